@@ -1,0 +1,20 @@
+"""A detector of AI-generated images: prepare data, train, evaluate, serve.
+
+from real_vs_ai import Detector
+detector = Detector.open("models/released")
+print(detector.predict("photograph.jpg"))
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Detector", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved on first use, so that `import real_vs_ai` stays instant for the data scripts.
+    if name == "Detector":
+        from real_vs_ai.serving.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,72 @@
+"""What every script shares: help that shows defaults, and exit codes 0, 1 and 2.
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    print(merge_sources(args.sources, output_dir=args.output_dir))
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+# What bad input or a full disk raises; anything else is a fault of ours and keeps its traceback.
+_EXPECTED_ERRORS = (OSError, ValueError, MemoryError)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring, with the default of every option."""
+    return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+
+
+def command(
+    work: Callable[[Sequence[str] | None], int | None],
+) -> Callable[..., int]:
+    """Make a script's `main` from the function that does its work.
+
+    The result takes the arguments (None: the terminal's) and returns the exit code: 0 done (or
+    what the work returned), 1 could not be done, after one line on standard error. Wrong usage
+    leaves with 2, as argparse does. With REAL_VS_AI_DEBUG=1 in the environment the traceback is
+    shown as well.
+    """
+
+    @functools.wraps(work)
+    def main(argv: Sequence[str] | None = None) -> int:
+        try:
+            return work(argv) or 0
+        except KeyboardInterrupt:
+            print("\nInterrupted. What was whole is still there.", file=sys.stderr)
+        except BrokenPipeError:
+            # The reader (`| head`) has gone; keep the interpreter from complaining as it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except _EXPECTED_ERRORS as error:
+            if os.environ.get("REAL_VS_AI_DEBUG"):
+                traceback.print_exc()
+            print(f"error: {describe_error(error)}", file=sys.stderr)
+        return 1
+
+    return main
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for people: what was expected, what was received, what to do next."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

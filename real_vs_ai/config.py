@@ -1,0 +1,109 @@
+"""Names and defaults that more than one part of the project relies on; nothing else knows them.
+
+Paths are relative to the folder a script is started in, as its arguments are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+# Index 0 is Fake and 1 is Real, as the alphabet and the field's folders have it.
+CLASS_NAMES = ("Fake", "Real")
+# Every binary metric counts this class as positive: a detector is judged by the fakes it finds.
+POSITIVE_CLASS = "Fake"
+UNCERTAIN = "Uncertain"
+
+SPLITS = ("train", "validation", "test")
+SEED = 42
+
+# Raw folder names that mean the same class; compared without case, spaces, "_" and "-".
+RAW_CLASS_NAMES = {
+    "Fake": (
+        "fake", "fakes", "fake_images", "fake_image", "generated", "generated_art",
+        "generated_images", "ai", "ai_art", "ai_art_data", "ai_images", "ai_generated",
+        "ai_generated_images", "synthetic", "synthetic_images",
+    ),
+    "Real": (
+        "real", "reals", "real_images", "real_image", "real_art", "real_art_data", "photo",
+        "photos", "photographs", "human", "human_art", "nature", "authentic",
+    ),
+}  # fmt: skip
+# Raw folder names that mean the same split, compared in the same way.
+RAW_SPLIT_NAMES = {
+    "train": ("train", "training", "train_data", "training_data"),
+    "validation": ("validation", "valid", "val", "validation_data"),
+    "test": ("test", "testing", "test_data", "testing_data"),
+}
+
+DATA_DIR = Path("data")
+ARCHIVES_DIR = DATA_DIR / "archives"
+RAW_DIR = DATA_DIR / "raw"
+SPLIT_DIR = DATA_DIR / "split"
+AUGMENTED_DIR = DATA_DIR / "augmented_train"
+MODELS_DIR = Path("models")
+RELEASED_MODEL_DIR = MODELS_DIR / "released"
+# The released model that came with the code, wherever the script was started.
+PACKAGED_RELEASED_MODEL_DIR = Path(__file__).resolve().parent.parent / RELEASED_MODEL_DIR
+
+MANIFEST_NAME = "manifest.csv"
+MANIFEST_COLUMNS = (
+    "path", "sha256", "label", "split", "source", "width", "height", "format", "origin",
+)  # fmt: skip
+
+IMAGE_EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib",
+    ".tif", ".tiff", ".heic", ".heif", ".avif",
+})  # fmt: skip
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+# Files that macOS and Windows leave in folders and archives; never data.
+DEBRIS_NAMES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
+
+# Pillow warns of a decompression bomb above the same number of pixels.
+MAX_IMAGE_PIXELS = 89_478_485
+MAX_IMAGE_BYTES = 200 * 2**20
+
+# Side of the square the images are resized to for the network, in pixels.
+IMAGE_SIZE = 224
+RESIZE_METHOD = "bilinear"
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "").replace("-", "").replace(" ", "")
+
+
+_CLASS_BY_FOLDED_NAME = {
+    _folded(alias): name for name, aliases in RAW_CLASS_NAMES.items() for alias in aliases
+}
+_SPLIT_BY_FOLDED_NAME = {
+    _folded(alias): name for name, aliases in RAW_SPLIT_NAMES.items() for alias in aliases
+}
+
+
+def canonical_split(folder_name: str) -> str | None:
+    """The split that a raw folder's name means ("TRAIN" → "train"), or None."""
+    return _SPLIT_BY_FOLDED_NAME.get(_folded(folder_name))
+
+
+def canonical_classes(folder_names: Iterable[str]) -> dict[str, str]:
+    """Map raw class folders to class names.
+
+    When every folder is known as Fake or Real, they become those; any other set (say benign,
+    malignant, normal) keeps its own names.
+
+    Args:
+        folder_names: Names of the class folders, in any order.
+
+    Returns:
+        One entry for each folder, sorted by folder name: {"GeneratedArt": "Fake", …}.
+    """
+    names = sorted(set(folder_names))
+    known = {name: _CLASS_BY_FOLDED_NAME.get(_folded(name)) for name in names}
+    if names and all(known.values()):
+        return {name: str(value) for name, value in known.items()}
+    return {name: name for name in names}
+
+
+def ordered_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of the model's outputs: sorted, so that Fake is 0 and Real is 1."""
+    return tuple(sorted(set(class_names)))

@@ -1,0 +1,237 @@
+"""The one decoder: bytes or a path in, upright sRGB pixels out, or one clear line why not.
+
+    pixels = open_image("photograph.heic")      # (height, width, 3), uint8, 0 to 255
+
+Training, scoring and the app all read images here, so that they see the same pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from real_vs_ai.config import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+
+# Pillow's other decoders (EPS runs Ghostscript, for one) are never offered a stranger's file.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+# What Pillow's decoders raise on damaged or hostile files, found by feeding them such files.
+_DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, ZeroDivisionError, AttributeError, MemoryError, RuntimeError,
+)  # fmt: skip
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as the network and people should see it.
+
+    Attributes:
+        pixels: Upright sRGB pixels, shape (height, width, 3), uint8, 0 to 255.
+        format: The file's real format, whatever its name says: "JPEG", "PNG", …
+        mode: Pillow's mode of the stored image: "RGB", "CMYK", "P", "I;16", …
+        notes: What was done to it that a person may want to know, one sentence each.
+    """
+
+    pixels: np.ndarray
+    format: str
+    mode: str
+    notes: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+
+def is_image_name(path: str | Path) -> bool:
+    """Whether a file's name ends as images do; the content is judged by decoding it."""
+    return Path(path).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def open_image(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    max_bytes: int = MAX_IMAGE_BYTES,
+) -> np.ndarray:
+    """Upright sRGB pixels of an image, shape (height, width, 3), uint8; see `decode_image`."""
+    return decode_image(source, max_pixels=max_pixels, max_bytes=max_bytes).pixels
+
+
+def decode_image(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    max_bytes: int = MAX_IMAGE_BYTES,
+) -> DecodedImage:
+    """Decode the first frame of an image.
+
+    EXIF orientation is applied, an embedded colour profile is converted to sRGB, transparency is
+    laid over white, 16-bit samples are scaled to 8 bits, CMYK and greyscale become RGB.
+
+    Args:
+        source: A file's path, or its bytes.
+        max_pixels: Larger images (width × height) are refused before they are decoded.
+        max_bytes: Larger files are refused before they are read.
+
+    Raises:
+        ImageError: The file is empty, too large, not an image, damaged or truncated.
+        FileNotFoundError: There is no such file.
+    """
+    data = _read_bytes(source, max_bytes=max_bytes)
+    register_heif()
+    try:
+        with warnings.catch_warnings():
+            # Our own limit, checked next, stands in place of Pillow's warning.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=[*_FORMATS, *_heif_formats()])
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too many pixels: more than the limit of {max_pixels:,}") from error
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"damaged image header: {_one_line(error)}") from error
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
+        if width < 1 or height < 1:
+            raise ImageError(f"no pixels: {width} × {height}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _to_upright_rgb(image)
+        except _DECODER_ERRORS as error:
+            raise ImageError(f"damaged or truncated image: {_one_line(error)}") from error
+
+
+def resize_image(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """Antialiased bilinear resize to a square, as every network input is made.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+        image_size: Side of the square in pixels; the aspect ratio is not kept.
+
+    Returns:
+        Shape (image_size, image_size, 3), uint8.
+    """
+    if pixels.shape[:2] == (image_size, image_size):
+        return pixels
+    resized = Image.fromarray(pixels).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def describe_formats() -> str:
+    """The formats that can be read, for people: "JPEG, PNG, …"."""
+    names = ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF"]
+    return ", ".join([*names, "HEIC"] if _heif_formats() else names)
+
+
+def register_heif() -> None:
+    """Let Pillow read HEIC where pillow-heif is installed; calling it again costs nothing."""
+    if not _heif_formats():
+        try:
+            import pillow_heif
+        except ImportError:
+            return
+        pillow_heif.register_heif_opener()
+
+
+def _heif_formats() -> tuple[str, ...]:
+    return ("HEIF",) if "HEIF" in Image.OPEN else ()
+
+
+def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
+    if isinstance(source, bytes):
+        data, size = source, len(source)
+    else:
+        path = Path(source)
+        size = path.stat().st_size
+        if size <= max_bytes:
+            data = path.read_bytes()
+    if size > max_bytes:
+        raise ImageError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
+    if size == 0:
+        raise ImageError("empty file: 0 bytes")
+    return data
+
+
+def _to_upright_rgb(image: Image.Image) -> DecodedImage:
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format in {"GIF", "WEBP", "PNG", "AVIF"}:
+        notes.append(f"Animated: the first of {frames} frames was used.")
+    file_format, mode = image.format or "", image.mode
+    image.load()
+    profile = image.info.get("icc_profile")
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        if turned:
+            notes.append("Turned upright as its EXIF orientation says.")
+    except _DECODER_ERRORS:
+        upright = image
+        notes.append("Its EXIF data is damaged and was left out.")
+    flat = _over_white(upright, notes)
+    rgb = _to_srgb(_to_8_bits(flat, notes), profile, notes)
+    return DecodedImage(np.asarray(rgb), file_format, mode, tuple(notes))
+
+
+def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
+    transparent = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+    if not transparent:
+        return image
+    rgba = image.convert("RGBA")
+    if rgba.getextrema()[3][0] < 255:
+        notes.append("Its transparent parts were laid over white.")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Scale the modes that hold more than 8 bits a sample; Pillow itself would clip them."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    samples = np.asarray(image, dtype=np.float64)
+    finite = samples[np.isfinite(samples)]
+    highest = float(finite.max()) if finite.size else 0.0
+    if image.mode.startswith("I"):
+        # 16-bit files open in 16- and 32-bit modes; brighter than 65,535 only 32-bit files are.
+        full_scale = 65_535.0 if highest <= 65_535 else float(2**32 - 1)
+    else:
+        full_scale = next((scale for scale in (1.0, 255.0, 65_535.0) if highest <= scale), highest)
+    notes.append("Its samples were scaled to 8 bits.")
+    scaled = np.nan_to_num(samples, nan=0.0, posinf=full_scale, neginf=0.0) / full_scale * 255.0
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    if profile and image.mode in {"RGB", "CMYK", "L"}:
+        try:
+            source_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source_profile):
+                converted = ImageCms.profileToProfile(
+                    image, source_profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+                )
+                notes.append("Its colour profile was converted to sRGB.")
+                return converted
+        except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+            notes.append("Its colour profile is damaged and was left out.")
+    return image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,153 @@
+"""What a model file says of itself, so that it still serves when it is copied alone.
+
+    metadata = read_metadata(Path("models/released/model.h5"))
+    probabilities = calibrate(softmax_outputs, temperature=metadata.temperature)
+
+The metadata is JSON in the HDF5 attribute `real_vs_ai` of `model.h5`. Training writes it; serving
+reads it without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD, UNCERTAIN
+
+_ATTRIBUTE = "real_vs_ai"
+_FORMAT_VERSION = 1
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be used; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything beside the weights that a verdict needs.
+
+    Attributes:
+        class_names: In the order of the softmax outputs.
+        image_size: Side of the square input, in pixels.
+        resize: How images are resized to it.
+        temperature: Divides the log-probabilities; 1.0 when not calibrated.
+        calibrated: Whether temperature and thresholds were fitted on validation images.
+        lower_threshold: `probability_fake` at or below it is Real (models with a Fake class).
+        upper_threshold: `probability_fake` at or above it is Fake; between them is Uncertain.
+        minimum_confidence: Below it the verdict is Uncertain (models without Fake and Real).
+        backbone: "resnet101", …
+        training_data: Fingerprint and counts of the training data.
+        versions: Package versions at training.
+        metrics: The `test` part of `metrics.json`, or {}.
+        domain: Statistics for telling images unlike the training data, or {}.
+        created: When training ended, ISO 8601 in UTC.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: str = RESIZE_METHOD
+    temperature: float = 1.0
+    calibrated: bool = False
+    lower_threshold: float = 0.5
+    upper_threshold: float = 0.5
+    minimum_confidence: float = 0.0
+    backbone: str = ""
+    training_data: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    domain: dict[str, Any] = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def positive_index(self) -> int | None:
+        """Index of the Fake class when the model tells Fake from Real, otherwise None."""
+        two_classes = len(self.class_names) == 2 and POSITIVE_CLASS in self.class_names
+        return self.class_names.index(POSITIVE_CLASS) if two_classes else None
+
+
+def write_metadata(path: Path, metadata: ModelMetadata) -> None:
+    """Store the metadata in a model file; a killed process leaves the old file or the new one."""
+    text = json.dumps(
+        {"format_version": _FORMAT_VERSION, **dataclasses.asdict(metadata)}, allow_nan=False
+    )
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(path, staging)
+        with h5py.File(staging, "r+") as file:
+            # As bytes: HDF5 limits attributes of other kinds to 64 KiB.
+            file.attrs[_ATTRIBUTE] = np.void(text.encode("utf-8"))
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    """Read the metadata of a model file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ModelFileError: It is not HDF5, or carries no (or damaged) metadata.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a model file at {path}, found none.")
+    try:
+        with h5py.File(path, "r") as file:
+            stored = file.attrs.get(_ATTRIBUTE)
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} is not a readable HDF5 file (damaged or not whole)."
+        ) from error
+    if stored is None:
+        raise ModelFileError(
+            f"{path} carries no real_vs_ai metadata. ModelTraining.py writes it; for a model "
+            "made elsewhere run ModelEvaluation.py --image-size N --class-names A B first."
+        )
+    try:
+        raw = stored.tobytes() if isinstance(stored, np.void) else stored
+        values = json.loads(raw)
+        names = {f.name for f in dataclasses.fields(ModelMetadata)}
+        known = {key: value for key, value in values.items() if key in names}
+        known["class_names"] = tuple(known["class_names"])
+        return ModelMetadata(**known)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelFileError(f"{path} carries damaged real_vs_ai metadata: {error}") from error
+
+
+def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:
+    """Temperature scaling (Guo et al. 2017) of softmax outputs.
+
+    Args:
+        probabilities: Softmax outputs, shape (n_images, n_classes).
+        temperature: Above 1 softens, below 1 sharpens; the order of the classes never changes.
+
+    Returns:
+        Same shape, rows summing to 1, float64.
+    """
+    tiny = np.finfo(np.float32).tiny
+    logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), tiny)) / temperature
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def decide_label(probabilities: np.ndarray, metadata: ModelMetadata) -> str:
+    """The verdict's label for one image's calibrated probabilities, shape (n_classes,)."""
+    names = metadata.class_names
+    positive = metadata.positive_index
+    if positive is None:
+        best = int(np.argmax(probabilities))
+        return names[best] if probabilities[best] >= metadata.minimum_confidence else UNCERTAIN
+    probability_fake = float(probabilities[positive])
+    if probability_fake >= metadata.upper_threshold:
+        return names[positive]
+    # With both thresholds at 0.5 nothing is Uncertain.
+    if probability_fake <= metadata.lower_threshold:
+        return names[1 - positive]
+    return UNCERTAIN

@@ -1,0 +1,1 @@
+"""From downloaded archives to labelled, split, merged and augmented folders; no TensorFlow here."""

@@ -1,0 +1,1 @@
+"""From labelled folders to a trained, evaluated and documented model."""
