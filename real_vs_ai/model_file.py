@@ -82,8 +82,8 @@ def write_metadata(path: Path, metadata: ModelMetadata) -> None:
     try:
         shutil.copyfile(path, staging)
         with h5py.File(staging, "r+") as file:
-            # As bytes: HDF5 limits attributes of other kinds to 64 KiB.
-            file.attrs[_ATTRIBUTE] = np.void(text.encode("utf-8"))
+            # As a string of variable length: HDF5 limits attributes of other kinds to 64 KiB.
+            file.attrs[_ATTRIBUTE] = text
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
