@@ -1,0 +1,147 @@
+"""What computes the softmax: OpenVINO on the CPU, or Keras.
+
+    engine = open_engine(model_path, image_size=224, engine=None, precision=None)
+    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_classes)
+
+OpenVINO is chosen wherever it works: it needs no TensorFlow. Keras is chosen on a machine whose GPU
+TensorFlow can use, is what remains where the model cannot be compiled, and is the reference.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from real_vs_ai.model_file import ModelFileError
+
+ENGINES = ("openvino", "keras")
+PRECISIONS = ("f32", "bf16", "int8")
+_KERAS_BATCH = 32
+
+
+class Engine(Protocol):
+    """Computes probabilities; many threads may call it at once.
+
+    Attributes:
+        name: "openvino" or "keras".
+        precision: What it computes in: one of PRECISIONS.
+        batch_size: How many images at a time suit it best.
+        note: Why it was chosen in place of another, one sentence, or "".
+    """
+
+    name: str
+    precision: str
+    batch_size: int
+    note: str
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Uncalibrated softmax outputs, shape (n, n_classes), float32.
+
+        Args:
+            pixels: RGB, shape (n, image_size, image_size, 3), uint8.
+        """
+
+
+class KerasEngine:
+    """The model as Keras runs it, on a GPU where TensorFlow finds one."""
+
+    name = "keras"
+    precision = "f32"
+    batch_size = _KERAS_BATCH
+
+    def __init__(self, model_path: Path, *, note: str = "") -> None:
+        self.model = load_keras_model(model_path)
+        self.note = note
+        # Keras compiles its predict function at the first call and is not made for several at once.
+        self._lock = threading.Lock()
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """See `Engine.predict`."""
+        outputs = []
+        for start in range(0, len(pixels), _KERAS_BATCH):
+            batch = pixels[start : start + _KERAS_BATCH].astype(np.float32)
+            with self._lock:
+                outputs.append(np.asarray(self.model.predict_on_batch(batch), dtype=np.float32))
+        return np.concatenate(outputs)
+
+
+def open_engine(
+    model_path: Path, *, image_size: int, engine: str | None, precision: str | None
+) -> Engine:
+    """Open a model with the engine named, or with the one that suits this machine.
+
+    Args:
+        model_path: The `.h5` file.
+        image_size: Side of the square input that its metadata states.
+        engine: One of ENGINES, or None to choose.
+        precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
+
+    Raises:
+        ValueError: Engine or precision are unknown or do not go together.
+        ModelFileError: The model cannot be read.
+        RuntimeError: The engine named cannot run this model here.
+    """
+    _check_choice("engine", engine, ENGINES)
+    _check_choice("precision", precision, PRECISIONS)
+    if engine == "keras" and precision not in (None, "f32"):
+        raise ValueError(f"Expected precision f32 with engine keras, found {precision}.")
+    if engine == "keras":
+        return KerasEngine(model_path)
+    if engine is None and precision is None and _gpu_is_likely():
+        keras_engine = KerasEngine(model_path, note="Keras was chosen for this machine's GPU.")
+        if keras_sees_gpu():
+            return keras_engine
+    try:
+        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine(model_path, image_size=image_size, precision=precision)
+    except (ImportError, RuntimeError) as error:
+        # Asked for by name, another engine would not be an answer.
+        if engine is not None or precision not in (None, "f32"):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
+
+
+def load_keras_model(model_path: Path):
+    """The Keras model of an `.h5` file, for inference.
+
+    Raises:
+        ModelFileError: It is not a Keras model, or not whole.
+    """
+    # TensorFlow's start-up messages say nothing to somebody who waits for a verdict.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    try:
+        return keras.models.load_model(model_path, compile=False)
+    # Keras raises whatever the damaged part happens to cause.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelFileError(f"{model_path} cannot be loaded by Keras: {reason}") from error
+
+
+def keras_sees_gpu() -> bool:
+    """Whether Keras' backend runs on a GPU; imports Keras."""
+    import keras
+
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
+
+
+def _gpu_is_likely() -> bool:
+    """Whether importing TensorFlow to look for a GPU is worth its seconds.
+
+    NVIDIA's driver brings nvidia-smi, and `tensorflow[and-cuda]` brings the `nvidia` packages.
+    """
+    return bool(shutil.which("nvidia-smi")) and importlib.util.find_spec("nvidia") is not None
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise ValueError(f"Expected {name} {' or '.join(choices)}, found {value!r}.")

@@ -1,0 +1,146 @@
+"""Compiled models in the user's cache folder, one entry for each content of a model file.
+
+    entry = cached_ir(Path("models/released/model.h5"))      # the first time: seconds
+    entry.ir                                                 # …/<fingerprint>/model.xml
+
+Entries appear whole or not at all, and processes that need the same one at the same time wait for
+the first. An entry belongs to one content and one set of versions; what a changed file or version
+leaves behind is removed when its successor is made. `REAL_VS_AI_CACHE` names another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from real_vs_ai.serving.conversion import IR_NAME, convert
+
+_ENTRY_NAME = "entry.json"
+# Raised when what an entry holds changes its form.
+_LAYOUT_VERSION = 1
+_LOCK_TIMEOUT_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One model's folder in the cache.
+
+    Attributes:
+        folder: Holds the IR and whatever is compiled from it.
+        is_temporary: The cache folder could not be written: gone when the process ends.
+    """
+
+    folder: Path
+    is_temporary: bool = False
+
+    @property
+    def ir(self) -> Path:
+        return self.folder / IR_NAME
+
+
+def cache_dir() -> Path:
+    """`REAL_VS_AI_CACHE`, otherwise the cache folder that the system gives its user."""
+    named = os.environ.get("REAL_VS_AI_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("real-vs-ai", appauthor=False)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached_ir(model_path: Path) -> CacheEntry:
+    """The cache entry with the model's OpenVINO form, made now if there is none.
+
+    Raises:
+        ConversionError: The model cannot be converted.
+    """
+    versions = _versions()
+    name = f"{fingerprint(model_path)[:32]}-{_digest(versions)}"
+    try:
+        root = cache_dir() / "models"
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = root / name
+        if _is_whole(folder):
+            return CacheEntry(folder)
+        with filelock.FileLock(root / f"{name}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
+            if not _is_whole(folder):
+                _make_entry(model_path, folder=folder, versions=versions)
+        return CacheEntry(folder)
+    except (OSError, filelock.Timeout):
+        # A read-only home or a full disk costs time at every start, never the verdict.
+        folder = Path(tempfile.mkdtemp(prefix="real-vs-ai-"))
+        convert(model_path, output_dir=folder)
+        return CacheEntry(folder, is_temporary=True)
+
+
+def write_atomically(path: Path, data: bytes) -> bool:
+    """Whether the file could be written; it appears whole or not at all."""
+    staging = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        staging.write_bytes(data)
+        staging.replace(path)
+    except OSError:
+        staging.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def discard(entry: CacheEntry) -> None:
+    """Remove an entry that turned out to be damaged, or that was temporary."""
+    shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        convert(model_path, output_dir=staging)
+        description = {"source": str(model_path.resolve()), "versions": versions}
+        (staging / _ENTRY_NAME).write_text(json.dumps(description), encoding="utf-8")
+        # What a killed or damaged attempt left under this name is worth nothing.
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _remove_superseded(folder, source=model_path.resolve(), versions=versions)
+
+
+def _remove_superseded(folder: Path, *, source: Path, versions: dict[str, str]) -> None:
+    """Remove the entries of the same file's older contents and of other versions."""
+    for other in folder.parent.iterdir():
+        if other == folder or other.name.startswith(".") or not other.is_dir():
+            continue
+        description = _description(other)
+        if description.get("versions") != versions or description.get("source") == str(source):
+            # Where it is still open (Windows), it stays until the next time.
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    return bool(_description(folder)) and (folder / IR_NAME).is_file()
+
+
+def _description(folder: Path) -> dict:
+    try:
+        return json.loads((folder / _ENTRY_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in ("keras", "openvino")}
+    return {**packages, "layout": str(_LAYOUT_VERSION)}
+
+
+def _digest(values: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
