@@ -1,0 +1,193 @@
+"""The page on which images are uploaded and judged.
+
+show_check_page(model=None, models_dir=Path("models"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from real_vs_ai.config import IMAGE_EXTENSIONS
+from real_vs_ai.images import describe_formats
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.ui.checking import (
+    MAX_BYTES,
+    MAX_IMAGES,
+    CheckedUpload,
+    ImageCheck,
+    content_digest,
+    name_duplicates,
+)
+from real_vs_ai.ui.details import known_variants
+from real_vs_ai.ui.judging import JudgedUpload, judge_upload
+from real_vs_ai.ui.model_choice import (
+    ChosenModel,
+    choose_model,
+    show_model_facts,
+    show_unavailable,
+)
+from real_vs_ai.ui.model_service import ModelUnavailableError
+from real_vs_ai.ui.results import MOST_CARDS, show_results
+from real_vs_ai.ui.threshold_panel import choose_thresholds
+
+_WORKERS = 2
+
+
+def show_check_page(*, model: str | None, models_dir: Path) -> None:
+    """Draw the page; for the arguments see `model_choice.choose_model`."""
+    st.title("Is this image AI-generated?")
+    chosen = choose_model(model=model, models_dir=models_dir)
+    if chosen is None:
+        return
+    with st.sidebar:
+        show_model_facts(chosen)
+        metadata = choose_thresholds(chosen)
+    files = _ask_for_images()
+    if not files:
+        st.caption(
+            "Images stay in this machine's memory while the page is open and are never stored. "
+            "A verdict is an estimate by one model, not proof."
+        )
+        return
+    try:
+        uploads = _check_all(files, chosen)
+    except ModelUnavailableError as error:
+        show_unavailable(error)
+        return
+    if uploads:
+        judged = _judge(uploads, chosen=chosen, metadata=metadata)
+        show_results(judged, _files_by_digest(files), chosen=chosen, metadata=metadata)
+        st.button("Clear all", on_click=_clear, icon=":material/delete:")
+
+
+def _judge(
+    uploads: Sequence[CheckedUpload], *, chosen: ChosenModel, metadata: ModelMetadata
+) -> list[JudgedUpload]:
+    variants = known_variants(chosen)
+    return [
+        judge_upload(
+            upload,
+            variants=variants.get(upload.check.digest, ()),
+            model=chosen.metadata,
+            chosen=metadata,
+        )
+        for upload in uploads
+    ]
+
+
+def _ask_for_images() -> list[UploadedFile]:
+    number = st.session_state.setdefault("uploader_number", 0)
+    files = st.file_uploader(
+        "Images to check",
+        type=sorted(extension[1:] for extension in IMAGE_EXTENSIONS),
+        accept_multiple_files=True,
+        key=f"uploads_{number}",
+        help=f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each, {MAX_IMAGES} at a time.",
+    )
+    if len(files) > MAX_IMAGES:
+        st.warning(
+            f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "
+            f"{len(files):,} are checked. `python ImageScoring.py FOLDER` takes any number.",
+            icon=":material/warning:",
+        )
+    return files[:MAX_IMAGES]
+
+
+def _check_all(files: Sequence[UploadedFile], chosen: ChosenModel) -> list[CheckedUpload]:
+    """Checks of all the files; those of an earlier run of the script are kept.
+
+    A click on Stop, like any other, ends the run at the next update of the bar; what was checked
+    until then stays.
+    """
+    digests = _digests(files)
+    known: dict[str, ImageCheck] = _known_checks(chosen, set(digests))
+    waiting = {d: file for d, file in zip(digests, files, strict=True) if d not in known}
+    if waiting and not _is_stopped(digests):
+        _run_checks(waiting, chosen, known)
+    missing = [file.name for d, file in zip(digests, files, strict=True) if d not in known]
+    if missing:
+        st.warning(
+            f"Stopped: {len(files) - len(missing)} of {len(files)} images were checked.",
+            icon=":material/pause_circle:",
+        )
+        st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
+    return name_duplicates(
+        (file.name, known[d]) for d, file in zip(digests, files, strict=True) if d in known
+    )
+
+
+def _run_checks(
+    waiting: dict[str, UploadedFile], chosen: ChosenModel, known: dict[str, ImageCheck]
+) -> None:
+    """Check the files and put each result in `known` as it comes."""
+    service = chosen.service
+    if service.is_opening:
+        with st.spinner("Preparing the model. The first time this can take a minute …"):
+            service.detector()
+    bar = st.empty()
+    stop = st.empty()
+    if len(waiting) > MOST_CARDS:
+        stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")
+    pool = ThreadPoolExecutor(_WORKERS)
+    try:
+        checks = [
+            pool.submit(lambda d=digest, f=file: service.check(f.getvalue(), digest=d))
+            for digest, file in waiting.items()
+        ]
+        for done, future in enumerate(checks, start=1):
+            check = future.result()
+            known[check.digest] = check
+            bar.progress(done / len(checks), text=f"{done} of {len(checks)} images checked")
+    finally:
+        # A rerun (Stop, a closed page) leaves the loop by an exception.
+        pool.shutdown(wait=False, cancel_futures=True)
+    bar.empty()
+    stop.empty()
+
+
+def _digests(files: Sequence[UploadedFile]) -> list[str]:
+    """Content digests; each file is hashed once in a session."""
+    known: dict[str, str] = st.session_state.get("digests", {})
+    digests = {
+        file.file_id: known.get(file.file_id) or content_digest(file.getvalue()) for file in files
+    }
+    st.session_state["digests"] = digests
+    return [digests[file.file_id] for file in files]
+
+
+def _files_by_digest(files: Sequence[UploadedFile]) -> dict[str, UploadedFile]:
+    return dict(zip(_digests(files), files, strict=True))
+
+
+def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, ImageCheck]:
+    """This session's checks by the same model; those of files no longer there are let go."""
+    kept = {}
+    if st.session_state.get("checks_model") == chosen.key:
+        earlier: dict[str, ImageCheck] = st.session_state.get("checks", {})
+        kept = {digest: check for digest, check in earlier.items() if digest in digests}
+    st.session_state["checks_model"] = chosen.key
+    st.session_state["checks"] = kept
+    return kept
+
+
+def _stop() -> None:
+    st.session_state["stopped"] = sorted(st.session_state["digests"].values())
+
+
+def _resume() -> None:
+    st.session_state.pop("stopped", None)
+
+
+def _is_stopped(digests: Sequence[str]) -> bool:
+    """Whether Stop was clicked for these very files; other files make a new start."""
+    return st.session_state.get("stopped") == sorted(digests)
+
+
+def _clear() -> None:
+    # A new key is a new, empty uploader.
+    st.session_state["uploader_number"] += 1

@@ -1,0 +1,135 @@
+"""From uploaded bytes to what a card shows; no Streamlit here.
+
+    check = check_image(data, predict=service.predict)
+    rows = name_duplicates([("a.jpg", check), ("b.jpg", check)])
+
+An upload is decoded in memory and never written to disk. Of its pixels only a small preview is
+kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from real_vs_ai.config import MAX_IMAGE_PIXELS
+from real_vs_ai.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.serving.detector import Verdict
+
+MAX_IMAGES = 500
+# As `server.maxUploadSize` in .streamlit/config.toml, for bytes that come by another way.
+MAX_BYTES = 50 * 2**20
+MAX_PIXELS = MAX_IMAGE_PIXELS
+# Longest sides in pixels.
+_PREVIEW_SIZE = 640
+_THUMBNAIL_SIZE = 96
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """What is known of one uploaded content, whatever its files are called.
+
+    Attributes:
+        digest: SHA-256 of the bytes.
+        verdict: None when the image cannot be read.
+        error: One line that says why it cannot be read, otherwise "".
+        width: In pixels, upright; 0 when unreadable.
+        height: As width.
+        format: The real format: "JPEG", …
+        notes: What was done to it in decoding, one sentence each.
+        provenance: What its metadata tell of its origin, one sentence each: evidence beside the
+            verdict, never part of it.
+        preview: A JPEG of the upright image for cards, or b"".
+        thumbnail: A smaller one for tables, or b"".
+    """
+
+    digest: str
+    verdict: Verdict | None = None
+    error: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    notes: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = ()
+    preview: bytes = b""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class CheckedUpload:
+    """One uploaded file.
+
+    Attributes:
+        name: As the browser sent it: a stranger's text.
+        check: What its content turned out to be.
+        same_as: The name of an earlier file with the same content, or "".
+    """
+
+    name: str
+    check: ImageCheck
+    same_as: str = ""
+
+
+def content_digest(data: bytes) -> str:
+    """SHA-256 of the bytes in hexadecimal: the same content has the same verdict."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_image(
+    data: bytes, *, digest: str, predict: Callable[[np.ndarray], Verdict]
+) -> ImageCheck:
+    """Decode and judge one image; one that cannot be read becomes a check with its error.
+
+    Args:
+        data: The file's bytes, of any size and kind.
+        digest: Its `content_digest`.
+        predict: The detector, taking upright pixels, shape (height, width, 3), uint8.
+    """
+    try:
+        image = decode_upload(data)
+    except ImageError as error:
+        return ImageCheck(digest=digest, error=str(error))
+    return ImageCheck(
+        digest=digest,
+        verdict=predict(image.pixels),
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        notes=image.notes,
+        preview=encode_preview(image.pixels, longest_side=_PREVIEW_SIZE),
+        thumbnail=encode_preview(image.pixels, longest_side=_THUMBNAIL_SIZE),
+    )
+
+
+def decode_upload(data: bytes) -> DecodedImage:
+    """`images.decode_image` with the app's limits."""
+    return decode_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
+
+
+def encode_preview(pixels: np.ndarray, *, longest_side: int) -> bytes:
+    """A JPEG no larger than `longest_side`, without metadata.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+        longest_side: In pixels; smaller images keep their size.
+    """
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpload]:
+    """Uploads in their order; each that repeats an earlier content names the first one."""
+    first_names: dict[str, str] = {}
+    uploads = []
+    for name, check in checks:
+        uploads.append(CheckedUpload(name, check, same_as=first_names.get(check.digest, "")))
+        first_names.setdefault(check.digest, name)
+    return uploads

@@ -1,0 +1,155 @@
+"""Why: what the model looked at, whether its verdict holds, what the file itself tells.
+
+    show_details(judged, data=file.getvalue(), chosen=chosen, metadata=metadata)
+
+Each part is computed when its tab is opened.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.ui.checking import decode_upload
+from real_vs_ai.ui.heat_map import heat_map, overlay
+from real_vs_ai.ui.insight_panel import show_insight
+from real_vs_ai.ui.judging import JudgedUpload
+from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.stability import Variant, judge_variants
+from real_vs_ai.ui.wording import as_markdown, percent, verdict_style
+
+_TABS = (
+    ":material/local_fire_department: Where it looked",
+    ":material/balance: Does it hold?",
+    ":material/fingerprint: What the file tells",
+    ":material/auto_awesome: Ask Gemini",
+)
+
+
+def show_details(
+    judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
+) -> None:
+    """Tabs on one readable image.
+
+    Args:
+        judged: The file and its verdict.
+        data: The file's bytes.
+        chosen: The model that answered.
+        metadata: The model's, with the thresholds now chosen.
+    """
+    heat, stability, provenance, insight = st.tabs(_TABS, on_change="rerun", key="details")
+    digest = judged.upload.check.digest
+    with heat:
+        if heat.open:
+            _show_heat_map(digest, data=data, chosen=chosen, judged=judged)
+    with stability:
+        if stability.open:
+            _show_stability(judged, data=data, chosen=chosen, metadata=metadata)
+    with provenance:
+        if provenance.open:
+            _show_provenance(judged)
+    with insight:
+        if insight.open:
+            pixels = _pixels(digest, data)
+            show_insight(digest=digest, pixels=pixels, finding=_finding(judged, metadata))
+
+
+def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
+    """The treated copies judged so far in this session by this model, by content digest."""
+    if st.session_state.get("variants_model") != chosen.key:
+        st.session_state["variants_model"] = chosen.key
+        st.session_state["variants"] = {}
+    return st.session_state["variants"]
+
+
+def _show_stability(
+    judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
+) -> None:
+    digest = judged.upload.check.digest
+    known = known_variants(chosen)
+    if digest not in known:
+        with st.spinner("Judging treated copies of the image …"):
+            pixels = _pixels(digest, data)
+            known[digest] = judge_variants(pixels, predict_batch=chosen.service.predict_batch)
+        # The card above must learn of a flip.
+        st.rerun()
+    st.markdown(
+        "Images on the web are recompressed, resized and cropped. A verdict worth believing "
+        "survives that; one that flips is given as Uncertain."
+    )
+    number = "Probability" if metadata.calibrated else "Score"
+    lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
+    for variant in (Variant("no change", judged.own), *judged.variants):
+        verdict = variant.verdict
+        share = verdict.confidence if verdict.probability_fake is None else verdict.probability_fake
+        heading = verdict_style(verdict.label, metadata).heading
+        lines.append(f"| {variant.name} | {heading} | {percent(share, digits=1)} |")
+    st.markdown("\n".join(lines))
+    if judged.flipped_by:
+        st.warning(
+            f"It flips after {', '.join(judged.flipped_by)}.", icon=":material/sync_problem:"
+        )
+    else:
+        st.success("None of these turns it into another class.", icon=":material/check_circle:")
+
+
+def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
+    """The verdict in plain words, for Gemini."""
+    verdict = judged.verdict
+    shares = ", ".join(
+        f"{name} {percent(p, digits=1)}" for name, p in verdict.probabilities.items()
+    )
+    kind = "calibrated probabilities" if metadata.calibrated else "uncalibrated scores"
+    return f"{verdict_style(verdict.label, metadata).words} ({kind}: {shares})"
+
+
+def _pixels(digest: str, data: bytes) -> np.ndarray:
+    """The decoded image; the one looked at last is kept, so that a slider need not decode."""
+    held = st.session_state.get("details_pixels")
+    if held is None or held[0] != digest:
+        held = (digest, decode_upload(data).pixels)
+        st.session_state["details_pixels"] = held
+    return held[1]
+
+
+def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: JudgedUpload) -> None:
+    metadata = chosen.metadata
+    names = metadata.class_names
+    likeliest = max(judged.own.probabilities, key=judged.own.probabilities.get)
+    name = st.segmented_control(
+        "What speaks for",
+        names,
+        default=likeliest,
+        format_func=lambda name: as_markdown(verdict_style(name, metadata).words),
+        required=True,
+        key=f"heat_class_{digest}",
+    )
+    strength = st.slider("Strength of the overlay", 0, 100, 60, format="%d%%", key="heat_strength")
+    pixels = _pixels(digest, data)
+    try:
+        with st.spinner("Looking. The first time, the training library is loaded …"):
+            heatmap = heat_map(chosen, pixels, digest=digest, class_index=names.index(name))
+    except (OSError, ValueError, RuntimeError) as error:
+        st.error(f"No heat map for this model: {as_markdown(str(error))}", icon=":material/error:")
+        return
+    words = verdict_style(name, metadata).words
+    st.image(
+        overlay(pixels, heatmap, strength=strength / 100),
+        alt=f"The image, coloured where it speaks for {words}",
+    )
+    st.caption(
+        f"Grad-CAM (Selvaraju et al. 2017): bright places spoke most for {as_markdown(words)}, "
+        "clear ones least. It shows where the model looked, not that it was right to."
+    )
+
+
+def _show_provenance(judged: JudgedUpload) -> None:
+    st.markdown(
+        "What the file says of itself is evidence beside the verdict, never part of it: metadata "
+        "can be missing, removed or forged."
+    )
+    for finding in judged.upload.check.provenance:
+        st.text(f"• {finding}")
+    if not judged.upload.check.provenance:
+        st.info("The file says nothing of its origin.", icon=":material/search_off:")

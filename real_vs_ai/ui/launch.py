@@ -1,0 +1,77 @@
+"""Start the app's server, and put its pages together once it runs.
+
+Nothing heavy is imported here: `App.py --help` answers at once, and a page imports what it shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+
+def is_served() -> bool:
+    """Whether this code runs as a Streamlit script, not as a program of its own."""
+    if "streamlit" not in sys.modules:
+        return False
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+    return get_script_run_ctx(suppress_warning=True) is not None
+
+
+def start_server(script: Path, args: argparse.Namespace) -> int:
+    """Serve the script until it is interrupted; returns the exit code.
+
+    Args:
+        script: App.py.
+        args: Its options; the model's are handed on to the script.
+    """
+    from streamlit.web import cli
+
+    options = ["--server.port", str(args.port), "--server.address", args.address]
+    passed_on = ["--models-dir", str(args.models_dir)]
+    if args.model:
+        passed_on += ["--model", args.model]
+    cli.main(["run", str(script), *options, "--", *passed_on], standalone_mode=False)
+    return 0
+
+
+def show_app(*, model: str | None, models_dir: Path) -> None:
+    """Draw the page that the user is on.
+
+    Args:
+        model: A run folder or `.h5` file to offer first, or None.
+        models_dir: Where runs are looked for.
+    """
+    import streamlit as st
+
+    st.set_page_config(page_title="Real or AI?", page_icon=":material/image_search:", layout="wide")
+    pages = [
+        st.Page(
+            functools.partial(_check_page, model=model, models_dir=models_dir),
+            title="Check images",
+            icon=":material/image_search:",
+            url_path="check",
+            default=True,
+        ),
+        st.Page(
+            functools.partial(_models_page, models_dir=models_dir),
+            title="Models",
+            icon=":material/model_training:",
+            url_path="models",
+        ),
+    ]
+    st.navigation(pages, position="top").run()
+
+
+def _check_page(*, model: str | None, models_dir: Path) -> None:
+    from real_vs_ai.ui.check_page import show_check_page
+
+    show_check_page(model=model, models_dir=models_dir)
+
+
+def _models_page(*, models_dir: Path) -> None:
+    from real_vs_ai.ui.models_page import show_models_page
+
+    show_models_page(models_dir=models_dir)

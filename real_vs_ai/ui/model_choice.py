@@ -1,0 +1,150 @@
+"""Which model answers: the choice in the sidebar, and the service behind it.
+
+chosen = choose_model(model=None, models_dir=Path("models"))
+if chosen is not None:
+    verdict = chosen.service.predict(pixels)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from real_vs_ai.cli import describe_error
+from real_vs_ai.config import RELEASED_MODEL_DIR
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.runs import find_model, list_runs
+from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+from real_vs_ai.ui.wording import as_markdown, track_record, visible
+
+_CHOICE_KEY = "model"
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The model that answers in this session.
+
+    Attributes:
+        name: Its run's name, for people.
+        key: Changes when the file does: path, time of change, size.
+        path: The `.h5` file.
+        service: Answers for all sessions.
+    """
+
+    name: str
+    key: tuple[str, int, int]
+    path: Path
+    service: ModelService
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return self.service.metadata
+
+
+def choose_model(*, model: str | None, models_dir: Path) -> ChosenModel | None:
+    """Let the user choose in the sidebar; without any usable model, say why and return None.
+
+    Args:
+        model: A run folder or `.h5` file to offer first, or None.
+        models_dir: Where runs are looked for.
+    """
+    try:
+        paths = available_models(model=model, models_dir=models_dir)
+    except OSError as error:
+        st.error(as_markdown(describe_error(error)), icon=":material/error:")
+        return None
+    if not paths:
+        show_how_to_get_a_model(models_dir)
+        return None
+    previous = st.session_state.get(_CHOICE_KEY)
+    if previous is not None and previous not in paths:
+        st.warning(
+            f"The model {as_markdown(previous)} is no longer there; another one answers now.",
+            icon=":material/swap_horiz:",
+        )
+        del st.session_state[_CHOICE_KEY]
+    with st.sidebar:
+        name = st.selectbox("Model", list(paths), key=_CHOICE_KEY)
+    return _open_model(name, paths[name])
+
+
+def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
+    """Model files by the names the user chooses from, the default one first."""
+    paths: dict[str, Path] = {}
+    if model is not None:
+        path = find_model(model)
+        paths[visible(path.parent.name if path.name == "model.h5" else path.name)] = path
+    for run in list_runs(models_dir):
+        name = visible(run.name)
+        paths.setdefault(name, run.model)
+    return paths
+
+
+def show_how_to_get_a_model(models_dir: Path) -> None:
+    """What to do where there is no model yet."""
+    st.info("There is no trained model yet, so no image can be checked.", icon=":material/info:")
+    st.markdown(
+        "Get one in a terminal, in the project's folder, then reload this page:\n\n"
+        "- **In a few minutes**, a small model on built-in example pictures, to see how "
+        "everything works:"
+    )
+    st.code("python RunPipeline.py --demo", language="bash")
+    st.markdown("- **On your own data**, once it is prepared (the README walks through it):")
+    st.code("python ModelTraining.py", language="bash")
+    st.markdown(
+        f"- **Somebody else's model**: put its folder, with `model.h5` in it, at "
+        f"{as_markdown(str(models_dir / RELEASED_MODEL_DIR.name))}."
+    )
+
+
+def show_model_facts(chosen: ChosenModel) -> None:
+    """What a user should know of the model before believing it, for the sidebar."""
+    metadata = chosen.metadata
+    lines = [f"{len(metadata.class_names)} classes: {_listed(metadata.class_names)}"]
+    lines.append(f"Looks at images at {metadata.image_size} × {metadata.image_size} pixels")
+    if metadata.backbone:
+        lines.append(f"Network: {as_markdown(metadata.backbone)}")
+    if metadata.calibrated:
+        lines.append("Calibrated: its probabilities can be read as such")
+    else:
+        lines.append("**Not calibrated yet**: its scores are not probabilities")
+    st.caption("\n".join(f"- {line}" for line in lines))
+    record = track_record(metadata.metrics)
+    if record:
+        st.caption(record)
+
+
+def forget_failed_models() -> None:
+    """Open models anew, after one could not be opened."""
+    _service.clear()
+
+
+@st.cache_resource(max_entries=3, show_spinner=False, on_release=ModelService.close)
+def _service(path: str, modified_ns: int, size: int) -> ModelService:
+    return ModelService(Path(path))
+
+
+def _open_model(name: str, path: Path) -> ChosenModel | None:
+    try:
+        stat = path.stat()
+        key = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+        return ChosenModel(name, key, path, _service(*key))
+    except (OSError, ValueError) as error:
+        st.error(
+            f"The model {as_markdown(name)} cannot be used: {as_markdown(describe_error(error))} "
+            "Choose another one in the sidebar, or train one.",
+            icon=":material/error:",
+        )
+        return None
+
+
+def show_unavailable(error: ModelUnavailableError) -> None:
+    """Say that the model failed while it should answer, and offer to try again."""
+    st.error(f"The model could not answer: {as_markdown(str(error))}", icon=":material/error:")
+    st.button("Try again", on_click=forget_failed_models, icon=":material/refresh:")
+
+
+def _listed(class_names: tuple[str, ...]) -> str:
+    return ", ".join(as_markdown(visible(name)) for name in class_names)

@@ -1,0 +1,151 @@
+"""One compiled model for all sessions of the app, asked in turn.
+
+    service = ModelService(Path("models/released/model.h5"))
+    verdict = service.predict(pixels)
+
+Requests wait in one queue and are answered in the order they came, those that wait together as one
+batch. A session asks for one image at a time from each of its few threads, so a visitor with one
+image stands behind a handful of others, never behind somebody's five hundred.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+
+from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.serving.detector import Detector, Verdict
+from real_vs_ai.ui.checking import ImageCheck, check_image
+
+_LARGEST_BATCH = 16
+_Request = tuple[np.ndarray, "Future[Verdict]"]
+
+
+class ModelUnavailableError(RuntimeError):
+    """The model cannot answer (deleted, damaged, closed); the message says why."""
+
+
+class ModelService:
+    """Answers in a thread of its own; the model is opened there while the first page is drawn."""
+
+    def __init__(self, path: Path, *, open_detector: Callable[[Path], Detector] = Detector.open):
+        """Read the model's metadata and begin to open it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ModelFileError: It is not one of our model files.
+        """
+        self.path = path
+        self.metadata: ModelMetadata = read_metadata(path)
+        self._opening: Future[Detector] = Future()
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 2)
+        self._gate = threading.Lock()
+        self._closed = False
+        threading.Thread(
+            target=self._serve, args=(open_detector,), name="model", daemon=True
+        ).start()
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the model is still being read and compiled."""
+        return not self._opening.done()
+
+    def detector(self) -> Detector:
+        """The detector, once it is open.
+
+        Raises:
+            ModelUnavailableError: It could not be opened.
+        """
+        try:
+            return self._opening.result()
+        except Exception as error:
+            raise ModelUnavailableError(str(error) or type(error).__name__) from error
+
+    def check(self, data: bytes, *, digest: str) -> ImageCheck:
+        """`check_image` with this model.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        with self._decoding:
+            return check_image(data, digest=digest, predict=self.predict)
+
+    def predict(self, pixels: np.ndarray) -> Verdict:
+        """The verdict for one image; waits for its turn.
+
+        Args:
+            pixels: Shape (height, width, 3), uint8.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        return self.predict_batch([pixels])[0]
+
+    def predict_batch(self, images: list[np.ndarray]) -> list[Verdict]:
+        """Verdicts for several images, each waiting for its turn; see `predict`."""
+        self.detector()
+        answers: list[Future[Verdict]] = [Future() for _ in images]
+        for request in zip(images, answers, strict=True):
+            with self._gate:
+                if self._closed:
+                    raise ModelUnavailableError("the model was replaced; check the image again")
+                self._requests.put(request)
+        try:
+            return [answer.result() for answer in answers]
+        except Exception as error:
+            raise ModelUnavailableError(str(error) or type(error).__name__) from error
+
+    def close(self) -> None:
+        """Let the thread end after the requests that already wait."""
+        with self._gate:
+            self._closed = True
+            self._requests.put(None)
+
+    def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
+        try:
+            detector = open_detector(self.path)
+        except Exception as error:  # Whatever goes wrong is told to whoever asks.
+            self._opening.set_exception(error)
+            return
+        self._opening.set_result(detector)
+        ended = False
+        while not ended:
+            batch, ended = self._next_batch()
+            if batch:
+                _answer(detector, batch)
+
+    def _next_batch(self) -> tuple[list[_Request], bool]:
+        """The requests that wait now, at least one, and whether the service ends after them."""
+        batch: list[_Request] = []
+        while len(batch) < _LARGEST_BATCH:
+            try:
+                request = self._requests.get(block=not batch)
+            except queue.Empty:
+                break
+            if request is None:
+                return batch, True
+            batch.append(request)
+        return batch, False
+
+
+def _answer(detector: Detector, batch: list[_Request]) -> None:
+    try:
+        verdicts = detector.predict_batch([pixels for pixels, _ in batch])
+    except Exception as error:
+        if len(batch) > 1:
+            # One image must not spoil the answers of the others.
+            for request in batch:
+                _answer(detector, [request])
+            return
+        batch[0][1].set_exception(error)
+        return
+    for (_, answer), verdict in zip(batch, verdicts, strict=True):
+        answer.set_result(verdict)

@@ -1,0 +1,135 @@
+"""Checked images as files to keep: CSV, JSON and one HTML page with the pictures in it.
+
+    csv_text = csv_report(results)
+    html = html_report(results, model=description, created="2026-11-21 10:00 UTC")
+
+The CSV has the columns of `ImageScoring.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.ui.judging import JudgedUpload
+from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
+
+CSV_COLUMNS = (
+    "path", "label", "probability_fake", "confidence", "width", "height", "format",
+    "provenance", "error", "sha256", "same_as", "remarks",
+)  # fmt: skip
+_TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """The model that a report speaks of.
+
+    Attributes:
+        name: Its run's name.
+        metadata: With the thresholds that were chosen.
+    """
+
+    name: str
+    metadata: ModelMetadata
+
+
+def csv_report(results: Sequence[JudgedUpload]) -> bytes:
+    """A table for spreadsheets, UTF-8 with the byte order mark that Excel looks for."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=CSV_COLUMNS)
+    writer.writeheader()
+    for result in results:
+        record = _record(result)
+        row = {column: record[column] for column in CSV_COLUMNS}
+        row["provenance"] = " ".join(record["provenance"])
+        row["remarks"] = " ".join(record["remarks"])
+        writer.writerow({column: _harmless_cell(value) for column, value in row.items()})
+    return buffer.getvalue().encode("utf-8-sig")
+
+
+def json_report(results: Sequence[JudgedUpload], *, model: ReportModel, created: str) -> bytes:
+    """The same for programs, with what is known of the model."""
+    metadata = model.metadata
+    document = {
+        "created": created,
+        "model": {
+            "name": model.name,
+            "class_names": list(metadata.class_names),
+            "calibrated": metadata.calibrated,
+            "lower_threshold": metadata.lower_threshold,
+            "upper_threshold": metadata.upper_threshold,
+            "minimum_confidence": metadata.minimum_confidence,
+        },
+        "images": [_record(result) for result in results],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created: str) -> bytes:
+    """A page that stands alone: pictures inside, no scripts, nothing loaded from elsewhere."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    metadata = model.metadata
+    accuracy = metric_value(metadata.metrics, "accuracy")
+    page = template.render(
+        created=created,
+        model_name=visible(model.name),
+        metadata=metadata,
+        accuracy=None if accuracy is None else percent(accuracy, digits=1),
+        images=[_view(result, metadata) for result in results],
+    )
+    return page.encode("utf-8", "replace")
+
+
+def _record(result: JudgedUpload) -> dict[str, Any]:
+    check, verdict = result.upload.check, result.verdict
+    return {
+        "path": result.upload.name,
+        "label": verdict.label if verdict else "",
+        "probability_fake": verdict.probability_fake if verdict else None,
+        "confidence": verdict.confidence if verdict else None,
+        "probabilities": dict(verdict.probabilities) if verdict else {},
+        "width": check.width or None,
+        "height": check.height or None,
+        "format": check.format,
+        "provenance": list(check.provenance),
+        "error": check.error,
+        "sha256": check.digest,
+        "same_as": result.upload.same_as,
+        "remarks": [*check.notes, *(verdict.reasons if verdict else ())],
+    }
+
+
+def _view(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
+    """What the template shows of one image, as texts."""
+    record = _record(result)
+    verdict = result.verdict
+    style = verdict_style(verdict.label, metadata) if verdict else None
+    jpeg = result.upload.check.preview
+    return {
+        **record,
+        "path": visible(record["path"]),
+        "same_as": visible(record["same_as"]),
+        "words": style.words if style else "Unreadable",
+        "colour": style.colour if style else "gray",
+        "probabilities": {
+            name: percent(value, digits=1) for name, value in record["probabilities"].items()
+        },
+        "picture": base64.b64encode(jpeg).decode("ascii") if jpeg else "",
+    }
+
+
+def _harmless_cell(value: Any) -> Any:
+    """Spreadsheets run a text that begins like a formula; an apostrophe makes it text again."""
+    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if risky else value

@@ -1,0 +1,150 @@
+"""Checked images on the page: one with its details, a dozen as cards, more as a table.
+
+show_results(judged, data_by_digest, chosen=chosen, metadata=metadata)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
+from real_vs_ai.ui.details import show_details
+from real_vs_ai.ui.downloads import show_downloads
+from real_vs_ai.ui.judging import JudgedUpload
+from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.reports import ReportModel
+
+# More than these are shown as a table.
+MOST_CARDS = 12
+_WHY_KEY = "why"
+
+
+def show_results(
+    judged: Sequence[JudgedUpload],
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    """Draw all results.
+
+    Args:
+        judged: The files and their verdicts, in the order of upload.
+        files: One uploaded file for each content digest.
+        chosen: The model that answered.
+        metadata: The model's, with the thresholds now chosen.
+    """
+    if len(judged) == 1:
+        _show_single(judged[0], files, chosen=chosen, metadata=metadata)
+    else:
+        counts = count_labels(judged, metadata)
+        st.markdown(" · ".join(f"**{count}** {words}" for words, count in counts.items() if count))
+        if len(judged) <= MOST_CARDS:
+            _show_cards(judged, files, chosen=chosen, metadata=metadata)
+        else:
+            _show_many(judged, files, chosen=chosen, metadata=metadata)
+    show_downloads(judged, model=ReportModel(chosen.name, metadata))
+
+
+def _show_single(
+    judged: JudgedUpload,
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    # Picture and verdict stand side by side where there is room.
+    with st.grid(columns=2, min_column_width=320):
+        with st.container():
+            show_picture(judged)
+        with st.container():
+            show_card(judged, metadata=metadata)
+    _show_why(judged, files, chosen=chosen, metadata=metadata)
+
+
+def _show_cards(
+    judged: Sequence[JudgedUpload],
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    with st.grid(columns=3, min_column_width=300):
+        for number, one in enumerate(judged):
+            with st.container(border=True):
+                show_picture(one)
+                show_card(one, metadata=metadata)
+                if one.verdict is not None:
+                    st.button(
+                        "Why?",
+                        key=f"why_{number}",
+                        icon=":material/search_insights:",
+                        on_click=_open_why,
+                        args=(number,),
+                    )
+    number = st.session_state.get(_WHY_KEY)
+    if number is not None and number < len(judged) and judged[number].verdict is not None:
+        _why_dialog(judged[number], files, chosen=chosen, metadata=metadata)
+
+
+def _show_many(
+    judged: Sequence[JudgedUpload],
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    present = [words for words, count in count_labels(judged, metadata).items() if count]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = st.pills("Show only", present, selection_mode="multi", key="shown_labels")
+        part = st.text_input("Name contains", key="shown_names", width=240)
+    shown = [
+        one
+        for one in judged
+        if (not wanted or label_words(one.verdict, metadata) in wanted)
+        and part.casefold() in one.upload.name.casefold()
+    ]
+    selected = show_table(shown, metadata=metadata)
+    if selected is None:
+        st.caption("Select a row to see the image and why. Click a column's head to sort.")
+    else:
+        _show_single(shown[selected], files, chosen=chosen, metadata=metadata)
+
+
+def _show_why(
+    judged: JudgedUpload,
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    if judged.verdict is None:
+        return
+    st.subheader("Why?")
+    data = files[judged.upload.check.digest].getvalue()
+    show_details(judged, data=data, chosen=chosen, metadata=metadata)
+
+
+def _open_why(number: int) -> None:
+    st.session_state[_WHY_KEY] = number
+
+
+def _close_why() -> None:
+    st.session_state.pop(_WHY_KEY, None)
+
+
+@st.dialog("Why this verdict?", width="large", on_dismiss=_close_why)
+def _why_dialog(
+    judged: JudgedUpload,
+    files: Mapping[str, UploadedFile],
+    *,
+    chosen: ChosenModel,
+    metadata: ModelMetadata,
+) -> None:
+    show_card(judged, metadata=metadata)
+    data = files[judged.upload.check.digest].getvalue()
+    show_details(judged, data=data, chosen=chosen, metadata=metadata)
