@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from real_vs_ai.training.curves import Curve, ReliabilityBins
 from real_vs_ai.training.figure_style import (
@@ -26,6 +26,7 @@ from real_vs_ai.training.figure_style import (
     percent,
     save_figure,
     shorten,
+    styled,
     unit_square,
     with_interval,
 )
@@ -41,6 +42,7 @@ _HISTORY_PANELS = {
 _THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
+@styled
 def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, path: Path) -> None:
     """Training and validation curves by epoch, one panel for each metric that was recorded.
 
@@ -65,6 +67,8 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, lw=6, alpha=0.25, label="weights kept")
         axes.set(title=_HISTORY_PANELS[name], xlabel="epoch")
+        # Room at the top for the names of the stages.
+        axes.margins(y=0.14)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
@@ -72,6 +76,7 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
     save_figure(figure, path)
 
 
+@styled
 def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Path) -> None:
     """Images of each class in each split.
 
@@ -101,6 +106,7 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Pa
     save_figure(figure, path)
 
 
+@styled
 def draw_confusion_matrix(
     matrix: Sequence[Sequence[int]], *, class_names: Sequence[str], title: str, path: Path
 ) -> None:
@@ -135,6 +141,7 @@ def draw_confusion_matrix(
     save_figure(figure, path)
 
 
+@styled
 def draw_roc(curves: Sequence[Curve], *, positive: str, path: Path) -> None:
     """Recall against false-positive rate, with the area and its interval."""
     figure, (axes,) = new_figure(width=6.6, height=6.6)
@@ -148,6 +155,7 @@ def draw_roc(curves: Sequence[Curve], *, positive: str, path: Path) -> None:
     save_figure(figure, path)
 
 
+@styled
 def draw_precision_recall(
     curves: Sequence[Curve], *, positive: str, prevalence: float | None, path: Path
 ) -> None:
@@ -165,6 +173,7 @@ def draw_precision_recall(
     save_figure(figure, path)
 
 
+@styled
 def draw_reliability(
     bins: Sequence[ReliabilityBins], *, stated: str, observed: str, path: Path
 ) -> None:
@@ -176,29 +185,26 @@ def draw_reliability(
         observed: Label of the vertical axis.
         path: Where the PNG goes.
     """
-    figure, axes = new_figure(1, 2, width=12.0, height=5.8)
+    figure, axes = new_figure(1, 2, width=12.0, height=6.4)
     axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, part in enumerate(bins):
-        colour = (ORANGE, BLUE)[i % 2]
-        axes[0].plot(
-            part.stated, part.observed, color=colour, ls=line_style(1 - i % 2), marker="os"[i % 2],
-            label=f"{part.name}, ECE {part.error:.3f}",
-        )  # fmt: skip
-        axes[1].plot(
-            part.stated, part.counts, color=colour, ls=line_style(1 - i % 2), marker="os"[i % 2],
-            label=part.name,
-        )  # fmt: skip
+        look = {"color": (ORANGE, BLUE)[i % 2], "ls": ("--", "-")[i % 2], "marker": "os"[i % 2]}
+        label = f"{part.name}: ECE {part.error:.3f}"
+        axes[0].plot(part.stated, part.observed, label=label, **look)
+        axes[1].plot(part.stated, part.counts, **look)
     unit_square(axes[0], x=stated, y=observed)
-    axes[0].legend(loc="upper left")
     axes[0].set_title("Reliability")
     axes[1].set(xlabel=stated, ylabel="images in the bin (log scale)", xlim=(-0.03, 1.03))
     axes[1].set_yscale("log")
+    axes[1].set_ylim(bottom=0.8)
     axes[1].yaxis.set_major_formatter(_THOUSANDS)
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[1].set_title(f"Where the {sum(bins[0].counts):,} images lie")
-    axes[1].legend(loc="upper center")
+    figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, path)
 
 
+@styled
 def draw_score_histogram(
     counts: Mapping[str, np.ndarray],
     *,
