@@ -108,6 +108,11 @@ class Detector:
         """How many images at a time suit the engine best."""
         return self._engine.batch_size
 
+    @property
+    def parallel_batches(self) -> int:
+        """How many batches at once keep the engine busy."""
+        return self._engine.parallel_batches
+
     def predict(self, image: ImageLike) -> Verdict:
         """The verdict for one image.
 

@@ -32,12 +32,14 @@ class Engine(Protocol):
         name: "openvino" or "keras".
         precision: What it computes in: one of PRECISIONS.
         batch_size: How many images at a time suit it best.
+        parallel_batches: How many calls of `predict` at once keep it busy.
         note: Why it was chosen in place of another, one sentence, or "".
     """
 
     name: str
     precision: str
     batch_size: int
+    parallel_batches: int
     note: str
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
@@ -54,6 +56,7 @@ class KerasEngine:
     name = "keras"
     precision = "f32"
     batch_size = _KERAS_BATCH
+    parallel_batches = 1
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
         self.model = load_keras_model(model_path)

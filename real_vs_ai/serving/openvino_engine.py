@@ -54,6 +54,11 @@ class OpenVINOEngine:
             weakref.finalize(self, discard, self._entry)
         self._single = self._compile(batch_size=1, hint="LATENCY")
 
+    @property
+    def parallel_batches(self) -> int:
+        """See `Engine`; one more than can run, so that the next one waits ready."""
+        return self._batched.request_count + 1
+
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """See `Engine.predict`."""
         # A batch is filled up to its size; for a few images that costs more than it gains.
@@ -62,6 +67,8 @@ class OpenVINOEngine:
                 [self._single.infer(pixels[i : i + 1]) for i in range(len(pixels))]
             )
         batched = self._batched
+        if len(pixels) <= self.batch_size:
+            return batched.infer(pixels)
         starts = range(0, len(pixels), self.batch_size)
         chunks = [pixels[start : start + self.batch_size] for start in starts]
         return np.concatenate(list(batched.workers.map(batched.infer, chunks)))
@@ -116,11 +123,11 @@ class _CompiledForm:
 
     def __init__(self, compiled: ov.CompiledModel, *, batch_size: int) -> None:
         self._batch_size = batch_size
-        count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.request_count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(count):
+        for _ in range(self.request_count):
             self._requests.put(compiled.create_infer_request())
-        self.workers = ThreadPoolExecutor(count, thread_name_prefix="openvino")
+        self.workers = ThreadPoolExecutor(self.request_count, thread_name_prefix="openvino")
 
     def infer(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities of at most `batch_size` images, waiting for a free request."""

@@ -1,0 +1,60 @@
+"""Judge images: a verdict for every image in files, folders and zip archives.
+
+Prints a table, or writes one with --output (CSV, JSON, JSON lines or Parquet, by the name's
+ending). "-" reads one path a line from standard input; a .csv manifest is read by its column
+"path". The model is the newest finished run in models/, otherwise the released one.
+
+Example:
+    python ImageScoring.py photos more.zip --output scores.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from real_vs_ai.cli import command, make_parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help='image, folder, .zip, manifest .csv, or "-"'
+    )
+    parser.add_argument("--model", type=Path, help="run folder or .h5 file")
+    parser.add_argument("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--resume", action="store_true", help="skip what the output already has, add the rest"
+    )
+    parser.add_argument("--engine", choices=("openvino", "keras"), help="force an engine")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="force a precision")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="threads that decode images"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 if an image could not be read"
+    )
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score the inputs; returns the exit code."""
+    args = parse_args(argv)
+    from real_vs_ai.serving.scoring_job import run_scoring
+
+    summary = run_scoring(
+        args.inputs, model=args.model, engine=args.engine, precision=args.precision,
+        output=args.output, resume=args.resume, overwrite=args.overwrite, workers=args.workers,
+    )  # fmt: skip
+    print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
+    return 1 if args.strict and summary.unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Where images to be scored come from: files, folders, zip archives, lists and manifests.
+
+    for source in iterate_sources(["photos", "more.zip", "scan.png"]):
+        data = read_source(source)
+
+Sources are found one by one, in a stable order, and read only when they are asked for, so that a
+million of them cost no more memory than the names of one folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TextIO
+
+from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES, MAX_IMAGE_BYTES
+from real_vs_ai.images import ImageError, is_image_name
+
+STANDARD_INPUT = "-"
+_ZIP_SUFFIX = ".zip"
+_MANIFEST_SUFFIX = ".csv"
+_PATH_COLUMN = "path"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One image that can be read; small, and fit to be sent to another process.
+
+    Attributes:
+        name: What the scores table calls it: its path, a zip's members as archive.zip/inner/path.
+        file: The image's own file, or the archive that holds it.
+        member: Index of the entry in the archive's directory, or None for a file. (Not its name:
+            an archive may hold two entries of one name.)
+    """
+
+    name: str
+    file: str
+    member: int | None = None
+
+
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Refuse inputs that are not there, or are of a kind that cannot be scored, before any work.
+
+    Raises:
+        FileNotFoundError: There is nothing at one of the paths.
+        ValueError: One is an archive other than a zip.
+    """
+    for text in inputs:
+        if text == STANDARD_INPUT:
+            continue
+        path = Path(text)
+        if not path.exists():
+            raise FileNotFoundError(f"Expected an image, folder or zip at {path}, found nothing.")
+        if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_zip(path):
+            raise ValueError(
+                f"Expected a .zip archive, found {path}. Unpack it with DataUnZipper.py and name "
+                "the folder."
+            )
+
+
+def iterate_sources(
+    inputs: Iterable[str], *, listing: TextIO | None = None
+) -> Iterator[ImageSource]:
+    """Every image of the inputs: these in the order given, folders and archives sorted.
+
+    Args:
+        inputs: Paths of images (whatever their names), folders (searched through, images are told
+            by their names), `.zip` archives (the same), `.csv` manifests with a column `path`
+            (relative to the manifest's folder), or "-" for one path a line on standard input.
+        listing: Read in place of standard input.
+    """
+    for text in _without_repeats(inputs):
+        path = Path(text)
+        if text == STANDARD_INPUT:
+            yield from _listed(listing or sys.stdin)
+        elif path.is_dir():
+            yield from _in_folder(path)
+        elif _is_zip(path):
+            yield from _in_zip(path)
+        elif path.suffix.lower() == _MANIFEST_SUFFIX:
+            yield from _in_manifest(path)
+        else:
+            yield _file_source(path)
+
+
+def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+    """The image's bytes.
+
+    Raises:
+        ImageError: It is too large, or its archive entry is damaged or encrypted.
+        OSError: It cannot be read.
+    """
+    if source.member is None:
+        path = Path(source.file)
+        _check_size(path.stat().st_size, max_bytes)
+        return path.read_bytes()
+    archive = _open_zip(source.file)
+    entry = archive.infolist()[source.member]
+    _check_size(entry.file_size, max_bytes)
+    try:
+        with archive.open(entry) as file:
+            # An entry may hold more than its directory says.
+            data = file.read(max_bytes + 1)
+    except Exception as error:  # zipfile and its decompressors raise a dozen kinds.
+        raise ImageError(f"unreadable archive entry: {_one_line(error)}") from error
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def printable_name(path: str | os.PathLike[str]) -> str:
+    """A path with forward slashes, its undecodable bytes escaped, so that any file can hold it."""
+    text = Path(path).as_posix()
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _in_folder(folder: Path) -> Iterator[ImageSource]:
+    with os.scandir(folder) as entries:
+        listed = sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False))
+            for entry in entries
+            if entry.name not in DEBRIS_NAMES
+        )
+    for name, is_folder in listed:
+        if is_folder:
+            yield from _in_folder(folder / name)
+        elif is_image_name(name):
+            yield _file_source(folder / name)
+
+
+def _in_zip(path: Path) -> Iterator[ImageSource]:
+    try:
+        entries = _open_zip(str(path)).infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable zip archive: {_one_line(error)}.") from error
+    named = sorted((entry.filename, index) for index, entry in enumerate(entries))
+    for name, index in named:
+        parts = PurePosixPath(name).parts
+        if is_image_name(name) and not name.endswith("/") and DEBRIS_NAMES.isdisjoint(parts):
+            yield ImageSource(f"{printable_name(path)}/{_printable(name)}", str(path), index)
+
+
+def _in_manifest(path: Path) -> Iterator[ImageSource]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if _PATH_COLUMN not in (rows.fieldnames or ()):
+            raise ValueError(
+                f"Expected a manifest with a column {_PATH_COLUMN!r} in {path}, found columns "
+                f"{rows.fieldnames}."
+            )
+        for row in rows:
+            if row[_PATH_COLUMN]:
+                yield _file_source(path.parent / row[_PATH_COLUMN])
+
+
+def _listed(lines: TextIO) -> Iterator[ImageSource]:
+    for line in lines:
+        if line.strip():
+            yield _file_source(Path(line.rstrip("\r\n")))
+
+
+def _without_repeats(inputs: Iterable[str]) -> list[str]:
+    """The inputs without those that name or lie in another one: each image has one row."""
+    kept: list[str] = []
+    texts = list(dict.fromkeys(inputs))
+    resolved = {text: Path(text).resolve() for text in texts if text != STANDARD_INPUT}
+    for index, text in enumerate(texts):
+        others = [resolved[o] for o in texts[:index] if o in resolved]
+        later = [resolved[o] for o in texts[index + 1 :] if o in resolved]
+        mine = resolved.get(text)
+        inside = mine and (mine in others or any(o in mine.parents for o in others + later))
+        if not inside:
+            kept.append(text)
+    return kept
+
+
+def _file_source(path: Path) -> ImageSource:
+    return ImageSource(printable_name(path), str(path))
+
+
+# A handful stay open: reading the directory of a large archive for each entry would take longer
+# than the entries.
+@functools.lru_cache(maxsize=4)
+def _open_zip(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == _ZIP_SUFFIX
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ImageError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

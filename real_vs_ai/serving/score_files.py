@@ -1,0 +1,295 @@
+"""Scores tables on disk: CSV, JSON, JSON lines or Parquet, resumable after a kill.
+
+    with ScoreFile(Path("scores.csv"), columns=columns, model="…", resume=False) as file:
+        file.append(rows)
+
+Rows go at once into `scores.csv.partial`, one JSON object a line, whatever the format; closing
+the file without an error writes the table from it in one step. A killed run leaves the partial
+file, and the next one goes on from there with `resume`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+FORMATS = ("csv", "json", "jsonl", "parquet")
+_ROWS_IN_GROUP = 10_000
+_INTEGERS = frozenset({"width", "height", "tiles"})
+_TEXTS = frozenset({"path", "label", "format", "provenance", "error"})
+Row = dict[str, Any]
+
+
+class ScoreFile:
+    """A scores table that is being written; a context manager.
+
+    Attributes:
+        path: Where the table will be.
+        partial: Holds the rows until then.
+    """
+
+    def __init__(self, path: Path, *, columns: Sequence[str], model: str, resume: bool) -> None:
+        """Name the files; nothing is written before the context is entered.
+
+        Args:
+            path: Its suffix says the format: one of FORMATS. See `check_output`.
+            columns: Of every row, in their order.
+            model: Says which model and settings the rows come from; rows of another are refused.
+            resume: Go on from an unfinished table, or add to a finished one.
+        """
+        self.path = path
+        self.partial = _partial_path(path)
+        self._format = score_format(path)
+        self._columns = list(columns)
+        self._header = {"columns": self._columns, "model": model}
+        self._resume = resume
+        self._done: set[bytes] = set()
+
+    def __enter__(self) -> ScoreFile:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._resume and (self.partial.exists() or self.path.exists()):
+            if not self.partial.exists():
+                self._reopen_finished()
+            self._file = self._reopen_partial()
+        else:
+            self._file = self.partial.open("w", encoding="utf-8", newline="\n")
+            self._write_line(self._header)
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._file.close()
+        # After an error or Ctrl-C what was scored stays in the partial file.
+        if kind is None:
+            staging = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+            try:
+                _WRITERS[self._format](staging, self._columns, _rows_of_partial(self.partial))
+                staging.replace(self.path)
+            finally:
+                staging.unlink(missing_ok=True)
+            self.partial.unlink()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add rows; they are in the operating system's hands when this returns."""
+        for row in rows:
+            self._write_line(row)
+        self._file.flush()
+
+    def has(self, path: str) -> bool:
+        """Whether the table already had a row for this image when it was opened."""
+        return _key(path) in self._done
+
+    @property
+    def resumed_rows(self) -> int:
+        """How many images the table already had when it was opened."""
+        return len(self._done)
+
+    def _write_line(self, value: Row) -> None:
+        self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _reopen_finished(self) -> None:
+        staging = self.partial.with_name(f"{self.partial.name}.{os.getpid()}.tmp")
+        try:
+            with staging.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps({**self._header, "finished_rows": True}) + "\n")
+                for row in read_scores(self.path):
+                    if list(row) != self._columns:
+                        raise ValueError(
+                            f"{self.path} is no scores table that can be gone on with: expected "
+                            f"columns {self._columns}, found {list(row)}."
+                        )
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            staging.replace(self.partial)
+        finally:
+            staging.unlink(missing_ok=True)
+
+    def _reopen_partial(self):
+        whole = 0
+        with self.partial.open("rb") as file:
+            for number, line in enumerate(file):
+                value = _whole_line(line)
+                if value is None:
+                    break
+                if number == 0:
+                    self._check_header(value)
+                else:
+                    self._done.add(_key(value["path"]))
+                whole += len(line)
+        # A killed process may leave half a line behind.
+        os.truncate(self.partial, whole)
+        file = self.partial.open("a", encoding="utf-8", newline="\n")
+        if whole == 0:
+            self._file = file
+            self._write_line(self._header)
+        return file
+
+    def _check_header(self, header: Row) -> None:
+        if {name: header.get(name) for name in self._header} != self._header:
+            raise ValueError(
+                f"{self.partial} was written with another model or other options "
+                f"({header.get('model')}; now {self._header['model']}). Use those again, or start "
+                "over with --overwrite."
+            )
+
+
+def score_format(path: Path) -> str:
+    """The format that a table's name stands for.
+
+    Raises:
+        ValueError: It is none of FORMATS.
+    """
+    suffix = path.suffix.lower().lstrip(".")
+    if suffix not in FORMATS:
+        expected = ", ".join(f".{name}" for name in FORMATS)
+        raise ValueError(f"Expected an output name that ends in {expected}, found {path.name!r}.")
+    return suffix
+
+
+def read_scores(path: Path) -> Iterator[Row]:
+    """The rows of a finished table of any of FORMATS, with numbers as numbers.
+
+    Raises:
+        ValueError: The file is no scores table.
+    """
+    try:
+        yield from _READERS[score_format(path)](path)
+    except (KeyError, csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no scores table that can be gone on with: {error}") from error
+
+
+def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output that is of no known format, or is there and may not be touched.
+
+    Args:
+        path: The table's path.
+        resume: Go on from an unfinished table, or add to a finished one.
+        overwrite: Replace a table that is there; with `resume`, by an unfinished one.
+
+    Raises:
+        ValueError: The suffix is none of FORMATS.
+        FileExistsError: There is a table, finished or not, and no leave to touch it.
+    """
+    score_format(path)
+    partial = _partial_path(path)
+    if overwrite:
+        return
+    if resume and path.exists() and partial.exists() and not _holds_finished_rows(partial):
+        raise FileExistsError(
+            f"Expected {path} or its unfinished {partial.name}, found both. Finish the second in "
+            "place of the first with --resume --overwrite, or remove one."
+        )
+    if not resume and path.exists():
+        raise FileExistsError(
+            f"{path} already exists. Add to it with --resume, replace it with --overwrite, or "
+            "name another."
+        )
+    if not resume and partial.exists():
+        raise FileExistsError(
+            f"{partial} holds the scores of a run that did not end. Go on with --resume, or start "
+            "over with --overwrite."
+        )
+
+
+def _partial_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _holds_finished_rows(partial: Path) -> bool:
+    """Whether it began as a copy of the finished table, and so may take its place."""
+    with partial.open("rb") as file:
+        return bool((_whole_line(file.readline()) or {}).get("finished_rows"))
+
+
+def _whole_line(line: bytes) -> Row | None:
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _rows_of_partial(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        next(file)
+        yield from map(json.loads, file)
+
+
+def _key(path: str) -> bytes:
+    # A digest takes less memory than the name, and a million names are many.
+    return hashlib.blake2b(path.encode(), digest_size=8).digest()
+
+
+def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {name: _parse(name, text) for name, text in row.items()}
+
+
+def _parse(column: str, text: str) -> Any:
+    if column in _TEXTS:
+        return text
+    if not text:
+        return None
+    return int(text) if column in _INTEGERS else float(text)
+
+
+def _write_json(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        separator = "[\n"
+        for row in rows:
+            file.write(separator + json.dumps(row, ensure_ascii=False))
+            separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    yield from json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_jsonl(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+    import itertools
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {**dict.fromkeys(_TEXTS, pa.string()), **dict.fromkeys(_INTEGERS, pa.int64())}
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    rows = iter(rows)
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(itertools.islice(rows, _ROWS_IN_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_IN_GROUP):
+        yield from batch.to_pylist()
+
+
+_WRITERS = {
+    "csv": _write_csv, "json": _write_json, "jsonl": _write_jsonl, "parquet": _write_parquet,
+}  # fmt: skip
+_READERS = {
+    "csv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet,
+}  # fmt: skip

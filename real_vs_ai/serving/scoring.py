@@ -1,0 +1,145 @@
+"""Images in, one score for each out: decoded, judged and reported in a stream.
+
+    for score in score_images(iterate_sources(["photos"]), detector=detector, workers=2): ...
+
+Images are decoded by a few threads while the engine works on earlier ones; batches are filled
+across files, folders and archives. Scores come in the order of their sources, and only as many
+images are in memory as the engine and the threads keep busy with. An image that cannot be read
+becomes a score with its error.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from real_vs_ai.images import decode_image, resize_image
+from real_vs_ai.serving.detector import Detector, Verdict
+from real_vs_ai.serving.image_sources import ImageSource, read_source
+
+# Batches that hold mostly unreadable images are sent on before they are full.
+_ITEMS_PER_IMAGE_IN_BATCH = 4
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What is known of one image.
+
+    Attributes:
+        path: Its `ImageSource.name`.
+        verdict: None when the image cannot be read.
+        width: In pixels, upright; None when the image cannot be read.
+        height: As width.
+        format: The file's real format ("JPEG"), or "".
+        provenance: What the file says of its origin, findings joined by "; ", or "".
+        error: One line that says why the image cannot be read, or "".
+    """
+
+    path: str
+    verdict: Verdict | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str = ""
+    provenance: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    score: ImageScore
+    # The network's input, shape (image_size, image_size, 3), uint8; None with an error.
+    pixels: np.ndarray | None = field(default=None, repr=False)
+
+
+def score_images(
+    sources: Iterable[ImageSource], *, detector: Detector, workers: int
+) -> Iterator[ImageScore]:
+    """Score every source, in order.
+
+    Args:
+        sources: Taken one by one, never all at once.
+        detector: Judges the images.
+        workers: Threads that decode, at least 1.
+    """
+
+    def prepare(source: ImageSource) -> _Prepared:
+        return _prepare(source, image_size=detector.metadata.image_size)
+
+    def judge(batch: list[_Prepared]) -> list[ImageScore]:
+        return _judge(batch, detector=detector)
+
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders,
+        ThreadPoolExecutor(detector.parallel_batches, thread_name_prefix="judge") as judges,
+    ):
+        # Twice a batch: the next one is decoded while the engine is busy with the last.
+        ahead = workers + 2 * detector.batch_size
+        prepared = map_in_order(prepare, sources, executor=decoders, ahead=ahead)
+        batches = _fill_batches(prepared, batch_size=detector.batch_size)
+        judged = map_in_order(judge, batches, executor=judges, ahead=detector.parallel_batches)
+        yield from itertools.chain.from_iterable(judged)
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], *, executor: Executor, ahead: int
+) -> Iterator[R]:
+    """`executor.map` that takes only `ahead` items before their results are wanted."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _prepare(source: ImageSource, *, image_size: int) -> _Prepared:
+    try:
+        image = decode_image(read_source(source))
+        score = ImageScore(source.name, width=image.width, height=image.height, format=image.format)
+        return _Prepared(score, resize_image(image.pixels, image_size))
+    # Whatever one stranger's file may cause, it must not end a run over a million others.
+    except Exception as error:
+        return _Prepared(ImageScore(source.name, error=_describe(error)))
+
+
+def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator[list[_Prepared]]:
+    batch: list[_Prepared] = []
+    images = 0
+    for item in prepared:
+        batch.append(item)
+        images += item.pixels is not None
+        if images == batch_size or len(batch) == _ITEMS_PER_IMAGE_IN_BATCH * batch_size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    verdicts = iter(detector.verdicts(detector.predict_pixels(np.stack(pixels))) if pixels else [])
+    return [
+        item.score
+        if item.pixels is None
+        else ImageScore(**{**vars(item.score), "verdict": next(verdicts)})
+        for item in batch
+    ]
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,186 @@
+"""Verdicts: right, the same for every form of an image, and from any number of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from real_vs_ai import Detector
+from real_vs_ai.images import ImageError
+from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.serving import conversion, engines
+from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model, uniform_image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_brighter_images_are_fake_and_darker_ones_real(detector):
+    bright, dark = detector.predict_batch([uniform_image(220), uniform_image(30)])
+    assert (bright.label, dark.label) == ("Fake", "Real")
+    assert bright.probability_fake > 0.9 > 0.1 > dark.probability_fake
+    assert dark.confidence == pytest.approx(1 - dark.probability_fake)
+    assert sum(bright.probabilities.values()) == pytest.approx(1)
+
+
+def test_path_bytes_and_pixels_of_an_image_get_the_same_verdict(detector, tmp_path):
+    pixels = uniform_image(150)
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(pixels))
+    by_path, by_text, by_bytes, by_pixels = map(
+        detector.predict, [path, str(path), path.read_bytes(), pixels]
+    )
+    assert by_path == by_text == by_bytes == by_pixels
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 33, 70])
+def test_a_batch_of_any_size_gets_the_verdicts_of_its_images(detector, count):
+    images = [uniform_image(brightness) for brightness in np.linspace(0, 255, count, dtype=int)]
+    together = [verdict.probability_fake for verdict in detector.predict_batch(images)]
+    alone = [detector.predict(image).probability_fake for image in images]
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_no_images_get_no_verdicts(detector):
+    assert detector.predict_batch([]) == []
+
+
+def test_many_threads_get_the_verdicts_of_their_own_images(detector):
+    levels = np.random.default_rng(0).integers(0, 256, 200)
+    expected = [detector.predict(uniform_image(level)).probability_fake for level in levels]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda level: detector.predict(uniform_image(level)), levels))
+    assert [verdict.probability_fake for verdict in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_openvino_agrees_with_keras(detector, model_path):
+    reference = Detector.open(model_path, engine="keras")
+    shape = (40, IMAGE_SIZE, IMAGE_SIZE, 3)
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    np.testing.assert_allclose(
+        detector.predict_pixels(pixels), reference.predict_pixels(pixels), atol=1e-5
+    )
+    assert (detector.engine_name, reference.engine_name) == ("openvino", "keras")
+
+
+def test_probabilities_are_calibrated_with_the_models_temperature(model_with, detector):
+    image = uniform_image(160)
+    softer = Detector.open(model_with(temperature=2.0, calibrated=True), engine="keras").predict(
+        image
+    )
+    plain = detector.predict(image)
+    assert 0.5 < softer.probability_fake < plain.probability_fake
+    assert not softer.reasons
+    assert plain.reasons == ("This model's probabilities are not calibrated.",)
+
+
+def test_between_the_thresholds_the_verdict_is_uncertain_and_says_why(model_with):
+    path = model_with(lower_threshold=0.2, upper_threshold=0.8, calibrated=True)
+    detector = Detector.open(path, engine="keras")
+    verdict = detector.predict(uniform_image(128))
+    assert verdict.label == "Uncertain"
+    assert "0.20" in verdict.reasons[0]
+    assert "0.80" in verdict.reasons[0]
+
+
+def test_other_classes_keep_their_names_and_have_no_probability_of_fake(tmp_path):
+    from real_vs_ai.model_file import ModelMetadata
+
+    names = ("benign", "malignant", "normal")
+    metadata = ModelMetadata(class_names=names, image_size=16, minimum_confidence=0.5)
+    detector = Detector.open(save_model(tmp_path / "model.h5", metadata), engine="keras")
+    bright, grey, dark = detector.predict_batch([uniform_image(v) for v in (250, 127, 5)])
+    assert (bright.label, dark.label) == ("benign", "normal")
+    assert bright.probability_fake is None
+    assert tuple(bright.probabilities) == names
+    assert grey.label == "Uncertain"
+    assert "minimum confidence" in grey.reasons[0]
+
+
+def test_an_undecodable_image_raises_its_error(detector, tmp_path):
+    with pytest.raises(ImageError, match="not an image"):
+        detector.predict(b"no image")
+    with pytest.raises(FileNotFoundError):
+        detector.predict(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)]
+)
+def test_pixels_of_another_shape_or_type_are_refused(detector, pixels):
+    with pytest.raises(ValueError, match="Expected pixels of shape"):
+        detector.predict(pixels)
+
+
+def test_a_model_whose_input_differs_from_its_metadata_is_refused(model_with):
+    with pytest.raises(ModelFileError, match="metadata"):
+        Detector.open(model_with(image_size=64), engine="openvino")
+
+
+def test_keras_takes_over_and_says_so_where_openvino_cannot(model_with, monkeypatch):
+    def fail(*_args, **_options):
+        raise conversion.ConversionError("no such layer")
+
+    monkeypatch.setattr("real_vs_ai.serving.model_cache.convert", fail)
+    path = model_with(created="now")
+    detector = Detector.open(path)
+    assert detector.engine_name == "keras"
+    assert "no such layer" in detector.engine_note
+    assert detector.predict(uniform_image(220)).label == "Fake"
+    with pytest.raises(conversion.ConversionError):
+        Detector.open(path, engine="openvino")
+
+
+def test_unknown_engines_and_pairs_are_refused(model_path):
+    with pytest.raises(ValueError, match="Expected engine"):
+        Detector.open(model_path, engine="abacus")
+    with pytest.raises(ValueError, match="precision f32 with engine keras"):
+        Detector.open(model_path, engine="keras", precision="bf16")
+
+
+def test_a_truncated_model_file_gives_one_clear_line(model_path, tmp_path):
+    damaged = tmp_path / "model.h5"
+    damaged.write_bytes(model_path.read_bytes()[:-2000])
+    with pytest.raises(ModelFileError, match="damaged or not whole"):
+        Detector.open(damaged)
+
+
+def test_a_model_without_its_weights_gives_one_clear_line(tmp_path):
+    import h5py
+
+    from real_vs_ai.model_file import write_metadata
+
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w"):
+        pass
+    write_metadata(path, METADATA)
+    with pytest.raises(ModelFileError, match="cannot be loaded"):
+        Detector.open(path)
+
+
+def test_keras_on_a_gpu_is_chosen_where_there_is_one(model_path, monkeypatch):
+    monkeypatch.setattr(engines, "_gpu_is_likely", lambda: True)
+    monkeypatch.setattr(engines, "keras_sees_gpu", lambda: True)
+    assert Detector.open(model_path).engine_name == "keras"
+    monkeypatch.setattr(engines, "keras_sees_gpu", lambda: False)
+    assert Detector.open(model_path).engine_name == "openvino"
+
+
+def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector, tmp_path):
+    image = tmp_path / "image.png"
+    image.write_bytes(encode(uniform_image(220)))
+    code = (
+        "import sys; from real_vs_ai import Detector\n"
+        "print(Detector.open(sys.argv[1], precision='f32').predict(sys.argv[2]).label)\n"
+        "print([m for m in ('tensorflow', 'keras', 'torch', 'jax') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(detector.model_path), str(image)],
+        cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["Fake", "[]"]

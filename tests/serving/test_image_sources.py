@@ -1,0 +1,142 @@
+"""What is scored, in which order, and under which name."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import zipfile
+
+import pytest
+
+from real_vs_ai.images import ImageError
+from real_vs_ai.serving.image_sources import (
+    check_inputs,
+    iterate_sources,
+    printable_name,
+    read_source,
+)
+from tests.serving.trivial_model import encode, uniform_image
+
+
+def names(*inputs, **options):
+    return [source.name for source in iterate_sources([str(i) for i in inputs], **options)]
+
+
+def test_folders_are_searched_through_in_a_stable_order_for_images_only(image_folder):
+    (image_folder / "__MACOSX").mkdir()
+    (image_folder / "__MACOSX" / "x.png").write_bytes(b"debris")
+    found = [name.removeprefix(image_folder.as_posix()) for name in names(image_folder)]
+    assert found == [
+        *(f"/a/{i}.png" for i in range(5)), "/a/broken.jpg", *(f"/b/{i}.png" for i in range(5, 10)),
+    ]  # fmt: skip
+
+
+def test_inputs_keep_their_order_and_files_are_taken_whatever_their_names(image_folder):
+    last, first = image_folder / "notes.txt", image_folder / "b" / "7.png"
+    assert names(first, last) == [first.as_posix(), last.as_posix()]
+
+
+def test_an_image_that_two_inputs_hold_is_scored_once(image_folder):
+    inside = image_folder / "a"
+    assert len(names(inside, image_folder, inside / "1.png", image_folder)) == 11
+
+
+def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
+    path = tmp_path / "photos.zip"
+    data = encode(uniform_image(9))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inner/b.png", data)
+        archive.writestr("a.png", b"other")
+        archive.writestr("readme.txt", "text")
+        archive.writestr("__MACOSX/inner/._b.png", "debris")
+    sources = list(iterate_sources([str(path)]))
+    assert [s.name for s in sources] == [
+        f"{path.as_posix()}/a.png", f"{path.as_posix()}/inner/b.png",
+    ]  # fmt: skip
+    assert read_source(sources[1]) == data
+
+
+def test_two_entries_of_one_name_are_both_read(tmp_path):
+    path = tmp_path / "twins.zip"
+    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a.png", b"first")
+        archive.writestr("a.png", b"second")
+    assert [read_source(s) for s in iterate_sources([str(path)])] == [b"first", b"second"]
+
+
+def test_a_list_on_standard_input_is_read_line_by_line():
+    assert names("-", listing=io.StringIO("a.png\n\nb c.png\r\n")) == ["a.png", "b c.png"]
+
+
+def test_a_manifest_names_images_beside_it(tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("sha256,path\n00,train/Fake/x.jpg\n", encoding="utf-8")
+    assert names(manifest) == [(tmp_path / "train/Fake/x.jpg").as_posix()]
+
+
+def test_a_csv_that_is_no_manifest_is_refused(tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="column 'path'"):
+        names(other)
+
+
+def test_missing_inputs_and_other_archives_are_refused_before_any_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found nothing"):
+        check_inputs([str(tmp_path / "missing")])
+    archive = tmp_path / "photos.tar.gz"
+    archive.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"DataUnZipper\.py"):
+        check_inputs([str(archive)])
+
+
+def test_a_file_that_is_no_zip_is_refused_by_name(tmp_path):
+    path = tmp_path / "photos.zip"
+    path.write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"photos\.zip is not a readable zip"):
+        names(path)
+
+
+def test_entries_that_are_damaged_encrypted_or_too_large_are_refused_one_by_one(tmp_path):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"x" * 1000)
+        archive.writestr("b.png", b"y" * 1000)
+    raw = bytearray(path.read_bytes())
+    raw[raw.find(b"x" * 1000)] ^= 1
+    # The flag "encrypted" of b.png in both of its headers.
+    raw[raw.find(b"PK\x03\x04", 100) + 6] |= 1
+    raw[raw.rfind(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(raw))
+    damaged, encrypted = iterate_sources([str(path)])
+    with pytest.raises(ImageError, match="Bad CRC"):
+        read_source(damaged)
+    with pytest.raises(ImageError, match="encrypted"):
+        read_source(encrypted)
+    with pytest.raises(ImageError, match="limit is 10"):
+        read_source(damaged, max_bytes=10)
+
+
+def test_an_entry_that_holds_more_than_it_says_is_stopped_at_the_limit(tmp_path):
+    path = tmp_path / "lying.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(1_000_000))
+    raw = bytearray(path.read_bytes())
+    directory = raw.rfind(b"PK\x01\x02")
+    raw[directory + 24 : directory + 28] = (5).to_bytes(4, "little")
+    path.write_bytes(bytes(raw))
+    (source,) = iterate_sources([str(path)])
+    with pytest.raises(ImageError):
+        read_source(source, max_bytes=1000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_escaped_and_still_read(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(raw, "wb") as file:  # noqa: PTH123
+        file.write(b"data")
+    (source,) = iterate_sources([str(tmp_path)])
+    assert source.name.endswith(r"\udcff.png")
+    assert read_source(source) == b"data"
+    assert printable_name("a/b") == "a/b"

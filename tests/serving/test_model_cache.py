@@ -1,0 +1,128 @@
+"""The cache of compiled models: made once, whole, thrown away when it no longer fits."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from real_vs_ai.serving import model_cache
+from real_vs_ai.serving.conversion import IR_NAME, ConversionError
+from tests.serving.trivial_model import uniform_image
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder, and a converter that counts its calls."""
+    calls = []
+
+    def convert(model_path, *, output_dir):
+        calls.append(threading.get_ident())
+        time.sleep(0.2)
+        (output_dir / IR_NAME).write_bytes(model_path.read_bytes())
+        return output_dir / IR_NAME
+
+    monkeypatch.setenv("REAL_VS_AI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_cache, "convert", convert)
+    return calls
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_a_second_use_finds_what_the_first_made(cache, model):
+    assert model_cache.cached_ir(model) == model_cache.cached_ir(model)
+    assert len(cache) == 1
+
+
+def test_simultaneous_first_uses_convert_once(cache, model):
+    with ThreadPoolExecutor(8) as pool:
+        entries = list(pool.map(model_cache.cached_ir, [model] * 8))
+    assert len(set(entries)) == 1
+    assert len(cache) == 1
+
+
+def test_a_changed_model_gets_a_new_entry_and_the_old_one_is_removed(cache, model):
+    old = model_cache.cached_ir(model)
+    model.write_bytes(b"other weights")
+    new = model_cache.cached_ir(model)
+    assert new.ir.read_bytes() == b"other weights"
+    assert not old.folder.exists()
+
+
+def test_other_models_keep_their_entries(cache, model, tmp_path):
+    other = tmp_path / "other.h5"
+    other.write_bytes(b"third weights")
+    kept = model_cache.cached_ir(other)
+    model_cache.cached_ir(model)
+    assert kept.ir.is_file()
+
+
+def test_entries_of_another_version_are_not_used_and_removed(cache, model, monkeypatch):
+    old = model_cache.cached_ir(model)
+    monkeypatch.setattr(model_cache, "_versions", lambda: {"openvino": "next"})
+    new = model_cache.cached_ir(model)
+    assert new.folder != old.folder
+    assert not old.folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["remove the model", "empty the description"])
+def test_a_damaged_entry_is_made_again(cache, model, damage):
+    entry = model_cache.cached_ir(model)
+    if damage == "remove the model":
+        entry.ir.unlink()
+    else:
+        (entry.folder / "entry.json").write_text("")
+    assert model_cache.cached_ir(model).ir.read_bytes() == b"weights"
+
+
+def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
+    cache, model, monkeypatch
+):
+    def fail(model_path, *, output_dir):
+        (output_dir / IR_NAME).write_bytes(b"half")
+        raise ConversionError("killed")
+
+    monkeypatch.setattr(model_cache, "convert", fail)
+    with pytest.raises(ConversionError):
+        model_cache.cached_ir(model)
+    folders = [p for p in (model_cache.cache_dir() / "models").iterdir() if p.is_dir()]
+    assert folders == []
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_time_but_no_verdict(
+    cache, model, tmp_path, monkeypatch
+):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("REAL_VS_AI_CACHE", str(in_the_way))
+    entry = model_cache.cached_ir(model)
+    assert entry.is_temporary
+    assert entry.ir.read_bytes() == b"weights"
+    model_cache.discard(entry)
+    assert not entry.folder.exists()
+
+
+def test_what_was_compiled_is_read_again_and_damaged_blobs_are_replaced(detector, model_path):
+    from real_vs_ai import Detector
+
+    expected = detector.predict(uniform_image(200)).probability_fake
+    folder = model_cache.cached_ir(model_path).folder
+    blobs = sorted(folder.glob("f32-*.blob"))
+    assert blobs
+    for blob in blobs:
+        # In place of the file, as an update would do it: the shared detector has it mapped.
+        damaged = blob.with_suffix(".new")
+        damaged.write_bytes(b"damaged")
+        damaged.replace(blob)
+    opened = Detector.open(model_path, engine="openvino", precision="f32")
+    assert opened.predict(uniform_image(200)).probability_fake == pytest.approx(expected)
+    assert any(blob.stat().st_size > len(b"damaged") for blob in blobs)
+    assert json.loads((folder / "entry.json").read_text())["source"] == str(model_path.resolve())

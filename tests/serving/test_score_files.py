@@ -1,0 +1,149 @@
+"""Scores tables: whole or resumable, in four formats."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from real_vs_ai.serving.score_files import FORMATS, ScoreFile, check_output, read_scores
+
+COLUMNS = ("path", "label", "probability_fake", "width", "error")
+
+
+def row(index: int, **changes):
+    values = {"path": f"é {index}.png", "label": "Fake", "probability_fake": 0.25, "width": 32}
+    return {**values, "error": "", **changes}
+
+
+def score_file(path, *, model="one", resume=False):
+    return ScoreFile(path, columns=COLUMNS, model=model, resume=resume)
+
+
+def write(path, rows, **options):
+    with score_file(path, **options) as file:
+        file.append(r for r in rows if not file.has(r["path"]))
+
+
+def interrupt_after(path, rows, *, torn=b""):
+    """What a process leaves that is killed after it wrote these rows and `torn` of the next."""
+    with pytest.raises(KeyboardInterrupt), score_file(path) as file:
+        file.append(rows)
+        raise KeyboardInterrupt
+    with file.partial.open("ab") as partial:
+        partial.write(torn)
+    return file.partial
+
+
+ROWS = [row(0), row(1, label="", probability_fake=None, width=None, error='bad, "very"\n'), row(2)]
+
+
+@pytest.fixture(params=FORMATS)
+def output(request, tmp_path):
+    return tmp_path / "new" / f"scores.{request.param}"
+
+
+def test_every_format_gives_back_the_rows_that_were_written(output):
+    write(output, ROWS)
+    assert list(read_scores(output)) == ROWS
+    assert [p.name for p in output.parent.iterdir()] == [output.name]
+
+
+def test_every_format_can_be_empty(output):
+    write(output, [])
+    assert list(read_scores(output)) == []
+
+
+def test_a_killed_run_leaves_no_table_and_is_gone_on_with(output):
+    partial = interrupt_after(output, ROWS[:2], torn=b'{"path": "half')
+    assert not output.exists()
+    assert partial.exists()
+    write(output, ROWS, resume=True)
+    assert list(read_scores(output)) == ROWS
+    assert not partial.exists()
+
+
+def test_a_finished_table_is_added_to(output):
+    write(output, ROWS)
+    write(output, [*ROWS, row(3)], resume=True)
+    assert list(read_scores(output)) == [*ROWS, row(3)]
+
+
+def test_an_addition_to_a_finished_table_that_was_killed_is_gone_on_with(output):
+    write(output, ROWS)
+    with pytest.raises(KeyboardInterrupt), score_file(output, resume=True):
+        raise KeyboardInterrupt
+    assert list(read_scores(output)) == ROWS
+    check_output(output, resume=True, overwrite=False)
+    write(output, [*ROWS, row(3)], resume=True)
+    assert list(read_scores(output)) == [*ROWS, row(3)]
+
+
+def test_a_run_killed_in_its_first_line_starts_again(tmp_path):
+    output = tmp_path / "scores.csv"
+    (tmp_path / "scores.csv.partial").write_bytes(b'{"colu')
+    write(output, ROWS, resume=True)
+    assert list(read_scores(output)) == ROWS
+
+
+def test_resumed_rows_say_what_was_there(tmp_path):
+    output = tmp_path / "scores.csv"
+    interrupt_after(output, ROWS[:2])
+    with score_file(output, resume=True) as file:
+        assert file.resumed_rows == 2
+        assert file.has(ROWS[0]["path"])
+        assert not file.has(ROWS[2]["path"])
+
+
+def test_rows_of_another_model_are_not_mixed_in(tmp_path):
+    output = tmp_path / "scores.csv"
+    interrupt_after(output, ROWS[:1])
+    with pytest.raises(ValueError, match="another model"):
+        write(output, ROWS, model="two", resume=True)
+
+
+def test_an_existing_table_is_touched_with_leave_only(tmp_path):
+    output = tmp_path / "scores.csv"
+    write(output, ROWS)
+    with pytest.raises(FileExistsError, match="--resume"):
+        check_output(output, resume=False, overwrite=False)
+    check_output(output, resume=True, overwrite=False)
+    check_output(output, resume=False, overwrite=True)
+
+
+def test_an_unfinished_table_is_touched_with_leave_only(tmp_path):
+    output = tmp_path / "scores.csv"
+    interrupt_after(output, ROWS[:1])
+    with pytest.raises(FileExistsError, match="did not end"):
+        check_output(output, resume=False, overwrite=False)
+    check_output(output, resume=True, overwrite=False)
+
+
+def test_a_table_beside_an_unfinished_one_needs_both_leaves(tmp_path):
+    output = tmp_path / "scores.csv"
+    write(output, ROWS)
+    interrupt_after(output, ROWS[:1])
+    with pytest.raises(FileExistsError, match="found both"):
+        check_output(output, resume=True, overwrite=False)
+    check_output(output, resume=True, overwrite=True)
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\.parquet, found 'scores.xlsx'"):
+        check_output(tmp_path / "scores.xlsx", resume=False, overwrite=False)
+
+
+def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
+    output = tmp_path / "scores.csv"
+    output.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no scores table"):
+        write(output, ROWS, resume=True)
+    assert output.read_text() == "a,b\n1,2\n"
+
+
+def test_csv_and_json_are_what_other_programs_expect(tmp_path):
+    write(tmp_path / "scores.csv", [row(0)])
+    text = (tmp_path / "scores.csv").read_text(encoding="utf-8")
+    assert text == "path,label,probability_fake,width,error\né 0.png,Fake,0.25,32,\n"
+    write(tmp_path / "scores.json", ROWS)
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == ROWS

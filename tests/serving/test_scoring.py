@@ -1,0 +1,214 @@
+"""Scoring: every image has its row, in order, whatever happens to the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
+from real_vs_ai.serving.scoring import map_in_order, score_images
+from real_vs_ai.serving.scoring_job import COLUMNS, score_columns, score_to_file, score_to_terminal
+from tests.serving.trivial_model import METADATA, encode, uniform_image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def scores_of(*inputs, detector, workers=2):
+    sources = iterate_sources([str(i) for i in inputs])
+    return list(score_images(sources, detector=detector, workers=workers))
+
+
+def read_csv(path):
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def score(inputs, output, *, detector, resume=False, overwrite=False):
+    return score_to_file(
+        [str(i) for i in inputs], open_detector=lambda: detector, output=output, resume=resume,
+        overwrite=overwrite, workers=2,
+    )  # fmt: skip
+
+
+def test_every_image_gets_the_verdict_that_it_gets_alone(image_folder, detector):
+    scores = scores_of(image_folder, detector=detector)
+    assert [s.path for s in scores] == [s.name for s in iterate_sources([str(image_folder)])]
+    for item in scores:
+        if item.verdict:
+            expected = detector.predict(item.path).probability_fake
+            assert item.verdict.probability_fake == pytest.approx(expected, abs=1e-5)
+            assert (item.width, item.height, item.format) == (48, 40, "PNG")
+
+
+def test_an_unreadable_image_is_a_row_with_its_error(image_folder, detector):
+    missing = ImageSource("gone.png", str(image_folder / "gone.png"))
+    sources = [*iterate_sources([str(image_folder)]), missing]
+    scores = list(score_images(sources, detector=detector, workers=2))
+    failed = {s.path.rsplit("/", 1)[-1]: s.error for s in scores if not s.verdict}
+    assert set(failed) == {"broken.jpg", "gone.png"}
+    assert failed["gone.png"] == "No such file or directory"
+
+
+def test_nothing_but_unreadable_images_is_scored_too(tmp_path, detector):
+    for index in range(300):
+        (tmp_path / f"{index}.png").write_bytes(b"no image")
+    scores = scores_of(tmp_path, detector=detector)
+    assert len(scores) == 300
+    assert not any(s.verdict for s in scores)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(image_folder, detector):
+    one, many = (scores_of(image_folder, detector=detector, workers=n) for n in (1, 8))
+    assert one == many
+
+
+def test_sources_are_taken_only_as_fast_as_scores_are(detector, tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(encode(uniform_image(100)))
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield ImageSource(f"{taken}.png", str(path))
+
+    scores = score_images(endless(), detector=detector, workers=2)
+    assert next(scores).path == "1.png"
+    assert taken < 10 * detector.batch_size
+    scores.close()
+
+
+def test_map_in_order_keeps_the_order_and_its_bound():
+    from concurrent.futures import ThreadPoolExecutor
+
+    running = threading.Semaphore(0)
+
+    def slow_first(item):
+        if item == 0:
+            running.acquire()
+        elif item == 3:
+            running.release()
+        return item * 10
+
+    with ThreadPoolExecutor(4) as pool:
+        results = map_in_order(slow_first, range(8), executor=pool, ahead=4)
+        assert list(results) == [index * 10 for index in range(8)]
+
+
+def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
+    output = tmp_path / "scores.csv"
+    summary = score([image_folder], output, detector=detector)
+    rows = read_csv(output)
+    assert tuple(rows[0]) == COLUMNS
+    assert summary.counts == {"Fake": 5, "Real": 5, "Uncertain": 0, "unreadable": 1}
+    assert rows[5]["error"]
+    assert rows[5]["label"] == ""
+    assert rows[10]["label"] == "Fake"
+    assert "11 images scored with openvino (f32)" in str(summary)
+
+
+def test_more_than_two_classes_have_a_column_each():
+    import dataclasses
+
+    metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
+    assert score_columns(metadata)[len(COLUMNS) :] == (
+        "probability_benign", "probability_malignant", "probability_normal",
+    )  # fmt: skip
+
+
+def test_resuming_skips_what_was_scored_and_adds_the_rest(image_folder, detector, tmp_path):
+    output = tmp_path / "scores.csv"
+    score([image_folder / "a"], output, detector=detector)
+    summary = score([image_folder], output, detector=detector, resume=True)
+    assert (summary.resumed, sum(summary.counts.values())) == (6, 5)
+    whole = tmp_path / "whole.csv"
+    score([image_folder], whole, detector=detector)
+    assert output.read_text() == whole.read_text()
+
+
+def test_the_terminal_table_shows_every_image_and_no_control_characters(detector, tmp_path):
+    (tmp_path / "ok.png").write_bytes(encode(uniform_image(250)))
+    sources = io.StringIO()
+    hostile = tmp_path / "\x1b[2Jx.png"
+    hostile.write_bytes(b"no image")
+    score_to_terminal([str(tmp_path)], open_detector=lambda: detector, stream=sources, workers=1)
+    lines = sources.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in sources.getvalue()
+    assert lines[1].startswith("unreadable")
+    assert lines[2].startswith("Fake")
+
+
+def run_script(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "ImageScoring.py", *map(str, arguments)], cwd=REPOSITORY,
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def test_the_script_scores_a_list_from_standard_input(image_folder, detector, tmp_path):
+    output = tmp_path / "scores.jsonl"
+    listing = "".join(f"{image_folder / 'b' / f'{i}.png'}\n" for i in (9, 5))
+    done = run_script(
+        "-", "--model", detector.model_path, "--precision", "f32", "--output", output, input=listing
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(output.read_text().splitlines()) == 2
+    assert "Fake" in done.stdout
+
+
+def test_the_script_exits_with_1_for_unreadable_images_only_when_strict(image_folder, detector):
+    arguments = [image_folder / "a", "--model", detector.model_path, "--precision", "f32"]
+    relaxed, strict = run_script(*arguments), run_script(*arguments, "--strict")
+    assert (relaxed.returncode, strict.returncode) == (0, 1)
+    assert "broken.jpg" in relaxed.stdout
+
+
+def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
+    done = run_script(tmp_path / "missing", "--model", detector.model_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Expected an image, folder or zip")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kills by signal")
+def test_a_scoring_killed_at_any_moment_is_gone_on_with_to_the_same_table(detector, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(1500):
+        (photos / f"{index:04}.png").write_bytes(encode(uniform_image(index % 256)))
+    arguments = [
+        sys.executable, "ImageScoring.py", str(photos), "--precision", "f32",
+        "--model", str(detector.model_path), "--output",
+    ]  # fmt: skip
+    whole = tmp_path / "whole.csv"
+    subprocess.run([*arguments, str(whole)], cwd=REPOSITORY, check=True, capture_output=True)
+    output = tmp_path / "scores.csv"
+    partial = tmp_path / "scores.csv.partial"
+    kills = 0
+    while not output.exists():
+        process = subprocess.Popen(
+            [*arguments, str(output), "--resume"], cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        before = partial.stat().st_size if partial.exists() else 0
+        # Killed as soon as it has added something; the last one is let through.
+        while process.poll() is None and kills < 4:
+            if partial.exists() and partial.stat().st_size > before + 100 * (kills + 1):
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.001)
+        process.wait()
+    assert kills >= 2
+    assert output.read_text() == whole.read_text()
