@@ -1,0 +1,34 @@
+"""Evaluate a model: metrics with 95 % intervals, figures and a model card, on labelled images.
+
+Takes the newest finished run and data/test (with data/validation for calibration), or any saved
+Keras model and any folder that holds one folder for each class. A report holds metrics.json,
+predictions.csv, figures/, classification_report.txt and MODEL_CARD.md.
+
+Examples:
+    python ModelEvaluation.py
+    python ModelEvaluation.py --model models/released --data photos --robustness
+    python ModelEvaluation.py --model models/first-try --redraw
+"""
+
+import sys
+
+from real_vs_ai.cli import command
+from real_vs_ai.training.evaluation_options import EvaluationOptions, parse_evaluation_options
+
+
+def parse_args(argv=None) -> EvaluationOptions:
+    """The options on the command line."""
+    return parse_evaluation_options(argv, description=__doc__)
+
+
+@command
+def main(argv=None) -> None:
+    """Evaluate, and print the metrics."""
+    options = parse_args(argv)
+    from real_vs_ai.training.evaluation_run import run_evaluation
+
+    print(run_evaluation(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

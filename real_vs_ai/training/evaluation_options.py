@@ -1,0 +1,104 @@
+"""Every option of ModelEvaluation.py, with its default; no Keras here, so that --help is instant.
+
+options = parse_evaluation_options(["--data", "photos"], description=__doc__)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from real_vs_ai.cli import make_parser
+from real_vs_ai.config import DATA_DIR
+
+EXPORT_FORMATS = ("keras", "savedmodel", "onnx", "openvino", "litert", "torch")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What an evaluation is asked to do; `parse_evaluation_options` says what each one means."""
+
+    model: Path | None
+    data: Path
+    output: Path | None
+    overwrite: bool
+    redraw: bool
+    target_error: float | None
+    robustness: bool
+    export: tuple[str, ...]
+    compare: Path | None
+    class_names: tuple[str, ...] | None
+    image_size: int | None
+    workers: int
+    memory: float
+
+
+def parse_evaluation_options(
+    argv: Sequence[str] | None, *, description: str | None
+) -> EvaluationOptions:
+    """Read the command line of ModelEvaluation.py.
+
+    Raises:
+        SystemExit: Wrong usage (code 2), or --help.
+    """
+    parser = make_parser(description)
+    add = parser.add_argument
+    add("--model", type=Path, metavar="PATH",
+        help="run folder or .h5 file (default: the newest finished run, else the released "
+        "model)")  # fmt: skip
+    add("--data", type=Path, default=DATA_DIR, metavar="DIR",
+        help="holds a folder for each class, or validation/ and test/ with such "
+        "folders")  # fmt: skip
+    add("--output", type=Path, metavar="DIR",
+        help="where the report goes (default: the run's folder for the data it was trained with, "
+        "evaluations/<data> in it for other data)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace a report on other images")
+    add("--redraw", action="store_true",
+        help="draw the figures of a report again, from its predictions.csv; needs no "
+        "model")  # fmt: skip
+    add("--target-error", type=_error_rate, metavar="RATE",
+        help="fit the Uncertain band on validation so that at most this share of certain verdicts "
+        "is wrong (default: 0.05)")  # fmt: skip
+    add("--robustness", action="store_true",
+        help="also judge the images after recompression, resizing, blur and the like")  # fmt: skip
+    add("--export", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT",
+        help=f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 "
+        "file")  # fmt: skip
+    add("--compare", type=Path, metavar="MODEL",
+        help="another model: test whether the two err differently on the same images")  # fmt: skip
+    add("--class-names", nargs="+", metavar="NAME",
+        help="classes of a model made elsewhere, in the order of its outputs")  # fmt: skip
+    add("--image-size", type=_positive, metavar="PIXELS",
+        help="input of a model made elsewhere (default: what the model says)")  # fmt: skip
+    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
+        help="processes that decode images")  # fmt: skip
+    add("--memory", type=float, default=4.0, metavar="GB",
+        help="decoded images of a split beyond this stay on disk, memory-mapped")  # fmt: skip
+    values = vars(parser.parse_args(argv))
+    if values["class_names"] and len(set(values["class_names"])) < 2:
+        parser.error("--class-names needs two names or more, each different")
+    values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
+    return EvaluationOptions(**{**values, "export": tuple(dict.fromkeys(values["export"] or ()))})
+
+
+def _error_rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 0.5:
+        raise argparse.ArgumentTypeError(f"expected a rate between 0 and 0.5, got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
+    return value

@@ -1,0 +1,220 @@
+"""What ModelEvaluation.py does: options in, a report folder and a text for the terminal out.
+
+print(run_evaluation(options))
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from real_vs_ai.config import canonical_split
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.reporting import format_table, plural
+from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.training.evaluation_data import decode_splits, find_splits
+from real_vs_ai.training.evaluation_options import EvaluationOptions
+from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
+from real_vs_ai.training.report_files import read_json
+
+if TYPE_CHECKING:
+    import keras
+
+_EVALUATIONS = "evaluations"
+_GIBIBYTE = 2**30
+_SHOWN = (
+    "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
+    "false_positive_rate", "recall_at_1_percent_fpr", "recall_at_5_percent_fpr", "loss",
+    "brier_score", "expected_calibration_error", "uncertain_share", "error_when_certain",
+)  # fmt: skip
+
+
+def run_evaluation(options: EvaluationOptions) -> str:
+    """Do what the options ask for, and say what came out.
+
+    Raises:
+        FileNotFoundError: There is no such model or data.
+        ValueError: Model and data do not fit, or another report would be replaced.
+    """
+    if options.redraw:
+        return _redraw(options)
+    from real_vs_ai.training.evaluation import (
+        TARGET_ERROR,
+        evaluate_model,
+        store_in_model,
+        write_evaluation,
+    )
+
+    model_path = find_model(options.model)
+    model, metadata, has_metadata = open_model(model_path, options=options)
+    folders = find_splits(options.data)
+    decoded = decode_splits(
+        folders, metadata=metadata, workers=options.workers,
+        max_memory_bytes=int(options.memory * _GIBIBYTE),
+    )  # fmt: skip
+    run = RunFolder(model_path.parent)
+    own = is_own_data(run, decoded, data=options.data)
+    report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
+    check_output(report, decoded, overwrite=options.overwrite)
+    target = options.target_error or _stored_target(run) or TARGET_ERROR
+    evaluation = evaluate_model(
+        model, metadata=metadata, decoded=decoded, target_error=target,
+        recalibrate=own or not metadata.calibrated or options.target_error is not None,
+    )  # fmt: skip
+    notes = []
+    if report.path.resolve() == run.path.resolve() or not has_metadata:
+        store_in_model(model_path, evaluation)
+        notes.append(f"Calibration and metrics are stored in {model_path}.")
+    history = run.history if run.history.is_file() else None
+    write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
+    return _summary(evaluation.metrics, report=report, notes=notes)
+
+
+def open_model(
+    path: Path, *, options: EvaluationOptions
+) -> tuple[keras.Model, ModelMetadata, bool]:
+    """Load a model, and what it says of itself or what the options say of it.
+
+    Returns:
+        The model, its metadata, and whether the file carried them.
+
+    Raises:
+        ValueError: It cannot be loaded, or its classes or input are not known.
+    """
+    model = load_model(path)
+    input_size = model.input_shape[1]
+    try:
+        metadata, has_metadata = read_metadata(path), True
+    except ModelFileError as error:
+        if options.class_names is None:
+            raise ModelFileError(
+                f"{path} does not say its classes. Name them in the order of its "
+                f"{model.output_shape[-1]} outputs: --class-names Fake Real"
+            ) from error
+        image_size = options.image_size or input_size
+        if image_size is None:
+            raise ModelFileError(
+                f"{path} takes images of any size. Name one with --image-size 224"
+            ) from error
+        metadata = ModelMetadata(
+            class_names=options.class_names, image_size=image_size, backbone=model.name
+        )
+        has_metadata = False
+    if input_size not in (None, metadata.image_size):
+        raise ModelFileError(
+            f"Expected an image size of {input_size}, the input of {path}, "
+            f"received {metadata.image_size}."
+        )
+    return model, metadata, has_metadata
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a Keras model without compiling it.
+
+    Raises:
+        ModelFileError: It is no Keras model for square RGB images.
+    """
+    # Before TensorFlow starts: its remarks on the processor say nothing to the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"{path} is not a Keras model that can be loaded: {reason}") from error
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        raise ModelFileError(
+            f"Expected a model for square RGB images (None, size, size, 3), found input {shape} "
+            f"in {path}."
+        )
+    return model
+
+
+def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
+    """Whether these are the images that the run was trained and reported with."""
+    if run.metrics.is_file():
+        return reported_fingerprints(run) == _fingerprints(decoded)
+    if run.config.is_file():
+        trained_on = read_json(run.config).get("options", {}).get("data")
+        return trained_on is not None and Path(trained_on).resolve() == data.resolve()
+    return False
+
+
+def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
+    """Where a report goes when nobody says: the run's folder, or a folder for the data in it."""
+    run = RunFolder(model_path.parent)
+    if own:
+        return run.path
+    resolved = data.resolve()
+    is_split = canonical_split(resolved.name) and resolved.parent.name
+    name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
+    # A bare model file may stand beside others, so its name tells their reports apart.
+    prefix = "" if model_path == run.model else f"{model_path.stem}-"
+    return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
+
+
+def check_output(
+    report: RunFolder, decoded: Mapping[str, DecodedImages], *, overwrite: bool
+) -> None:
+    """Refuse to replace a report on other images.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    if overwrite or not report.metrics.is_file():
+        return
+    if reported_fingerprints(report) != _fingerprints(decoded):
+        raise FileExistsError(
+            f"{report.path} holds a report on other images. Name another folder with --output, "
+            "or replace it with --overwrite."
+        )
+
+
+def reported_fingerprints(report: RunFolder) -> dict[str, str | None]:
+    """Which images a finished report is on: the fingerprint of each split."""
+    data = read_json(report.metrics).get("data", {})
+    return {split: part.get("fingerprint") for split, part in data.items()}
+
+
+def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]:
+    return {split: fingerprint_images(images.images) for split, images in decoded.items()}
+
+
+def _redraw(options: EvaluationOptions) -> str:
+    from real_vs_ai.training.evaluation import redraw_report
+
+    named = options.output or options.model
+    folder = named if named and named.is_dir() else find_model(options.model).parent
+    drawn = redraw_report(RunFolder(folder))
+    return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
+
+
+def _stored_target(run: RunFolder) -> float | None:
+    if not run.metrics.is_file():
+        return None
+    return read_json(run.metrics).get("thresholds", {}).get("target_error")
+
+
+def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
+    from real_vs_ai.training.model_card import METRIC_TITLES
+
+    lines = []
+    for split in (split for split in ("validation", "test") if split in metrics):
+        part = metrics[split]
+        rows = [
+            [METRIC_TITLES[name], *(part[name][key] for key in ("value", "low", "high"))]
+            for name in _SHOWN
+            if name in part
+        ]
+        counts = ", ".join(f"{n:,} {name}" for name, n in part["counts"].items())
+        title = f"{split}: {plural(part['n'], 'image')} ({counts})"
+        lines += [format_table(["metric", "value", "low", "high"], rows, title=title), ""]
+    for split, part in metrics["data"].items():
+        for item in part["unreadable"]:
+            lines.append(f"Left out of {split}: {item['path']}: {item['reason']}")
+    return "\n".join([*lines, *notes, f"The report is in {report.path}."])
