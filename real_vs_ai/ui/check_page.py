@@ -10,20 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from real_vs_ai.config import IMAGE_EXTENSIONS
-from real_vs_ai.images import describe_formats
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.checking import (
-    MAX_BYTES,
-    MAX_IMAGES,
     CheckedUpload,
     ImageCheck,
     content_digest,
     name_duplicates,
 )
 from real_vs_ai.ui.details import known_variants
+from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.judging import JudgedUpload, judge_upload
 from real_vs_ai.ui.model_choice import (
     ChosenModel,
@@ -36,33 +32,34 @@ from real_vs_ai.ui.results import MOST_CARDS, show_results
 from real_vs_ai.ui.threshold_panel import choose_thresholds
 
 _WORKERS = 2
+_QUESTION = "Is this image AI-generated?"
 
 
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
     """Draw the page; for the arguments see `model_choice.choose_model`."""
-    st.title("Is this image AI-generated?")
+    title = st.empty()
+    title.title(_QUESTION)
     chosen = choose_model(model=model, models_dir=models_dir)
     if chosen is None:
         return
+    if chosen.metadata.positive_index is None:
+        title.title("Which class is this image?")
     with st.sidebar:
         show_model_facts(chosen)
         metadata = choose_thresholds(chosen)
-    files = _ask_for_images()
+    files = ask_for_images()
     if not files:
         st.caption(
-            "Images stay in this machine's memory while the page is open and are never stored. "
-            "A verdict is an estimate by one model, not proof."
+            "Images stay in this machine's memory while the page is open and are never stored."
         )
         return
     try:
         uploads = _check_all(files, chosen)
+        if uploads:
+            judged = _judge(uploads, chosen=chosen, metadata=metadata)
+            show_results(judged, _files_by_digest(files), chosen=chosen, metadata=metadata)
     except ModelUnavailableError as error:
         show_unavailable(error)
-        return
-    if uploads:
-        judged = _judge(uploads, chosen=chosen, metadata=metadata)
-        show_results(judged, _files_by_digest(files), chosen=chosen, metadata=metadata)
-        st.button("Clear all", on_click=_clear, icon=":material/delete:")
 
 
 def _judge(
@@ -80,25 +77,7 @@ def _judge(
     ]
 
 
-def _ask_for_images() -> list[UploadedFile]:
-    number = st.session_state.setdefault("uploader_number", 0)
-    files = st.file_uploader(
-        "Images to check",
-        type=sorted(extension[1:] for extension in IMAGE_EXTENSIONS),
-        accept_multiple_files=True,
-        key=f"uploads_{number}",
-        help=f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each, {MAX_IMAGES} at a time.",
-    )
-    if len(files) > MAX_IMAGES:
-        st.warning(
-            f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "
-            f"{len(files):,} are checked. `python ImageScoring.py FOLDER` takes any number.",
-            icon=":material/warning:",
-        )
-    return files[:MAX_IMAGES]
-
-
-def _check_all(files: Sequence[UploadedFile], chosen: ChosenModel) -> list[CheckedUpload]:
+def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedUpload]:
     """Checks of all the files; those of an earlier run of the script are kept.
 
     A click on Stop, like any other, ends the run at the next update of the bar; what was checked
@@ -122,7 +101,7 @@ def _check_all(files: Sequence[UploadedFile], chosen: ChosenModel) -> list[Check
 
 
 def _run_checks(
-    waiting: dict[str, UploadedFile], chosen: ChosenModel, known: dict[str, ImageCheck]
+    waiting: dict[str, ImageFile], chosen: ChosenModel, known: dict[str, ImageCheck]
 ) -> None:
     """Check the files and put each result in `known` as it comes."""
     service = chosen.service
@@ -150,7 +129,7 @@ def _run_checks(
     stop.empty()
 
 
-def _digests(files: Sequence[UploadedFile]) -> list[str]:
+def _digests(files: Sequence[ImageFile]) -> list[str]:
     """Content digests; each file is hashed once in a session."""
     known: dict[str, str] = st.session_state.get("digests", {})
     digests = {
@@ -160,7 +139,7 @@ def _digests(files: Sequence[UploadedFile]) -> list[str]:
     return [digests[file.file_id] for file in files]
 
 
-def _files_by_digest(files: Sequence[UploadedFile]) -> dict[str, UploadedFile]:
+def _files_by_digest(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
     return dict(zip(_digests(files), files, strict=True))
 
 
@@ -186,8 +165,3 @@ def _resume() -> None:
 def _is_stopped(digests: Sequence[str]) -> bool:
     """Whether Stop was clicked for these very files; other files make a new start."""
     return st.session_state.get("stopped") == sorted(digests)
-
-
-def _clear() -> None:
-    # A new key is a new, empty uploader.
-    st.session_state["uploader_number"] += 1

@@ -19,10 +19,11 @@ from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.wording import as_markdown, percent, verdict_style
 
+# The first one is open at once: it costs nothing, while the heat map loads TensorFlow.
 _TABS = (
-    ":material/local_fire_department: Where it looked",
-    ":material/balance: Does it hold?",
     ":material/fingerprint: What the file tells",
+    ":material/balance: Does it hold?",
+    ":material/local_fire_department: Where it looked",
     ":material/auto_awesome: Ask Gemini",
 )
 
@@ -38,7 +39,7 @@ def show_details(
         chosen: The model that answered.
         metadata: The model's, with the thresholds now chosen.
     """
-    heat, stability, provenance, insight = st.tabs(_TABS, on_change="rerun", key="details")
+    provenance, stability, heat, insight = st.tabs(_TABS, on_change="rerun", key="details")
     digest = judged.upload.check.digest
     with heat:
         if heat.open:

@@ -29,8 +29,7 @@ def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> No
             "json", "application/json", ":material/data_object:",
         ),
     }  # fmt: skip
-    with st.container(horizontal=True):
-        for label, (make, suffix, mime, icon) in files.items():
-            st.download_button(
-                label, make, file_name=f"{stem}.{suffix}", mime=mime, icon=icon, on_click="ignore"
-            )
+    for label, (make, suffix, mime, icon) in files.items():
+        st.download_button(
+            label, make, file_name=f"{stem}.{suffix}", mime=mime, icon=icon, on_click="ignore"
+        )

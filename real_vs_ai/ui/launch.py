@@ -10,6 +10,8 @@ import functools
 import sys
 from pathlib import Path
 
+_ICON = Path(__file__).with_name("icon.png")
+
 
 def is_served() -> bool:
     """Whether this code runs as a Streamlit script, not as a program of its own."""
@@ -46,7 +48,8 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     """
     import streamlit as st
 
-    st.set_page_config(page_title="Real or AI?", page_icon=":material/image_search:", layout="wide")
+    # A file of our own: Streamlit's icons for the browser's tab are fetched from the internet.
+    st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
         st.Page(
             functools.partial(_check_page, model=model, models_dir=models_dir),

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
 from real_vs_ai.ui.details import show_details
 from real_vs_ai.ui.downloads import show_downloads
+from real_vs_ai.ui.image_input import ImageFile, clear_images
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel
+from real_vs_ai.ui.wording import track_record
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -25,7 +26,7 @@ _WHY_KEY = "why"
 
 def show_results(
     judged: Sequence[JudgedUpload],
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,
@@ -47,12 +48,18 @@ def show_results(
             _show_cards(judged, files, chosen=chosen, metadata=metadata)
         else:
             _show_many(judged, files, chosen=chosen, metadata=metadata)
-    show_downloads(judged, model=ReportModel(chosen.name, metadata))
+    with st.container(horizontal=True):
+        show_downloads(judged, model=ReportModel(chosen.name, metadata))
+        st.button("Clear all", on_click=clear_images, icon=":material/delete:")
+    st.caption(
+        f"{track_record(metadata.metrics)} A verdict is an estimate by one model, not proof: "
+        "images unlike those it learnt from, or edited since, can mislead it."
+    )
 
 
 def _show_single(
     judged: JudgedUpload,
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,
@@ -68,7 +75,7 @@ def _show_single(
 
 def _show_cards(
     judged: Sequence[JudgedUpload],
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,
@@ -93,7 +100,7 @@ def _show_cards(
 
 def _show_many(
     judged: Sequence[JudgedUpload],
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,
@@ -117,7 +124,7 @@ def _show_many(
 
 def _show_why(
     judged: JudgedUpload,
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,
@@ -140,7 +147,7 @@ def _close_why() -> None:
 @st.dialog("Why this verdict?", width="large", on_dismiss=_close_why)
 def _why_dialog(
     judged: JudgedUpload,
-    files: Mapping[str, UploadedFile],
+    files: Mapping[str, ImageFile],
     *,
     chosen: ChosenModel,
     metadata: ModelMetadata,

@@ -1,0 +1,415 @@
+"""The app as a user meets it, by Streamlit's AppTest: real uploads, the real detector."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from pathlib import Path
+
+import pytest
+from app_site import (
+    APP,
+    BLUE,
+    GREY,
+    RED,
+    encode,
+    image_bytes,
+    make_colour_model,
+    make_gemini_server,
+    unusual_images,
+    write_predictions,
+)
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from real_vs_ai.ui import image_input
+from real_vs_ai.ui.checking import MAX_BYTES
+
+TIMEOUT_S = 180
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A folder with two trained models: `colour`, the newest, and `three`, of three classes."""
+    folder = tmp_path_factory.mktemp("app") / "models"
+    make_colour_model(folder / "three", class_names=("malignant", "benign", "normal"))
+    make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7)
+    write_predictions(
+        folder / "colour" / "predictions.csv",
+        [("Fake", 0.9), ("Fake", 0.6), ("Real", 0.1), ("Real", 0.75)],
+    )
+    (folder / "colour" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n")
+    (folder / "colour" / "MODEL_CARD.md").write_text("# Card\n![x](http://tracker.example/x.png)")
+    (folder / "colour" / "figures").mkdir()
+    (folder / "colour" / "figures" / "roc.png").write_bytes(image_bytes(GREY))
+    (folder / "colour" / "figures" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def surroundings(models, tmp_path, monkeypatch):
+    """An empty folder to start in, no key, no released model, a cache of the tests' own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["App.py"])
+    monkeypatch.setenv("REAL_VS_AI_CACHE", str(models.parent / "cache"))
+    monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def copied_models(models, tmp_path) -> Path:
+    """A copy of the models in this test's `models/`, to be damaged."""
+    return Path(shutil.copytree(models, tmp_path / "models"))
+
+
+def start(*arguments: object) -> AppTest:
+    sys.argv[1:] = [str(argument) for argument in arguments]
+    app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
+    assert not app.exception
+    return app
+
+
+def upload(app: AppTest, files: dict[str, bytes]) -> AppTest:
+    app.file_uploader[0].set_value([(name, data, "image/png") for name, data in files.items()])
+    app.run()
+    assert not app.exception
+    return app
+
+
+def verdicts(app: AppTest) -> list[str]:
+    """The cards' headings, in order."""
+    return [m.value for m in app.markdown if m.value.startswith("### ")]
+
+
+def shown_texts(app: AppTest) -> str:
+    parts = [*app.markdown, *app.caption, *app.error, *app.warning, *app.info, *app.text]
+    return "\n".join(str(part.value) for part in parts)
+
+
+def button(app: AppTest, label: str):
+    return next(b for b in app.button if b.label == label)
+
+
+def test_each_verdict_is_said_in_words_with_icon_number_and_bar(models):
+    app = upload(
+        start("--models-dir", models),
+        {"red.png": image_bytes(RED), "blue.png": image_bytes(BLUE), "g.png": image_bytes(GREY)},
+    )
+    red, blue, grey = verdicts(app)
+    assert "AI-generated" in red and ":material/" in red
+    assert "Real" in blue and "Uncertain" in grey
+    texts = shown_texts(app)
+    assert "Calibrated probability: **98." in texts and "Striped: Uncertain" in texts
+    assert "**1** AI-generated · **1** Real · **1** Uncertain" in texts
+
+
+def test_a_model_of_other_classes_names_them_and_is_said_to_be_uncalibrated(models):
+    app = start("--models-dir", models, "--model", models / "three")
+    assert app.selectbox[0].value == "three"
+    upload(app, {"red.png": image_bytes(RED), "blue.png": image_bytes(BLUE)})
+    assert "malignant" in verdicts(app)[0] and "benign" in verdicts(app)[1]
+    assert "not calibrated yet" in shown_texts(app)
+
+
+def test_every_unusual_kind_of_image_gets_a_verdict(models):
+    app = upload(start("--models-dir", models), unusual_images())
+    assert len(verdicts(app)) == len(unusual_images())
+    texts = shown_texts(app)
+    assert "first of 2 frames" in texts and "laid over white" in texts
+    assert "Turned upright" in texts and "20 × 40 pixels" in texts
+
+
+def test_broken_files_are_refused_by_name_and_the_others_judged(models):
+    files = {"broken.jpg": b"nope", "empty.png": b"", "cut.png": image_bytes(RED)[:80],
+             "whole.png": image_bytes(RED)}  # fmt: skip
+    app = upload(start("--models-dir", models), files)
+    assert len(verdicts(app)) == 1 and len(app.error) == 3
+    assert [text.value for text in app.text] == list(files)
+    assert "empty file" in app.error[1].value
+
+
+def test_copies_are_named_and_keep_their_own_cards(models):
+    app = upload(
+        start("--models-dir", models), {"a.png": image_bytes(RED), "b.png": image_bytes(RED)}
+    )
+    assert len(verdicts(app)) == 2
+    assert "Same content as" in shown_texts(app) and "a.png" in app.caption[-1].value + shown_texts(
+        app
+    )
+
+
+def test_file_names_are_shown_as_text_whatever_they_contain(models):
+    evil = "![x](http://tracker.example/x.png) :red[Real] <b>.png"
+    app = upload(start("--models-dir", models), {evil: image_bytes(RED), "b.png": image_bytes(RED)})
+    assert evil in [text.value for text in app.text]
+    parts = [*app.markdown, *app.caption, *app.error, *app.warning]
+    for part in parts:
+        assert "](http" not in part.value.replace(f"` {evil} `", "")
+        assert not part.proto.allow_html if hasattr(part.proto, "allow_html") else True
+
+
+def test_the_bundled_examples_can_be_tried(models):
+    app = start("--models-dir", models)
+    app.segmented_control(key="image_source").set_value("Examples").run()
+    app.pills[0].set_value([app.pills[0].options[0], app.pills[0].options[1]]).run()
+    assert not app.exception and len(verdicts(app)) == 2
+
+
+def test_without_a_model_the_page_says_how_to_get_one():
+    app = start()
+    assert not app.file_uploader
+    commands = [code.value for code in app.code]
+    assert "python RunPipeline.py --demo" in commands and "python ModelTraining.py" in commands
+
+
+def test_a_model_that_does_not_exist_is_named():
+    app = start("--model", "models/absent")
+    assert "absent" in app.error[0].value
+
+
+@pytest.mark.parametrize("damage", [b"", b"not HDF5", None])
+def test_a_damaged_model_gives_a_message(copied_models, damage):
+    path = copied_models / "colour" / "model.h5"
+    path.write_bytes(path.read_bytes()[:3000] if damage is None else damage)
+    app = start()
+    assert "cannot be used" in app.error[0].value and not app.file_uploader
+
+
+def test_a_model_deleted_while_serving_gives_a_message_and_another_answers(copied_models):
+    app = upload(start(), {"red.png": image_bytes(RED)})
+    shutil.rmtree(copied_models / "colour")
+    app.run()
+    assert not app.exception
+    assert "no longer there" in app.warning[0].value
+    assert app.selectbox[0].value == "three" and "malignant" in verdicts(app)[0]
+
+
+def test_a_model_replaced_while_serving_answers_anew(copied_models):
+    app = upload(start(), {"red.png": image_bytes(RED)})
+    assert "AI-generated" in verdicts(app)[0]
+    shutil.copy(copied_models / "three" / "model.h5", copied_models / "colour" / "model.h5")
+    app.run()
+    assert not app.exception and "malignant" in verdicts(app)[0]
+
+
+def test_an_unchanged_page_judges_nothing_twice(models, monkeypatch):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("judged again")
+
+    monkeypatch.setattr("real_vs_ai.ui.model_service.check_image", refuse)
+    app.run()
+    assert not app.exception and "AI-generated" in verdicts(app)[0]
+
+
+def test_hundreds_of_images_become_a_table_that_can_be_filtered(models):
+    files = {f"red{i}.png": image_bytes((200, i, 20)) for i in range(60)}
+    files |= {f"blue{i}.png": image_bytes((20, i, 200)) for i in range(40)}
+    files["bad.png"] = b"nope"
+    app = upload(start("--models-dir", models), files)
+    table = app.dataframe[0].value
+    assert len(table) == 101 and table["Image"][0].startswith("data:image/jpeg;base64,")
+    assert list(table["Verdict"].value_counts()[["AI-generated", "Real", "Unreadable"]]) == [
+        60,
+        40,
+        1,
+    ]
+    app.text_input(key="shown_names").set_value("blue").run()
+    assert len(app.dataframe[0].value) == 40
+
+
+def test_more_images_than_allowed_are_cut_off_with_a_warning(models, monkeypatch):
+    monkeypatch.setattr(image_input, "MAX_IMAGES", 3)
+    app = upload(
+        start("--models-dir", models), {f"{i}.png": image_bytes((i, 0, 0)) for i in range(5)}
+    )
+    assert len(verdicts(app)) == 3 and "first 3 of these 5" in app.warning[0].value
+
+
+def test_an_image_of_too_many_pixels_is_refused(models):
+    huge = encode(Image.new("1", (20_000, 20_000)), "PNG")
+    app = upload(start("--models-dir", models), {"huge.png": huge})
+    assert "too many pixels" in app.error[0].value
+
+
+def test_moving_the_thresholds_moves_verdict_and_false_alarms(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    assert app.metric[0].value == "50.0%"
+    app.slider[0].set_value((0.3, 0.99)).run()
+    assert "Uncertain" in verdicts(app)[0] and app.metric[0].value == "0.0%"
+    button(app, "Back to the model's own").click().run()
+    assert "AI-generated" in verdicts(app)[0] and app.metric[0].value == "50.0%"
+
+
+def test_a_verdict_that_flips_when_cropped_becomes_uncertain(models):
+    # Blue all round, red in the middle: the whole is blue, its middle part is red.
+    image = Image.new("RGB", (80, 80), BLUE)
+    image.paste(RED, (16, 16, 64, 64))
+    app = upload(start("--models-dir", models), {"patchwork.png": encode(image, "PNG")})
+    assert "Real" in verdicts(app)[0]
+    open_tab(app, "hold")
+    assert "Uncertain" in verdicts(app)[0]
+    assert "flips after cropping to 75 %" in shown_texts(app)
+
+
+def test_the_heat_map_shows_where_the_image_speaks_for_a_class(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    before = len(app.image)
+    open_tab(app, "looked")
+    assert "Grad-CAM" in shown_texts(app) and len(app.image) == before + 1
+
+
+def open_tab(app: AppTest, part: str) -> None:
+    """Select the tab whose name contains `part`, as a click does."""
+    tab = next(tab for tab in app.tabs if part in tab.label)
+    app.session_state["details"] = tab.label
+    app.run()
+    assert not app.exception
+
+
+def test_gemini_without_a_key_is_explained_and_not_broken(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    open_tab(app, "Gemini")
+    assert "GEMINI_API_KEY" in app.info[0].value
+
+
+def test_nothing_goes_to_gemini_before_the_user_agrees(models, monkeypatch):
+    server = make_gemini_server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+        open_tab(app, "Gemini")
+        assert "Nothing has been sent so far" in shown_texts(app) and server.requests == []
+        app.checkbox[0].check().run()
+        assert server.requests == []
+        button(app, "Ask Gemini about this image").click().run()
+        assert len(server.requests) == 1
+        # The answer's Markdown is shown as text: a picture in it would be loaded from elsewhere.
+        assert any("![pixel](http" in text.value for text in app.text)
+        assert all("tracker.example" not in m.value for m in app.markdown)
+        app.chat_input[0].set_value("Why red?").run()
+        assert len(server.requests) == 2 and "Why red?" in [text.value for text in app.text]
+        server.mode = 429
+        app.chat_input[0].set_value("And now?").run()
+        assert "quota" in app.error[0].value and not app.exception
+        button(app, "Withdraw my consent").click().run()
+        assert "Nothing has been sent" in shown_texts(app) and not app.chat_input
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_two_hundred_hostile_files_leave_the_app_answering(models):
+    whole = list(unusual_images().values())
+    rng = random.Random(7)
+    files = {}
+    for number in range(200):
+        data = bytearray(rng.choice(whole))
+        for _ in range(rng.randint(1, 30)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        files[f"{number}.png"] = bytes(data[: rng.randint(1, len(data))])
+    app = upload(start("--models-dir", models), files)
+    assert len(app.dataframe[0].value) == 200
+    upload(app, {"red.png": image_bytes(RED)})
+    assert "AI-generated" in verdicts(app)[0]
+
+
+def test_stopping_keeps_what_was_checked_and_the_rest_can_follow(models):
+    app = start("--models-dir", models)
+    files = {f"{i}.png": image_bytes((200, i, 0)) for i in range(20)}
+    upload(app, files)
+    known = app.session_state["checks"]
+    # As after a click on Stop when 15 were done.
+    for digest in list(known)[15:]:
+        del known[digest]
+    app.session_state["stopped"] = sorted(app.session_state["digests"].values())
+    app.run()
+    assert "15 of 20 images" in app.warning[0].value and len(app.dataframe[0].value) == 15
+    button(app, "Check the rest").click().run()
+    assert len(app.dataframe[0].value) == 20 and not app.warning
+
+
+def models_page(models_dir: str) -> None:
+    """Runs inside AppTest, so that it imports for itself."""
+    from pathlib import Path
+
+    from real_vs_ai.ui.models_page import show_models_page
+
+    show_models_page(models_dir=Path(models_dir))
+
+
+def start_models_page(models_dir: Path) -> AppTest:
+    app = AppTest.from_function(
+        models_page, default_timeout=TIMEOUT_S, kwargs={"models_dir": str(models_dir)}
+    ).run()
+    assert not app.exception
+    return app
+
+
+def test_the_models_page_shows_metrics_with_intervals_figures_and_card_as_text(models):
+    app = start_models_page(models)
+    texts = shown_texts(app)
+    assert "0.9100 (0.8800 to 0.9400)" in texts and "false positive rate" in texts
+    assert "![x](http://tracker.example/x.png)" in app.code[0].value
+    assert "figure cannot be read" in app.warning[0].value
+
+
+def test_two_models_are_compared_and_a_run_in_training_is_followed(copied_models):
+    (copied_models / "running").mkdir()
+    (copied_models / "running" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n")
+    app = start_models_page(copied_models)
+    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "Compare" in t.label)
+    app.run()
+    assert "| Difference |" in shown_texts(app) and not app.exception
+    app = start_models_page(copied_models)
+    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "In training" in t.label)
+    app.run()
+    assert "1 epoch so far" in shown_texts(app) and not app.exception
+
+
+def test_the_models_page_without_models_says_how_to_get_one(tmp_path):
+    app = start_models_page(tmp_path)
+    assert "python RunPipeline.py --demo" in [code.value for code in app.code]
+
+
+def test_a_compiled_model_answers_without_importing_tensorflow(models):
+    upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    script = f"""
+import sys
+sys.path[:0] = [{str(APP.parent)!r}, {str(Path(__file__).parent)!r}]
+sys.argv = ["App.py", "--models-dir", {str(models)!r}]
+from app_site import RED, image_bytes
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_file({str(APP)!r}, default_timeout={TIMEOUT_S}).run()
+app.file_uploader[0].set_value([("red.png", image_bytes(RED), "image/png")]).run()
+assert any("AI-generated" in m.value for m in app.markdown), app
+print("heavy:", sorted({{"tensorflow", "keras", "torch"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_help_answers_without_importing_streamlit_or_tensorflow():
+    script = (
+        f"import sys; sys.path.insert(0, {str(APP.parent)!r}); import App\n"
+        "try: App.main(['--help'])\n"
+        "except SystemExit: print(sorted({'streamlit', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "--model" in done.stdout and done.stdout.endswith("[]\n"), done.stderr
+
+
+def test_the_server_protects_uploads_and_reports_nothing_home():
+    settings = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text())
+    server = settings["server"]
+    assert server["enableXsrfProtection"] and server["enableCORS"]
+    assert server["address"] == "localhost" and server["maxUploadSize"] * 2**20 == MAX_BYTES
+    assert settings["browser"]["gatherUsageStats"] is False

@@ -1,0 +1,342 @@
+"""The parts of the app that need no page: words, checks, thresholds, reports, run files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+import threading
+
+import numpy as np
+import pytest
+from app_site import RED, image_bytes, unusual_images, write_predictions
+
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.detector import Verdict, make_verdict
+from real_vs_ai.ui import run_files
+from real_vs_ai.ui.cards import probability_bar
+from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
+from real_vs_ai.ui.judging import judge_again, judge_upload
+from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
+from real_vs_ai.ui.stability import Variant, judge_variants
+from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
+from real_vs_ai.ui.wording import as_markdown, percent, track_record, verdict_style, visible
+
+METADATA = ModelMetadata(("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3,
+                         upper_threshold=0.7)  # fmt: skip
+
+
+def verdict_of(probability_fake: float, metadata: ModelMetadata = METADATA) -> Verdict:
+    return make_verdict(np.array([probability_fake, 1 - probability_fake]), metadata)
+
+
+def upload_of(probability_fake: float | None, name: str = "a.png") -> CheckedUpload:
+    if probability_fake is None:
+        return CheckedUpload(name, ImageCheck(digest="d", error="not an image"))
+    return CheckedUpload(
+        name,
+        ImageCheck("d", verdict_of(probability_fake), width=4, height=3, format="PNG",
+                   preview=b"jpeg"),
+    )  # fmt: skip
+
+
+def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
+    return judge_upload(upload, variants=variants, model=METADATA, chosen=chosen)
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "![x](http://evil.example/p.png)", "[a](javascript:alert(1))", ":red[Real]", "www.evil.com",
+        ":material/check: Real", "a_b_c", "**bold**", "$x^2$", "# big", "<b>x</b>", "a@b.example",
+        ":smile:", "x`y``z", "| a | b |",
+    ],
+)  # fmt: skip
+def test_strange_texts_become_inline_code(name):
+    shown = as_markdown(name)
+    fence = shown[: len(shown) - len(shown.lstrip("`"))]
+    assert fence and shown == f"{fence} {name} {fence}"
+    assert fence not in name
+
+
+def test_plain_words_stay_plain_markdown():
+    assert as_markdown("Malignant (stage 2)") == "Malignant (stage 2)"
+
+
+def test_characters_that_hide_or_turn_others_become_visible():
+    assert visible("\u202egpj.exe\n\x00") == "�gpj.exe��"
+    assert len(visible("x" * 5000)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("fraction", "words"),
+    [(0.9999, "over 99.9%"), (0.0001, "under 0.1%"), (1.0, "100.0%"), (0.5, "50.0%")],
+)  # fmt: skip
+def test_percentages_never_round_to_certainty(fraction, words):
+    assert percent(fraction, digits=1) == words
+
+
+def test_verdicts_have_words_and_icons_of_their_own():
+    styles = [verdict_style(label, METADATA) for label in ("Fake", "Real", "Uncertain")]
+    assert [style.words for style in styles] == ["AI-generated", "Real", "Uncertain"]
+    assert len({style.icon for style in styles}) == 3
+
+
+def test_the_track_record_names_false_accusations():
+    metrics = {"recall": {"value": 0.93}, "false_positive_rate": {"value": 0.04}}
+    assert "93.0%" in track_record(metrics) and "accuses 4.0%" in track_record(metrics)
+    assert track_record({}) == ""
+
+
+def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
+    bar = probability_bar(0.9, lower=0.25, upper=0.75)
+    assert '<rect x="162.0" y="16" width="300.0" height="18" fill="url(#stripes)"/>' in bar
+
+
+# --- checks ---
+
+
+def test_every_unusual_kind_of_image_is_judged():
+    for name, data in unusual_images().items():
+        check = check_image(data, digest=name, predict=lambda pixels: verdict_of(0.5))
+        assert check.verdict is not None, (name, check.error)
+        assert check.preview[:2] == b"\xff\xd8"
+
+
+def test_an_exif_rotated_image_is_shown_upright():
+    data = unusual_images()["rotated.jpg"]
+    check = check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+    assert (check.width, check.height) == (20, 40)
+    assert any("upright" in note for note in check.notes)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", image_bytes(RED)[:60]])
+def test_a_broken_image_becomes_a_check_with_its_reason(data):
+    check = check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+    assert check.verdict is None and check.error
+
+
+def test_a_check_writes_nothing_to_disk():
+    written = []
+    watching = threading.current_thread()
+
+    def note_writes(event, args):
+        if event == "open" and watching is threading.current_thread() and isinstance(args[1], str):
+            written.extend([args[0]] if set(args[1]) & set("wax+") else [])
+
+    sys.addaudithook(note_writes)
+    for data in unusual_images().values():
+        check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+    watching = None
+    assert written == []
+
+
+def test_the_second_file_of_a_content_names_the_first():
+    first, other = ImageCheck(digest="1"), ImageCheck(digest="2")
+    uploads = name_duplicates([("a", first), ("b", other), ("c", first), ("d", first)])
+    assert [upload.same_as for upload in uploads] == ["", "", "a", "a"]
+
+
+# --- verdicts ---
+
+
+def test_other_thresholds_change_the_label_and_its_reasons():
+    chosen = dataclasses.replace(METADATA, upper_threshold=0.95)
+    again = judge_again(verdict_of(0.9), model=METADATA, chosen=chosen)
+    assert again.label == "Uncertain" and "0.95" in again.reasons[0]
+    assert again.probabilities == verdict_of(0.9).probabilities
+
+
+def test_an_image_turned_away_by_the_detector_stays_uncertain_at_any_threshold():
+    turned_away = dataclasses.replace(verdict_of(0.9), label="Uncertain", reasons=("Unlike.",))
+    chosen = dataclasses.replace(METADATA, upper_threshold=0.5)
+    assert judge_again(turned_away, model=METADATA, chosen=chosen) == turned_away
+
+
+def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
+    judged = judge(
+        upload_of(0.9), [Variant("blur", verdict_of(0.5)), Variant("crop", verdict_of(0.1))]
+    )
+    assert judged.own.label == "Fake" and judged.verdict.label == "Uncertain"
+    assert judged.flipped_by == ("crop",) and "crop" in judged.verdict.reasons[-1]
+
+
+def test_a_verdict_that_only_weakens_holds():
+    judged = judge(upload_of(0.9), [Variant("blur", verdict_of(0.5))])
+    assert judged.verdict.label == "Fake" and judged.flipped_by == ()
+
+
+def test_treated_copies_differ_from_the_image_and_from_each_other():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    seen = []
+    variants = judge_variants(
+        pixels, predict_batch=lambda batch: [seen.append(batch[0]) or verdict_of(0.5)]
+    )
+    assert len(variants) == len(seen) == len({copy.tobytes() for copy in [pixels, *seen]}) - 1
+    assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
+
+
+def test_a_picture_of_one_pixel_can_be_treated():
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
+
+
+# --- thresholds ---
+
+
+def test_false_alarms_are_counted_on_the_validation_rows_only(tmp_path):
+    rows = [("Fake", 0.9), ("Fake", 0.5), ("Fake", 0.2), ("Fake", 0.8),
+            ("Real", 0.1), ("Real", 0.75), ("Real", 0.4), ("Real", 0.2)]  # fmt: skip
+    write_predictions(tmp_path / "predictions.csv", rows)
+    scores = read_validation_scores(tmp_path / "predictions.csv", METADATA)
+    outcome = binary_outcome(scores, lower=0.3, upper=0.7, positive_index=0)
+    assert (outcome.n_fake, outcome.n_real) == (4, 4)
+    assert outcome.false_alarms == 0.25 and outcome.found == 0.5
+    assert outcome.missed == 0.25 and outcome.uncertain == 0.25
+
+
+def test_predictions_are_calibrated_before_they_are_compared(tmp_path):
+    write_predictions(tmp_path / "predictions.csv", [("Fake", 0.9), ("Real", 0.1)])
+    softened = dataclasses.replace(METADATA, temperature=4.0)
+    scores = read_validation_scores(tmp_path / "predictions.csv", softened)
+    assert 0.5 < scores.probabilities[0, 0] < 0.7
+
+
+@pytest.mark.parametrize("text", ["", "path,split,label\na,validation,Fake\n", "x\0y", "a,b\n1"])
+def test_predictions_that_cannot_be_used_give_none(tmp_path, text):
+    (tmp_path / "predictions.csv").write_text(text)
+    assert read_validation_scores(tmp_path / "predictions.csv", METADATA) is None
+
+
+# --- reports ---
+
+REPORT_MODEL = ReportModel("run <b>", METADATA)
+EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
+
+
+def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
+    results = [judge(upload_of(0.9, EVIL_NAME)), judge(upload_of(None, "b.png"))]
+    text = csv_report(results).decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0])[:9] == ["path", "label", "probability_fake", "confidence", "width",
+                                 "height", "format", "provenance", "error"]  # fmt: skip
+    assert rows[0]["path"] == "'" + EVIL_NAME and rows[0]["label"] == "Fake"
+    assert float(rows[0]["probability_fake"]) == pytest.approx(0.9)
+    assert rows[1]["label"] == "" and rows[1]["error"] == "not an image"
+
+
+def test_the_json_says_which_model_with_which_thresholds():
+    document = json.loads(json_report([judge(upload_of(0.9))], model=REPORT_MODEL, created="now"))
+    assert document["model"]["upper_threshold"] == 0.7
+    assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
+
+
+def test_the_html_shows_names_as_text_and_runs_nothing():
+    page = html_report([judge(upload_of(0.9, EVIL_NAME))], model=REPORT_MODEL, created="now")
+    text = page.decode()
+    assert "<script" not in text and "&lt;script&gt;" in text and "run &lt;b&gt;" in text
+    assert "default-src 'none'" in text and "AI-generated" in text
+    assert "data:image/jpeg;base64,anBlZw==" in text
+
+
+# --- the model's service ---
+
+
+class ColourDetector:
+    """Tells by the mean of red, and fails on images without any."""
+
+    def predict_batch(self, images):
+        if any(not image[..., 0].any() for image in images):
+            raise RuntimeError("no red")
+        return [verdict_of(float(image[..., 0].mean() / 255)) for image in images]
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
+    service = ModelService(tmp_path, open_detector=lambda path: ColourDetector())
+    yield service
+    service.close()
+
+
+def test_many_threads_get_each_its_own_answer(service):
+    answers = {}
+
+    def ask(level):
+        pixels = np.full((4, 4, 3), level, np.uint8)
+        answers[level] = service.predict(pixels).probability_fake
+
+    threads = [threading.Thread(target=ask, args=(level,)) for level in range(1, 101)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
+
+
+def test_an_image_that_fails_does_not_spoil_the_batch(service):
+    good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
+    failures = []
+
+    def ask_badly():
+        try:
+            service.predict(bad)
+        except ModelUnavailableError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=ask_badly) for _ in range(20)]
+    [thread.start() for thread in threads]
+    assert [service.predict(good).label for _ in range(20)] == ["Fake"] * 20
+    [thread.join() for thread in threads]
+    assert failures == ["no red"] * 20
+
+
+def test_a_closed_service_refuses_instead_of_waiting_for_ever(service):
+    service.detector()
+    service.close()
+    with pytest.raises(ModelUnavailableError, match="replaced"):
+        service.predict(np.ones((4, 4, 3), np.uint8))
+
+
+def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
+    service = ModelService(tmp_path, open_detector=refuse)
+    for _ in range(2):
+        with pytest.raises(ModelUnavailableError, match="disk on fire"):
+            service.predict(np.ones((4, 4, 3), np.uint8))
+
+
+# --- run files ---
+
+
+def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
+    curves = run_files.read_history(path)
+    assert list(curves) == ["loss"]
+    assert curves["loss"].training == [1.0, 0.5, 0.0]
+    assert curves["loss"].validation[:2] == [1.5, 0.9] and math.isnan(curves["loss"].validation[2])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"test": 3}', '{"test": {"accuracy": "high"}}'])
+def test_damaged_metrics_give_none(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    assert run_files.read_metrics(RunFolder(tmp_path)) == {}
+
+
+def test_only_runs_without_final_metrics_are_in_training(tmp_path):
+    for name in ("done", "running"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "history.csv").write_text("epoch,loss\n")
+    (tmp_path / "done" / "metrics.json").write_text("{}")
+    assert [run.name for run in run_files.unfinished_runs(tmp_path)] == ["running"]
