@@ -65,10 +65,11 @@ def run_evaluation(options: EvaluationOptions) -> str:
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
     )  # fmt: skip
     notes = []
-    if report.path.resolve() == run.path.resolve() or not has_metadata:
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    if refreshes_run or not has_metadata:
         store_in_model(model_path, evaluation)
         notes.append(f"Calibration and metrics are stored in {model_path}.")
-    history = run.history if run.history.is_file() else None
+    history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
     return _summary(evaluation.metrics, report=report, notes=notes)
 

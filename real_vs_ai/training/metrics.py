@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from real_vs_ai.config import POSITIVE_CLASS
 
@@ -174,16 +175,16 @@ def _image_sums(
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     own = probabilities[np.arange(len(labels)), labels]
     tiny = np.finfo(np.float64).eps
-    squares = np.square(probabilities - np.eye(n_classes)[labels]).sum(axis=1)
+    squares = np.square(probabilities - np.eye(n_classes)[labels])
     # Two classes count each error once, as the binary Brier score does.
-    squares /= 2.0 if n_classes == 2 else 1.0
+    squares = squares[:, 0] if n_classes == 2 else squares.sum(axis=1)
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     gaps = np.zeros((len(labels), CALIBRATION_BINS))
     gaps[np.arange(len(labels)), bins] = confidence - correct
     return {
-        "loss": weights @ -np.log(np.clip(own, tiny, 1.0)) / total,
-        "accuracy": weights @ correct / total,
-        "brier_score": weights @ squares / total,
+        "loss": _means(weights, -np.log(np.clip(own, tiny, 1.0))),
+        "accuracy": _means(weights, correct),
+        "brier_score": _means(weights, squares),
         "expected_calibration_error": np.abs(weights @ gaps).sum(axis=1) / total,
     }
 
@@ -243,14 +244,31 @@ def _ranking(
     recall = true_positives / true_positives[:, -1:]
     false_positive_rate = false_positives / false_positives[:, -1:]
     precision = np.nan_to_num(_divide(true_positives, true_positives + false_positives), nan=0.0)
+    roc_auc = np.trapezoid(_from_zero(recall), _from_zero(false_positive_rate), axis=1)
+    average_precision = np.sum(np.diff(recall, prepend=0.0, axis=1) * precision, axis=1)
+    if _is_all_images(weights):
+        roc_auc = np.array([roc_auc_score(positive, scores)])
+        average_precision = np.array([average_precision_score(positive, scores)])
     return {
-        "roc_auc": np.trapezoid(_from_zero(recall), _from_zero(false_positive_rate), axis=1),
-        "average_precision": np.sum(np.diff(recall, prepend=0.0, axis=1) * precision, axis=1),
+        "roc_auc": roc_auc,
+        "average_precision": average_precision,
         **{
             name: np.max(np.where(false_positive_rate <= limit, recall, 0.0), axis=1)
             for name, limit in _FALSE_POSITIVE_LIMITS.items()
         },
     }
+
+
+def _means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The weighted mean of a value of each image, for each row of weights."""
+    if _is_all_images(weights):
+        return np.array([np.mean(values)])
+    return weights @ values / weights.sum(axis=1)
+
+
+def _is_all_images(weights: np.ndarray) -> bool:
+    """Whether this is the value itself: it is summed by the same functions as scikit-learn's."""
+    return len(weights) == 1 and bool(np.all(weights == 1))
 
 
 def _from_zero(curve: np.ndarray) -> np.ndarray:

@@ -1,0 +1,154 @@
+"""ModelEvaluation.py: which model, which images, which folder; and clear refusals."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+
+import ModelEvaluation
+from real_vs_ai.model_file import read_metadata
+from real_vs_ai.training.evaluation_data import find_splits
+from tests.training.evaluation_material import colour_model, make_run, write_images
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with data/ and an unfinished run, in which scripts are started."""
+    for split in ("train", "validation", "test"):
+        write_images(tmp_path / "data" / split, n=10)
+    make_run(tmp_path / "models" / "run", colour_model())
+    (tmp_path / "models" / "run" / "config.json").write_text('{"options": {"data": "data"}}')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(*arguments):
+    return ModelEvaluation.main(["--workers", "1", *map(str, arguments)])
+
+
+def test_own_data_refresh_the_run_and_other_data_get_their_own_folder(project, capsys):
+    assert evaluate("--model", "models/run") == 0
+    run = project / "models" / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["images"]) == {"train", "validation", "test"}
+    assert "Accuracy" in capsys.readouterr().out
+    calibrated = read_metadata(run / "model.h5")
+    assert calibrated.calibrated
+
+    # Without arguments: the newest finished run on data/ again.
+    assert evaluate() == 0
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+
+    write_images(project / "photos", n=5, seed=9)
+    model_before = (run / "model.h5").read_bytes()
+    assert evaluate("--data", "photos") == 0
+    report = run / "evaluations" / "photos"
+    assert json.loads((report / "metrics.json").read_text())["test"]["n"] == 10
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert (run / "model.h5").read_bytes() == model_before
+
+
+def test_report_on_other_images_is_not_replaced_unasked(project, capsys):
+    assert evaluate("--model", "models/run") == 0
+    write_images(project / "photos", n=5, seed=9)
+    before = (project / "models" / "run" / "metrics.json").read_bytes()
+    assert evaluate("--data", "photos", "--output", "models/run") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (project / "models" / "run" / "metrics.json").read_bytes() == before
+    assert evaluate("--data", "photos", "--output", "out") == 0
+    shutil.rmtree(project / "photos" / "Fake")
+    write_images(project / "photos", n=6, seed=9)
+    assert evaluate("--data", "photos", "--output", "out", "--overwrite") == 0
+
+
+def test_redraw_needs_neither_the_model_nor_tensorflow(project):
+    assert evaluate("--model", "models/run") == 0
+    run = project / "models" / "run"
+    (run / "model.h5").unlink()
+    (run / "figures" / "roc.png").unlink()
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import ModelEvaluation;"
+        "code = ModelEvaluation.main(['--model', 'models/run', '--redraw']);"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules); sys.exit(code)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=project, check=True)
+    assert (run / "figures" / "roc.png").is_file()
+
+
+def test_model_made_elsewhere_needs_its_classes_named(project, capsys):
+    path = project / "elsewhere.h5"
+    colour_model().save(path)
+    assert evaluate("--model", path) == 1
+    assert "--class-names Fake Real" in capsys.readouterr().err
+    assert evaluate("--model", path, "--class-names", "Fake", "Real") == 0
+    metadata = read_metadata(path)
+    assert (metadata.class_names, metadata.image_size) == (("Fake", "Real"), 8)
+    assert metadata.calibrated
+    assert (project / "evaluations" / "elsewhere-data" / "metrics.json").is_file()
+
+
+def test_images_of_other_classes_are_refused(project, capsys):
+    write_images(project / "tumours", class_names=("benign", "malignant", "normal"))
+    assert evaluate("--model", "models/run", "--data", "tumours") == 1
+    error = capsys.readouterr().err
+    assert "benign" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("nothing", "none"), ("empty", "no folders"), ("one class", "Real")],
+)
+def test_folders_without_labelled_images_are_refused(project, capsys, content, message):
+    folder = project / "input"
+    if content == "empty":
+        folder.mkdir()
+    if content == "one class":
+        write_images(folder)
+        shutil.rmtree(folder / "Real")
+    assert evaluate("--model", "models/run", "--data", folder) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_files_that_are_no_models_are_refused(project, capsys):
+    (project / "text.h5").write_text("no model")
+    with h5py.File(project / "data.h5", "w") as file:
+        file["x"] = 1
+    for name in ("text.h5", "data.h5"):
+        assert evaluate("--model", name) == 1
+        error = capsys.readouterr().err
+        assert name in error
+        assert len(error.strip().splitlines()) == 1
+
+
+def test_splits_are_found_by_any_name_and_ambiguity_is_refused(tmp_path):
+    for name in ("TRAIN", "val", "Test", "raw"):
+        (tmp_path / name).mkdir()
+    assert find_splits(tmp_path) == {
+        "train": tmp_path / "TRAIN", "validation": tmp_path / "val", "test": tmp_path / "Test",
+    }  # fmt: skip
+    (tmp_path / "testing").mkdir()
+    with pytest.raises(ValueError, match="one test folder"):
+        find_splits(tmp_path)
+
+
+def test_training_images_alone_are_not_evaluated_unasked(tmp_path):
+    write_images(tmp_path / "train", n=2)
+    with pytest.raises(ValueError, match="flatter"):
+        find_splits(tmp_path)
+    assert find_splits(tmp_path / "train") == {"test": tmp_path / "train"}
+
+
+def test_wrong_usage_leaves_with_code_2():
+    for arguments in (["--target-error", "0.9"], ["--export", "docx"], ["--class-names", "Fake"]):
+        with pytest.raises(SystemExit) as stop:
+            ModelEvaluation.main(arguments)
+        assert stop.value.code == 2
