@@ -7,6 +7,7 @@ Training, scoring and the app all read images here, so that they see the same pi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -56,6 +57,21 @@ class DecodedImage:
         return self.pixels.shape[0]
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        width: Upright width in pixels.
+        height: Upright height in pixels.
+        format: The file's real format: "JPEG", "PNG", …
+    """
+
+    width: int
+    height: int
+    format: str
+
+
 def is_image_name(path: str | Path) -> bool:
     """Whether a file's name ends as images do; the content is judged by decoding it."""
     return Path(path).suffix.lower() in IMAGE_EXTENSIONS
@@ -92,6 +108,33 @@ def decode_image(
         FileNotFoundError: There is no such file.
     """
     data = _read_bytes(source, max_bytes=max_bytes)
+    with _open_file(data, max_pixels=max_pixels) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _to_upright_rgb(image)
+        except _DECODER_ERRORS as error:
+            raise ImageError(f"damaged or truncated image: {_one_line(error)}") from error
+
+
+def read_header(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    max_bytes: int = MAX_IMAGE_BYTES,
+) -> ImageHeader:
+    """What a file's header says, without decoding it; raises as `decode_image` does."""
+    data = _read_bytes(source, max_bytes=max_bytes)
+    with _open_file(data, max_pixels=max_pixels) as image:
+        width, height = image.size
+        # Damaged EXIF data turns nothing, as in decoding; orientations 5 to 8 lie on their side.
+        with contextlib.suppress(*_DECODER_ERRORS):
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9):
+                width, height = height, width
+        return ImageHeader(width, height, image.format or "")
+
+
+def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     register_heif()
     try:
         with warnings.catch_warnings():
@@ -104,18 +147,12 @@ def decode_image(
         raise ImageError(f"too many pixels: more than the limit of {max_pixels:,}") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"damaged image header: {_one_line(error)}") from error
-    with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
-        if width < 1 or height < 1:
-            raise ImageError(f"no pixels: {width} × {height}")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _to_upright_rgb(image)
-        except _DECODER_ERRORS as error:
-            raise ImageError(f"damaged or truncated image: {_one_line(error)}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
+    if width < 1 or height < 1:
+        raise ImageError(f"no pixels: {width} × {height}")
+    return image
 
 
 def resize_image(pixels: np.ndarray, image_size: int) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""Delete prepared data or trained runs, after showing what would go and asking.
+
+    python DataDeleter.py                              # data/raw, data/split, data/augmented_train
+    python DataDeleter.py models/first-try --yes       # without asking
+
+Only what lies inside data/ and models/ can be deleted. Links are never followed: a link goes,
+what it points to stays. Downloaded archives go only when they are named.
+"""
+
+import sys
+from pathlib import Path
+
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.config import DATA_DIR, MODELS_DIR
+from real_vs_ai.preparation.deletion import confirm, default_targets, delete, plan_deletion
+from real_vs_ai.reporting import plural
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "paths", nargs="*", type=Path, help="what to delete (none: folders that can be made anew)"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    plan = plan_deletion(args.paths or default_targets(), allowed=[DATA_DIR, MODELS_DIR])
+    print(plan)
+    if not args.yes and not confirm(f"Delete {plural(plan.files, 'file')}? [y/N] "):
+        print("Nothing was deleted.")
+        return 1
+    delete(plan)
+    print(f"Deleted {plural(plan.files, 'file')}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Split data sets that lie in flat class folders into train, validation and test.
+
+    python DataSplitD1.py                              # every such data set in data/raw
+    python DataSplitD1.py data/raw/fake-or-real-sample --fractions 0.8,0.1,0.1
+
+Takes RealArt/ and GeneratedArt/, real_images/ and fake_images/, or any other class folders.
+Data sets with train/ and test/ folders are for DataSplitD2.py. The same content never stands in
+two splits; second copies are left out and listed in report.csv, broken files go to quarantine/.
+"""
+
+import sys
+
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.preparation.layouts import FLAT, find_sources
+from real_vs_ai.preparation.options import add_split_options, split_options, three_fractions
+from real_vs_ai.preparation.splitting import split_sources
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    add_split_options(parser)
+    parser.add_argument(
+        "--fractions", type=three_fractions, default="0.7,0.15,0.15",
+        help="shares of train, validation and test",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    layouts = find_sources(args.folders, kind=FLAT)
+    options = split_options(args, fractions=args.fractions)
+    for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
+        print(summary, end="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

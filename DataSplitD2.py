@@ -1,0 +1,41 @@
+"""Split data sets that come as train/ and test/: part of train becomes validation, test stays.
+
+    python DataSplitD2.py                              # every such data set in data/raw
+    python DataSplitD2.py data/raw/cifake --validation-fraction 0.1
+
+Takes class folders (REAL/ and FAKE/, or any others) in train/ and test/, in any letter case; a
+validation/ folder is kept as it is. Data sets with class folders alone are for DataSplitD1.py.
+Contents of test are left out of train, as are second copies; report.csv lists them. Broken files
+go to quarantine/.
+"""
+
+import sys
+
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
+from real_vs_ai.preparation.options import add_split_options, fraction, split_options
+from real_vs_ai.preparation.splitting import split_sources
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    add_split_options(parser)
+    parser.add_argument(
+        "--validation-fraction", type=fraction, default=0.2,
+        help="share of train that becomes validation",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    layouts = find_sources(args.folders, kind=TRAIN_TEST)
+    share = args.validation_fraction
+    options = split_options(args, fractions={"train": 1 - share, "validation": share})
+    for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
+        print(summary, end="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Pack a folder into a zip archive; without arguments, the merged data set in data/.
+
+    python DataZipper.py                               # data/ → data/prepared.zip
+    python DataZipper.py models/first-try              # → models/first-try.zip
+
+Links, hidden files and debris of macOS and Windows are left out. The same files give the same
+archive, byte for byte.
+"""
+
+import sys
+from pathlib import Path
+
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.preparation.options import add_overwrite
+from real_vs_ai.preparation.zipping import choose_input, zip_folder
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="what to pack (none: merged data)")
+    parser.add_argument("--output", type=Path, help="the archive (none: beside the folder)")
+    parser.add_argument(
+        "--compress", action="store_true", help="deflate the files; images hardly shrink"
+    )
+    add_overwrite(parser)
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    folder, output, entries = choose_input(args.folder, args.output)
+    print(zip_folder(
+        folder, output=output, entries=entries, compress=args.compress, overwrite=args.overwrite
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Archives in, data/raw/<source>/ out: everything is checked, nothing lands outside the target.
+
+    print(extract_archives([Path("data/archives/cifake.zip")], output_dir=Path("data/raw"), …))
+
+Zip, tar, tar.gz, tar.xz and tar.bz2 are told by their content, not by their names.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
+from real_vs_ai.preparation.archive_entries import (
+    ArchiveError,
+    ExtractionLimits,
+    ExtractionPlan,
+    stem_of,
+)
+from real_vs_ai.preparation.files import is_debris, source_name
+from real_vs_ai.preparation.staging import (
+    finish_interrupted,
+    locked,
+    refuse_existing,
+    staged_output,
+)
+from real_vs_ai.preparation.tar_extraction import extract_tar
+from real_vs_ai.preparation.zip_extraction import extract_zip
+from real_vs_ai.reporting import format_table
+
+_MOST_LISTED = 20
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What was unpacked from one archive; str() gives the closing table."""
+
+    archive: Path
+    output_dir: Path
+    rows: tuple[tuple[str, int], ...]
+    plan: ExtractionPlan
+
+    def __str__(self) -> str:
+        title = f"{self.archive} → {self.output_dir}: {self.plan.size / 2**20:,.1f} MiB"
+        lines = [format_table(["folder", "files"], self.rows, title=title)]
+        if self.plan.debris:
+            lines.append(f"Left out: {self.plan.debris:,} files of macOS or Windows.")
+        lines += _listed("Left out", [f"{name} {why}" for name, why in self.plan.skipped])
+        lines += _listed("Renamed", [f"{old} → {new}" for old, new in self.plan.renamed])
+        return "\n".join(lines)
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    lines = [f"{title}: {item}" for item in items[:_MOST_LISTED]]
+    if len(items) > _MOST_LISTED:
+        lines.append(f"{title}: {len(items) - _MOST_LISTED:,} more")
+    return lines
+
+
+def extract_archives(
+    archives: Sequence[Path],
+    *,
+    output_dir: Path,
+    limits: ExtractionLimits,
+    overwrite: bool,
+    workers: int,
+) -> list[ExtractionSummary]:
+    """Unpack archives, each into the folder `output_dir/<source>` named after it.
+
+    Archives that are unpacked already are passed over as long as there are others to do.
+
+    Args:
+        archives: Files; none means every archive in data/archives.
+        output_dir: Where the sources go.
+        limits: What an archive may unpack to.
+        overwrite: Replace sources that are there.
+        workers: Processes for zip archives; tar archives can be read in one way only.
+
+    Raises:
+        ArchiveError: An archive is damaged, hostile or too large.
+        FileExistsError: All sources are there and may not be replaced.
+        FileNotFoundError: There is no archive.
+        OSError: The disk is too small.
+    """
+    archives = list(archives) or _default_archives()
+    sources = [source_name(Path(stem_of(path.name))) for path in archives]
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"Expected archives of different names, found {', '.join(sources)}.")
+    for path in archives:
+        if not path.is_file():
+            raise FileNotFoundError(f"Expected an archive at {path}, found none.")
+    targets = [output_dir / source for source in sources]
+    for source in sources:
+        with locked(output_dir, label=source):
+            finish_interrupted(output_dir, label=source)
+    if all(target.exists() for target in targets):
+        refuse_existing(targets, overwrite=overwrite)
+    return [
+        _extract_archive(path, source=source, output_dir=output_dir, limits=limits,
+                         overwrite=overwrite, workers=workers)
+        for path, source, target in zip(archives, sources, targets, strict=True)
+        if overwrite or not target.exists()
+    ]  # fmt: skip
+
+
+def _default_archives() -> list[Path]:
+    found = []
+    if ARCHIVES_DIR.is_dir():
+        found = sorted(
+            path for path in ARCHIVES_DIR.iterdir()
+            if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_debris(path.name)
+        )  # fmt: skip
+    if not found:
+        raise FileNotFoundError(
+            f"Expected archives ({', '.join(ARCHIVE_SUFFIXES)}) in {ARCHIVES_DIR}, found none. "
+            "Put the downloaded data sets there (data/README.md says where they are), "
+            "or name the archives."
+        )
+    return found
+
+
+def _extract_archive(
+    path: Path,
+    *,
+    source: str,
+    output_dir: Path,
+    limits: ExtractionLimits,
+    overwrite: bool,
+    workers: int,
+) -> ExtractionSummary:
+    with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
+        folder = staging / source
+        folder.mkdir()
+        try:
+            if zipfile.is_zipfile(path):
+                plan = extract_zip(path, folder, limits=limits, workers=workers)
+            elif tarfile.is_tarfile(path):
+                plan = extract_tar(path, folder, limits=limits)
+            else:
+                raise ArchiveError("it is neither a zip nor a tar archive, or it is not whole")
+        except ArchiveError as error:
+            raise ArchiveError(f"{path} was refused: {error}. Nothing was unpacked.") from error
+        if not plan.names:
+            raise ArchiveError(f"{path} was refused: it holds no files.")
+    return ExtractionSummary(path, output_dir / source, _count_folders(plan), plan)
+
+
+def _count_folders(plan: ExtractionPlan) -> tuple[tuple[str, int], ...]:
+    counts = Counter(name.rpartition("/")[0] or "." for name in plan.names.values())
+    return tuple(sorted(counts.items()))

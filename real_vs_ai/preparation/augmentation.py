@@ -1,0 +1,214 @@
+"""Training images in, augmented copies out: one seeded affine warp and flip for each copy.
+
+    images = list_originals(Path("data/train"))
+    plan = plan_copies(images, total=20_000, copies=None, seed=42)
+    print(write_copies(plan, …))
+
+A copy's warp depends on its original's path, its number and the seed alone: neither the order of
+the work, nor how many workers do it, nor what other copies there are changes a pixel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
+from real_vs_ai.images import is_image_name
+from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
+from real_vs_ai.preparation.copies import is_augmented_name, write_warped_copies
+from real_vs_ai.preparation.files import list_files, rank
+from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.outcomes import QUARANTINED, REPORT_NAME, Outcome, write_report
+from real_vs_ai.preparation.parallel import run_chunks
+from real_vs_ai.preparation.staging import (
+    refuse_interrupted_merge,
+    refuse_interrupted_move,
+    staged_output,
+)
+from real_vs_ai.preparation.warping import AffineRanges
+from real_vs_ai.reporting import format_table
+
+DEFAULT_MOST_COPIES = 20_000
+# Copies of one original are made together: it is decoded once.
+_CHUNK_COPIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A training image that copies may be made of.
+
+    Attributes:
+        path: POSIX path below the training folder: `<class folder>/<name>`.
+        label: Its class.
+        source: The data set it came from, or "".
+    """
+
+    path: str
+    label: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How many copies of one image to make, numbered from 1."""
+
+    original: Original
+    count: int
+
+
+@dataclass(frozen=True)
+class AugmentationSummary:
+    """What was made; str() gives the closing table."""
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    originals: int
+    failed: tuple[Outcome, ...]
+
+    def __str__(self) -> str:
+        counts = Counter((row.source, row.label) for row in self.rows)
+        body = [[source, label, number] for (source, label), number in sorted(counts.items())]
+        title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
+        lines = [format_table(["source", "class", "copies"], body, title=title)]
+        if self.failed:
+            lines.append(
+                f"Left out: {len(self.failed):,} originals that cannot be read "
+                f"(see {self.output_dir / REPORT_NAME})."
+            )
+        lines.append(f"Look at {self.output_dir / CONTACT_SHEET_PATH} before you use them.")
+        return "\n".join(lines)
+
+
+def list_originals(train_dir: Path) -> list[Original]:
+    """The training images that are no augmented copies themselves, sorted by path.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it has no images.
+        ValueError: It holds splits, not classes.
+    """
+    if not train_dir.is_dir():
+        raise FileNotFoundError(
+            f"Expected training images in {train_dir}, found no such folder. "
+            "Run DataMerger.py first."
+        )
+    paths = [path for path in list_files(train_dir) if "/" in path and is_image_name(path)]
+    classes = canonical_classes({path.split("/")[0] for path in paths})
+    manifest_path = train_dir.parent / MANIFEST_NAME
+    rows = {}
+    if manifest_path.is_file():
+        prefix = f"{train_dir.name}/"
+        rows = {
+            row.path.removeprefix(prefix): row
+            for row in read_manifest(manifest_path)
+            if row.path.startswith(prefix)
+        }
+    made_from = {f"{train_dir.name}/{path}" for path in paths}
+    originals = []
+    for path in paths:
+        row = rows.get(path)
+        if is_augmented_name(path) or (row is not None and row.origin in made_from):
+            continue
+        source = row.source if row else PurePosixPath(path).name.partition("__")[0]
+        originals.append(Original(path, classes[path.split("/")[0]], source))
+    if not originals:
+        raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
+    return originals
+
+
+def plan_copies(
+    originals: Sequence[Original], *, total: int | None, copies: int | None, seed: int
+) -> list[Copies]:
+    """How many copies of which image; no disk.
+
+    Args:
+        originals: The training images.
+        total: Copies in all, spread evenly over the classes and over the images of each.
+        copies: Copies of every image instead.
+        seed: Chooses which images get one more than others.
+
+    Returns:
+        One entry for each image that is copied, sorted by path.
+    """
+    if copies is not None:
+        return [Copies(original, copies) for original in originals if copies > 0]
+    if total is None:
+        total = min(DEFAULT_MOST_COPIES, len(originals))
+    by_class: dict[str, list[Original]] = defaultdict(list)
+    for original in originals:
+        by_class[original.label].append(original)
+    class_names = ordered_class_names(by_class)
+    plan = []
+    for position, name in enumerate(class_names):
+        share = total // len(class_names) + (position < total % len(class_names))
+        members = sorted(by_class[name], key=lambda original: rank(seed, original.path))
+        each, more = divmod(share, len(members))
+        counts = (each + (i < more) for i in range(len(members)))
+        plan.extend(Copies(m, count) for m, count in zip(members, counts, strict=True) if count)
+    return sorted(plan, key=lambda entry: entry.original.path)
+
+
+def write_copies(
+    plan: Sequence[Copies],
+    *,
+    train_dir: Path,
+    output_dir: Path,
+    ranges: AffineRanges,
+    seed: int,
+    overwrite: bool,
+    workers: int,
+    engine: str,
+) -> AugmentationSummary:
+    """Make the copies in `output_dir`, which appears whole or not at all.
+
+    Raises:
+        FileExistsError: It is there and may not be replaced.
+        ValueError: There is nothing to make, or no original can be read.
+    """
+    if not plan:
+        raise ValueError("Expected at least one copy to make, found none. Raise --total.")
+    refuse_interrupted_merge(train_dir.parent)
+    refuse_interrupted_move(train_dir.parent)
+    with staged_output(
+        output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
+    ) as staging:
+        folder = staging / output_dir.name
+        for name in sorted({entry.original.label for entry in plan}):
+            (folder / name).mkdir(parents=True)
+        results = run_chunks(
+            write_warped_copies, _chunks(plan), str(train_dir.resolve()), str(folder.resolve()),
+            ranges, seed, n_items=len(plan), workers=workers, engine=engine,
+            description="Augmenting", unit="image", heavy=True,
+        )  # fmt: skip
+        rows, failed = [], []
+        for entry, result in zip(plan, results, strict=True):
+            origin = f"{train_dir.name}/{entry.original.path}"
+            if isinstance(result, str):
+                failed.append(Outcome(origin, QUARANTINED, result))
+                continue
+            rows.extend(
+                ManifestRow(path, sha256, entry.original.label, "train", entry.original.source,
+                            width, height, file_format, origin)
+                for path, sha256, width, height, file_format in result
+            )  # fmt: skip
+        if not rows:
+            raise ValueError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
+        draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_report(folder / REPORT_NAME, failed)
+        write_manifest(folder / MANIFEST_NAME, rows)
+    return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
+
+
+def _chunks(plan: Sequence[Copies]) -> list[list[tuple[str, str, int]]]:
+    """(original's path, label, copies) in runs of about equal work."""
+    chunks: list[list[tuple[str, str, int]]] = [[]]
+    waiting = 0
+    for entry in plan:
+        chunks[-1].append((entry.original.path, entry.original.label, entry.count))
+        waiting += entry.count
+        if waiting >= _CHUNK_COPIES:
+            chunks.append([])
+            waiting = 0
+    return [chunk for chunk in chunks if chunk]

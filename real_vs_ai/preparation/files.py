@@ -1,0 +1,191 @@
+"""Files and their names: listing, hashing, placing without overwriting.
+
+    paths = list_files(Path("data/raw/cifake"))          # relative, sorted, debris left out
+    names = unique_names(["a.jpg", "A.jpg"])             # ["a.jpg", "A-2.jpg"]
+    placement = place_files(pairs)                       # hard links where possible
+
+Nothing here follows a symbolic link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.config import DEBRIS_NAMES
+from real_vs_ai.reporting import plural, progress
+
+# What every common file system takes: 255 bytes, with room for a suffix of ours.
+MAX_NAME_BYTES = 240
+# Windows refuses these in names; they are replaced where a name is made, never in raw data.
+_RESERVED_CHARACTERS = frozenset('<>:"/\\|?*')
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How files were placed.
+
+    Attributes:
+        linked: Hard links: no space taken, the same file under a second name.
+        copied: Copies, where the file system allows no hard links.
+    """
+
+    linked: int = 0
+    copied: int = 0
+
+    def __add__(self, other: Placement) -> Placement:
+        return Placement(self.linked + other.linked, self.copied + other.copied)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.linked:
+            parts.append(f"{plural(self.linked, 'file')} hard-linked (no extra space)")
+        if self.copied:
+            parts.append(f"{plural(self.copied, 'file')} copied")
+        return ", ".join(parts) or "no files placed"
+
+
+def is_debris(name: str) -> bool:
+    """Hidden files, and what macOS and Windows leave in folders."""
+    return name in DEBRIS_NAMES or name.startswith(".")
+
+
+def list_files(folder: Path) -> list[str]:
+    """Every file below a folder as a POSIX path relative to it, sorted; debris is left out.
+
+    Links and devices are left out too: they may lead anywhere.
+    """
+    return sorted(_walk(str(folder), ""))
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    subfolders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_debris(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                subfolders.append(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                yield prefix + entry.name
+    for name in subfolders:
+        yield from _walk(os.path.join(folder, name), f"{prefix}{name}/")  # noqa: PTH118 (speed)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def rank(seed: int, key: str) -> bytes:
+    """A place in a seeded shuffle that depends on nothing but the seed and the key.
+
+    Sorting by it shuffles alike on every machine, whatever else is in the list.
+    """
+    return hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogateescape")).digest()
+
+
+def fold_name(name: str) -> str:
+    """Names that fold alike are one name on file systems that ignore case or Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def safe_name(name: str) -> str:
+    """The name with what some file system refuses replaced, and shortened to fit.
+
+    A name that had to be shortened ends in eight characters of its own hash, so that two long
+    names stay two.
+    """
+    kept = "".join(
+        "_" if character in _RESERVED_CHARACTERS or not character.isprintable() else character
+        for character in unicodedata.normalize("NFC", name)
+    ).rstrip(" .")
+    if len(kept.encode()) <= MAX_NAME_BYTES:
+        return kept or "_"
+    suffix = PurePosixPath(kept).suffix[:16]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    room = MAX_NAME_BYTES - len(suffix.encode()) - 9
+    stem = kept.removesuffix(suffix).encode()[:room].decode(errors="ignore")
+    return f"{stem}-{digest}{suffix}"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names without collisions, also where case or Unicode form does not count.
+
+    The first of several keeps its name; the others get -2, -3, … before their extension, never
+    a name that another one has. The same names in the same order always give the same result.
+    """
+    taken = {fold_name(name) for name in names}
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        folded = fold_name(name)
+        if folded in seen:
+            name = _numbered(name, taken)
+            taken.add(fold_name(name))
+        seen.add(folded)
+        result.append(name)
+    return result
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    path = PurePosixPath(name)
+    number = 2
+    while fold_name(candidate := f"{path.stem}-{number}{path.suffix}") in taken:
+        number += 1
+    return str(path.with_name(candidate)) if path.parent.name else candidate
+
+
+def source_name(path: Path) -> str:
+    """The source that a folder or an archive (by its stem) names: letters, digits, "-", "."."""
+    cleaned = "".join(c if c.isalnum() or c in "-." else "-" for c in path.name)
+    while "--" in cleaned:
+        cleaned = cleaned.replace("--", "-")
+    return safe_name(cleaned.strip("-.")) if cleaned.strip("-.") else "source"
+
+
+def place_files(
+    pairs: Iterable[tuple[Path, Path]], *, copy: bool, total: int | None = None
+) -> Placement:
+    """Put files at new places, as hard links where the file system allows and copies otherwise.
+
+    Args:
+        pairs: (existing file, new path); the folders of the new paths exist.
+        copy: Make copies even where links are possible.
+        total: How many pairs there are, for the progress bar.
+
+    Raises:
+        FileExistsError: A new path is taken; nothing is overwritten.
+    """
+    linked = copied = 0
+    for existing, new in progress(pairs, description="Placing", unit="file", total=total):
+        if not copy and _link(existing, new):
+            linked += 1
+        else:
+            copy_file(existing, new)
+            copied += 1
+    return Placement(linked, copied)
+
+
+def _link(existing: Path, new: Path) -> bool:
+    try:
+        os.link(existing, new, follow_symlinks=False)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except (OSError, NotImplementedError):
+        # Another file system, none with links, or too many links to one file: a copy it is.
+        return False
+    return True
+
+
+def copy_file(existing: Path, new: Path) -> None:
+    """Copy content and times; refuses a path that is taken."""
+    with existing.open("rb") as source, new.open("xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    shutil.copystat(existing, new)

@@ -1,0 +1,115 @@
+"""What each file is, told by its content: hash, size, format, and why it cannot be used.
+
+files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=2, engine="local")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
+from real_vs_ai.preparation.parallel import chunked, run_chunks
+
+_CHUNK_FILES = 256
+# The first name of a format is what a file gets that has none.
+_EXTENSIONS_BY_FORMAT = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "WEBP": (".webp",),
+    "GIF": (".gif",), "BMP": (".bmp", ".dib"), "DIB": (".dib", ".bmp"),
+    "TIFF": (".tif", ".tiff"), "AVIF": (".avif",), "HEIF": (".heic", ".heif"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedFile:
+    """One file as it is.
+
+    Attributes:
+        path: POSIX path relative to the data set's folder.
+        sha256: Of its content; "" if it cannot be read.
+        width: Upright width in pixels, or 0.
+        height: Upright height in pixels, or 0.
+        format: Real format, whatever the name says, or "".
+        problem: Why it cannot be used, or "".
+        note: What a person may want to know of a usable file, or "".
+    """
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    format: str
+    problem: str = ""
+    note: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        return not self.problem
+
+    @property
+    def claims_to_be_image(self) -> bool:
+        return is_image_name(self.path)
+
+    @property
+    def placed_name(self) -> str:
+        """The path under which it is prepared: with an extension, where it had none of an image."""
+        if self.claims_to_be_image:
+            return self.path
+        return self.path + _EXTENSIONS_BY_FORMAT.get(self.format, (".img",))[0]
+
+
+def inspect_files(
+    paths: Sequence[str], *, root: Path, verify: bool, workers: int, engine: str
+) -> list[InspectedFile]:
+    """Inspect files on all workers.
+
+    Args:
+        paths: POSIX paths relative to `root`.
+        root: The data set's folder.
+        verify: Decode every image; otherwise only headers are read.
+        workers: Processes to use.
+        engine: "local" or "ray".
+
+    Returns:
+        One for each path, in order.
+    """
+    results = run_chunks(
+        _inspect_chunk, chunked(paths, size=_CHUNK_FILES), str(root.resolve()), verify,
+        n_items=len(paths), workers=workers, engine=engine,
+        description="Verifying" if verify else "Hashing", unit="file",
+    )  # fmt: skip
+    return [
+        InspectedFile(path, sha256, width, height, sys.intern(file_format), problem, note)
+        for path, (sha256, width, height, file_format, problem, note) in zip(
+            paths, results, strict=True
+        )
+    ]
+
+
+def _inspect_chunk(paths: Sequence[str], root: str, verify: bool) -> list[tuple]:
+    return [_inspect(f"{root}/{path}", verify=verify) for path in paths]
+
+
+def _inspect(path: str, *, verify: bool) -> tuple[str, int, int, str, str, str]:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (speed: a million small files)
+            data = file.read()
+    except OSError as error:
+        return "", 0, 0, "", f"cannot be read: {error.strerror or error}", ""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        image = decode_image(data) if verify else read_header(data)
+    except ImageError as error:
+        return sha256, 0, 0, "", str(error), ""
+    return sha256, image.width, image.height, image.format, "", _note(path, image.format)
+
+
+def _note(path: str, file_format: str) -> str:
+    suffix = PurePosixPath(path).suffix
+    if suffix.lower() in _EXTENSIONS_BY_FORMAT.get(file_format, (suffix.lower(),)):
+        return ""
+    return f"the name says {suffix or 'nothing'}, the content is {file_format}"

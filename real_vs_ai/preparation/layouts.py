@@ -1,0 +1,213 @@
+"""How a raw data set lies in its folder: class folders, or splits with class folders in them.
+
+layout = find_layout(Path("data/raw/cifake"))
+layout.kind            # "train-test"
+layout.files           # {("test", "FAKE"): ("test/FAKE/0 (10).jpg", …), …}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
+from real_vs_ai.images import is_image_name
+from real_vs_ai.preparation.files import is_debris, list_files
+
+FLAT = "flat"
+TRAIN_TEST = "train-test"
+SCRIPT_BY_LAYOUT = {FLAT: "DataSplitD1.py", TRAIN_TEST: "DataSplitD2.py"}
+_DESCRIPTIONS = {FLAT: "flat class folders", TRAIN_TEST: "train and test folders"}
+# "archive/dataset/images/Real": a few folders may stand around the data, but no maze.
+_MOST_WRAPPING_FOLDERS = 4
+
+
+class LayoutError(ValueError):
+    """A folder that is not laid out as expected; the message says how it is, and what to do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A raw data set.
+
+    Attributes:
+        root: The folder that was asked for; file paths are relative to it.
+        kind: FLAT or TRAIN_TEST.
+        class_by_folder: Class name of each class folder's name.
+        files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
+        folders: What was found, for people: ["train/FAKE", …].
+    """
+
+    root: Path
+    kind: str
+    class_by_folder: Mapping[str, str]
+    files: Mapping[tuple[str, str], tuple[str, ...]]
+
+    @property
+    def folders(self) -> list[str]:
+        return sorted("/".join(filter(None, key)) for key in self.files)
+
+    @property
+    def splits(self) -> set[str]:
+        return {split for split, _ in self.files}
+
+
+def find_layout(root: Path) -> Layout:
+    """Recognise a raw data set's layout; folders that only wrap it are looked through.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        LayoutError: It has neither layout.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder with a data set at {root}, found none. Run DataUnZipper.py first."
+        )
+    base = _unwrap(root)
+    names = _subfolder_names(base)
+    split_by_folder = {name: split for name in names if (split := canonical_split(name))}
+    if split_by_folder:
+        others = [name for name in names if name not in split_by_folder]
+        return _split_layout(root, base, split_by_folder, others=others)
+    if len(names) < 2:
+        raise LayoutError(
+            f"Expected at least two class folders (say real_images and fake_images), or train and "
+            f"test folders, in {base}, found {_named(names)}. Unpack or arrange the data set so."
+        )
+    return _make_layout(root, base, FLAT, {("", name): name for name in names})
+
+
+def _split_layout(
+    root: Path, base: Path, split_by_folder: Mapping[str, str], *, others: Sequence[str]
+) -> Layout:
+    found = sorted(split_by_folder)
+    splits = sorted(split_by_folder.values())
+    if others:
+        raise LayoutError(
+            f"Expected only split folders beside each other in {base}, found {_named(found)} and "
+            f"also {_named(others)}. Move the latter elsewhere."
+        )
+    if len(set(splits)) < len(splits):
+        raise LayoutError(
+            f"Expected one folder for each split in {base}, found {_named(found)}, two of which "
+            "mean the same. Put them together."
+        )
+    if not {"train", "test"} <= set(splits):
+        raise LayoutError(
+            f"Expected train and test folders in {base}, found {_named(found)}. Add the missing "
+            "one, or take the class folders out of it: DataSplitD1.py splits flat class folders."
+        )
+    class_folders: dict[tuple[str, str], str] = {}
+    classes_by_split: dict[str, tuple[str, ...]] = {}
+    for folder, split in split_by_folder.items():
+        inner = _unwrap(base / folder)
+        names = _subfolder_names(inner)
+        classes_by_split[split] = tuple(sorted(set(canonical_classes(names).values())))
+        for name in names:
+            class_folders[split, name] = (inner / name).relative_to(base).as_posix()
+    _check_same_classes(base, classes_by_split)
+    return _make_layout(root, base, TRAIN_TEST, class_folders)
+
+
+def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]]) -> None:
+    listed = "; ".join(f"{split}: {_named(names)}" for split, names in classes_by_split.items())
+    if len(set(classes_by_split.values())) > 1:
+        raise LayoutError(
+            f"Expected the same class folders in every split of {base}, found {listed}."
+        )
+    if min(map(len, classes_by_split.values())) < 2:
+        raise LayoutError(f"Expected two class folders or more in {base}, found {listed}.")
+
+
+def _make_layout(
+    root: Path, base: Path, kind: str, class_folders: Mapping[tuple[str, str], str]
+) -> Layout:
+    class_by_folder = canonical_classes({name for _, name in class_folders})
+    files = {}
+    for (split, name), folder in sorted(class_folders.items()):
+        prefix = (base / folder).relative_to(root).as_posix()
+        files[split, name] = tuple(f"{prefix}/{path}" for path in list_files(base / folder))
+    if len(set(class_by_folder.values())) < 2:
+        raise LayoutError(
+            f"Expected folders of at least two classes in {base}, found {_named(class_by_folder)}, "
+            f"which mean one: {_named(set(class_by_folder.values()))}."
+        )
+    return Layout(root, kind, class_by_folder, files)
+
+
+def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:
+    """The data sets that a splitter is to take.
+
+    Args:
+        folders: Those that were named; none means every one in data/raw that has the layout.
+        kind: The layout that the splitter takes.
+
+    Raises:
+        LayoutError: A named folder has another layout, or no folder has this one; the message
+            says which layout was found and which script takes it.
+    """
+    if folders:
+        layouts = [find_layout(folder) for folder in folders]
+        for layout in layouts:
+            if layout.kind != kind:
+                raise LayoutError(
+                    f"Expected {_DESCRIPTIONS[kind]} in {layout.root}, found "
+                    f"{_DESCRIPTIONS[layout.kind]} ({_named(layout.folders)}). "
+                    f"Use {SCRIPT_BY_LAYOUT[layout.kind]} for it."
+                )
+        return layouts
+    matching, others = [], []
+    for folder in raw_sources():
+        try:
+            layout = find_layout(folder)
+        except LayoutError as error:
+            others.append(str(error))
+            continue
+        if layout.kind == kind:
+            matching.append(layout)
+        else:
+            script = SCRIPT_BY_LAYOUT[layout.kind]
+            others.append(f"{folder} has {_DESCRIPTIONS[layout.kind]}: {script} takes it.")
+    if not matching:
+        raise LayoutError(
+            f"Expected a data set with {_DESCRIPTIONS[kind]} in {RAW_DIR}, found none. "
+            + (" ".join(others) or "Run DataUnZipper.py first.")
+        )
+    return matching
+
+
+def raw_sources(folder: Path = RAW_DIR) -> list[Path]:
+    """The unpacked data sets, sorted by name."""
+    if not folder.is_dir():
+        return []
+    return [folder / name for name in _subfolder_names(folder)]
+
+
+def _unwrap(folder: Path) -> Path:
+    """Descend while a folder holds nothing but one folder that is no split and has no images."""
+    for _ in range(_MOST_WRAPPING_FOLDERS):
+        names = _subfolder_names(folder)
+        if len(names) != 1 or canonical_split(names[0]):
+            return folder
+        inner = folder / names[0]
+        if not _subfolder_names(inner) or _has_images(inner):
+            return folder
+        folder = inner
+    return folder
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image_name(entry) and entry.is_file() for entry in folder.iterdir())
+
+
+def _subfolder_names(folder: Path) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if not is_debris(entry.name) and entry.is_dir() and not entry.is_symlink()
+    )
+
+
+def _named(names: Sequence[str] | set[str] | Mapping[str, str]) -> str:
+    return ", ".join(f"{name}/" for name in sorted(names)) or "no folders"

@@ -1,0 +1,128 @@
+"""The manifest: one row for each image of a prepared folder, written last, read by the next stage.
+
+rows = read_manifest(Path("data/manifest.csv"))
+write_manifest(Path("data/manifest.csv"), rows)
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+from real_vs_ai.config import MANIFEST_COLUMNS, ordered_class_names
+
+_values = attrgetter(*MANIFEST_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One image; the fields are the manifest's columns (config.MANIFEST_COLUMNS).
+
+    Attributes:
+        path: POSIX path relative to the manifest's folder.
+        sha256: Of the file's content, in hexadecimal.
+        label: Name of its class.
+        split: "train", "validation" or "test".
+        source: The data set it came from.
+        width: Upright width in pixels; 0 if the file could not be read (--no-verify).
+        height: Upright height in pixels, likewise.
+        format: The file's real format: "JPEG", "PNG", …
+        origin: Path of the file it was made from.
+    """
+
+    path: str
+    sha256: str
+    label: str
+    split: str
+    source: str
+    width: int
+    height: int
+    format: str
+    origin: str
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write the rows sorted by path; a killed process leaves the old file or the new one."""
+    staging = path.with_name(f".{path.name}.staging")
+    # surrogateescape: names on Linux may hold bytes that are no UTF-8, and come back as they were.
+    with staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(MANIFEST_COLUMNS)
+        writer.writerows(map(_values, sorted(rows, key=attrgetter("path"))))
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def read_manifest(path: Path) -> list[ManifestRow]:
+    """The rows of a manifest, in its order.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It lacks a column, or a row is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a manifest at {path}, found none.")
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        if header != MANIFEST_COLUMNS:
+            raise ValueError(
+                f"Expected the columns {','.join(MANIFEST_COLUMNS)} in {path}, "
+                f"found {','.join(header) or 'nothing'}. Run the stage that writes it again."
+            )
+        try:
+            return [_parse(values) for values in reader]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {reader.line_num} is damaged: {error}") from error
+
+
+def _parse(values: Sequence[str]) -> ManifestRow:
+    path, sha256, label, split, source, width, height, file_format, origin = values
+    # A million rows share a handful of these values; interned, each is held once.
+    label, split, source, file_format = map(sys.intern, (label, split, source, file_format))
+    return ManifestRow(
+        path, sha256, label, split, source, int(width), int(height), file_format, origin
+    )
+
+
+def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str | int]]]:
+    """Headers and rows of a table: images by source, split and class."""
+    counts = Counter((row.source, row.split, row.label) for row in rows)
+    class_names = ordered_class_names(label for _, _, label in counts)
+    groups = sorted({(source, _split_order(split), split) for source, split, _ in counts})
+    body: list[list[str | int]] = []
+    for source, _, split in groups:
+        numbers = [counts[source, split, name] for name in class_names]
+        body.append([source, split, *numbers, sum(numbers)])
+    return ["source", "split", *class_names, "images"], body
+
+
+def size_table(
+    rows: Iterable[ManifestRow], *, most: int
+) -> tuple[list[str], list[list[str | int]]]:
+    """Headers and rows of a table: images by size and class, the most frequent sizes first."""
+    counts = Counter((row.width, row.height, row.label) for row in rows)
+    class_names = ordered_class_names(label for _, _, label in counts)
+    totals: Counter[tuple[int, int]] = Counter()
+    for (width, height, _), number in counts.items():
+        totals[width, height] += number
+    ranked = sorted(totals, key=lambda size: (-totals[size], size))
+    body: list[list[str | int]] = [
+        [f"{w} × {h}", *(counts[w, h, name] for name in class_names), totals[w, h]]
+        for w, h in ranked[:most]
+    ]
+    if rest := ranked[most:]:
+        sums = [sum(counts[w, h, name] for w, h in rest) for name in class_names]
+        body.append([f"{len(rest):,} other sizes", *sums, sum(sums)])
+    return ["width × height", *class_names, "images"], body
+
+
+def _split_order(split: str) -> int:
+    return {"train": 0, "validation": 1, "test": 2}.get(split, 3)

@@ -1,0 +1,292 @@
+"""Split sources in, one data set out: data/{train,validation,test}/<Class>/<source>__<name>.
+
+    print(merge_sources([], output_dir=Path("data"), options=MergeOptions(…)))
+
+The three folders and the manifest appear together: they are made beside the targets and moved
+into place at the end, the manifest last, and a killed run is finished by the next one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.config import (
+    CLASS_NAMES,
+    MANIFEST_NAME,
+    SPLIT_DIR,
+    SPLITS,
+    canonical_classes,
+    canonical_split,
+)
+from real_vs_ai.preparation.files import (
+    Placement,
+    is_debris,
+    list_files,
+    place_files,
+    safe_name,
+    source_name,
+    unique_names,
+)
+from real_vs_ai.preparation.inspection import inspect_files
+from real_vs_ai.preparation.manifest import (
+    ManifestRow,
+    count_table,
+    read_manifest,
+    size_table,
+    write_manifest,
+)
+from real_vs_ai.preparation.outcomes import (
+    DUPLICATE,
+    LEAK,
+    NO_IMAGE,
+    QUARANTINE_DIR_NAME,
+    QUARANTINED,
+    REPORT_NAME,
+    Outcome,
+    count_outcomes,
+    write_report,
+)
+from real_vs_ai.preparation.splits import SplitImage, plan_split
+from real_vs_ai.preparation.splitting import relative_origin
+from real_vs_ai.preparation.staging import (
+    MERGE_LABEL,
+    finish_interrupted,
+    is_interrupted,
+    locked,
+    refuse_interrupted_move,
+    staged_output,
+)
+from real_vs_ai.reporting import format_table
+
+_MOST_LISTED_SIZES = 5
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How sources are merged; the script's options have the defaults.
+
+    Attributes:
+        keep_duplicates: Keep contents that a second source has too, as long as they do not
+            stand in two splits.
+        copy: Make copies, not hard links.
+        overwrite: Replace merged data that is there.
+        workers: Processes to use, for files that no manifest describes.
+        engine: "local" or "ray".
+    """
+
+    keep_duplicates: bool
+    copy: bool
+    overwrite: bool
+    workers: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class MergeSummary:
+    """What was merged; str() gives the closing tables."""
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    outcomes: tuple[Outcome, ...]
+    placement: Placement | None
+
+    def __str__(self) -> str:
+        done = self.placement or "finished the merge that was interrupted"
+        headers, body = count_table(self.rows)
+        tables = [format_table(headers, body, title=f"{self.output_dir}: {done}")]
+        headers, body = size_table(self.rows, most=_MOST_LISTED_SIZES)
+        tables.append(format_table(headers, body))
+        if self.outcomes:
+            title = f"Left out (see {self.output_dir / REPORT_NAME})"
+            tables.append(
+                format_table(["outcome", "files"], count_outcomes(self.outcomes), title=title)
+            )
+        return "\n\n".join(tables)
+
+
+def merge_sources(
+    folders: Sequence[Path], *, output_dir: Path, options: MergeOptions
+) -> MergeSummary:
+    """Merge split sources into `output_dir`.
+
+    Args:
+        folders: Each holds train, validation and test folders; none means all in data/split.
+        output_dir: Gets the three folders, the manifest and the report.
+        options: See MergeOptions.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or none at all.
+        FileExistsError: There is merged data, and it may not be replaced.
+        ValueError: The sources' classes differ, or one content stands under two labels.
+    """
+    refuse_interrupted_move(output_dir)
+    if is_interrupted(output_dir, label=MERGE_LABEL):
+        with locked(output_dir, label=MERGE_LABEL):
+            finish_interrupted(output_dir, label=MERGE_LABEL)
+        if not options.overwrite:
+            rows = read_manifest(output_dir / MANIFEST_NAME)
+            return MergeSummary(output_dir, tuple(rows), (), None)
+    folders = list(folders) or split_folders()
+    sources = [source_name(folder.resolve()) for folder in folders]
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"Expected folders of different names, found {', '.join(sources)}.")
+    names = [*SPLITS, REPORT_NAME, MANIFEST_NAME]
+    with staged_output(
+        output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite
+    ) as staging:
+        return _write_merged(
+            folders, sources, staging=staging, output_dir=output_dir, options=options
+        )
+
+
+def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
+    """Every split source, sorted by name."""
+    names = []
+    if folder.is_dir():
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_debris(p.name))
+    if not names:
+        raise FileNotFoundError(
+            f"Expected split data sets in {folder}, found none. "
+            "Run DataSplitD1.py or DataSplitD2.py first."
+        )
+    return [folder / name for name in names]
+
+
+def _write_merged(
+    folders: Sequence[Path],
+    sources: Sequence[str],
+    *,
+    staging: Path,
+    output_dir: Path,
+    options: MergeOptions,
+) -> MergeSummary:
+    outcomes: list[Outcome] = []
+    rows: list[ManifestRow] = []
+    for folder, source in zip(folders, sources, strict=True):
+        found = _read_source(folder, source=source, outcomes=outcomes, options=options)
+        prefix = relative_origin(folder, output_dir)
+        rows.extend(replace(row, origin=f"{prefix}/{row.path}") for row in found)
+    _check_classes(rows)
+    kept = _drop_shared(rows, keep_duplicates=options.keep_duplicates, outcomes=outcomes)
+    renamed = _rename(kept)
+    for split in SPLITS:
+        (staging / split).mkdir()
+    for subfolder in sorted({row.path.rpartition("/")[0] for row in renamed}):
+        (staging / subfolder).mkdir()
+    data_dir = output_dir.resolve()
+    pairs = ((data_dir / row.origin, staging / row.path) for row in renamed)
+    placement = place_files(pairs, copy=options.copy, total=len(renamed))
+    write_report(staging / REPORT_NAME, outcomes)
+    write_manifest(staging / MANIFEST_NAME, renamed)
+    return MergeSummary(output_dir, tuple(renamed), tuple(outcomes), placement)
+
+
+def _read_source(
+    folder: Path, *, source: str, outcomes: list[Outcome], options: MergeOptions
+) -> list[ManifestRow]:
+    """Rows of the files that are there; what its manifest does not know is inspected.
+
+    `path` is the file's path below `folder`, `split` and `label` have their final names.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a split data set at {folder}, found none.")
+    paths = [path for path in list_files(folder) if _is_candidate(path)]
+    classes = canonical_classes({path.split("/")[1] for path in paths})
+    known = {}
+    if (folder / MANIFEST_NAME).is_file():
+        known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
+    unknown = [path for path in paths if path not in known]
+    for file in inspect_files(
+        unknown, root=folder, verify=True, workers=options.workers, engine=options.engine
+    ):
+        if file.is_image:
+            known[file.path] = ManifestRow(
+                file.path, file.sha256, "", "", source, file.width, file.height, file.format, ""
+            )
+        else:
+            outcome = QUARANTINED if file.claims_to_be_image else NO_IMAGE
+            outcomes.append(Outcome(f"{folder.name}/{file.path}", outcome, file.problem))
+    rows = []
+    for path in paths:
+        if path in known:
+            split, label = path.split("/")[:2]
+            rows.append(
+                replace(known[path], split=canonical_split(split) or "", label=classes[label])
+            )
+    missing = set(SPLITS) - {row.split for row in rows}
+    if missing:
+        raise ValueError(
+            f"Expected train, validation and test folders with images in {folder}, found none in "
+            f"{', '.join(sorted(missing))}. Run DataSplitD1.py or DataSplitD2.py first."
+        )
+    return rows
+
+
+def _is_candidate(path: str) -> bool:
+    parts = path.split("/")
+    if parts[0] == QUARANTINE_DIR_NAME or len(parts) < 3:
+        return False
+    return canonical_split(parts[0]) is not None
+
+
+def _check_classes(rows: Sequence[ManifestRow]) -> None:
+    by_source: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        by_source[row.source].add(row.label)
+    every = set().union(*by_source.values())
+    # One source may lack a class of the others; two sources of nothing in common are a mistake.
+    if every <= set(CLASS_NAMES) or every in by_source.values():
+        return
+    listed = "; ".join(f"{name}: {', '.join(sorted(by_source[name]))}" for name in by_source)
+    raise ValueError(
+        f"Expected the same classes in every source, found {listed}. "
+        "Name the sources that belong together, or rename their class folders."
+    )
+
+
+def _drop_shared(
+    rows: Sequence[ManifestRow], *, keep_duplicates: bool, outcomes: list[Outcome]
+) -> list[ManifestRow]:
+    """Leave out contents that would stand in two splits, or come from two sources."""
+    plan = plan_split(
+        [SplitImage(row.origin, row.sha256, row.label, row.split) for row in rows],
+        fractions={"train": 1.0},
+        seed=0,
+        # Copies within a source were decided when it was split.
+        keep_duplicates=True,
+    )
+    outcomes.extend(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items())
+    first: dict[str, ManifestRow] = {}
+    kept = []
+    for row in rows:
+        if row.origin in plan.leaks:
+            continue
+        holder = first.setdefault(row.sha256, row)
+        if holder.source != row.source and not keep_duplicates:
+            outcomes.append(Outcome(row.origin, DUPLICATE, holder.origin))
+        else:
+            kept.append(row)
+    return kept
+
+
+def _rename(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """`<source>__<name>`, without collisions within a split's class folder."""
+    folders: dict[tuple[str, str], list[ManifestRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.origin):
+        folders[row.split, row.label].append(row)
+    renamed = []
+    for (split, label), members in folders.items():
+        names = unique_names([_prefixed(row) for row in members])
+        renamed.extend(
+            replace(row, path=f"{split}/{label}/{name}")
+            for row, name in zip(members, names, strict=True)
+        )
+    return sorted(renamed, key=lambda row: row.path)
+
+
+def _prefixed(row: ManifestRow) -> str:
+    inside = PurePosixPath(*PurePosixPath(row.path).parts[2:])
+    return safe_name(f"{row.source}__{'_'.join(inside.parts)}")

@@ -1,0 +1,102 @@
+"""Options that several data scripts share, each declared once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from real_vs_ai.config import SEED, SPLIT_DIR, SPLITS
+from real_vs_ai.preparation.parallel import ENGINES, available_workers
+from real_vs_ai.preparation.splits import check_fractions
+from real_vs_ai.preparation.splitting import SplitOptions
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add --overwrite."""
+    parser.add_argument("--overwrite", action="store_true", help="replace output that is there")
+
+
+def add_workers(parser: argparse.ArgumentParser, *, ray: bool) -> None:
+    """Add --workers, and --engine where the work can be spread over a cluster."""
+    parser.add_argument(
+        "--workers", type=positive_int, default=available_workers(), help="processes to use"
+    )
+    if ray:
+        parser.add_argument(
+            "--engine", choices=ENGINES, default="local",
+            help="where the work runs: this machine, or a Ray cluster that sees the same folders",
+        )  # fmt: skip
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add --seed."""
+    parser.add_argument("--seed", type=int, default=SEED, help="of everything random")
+
+
+def add_copy(parser: argparse.ArgumentParser) -> None:
+    """Add --copy."""
+    parser.add_argument(
+        "--copy", action="store_true", help="make copies even where hard links are possible"
+    )
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """Add what both splitters take beside their fractions."""
+    parser.add_argument(
+        "folders", nargs="*", type=Path,
+        help="data sets (none: every one in data/raw that has this layout)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output-dir", type=Path, default=SPLIT_DIR, help="gets a folder for each data set"
+    )
+    add_seed(parser)
+    parser.add_argument(
+        "--keep-duplicates", action="store_true",
+        help="keep second copies of the same content, in the split of the first",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-verify", action="store_true", help="read image headers only, decode nothing"
+    )
+    add_copy(parser)
+    add_overwrite(parser)
+    add_workers(parser, ray=True)
+
+
+def split_options(args: argparse.Namespace, *, fractions: Mapping[str, float]) -> SplitOptions:
+    """The options that `add_split_options` declared."""
+    return SplitOptions(
+        fractions=fractions, seed=args.seed, keep_duplicates=args.keep_duplicates,
+        verify=not args.no_verify, copy=args.copy, overwrite=args.overwrite,
+        workers=args.workers, engine=args.engine,
+    )  # fmt: skip
+
+
+def three_fractions(text: str) -> dict[str, float]:
+    """ "0.7,0.15,0.15" → {"train": 0.7, "validation": 0.15, "test": 0.15}."""
+    try:
+        fractions = dict(zip(SPLITS, map(float, text.split(",")), strict=True))
+        check_fractions(fractions)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected three fractions of train, validation and test that sum to 1, found {text}"
+        ) from error
+    return fractions
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1, both left out."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text}")
+    return value

@@ -1,0 +1,217 @@
+"""Which image goes into which split: decided here from contents and labels alone, without a disk.
+
+    plan = plan_split(images, fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
+                      seed=42, keep_duplicates=False)
+    plan.splits["fake_images/3.jpg"]        # "validation"
+
+Files of one content (or one group of near-duplicates) share a split. The place of a content in
+the shuffle comes from its hash and the seed, so neither the order of the listing, nor the names,
+nor what else is in the data set decides it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from real_vs_ai.config import SPLITS
+from real_vs_ai.preparation.files import rank
+
+# Where a content stands in several splits already, it stays in the first of these.
+_FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
+_MOST_LISTED_CONFLICTS = 5
+
+
+class LabelConflictError(ValueError):
+    """The same content stands under two labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitImage:
+    """An image as the plan sees it.
+
+    Attributes:
+        path: Names it in the plan.
+        sha256: Its content.
+        label: Its class.
+        fixed_split: The split it must stay in, or "" to be divided.
+        group: Images of one group share a split; "" means that its content is its group.
+    """
+
+    path: str
+    sha256: str
+    label: str
+    fixed_split: str = ""
+    group: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.group or self.sha256
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The decision.
+
+    Attributes:
+        splits: Split of each image that is kept, by path.
+        duplicates: The image kept in its place, for each second copy that is left out.
+        leaks: The image of another split, for each that is left out because its content (or a
+            near-duplicate) stands in that split.
+    """
+
+    splits: dict[str, str]
+    duplicates: dict[str, str] = field(default_factory=dict)
+    leaks: dict[str, str] = field(default_factory=dict)
+
+    def count(self, split: str) -> int:
+        """How many images the split gets."""
+        return sum(1 for value in self.splits.values() if value == split)
+
+
+def plan_split(
+    images: Sequence[SplitImage],
+    *,
+    fractions: Mapping[str, float],
+    seed: int,
+    keep_duplicates: bool,
+) -> SplitPlan:
+    """Divide images over splits by content, stratified by class.
+
+    Args:
+        images: In any order.
+        fractions: Share of each split, summing to 1, for images without a fixed split. Shares
+            that divide evenly are met exactly.
+        seed: Of the shuffle.
+        keep_duplicates: Keep second copies, in the split of the first.
+
+    Raises:
+        LabelConflictError: The same content stands under two labels.
+        ValueError: The fractions are wrong, or a class has fewer contents than splits.
+    """
+    check_fractions(fractions)
+    ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.fixed_split], image.path))
+    _check_labels(ordered)
+    kept, duplicates, leaks = _drop_copies(ordered, keep_duplicates=keep_duplicates)
+    splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
+    splits.update(
+        _divide([image for image in kept if not image.fixed_split], fractions=fractions, seed=seed)
+    )
+    return SplitPlan(splits, duplicates, leaks)
+
+
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    """Raise ValueError unless the fractions are of known splits, none negative, and sum to 1."""
+    unknown = set(fractions) - set(SPLITS)
+    total = sum(fractions.values())
+    if unknown or any(share < 0 for share in fractions.values()) or abs(total - 1) > 1e-6:
+        given = ", ".join(f"{name} {share:g}" for name, share in fractions.items())
+        raise ValueError(
+            f"Expected fractions of {', '.join(SPLITS)}, none negative, that sum to 1, "
+            f"found {given} (sum {total:g})."
+        )
+
+
+def _check_labels(images: Sequence[SplitImage]) -> None:
+    first: dict[str, SplitImage] = {}
+    conflicts = []
+    for image in images:
+        other = first.setdefault(image.sha256, image)
+        if other.label != image.label:
+            conflicts.append(f"{other.path} ({other.label}) = {image.path} ({image.label})")
+    if conflicts:
+        listed = "; ".join(conflicts[:_MOST_LISTED_CONFLICTS])
+        more = len(conflicts) - _MOST_LISTED_CONFLICTS
+        raise LabelConflictError(
+            "Expected every content under one label, found the same content under two: "
+            f"{listed}{f'; and {more} more' if more > 0 else ''}. Remove the wrong one of each."
+        )
+
+
+def _drop_copies(
+    ordered: Sequence[SplitImage], *, keep_duplicates: bool
+) -> tuple[list[SplitImage], dict[str, str], dict[str, str]]:
+    """Leave out what would stand in two splits, and second copies; test is looked at first."""
+    first_of_content: dict[str, SplitImage] = {}
+    first_of_group: dict[str, SplitImage] = {}
+    kept, duplicates, leaks = [], {}, {}
+    for image in ordered:
+        holder = first_of_group.setdefault(image.key, image)
+        first = first_of_content.setdefault(image.sha256, image)
+        if holder.fixed_split != image.fixed_split:
+            leaks[image.path] = holder.path
+        elif first is not image and not keep_duplicates:
+            duplicates[image.path] = first.path
+        else:
+            kept.append(image)
+    return kept, duplicates, leaks
+
+
+def _divide(
+    images: Sequence[SplitImage], *, fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    used = [name for name in SPLITS if fractions.get(name, 0) > 0]
+    groups: dict[str, list[SplitImage]] = defaultdict(list)
+    for image in images:
+        groups[image.key].append(image)
+    room = _targets(images, groups.values(), fractions=fractions, used=used)
+    ranked = sorted(groups, key=lambda key: rank(seed, key))
+    # Large groups first, so that the single images can fill what is left exactly.
+    ranked.sort(key=lambda key: -len(groups[key]))
+    splits = {}
+    for key in ranked:
+        members = groups[key]
+        labels = Counter(image.label for image in members)
+        if len(members) == 1:
+            label = members[0].label
+            split = next((name for name in used if room[label][name] > 0), used[0])
+        else:
+            split = max(
+                used,
+                key=lambda name: sum(
+                    # Relative to the split's share, so that small splits get groups too.
+                    number * room[label][name] / fractions[name]
+                    for label, number in labels.items()
+                ),
+            )
+        for image in members:
+            splits[image.path] = split
+            room[image.label][split] -= 1
+    return splits
+
+
+def _targets(
+    images: Sequence[SplitImage],
+    groups: Iterable[Sequence[SplitImage]],
+    *,
+    fractions: Mapping[str, float],
+    used: Sequence[str],
+) -> dict[str, dict[str, int]]:
+    counts = Counter(image.label for image in images)
+    contents = Counter(label for group in groups for label in {image.label for image in group})
+    targets = {}
+    for label, count in counts.items():
+        if contents[label] < len(used):
+            raise ValueError(
+                f"Expected at least {len(used)} different images of class {label}, one for each "
+                f"of {', '.join(used)}, found {contents[label]}. Add images of it."
+            )
+        targets[label] = _share_out(count, fractions=fractions, used=used)
+    return targets
+
+
+def _share_out(
+    count: int, *, fractions: Mapping[str, float], used: Sequence[str]
+) -> dict[str, int]:
+    """Whole numbers near count × fraction by largest remainders, at least 1 each, summing up."""
+    exact = {name: count * fractions[name] for name in used}
+    shares = {name: int(value + 1e-6) for name, value in exact.items()}
+    by_remainder = sorted(used, key=lambda name: (shares[name] - exact[name], used.index(name)))
+    for name in by_remainder[: count - sum(shares.values())]:
+        shares[name] += 1
+    for name in used:
+        if shares[name] == 0:
+            shares[max(used, key=lambda other: shares[other])] -= 1
+            shares[name] = 1
+    return shares

@@ -1,0 +1,166 @@
+"""Outputs that appear whole or not at all, whenever the process is killed.
+
+    with staged_output(Path("data/split"), ["cifake"], label="cifake", overwrite=False) as staging:
+        write_everything(staging / "cifake")
+
+The work goes into a hidden folder beside the targets. Renaming that folder from `.<label>.staging`
+to `.<label>.ready` is the instant that counts: killed before it, the old state stands and the next
+run starts anew; killed after it, the next run moves the rest into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_JOURNAL_NAME = "journal.json"
+# Both change data/train; neither may start while the other is unfinished.
+MERGE_LABEL = "merge"
+MOVE_LABEL = "move"
+
+
+@contextlib.contextmanager
+def locked(parent: Path, *, label: str) -> Iterator[None]:
+    """Keep a second process from the same work; the system frees the lock of a dead one.
+
+    Raises:
+        ValueError: Another process holds it.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(parent / f".{label}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(
+            f"Another process is working on {parent / label} right now. Wait for it, then try "
+            "again."
+        ) from error
+    with lock:
+        # The second acquisition is counted; this one gives the first one back.
+        lock.release()
+        yield
+
+
+@contextlib.contextmanager
+def staged_output(
+    parent: Path, names: Sequence[str], *, label: str, overwrite: bool
+) -> Iterator[Path]:
+    """A staging folder whose entries become `parent/<name>` at the end.
+
+    Args:
+        parent: Where the outputs will be.
+        names: The files and folders that the work makes, in the order they are to appear.
+        label: Names the staging folder and the lock: one for each kind of output in `parent`.
+        overwrite: Whether existing outputs are replaced.
+
+    Yields:
+        The empty staging folder. An exception inside leaves everything as it was.
+
+    Raises:
+        FileExistsError: An output is there and may not be replaced.
+        ValueError: Another process is making the same outputs.
+    """
+    with locked(parent, label=label):
+        finish_interrupted(parent, label=label)
+        refuse_existing([parent / name for name in names], overwrite=overwrite)
+        staging, ready = _staging(parent, label), _ready(parent, label)
+        staging.mkdir()
+        try:
+            yield staging
+            journal = {"names": list(names), "overwrite": overwrite}
+            write_text_durably(staging / _JOURNAL_NAME, json.dumps(journal))
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        staging.rename(ready)
+        _roll_forward(parent, label=label)
+
+
+def is_interrupted(parent: Path, *, label: str) -> bool:
+    """Whether a run was killed after its outputs were whole, before all were in place."""
+    return _ready(parent, label).is_dir()
+
+
+def refuse_interrupted_merge(data_dir: Path) -> None:
+    """Raise ValueError if a merge into `data_dir` waits to be finished."""
+    if is_interrupted(data_dir, label=MERGE_LABEL):
+        raise ValueError(
+            f"A merge into {data_dir} was interrupted. Run DataMerger.py again to finish it."
+        )
+
+
+def refuse_interrupted_move(data_dir: Path) -> None:
+    """Raise ValueError if a move into `data_dir/train` waits to be finished."""
+    if is_interrupted(data_dir, label=MOVE_LABEL):
+        raise ValueError(
+            f"A move into {data_dir / 'train'} was interrupted. "
+            "Run MoveAugmentedImages.py again to finish it."
+        )
+
+
+def finish_interrupted(parent: Path, *, label: str) -> bool:
+    """Move the outputs of a killed run into place and remove what it left; True if it was whole."""
+    whole = is_interrupted(parent, label=label)
+    if whole:
+        _roll_forward(parent, label=label)
+    for leftover in (_staging(parent, label), _old(parent, label)):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+    return whole
+
+
+def refuse_existing(targets: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise FileExistsError if a target is there and may not be replaced."""
+    existing = [target for target in targets if os.path.lexists(target)]
+    if existing and not overwrite:
+        raise FileExistsError(
+            f"Expected no {' or '.join(map(str, existing))} yet, found it. "
+            "Add --overwrite to replace it, or name another output."
+        )
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Write a small file and wait until the disk has it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _roll_forward(parent: Path, *, label: str) -> None:
+    """Each step can be taken again, so being killed between any two of them does no harm."""
+    ready, old = _ready(parent, label), _old(parent, label)
+    journal_path = ready / _JOURNAL_NAME
+    if journal_path.is_file():
+        journal = json.loads(journal_path.read_text(encoding="utf-8"))
+        for name in journal["names"]:
+            new, target = ready / name, parent / name
+            if not new.exists():
+                continue
+            if os.path.lexists(target):
+                refuse_existing([target], overwrite=journal["overwrite"])
+                old.mkdir(exist_ok=True)
+                target.rename(old / name)
+            new.rename(target)
+        journal_path.unlink()
+    if old.is_dir():
+        shutil.rmtree(old)
+    shutil.rmtree(ready)
+
+
+def _staging(parent: Path, label: str) -> Path:
+    return parent / f".{label}.staging"
+
+
+def _ready(parent: Path, label: str) -> Path:
+    return parent / f".{label}.ready"
+
+
+def _old(parent: Path, label: str) -> Path:
+    return parent / f".{label}.old"
