@@ -1,0 +1,324 @@
+"""What happens between the epochs of a run: stopping, recording, saving.
+
+stop = StopTrainingOnValidationLoss(patience=0, path=Path("best.weights.h5"))
+model.fit(…, callbacks=[stop])               # model now has the weights of stop.best_epoch
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from real_vs_ai.reporting import progress_bar
+from real_vs_ai.training.checkpoints import Progress, save_checkpoint
+from real_vs_ai.training.report_files import atomic_write
+
+# A running mean this many times the first loss (and above 1) has no way back.
+_EXPLODED = 100.0
+
+
+class TrainingDivergedError(ValueError):
+    """The loss is no longer a number, or has exploded; the message says what to do."""
+
+
+class StopTrainingOnValidationLoss(keras.callbacks.Callback):
+    """Stop when the validation loss exceeds the training loss; keep the best epoch's weights.
+
+    Both losses hold the L2 penalty; the training loss is measured with noise, dropout and
+    augmentation, so a validation loss above it means that the network learns its images by heart.
+    When training ends, for this or any other reason, the weights of the epoch with the lowest
+    validation loss are restored; they are on disk from the end of that epoch on.
+
+    Attributes:
+        best_loss: The lowest validation loss so far.
+        best_epoch: Its epoch, counted from 1; 0 before the first.
+        stopped: Whether this callback stopped the training.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        patience: int = 0,
+        best_loss: float = math.inf,
+        best_epoch: int = 0,
+    ):
+        """Make the callback.
+
+        Args:
+            path: Where the best weights are saved; ends in `.weights.h5`.
+            patience: So many epochs in a row may have a validation loss above the training loss.
+            best_loss: Of the epochs before these, when a run goes on.
+            best_epoch: Of the epochs before these; their weights are at `path`.
+        """
+        super().__init__()
+        self.path = path
+        self.patience = patience
+        self.best_loss = best_loss
+        self.best_epoch = best_epoch
+        self.stopped = False
+        self._epochs_above = 0
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Save the weights when they are the best so far; stop when it is time."""
+        logs = logs or {}
+        if logs["val_loss"] < self.best_loss:
+            self.best_loss = float(logs["val_loss"])
+            self.best_epoch = epoch + 1
+            _save_weights(self.model, self.path)
+        self.count(logs)
+        if self._epochs_above > self.patience:
+            self.stopped = True
+            self.model.stop_training = True
+
+    def count(self, logs: Mapping[str, float]) -> None:
+        """Count an epoch's losses only; for the epochs before a resumed run."""
+        above = logs["val_loss"] > logs["loss"]
+        self._epochs_above = self._epochs_above + 1 if above else 0
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        """Restore the best weights."""
+        if self.best_epoch:
+            self.model.load_weights(self.path)
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    # Keras asks for the ending .weights.h5, which stays.
+    staging = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        model.save_weights(staging)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+class OneTraining(keras.callbacks.CallbackList):
+    """Callbacks for which several calls of `fit` are one training.
+
+    An epoch that is taken up in its middle needs a `fit` of its own. Callbacks would reset
+    themselves between the two; with this list they begin once and end with `finish`.
+    """
+
+    _begun = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Pass the first beginning on."""
+        if not self._begun:
+            self._begun = True
+            super().on_train_begin(logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Wait for `finish`."""
+
+    def finish(self) -> None:
+        """Tell the callbacks that the training has ended."""
+        super().on_train_end()
+
+
+class AtNextEpoch(keras.callbacks.Callback):
+    """Do something once, when the next epoch has begun and Keras has reset its metrics."""
+
+    def __init__(self, action: Callable[[], None]):
+        super().__init__()
+        self._action: Callable[[], None] | None = action
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Do it, the first time."""
+        if self._action:
+            self._action()
+            self._action = None
+
+
+class DivergenceGuard(keras.callbacks.Callback):
+    """Raise as soon as the loss is not a number or has exploded, before anything is saved."""
+
+    def __init__(self, *, advice: str):
+        super().__init__()
+        self.advice = advice
+        self._first: float | None = None
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Look at the running mean of the epoch's loss."""
+        loss = float((logs or {})["loss"])
+        self._first = loss if self._first is None else self._first
+        exploded = loss > _EXPLODED * max(1.0, self._first)
+        if exploded or not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"The loss became {loss:.4g} at step {batch + 1} of this epoch: the learning rate "
+                f"is too high for this data or precision. {self.advice}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Look at the validation loss."""
+        loss = float((logs or {}).get("val_loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"The validation loss became {loss} in epoch {epoch + 1}. {self.advice}"
+            )
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keep the history, write `history.csv`, save checkpoints, and heed a request to stop.
+
+    Stands last in the list, so that a checkpoint knows what the others decided.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        stage_name: str,
+        stop: StopTrainingOnValidationLoss,
+        history_path: Path,
+        checkpoint_path: Path,
+        checkpoint_steps: int,
+        steps_per_epoch: int,
+        last_epoch: int,
+        interrupted: threading.Event,
+        on_epoch: Callable[[Progress], None],
+    ):
+        """Make the callback.
+
+        Args:
+            progress: Kept up to date.
+            stage_name: For the history.
+            stop: Knows the best epoch.
+            history_path: `history.csv`.
+            checkpoint_path: Where the run's state is saved.
+            checkpoint_steps: Also save after so many steps; 0 only after epochs.
+            steps_per_epoch: Steps of a whole epoch.
+            last_epoch: The stage ends with this epoch, counted from 1.
+            interrupted: Set when the user asked to stop.
+            on_epoch: Called after each epoch.
+        """
+        super().__init__()
+        self.progress = progress
+        self.stage_name = stage_name
+        self.stop = stop
+        self.history_path = history_path
+        self.checkpoint_path = checkpoint_path
+        self.checkpoint_steps = checkpoint_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.last_epoch = last_epoch
+        self.interrupted = interrupted
+        self.on_epoch = on_epoch
+        self._started = 0.0
+        self._steps = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+        self._steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Count the step; save when it is time, or stop when the user asked to."""
+        self.progress.step += 1
+        self._steps += 1
+        if self.progress.step >= self.steps_per_epoch:
+            # Validation comes next, and the checkpoint after it.
+            return
+        due = self.checkpoint_steps and self.progress.step % self.checkpoint_steps == 0
+        if due or self.interrupted.is_set():
+            self._save()
+        self._heed_interruption()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Add a row to the history and save."""
+        progress, stop = self.progress, self.stop
+        seconds = time.perf_counter() - self._started
+        row = {"epoch": epoch + 1, "stage": self.stage_name}
+        row.update({name: float(value) for name, value in (logs or {}).items()})
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(rate)
+        row["seconds"] = round(seconds, 3)
+        row["images_per_second"] = round(self._steps * progress.batch_size / seconds, 2)
+        progress.history.append(row)
+        progress.epoch, progress.step = epoch + 1, 0
+        progress.best_epoch, progress.best_loss = stop.best_epoch, stop.best_loss
+        progress.stage_done = self.model.stop_training or epoch + 1 >= self.last_epoch
+        write_history(self.history_path, progress.history)
+        self._save()
+        self.on_epoch(progress)
+        self._heed_interruption()
+
+    def _save(self) -> None:
+        save_checkpoint(self.checkpoint_path, self.model, self.progress)
+
+    def _heed_interruption(self) -> None:
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar for each epoch on a terminal: images a second, time left, loss and accuracy."""
+
+    def __init__(self, *, batch_size: int, steps_per_epoch: int, first_step: int, title: str):
+        super().__init__()
+        self.batch_size = batch_size
+        self.steps = steps_per_epoch
+        self.first_step = first_step
+        self.title = title
+        self._bar: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Draw an empty bar."""
+        self._bar = progress_bar(
+            description=f"{self.title}, epoch {epoch + 1}", unit="image",
+            total=self.steps * self.batch_size,
+        )  # fmt: skip
+        if self.first_step:
+            self._bar.update(self.first_step * self.batch_size)
+            self.first_step = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Advance the bar."""
+        logs = logs or {}
+        text = f"loss {logs.get('loss', 0):.4f}, accuracy {logs.get('accuracy', 0):.4f}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(self.batch_size)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write `history.csv` whole or not at all, one row for each epoch."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    with atomic_write(path) as staging, staging.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+@contextmanager
+def catch_interruption() -> Iterator[threading.Event]:
+    """An event that Ctrl-C (or a scheduler's SIGTERM) sets; a second Ctrl-C breaks off at once."""
+    interrupted = threading.Event()
+
+    def note(signal_number: int, frame: Any) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        os.write(2, b"\nStopping after this step (press Ctrl-C again to break off) ...\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers; elsewhere interruption works as usual.
+        yield interrupted
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

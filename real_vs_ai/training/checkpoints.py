@@ -1,0 +1,131 @@
+"""Everything a run needs to go on, in one file that appears whole or not at all.
+
+    save_checkpoint(path, model, progress)
+    progress = load_checkpoint(path)             # before the model is there
+    restore_variables(path, model)               # once it is compiled
+
+The file holds the weights, the optimizer's variables, the state of the random layers, the running
+metrics and, as JSON, how far the run has come.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.report_files import atomic_write
+
+_PROGRESS = "progress"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        stage: Index of the stage that is under way.
+        epoch: Whole epochs done, over all stages.
+        step: Steps done in the epoch that is under way.
+        batch_size: Images in a batch; it may be lower than asked for.
+        history: One row for each whole epoch, as `history.csv` has them.
+        best_epoch: The epoch (from 1) with the lowest validation loss so far, 0 for none.
+        best_loss: Its validation loss.
+        stage_done: Whether the stage needs no more epochs.
+    """
+
+    batch_size: int
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    stage_done: bool = False
+
+    def stage_rows(self, stage_name: str) -> list[dict[str, Any]]:
+        """The history of one stage."""
+        return [row for row in self.history if row["stage"] == stage_name]
+
+
+def checkpoint_path(run: RunFolder) -> Path:
+    """Where a run's newest checkpoint is."""
+    return run.checkpoints / "state.npz"
+
+
+def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
+    """Write a checkpoint in place of the one before.
+
+    Raises:
+        OSError: The disk is full; the checkpoint before is still there.
+    """
+    text = json.dumps(dataclasses.asdict(progress))
+    arrays = {
+        f"{group}/{i}": keras.ops.convert_to_numpy(variable)
+        for group, variables in _variables(model).items()
+        for i, variable in enumerate(variables)
+    }
+    with atomic_write(path) as staging, staging.open("wb") as file:
+        np.savez(file, **arrays, **{_PROGRESS: np.frombuffer(text.encode(), dtype=np.uint8)})
+
+
+def load_checkpoint(path: Path) -> Progress | None:
+    """How far the run had come, or None where there is no checkpoint yet.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as stored:
+            return Progress(**json.loads(stored[_PROGRESS].tobytes()))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of this version ({error}). Delete it to begin again."
+        ) from error
+
+
+def restore_variables(path: Path, model: keras.Model) -> None:
+    """Put weights, optimizer and random layers back into a compiled model.
+
+    Raises:
+        ValueError: The checkpoint is of another network.
+    """
+    with np.load(path) as stored:
+        _assign(stored, model, ("layers", "optimizer"))
+
+
+def restore_metrics(path: Path, model: keras.Model) -> None:
+    """Put the running metrics of an interrupted epoch back; the model has seen a batch."""
+    with np.load(path) as stored:
+        _assign(stored, model, ("metrics",))
+
+
+def _variables(model: keras.Model) -> dict[str, list[Any]]:
+    return {
+        # The graph is flat, and the layers' own lists hold the random layers' state as well.
+        "layers": [variable for layer in model.layers for variable in layer.variables],
+        "optimizer": list(model.optimizer.variables),
+        "metrics": [variable for metric in model.metrics for variable in metric.variables],
+    }
+
+
+def _assign(stored: Any, model: keras.Model, groups: tuple[str, ...]) -> None:
+    variables = _variables(model)
+    for group in groups:
+        names = [name for name in stored.files if name.startswith(f"{group}/")]
+        if len(names) != len(variables[group]):
+            raise ValueError(
+                f"Expected a checkpoint with {len(variables[group])} {group} variables, "
+                f"found {len(names)}. Resume with the options the run was started with."
+            )
+        for i, variable in enumerate(variables[group]):
+            variable.assign(stored[f"{group}/{i}"])

@@ -1,0 +1,193 @@
+"""Decoded images in, batches out: shuffled, augmented and labelled by tf.data.
+
+    batches = training_batches(decoded, batch_size=64, steps_per_epoch=100, first_step=0, seed=42,
+                               augmentation="standard", shard=WHOLE_BATCH)
+    model.fit(batches, steps_per_epoch=100, …)
+
+Every batch is a function of the seed and the step alone, so that a resumed run sees what an
+undisturbed one would have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from real_vs_ai.training.labelled_images import DecodedImages
+
+# Batches made ahead while the network learns.
+_PREFETCH = 4
+
+
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """Ranges that each image's random change is drawn from, evenly.
+
+    Attributes:
+        rotation: Degrees to either side.
+        shift: Share of the side, in both directions of both axes.
+        shear: Tangent of the shear angle, to either side.
+        zoom: Of both axes, drawn apart: 0.2 scales by 0.8 to 1.2.
+        flip: Whether half of the images are mirrored.
+    """
+
+    rotation: float
+    shift: float
+    shear: float
+    zoom: float
+    flip: bool
+
+
+AUGMENTATIONS: dict[str, AugmentationRanges | None] = {
+    "standard": AugmentationRanges(rotation=20.0, shift=0.2, shear=0.2, zoom=0.2, flip=True),
+    "light": AugmentationRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
+    "none": None,
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch this process makes: the `index`-th of `count` equal parts."""
+
+    index: int
+    count: int
+
+
+WHOLE_BATCH = Shard(0, 1)
+
+
+def training_batches(
+    decoded: DecodedImages,
+    *,
+    batch_size: int,
+    steps_per_epoch: int,
+    first_step: int,
+    seed: int,
+    augmentation: str,
+    shard: Shard,
+) -> tf.data.Dataset:
+    """Endless batches of (images, labels) from a step on.
+
+    Args:
+        decoded: The training images.
+        batch_size: Images in a batch of all processes together, at most as many as there are.
+        steps_per_epoch: Steps after which the images are shuffled anew. More steps than batches
+            go through the images again, in a new order.
+        first_step: Steps already done, over all epochs.
+        seed: Of the order and of the augmentation.
+        augmentation: A name in `AUGMENTATIONS`.
+        shard: The part of each batch that is wanted.
+
+    Returns:
+        Images of shape (batch, image_size, image_size, 3), float32, 0 to 255; one-hot labels of
+        shape (batch, n_classes), float32.
+    """
+    n_classes = len(decoded.images.class_names)
+    size = decoded.pixels.shape[1]
+    ranges = AUGMENTATIONS[augmentation]
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64]]:
+        step = first_step
+        while True:
+            indices = batch_indices(
+                len(decoded), batch_size=batch_size, steps_per_epoch=steps_per_epoch,
+                step=step, seed=seed,
+            )[shard.index :: shard.count]  # fmt: skip
+            yield decoded.pixels[indices], decoded.labels[indices], np.int64(step)
+            step += 1
+
+    def prepare(pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple:
+        images = tf.cast(pixels, tf.float32)
+        if ranges is not None:
+            images = warp_images(images, ranges, seed=[seed * 1009 + shard.index, step])
+        return images, tf.one_hot(labels, n_classes)
+
+    part = batch_size // shard.count
+    signature = (
+        tf.TensorSpec((part, size, size, 3), tf.uint8),
+        tf.TensorSpec((part,), tf.int32),
+        tf.TensorSpec((), tf.int64),
+    )
+    batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return batches.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
+
+
+def evaluation_batches(decoded: DecodedImages, *, batch_size: int) -> tf.data.Dataset:
+    """All images once, in order: (images, one-hot labels) as `training_batches` gives them."""
+    n_classes = len(decoded.images.class_names)
+
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(decoded), batch_size):
+            stop = start + batch_size
+            yield decoded.pixels[start:stop], decoded.labels[start:stop]
+
+    signature = (
+        tf.TensorSpec((None, *decoded.pixels.shape[1:]), tf.uint8),
+        tf.TensorSpec((None,), tf.int32),
+    )
+    batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    batches = batches.map(
+        lambda pixels, labels: (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
+    )
+    # Known, so that Keras does not warn at the end of the data.
+    n_batches = -(-len(decoded) // batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(n_batches)).prefetch(_PREFETCH)
+
+
+def batch_indices(
+    n_images: int, *, batch_size: int, steps_per_epoch: int, step: int, seed: int
+) -> np.ndarray:
+    """Which images a step learns from, shape (batch_size,), int64.
+
+    Within an epoch no image comes twice before every whole batch of the others has come; the
+    few that do not fill a batch wait for the next order.
+    """
+    epoch, step_in_epoch = divmod(step, steps_per_epoch)
+    batches = n_images // batch_size
+    passes, batch = divmod(step_in_epoch, batches)
+    order = _order(n_images, seed, epoch, passes)
+    return order[batch * batch_size : (batch + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(n_images: int, seed: int, epoch: int, passes: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, passes)).permutation(n_images)
+
+
+def warp_images(images: tf.Tensor, ranges: AugmentationRanges, *, seed: list) -> tf.Tensor:
+    """Rotate, shift, shear, zoom and flip every image in one resampling, edges repeated.
+
+    Args:
+        images: Shape (batch, size, size, 3), float32.
+        ranges: What each image's change is drawn from.
+        seed: Two integers; the same ones give the same changes.
+
+    Returns:
+        Same shape and range.
+    """
+    count, size = tf.shape(images)[0], images.shape[1]
+    draws = tf.random.stateless_uniform((7, count), seed=seed, minval=-1.0, maxval=1.0)
+    angle = draws[0] * (ranges.rotation * np.pi / 180.0)
+    shear = draws[1] * ranges.shear
+    zoom_x, zoom_y = 1.0 + draws[2] * ranges.zoom, 1.0 + draws[3] * ranges.zoom
+    shift_x, shift_y = draws[4] * (ranges.shift * size), draws[5] * (ranges.shift * size)
+    mirror = tf.where(draws[6] < 0, -1.0, 1.0) if ranges.flip else tf.ones_like(angle)
+    # Output pixel → input pixel: rotation × shear × zoom (× mirror), about the centre.
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    a = cosine * zoom_x * mirror
+    b = (cosine * shear - sine) * zoom_y
+    c = sine * zoom_x * mirror
+    d = (sine * shear + cosine) * zoom_y
+    centre = (size - 1) / 2
+    offset_x = centre + shift_x - a * centre - b * centre
+    offset_y = centre + shift_y - c * centre - d * centre
+    zeros = tf.zeros_like(angle)
+    transforms = tf.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=transforms, output_shape=tf.constant([size, size]),
+        fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""The machine at hand: which device learns, in which precision, and how many of them together.
+
+    device = prepare_device(precision="auto", deterministic=False, image_size=224, batch_size=32)
+    with device.scope(): ...
+    print(device.description)
+
+Beside `datasets.py` the only module that speaks to TensorFlow, and only where it is the backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# A half precision must be this much faster to be worth its rounding.
+_LEAST_GAIN = 1.1
+# The measurement's batch is cut to about this many pixels: it takes a second, not a minute.
+_MEASURED_PIXELS = 300_000
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how the network learns.
+
+    Attributes:
+        description: One line for people.
+        precision: The Keras policy that is now set.
+        strategy: TensorFlow's strategy for several GPUs, or None.
+        multiply_adds_per_second: Of the forward pass, while a short ResNet learnt.
+    """
+
+    description: str
+    precision: str
+    strategy: Any
+    multiply_adds_per_second: float
+
+    def scope(self) -> AbstractContextManager:
+        """The context to build and train the model in."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    @property
+    def jit_compile(self) -> bool | str:
+        """What to compile a model with: XLA makes ResNets several times slower on CPUs."""
+        on_cpu = keras.backend.backend() == "tensorflow" and not _gpus()
+        return False if on_cpu else "auto"
+
+    @property
+    def fused_optimizer(self) -> bool:
+        """Whether TensorFlow's fused Adam can be used: on one device of its own backend."""
+        return keras.backend.backend() == "tensorflow" and self.strategy is None
+
+
+def prepare_device(
+    *, precision: str, deterministic: bool, image_size: int, batch_size: int
+) -> Device:
+    """Find and set up GPU or CPU, and set the precision policy.
+
+    Args:
+        precision: A Keras policy, or "auto" to measure which one learns fastest here.
+        deterministic: Let every operation give the same bits each time.
+        image_size: Of the network, in pixels; the measurement uses it.
+        batch_size: Images in a batch.
+    """
+    gpus = _gpus()
+    if keras.backend.backend() == "tensorflow":
+        _set_up_tensorflow(gpus, deterministic=deterministic)
+    candidates = (precision,)
+    if precision == "auto":
+        candidates = _PRECISIONS if gpus else _PRECISIONS[:2]
+    rates = {
+        name: measure_learning(name, image_size=image_size, batch_size=batch_size)
+        for name in candidates
+    }
+    if precision == "auto":
+        precision = choose_precision(rates)
+    keras.config.set_dtype_policy(precision)
+    strategy = _mirrored_strategy(gpus)
+    return Device(
+        _describe(gpus, precision=precision, rates=rates), precision, strategy,
+        rates[precision],
+    )  # fmt: skip
+
+
+def choose_precision(rates: dict[str, float]) -> str:
+    """The fastest policy; half precisions only where they gain clearly.
+
+    Args:
+        rates: Multiply-adds a second of each policy, float32 among them.
+    """
+    # bfloat16 before float16 when they are equally fast: it needs no loss scaling.
+    ordered = sorted(rates, key=lambda name: (rates[name], name == "mixed_bfloat16"), reverse=True)
+    fastest = ordered[0]
+    return fastest if rates[fastest] >= _LEAST_GAIN * rates["float32"] else "float32"
+
+
+def measure_learning(precision: str, *, image_size: int, batch_size: int) -> float:
+    """Multiply-adds a second, forward, when a short ResNet learns from one batch.
+
+    It has one block of each of ResNet101's four stages and runs without being traced: tracing
+    the whole network would take half a minute for every policy.
+    """
+    batch_size = max(1, min(batch_size, _MEASURED_PIXELS // image_size**2))
+    network = _short_resnet(image_size, precision)
+    network.compile("sgd", "mse", run_eagerly=True)
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
+    targets = np.zeros((batch_size, 2048), np.float32)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        network.train_on_batch(images, targets)
+        seconds.append(time.perf_counter() - started)
+    return batch_size * multiply_adds(network) / min(seconds)
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of one image's forward pass, convolutions and dense layers only."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            positions = int(np.prod(layer.output.shape[1:-1], dtype=np.int64))
+            total += positions * int(np.prod(layer.kernel.shape, dtype=np.int64))
+    return total
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a backend's error means that the device's memory is full."""
+    text = f"{type(error).__name__} {error}"
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when allocating")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+def _short_resnet(image_size: int, precision: str) -> keras.Model:
+    layers = keras.layers
+    inputs = keras.Input((image_size, image_size, 3))
+
+    def convolve(x: Any, units: int, kernel: int, strides: int = 1) -> Any:
+        x = layers.Conv2D(units, kernel, strides, padding="same", dtype=precision)(x)
+        return layers.BatchNormalization(dtype=precision)(x)
+
+    def activate(x: Any) -> Any:
+        return layers.ReLU(dtype=precision)(x)
+
+    x = activate(convolve(inputs, 64, 7, 2))
+    x = layers.MaxPooling2D(3, 2, padding="same", dtype=precision)(x)
+    for units, strides in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        shortcut = convolve(x, 4 * units, 1, strides)
+        x = activate(convolve(x, units, 1, strides))
+        x = convolve(activate(convolve(x, units, 3)), 4 * units, 1)
+        x = activate(layers.Add(dtype=precision)([x, shortcut]))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D(dtype="float32")(x))
+
+
+def _gpus() -> list[Any]:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.list_physical_devices("GPU")
+    return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+
+
+def _set_up_tensorflow(gpus: list[Any], *, deterministic: bool) -> None:
+    import tensorflow as tf
+
+    for gpu in gpus:
+        # A RuntimeError means that TensorFlow already runs in this process.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _mirrored_strategy(gpus: list[Any]) -> Any:
+    """A strategy over all GPUs of this machine when there are several, otherwise None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    # Several logical CPUs stand in for GPUs where there are none.
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        return None
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _describe(gpus: list[Any], *, precision: str, rates: dict[str, float]) -> str:
+    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else "CPU (no GPU found)"
+    text = f"Training on {where} in {precision}"
+    if len(rates) > 1:
+        gain = rates[precision] / rates["float32"]
+        text += f" ({gain:.1f} times float32's speed)" if gain != 1 else " (the fastest here)"
+    return f"{text}, {keras.backend.backend()} {_backend_version()}."
+
+
+def _backend_version() -> str:
+    from importlib.metadata import version
+
+    return version(keras.backend.backend())

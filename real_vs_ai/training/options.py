@@ -1,0 +1,288 @@
+"""Every option of ModelTraining.py, with its default; no Keras here, so that --help is instant.
+
+    options = parse_training_options(["--epochs", "5"], description=__doc__)
+
+Later ones win: the defaults, the recipe, the stored configuration, the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from real_vs_ai.cli import make_parser
+from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.recipes import RECIPES
+
+_NEWEST = "newest"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a training run is asked to do; `add_options` says what each one means.
+
+    Attributes:
+        resume: The run folder to go on with, or None for a new run.
+        command: The command line, for the record.
+    """
+
+    data: Path
+    models_dir: Path
+    run_name: str | None
+    recipe: str | None
+    backbone: str
+    weights: str
+    image_size: int
+    stem_stride: int
+    pooling: str
+    noise: float
+    dense_units: int
+    l2: float
+    dropout: float
+    batch_norm: str
+    batch_norm_momentum: float
+    epochs: int
+    frozen_epochs: int | None
+    steps_per_epoch: int | None
+    batch_size: int
+    learning_rate: float
+    fine_tune_learning_rate: float
+    label_smoothing: float
+    augmentation: str
+    patience: int
+    early_stopping: int
+    seed: int
+    deterministic: bool
+    precision: str
+    workers: int
+    cache_dir: Path | None
+    memory: float
+    checkpoint_steps: int
+    keep_checkpoints: bool
+    tensorboard: bool
+    resume: Path | None
+    command: tuple[str, ...]
+
+    def stored(self) -> dict[str, Any]:
+        """The options as `config.json` keeps them, to be read again by `--config`."""
+        values = dataclasses.asdict(self)
+        for name in ("resume", "command", "run_name"):
+            del values[name]
+        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def parse_training_options(
+    argv: Sequence[str] | None, *, description: str | None, program: str = "ModelTraining.py"
+) -> TrainingOptions:
+    """Read the command line of ModelTraining.py.
+
+    Raises:
+        SystemExit: Wrong usage (code 2), or --help.
+        ValueError: A configuration file that cannot be used.
+        FileNotFoundError: There is no run to resume, or no such configuration file.
+    """
+    import sys
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(description)
+    add_options(parser)
+    first = parser.parse_args(argv)
+    parser.set_defaults(**RECIPES.get(first.recipe, {}))
+    if first.config is not None:
+        parser.set_defaults(**read_stored_options(first.config))
+    resume = None
+    if first.resume is not None:
+        resume = find_unfinished_run(first.resume, models_dir=first.models_dir).path
+        parser.set_defaults(**read_stored_options(RunFolder(resume).config))
+    values = vars(parser.parse_args(argv))
+    del values["config"]
+    _check(parser, values)
+    return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
+
+
+def read_stored_options(path: Path) -> dict[str, Any]:
+    """The options that a run's `config.json` keeps; unknown ones are left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a run's configuration.
+    """
+    path = RunFolder(path).config if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a run's config.json at {path}, found none.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["options"]
+        names = {field.name for field in dataclasses.fields(TrainingOptions)}
+        return {name: value for name, value in stored.items() if name in names}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not the config.json of a training run: {error}") from error
+
+
+def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
+    """The run that `--resume` means: a folder, or the newest unfinished one in `models_dir`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The run is finished.
+    """
+    if name != _NEWEST:
+        run = RunFolder(Path(name))
+        if not run.config.is_file():
+            raise FileNotFoundError(f"Expected a training run to resume at {name}, found none.")
+        if run.is_finished:
+            raise ValueError(
+                f"{run.path} is finished. To train longer start a new run from it with "
+                f"--weights {run.model}."
+            )
+        return run
+    folders = models_dir.iterdir() if models_dir.is_dir() else ()
+    runs = [RunFolder(path) for path in folders if RunFolder(path).config.is_file()]
+    unfinished = [run for run in runs if not run.is_finished]
+    if not unfinished:
+        raise FileNotFoundError(
+            f"Expected an unfinished run in {models_dir}, found none. "
+            "Start a new one without --resume."
+        )
+    return max(unfinished, key=lambda run: run.config.stat().st_mtime)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare every option with its default."""
+    _add_run_options(parser.add_argument_group("the run"))
+    _add_network_options(parser.add_argument_group("the network"))
+    _add_learning_options(parser.add_argument_group("learning"))
+    _add_machine_options(parser.add_argument_group("the machine"))
+
+
+def _add_run_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--data", type=Path, default=DATA_DIR, metavar="DIR",
+        help="holds train/, validation/ and test/ with a folder for each class")  # fmt: skip
+    add("--models-dir", type=Path, default=MODELS_DIR, metavar="DIR",
+        help="where the run's folder is made")  # fmt: skip
+    add("--run-name", metavar="NAME",
+        help="the folder's name (default: date, time and backbone)")  # fmt: skip
+    add("--recipe", choices=sorted(RECIPES), help="a named set of options to start from")
+    add("--config", type=Path, metavar="FILE",
+        help="repeat a run: take the options of its config.json")  # fmt: skip
+    add("--resume", nargs="?", const=_NEWEST, metavar="RUN",
+        help="go on with an interrupted run (default: the newest unfinished one)")  # fmt: skip
+
+
+def _add_network_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--backbone", default="resnet101", choices=("resnet50", "resnet101", "resnet152"),
+        help="the network that makes features of an image")  # fmt: skip
+    add("--weights", default="imagenet", metavar="imagenet|none|PATH",
+        help="weights to start from: ImageNet's (downloaded once), random ones, a file with the "
+        "backbone's weights, or the model.h5 of an earlier run")  # fmt: skip
+    add("--image-size", type=_at_least(32), default=IMAGE_SIZE, metavar="PIXELS",
+        help="side of the square the images are resized to")  # fmt: skip
+    add("--stem-stride", type=int, choices=(4, 2, 1), default=4,
+        help="how much the first two layers shrink the image; less keeps more of small images "
+        "and costs 4 or 16 times the time")  # fmt: skip
+    add("--pooling", choices=("global-average", "average-flatten"), default="global-average",
+        help="how the head summarises the feature maps")  # fmt: skip
+    add("--noise", type=_number(0, 10), default=0.1, metavar="STD",
+        help="Gaussian noise on the features while learning")  # fmt: skip
+    add("--dense-units", type=_at_least(0), default=256, metavar="N",
+        help="units of the head's hidden layer; 0 for none")  # fmt: skip
+    add("--l2", type=_number(0, 10), default=1e-4, metavar="WEIGHT",
+        help="penalty on the hidden layer's weights")  # fmt: skip
+    add("--dropout", type=_number(0, 0.95), default=0.4, metavar="SHARE",
+        help="share of the hidden units left out while learning")  # fmt: skip
+    add("--batch-norm", choices=("auto", "train", "frozen"), default="auto",
+        help="whether batch statistics are learnt; auto: only from random weights, or in batches "
+        "of 64 or more")  # fmt: skip
+    add("--batch-norm-momentum", type=_number(0, 0.9999), default=0.99, metavar="M",
+        help="share of the old statistics kept at each step; 0.9 suits runs of a few hundred "
+        "steps")  # fmt: skip
+
+
+def _add_learning_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--epochs", type=_at_least(0), default=20, metavar="N",
+        help="epochs with the whole network learning")  # fmt: skip
+    add("--frozen-epochs", type=_at_least(0), metavar="N",
+        help="epochs before that with only the head learning (default: 3, or 0 from random "
+        "weights)")  # fmt: skip
+    add("--steps-per-epoch", type=_at_least(1), metavar="N",
+        help="batches in an epoch (default: all the images once)")  # fmt: skip
+    add("--batch-size", type=_at_least(1), default=32, metavar="N", help="images in a batch")
+    add("--learning-rate", type=_number(0, 10), default=1e-3, metavar="RATE",
+        help="at the start, for the head alone or from random weights; falls to 1 %%")  # fmt: skip
+    add("--fine-tune-learning-rate", type=_number(0, 10), default=1e-4, metavar="RATE",
+        help="at the start, for the whole network from trained weights")  # fmt: skip
+    add("--label-smoothing", type=_number(0, 0.9), default=0.0, metavar="SHARE",
+        help="share of each label spread over all classes")  # fmt: skip
+    add("--augmentation", choices=("standard", "light", "none"), default="standard",
+        help="standard: rotation 20 degrees, shift, shear and zoom 0.2, flip; light: flip and "
+        "shift 0.1")  # fmt: skip
+    add("--patience", type=_at_least(0), default=0, metavar="N",
+        help="epochs in a row that the validation loss may exceed the training loss")  # fmt: skip
+    add("--early-stopping", type=_at_least(1), default=5, metavar="N",
+        help="stop after so many epochs without a lower validation loss")  # fmt: skip
+    add("--seed", type=_at_least(0), default=SEED, metavar="N",
+        help="of the weights, the order and the augmentation")  # fmt: skip
+    add("--deterministic", action="store_true",
+        help="the same seed gives the same weights to the last bit; slower")  # fmt: skip
+
+
+def _add_machine_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--precision", default="auto",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        help="of the arithmetic; auto measures which is fastest here")  # fmt: skip
+    add("--workers", type=_at_least(1), default=os.cpu_count() or 1, metavar="N",
+        help="processes that decode images")  # fmt: skip
+    add("--cache-dir", type=Path, metavar="DIR",
+        help="keep the decoded images there for the next run")  # fmt: skip
+    add("--memory", type=_number(0, 1e6), default=4.0, metavar="GB",
+        help="decoded images of a split beyond this stay on disk, memory-mapped")  # fmt: skip
+    add("--checkpoint-steps", type=_at_least(0), default=0, metavar="N",
+        help="also save a checkpoint every N steps; 0: after each epoch only")  # fmt: skip
+    add("--keep-checkpoints", action="store_true", help="keep them when the run has ended")
+    add("--tensorboard", action="store_true", help="write logs for TensorBoard into the run")
+
+
+def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
+    if values["epochs"] + (values["frozen_epochs"] or 0) == 0:
+        parser.error("--epochs and --frozen-epochs are both 0: there is nothing to learn")
+    name = values["run_name"]
+    if name and (Path(name).name != name or name.startswith(".")):
+        parser.error(f"--run-name must be the plain name of a folder, got {name}")
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {lowest}, got {text}")
+        return value
+
+    return integer
+
+
+def _number(lowest: float, highest: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f"expected a number from {lowest:g} to {highest:g}, got {text}"
+            )
+        return value
+
+    return number

@@ -1,0 +1,108 @@
+"""What a run was made from and with: the record that `config.json` keeps.
+
+config = describe_run(options, splits=splits, device=device)
+write_json(run.config, config)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from real_vs_ai import __version__
+from real_vs_ai.config import MANIFEST_NAME
+from real_vs_ai.training.labelled_images import DecodedImages
+from real_vs_ai.training.options import TrainingOptions
+
+_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")
+
+
+def describe_run(
+    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: str
+) -> dict[str, Any]:
+    """Everything that is needed to repeat a run, as `config.json` holds it.
+
+    Args:
+        options: With the precision that was chosen.
+        splits: The images, by split.
+        device: Description of the machine.
+    """
+    return {
+        "options": options.stored(),
+        "seed": options.seed,
+        "command": list(options.command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "versions": package_versions(),
+        "platform": platform.platform(),
+        "git": git_state(Path(__file__).resolve().parent),
+        "data": describe_data(options.data, splits),
+    }
+
+
+def describe_data(folder: Path, splits: Mapping[str, DecodedImages]) -> dict[str, Any]:
+    """Fingerprint, counts, sources and unreadable files of the data."""
+    return {
+        "folder": folder.as_posix(),
+        "fingerprint": data_fingerprint(folder, splits),
+        "counts": {split: images.images.counts for split, images in splits.items()},
+        "sources": {split: sorted(set(images.images.sources)) for split, images in splits.items()},
+        "unreadable": {
+            split: [list(failure) for failure in images.failures]
+            for split, images in splits.items()
+            if images.failures
+        },
+    }
+
+
+def data_fingerprint(folder: Path, splits: Mapping[str, DecodedImages]) -> str:
+    """SHA-256 of the manifest, and of every image's name, class and pixels as they were decoded.
+
+    The same images give the same fingerprint wherever and whenever they were unpacked.
+    """
+    digest = hashlib.sha256()
+    manifest = folder / MANIFEST_NAME
+    if manifest.is_file():
+        digest.update(manifest.read_bytes())
+    for split, images in splits.items():
+        digest.update(f"{split} {images.images.class_names}\n".encode())
+        for path, label in zip(images.images.paths, images.labels, strict=True):
+            digest.update(f"{path}\0{label}\n".encode("utf-8", "surrogateescape"))
+        for pixels in images.pixels:
+            digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of this project and of what it calculates with."""
+    versions = {"real_vs_ai": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of the code, and whether it was changed since; None outside a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed": changed}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    return done.stdout.strip()

@@ -1,0 +1,264 @@
+"""One stage after the other: compile, fit, keep the best weights, save the way back.
+
+StageRunner(options=options, run=run, …).run_all()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from real_vs_ai.reporting import plural
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training import callbacks as cb
+from real_vs_ai.training.checkpoints import (
+    Progress,
+    checkpoint_path,
+    load_checkpoint,
+    restore_metrics,
+    restore_variables,
+)
+from real_vs_ai.training.datasets import WHOLE_BATCH, evaluation_batches, training_batches
+from real_vs_ai.training.devices import Device, is_out_of_memory
+from real_vs_ai.training.epoch_metrics import epoch_metrics
+from real_vs_ai.training.labelled_images import DecodedImages
+from real_vs_ai.training.model import set_trainable
+from real_vs_ai.training.optimizers import make_optimizer
+from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.report_figures import draw_history_file
+from real_vs_ai.training.stages import Stage, format_duration, plan_stages
+
+# Classes are weighted when the largest has this many times the images of the smallest.
+_UNBALANCED = 1.1
+# Shorter epochs are over before anyone looks at their curves.
+_SECONDS_WORTH_A_FIGURE = 20
+
+
+@dataclass
+class StageRunner:
+    """Runs the stages of a run from where it stands.
+
+    Attributes:
+        options: What to do.
+        run: Its folder.
+        device: What it runs on.
+        splits: The images; "train" and "validation" are used.
+        model: Built under the device's scope; learns in place.
+        progress: How far the run has come; kept up to date.
+        say: Takes one line at a time for the user.
+    """
+
+    options: TrainingOptions
+    run: RunFolder
+    device: Device
+    splits: Mapping[str, DecodedImages]
+    model: keras.Model
+    progress: Progress
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.run.checkpoints.mkdir(exist_ok=True)
+        self.checkpoint = checkpoint_path(self.run)
+        self.best_weights = self.run.checkpoints / "best.weights.h5"
+        self.class_weight = class_weights(self.splits["train"].images.counts)
+        if self.class_weight:
+            self.say("The classes are unbalanced: their losses are weighted.")
+
+    def run_all(self) -> None:
+        """Run every stage that is not done; the model ends with the best weights of the run."""
+        stages = plan_stages(self.options)
+        with cb.catch_interruption() as interrupted:
+            while self.progress.stage < len(stages):
+                stage = stages[self.progress.stage]
+                try:
+                    if not self.progress.stage_done:
+                        self._run_stage(stage, interrupted)
+                except KeyboardInterrupt:
+                    self._say_interrupted()
+                    raise
+                except Exception as error:
+                    # Backends have no common error for it; everything else passes on.
+                    if not is_out_of_memory(error):
+                        raise
+                    self._halve_batch(stage, error)
+                    continue
+                self.progress.stage += 1
+                self.progress.stage_done = False
+        if self.progress.best_epoch:
+            self.model.load_weights(self.best_weights)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; images that fill no whole batch wait for the next order."""
+        whole_batches = len(self.splits["train"]) // self.progress.batch_size
+        return self.options.steps_per_epoch or whole_batches
+
+    def _run_stage(self, stage: Stage, interrupted: threading.Event) -> None:
+        resumed = self._compile(stage)
+        stop = cb.StopTrainingOnValidationLoss(
+            path=self.best_weights, patience=self.options.patience,
+            best_loss=self.progress.best_loss, best_epoch=self.progress.best_epoch,
+        )  # fmt: skip
+        early = keras.callbacks.EarlyStopping(
+            monitor="val_loss", mode="min", patience=self.options.early_stopping
+        )
+        callbacks = self._callbacks(stage, stop, early, interrupted, resumed=resumed)
+        callbacks.on_train_begin()
+        for row in self.progress.stage_rows(stage.name):
+            stop.count(row)
+            early.on_epoch_end(row["epoch"] - 1, row)
+        if self.progress.step:
+            self._fit(callbacks, self.progress.epoch + 1, self.steps_per_epoch - self.progress.step)
+        if not self.model.stop_training and self.progress.epoch < stage.last_epoch:
+            self._fit(callbacks, stage.last_epoch, self.steps_per_epoch)
+        callbacks.finish()
+        reason = self._reason(stop, early)
+        self.say(f"Stage {stage.name} ended after epoch {self.progress.epoch}: {reason}.")
+
+    def _fit(self, callbacks: cb.OneTraining, last_epoch: int, steps: int) -> None:
+        progress = self.progress
+        batches = training_batches(
+            self.splits["train"],
+            batch_size=progress.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            first_step=progress.epoch * self.steps_per_epoch + progress.step,
+            seed=self.options.seed,
+            augmentation=self.options.augmentation,
+            shard=WHOLE_BATCH,
+        )
+        validation = evaluation_batches(
+            self.splits["validation"], batch_size=max(32, progress.batch_size)
+        )
+        self.model.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=progress.epoch,
+            epochs=last_epoch,
+            steps_per_epoch=steps,
+            class_weight=self.class_weight,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+
+    def _compile(self, stage: Stage) -> bool:
+        """Compile for a stage; True when its checkpoint was loaded."""
+        model, options = self.model, self.options
+        set_trainable(model, backbone=stage.train_backbone, batch_norm=stage.train_batch_norm)
+        with self.device.scope():
+            optimizer = make_optimizer(
+                learning_rate=stage.learning_rate,
+                decay_steps=stage.epochs * self.steps_per_epoch,
+                fused=self.device.fused_optimizer,
+            )
+            model.compile(
+                optimizer=optimizer,
+                loss=keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing),
+                metrics=epoch_metrics(self.splits["train"].images.class_names),
+                jit_compile=self.device.jit_compile,
+            )
+            model.optimizer.build(model.trainable_variables)
+        saved = load_checkpoint(self.checkpoint)
+        if saved and saved.stage == self.progress.stage:
+            restore_variables(self.checkpoint, model)
+            return True
+        if self.progress.best_epoch:
+            model.load_weights(self.best_weights)
+        return False
+
+    def _callbacks(
+        self,
+        stage: Stage,
+        stop: cb.StopTrainingOnValidationLoss,
+        early: keras.callbacks.EarlyStopping,
+        interrupted: threading.Event,
+        *,
+        resumed: bool,
+    ) -> cb.OneTraining:
+        recorder = cb.Recorder(
+            self.progress,
+            stage_name=stage.name,
+            stop=stop,
+            history_path=self.run.history,
+            checkpoint_path=self.checkpoint,
+            checkpoint_steps=self.options.checkpoint_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            last_epoch=stage.last_epoch,
+            interrupted=interrupted,
+            on_epoch=lambda progress: self._after_epoch(stage),
+        )
+        guard = cb.DivergenceGuard(
+            advice=f"Go on from the last checkpoint with --resume {self.run.path} and a lower "
+            f"learning rate (now {stage.learning_rate:g}), or begin again with "
+            "--precision float32."
+        )
+        bar = cb.ProgressBar(
+            batch_size=self.progress.batch_size, steps_per_epoch=self.steps_per_epoch,
+            first_step=self.progress.step, title=stage.name.capitalize(),
+        )  # fmt: skip
+        members: list[Any] = [guard, bar, stop, early]
+        if self.options.tensorboard:
+            members.append(keras.callbacks.TensorBoard(self.run.path / "tensorboard"))
+        if resumed and self.progress.step:
+            members.append(cb.AtNextEpoch(lambda: restore_metrics(self.checkpoint, self.model)))
+        return cb.OneTraining([*members, recorder], add_history=True, model=self.model)
+
+    def _after_epoch(self, stage: Stage) -> None:
+        progress = self.progress
+        row = progress.history[-1]
+        left = (stage.last_epoch - progress.epoch) * row["seconds"]
+        self.say(
+            f"epoch {progress.epoch}/{stage.last_epoch} {stage.name}: "
+            f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
+            f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
+            f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
+            + (f", at most {format_duration(left)} left" if left else "")
+        )
+        if row["seconds"] >= _SECONDS_WORTH_A_FIGURE:
+            columns = {name: [r[name] for r in progress.history] for name in progress.history[0]}
+            draw_history_file(columns, path=self.run.figures / "history.png")
+
+    def _reason(
+        self, stop: cb.StopTrainingOnValidationLoss, early: keras.callbacks.EarlyStopping
+    ) -> str:
+        kept = f"the weights of epoch {stop.best_epoch} are kept"
+        if stop.stopped:
+            return f"the validation loss exceeds the training loss; {kept}"
+        if early.stopped_epoch:
+            return f"no lower validation loss in {plural(early.patience, 'epoch')}; {kept}"
+        return f"all its epochs are done; {kept}"
+
+    def _halve_batch(self, stage: Stage, error: Exception) -> None:
+        progress = self.progress
+        begun = progress.epoch > stage.first_epoch or progress.step
+        half = progress.batch_size // 2
+        if begun or half < 1:
+            raise MemoryError(
+                f"Out of memory in batches of {progress.batch_size}. Go on with --resume "
+                f"{self.run.path} when memory is free, or begin again with --batch-size "
+                f"{max(1, half)}."
+            ) from error
+        self.say(f"Out of memory in batches of {progress.batch_size}: going on with {half}.")
+        progress.batch_size = half
+
+    def _say_interrupted(self) -> None:
+        if self.checkpoint.is_file():
+            self.say(f"Saved. Go on with: python ModelTraining.py --resume {self.run.path}")
+        else:
+            self.say(f"Nothing was learnt yet; delete {self.run.path} or resume it.")
+
+
+def class_weights(counts: Mapping[str, int]) -> dict[int, float] | None:
+    """Weights that let every class count the same, or None when they are balanced already.
+
+    Args:
+        counts: Images of each class, in the order of the outputs.
+    """
+    numbers = list(counts.values())
+    if max(numbers) <= _UNBALANCED * min(numbers):
+        return None
+    return {i: sum(numbers) / (len(numbers) * number) for i, number in enumerate(numbers)}

@@ -1,0 +1,261 @@
+"""Options in, a finished run folder out: decode, build, train in stages, report.
+
+    result = train(options, say=print)
+    print(result)
+
+A run that was killed at any instant goes on from its last checkpoint with `options.resume`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from real_vs_ai.config import SPLITS
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.reporting import format_table, plural
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
+from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
+from real_vs_ai.training.evaluation import write_report
+from real_vs_ai.training.labelled_images import (
+    DecodedImages,
+    decode_images,
+    list_labelled_images,
+)
+from real_vs_ai.training.model import HeadOptions, build_model, save_model, to_float32
+from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.report_files import read_json, write_json
+from real_vs_ai.training.run_config import describe_data, describe_run, package_versions
+from real_vs_ai.training.stage_runner import StageRunner
+from real_vs_ai.training.stages import (
+    estimate_seconds,
+    format_duration,
+    plan_stages,
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run.
+
+    Attributes:
+        run: Its folder.
+        epochs: Epochs that were trained.
+        best_epoch: The one whose weights were kept.
+        metrics: Contents of `metrics.json`.
+    """
+
+    run: RunFolder
+    epochs: int
+    best_epoch: int
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        names = ("accuracy", "precision", "recall", "f1", "roc_auc")
+        rows = []
+        for split in ("validation", "test"):
+            values = self.metrics.get(split, {})
+            if values:
+                shown = [(values.get(name) or {}).get("value") for name in names]
+                rows.append([split, values.get("n", ""), *shown])
+        table = format_table(["split", "images", *names], rows)
+        return (
+            f"{table}\n{plural(self.epochs, 'epoch')} trained, the weights of epoch "
+            f"{self.best_epoch} kept. Model and report: {self.run.path}"
+        )
+
+
+def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
+    """Train a model and write its run folder, or go on with an interrupted run.
+
+    Args:
+        options: What to do.
+        say: Takes one line at a time for the user.
+
+    Raises:
+        FileNotFoundError: There is no data, or there are no weights.
+        FileExistsError: The run's folder is there already.
+        ValueError: The data or the options cannot be used, or the loss diverged.
+        OSError: The disk is full, or the weights could not be downloaded.
+        MemoryError: Even one image at a time does not fit.
+        KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
+    """
+    splits = load_splits(options, say=say)
+    device = prepare_device(
+        precision=options.precision,
+        deterministic=options.deterministic,
+        image_size=options.image_size,
+        batch_size=min(options.batch_size, len(splits["train"])),
+    )
+    say(device.description)
+    options = dataclasses.replace(options, precision=device.precision)
+    # Built before the folder is made, so that weights that are not there leave nothing behind.
+    with device.scope():
+        model = _build(options, splits["train"].images.class_names)
+    run = _open_run(options, splits=splits, device=device)
+    _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
+    progress = load_checkpoint(checkpoint_path(run))
+    progress = progress or Progress(min(options.batch_size, len(splits["train"])))
+    runner = StageRunner(
+        options=options, run=run, device=device, splits=splits, model=model, progress=progress,
+        say=say,
+    )  # fmt: skip
+    runner.run_all()
+    return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
+
+
+def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:
+    """List and decode train, validation and (where there is one) test.
+
+    Raises:
+        FileNotFoundError: There is no train or validation folder.
+        ValueError: The splits have other classes, or no readable image of one.
+    """
+    splits: dict[str, DecodedImages] = {}
+    class_names = None
+    listed = {}
+    for split in SPLITS:
+        folder = options.data / split
+        if split == "test" and not folder.is_dir():
+            say(f"No {folder}: the report will be on validation images only.")
+            continue
+        listed[split] = list_labelled_images(folder, class_names=class_names)
+        class_names = listed[split].class_names
+    for split, images in listed.items():
+        splits[split] = decode_images(
+            images, image_size=options.image_size, workers=options.workers,
+            cache_dir=options.cache_dir, max_memory_bytes=int(options.memory * 2**30),
+        )  # fmt: skip
+        _check_readable(split, splits[split], say=say)
+    rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
+    say(format_table(["images", *(class_names or ())], rows))
+    return splits
+
+
+def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
+    if decoded.failures:
+        path, reason = decoded.failures[0]
+        say(f"{plural(len(decoded.failures), 'file')} of {split} cannot be read and is left out, "
+            f"for example {path}: {reason}")  # fmt: skip
+    empty = [name for name, count in decoded.images.counts.items() if not count]
+    if empty:
+        raise ValueError(
+            f"Expected readable images of every class in {decoded.images.root}, "
+            f"found none of {', '.join(empty)}."
+        )
+
+
+def _build(options: TrainingOptions, class_names: tuple[str, ...]) -> keras.Model:
+    # A resumed run takes its weights from the checkpoint, if it came that far.
+    has_checkpoint = options.resume and checkpoint_path(RunFolder(options.resume)).is_file()
+    return build_model(
+        backbone=options.backbone,
+        class_names=class_names,
+        image_size=options.image_size,
+        weights="none" if has_checkpoint else options.weights,
+        head=HeadOptions(
+            noise=options.noise, pooling=options.pooling, dense_units=options.dense_units,
+            l2=options.l2, dropout=options.dropout,
+        ),
+        stem_stride=options.stem_stride,
+        batch_norm_momentum=options.batch_norm_momentum,
+        seed=options.seed,
+    )  # fmt: skip
+
+
+def _open_run(
+    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: Device
+) -> RunFolder:
+    """Make the run's folder, or check that the one to go on with was made from the same data."""
+    if options.resume:
+        run = RunFolder(options.resume)
+        expected = read_json(run.config)["data"]["fingerprint"]
+        if describe_data(options.data, splits)["fingerprint"] != expected:
+            raise ValueError(
+                f"The images in {options.data} have changed since {run.path} was started. "
+                "Start a new run, or put the images back."
+            )
+        return run
+    name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
+    run = RunFolder(options.models_dir / name)
+    try:
+        run.path.mkdir(parents=True)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"{run.path} is there already. Go on with it with --resume {run.path}, "
+            "or choose another --run-name."
+        ) from error
+    write_json(run.config, describe_run(options, splits=splits, device=device.description))
+    return run
+
+
+def _say_plan(
+    options: TrainingOptions,
+    *,
+    splits: Mapping[str, DecodedImages],
+    device: Device,
+    model: keras.Model,
+    run: RunFolder,
+    say: Say,
+) -> None:
+    stages = plan_stages(options)
+    if options.weights == "none" and not options.frozen_epochs:
+        say("Random weights: the whole network learns from the start, no frozen stage.")
+    images = len(splits["train"])
+    if options.steps_per_epoch:
+        images = options.steps_per_epoch * min(options.batch_size, images)
+    text = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
+    seconds = estimate_seconds(
+        stages, multiply_adds=multiply_adds(model), training_rate=device.multiply_adds_per_second,
+        images_per_epoch=images, validation_images=len(splits["validation"]),
+    )  # fmt: skip
+    say(f"{run.path}: at most {text}, about {format_duration(seconds)}.")
+
+
+def _finish(
+    options: TrainingOptions,
+    *,
+    run: RunFolder,
+    model: keras.Model,
+    splits: Mapping[str, DecodedImages],
+    progress: Progress,
+    say: Say,
+) -> TrainingResult:
+    """Save the model, write the report, and clear the checkpoints away."""
+    data = describe_data(options.data, splits)
+    metadata = ModelMetadata(
+        class_names=splits["train"].images.class_names,
+        image_size=options.image_size,
+        backbone=options.backbone,
+        training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
+        versions=package_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    save_model(model, run.model, metadata=metadata)
+    say("Training has ended; evaluating the model ...")
+    # The report is on the file that will be used: float32, whatever the precision of training.
+    keras.config.set_dtype_policy("float32")
+    metrics = write_report(
+        run, model=to_float32(model), metadata=metadata, decoded=splits, history_csv=run.history
+    )
+    if not options.keep_checkpoints:
+        _clear_checkpoints(run.checkpoints)
+    return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
+
+
+def _clear_checkpoints(folder: Path) -> None:
+    for pattern in ("*.npz", "*.weights.h5", ".*.npz", ".*.weights.h5"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,136 @@
+"""Weights for a network to start from: ImageNet's, a file's, a trained model's, or random ones.
+
+load_weights(model, "imagenet", backbone="resnet101", class_names=("Fake", "Real"))
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from real_vs_ai.model_file import ModelFileError, read_metadata
+from real_vs_ai.training.backbones import (
+    BACKBONES,
+    backbone_layers,
+    first_convolution,
+    head_layers,
+)
+
+_WEIGHTS_PAGE = "https://keras.io/api/applications/resnet/"
+
+
+def load_weights(
+    model: keras.Model, weights: str, *, backbone: str, class_names: tuple[str, ...]
+) -> None:
+    """Put weights into a model that `build_model` made.
+
+    Args:
+        model: Changed in place.
+        weights: "none" leaves the random weights. "imagenet" lets Keras download its file. A
+            path is either a backbone's weights file as Keras publishes them (without top), for
+            BGR images, or a `model.h5` of this project, whose head is taken too when its
+            classes are the same.
+        backbone: A name in `BACKBONES`.
+        class_names: Of the model.
+
+    Raises:
+        OSError: The download failed, or the file cannot be read.
+        ValueError: The file holds another network.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        _load_backbone_weights(model, _download_imagenet(backbone))
+        return
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected --weights imagenet, none, or the path of a weights file; "
+            f"found no file at {path}."
+        )
+    if _is_whole_model(path):
+        _copy_model_weights(model, path, backbone=backbone, class_names=class_names)
+    else:
+        _load_backbone_weights(model, _read_backbone(path, backbone))
+
+
+def _download_imagenet(backbone: str) -> keras.Model:
+    try:
+        return BACKBONES[backbone](include_top=False, weights="imagenet")
+    except Exception as error:
+        # Keras raises a bare Exception when a download fails, and names the address in it.
+        address = re.search(r"https?://\S+?\.h5", str(error))
+        raise OSError(
+            "Expected to download ImageNet weights, but it failed "
+            f"({' '.join(str(error).split())[:200]}). Use --weights none to start from random "
+            "weights, or fetch the file elsewhere and name it with --weights PATH: "
+            f"{address.group() if address else _WEIGHTS_PAGE}"
+        ) from error
+
+
+def _is_whole_model(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return "model_config" in file.attrs
+    except OSError as error:
+        raise OSError(f"{path} is not a readable HDF5 weights file: {error}") from error
+
+
+def _read_backbone(path: Path, backbone: str) -> keras.Model:
+    network = BACKBONES[backbone](include_top=False, weights=None)
+    try:
+        network.load_weights(path)
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not hold the weights of {backbone} without its top ({reason}). "
+            "Name the file whose name ends in _notop.h5, or another --backbone."
+        ) from error
+    return network
+
+
+def _load_backbone_weights(model: keras.Model, source: keras.Model) -> None:
+    """Copy weights that were learnt on BGR images into a backbone that is fed RGB."""
+    stored = {layer.name: layer.get_weights() for layer in source.layers}
+    for layer in backbone_layers(model):
+        if layer.weights:
+            layer.set_weights(stored[layer.name])
+    convolution = first_convolution(model)
+    kernel, *bias = convolution.get_weights()
+    convolution.set_weights([np.ascontiguousarray(kernel[:, :, ::-1, :]), *bias])
+
+
+def _copy_model_weights(
+    model: keras.Model, path: Path, *, backbone: str, class_names: tuple[str, ...]
+) -> None:
+    try:
+        metadata = read_metadata(path)
+    except ModelFileError as error:
+        raise ValueError(
+            f"{path} is a whole Keras model, but not one that ModelTraining.py made. "
+            "Name one that is, or a file of backbone weights."
+        ) from error
+    source = keras.models.load_model(path, compile=False)
+    stored = {layer.name: layer.get_weights() for layer in source.layers}
+    for layer in backbone_layers(model):
+        values = stored.get(layer.name, [])
+        shapes = [value.shape for value in values]
+        if shapes != [tuple(variable.shape) for variable in layer.weights]:
+            raise ValueError(
+                f"Expected {backbone} in {path}, found {metadata.backbone or 'another network'} "
+                f"({layer.name} differs). Use --backbone {metadata.backbone or 'NAME'}."
+            )
+        layer.set_weights(values)
+    head = head_layers(model)
+    fits = all(
+        [value.shape for value in stored.get(layer.name, [])]
+        == [tuple(variable.shape) for variable in layer.weights]
+        for layer in head
+    )
+    if fits and metadata.class_names == class_names:
+        for layer in head:
+            layer.set_weights(stored[layer.name])
