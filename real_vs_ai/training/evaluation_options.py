@@ -28,6 +28,7 @@ class EvaluationOptions:
     redraw: bool
     target_error: float | None
     robustness: bool
+    robustness_images: int
     export: tuple[str, ...]
     compare: Path | None
     class_names: tuple[str, ...] | None
@@ -64,6 +65,8 @@ def parse_evaluation_options(
         "is wrong (default: 0.05)")  # fmt: skip
     add("--robustness", action="store_true",
         help="also judge the images after recompression, resizing, blur and the like")  # fmt: skip
+    add("--robustness-images", type=_positive, default=2000, metavar="N",
+        help="at most so many of them, drawn evenly over the classes")  # fmt: skip
     add("--export", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT",
         help=f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 "
         "file")  # fmt: skip

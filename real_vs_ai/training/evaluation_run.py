@@ -5,14 +5,13 @@ print(run_evaluation(options))
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.config import canonical_split
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.evaluation_data import decode_splits, find_splits
@@ -22,6 +21,8 @@ from real_vs_ai.training.report_files import read_json
 
 if TYPE_CHECKING:
     import keras
+
+    from real_vs_ai.training.evaluation import Evaluation
 
 _EVALUATIONS = "evaluations"
 _GIBIBYTE = 2**30
@@ -41,99 +42,37 @@ def run_evaluation(options: EvaluationOptions) -> str:
     """
     if options.redraw:
         return _redraw(options)
+    # Here, so that --redraw starts without what only a model needs.
     from real_vs_ai.training.evaluation import (
         TARGET_ERROR,
         evaluate_model,
         store_in_model,
         write_evaluation,
     )
+    from real_vs_ai.training.saved_model import open_model
 
     model_path = find_model(options.model)
-    model, metadata, has_metadata = open_model(model_path, options=options)
-    folders = find_splits(options.data)
-    decoded = decode_splits(
-        folders, metadata=metadata, workers=options.workers,
-        max_memory_bytes=int(options.memory * _GIBIBYTE),
-    )  # fmt: skip
+    model, metadata, has_metadata = open_model(
+        model_path, class_names=options.class_names, image_size=options.image_size
+    )
+    decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
     own = is_own_data(run, decoded, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     check_output(report, decoded, overwrite=options.overwrite)
-    target = options.target_error or _stored_target(run) or TARGET_ERROR
+    refreshes_run = report.path.resolve() == run.path.resolve()
     evaluation = evaluate_model(
-        model, metadata=metadata, decoded=decoded, target_error=target,
+        model, metadata=metadata, decoded=decoded,
+        target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
     )  # fmt: skip
-    notes = []
-    refreshes_run = report.path.resolve() == run.path.resolve()
+    notes = _add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
     if refreshes_run or not has_metadata:
         store_in_model(model_path, evaluation)
         notes.append(f"Calibration and metrics are stored in {model_path}.")
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
     return _summary(evaluation.metrics, report=report, notes=notes)
-
-
-def open_model(
-    path: Path, *, options: EvaluationOptions
-) -> tuple[keras.Model, ModelMetadata, bool]:
-    """Load a model, and what it says of itself or what the options say of it.
-
-    Returns:
-        The model, its metadata, and whether the file carried them.
-
-    Raises:
-        ValueError: It cannot be loaded, or its classes or input are not known.
-    """
-    model = load_model(path)
-    input_size = model.input_shape[1]
-    try:
-        metadata, has_metadata = read_metadata(path), True
-    except ModelFileError as error:
-        if options.class_names is None:
-            raise ModelFileError(
-                f"{path} does not say its classes. Name them in the order of its "
-                f"{model.output_shape[-1]} outputs: --class-names Fake Real"
-            ) from error
-        image_size = options.image_size or input_size
-        if image_size is None:
-            raise ModelFileError(
-                f"{path} takes images of any size. Name one with --image-size 224"
-            ) from error
-        metadata = ModelMetadata(
-            class_names=options.class_names, image_size=image_size, backbone=model.name
-        )
-        has_metadata = False
-    if input_size not in (None, metadata.image_size):
-        raise ModelFileError(
-            f"Expected an image size of {input_size}, the input of {path}, "
-            f"received {metadata.image_size}."
-        )
-    return model, metadata, has_metadata
-
-
-def load_model(path: Path) -> keras.Model:
-    """Load a Keras model without compiling it.
-
-    Raises:
-        ModelFileError: It is no Keras model for square RGB images.
-    """
-    # Before TensorFlow starts: its remarks on the processor say nothing to the user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{path} is not a Keras model that can be loaded: {reason}") from error
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
-        raise ModelFileError(
-            f"Expected a model for square RGB images (None, size, size, 3), found input {shape} "
-            f"in {path}."
-        )
-    return model
 
 
 def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
@@ -184,6 +123,43 @@ def reported_fingerprints(report: RunFolder) -> dict[str, str | None]:
 
 def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]:
     return {split: fingerprint_images(images.images) for split, images in decoded.items()}
+
+
+def _decode(options: EvaluationOptions, *, metadata: ModelMetadata) -> dict[str, DecodedImages]:
+    return decode_splits(
+        find_splits(options.data), metadata=metadata, workers=options.workers,
+        max_memory_bytes=int(options.memory * _GIBIBYTE),
+    )  # fmt: skip
+
+
+def _add_extras(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+    report: RunFolder,
+) -> list[str]:
+    """Do what was asked beyond the report, and return what to print of it."""
+    from real_vs_ai.training.evaluation_extras import add_comparison, add_robustness
+    from real_vs_ai.training.saved_model import open_model
+
+    texts = [
+        add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report)
+    ]
+    if options.compare:
+        other_path = find_model(options.compare)
+        other, metadata, _ = open_model(
+            other_path, class_names=options.class_names, image_size=options.image_size
+        )
+        if metadata.image_size != evaluation.metadata.image_size:
+            decoded = _decode(options, metadata=metadata)
+        texts.append(
+            add_comparison(
+                evaluation, model=other, metadata=metadata, decoded=decoded, path=other_path
+            )
+        )
+    return [f"{text}\n" for text in texts if text]
 
 
 def _redraw(options: EvaluationOptions) -> str:

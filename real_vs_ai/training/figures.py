@@ -19,6 +19,7 @@ from real_vs_ai.training.figure_style import (
     BLUE,
     GREY,
     ORANGE,
+    VERMILION,
     class_colour,
     label_bars,
     line_style,
@@ -235,6 +236,42 @@ def draw_score_histogram(
     axes.yaxis.set_major_formatter(_THOUSANDS)
     axes.set_title("Scores by true class")
     figure.legend(loc="outside lower center", ncols=3)
+    save_figure(figure, path)
+
+
+@styled
+def draw_robustness(
+    rows: Sequence[Mapping], *, shares: Mapping[str, Sequence[float]], title: str, path: Path
+) -> None:
+    """Accuracy after each change, and what became of the verdicts.
+
+    Args:
+        rows: {"name", "accuracy": {"value", "low", "high"}} of each change, the unchanged first.
+        shares: {"turned": share of each row, "Uncertain": …}.
+        title: Which images.
+        path: Where the PNG goes.
+    """
+    figure, (left, right) = new_figure(1, 2, width=12.5, height=1.6 + 0.42 * len(rows))
+    positions = np.arange(len(rows))
+    values = np.array([[row["accuracy"][key] for key in ("value", "low", "high")] for row in rows])
+    left.axvline(values[0, 0], color=GREY, lw=1.4, ls=":", label="unchanged")
+    left.hlines(positions, values[:, 1], values[:, 2], color=BLUE, lw=3, alpha=0.5)
+    left.plot(values[:, 0], positions, "o", color=BLUE, label="accuracy, 95 % interval")
+    left.set_yticks(positions, [row["name"] for row in rows])
+    left.set(ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy", title=title)
+    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    start = np.zeros(len(rows))
+    for i, (name, share) in enumerate(shares.items()):
+        colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
+        right.barh(
+            positions, share, 0.7, left=start, label=name, color=colour, hatch=hatch,
+            edgecolor="white",
+        )  # fmt: skip
+        start = start + np.asarray(share)
+    right.set_yticks(positions, [""] * len(rows))
+    right.set(ylim=(len(rows) - 0.4, -0.6), xlabel="share of verdicts", title="Verdicts")
+    right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(loc="outside lower center", ncols=4)
     save_figure(figure, path)
 
 

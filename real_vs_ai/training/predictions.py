@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from real_vs_ai.reporting import progress_bar
+from real_vs_ai.reporting import progress
 from real_vs_ai.training.labelled_images import DecodedImages
 from real_vs_ai.training.report_files import atomic_write
 
@@ -103,14 +103,14 @@ def predict_images(model: keras.Model, decoded: DecodedImages, *, split: str) ->
 
 
 def predict_probabilities(
-    model: keras.Model, pixels: np.ndarray, *, description: str
+    model: keras.Model, pixels: np.ndarray, *, description: str | None
 ) -> np.ndarray:
     """A model's outputs in the order of the images.
 
     Args:
         model: Takes RGB 0 to 255.
         pixels: Shape (n_images, image_size, image_size, 3), uint8; may be a memory map.
-        description: Text of the progress bar.
+        description: Text of the progress bar; None shows none.
 
     Returns:
         Shape (n_images, n_classes), float64.
@@ -118,11 +118,10 @@ def predict_probabilities(
     image_size = pixels.shape[1]
     batch_size = int(np.clip(_BATCH_PIXELS // image_size**2, 1, _LARGEST_BATCH))
     outputs = []
-    with progress_bar(description=description, unit="image", total=len(pixels)) as bar:
-        for start in range(0, len(pixels), batch_size):
-            batch = np.asarray(pixels[start : start + batch_size], dtype=np.float32)
-            outputs.append(np.asarray(model.predict_on_batch(batch), dtype=np.float64))
-            bar.update(len(batch))
+    starts = range(0, len(pixels), batch_size)
+    for start in progress(starts, description=description, unit="batch") if description else starts:
+        batch = np.asarray(pixels[start : start + batch_size], dtype=np.float32)
+        outputs.append(np.asarray(model.predict_on_batch(batch), dtype=np.float64))
     return np.concatenate(outputs)
 
 

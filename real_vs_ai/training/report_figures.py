@@ -66,6 +66,9 @@ def draw_report(
     _draw_reliability(predictions.of_split(split), metrics, path=drawn[-1])
     drawn.append(folder / "scores.png")
     _draw_scores(predictions.of_split(split), metrics, path=drawn[-1])
+    if metrics.get("robustness"):
+        drawn.append(folder / "robustness.png")
+        draw_robustness_file(metrics["robustness"], path=drawn[-1])
     return drawn
 
 
@@ -80,6 +83,20 @@ def draw_history_file(history: Mapping[str, Sequence], *, path: Path) -> None:
     losses = np.array(history.get("val_loss", ()), dtype=float)
     best = history["epoch"][int(np.nanargmin(losses))] if np.isfinite(losses).any() else None
     figures.draw_history(history, best_epoch=best, path=path)
+
+
+def draw_robustness_file(robustness: Mapping, *, path: Path) -> None:
+    """Draw what `robustness.measure_robustness` found."""
+    rows, n = robustness["rows"], robustness["n"]
+    figures.draw_robustness(
+        rows,
+        shares={
+            "turned to another class": [row["flips"] / n for row in rows],
+            "Uncertain": [row["uncertain"] / n for row in rows],
+        },
+        title=f"{n:,} {robustness['split']} images",
+        path=path,
+    )
 
 
 def read_history(path: Path | None) -> dict[str, list] | None:

@@ -1,0 +1,156 @@
+"""What ModelEvaluation.py adds to a report when asked: robustness, and another model beside it.
+
+notes = add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from real_vs_ai.config import SEED
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.reporting import format_table
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.evaluation import Evaluation
+from real_vs_ai.training.evaluation_options import EvaluationOptions
+from real_vs_ai.training.labelled_images import DecodedImages
+from real_vs_ai.training.metrics import accuracy_difference, mcnemar_test
+from real_vs_ai.training.predictions import Predictions, predict_images
+from real_vs_ai.training.report_figures import main_split
+from real_vs_ai.training.report_files import read_json
+from real_vs_ai.training.robustness import measure_robustness
+
+if TYPE_CHECKING:
+    import keras
+
+# A stored table holds for these; with others its verdicts would be different ones.
+_CALIBRATION = ("temperature", "thresholds", "data")
+
+
+def add_robustness(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+    report: RunFolder,
+) -> str | None:
+    """Measure robustness if asked, else keep the report's earlier table while it still holds.
+
+    Returns:
+        A table for the terminal, or None.
+    """
+    if not options.robustness:
+        stored = read_json(report.metrics) if report.metrics.is_file() else {}
+        same = all(stored.get(key) == evaluation.metrics[key] for key in _CALIBRATION)
+        if same and stored.get("robustness"):
+            evaluation.metrics["robustness"] = stored["robustness"]
+        return None
+    split = main_split(evaluation.predictions)
+    found = measure_robustness(
+        model, decoded[split].images, split=split, metadata=evaluation.metadata,
+        workers=options.workers, max_images=options.robustness_images,
+    )  # fmt: skip
+    evaluation.metrics["robustness"] = found
+    return robustness_table(found)
+
+
+def robustness_table(robustness: Mapping[str, Any]) -> str:
+    """The rows as a table for the terminal."""
+    rows = [
+        [row["name"], *(row["accuracy"][key] for key in ("value", "low", "high")), row["flips"],
+         row["uncertain"]]
+        for row in robustness["rows"]
+    ]  # fmt: skip
+    return format_table(
+        ["change", "accuracy", "low", "high", "turned", "uncertain"], rows,
+        title=f"Robustness: {robustness['n']:,} {robustness['split']} images",
+    )  # fmt: skip
+
+
+def compare_models(
+    predictions: Predictions,
+    other: Mapping[str, Predictions],
+    *,
+    name: str,
+) -> dict[str, Any]:
+    """Test whether two models err differently on the images that both could read.
+
+    Args:
+        predictions: Of the first model.
+        other: Of the second model, by split.
+        name: Of the second model.
+
+    Returns:
+        For each split the accuracies' difference with its interval, and McNemar's test.
+    """
+    compared: dict[str, Any] = {"model": name}
+    for split, second in other.items():
+        first = predictions.of_split(split)
+        if not np.array_equal(first.paths, second.paths):
+            raise ValueError(f"Expected predictions for the same {split} images of both models.")
+        first_correct = first.probabilities.argmax(axis=1) == first.labels
+        second_correct = second.probabilities.argmax(axis=1) == second.labels
+        compared[split] = {
+            "n": len(first),
+            "accuracy_difference": accuracy_difference(
+                first.labels, first_correct, second_correct, seed=SEED
+            ),
+            **mcnemar_test(first_correct, second_correct),
+        }
+    return compared
+
+
+def add_comparison(
+    evaluation: Evaluation,
+    *,
+    model: keras.Model,
+    metadata: ModelMetadata,
+    decoded: Mapping[str, DecodedImages],
+    path: Path,
+) -> str:
+    """Judge the same images with another model, and put the comparison into the metrics.
+
+    Args:
+        evaluation: Of the first model.
+        model: The second one.
+        metadata: Of the second one.
+        decoded: The same images at the second one's size.
+        path: The second one's file.
+
+    Returns:
+        A table for the terminal.
+
+    Raises:
+        ValueError: The second model has other classes.
+    """
+    if metadata.class_names != evaluation.metadata.class_names:
+        raise ValueError(
+            f"Expected a model of the classes {', '.join(evaluation.metadata.class_names)} to "
+            f"compare with, found {', '.join(metadata.class_names)} in {path}."
+        )
+    other = {
+        split: predict_images(model, decoded[split], split=split)
+        for split in evaluation.predictions.split_names
+    }
+    run = RunFolder(path.parent)
+    name = run.name if path == run.model else path.stem
+    compared = compare_models(evaluation.predictions, other, name=name)
+    evaluation.metrics["comparison"] = compared
+    return _comparison_text(compared)
+
+
+def _comparison_text(compared: Mapping[str, Any]) -> str:
+    rows = [
+        [split, part["n"], *(part["accuracy_difference"][key] for key in ("value", "low", "high")),
+         part["only_first"], part["only_second"], part["p_value"]]
+        for split, part in compared.items() if split != "model"
+    ]  # fmt: skip
+    return format_table(
+        ["split", "images", "difference", "low", "high", "only this", "only other", "p (McNemar)"],
+        rows, title=f"Accuracy compared with {compared['model']}",
+    )  # fmt: skip
