@@ -22,6 +22,7 @@ import numpy as np
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.serving.detector import Detector, Verdict
 from real_vs_ai.serving.image_sources import ImageSource, read_source
+from real_vs_ai.serving.provenance import read_provenance
 
 # Batches that hold mostly unreadable images are sent on before they are full.
 _ITEMS_PER_IMAGE_IN_BATCH = 4
@@ -39,7 +40,7 @@ class ImageScore:
         width: In pixels, upright; None when the image cannot be read.
         height: As width.
         format: The file's real format ("JPEG"), or "".
-        provenance: What the file says of its origin, findings joined by "; ", or "".
+        provenance: What the file says of its origin, one sentence a finding, or "".
         error: One line that says why the image cannot be read, or "".
     """
 
@@ -107,8 +108,15 @@ def map_in_order(
 
 def _prepare(source: ImageSource, *, image_size: int) -> _Prepared:
     try:
-        image = decode_image(read_source(source))
-        score = ImageScore(source.name, width=image.width, height=image.height, format=image.format)
+        data = read_source(source)
+        image = decode_image(data)
+        score = ImageScore(
+            source.name,
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            provenance=" ".join(finding.text for finding in read_provenance(data)),
+        )
         return _Prepared(score, resize_image(image.pixels, image_size))
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:

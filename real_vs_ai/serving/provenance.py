@@ -1,0 +1,268 @@
+"""What a file says of its own origin: bytes in, findings out.
+
+    for finding in read_provenance(data):
+        print(finding.text)
+
+Metadata is easily removed or forged, so findings stand beside the verdict and are never part of it.
+Every field is a stranger's: it is read within limits, never followed (no network), and cut to a
+line of printable text.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image
+
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.images import register_heif
+
+# Metadata stands at a file's beginning, or (PNG, WebP) at its end.
+_SEARCHED_BYTES = 2 * 2**20
+_LONGEST_FIELD = 1_000_000
+# Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
+_SEARCHED_CHARACTERS = 20_000
+_MOST_FIELDS = 200
+_LONGEST_TEXT = 120
+_AI_SOURCE_TYPES = {
+    "trainedAlgorithmicMedia": "made by a generative model",
+    "compositeWithTrainedAlgorithmicMedia": "composed with a generative model's output",
+    "algorithmicMedia": "made by an algorithm",
+}
+_CAMERA_SOURCE_TYPES = {
+    "digitalCapture": "a photograph from a digital camera",
+    "computationalCapture": "a photograph from a phone or computational camera",
+}
+# A name alone proves little in prose, so these are looked for in metadata fields only.
+_GENERATORS = (
+    ("Stable Diffusion", r"stable[ _-]?diffusion|sd[_-]metadata|automatic1111|\bsdxl\b|invokeai"),
+    ("ComfyUI", r"comfyui"),
+    ("NovelAI", r"novelai"),
+    ("Midjourney", r"midjourney|\bjob id: [0-9a-f]{8}-"),
+    ("DALL·E or ChatGPT", r"dall[-· ]?e\b|\bopenai\b|\bchatgpt\b|gpt-image"),
+    ("Adobe Firefly", r"\bfirefly\b"),
+    ("Google AI (Gemini, Imagen; its images carry a SynthID watermark)",
+     r"made with google ai|\bgemini\b|\bimagen\b|synthid|google generative ai"),
+    ("FLUX", r"black forest labs|\bflux\.?1\b|\bflux[ _-](?:dev|pro|schnell)\b"),
+    ("Ideogram", r"\bideogram\b"),
+    ("Leonardo AI", r"leonardo\.?ai"),
+    ("Grok", r"\bgrok\b|\bx\.?ai\b"),
+    ("Microsoft Designer or Bing Image Creator", r"bing image creator|microsoft designer"),
+)  # fmt: skip
+_GENERATOR_PATTERNS = tuple((name, re.compile(text, re.I)) for name, text in _GENERATORS)
+_SOURCE_TYPE = re.compile(r"digitalsourcetype/([A-Za-z]{3,60})", re.I)
+_SAMPLER_SETTINGS = re.compile(
+    r"\bsteps: \d+, .{0,400}?\b(?:sampler|cfg scale|seed): ", re.I | re.S
+)
+# What damaged metadata makes Pillow, its plugins and the JSON parser raise.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError,
+    OverflowError, ZeroDivisionError, RuntimeError, RecursionError, MemoryError,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One piece of evidence.
+
+    Attributes:
+        kind: "C2PA", "IPTC", "EXIF" or "generator".
+        text: One sentence for people.
+        speaks_for: "Fake", "Real", or None where it speaks for neither.
+    """
+
+    kind: str
+    text: str
+    speaks_for: str | None = None
+
+
+def read_provenance(data: bytes) -> tuple[Finding, ...]:
+    """Everything a file's metadata tells of its origin, the strongest evidence first.
+
+    Args:
+        data: The file's bytes, of any kind; what cannot be read has no findings.
+    """
+    c2pa_findings, c2pa_texts = _read_c2pa(data)
+    fields = dict(itertools.islice(_metadata_fields(data), _MOST_FIELDS))
+    texts = [f"{name}: {value[:_SEARCHED_CHARACTERS]}" for name, value in fields.items()]
+    return (
+        *c2pa_findings,
+        *_source_types(fields.get("XMP", "")),
+        *_generator_traces(fields, [*texts, *c2pa_texts]),
+        *_camera(fields),
+    )
+
+
+def _read_c2pa(data: bytes) -> tuple[list[Finding], list[str]]:
+    """Findings of a C2PA manifest, and its texts to look for generators' names in."""
+    # The library is native code: only files that carry a manifest store are given to it.
+    if b"c2pa" not in data or b"jumb" not in data:
+        return [], []
+    context = _c2pa_context()
+    if context is None:
+        text = "It carries a C2PA manifest, which was not read: c2pa-python is not installed."
+        return [Finding("C2PA", text)], []
+    import c2pa
+
+    try:
+        with c2pa.Reader(None, io.BytesIO(data), context=context) as reader:
+            state = reader.get_validation_state() or "Invalid"
+            store = json.loads(reader.json())
+        manifest = store["manifests"][store["active_manifest"]]
+        return _describe_manifest(manifest, state=state), [json.dumps(_agents(manifest))]
+    except (c2pa.C2paError, *_DAMAGE):
+        return [Finding("C2PA", "It carries a C2PA manifest that is damaged.")], []
+
+
+@functools.cache
+def _c2pa_context():
+    try:
+        import c2pa
+    except ImportError:
+        return None
+    # A manifest must not make this machine ask other ones.
+    offline = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+    return c2pa.Context(c2pa.Settings.from_dict(offline))
+
+
+def _describe_manifest(manifest: dict, *, state: str) -> list[Finding]:
+    signature = manifest.get("signature_info") or {}
+    signer = _clean(str(signature.get("common_name") or signature.get("issuer") or "unknown"))
+    meaning = {
+        "Trusted": "it is valid and its signer is trusted",
+        "Valid": "it is valid, its signer is on no list of trusted ones here",
+    }.get(state, "it does NOT fit the file, which was changed after signing")
+    findings = [Finding("C2PA", f"C2PA manifest signed by {signer}: {meaning}.")]
+    # Of a manifest that fits another file, the file's origin cannot be learnt.
+    if state in {"Trusted", "Valid"}:
+        kinds = dict.fromkeys(_SOURCE_TYPE.findall(json.dumps(_agents(manifest))))
+        findings += _describe_source_types(kinds, kind="C2PA", said_by="Its C2PA manifest")
+    return findings
+
+
+def _agents(manifest: dict) -> list:
+    """The parts of a manifest that name tools and source types."""
+    actions = [
+        assertion.get("data")
+        for assertion in manifest.get("assertions", [])
+        if str(assertion.get("label", "")).startswith("c2pa.actions")
+    ]
+    return [manifest.get("claim_generator"), manifest.get("claim_generator_info"), *actions]
+
+
+def _source_types(xmp: str) -> list[Finding]:
+    kinds = dict.fromkeys(_SOURCE_TYPE.findall(xmp))
+    return _describe_source_types(kinds, kind="IPTC", said_by="Its IPTC digital source type")
+
+
+def _describe_source_types(kinds: dict[str, None], *, kind: str, said_by: str) -> list[Finding]:
+    findings = []
+    for name in kinds:
+        if name in _AI_SOURCE_TYPES:
+            text = f"{said_by} says: {_AI_SOURCE_TYPES[name]} ({name})."
+            findings.append(Finding(kind, text, speaks_for=POSITIVE_CLASS))
+        elif name in _CAMERA_SOURCE_TYPES:
+            text = f"{said_by} says: {_CAMERA_SOURCE_TYPES[name]} ({name})."
+            findings.append(Finding(kind, text, speaks_for="Real"))
+        else:
+            findings.append(Finding(kind, f"{said_by} is {_clean(name)}."))
+    return findings
+
+
+def _generator_traces(fields: dict[str, str], texts: list[str]) -> list[Finding]:
+    found = [
+        f"Its metadata name {name}."
+        for name, pattern in _GENERATOR_PATTERNS
+        if any(pattern.search(text) for text in texts)
+    ]
+    if any(_SAMPLER_SETTINGS.search(text) for text in texts):
+        found.append("It carries a Stable Diffusion program's settings (steps, sampler, seed).")
+    if any(_is_comfyui_graph(fields.get(name, "")) for name in ("prompt", "workflow")):
+        found.append("It carries a ComfyUI workflow.")
+    return [Finding("generator", text, speaks_for=POSITIVE_CLASS) for text in found]
+
+
+def _is_comfyui_graph(text: str) -> bool:
+    return text.lstrip().startswith("{") and ('"class_type"' in text or '"last_node_id"' in text)
+
+
+def _camera(fields: dict[str, str]) -> list[Finding]:
+    make, model = fields.get("EXIF Make", ""), fields.get("EXIF Model", "")
+    if not (make or model):
+        return []
+    name = model if model.lower().startswith(make.lower()) else f"{make} {model}"
+    exposed = any(f"EXIF {tag}" in fields for tag in ("ExposureTime", "FNumber"))
+    detail = " and an exposure" if exposed else ", but no exposure"
+    speaks_for = "Real" if exposed else None
+    return [Finding("EXIF", f"Its EXIF data name a camera ({_clean(name)}){detail}.", speaks_for)]
+
+
+def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
+    """Names and texts of a file's metadata, each at most `_LONGEST_FIELD` characters long."""
+    xmp = _xmp_packet(data[:_SEARCHED_BYTES]) or _xmp_packet(data[-_SEARCHED_BYTES:])
+    if xmp:
+        yield "XMP", xmp.decode("utf-8", "replace")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+                yield from _text_fields(image)
+                yield from _exif_fields(image)
+    except _DAMAGE:
+        return
+
+
+def _xmp_packet(data: bytes) -> bytes:
+    start = data.find(b"<x:xmpmeta")
+    end = data.find(b"</x:xmpmeta>", start, start + _LONGEST_FIELD) if start >= 0 else -1
+    return data[start:end] if end >= 0 else b""
+
+
+def _formats() -> list[str]:
+    Image.init()
+    register_heif()
+    # Others are decoded by programs that a stranger's file should not reach.
+    known = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "HEIF")
+    return [name for name in known if name in Image.OPEN]
+
+
+def _text_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
+    for name, value in image.info.items():
+        if isinstance(name, str) and name not in {"exif", "icc_profile", "xmp"}:
+            if isinstance(value, bytes):
+                value = value[:_LONGEST_FIELD].decode("utf-8", "replace")
+            if isinstance(value, str):
+                yield name[:_LONGEST_TEXT], value[:_LONGEST_FIELD]
+
+
+def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
+    exif = image.getexif()
+    for tags in (exif, exif.get_ifd(ExifTags.IFD.Exif)):
+        for tag, value in tags.items():
+            name = ExifTags.TAGS.get(tag)
+            if name:
+                yield f"EXIF {name}", _exif_text(value)
+
+
+def _exif_text(value: object) -> str:
+    if not isinstance(value, bytes):
+        return str(value)[:_LONGEST_FIELD].strip()
+    # A user comment begins with its encoding's name; programs disagree on the bytes' order.
+    encoding = "utf-16-be" if value[:7] == b"UNICODE" else "utf-8"
+    text = value[8:] if value[:7] in (b"UNICODE", b"ASCII\0\0") else value
+    if encoding == "utf-16-be" and text[1:2] == b"\0":
+        encoding = "utf-16-le"
+    return text[:_LONGEST_FIELD].decode(encoding, "replace").strip("\0 ")
+
+
+def _clean(text: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_TEXT])
+    return " ".join(printable.split())[:_LONGEST_TEXT]

@@ -1,0 +1,233 @@
+"""Provenance: what metadata say is found, what is forged or broken is said to be, nothing fails."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from real_vs_ai.serving.provenance import read_provenance
+from tests.serving.trivial_model import encode, uniform_image
+
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def texts(data):
+    return [finding.text for finding in read_provenance(data)]
+
+
+def png_with(**fields) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    for name, value in fields.items():
+        info.add_text(name, value)
+    return encode(uniform_image(99), pnginfo=info)
+
+
+def jpeg_with_exif(**tags) -> bytes:
+    from PIL import ExifTags
+
+    exif = Image.Exif()
+    sub = exif.get_ifd(ExifTags.IFD.Exif)
+    for name, value in tags.items():
+        tag = ExifTags.Base[name]
+        (sub if name in {"ExposureTime", "UserComment"} else exif)[tag] = value
+    return encode(uniform_image(99), "JPEG", exif=exif)
+
+
+def xmp(body: str) -> bytes:
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description '
+        f"{body}/></rdf:RDF></x:xmpmeta>"
+    )
+    return packet.encode()
+
+
+@pytest.fixture(scope="module")
+def sign():
+    """Signs a JPEG with a manifest, by a certificate made for the occasion."""
+    c2pa = pytest.importorskip("c2pa")
+    signer = c2pa.Signer.from_info(_signer_info(c2pa))
+
+    def sign(source_type: str, agent: str) -> bytes:
+        action = {
+            "action": "c2pa.created", "softwareAgent": {"name": agent},
+            "digitalSourceType": SOURCE_TYPES + source_type,
+        }  # fmt: skip
+        manifest = {
+            "claim_generator_info": [{"name": "Test program", "version": "1"}],
+            "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
+        }
+        signed = io.BytesIO()
+        with c2pa.Builder(manifest) as builder:
+            source = io.BytesIO(encode(uniform_image(120), "JPEG"))
+            builder.sign(signer, "image/jpeg", source, signed)
+        return signed.getvalue()
+
+    return sign
+
+
+def _signer_info(c2pa):
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root = _certificate("Test root", root_key, issuer="Test root", issuer_key=root_key)
+    leaf = _certificate("Test signer", key, issuer="Test root", issuer_key=root_key)
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(
+        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = leaf.public_bytes(encoding) + root.public_bytes(encoding)
+    return c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=private, ta_url=None)
+
+
+def _certificate(subject, key, *, issuer, issuer_key):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def name(text):
+        return x509.Name([
+            x509.NameAttribute(NameOID.COMMON_NAME, text),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Tests"),
+        ])  # fmt: skip
+
+    authority = subject == issuer
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "encipher_only", "decipher_only"), False,
+    )  # fmt: skip
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    builder = (
+        x509.CertificateBuilder(name(issuer), name(subject), key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
+        .add_extension(identifier, False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=not authority,
+                key_cert_sign=authority,
+                crl_sign=authority,
+                **usage,
+            ),
+            True,
+        )
+    )
+    if not authority:
+        email = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+        builder = builder.add_extension(email, False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def test_a_plain_image_has_no_findings():
+    assert read_provenance(encode(uniform_image(5))) == ()
+    assert read_provenance(encode(uniform_image(5), "JPEG")) == ()
+
+
+def test_a_valid_manifest_of_a_generator_is_found(sign):
+    findings = read_provenance(sign("trainedAlgorithmicMedia", "GPT-image by OpenAI"))
+    kinds = [(f.kind, f.speaks_for) for f in findings]
+    assert kinds == [("C2PA", None), ("C2PA", "Fake"), ("generator", "Fake")]
+    assert "signed by Test signer: it is valid" in findings[0].text
+    assert "trainedAlgorithmicMedia" in findings[1].text
+    assert "DALL·E or ChatGPT" in findings[2].text
+
+
+def test_a_valid_manifest_of_a_camera_speaks_for_real(sign):
+    assert read_provenance(sign("digitalCapture", "Camera"))[1].speaks_for == "Real"
+
+
+def test_a_manifest_that_does_not_fit_the_file_is_said_to_and_proves_nothing(sign):
+    data = bytearray(sign("digitalCapture", "Camera"))
+    data[-20] ^= 0xFF
+    (finding,) = read_provenance(bytes(data))
+    assert "does NOT fit" in finding.text
+    assert finding.speaks_for is None
+
+
+def test_damaged_manifests_never_fail(sign):
+    whole = sign("trainedAlgorithmicMedia", "Camera")
+    generator = np.random.default_rng(0)
+    start = whole.index(b"jumb")
+    for _ in range(60):
+        data = bytearray(whole)
+        for position in generator.integers(start, len(data), 6):
+            data[position] = generator.integers(256)
+        assert texts(bytes(data))
+    assert texts(whole[: start + 400])
+
+
+def test_the_iptc_source_type_in_xmp_is_read_in_every_format():
+    packet = xmp(f'Iptc4xmpExt:DigitalSourceType="{SOURCE_TYPES}trainedAlgorithmicMedia"')
+    encoded = [encode(uniform_image(9), name, xmp=packet) for name in ("JPEG", "WEBP", "AVIF")]
+    for data in [*encoded, encode(uniform_image(9), "TIFF", tiffinfo={700: packet})]:
+        (finding,) = read_provenance(data)
+        assert (finding.kind, finding.speaks_for) == ("IPTC", "Fake")
+    (finding,) = read_provenance(png_with(**{"XML:com.adobe.xmp": packet.decode()}))
+    assert finding.kind == "IPTC"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (png_with(parameters="a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512"),
+         "Stable Diffusion program's settings"),
+        (png_with(prompt=json.dumps({"3": {"class_type": "KSampler"}})), "ComfyUI workflow"),
+        (png_with(Software="NovelAI"), "NovelAI"),
+        (png_with(Description="a cat --v 6 Job ID: 01234567-89ab-cdef"), "Midjourney"),
+        (encode(uniform_image(9), "JPEG", xmp=xmp('photoshop:Credit="Made with Google AI"')),
+         "SynthID"),
+        (encode(uniform_image(9), "JPEG", xmp=xmp('xmp:CreatorTool="Adobe Firefly"')), "Firefly"),
+        (jpeg_with_exif(Software="DALL-E 3"), "DALL·E"),
+        (jpeg_with_exif(UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4"
+                        .encode("utf-16-be")), "Stable Diffusion program's settings"),
+        (jpeg_with_exif(UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4"
+                        .encode("utf-16-le")), "Stable Diffusion program's settings"),
+    ],
+)  # fmt: skip
+def test_generators_are_found_by_the_traces_they_leave(data, expected):
+    findings = read_provenance(data)
+    assert any(expected in finding.text for finding in findings)
+    assert {finding.speaks_for for finding in findings} == {"Fake"}
+
+
+def test_camera_data_speak_for_real_only_with_an_exposure():
+    (with_exposure,) = read_provenance(
+        jpeg_with_exif(Make="Canon", Model="Canon EOS 5D", ExposureTime=0.01)
+    )
+    assert "(Canon EOS 5D) and an exposure" in with_exposure.text
+    assert with_exposure.speaks_for == "Real"
+    (without,) = read_provenance(jpeg_with_exif(Make="Canon", Model="EOS 5D"))
+    assert "(Canon EOS 5D), but no exposure" in without.text
+    assert without.speaks_for is None
+
+
+def test_the_pixels_and_names_of_other_things_are_no_traces():
+    assert texts(png_with(Comment="We went to Midwinter with Gem and a flux capacitor")) == []
+
+
+def test_hostile_fields_are_cut_to_a_printable_line():
+    (finding,) = read_provenance(jpeg_with_exif(Make="\x1b[2J\n" + "x" * 50_000))
+    assert len(finding.text) < 250
+    assert finding.text.isprintable()
+
+
+def test_nested_and_huge_metadata_cost_little():
+    deep = "[" * 100_000
+    assert texts(png_with(prompt=deep, workflow="{" + deep)) == []
+    bomb = b"<x:xmpmeta" * 150_000
+    assert texts(encode(uniform_image(9), "JPEG") + bomb) == []
+
+
+def test_what_is_no_image_has_no_findings():
+    for data in (b"", b"x", b"\x89PNG\r\n\x1a\n", b"<x:xmpmeta></x:xmpmeta>", b"c2pa jumb"):
+        assert not any(f.speaks_for for f in read_provenance(data))
