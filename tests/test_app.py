@@ -23,7 +23,8 @@ from app_site import (
     unusual_images,
     write_predictions,
 )
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from starlette.formparsers import MultiPartParser
 from streamlit.testing.v1 import AppTest
 
 from real_vs_ai.ui import image_input
@@ -273,6 +274,16 @@ def open_tab(app: AppTest, part: str) -> None:
     assert not app.exception
 
 
+def test_generator_traces_in_the_file_stand_beside_the_verdict(models):
+    settings = PngImagePlugin.PngInfo()
+    settings.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
+    blue = encode(Image.new("RGB", (40, 30), BLUE), "PNG", pnginfo=settings)
+    app = upload(start("--models-dir", models), {"blue.png": blue})
+    assert "Real" in verdicts(app)[0]
+    assert any("generator" in text.value for text in app.text)
+    assert "Speaks for :red[" in shown_texts(app)
+
+
 def test_gemini_without_a_key_is_explained_and_not_broken(models):
     app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
     open_tab(app, "Gemini")
@@ -387,6 +398,7 @@ import sys
 sys.path[:0] = [{str(APP.parent)!r}, {str(Path(__file__).parent)!r}]
 sys.argv = ["App.py", "--models-dir", {str(models)!r}]
 from app_site import RED, image_bytes
+from starlette.formparsers import MultiPartParser
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file({str(APP)!r}, default_timeout={TIMEOUT_S}).run()
 app.file_uploader[0].set_value([("red.png", image_bytes(RED), "image/png")]).run()
@@ -395,6 +407,11 @@ print("heavy:", sorted({{"tensorflow", "keras", "torch"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_large_uploads_stay_in_memory(models):
+    start("--models-dir", models)
+    assert MultiPartParser.spool_max_size > MAX_BYTES
 
 
 def test_help_answers_without_importing_streamlit_or_tensorflow():

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -43,6 +44,12 @@ def upload_of(probability_fake: float | None, name: str = "a.png") -> CheckedUpl
         ImageCheck("d", verdict_of(probability_fake), width=4, height=3, format="PNG",
                    preview=b"jpeg"),
     )  # fmt: skip
+
+
+def answer_at_once(pixels: np.ndarray) -> Future:
+    answer = Future()
+    answer.set_result(verdict_of(0.5))
+    return answer
 
 
 def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
@@ -106,21 +113,21 @@ def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
 
 def test_every_unusual_kind_of_image_is_judged():
     for name, data in unusual_images().items():
-        check = check_image(data, digest=name, predict=lambda pixels: verdict_of(0.5))
+        check = check_image(data, digest=name, submit=answer_at_once)
         assert check.verdict is not None, (name, check.error)
         assert check.preview[:2] == b"\xff\xd8"
 
 
 def test_an_exif_rotated_image_is_shown_upright():
     data = unusual_images()["rotated.jpg"]
-    check = check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+    check = check_image(data, digest="d", submit=answer_at_once)
     assert (check.width, check.height) == (20, 40)
     assert any("upright" in note for note in check.notes)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", image_bytes(RED)[:60]])
 def test_a_broken_image_becomes_a_check_with_its_reason(data):
-    check = check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+    check = check_image(data, digest="d", submit=answer_at_once)
     assert check.verdict is None and check.error
 
 
@@ -134,7 +141,7 @@ def test_a_check_writes_nothing_to_disk():
 
     sys.addaudithook(note_writes)
     for data in unusual_images().values():
-        check_image(data, digest="d", predict=lambda pixels: verdict_of(0.5))
+        check_image(data, digest="d", submit=answer_at_once)
     watching = None
     assert written == []
 
@@ -254,10 +261,17 @@ def test_the_html_shows_names_as_text_and_runs_nothing():
 class ColourDetector:
     """Tells by the mean of red, and fails on images without any."""
 
-    def predict_batch(self, images):
-        if any(not image[..., 0].any() for image in images):
+    def prepare(self, pixels):
+        return pixels
+
+    def predict_pixels(self, pixels):
+        red = pixels[..., 0].mean(axis=(1, 2)) / 255
+        if not red.all():
             raise RuntimeError("no red")
-        return [verdict_of(float(image[..., 0].mean() / 255)) for image in images]
+        return np.stack([red, 1 - red], axis=1)
+
+    def verdicts(self, probabilities):
+        return [make_verdict(row, METADATA) for row in probabilities]
 
 
 @pytest.fixture
@@ -273,7 +287,7 @@ def test_many_threads_get_each_its_own_answer(service):
 
     def ask(level):
         pixels = np.full((4, 4, 3), level, np.uint8)
-        answers[level] = service.predict(pixels).probability_fake
+        answers[level] = service.submit(pixels).result().probability_fake
 
     threads = [threading.Thread(target=ask, args=(level,)) for level in range(1, 101)]
     [thread.start() for thread in threads]
@@ -287,13 +301,13 @@ def test_an_image_that_fails_does_not_spoil_the_batch(service):
 
     def ask_badly():
         try:
-            service.predict(bad)
+            service.predict_batch([bad])
         except ModelUnavailableError as error:
             failures.append(str(error))
 
     threads = [threading.Thread(target=ask_badly) for _ in range(20)]
     [thread.start() for thread in threads]
-    assert [service.predict(good).label for _ in range(20)] == ["Fake"] * 20
+    assert [service.predict_batch([good])[0].label for _ in range(20)] == ["Fake"] * 20
     [thread.join() for thread in threads]
     assert failures == ["no red"] * 20
 
@@ -302,7 +316,7 @@ def test_a_closed_service_refuses_instead_of_waiting_for_ever(service):
     service.detector()
     service.close()
     with pytest.raises(ModelUnavailableError, match="replaced"):
-        service.predict(np.ones((4, 4, 3), np.uint8))
+        service.predict_batch([np.ones((4, 4, 3), np.uint8)])
 
 
 def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):
@@ -313,7 +327,7 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
     service = ModelService(tmp_path, open_detector=refuse)
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):
-            service.predict(np.ones((4, 4, 3), np.uint8))
+            service.predict_batch([np.ones((4, 4, 3), np.uint8)])
 
 
 # --- run files ---

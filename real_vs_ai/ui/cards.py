@@ -51,7 +51,7 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
     if upload.same_as:
         st.caption(f":material/content_copy: Same content as {as_markdown(upload.same_as)}")
     for finding in check.provenance:
-        st.caption(f":material/fingerprint: {as_markdown(finding)}")
+        st.caption(f":material/fingerprint: {as_markdown(finding.text)}")
 
 
 def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
@@ -156,7 +156,8 @@ def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> 
     share = None
     if verdict is not None:
         share = verdict.confidence if verdict.probability_fake is None else verdict.probability_fake
-    remarks = [check.error, *check.notes, *(verdict.reasons if verdict else ()), *check.provenance]
+    remarks = [check.error, *check.notes, *(verdict.reasons if verdict else ())]
+    remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
         remarks.append(f"Same content as {visible(upload.same_as)}")
     return {

@@ -1,6 +1,6 @@
 """From uploaded bytes to what a card shows; no Streamlit here.
 
-    check = check_image(data, predict=service.predict)
+    check = check_image(data, digest=content_digest(data), submit=service.submit)
     rows = name_duplicates([("a.jpg", check), ("b.jpg", check)])
 
 An upload is decoded in memory and never written to disk. Of its pixels only a small preview is
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from real_vs_ai.config import MAX_IMAGE_PIXELS
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.serving.detector import Verdict
+from real_vs_ai.serving.provenance import Finding, read_provenance
 
 MAX_IMAGES = 500
 # As `server.maxUploadSize` in .streamlit/config.toml, for bytes that come by another way.
@@ -42,8 +44,8 @@ class ImageCheck:
         height: As width.
         format: The real format: "JPEG", …
         notes: What was done to it in decoding, one sentence each.
-        provenance: What its metadata tell of its origin, one sentence each: evidence beside the
-            verdict, never part of it.
+        provenance: What its metadata tell of its origin: evidence beside the verdict, never
+            part of it.
         preview: A JPEG of the upright image for cards, or b"".
         thumbnail: A smaller one for tables, or b"".
     """
@@ -55,7 +57,7 @@ class ImageCheck:
     height: int = 0
     format: str = ""
     notes: tuple[str, ...] = ()
-    provenance: tuple[str, ...] = ()
+    provenance: tuple[Finding, ...] = ()
     preview: bytes = b""
     thumbnail: bytes = b""
 
@@ -81,48 +83,38 @@ def content_digest(data: bytes) -> str:
 
 
 def check_image(
-    data: bytes, *, digest: str, predict: Callable[[np.ndarray], Verdict]
+    data: bytes, *, digest: str, submit: Callable[[np.ndarray], Future[Verdict]]
 ) -> ImageCheck:
     """Decode and judge one image; one that cannot be read becomes a check with its error.
 
     Args:
         data: The file's bytes, of any size and kind.
         digest: Its `content_digest`.
-        predict: The detector, taking upright pixels, shape (height, width, 3), uint8.
+        submit: Asks the detector, given upright pixels, shape (height, width, 3), uint8.
     """
     try:
         image = decode_upload(data)
     except ImageError as error:
         return ImageCheck(digest=digest, error=str(error))
+    answer = submit(image.pixels)
+    # Made while the detector is at work.
+    preview = _reduce(Image.fromarray(image.pixels), longest_side=_PREVIEW_SIZE)
     return ImageCheck(
         digest=digest,
-        verdict=predict(image.pixels),
         width=image.width,
         height=image.height,
         format=image.format,
         notes=image.notes,
-        preview=encode_preview(image.pixels, longest_side=_PREVIEW_SIZE),
-        thumbnail=encode_preview(image.pixels, longest_side=_THUMBNAIL_SIZE),
+        provenance=read_provenance(data),
+        preview=_to_jpeg(preview),
+        thumbnail=_to_jpeg(_reduce(preview, longest_side=_THUMBNAIL_SIZE)),
+        verdict=answer.result(),
     )
 
 
 def decode_upload(data: bytes) -> DecodedImage:
     """`images.decode_image` with the app's limits."""
     return decode_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
-
-
-def encode_preview(pixels: np.ndarray, *, longest_side: int) -> bytes:
-    """A JPEG no larger than `longest_side`, without metadata.
-
-    Args:
-        pixels: Shape (height, width, 3), uint8.
-        longest_side: In pixels; smaller images keep their size.
-    """
-    image = Image.fromarray(pixels)
-    image.thumbnail((longest_side, longest_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return buffer.getvalue()
 
 
 def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpload]:
@@ -133,3 +125,19 @@ def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpl
         uploads.append(CheckedUpload(name, check, same_as=first_names.get(check.digest, "")))
         first_names.setdefault(check.digest, name)
     return uploads
+
+
+def _reduce(image: Image.Image, *, longest_side: int) -> Image.Image:
+    """The image with no side longer than this, in pixels; smaller ones keep their size."""
+    scale = longest_side / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _to_jpeg(image: Image.Image) -> bytes:
+    """A JPEG without metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()

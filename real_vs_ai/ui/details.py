@@ -49,7 +49,7 @@ def show_details(
             _show_stability(judged, data=data, chosen=chosen, metadata=metadata)
     with provenance:
         if provenance.open:
-            _show_provenance(judged)
+            _show_provenance(judged, metadata=metadata)
     with insight:
         if insight.open:
             pixels = _pixels(digest, data)
@@ -145,12 +145,16 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
     )
 
 
-def _show_provenance(judged: JudgedUpload) -> None:
+def _show_provenance(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
     st.markdown(
         "What the file says of itself is evidence beside the verdict, never part of it: metadata "
         "can be missing, removed or forged."
     )
     for finding in judged.upload.check.provenance:
-        st.text(f"• {finding}")
+        with st.container(border=True):
+            st.text(f"{finding.kind}: {finding.text}")
+            if finding.speaks_for is not None:
+                style = verdict_style(finding.speaks_for, metadata)
+                st.markdown(f"Speaks for {style.heading}")
     if not judged.upload.check.provenance:
         st.info("The file says nothing of its origin.", icon=":material/search_off:")

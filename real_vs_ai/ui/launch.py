@@ -48,6 +48,7 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     """
     import streamlit as st
 
+    keep_uploads_in_memory()
     # A file of our own: Streamlit's icons for the browser's tab are fetched from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
@@ -66,6 +67,19 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
         ),
     ]
     st.navigation(pages, position="top").run()
+
+
+def keep_uploads_in_memory() -> None:
+    """Let the server hold whole uploads in memory; it would put larger ones into a temporary file.
+
+    The first page calls it, and nothing can be uploaded before there is a page.
+    """
+    from starlette.formparsers import MultiPartParser
+
+    from real_vs_ai.ui.checking import MAX_BYTES
+
+    # Some kilobytes more, for what surrounds the file in the request.
+    MultiPartParser.spool_max_size = MAX_BYTES + 2**20
 
 
 def _check_page(*, model: str | None, models_dir: Path) -> None:

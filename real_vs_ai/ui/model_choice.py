@@ -2,7 +2,7 @@
 
 chosen = choose_model(model=None, models_dir=Path("models"))
 if chosen is not None:
-    verdict = chosen.service.predict(pixels)
+    verdict = chosen.service.submit(pixels).result()
 """
 
 from __future__ import annotations

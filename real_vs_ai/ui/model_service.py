@@ -1,7 +1,7 @@
 """One compiled model for all sessions of the app, asked in turn.
 
     service = ModelService(Path("models/released/model.h5"))
-    verdict = service.predict(pixels)
+    verdict = service.submit(pixels).result()
 
 Requests wait in one queue and are answered in the order they came, those that wait together as one
 batch. A session asks for one image at a time from each of its few threads, so a visitor with one
@@ -10,10 +10,11 @@ image stands behind a handful of others, never behind somebody's five hundred.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -29,6 +30,17 @@ _Request = tuple[np.ndarray, "Future[Verdict]"]
 
 class ModelUnavailableError(RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
+
+
+@contextlib.contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Whatever goes wrong in the model becomes a message for the page."""
+    try:
+        yield
+    except ModelUnavailableError:
+        raise
+    except Exception as error:
+        raise ModelUnavailableError(str(error) or type(error).__name__) from error
 
 
 class ModelService:
@@ -64,10 +76,8 @@ class ModelService:
         Raises:
             ModelUnavailableError: It could not be opened.
         """
-        try:
+        with _as_unavailable():
             return self._opening.result()
-        except Exception as error:
-            raise ModelUnavailableError(str(error) or type(error).__name__) from error
 
     def check(self, data: bytes, *, digest: str) -> ImageCheck:
         """`check_image` with this model.
@@ -75,33 +85,39 @@ class ModelService:
         Raises:
             ModelUnavailableError: The model cannot answer.
         """
-        with self._decoding:
-            return check_image(data, digest=digest, predict=self.predict)
+        with self._decoding, _as_unavailable():
+            return check_image(data, digest=digest, submit=self.submit)
 
-    def predict(self, pixels: np.ndarray) -> Verdict:
-        """The verdict for one image; waits for its turn.
+    def predict_batch(self, images: list[np.ndarray]) -> list[Verdict]:
+        """Verdicts for several images; waits for their turn.
+
+        Args:
+            images: Each of shape (height, width, 3), uint8.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        with _as_unavailable():
+            answers = [self.submit(pixels) for pixels in images]
+            return [answer.result() for answer in answers]
+
+    def submit(self, pixels: np.ndarray) -> Future[Verdict]:
+        """Ask for a verdict without waiting for it.
 
         Args:
             pixels: Shape (height, width, 3), uint8.
 
         Raises:
-            ModelUnavailableError: The model cannot answer.
+            ModelUnavailableError: The model could not be opened, or was closed.
         """
-        return self.predict_batch([pixels])[0]
-
-    def predict_batch(self, images: list[np.ndarray]) -> list[Verdict]:
-        """Verdicts for several images, each waiting for its turn; see `predict`."""
-        self.detector()
-        answers: list[Future[Verdict]] = [Future() for _ in images]
-        for request in zip(images, answers, strict=True):
-            with self._gate:
-                if self._closed:
-                    raise ModelUnavailableError("the model was replaced; check the image again")
-                self._requests.put(request)
-        try:
-            return [answer.result() for answer in answers]
-        except Exception as error:
-            raise ModelUnavailableError(str(error) or type(error).__name__) from error
+        # Reduced here, by the thread that asks: what waits in the queue is small.
+        prepared = self.detector().prepare(pixels)
+        answer: Future[Verdict] = Future()
+        with self._gate:
+            if self._closed:
+                raise ModelUnavailableError("the model was replaced; check the image again")
+            self._requests.put((prepared, answer))
+        return answer
 
     def close(self) -> None:
         """Let the thread end after the requests that already wait."""
@@ -138,7 +154,8 @@ class ModelService:
 
 def _answer(detector: Detector, batch: list[_Request]) -> None:
     try:
-        verdicts = detector.predict_batch([pixels for pixels, _ in batch])
+        probabilities = detector.predict_pixels(np.stack([pixels for pixels, _ in batch]))
+        verdicts = detector.verdicts(probabilities)
     except Exception as error:
         if len(batch) > 1:
             # One image must not spoil the answers of the others.

@@ -102,7 +102,7 @@ def _record(result: JudgedUpload) -> dict[str, Any]:
         "width": check.width or None,
         "height": check.height or None,
         "format": check.format,
-        "provenance": list(check.provenance),
+        "provenance": [finding.text for finding in check.provenance],
         "error": check.error,
         "sha256": check.digest,
         "same_as": result.upload.same_as,

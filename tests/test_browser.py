@@ -1,0 +1,278 @@
+"""The app in a real Chromium: what AppTest cannot see. Skipped where there is no browser.
+
+Needs Debian's `chromium` (or another Chrome; CHROMIUM names its program) and Python's playwright.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from app_site import (
+    APP,
+    BLUE,
+    GREY,
+    RED,
+    image_bytes,
+    make_colour_model,
+    make_gemini_server,
+    write_predictions,
+)
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+CHROMIUM_ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 1000}
+
+
+@pytest.fixture(scope="module")
+def gemini():
+    server = make_gemini_server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, gemini):
+    """The app's server as a user starts it: `python App.py`."""
+    folder = tmp_path_factory.mktemp("browser")
+    make_colour_model(folder / "models" / "three", class_names=("malignant", "benign", "normal"))
+    make_colour_model(
+        folder / "models" / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
+    )
+    write_predictions(
+        folder / "models" / "colour" / "predictions.csv",
+        [("Fake", 0.9), ("Fake", 0.6), ("Real", 0.1), ("Real", 0.695)],
+    )
+    history = "epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n"
+    (folder / "models" / "colour" / "history.csv").write_text(history)
+    port = free_port()
+    environment = os.environ | {
+        "REAL_VS_AI_CACHE": str(folder / "cache"),
+        "GEMINI_API_KEY": "secret-key",
+        "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{gemini.server_port}",
+    }
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, str(APP), "--port", str(port)],
+        cwd=folder, env=environment, stdout=log, stderr=log,
+    )  # fmt: skip
+    try:
+        wait_until_healthy(f"http://localhost:{port}/_stcore/health", server)
+        yield f"http://localhost:{port}/"
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open the app's first page; keyword arguments are those of a browser context."""
+    contexts = []
+
+    def open_it(**options):
+        context = browser.new_context(**({"viewport": DESKTOP} | options))
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(address)
+        page.get_by_text("Images to check").wait_for()
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def pictures(tmp_path) -> dict[str, Path]:
+    """Files to upload, by what they should be taken for."""
+    paths = {}
+    for name, colour in (("fake", RED), ("real", BLUE), ("uncertain", GREY)):
+        paths[name] = tmp_path / f"{name}.png"
+        paths[name].write_bytes(image_bytes(colour, size=(400, 300)))
+    paths["broken"] = tmp_path / "broken.png"
+    paths["broken"].write_bytes(b"no image")
+    return paths
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_healthy(url: str, server: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the server ended at once"
+        try:
+            if urllib.request.urlopen(url, timeout=5).read() == b"ok":
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not answer")
+
+
+def upload(page, *paths: Path) -> None:
+    page.set_input_files("input[type=file]", [str(path) for path in paths])
+
+
+def heading(page, words: str):
+    return page.get_by_role("heading", name=words)
+
+
+def serious_faults(page) -> list[str]:
+    """What axe-core finds that hinders people, as "rule: element"."""
+    page.wait_for_timeout(600)
+    found = axe_module.Axe().run(page).response["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:160]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+def test_an_upload_is_judged_explained_and_handed_out(open_page, pictures, tmp_path):
+    page = open_page()
+    upload(page, pictures["fake"])
+    heading(page, "AI-generated").last.wait_for()
+    page.get_by_role("tab", name="Does it hold?").click()
+    page.get_by_text("None of these turns it into another class.").wait_for()
+    page.get_by_role("tab", name="Where it looked").click()
+    page.get_by_role("img", name="The image, coloured where it speaks").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Table (CSV)").click()
+    download.value.save_as(tmp_path / "verdicts.csv")
+    with (tmp_path / "verdicts.csv").open(encoding="utf-8-sig") as file:
+        assert [(row["path"], row["label"]) for row in csv.DictReader(file)] == [
+            ("fake.png", "Fake")
+        ]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report with pictures").click()
+    assert download.value.suggested_filename.endswith(".html")
+
+
+def test_cards_open_a_dialog_that_says_why(open_page, pictures):
+    page = open_page()
+    upload(page, *pictures.values())
+    page.get_by_text("Cannot be read: not an image").wait_for()
+    for words in ("AI-generated", "Real", "Uncertain"):
+        assert heading(page, words).last.is_visible()
+    page.get_by_role("button", name="Why?").nth(1).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("tab", name="Does it hold?").click()
+    dialog.get_by_text("None of these turns it").wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+
+
+def test_many_images_become_a_table_with_counts(open_page, tmp_path):
+    paths = []
+    for number in range(30):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].write_bytes(image_bytes((220, number, 40)))
+    page = open_page()
+    upload(page, *paths)
+    page.get_by_test_id("stDataFrame").wait_for()
+    assert page.get_by_text("30 AI-generated").is_visible()
+
+
+def test_the_threshold_is_moved_by_keyboard_and_tells_of_false_alarms(open_page, pictures):
+    page = open_page()
+    upload(page, pictures["fake"])
+    heading(page, "AI-generated").last.wait_for()
+    metric = page.get_by_test_id("stMetricValue")
+    assert metric.inner_text() == "0.0%"
+    page.get_by_role("slider").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_test_id("stMetricValue").get_by_text("50.0%").wait_for()
+
+
+def test_gemini_is_asked_only_after_consent(open_page, pictures, gemini):
+    gemini.requests.clear()
+    page = open_page()
+    upload(page, pictures["fake"])
+    page.get_by_role("tab", name="Ask Gemini").click()
+    page.get_by_text("Nothing has been sent so far").wait_for()
+    page.get_by_text("I agree that images").click()
+    page.get_by_role("button", name="Ask Gemini about this image").wait_for()
+    assert gemini.requests == []
+    page.get_by_role("button", name="Ask Gemini about this image").click()
+    page.get_by_text("![pixel](http://tracker.example/x.png)").wait_for()
+    question = page.get_by_placeholder("Ask about this image")
+    question.fill("Why is it red?")
+    question.press("Enter")
+    page.get_by_text("Why is it red?").wait_for()
+    page.wait_for_function("document.querySelectorAll('[data-testid=stChatMessage]').length >= 3")
+    assert len(gemini.requests) == 2
+
+
+def test_everything_fits_a_phone(open_page, pictures):
+    page = open_page(viewport=PHONE, is_mobile=True, has_touch=True)
+    upload(page, pictures["fake"], pictures["real"])
+    heading(page, "AI-generated").last.wait_for()
+    width = page.evaluate("document.scrollingElement.scrollWidth")
+    assert width <= PHONE["width"]
+    picture = page.get_by_role("img", name="The uploaded image fake.png").bounding_box()
+    assert picture["x"] >= 0 and picture["x"] + picture["width"] <= PHONE["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_accessibility_fault_in_either_theme(open_page, pictures, scheme):
+    page = open_page(color_scheme=scheme)
+    assert serious_faults(page) == []
+    upload(page, *pictures.values())
+    heading(page, "Uncertain").last.wait_for()
+    assert serious_faults(page) == []
+    background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (scheme == "dark")
+    page.get_by_role("link", name="Models").click()
+    page.get_by_text("How good it is").wait_for()
+    assert serious_faults(page) == []
+
+
+def test_the_page_loads_nothing_from_elsewhere(browser, address, pictures):
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.get_by_text("Images to check").wait_for()
+    upload(page, pictures["fake"])
+    heading(page, "AI-generated").last.wait_for()
+    context.close()
+    elsewhere = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert elsewhere == []
