@@ -1,0 +1,303 @@
+"""Augmented copies: seeded one by one, in their originals' format, of training images only."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image, JpegImagePlugin
+
+from real_vs_ai.preparation.augmentation import (
+    Original,
+    list_originals,
+    plan_copies,
+    write_copies,
+)
+from real_vs_ai.preparation.copies import copy_name, is_augmented_name
+from real_vs_ai.preparation.manifest import read_manifest, write_manifest
+from real_vs_ai.preparation.moving import move_augmented
+from real_vs_ai.preparation.warping import AffineRanges, copy_generator, draw_affine, warp
+from tests.preparation.material import image_bytes, make_merged, snapshot
+
+RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
+NONE = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=False)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_merged(tmp_path / "data")
+
+
+def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
+    plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
+    return write_copies(
+        plan, train_dir=data / "train",
+        **{"output_dir": data / "augmented_train", "ranges": RANGES, "seed": seed,
+           "overwrite": False, "workers": workers, "engine": "local", **changes},
+    )  # fmt: skip
+
+
+def move(data):
+    return move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+
+
+def originals(n_fake, n_real):
+    return [
+        Original(f"{label}/{i}.jpg", label, "s")
+        for label, n in (("Fake", n_fake), ("Real", n_real))
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("n_fake, n_real, total", [(10, 10, 7), (3, 17, 100), (1, 2, 50)])
+def test_total_is_spread_evenly_over_classes_and_images(n_fake, n_real, total):
+    plan = plan_copies(originals(n_fake, n_real), total=total, copies=None, seed=1)
+    by_class = Counter()
+    for entry in plan:
+        by_class[entry.original.label] += entry.count
+    assert sum(by_class.values()) == total
+    assert abs(by_class["Fake"] - by_class["Real"]) <= 1
+    for label, n in (("Fake", n_fake), ("Real", n_real)):
+        counts = [e.count for e in plan if e.original.label == label]
+        counts += [0] * (n - len(counts))
+        assert max(counts) - min(counts) <= 1
+
+
+def test_default_total_is_20000_or_the_number_of_images_if_that_is_less():
+    small = plan_copies(originals(30, 30), total=None, copies=None, seed=1)
+    assert sum(entry.count for entry in small) == 60
+    large = plan_copies(originals(12_000, 12_000), total=None, copies=None, seed=1)
+    assert sum(entry.count for entry in large) == 20_000
+
+
+def test_copies_go_beside_train_and_touch_no_split(data):
+    before = snapshot(data)
+    augment(data, copies=3)
+    after = snapshot(data)
+    assert before.items() <= after.items()
+    new = set(after) - set(before)
+    assert {path.split("/")[0] for path in new} == {"augmented_train"}
+    assert len([path for path in new if path.endswith(".jpg")]) == 36
+
+
+def test_moving_adds_every_copy_and_its_row_and_changes_nothing_else(data):
+    augment(data, copies=2)
+    rows = read_manifest(data / "augmented_train" / "manifest.csv")
+    write_manifest(data / "manifest.csv", [])
+    before = snapshot(data)
+    move(data)
+    after = snapshot(data)
+    assert not (data / "augmented_train").exists()
+    kept = {p: d for p, d in before.items() if not p.startswith(("augmented_train", "manifest"))}
+    assert kept.items() <= after.items()
+    moved = {row.path: row for row in read_manifest(data / "manifest.csv")}
+    assert len(moved) == len(rows) == 24
+    for path, row in moved.items():
+        assert after[path] == row.sha256
+        assert row.split == "train"
+        assert (data / row.origin).is_file()
+        assert row.path.startswith(f"train/{row.label}/")
+
+
+def test_moving_twice_doubles_nothing(data):
+    augment(data, copies=1)
+    move(data)
+    before = snapshot(data)
+    with pytest.raises(FileNotFoundError, match="12 augmented copies are in"):
+        move(data)
+    assert snapshot(data) == before
+
+
+def test_making_and_moving_the_same_copies_again_changes_nothing(data):
+    write_manifest(data / "manifest.csv", [])
+    augment(data, copies=1)
+    move(data)
+    before = snapshot(data)
+    augment(data, copies=1)
+    summary = move(data)
+    assert summary.already_there == 12
+    assert snapshot(data) == before
+
+
+def test_copies_are_never_copied_again(data):
+    augment(data, copies=2)
+    move(data)
+    assert len(list_originals(data / "train")) == 12
+    augment(data, copies=3)
+    assert move(data).already_there == 24
+    assert not any(p.name.count("__augmented") > 1 for p in data.rglob("*.jpg"))
+
+
+def test_a_copy_known_by_its_origin_is_not_copied_again_whatever_its_name(data):
+    augment(data, copies=1)
+    write_manifest(data / "manifest.csv", [])
+    move(data)
+    rows = read_manifest(data / "manifest.csv")
+    first = rows[0]
+    renamed = first.path.replace("__augmented1", "-warped")
+    (data / first.path).rename(data / renamed)
+    fields = {name: getattr(first, name) for name in first.__slots__}
+    write_manifest(data / "manifest.csv", [type(first)(**{**fields, "path": renamed}), *rows[1:]])
+    assert f"train/{list_originals(data / 'train')[0].path}" != renamed
+    assert len(list_originals(data / "train")) == 12
+
+
+def test_moving_never_overwrites_another_file(data):
+    augment(data, copies=1)
+    victim = data / "train" / "Fake" / "0__augmented1.jpg"
+    victim.write_bytes(b"mine")
+    before = snapshot(data)
+    with pytest.raises(FileExistsError, match="other content"):
+        move(data)
+    assert snapshot(data) == before
+
+
+def test_moving_incomplete_copies_is_refused(data):
+    augment(data, copies=1)
+    next((data / "augmented_train" / "Fake").iterdir()).unlink()
+    with pytest.raises(ValueError, match="1 missing"):
+        move(data)
+
+
+def test_a_user_s_own_file_beside_the_copies_is_left_where_it_is(data):
+    augment(data, copies=1)
+    own = data / "augmented_train" / "Fake" / "mine.jpg"
+    own.write_bytes(b"mine")
+    move(data)
+    assert own.read_bytes() == b"mine"
+
+
+def test_pixels_depend_on_neither_order_nor_workers_nor_other_copies(data, tmp_path):
+    augment(data, copies=2)
+    few = snapshot(data / "augmented_train")
+    shutil.rmtree(data / "augmented_train")
+    augment(data, copies=4, workers=2)
+    many = snapshot(data / "augmented_train")
+    few_images = {p: d for p, d in few.items() if p.endswith(".jpg")}
+    assert few_images.items() <= many.items()
+    shutil.rmtree(data / "augmented_train")
+    augment(data, copies=2, seed=43)
+    other = snapshot(data / "augmented_train")
+    assert not {d for p, d in other.items() if p in few_images} & set(few_images.values())
+
+
+def test_without_any_range_the_warp_changes_no_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    affine = draw_affine(NONE, width=40, height=30, generator=copy_generator(1, "a", 1))
+    assert np.array_equal(warp(pixels, affine), pixels)
+
+
+def test_a_flip_alone_mirrors_left_and_right():
+    ranges = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    results = set()
+    for number in range(20):
+        generator = copy_generator(1, "a", number)
+        warped = warp(pixels, draw_affine(ranges, width=40, height=30, generator=generator))
+        results.add(
+            "same" if np.array_equal(warped, pixels)
+            else "mirrored" if np.array_equal(warped, pixels[:, ::-1])
+            else "other"
+        )  # fmt: skip
+    assert results == {"same", "mirrored"}
+
+
+def test_warps_keep_within_their_ranges():
+    for number in range(200):
+        generator = copy_generator(3, "a", number)
+        affine = draw_affine(RANGES, width=100, height=50, generator=generator)
+        scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
+        assert 0.79 < scale < 1.21
+        centre = np.array([49.5, 24.5])
+        shift = affine @ np.array([*centre, 1]) - centre
+        assert abs(shift[0]) <= 20
+        assert abs(shift[1]) <= 10
+
+
+def test_uncovered_parts_show_the_nearest_edge_pixel():
+    pixels = np.full((20, 20, 3), 200, dtype=np.uint8)
+    affine = np.array([[1.0, 0, 15], [0, 1, 15]])
+    assert np.array_equal(warp(pixels, affine), pixels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 35, "subsampling": "4:2:0"},
+        {"quality": 95, "subsampling": "4:4:4"},
+        {"quality": 80, "subsampling": "4:2:2", "progressive": True},
+        {"qtables": [list(range(1, 65)), list(range(2, 66))], "subsampling": "4:4:4"},
+    ],
+)
+def test_jpeg_copies_keep_tables_subsampling_and_scan_order(data, options):
+    path = data / "train" / "Fake" / "special.jpg"
+    path.write_bytes(image_bytes(7, size=(32, 24), **options))
+    augment(data, copies=1)
+    with (
+        Image.open(path) as original,
+        Image.open(data / "augmented_train" / "Fake" / "special__augmented1.jpg") as copy,
+    ):
+        assert copy.size == original.size
+        assert copy.quantization == original.quantization
+        assert JpegImagePlugin.get_sampling(copy) == JpegImagePlugin.get_sampling(original)
+        assert copy.info.get("progressive") == original.info.get("progressive")
+
+
+@pytest.mark.parametrize(
+    "name, file_format, expected",
+    [
+        ("a.png", "PNG", ("a__augmented1.png", "PNG")),
+        ("a.webp", "WEBP", ("a__augmented1.webp", "WEBP")),
+        ("a.gif", "GIF", ("a.gif__augmented1.png", "PNG")),
+        ("a.BMP", "BMP", ("a__augmented1.BMP", "BMP")),
+        ("lies.jpg", "PNG", ("lies.jpg__augmented1.png", "PNG")),
+    ],
+)
+def test_other_formats_stay_or_become_lossless(data, name, file_format, expected):
+    (data / "train" / "Fake" / name).write_bytes(image_bytes(3, file_format=file_format))
+    augment(data, copies=1)
+    with Image.open(data / "augmented_train" / "Fake" / expected[0]) as copy:
+        assert copy.format == expected[1]
+
+
+def test_greyscale_jpegs_stay_greyscale(data):
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16), 90).save(buffer, "JPEG")
+    (data / "train" / "Fake" / "grey.jpg").write_bytes(buffer.getvalue())
+    augment(data, copies=1)
+    with Image.open(data / "augmented_train" / "Fake" / "grey__augmented1.jpg") as copy:
+        assert copy.mode == "L"
+
+
+def test_an_unreadable_original_is_reported_and_the_others_are_made(data):
+    (data / "train" / "Fake" / "broken.jpg").write_bytes(b"no image")
+    summary = augment(data, copies=1)
+    assert len(summary.rows) == 12
+    assert [row.path for row in summary.failed] == ["train/Fake/broken.jpg"]
+    assert "train/Fake/broken.jpg" in (data / "augmented_train" / "report.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("a__augmented1.jpg", True), ("a__augmented.jpg", False), ("a.jpg", False)]
+)
+def test_names_of_copies_are_recognised(name, expected):
+    assert is_augmented_name(f"Fake/{name}") is expected
+
+
+def test_names_of_copies_of_different_originals_differ():
+    names = {
+        copy_name(name, number, file_format=file_format)
+        for name, file_format in (("a.jpg", "JPEG"), ("a.gif", "PNG"), ("a.png", "PNG"))
+        for number in (1, 11)
+    }
+    assert len(names) == 6
+
+
+def test_the_contact_sheet_is_a_picture(data):
+    augment(data, copies=2)
+    with Image.open(data / "augmented_train" / "figures" / "augmentation.png") as sheet:
+        assert sheet.width > 200
+        assert len(sheet.getcolors(maxcolors=1_000_000)) > 100

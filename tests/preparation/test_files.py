@@ -1,0 +1,91 @@
+"""Names, listing and placing: nothing collides, nothing is followed, nothing is overwritten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from real_vs_ai.preparation import files
+from real_vs_ai.preparation.files import (
+    Placement,
+    fold_name,
+    list_files,
+    place_files,
+    safe_name,
+    source_name,
+    unique_names,
+)
+
+
+@given(st.lists(st.sampled_from(["a.jpg", "A.jpg", "a-2.jpg", "é.jpg", "e\u0301.jpg", "b"])))
+def test_unique_names_never_collide_on_any_file_system(names):
+    result = unique_names(names)
+    assert len({fold_name(name) for name in result}) == len(names)
+
+
+def test_first_of_colliding_names_keeps_its_own():
+    assert unique_names(["a.jpg", "A.jpg", "a.jpg"]) == ["a.jpg", "A-2.jpg", "a-3.jpg"]
+
+
+def test_a_numbered_name_never_takes_that_of_another_file():
+    assert unique_names(["a.jpg", "A.jpg", "a-2.jpg"]) == ["a.jpg", "A-3.jpg", "a-2.jpg"]
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_safe_name_fits_every_file_system(name):
+    result = safe_name(name)
+    assert 0 < len(result.encode()) <= files.MAX_NAME_BYTES
+    assert not set(result) & set('<>:"/\\|?*\0')
+
+
+def test_two_long_names_stay_two():
+    first, second = safe_name("x" * 300 + "1.jpg"), safe_name("x" * 300 + "2.jpg")
+    assert first != second
+    assert first.endswith(".jpg")
+
+
+def test_source_name_has_no_separator_of_ours():
+    from pathlib import Path
+
+    assert source_name(Path("my set__v2 (1)")) == "my-set-v2-1"
+    assert source_name(Path("...")) == "source"
+
+
+def test_listing_leaves_out_debris_hidden_files_and_links(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_bytes(b"x")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "y.jpg").write_bytes(b"y")
+    (tmp_path / ".hidden").write_bytes(b"z")
+    (tmp_path / "Thumbs.db").write_bytes(b"t")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a" / "x.jpg")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert list_files(tmp_path) == ["a/x.jpg"]
+
+
+def test_placing_links_where_the_file_system_allows(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    placement = place_files([(tmp_path / "a", tmp_path / "b")], copy=False)
+    assert placement == Placement(linked=1)
+    assert (tmp_path / "a").samefile(tmp_path / "b")
+
+
+def test_placing_copies_where_links_are_refused_and_says_so(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(files.os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"1")
+    placement = place_files([(tmp_path / "a", tmp_path / "b")], copy=False)
+    assert str(placement) == "1 file copied"
+    assert (tmp_path / "b").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_placing_never_overwrites(tmp_path, copy):
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "b").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        place_files([(tmp_path / "a", tmp_path / "b")], copy=copy)
+    assert (tmp_path / "b").read_bytes() == b"old"

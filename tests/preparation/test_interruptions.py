@@ -1,0 +1,217 @@
+"""Every stage, disturbed at every kind of disk operation: the next run gives the undisturbed bytes.
+
+A stage runs in a forked process that is killed (or meets a full disk, or Ctrl-C) at one of its
+disk operations. What it leaves must be the old state or the new one, and running it again must
+end in the same bytes as a run that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import zipfile
+
+import pytest
+
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
+from real_vs_ai.preparation.deletion import delete, plan_deletion
+from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.moving import move_augmented
+from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.warping import AffineRanges
+from real_vs_ai.preparation.zipping import zip_folder
+from tests.preparation.material import (
+    make_merged,
+    make_train_test,
+    merge_options,
+    run_disturbed,
+    snapshot,
+    split_options,
+)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
+RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
+
+
+def unzip(data, *, overwrite=False):
+    extract_archives(
+        [data / "archives" / "set.zip"], output_dir=data / "raw", limits=LIMITS,
+        overwrite=overwrite, workers=1,
+    )  # fmt: skip
+
+
+def split(data, *, overwrite=False):
+    split_sources(
+        find_sources([data / "raw" / "set"], kind=TRAIN_TEST), output_dir=data / "split",
+        options=split_options(fractions={"train": 0.8, "validation": 0.2}, overwrite=overwrite),
+    )  # fmt: skip
+
+
+def merge(data, *, overwrite=False):
+    merge_sources(
+        [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=overwrite)
+    )
+
+
+def augment(data, *, overwrite=False):
+    write_copies(
+        plan_copies(list_originals(data / "train"), total=None, copies=1, seed=1),
+        train_dir=data / "train", output_dir=data / "augmented_train", ranges=RANGES, seed=1,
+        overwrite=overwrite, workers=1, engine="local",
+    )  # fmt: skip
+
+
+def move(data, *, overwrite=False):
+    move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+
+
+def pack(data, *, overwrite=False):
+    zip_folder(
+        data / "train", output=data / "train.zip", entries=None, compress=False,
+        overwrite=overwrite,
+    )  # fmt: skip
+
+
+def remove(data, *, overwrite=False):
+    delete(plan_deletion([data / "train"], allowed=[data]))
+
+
+def prepare(data, stage):
+    """What the stages before this one leave."""
+    if stage in {unzip, split, merge}:
+        make_train_test(data / "raw" / "set", train=6, test=2)
+    if stage is unzip:
+        (data / "archives").mkdir()
+        with zipfile.ZipFile(data / "archives" / "set.zip", "w") as archive:
+            for path in sorted((data / "raw" / "set").rglob("*.jpg")):
+                archive.write(path, path.relative_to(data / "raw" / "set"))
+        shutil.rmtree(data / "raw")
+    if stage is merge:
+        split(data)
+    if stage in {augment, move, pack, remove}:
+        make_merged(data, train=3, others=1)
+    if stage is move:
+        augment(data)
+
+
+STAGES = [unzip, split, merge, augment, move, pack, remove]
+# Of these the old output is replaced as well.
+REPLACING = [unzip, split, merge, augment, pack]
+CASES = [(stage, False) for stage in STAGES] + [(stage, True) for stage in REPLACING]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}{'-overwrite' * case[1]}")
+def case(request, tmp_path):
+    """(make a fresh data folder, run, state before, state after, all at once, operations)."""
+    stage, replacing = request.param
+    template = tmp_path / "template"
+    template.mkdir()
+    prepare(template, stage)
+    if replacing:
+        stage(template)
+    before = snapshot(template)
+    data = tmp_path / "data"
+
+    def fresh():
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(template, data)
+        return data
+
+    def run():
+        stage(data, overwrite=replacing)
+
+    fresh()
+    operations = run_disturbed(run, at=0, how="kill")
+    at_once = stage in {unzip, split, augment, pack, remove} and not replacing
+    assert operations > 5
+    return fresh, run, before, snapshot(data), at_once, operations
+
+
+def finish(run, data, after):
+    """Run again; a refusal is right when the work had been done."""
+    try:
+        run()
+    except (FileExistsError, FileNotFoundError):
+        assert snapshot(data) == after
+
+
+def check_disturbed(case, *, at, how):
+    fresh, run, before, after, at_once, _ = case
+    data = fresh()
+    run_disturbed(run, at=at, how=how)
+    left = snapshot(data)
+    # Several outputs, or old ones that make way, take more than one step to change places.
+    if at_once:
+        assert left in (before, after), f"{how} at operation {at}"
+    finish(run, data, after)
+    assert snapshot(data) == after, f"{how} at operation {at}"
+    hidden = [path for path in snapshot(data, hidden=True) if path not in after]
+    assert all(path.endswith(".lock") for path in hidden), f"{how} at {at} left {hidden}"
+
+
+def some_operations(operations, *, count, seed):
+    return sorted(random.Random(seed).sample(range(1, operations + 1), min(count, operations)))
+
+
+def test_killed_at_some_operations_it_is_finished_by_the_next_run(case):
+    for at in some_operations(case[-1], count=12, seed=0):
+        check_disturbed(case, at=at, how="kill")
+
+
+@pytest.mark.slow
+def test_killed_at_every_operation_it_is_finished_by_the_next_run(case):
+    for at in range(1, case[-1] + 1):
+        check_disturbed(case, at=at, how="kill")
+
+
+@pytest.mark.parametrize("how", ["full", "interrupt"])
+def test_full_disk_and_interrupt_leave_the_old_state_or_the_new(case, how):
+    fresh, run, _, after, _, operations = case
+    for at in some_operations(operations, count=6, seed=1):
+        data = fresh()
+        run_disturbed(run, at=at, how=how)
+        finish(run, data, after)
+        assert snapshot(data) == after, f"{how} at operation {at}"
+
+
+def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    prepare(data, split)
+    before = snapshot(data)
+    operations = run_disturbed(lambda: split(data), at=0, how="kill")
+    shutil.rmtree(data / "split")
+    for at in some_operations(operations // 2, count=8, seed=2):
+        run_disturbed(lambda: split(data), at=at, how="full")
+        assert snapshot(data) == before
+        if (data / "split").exists():
+            assert all(path.name.endswith(".lock") for path in (data / "split").iterdir())
+
+
+def test_a_read_only_folder_is_a_clear_error_and_changes_nothing(tmp_path, monkeypatch):
+    make_train_test(tmp_path / "raw" / "set")
+    before = snapshot(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "data/split")
+
+    # The tests may run as root, whom no folder's mode stops.
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        split(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_second_process_is_turned_away(tmp_path):
+    from real_vs_ai.preparation.staging import locked
+
+    make_train_test(tmp_path / "raw" / "set")
+    with (
+        locked(tmp_path / "split", label="set"),
+        pytest.raises(ValueError, match="Another process"),
+    ):
+        split(tmp_path)

@@ -1,0 +1,150 @@
+"""Split sources become one data set: names keep apart, nothing is lost, no content straddles."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.manifest import read_manifest
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.splitting import split_sources
+from tests.preparation.material import (
+    image_bytes,
+    make_flat,
+    make_merged,
+    merge_options,
+    snapshot,
+    split_options,
+)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """data/split with two sources of the same file names."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    for seed, name in enumerate(("first", "second"), start=1):
+        make_flat(data / "raw" / name, seed=seed)
+        split_sources(
+            [find_layout(data / "raw" / name)], output_dir=data / "split", options=split_options()
+        )
+    return tmp_path
+
+
+def merge(workplace, *folders, **changes):
+    return merge_sources(
+        list(folders), output_dir=workplace / "data", options=merge_options(**changes)
+    )
+
+
+def images_in(data):
+    return {
+        path: digest
+        for path, digest in snapshot(data).items()
+        if path.split("/")[0] in {"train", "validation", "test"}
+    }
+
+
+def test_every_image_of_every_source_arrives_under_its_source_name(workplace):
+    summary = merge(workplace)
+    assert len(summary.rows) == 80
+    raw = [*snapshot(workplace / "data" / "raw").values()]
+    assert sorted(images_in(workplace / "data").values()) == sorted(raw)
+    assert {path.rsplit("/", 1)[1].split("__")[0] for path in images_in(workplace / "data")} == {
+        "first", "second",
+    }  # fmt: skip
+
+
+def test_manifest_has_every_image_and_where_it_came_from(workplace):
+    merge(workplace)
+    data = workplace / "data"
+    rows = read_manifest(data / "manifest.csv")
+    assert {row.path: row.sha256 for row in rows} == images_in(data)
+    for row in rows:
+        assert row.path.split("/")[:2] == [row.split, row.label]
+        assert (data / row.origin).read_bytes() == (data / row.path).read_bytes()
+        assert row.path.rsplit("/", 1)[1].startswith(f"{row.source}__")
+
+
+def test_user_made_splits_without_manifest_are_understood(workplace):
+    own = workplace / "own"
+    make_merged(own)
+    for part in ("train", "validation", "test"):
+        (own / part / "Fake").rename(own / part / "GeneratedArt")
+        (own / part / "Real").rename(own / part / "RealArt")
+    (own / "validation").rename(own / "valid")
+    (own / "train" / "RealArt" / "broken.jpg").write_bytes(b"no image")
+    summary = merge(workplace, own)
+    assert {row.label for row in summary.rows} == {"Fake", "Real"}
+    assert len(summary.rows) == 20
+    assert [row.outcome for row in summary.outcomes] == ["quarantined"]
+
+
+def test_files_a_user_added_or_removed_by_hand_are_followed(workplace):
+    folder = workplace / "data" / "split" / "first" / "train" / "Fake"
+    removed = sorted(folder.iterdir())[0]
+    removed.unlink()
+    (folder / "added.jpg").write_bytes(image_bytes(999))
+    names = {row.path.rsplit("/", 1)[1] for row in merge(workplace).rows if row.label == "Fake"}
+    assert "first__added.jpg" in names
+
+
+def test_content_of_two_sources_is_kept_once_and_never_in_two_splits(workplace):
+    split = workplace / "data" / "split"
+    test_image = sorted((split / "first" / "test" / "Fake").iterdir())[0]
+    train_image = sorted((split / "first" / "train" / "Real").iterdir())[0]
+    shutil.copy(test_image, split / "second" / "train" / "Fake" / "leak.jpg")
+    shutil.copy(train_image, split / "second" / "train" / "Real" / "double.jpg")
+    summary = merge(workplace)
+    outcomes = {row.path.rsplit("/", 1)[1]: row.outcome for row in summary.outcomes}
+    assert outcomes == {"leak.jpg": "stands in another split", "double.jpg": "second copy"}
+    assert len(summary.rows) == 80
+    kept = merge(workplace, overwrite=True, keep_duplicates=True)
+    assert len(kept.rows) == 81
+
+
+def test_names_that_collide_only_by_case_are_both_kept(workplace):
+    folder = workplace / "data" / "split" / "first" / "train" / "Fake"
+    (folder / "Same.jpg").write_bytes(image_bytes(801))
+    (folder / "same.JPG").write_bytes(image_bytes(802))
+    merge(workplace)
+    names = [p.name for p in (workplace / "data" / "train" / "Fake").iterdir() if "ame" in p.name]
+    assert len({name.casefold() for name in names}) == 2
+
+
+def test_sources_of_different_classes_are_refused(workplace):
+    make_flat(workplace / "scans", names=("benign", "malignant"), seed=8)
+    split_sources(
+        [find_layout(workplace / "scans")],
+        output_dir=workplace / "data" / "split",
+        options=split_options(),
+    )
+    with pytest.raises(ValueError, match="same classes in every source"):
+        merge(workplace)
+    summary = merge(workplace, workplace / "data" / "split" / "scans")
+    assert {row.label for row in summary.rows} == {"benign", "malignant"}
+
+
+def test_existing_data_is_refused_or_replaced_as_a_whole(workplace):
+    merge(workplace)
+    before = snapshot(workplace / "data")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        merge(workplace)
+    assert snapshot(workplace / "data") == before
+    merge(workplace, workplace / "data" / "split" / "first", overwrite=True)
+    assert len(images_in(workplace / "data")) == 40
+
+
+def test_merging_twice_gives_the_same_bytes(workplace):
+    merge(workplace)
+    before = snapshot(workplace / "data")
+    merge(workplace, overwrite=True)
+    assert snapshot(workplace / "data") == before
+
+
+def test_nothing_to_merge_names_the_script_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"DataSplitD1\.py or DataSplitD2\.py"):
+        merge_sources([], output_dir=tmp_path / "data", options=merge_options())

@@ -1,0 +1,174 @@
+"""The split plan: exact shares, no content in two splits, the same plan for the same contents."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from real_vs_ai.preparation.splits import LabelConflictError, SplitImage, plan_split
+
+THREE = {"train": 0.7, "validation": 0.15, "test": 0.15}
+FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
+
+
+def images_of(counts, *, fixed_split="", prefix=""):
+    return [
+        SplitImage(f"{prefix}{label}/{i}", f"{prefix}{label}-{i}", label, fixed_split)
+        for label, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def plan(images, fractions=THREE, *, seed=42, keep_duplicates=False):
+    return plan_split(images, fractions=fractions, seed=seed, keep_duplicates=keep_duplicates)
+
+
+def test_published_sizes_give_114000_23000_and_23000_images():
+    flat = plan(images_of({"Fake": 10_000, "Real": 10_000}))
+    train_test = plan(
+        [
+            *images_of({"Fake": 50_000, "Real": 50_000}),
+            *images_of({"Fake": 10_000, "Real": 10_000}, fixed_split="test", prefix="t"),
+        ],
+        FOUR_TO_ONE,
+        keep_duplicates=True,
+    )
+    augmented_copies = 20_000
+    counts = {
+        split: flat.count(split) + train_test.count(split)
+        for split in ("train", "validation", "test")
+    }
+    counts["train"] += augmented_copies
+    assert counts == {"train": 114_000, "validation": 23_000, "test": 23_000}
+
+
+def test_shares_stay_exact_when_contents_repeat_and_copies_are_kept():
+    images = [SplitImage(str(i), f"content-{min(i, 900)}", "Fake") for i in range(1000)]
+    result = plan(images, FOUR_TO_ONE, keep_duplicates=True)
+    assert (result.count("train"), result.count("validation")) == (800, 200)
+
+
+groups = st.lists(
+    st.tuples(
+        st.integers(0, 25),
+        st.sampled_from(["Fake", "Real", "Other"]),
+        st.sampled_from(["", "test", "validation"]),
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+def build(specification, *, grouped):
+    """Enough images of every class to fill the splits, and the drawn ones beside them."""
+    images = images_of({"Fake": 4, "Real": 4, "Other": 4}, prefix="base")
+    for i, (content, label, fixed) in enumerate(specification):
+        group = f"group-{content % 5}" if grouped else ""
+        images.append(SplitImage(f"{i:03}", f"{label}-{content}", label, fixed, group))
+    return images
+
+
+@settings(max_examples=150, deadline=None)
+@given(groups, st.booleans(), st.booleans())
+def test_no_content_and_no_group_ever_straddles_two_splits(specification, grouped, keep):
+    images = build(specification, grouped=grouped)
+    result = plan(images, keep_duplicates=keep)
+    splits = defaultdict(set)
+    for image in images:
+        if image.path in result.splits:
+            splits[image.sha256].add(result.splits[image.path])
+            splits[image.key].add(result.splits[image.path])
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(groups, st.booleans(), st.booleans())
+def test_every_image_is_kept_or_accounted_for_once(specification, grouped, keep):
+    images = build(specification, grouped=grouped)
+    result = plan(images, keep_duplicates=keep)
+    places = [*result.splits, *result.duplicates, *result.leaks]
+    assert sorted(places) == sorted(image.path for image in images)
+    kept = [*result.duplicates.values(), *result.leaks.values()]
+    assert all(path in result.splits for path in kept)
+    if keep:
+        assert not result.duplicates
+
+
+@settings(max_examples=100, deadline=None)
+@given(groups, st.booleans(), st.randoms(use_true_random=False))
+def test_the_order_of_the_listing_changes_nothing(specification, grouped, shuffler):
+    images = build(specification, grouped=grouped)
+    shuffled = list(images)
+    shuffler.shuffle(shuffled)
+    assert plan(images) == plan(shuffled)
+
+
+@settings(max_examples=100, deadline=None)
+@given(groups)
+def test_fixed_images_stay_in_their_split(specification):
+    images = build(specification, grouped=False)
+    result = plan(images)
+    for image in images:
+        if image.fixed_split and image.path in result.splits:
+            assert result.splits[image.path] == image.fixed_split
+
+
+@given(st.integers(3, 400), st.integers(3, 400))
+def test_each_class_is_shared_out_to_within_one_image(n_fake, n_real):
+    result = plan(images_of({"Fake": n_fake, "Real": n_real}))
+    for label, count in (("Fake", n_fake), ("Real", n_real)):
+        shares = Counter(s for path, s in result.splits.items() if path.startswith(label))
+        for split, fraction in THREE.items():
+            assert abs(shares[split] - max(1, count * fraction)) < 1.5
+            assert shares[split] >= 1
+
+
+def test_new_images_keep_the_place_of_nearly_all_old_ones():
+    before = plan(images_of({"Fake": 1000, "Real": 1000}))
+    after = plan(images_of({"Fake": 1010, "Real": 1010}))
+    moved = sum(after.splits[path] != split for path, split in before.splits.items())
+    assert moved < 40
+
+
+def test_another_seed_is_another_split():
+    images = images_of({"Fake": 100, "Real": 100})
+    assert plan(images, seed=1).splits != plan(images, seed=2).splits
+
+
+def test_test_contents_are_removed_from_train():
+    images = [
+        *images_of({"Fake": 10, "Real": 10}),
+        SplitImage("test/copy", "Fake-3", "Fake", "test"),
+    ]
+    result = plan(images, FOUR_TO_ONE)
+    assert result.leaks == {"Fake/3": "test/copy"}
+    assert result.splits["test/copy"] == "test"
+
+
+def test_same_content_under_two_labels_is_an_error_that_lists_the_files():
+    images = [*images_of({"Fake": 5, "Real": 5}), SplitImage("Real/x", "Fake-0", "Real")]
+    with pytest.raises(LabelConflictError, match=r"Fake/0 \(Fake\) = Real/x \(Real\)"):
+        plan(images)
+
+
+def test_a_class_with_too_few_contents_is_refused():
+    with pytest.raises(ValueError, match="at least 3 different images of class Real"):
+        plan(images_of({"Fake": 10, "Real": 2}))
+
+
+@pytest.mark.parametrize(
+    "fractions", [{"train": 0.5, "test": 0.4}, {"train": 1.5, "test": -0.5}, {"tarin": 1.0}]
+)
+def test_wrong_fractions_are_refused(fractions):
+    with pytest.raises(ValueError, match="sum"):
+        plan(images_of({"Fake": 10, "Real": 10}), fractions)
+
+
+def test_contents_land_in_splits_at_random():
+    # A shuffle that followed the names would put all the small numbers into one split.
+    result = plan(images_of({"Fake": 1000, "Real": 1000}))
+    train = [int(path.split("/")[1]) for path, s in result.splits.items() if s == "train"]
+    assert 450 < sum(train) / len(train) < 550

@@ -1,0 +1,86 @@
+"""Packing: everything arrives, links and debris do not, the same files give the same archive."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+
+import pytest
+
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.zipping import zip_folder
+from tests.preparation.material import make_flat, snapshot
+
+
+def pack(folder, output, **changes):
+    values = {"entries": None, "compress": False, "overwrite": False}
+    return zip_folder(folder, output=output, **{**values, **changes})
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_packing_and_unpacking_gives_the_same_files(tmp_path, compress):
+    make_flat(tmp_path / "set", count=5)
+    (tmp_path / "set" / "RealArt" / "ünïcode ♥.jpg").write_bytes(b"heart")
+    pack(tmp_path / "set", tmp_path / "set.zip", compress=compress)
+    limits = ExtractionLimits(max_bytes=2**30, max_files=1000, max_ratio=100)
+    extract_archives(
+        [tmp_path / "set.zip"], output_dir=tmp_path / "raw", limits=limits, overwrite=False,
+        workers=1,
+    )  # fmt: skip
+    assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")
+
+
+def test_links_hidden_files_and_debris_are_left_out(tmp_path):
+    make_flat(tmp_path / "set", count=1)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    (tmp_path / "set" / "link.jpg").symlink_to(secret)
+    (tmp_path / "set" / ".hidden").write_bytes(b"x")
+    (tmp_path / "set" / "Thumbs.db").write_bytes(b"x")
+    pack(tmp_path / "set", tmp_path / "set.zip")
+    with zipfile.ZipFile(tmp_path / "set.zip") as archive:
+        assert archive.namelist() == ["GeneratedArt/0.jpg", "RealArt/0.jpg"]
+
+
+def test_the_same_files_give_the_same_bytes_in_every_time_zone(tmp_path, monkeypatch):
+    make_flat(tmp_path / "set", count=3)
+    for path in (tmp_path / "set").rglob("*.jpg"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    pack(tmp_path / "set", tmp_path / "one.zip")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    if hasattr(time, "tzset"):
+        time.tzset()
+    pack(tmp_path / "set", tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_an_archive_inside_its_own_folder_does_not_swallow_itself(tmp_path):
+    make_flat(tmp_path / "set", count=1)
+    pack(tmp_path / "set", tmp_path / "set" / "all.zip")
+    pack(tmp_path / "set", tmp_path / "set" / "all.zip", overwrite=True)
+    with zipfile.ZipFile(tmp_path / "set" / "all.zip") as archive:
+        assert len(archive.namelist()) == 2
+
+
+def test_an_existing_archive_is_kept_unless_it_may_be_replaced(tmp_path):
+    make_flat(tmp_path / "set", count=1)
+    (tmp_path / "set.zip").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        pack(tmp_path / "set", tmp_path / "set.zip")
+    assert (tmp_path / "set.zip").read_bytes() == b"mine"
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(FileNotFoundError, match="found none"):
+        pack(tmp_path / "set", tmp_path / "set.zip")
+    assert not (tmp_path / "set.zip").exists()
+
+
+def test_files_from_before_1980_are_packed(tmp_path):
+    make_flat(tmp_path / "set", count=1)
+    os.utime(tmp_path / "set" / "RealArt" / "0.jpg", (0, 0))
+    pack(tmp_path / "set", tmp_path / "set.zip")
+    with zipfile.ZipFile(tmp_path / "set.zip") as archive:
+        assert archive.getinfo("RealArt/0.jpg").date_time[0] == 1980
