@@ -1,0 +1,212 @@
+"""The measurements of bench_app.py: starts the app, visits it, watches its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.app_client import AppClient, Page
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.ui.wording import percent, verdict_style
+
+_APP = Path(__file__).resolve().parent.parent / "App.py"
+_HOST = "localhost"
+_HEADING = "### "
+
+
+@dataclass
+class RunningApp:
+    """The app's server, a process of its own."""
+
+    process: subprocess.Popen
+    port: int
+
+
+@dataclass
+class Load:
+    """What many visitors met.
+
+    Attributes:
+        seconds: From the start of each upload to its verdict.
+        errors: Uploads that failed, or pages that did.
+        mixed_up: Verdicts that belong to another image.
+        duration: How long the visitors were there, in seconds.
+        memory_before_mb: The server's resident memory before they came.
+        memory_highest_mb: The most it was while they were there.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    errors: int = 0
+    mixed_up: int = 0
+    duration: float = 0.0
+    memory_before_mb: float = 0.0
+    memory_highest_mb: float = 0.0
+
+
+def compile_once(model: Path) -> None:
+    """Leave the compiled model in the cache, as a first use does."""
+    script = "import sys; from real_vs_ai import Detector; Detector.open(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(model)], cwd=_APP.parent, check=True)
+
+
+@contextlib.contextmanager
+def running_app(model: Path) -> Iterator[RunningApp]:
+    """The app, started as users start it; ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [sys.executable, str(_APP), "--model", str(model), "--port", str(port)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_healthy(port, process)
+        yield RunningApp(process, port)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def measure_cold_start(model: Path) -> float:
+    """Seconds from starting the process until the first page is complete."""
+    began = time.perf_counter()
+    with running_app(model) as app, AppClient(_HOST, app.port) as visitor:
+        page = visitor.load()
+        seconds = time.perf_counter() - began
+    if page.failed or not page.uploader_id:
+        raise RuntimeError("Expected the first page with an uploader, found none.")
+    return seconds
+
+
+def measure_single_visitor(app: RunningApp, *, uploads: int) -> list[float]:
+    """Seconds from the start of each upload until the page with the verdict is complete."""
+    photographs = [make_photograph(seed, width=4000, height=3000) for seed in range(4)]
+    seconds = []
+    with AppClient(_HOST, app.port) as visitor:
+        visitor.load()
+        # The first one also waits for the model.
+        visitor.upload({"first.jpg": make_photograph(99, width=400, height=300)})
+        for number in range(uploads):
+            # The same picture under the same content would be answered from the session.
+            data = photographs[number % len(photographs)] + bytes([number])
+            began = time.perf_counter()
+            page = visitor.upload({f"{number}.jpg": data})
+            seconds.append(time.perf_counter() - began)
+            if page.failed or not _verdict(page):
+                raise RuntimeError(f"Expected a verdict for upload {number}, found none.")
+    return seconds
+
+
+def measure_load(app: RunningApp, *, model: Path, sessions: int, seconds: float) -> Load:
+    """Let many visitors upload without pause, each watching for its own answers."""
+    known = _known_answers(model, count=24)
+    load = Load(memory_before_mb=_memory_mb(app))
+    deadline = time.monotonic() + seconds
+    lock = threading.Lock()
+    visitors = [
+        threading.Thread(target=_visit, args=(app, known, number, deadline, load, lock))
+        for number in range(sessions)
+    ]
+    began = time.monotonic()
+    for visitor in visitors:
+        visitor.start()
+    while any(visitor.is_alive() for visitor in visitors):
+        load.memory_highest_mb = max(load.memory_highest_mb, _memory_mb(app))
+        time.sleep(0.5)
+    load.duration = time.monotonic() - began
+    return load
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    return float(np.quantile(values, share))
+
+
+def make_photograph(seed: int, *, width: int, height: int) -> bytes:
+    """A JPEG with the detail and the size of a camera's, about 0.25 byte a pixel."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = random.normal(0, 5, (height, width, 1))
+    pixels = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _known_answers(model: Path, *, count: int) -> list[tuple[bytes, str, str]]:
+    """Images with the heading and the number that the page must show for each."""
+    detector = Detector.open(model)
+    answers = []
+    for seed in range(count):
+        data = make_photograph(1000 + seed, width=800, height=600)
+        verdict = detector.predict(data)
+        heading = verdict_style(verdict.label, detector.metadata).heading
+        share = verdict.probability_fake
+        number = percent(verdict.confidence if share is None else share, digits=1)
+        answers.append((data, heading, number))
+    return answers
+
+
+def _visit(
+    app: RunningApp,
+    known: list[tuple[bytes, str, str]],
+    number: int,
+    deadline: float,
+    load: Load,
+    lock: threading.Lock,
+) -> None:
+    random = np.random.default_rng(number)
+    try:
+        with AppClient(_HOST, app.port) as visitor:
+            visitor.load()
+            while time.monotonic() < deadline:
+                data, heading, share = known[random.integers(len(known))]
+                name = f"visitor-{number}-{random.integers(10**9)}.jpg"
+                began = time.monotonic()
+                # Bytes after a JPEG's end change nothing but make it a content of its own.
+                page = visitor.upload({name: data + random.bytes(8)})
+                seconds = time.monotonic() - began
+                right = (
+                    name in page.texts and heading in _verdict(page) and share in str(page.texts)
+                )
+                with lock:
+                    load.seconds.append(seconds)
+                    load.errors += page.failed
+                    load.mixed_up += not page.failed and not right
+    except Exception as error:  # A visitor that cannot go on is an error of the app's.
+        print(f"visitor {number}: {error!r}", file=sys.stderr)
+        with lock:
+            load.errors += 1
+
+
+def _verdict(page: Page) -> str:
+    return next((text for text in page.texts if text.startswith(_HEADING)), "")
+
+
+def _memory_mb(app: RunningApp) -> float:
+    return psutil.Process(app.process.pid).memory_info().rss / 2**20
+
+
+def _wait_until_healthy(port: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"Expected the app to serve, found exit code {process.returncode}.")
+        try:
+            if urllib.request.urlopen(f"http://{_HOST}:{port}/_stcore/health").read() == b"ok":
+                return
+        except OSError:
+            time.sleep(0.01)
+    raise RuntimeError("Expected the app to answer within 120 s, found no answer.")

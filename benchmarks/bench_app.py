@@ -1,0 +1,57 @@
+"""How fast the app is, and whether many visitors at once disturb one another; on this machine only.
+
+    python -m benchmarks.bench_app --model models/released
+    python -m benchmarks.bench_app --model models/released --sessions 20 --seconds 300
+
+Starts the app by itself on a free port and measures, in this order: the first page from a cold
+start, upload to verdict of one visitor with a photograph of 12 megapixels, then many visitors who
+upload without pause. Each visitor's images have verdicts known beforehand from the same model, so
+that a mixed-up answer is found.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks import app_load
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.reporting import format_table
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", required=True, help="run folder or .h5 file")
+    parser.add_argument("--sessions", type=int, default=20, help="visitors at once")
+    parser.add_argument("--seconds", type=float, default=30, help="how long they upload")
+    parser.add_argument("--uploads", type=int, default=20, help="uploads of the single visitor")
+    parser.add_argument("--starts", type=int, default=3, help="cold starts, of which the median")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    model = Path(args.model)
+    app_load.compile_once(model)
+    starts = [app_load.measure_cold_start(model) for _ in range(args.starts)]
+    with app_load.running_app(model) as app:
+        single = app_load.measure_single_visitor(app, uploads=args.uploads)
+        load = app_load.measure_load(app, model=model, sessions=args.sessions, seconds=args.seconds)
+    rows = [
+        ["first page from a cold start, median (s)", statistics.median(starts)],
+        ["upload to verdict, 12 megapixels, p50 (s)", app_load.quantile(single, 0.5)],
+        ["upload to verdict, 12 megapixels, p95 (s)", app_load.quantile(single, 0.95)],
+        [f"{args.sessions} visitors: uploads", len(load.seconds)],
+        [f"{args.sessions} visitors: uploads per second", len(load.seconds) / load.duration],
+        [f"{args.sessions} visitors: p95 (s)", app_load.quantile(load.seconds, 0.95)],
+        [f"{args.sessions} visitors: errors", load.errors],
+        [f"{args.sessions} visitors: mixed-up verdicts", load.mixed_up],
+        ["resident memory before the visitors (MB)", load.memory_before_mb],
+        ["resident memory after them, highest (MB)", load.memory_highest_mb],
+    ]
+    print(format_table(["measured", "value"], rows, title=f"The app with {model}"))
+    return 1 if load.errors or load.mixed_up else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
