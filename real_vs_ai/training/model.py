@@ -93,6 +93,8 @@ def build_model(
     model = keras.Model(inputs, outputs, name=backbone)
     adapt = _stem_and_momentum(stem_stride=stem_stride, momentum=batch_norm_momentum)
     model = keras.models.clone_model(model, clone_function=adapt)
+    if weights == "none":
+        _start_blocks_as_identity(model)
     load_weights(model, weights, backbone=backbone, class_names=tuple(class_names))
     return model
 
@@ -112,6 +114,11 @@ def set_trainable(model: keras.Model, *, backbone: bool, batch_norm: bool) -> No
         layer.trainable = backbone and (batch_norm or not normalises)
 
 
+def graph_of(model: keras.Model) -> keras.Model:
+    """The same layers without what compiling added; copies and files then hold no optimizer."""
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
 def to_float32(model: keras.Model) -> keras.Model:
     """The same model with every layer in float32, whatever precision it was trained in."""
 
@@ -119,9 +126,7 @@ def to_float32(model: keras.Model) -> keras.Model:
         config = {**layer.get_config(), "dtype": "float32", "trainable": True}
         return layer.__class__.from_config(config)
 
-    # Of the graph alone: a compiled model would be cloned with its optimizer.
-    graph = keras.Model(model.inputs, model.outputs, name=model.name)
-    clone = keras.models.clone_model(graph, clone_function=in_float32)
+    clone = keras.models.clone_model(graph_of(model), clone_function=in_float32)
     clone.set_weights(model.get_weights())
     return clone
 
@@ -180,6 +185,17 @@ def _add_head(features: Any, head: HeadOptions, *, n_classes: int, seed: int) ->
     return layers.Dense(
         n_classes, activation="softmax", dtype="float32", name="head_probabilities"
     )(x)
+
+
+def _start_blocks_as_identity(model: keras.Model) -> None:
+    """Zero the last scale of every residual branch (Goyal et al. 2017, section 5.1).
+
+    Random networks of this depth learn slowly from the start; as identities, their blocks join
+    in one by one.
+    """
+    for layer in model.layers:
+        if layer.name.endswith("_3_bn"):
+            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
 
 
 def _stem_and_momentum(
