@@ -1,0 +1,160 @@
+"""The stages in order: which script runs with which arguments, decided before any of them runs.
+
+    stages = plan_demo(data_dir=Path("data/demo"), models_dir=Path("models"), run_name="demo")
+    run_stages(stages, raw_dir=Path("data/demo/raw"), say=print)
+
+The scripts stay the only place that knows what a stage does; this module only calls their mains.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from real_vs_ai.config import ARCHIVES_DIR, AUGMENTED_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.preparation.demo import make_demo_archives
+from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, raw_sources
+from real_vs_ai.reporting import format_table
+from real_vs_ai.runs import released_run
+
+N_STAGES = 8
+# The splitters, each of which is passed over when no data set has its layout.
+_LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
+# Small enough for two CPU cores to make the data, train and evaluate within minutes.
+_DEMO_IMAGES = {"flat_images": 900, "train_images": 1000, "test_images": 200}
+_DEMO_AUGMENTED = 400
+_DEMO_TRAINING = (
+    "--image-size", "32", "--batch-size", "64", "--epochs", "5", "--learning-rate", "0.001",
+    "--augmentation", "light", "--batch-norm-momentum", "0.9",
+    # From random weights the validation loss is unsteady for the first epochs.
+    "--patience", "3",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One script with its arguments."""
+
+    number: int
+    script: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        return " ".join((f"{self.script}.py", *self.arguments))
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """How the stages went.
+
+    Attributes:
+        exit_code: 0, or that of the stage that failed.
+        rows: (stage, script, outcome, seconds) of each stage that was reached.
+    """
+
+    exit_code: int
+    rows: tuple[tuple[int, str, str, float], ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (number, script, outcome, f"{took:.0f}") for number, script, outcome, took in self.rows
+        ]
+        return format_table(["stage", "script", "outcome", "seconds"], rows, title="The pipeline")
+
+
+def plan_pipeline(*, first: int, last: int, training_arguments: Sequence[str]) -> list[Stage]:
+    """The stages on the default folders, from data/archives to an evaluated model."""
+    stages = [
+        Stage(1, "DataUnZipper"),
+        Stage(2, "DataSplitD1"),
+        Stage(3, "DataSplitD2"),
+        Stage(4, "DataMerger"),
+        Stage(5, "DataAugmentation"),
+        Stage(6, "MoveAugmentedImages"),
+        Stage(7, "ModelTraining", tuple(training_arguments)),
+        Stage(8, "ModelEvaluation"),
+    ]
+    return [stage for stage in stages if first <= stage.number <= last]
+
+
+def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]:
+    """The stages on the embedded demo, whose folders are its own and are made anew each time.
+
+    Args:
+        data_dir: Gets archives, raw, split, augmented and merged images of the demo.
+        models_dir: Gets the run folder.
+        run_name: Name of the run folder.
+    """
+    archives, raw, split, augmented = (
+        data_dir / folder.name for folder in (ARCHIVES_DIR, RAW_DIR, SPLIT_DIR, AUGMENTED_DIR)
+    )
+    sources = sorted(path.stem for path in archives.glob("*.zip"))
+    flat, train_test = (str(raw / source) for source in sources)
+    data, models, run = str(data_dir), str(models_dir), str(models_dir / run_name)
+    released = released_run(models_dir)
+    weights = str(released.model) if released else "none"
+    return [
+        Stage(1, "DataUnZipper", (*(str(archives / f"{s}.zip") for s in sources), "--output-dir",
+                                  str(raw), "--overwrite")),
+        Stage(2, "DataSplitD1", (flat, "--output-dir", str(split), "--overwrite")),
+        Stage(3, "DataSplitD2", (train_test, "--output-dir", str(split), "--overwrite")),
+        Stage(4, "DataMerger", (*(str(split / s) for s in sources), "--output-dir", data,
+                                "--overwrite")),
+        Stage(5, "DataAugmentation", ("--train-dir", str(data_dir / "train"), "--output-dir",
+                                      str(augmented), "--total", str(_DEMO_AUGMENTED),
+                                      "--overwrite")),
+        Stage(6, "MoveAugmentedImages", ("--augmented-dir", str(augmented), "--data-dir", data)),
+        Stage(7, "ModelTraining", ("--data", data, "--models-dir", models, "--run-name", run_name,
+                                   "--weights", weights, *_DEMO_TRAINING)),
+        Stage(8, "ModelEvaluation", ("--model", run, "--data", data)),
+    ]  # fmt: skip
+
+
+def make_demo_data(data_dir: Path) -> str:
+    """Make the demo's archives in `<data_dir>/archives`; a table of what they hold."""
+    return str(make_demo_archives(data_dir / ARCHIVES_DIR.name, seed=SEED, **_DEMO_IMAGES))
+
+
+def run_stages(
+    stages: Sequence[Stage], *, raw_dir: Path, say: Callable[[str], None]
+) -> PipelineResult:
+    """Run each stage's script; the first that fails ends it.
+
+    Args:
+        stages: In order.
+        raw_dir: Where the unpacked data sets are, to tell which splitters have work.
+        say: Receives the lines that announce stages.
+    """
+    rows = []
+    for stage in stages:
+        if not _has_work(stage, raw_dir):
+            say(f"\n[{stage.number}/{N_STAGES}] {stage.script}.py: no data set has its layout.")
+            rows.append((stage.number, stage.script, "nothing to do", 0.0))
+            continue
+        say(f"\n[{stage.number}/{N_STAGES}] python {stage.command}")
+        start = time.perf_counter()
+        code = importlib.import_module(stage.script).main(list(stage.arguments))
+        took = time.perf_counter() - start
+        rows.append((stage.number, stage.script, "failed" if code else "done", took))
+        if code:
+            say(f"Stage {stage.number} failed. Mend the cause, then go on from it.")
+            return PipelineResult(code, tuple(rows))
+    return PipelineResult(0, tuple(rows))
+
+
+def _has_work(stage: Stage, raw_dir: Path) -> bool:
+    """Whether a splitter has a data set to split; when none fits at all, it is to say so itself."""
+    layout = _LAYOUT_BY_STAGE.get(stage.number)
+    if layout is None:
+        return True
+    kinds = set()
+    for folder in raw_sources(raw_dir):
+        try:
+            kinds.add(find_layout(folder).kind)
+        except LayoutError:
+            continue
+    return layout in kinds or not kinds
