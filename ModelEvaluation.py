@@ -22,12 +22,14 @@ def parse_args(argv=None) -> EvaluationOptions:
 
 
 @command
-def main(argv=None) -> None:
+def main(argv=None) -> int:
     """Evaluate, and print the metrics."""
     options = parse_args(argv)
     from real_vs_ai.training.evaluation_run import run_evaluation
 
-    print(run_evaluation(options))
+    outcome = run_evaluation(options)
+    print(outcome.text)
+    return 0 if outcome.complete else 1
 
 
 if __name__ == "__main__":

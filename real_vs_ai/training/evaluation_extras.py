@@ -5,7 +5,7 @@ notes = add_extras(evaluation, options=options, model=model, decoded=decoded, re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,37 @@ def robustness_table(robustness: Mapping[str, Any]) -> str:
         ["change", "accuracy", "low", "high", "turned", "uncertain"], rows,
         title=f"Robustness: {robustness['n']:,} {robustness['split']} images",
     )  # fmt: skip
+
+
+def add_exports(
+    evaluation: Evaluation,
+    *,
+    formats: Sequence[str],
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+    folder: Path,
+) -> tuple[str | None, bool]:
+    """Write the model in other formats.
+
+    Returns:
+        A table for the terminal (or None when none was asked for), and whether all were written.
+    """
+    from real_vs_ai.training.export import export_model
+
+    if not formats:
+        return None, True
+    split = main_split(evaluation.predictions)
+    results = export_model(
+        model, formats=formats, folder=folder, metadata=evaluation.metadata,
+        pixels=decoded[split].pixels,
+    )  # fmt: skip
+    rows = [
+        [r.name, r.path.as_posix() if r.path else f"not written: {r.error}", r.n,
+         "" if r.difference is None else f"{r.difference:.1e}"]
+        for r in results
+    ]  # fmt: skip
+    headers = ["format", "file", "checked on", "largest difference"]
+    return format_table(headers, rows, title="Exports"), all(r.path for r in results)
 
 
 def compare_models(

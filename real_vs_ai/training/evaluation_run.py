@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from real_vs_ai.training.evaluation import Evaluation
 
+_EXPORTS = "exports"
 _EVALUATIONS = "evaluations"
 _GIBIBYTE = 2**30
 _SHOWN = (
@@ -33,7 +35,20 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def run_evaluation(options: EvaluationOptions) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        text: For the terminal.
+        complete: Whether everything asked for was written.
+    """
+
+    text: str
+    complete: bool
+
+
+def run_evaluation(options: EvaluationOptions) -> Outcome:
     """Do what the options ask for, and say what came out.
 
     Raises:
@@ -41,7 +56,7 @@ def run_evaluation(options: EvaluationOptions) -> str:
         ValueError: Model and data do not fit, or another report would be replaced.
     """
     if options.redraw:
-        return _redraw(options)
+        return Outcome(_redraw(options), complete=True)
     # Here, so that --redraw starts without what only a model needs.
     from real_vs_ai.training.evaluation import (
         TARGET_ERROR,
@@ -49,6 +64,7 @@ def run_evaluation(options: EvaluationOptions) -> str:
         store_in_model,
         write_evaluation,
     )
+    from real_vs_ai.training.evaluation_extras import add_exports
     from real_vs_ai.training.saved_model import open_model
 
     model_path = find_model(options.model)
@@ -72,7 +88,12 @@ def run_evaluation(options: EvaluationOptions) -> str:
         notes.append(f"Calibration and metrics are stored in {model_path}.")
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
-    return _summary(evaluation.metrics, report=report, notes=notes)
+    exports, complete = add_exports(
+        evaluation, formats=options.export, model=model, decoded=decoded,
+        folder=run.path / _EXPORTS,
+    )  # fmt: skip
+    notes += [f"{exports}\n"] if exports else []
+    return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
 
 
 def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
