@@ -21,6 +21,12 @@ from real_vs_ai.config import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXEL
 
 # Pillow's other decoders (EPS runs Ghostscript, for one) are never offered a stranger's file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+_JPEG_FORMATS = frozenset({"JPEG", "MPO"})
+_ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
+# Every scan of a progressive JPEG goes over all its pixels; encoders write about ten.
+_JPEG_SCAN = b"\xff\xda"
+_MOST_JPEG_SCANS = 100
+_ROWS_IN_STRIP = 256
 # What Pillow's decoders raise on damaged or hostile files, found by feeding them such files.
 _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
@@ -131,7 +137,7 @@ def read_header(
         with contextlib.suppress(*_DECODER_ERRORS):
             if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9):
                 width, height = height, width
-        return ImageHeader(width, height, image.format or "")
+        return ImageHeader(width, height, _format_name(image))
 
 
 def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
@@ -150,6 +156,8 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
+    if image.format in _JPEG_FORMATS and data.count(_JPEG_SCAN) > _MOST_JPEG_SCANS:
+        raise ImageError(f"more than {_MOST_JPEG_SCANS} scans in a JPEG: built to cost time")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width} × {height}")
     return image
@@ -208,10 +216,10 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
 
 def _to_upright_rgb(image: Image.Image) -> DecodedImage:
     notes = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format in {"GIF", "WEBP", "PNG", "AVIF"}:
-        notes.append(f"Animated: the first of {frames} frames was used.")
-    file_format, mode = image.format or "", image.mode
+    # Counting the frames would read the whole file, a million frames one by one.
+    if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
+        notes.append("Animated: its first frame was used.")
+    file_format, mode = _format_name(image), image.mode
     image.load()
     profile = image.info.get("icc_profile")
     try:
@@ -231,28 +239,37 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
     transparent = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
     if not transparent:
         return image
-    rgba = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if rgba.getextrema()[3][0] < 255:
         notes.append("Its transparent parts were laid over white.")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba)
+    return white
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     """Scale the modes that hold more than 8 bits a sample; Pillow itself would clip them."""
     if not image.mode.startswith(("I", "F")):
         return image
-    samples = np.asarray(image, dtype=np.float64)
-    finite = samples[np.isfinite(samples)]
-    highest = float(finite.max()) if finite.size else 0.0
-    if image.mode.startswith("I"):
-        # 16-bit files open in 16- and 32-bit modes; brighter than 65,535 only 32-bit files are.
-        full_scale = 65_535.0 if highest <= 65_535 else float(2**32 - 1)
-    else:
-        full_scale = next((scale for scale in (1.0, 255.0, 65_535.0) if highest <= scale), highest)
+    samples = np.asarray(image)
+    full_scale = _full_scale(samples)
     notes.append("Its samples were scaled to 8 bits.")
-    scaled = np.nan_to_num(samples, nan=0.0, posinf=full_scale, neginf=0.0) / full_scale * 255.0
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    scaled = np.empty(samples.shape, dtype=np.uint8)
+    # In strips: as floating-point numbers a large image would take gigabytes.
+    for start in range(0, len(samples), _ROWS_IN_STRIP):
+        strip = samples[start : start + _ROWS_IN_STRIP].astype(np.float64)
+        strip = np.nan_to_num(strip, nan=0.0, posinf=full_scale, neginf=0.0) / full_scale * 255.0
+        scaled[start : start + _ROWS_IN_STRIP] = np.clip(np.rint(strip), 0, 255)
+    return Image.fromarray(scaled)
+
+
+def _full_scale(samples: np.ndarray) -> float:
+    """What stands for white in samples of more than 8 bits."""
+    if samples.dtype.kind in "iu":
+        # 16-bit files open in 16- and 32-bit modes; brighter than 65,535 only 32-bit files are.
+        return 65_535.0 if samples.max() <= 65_535 else float(2**32 - 1)
+    highest = float(np.max(samples, initial=0.0, where=np.isfinite(samples)))
+    return next((scale for scale in (1.0, 255.0, 65_535.0) if highest <= scale), highest)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
@@ -269,6 +286,11 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
             notes.append("Its colour profile is damaged and was left out.")
     # convert() would copy what is RGB already: 20 ms for a camera's photograph.
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _format_name(image: Image.Image) -> str:
+    # A JPEG with further pictures behind the first (previews, depth) is a JPEG to everybody else.
+    return "JPEG" if image.format in _JPEG_FORMATS else image.format or ""
 
 
 def _one_line(error: BaseException) -> str:
