@@ -31,7 +31,8 @@ class Threshold:
         error: Share of validation images beyond it that are of another class, or None when
             there are none.
         n: How many validation images lie beyond it.
-        reached: Whether it keeps the target; otherwise it is the strictest there is.
+        reached: Whether it keeps the target; otherwise the images were too few, or the model
+            too poor, and the threshold is as strict as they ask for.
     """
 
     value: float
@@ -68,7 +69,9 @@ def choose_threshold(
     """The lowest score above which at most `target_error` of the images are wrong.
 
     One imagined mistake is added to those seen (conformal risk control, Angelopoulos et al.
-    2024), so the target also holds on average for new images, however few these are.
+    2024), so the target also holds on average for new images, however few these are. Where that
+    cannot be had, the mistakes seen must keep the target; where even the best score is wrong,
+    nothing is certain and the threshold is 1.
 
     Args:
         scores: Confidence in one decision, shape (n_images,).
@@ -79,21 +82,20 @@ def choose_threshold(
     considered = scores >= lowest
     order = np.argsort(-scores[considered], kind="stable")
     ordered = scores[considered][order]
-    if not len(ordered):
-        return Threshold(value=lowest, error=None, n=0, reached=False)
     wrong = np.cumsum(~correct[considered][order])
     counts = np.arange(1, len(ordered) + 1)
     # Equal scores fall on the same side: only the last of them can end the certain part.
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    expected_error = (wrong[ends] + 1) / (counts[ends] + 1)
-    within = np.flatnonzero(expected_error <= target_error)
-    chosen = int(within[-1]) if len(within) else int(np.argmin(expected_error))
-    end = int(ends[chosen])
+    ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))[: len(ordered)]
+    safe = ends[(wrong[ends] + 1) / (counts[ends] + 1) <= target_error]
+    seen = ends[wrong[ends] / counts[ends] <= target_error]
+    if not len(seen):
+        return Threshold(value=1.0, error=None, n=0, reached=False)
+    end = int(safe[-1] if len(safe) else seen[-1])
     # Between two scores, so that rounding in another engine does not turn verdicts.
     is_last = end == len(ordered) - 1
     value = lowest if is_last else float(ordered[end] + ordered[end + 1]) / 2
     return Threshold(
-        value=value, error=float(wrong[end] / (end + 1)), n=end + 1, reached=bool(len(within))
+        value=value, error=float(wrong[end] / (end + 1)), n=end + 1, reached=bool(len(safe))
     )
 
 

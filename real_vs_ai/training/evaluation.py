@@ -23,6 +23,7 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.calibration import calibrate_metadata, decide, stored_thresholds
+from real_vs_ai.training.confounds import find_confound
 from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
 from real_vs_ai.training.metrics import compute_metrics
 from real_vs_ai.training.model_card import write_model_card
@@ -33,7 +34,7 @@ from real_vs_ai.training.predictions import (
     read_predictions,
     write_predictions,
 )
-from real_vs_ai.training.report_figures import draw_report, read_history
+from real_vs_ai.training.report_figures import draw_report, main_split, read_history
 from real_vs_ai.training.report_files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def evaluate_model(
             split: split_metrics(predictions.of_split(split), metadata)
             for split in predictions.split_names
         },
+        "confound": find_confound(predictions.of_split(main_split(predictions))),
     }
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
 

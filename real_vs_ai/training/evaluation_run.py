@@ -215,4 +215,7 @@ def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str])
     for split, part in metrics["data"].items():
         for item in part["unreadable"]:
             lines.append(f"Left out of {split}: {item['path']}: {item['reason']}")
+    confound = metrics.get("confound") or {}
+    if confound.get("warning"):
+        lines += [f"Warning: {confound['warning']}", ""]
     return "\n".join([*lines, *notes, f"The report is in {report.path}."])

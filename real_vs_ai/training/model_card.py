@@ -32,8 +32,11 @@ METRIC_TITLES = {
 }
 _SPLITS = ("test", "validation")
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
-# Recipe options that a reader of the card wants; the whole of them is in config.json.
-_MOST_CELL_LENGTH = 120
+# Options that say where and how conveniently a run was made, and change nothing in the model.
+_NOT_RECIPE = (
+    "data", "models_dir", "run_name", "workers", "cache_dir", "memory", "checkpoint_steps",
+    "keep_checkpoints", "tensorboard",
+)  # fmt: skip
 
 
 def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
@@ -47,6 +50,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _results(metrics),
         _groups(metrics),
         _robustness(metrics),
+        _comparison(metrics),
         _confounds(metrics),
         _limits(metrics),
         _licence(),
@@ -102,15 +106,25 @@ def _data(metrics: Mapping) -> str:
 
 
 def _recipe(config: Mapping) -> str:
-    options = config.get("options", config)
+    options = config.get("options", {})
     rows = [
         [name, value]
         for name, value in options.items()
-        if isinstance(value, (str, int, float, bool)) and len(str(value)) <= _MOST_CELL_LENGTH
+        if isinstance(value, (str, int, float, bool)) and name not in _NOT_RECIPE
     ]
     if not rows:
         return ""
-    return f"## Recipe\n\n{markdown_table(['option', 'value'], rows)}"
+    made = [
+        f"{title}: {_text(value)}."
+        for title, value in (
+            ("Started", config.get("started")),
+            ("Machine", config.get("device")),
+            ("Code", (config.get("git") or {}).get("commit")),
+            ("Versions", ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())),
+        )
+        if value
+    ]
+    return f"## Recipe\n\n{markdown_table(['option', 'value'], rows)}\n\n{' '.join(made)}".rstrip()
 
 
 def _results(metrics: Mapping) -> str:
@@ -144,7 +158,7 @@ def _calibration(metrics: Mapping) -> str:
     asked = f", chosen for at most {100 * target:g} % wrong among the others" if target else ""
     bounds = thresholds.get("validation", {}).values()
     missed = (
-        " No threshold reaches that on the validation images; the strictest there is was taken."
+        " The validation images are too few, or the model too poor, to promise that."
         if any(not bound["reached"] for bound in bounds)
         else ""
     )
@@ -186,9 +200,31 @@ def _robustness(metrics: Mapping) -> str:
     )
 
 
+def _comparison(metrics: Mapping) -> str:
+    compared = metrics.get("comparison")
+    if not compared:
+        return ""
+    rows = [
+        [split, f"{part['n']:,}", interval_text(part["accuracy_difference"]),
+         f"{part['only_first']:,}", f"{part['only_second']:,}", f"{part['p_value']:.3g}"]
+        for split, part in compared.items()
+        if split != "model"
+    ]  # fmt: skip
+    headers = ["split", "images", "accuracy difference", "only this model right",
+               "only the other right", "p (McNemar)"]  # fmt: skip
+    return f"## Compared with {_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
+
+
 def _confounds(metrics: Mapping) -> str:
-    warning = metrics.get("confound_warning")
-    return f"## Confounds\n\n**{_text(warning)}**" if warning else ""
+    found = metrics.get("confound")
+    if not found:
+        return ""
+    told = found["warning"] or (
+        "Width, height and source alone tell the classes of these images apart with a balanced "
+        f"accuracy of {found['balanced_accuracy']:.2f} (chance {found['chance']:.2f}): they do not "
+        "give the labels away."
+    )
+    return f"## Confounds\n\n{'**Warning.** ' if found['warning'] else ''}{told}"
 
 
 def _limits(metrics: Mapping) -> str:

@@ -73,14 +73,31 @@ def test_threshold_lies_between_scores_and_never_splits_equal_ones():
     assert (found.n, found.error, found.reached) == (3, 0.0, True)
 
 
-def test_target_out_of_reach_takes_the_strictest_and_says_so():
+def test_target_out_of_reach_leaves_hardly_anything_certain_and_says_so():
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, 2, 100), generator.random(100)
     probabilities = np.stack([scores, 1 - scores], axis=1)
-    metadata, thresholds = calibrate_metadata(METADATA, labels, probabilities, target_error=0.001)
+    metadata, thresholds = calibrate_metadata(METADATA, labels, probabilities, target_error=0.01)
     assert not thresholds["validation"]["upper"]["reached"]
-    assert 0.5 <= metadata.upper_threshold <= 1
-    assert thresholds["target_error"] == 0.001
+    assert thresholds["target_error"] == 0.01
+    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    assert np.mean(decided < 0) > 0.9
+
+
+def test_few_faultless_images_keep_the_mistakes_seen_within_the_target():
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    correct = np.array([True, True, True, False])
+    found = choose_threshold(scores, correct, target_error=0.05, lowest=0.5)
+    assert (found.value, found.n, found.reached) == (pytest.approx(0.65), 3, False)
+
+
+def test_nothing_is_certain_when_the_best_score_is_wrong():
+    found = choose_threshold(
+        np.array([0.9, 0.8]), np.array([False, True]), target_error=0.05, lowest=0.5
+    )
+    assert (found.value, found.n, found.reached) == (1.0, 0, False)
+    none = choose_threshold(np.array([0.2]), np.array([True]), target_error=0.05, lowest=0.5)
+    assert (none.value, none.error, none.reached) == (1.0, None, False)
 
 
 def test_other_classes_get_a_minimum_confidence():
