@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import keras
 
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.training.checkpoints import Progress, save_checkpoint
+from real_vs_ai.training.model import graph_of
 from real_vs_ai.training.report_files import atomic_write
 
 # A running mean this many times the first loss (and above 1) has no way back.
@@ -89,14 +90,14 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Restore the best weights."""
         if self.best_epoch:
-            self.model.load_weights(self.path)
+            graph_of(self.model).load_weights(self.path)
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
     # Keras asks for the ending .weights.h5, which stays.
     staging = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        model.save_weights(staging)
+        graph_of(model).save_weights(staging)
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
@@ -184,6 +185,7 @@ class Recorder(keras.callbacks.Callback):
         checkpoint_steps: int,
         steps_per_epoch: int,
         last_epoch: int,
+        metrics: Sequence[keras.metrics.Metric],
         interrupted: threading.Event,
         on_epoch: Callable[[Progress], None],
     ):
@@ -198,6 +200,7 @@ class Recorder(keras.callbacks.Callback):
             checkpoint_steps: Also save after so many steps; 0 only after epochs.
             steps_per_epoch: Steps of a whole epoch.
             last_epoch: The stage ends with this epoch, counted from 1.
+            metrics: Their running values are saved too.
             interrupted: Set when the user asked to stop.
             on_epoch: Called after each epoch.
         """
@@ -210,6 +213,7 @@ class Recorder(keras.callbacks.Callback):
         self.checkpoint_steps = checkpoint_steps
         self.steps_per_epoch = steps_per_epoch
         self.last_epoch = last_epoch
+        self.metrics = metrics
         self.interrupted = interrupted
         self.on_epoch = on_epoch
         self._started = 0.0
@@ -252,7 +256,7 @@ class Recorder(keras.callbacks.Callback):
         self._heed_interruption()
 
     def _save(self) -> None:
-        save_checkpoint(self.checkpoint_path, self.model, self.progress)
+        save_checkpoint(self.checkpoint_path, self.model, self.progress, metrics=self.metrics)
 
     def _heed_interruption(self) -> None:
         if self.interrupted.is_set():

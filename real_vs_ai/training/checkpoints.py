@@ -1,6 +1,6 @@
 """Everything a run needs to go on, in one file that appears whole or not at all.
 
-    save_checkpoint(path, model, progress)
+    save_checkpoint(path, model, progress, metrics=metrics)
     progress = load_checkpoint(path)             # before the model is there
     restore_variables(path, model)               # once it is compiled
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,20 @@ def checkpoint_path(run: RunFolder) -> Path:
     return run.checkpoints / "state.npz"
 
 
-def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
+def save_checkpoint(
+    path: Path,
+    model: keras.Model,
+    progress: Progress,
+    *,
+    metrics: Sequence[keras.metrics.Metric],
+) -> None:
     """Write a checkpoint in place of the one before.
+
+    Args:
+        path: The file.
+        model: Compiled and built.
+        progress: How far the run has come.
+        metrics: Whose running values an interrupted epoch needs.
 
     Raises:
         OSError: The disk is full; the checkpoint before is still there.
@@ -69,7 +82,7 @@ def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
     text = json.dumps(dataclasses.asdict(progress))
     arrays = {
         f"{group}/{i}": keras.ops.convert_to_numpy(variable)
-        for group, variables in _variables(model).items()
+        for group, variables in {**_variables(model), "metrics": _metric_variables(metrics)}.items()
         for i, variable in enumerate(variables)
     }
     with atomic_write(path) as staging, staging.open("wb") as file:
@@ -100,13 +113,14 @@ def restore_variables(path: Path, model: keras.Model) -> None:
         ValueError: The checkpoint is of another network.
     """
     with np.load(path) as stored:
-        _assign(stored, model, ("layers", "optimizer"))
+        for group, variables in _variables(model).items():
+            _assign(stored, group, variables)
 
 
-def restore_metrics(path: Path, model: keras.Model) -> None:
-    """Put the running metrics of an interrupted epoch back; the model has seen a batch."""
+def restore_metrics(path: Path, metrics: Sequence[keras.metrics.Metric]) -> None:
+    """Put the running values of an interrupted epoch's metrics back."""
     with np.load(path) as stored:
-        _assign(stored, model, ("metrics",))
+        _assign(stored, "metrics", _metric_variables(metrics))
 
 
 def _variables(model: keras.Model) -> dict[str, list[Any]]:
@@ -114,18 +128,19 @@ def _variables(model: keras.Model) -> dict[str, list[Any]]:
         # The graph is flat, and the layers' own lists hold the random layers' state as well.
         "layers": [variable for layer in model.layers for variable in layer.variables],
         "optimizer": list(model.optimizer.variables),
-        "metrics": [variable for metric in model.metrics for variable in metric.variables],
     }
 
 
-def _assign(stored: Any, model: keras.Model, groups: tuple[str, ...]) -> None:
-    variables = _variables(model)
-    for group in groups:
-        names = [name for name in stored.files if name.startswith(f"{group}/")]
-        if len(names) != len(variables[group]):
-            raise ValueError(
-                f"Expected a checkpoint with {len(variables[group])} {group} variables, "
-                f"found {len(names)}. Resume with the options the run was started with."
-            )
-        for i, variable in enumerate(variables[group]):
-            variable.assign(stored[f"{group}/{i}"])
+def _metric_variables(metrics: Sequence[keras.metrics.Metric]) -> list[Any]:
+    return [variable for metric in metrics for variable in metric.variables]
+
+
+def _assign(stored: Any, group: str, variables: Sequence[Any]) -> None:
+    count = sum(name.startswith(f"{group}/") for name in stored.files)
+    if count != len(variables):
+        raise ValueError(
+            f"Expected a checkpoint with {len(variables)} {group} variables, found {count}. "
+            "Resume with the options the run was started with."
+        )
+    for i, variable in enumerate(variables):
+        variable.assign(stored[f"{group}/{i}"])

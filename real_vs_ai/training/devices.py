@@ -108,7 +108,7 @@ def measure_learning(precision: str, *, image_size: int, batch_size: int) -> flo
     """
     batch_size = max(1, min(batch_size, _MEASURED_PIXELS // image_size**2))
     network = _short_resnet(image_size, precision)
-    network.compile("sgd", "mse", run_eagerly=True)
+    network.compile("sgd", "mse", jit_compile=False)
     generator = np.random.default_rng(0)
     images = generator.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
     targets = np.zeros((batch_size, 2048), np.float32)

@@ -26,7 +26,7 @@ from real_vs_ai.training.datasets import WHOLE_BATCH, evaluation_batches, traini
 from real_vs_ai.training.devices import Device, is_out_of_memory
 from real_vs_ai.training.epoch_metrics import epoch_metrics
 from real_vs_ai.training.labelled_images import DecodedImages
-from real_vs_ai.training.model import set_trainable
+from real_vs_ai.training.model import graph_of, set_trainable
 from real_vs_ai.training.optimizers import make_optimizer
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.report_figures import draw_history_file
@@ -89,7 +89,7 @@ class StageRunner:
                 self.progress.stage += 1
                 self.progress.stage_done = False
         if self.progress.best_epoch:
-            self.model.load_weights(self.best_weights)
+            graph_of(self.model).load_weights(self.best_weights)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -150,6 +150,7 @@ class StageRunner:
         model, options = self.model, self.options
         set_trainable(model, backbone=stage.train_backbone, batch_norm=stage.train_batch_norm)
         with self.device.scope():
+            metrics = epoch_metrics(self.splits["train"].images.class_names)
             optimizer = make_optimizer(
                 learning_rate=stage.learning_rate,
                 decay_steps=stage.epochs * self.steps_per_epoch,
@@ -158,16 +159,18 @@ class StageRunner:
             model.compile(
                 optimizer=optimizer,
                 loss=keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing),
-                metrics=epoch_metrics(self.splits["train"].images.class_names),
+                metrics=metrics,
                 jit_compile=self.device.jit_compile,
             )
             model.optimizer.build(model.trainable_variables)
+        # Keras keeps the loss beside the metrics.
+        self.metrics = [*(m for m in model.metrics if m.name == "loss"), *metrics]
         saved = load_checkpoint(self.checkpoint)
         if saved and saved.stage == self.progress.stage:
             restore_variables(self.checkpoint, model)
             return True
         if self.progress.best_epoch:
-            model.load_weights(self.best_weights)
+            graph_of(model).load_weights(self.best_weights)
         return False
 
     def _callbacks(
@@ -188,6 +191,7 @@ class StageRunner:
             checkpoint_steps=self.options.checkpoint_steps,
             steps_per_epoch=self.steps_per_epoch,
             last_epoch=stage.last_epoch,
+            metrics=self.metrics,
             interrupted=interrupted,
             on_epoch=lambda progress: self._after_epoch(stage),
         )
@@ -204,7 +208,7 @@ class StageRunner:
         if self.options.tensorboard:
             members.append(keras.callbacks.TensorBoard(self.run.path / "tensorboard"))
         if resumed and self.progress.step:
-            members.append(cb.AtNextEpoch(lambda: restore_metrics(self.checkpoint, self.model)))
+            members.append(cb.AtNextEpoch(lambda: restore_metrics(self.checkpoint, self.metrics)))
         return cb.OneTraining([*members, recorder], add_history=True, model=self.model)
 
     def _after_epoch(self, stage: Stage) -> None:

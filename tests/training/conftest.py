@@ -1,0 +1,52 @@
+"""Small training runs: a tiny network in place of a ResNet, on images it can tell apart."""
+
+import keras
+import pytest
+from small_runs import tiny_backbone, write_splits
+
+from real_vs_ai.training import backbones
+from real_vs_ai.training.options import parse_training_options
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Makes `--backbone resnet50` mean the tiny network."""
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50", tiny_backbone)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Leaves out what a test of something else need not wait for: measurement and report."""
+    from real_vs_ai.training import devices, trainer
+
+    def report(run, **inputs):
+        run.metrics.write_text("{}")
+        return {}
+
+    monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
+    monkeypatch.setattr(trainer, "write_report", report)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_splits(tmp_path / "data")
+
+
+@pytest.fixture
+def parse(data, tmp_path):
+    """Options for a small run on `data`, as the command line would give them."""
+
+    def parse(*arguments, data=data):
+        return parse_training_options(
+            [
+                "--data", str(data), "--models-dir", str(tmp_path / "models"),
+                "--backbone", "resnet50", "--weights", "none", "--image-size", "32",
+                "--batch-size", "8", "--precision", "float32", "--workers", "1",
+                "--patience", "99", "--epochs", "2", *arguments,
+            ],
+            description="test",
+        )  # fmt: skip
+
+    return parse

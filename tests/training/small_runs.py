@@ -1,0 +1,41 @@
+"""A network of a few thousand weights, and class folders that it can tell apart."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from PIL import Image
+
+
+def tiny_backbone(*, include_top, weights, input_tensor=None, filters=(8, 16)):
+    """Two convolutions in the form of keras.applications' functions."""
+    if weights == "imagenet":
+        raise Exception("URL fetch failure on https://example.org/tiny_notop.h5: no network")
+    inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
+    x = inputs
+    for i, n in enumerate(filters):
+        x = keras.layers.Conv2D(n, 3, strides=4, padding="same", name=f"conv{i}")(x)
+        x = keras.layers.BatchNormalization(name=f"conv{i}_bn")(x)
+        x = keras.layers.ReLU(name=f"conv{i}_relu")(x)
+    start = inputs if input_tensor is None else inputs._keras_history.operation.output
+    return keras.Model(keras.utils.get_source_inputs(start), x)
+
+
+def write_class(folder, *, count, colour, size=32, seed=0):
+    """Noisy images around one colour."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    for i in range(count):
+        pixels = generator.normal(colour, 40, (size, size, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"source__{i:03}.png")
+
+
+def write_splits(root, *, counts=(24, 12, 12), classes=("Fake", "Real")):
+    """train, validation and test folders whose classes differ in colour."""
+    colours = ((200, 60, 60), (60, 60, 200), (60, 200, 60))
+    for n, (split, count) in enumerate(zip(("train", "validation", "test"), counts, strict=True)):
+        for k, name in enumerate(classes):
+            write_class(root / split / name, count=count, colour=colours[k], seed=10 * n + k)
+    return root

@@ -1,0 +1,145 @@
+"""Batches: every image once an epoch, the same for the same seed and step, warped in one go."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from real_vs_ai.training.datasets import (
+    AUGMENTATIONS,
+    WHOLE_BATCH,
+    AugmentationRanges,
+    Shard,
+    batch_indices,
+    evaluation_batches,
+    training_batches,
+    warp_images,
+)
+from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+
+STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
+
+
+@pytest.fixture
+def decoded(data):
+    images = list_labelled_images(data / "train")
+    return decode_images(images, image_size=32, workers=1, max_memory_bytes=2**30)
+
+
+def batches(decoded, *, first_step=0, count=4, augmentation="none", shard=WHOLE_BATCH, seed=3):
+    dataset = training_batches(
+        decoded, batch_size=8, steps_per_epoch=6, first_step=first_step, seed=seed,
+        augmentation=augmentation, shard=shard,
+    )  # fmt: skip
+    return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
+
+
+def test_every_image_comes_once_an_epoch_in_a_new_order_each_time():
+    def epoch(number):
+        steps = range(number * 6, number * 6 + 6)
+        options = {"batch_size": 8, "steps_per_epoch": 6, "seed": 1}
+        return np.concatenate([batch_indices(48, step=step, **options) for step in steps])
+
+    assert sorted(epoch(0)) == sorted(epoch(1)) == list(range(48))
+    assert epoch(0).tolist() != epoch(1).tolist()
+
+
+def test_more_steps_than_batches_go_through_the_images_again_in_another_order():
+    options = {"batch_size": 5, "steps_per_epoch": 100, "seed": 1}
+    first, second = (
+        np.concatenate([batch_indices(10, step=step, **options) for step in steps])
+        for steps in ((0, 1), (2, 3))
+    )
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first.tolist() != second.tolist()
+
+
+def test_labels_stay_with_their_images(decoded):
+    for images, labels in batches(decoded):
+        reddish = images[..., 0].mean(axis=(1, 2)) > images[..., 2].mean(axis=(1, 2))
+        np.testing.assert_array_equal(labels, np.stack([reddish, ~reddish], axis=1))
+
+
+@pytest.mark.parametrize("augmentation", sorted(AUGMENTATIONS))
+def test_a_batch_depends_on_seed_and_step_alone(decoded, augmentation):
+    undisturbed = batches(decoded, augmentation=augmentation)
+    resumed = batches(decoded, augmentation=augmentation, first_step=2, count=2)
+    for (a, _), (b, _) in zip(undisturbed[2:], resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = batches(decoded, augmentation=augmentation, seed=4, count=1)
+    assert not np.array_equal(other[0][0], undisturbed[0][0])
+
+
+def test_shards_share_out_each_batch(decoded):
+    whole = batches(decoded)
+    parts = [batches(decoded, shard=Shard(index, 2)) for index in range(2)]
+    for i, (images, labels) in enumerate(whole):
+        for index, part in enumerate(parts):
+            np.testing.assert_array_equal(part[i][0], images[index::2])
+            np.testing.assert_array_equal(part[i][1], labels[index::2])
+
+
+def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
+    images = np.concatenate([x.numpy() for x, _ in evaluation_batches(decoded, batch_size=7)])
+    np.testing.assert_array_equal(images, decoded.pixels)
+
+
+def warp(images, *, seed=(1, 2), **ranges):
+    options = AugmentationRanges(**{**STILL, **ranges})
+    return warp_images(tf.constant(images, tf.float32), options, seed=list(seed)).numpy()
+
+
+def test_no_change_leaves_every_pixel():
+    images = np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3)).astype(np.float32)
+    np.testing.assert_allclose(warp(images), images, atol=1e-3)
+
+
+def test_flip_mirrors_about_half_of_the_images_exactly():
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype(np.float32)
+    flipped = warp(images, flip=True)
+    mirrored = [np.allclose(a, b[:, ::-1], atol=1e-3) for a, b in zip(flipped, images, strict=True)]
+    same = [np.allclose(a, b, atol=1e-3) for a, b in zip(flipped, images, strict=True)]
+    assert np.all(np.logical_xor(mirrored, same))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_shift_moves_by_at_most_its_share_and_repeats_the_edge():
+    images = np.tile(np.arange(20, dtype=np.float32)[None, None, :, None], (50, 20, 1, 3))
+    moved = warp(images, shift=0.2) - images
+    assert 2 < np.abs(moved).max() <= 4.001
+    # Nothing but pixels of the image itself: no black border.
+    assert warp(images + 100, shift=0.2).min() >= 100 - 1e-3
+
+
+def test_rotation_and_zoom_keep_the_centre_and_stay_in_their_ranges():
+    size = 41
+    axis = np.arange(size, dtype=np.float32) - 20
+    x, y = np.meshgrid(axis, axis)
+    # Pixel values are coordinates, so that the warp shows where each pixel came from.
+    image = np.stack([x, y, np.zeros_like(x)], axis=-1)
+    turned = warp(np.tile(image, (40, 1, 1, 1)), rotation=20.0)
+    angles = np.degrees(np.arctan2(turned[:, 20, 30, 1], turned[:, 20, 30, 0]))
+    np.testing.assert_allclose(turned[:, 20, 20], 0, atol=1e-3)
+    assert 15 < np.abs(angles).max() <= 20.01
+    np.testing.assert_allclose(np.hypot(*turned[:, 20, 30, :2].T), 10, atol=0.01)
+    zoomed = warp(np.tile(image, (40, 1, 1, 1)), zoom=0.2)
+    scales = zoomed[:, 20, 30, 0] / 10
+    assert 0.8 - 1e-3 <= scales.min() < 0.85
+    assert 1.15 < scales.max() <= 1.2 + 1e-3
+
+
+def test_fused_adam_gives_adams_numbers():
+    import keras
+
+    from real_vs_ai.training.optimizers import make_optimizer
+
+    generator = np.random.default_rng(0)
+    start, gradients = generator.normal(size=(3, 4)), generator.normal(size=(30, 3, 4))
+    ends = []
+    for fused in (True, False):
+        variable = keras.Variable(start)
+        optimizer = make_optimizer(learning_rate=0.1, decay_steps=30, fused=fused)
+        for gradient in gradients:
+            optimizer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
+        ends.append(variable.numpy())
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
+    assert float(optimizer.learning_rate) == pytest.approx(0.001)

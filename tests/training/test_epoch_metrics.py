@@ -1,0 +1,61 @@
+"""Metrics of an epoch agree with scikit-learn's, for Fake or as the mean over classes."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from real_vs_ai.training.epoch_metrics import epoch_metrics
+
+
+def measured(class_names, labels, probabilities):
+    results = {}
+    for metric in epoch_metrics(class_names):
+        for part in np.array_split(np.arange(len(labels)), 3):
+            metric.update_state(np.eye(len(class_names))[labels[part]], probabilities[part])
+        results[metric.name] = float(metric.result())
+    return results
+
+
+def scores(n_classes, *, seed=0, n=400):
+    generator = np.random.default_rng(seed)
+    # Unbalanced on purpose: precision, recall and accuracy then differ.
+    labels = generator.choice(
+        n_classes, n, p=np.arange(1, n_classes + 1) / sum(range(n_classes + 1))
+    )
+    logits = generator.normal(size=(n, n_classes)) + 1.5 * np.eye(n_classes)[labels]
+    return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_two_classes_count_fake_as_positive():
+    labels, probabilities = scores(2)
+    fake, found = labels == 0, probabilities.argmax(axis=1) == 0
+    results = measured(("Fake", "Real"), labels, probabilities)
+    assert results["accuracy"] == pytest.approx(sk.accuracy_score(fake, found))
+    assert results["precision"] == pytest.approx(sk.precision_score(fake, found))
+    assert results["recall"] == pytest.approx(sk.recall_score(fake, found))
+    assert results["f1"] == pytest.approx(sk.f1_score(fake, found))
+    # Keras counts over 200 thresholds.
+    assert results["auc"] == pytest.approx(sk.roc_auc_score(fake, probabilities[:, 0]), abs=0.003)
+    assert len({round(value, 4) for value in results.values()}) == 5
+
+
+def test_more_classes_take_the_mean_over_the_classes():
+    labels, probabilities = scores(3)
+    found = probabilities.argmax(axis=1)
+    results = measured(("a", "b", "c"), labels, probabilities)
+    for name, function in (
+        ("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score),
+    ):  # fmt: skip
+        assert results[name] == pytest.approx(function(labels, found, average="macro"))
+    auc = sk.roc_auc_score(labels, probabilities, multi_class="ovr")
+    assert results["auc"] == pytest.approx(auc, abs=0.003)
+
+
+def test_class_weights_do_not_change_the_metrics():
+    metric = next(m for m in epoch_metrics(("Fake", "Real")) if m.name == "recall")
+    labels, probabilities = scores(2)
+    metric.update_state(np.eye(2)[labels], probabilities, sample_weight=np.full(len(labels), 3.0))
+    fake, found = labels == 0, probabilities.argmax(axis=1) == 0
+    assert float(metric.result()) == pytest.approx(sk.recall_score(fake, found))
+    assert isinstance(metric, keras.metrics.Metric)
