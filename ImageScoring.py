@@ -31,8 +31,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resume", action="store_true", help="skip what the output already has, add the rest"
     )
-    parser.add_argument("--engine", choices=("openvino", "keras"), help="force an engine")
+    parser.add_argument(
+        "--engine", choices=("openvino", "keras", "ray"), help="force an engine; ray: a cluster"
+    )
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="force a precision")
+    parser.add_argument(
+        "--calibration", type=Path, default=Path("data/validation"), metavar="FOLDER",
+        help="class folders that int8 is made and checked with, the first time",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by-tiles", action="store_true", help="score large images by crops at full size as well"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="threads that decode images"
     )
@@ -46,11 +55,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the inputs; returns the exit code."""
     args = parse_args(argv)
-    from real_vs_ai.serving.scoring_job import run_scoring
+    from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
+    options = ScoringOptions(
+        model=args.model, engine=args.engine, precision=args.precision, workers=args.workers,
+        by_tiles=args.by_tiles, calibration_dir=args.calibration,
+    )  # fmt: skip
     summary = run_scoring(
-        args.inputs, model=args.model, engine=args.engine, precision=args.precision,
-        output=args.output, resume=args.resume, overwrite=args.overwrite, workers=args.workers,
+        args.inputs, options=options, output=args.output, resume=args.resume,
+        overwrite=args.overwrite,
     )  # fmt: skip
     print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
     return 1 if args.strict and summary.unreadable else 0

@@ -74,7 +74,7 @@ class Detector:
             engine: "openvino" or "keras"; None chooses: Keras on a machine with a GPU that
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
             precision: "f32", "bf16" or "int8" (after `ImageScoring.py --precision int8` or
-                `quantization.quantize_model`); None for bf16 where the CPU has it, otherwise f32.
+                `quantization.ensure_int8`); None for bf16 where the CPU has it, otherwise f32.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -141,11 +141,13 @@ class Detector:
             )
         return resize_image(pixels, self.metadata.image_size)
 
-    def predict_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Calibrated probabilities of images that are already prepared.
 
         Args:
             pixels: Shape (n, image_size, image_size, 3), uint8, n at least 1.
+            in_batches: Let no result depend on how many images came with it, at the price of a
+                longer wait for few images.
 
         Returns:
             Shape (n, n_classes), rows summing to 1, in the order of `metadata.class_names`.
@@ -156,7 +158,8 @@ class Detector:
                 f"Expected pixels of shape (n, {size}, {size}, 3) and type uint8, found shape "
                 f"{pixels.shape} and type {pixels.dtype}."
             )
-        return calibrate(self._engine.predict(pixels), temperature=self.metadata.temperature)
+        outputs = self._engine.predict(pixels, in_batches=in_batches)
+        return calibrate(outputs, temperature=self.metadata.temperature)
 
     def verdicts(self, probabilities: np.ndarray) -> list[Verdict]:
         """What calibrated probabilities, shape (n, n_classes), mean for each image."""

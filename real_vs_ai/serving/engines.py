@@ -42,11 +42,13 @@ class Engine(Protocol):
     parallel_batches: int
     note: str
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Uncalibrated softmax outputs, shape (n, n_classes), float32.
 
         Args:
             pixels: RGB, shape (n, image_size, image_size, 3), uint8.
+            in_batches: Compute the last few in the same way as whole batches, so that no result
+                depends, not even in its last digit, on how many images came with it.
         """
 
 
@@ -64,7 +66,7 @@ class KerasEngine:
         # Keras compiles its predict function at the first call and is not made for several at once.
         self._lock = threading.Lock()
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """See `Engine.predict`."""
         outputs = []
         for start in range(0, len(pixels), _KERAS_BATCH):

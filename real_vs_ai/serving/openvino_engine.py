@@ -11,6 +11,7 @@ cache, so that the next process only reads it.
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
 import threading
 import weakref
@@ -59,10 +60,10 @@ class OpenVINOEngine:
         """See `Engine`; one more than can run, so that the next one waits ready."""
         return self._batched.request_count + 1
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """See `Engine.predict`."""
         # A batch is filled up to its size; for a few images that costs more than it gains.
-        if len(pixels) * 4 <= self.batch_size or self.batch_size == 1:
+        if not in_batches and len(pixels) * 4 <= self.batch_size:
             return np.concatenate(
                 [self._single.infer(pixels[i : i + 1]) for i in range(len(pixels))]
             )
@@ -87,6 +88,9 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": hint,
             "INFERENCE_PRECISION_HINT": "f32" if self.precision == "int8" else self.precision,
         }
+        # Where several processes share a machine, each is told how many cores are its own.
+        if threads := os.environ.get("REAL_VS_AI_THREADS"):
+            settings["INFERENCE_NUM_THREADS"] = threads
         blob_path = self._entry.folder / self._blob_name(batch_size, settings)
         compiled = _import_blob(self._core, blob_path, settings)
         if compiled is None:
@@ -148,7 +152,14 @@ def best_precision(core: ov.Core) -> str:
 
 
 def _ir_path(entry: CacheEntry, precision: str) -> Path:
-    return entry.folder / "int8.xml" if precision == "int8" else entry.ir
+    if precision != "int8":
+        return entry.ir
+    if not entry.int8_ir.is_file():
+        raise ModelFileError(
+            "Expected an int8 form of this model in the cache, found none. Make it with "
+            "ImageScoring.py --precision int8 --calibration FOLDER (of class folders)."
+        )
+    return entry.int8_ir
 
 
 def _import_blob(core: ov.Core, path: Path, settings: dict[str, str]) -> ov.CompiledModel | None:

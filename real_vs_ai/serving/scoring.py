@@ -14,7 +14,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,11 +23,27 @@ from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.serving.detector import Detector, Verdict
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.provenance import read_provenance
+from real_vs_ai.serving.tiles import cut_tiles
 
 # Batches that hold mostly unreadable images are sent on before they are full.
 _ITEMS_PER_IMAGE_IN_BATCH = 4
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class TilesScore:
+    """What an image's tiles say together.
+
+    Attributes:
+        count: How many there are.
+        verdict: Of their mean probabilities.
+        highest_probability_fake: Of any of them; None for models of other classes.
+    """
+
+    count: int
+    verdict: Verdict
+    highest_probability_fake: float | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class ImageScore:
         format: The file's real format ("JPEG"), or "".
         provenance: What the file says of its origin, one sentence a finding, or "".
         error: One line that says why the image cannot be read, or "".
+        tiles: What its tiles say, where they were asked for and it is large enough.
     """
 
     path: str
@@ -51,17 +68,19 @@ class ImageScore:
     format: str = ""
     provenance: str = ""
     error: str = ""
+    tiles: TilesScore | None = None
 
 
 @dataclass(frozen=True)
 class _Prepared:
     score: ImageScore
-    # The network's input, shape (image_size, image_size, 3), uint8; None with an error.
+    # The network's inputs, shape (1 + n_tiles, image_size, image_size, 3), uint8: the whole image,
+    # then its tiles; None with an error.
     pixels: np.ndarray | None = field(default=None, repr=False)
 
 
 def score_images(
-    sources: Iterable[ImageSource], *, detector: Detector, workers: int
+    sources: Iterable[ImageSource], *, detector: Detector, workers: int, by_tiles: bool = False
 ) -> Iterator[ImageScore]:
     """Score every source, in order.
 
@@ -69,10 +88,11 @@ def score_images(
         sources: Taken one by one, never all at once.
         detector: Judges the images.
         workers: Threads that decode, at least 1.
+        by_tiles: Score large images by crops at native resolution as well.
     """
 
     def prepare(source: ImageSource) -> _Prepared:
-        return _prepare(source, image_size=detector.metadata.image_size)
+        return _prepare(source, image_size=detector.metadata.image_size, by_tiles=by_tiles)
 
     def judge(batch: list[_Prepared]) -> list[ImageScore]:
         return _judge(batch, detector=detector)
@@ -106,7 +126,7 @@ def map_in_order(
             future.cancel()
 
 
-def _prepare(source: ImageSource, *, image_size: int) -> _Prepared:
+def _prepare(source: ImageSource, *, image_size: int, by_tiles: bool) -> _Prepared:
     try:
         data = read_source(source)
         image = decode_image(data)
@@ -117,7 +137,11 @@ def _prepare(source: ImageSource, *, image_size: int) -> _Prepared:
             format=image.format,
             provenance=" ".join(finding.text for finding in read_provenance(data)),
         )
-        return _Prepared(score, resize_image(image.pixels, image_size))
+        whole = resize_image(image.pixels, image_size)[None]
+        if not by_tiles:
+            return _Prepared(score, whole)
+        tiles = cut_tiles(image.pixels, tile_size=image_size)
+        return _Prepared(score, np.concatenate([whole, tiles]))
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:
         return _Prepared(ImageScore(source.name, error=_describe(error)))
@@ -138,13 +162,26 @@ def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator
 
 def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
     pixels = [item.pixels for item in batch if item.pixels is not None]
-    verdicts = iter(detector.verdicts(detector.predict_pixels(np.stack(pixels))) if pixels else [])
+    if not pixels:
+        return [item.score for item in batch]
+    probabilities = detector.predict_pixels(np.concatenate(pixels), in_batches=True)
+    ends = np.cumsum([len(part) for part in pixels])
+    parts = iter(np.split(probabilities, ends[:-1]))
     return [
-        item.score
-        if item.pixels is None
-        else ImageScore(**{**vars(item.score), "verdict": next(verdicts)})
+        item.score if item.pixels is None else _with_verdicts(item.score, next(parts), detector)
         for item in batch
     ]
+
+
+def _with_verdicts(score: ImageScore, probabilities: np.ndarray, detector: Detector) -> ImageScore:
+    (verdict,) = detector.verdicts(probabilities[:1])
+    of_tiles = probabilities[1:]
+    if not len(of_tiles):
+        return replace(score, verdict=verdict)
+    (together,) = detector.verdicts(of_tiles.mean(axis=0, keepdims=True))
+    positive = detector.metadata.positive_index
+    highest = None if positive is None else float(of_tiles[:, positive].max())
+    return replace(score, verdict=verdict, tiles=TilesScore(len(of_tiles), together, highest))
 
 
 def _describe(error: BaseException) -> str:

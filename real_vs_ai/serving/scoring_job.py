@@ -1,7 +1,7 @@
 """A whole scoring: inputs → a table in a file or on the terminal, and a summary.
 
-summary = score_to_file(["photos"], open_detector=Detector.open, output=Path("scores.csv"), …)
-print(summary)
+options = ScoringOptions(model=None, engine=None, precision=None, workers=2, …)
+summary = run_scoring(["photos"], options=options, output=Path("scores.csv"), …)
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
+from real_vs_ai.runs import find_model
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -27,21 +28,71 @@ from real_vs_ai.serving.image_sources import (
 )
 from real_vs_ai.serving.model_cache import fingerprint
 from real_vs_ai.serving.score_files import ScoreFile, check_output
+from real_vs_ai.serving.score_table import (
+    TERMINAL_HEADER,
+    UNREADABLE,
+    score_columns,
+    score_row,
+    terminal_line,
+)
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
-COLUMNS = (
-    "path", "label", "probability_fake", "confidence", "width", "height", "format",
-    "provenance", "error",
-)  # fmt: skip
-# Finer differences are the engine's rounding, not the image's.
-_DECIMALS = 6
 _ROWS_BETWEEN_WRITES = 64
-UNREADABLE = "unreadable"
-# The path stands last: only its length is not known before the last image is.
-_TERMINAL_LAYOUT = "{:<12} {:>16}  {:>10}  {:>11}  {:<6}  {}"
-_TERMINAL_HEADER = _TERMINAL_LAYOUT.format(
-    "label", "probability_fake", "confidence", "size", "format", "path"
-)
+RAY = "ray"
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How images are scored.
+
+    Attributes:
+        model: Run folder or `.h5` file; None as in `find_model`.
+        engine: "openvino", "keras", "ray" (the same work on a Ray cluster), or None to choose.
+        precision: As in `Detector.open`.
+        workers: Threads that decode, on each machine.
+        by_tiles: Score large images by crops at native resolution as well.
+        calibration_dir: Labelled images for the first use of precision int8.
+    """
+
+    model: Path | None
+    engine: str | None
+    precision: str | None
+    workers: int
+    by_tiles: bool
+    calibration_dir: Path
+
+
+class Scorer(Protocol):
+    """What turns sources into scores, here or elsewhere.
+
+    Attributes:
+        metadata: Of the model.
+        engine: What people are told: "openvino (bf16)".
+        identity: Differs whenever the scores may: model content, engine, precision.
+    """
+
+    metadata: ModelMetadata
+    engine: str
+    identity: str
+
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
+        """One score for each source, in order."""
+
+
+class LocalScorer:
+    """Scores on this machine; see `Scorer`."""
+
+    def __init__(self, detector: Detector, *, workers: int, by_tiles: bool) -> None:
+        self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
+        self.metadata = detector.metadata
+        self.engine = f"{detector.engine_name} ({detector.precision})"
+        self.identity = f"{fingerprint(detector.model_path)[:16]} {self.engine}"
+
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
+        """See `Scorer.score`."""
+        return score_images(
+            sources, detector=self._detector, workers=self._workers, by_tiles=self._by_tiles
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +113,7 @@ class ScoringSummary:
 
     @property
     def unreadable(self) -> int:
+        """Images that have an error in place of a verdict."""
         return self.counts.get(UNREADABLE, 0)
 
     def __str__(self) -> str:
@@ -79,138 +131,105 @@ class ScoringSummary:
 def run_scoring(
     inputs: Sequence[str],
     *,
-    model: Path | None,
-    engine: str | None,
-    precision: str | None,
+    options: ScoringOptions,
     output: Path | None,
     resume: bool,
     overwrite: bool,
-    workers: int,
 ) -> ScoringSummary:
-    """Score to the output, or to standard output without one; see `score_to_file`.
-
-    Args:
-        model: See `Detector.open`, as for `engine` and `precision`.
-
-    Raises:
-        ValueError: `resume` or `overwrite` without an output.
-    """
-
-    def open_detector() -> Detector:
-        return Detector.open(model, engine=engine, precision=precision)
-
-    if output is None:
-        if resume or overwrite:
-            raise ValueError("Expected --output FILE with --resume and --overwrite, found none.")
-        return score_to_terminal(
-            inputs, open_detector=open_detector, stream=sys.stdout, workers=workers
-        )
-    return score_to_file(
-        inputs, open_detector=open_detector, output=output, resume=resume, overwrite=overwrite,
-        workers=workers,
-    )  # fmt: skip
-
-
-def score_to_file(
-    inputs: Sequence[str],
-    *,
-    open_detector: Callable[[], Detector],
-    output: Path,
-    resume: bool,
-    overwrite: bool,
-    workers: int,
-) -> ScoringSummary:
-    """Write a row for every image of the inputs.
+    """Score every image of the inputs to a file, or to standard output.
 
     Args:
         inputs: See `iterate_sources`.
-        open_detector: Called when inputs and output are known to be usable.
-        output: `.csv`, `.json`, `.jsonl` or `.parquet`.
-        resume: Leave out what the table already has, and add the rest.
-        overwrite: Replace a table that is there.
-        workers: Threads that decode.
+        output: `.csv`, `.json`, `.jsonl` or `.parquet`; None for a table on standard output.
+        resume: Leave out what the output already has, and add the rest.
+        overwrite: Replace an output that is there.
 
     Raises:
         FileExistsError: The output exists and neither `resume` nor `overwrite` is given.
-        FileNotFoundError: An input is not there.
-        ValueError: The output's name or one of the inputs is of no known kind.
+        FileNotFoundError: An input or the model is not there.
+        ValueError: An input or the output is of no known kind, or options do not go together.
     """
     check_inputs(inputs)
+    if output is None and (resume or overwrite):
+        raise ValueError("Expected --output FILE with --resume and --overwrite, found none.")
+    if output is None:
+        return score_to_terminal(
+            inputs, scorer=open_scorer(options), by_tiles=options.by_tiles, stream=sys.stdout
+        )
+    # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
-    detector = open_detector()
-    columns = score_columns(detector.metadata)
-    with ScoreFile(output, columns=columns, model=_identity(detector), resume=resume) as file:
+    return score_to_file(
+        inputs, scorer=open_scorer(options), output=output, resume=resume, by_tiles=options.by_tiles
+    )
+
+
+def open_scorer(options: ScoringOptions) -> Scorer:
+    """Open the model on this machine, or on a Ray cluster."""
+    model_path = find_model(options.model)
+    if options.precision == "int8":
+        from real_vs_ai.serving.quantization import ensure_int8
+
+        report = ensure_int8(model_path, calibration_dir=options.calibration_dir)
+        if report:
+            print(report, file=sys.stderr)
+    if options.engine == RAY:
+        from real_vs_ai.serving.ray_scoring import RayScorer
+
+        return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)
+    detector = Detector.open(model_path, engine=options.engine, precision=options.precision)
+    if detector.engine_note:
+        print(detector.engine_note, file=sys.stderr)
+    return LocalScorer(detector, workers=options.workers, by_tiles=options.by_tiles)
+
+
+def score_to_file(
+    inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool, by_tiles: bool
+) -> ScoringSummary:
+    """Write a row for every image of the inputs; see `run_scoring`."""
+    columns = score_columns(scorer.metadata, by_tiles=by_tiles)
+    with ScoreFile(output, columns=columns, model=scorer.identity, resume=resume) as file:
         sources = (s for s in _behind_progress_bar(inputs) if not file.has(s.name))
-        scores = score_images(sources, detector=detector, workers=workers)
-        return _consume(scores, detector=detector, write=file.append, resumed=file.resumed_rows)
+        return _consume(
+            sources, scorer=scorer, by_tiles=by_tiles, write=file.append, resumed=file.resumed_rows
+        )
 
 
 def score_to_terminal(
-    inputs: Sequence[str], *, open_detector: Callable[[], Detector], stream: TextIO, workers: int
+    inputs: Sequence[str], *, scorer: Scorer, by_tiles: bool, stream: TextIO
 ) -> ScoringSummary:
-    """Print a line for every image of the inputs as it is scored; see `score_to_file`."""
-    check_inputs(inputs)
-    detector = open_detector()
+    """Print a line for every image of the inputs as it is scored; see `run_scoring`."""
 
     def write(rows: list[dict[str, Any]]) -> None:
-        stream.writelines(f"{_terminal_line(row)}\n" for row in rows)
+        stream.writelines(f"{terminal_line(row)}\n" for row in rows)
         stream.flush()
 
-    stream.write(f"{_TERMINAL_HEADER}\n")
+    stream.write(f"{TERMINAL_HEADER}\n")
     # A bar among the lines of a table would be torn.
     sources = iterate_sources(inputs) if stream.isatty() else _behind_progress_bar(inputs)
-    scores = score_images(sources, detector=detector, workers=workers)
-    return _consume(scores, detector=detector, write=write, resumed=0)
-
-
-def score_columns(metadata: ModelMetadata) -> tuple[str, ...]:
-    """The table's columns: COLUMNS, and every class's probability unless there are only two."""
-    if metadata.positive_index is not None:
-        return COLUMNS
-    return (*COLUMNS, *(f"probability_{name}" for name in metadata.class_names))
-
-
-def score_row(score: ImageScore, metadata: ModelMetadata) -> dict[str, Any]:
-    """One row of the table, with None where there is nothing to say."""
-    verdict = score.verdict
-    values: dict[str, Any] = {
-        "path": score.path,
-        "label": verdict.label if verdict else "",
-        "probability_fake": _rounded(verdict.probability_fake) if verdict else None,
-        "confidence": _rounded(verdict.confidence) if verdict else None,
-        "width": score.width,
-        "height": score.height,
-        "format": score.format,
-        "provenance": score.provenance,
-        "error": score.error,
-    }
-    if metadata.positive_index is None:
-        for name in metadata.class_names:
-            values[f"probability_{name}"] = (
-                _rounded(verdict.probabilities[name]) if verdict else None
-            )
-    return values
+    return _consume(sources, scorer=scorer, by_tiles=by_tiles, write=write, resumed=0)
 
 
 def _consume(
-    scores: Iterator[ImageScore],
+    sources: Iterable[ImageSource],
     *,
-    detector: Detector,
+    scorer: Scorer,
+    by_tiles: bool,
     write: Callable[[list[dict[str, Any]]], None],
     resumed: int,
 ) -> ScoringSummary:
     counts: Counter[str] = Counter()
     started = time.perf_counter()
+    scores = scorer.score(sources)
     # Groups no larger than this are lost by a kill, and done again by --resume.
     while group := list(itertools.islice(scores, _ROWS_BETWEEN_WRITES)):
-        write([score_row(score, detector.metadata) for score in group])
+        write([score_row(score, scorer.metadata, by_tiles=by_tiles) for score in group])
         counts.update(s.verdict.label if s.verdict else UNREADABLE for s in group)
-    labels = (*detector.metadata.class_names, UNCERTAIN, UNREADABLE)
+    labels = (*scorer.metadata.class_names, UNCERTAIN, UNREADABLE)
     return ScoringSummary(
         counts={label: counts[label] for label in labels},
         resumed=resumed,
         seconds=time.perf_counter() - started,
-        engine=f"{detector.engine_name} ({detector.precision})",
+        engine=scorer.engine,
     )
 
 
@@ -219,26 +238,3 @@ def _behind_progress_bar(inputs: Sequence[str]) -> Iterator[ImageSource]:
     countable = sys.stderr.isatty() and STANDARD_INPUT not in inputs
     total = sum(1 for _ in iterate_sources(inputs)) if countable else None
     yield from progress(iterate_sources(inputs), description="Scoring", unit="image", total=total)
-
-
-def _identity(detector: Detector) -> str:
-    return f"{fingerprint(detector.model_path)[:16]} {detector.engine_name} {detector.precision}"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DECIMALS)
-
-
-def _terminal_line(row: dict[str, Any]) -> str:
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
-
-    size = f"{row['width']}×{row['height']}" if row["width"] else ""
-    # A stranger's file name may hold line breaks and escape sequences.
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in row["path"])
-    line = _TERMINAL_LAYOUT.format(
-        row["label"] or UNREADABLE, number(row["probability_fake"]), number(row["confidence"]),
-        size, row["format"], name,
-    )  # fmt: skip
-    details = "; ".join(filter(None, [row["error"], row["provenance"]]))
-    return f"{line}  ({details})" if details else line

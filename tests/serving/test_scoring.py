@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
+from real_vs_ai.serving.score_table import COLUMNS, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
-from real_vs_ai.serving.scoring_job import COLUMNS, score_columns, score_to_file, score_to_terminal
+from real_vs_ai.serving.scoring_job import LocalScorer, score_to_file, score_to_terminal
 from tests.serving.trivial_model import METADATA, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,11 +32,11 @@ def read_csv(path):
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
-def score(inputs, output, *, detector, resume=False, overwrite=False):
+def score(inputs, output, *, detector, resume=False, by_tiles=False):
+    scorer = LocalScorer(detector, workers=2, by_tiles=by_tiles)
     return score_to_file(
-        [str(i) for i in inputs], open_detector=lambda: detector, output=output, resume=resume,
-        overwrite=overwrite, workers=2,
-    )  # fmt: skip
+        [str(i) for i in inputs], scorer=scorer, output=output, resume=resume, by_tiles=by_tiles
+    )
 
 
 def test_every_image_gets_the_verdict_that_it_gets_alone(image_folder, detector):
@@ -120,7 +121,7 @@ def test_more_than_two_classes_have_a_column_each():
     import dataclasses
 
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
-    assert score_columns(metadata)[len(COLUMNS) :] == (
+    assert score_columns(metadata, by_tiles=False)[len(COLUMNS) :] == (
         "probability_benign", "probability_malignant", "probability_normal",
     )  # fmt: skip
 
@@ -140,7 +141,8 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     sources = io.StringIO()
     hostile = tmp_path / "\x1b[2Jx.png"
     hostile.write_bytes(b"no image")
-    score_to_terminal([str(tmp_path)], open_detector=lambda: detector, stream=sources, workers=1)
+    scorer = LocalScorer(detector, workers=1, by_tiles=False)
+    score_to_terminal([str(tmp_path)], scorer=scorer, by_tiles=False, stream=sources)
     lines = sources.getvalue().splitlines()
     assert len(lines) == 3
     assert "\x1b" not in sources.getvalue()

@@ -1,0 +1,114 @@
+"""The same scoring spread over a Ray cluster.
+
+    scorer = RayScorer(model_path, precision=None, by_tiles=False)
+    for score in scorer.score(iterate_sources(["/shared/photos"])): ...
+
+Every machine must see the images under the same paths; the model is sent to them. Ray runs the work
+of a worker that died again on another one, and scores are taken in the order of their sources, so
+that nothing is lost or doubled. `RAY_ADDRESS` names the cluster; without it Ray uses this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from real_vs_ai.model_file import read_metadata
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.image_sources import ImageSource
+from real_vs_ai.serving.model_cache import cache_dir, fingerprint, write_atomically
+from real_vs_ai.serving.scoring import ImageScore, score_images
+
+_CORES_PER_TASK = 2
+# Large enough that a task costs little beside its images, small enough to be done again.
+_IMAGES_PER_TASK = 256
+_RETRIES = 10
+
+
+class RayScorer:
+    """Scores on a Ray cluster; see `scoring_job.Scorer`."""
+
+    def __init__(self, model_path: Path, *, precision: str | None, by_tiles: bool) -> None:
+        """Join the cluster, or start Ray on this machine.
+
+        Raises:
+            ImportError: Ray is not installed.
+            FileNotFoundError: There is no such model.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError(
+                "Expected Ray for --engine ray, found none. "
+                "Run: pip install -r requirements-ray.txt"
+            ) from error
+        self.metadata = read_metadata(model_path)
+        self._fingerprint = fingerprint(model_path)
+        self._settings = {"precision": precision, "by_tiles": by_tiles}
+        computed_in = precision or "each machine's own precision"
+        self.engine = f"ray ({computed_in})"
+        self.identity = f"{self._fingerprint[:16]} {self.engine}"
+        if not ray.is_initialized():
+            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+        self._ray = ray
+        self._model = ray.put(model_path.read_bytes())
+        cores = ray.cluster_resources().get("CPU", 1)
+        self._cores_per_task = min(_CORES_PER_TASK, int(cores))
+        self._tasks_ahead = 2 * max(1, int(cores // self._cores_per_task))
+
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
+        """See `scoring_job.Scorer.score`."""
+        task = self._ray.remote(
+            num_cpus=self._cores_per_task,
+            max_retries=_RETRIES,
+            runtime_env={"env_vars": {"REAL_VS_AI_THREADS": str(self._cores_per_task)}},
+        )(_score_chunk)
+        sources = iter(sources)
+        waiting: deque = deque()
+        while chunk := list(itertools.islice(sources, _IMAGES_PER_TASK)):
+            waiting.append(
+                task.remote(
+                    self._model, self._fingerprint, _absolute(chunk),
+                    workers=self._cores_per_task, **self._settings,
+                )
+            )  # fmt: skip
+            if len(waiting) > self._tasks_ahead:
+                yield from self._ray.get(waiting.popleft())
+        while waiting:
+            yield from self._ray.get(waiting.popleft())
+
+
+def _absolute(sources: list[ImageSource]) -> list[ImageSource]:
+    # Workers are started in folders of their own; the names in the table stay as they are.
+    return [
+        ImageSource(source.name, str(Path(source.file).resolve()), source.member)
+        for source in sources
+    ]
+
+
+def _score_chunk(
+    model: bytes,
+    model_fingerprint: str,
+    sources: list[ImageSource],
+    *,
+    workers: int,
+    precision: str | None,
+    by_tiles: bool,
+) -> list[ImageScore]:
+    """Runs on a worker, which keeps the opened model for its next chunk."""
+    path = cache_dir() / "sent" / f"{model_fingerprint[:32]}.h5"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not write_atomically(path, model):
+            raise OSError(f"Expected room for the model in {path.parent}, found none.")
+    detector = _opened(path, precision)
+    return list(score_images(sources, detector=detector, workers=workers, by_tiles=by_tiles))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, precision: str | None) -> Detector:
+    return Detector.open(path, precision=precision)

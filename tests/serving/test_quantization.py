@@ -1,0 +1,70 @@
+"""int8: made from labelled images, and refused where it would cost accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from real_vs_ai import Detector
+from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.serving import quantization
+from real_vs_ai.serving.model_cache import cached_ir
+from real_vs_ai.serving.quantization import QuantizationError, ensure_int8
+from tests.serving.trivial_model import encode, uniform_image
+
+pytest.importorskip("nncf")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """260 images: the bright ones Fake, the dark ones Real, in raw class folders."""
+    generator = np.random.default_rng(0)
+    for index in range(260):
+        bright = index % 2
+        level = int(generator.integers(150, 250) if bright else generator.integers(5, 100))
+        path = tmp_path / "validation" / ("FAKE" if bright else "REAL") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = generator.integers(-5, 6, (40, 48, 3))
+        path.write_bytes(encode((uniform_image(level) + noise).clip(0, 255).astype(np.uint8)))
+    return tmp_path / "validation"
+
+
+@pytest.fixture
+def model(model_with, detector):
+    """A model file of its own whose cache entry has no int8 form yet."""
+    path = model_with(created="for int8")
+    yield path
+    import shutil
+
+    shutil.rmtree(cached_ir(path).folder, ignore_errors=True)
+
+
+def test_int8_is_made_once_kept_and_as_accurate(model, labelled, monkeypatch):
+    with pytest.raises(ModelFileError, match="--calibration"):
+        Detector.open(model, precision="int8")
+
+    # Refused first: nothing may remain of it.
+    accuracies = iter([0.95, 0.94])
+    with monkeypatch.context() as patch:
+        patch.setattr(quantization, "_accuracy", lambda *_: next(accuracies))
+        with pytest.raises(QuantizationError, match="int8 is refused"):
+            ensure_int8(model, calibration_dir=labelled)
+    assert not cached_ir(model).int8_ir.exists()
+
+    report = ensure_int8(model, calibration_dir=labelled)
+    assert report.n_images == 130
+    assert report.int8_accuracy == pytest.approx(report.accuracy, abs=0.002)
+    assert ensure_int8(model, calibration_dir=labelled) is None
+    detector = Detector.open(model, precision="int8")
+    assert detector.precision == "int8"
+    assert detector.predict(uniform_image(230)).label == "Fake"
+    assert detector.predict(uniform_image(20)).label == "Real"
+
+
+def test_too_few_images_or_none_are_refused(model, labelled, tmp_path):
+    with pytest.raises(QuantizationError, match="no such folder"):
+        ensure_int8(model, calibration_dir=tmp_path / "missing")
+    for path in sorted((labelled / "FAKE").iterdir())[:100]:
+        path.unlink()
+    with pytest.raises(QuantizationError, match="at least 200 labelled images"):
+        ensure_int8(model, calibration_dir=labelled)
