@@ -39,7 +39,6 @@ class AppClient:
 
     def __init__(self, host: str, port: int, *, timeout_s: float = 60.0):
         self._host, self._port, self._timeout_s = host, port, timeout_s
-        self._http = http.client.HTTPConnection(host, port, timeout=timeout_s)
         self._socket: ClientConnection | None = None
         self._xsrf = ""
         self._uploader_id = ""
@@ -63,7 +62,6 @@ class AppClient:
     def __exit__(self, *error: object) -> None:
         if self._socket:
             self._socket.close()
-        self._http.close()
 
     def load(self) -> Page:
         """Open the first page."""
@@ -125,10 +123,7 @@ class AppClient:
         return ForwardMsg.FromString(self._socket.recv(timeout=self._timeout_s))
 
     def _get(self, path: str) -> http.client.HTTPResponse:
-        self._http.request("GET", path)
-        response = self._http.getresponse()
-        response.read()
-        return response
+        return self._request("GET", path, None, {})
 
     def _put(self, path: str, name: str, data: bytes) -> None:
         boundary = uuid.uuid4().hex
@@ -142,8 +137,19 @@ class AppClient:
             "X-Xsrftoken": self._xsrf,
             "Cookie": f"{_XSRF_COOKIE}={self._xsrf}",
         }
-        self._http.request("PUT", path, body, headers)
-        response = self._http.getresponse()
-        response.read()
+        response = self._request("PUT", path, body, headers)
         if response.status >= 300:
             raise OSError(f"Expected the upload to be taken, found status {response.status}.")
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        # A connection for each: the server closes those that were silent for some seconds.
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            response.read()
+            return response
+        finally:
+            connection.close()

@@ -121,7 +121,7 @@ def test_every_unusual_kind_of_image_gets_a_verdict(models):
     app = upload(start("--models-dir", models), unusual_images())
     assert len(verdicts(app)) == len(unusual_images())
     texts = shown_texts(app)
-    assert "first of 2 frames" in texts and "laid over white" in texts
+    assert "first frame was used" in texts and "laid over white" in texts
     assert "Turned upright" in texts and "20 × 40 pixels" in texts
 
 
@@ -231,6 +231,14 @@ def test_more_images_than_allowed_are_cut_off_with_a_warning(models, monkeypatch
         start("--models-dir", models), {f"{i}.png": image_bytes((i, 0, 0)) for i in range(5)}
     )
     assert len(verdicts(app)) == 3 and "first 3 of these 5" in app.warning[0].value
+
+
+def test_files_that_are_too_large_together_are_let_go_with_a_message(models, monkeypatch):
+    monkeypatch.setattr(image_input, "MAX_TOTAL_BYTES", 150)
+    files = {f"{i}.png": image_bytes((i, 0, 0)) for i in range(3)}
+    app = upload(start("--models-dir", models), files)
+    assert "let go" in app.error[0].value and not verdicts(app)
+    assert app.file_uploader[0].value == []
 
 
 def test_an_image_of_too_many_pixels_is_refused(models):

@@ -23,6 +23,8 @@ from real_vs_ai.ui.wording import (
 )
 
 UNREADABLE = "Unreadable"
+# In pixels; narrower where there is less room.
+_BAR_WIDTH = 480
 
 
 def show_picture(judged: JudgedUpload) -> None:
@@ -76,7 +78,7 @@ def _show_probability_bar(verdict: Verdict, metadata: ModelMetadata) -> None:
     st.image(
         probability_bar(probability, lower=lower, upper=upper),
         alt=f"Bar: {words}; Uncertain lies between {percent(lower)} and {percent(upper)}",
-        width="stretch",
+        width=_BAR_WIDTH,
     )
     if lower < upper:
         band = f"striped: Uncertain, {percent(lower)} to {percent(upper)}"

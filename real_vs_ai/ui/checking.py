@@ -26,6 +26,8 @@ from real_vs_ai.serving.provenance import Finding, read_provenance
 MAX_IMAGES = 500
 # As `server.maxUploadSize` in .streamlit/config.toml, for bytes that come by another way.
 MAX_BYTES = 50 * 2**20
+# Of all the files that one visitor holds at a time.
+MAX_TOTAL_BYTES = 2**30
 MAX_PIXELS = MAX_IMAGE_PIXELS
 # Longest sides in pixels.
 _PREVIEW_SIZE = 640

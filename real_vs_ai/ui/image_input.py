@@ -14,10 +14,11 @@ import streamlit as st
 
 from real_vs_ai.config import IMAGE_EXTENSIONS
 from real_vs_ai.images import describe_formats, is_image_name
-from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES
+from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 
 _EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _CAMERA, _EXAMPLES = "Upload", "Camera", "Examples"
+_REFUSED_KEY = "refused_bytes"
 _ICONS = {
     _UPLOAD: ":material/upload:",
     _CAMERA: ":material/photo_camera:",
@@ -89,6 +90,20 @@ def _upload() -> list[ImageFile]:
         key=f"uploads_{_number()}",
         help=f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each, {MAX_IMAGES} at a time.",
     )
+    total = sum(file.size for file in files)
+    if total > MAX_TOTAL_BYTES:
+        # Emptied at once: so much memory belongs to all visitors.
+        clear_images()
+        st.session_state[_REFUSED_KEY] = total
+        st.rerun()
+    refused = st.session_state.pop(_REFUSED_KEY, None)
+    if refused and not files:
+        st.error(
+            f"These files were let go: together {refused / 2**20:,.0f} MB, the limit is "
+            f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB. Upload fewer at a time, or score them with "
+            "`python ImageScoring.py FOLDER`.",
+            icon=":material/error:",
+        )
     if len(files) > MAX_IMAGES:
         st.warning(
             f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "

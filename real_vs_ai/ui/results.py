@@ -66,10 +66,11 @@ def _show_single(
 ) -> None:
     # Picture and verdict stand side by side where there is room.
     with st.grid(columns=2, min_column_width=320):
-        with st.container():
-            show_picture(judged)
+        # First, so that on a phone the verdict is seen without scrolling.
         with st.container():
             show_card(judged, metadata=metadata)
+        with st.container():
+            show_picture(judged)
     _show_why(judged, files, chosen=chosen, metadata=metadata)
 
 

@@ -87,12 +87,16 @@ def track_record(metrics: Mapping[str, Any]) -> str:
     false_alarms = metric_value(metrics, "false_positive_rate")
     recall = metric_value(metrics, "recall")
     accuracy = metric_value(metrics, "accuracy")
+    wrong = metric_value(metrics, "error_when_certain")
     if false_alarms is not None and recall is not None:
         parts.append(f"it finds {percent(recall, digits=1)} of the AI-generated images")
         parts.append(f"and wrongly accuses {percent(false_alarms, digits=1)} of the real ones")
+        if wrong is not None:
+            parts.append(f"; of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong")
     elif accuracy is not None:
         parts.append(f"it is right for {percent(accuracy, digits=1)} of the images")
-    return f"On test images like those it learnt from, {' '.join(parts)}." if parts else ""
+    sentence = " ".join(parts).replace(" ;", ";")
+    return f"On test images like those it learnt from, {sentence}." if parts else ""
 
 
 def metric_value(metrics: Mapping[str, Any], name: str) -> float | None:

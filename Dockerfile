@@ -1,0 +1,36 @@
+# The app in a container:
+#
+#   docker build -t real-vs-ai .
+#   docker run --rm -p 127.0.0.1:8501:8501 real-vs-ai
+#   docker run --rm -p 127.0.0.1:8501:8501 -v "$PWD/models:/app/models:ro" real-vs-ai
+#
+# The first command bakes models/released in, the last one mounts other models over it.
+FROM python:3.12-slim
+
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    REAL_VS_AI_CACHE=/var/cache/real-vs-ai
+
+RUN useradd --create-home --uid 10001 app \
+    && mkdir -p "$REAL_VS_AI_CACHE" \
+    && chown app:app "$REAL_VS_AI_CACHE"
+WORKDIR /app
+
+COPY requirements.txt ./
+RUN pip install --no-cache-dir -r requirements.txt
+
+COPY App.py ./
+COPY .streamlit/config.toml .streamlit/config.toml
+COPY real_vs_ai real_vs_ai
+COPY models models
+
+USER app
+# Convert the baked-in model now, so that no visitor waits for it; without one there is nothing to do.
+RUN if [ -f models/released/model.h5 ]; then \
+        python -c "from real_vs_ai import Detector; Detector.open('models/released')"; \
+    fi
+
+EXPOSE 8501
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
+ENTRYPOINT ["python", "App.py", "--address", "0.0.0.0"]
