@@ -9,18 +9,24 @@ Example:
 
 from __future__ import annotations
 
-import os
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.training.options import parse_training_options
+from real_vs_ai.training.backend import import_keras_quietly
+from real_vs_ai.training.options import TrainingOptions, parse_training_options
+
+
+def parse_args(argv=None) -> TrainingOptions:
+    """The options on the command line."""
+    return parse_training_options(argv, description=__doc__)
 
 
 @command
-def main(argv=None):
-    options = parse_training_options(argv, description=__doc__)
-    # TensorFlow takes seconds to import and is talkative; --help needs neither.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def main(argv=None) -> None:
+    """Train, and print the metrics."""
+    options = parse_args(argv)
+    # Takes seconds, which --help does not need.
+    import_keras_quietly()
     from real_vs_ai.training.trainer import train
 
     print(train(options, say=lambda line: print(line, flush=True)))

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.reporting import plural
+
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # A half precision must be this much faster to be worth its rounding.
 _LEAST_GAIN = 1.1
@@ -83,7 +85,7 @@ def prepare_device(
     keras.config.set_dtype_policy(precision)
     strategy = _mirrored_strategy(gpus)
     return Device(
-        _describe(gpus, precision=precision, rates=rates), precision, strategy,
+        _describe(gpus, strategy, precision=precision, rates=rates), precision, strategy,
         rates[precision],
     )  # fmt: skip
 
@@ -190,8 +192,10 @@ def _mirrored_strategy(gpus: list[Any]) -> Any:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _describe(gpus: list[Any], *, precision: str, rates: dict[str, float]) -> str:
-    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else "CPU (no GPU found)"
+def _describe(gpus: list[Any], strategy: Any, *, precision: str, rates: dict[str, float]) -> str:
+    where = plural(len(gpus), "GPU") if gpus else "CPU (no GPU found)"
+    if strategy and not gpus:
+        where = f"{strategy.num_replicas_in_sync} logical CPUs"
     text = f"Training on {where} in {precision}"
     if len(rates) > 1:
         gain = rates[precision] / rates["float32"]

@@ -253,8 +253,10 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
-    if values["epochs"] + (values["frozen_epochs"] or 0) == 0:
-        parser.error("--epochs and --frozen-epochs are both 0: there is nothing to learn")
+    frozen = values["frozen_epochs"]
+    no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
+    if values["epochs"] == 0 and no_frozen_stage:
+        parser.error("--epochs is 0 and there are no --frozen-epochs: there is nothing to learn")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")

@@ -101,7 +101,7 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     options = dataclasses.replace(options, precision=device.precision)
     # Built before the folder is made, so that weights that are not there leave nothing behind.
     with device.scope():
-        model = _build(options, splits["train"].images.class_names)
+        model = build_from_options(options, splits["train"].images.class_names)
     run = _open_run(options, splits=splits, device=device)
     _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
     progress = load_checkpoint(checkpoint_path(run))
@@ -155,7 +155,8 @@ def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
         )
 
 
-def _build(options: TrainingOptions, class_names: tuple[str, ...]) -> keras.Model:
+def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -> keras.Model:
+    """The network that the options ask for, with its weights."""
     # A resumed run takes its weights from the checkpoint, if it came that far.
     has_checkpoint = options.resume and checkpoint_path(RunFolder(options.resume)).is_file()
     return build_model(

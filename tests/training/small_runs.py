@@ -1,6 +1,11 @@
-"""A network of a few thousand weights, and class folders that it can tell apart."""
+"""A network of a few thousand weights, and class folders that it can tell apart.
+
+As a script: ModelTraining.py with that network in place of resnet50. LOGICAL_CPUS in the
+environment makes that many devices of the CPU.
+"""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,3 +44,21 @@ def write_splits(root, *, counts=(24, 12, 12), classes=("Fake", "Real")):
         for k, name in enumerate(classes):
             write_class(root / split / name, count=count, colour=colours[k], seed=10 * n + k)
     return root
+
+
+def main():
+    """Run ModelTraining.py on the tiny network."""
+    import ModelTraining
+    from real_vs_ai.training import backbones
+
+    backbones.BACKBONES["resnet50"] = tiny_backbone
+    if count := int(os.environ.get("LOGICAL_CPUS", "0")):
+        import tensorflow as tf
+
+        parts = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    return ModelTraining.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Precision, several devices, and logs for TensorBoard."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from real_vs_ai.training.devices import choose_precision, is_out_of_memory, multiply_adds
+
+HERE = Path(__file__).parent
+
+
+def run_script(*arguments, **environment):
+    """ModelTraining.py on the tiny network, in a process of its own."""
+    root = HERE.parent.parent
+    path = os.pathsep.join([str(root), str(HERE)])
+    return subprocess.run(
+        [sys.executable, str(HERE / "small_runs.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=root, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def arguments_for(data, models, name):
+    return (
+        "--data", str(data), "--models-dir", str(models), "--run-name", name,
+        "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "8",
+        "--precision", "float32", "--workers", "1", "--patience", "99", "--epochs", "2",
+        "--noise", "0", "--dropout", "0", "--batch-norm", "frozen", "--augmentation", "none",
+    )  # fmt: skip
+
+
+def losses(run):
+    with (run / "history.csv").open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) for name in ("loss", "val_loss")]
+
+
+def test_half_precision_is_chosen_only_where_it_gains_clearly():
+    assert choose_precision({"float32": 10.0, "mixed_bfloat16": 10.5}) == "float32"
+    assert choose_precision({"float32": 10.0, "mixed_bfloat16": 15.0}) == "mixed_bfloat16"
+    rates = {"float32": 10.0, "mixed_bfloat16": 30.0, "mixed_float16": 30.0}
+    assert choose_precision(rates) == "mixed_bfloat16"
+    assert choose_precision({**rates, "mixed_float16": 40.0}) == "mixed_float16"
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    class ResourceExhaustedError(Exception):
+        pass
+
+    assert is_out_of_memory(ResourceExhaustedError("OOM"))
+    assert is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(ValueError("shape"))
+
+
+def test_multiply_adds_of_resnet50_are_the_published_number():
+    import keras
+
+    network = keras.applications.ResNet50(weights=None)
+    # 3.8 × 10^9 in table 1 of He et al. (2015), which leaves out the shortcuts' convolutions.
+    assert multiply_adds(network) == pytest.approx(3.86e9, rel=0.02)
+
+
+@pytest.mark.slow
+def test_two_devices_of_one_host_learn_as_one_does(data, tmp_path):
+    for name, count in (("one", "0"), ("two", "2")):
+        done = run_script(*arguments_for(data, tmp_path, name), LOGICAL_CPUS=count)
+        assert done.returncode == 0, done.stderr
+        assert ("2 logical CPUs" in done.stdout) == (count == "2")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_tensorboard_logs_are_written_into_the_run(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    done = run_script(*arguments_for(data, tmp_path, "run"), "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
