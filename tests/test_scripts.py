@@ -18,7 +18,9 @@ DATA_SCRIPTS = (
     "MoveAugmentedImages", "DataDeleter",
 )  # fmt: skip
 # Every script must answer without loading TensorFlow until a tensor is needed.
-SCRIPTS = (*DATA_SCRIPTS,)
+SCRIPTS = (
+    *DATA_SCRIPTS, "ModelTraining", "ModelEvaluation", "ImageScoring", "RunPipeline", "App",
+)  # fmt: skip
 FORBIDDEN_AT_HELP = ("tensorflow", "keras", "torch", "streamlit", "openvino")
 
 

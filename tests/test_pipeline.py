@@ -1,0 +1,187 @@
+"""The whole chain, script by script: what runs in which order, and that it ends in verdicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from real_vs_ai import pipeline
+from real_vs_ai.pipeline import Stage, plan_pipeline, run_stages
+from real_vs_ai.preparation.demo import load_photographs, random_crop, resynthesise
+from tests.preparation.material import make_flat
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
+SMALL_TRAINING = (
+    "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "32",
+    "--epochs", "1", "--precision", "float32", "--augmentation", "light",
+)  # fmt: skip
+
+
+def run_script(name, *arguments, folder):
+    """Standard output of a script that must succeed, started in `folder`."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def read_scores(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def only_run(folder):
+    (run,) = (path for path in (folder / "models").iterdir() if not path.name.startswith("."))
+    return run
+
+
+def test_all_eight_stages_are_planned_in_order_and_training_options_are_passed_on():
+    stages = plan_pipeline(first=1, last=8, training_arguments=["--epochs", "3"])
+
+    assert [stage.number for stage in stages] == list(range(1, 9))
+    assert stages[6].command == "ModelTraining.py --epochs 3"
+    assert [s.number for s in plan_pipeline(first=4, last=6, training_arguments=[])] == [4, 5, 6]
+
+
+def test_a_splitter_whose_layout_is_not_there_is_passed_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_flat(tmp_path / "data" / "raw" / "set", count=12)
+    said = []
+
+    result = run_stages(
+        [Stage(2, "DataSplitD1"), Stage(3, "DataSplitD2")],
+        raw_dir=Path("data/raw"), say=said.append,
+    )  # fmt: skip
+
+    assert result.exit_code == 0
+    assert [outcome for _, _, outcome, _ in result.rows] == ["done", "nothing to do"]
+    assert (tmp_path / "data" / "split" / "set" / "manifest.csv").is_file()
+
+
+def test_the_first_stage_that_fails_ends_the_pipeline_with_its_exit_code(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    result = run_stages(
+        plan_pipeline(first=1, last=8, training_arguments=[]), raw_dir=Path("data/raw"),
+        say=lambda line: None,
+    )  # fmt: skip
+
+    assert result.exit_code == 1
+    assert [(number, outcome) for number, _, outcome, _ in result.rows] == [(1, "failed")]
+    assert "error: Expected" in capsys.readouterr().err
+
+
+def test_the_demo_keeps_to_its_own_folders_and_starts_from_a_released_model(tmp_path):
+    pipeline.make_demo_archives(
+        tmp_path / "demo" / "archives", seed=1, flat_images=4, train_images=4, test_images=2
+    )
+    plan = {"data_dir": tmp_path / "demo", "models_dir": tmp_path / "models", "run_name": "x"}
+    stages = pipeline.plan_demo(**plan)
+
+    assert [stage.number for stage in stages] == list(range(1, 9))
+    paths = [a for s in stages for a in s.arguments if a.startswith(str(tmp_path))]
+    allowed = (str(tmp_path / "demo"), str(tmp_path / "models"))
+    assert all(path.startswith(allowed) for path in paths)
+    if not pipeline.released_run(tmp_path / "models"):
+        assert stages[6].arguments[stages[6].arguments.index("--weights") + 1] == "none"
+    released = tmp_path / "models" / "released"
+    released.mkdir(parents=True)
+    (released / "model.h5").write_bytes(b"weights")
+    arguments = pipeline.plan_demo(**plan)[6].arguments
+    assert arguments[arguments.index("--weights") + 1] == str(released / "model.h5")
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_resnet101_that_clearly_beats_chance_and_serves(tmp_path):
+    output = run_script("RunPipeline", "--demo", folder=tmp_path)
+
+    run = only_run(tmp_path)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["backbone"] == "resnet101"
+    assert metrics["test"]["n"] > 500
+    assert metrics["test"]["accuracy"]["value"] >= 0.85
+    assert "failed" not in output
+    # Crops that neither archive holds, of a photograph that training never saw.
+    random = np.random.default_rng(123)
+    photograph = load_photographs()["chelsea.png"]
+    (tmp_path / "new").mkdir()
+    for number in range(40):
+        real = random_crop(photograph, side=48, random=random)
+        fake = resynthesise(random_crop(photograph, side=48, random=random), random=random)
+        Image.fromarray(real).save(tmp_path / "new" / f"real-{number}.png")
+        Image.fromarray(fake).save(tmp_path / "new" / f"fake-{number}.png")
+    run_script("ImageScoring", "new", "--output", "scores.csv", folder=tmp_path)
+    rows = read_scores(tmp_path / "scores.csv")
+    right = [row["label"].lower() == Path(row["path"]).name[:4] for row in rows]
+    assert len(rows) == 80
+    assert np.mean(right) >= 0.75
+
+
+@pytest.mark.slow
+def test_three_classes_go_through_every_script(tmp_path):
+    random = np.random.default_rng(0)
+    colours = {"benign": (200, 60, 60), "malignant": (60, 200, 60), "normal": (60, 60, 200)}
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for name, colour in colours.items():
+            for number in range(40):
+                pixels = random.normal(colour, 40, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "image.png")
+                archive.write(tmp_path / "image.png", f"scans/{name}/{number}.png")
+    (tmp_path / "data" / "archives").mkdir(parents=True)
+    shutil.move(tmp_path / "scans.zip", tmp_path / "data" / "archives" / "scans.zip")
+
+    run_script("RunPipeline", "--", *SMALL_TRAINING, folder=tmp_path)
+    run_script("ImageScoring", "data/test", "--output", "scores.csv", folder=tmp_path)
+
+    run = only_run(tmp_path)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["class_names"] == ["benign", "malignant", "normal"]
+    rows = read_scores(tmp_path / "scores.csv")
+    assert len(rows) == 18
+    assert {row["probability_fake"] for row in rows} == {""}
+    for row in rows:
+        total = sum(float(row[f"probability_{name}"]) for name in colours)
+        assert total == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (SHARED_DATA / "cifake-mini.zip").is_file(), reason="the real images are not here"
+)
+def test_the_chain_runs_on_real_images_from_archives_to_verdicts(tmp_path):
+    archives = tmp_path / "data" / "archives"
+    archives.mkdir(parents=True)
+    for name in ("cifake-mini.zip", "fake-or-real-sample.zip"):
+        shutil.copy(SHARED_DATA / name, archives)
+
+    run_script("RunPipeline", "--", *SMALL_TRAINING, "--steps-per-epoch", "20", folder=tmp_path)
+    run_script("ImageScoring", "data/test", "--output", "scores.csv", folder=tmp_path)
+
+    with (tmp_path / "data" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        manifest = list(csv.DictReader(file))
+    splits_by_content = {}
+    for row in manifest:
+        splits_by_content.setdefault(row["sha256"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in splits_by_content.values())
+    assert {row["source"] for row in manifest} == {"cifake-mini", "fake-or-real-sample"}
+    rows = read_scores(tmp_path / "scores.csv")
+    assert len(rows) == sum(row["split"] == "test" for row in manifest)
+    assert {row["error"] for row in rows} == {""}
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["test"]["n"] == len(rows)
+    assert set(metrics["test"]["per_source"]) == {"cifake-mini", "fake-or-real-sample"}
