@@ -35,6 +35,19 @@ from real_vs_ai.reporting import progress_bar
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\x00", lzma.open), (b"BZh", bz2.open))
 
 
+class _StrictTarInfo(tarfile.TarInfo):
+    """The standard library takes a damaged header in the middle for the end; the rest is lost."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
+
+
 def extract_tar(path: Path, folder: Path, *, limits: ExtractionLimits) -> ExtractionPlan:
     """Unpack a tar archive into an empty folder.
 
@@ -67,7 +80,7 @@ def _read_members(
     most = max(HARMLESS_BYTES, limits.max_ratio * path.stat().st_size)
     last = "none"
     try:
-        with _open_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with _open_stream(path) as stream, _open_tar(stream) as archive:
             for member in archive:
                 last = member.name
                 if archive.offset > most:
@@ -88,6 +101,10 @@ def _read_members(
             f"it is damaged or not whole (last entry read: {printable(last)}): "
             f"{describe_damage(error)}"
         ) from error
+
+
+def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
 
 
 @contextlib.contextmanager

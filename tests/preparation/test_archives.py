@@ -1,0 +1,479 @@
+"""A zoo of archives: hostile and broken ones are refused or skipped with a line that names why.
+
+Nothing is ever written outside the target, and a refused archive leaves no folder behind.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from real_vs_ai.preparation import unpacking
+from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionLimits, safe_parts
+from real_vs_ai.preparation.archives import extract_archives
+from tests.preparation.material import image_bytes, snapshot
+
+LIMITS = ExtractionLimits(max_bytes=2**30, max_files=100_000, max_ratio=100)
+GOOD = image_bytes(1)
+
+
+def extract(path, tmp_path, *, limits=LIMITS, **changes):
+    values = {"overwrite": False, "workers": 1, **changes}
+    return extract_archives([path], output_dir=tmp_path / "out" / "raw", limits=limits, **values)[0]
+
+
+def make_zip(path, entries, **options):
+    """entries: (name or ZipInfo, data)."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path, members, *, mode="w"):
+    """members: (TarInfo or name, data)."""
+    with tarfile.open(path, mode) as archive:
+        for member, data in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tar_member(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def zip_member(name, *, mode):
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+def patched(path, find, replace, *, count=-1):
+    data = path.read_bytes()
+    assert find in data
+    path.write_bytes(data.replace(find, replace, count))
+    return path
+
+
+# --- refused as a whole -------------------------------------------------------------------------
+
+ESCAPES = [
+    "../evil.jpg", "a/../../evil.jpg", "/etc/evil.jpg", "..\\evil.jpg", "a\\..\\..\\evil.jpg",
+    "C:\\evil.jpg", "C:/evil.jpg", "c:evil.jpg", "\\\\server\\share\\evil.jpg", "//server/evil.jpg",
+    "a/b/../../../evil.jpg", "..",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+def test_entries_that_lead_outside_refuse_the_archive(tmp_path, make, name):
+    make(tmp_path / "bad.archive", [("good.jpg", GOOD), (name, b"evil")])
+    with pytest.raises(ArchiveError, match=r"entry .*(outside|absolute|drive)"):
+        extract(tmp_path / "bad.archive", tmp_path)
+    assert_nothing_written(tmp_path)
+
+
+def encrypted(path):
+    make_zip(path, [("a.jpg", GOOD)])
+    # The flag that says so, in the local header and in the table of contents.
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+
+
+def wrong_checksum(path):
+    make_zip(path, [("a.jpg", GOOD)])
+    patched(path, GOOD[20:60], b"x" * 40)
+
+
+def truncated_zip(path):
+    make_zip(path, [(f"{i}.jpg", GOOD) for i in range(9)])
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def cut_inside(path):
+    make_zip(path, [(f"{i}.jpg", GOOD) for i in range(9)])
+    data = path.read_bytes()
+    path.write_bytes(data[:300] + data[700:])
+
+
+def lying_size(path):
+    make_zip(path, [("a.jpg", GOOD * 50)], compression=zipfile.ZIP_DEFLATED)
+    size = struct.pack("<L", len(GOOD) * 50)
+    patched(path, size, struct.pack("<L", 10))
+
+
+def lying_size_stored(path):
+    make_zip(path, [("a.jpg", GOOD)])
+    size = struct.pack("<L", len(GOOD))
+    patched(path, size, struct.pack("<L", 2**31))
+
+
+def damaged_deflate(path):
+    make_zip(path, [("a.jpg", bytes(5000) + GOOD)], compression=zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    data[36:60] = b"\xff" * 24
+    path.write_bytes(data)
+
+
+def overlapping(path):
+    make_zip(path, [("a.jpg", GOOD), ("b.jpg", GOOD)])
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"PK\x01\x02")
+    # Both lines of the table of contents now point at the first file.
+    data[second + 42 : second + 46] = struct.pack("<L", 0)
+    path.write_bytes(data)
+
+
+def names_disagree(path):
+    make_zip(path, [("aaaa.jpg", GOOD)])
+    patched(path, b"aaaa.jpg", b"bbbb.jpg", count=1)
+
+
+def unknown_method(path):
+    make_zip(path, [("a.jpg", GOOD)])
+    data = bytearray(path.read_bytes())
+    data[8:10] = struct.pack("<H", 77)
+    position = data.rindex(b"PK\x01\x02")
+    data[position + 10 : position + 12] = struct.pack("<H", 77)
+    path.write_bytes(data)
+
+
+def file_and_folder(path):
+    make_zip(path, [("a", GOOD), ("a/b.jpg", GOOD)])
+
+
+def zip_bomb(path):
+    make_zip(path, [("zeros.jpg", bytes(100 * 2**20))], compression=zipfile.ZIP_DEFLATED)
+
+
+def many_small_bombs(path):
+    entries = [(f"{i}.jpg", bytes(10 * 2**20)) for i in range(10)]
+    make_zip(path, entries, compression=zipfile.ZIP_DEFLATED)
+
+
+def empty_zip(path):
+    make_zip(path, [])
+
+
+def only_folders(path):
+    make_zip(path, [("a/", b""), ("b/", b"")])
+
+
+def not_an_archive(path):
+    path.write_bytes(GOOD)
+
+
+def zero_bytes(path):
+    path.write_bytes(b"")
+
+
+def gz_bomb(path):
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        info = tarfile.TarInfo("zeros.jpg")
+        info.size = 100 * 2**20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    path.write_bytes(gzip.compress(tar.getvalue()))
+
+
+def endless_tail(path):
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = len(GOOD)
+        archive.addfile(info, io.BytesIO(GOOD))
+    path.write_bytes(gzip.compress(tar.getvalue() + bytes(100 * 2**20)))
+
+
+def truncated_tar(path):
+    make_tar(path, [(f"{i}.jpg", GOOD * 30) for i in range(3)])
+    path.write_bytes(path.read_bytes()[: len(GOOD) * 50])
+
+
+def tar_without_end(path):
+    make_tar(path, [("a.jpg", GOOD)])
+    # Cut between two entries, where nothing but the missing end mark tells.
+    path.write_bytes(path.read_bytes()[: 512 + -(-len(GOOD) // 512) * 512])
+
+
+def truncated_gz(path):
+    make_tar(path, [(f"{i}.jpg", image_bytes(i, size=(64, 64))) for i in range(3)], mode="w:gz")
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def wrong_gz_checksum(path):
+    make_tar(path, [("a.jpg", GOOD)], mode="w:gz")
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + struct.pack("<L", zlib.crc32(b"other")) + data[-4:])
+
+
+def truncated_xz(path):
+    make_tar(path, [("a.jpg", image_bytes(1, size=(64, 64)))], mode="w:xz")
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def damaged_tar_header(path):
+    make_tar(path, [("a.jpg", GOOD), ("b.jpg", GOOD)])
+    data = bytearray(path.read_bytes())
+    second = data.index(b"b.jpg")
+    data[second + 148 : second + 156] = b"\xff" * 8
+    path.write_bytes(data[: second + 512])
+
+
+def gzip_of_no_tar(path):
+    path.write_bytes(gzip.compress(GOOD * 100))
+
+
+REFUSED = {
+    encrypted: "encrypted", wrong_checksum: "CRC", truncated_zip: "not whole",
+    cut_inside: "damaged|overlap", lying_size: "damaged", lying_size_stored: "--max-gib",
+    damaged_deflate: "damaged", overlapping: "overlap|differ", names_disagree: "differ",
+    unknown_method: "damaged", file_and_folder: "both a file and a folder",
+    zip_bomb: "--max-ratio", many_small_bombs: "--max-ratio", empty_zip: "no files",
+    only_folders: "no files", not_an_archive: "neither", zero_bytes: "neither",
+    gz_bomb: "--max-ratio", endless_tail: "--max-ratio", truncated_tar: "not whole", tar_without_end: "not whole",
+    truncated_gz: "not whole|neither", wrong_gz_checksum: "damaged",
+    truncated_xz: "not whole|neither", damaged_tar_header: "damaged|not whole",
+    gzip_of_no_tar: "neither",
+}  # fmt: skip
+
+
+def assert_nothing_written(tmp_path):
+    raw = tmp_path / "out" / "raw"
+    assert [p for p in raw.iterdir() if not p.name.endswith(".lock")] == []
+    assert [p for p in (tmp_path / "out").iterdir() if p != raw] == []
+    assert not list(tmp_path.parent.glob("evil*"))
+    assert not list(tmp_path.glob("evil*"))
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_broken_and_hostile_archives_are_refused_and_leave_nothing(tmp_path, make):
+    make(tmp_path / "bad.zip")
+    with pytest.raises(ArchiveError, match=f"bad.zip was refused: .*({REFUSED[make]})") as error:
+        extract(tmp_path / "bad.zip", tmp_path)
+    assert "\n" not in str(error.value)
+    assert_nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damage_found_by_a_worker_is_told_the_same_way(tmp_path, workers):
+    make_zip(tmp_path / "bad.zip", [(f"{i}.jpg", image_bytes(i)) for i in range(1200)])
+    patched(tmp_path / "bad.zip", image_bytes(1100)[-40:-10], b"y" * 30)
+    with pytest.raises(ArchiveError, match=r"entry 1100\.jpg is damaged.*CRC"):
+        extract(tmp_path / "bad.zip", tmp_path, workers=workers)
+    assert_nothing_written(tmp_path)
+
+
+def test_limits_can_be_raised(tmp_path):
+    zip_bomb(tmp_path / "zeros.zip")
+    limits = ExtractionLimits(max_bytes=2**30, max_files=10, max_ratio=2000)
+    extract(tmp_path / "zeros.zip", tmp_path, limits=limits)
+    assert (tmp_path / "out" / "raw" / "zeros" / "zeros.jpg").stat().st_size == 100 * 2**20
+
+
+@pytest.mark.parametrize(
+    "limits, option",
+    [
+        (ExtractionLimits(max_bytes=1000, max_files=100, max_ratio=100), "--max-gib"),
+        (ExtractionLimits(max_bytes=2**30, max_files=3, max_ratio=100), "--max-files"),
+    ],
+)
+def test_limits_on_bytes_and_files_name_the_option(tmp_path, limits, option):
+    make_zip(tmp_path / "a.zip", [(f"{i}.jpg", GOOD) for i in range(5)])
+    with pytest.raises(ArchiveError, match=option):
+        extract(tmp_path / "a.zip", tmp_path, limits=limits)
+    assert_nothing_written(tmp_path)
+
+
+def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="free disk space"):
+        extract(tmp_path / "a.zip", tmp_path)
+    assert_nothing_written(tmp_path)
+
+
+# --- skipped, renamed, accepted -----------------------------------------------------------------
+
+UNUSABLE = {
+    "bell\x07.jpg": "control characters", "line\nbreak.jpg": "control characters",
+    "right\u202eleft.jpg": "control characters", "x" * 250 + ".jpg": "too long a name",
+    "/".join(["deep"] * 40) + "/a.jpg": "too long a path", "CON.jpg": "device on Windows",
+    "dot./a.jpg": "Windows does not take", "stream.jpg:hidden": "Windows does not take",
+    "what?.jpg": "Windows does not take", "inner.zip": "archive itself",
+    "inner.tar.gz": "archive itself",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSABLE, ids=lambda name: ascii(name)[:30])
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+def test_unusable_entries_are_skipped_and_named(tmp_path, make, name):
+    make(tmp_path / "set.zip", [("a/good.jpg", GOOD), (name, b"data")])
+    summary = extract(tmp_path / "set.zip", tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a/good.jpg"]
+    assert [reason for _, reason in summary.plan.skipped if UNUSABLE[name] in reason]
+    assert str(summary).isprintable() or "\n" in str(summary)
+    assert "\x07" not in str(summary)
+
+
+LINKS = [
+    tar_member("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+    tar_member("link.jpg", tarfile.SYMTYPE, "../../outside"),
+    tar_member("hard.jpg", tarfile.LNKTYPE, "/etc/passwd"),
+    tar_member("pipe.jpg", tarfile.FIFOTYPE),
+    tar_member("char.jpg", tarfile.CHRTYPE),
+    tar_member("block.jpg", tarfile.BLKTYPE),
+]
+
+
+@pytest.mark.parametrize("member", LINKS, ids=lambda member: f"{member.type!r}{member.linkname}")
+def test_links_and_devices_in_tars_are_skipped(tmp_path, member):
+    make_tar(tmp_path / "set.tar", [("good.jpg", GOOD), (member, b"")])
+    summary = extract(tmp_path / "set.tar", tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/good.jpg"]
+    assert len(summary.plan.skipped) == 1
+
+
+@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o010666, 0o140777])
+def test_links_and_devices_in_zips_are_skipped(tmp_path, mode):
+    entries = [("good.jpg", GOOD), (zip_member("odd.jpg", mode=mode), b"/etc/passwd")]
+    summary = extract(make_zip(tmp_path / "set.zip", entries), tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/good.jpg"]
+    assert len(summary.plan.skipped) == 1
+
+
+def test_a_link_cannot_be_written_through(tmp_path):
+    members = [(tar_member("a", tarfile.SYMTYPE, str(tmp_path)), b""), ("a/evil.jpg", GOOD)]
+    extract(make_tar(tmp_path / "set.tar", members), tmp_path)
+    assert not (tmp_path / "evil.jpg").exists()
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a/evil.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "names",
+    [("a.jpg", "A.JPG"), ("a.jpg", "a.jpg"), ("é.jpg", "e\u0301.jpg"), ("x/a.jpg", "X/a.jpg")],
+)
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+def test_names_that_are_one_elsewhere_are_both_kept_and_told(tmp_path, make, names):
+    contents = [image_bytes(1), image_bytes(2)]
+    make(tmp_path / "set.zip", zip(names, contents, strict=True))
+    summary = extract(tmp_path / "set.zip", tmp_path)
+    files = list((tmp_path / "out" / "raw" / "set").rglob("*.*"))
+    assert sorted(path.read_bytes() for path in files) == sorted(contents)
+    assert len(summary.plan.renamed) == 1
+
+
+def test_debris_of_macos_and_windows_is_left_out_and_counted(tmp_path):
+    names = ["__MACOSX/._a.jpg", ".DS_Store", "x/.DS_Store", "x/Thumbs.db", "x/._b.jpg"]
+    make_zip(tmp_path / "set.zip", [("x/a.jpg", GOOD), *((name, b"d") for name in names)])
+    summary = extract(tmp_path / "set.zip", tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/x/a.jpg"]
+    assert summary.plan.debris == len(names)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip", ".TAR"])
+def test_tars_are_told_by_content_and_unpacked(tmp_path, mode, suffix):
+    make_tar(tmp_path / f"my set{suffix}", [("x/a.jpg", GOOD), ("x/b.jpg", b"b")], mode=mode)
+    summary = extract(tmp_path / f"my set{suffix}", tmp_path)
+    assert summary.output_dir.name == "my-set"
+    assert (summary.output_dir / "x" / "a.jpg").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_zips_of_every_method_are_unpacked(tmp_path, compression):
+    make_zip(tmp_path / "set.zip", [("a.jpg", GOOD * 100)], compression=compression)
+    extract(tmp_path / "set.zip", tmp_path)
+    assert (tmp_path / "out" / "raw" / "set" / "a.jpg").read_bytes() == GOOD * 100
+
+
+def test_a_backslash_is_a_separator_as_windows_tools_write_it(tmp_path):
+    make_zip(tmp_path / "set.zip", [("train\\FAKE\\a.jpg", GOOD)])
+    extract(tmp_path / "set.zip", tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/train/FAKE/a.jpg"]
+
+
+def test_zip64_entries_are_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "set.zip", "w") as archive,
+        archive.open("a.jpg", "w", force_zip64=True) as entry,
+    ):
+        entry.write(GOOD)
+    extract(tmp_path / "set.zip", tmp_path)
+    assert (tmp_path / "out" / "raw" / "set" / "a.jpg").read_bytes() == GOOD
+
+
+@pytest.mark.slow
+def test_more_than_65535_entries_are_unpacked(tmp_path):
+    make_zip(tmp_path / "set.zip", [(f"{i % 100}/{i}.jpg", b"%d" % i) for i in range(66_000)])
+    summary = extract(tmp_path / "set.zip", tmp_path, workers=2)
+    assert sum(count for _, count in summary.rows) == 66_000
+    assert (tmp_path / "out" / "raw" / "set" / "99" / "65999.jpg").read_bytes() == b"65999"
+
+
+def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
+    one = make_zip(tmp_path / "one.zip", [("a.jpg", b"1")])
+    two = make_zip(tmp_path / "two.zip", [("a.jpg", b"2")])
+    extract(one, tmp_path)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        extract(one, tmp_path)
+    done = extract_archives(
+        [one, two], output_dir=tmp_path / "out" / "raw", limits=LIMITS, overwrite=False, workers=1
+    )
+    assert [summary.output_dir.name for summary in done] == ["two"]
+    make_zip(tmp_path / "one.zip", [("b.jpg", b"3")])
+    extract(one, tmp_path, overwrite=True)
+    assert [p.name for p in (tmp_path / "out" / "raw" / "one").iterdir()] == ["b.jpg"]
+
+
+def test_a_refused_replacement_keeps_the_old_source(tmp_path):
+    extract(make_zip(tmp_path / "set.zip", [("a.jpg", GOOD)]), tmp_path)
+    before = snapshot(tmp_path / "out" / "raw")
+    wrong_checksum(tmp_path / "set.zip")
+    with pytest.raises(ArchiveError):
+        extract(tmp_path / "set.zip", tmp_path, overwrite=True)
+    assert snapshot(tmp_path / "out" / "raw") == before
+
+
+@given(st.text(alphabet="ab./\\:C\x00~ ", max_size=12))
+def test_no_name_whatever_leads_outside(name):
+    try:
+        parts = safe_parts(name)
+    except ArchiveError:
+        return
+    assert ".." not in parts
+    assert not any("/" in part or "\\" in part for part in parts)
+    assert not (parts and parts[0][1:2] == ":" and parts[0][0].isalpha())
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_every_cut_of_a_compressed_tar_is_refused_or_read_whole(tmp_path, compress):
+    tar = make_tar(tmp_path / "t", [(f"{i}.jpg", image_bytes(i)) for i in range(4)]).read_bytes()
+    data = compress(tar)
+    for cut in range(len(data) - 1, 0, -max(1, len(data) // 12)):
+        (tmp_path / "set.tar").write_bytes(data[:cut])
+        with pytest.raises(ArchiveError):
+            extract(tmp_path / "set.tar", tmp_path)
+        assert_nothing_written(tmp_path)
