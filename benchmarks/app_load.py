@@ -44,7 +44,9 @@ class Load:
         errors: Uploads that failed, or pages that did.
         mixed_up: Verdicts that belong to another image.
         duration: How long the visitors were there, in seconds.
+        cpu_seconds: What the server computed meanwhile, all cores together.
         memory_before_mb: The server's resident memory before they came.
+        memory_half_way_mb: After half of their time; what grows after it may grow for ever.
         memory_highest_mb: The most it was while they were there.
     """
 
@@ -52,7 +54,9 @@ class Load:
     errors: int = 0
     mixed_up: int = 0
     duration: float = 0.0
+    cpu_seconds: float = 0.0
     memory_before_mb: float = 0.0
+    memory_half_way_mb: float = 0.0
     memory_highest_mb: float = 0.0
 
 
@@ -118,14 +122,23 @@ def measure_load(app: RunningApp, *, model: Path, sessions: int, seconds: float)
         threading.Thread(target=_visit, args=(app, known, number, deadline, load, lock))
         for number in range(sessions)
     ]
-    began = time.monotonic()
+    began, computed = time.monotonic(), cpu_seconds(app)
     for visitor in visitors:
         visitor.start()
     while any(visitor.is_alive() for visitor in visitors):
         load.memory_highest_mb = max(load.memory_highest_mb, _memory_mb(app))
+        if time.monotonic() < began + seconds / 2:
+            load.memory_half_way_mb = load.memory_highest_mb
         time.sleep(0.5)
     load.duration = time.monotonic() - began
+    load.cpu_seconds = cpu_seconds(app) - computed
     return load
+
+
+def cpu_seconds(app: RunningApp) -> float:
+    """What the server has computed so far, all cores together; says something on a busy machine."""
+    times = psutil.Process(app.process.pid).cpu_times()
+    return times.user + times.system
 
 
 def quantile(values: list[float], share: float) -> float:

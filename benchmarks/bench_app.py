@@ -35,19 +35,24 @@ def main(argv=None):
     app_load.compile_once(model)
     starts = [app_load.measure_cold_start(model) for _ in range(args.starts)]
     with app_load.running_app(model) as app:
+        computed = app_load.cpu_seconds(app)
         single = app_load.measure_single_visitor(app, uploads=args.uploads)
+        computed = app_load.cpu_seconds(app) - computed
         load = app_load.measure_load(app, model=model, sessions=args.sessions, seconds=args.seconds)
     rows = [
         ["first page from a cold start, median (s)", statistics.median(starts)],
         ["upload to verdict, 12 megapixels, p50 (s)", app_load.quantile(single, 0.5)],
         ["upload to verdict, 12 megapixels, p95 (s)", app_load.quantile(single, 0.95)],
+        ["computed for each of them, all cores (s)", computed / (args.uploads + 1)],
         [f"{args.sessions} visitors: uploads", len(load.seconds)],
         [f"{args.sessions} visitors: uploads per second", len(load.seconds) / load.duration],
+        [f"{args.sessions} visitors: computed each (s)", load.cpu_seconds / len(load.seconds)],
         [f"{args.sessions} visitors: p95 (s)", app_load.quantile(load.seconds, 0.95)],
         [f"{args.sessions} visitors: errors", load.errors],
         [f"{args.sessions} visitors: mixed-up verdicts", load.mixed_up],
         ["resident memory before the visitors (MB)", load.memory_before_mb],
-        ["resident memory after them, highest (MB)", load.memory_highest_mb],
+        ["resident memory, half-way (MB)", load.memory_half_way_mb],
+        ["resident memory, highest (MB)", load.memory_highest_mb],
     ]
     print(format_table(["measured", "value"], rows, title=f"The app with {model}"))
     return 1 if load.errors or load.mixed_up else 0

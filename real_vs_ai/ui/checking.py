@@ -100,7 +100,7 @@ def check_image(
         return ImageCheck(digest=digest, error=str(error))
     answer = submit(image.pixels)
     # Made while the detector is at work.
-    preview = _reduce(Image.fromarray(image.pixels), longest_side=_PREVIEW_SIZE)
+    preview = fit_to_screen(Image.fromarray(image.pixels), longest_side=_PREVIEW_SIZE)
     return ImageCheck(
         digest=digest,
         width=image.width,
@@ -109,7 +109,7 @@ def check_image(
         notes=image.notes,
         provenance=read_provenance(data),
         preview=_to_jpeg(preview),
-        thumbnail=_to_jpeg(_reduce(preview, longest_side=_THUMBNAIL_SIZE)),
+        thumbnail=_to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE)),
         verdict=answer.result(),
     )
 
@@ -129,9 +129,13 @@ def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpl
     return uploads
 
 
-def _reduce(image: Image.Image, *, longest_side: int) -> Image.Image:
-    """The image with no side longer than this, in pixels; smaller ones keep their size."""
+def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:
+    """The image with no side longer than this, in pixels; tiny ones are enlarged."""
     scale = longest_side / max(image.size)
+    if scale >= 4:
+        # A few pixels wide: shown as they are, not blurred by the browser.
+        factor = int(scale) // 2
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     if scale >= 1:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

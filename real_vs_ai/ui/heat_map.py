@@ -15,6 +15,7 @@ from PIL import Image
 
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.images import resize_image
+from real_vs_ai.ui.checking import fit_to_screen
 from real_vs_ai.ui.model_choice import ChosenModel
 
 # In pixels; large enough to see, small enough to send at each move of the slider.
@@ -50,9 +51,8 @@ def heat_map(
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.ndarray:
-    """The image, reduced for a screen, under the heat map; see `gradcam.overlay_heatmap`."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((_SHOWN_SIZE, _SHOWN_SIZE), reducing_gap=2.0)
+    """The image, at a size for the screen, under the heat map; see `gradcam.overlay_heatmap`."""
+    image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(heatmap).resize(image.size, Image.Resampling.BILINEAR)
     return overlay_heatmap(np.asarray(image), np.asarray(cells), strength=strength)
 

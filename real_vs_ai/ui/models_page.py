@@ -26,6 +26,7 @@ from real_vs_ai.ui.run_files import (
 from real_vs_ai.ui.wording import as_markdown, visible
 
 _LIVE_SECONDS = 3
+_NETWORK = "network"
 # Counts are no shares of anything.
 _COUNTS = frozenset({"n", "n_images", "count"})
 
@@ -64,7 +65,7 @@ def _show_run(run: RunFolder) -> None:
     st.subheader("How good it is")
     if metrics:
         st.markdown(metrics_table(metrics))
-        st.caption("Shares from 0 to 1 with 95 % intervals where the run has them.")
+        st.caption("In brackets the 95 % interval. All but the loss are shares from 0 to 1.")
     else:
         st.info("This model came without metrics.", icon=":material/info:")
     curves = read_history(run.history)
@@ -75,9 +76,12 @@ def _show_run(run: RunFolder) -> None:
     if figures:
         st.subheader("Figures")
         with st.grid(columns=2, min_column_width=340):
-            for path in figures:
-                name = visible(path.stem.replace("_", " ").replace("-", " ")).capitalize()
-                _show_figure(path, name)
+            for path in (path for path in figures if path.stem != _NETWORK):
+                _show_figure(path)
+        for path in (path for path in figures if path.stem == _NETWORK):
+            # Many times higher than wide.
+            with st.expander("Drawing of the network"):
+                _show_figure(path)
     card = read_text(run.model_card)
     if card:
         st.subheader("Model card")
@@ -85,7 +89,8 @@ def _show_run(run: RunFolder) -> None:
         st.code(card, language=None, wrap_lines=True)
 
 
-def _show_figure(path: Path, name: str) -> None:
+def _show_figure(path: Path) -> None:
+    name = visible(path.stem.replace("_", " ").replace("-", " ")).capitalize()
     with st.container(border=True):
         try:
             st.image(path.read_bytes(), alt=f"Figure: {name}", width="stretch")

@@ -23,7 +23,7 @@ _MOST_BYTES = 20 * 2**20
 _MOST_FIGURES = 60
 _VALIDATION_PREFIX = "val_"
 # Columns of history.csv that are no curves.
-_NOT_CURVES = frozenset({"epoch", "stage", "seconds", "images_per_second"})
+_NOT_CURVES = frozenset({"epoch", "stage", "learning_rate", "seconds", "images_per_second"})
 
 
 @dataclass(frozen=True)
