@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ def export_model(
         pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
             evenly spaced, are used.
     """
+    import keras
+
+    # Cloned models take a list of one input; exported signatures should take the input itself.
+    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
     checked = np.asarray(pixels[np.rint(spread).astype(int)])
     expected = predict_probabilities(model, checked, description=None)
@@ -139,8 +144,9 @@ def _export(
 
 
 def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:200] or type(error).__name__
+    # Keras colours its errors for terminals.
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
+    return text[:100] or type(error).__name__
 
 
 def _write_keras(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
