@@ -256,15 +256,28 @@ def test_moving_the_thresholds_moves_verdict_and_false_alarms(models):
     assert "AI-generated" in verdicts(app)[0] and app.metric[0].value == "50.0%"
 
 
-def test_a_verdict_that_flips_when_cropped_becomes_uncertain(models):
-    # Blue all round, red in the middle: the whole is blue, its middle part is red.
+def patchwork() -> bytes:
+    """Blue all round, red in the middle: the whole is blue, its middle part is red."""
     image = Image.new("RGB", (80, 80), BLUE)
     image.paste(RED, (16, 16, 64, 64))
-    app = upload(start("--models-dir", models), {"patchwork.png": encode(image, "PNG")})
+    return encode(image, "PNG")
+
+
+def test_a_verdict_that_flips_when_cropped_becomes_uncertain(models):
+    app = upload(start("--models-dir", models), {"patchwork.png": patchwork()})
     assert "Real" in verdicts(app)[0]
     open_tab(app, "hold")
     assert "Uncertain" in verdicts(app)[0]
     assert "flips after cropping to 75 %" in shown_texts(app)
+
+
+def test_all_verdicts_can_be_tested_at_once(models):
+    files = {"red.png": image_bytes(RED), "patchwork.png": patchwork(), "bad.png": b"nope"}
+    app = upload(start("--models-dir", models), files)
+    assert "AI-generated" in verdicts(app)[0] and "Real" in verdicts(app)[1]
+    app.toggle(key="test_all").set_value(True).run()
+    assert not app.exception
+    assert "AI-generated" in verdicts(app)[0] and "Uncertain" in verdicts(app)[1]
 
 
 def test_the_heat_map_shows_where_the_image_speaks_for_a_class(models):

@@ -80,14 +80,11 @@ class InsightChat:
             from google import genai
             from google.genai import types
         except ImportError as error:
-            raise InsightError(
-                "The package google-genai is not installed: pip install google-genai"
-            ) from error
+            raise InsightError("Install it first: pip install google-genai") from error
         self._longest_answer_s = longest_answer_s
+        once = types.HttpRetryOptions(attempts=1)
         options = types.HttpOptions(
-            base_url=base_url,
-            timeout=int(timeout_s * 1000),
-            retry_options=types.HttpRetryOptions(attempts=1),
+            base_url=base_url, timeout=int(timeout_s * 1000), retry_options=once
         )
         config = types.GenerateContentConfig(
             system_instruction=_INSTRUCTION, max_output_tokens=_LONGEST_ANSWER_TOKENS

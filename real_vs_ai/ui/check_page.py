@@ -5,7 +5,7 @@ show_check_page(model=None, models_dir=Path("models"))
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from real_vs_ai.ui.checking import (
     CheckedUpload,
     ImageCheck,
     content_digest,
+    decode_upload,
     name_duplicates,
 )
-from real_vs_ai.ui.details import known_variants
+from real_vs_ai.ui.details import ask_variants, known_variants
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.judging import JudgedUpload, judge_upload
 from real_vs_ai.ui.model_choice import (
@@ -47,6 +48,11 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
     with st.sidebar:
         show_model_facts(chosen)
         metadata = choose_thresholds(chosen)
+        test_all = st.toggle(
+            "Test whether each verdict holds",
+            key="test_all",
+            help="Judges eight treated copies of every image: takes about ten times as long.",
+        )
     files = ask_for_images()
     if not files:
         st.caption(
@@ -56,10 +62,27 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
     try:
         uploads = _check_all(files, chosen)
         if uploads:
+            by_digest = _files_by_digest(files)
+            if test_all:
+                _ask_all_variants(uploads, by_digest, chosen=chosen)
             judged = _judge(uploads, chosen=chosen, metadata=metadata)
-            show_results(judged, _files_by_digest(files), chosen=chosen, metadata=metadata)
+            show_results(judged, by_digest, chosen=chosen, metadata=metadata)
     except ModelUnavailableError as error:
         show_unavailable(error)
+
+
+def _ask_all_variants(
+    uploads: Sequence[CheckedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+) -> None:
+    """Judge the treated copies of every readable image that has not been tested yet."""
+    known = known_variants(chosen)
+    digests = {upload.check.digest for upload in uploads if upload.check.verdict} - known.keys()
+    bar = st.empty()
+    for done, digest in enumerate(sorted(digests), start=1):
+        pixels = decode_upload(files[digest].getvalue()).pixels
+        ask_variants(digest, pixels, chosen=chosen)
+        bar.progress(done / len(digests), text=f"{done} of {len(digests)} verdicts tested")
+    bar.empty()
 
 
 def _judge(

@@ -64,15 +64,19 @@ def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
     return st.session_state["variants"]
 
 
+def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> None:
+    """Judge treated copies of an image and remember what came out, for `known_variants`."""
+    variants = judge_variants(pixels, predict_batch=chosen.service.predict_batch)
+    known_variants(chosen)[digest] = variants
+
+
 def _show_stability(
     judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
 ) -> None:
     digest = judged.upload.check.digest
-    known = known_variants(chosen)
-    if digest not in known:
+    if digest not in known_variants(chosen):
         with st.spinner("Judging treated copies of the image …"):
-            pixels = _pixels(digest, data)
-            known[digest] = judge_variants(pixels, predict_batch=chosen.service.predict_batch)
+            ask_variants(digest, _pixels(digest, data), chosen=chosen)
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
@@ -130,7 +134,7 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
     pixels = _pixels(digest, data)
     try:
         with st.spinner("Looking. The first time, the training library is loaded …"):
-            heatmap = heat_map(chosen, pixels, digest=digest, class_index=names.index(name))
+            heatmap = heat_map(chosen, pixels, digest=digest, class_name=name)
     except (OSError, ValueError, RuntimeError) as error:
         st.error(f"No heat map for this model: {as_markdown(str(error))}", icon=":material/error:")
         return

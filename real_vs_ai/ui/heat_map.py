@@ -1,20 +1,20 @@
 """Grad-CAM in the app: the Keras model is loaded when the first heat map is asked for.
 
-heatmap = heat_map(chosen, pixels, digest=digest, class_index=0)
+heatmap = heat_map(chosen, pixels, digest=digest, class_name="Fake")
 st.image(overlay(pixels, heatmap, strength=0.6))
 """
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 from PIL import Image
 
-from real_vs_ai.gradcam import GradCam, overlay_heatmap
+from real_vs_ai.gradcam import overlay_heatmap
 from real_vs_ai.images import resize_image
+from real_vs_ai.serving.explanation import Explainer
 from real_vs_ai.ui.checking import fit_to_screen
 from real_vs_ai.ui.model_choice import ChosenModel
 
@@ -23,7 +23,7 @@ _SHOWN_SIZE = 768
 
 
 def heat_map(
-    chosen: ChosenModel, pixels: np.ndarray, *, digest: str, class_index: int
+    chosen: ChosenModel, pixels: np.ndarray, *, digest: str, class_name: str
 ) -> np.ndarray:
     """Where the image speaks for a class, at the model's own input size.
 
@@ -31,7 +31,7 @@ def heat_map(
         chosen: The model.
         pixels: Upright, shape (height, width, 3), uint8.
         digest: Of the image; the map is computed once in a session.
-        class_index: The model's output to explain.
+        class_name: The class to explain.
 
     Returns:
         Shape (image_size, image_size), float32, 0 to 1.
@@ -40,13 +40,11 @@ def heat_map(
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
     known = st.session_state.setdefault("heat_maps", {})
-    key = (chosen.key, digest, class_index)
+    key = (chosen.key, digest, class_name)
     if key not in known:
-        explain, lock = _grad_cam(*chosen.key)
         # What the network saw, and a map small enough to keep.
         seen = resize_image(pixels, chosen.metadata.image_size)
-        with lock:
-            known[key] = explain([seen], class_indices=[class_index])[0]
+        known[key] = _explainer(*chosen.key).explain(seen, class_name=class_name).heatmap
     return known[key]
 
 
@@ -58,8 +56,5 @@ def overlay(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.n
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _grad_cam(path: str, modified_ns: int, size: int) -> tuple[GradCam, threading.Lock]:
-    import keras
-
-    model = keras.models.load_model(Path(path), compile=False)
-    return GradCam(model), threading.Lock()
+def _explainer(path: str, modified_ns: int, size: int) -> Explainer:
+    return Explainer(Path(path))
