@@ -21,6 +21,7 @@ import keras
 
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.training.checkpoints import Progress, save_checkpoint
+from real_vs_ai.training.hosts import Hosts
 from real_vs_ai.training.model import graph_of
 from real_vs_ai.training.report_files import atomic_write
 
@@ -51,6 +52,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         *,
         path: Path,
         patience: int = 0,
+        writes: bool = True,
         best_loss: float = math.inf,
         best_epoch: int = 0,
     ):
@@ -59,12 +61,14 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         Args:
             path: Where the best weights are saved; ends in `.weights.h5`.
             patience: So many epochs in a row may have a validation loss above the training loss.
+            writes: Whether this process saves the weights; another one does otherwise.
             best_loss: Of the epochs before these, when a run goes on.
             best_epoch: Of the epochs before these; their weights are at `path`.
         """
         super().__init__()
         self.path = path
         self.patience = patience
+        self.writes = writes
         self.best_loss = best_loss
         self.best_epoch = best_epoch
         self.stopped = False
@@ -76,7 +80,8 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         if logs["val_loss"] < self.best_loss:
             self.best_loss = float(logs["val_loss"])
             self.best_epoch = epoch + 1
-            _save_weights(self.model, self.path)
+            if self.writes:
+                _save_weights(self.model, self.path)
         self.count(logs)
         if self._epochs_above > self.patience:
             self.stopped = True
@@ -186,6 +191,7 @@ class Recorder(keras.callbacks.Callback):
         steps_per_epoch: int,
         last_epoch: int,
         metrics: Sequence[keras.metrics.Metric],
+        hosts: Hosts,
         interrupted: threading.Event,
         on_epoch: Callable[[Progress], None],
     ):
@@ -201,6 +207,7 @@ class Recorder(keras.callbacks.Callback):
             steps_per_epoch: Steps of a whole epoch.
             last_epoch: The stage ends with this epoch, counted from 1.
             metrics: Their running values are saved too.
+            hosts: Only the first process writes.
             interrupted: Set when the user asked to stop.
             on_epoch: Called after each epoch.
         """
@@ -214,6 +221,7 @@ class Recorder(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.last_epoch = last_epoch
         self.metrics = metrics
+        self.hosts = hosts
         self.interrupted = interrupted
         self.on_epoch = on_epoch
         self._started = 0.0
@@ -250,13 +258,17 @@ class Recorder(keras.callbacks.Callback):
         progress.epoch, progress.step = epoch + 1, 0
         progress.best_epoch, progress.best_loss = stop.best_epoch, stop.best_loss
         progress.stage_done = self.model.stop_training or epoch + 1 >= self.last_epoch
-        write_history(self.history_path, progress.history)
+        if self.hosts.is_first:
+            write_history(self.history_path, progress.history)
         self._save()
         self.on_epoch(progress)
+        # What the first one wrote is there for all of them from here on.
+        self.hosts.wait()
         self._heed_interruption()
 
     def _save(self) -> None:
-        save_checkpoint(self.checkpoint_path, self.model, self.progress, metrics=self.metrics)
+        if self.hosts.is_first:
+            save_checkpoint(self.checkpoint_path, self.model, self.progress, metrics=self.metrics)
 
     def _heed_interruption(self) -> None:
         if self.interrupted.is_set():

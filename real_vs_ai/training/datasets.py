@@ -89,6 +89,9 @@ def training_batches(
     n_classes = len(decoded.images.class_names)
     size = decoded.pixels.shape[1]
     ranges = AUGMENTATIONS[augmentation]
+    part = batch_size // shard.count
+    # Parts in a row, so that together they are the very batch that one process would make.
+    rows = slice(shard.index * part, (shard.index + 1) * part)
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64]]:
         step = first_step
@@ -96,17 +99,17 @@ def training_batches(
             indices = batch_indices(
                 len(decoded), batch_size=batch_size, steps_per_epoch=steps_per_epoch,
                 step=step, seed=seed,
-            )[shard.index :: shard.count]  # fmt: skip
+            )[rows]  # fmt: skip
             yield decoded.pixels[indices], decoded.labels[indices], np.int64(step)
             step += 1
 
     def prepare(pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple:
         images = tf.cast(pixels, tf.float32)
         if ranges is not None:
-            images = warp_images(images, ranges, seed=[seed * 1009 + shard.index, step])
+            changes = draw_changes(batch_size, ranges, size=size, seed=[seed, step])
+            images = warp_images(images, changes[rows])
         return images, tf.one_hot(labels, n_classes)
 
-    part = batch_size // shard.count
     signature = (
         tf.TensorSpec((part, size, size, 3), tf.uint8),
         tf.TensorSpec((part,), tf.int32),
@@ -116,14 +119,19 @@ def training_batches(
     return batches.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
 
 
-def evaluation_batches(decoded: DecodedImages, *, batch_size: int) -> tf.data.Dataset:
-    """All images once, in order: (images, one-hot labels) as `training_batches` gives them."""
+def evaluation_batches(decoded: DecodedImages, *, batch_size: int, shard: Shard) -> tf.data.Dataset:
+    """All images once, in order: (images, one-hot labels) as `training_batches` gives them.
+
+    Shares of several processes are equally large: a few images may come twice to make them so.
+    """
     n_classes = len(decoded.images.class_names)
+    share = -(-len(decoded) // shard.count)
+    indices = np.arange(shard.index * share, (shard.index + 1) * share) % len(decoded)
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(decoded), batch_size):
-            stop = start + batch_size
-            yield decoded.pixels[start:stop], decoded.labels[start:stop]
+        for start in range(0, share, batch_size):
+            rows = indices[start : start + batch_size]
+            yield decoded.pixels[rows], decoded.labels[rows]
 
     signature = (
         tf.TensorSpec((None, *decoded.pixels.shape[1:]), tf.uint8),
@@ -134,8 +142,8 @@ def evaluation_batches(decoded: DecodedImages, *, batch_size: int) -> tf.data.Da
         lambda pixels, labels: (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
     )
     # Known, so that Keras does not warn at the end of the data.
-    n_batches = -(-len(decoded) // batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(n_batches)).prefetch(_PREFETCH)
+    cardinality = tf.data.experimental.assert_cardinality(-(-share // batch_size))
+    return batches.apply(cardinality).prefetch(_PREFETCH)
 
 
 def batch_indices(
@@ -158,25 +166,25 @@ def _order(n_images: int, seed: int, epoch: int, passes: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, passes)).permutation(n_images)
 
 
-def warp_images(images: tf.Tensor, ranges: AugmentationRanges, *, seed: list) -> tf.Tensor:
-    """Rotate, shift, shear, zoom and flip every image in one resampling, edges repeated.
+def draw_changes(count: int, ranges: AugmentationRanges, *, size: int, seed: list) -> tf.Tensor:
+    """A random warp for each of `count` images: rotation, shift, shear, zoom and mirroring in one.
 
     Args:
-        images: Shape (batch, size, size, 3), float32.
+        count: Images.
         ranges: What each image's change is drawn from.
+        size: Side of the images, in pixels.
         seed: Two integers; the same ones give the same changes.
 
     Returns:
-        Same shape and range.
+        Projective transforms from output to input pixels, shape (count, 8), float32.
     """
-    count, size = tf.shape(images)[0], images.shape[1]
     draws = tf.random.stateless_uniform((7, count), seed=seed, minval=-1.0, maxval=1.0)
     angle = draws[0] * (ranges.rotation * np.pi / 180.0)
     shear = draws[1] * ranges.shear
     zoom_x, zoom_y = 1.0 + draws[2] * ranges.zoom, 1.0 + draws[3] * ranges.zoom
     shift_x, shift_y = draws[4] * (ranges.shift * size), draws[5] * (ranges.shift * size)
     mirror = tf.where(draws[6] < 0, -1.0, 1.0) if ranges.flip else tf.ones_like(angle)
-    # Output pixel → input pixel: rotation × shear × zoom (× mirror), about the centre.
+    # Rotation × shear × zoom × mirror, about the centre.
     cosine, sine = tf.cos(angle), tf.sin(angle)
     a = cosine * zoom_x * mirror
     b = (cosine * shear - sine) * zoom_y
@@ -186,7 +194,20 @@ def warp_images(images: tf.Tensor, ranges: AugmentationRanges, *, seed: list) ->
     offset_x = centre + shift_x - a * centre - b * centre
     offset_y = centre + shift_y - c * centre - d * centre
     zeros = tf.zeros_like(angle)
-    transforms = tf.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1)
+    return tf.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1)
+
+
+def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+    """Change every image in one resampling, edges repeated.
+
+    Args:
+        images: Shape (batch, size, size, 3), float32.
+        transforms: What `draw_changes` gave, shape (batch, 8).
+
+    Returns:
+        Same shape and range as the images.
+    """
+    size = images.shape[1]
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images, transforms=transforms, output_shape=tf.constant([size, size]),
         fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.reporting import plural
+from real_vs_ai.training.hosts import Hosts
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # A half precision must be this much faster to be worth its rounding.
@@ -60,7 +61,7 @@ class Device:
 
 
 def prepare_device(
-    *, precision: str, deterministic: bool, image_size: int, batch_size: int
+    *, precision: str, deterministic: bool, image_size: int, batch_size: int, hosts: Hosts
 ) -> Device:
     """Find and set up GPU or CPU, and set the precision policy.
 
@@ -69,10 +70,10 @@ def prepare_device(
         deterministic: Let every operation give the same bits each time.
         image_size: Of the network, in pixels; the measurement uses it.
         batch_size: Images in a batch.
+        hosts: The processes that train together.
     """
     gpus = _gpus()
-    if keras.backend.backend() == "tensorflow":
-        _set_up_tensorflow(gpus, deterministic=deterministic)
+    _set_up_tensorflow(gpus, deterministic=deterministic)
     candidates = (precision,)
     if precision == "auto":
         candidates = _PRECISIONS if gpus else _PRECISIONS[:2]
@@ -81,11 +82,14 @@ def prepare_device(
         for name in candidates
     }
     if precision == "auto":
-        precision = choose_precision(rates)
+        # All processes must calculate alike, whatever each of them measured.
+        precision = hosts.share(choose_precision(rates))
     keras.config.set_dtype_policy(precision)
     strategy = _mirrored_strategy(gpus)
+    if keras.backend.backend() == "jax":
+        _distribute_jax(batch_size, hosts)
     return Device(
-        _describe(gpus, strategy, precision=precision, rates=rates), precision, strategy,
+        _describe(gpus, strategy, hosts, precision=precision, rates=rates), precision, strategy,
         rates[precision],
     )  # fmt: skip
 
@@ -171,6 +175,10 @@ def _gpus() -> list[Any]:
 def _set_up_tensorflow(gpus: list[Any], *, deterministic: bool) -> None:
     import tensorflow as tf
 
+    if keras.backend.backend() != "tensorflow":
+        # It only prepares batches then, and must not take the GPUs' memory.
+        tf.config.set_visible_devices([], "GPU")
+        return
     for gpu in gpus:
         # A RuntimeError means that TensorFlow already runs in this process.
         with contextlib.suppress(RuntimeError):
@@ -192,10 +200,28 @@ def _mirrored_strategy(gpus: list[Any]) -> Any:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _describe(gpus: list[Any], strategy: Any, *, precision: str, rates: dict[str, float]) -> str:
+def _distribute_jax(batch_size: int, hosts: Hosts) -> None:
+    """Share each batch out over the devices of all processes."""
+    count = len(keras.distribution.list_devices())
+    if count < 2:
+        return
+    if batch_size % count:
+        raise ValueError(
+            f"Expected a --batch-size that {count} devices can share, got {batch_size}: "
+            f"use {max(1, batch_size // count) * count}."
+        )
+    # Each process makes its own part of every batch.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def _describe(
+    gpus: list[Any], strategy: Any, hosts: Hosts, *, precision: str, rates: dict[str, float]
+) -> str:
     where = plural(len(gpus), "GPU") if gpus else "CPU (no GPU found)"
     if strategy and not gpus:
         where = f"{strategy.num_replicas_in_sync} logical CPUs"
+    if hosts.count > 1:
+        where += f" in {hosts.count} processes"
     text = f"Training on {where} in {precision}"
     if len(rates) > 1:
         gain = rates[precision] / rates["float32"]

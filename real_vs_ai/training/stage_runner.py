@@ -22,9 +22,10 @@ from real_vs_ai.training.checkpoints import (
     restore_metrics,
     restore_variables,
 )
-from real_vs_ai.training.datasets import WHOLE_BATCH, evaluation_batches, training_batches
+from real_vs_ai.training.datasets import Shard, evaluation_batches, training_batches
 from real_vs_ai.training.devices import Device, is_out_of_memory
 from real_vs_ai.training.epoch_metrics import epoch_metrics
+from real_vs_ai.training.hosts import Hosts
 from real_vs_ai.training.labelled_images import DecodedImages
 from real_vs_ai.training.model import graph_of, set_trainable
 from real_vs_ai.training.optimizers import make_optimizer
@@ -49,6 +50,7 @@ class StageRunner:
         splits: The images; "train" and "validation" are used.
         model: Built under the device's scope; learns in place.
         progress: How far the run has come; kept up to date.
+        hosts: The processes that train together.
         say: Takes one line at a time for the user.
     """
 
@@ -58,10 +60,12 @@ class StageRunner:
     splits: Mapping[str, DecodedImages]
     model: keras.Model
     progress: Progress
+    hosts: Hosts
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.run.checkpoints.mkdir(exist_ok=True)
+        self.shard = Shard(self.hosts.index, self.hosts.count)
         self.checkpoint = checkpoint_path(self.run)
         self.best_weights = self.run.checkpoints / "best.weights.h5"
         self.class_weight = class_weights(self.splits["train"].images.counts)
@@ -82,7 +86,7 @@ class StageRunner:
                     raise
                 except Exception as error:
                     # Backends have no common error for it; everything else passes on.
-                    if not is_out_of_memory(error):
+                    if self.hosts.count > 1 or not is_out_of_memory(error):
                         raise
                     self._halve_batch(stage, error)
                     continue
@@ -100,7 +104,7 @@ class StageRunner:
     def _run_stage(self, stage: Stage, interrupted: threading.Event) -> None:
         resumed = self._compile(stage)
         stop = cb.StopTrainingOnValidationLoss(
-            path=self.best_weights, patience=self.options.patience,
+            path=self.best_weights, patience=self.options.patience, writes=self.hosts.is_first,
             best_loss=self.progress.best_loss, best_epoch=self.progress.best_epoch,
         )  # fmt: skip
         early = keras.callbacks.EarlyStopping(
@@ -128,10 +132,12 @@ class StageRunner:
             first_step=progress.epoch * self.steps_per_epoch + progress.step,
             seed=self.options.seed,
             augmentation=self.options.augmentation,
-            shard=WHOLE_BATCH,
+            shard=self.shard,
         )
         validation = evaluation_batches(
-            self.splits["validation"], batch_size=max(32, progress.batch_size)
+            self.splits["validation"],
+            batch_size=max(32, progress.batch_size) // self.hosts.count,
+            shard=self.shard,
         )
         self.model.fit(
             batches,
@@ -192,6 +198,7 @@ class StageRunner:
             steps_per_epoch=self.steps_per_epoch,
             last_epoch=stage.last_epoch,
             metrics=self.metrics,
+            hosts=self.hosts,
             interrupted=interrupted,
             on_epoch=lambda progress: self._after_epoch(stage),
         )
@@ -205,7 +212,7 @@ class StageRunner:
             first_step=self.progress.step, title=stage.name.capitalize(),
         )  # fmt: skip
         members: list[Any] = [guard, bar, stop, early]
-        if self.options.tensorboard:
+        if self.options.tensorboard and self.hosts.is_first:
             members.append(keras.callbacks.TensorBoard(self.run.path / "tensorboard"))
         if resumed and self.progress.step:
             members.append(cb.AtNextEpoch(lambda: restore_metrics(self.checkpoint, self.metrics)))
@@ -222,7 +229,7 @@ class StageRunner:
             f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
             + (f", at most {format_duration(left)} left" if left else "")
         )
-        if row["seconds"] >= _SECONDS_WORTH_A_FIGURE:
+        if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and self.hosts.is_first:
             columns = {name: [r[name] for r in progress.history] for name in progress.history[0]}
             draw_history_file(columns, path=self.run.figures / "history.png")
 

@@ -25,6 +25,7 @@ from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
 from real_vs_ai.training.evaluation import write_report
+from real_vs_ai.training.hosts import Hosts, join_hosts
 from real_vs_ai.training.labelled_images import (
     DecodedImages,
     decode_images,
@@ -61,6 +62,8 @@ class TrainingResult:
     metrics: dict[str, Any]
 
     def __str__(self) -> str:
+        if not self.metrics:
+            return f"This process is done; the first one writes the report: {self.run.path}"
         names = ("accuracy", "precision", "recall", "f1", "roc_auc")
         rows = []
         for split in ("validation", "test"):
@@ -90,28 +93,39 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         MemoryError: Even one image at a time does not fit.
         KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
     """
+    hosts = join_hosts()
+    say = say if hosts.is_first else _say_nothing
     splits = load_splits(options, say=say)
-    device = prepare_device(
-        precision=options.precision,
-        deterministic=options.deterministic,
-        image_size=options.image_size,
-        batch_size=min(options.batch_size, len(splits["train"])),
-    )
-    say(device.description)
-    options = dataclasses.replace(options, precision=device.precision)
-    # Built before the folder is made, so that weights that are not there leave nothing behind.
-    with device.scope():
-        model = build_from_options(options, splits["train"].images.class_names)
-    run = _open_run(options, splits=splits, device=device)
-    _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
-    progress = load_checkpoint(checkpoint_path(run))
-    progress = progress or Progress(min(options.batch_size, len(splits["train"])))
-    runner = StageRunner(
-        options=options, run=run, device=device, splits=splits, model=model, progress=progress,
-        say=say,
-    )  # fmt: skip
-    runner.run_all()
+    with hosts.together():
+        device = prepare_device(
+            precision=options.precision,
+            deterministic=options.deterministic,
+            image_size=options.image_size,
+            batch_size=min(options.batch_size, len(splits["train"])),
+            hosts=hosts,
+        )
+        say(device.description)
+        options = dataclasses.replace(options, precision=device.precision)
+        # Before the folder is made, so that weights that are not there leave nothing behind.
+        with device.scope():
+            model = build_from_options(options, splits["train"].images.class_names)
+        run = _open_run(options, splits=splits, device=device, hosts=hosts)
+        _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
+        progress = load_checkpoint(checkpoint_path(run))
+        progress = progress or Progress(min(options.batch_size, len(splits["train"])))
+        runner = StageRunner(
+            options=options, run=run, device=device, splits=splits, model=model,
+            progress=progress, hosts=hosts, say=say,
+        )  # fmt: skip
+        runner.run_all()
+        hosts.leave()
+    if not hosts.is_first:
+        return TrainingResult(run, progress.epoch, progress.best_epoch, {})
     return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
+
+
+def _say_nothing(line: str) -> None:
+    """Only the first of several processes speaks."""
 
 
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:
@@ -175,7 +189,11 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
 
 
 def _open_run(
-    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: Device
+    options: TrainingOptions,
+    *,
+    splits: Mapping[str, DecodedImages],
+    device: Device,
+    hosts: Hosts,
 ) -> RunFolder:
     """Make the run's folder, or check that the one to go on with was made from the same data."""
     if options.resume:
@@ -188,6 +206,9 @@ def _open_run(
             )
         return run
     name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
+    if not hosts.is_first:
+        # Answers when the first process has made the folder.
+        return RunFolder(options.models_dir / hosts.share(name))
     run = RunFolder(options.models_dir / name)
     try:
         run.path.mkdir(parents=True)
@@ -196,7 +217,9 @@ def _open_run(
             f"{run.path} is there already. Go on with it with --resume {run.path}, "
             "or choose another --run-name."
         ) from error
+    run.checkpoints.mkdir()
     write_json(run.config, describe_run(options, splits=splits, device=device.description))
+    hosts.share(name)
     return run
 
 
@@ -242,12 +265,13 @@ def _finish(
         versions=package_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_model(model, run.model, metadata=metadata)
-    say("Training has ended; evaluating the model ...")
     # The report is on the file that will be used: float32, whatever the precision of training.
     keras.config.set_dtype_policy("float32")
+    model = to_float32(model)
+    save_model(model, run.model, metadata=metadata)
+    say("Training has ended; evaluating the model ...")
     metrics = write_report(
-        run, model=to_float32(model), metadata=metadata, decoded=splits, history_csv=run.history
+        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history
     )
     if not options.keep_checkpoints:
         _clear_checkpoints(run.checkpoints)

@@ -10,6 +10,7 @@ from real_vs_ai.training.datasets import (
     AugmentationRanges,
     Shard,
     batch_indices,
+    draw_changes,
     evaluation_batches,
     training_batches,
     warp_images,
@@ -69,23 +70,33 @@ def test_a_batch_depends_on_seed_and_step_alone(decoded, augmentation):
     assert not np.array_equal(other[0][0], undisturbed[0][0])
 
 
-def test_shards_share_out_each_batch(decoded):
-    whole = batches(decoded)
-    parts = [batches(decoded, shard=Shard(index, 2)) for index in range(2)]
+@pytest.mark.parametrize("augmentation", ["none", "standard"])
+def test_shards_share_out_each_batch(decoded, augmentation):
+    whole = batches(decoded, augmentation=augmentation)
+    parts = [
+        batches(decoded, shard=Shard(index, 2), augmentation=augmentation) for index in range(2)
+    ]
     for i, (images, labels) in enumerate(whole):
         for index, part in enumerate(parts):
-            np.testing.assert_array_equal(part[i][0], images[index::2])
-            np.testing.assert_array_equal(part[i][1], labels[index::2])
+            np.testing.assert_array_equal(part[i][0], images[4 * index : 4 * index + 4])
+            np.testing.assert_array_equal(part[i][1], labels[4 * index : 4 * index + 4])
 
 
 def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
-    images = np.concatenate([x.numpy() for x, _ in evaluation_batches(decoded, batch_size=7)])
-    np.testing.assert_array_equal(images, decoded.pixels)
+    def images(shard):
+        dataset = evaluation_batches(decoded, batch_size=7, shard=shard)
+        return np.concatenate([x.numpy() for x, _ in dataset])
+
+    np.testing.assert_array_equal(images(WHOLE_BATCH), decoded.pixels)
+    shares = [images(Shard(index, 5)) for index in range(5)]
+    assert {len(share) for share in shares} == {10}
+    np.testing.assert_array_equal(np.concatenate(shares)[:48], decoded.pixels)
 
 
 def warp(images, *, seed=(1, 2), **ranges):
     options = AugmentationRanges(**{**STILL, **ranges})
-    return warp_images(tf.constant(images, tf.float32), options, seed=list(seed)).numpy()
+    changes = draw_changes(len(images), options, size=images.shape[1], seed=list(seed))
+    return warp_images(tf.constant(images, tf.float32), changes).numpy()
 
 
 def test_no_change_leaves_every_pixel():
