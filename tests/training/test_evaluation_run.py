@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 import ModelEvaluation
@@ -79,6 +80,61 @@ def test_redraw_needs_neither_the_model_nor_tensorflow(project):
     )
     subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=project, check=True)
     assert (run / "figures" / "roc.png").is_file()
+
+
+def test_robustness_comparison_and_export_are_added_to_the_report(project, capsys):
+    assert evaluate("--model", "models/run") == 0
+    other = colour_model()
+    other.layers[-1].set_weights([np.eye(2)[::-1], np.zeros(2)])
+    make_run(project / "models" / "turned", other)
+    capsys.readouterr()
+    code = evaluate(
+        "--model", "models/run", "--robustness", "--robustness-images", 12,
+        "--compare", "models/turned", "--export", "keras",
+    )  # fmt: skip
+    output = capsys.readouterr().out
+    assert code == 0
+    run = project / "models" / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["robustness"]["n"] == 12
+    compared = metrics["comparison"]["test"]
+    right = round(20 * metrics["test"]["accuracy"]["value"])
+    assert (compared["only_first"], compared["only_second"]) == (right, 20 - right)
+    assert metrics["comparison"]["model"] == "turned"
+    assert (run / "figures" / "robustness.png").is_file()
+    assert (run / "exports" / "model.keras").is_file()
+    assert "JPEG quality 75" in (run / "MODEL_CARD.md").read_text()
+    for text in ("screenshot", "McNemar", "model.keras"):
+        assert text in output
+
+    # Evaluated again without --robustness, the table still holds and stays.
+    assert evaluate("--model", "models/run") == 0
+    again = json.loads((run / "metrics.json").read_text())
+    assert again["robustness"] == metrics["robustness"]
+    # With another Uncertain band its verdicts would be others.
+    assert evaluate("--model", "models/run", "--target-error", "0.2") == 0
+    again = json.loads((run / "metrics.json").read_text())
+    assert again["thresholds"]["target_error"] == 0.2
+    assert "robustness" not in again
+
+
+def test_export_that_fails_is_said_and_the_report_is_still_written(project, capsys, monkeypatch):
+    def no_converter(*_, **__):
+        raise ImportError("No module named 'converter'")
+
+    monkeypatch.setattr("real_vs_ai.training.export.write_pth", no_converter)
+    assert evaluate("--model", "models/run", "--export", "torch") == 1
+    output = capsys.readouterr().out
+    assert "not written: No module named 'converter'; pip install -r requirements-export.txt" in (
+        output
+    )
+    assert (project / "models" / "run" / "metrics.json").is_file()
+
+
+def test_models_of_other_classes_are_not_compared(project, capsys):
+    make_run(project / "models" / "three", colour_model(3), class_names=("a", "b", "c"))
+    assert evaluate("--model", "models/run", "--compare", "models/three") == 1
+    assert "a, b, c" in capsys.readouterr().err
 
 
 def test_model_made_elsewhere_needs_its_classes_named(project, capsys):
