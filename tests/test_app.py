@@ -154,6 +154,19 @@ def test_file_names_are_shown_as_text_whatever_they_contain(models):
         assert not part.proto.allow_html if hasattr(part.proto, "allow_html") else True
 
 
+def test_class_names_of_a_strangers_model_are_shown_as_text(tmp_path):
+    evil = "![x](http://tracker.example/y.png)"
+    make_colour_model(tmp_path / "models" / "run", class_names=("b", evil, "c"))
+    app = start()
+    for count in (1, 14):
+        upload(app, {f"{i}.png": image_bytes((20, i, 200)) for i in range(count)})
+        for part in [*app.markdown, *app.caption, *app.warning, *app.progress]:
+            text = part.value if hasattr(part, "value") else part.text
+            assert "](http" not in str(text).replace(f"` {evil} `", "")
+        assert "tracker" in shown_texts(app)
+    assert [option for option in app.pills[0].options if "tracker" in option] == [f"` {evil} `"]
+
+
 def test_the_bundled_examples_can_be_tried(models):
     app = start("--models-dir", models)
     app.segmented_control(key="image_source").set_value("Examples").run()

@@ -100,7 +100,7 @@ def check_image(
         return ImageCheck(digest=digest, error=str(error))
     answer = submit(image.pixels)
     # Made while the detector is at work.
-    preview = fit_to_screen(Image.fromarray(image.pixels), longest_side=_PREVIEW_SIZE)
+    preview = fit_to_screen(_thin_out(image.pixels), longest_side=_PREVIEW_SIZE)
     return ImageCheck(
         digest=digest,
         width=image.width,
@@ -127,6 +127,15 @@ def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpl
         uploads.append(CheckedUpload(name, check, same_as=first_names.get(check.digest, "")))
         first_names.setdefault(check.digest, name)
     return uploads
+
+
+def _thin_out(pixels: np.ndarray) -> Image.Image:
+    """The image with whole rows and columns left out, still twice the size of a preview.
+
+    Reading all 12 megapixels of a photograph once more would take longer than judging it.
+    """
+    step = max(1, max(pixels.shape) // (2 * _PREVIEW_SIZE))
+    return Image.fromarray(np.ascontiguousarray(pixels[::step, ::step]))
 
 
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:

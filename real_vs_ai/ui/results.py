@@ -17,7 +17,7 @@ from real_vs_ai.ui.image_input import ImageFile, clear_images
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel
-from real_vs_ai.ui.wording import track_record
+from real_vs_ai.ui.wording import as_markdown, track_record
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -43,7 +43,8 @@ def show_results(
         _show_single(judged[0], files, chosen=chosen, metadata=metadata)
     else:
         counts = count_labels(judged, metadata)
-        st.markdown(" · ".join(f"**{count}** {words}" for words, count in counts.items() if count))
+        parts = [f"**{count}** {as_markdown(words)}" for words, count in counts.items() if count]
+        st.markdown(" · ".join(parts))
         if len(judged) <= MOST_CARDS:
             _show_cards(judged, files, chosen=chosen, metadata=metadata)
         else:
@@ -108,7 +109,13 @@ def _show_many(
 ) -> None:
     present = [words for words, count in count_labels(judged, metadata).items() if count]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = st.pills("Show only", present, selection_mode="multi", key="shown_labels")
+        wanted = st.pills(
+            "Show only",
+            present,
+            selection_mode="multi",
+            format_func=as_markdown,
+            key="shown_labels",
+        )
         part = st.text_input("Name contains", key="shown_names", width=240)
     shown = [
         one
