@@ -13,7 +13,14 @@ from pathlib import Path
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources
-from real_vs_ai.preparation.options import add_copy, add_overwrite, add_workers
+from real_vs_ai.preparation.options import (
+    add_confounds,
+    add_copy,
+    add_overwrite,
+    add_seed,
+    add_workers,
+    positive_int,
+)
 
 
 def parse_args(argv=None):
@@ -28,6 +35,12 @@ def parse_args(argv=None):
         "--keep-duplicates", action="store_true",
         help="keep contents that two data sets share, unless they stand in two splits",
     )  # fmt: skip
+    parser.add_argument(
+        "--equalise", type=positive_int, metavar="PIXELS",
+        help="make all images squares of this side, alike in format and quality",
+    )  # fmt: skip
+    add_confounds(parser)
+    add_seed(parser)
     add_copy(parser)
     add_overwrite(parser)
     add_workers(parser, ray=True)
@@ -38,7 +51,8 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     options = MergeOptions(
-        keep_duplicates=args.keep_duplicates, copy=args.copy, overwrite=args.overwrite,
+        keep_duplicates=args.keep_duplicates, equalise=args.equalise,
+        confounds=not args.no_confounds, seed=args.seed, copy=args.copy, overwrite=args.overwrite,
         workers=args.workers, engine=args.engine,
     )  # fmt: skip
     print(merge_sources(args.folders, output_dir=args.output_dir, options=options))

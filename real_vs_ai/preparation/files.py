@@ -33,13 +33,19 @@ class Placement:
     Attributes:
         linked: Hard links: no space taken, the same file under a second name.
         copied: Copies, where the file system allows no hard links.
+        encoded: Files that were encoded anew.
     """
 
     linked: int = 0
     copied: int = 0
+    encoded: int = 0
 
     def __add__(self, other: Placement) -> Placement:
-        return Placement(self.linked + other.linked, self.copied + other.copied)
+        return Placement(
+            self.linked + other.linked,
+            self.copied + other.copied,
+            self.encoded + other.encoded,
+        )
 
     def __str__(self) -> str:
         parts = []
@@ -47,6 +53,8 @@ class Placement:
             parts.append(f"{plural(self.linked, 'file')} hard-linked (no extra space)")
         if self.copied:
             parts.append(f"{plural(self.copied, 'file')} copied")
+        if self.encoded:
+            parts.append(f"{plural(self.encoded, 'image')} encoded anew")
         return ", ".join(parts) or "no files placed"
 
 

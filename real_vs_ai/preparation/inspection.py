@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
+from real_vs_ai.preparation.near_duplicates import perceptual_hash
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 
 _CHUNK_FILES = 256
@@ -36,6 +37,7 @@ class InspectedFile:
         format: Real format, whatever the name says, or "".
         problem: Why it cannot be used, or "".
         note: What a person may want to know of a usable file, or "".
+        perceptual_hash: pHash of its pixels where it was asked for, otherwise 0.
     """
 
     path: str
@@ -45,6 +47,7 @@ class InspectedFile:
     format: str
     problem: str = ""
     note: str = ""
+    perceptual_hash: int = 0
 
     @property
     def is_image(self) -> bool:
@@ -63,7 +66,13 @@ class InspectedFile:
 
 
 def inspect_files(
-    paths: Sequence[str], *, root: Path, verify: bool, workers: int, engine: str
+    paths: Sequence[str],
+    *,
+    root: Path,
+    verify: bool,
+    perceptual: bool,
+    workers: int,
+    engine: str,
 ) -> list[InspectedFile]:
     """Inspect files on all workers.
 
@@ -71,6 +80,7 @@ def inspect_files(
         paths: POSIX paths relative to `root`.
         root: The data set's folder.
         verify: Decode every image; otherwise only headers are read.
+        perceptual: Hash the pixels too, which needs `verify`.
         workers: Processes to use.
         engine: "local" or "ray".
 
@@ -78,34 +88,36 @@ def inspect_files(
         One for each path, in order.
     """
     results = run_chunks(
-        _inspect_chunk, chunked(paths, size=_CHUNK_FILES), str(root.resolve()), verify,
+        _inspect_chunk, chunked(paths, size=_CHUNK_FILES), str(root.resolve()), verify, perceptual,
         n_items=len(paths), workers=workers, engine=engine,
         description="Verifying" if verify else "Hashing", unit="file",
     )  # fmt: skip
-    return [
-        InspectedFile(path, sha256, width, height, sys.intern(file_format), problem, note)
-        for path, (sha256, width, height, file_format, problem, note) in zip(
-            paths, results, strict=True
-        )
-    ]
+    return [InspectedFile(path, *values) for path, values in zip(paths, results, strict=True)]
 
 
-def _inspect_chunk(paths: Sequence[str], root: str, verify: bool) -> list[tuple]:
-    return [_inspect(f"{root}/{path}", verify=verify) for path in paths]
+def _inspect_chunk(
+    paths: Sequence[str], root: str, verify: bool, perceptual: bool
+) -> list[tuple[str, int, int, str, str, str, int]]:
+    return [_inspect(f"{root}/{path}", verify=verify, perceptual=perceptual) for path in paths]
 
 
-def _inspect(path: str, *, verify: bool) -> tuple[str, int, int, str, str, str]:
+def _inspect(
+    path: str, *, verify: bool, perceptual: bool
+) -> tuple[str, int, int, str, str, str, int]:
+    """The fields of InspectedFile after its path."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 (speed: a million small files)
             data = file.read()
     except OSError as error:
-        return "", 0, 0, "", f"cannot be read: {error.strerror or error}", ""
+        return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         image = decode_image(data) if verify else read_header(data)
     except ImageError as error:
-        return sha256, 0, 0, "", str(error), ""
-    return sha256, image.width, image.height, image.format, "", _note(path, image.format)
+        return sha256, 0, 0, "", str(error), "", 0
+    hashed = perceptual_hash(image.pixels) if perceptual else 0
+    note = _note(path, image.format)
+    return sha256, image.width, image.height, sys.intern(image.format), "", note, hashed
 
 
 def _note(path: str, file_format: str) -> str:

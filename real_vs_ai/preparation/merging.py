@@ -21,6 +21,10 @@ from real_vs_ai.config import (
     canonical_classes,
     canonical_split,
 )
+from real_vs_ai.preparation.closing_tables import closing_tables
+from real_vs_ai.preparation.confound_figure import CONFOUNDS_FIGURE_PATH, report_confounds
+from real_vs_ai.preparation.confounds import CONFOUNDS_NAME, ConfoundReport
+from real_vs_ai.preparation.equalising import EQUALISED_EXTENSION, write_equalised
 from real_vs_ai.preparation.files import (
     Placement,
     is_debris,
@@ -31,13 +35,7 @@ from real_vs_ai.preparation.files import (
     unique_names,
 )
 from real_vs_ai.preparation.inspection import inspect_files
-from real_vs_ai.preparation.manifest import (
-    ManifestRow,
-    count_table,
-    read_manifest,
-    size_table,
-    write_manifest,
-)
+from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
@@ -46,11 +44,10 @@ from real_vs_ai.preparation.outcomes import (
     QUARANTINED,
     REPORT_NAME,
     Outcome,
-    count_outcomes,
     write_report,
 )
+from real_vs_ai.preparation.split_placement import relative_origin
 from real_vs_ai.preparation.splits import SplitImage, plan_split
-from real_vs_ai.preparation.splitting import relative_origin
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     finish_interrupted,
@@ -59,9 +56,6 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted_move,
     staged_output,
 )
-from real_vs_ai.reporting import format_table
-
-_MOST_LISTED_SIZES = 5
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,10 @@ class MergeOptions:
     Attributes:
         keep_duplicates: Keep contents that a second source has too, as long as they do not
             stand in two splits.
+        equalise: Side in pixels of the squares that all images become, alike in format and
+            quality; None leaves them as they are.
+        confounds: Whether to measure how far files alone give the class away.
+        seed: Chooses the images that are measured.
         copy: Make copies, not hard links.
         overwrite: Replace merged data that is there.
         workers: Processes to use, for files that no manifest describes.
@@ -78,6 +76,9 @@ class MergeOptions:
     """
 
     keep_duplicates: bool
+    equalise: int | None
+    confounds: bool
+    seed: int
     copy: bool
     overwrite: bool
     workers: int
@@ -92,19 +93,13 @@ class MergeSummary:
     rows: tuple[ManifestRow, ...]
     outcomes: tuple[Outcome, ...]
     placement: Placement | None
+    confounds: ConfoundReport | None
 
     def __str__(self) -> str:
         done = self.placement or "finished the merge that was interrupted"
-        headers, body = count_table(self.rows)
-        tables = [format_table(headers, body, title=f"{self.output_dir}: {done}")]
-        headers, body = size_table(self.rows, most=_MOST_LISTED_SIZES)
-        tables.append(format_table(headers, body))
-        if self.outcomes:
-            title = f"Left out (see {self.output_dir / REPORT_NAME})"
-            tables.append(
-                format_table(["outcome", "files"], count_outcomes(self.outcomes), title=title)
-            )
-        return "\n\n".join(tables)
+        title = f"{self.output_dir}: {done}"
+        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
+        return f"{text}\n\n{self.confounds}" if self.confounds else text
 
 
 def merge_sources(
@@ -128,12 +123,13 @@ def merge_sources(
             finish_interrupted(output_dir, label=MERGE_LABEL)
         if not options.overwrite:
             rows = read_manifest(output_dir / MANIFEST_NAME)
-            return MergeSummary(output_dir, tuple(rows), (), None)
+            return MergeSummary(output_dir, tuple(rows), (), None, None)
     folders = list(folders) or split_folders()
     sources = [source_name(folder.resolve()) for folder in folders]
     if len(set(sources)) < len(sources):
         raise ValueError(f"Expected folders of different names, found {', '.join(sources)}.")
-    names = [*SPLITS, REPORT_NAME, MANIFEST_NAME]
+    # The manifest comes last: it says that the rest is there.
+    names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
     with staged_output(
         output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite
     ) as staging:
@@ -171,17 +167,30 @@ def _write_merged(
         rows.extend(replace(row, origin=f"{prefix}/{row.path}") for row in found)
     _check_classes(rows)
     kept = _drop_shared(rows, keep_duplicates=options.keep_duplicates, outcomes=outcomes)
-    renamed = _rename(kept)
+    renamed = _rename(kept, extension=EQUALISED_EXTENSION if options.equalise else None)
     for split in SPLITS:
         (staging / split).mkdir()
     for subfolder in sorted({row.path.rpartition("/")[0] for row in renamed}):
         (staging / subfolder).mkdir()
-    data_dir = output_dir.resolve()
-    pairs = ((data_dir / row.origin, staging / row.path) for row in renamed)
-    placement = place_files(pairs, copy=options.copy, total=len(renamed))
+    if options.equalise:
+        renamed = write_equalised(
+            renamed, output_dir=output_dir, staging=staging, image_size=options.equalise,
+            workers=options.workers, engine=options.engine,
+        )  # fmt: skip
+        placement = Placement(encoded=len(renamed))
+    else:
+        data_dir = output_dir.resolve()
+        pairs = ((data_dir / row.origin, staging / row.path) for row in renamed)
+        placement = place_files(pairs, copy=options.copy, total=len(renamed))
+    confounds = None
+    if options.confounds:
+        confounds = report_confounds(
+            renamed, folder=staging, title=output_dir.name, seed=options.seed,
+            workers=options.workers, engine=options.engine,
+        )  # fmt: skip
     write_report(staging / REPORT_NAME, outcomes)
     write_manifest(staging / MANIFEST_NAME, renamed)
-    return MergeSummary(output_dir, tuple(renamed), tuple(outcomes), placement)
+    return MergeSummary(output_dir, tuple(renamed), tuple(outcomes), placement, confounds)
 
 
 def _read_source(
@@ -200,7 +209,12 @@ def _read_source(
         known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
     unknown = [path for path in paths if path not in known]
     for file in inspect_files(
-        unknown, root=folder, verify=True, workers=options.workers, engine=options.engine
+        unknown,
+        root=folder,
+        verify=True,
+        perceptual=False,
+        workers=options.workers,
+        engine=options.engine,
     ):
         if file.is_image:
             known[file.path] = ManifestRow(
@@ -272,14 +286,14 @@ def _drop_shared(
     return kept
 
 
-def _rename(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+def _rename(rows: Sequence[ManifestRow], *, extension: str | None) -> list[ManifestRow]:
     """`<source>__<name>`, without collisions within a split's class folder."""
     folders: dict[tuple[str, str], list[ManifestRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.origin):
         folders[row.split, row.label].append(row)
     renamed = []
     for (split, label), members in folders.items():
-        names = unique_names([_prefixed(row) for row in members])
+        names = unique_names([_prefixed(row, extension) for row in members])
         renamed.extend(
             replace(row, path=f"{split}/{label}/{name}")
             for row, name in zip(members, names, strict=True)
@@ -287,6 +301,8 @@ def _rename(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     return sorted(renamed, key=lambda row: row.path)
 
 
-def _prefixed(row: ManifestRow) -> str:
-    inside = PurePosixPath(*PurePosixPath(row.path).parts[2:])
-    return safe_name(f"{row.source}__{'_'.join(inside.parts)}")
+def _prefixed(row: ManifestRow, extension: str | None) -> str:
+    name = "_".join(PurePosixPath(row.path).parts[2:])
+    if extension:
+        name = PurePosixPath(name).stem + extension
+    return safe_name(f"{row.source}__{name}")

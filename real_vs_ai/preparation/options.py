@@ -9,7 +9,7 @@ from pathlib import Path
 from real_vs_ai.config import SEED, SPLIT_DIR, SPLITS
 from real_vs_ai.preparation.parallel import ENGINES, available_workers
 from real_vs_ai.preparation.splits import check_fractions
-from real_vs_ai.preparation.splitting import SplitOptions
+from real_vs_ai.preparation.splitting import NEAR_DUPLICATE_MODES, SplitOptions
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -58,17 +58,32 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="read image headers only, decode nothing"
     )
+    parser.add_argument(
+        "--near-duplicates", choices=NEAR_DUPLICATE_MODES, default="off",
+        help="report lists images that look alike (pHash within 3 bits), group also keeps them in "
+        "one split; both take about twice the time",
+    )  # fmt: skip
+    add_confounds(parser)
     add_copy(parser)
     add_overwrite(parser)
     add_workers(parser, ray=True)
+
+
+def add_confounds(parser: argparse.ArgumentParser) -> None:
+    """Add --no-confounds."""
+    parser.add_argument(
+        "--no-confounds", action="store_true",
+        help="do not measure how far size, format and the like give the class away",
+    )  # fmt: skip
 
 
 def split_options(args: argparse.Namespace, *, fractions: Mapping[str, float]) -> SplitOptions:
     """The options that `add_split_options` declared."""
     return SplitOptions(
         fractions=fractions, seed=args.seed, keep_duplicates=args.keep_duplicates,
-        verify=not args.no_verify, copy=args.copy, overwrite=args.overwrite,
-        workers=args.workers, engine=args.engine,
+        verify=not args.no_verify or args.near_duplicates != "off",
+        near_duplicates=args.near_duplicates, confounds=not args.no_confounds,
+        copy=args.copy, overwrite=args.overwrite, workers=args.workers, engine=args.engine,
     )  # fmt: skip
 
 

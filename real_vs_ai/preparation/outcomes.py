@@ -21,6 +21,7 @@ NO_IMAGE = "not an image"
 # Told only: the file is in the manifest.
 WRONG_EXTENSION = "kept, wrong extension"
 RENAMED = "kept, renamed"
+NEAR_DUPLICATE = "kept, near-duplicate"
 
 
 @dataclass(frozen=True, slots=True)

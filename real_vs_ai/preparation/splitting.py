@@ -8,35 +8,35 @@
 
 from __future__ import annotations
 
-import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME
-from real_vs_ai.preparation.files import (
-    Placement,
-    place_files,
-    safe_name,
-    source_name,
-    unique_names,
-)
+from real_vs_ai.preparation.closing_tables import closing_tables
+from real_vs_ai.preparation.confound_figure import report_confounds
+from real_vs_ai.preparation.confounds import ConfoundReport
+from real_vs_ai.preparation.files import Placement, source_name
 from real_vs_ai.preparation.inspection import InspectedFile, inspect_files
 from real_vs_ai.preparation.layouts import Layout
-from real_vs_ai.preparation.manifest import ManifestRow, count_table, size_table, write_manifest
+from real_vs_ai.preparation.manifest import ManifestRow, write_manifest
+from real_vs_ai.preparation.near_duplicates import group_near_duplicates
 from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
-    NO_IMAGE,
-    QUARANTINE_DIR_NAME,
-    QUARANTINED,
-    RENAMED,
+    NEAR_DUPLICATE,
     REPORT_NAME,
-    WRONG_EXTENSION,
     Outcome,
-    count_outcomes,
     write_report,
+)
+from real_vs_ai.preparation.split_placement import (
+    name_rows,
+    place_rows,
+    quarantine,
+    relative_origin,
+    with_origin,
 )
 from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
 from real_vs_ai.preparation.staging import (
@@ -45,9 +45,8 @@ from real_vs_ai.preparation.staging import (
     refuse_existing,
     staged_output,
 )
-from real_vs_ai.reporting import format_table
 
-_MOST_LISTED_SIZES = 5
+NEAR_DUPLICATE_MODES = ("off", "report", "group")
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class SplitOptions:
         seed: Of the shuffle.
         keep_duplicates: Keep second copies of a content, in the split of the first.
         verify: Decode every image before it is taken.
+        near_duplicates: "off"; "report" lists them; "group" also keeps each group in one split.
+        confounds: Whether to measure how far files alone give the class away.
         copy: Make copies, not hard links.
         overwrite: Replace splits that are there.
         workers: Processes to use.
@@ -69,6 +70,8 @@ class SplitOptions:
     seed: int
     keep_duplicates: bool
     verify: bool
+    near_duplicates: str
+    confounds: bool
     copy: bool
     overwrite: bool
     workers: int
@@ -84,18 +87,12 @@ class SplitSummary:
     rows: tuple[ManifestRow, ...]
     outcomes: tuple[Outcome, ...]
     placement: Placement
+    confounds: ConfoundReport | None
 
     def __str__(self) -> str:
-        headers, body = count_table(self.rows)
-        tables = [format_table(headers, body, title=f"{self.output_dir}: {self.placement}")]
-        headers, body = size_table(self.rows, most=_MOST_LISTED_SIZES)
-        tables.append(format_table(headers, body))
-        if self.outcomes:
-            title = f"Left out or noted (see {self.output_dir / REPORT_NAME})"
-            tables.append(
-                format_table(["outcome", "files"], count_outcomes(self.outcomes), title=title)
-            )
-        return "\n\n".join(tables)
+        title = f"{self.output_dir}: {self.placement}"
+        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
+        return f"{text}\n\n{self.confounds}" if self.confounds else text
 
 
 def split_sources(
@@ -145,17 +142,26 @@ def _write_source(
         file.path: (key, file) for key, files in inspected.items() for file in files
         if file.is_image
     }  # fmt: skip
-    plan = _plan(layout, images, options=options)
-    outcomes = _plan_outcomes(plan)
-    rows = _name_rows(layout, images, plan, source=source, outcomes=outcomes)
-    placement = _place(layout, rows, folder, copy=options.copy)
+    groups = _near_duplicate_groups(images, options=options)
+    plan = _plan(layout, images, groups if options.near_duplicates == "group" else {}, options)
+    outcomes = _plan_outcomes(plan, groups)
+    rows = name_rows(layout, images, plan, source=source, outcomes=outcomes)
+    placement = place_rows(layout, rows, folder, copy=options.copy)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
-    placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
+    placement += quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
     origin_prefix = relative_origin(layout.root, output_dir.parent)
-    rows = [_with_origin(row, origin_prefix) for row in rows]
+    rows = [with_origin(row, origin_prefix) for row in rows]
+    confounds = None
+    if options.confounds:
+        confounds = report_confounds(
+            rows, folder=folder, title=source, seed=options.seed, workers=options.workers,
+            engine=options.engine,
+        )  # fmt: skip
     write_report(folder / REPORT_NAME, outcomes)
     write_manifest(folder / MANIFEST_NAME, rows)
-    return SplitSummary(source, output_dir / source, tuple(rows), tuple(outcomes), placement)
+    return SplitSummary(
+        source, output_dir / source, tuple(rows), tuple(outcomes), placement, confounds
+    )
 
 
 def _inspect(
@@ -164,131 +170,59 @@ def _inspect(
     keys = [key for key, paths in layout.files.items() for _ in paths]
     paths = [path for paths in layout.files.values() for path in paths]
     files = inspect_files(
-        paths, root=layout.root, verify=options.verify, workers=options.workers,
+        paths, root=layout.root, verify=options.verify,
+        perceptual=options.near_duplicates != "off", workers=options.workers,
         engine=options.engine,
     )  # fmt: skip
     pairs = zip(keys, files, strict=True)
     return {key: [file for _, file in run] for key, run in groupby(pairs, key=lambda p: p[0])}
 
 
+def _near_duplicate_groups(
+    images: Mapping[str, tuple[tuple[str, str], InspectedFile]], *, options: SplitOptions
+) -> dict[str, str]:
+    """For each image that is nearly another one: the path of its group's first image."""
+    if options.near_duplicates == "off":
+        return {}
+    paths = list(images)
+    groups = group_near_duplicates([images[path][1].perceptual_hash for path in paths])
+    return {paths[index]: paths[first] for index, first in groups.items()}
+
+
 def _plan(
     layout: Layout,
     images: Mapping[str, tuple[tuple[str, str], InspectedFile]],
-    *,
+    groups: Mapping[str, str],
     options: SplitOptions,
 ) -> SplitPlan:
     fractions = options.fractions
     if "validation" in layout.splits:
         # The data set brings its own validation images, so all of train stays train.
         fractions = {"train": 1.0}
-    fixed = {"", "train"}
+    planned = []
+    for path, ((split, folder), file) in images.items():
+        # What is to be divided has no split yet: flat data sets, and train.
+        fixed_split = "" if split in {"", "train"} else split
+        label = layout.class_by_folder[folder]
+        # A group bears the content of its first image, which no other group can have.
+        group = images[groups[path]][1].sha256 if path in groups else ""
+        planned.append(SplitImage(path, file.sha256, label, fixed_split, group))
     return plan_split(
-        [
-            SplitImage(
-                path,
-                file.sha256,
-                layout.class_by_folder[folder],
-                "" if split in fixed else split,
-            )
-            for path, ((split, folder), file) in images.items()
-        ],
-        fractions=fractions,
-        seed=options.seed,
-        keep_duplicates=options.keep_duplicates,
+        planned, fractions=fractions, seed=options.seed, keep_duplicates=options.keep_duplicates
     )
 
 
-def _plan_outcomes(plan: SplitPlan) -> list[Outcome]:
+def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, str]) -> list[Outcome]:
+    members: dict[str, list[str]] = defaultdict(list)
+    for path, first in groups.items():
+        if path in plan.splits:
+            members[first].append(path)
     return [
         *(Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()),
         *(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()),
-    ]
-
-
-def _name_rows(
-    layout: Layout,
-    images: Mapping[str, tuple[tuple[str, str], InspectedFile]],
-    plan: SplitPlan,
-    *,
-    source: str,
-    outcomes: list[Outcome],
-) -> list[ManifestRow]:
-    """Rows whose `origin` is the path in the raw data set, for now; notes go to `outcomes`."""
-    rows = []
-    kept = [(plan.splits[path], *images[path], path) for path in plan.splits]
-    kept = [(split, layout.class_by_folder[key[1]], key, file) for split, key, file, _ in kept]
-    kept.sort(key=lambda item: (item[0], item[1], item[3].path))
-    for (split, label), group in groupby(kept, key=lambda item: item[:2]):
-        members = list(group)
-        wanted = [_flat_name(file.placed_name, key[1]) for _, _, key, file in members]
-        for (_, _, _, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
-            rows.append(
-                ManifestRow(
-                    f"{split}/{label}/{name}",
-                    file.sha256,
-                    label,
-                    split,
-                    source,
-                    file.width,
-                    file.height,
-                    file.format,
-                    file.path,
-                )
-            )
-            if file.note:
-                outcomes.append(Outcome(file.path, WRONG_EXTENSION, file.note))
-            if name != given or name != PurePosixPath(file.path).name:
-                outcomes.append(Outcome(file.path, RENAMED, rows[-1].path))
-    return rows
-
-
-def _flat_name(path: str, class_folder: str) -> str:
-    """The name below the class folder, with deeper folders written into it."""
-    parts = PurePosixPath(path).parts
-    inside = parts[parts.index(class_folder) + 1 :]
-    return safe_name("_".join(inside))
-
-
-def _place(layout: Layout, rows: Sequence[ManifestRow], folder: Path, *, copy: bool) -> Placement:
-    for subfolder in sorted({row.path.rpartition("/")[0] for row in rows}):
-        (folder / subfolder).mkdir(parents=True)
-    pairs = ((layout.root / row.origin, folder / row.path) for row in rows)
-    return place_files(pairs, copy=copy, total=len(rows))
-
-
-def _quarantine(
-    rejected: Sequence[InspectedFile],
-    root: Path,
-    folder: Path,
-    *,
-    outcomes: list[Outcome],
-    copy: bool,
-) -> Placement:
-    """Keep what was meant as an image and is none beside the splits, under its own path."""
-    pairs = []
-    for file in rejected:
-        if not file.claims_to_be_image:
-            outcomes.append(Outcome(file.path, NO_IMAGE, file.problem))
-            continue
-        outcomes.append(Outcome(file.path, QUARANTINED, file.problem))
-        target = folder / QUARANTINE_DIR_NAME / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # What could not even be read cannot be placed either; the report has it.
-        if file.sha256:
-            pairs.append((root / file.path, target))
-    return place_files(pairs, copy=copy, total=len(pairs))
-
-
-def relative_origin(folder: Path, data_dir: Path) -> str:
-    """A folder as seen from the data folder, in POSIX form; absolute on another drive."""
-    try:
-        return Path(os.path.relpath(folder.resolve(), data_dir.resolve())).as_posix()
-    except ValueError:
-        return folder.resolve().as_posix()
-
-
-def _with_origin(row: ManifestRow, prefix: str) -> ManifestRow:
-    return ManifestRow(
-        row.path, row.sha256, row.label, row.split, row.source,
-        row.width, row.height, row.format, f"{prefix}/{row.origin}",
-    )  # fmt: skip
+        *(
+            Outcome(path, NEAR_DUPLICATE, f"of {kept[0]} (in {plan.splits[kept[0]]}), "
+                    f"itself in {plan.splits[path]}")
+            for kept in members.values() for path in kept[1:]
+        ),
+    ]  # fmt: skip

@@ -55,7 +55,8 @@ def staged_output(
 
     Args:
         parent: Where the outputs will be.
-        names: The files and folders that the work makes, in the order they are to appear.
+        names: The files and folders that the work may make, in the order they are to appear;
+            a name may lie in a folder: "figures/confounds.png".
         label: Names the staging folder and the lock: one for each kind of output in `parent`.
         overwrite: Whether existing outputs are replaced.
 
@@ -73,7 +74,10 @@ def staged_output(
         staging.mkdir()
         try:
             yield staging
-            journal = {"names": list(names), "overwrite": overwrite}
+            made = [name for name in names if (staging / name).exists()]
+            # An old output that the new run does not make would describe data that is gone.
+            stale = [name for name in names if name not in made]
+            journal = {"made": made, "stale": stale, "overwrite": overwrite}
             write_text_durably(staging / _JOURNAL_NAME, json.dumps(journal))
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -139,15 +143,18 @@ def _roll_forward(parent: Path, *, label: str) -> None:
     journal_path = ready / _JOURNAL_NAME
     if journal_path.is_file():
         journal = json.loads(journal_path.read_text(encoding="utf-8"))
-        for name in journal["names"]:
+        for name in [*journal["stale"], *journal["made"]]:
             new, target = ready / name, parent / name
-            if not new.exists():
+            in_place = name in journal["made"] and not new.exists()
+            if in_place:
                 continue
             if os.path.lexists(target):
                 refuse_existing([target], overwrite=journal["overwrite"])
-                old.mkdir(exist_ok=True)
+                (old / name).parent.mkdir(parents=True, exist_ok=True)
                 target.rename(old / name)
-            new.rename(target)
+            if name in journal["made"]:
+                target.parent.mkdir(exist_ok=True)
+                new.rename(target)
         journal_path.unlink()
     if old.is_dir():
         shutil.rmtree(old)

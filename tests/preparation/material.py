@@ -31,6 +31,21 @@ def image_bytes(
     return buffer.getvalue()
 
 
+def smooth_image(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """A picture with shapes large and small, which survive JPEG as those of photographs do."""
+    generator = np.random.default_rng(seed)
+    layers = [
+        np.asarray(
+            Image.fromarray(generator.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(
+                size, Image.Resampling.BICUBIC
+            ),
+            dtype=np.float64,
+        )
+        for n in (3, 6, 12)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
 def write_images(folder: Path, count: int, *, seed: int, **options) -> list[Path]:
     """`count` different images named 0.jpg, 1.jpg, …"""
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +84,7 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 def split_options(**changes) -> SplitOptions:
     values = {
         "fractions": FRACTIONS, "seed": 42, "keep_duplicates": False, "verify": True,
+        "near_duplicates": "off", "confounds": False,
         "copy": False, "overwrite": False, "workers": 1, "engine": "local",
     }  # fmt: skip
     return SplitOptions(**{**values, **changes})
@@ -76,10 +92,15 @@ def split_options(**changes) -> SplitOptions:
 
 def merge_options(**changes) -> MergeOptions:
     values = {
-        "keep_duplicates": False, "copy": False, "overwrite": False, "workers": 1,
-        "engine": "local",
+        "keep_duplicates": False, "equalise": None, "confounds": False, "seed": 42,
+        "copy": False, "overwrite": False, "workers": 1, "engine": "local",
     }  # fmt: skip
     return MergeOptions(**{**values, **changes})
+
+
+def describe_worker(chunk) -> list[tuple[object, int]]:
+    """(item, process that worked on it); for tests of where work runs."""
+    return [(item, os.getpid()) for item in chunk]
 
 
 def snapshot(folder: Path, *, hidden: bool = False) -> dict[str, str]:

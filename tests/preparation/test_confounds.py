@@ -1,0 +1,185 @@
+"""The confound report fires where files give the class away, and only there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.confounds import FileTraits, measure_confounds, read_traits
+from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.manifest import ManifestRow
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.splitting import split_sources
+from tests.preparation.material import (
+    image_bytes,
+    make_flat,
+    merge_options,
+    smooth_image,
+    split_options,
+)
+
+SHARED = Path(os.environ.get("REAL_VS_AI_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+def traits(label, *, n, width=100, **changes):
+    values = {
+        "source": "s", "width": width, "height": 100, "format": "JPEG", "compression": (500, 700),
+        "exif": False,
+    }  # fmt: skip
+    sizes = np.random.default_rng(sum(label.encode())).integers(5000, 9000, n)
+    return [FileTraits(label, file_size=int(size), **{**values, **changes}) for size in sizes]
+
+
+GIVEAWAYS = {
+    "size in pixels": ({"width": 559}, {"width": 1024}),
+    "file format": ({"format": "PNG"}, {"format": "JPEG"}),
+    "JPEG quality": ({"compression": (300, 400)}, {"compression": (900, 1000)}),
+    "EXIF presence": ({"exif": True}, {"exif": False}),
+    "source": ({"source": "a"}, {"source": "b"}),
+}
+
+
+@pytest.mark.parametrize("trait", GIVEAWAYS)
+def test_each_trait_that_tells_the_class_raises_a_warning_that_names_it(trait):
+    fake, real = GIVEAWAYS[trait]
+    report = measure_confounds(
+        [*traits("Fake", n=40, **fake), *traits("Real", n=40, **real)], seed=1
+    )
+    assert report.by_trait[trait] == 1.0
+    assert trait in report.warning
+    assert report.low <= report.accuracy <= report.high
+
+
+def test_alike_files_raise_no_warning():
+    report = measure_confounds([*traits("Fake", n=200), *traits("Real", n=200)], seed=1)
+    assert report.warning == ""
+    assert abs(report.accuracy - 0.5) < 0.15
+
+
+def test_chance_follows_the_number_of_classes_and_imbalance_does_not_fool_it():
+    samples = [*traits("a", n=300), *traits("b", n=20), *traits("c", n=20)]
+    report = measure_confounds(samples, seed=1)
+    assert report.chance == pytest.approx(1 / 3)
+    assert report.warning == ""
+
+
+def test_too_few_images_give_no_report():
+    assert measure_confounds([*traits("Fake", n=3), *traits("Real", n=30)], seed=1) is None
+
+
+def test_traits_are_read_from_the_files(tmp_path):
+    exif = Image.Exif()
+    exif[271] = "Camera"
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "JPEG", exif=exif, quality=50)
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    (tmp_path / "b.jpg").write_bytes(image_bytes(1, quality=95))
+    (tmp_path / "c.png").write_bytes(image_bytes(1, file_format="PNG"))
+    rows = [
+        ManifestRow(n, "", "Fake", "train", "s", 8, 8, "", "") for n in ("a.jpg", "b.jpg", "c.png")
+    ]
+    first, second, third = read_traits(rows, root=tmp_path, workers=1, engine="local")
+    assert (first.exif, second.exif, third.exif) == (True, False, False)
+    assert first.compression[0] > second.compression[0] > 0 == third.compression[0]
+    assert first.file_size == len(buffer.getvalue())
+
+
+@pytest.fixture
+def two_sizes(tmp_path):
+    """Fake images of 40 × 40 pixels, real ones of 64 × 64."""
+    for label, size in (("fake", (40, 40)), ("real", (64, 64))):
+        folder = tmp_path / "data" / "raw" / "set" / label
+        folder.mkdir(parents=True)
+        for i in range(40):
+            seed = i + 1000 * (label == "real")
+            smooth_image(seed, size).save(folder / f"{i}.png")
+    return tmp_path / "data"
+
+
+def prepare(data, **changes):
+    split = split_sources(
+        [find_layout(data / "raw" / "set")], output_dir=data / "split",
+        options=split_options(confounds=True, overwrite=True),
+    )[0]  # fmt: skip
+    merged = merge_sources(
+        [data / "split" / "set"], output_dir=data,
+        options=merge_options(confounds=True, overwrite=True, **changes),
+    )  # fmt: skip
+    return split, merged
+
+
+def test_splitting_and_merging_write_the_report_and_its_figure(two_sizes):
+    for summary, folder in zip(
+        prepare(two_sizes), (two_sizes / "split" / "set", two_sizes), strict=True
+    ):
+        assert "WARNING" in str(summary)
+        report = json.loads((folder / "confounds.json").read_text(encoding="utf-8"))
+        assert report["by_trait"]["size in pixels"] == 1.0
+        assert "size in pixels" in report["warning"]
+        with Image.open(folder / "figures" / "confounds.png") as figure:
+            assert figure.width > 800
+
+
+def test_equalised_images_no_longer_give_the_class_away(two_sizes):
+    _, merged = prepare(two_sizes, equalise=32)
+    assert merged.confounds.warning == ""
+    assert {(row.width, row.height, row.format) for row in merged.rows} == {(32, 32, "JPEG")}
+    tables = set()
+    for row in merged.rows:
+        with Image.open(two_sizes / row.path) as image:
+            assert image.size == (32, 32)
+            tables.add(str(image.quantization))
+    assert len(tables) == 1
+
+
+def test_equalising_never_enlarges(two_sizes):
+    with pytest.raises(ValueError, match="--equalise 40 or less"):
+        prepare(two_sizes, equalise=48)
+    assert not (two_sizes / "train").exists()
+
+
+def test_a_report_that_no_longer_holds_is_removed_with_its_data(two_sizes):
+    prepare(two_sizes)
+    merge_sources(
+        [two_sizes / "split" / "set"], output_dir=two_sizes, options=merge_options(overwrite=True)
+    )
+    assert not (two_sizes / "confounds.json").exists()
+
+
+def test_same_bytes_twice_and_on_more_workers(tmp_path):
+    make_flat(tmp_path / "set", count=12)
+    contents = []
+    for workers in (1, 1, 2):
+        split_sources(
+            [find_layout(tmp_path / "set")], output_dir=tmp_path / "split",
+            options=split_options(confounds=True, overwrite=True, workers=workers),
+        )  # fmt: skip
+        folder = tmp_path / "split" / "set"
+        contents.append(
+            [(folder / n).read_bytes() for n in ("confounds.json", "figures/confounds.png")]
+        )
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real data sets are not at hand")
+@pytest.mark.parametrize(
+    "name, fires", [("fake-or-real-sample.zip", True), ("cifake-mini.zip", False)]
+)
+def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, name, fires):
+    extract_archives(
+        [SHARED / "data" / name], output_dir=tmp_path / "raw", workers=1, overwrite=False,
+        limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
+    )  # fmt: skip
+    layout = find_layout(next(p for p in (tmp_path / "raw").iterdir() if p.is_dir()))
+    fractions = {"train": 0.8, "validation": 0.2} if layout.kind != "flat" else None
+    options = split_options(confounds=True, **({"fractions": fractions} if fractions else {}))
+    summary = split_sources([layout], output_dir=tmp_path / "split", options=options)[0]
+    assert bool(summary.confounds.warning) is fires

@@ -1,0 +1,123 @@
+"""Near-duplicates: found as a full comparison finds them, and kept in one split when grouped."""
+
+from __future__ import annotations
+
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.near_duplicates import (
+    MAX_BITS,
+    group_near_duplicates,
+    perceptual_hash,
+)
+from real_vs_ai.preparation.splitting import split_sources
+from tests.preparation.material import smooth_image, split_options
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def groups_by_full_comparison(hashes):
+    group = list(range(len(hashes)))
+    for i, j in combinations(range(len(hashes)), 2):
+        if (hashes[i] ^ hashes[j]).bit_count() <= MAX_BITS:
+            low, high = sorted((group[i], group[j]))
+            group = [low if g == high else g for g in group]
+    return {i: g for i, g in enumerate(group) if group.count(g) > 1}
+
+
+near_hashes = st.lists(
+    st.builds(
+        lambda base, bits: base ^ sum(1 << b for b in bits),
+        st.sampled_from([0, 2**64 - 1, 0x0F0F0F0F0F0F0F0F]),
+        st.sets(st.integers(0, 63), max_size=5),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(near_hashes)
+def test_banding_finds_exactly_the_groups_of_a_full_comparison(hashes):
+    assert group_near_duplicates(hashes) == groups_by_full_comparison(hashes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: recompressed(image, quality=60),
+        lambda image: image.resize((48, 48)),
+        lambda image: image.point(lambda value: min(value + 6, 255)),
+    ],
+)
+def test_a_changed_copy_of_a_picture_is_near_and_another_picture_is_not(change):
+    first = perceptual_hash(np.asarray(smooth_image(1)))
+    changed = perceptual_hash(np.asarray(change(smooth_image(1))))
+    other = perceptual_hash(np.asarray(smooth_image(2)))
+    assert group_near_duplicates([first, changed, other]) == {0: 0, 1: 0}
+
+
+def recompressed(image, *, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Thirty pictures of each class, the first ten of them in two qualities."""
+    for index, label in enumerate(("Fake", "Real")):
+        for i in range(30):
+            image = smooth_image(1000 * index + i)
+            save(image, tmp_path / "set" / label / f"{i}.jpg", quality=95)
+            if i < 10:
+                save(image, tmp_path / "set" / label / f"{i}-small.jpg", quality=85)
+    return tmp_path / "set"
+
+
+def split(root, mode):
+    options = split_options(near_duplicates=mode)
+    return split_sources([find_layout(root)], output_dir=root.parent / mode, options=options)[0]
+
+
+def split_of(summary):
+    return {row.origin.removeprefix("set/"): row.split for row in summary.rows}
+
+
+def test_grouped_near_duplicates_never_straddle_splits(data_set):
+    splits = split_of(split(data_set, "group"))
+    assert len(splits) == 80
+    for label in ("Fake", "Real"):
+        for i in range(10):
+            assert splits[f"{label}/{i}.jpg"] == splits[f"{label}/{i}-small.jpg"]
+
+
+def test_reported_near_duplicates_are_listed_and_change_no_split(data_set):
+    reported = split(data_set, "report")
+    assert split_of(reported) == split_of(split(data_set, "off"))
+    listed = [row for row in reported.outcomes if row.outcome == "kept, near-duplicate"]
+    assert len(listed) == 20
+
+
+def test_train_images_near_to_a_given_test_image_are_left_out_when_grouped(tmp_path):
+    root = tmp_path / "set"
+    for index, label in enumerate(("Fake", "Real")):
+        for i in range(10):
+            save(smooth_image(50 * index + i), root / "train" / label / f"{i}.jpg", quality=95)
+            save(smooth_image(900 + 50 * index + i), root / "test" / label / f"{i}.jpg")
+    save(smooth_image(3), root / "test" / "Fake" / "near.jpg", quality=85)
+    options = split_options(
+        near_duplicates="group", fractions={"train": 0.8, "validation": 0.2}
+    )  # fmt: skip
+    summary = split_sources([find_layout(root)], output_dir=tmp_path / "out", options=options)[0]
+    left_out = {row.path: row.detail for row in summary.outcomes}
+    assert left_out == {"train/Fake/3.jpg": "test/Fake/near.jpg"}
