@@ -56,16 +56,17 @@ class RayScorer:
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         self._ray = ray
         self._model = ray.put(model_path.read_bytes())
-        cores = ray.cluster_resources().get("CPU", 1)
-        self._cores_per_task = min(_CORES_PER_TASK, int(cores))
-        self._tasks_ahead = 2 * max(1, int(cores // self._cores_per_task))
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        # A task that asks for more than the smallest machine has would wait forever there.
+        self._cores_per_task = min([_CORES_PER_TASK, *filter(None, cores)])
+        self._tasks_ahead = 2 * max(1, sum(cores) // self._cores_per_task)
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """See `scoring_job.Scorer.score`."""
         task = self._ray.remote(
             num_cpus=self._cores_per_task,
             max_retries=_RETRIES,
-            runtime_env={"env_vars": {"REAL_VS_AI_THREADS": str(self._cores_per_task)}},
+            runtime_env={"env_vars": _worker_environment(self._cores_per_task)},
         )(_score_chunk)
         sources = iter(sources)
         waiting: deque = deque()
@@ -80,6 +81,12 @@ class RayScorer:
                 yield from self._ray.get(waiting.popleft())
         while waiting:
             yield from self._ray.get(waiting.popleft())
+
+
+def _worker_environment(cores: int) -> dict[str, str]:
+    """Each worker's own cores, and where it finds this package: where it is here."""
+    package_parent = str(Path(__file__).resolve().parents[2])
+    return {"REAL_VS_AI_THREADS": str(cores), "PYTHONPATH": package_parent}
 
 
 def _absolute(sources: list[ImageSource]) -> list[ImageSource]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,6 @@ def model(model_with, detector):
     """A model file of its own whose cache entry has no int8 form yet."""
     path = model_with(created="for int8")
     yield path
-    import shutil
 
     shutil.rmtree(cached_ir(path).folder, ignore_errors=True)
 

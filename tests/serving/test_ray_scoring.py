@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
         [sys.executable, "-c", code, str(model_path.parent), "--engine", "ray",
          "--model", str(model_path)],
         capture_output=True, text=True, check=False,
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+        cwd=Path(__file__).resolve().parents[2],
     )  # fmt: skip
     assert done.returncode == 1
     assert "requirements-ray.txt" in done.stderr

@@ -20,7 +20,7 @@ def build_brightness_model(class_names: tuple[str, ...], image_size: int = IMAGE
 
     layers = keras.layers
     inputs = keras.Input((image_size, image_size, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     x = layers.Conv2D(3, 3, padding="same", use_bias=False, name="last_conv")(x)
     x = layers.GaussianNoise(0.1)(x)
     x = layers.GlobalAveragePooling2D()(x)
@@ -30,7 +30,7 @@ def build_brightness_model(class_names: tuple[str, ...], image_size: int = IMAGE
     identity[1, 1] = np.eye(3)
     model.get_layer("last_conv").set_weights([identity])
     slopes = np.linspace(4, -4, len(class_names), dtype=np.float32)
-    model.get_layer("outputs").set_weights([np.tile(slopes, (3, 1)), -1.5 * slopes])
+    model.get_layer("outputs").set_weights([np.tile(slopes / 2, (3, 1)), np.zeros_like(slopes)])
     return model
 
 
