@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from real_vs_ai.training.evaluation import Evaluation
 
 _EXPORTS = "exports"
+# Its images are only counted here, so unreadable ones among them are not known.
+_COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
 _GIBIBYTE = 2**30
 _SHOWN = (
@@ -137,13 +139,19 @@ def check_output(
 
 
 def reported_fingerprints(report: RunFolder) -> dict[str, str | None]:
-    """Which images a finished report is on: the fingerprint of each split."""
+    """Which images a finished report is on: the fingerprint of each evaluated split."""
     data = read_json(report.metrics).get("data", {})
-    return {split: part.get("fingerprint") for split, part in data.items()}
+    return {
+        split: part.get("fingerprint") for split, part in data.items() if split != _COUNTED_SPLIT
+    }
 
 
 def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]:
-    return {split: fingerprint_images(images.images) for split, images in decoded.items()}
+    return {
+        split: fingerprint_images(images.images)
+        for split, images in decoded.items()
+        if split != _COUNTED_SPLIT
+    }
 
 
 def _decode(options: EvaluationOptions, *, metadata: ModelMetadata) -> dict[str, DecodedImages]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_MISTAKES = 12
 _PAIRS_IN_A_ROW = 3
 _OVERLAY_STRENGTH = 0.65
+_NAME_LENGTH = 20
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ def _draw_sheet(
         left, right = axes[2 * i : 2 * i + 2]
         left.imshow(image, interpolation="nearest")
         left.set_title(
-            f"is {shorten(class_names[mistake.true], 12)}\n"
-            f"{shorten(PurePosixPath(mistake.path).name, 20)}",
+            f"is {shorten(class_names[mistake.true], 12)}\n{_short_name(mistake.path)}",
             fontsize=11,
         )
         if heatmaps is not None:
@@ -141,3 +141,9 @@ def _draw_sheet(
         )
     figure.suptitle(title, fontsize=14)
     save_figure(figure, path)
+
+
+def _short_name(path: str) -> str:
+    """The end of a file's name, which tells images of one source apart."""
+    name = shorten(PurePosixPath(path).name, 500)
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"

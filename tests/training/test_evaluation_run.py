@@ -13,7 +13,7 @@ import pytest
 import ModelEvaluation
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.training.evaluation_data import find_splits
-from tests.training.evaluation_material import colour_model, make_run, write_images
+from tests.training.evaluation_material import colour_model, decode, make_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +23,7 @@ def project(tmp_path, monkeypatch):
     """A folder with data/ and an unfinished run, in which scripts are started."""
     for split in ("train", "validation", "test"):
         write_images(tmp_path / "data" / split, n=10)
+    (tmp_path / "data" / "train" / "Fake" / "broken.png").write_bytes(b"no image")
     make_run(tmp_path / "models" / "run", colour_model())
     (tmp_path / "models" / "run" / "config.json").write_text('{"options": {"data": "data"}}')
     monkeypatch.chdir(tmp_path)
@@ -53,6 +54,21 @@ def test_own_data_refresh_the_run_and_other_data_get_their_own_folder(project, c
     assert json.loads((report / "metrics.json").read_text())["test"]["n"] == 10
     assert json.loads((run / "metrics.json").read_text()) == metrics
     assert (run / "model.h5").read_bytes() == model_before
+
+
+def test_report_made_by_training_counts_as_one_on_the_same_images(project):
+    from real_vs_ai.training.evaluation import write_report
+
+    model = colour_model()
+    run, metadata = make_run(project / "models" / "trained", model)
+    # Training has decoded its images, and left the broken one out.
+    decoded = decode(project / "data", splits=("train", "validation", "test"))
+    write_report(run, model=model, metadata=metadata, decoded=decoded, history_csv=None)
+    before = run.metrics.read_bytes()
+    assert evaluate("--model", "models/trained") == 0
+    assert not (run.path / "evaluations").exists()
+    after = json.loads(run.metrics.read_bytes())
+    assert after["test"] == json.loads(before)["test"]
 
 
 def test_report_on_other_images_is_not_replaced_unasked(project, capsys):
