@@ -166,6 +166,7 @@ def _import_blob(core: ov.Core, path: Path, settings: dict[str, str]) -> ov.Comp
     if not path.is_file():
         return None
     try:
+        # Copied from the map: OpenVINO keeps pointers into a shared one after it is gone.
         return core.import_model(ov.Tensor(np.memmap(path, np.uint8, "r")), "CPU", settings)
     except (RuntimeError, ValueError, OSError):
         # Damaged, or of a build that only looks the same: it is made again.
