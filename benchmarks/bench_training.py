@@ -1,0 +1,148 @@
+"""How near training comes to the network's own speed, beside the ImageDataGenerator way.
+
+For each image size, in one process and on the same ResNet101 and images:
+  step       the training step on one batch that stays in memory: nothing can be faster
+  fit        this project's whole `fit`: shuffling, augmentation, labels, callbacks
+  generator  `fit` fed by an ImageDataGenerator in the way of earlier systems
+
+Example:
+    python benchmarks/bench_training.py --sizes 32 64 224
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from real_vs_ai.training.backend import import_keras_quietly
+
+# Steps before the clock starts: tracing, and the first allocations.
+_WARM_UP = 2
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 224])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 32, 8])
+    parser.add_argument("--steps", type=int, default=12, help="timed steps of each way")
+    parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument("--precision", default="mixed_bfloat16")
+    return parser.parse_args(argv)
+
+
+def write_images(folder, *, count, size):
+    """Class folders of random JPEGs, as a user would have them."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name in ("Fake", "Real"):
+        (folder / name).mkdir(parents=True)
+        for i in range(count // 2):
+            pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.jpg", quality=90)
+
+
+def make_clock():
+    """A callback that notes the time of every step after the warm-up."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        times = ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.times += (time.perf_counter(),)
+
+        def seconds_per_step(self):
+            times = self.times[_WARM_UP:]
+            return statistics.median(b - a for a, b in itertools.pairwise(times))
+
+    return Clock()
+
+
+def measure(size, batch_size, args):
+    """Images a second of the three ways."""
+    import keras
+    import tensorflow as tf
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.epoch_metrics import epoch_metrics
+    from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+    from real_vs_ai.training.model import HeadOptions, build_model
+    from real_vs_ai.training.optimizers import make_optimizer
+
+    keras.config.set_dtype_policy(args.precision)
+    head = HeadOptions(noise=0.1, pooling="global-average", dense_units=256, l2=1e-4, dropout=0.4)
+    model = build_model(
+        backbone=args.backbone, class_names=("Fake", "Real"), image_size=size, weights="none",
+        head=head, stem_stride=4, batch_norm_momentum=0.99, seed=0,
+    )  # fmt: skip
+    steps = _WARM_UP + args.steps
+    model.compile(
+        make_optimizer(learning_rate=1e-4, decay_steps=1000, fused=True),
+        "categorical_crossentropy", metrics=epoch_metrics(("Fake", "Real")), jit_compile=False,
+    )  # fmt: skip
+
+    def seconds(data):
+        clock = make_clock()
+        model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[clock])
+        return clock.seconds_per_step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), count=max(400, 2 * batch_size), size=size)
+        decoded = decode_images(
+            list_labelled_images(Path(folder)), image_size=size, workers=1,
+            max_memory_bytes=2**32,
+        )  # fmt: skip
+        batches = training_batches(
+            decoded, batch_size=batch_size, steps_per_epoch=steps, first_step=0, seed=0,
+            augmentation="standard", shard=WHOLE_BATCH,
+        )  # fmt: skip
+        batch = next(iter(batches))
+        # Both ways before and after, so that a machine that slows down slows both alike.
+        in_memory = tf.data.Dataset.from_tensors(batch).repeat()
+        rounds = [(seconds(in_memory), seconds(batches)) for _ in range(3)]
+        step, fit = (min(way) for way in zip(*rounds, strict=True))
+        generator = ImageDataGenerator(
+            rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
+            zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
+        ).flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)  # fmt: skip
+        slow = seconds(_endless(generator, batch_size))
+    return [batch_size / value for value in (step, fit, slow)]
+
+
+def _endless(generator, batch_size):
+    """Whole batches only: the directory's last one may be smaller."""
+    while True:
+        images, labels = next(generator)
+        if len(images) == batch_size:
+            yield images, labels
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    import_keras_quietly()
+    from real_vs_ai.reporting import format_table
+
+    rows = []
+    for size, batch_size in zip(args.sizes, args.batch_sizes, strict=True):
+        step, fit, slow = measure(size, batch_size, args)
+        rows.append([size, batch_size, step, fit, slow, fit / step, fit / slow])
+    headers = ["pixels", "batch", "step", "fit", "generator", "fit/step", "fit/generator"]
+    title = f"{args.backbone}, {args.precision}, training images a second"
+    print(format_table(headers, rows, title=title))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
