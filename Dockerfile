@@ -9,8 +9,7 @@ FROM python:3.12-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    REAL_VS_AI_CACHE=/var/cache/real-vs-ai \
-    MALLOC_ARENA_MAX=2
+    REAL_VS_AI_CACHE=/var/cache/real-vs-ai
 
 RUN useradd --create-home --uid 10001 app \
     && mkdir -p "$REAL_VS_AI_CACHE" \

@@ -6,10 +6,14 @@ Nothing heavy is imported here: `App.py --help` answers at once, and a page impo
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import sys
 from pathlib import Path
 
+# Of glibc's <malloc.h>.
+_M_ARENA_MAX = -8
 _ICON = Path(__file__).with_name("icon.png")
 
 
@@ -48,6 +52,7 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     """
     import streamlit as st
 
+    share_memory_pools()
     keep_uploads_in_memory()
     # A file of our own: Streamlit's icons for the browser's tab are fetched from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
@@ -67,6 +72,18 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
         ),
     ]
     st.navigation(pages, position="top").run()
+
+
+@functools.cache
+def share_memory_pools() -> None:
+    """Let glibc's threads share two pools of memory.
+
+    By default it gives most threads a pool of their own that keeps what they free: with 20 visitors
+    at once the app took up to twice the memory. Other C libraries do without.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
 
 
 def keep_uploads_in_memory() -> None:
