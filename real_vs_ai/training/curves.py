@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from real_vs_ai.training.metrics import CALIBRATION_BINS
+from real_vs_ai.training.metric_sums import CALIBRATION_BINS
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.calibration import calibrate_metadata, decide, stored_thresholds
 from real_vs_ai.training.confounds import find_confound
 from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
-from real_vs_ai.training.metrics import compute_metrics
+from real_vs_ai.training.metrics import compute_calibration_metrics, compute_metrics
 from real_vs_ai.training.model_card import write_model_card
 from real_vs_ai.training.predictions import (
     Predictions,
@@ -45,7 +45,6 @@ TARGET_ERROR = 0.05
 _TRAIN = "train"
 # Beside the shorter side of an image, in pixels.
 _SIZE_BOUNDS = (64, 256, 1024)
-_RECALIBRATED = ("loss", "brier_score", "expected_calibration_error")
 
 
 @dataclass(frozen=True)
@@ -169,12 +168,9 @@ def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
         return found
 
     overall = compute(np.ones(len(rows), dtype=bool))
-    uncalibrated = compute_metrics(
-        rows.labels, rows.probabilities, class_names=metadata.class_names, seed=SEED
-    )
     return {
         **overall,
-        "uncalibrated": {name: uncalibrated[name] for name in _RECALIBRATED},
+        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities, seed=SEED),
         "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
         "per_size": compute_groups(size_groups(rows.widths, rows.heights)),
     }

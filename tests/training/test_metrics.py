@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from real_vs_ai.training.metric_sums import ranking
 from real_vs_ai.training.metrics import (
-    _ranking,
     compute_metrics,
     expected_calibration_error,
     is_binary,
@@ -132,7 +132,7 @@ def test_ranking_of_resamples_equals_scikit_learns_with_sample_weights(decimals)
     labels, probabilities = draw_images(400, decimals=decimals, seed=4)
     positive, scores = labels == 0, probabilities[:, 0]
     weights = np.random.default_rng(0).integers(0, 4, (3, 400)).astype(np.float64)
-    found = _ranking(weights, positive=positive, scores=scores)
+    found = ranking(weights, positive=positive, scores=scores)
     for row, drawn in enumerate(weights):
         assert found["roc_auc"][row] == pytest.approx(
             sklearn_metrics.roc_auc_score(positive, scores, sample_weight=drawn), rel=1e-12
