@@ -167,6 +167,10 @@ def open_scorer(options: ScoringOptions) -> Scorer:
     """Open the model on this machine, or on a Ray cluster."""
     model_path = find_model(options.model)
     if options.precision == "int8":
+        if options.engine in {"keras", RAY}:
+            raise ValueError(
+                f"Expected engine openvino with precision int8, found {options.engine}."
+            )
         from real_vs_ai.serving.quantization import ensure_int8
 
         report = ensure_int8(model_path, calibration_dir=options.calibration_dir)

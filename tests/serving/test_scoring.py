@@ -175,6 +175,19 @@ def test_the_script_exits_with_1_for_unreadable_images_only_when_strict(image_fo
     assert "broken.jpg" in relaxed.stdout
 
 
+def test_the_script_refuses_options_that_do_not_go_together(image_folder, detector, tmp_path):
+    arguments = [image_folder, "--model", detector.model_path]
+    for options, expected in (
+        (["--resume"], "Expected --output FILE"),
+        (["--precision", "int8", "--engine", "keras"], "Expected engine openvino"),
+        (["--output", tmp_path / "scores.txt"], "Expected an output name"),
+    ):
+        done = run_script(*arguments, *options)
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
     done = run_script(tmp_path / "missing", "--model", detector.model_path)
     assert done.returncode == 1
