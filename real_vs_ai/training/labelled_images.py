@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -326,6 +327,14 @@ def _decode_into(
 
 
 def _new_memory_map(n_images: int, image_size: int, *, directory: Path | None) -> np.ndarray:
+    # A memory map on a full disk ends the process without a word: look before.
+    where = directory or Path(tempfile.gettempdir())
+    needed, free = n_images * image_size**2 * 3, shutil.disk_usage(where).free
+    if needed > free:
+        raise OSError(
+            f"Expected {needed / 2**30:.1f} GB for decoded images in {where}, found "
+            f"{free / 2**30:.1f} GB free. Name another --cache-dir, or allow more --memory."
+        )
     # The name goes at once where the system allows it, so that no killed run leaves it behind.
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".decoding-", suffix=".tmp") as file:
         shape = (n_images, image_size, image_size, 3)

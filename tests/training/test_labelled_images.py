@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.images import open_image, resize_image
+from real_vs_ai.training import labelled_images
 from real_vs_ai.training.labelled_images import (
     decode_images,
     fingerprint_images,
@@ -134,6 +135,13 @@ def test_worker_processes_and_memory_map_give_the_same_pixels(tmp_path):
     mapped = decode(images, workers=2, max_memory_bytes=0)
     assert isinstance(mapped.pixels, np.memmap)
     assert np.array_equal(plain.pixels, mapped.pixels)
+
+
+def test_disk_too_small_for_the_decoded_images_is_told_before(folder, monkeypatch):
+    usage = labelled_images.shutil._ntuple_diskusage(100, 90, 10)
+    monkeypatch.setattr(labelled_images.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="--cache-dir"):
+        decode(list_labelled_images(folder), max_memory_bytes=0)
 
 
 def test_cache_is_used_again_until_a_file_changes(folder, tmp_path):
