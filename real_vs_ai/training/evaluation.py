@@ -10,7 +10,6 @@ Training ends with `write_report`; ModelEvaluation.py calls it again for any mod
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import classification_report
 
-from real_vs_ai.config import POSITIVE_CLASS, SEED
-from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.calibration import calibrate_metadata, decide, stored_thresholds
+from real_vs_ai.training.calibration import calibrate_metadata, stored_thresholds
 from real_vs_ai.training.confounds import find_confound
 from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
-from real_vs_ai.training.metrics import compute_calibration_metrics, compute_metrics
 from real_vs_ai.training.model_card import write_model_card
 from real_vs_ai.training.predictions import (
     Predictions,
@@ -36,6 +34,7 @@ from real_vs_ai.training.predictions import (
 )
 from real_vs_ai.training.report_figures import draw_report, main_split, read_history
 from real_vs_ai.training.report_files import read_json, write_json, write_text
+from real_vs_ai.training.split_metrics import split_metrics
 
 if TYPE_CHECKING:
     import keras
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
 _TRAIN = "train"
-# Beside the shorter side of an image, in pixels.
-_SIZE_BOUNDS = (64, 256, 1024)
 
 
 @dataclass(frozen=True)
@@ -116,18 +113,7 @@ def evaluate_model(
     Raises:
         ValueError: There is nothing to evaluate, or the model has other classes or outputs.
     """
-    parts = []
-    for split, images in decoded.items():
-        if images.images.class_names != metadata.class_names:
-            raise ValueError(
-                f"Expected the model's classes {', '.join(metadata.class_names)} in "
-                f"{images.images.root}, found {', '.join(images.images.class_names)}."
-            )
-        if split != _TRAIN:
-            parts.append(predict_images(model, images, split=split))
-    if not parts:
-        raise ValueError("Expected validation or test images to evaluate, found none.")
-    predictions = concatenate(parts)
+    predictions = _predict_splits(model, metadata=metadata, decoded=decoded)
     validation = predictions.of_split("validation")
     thresholds = None
     if recalibrate and len(np.unique(validation.labels)) > 1:
@@ -143,50 +129,26 @@ def evaluate_model(
             for split in predictions.split_names
         },
         "confound": find_confound(predictions.of_split(main_split(predictions))),
+        "notes": [],
     }
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
 
 
-def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
-    """All metrics of one split: overall, per class, per source and per image size."""
-    calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
-    decided = decide(calibrated, metadata)
-
-    def compute(chosen: np.ndarray) -> dict[str, Any]:
-        return compute_metrics(
-            rows.labels[chosen], calibrated[chosen], class_names=metadata.class_names,
-            seed=SEED, decided=decided[chosen],
-        )  # fmt: skip
-
-    def compute_groups(groups: np.ndarray) -> dict[str, Any]:
-        found = {}
-        for name in sorted(set(groups)):
-            chosen = groups == name
-            found[name] = dict(overall) if chosen.all() else compute(chosen)
-            # Classes within groups would be many numbers of few images.
-            found[name].pop("per_class")
-        return found
-
-    overall = compute(np.ones(len(rows), dtype=bool))
-    return {
-        **overall,
-        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities, seed=SEED),
-        "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
-        "per_size": compute_groups(size_groups(rows.widths, rows.heights)),
-    }
-
-
-def size_groups(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """The size group of each image, by its shorter side: "64 to 255 px", …"""
-    first, last = _SIZE_BOUNDS[0], _SIZE_BOUNDS[-1]
-    between = itertools.pairwise(_SIZE_BOUNDS)
-    names = [
-        f"below {first} px",
-        *(f"{low} to {high - 1} px" for low, high in between),
-        f"{last} px and more",
-    ]
-    shorter = np.minimum(widths, heights)
-    return np.array(names, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, side="right")]
+def _predict_splits(
+    model: keras.Model, *, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
+) -> Predictions:
+    parts = []
+    for split, images in decoded.items():
+        if images.images.class_names != metadata.class_names:
+            raise ValueError(
+                f"Expected the model's classes {', '.join(metadata.class_names)} in "
+                f"{images.images.root}, found {', '.join(images.images.class_names)}."
+            )
+        if split != _TRAIN:
+            parts.append(predict_images(model, images, split=split))
+    if not parts:
+        raise ValueError("Expected validation or test images to evaluate, found none.")
+    return concatenate(parts)
 
 
 def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
@@ -210,7 +172,8 @@ def write_evaluation(
     from real_vs_ai.training.network_picture import draw_network
 
     write_predictions(run.predictions, evaluation.predictions)
-    draw_network(model, run)
+    without_picture = draw_network(model, run)
+    evaluation.metrics["notes"] = [without_picture] if without_picture else []
     draw_mistakes(run, evaluation.predictions, metadata=evaluation.metadata, model=model,
                   decoded=decoded)  # fmt: skip
     _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)

@@ -226,4 +226,5 @@ def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str])
     confound = metrics.get("confound") or {}
     if confound.get("warning"):
         lines += [f"Warning: {confound['warning']}", ""]
+    lines += metrics["notes"]
     return "\n".join([*lines, *notes, f"The report is in {report.path}."])

@@ -58,31 +58,22 @@ def compute_metrics(
     if not len(labels):
         raise ValueError("Expected at least one image to compute metrics, found none.")
     n_classes = len(class_names)
-    positive = class_names.index(POSITIVE_CLASS) if is_binary(class_names) else None
     # Real against Fake ranks the same images the other way round.
-    ranked = range(n_classes) if positive is None else (positive,)
+    ranked = [class_names.index(POSITIVE_CLASS)] if is_binary(class_names) else range(n_classes)
     chunks = [
         statistics(weights, labels, probabilities, decided=decided, ranked=ranked)
         for weights in _bootstrap_weights(labels, resamples=resamples, seed=seed)
     ]
     values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    per_class = {name: values.pop(name) for name in list(values) if isinstance(name, tuple)}
-    for name in dict.fromkeys(name for _, name in per_class):
-        columns = [per_class[index, name] for index in ranked if (index, name) in per_class]
-        values[name] = _mean_of_defined(columns)
+    overall, per_class = _by_class(values, ranked=ranked)
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
     return {
         "n": len(labels),
         "counts": dict(zip(class_names, confusion.sum(axis=1).tolist(), strict=True)),
         "confusion_matrix": confusion.tolist(),
-        **_intervals(values),
-        "per_class": {
-            class_name: _intervals(
-                {name: v for (index, name), v in per_class.items() if index == i}
-            )
-            for i, class_name in enumerate(class_names)
-        },
+        **_intervals(overall),
+        "per_class": {name: _intervals(per_class[i]) for i, name in enumerate(class_names)},
     }
 
 
@@ -159,6 +150,23 @@ def _bootstrap_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iter
             counts = np.bincount(drawn.ravel(), minlength=drawn.size)
             weights[:, positions] = counts.reshape(drawn.shape)
         yield weights
+
+
+def _by_class(
+    values: dict[Any, np.ndarray], *, ranked: Sequence[int]
+) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
+    """Take per-class rows out, and put their mean over the ranked classes in their place.
+
+    A binary model ranks Fake alone, so that its precision is Fake's.
+    """
+    overall = {name: rows for name, rows in values.items() if isinstance(name, str)}
+    per_class: dict[int, dict[str, np.ndarray]] = {}
+    for key, rows in values.items():
+        if not isinstance(key, str):
+            per_class.setdefault(key[0], {})[key[1]] = rows
+    for name in dict.fromkeys(name for index in ranked for name in per_class[index]):
+        overall[name] = _mean_of_defined([per_class[index][name] for index in ranked])
+    return overall, per_class
 
 
 def _mean_of_defined(columns: Sequence[np.ndarray]) -> np.ndarray:

@@ -147,6 +147,15 @@ def test_export_that_fails_is_said_and_the_report_is_still_written(project, caps
     assert (project / "models" / "run" / "metrics.json").is_file()
 
 
+def test_missing_graphviz_is_said_and_stops_nothing(project, capsys, monkeypatch):
+    monkeypatch.setattr("keras.src.utils.model_visualization.check_graphviz", lambda: False)
+    assert evaluate("--model", "models/run") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "Graphviz" in line]
+    assert len(said) == 1
+    metrics = json.loads((project / "models" / "run" / "metrics.json").read_text())
+    assert metrics["notes"] == said
+
+
 def test_models_of_other_classes_are_not_compared(project, capsys):
     make_run(project / "models" / "three", colour_model(3), class_names=("a", "b", "c"))
     assert evaluate("--model", "models/run", "--compare", "models/three") == 1
