@@ -1,0 +1,120 @@
+"""Two processes on this machine train one model, as two hosts would."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from test_devices import HERE, arguments_for, losses, run_script
+
+from real_vs_ai.training.hosts import Hosts, join_hosts
+
+pytestmark = pytest.mark.slow
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def start_two():
+    """Starts two processes of one run; none of them outlives the test."""
+    started = []
+
+    def start(arguments, *, folder):
+        processes = two_processes(arguments, folder=folder)
+        started.extend(processes)
+        return processes
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def two_processes(arguments, *, folder):
+    """Two processes of one run; their output goes to `folder`."""
+    root = HERE.parent.parent
+    address = f"127.0.0.1:{free_port()}"
+    processes = []
+    for index in range(2):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(root), str(HERE)]),
+            "KERAS_BACKEND": "jax",
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+            "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+            "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+        }
+        with (folder / f"out{index}.txt").open("a") as out:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, str(HERE / "small_runs.py"), *arguments],
+                    env=environment,
+                    cwd=root,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return processes
+
+
+def finish(processes, *, folder):
+    codes = [process.wait(timeout=600) for process in processes]
+    return codes, [(folder / f"out{index}.txt").read_text() for index in range(2)]
+
+
+def test_two_processes_learn_as_one_and_one_of_them_writes(data, tmp_path, start_two):
+    pytest.importorskip("jax")
+    # With noise, dropout and augmentation: they too are those of the whole batch.
+    extra = ("--noise", "0.1", "--dropout", "0.4", "--augmentation", "standard")
+    one = run_script(*arguments_for(data, tmp_path, "one"), *extra, KERAS_BACKEND="jax")
+    assert one.returncode == 0, one.stderr
+    processes = start_two([*arguments_for(data, tmp_path, "two"), *extra], folder=tmp_path)
+    codes, texts = finish(processes, folder=tmp_path)
+    assert codes == [0, 0], texts
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    assert "in 2 processes" in texts[0]
+    assert "the first one writes the report" in texts[1]
+    models = [keras.models.load_model(tmp_path / name / "model.h5") for name in ("one", "two")]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert "accuracy" in json.loads((tmp_path / "two" / "metrics.json").read_text())["test"]
+
+
+def test_lost_process_ends_the_other_with_a_clear_message_and_the_run_resumes(
+    data, tmp_path, start_two
+):
+    pytest.importorskip("jax")
+    arguments = [
+        *arguments_for(data, tmp_path, "run"), "--epochs", "2000", "--early-stopping", "2000",
+        "--checkpoint-steps", "2",
+    ]  # fmt: skip
+    processes = start_two(arguments, folder=tmp_path)
+    checkpoint = tmp_path / "run" / "checkpoints" / "state.npz"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert processes[1].poll() is None, (tmp_path / "out1.txt").read_text()
+        time.sleep(0.2)
+    processes[1].kill()
+    codes, texts = finish(processes, folder=tmp_path)
+    assert codes[0] == 1
+    assert "Another of the 2 processes has ended" in texts[0]
+    resume = ["--resume", str(tmp_path / "run"), "--epochs", "1"]
+    codes, texts = finish(start_two(resume, folder=tmp_path), folder=tmp_path)
+    assert codes == [0, 0], texts
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_several_processes_on_another_backend_are_refused(monkeypatch):
+    assert join_hosts() == Hosts(0, 1)
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax"):
+        join_hosts()
