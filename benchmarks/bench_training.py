@@ -109,10 +109,14 @@ def measure(size, batch_size, args):
             augmentation="standard", shard=WHOLE_BATCH,
         )  # fmt: skip
         batch = next(iter(batches))
-        # Both ways before and after, so that a machine that slows down slows both alike.
+        # In turn, so that a machine that slows down slows both alike.
         in_memory = tf.data.Dataset.from_tensors(batch).repeat()
-        rounds = [(seconds(in_memory), seconds(batches)) for _ in range(3)]
+        rounds = [(seconds(in_memory), seconds(batches)) for _ in range(2)]
         step, fit = (min(way) for way in zip(*rounds, strict=True))
+        print(
+            f"{size} pixels: step {batch_size / step:.1f}, fit {batch_size / fit:.1f} images/s",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         generator = ImageDataGenerator(
             rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
             zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
