@@ -3,9 +3,9 @@
     with staged_output(Path("data/split"), ["cifake"], label="cifake", overwrite=False) as staging:
         write_everything(staging / "cifake")
 
-The work goes into a hidden folder beside the targets. Renaming that folder from `.<label>.staging`
-to `.<label>.ready` is the instant that counts: killed before it, the old state stands and the next
-run starts anew; killed after it, the next run moves the rest into place.
+The work goes into a hidden folder beside the targets, `.<label>.<random>.staging`. Renaming it to
+`.<label>.ready` is the instant that counts: killed before it, the old state stands and the next run
+starts anew; killed after it, the next run moves the rest into place.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 _JOURNAL_NAME = "journal.json"
+_STAGING_SUFFIX = ".staging"
 # Both change data/train; neither may start while the other is unfinished.
 MERGE_LABEL = "merge"
 MOVE_LABEL = "move"
@@ -70,8 +73,8 @@ def staged_output(
     with locked(parent, label=label):
         finish_interrupted(parent, label=label)
         refuse_existing([parent / name for name in names], overwrite=overwrite)
-        staging, ready = _staging(parent, label), _ready(parent, label)
-        staging.mkdir()
+        # A name of its own: worker processes of a killed run may write to theirs for a moment.
+        staging = Path(tempfile.mkdtemp(prefix=f".{label}.", suffix=_STAGING_SUFFIX, dir=parent))
         try:
             yield staging
             made = [name for name in names if (staging / name).exists()]
@@ -82,7 +85,7 @@ def staged_output(
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        staging.rename(ready)
+        staging.rename(_ready(parent, label))
         _roll_forward(parent, label=label)
 
 
@@ -113,9 +116,11 @@ def finish_interrupted(parent: Path, *, label: str) -> bool:
     whole = is_interrupted(parent, label=label)
     if whole:
         _roll_forward(parent, label=label)
-    for leftover in (_staging(parent, label), _old(parent, label)):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
+    if (old := _old(parent, label)).is_dir():
+        shutil.rmtree(old)
+    for leftover in _stagings(parent, label):
+        # What cannot be removed now, the next run removes.
+        shutil.rmtree(leftover, ignore_errors=True)
     return whole
 
 
@@ -161,8 +166,10 @@ def _roll_forward(parent: Path, *, label: str) -> None:
     shutil.rmtree(ready)
 
 
-def _staging(parent: Path, label: str) -> Path:
-    return parent / f".{label}.staging"
+def _stagings(parent: Path, label: str) -> list[Path]:
+    # The random part of mkdtemp has no dot, so that no other label's folder matches.
+    pattern = re.compile(rf"\.{re.escape(label)}\.[^.]+{re.escape(_STAGING_SUFFIX)}")
+    return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
 
 
 def _ready(parent: Path, label: str) -> Path:

@@ -10,7 +10,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,7 @@ from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
 from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
 from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.staging import locked, staged_output
 from real_vs_ai.preparation.warping import AffineRanges
 from real_vs_ai.preparation.zipping import zip_folder
 from tests.preparation.material import (
@@ -57,6 +62,14 @@ def merge(data, *, overwrite=False):
     )
 
 
+def equalise(data, *, overwrite=False):
+    """A merge that encodes anew and draws the report, which an earlier one has made."""
+    merge_sources(
+        [data / "split" / "set"], output_dir=data,
+        options=merge_options(overwrite=overwrite, equalise=8, confounds=True),
+    )  # fmt: skip
+
+
 def augment(data, *, overwrite=False):
     write_copies(
         plan_copies(list_originals(data / "train"), total=None, copies=1, seed=1),
@@ -82,7 +95,7 @@ def remove(data, *, overwrite=False):
 
 def prepare(data, stage):
     """What the stages before this one leave."""
-    if stage in {unzip, split, merge}:
+    if stage in {unzip, split, merge, equalise}:
         make_train_test(data / "raw" / "set", train=6, test=2)
     if stage is unzip:
         (data / "archives").mkdir()
@@ -90,7 +103,7 @@ def prepare(data, stage):
             for path in sorted((data / "raw" / "set").rglob("*.jpg")):
                 archive.write(path, path.relative_to(data / "raw" / "set"))
         shutil.rmtree(data / "raw")
-    if stage is merge:
+    if stage in {merge, equalise}:
         split(data)
     if stage in {augment, move, pack, remove}:
         make_merged(data, train=3, others=1)
@@ -100,7 +113,7 @@ def prepare(data, stage):
 
 STAGES = [unzip, split, merge, augment, move, pack, remove]
 # Of these the old output is replaced as well.
-REPLACING = [unzip, split, merge, augment, pack]
+REPLACING = [unzip, split, merge, equalise, augment, pack]
 CASES = [(stage, False) for stage in STAGES] + [(stage, True) for stage in REPLACING]
 
 
@@ -153,29 +166,97 @@ def check_disturbed(case, *, at, how):
     assert all(path.endswith(".lock") for path in hidden), f"{how} at {at} left {hidden}"
 
 
-def some_operations(operations, *, count, seed):
+def some_operations(case, *, count, seed):
+    operations = case[-1]
+    if operations > 150:
+        # Drawing a figure opens many files, and takes its time.
+        count = -(-count // 4)
     return sorted(random.Random(seed).sample(range(1, operations + 1), min(count, operations)))
 
 
 def test_killed_at_some_operations_it_is_finished_by_the_next_run(case):
-    for at in some_operations(case[-1], count=12, seed=0):
+    for at in some_operations(case, count=12, seed=0):
         check_disturbed(case, at=at, how="kill")
 
 
 @pytest.mark.slow
-def test_killed_at_every_operation_it_is_finished_by_the_next_run(case):
-    for at in range(1, case[-1] + 1):
+def test_killed_at_many_operations_it_is_finished_by_the_next_run(case):
+    for at in some_operations(case, count=150 if case[-2] else 40, seed=3):
         check_disturbed(case, at=at, how="kill")
 
 
 @pytest.mark.parametrize("how", ["full", "interrupt"])
 def test_full_disk_and_interrupt_leave_the_old_state_or_the_new(case, how):
-    fresh, run, _, after, _, operations = case
-    for at in some_operations(operations, count=6, seed=1):
+    fresh, run, _, after, _, _ = case
+    for at in some_operations(case, count=6, seed=1):
         data = fresh()
         run_disturbed(run, at=at, how=how)
         finish(run, data, after)
         assert snapshot(data) == after, f"{how} at operation {at}"
+
+
+def test_two_outputs_whose_names_begin_alike_do_not_disturb_each_other(tmp_path):
+    with (
+        staged_output(tmp_path, ["a.b"], label="a.b", overwrite=False) as first,
+        staged_output(tmp_path, ["a"], label="a", overwrite=False) as second,
+    ):
+        (first / "a.b").write_text("first")
+        (second / "a").write_text("second")
+    assert snapshot(tmp_path).keys() == {"a", "a.b"}
+
+
+SCRIPT_STAGES = {
+    "DataUnZipper": ["raw"],
+    "DataSplitD2": ["split"],
+    "DataMerger": [
+        "train", "validation", "test", "manifest.csv", "report.csv", "confounds.json", "figures",
+    ],
+    "DataAugmentation": ["augmented_train"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
+    """SIGKILL of the main process alone: its workers outlive it for a moment."""
+    data = tmp_path / "data"
+    (data / "archives").mkdir(parents=True)
+    make_train_test(tmp_path / "set", train=520, test=60)
+    pack_folder(tmp_path / "set", data / "archives" / "set.zip")
+    clock = random.Random(7)
+    for script, outputs in SCRIPT_STAGES.items():
+        started = time.perf_counter()
+        assert start_script(script, tmp_path).wait() == 0
+        seconds = time.perf_counter() - started
+        undisturbed = snapshot(data)
+        for _ in range(3):
+            for name in outputs:
+                remove_output(data / name)
+            process = start_script(script, tmp_path)
+            # Python itself takes a good part of the time to start.
+            time.sleep(seconds * clock.uniform(0.3, 1.0))
+            process.kill()
+            process.wait()
+            start_script(script, tmp_path).wait()
+            assert snapshot(data) == undisturbed, script
+
+
+def pack_folder(folder, output):
+    zip_folder(folder, output=output, entries=None, compress=False, overwrite=False)
+
+
+def start_script(name, folder):
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.Popen(
+        [sys.executable, str(root / f"{name}.py"), "--workers", "2"], cwd=folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def remove_output(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
@@ -185,7 +266,7 @@ def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
     before = snapshot(data)
     operations = run_disturbed(lambda: split(data), at=0, how="kill")
     shutil.rmtree(data / "split")
-    for at in some_operations(operations // 2, count=8, seed=2):
+    for at in range(1, operations // 2, 8):
         run_disturbed(lambda: split(data), at=at, how="full")
         assert snapshot(data) == before
         if (data / "split").exists():
@@ -207,8 +288,6 @@ def test_a_read_only_folder_is_a_clear_error_and_changes_nothing(tmp_path, monke
 
 
 def test_a_second_process_is_turned_away(tmp_path):
-    from real_vs_ai.preparation.staging import locked
-
     make_train_test(tmp_path / "raw" / "set")
     with (
         locked(tmp_path / "split", label="set"),
