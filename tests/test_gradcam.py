@@ -59,6 +59,13 @@ def test_heatmap_has_the_size_of_the_image_it_explains(bright_red_model):
     assert heatmap[:, 25:].mean() < 0.1
 
 
+def test_many_images_are_explained_in_their_order(bright_red_model):
+    images = [np.roll(red_left_blue_right(), shift, axis=1) for shift in range(7)]
+    heatmaps = GradCam(bright_red_model)(images, class_indices=[0] * 7)
+    for shift, heatmap in enumerate(heatmaps):
+        assert np.array_equal(heatmap, np.roll(heatmaps[0], shift, axis=1))
+
+
 def test_layer_with_too_few_cells_is_passed_over():
     import keras
 

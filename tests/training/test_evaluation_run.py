@@ -18,6 +18,12 @@ from tests.training.evaluation_material import colour_model, decode, make_run, w
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch):
+    """What the figures look like is tested elsewhere; here they only cost time."""
+    monkeypatch.setattr("real_vs_ai.training.figure_style.DOTS_PER_INCH", 40)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with data/ and an unfinished run, in which scripts are started."""
