@@ -8,29 +8,23 @@ Example:
     python ImageScoring.py photos more.zip --output scores.csv
 """
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
+def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help='image, folder, .zip, manifest .csv, or "-"'
-    )
+        "inputs", nargs="*", metavar="INPUT",
+        help='image, folder, .zip, manifest .csv, or "-" (none: data/test)',
+    )  # fmt: skip
     parser.add_argument("--model", type=Path, help="run folder or .h5 file")
     parser.add_argument("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
-    parser.add_argument(
-        "--resume", action="store_true", help="skip what the output already has, add the rest"
-    )
+    parser.add_argument("--resume", action="store_true", help="add what the output does not have")
     parser.add_argument(
         "--engine", choices=("openvino", "keras", "ray"), help="force an engine; ray: a cluster"
     )
@@ -39,21 +33,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--calibration", type=Path, default=Path("data/validation"), metavar="FOLDER",
         help="class folders that int8 is made and checked with, the first time",
     )  # fmt: skip
+    parser.add_argument("--by-tiles", action="store_true", help="score crops of large images too")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding threads")
     parser.add_argument(
-        "--by-tiles", action="store_true", help="score large images by crops at full size as well"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="threads that decode images"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with 1 if an image could not be read"
+        "--strict", action="store_true", help="exit with 1 if an image is unreadable"
     )
     return parser.parse_args(argv)
 
 
 @command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Score the inputs; returns the exit code."""
+def main(argv=None):
     args = parse_args(argv)
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
@@ -62,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         by_tiles=args.by_tiles, calibration_dir=args.calibration,
     )  # fmt: skip
     summary = run_scoring(
-        args.inputs, options=options, output=args.output, resume=args.resume,
+        args.inputs or ["data/test"], options=options, output=args.output, resume=args.resume,
         overwrite=args.overwrite,
     )  # fmt: skip
     print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
