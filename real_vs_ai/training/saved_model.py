@@ -5,11 +5,11 @@ model, metadata, has_metadata = open_model(path, class_names=None, image_size=No
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.training.backend import import_keras_quietly
 
 if TYPE_CHECKING:
     import keras
@@ -64,8 +64,7 @@ def load_model(path: Path) -> keras.Model:
     Raises:
         ModelFileError: It is no Keras model for square RGB images.
     """
-    # Before TensorFlow starts: its remarks on the processor say nothing to the user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_keras_quietly()
     import keras
 
     try:
