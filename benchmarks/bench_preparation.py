@@ -4,8 +4,8 @@
     python benchmarks/bench_preparation.py ARCHIVE --only unzip split
 
 The archive needs train/ and test/ folders. Every stage is timed as often as --repeats says, ours
-and the other in turn, and the best times are compared; processor seconds stand beside them, which other
-work on the machine disturbs less. Writes preparation.csv in --work-dir.
+and the other in turn; the best times are compared. Processor seconds stand beside them: other work
+on the machine disturbs those less. Writes preparation.csv in --work-dir.
 """
 
 from __future__ import annotations

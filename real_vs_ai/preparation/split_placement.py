@@ -33,8 +33,10 @@ def name_rows(
 ) -> list[ManifestRow]:
     """Rows whose `origin` is the path in the raw data set, for now; notes go to `outcomes`."""
     rows = []
-    kept = [(plan.splits[path], *images[path], path) for path in plan.splits]
-    kept = [(split, layout.class_by_folder[key[1]], key, file) for split, key, file, _ in kept]
+    kept = []
+    for path, split in plan.splits.items():
+        key, file = images[path]
+        kept.append((split, layout.class_by_folder[key[1]], key, file))
     kept.sort(key=lambda item: (item[0], item[1], item[3].path))
     for (split, label), group in groupby(kept, key=lambda item: item[:2]):
         members = list(group)
