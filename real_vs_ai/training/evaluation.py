@@ -129,7 +129,7 @@ def evaluate_model(
             for split in predictions.split_names
         },
         "confound": find_confound(predictions.of_split(main_split(predictions))),
-        "notes": [],
+        "notes": _notes(thresholds),
     }
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
 
@@ -173,7 +173,7 @@ def write_evaluation(
 
     write_predictions(run.predictions, evaluation.predictions)
     without_picture = draw_network(model, run)
-    evaluation.metrics["notes"] = [without_picture] if without_picture else []
+    evaluation.metrics["notes"] += [without_picture] if without_picture else []
     draw_mistakes(run, evaluation.predictions, metadata=evaluation.metadata, model=model,
                   decoded=decoded)  # fmt: skip
     _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
@@ -241,6 +241,18 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or stored_thresholds(metadata),
     }
+
+
+def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
+    """What the terminal should say beside the numbers."""
+    bounds = (thresholds or {}).get("validation", {}).values()
+    if all(bound["reached"] for bound in bounds):
+        return []
+    return [
+        "The validation images are too few, or the model too poor, to promise that at most "
+        f"{100 * thresholds['target_error']:g} % of the certain verdicts are wrong; many verdicts "
+        "will be Uncertain. ModelEvaluation.py --target-error 0.1 asks for less."
+    ]
 
 
 def _describe_data(decoded: DecodedImages) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def test_three_classes_are_reported_with_macro_averages(tmp_path):
     assert set(metrics["test"]["per_class"]) == set(names)
     assert metrics["test"]["recall"]["value"] == pytest.approx(51 / 60)
     assert "minimum_confidence" in metrics["thresholds"]
+    # One image in seven is wrong, and as confidently as the others.
+    assert any("--target-error" in note for note in metrics["notes"])
     assert not (run.figures / "history.png").exists()
     assert (run.figures / "roc.png").is_file()
     no_nan(run.metrics.read_text())
