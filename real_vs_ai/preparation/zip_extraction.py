@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from real_vs_ai.preparation.archive_entries import (
     ArchiveEntry,
@@ -25,6 +26,7 @@ from real_vs_ai.preparation.unpacking import (
     write_file,
 )
 
+T = TypeVar("T")
 _CHUNK_FILES = 1000
 
 
@@ -43,7 +45,7 @@ def extract_zip(
     _check_overlaps([infos[index] for index in plan.names])
     check_free_space(folder, plan)
     make_folders(folder, plan)
-    chunks = chunked(list(plan.names.items()), size=_CHUNK_FILES)
+    chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=workers)
     results = run_chunks(
         _extract_zip_chunk, chunks, str(path.resolve()), str(folder.resolve()),
         n_items=len(plan.names), workers=workers, engine="local",
@@ -56,6 +58,15 @@ def extract_zip(
         # Windows deletes no file that is open, and a new archive may take the old one's name.
         _open_zip.cache_clear()
     return plan
+
+
+def _spread(chunks: Sequence[T], *, workers: int) -> list[T]:
+    """The chunks in an order that keeps workers far apart, and so mostly in different folders.
+
+    Two processes that make files in one folder wait for each other.
+    """
+    stride = -(-len(chunks) // workers) or 1
+    return [chunk for start in range(stride) for chunk in chunks[start::stride]]
 
 
 @lru_cache(maxsize=1)
