@@ -39,7 +39,7 @@ TARGETS = {
 }
 _HEADERS = ["stage", "beside", "ours", "theirs", "ratio", "CPU ours", "CPU theirs", "target"]
 _KERAS_IMAGES = {32: 2000, 224: 200}
-_OUR_IMAGES = {32: 20_000, 224: 2000}
+_OUR_IMAGES = {32: 40_000, 224: 6000}
 
 
 def parse_args(argv=None):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.preparation.files import safe_name
-from real_vs_ai.preparation.warping import AffineRanges, copy_generator, draw_affine, warp
+from real_vs_ai.preparation.warping import AffineRanges, copy_draws, draw_affine, warp
 
 _MARK = "__augmented"
 # Formats that are written as they were read; others (GIF, HEIC, AVIF) become PNG, without loss.
@@ -53,7 +53,7 @@ def write_warped_copies(
     # The processes are as many as the cores already.
     cv2.setNumThreads(1)
     return [
-        _write_copies(path, label, count, Path(train_dir), Path(folder), ranges, seed)
+        _write_copies(path, label, count, train_dir, folder, ranges, seed)
         for path, label, count in chunk
     ]
 
@@ -62,29 +62,31 @@ def _write_copies(
     path: str,
     label: str,
     count: int,
-    train_dir: Path,
-    folder: Path,
+    train_dir: str,
+    folder: str,
     ranges: AffineRanges,
     seed: int,
 ) -> list[tuple[str, str, int, int, str]] | str:
     try:
-        data = (train_dir / path).read_bytes()
+        with open(f"{train_dir}/{path}", "rb") as file:  # noqa: PTH123 (speed)
+            data = file.read()
         original = decode_image(data)
     except ImageError as error:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     file_format, options = encoding_like(data, original.format)
+    original_name = path.rpartition("/")[2]
     grey = original.mode in {"L", "1"}
     results = []
     for number in range(1, count + 1):
-        generator = copy_generator(seed, path, number)
         affine = draw_affine(
-            ranges, width=original.width, height=original.height, generator=generator
-        )
+            ranges, width=original.width, height=original.height,
+            draws=copy_draws(seed, path, number),
+        )  # fmt: skip
         encoded = encode(warp(original.pixels, affine), file_format, options, grey=grey)
-        name = copy_name(PurePosixPath(path).name, number, file_format=file_format)
-        with (folder / label / name).open("xb") as file:
+        name = copy_name(original_name, number, file_format=file_format)
+        with open(f"{folder}/{label}/{name}", "xb") as file:  # noqa: PTH123 (speed)
             file.write(encoded)
         sha256 = hashlib.sha256(encoded).hexdigest()
         results.append((f"{label}/{name}", sha256, original.width, original.height, file_format))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -36,7 +38,7 @@ class AffineRanges:
 
 
 def draw_affine(
-    ranges: AffineRanges, *, width: int, height: int, generator: np.random.Generator
+    ranges: AffineRanges, *, width: int, height: int, draws: Sequence[float]
 ) -> np.ndarray:
     """A random affine map about the image's centre.
 
@@ -44,24 +46,25 @@ def draw_affine(
         ranges: What to draw from.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
-        generator: The source of randomness; seven values are drawn whatever the ranges.
+        draws: Seven values from -1 to 1, as `copy_draws` gives them.
 
     Returns:
         Shape (2, 3), float64: from a pixel of the copy to the pixel of the original it shows.
     """
-    u = generator.uniform(-1, 1, size=7)
-    angle = math.radians(ranges.rotation) * u[0]
-    shift_x, shift_y = ranges.shift * width * u[1], ranges.shift * height * u[2]
-    zoom_x, zoom_y = 1 + ranges.zoom * u[4], 1 + ranges.zoom * u[5]
-    mirror = -1.0 if ranges.flip and u[6] < 0 else 1.0
-    rotation = np.array([
-        [math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)],
+    turn, right, down, slant, wide, high, side = draws
+    angle = math.radians(ranges.rotation) * turn
+    cosine, sine = math.cos(angle), math.sin(angle)
+    mirror = -1.0 if ranges.flip and side < 0 else 1.0
+    scale_x, scale_y = (1 + ranges.zoom * wide) * mirror, 1 + ranges.zoom * high
+    shear = ranges.shear * slant
+    # rotation @ shear @ scale, written out: small NumPy products cost more than the warp.
+    a, b = cosine * scale_x, (cosine * shear - sine) * scale_y
+    c, d = sine * scale_x, (sine * shear + cosine) * scale_y
+    x, y = (width - 1) / 2, (height - 1) / 2
+    return np.array([
+        [a, b, x - a * x - b * y + ranges.shift * width * right],
+        [c, d, y - c * x - d * y + ranges.shift * height * down],
     ])  # fmt: skip
-    shear = np.array([[1.0, ranges.shear * u[3]], [0.0, 1.0]])
-    linear = rotation @ shear @ np.diag([zoom_x * mirror, zoom_y])
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    offset = centre - linear @ centre + np.array([shift_x, shift_y])
-    return np.hstack([linear, offset[:, None]])
 
 
 def warp(pixels: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -73,7 +76,11 @@ def warp(pixels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def copy_generator(seed: int, path: str, number: int) -> np.random.Generator:
-    """Randomness that depends on the seed, the original's path and the copy's number alone."""
-    digest = hashlib.sha256(f"{seed}\0{path}\0{number}".encode("utf-8", "surrogateescape"))
-    return np.random.default_rng(int.from_bytes(digest.digest()[:16], "little"))
+def copy_draws(seed: int, path: str, number: int) -> tuple[float, ...]:
+    """Seven values from -1 to 1 that depend on seed, original's path and copy's number alone.
+
+    They come from a hash, so they are the same with every version of every library.
+    """
+    key = f"{seed}\0{path}\0{number}".encode("utf-8", "surrogateescape")
+    digest = hashlib.shake_256(key).digest(4 * 7)
+    return tuple(value / 2**31 - 1 for value in struct.unpack("<7I", digest))

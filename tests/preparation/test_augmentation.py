@@ -19,7 +19,7 @@ from real_vs_ai.preparation.augmentation import (
 from real_vs_ai.preparation.copies import copy_name, is_augmented_name
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
 from real_vs_ai.preparation.moving import move_augmented
-from real_vs_ai.preparation.warping import AffineRanges, copy_generator, draw_affine, warp
+from real_vs_ai.preparation.warping import AffineRanges, copy_draws, draw_affine, warp
 from tests.preparation.material import image_bytes, make_merged, snapshot
 
 RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
@@ -186,7 +186,7 @@ def test_pixels_depend_on_neither_order_nor_workers_nor_other_copies(data, tmp_p
 
 def test_without_any_range_the_warp_changes_no_pixel():
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    affine = draw_affine(NONE, width=40, height=30, generator=copy_generator(1, "a", 1))
+    affine = draw_affine(NONE, width=40, height=30, draws=copy_draws(1, "a", 1))
     assert np.array_equal(warp(pixels, affine), pixels)
 
 
@@ -195,8 +195,8 @@ def test_a_flip_alone_mirrors_left_and_right():
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     results = set()
     for number in range(20):
-        generator = copy_generator(1, "a", number)
-        warped = warp(pixels, draw_affine(ranges, width=40, height=30, generator=generator))
+        draws = copy_draws(1, "a", number)
+        warped = warp(pixels, draw_affine(ranges, width=40, height=30, draws=draws))
         results.add(
             "same" if np.array_equal(warped, pixels)
             else "mirrored" if np.array_equal(warped, pixels[:, ::-1])
@@ -207,8 +207,8 @@ def test_a_flip_alone_mirrors_left_and_right():
 
 def test_warps_keep_within_their_ranges():
     for number in range(200):
-        generator = copy_generator(3, "a", number)
-        affine = draw_affine(RANGES, width=100, height=50, generator=generator)
+        draws = copy_draws(3, "a", number)
+        affine = draw_affine(RANGES, width=100, height=50, draws=draws)
         scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
         assert 0.79 < scale < 1.21
         centre = np.array([49.5, 24.5])
