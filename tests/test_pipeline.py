@@ -107,6 +107,7 @@ def test_the_demo_keeps_to_its_own_folders_and_starts_from_a_released_model(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_demo_ends_with_a_resnet101_that_clearly_beats_chance_and_serves(tmp_path):
     output = run_script("RunPipeline", "--demo", folder=tmp_path)
 
