@@ -89,7 +89,7 @@ def measure(size, batch_size, args):
     )  # fmt: skip
     steps = _WARM_UP + args.steps
     model.compile(
-        make_optimizer(learning_rate=1e-4, decay_steps=1000, fused=True),
+        make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=True),
         "categorical_crossentropy", metrics=epoch_metrics(("Fake", "Real")), jit_compile=False,
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def measure(size, batch_size, args):
         )  # fmt: skip
         batches = training_batches(
             decoded, batch_size=batch_size, steps_per_epoch=steps, first_step=0, seed=0,
-            augmentation="standard", shard=WHOLE_BATCH,
+            augmentation="standard", degrade=0.0, shard=WHOLE_BATCH,
         )  # fmt: skip
         batch = next(iter(batches))
         # In turn, so that a machine that slows down slows both alike.

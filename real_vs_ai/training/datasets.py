@@ -1,7 +1,7 @@
 """Decoded images in, batches out: shuffled, augmented and labelled by tf.data.
 
     batches = training_batches(decoded, batch_size=64, steps_per_epoch=100, first_step=0, seed=42,
-                               augmentation="standard", shard=WHOLE_BATCH)
+                               augmentation="standard", degrade=0.0, shard=WHOLE_BATCH)
     model.fit(batches, steps_per_epoch=100, …)
 
 Every batch is a function of the seed and the step alone, so that a resumed run sees what an
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from real_vs_ai.training.degradation import degrade_images, draw_degradations
 from real_vs_ai.training.labelled_images import DecodedImages
 
 # Batches made ahead while the network learns.
@@ -68,6 +69,7 @@ def training_batches(
     first_step: int,
     seed: int,
     augmentation: str,
+    degrade: float,
     shard: Shard,
 ) -> tf.data.Dataset:
     """Endless batches of (images, labels) from a step on.
@@ -80,6 +82,7 @@ def training_batches(
         first_step: Steps already done, over all epochs.
         seed: Of the order and of the augmentation.
         augmentation: A name in `AUGMENTATIONS`.
+        degrade: Share of the images that are degraded first; see `degradation.degrade_images`.
         shard: The part of each batch that is wanted.
 
     Returns:
@@ -100,7 +103,11 @@ def training_batches(
                 len(decoded), batch_size=batch_size, steps_per_epoch=steps_per_epoch,
                 step=step, seed=seed,
             )[rows]  # fmt: skip
-            yield decoded.pixels[indices], decoded.labels[indices], np.int64(step)
+            pixels = decoded.pixels[indices]
+            if degrade:
+                draws = draw_degradations(batch_size, seed=(seed, step))
+                pixels = degrade_images(pixels, draws[rows], share=degrade)
+            yield pixels, decoded.labels[indices], np.int64(step)
             step += 1
 
     def prepare(pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple:

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.training.backbones import BACKBONES, backbone_layers
+from real_vs_ai.training.backbones import BACKBONES, backbone_layers, start_as_identity
 from real_vs_ai.training.weights import load_weights
 
 # Mean of ImageNet's training images, red, green, blue (Simonyan & Zisserman 2014); "caffe mode".
@@ -94,7 +94,10 @@ def build_model(
     adapt = _stem_and_momentum(stem_stride=stem_stride, momentum=batch_norm_momentum)
     model = keras.models.clone_model(model, clone_function=adapt)
     if weights == "none":
-        _start_blocks_as_identity(model)
+        # Random networks of this depth learn slowly from the start; as identities, their blocks
+        # join in one by one.
+        for layer in backbone_layers(model):
+            start_as_identity(layer)
     load_weights(model, weights, backbone=backbone, class_names=tuple(class_names))
     return model
 
@@ -185,17 +188,6 @@ def _add_head(features: Any, head: HeadOptions, *, n_classes: int, seed: int) ->
     return layers.Dense(
         n_classes, activation="softmax", dtype="float32", name="head_probabilities"
     )(x)
-
-
-def _start_blocks_as_identity(model: keras.Model) -> None:
-    """Zero the last scale of every residual branch (Goyal et al. 2017, section 5.1).
-
-    Random networks of this depth learn slowly from the start; as identities, their blocks join
-    in one by one.
-    """
-    for layer in model.layers:
-        if layer.name.endswith("_3_bn"):
-            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
 
 
 def _stem_and_momentum(

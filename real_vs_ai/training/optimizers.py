@@ -1,6 +1,7 @@
 """Adam with a learning rate that falls along a polynomial over the real number of steps.
 
-optimizer = make_optimizer(learning_rate=1e-3, decay_steps=epochs * steps_per_epoch, fused=True)
+optimizer = make_optimizer(learning_rate=1e-3, decay_steps=epochs * steps_per_epoch,
+                           warmup_steps=0, fused=True)
 """
 
 from __future__ import annotations
@@ -14,16 +15,52 @@ from keras import ops
 FINAL_SHARE = 0.01
 
 
-def make_optimizer(*, learning_rate: float, decay_steps: int, fused: bool) -> keras.optimizers.Adam:
+class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
+    """PolynomialDecay whose first steps rise evenly to the line that it falls along.
+
+    Large steps from random weights can end learning before it begins (Goyal et al. 2017).
+    """
+
+    def __init__(self, *args: Any, warmup_steps: int, **options: Any):
+        """Make the schedule.
+
+        Args:
+            *args: As for PolynomialDecay.
+            warmup_steps: Steps until the decay is reached; 0 for none.
+            **options: As for PolynomialDecay.
+        """
+        super().__init__(*args, **options)
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at a step, counted from 0."""
+        rate = super().__call__(step)
+        if not self.warmup_steps:
+            return rate
+        risen = (ops.cast(step, rate.dtype) + 1) / self.warmup_steps
+        return rate * ops.minimum(risen, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Its arguments."""
+        return {**super().get_config(), "warmup_steps": self.warmup_steps}
+
+
+def make_optimizer(
+    *, learning_rate: float, decay_steps: int, warmup_steps: int, fused: bool
+) -> keras.optimizers.Adam:
     """Adam under a PolynomialDecay (of power 1) that ends with the last step.
 
     Args:
-        learning_rate: At the first step.
-        decay_steps: Steps of the whole stage.
+        learning_rate: At the first step, or what warm-up leads to.
+        decay_steps: Steps of the whole stage, warm-up among them.
+        warmup_steps: Steps over which the learning rate first rises.
         fused: Use TensorFlow's one operation for each variable; needs a single device.
     """
-    schedule = keras.optimizers.schedules.PolynomialDecay(
-        learning_rate, max(1, decay_steps), end_learning_rate=learning_rate * FINAL_SHARE
+    schedule = WarmedPolynomialDecay(
+        learning_rate,
+        max(1, decay_steps),
+        end_learning_rate=learning_rate * FINAL_SHARE,
+        warmup_steps=warmup_steps,
     )
     return (FusedAdam if fused else keras.optimizers.Adam)(schedule)
 

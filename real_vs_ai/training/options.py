@@ -55,7 +55,9 @@ class TrainingOptions:
     learning_rate: float
     fine_tune_learning_rate: float
     label_smoothing: float
+    warmup_steps: int
     augmentation: str
+    degrade: float
     patience: int
     early_stopping: int
     seed: int
@@ -178,11 +180,14 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--backbone", default="resnet101", choices=("resnet50", "resnet101", "resnet152"),
-        help="the network that makes features of an image")  # fmt: skip
+    add("--backbone", default="resnet101",
+        choices=("resnet26", "resnet50", "resnet101", "resnet152"),
+        help="the network that makes features of an image; resnet26 has no ImageNet weights and "
+        "is a quick start for the others")  # fmt: skip
     add("--weights", default="imagenet", metavar="imagenet|none|PATH",
         help="weights to start from: ImageNet's (downloaded once), random ones, a file with the "
-        "backbone's weights, or the model.h5 of an earlier run")  # fmt: skip
+        "backbone's weights, or the model.h5 of an earlier run, also of a shallower "
+        "backbone")  # fmt: skip
     add("--image-size", type=_at_least(32), default=IMAGE_SIZE, metavar="PIXELS",
         help="side of the square the images are resized to")  # fmt: skip
     add("--stem-stride", type=int, choices=(4, 2, 1), default=4,
@@ -222,9 +227,14 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
         help="at the start, for the whole network from trained weights")  # fmt: skip
     add("--label-smoothing", type=_number(0, 0.9), default=0.0, metavar="SHARE",
         help="share of each label spread over all classes")  # fmt: skip
+    add("--warmup-steps", type=_at_least(0), default=0, metavar="N",
+        help="steps over which the learning rate first rises to its start")  # fmt: skip
     add("--augmentation", choices=("standard", "light", "none"), default="standard",
         help="standard: rotation 20 degrees, shift, shear and zoom 0.2, flip; light: flip and "
         "shift 0.1")  # fmt: skip
+    add("--degrade", type=_number(0, 1), default=0.0, metavar="SHARE",
+        help="share of the images recompressed (JPEG), shrunk or blurred while learning; a model "
+        "trained so holds better on pictures from the web")  # fmt: skip
     add("--patience", type=_at_least(0), default=0, metavar="N",
         help="epochs in a row that the validation loss may exceed the training loss")  # fmt: skip
     add("--early-stopping", type=_at_least(1), default=5, metavar="N",

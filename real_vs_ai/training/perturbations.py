@@ -35,20 +35,23 @@ class Perturbation:
         return self.change(pixels, seed)
 
 
-def _recompress(pixels: np.ndarray, seed: int, *, file_format: str, quality: int) -> np.ndarray:
+def recompress(pixels: np.ndarray, seed: int = 0, *, file_format: str, quality: int) -> np.ndarray:
+    """Through an encoder (a Pillow format name) and back; the same size."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, file_format, quality=quality)
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def _resize(pixels: np.ndarray, seed: int, *, factor: float) -> np.ndarray:
+def resize(pixels: np.ndarray, seed: int = 0, *, factor: float) -> np.ndarray:
+    """Both sides times a factor, at least one pixel; bicubic, as sites and messengers do."""
     height, width = pixels.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def _blur(pixels: np.ndarray, seed: int, *, sigma: float) -> np.ndarray:
+def blur(pixels: np.ndarray, seed: int = 0, *, sigma: float) -> np.ndarray:
+    """Gaussian blur; sigma in pixels."""
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
@@ -70,21 +73,21 @@ def _brighten(pixels: np.ndarray, seed: int, *, factor: float) -> np.ndarray:
 
 def _screenshot(pixels: np.ndarray, seed: int) -> np.ndarray:
     """Shown on a screen at another size, captured, and shared as a JPEG by a messenger."""
-    shown = _resize(pixels, seed, factor=1.25)
-    return _recompress(shown, seed, file_format="JPEG", quality=80)
+    shown = resize(pixels, seed, factor=1.25)
+    return recompress(shown, seed, file_format="JPEG", quality=80)
 
 
 PERTURBATIONS = (
     *(
-        Perturbation(f"JPEG quality {q}", partial(_recompress, file_format="JPEG", quality=q))
+        Perturbation(f"JPEG quality {q}", partial(recompress, file_format="JPEG", quality=q))
         for q in (95, 90, 75, 50, 30)
     ),
     *(
-        Perturbation(f"WebP quality {q}", partial(_recompress, file_format="WEBP", quality=q))
+        Perturbation(f"WebP quality {q}", partial(recompress, file_format="WEBP", quality=q))
         for q in (80, 50)
     ),
-    *(Perturbation(f"resized × {f:g}", partial(_resize, factor=f)) for f in (0.5, 0.75, 2.0)),
-    *(Perturbation(f"blur, σ {s:g} px", partial(_blur, sigma=s)) for s in (0.5, 1.0)),
+    *(Perturbation(f"resized × {f:g}", partial(resize, factor=f)) for f in (0.5, 0.75, 2.0)),
+    *(Perturbation(f"blur, σ {s:g} px", partial(blur, sigma=s)) for s in (0.5, 1.0)),
     *(Perturbation(f"noise, σ {d:g} of 255", partial(_noise, deviation=d)) for d in (4.0, 8.0)),
     *(Perturbation(f"centre {100 * s:g} %", partial(_centre_crop, share=s)) for s in (0.9, 0.75)),
     Perturbation("screenshot, JPEG 80", _screenshot),

@@ -132,6 +132,7 @@ class StageRunner:
             first_step=progress.epoch * self.steps_per_epoch + progress.step,
             seed=self.options.seed,
             augmentation=self.options.augmentation,
+            degrade=self.options.degrade,
             shard=self.shard,
         )
         validation = evaluation_batches(
@@ -160,6 +161,7 @@ class StageRunner:
             optimizer = make_optimizer(
                 learning_rate=stage.learning_rate,
                 decay_steps=stage.epochs * self.steps_per_epoch,
+                warmup_steps=options.warmup_steps,
                 fused=self.device.fused_optimizer,
             )
             model.compile(

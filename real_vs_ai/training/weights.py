@@ -6,6 +6,7 @@ load_weights(model, "imagenet", backbone="resnet101", class_names=("Fake", "Real
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -18,6 +19,8 @@ from real_vs_ai.training.backbones import (
     backbone_layers,
     first_convolution,
     head_layers,
+    residual_block,
+    start_as_identity,
 )
 
 _WEIGHTS_PAGE = "https://keras.io/api/applications/resnet/"
@@ -33,7 +36,8 @@ def load_weights(
         weights: "none" leaves the random weights. "imagenet" lets Keras download its file. A
             path is either a backbone's weights file as Keras publishes them (without top), for
             BGR images, or a `model.h5` of this project, whose head is taken too when its
-            classes are the same.
+            classes are the same. When that model is shallower, the blocks it lacks start as
+            identities: the deeper network begins with the same output.
         backbone: A name in `BACKBONES`.
         class_names: Of the model.
 
@@ -116,7 +120,16 @@ def _copy_model_weights(
         ) from error
     source = keras.models.load_model(path, compile=False)
     stored = {layer.name: layer.get_weights() for layer in source.layers}
+    blocks = {residual_block(layer.name) for layer in backbone_layers(model)}
+    if not {residual_block(name) for name in stored} <= blocks | {None}:
+        raise ValueError(
+            f"{path} is deeper than {backbone}, and blocks would be lost. "
+            f"Use --backbone {metadata.backbone or 'NAME'}."
+        )
     for layer in backbone_layers(model):
+        if layer.name not in stored and _follows(layer, stored):
+            start_as_identity(layer)
+            continue
         values = stored.get(layer.name, [])
         shapes = [value.shape for value in values]
         if shapes != [tuple(variable.shape) for variable in layer.weights]:
@@ -125,12 +138,25 @@ def _copy_model_weights(
                 f"({layer.name} differs). Use --backbone {metadata.backbone or 'NAME'}."
             )
         layer.set_weights(values)
+    _copy_head(model, stored, same_classes=metadata.class_names == class_names)
+
+
+def _follows(layer: keras.layers.Layer, stored: Mapping[str, list]) -> bool:
+    """Whether a layer belongs to a block that comes after the blocks of a shallower network."""
+    position = residual_block(layer.name)
+    if position is None or position[1] == 1:
+        return False
+    stage, _ = position
+    return f"conv{stage}_block1_3_bn" in stored
+
+
+def _copy_head(model: keras.Model, stored: Mapping[str, list], *, same_classes: bool) -> None:
     head = head_layers(model)
     fits = all(
         [value.shape for value in stored.get(layer.name, [])]
         == [tuple(variable.shape) for variable in layer.weights]
         for layer in head
     )
-    if fits and metadata.class_names == class_names:
+    if fits and same_classes:
         for layer in head:
             layer.set_weights(stored[layer.name])

@@ -15,7 +15,9 @@ from real_vs_ai.training.datasets import (
     training_batches,
     warp_images,
 )
+from real_vs_ai.training.degradation import degrade_images, draw_degradations
 from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+from real_vs_ai.training.optimizers import WarmedPolynomialDecay, make_optimizer
 
 STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
 
@@ -26,10 +28,11 @@ def decoded(data):
     return decode_images(images, image_size=32, workers=1, max_memory_bytes=2**30)
 
 
-def batches(decoded, *, first_step=0, count=4, augmentation="none", shard=WHOLE_BATCH, seed=3):
+def batches(decoded, *, first_step=0, count=4, augmentation="none", degrade=0.0,
+            shard=WHOLE_BATCH, seed=3):  # fmt: skip
     dataset = training_batches(
         decoded, batch_size=8, steps_per_epoch=6, first_step=first_step, seed=seed,
-        augmentation=augmentation, shard=shard,
+        augmentation=augmentation, degrade=degrade, shard=shard,
     )  # fmt: skip
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
 
@@ -62,24 +65,46 @@ def test_labels_stay_with_their_images(decoded):
 
 @pytest.mark.parametrize("augmentation", sorted(AUGMENTATIONS))
 def test_a_batch_depends_on_seed_and_step_alone(decoded, augmentation):
-    undisturbed = batches(decoded, augmentation=augmentation)
-    resumed = batches(decoded, augmentation=augmentation, first_step=2, count=2)
+    undisturbed = batches(decoded, augmentation=augmentation, degrade=0.5)
+    resumed = batches(decoded, augmentation=augmentation, degrade=0.5, first_step=2, count=2)
     for (a, _), (b, _) in zip(undisturbed[2:], resumed, strict=True):
         np.testing.assert_array_equal(a, b)
     other = batches(decoded, augmentation=augmentation, seed=4, count=1)
     assert not np.array_equal(other[0][0], undisturbed[0][0])
 
 
-@pytest.mark.parametrize("augmentation", ["none", "standard"])
-def test_shards_share_out_each_batch(decoded, augmentation):
-    whole = batches(decoded, augmentation=augmentation)
-    parts = [
-        batches(decoded, shard=Shard(index, 2), augmentation=augmentation) for index in range(2)
-    ]
+@pytest.mark.parametrize(("augmentation", "degrade"), [("none", 0.0), ("standard", 0.5)])
+def test_shards_share_out_each_batch(decoded, augmentation, degrade):
+    options = {"augmentation": augmentation, "degrade": degrade}
+    whole = batches(decoded, **options)
+    parts = [batches(decoded, shard=Shard(index, 2), **options) for index in range(2)]
     for i, (images, labels) in enumerate(whole):
         for index, part in enumerate(parts):
             np.testing.assert_array_equal(part[i][0], images[4 * index : 4 * index + 4])
             np.testing.assert_array_equal(part[i][1], labels[4 * index : 4 * index + 4])
+
+
+def test_degrading_changes_about_its_share_of_the_images_and_no_labels(decoded):
+    plain = batches(decoded, count=12)
+    degraded = batches(decoded, count=12, degrade=0.5)
+    changed = [np.any(a != b) for (x, _), (y, _) in zip(plain, degraded, strict=True)
+               for a, b in zip(x, y, strict=True)]  # fmt: skip
+    assert 0.35 < np.mean(changed) < 0.65
+    for (_, a), (_, b) in zip(plain, degraded, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_degraded_images_keep_what_they_show():
+    axis = np.linspace(0, 255, 32)
+    picture = np.stack([np.tile(axis, (32, 1)), np.tile(axis[:, None], (1, 32)),
+                        np.full((32, 32), 90)], axis=-1).astype(np.uint8)  # fmt: skip
+    pixels = np.stack([picture] * 60)
+    degraded = degrade_images(pixels, draw_degradations(60, seed=(1, 2)), share=1.0)
+    difference = np.abs(degraded.astype(float) - pixels).mean(axis=(1, 2, 3))
+    assert np.mean(difference > 0) > 0.9
+    assert np.all(difference < 12)
+    assert len(np.unique(difference)) > 45
+    np.testing.assert_array_equal(pixels, np.stack([picture] * 60))
 
 
 def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
@@ -141,16 +166,26 @@ def test_rotation_and_zoom_keep_the_centre_and_stay_in_their_ranges():
 def test_fused_adam_gives_adams_numbers():
     import keras
 
-    from real_vs_ai.training.optimizers import make_optimizer
-
     generator = np.random.default_rng(0)
     start, gradients = generator.normal(size=(3, 4)), generator.normal(size=(30, 3, 4))
     ends = []
     for fused in (True, False):
         variable = keras.Variable(start)
-        optimizer = make_optimizer(learning_rate=0.1, decay_steps=30, fused=fused)
+        optimizer = make_optimizer(learning_rate=0.1, decay_steps=30, warmup_steps=0, fused=fused)
         for gradient in gradients:
             optimizer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
         ends.append(variable.numpy())
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
     assert float(optimizer.learning_rate) == pytest.approx(0.001)
+
+
+def test_learning_rate_rises_over_the_warm_up_and_then_falls_as_without_it():
+    schedule, plain = (
+        WarmedPolynomialDecay(0.1, 100, end_learning_rate=0.001, warmup_steps=steps)
+        for steps in (10, 0)
+    )
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == pytest.approx([float(plain(step)) for step in range(10, 101)])
+    assert rates[-1] == pytest.approx(0.001)

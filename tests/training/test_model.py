@@ -12,7 +12,13 @@ from small_runs import tiny_backbone
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import backbones
 from real_vs_ai.training.backbones import backbone_layers, first_convolution
-from real_vs_ai.training.model import HeadOptions, build_model, save_model, set_trainable
+from real_vs_ai.training.model import (
+    HeadOptions,
+    build_model,
+    feature_layer,
+    save_model,
+    set_trainable,
+)
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
 
@@ -141,6 +147,70 @@ def test_own_model_file_of_another_backbone_is_refused(tiny, tmp_path, monkeypat
     save_model(build(), path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="tiny"))
     with pytest.raises(ValueError, match="Use --backbone tiny"):
         build(weights=str(path), backbone="resnet101")
+
+
+def short_resnet(*, include_top, weights, input_tensor=None, blocks=(1, 1)):
+    """Two stages of residual blocks, named as keras.applications names them."""
+    layers = keras.layers
+    inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
+    x = layers.Conv2D(8, 7, strides=2, padding="same", name="conv1_conv")(inputs)
+    for stage, count in enumerate(blocks, 2):
+        for block in range(1, count + 1):
+            name = f"conv{stage}_block{block}_"
+            branch = layers.Conv2D(8, 3, padding="same", name=f"{name}3_conv")(x)
+            branch = layers.BatchNormalization(name=f"{name}3_bn")(branch)
+            x = layers.ReLU(name=f"{name}out")(layers.Add(name=f"{name}add")([x, branch]))
+    start = inputs if input_tensor is None else inputs._keras_history.operation.output
+    return keras.Model(keras.utils.get_source_inputs(start), x)
+
+
+@pytest.fixture
+def shallow_and_deep(monkeypatch):
+    """resnet50 and resnet101 are networks of one block, and of two and three, in a stage."""
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50", short_resnet)
+    deep = functools.partial(short_resnet, blocks=(2, 3))
+    monkeypatch.setitem(backbones.BACKBONES, "resnet101", deep)
+
+
+def trained_weights(model, generator):
+    """Weights as after training: none of the scales is zero."""
+    for layer in model.layers:
+        shapes = [weight.shape for weight in layer.get_weights()]
+        layer.set_weights([generator.uniform(0.1, 0.5, shape) for shape in shapes])
+
+
+def test_deeper_network_begins_with_the_output_of_the_shallower_one(shallow_and_deep, tmp_path):
+    shallow = build()
+    trained_weights(shallow, np.random.default_rng(0))
+    path = tmp_path / "model.h5"
+    save_model(shallow, path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="resnet50"))
+    deep = build(backbone="resnet101", weights=str(path), seed=9)
+    assert len(deep.layers) > len(shallow.layers)
+    expected = shallow.predict(images(), verbose=0)
+    np.testing.assert_allclose(deep.predict(images(), verbose=0), expected, atol=1e-6)
+    # The new blocks take part in learning from the first step.
+    deep.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    deep.train_on_batch(images(4), np.eye(2)[[0, 1, 0, 1]])
+    assert np.any(deep.get_layer("conv3_block3_3_bn").gamma.numpy())
+
+
+def test_shallower_network_refuses_the_weights_of_a_deeper_one(shallow_and_deep, tmp_path):
+    path = tmp_path / "model.h5"
+    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet101")
+    save_model(build(backbone="resnet101"), path, metadata=metadata)
+    with pytest.raises(ValueError, match="Use --backbone resnet101"):
+        build(weights=str(path))
+
+
+def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
+    model = build(backbone="resnet26")
+    convolutions = [x for x in backbone_layers(model) if isinstance(x, keras.layers.Conv2D)]
+    # The stem, three in each block, and a shortcut's in each stage.
+    assert len(convolutions) == 1 + 4 * 2 * 3 + 4
+    assert feature_layer(model).name == "conv5_block2_out"
+    assert feature_layer(model).output.shape[-1] == 2048
+    with pytest.raises(OSError, match="no published weights for resnet26"):
+        build(backbone="resnet26", weights="imagenet")
 
 
 def test_batch_norm_momentum_is_set_everywhere(tiny):
