@@ -14,7 +14,7 @@ from pathlib import Path
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR
 
-EXPORT_FORMATS = ("keras", "savedmodel", "onnx", "openvino", "litert", "torch")
+EXPORT_FORMATS = ("compact", "keras", "savedmodel", "onnx", "openvino", "litert", "torch")
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,15 @@ def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return keras.models.load_model(path, compile=False).predict_on_batch
 
 
+def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+    from real_vs_ai.training.compact_file import write_compact
+    from real_vs_ai.training.model import save_model
+
+    whole = path.with_name("float32.h5")
+    save_model(model, whole, metadata=metadata)
+    write_compact(whole, path)
+
+
 def _export_as(keras_format: str) -> Callable[[keras.Model, Path, ModelMetadata], None]:
     def write(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
         # OpenVINO's format is two files, so its path is a folder here.
@@ -234,6 +243,7 @@ def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 FORMATS = {
+    "compact": _Format("model.h5", _write_compact, _load_keras),
     "keras": _Format("model.keras", _write_keras, _load_keras),
     "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
     "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import export
 from real_vs_ai.training.export import FORMATS, export_model
 from tests.training.evaluation_material import SIZE, colour_model
@@ -60,6 +60,46 @@ def test_formats_that_need_nothing_more_are_written_and_checked_on_200_images(tm
     metadata = json.loads((tmp_path / "metadata.json").read_text())
     assert metadata["class_names"] == ["Fake", "Real"]
     assert metadata["temperature"] == 1.7
+
+
+def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
+    import h5py
+    import keras
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(256, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 3)(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    (result,) = export_to(tmp_path, "compact", model=model)
+    assert result.error == ""
+    assert result.difference < 1e-3
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["model.h5"]
+    assert result.path.stat().st_size < 0.6 * 4 * model.count_params()
+    assert read_metadata(result.path) == METADATA
+    loaded = keras.models.load_model(result.path)
+    assert {weight.dtype for weight in loaded.weights} == {"float32"}
+    # Losslessly compressed: what is read is the float16 of every large array.
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        expected = theirs.astype(np.float16) if theirs.size >= 4096 else theirs
+        np.testing.assert_array_equal(ours, expected.astype(np.float32))
+    with h5py.File(result.path) as file:
+        assert not any(name.startswith("optimizer") for name in file)
+
+
+def test_compact_file_refuses_weights_that_float16_cannot_hold(tmp_path):
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(512, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    kernel, bias = model.layers[1].get_weights()
+    kernel[0, 0, 0, 0] = 1e6
+    model.layers[1].set_weights([kernel, bias])
+    (result,) = export_to(tmp_path, "compact", model=model)
+    assert "cannot be stored as float16" in result.error
+    assert not (tmp_path / "model.h5").exists()
 
 
 def test_saved_model_serves_without_keras(tmp_path):
