@@ -19,6 +19,7 @@ from typing import Any
 import keras
 
 from real_vs_ai.config import SPLITS
+from real_vs_ai.domain import summarise_domain
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
@@ -210,17 +211,21 @@ def _open_run(
         # Answers when the first process has made the folder.
         return RunFolder(options.models_dir / hosts.share(name))
     run = RunFolder(options.models_dir / name)
-    try:
-        run.path.mkdir(parents=True)
-    except FileExistsError as error:
+    run.path.mkdir(parents=True, exist_ok=True)
+    if _has_begun(run):
         raise FileExistsError(
             f"{run.path} is there already. Go on with it with --resume {run.path}, "
             "or choose another --run-name."
-        ) from error
-    run.checkpoints.mkdir()
+        )
+    run.checkpoints.mkdir(exist_ok=True)
     write_json(run.config, describe_run(options, splits=splits, device=device.description))
     hosts.share(name)
     return run
+
+
+def _has_begun(run: RunFolder) -> bool:
+    """Whether a folder holds anything; what a killed process left unfinished has hidden names."""
+    return any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*"))
 
 
 def _say_plan(
@@ -263,6 +268,7 @@ def _finish(
         backbone=options.backbone,
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),
+        domain=_describe_domain(splits["train"]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     # The report is on the file that will be used: float32, whatever the precision of training.
@@ -276,6 +282,10 @@ def _finish(
     if not options.keep_checkpoints:
         _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
+
+
+def _describe_domain(decoded: DecodedImages) -> dict[str, Any]:
+    return summarise_domain(decoded.widths, decoded.heights, decoded.images.sources)
 
 
 def _clear_checkpoints(folder: Path) -> None:

@@ -1,0 +1,127 @@
+"""Real processes, really killed: whatever the instant, the run goes on to the same end."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.checkpoints import checkpoint_path
+
+HERE = Path(__file__).parent
+KILLS = 6
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL"),
+]
+
+
+def start(*arguments):
+    """ModelTraining.py on the tiny network; its output goes into one pipe."""
+    root = HERE.parent.parent
+    path = os.pathsep.join([str(root), str(HERE)])
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "small_runs.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": path}, cwd=root, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def arguments_for(data, run):
+    return (
+        "--data", str(data), "--models-dir", str(run.parent), "--run-name", run.name,
+        "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "8",
+        "--precision", "float32", "--workers", "1", "--patience", "99", "--early-stopping", "99",
+        "--epochs", "3", "--steps-per-epoch", "40", "--checkpoint-steps", "1", "--deterministic",
+        "--degrade", "0.3", "--warmup-steps", "10", "--keep-checkpoints",
+    )  # fmt: skip
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def wait_for_step(process, run, *, seconds=120):
+    """Until a checkpoint is written that was not there before, or the process ends."""
+    checkpoint = checkpoint_path(RunFolder(run))
+
+    def written():
+        return checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
+
+    before, deadline = written(), time.monotonic() + seconds
+    while written() == before and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.02)
+
+
+def arguments_to_go_on(data, run):
+    """What a user types after a kill: --resume, or the first command when nothing had begun."""
+    if RunFolder(run).config.is_file():
+        return ("--resume", str(run), "--keep-checkpoints")
+    return arguments_for(data, run)
+
+
+def history(run):
+    """Rows of history.csv without the columns that tell the time."""
+    lines = [line.split(",") for line in RunFolder(run).history.read_text().splitlines()]
+    kept = [i for i, name in enumerate(lines[0]) if "second" not in name]
+    return [[line[i] for i in kept] for line in lines]
+
+
+def test_run_killed_at_random_instants_ends_as_an_undisturbed_one(data, tmp_path):
+    whole, killed = tmp_path / "models" / "whole", tmp_path / "models" / "killed"
+    finish(*arguments_for(data, whole))
+    generator = random.Random(7)
+    for kill in range(KILLS):
+        process = start(*arguments_to_go_on(data, killed))
+        if kill % 3:
+            wait_for_step(process, killed)
+            time.sleep(generator.uniform(0, 1))
+        else:
+            # While it starts, decodes, makes its folder, or traces its first step.
+            time.sleep(generator.uniform(1, 10))
+        process.kill()
+        process.communicate()
+        if RunFolder(killed).is_finished:
+            break
+    if not RunFolder(killed).is_finished:
+        finish(*arguments_to_go_on(data, killed))
+    assert history(killed) == history(whole)
+    models = [keras.models.load_model(run / "model.h5", compile=False) for run in (whole, killed)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    left = {path.name for path in killed.rglob("*") if path.is_file() and path.suffix != ".pdf"}
+    assert {path.name for path in whole.rglob("*") if path.is_file()} <= left
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_after_the_step_and_says_how_to_go_on(data, tmp_path, signal_number):
+    run = tmp_path / "models" / "run"
+    process = start(*arguments_for(data, run))
+    wait_for_step(process, run)
+    process.send_signal(signal_number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, None)
+    assert f"Go on with: python ModelTraining.py --resume {run}" in output
+    assert "Traceback" not in output
+    assert not RunFolder(run).is_finished
+    finish("--resume", str(run))
+    assert len(history(run)) == 1 + 3
+
+
+def test_folder_of_a_run_that_was_killed_before_it_began_is_used_again(data, tmp_path):
+    run = tmp_path / "models" / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / ".config.json.123.tmp").write_text("{")
+    finish(*arguments_for(data, run))
+    assert RunFolder(run).is_finished
