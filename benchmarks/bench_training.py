@@ -1,22 +1,25 @@
 """How near training comes to the network's own speed, beside the ImageDataGenerator way.
 
-For each image size, in one process and on the same ResNet101 and images:
+For each image size, in a process of its own and on the same ResNet101 and images:
   step       the training step on one batch that stays in memory: nothing can be faster
   fit        this project's whole `fit`: shuffling, augmentation, labels, callbacks
   generator  `fit` fed by an ImageDataGenerator in the way of earlier systems
+and the process' peak memory after `fit`.
 
 Example:
-    python benchmarks/bench_training.py --sizes 32 64 224
+    python benchmarks/bench_training.py --sizes 32 64 128 224 --batch-sizes 64 32 16 8
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -40,7 +43,7 @@ def parse_args(argv=None):
 
 
 def write_images(folder, *, count, size):
-    """Class folders of random JPEGs, as a user would have them."""
+    """Class folders of JPEGs with shapes and some noise, as a user would have them."""
     import numpy as np
     from PIL import Image
 
@@ -48,8 +51,11 @@ def write_images(folder, *, count, size):
     for name in ("Fake", "Real"):
         (folder / name).mkdir(parents=True)
         for i in range(count // 2):
-            pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.jpg", quality=90)
+            shapes = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            picture = np.asarray(Image.fromarray(shapes).resize((size, size)), dtype=np.float32)
+            pixels = picture + generator.normal(scale=4, size=picture.shape)
+            picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            picture.save(folder / name / f"{i}.jpg", quality=90)
 
 
 def make_clock():
@@ -70,7 +76,8 @@ def make_clock():
 
 
 def measure(size, batch_size, args):
-    """Images a second of the three ways."""
+    """Images a second of the three ways, and the peak memory of `fit` in MiB."""
+    import_keras_quietly()
     import keras
     import tensorflow as tf
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -117,12 +124,24 @@ def measure(size, batch_size, args):
             f"{size} pixels: step {batch_size / step:.1f}, fit {batch_size / fit:.1f} images/s",
             file=sys.stderr, flush=True,
         )  # fmt: skip
+        peak = peak_memory()
         generator = ImageDataGenerator(
             rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
             zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
         ).flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)  # fmt: skip
         slow = seconds(_endless(generator, batch_size))
-    return [batch_size / value for value in (step, fit, slow)]
+    return [batch_size / value for value in (step, fit, slow)], peak
+
+
+def peak_memory():
+    """MiB that this process has held at most; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, KiB elsewhere.
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _endless(generator, batch_size):
@@ -135,14 +154,19 @@ def _endless(generator, batch_size):
 
 def main(argv=None):
     args = parse_args(argv)
-    import_keras_quietly()
     from real_vs_ai.reporting import format_table
 
     rows = []
     for size, batch_size in zip(args.sizes, args.batch_sizes, strict=True):
-        step, fit, slow = measure(size, batch_size, args)
-        rows.append([size, batch_size, step, fit, slow, fit / step, fit / slow])
-    headers = ["pixels", "batch", "step", "fit", "generator", "fit/step", "fit/generator"]
+        # A new process each: memory is then this size's own.
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            (step, fit, slow), peak = pool.submit(measure, size, batch_size, args).result()
+        peak = "" if peak is None else f"{peak:,.0f}"
+        rows.append([size, batch_size, step, fit, slow, fit / step, fit / slow, peak])
+    headers = [
+        "pixels", "batch", "step", "fit", "generator", "fit/step", "fit/generator", "peak MiB",
+    ]  # fmt: skip
     title = f"{args.backbone}, {args.precision}, training images a second"
     print(format_table(headers, rows, title=title))
     return 0
