@@ -27,6 +27,7 @@ from PIL import Image, PngImagePlugin
 from starlette.formparsers import MultiPartParser
 from streamlit.testing.v1 import AppTest
 
+from real_vs_ai.domain import summarise_domain
 from real_vs_ai.ui import image_input
 from real_vs_ai.ui.checking import MAX_BYTES
 
@@ -115,6 +116,22 @@ def test_a_model_of_other_classes_names_them_and_is_said_to_be_uncalibrated(mode
     upload(app, {"red.png": image_bytes(RED), "blue.png": image_bytes(BLUE)})
     assert "malignant" in verdicts(app)[0] and "benign" in verdicts(app)[1]
     assert "not calibrated yet" in shown_texts(app)
+
+
+def test_an_image_unlike_the_training_images_is_said_to_be_so_and_uncertain(tmp_path):
+    domain = summarise_domain([32] * 9, [32] * 9, ["small"] * 9)
+    make_colour_model(tmp_path / "models" / "small", calibrated=True, domain=domain,
+                      lower_threshold=0.4, upper_threshold=0.6)  # fmt: skip
+    sizes = {"alike.png": (32, 32), "larger.png": (100, 100), "huge.png": (900, 900)}
+    files = {name: image_bytes(RED, size=size) for name, size in sizes.items()}
+    app = upload(start(), files)
+    alike, larger, huge = verdicts(app)
+    assert "AI-generated" in alike and "AI-generated" in larger and "Uncertain" in huge
+    assert [w.value.split(".")[0] for w in app.warning] == ["**Unlike the training images"] * 2
+    assert "with care" in app.warning[0].value and "no ground" in app.warning[1].value
+    assert "about 32 × 32 pixels" in shown_texts(app)
+    app.slider[0].set_value((0.1, 0.2)).run()
+    assert "Uncertain" in verdicts(app)[2]
 
 
 def test_every_unusual_kind_of_image_gets_a_verdict(models):

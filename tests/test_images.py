@@ -69,6 +69,15 @@ def test_the_content_decides_and_not_the_name(tmp_path):
     assert not is_image_name("a.txt")
 
 
+def test_resizing_a_decoded_image_and_its_pixels_gives_the_same():
+    for image in (gradient(), gradient()[:, :, ::-1], gradient()[:7, :5]):
+        decoded = decode_image(encode(np.ascontiguousarray(image), "JPEG"))
+        for size in (8, 32, 100):
+            np.testing.assert_array_equal(
+                resize_image(decoded, size), resize_image(decoded.pixels, size)
+            )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     upright = gradient()

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from app_site import RED, image_bytes, unusual_images, write_predictions
 
+from real_vs_ai.domain import FAMILIAR, DomainFit
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.serving.detector import Verdict, make_verdict
+from real_vs_ai.serving.detector import PreparedImage, Verdict, make_verdict
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
@@ -26,7 +27,14 @@ from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
-from real_vs_ai.ui.wording import as_markdown, percent, track_record, verdict_style, visible
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    percent,
+    probability_sentence,
+    track_record,
+    verdict_style,
+    visible,
+)
 
 METADATA = ModelMetadata(("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3,
                          upper_threshold=0.7)  # fmt: skip
@@ -162,10 +170,21 @@ def test_other_thresholds_change_the_label_and_its_reasons():
     assert again.probabilities == verdict_of(0.9).probabilities
 
 
-def test_an_image_turned_away_by_the_detector_stays_uncertain_at_any_threshold():
-    turned_away = dataclasses.replace(verdict_of(0.9), label="Uncertain", reasons=("Unlike.",))
-    chosen = dataclasses.replace(METADATA, upper_threshold=0.5)
-    assert judge_again(turned_away, model=METADATA, chosen=chosen) == turned_away
+@pytest.mark.parametrize("probability_fake", [0.9, 0.5])
+def test_an_image_outside_the_domain_stays_uncertain_at_any_threshold(probability_fake):
+    outside = DomainFit("Much larger.", outside=True)
+    row = np.array([probability_fake, 1 - probability_fake])
+    verdict = make_verdict(row, METADATA, domain=outside)
+    assert verdict.label == "Uncertain" and verdict.reasons == ("Much larger.",)
+    chosen = dataclasses.replace(METADATA, upper_threshold=0.4, lower_threshold=0.2)
+    again = judge_again(verdict, model=METADATA, chosen=chosen)
+    assert again.label == "Uncertain" and again.domain == outside
+
+
+def test_a_number_for_an_image_outside_the_domain_is_no_probability():
+    outside = dataclasses.replace(verdict_of(0.9), domain=DomainFit("Much larger.", outside=True))
+    assert "Calibrated" in probability_sentence(verdict_of(0.9), METADATA)
+    assert "not a probability" in probability_sentence(outside, METADATA)
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
@@ -262,7 +281,7 @@ class ColourDetector:
     """Tells by the mean of red, and fails on images without any."""
 
     def prepare(self, pixels):
-        return pixels
+        return PreparedImage(pixels, FAMILIAR)
 
     def predict_pixels(self, pixels):
         red = pixels[..., 0].mean(axis=(1, 2)) / 255
@@ -270,7 +289,7 @@ class ColourDetector:
             raise RuntimeError("no red")
         return np.stack([red, 1 - red], axis=1)
 
-    def verdicts(self, probabilities):
+    def verdicts(self, probabilities, domains):
         return [make_verdict(row, METADATA) for row in probabilities]
 
 

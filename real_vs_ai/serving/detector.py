@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.images import open_image, resize_image
+from real_vs_ai.domain import FAMILIAR, DomainFit, compare_with_domain
+from real_vs_ai.images import DecodedImage, decode_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label, read_metadata
 from real_vs_ai.runs import find_model
 from real_vs_ai.serving.engines import Engine, open_engine
 
-ImageLike = str | Path | bytes | np.ndarray
+ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Verdict:
         confidence: Calibrated probability of the most probable class.
         probabilities: The same for every class, summing to 1.
         reasons: Why the label is Uncertain or to be taken with care, one sentence each.
+        domain: How the image compares with those the model learnt from; its note is among the
+            reasons.
     """
 
     label: str
@@ -42,6 +45,20 @@ class Verdict:
     confidence: float
     probabilities: dict[str, float]
     reasons: tuple[str, ...] = ()
+    domain: DomainFit = FAMILIAR
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """One image as the network's input.
+
+    Attributes:
+        pixels: RGB, shape (image_size, image_size, 3), uint8.
+        domain: How the image compares with those the model learnt from.
+    """
+
+    pixels: np.ndarray
+    domain: DomainFit
 
 
 class Detector:
@@ -117,7 +134,8 @@ class Detector:
         """The verdict for one image.
 
         Args:
-            image: A path, a file's bytes, or upright RGB pixels, shape (height, width, 3), uint8.
+            image: A path, a file's bytes, upright RGB pixels, shape (height, width, 3), uint8, or
+                an image that is decoded already.
 
         Raises:
             ImageError: It cannot be decoded.
@@ -129,17 +147,22 @@ class Detector:
         """Verdicts for several images, in their order; one that cannot be decoded raises."""
         if not images:
             return []
-        return self.verdicts(self.predict_pixels(np.stack([self.prepare(i) for i in images])))
+        prepared = [self.prepare(image) for image in images]
+        probabilities = self.predict_pixels(np.stack([image.pixels for image in prepared]))
+        return self.verdicts(probabilities, [image.domain for image in prepared])
 
-    def prepare(self, image: ImageLike) -> np.ndarray:
-        """One image as the network's input, shape (image_size, image_size, 3), uint8."""
-        pixels = image if isinstance(image, np.ndarray) else open_image(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise ValueError(
-                "Expected pixels of shape (height, width, 3) and type uint8, found shape "
-                f"{pixels.shape} and type {pixels.dtype}."
-            )
-        return resize_image(pixels, self.metadata.image_size)
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        """One image as the network's input."""
+        if isinstance(image, np.ndarray):
+            _check_pixels(image)
+            height, width = image.shape[:2]
+        else:
+            image = image if isinstance(image, DecodedImage) else decode_image(image)
+            width, height = image.width, image.height
+        return PreparedImage(
+            resize_image(image, self.metadata.image_size),
+            compare_with_domain(width, height, self.metadata.domain),
+        )
 
     def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Calibrated probabilities of images that are already prepared.
@@ -161,17 +184,33 @@ class Detector:
         outputs = self._engine.predict(pixels, in_batches=in_batches)
         return calibrate(outputs, temperature=self.metadata.temperature)
 
-    def verdicts(self, probabilities: np.ndarray) -> list[Verdict]:
-        """What calibrated probabilities, shape (n, n_classes), mean for each image."""
-        return [make_verdict(row, self.metadata) for row in probabilities]
+    def verdicts(
+        self, probabilities: np.ndarray, domains: Sequence[DomainFit] | None = None
+    ) -> list[Verdict]:
+        """What calibrated probabilities mean for each image.
+
+        Args:
+            probabilities: Shape (n, n_classes).
+            domains: How each image compares with the training images; None where not known.
+        """
+        domains = [FAMILIAR] * len(probabilities) if domains is None else domains
+        return [
+            make_verdict(row, self.metadata, domain=domain)
+            for row, domain in zip(probabilities, domains, strict=True)
+        ]
 
 
-def make_verdict(probabilities: np.ndarray, metadata: ModelMetadata) -> Verdict:
-    """The verdict for one image's calibrated probabilities, shape (n_classes,)."""
-    label = decide_label(probabilities, metadata)
+def make_verdict(
+    probabilities: np.ndarray, metadata: ModelMetadata, *, domain: DomainFit = FAMILIAR
+) -> Verdict:
+    """The verdict for one image's calibrated probabilities, shape (n_classes,).
+
+    An image outside the model's domain is Uncertain whatever its probabilities.
+    """
+    label = UNCERTAIN if domain.outside else decide_label(probabilities, metadata)
     positive = metadata.positive_index
-    reasons = []
-    if label == UNCERTAIN:
+    reasons = [domain.note] if domain.note else []
+    if label == UNCERTAIN and not domain.outside:
         reasons.append(_why_uncertain(metadata))
     if not metadata.calibrated:
         reasons.append("This model's probabilities are not calibrated.")
@@ -181,7 +220,16 @@ def make_verdict(probabilities: np.ndarray, metadata: ModelMetadata) -> Verdict:
         confidence=float(probabilities.max()),
         probabilities=dict(zip(metadata.class_names, map(float, probabilities), strict=True)),
         reasons=tuple(reasons),
+        domain=domain,
     )
+
+
+def _check_pixels(pixels: np.ndarray) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(
+            "Expected pixels of shape (height, width, 3) and type uint8, found shape "
+            f"{pixels.shape} and type {pixels.dtype}."
+        )
 
 
 def _why_uncertain(metadata: ModelMetadata) -> str:

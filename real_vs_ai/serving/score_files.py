@@ -21,7 +21,7 @@ from typing import Any
 FORMATS = ("csv", "json", "jsonl", "parquet")
 _ROWS_IN_GROUP = 10_000
 _INTEGERS = frozenset({"width", "height", "tiles"})
-_TEXTS = frozenset({"path", "label", "format", "provenance", "error", "tiles_label"})
+_TEXTS = frozenset({"path", "label", "format", "provenance", "error", "domain_note", "tiles_label"})
 Row = dict[str, Any]
 
 

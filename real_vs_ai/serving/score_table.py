@@ -15,6 +15,8 @@ COLUMNS = (
     "path", "label", "probability_fake", "confidence", "width", "height", "format",
     "provenance", "error",
 )  # fmt: skip
+# What is unlike the training images; why the verdict is Uncertain where it is much so.
+DOMAIN_COLUMN = "domain_note"
 TILE_COLUMNS = (
     "tiles", "tiles_label", "tiles_probability_fake", "tiles_highest_probability_fake",
 )  # fmt: skip
@@ -29,10 +31,10 @@ TERMINAL_HEADER = _TERMINAL_LAYOUT.format(
 
 
 def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> tuple[str, ...]:
-    """COLUMNS, every class's probability unless they are Fake and Real, and what tiles say."""
+    """COLUMNS, the class probabilities unless Fake and Real, the domain, and what tiles say."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
     of_tiles = TILE_COLUMNS if by_tiles else ()
-    return (*COLUMNS, *(f"probability_{name}" for name in of_classes), *of_tiles)
+    return (*COLUMNS, *(f"probability_{name}" for name in of_classes), DOMAIN_COLUMN, *of_tiles)
 
 
 def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> 
             values[f"probability_{name}"] = (
                 _rounded(verdict.probabilities[name]) if verdict else None
             )
+    values[DOMAIN_COLUMN] = verdict.domain.note if verdict else ""
     return {**values, **_tile_values(score)} if by_tiles else values
 
 
@@ -82,7 +85,8 @@ def terminal_line(row: dict[str, Any]) -> str:
         row["label"] or UNREADABLE, number(row["probability_fake"]), number(row["confidence"]),
         size, row["format"], name,
     )  # fmt: skip
-    details = "; ".join(filter(None, [row["error"], row["provenance"]]))
+    unlike = "unlike the training images" if row[DOMAIN_COLUMN] else ""
+    details = "; ".join(filter(None, [row["error"], unlike, row["provenance"]]))
     return f"{line}  ({details})" if details else line
 
 

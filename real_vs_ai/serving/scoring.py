@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from real_vs_ai.domain import compare_with_domain
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.serving.detector import Detector, Verdict
 from real_vs_ai.serving.image_sources import ImageSource, read_source
@@ -137,7 +138,7 @@ def _prepare(source: ImageSource, *, image_size: int, by_tiles: bool) -> _Prepar
             format=image.format,
             provenance=" ".join(finding.text for finding in read_provenance(data)),
         )
-        whole = resize_image(image.pixels, image_size)[None]
+        whole = resize_image(image, image_size)[None]
         if not by_tiles:
             return _Prepared(score, whole)
         tiles = cut_tiles(image.pixels, tile_size=image_size)
@@ -174,11 +175,13 @@ def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
 
 
 def _with_verdicts(score: ImageScore, probabilities: np.ndarray, detector: Detector) -> ImageScore:
-    (verdict,) = detector.verdicts(probabilities[:1])
+    domain = compare_with_domain(score.width, score.height, detector.metadata.domain)
+    (verdict,) = detector.verdicts(probabilities[:1], [domain])
     of_tiles = probabilities[1:]
     if not len(of_tiles):
         return replace(score, verdict=verdict)
-    (together,) = detector.verdicts(of_tiles.mean(axis=0, keepdims=True))
+    # A crop of an image unlike the training images is unlike them too.
+    (together,) = detector.verdicts(of_tiles.mean(axis=0, keepdims=True), [domain])
     positive = detector.metadata.positive_index
     highest = None if positive is None else float(of_tiles[:, positive].max())
     return replace(score, verdict=verdict, tiles=TilesScore(len(of_tiles), together, highest))

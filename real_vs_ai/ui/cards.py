@@ -16,6 +16,7 @@ from real_vs_ai.serving.detector import Verdict
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import (
     as_markdown,
+    domain_sentence,
     percent,
     probability_sentence,
     verdict_style,
@@ -57,16 +58,18 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
 
 
 def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
-    """Heading, number and bar of a verdict."""
+    """Heading, number and bar of a verdict; first of all what is unlike the training images."""
     st.markdown(f"### {verdict_style(verdict.label, metadata).heading}")
-    st.markdown(probability_sentence(verdict.probabilities, verdict.label, metadata))
+    if verdict.domain.note:
+        st.warning(domain_sentence(verdict.domain), icon=":material/straighten:")
+    st.markdown(probability_sentence(verdict, metadata))
     if metadata.positive_index is None:
         _show_class_bars(verdict)
     else:
         _show_probability_bar(verdict, metadata)
     for reason in verdict.reasons:
-        # Said beside the number already.
-        if "not calibrated" in reason:
+        # Said above already.
+        if "not calibrated" in reason or reason == verdict.domain.note:
             continue
         st.caption(f":material/info: {as_markdown(reason)}")
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS
@@ -85,22 +84,22 @@ def content_digest(data: bytes) -> str:
 
 
 def check_image(
-    data: bytes, *, digest: str, submit: Callable[[np.ndarray], Future[Verdict]]
+    data: bytes, *, digest: str, submit: Callable[[DecodedImage], Future[Verdict]]
 ) -> ImageCheck:
     """Decode and judge one image; one that cannot be read becomes a check with its error.
 
     Args:
         data: The file's bytes, of any size and kind.
         digest: Its `content_digest`.
-        submit: Asks the detector, given upright pixels, shape (height, width, 3), uint8.
+        submit: Asks the detector, given the decoded image.
     """
     try:
         image = decode_upload(data)
     except ImageError as error:
         return ImageCheck(digest=digest, error=str(error))
-    answer = submit(image.pixels)
+    answer = submit(image)
     # Made while the detector is at work.
-    preview = fit_to_screen(_thin_out(image.pixels), longest_side=_PREVIEW_SIZE)
+    preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
     return ImageCheck(
         digest=digest,
         width=image.width,
@@ -129,13 +128,14 @@ def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpl
     return uploads
 
 
-def _thin_out(pixels: np.ndarray) -> Image.Image:
+def _thin_out(image: Image.Image) -> Image.Image:
     """The image with whole rows and columns left out, still twice the size of a preview.
 
     Reading all 12 megapixels of a photograph once more would take longer than judging it.
     """
-    step = max(1, max(pixels.shape) // (2 * _PREVIEW_SIZE))
-    return Image.fromarray(np.ascontiguousarray(pixels[::step, ::step]))
+    step = max(1, max(image.size) // (2 * _PREVIEW_SIZE))
+    size = (-(-image.width // step), -(-image.height // step))
+    return image if step == 1 else image.resize(size, Image.Resampling.NEAREST)
 
 
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:

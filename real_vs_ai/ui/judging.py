@@ -70,18 +70,12 @@ def judge_upload(
 def judge_again(verdict: Verdict, *, model: ModelMetadata, chosen: ModelMetadata) -> Verdict:
     """The verdict with other thresholds and the same probabilities.
 
-    Where the detector said Uncertain for another reason than its thresholds (an image unlike the
-    training data), it stays Uncertain.
+    An image unlike the training data stays Uncertain at any threshold.
     """
     if chosen == model:
         return verdict
     probabilities = np.array([verdict.probabilities[name] for name in model.class_names])
-    plain, again = make_verdict(probabilities, model), make_verdict(probabilities, chosen)
-    if verdict.label == UNCERTAIN != plain.label:
-        return verdict
-    # The reasons that come from the thresholds are new, the others still hold.
-    others = tuple(reason for reason in verdict.reasons if reason not in plain.reasons)
-    return dataclasses.replace(again, reasons=(*others, *again.reasons))
+    return make_verdict(probabilities, chosen, domain=verdict.domain)
 
 
 def _is_flip(label: str, other: str) -> bool:

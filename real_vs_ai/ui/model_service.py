@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.serving.detector import Detector, Verdict
+from real_vs_ai.serving.detector import Detector, PreparedImage, Verdict
 from real_vs_ai.ui.checking import ImageCheck, check_image
 
 _LARGEST_BATCH = 16
-_Request = tuple[np.ndarray, "Future[Verdict]"]
+_Request = tuple[PreparedImage, "Future[Verdict]"]
 
 
 class ModelUnavailableError(RuntimeError):
@@ -101,17 +102,17 @@ class ModelService:
             answers = [self.submit(pixels) for pixels in images]
             return [answer.result() for answer in answers]
 
-    def submit(self, pixels: np.ndarray) -> Future[Verdict]:
+    def submit(self, image: DecodedImage | np.ndarray) -> Future[Verdict]:
         """Ask for a verdict without waiting for it.
 
         Args:
-            pixels: Shape (height, width, 3), uint8.
+            image: Decoded, or its pixels, shape (height, width, 3), uint8.
 
         Raises:
             ModelUnavailableError: The model could not be opened, or was closed.
         """
         # Reduced here, by the thread that asks: what waits in the queue is small.
-        prepared = self.detector().prepare(pixels)
+        prepared = self.detector().prepare(image)
         answer: Future[Verdict] = Future()
         with self._gate:
             if self._closed:
@@ -154,8 +155,8 @@ class ModelService:
 
 def _answer(detector: Detector, batch: list[_Request]) -> None:
     try:
-        probabilities = detector.predict_pixels(np.stack([pixels for pixels, _ in batch]))
-        verdicts = detector.verdicts(probabilities)
+        probabilities = detector.predict_pixels(np.stack([image.pixels for image, _ in batch]))
+        verdicts = detector.verdicts(probabilities, [image.domain for image, _ in batch])
     except Exception as error:
         if len(batch) > 1:
             # One image must not spoil the answers of the others.

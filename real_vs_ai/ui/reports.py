@@ -23,7 +23,7 @@ from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
 
 CSV_COLUMNS = (
     "path", "label", "probability_fake", "confidence", "width", "height", "format",
-    "provenance", "error", "sha256", "same_as", "remarks",
+    "provenance", "error", "domain_note", "sha256", "same_as", "remarks",
 )  # fmt: skip
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -104,6 +104,7 @@ def _record(result: JudgedUpload) -> dict[str, Any]:
         "format": check.format,
         "provenance": [finding.text for finding in check.provenance],
         "error": check.error,
+        "domain_note": verdict.domain.note if verdict else "",
         "sha256": check.digest,
         "same_as": result.upload.same_as,
         "remarks": [*check.notes, *(verdict.reasons if verdict else ())],

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.domain import DomainFit
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.detector import Verdict
 
 # Letters, digits and marks that mean nothing in Streamlit's Markdown.
 _HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,;()×%'-]|\.(?= |$))*")
@@ -65,20 +67,31 @@ def percent(fraction: float, *, digits: int = 0) -> str:
     return f"{fraction:.{digits}%}"
 
 
-def probability_sentence(
-    probabilities: Mapping[str, float], label: str, metadata: ModelMetadata
-) -> str:
+def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     """What the number is and whether it may be read as a probability."""
+    probabilities = verdict.probabilities
     if metadata.positive_index is None:
-        shown = label if label in probabilities else max(probabilities, key=probabilities.get)
+        likeliest = max(probabilities, key=probabilities.get)
+        shown = verdict.label if verdict.label in probabilities else likeliest
         number = percent(probabilities[shown], digits=1)
         subject = f"{number} for {as_markdown(visible(shown))}"
     else:
         number = percent(probabilities[POSITIVE_CLASS], digits=1)
         subject = f"{number} that it is AI-generated"
+    if verdict.domain.outside:
+        return f"Score: **{subject}** (not a probability for an image like this)"
     if metadata.calibrated:
         return f"Calibrated probability: **{subject}**"
     return f"Score: **{subject}** (not calibrated yet, so not a probability)"
+
+
+def domain_sentence(domain: DomainFit) -> str:
+    """What is unlike the training images, and what follows for the verdict."""
+    if domain.outside:
+        follows = "So its answer is no ground for a verdict."
+    else:
+        follows = "Take the verdict with care."
+    return f"**Unlike the training images.** {as_markdown(domain.note)} {follows}"
 
 
 def track_record(metrics: Mapping[str, Any]) -> str:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai import Detector
+from real_vs_ai.domain import summarise_domain
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
-from real_vs_ai.serving.score_table import COLUMNS, score_columns
+from real_vs_ai.serving.score_table import COLUMNS, DOMAIN_COLUMN, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
 from real_vs_ai.serving.scoring_job import LocalScorer, score_to_file, score_to_terminal
 from tests.serving.trivial_model import METADATA, encode, uniform_image
@@ -109,7 +111,7 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, DOMAIN_COLUMN)
     assert summary.counts == {"Fake": 5, "Real": 5, "Uncertain": 0, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
@@ -117,12 +119,28 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     assert "11 images scored with openvino (f32)" in str(summary)
 
 
+def test_images_unlike_the_training_images_are_uncertain_and_say_so(model_with, tmp_path):
+    domain = summarise_domain([40] * 5, [40] * 5, ["small"] * 5)
+    detector = Detector.open(model_with(domain=domain), engine="openvino", precision="f32")
+    for name, size in {"alike": (48, 40), "larger": (120, 100), "huge": (600, 500)}.items():
+        (tmp_path / f"{name}.png").write_bytes(encode(uniform_image(250, size)))
+    output = tmp_path / "scores.csv"
+    score([tmp_path / f"{name}.png" for name in ("alike", "larger", "huge")], output,
+          detector=detector, by_tiles=True)  # fmt: skip
+    alike, larger, huge = read_csv(output)
+    assert (alike["label"], larger["label"], huge["label"]) == ("Fake", "Fake", "Uncertain")
+    assert huge["tiles_label"] == "Uncertain" and float(huge["probability_fake"]) > 0.5
+    assert alike[DOMAIN_COLUMN] == "" and "120 × 100" in larger[DOMAIN_COLUMN]
+    assert "about 40 × 40 pixels" in huge[DOMAIN_COLUMN]
+    assert detector.predict(tmp_path / "huge.png").domain.outside
+
+
 def test_more_than_two_classes_have_a_column_each():
     import dataclasses
 
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
     assert score_columns(metadata, by_tiles=False)[len(COLUMNS) :] == (
-        "probability_benign", "probability_malignant", "probability_normal",
+        "probability_benign", "probability_malignant", "probability_normal", DOMAIN_COLUMN,
     )  # fmt: skip
 
 
