@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import classification_report
 
+from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.runs import RunFolder
@@ -85,8 +86,9 @@ def write_report(
         The contents of `metrics.json`.
     """
     evaluation = evaluate_model(
-        model, metadata=metadata, decoded=decoded, target_error=target_error, recalibrate=True
-    )
+        model, metadata=metadata, appearance=read_appearance(run.model), decoded=decoded,
+        target_error=target_error, recalibrate=True,
+    )  # fmt: skip
     store_in_model(run.model, evaluation)
     write_evaluation(run, evaluation, model=model, decoded=decoded, history_csv=history_csv)
     return evaluation.metrics
@@ -96,6 +98,7 @@ def evaluate_model(
     model: keras.Model,
     *,
     metadata: ModelMetadata,
+    appearance: Appearance | None,
     decoded: Mapping[str, DecodedImages],
     target_error: float,
     recalibrate: bool,
@@ -105,6 +108,7 @@ def evaluate_model(
     Args:
         model: RGB 0 to 255 in, softmax out.
         metadata: Of the model.
+        appearance: What the model file says of its training images' appearance, or None.
         decoded: Images by split.
         target_error: Share of certain verdicts that may be wrong.
         recalibrate: Fit temperature and thresholds on the validation images, if there are any;
@@ -128,6 +132,9 @@ def evaluate_model(
             split: split_metrics(predictions.of_split(split), metadata)
             for split in predictions.split_names
         },
+        "domain": _describe_domain(
+            model, metadata=metadata, appearance=appearance, decoded=decoded
+        ),
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
     }
@@ -240,6 +247,25 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "temperature": metadata.temperature,
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or stored_thresholds(metadata),
+    }
+
+
+def _describe_domain(
+    model: keras.Model,
+    *,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    decoded: Mapping[str, DecodedImages],
+) -> dict[str, Any]:
+    """The share of each split that is turned away as unlike the training images."""
+    from real_vs_ai.training.domain_check import share_outside
+
+    if not metadata.domain and appearance is None:
+        return {}
+    return {
+        split: share_outside(model, metadata=metadata, appearance=appearance, decoded=images)
+        for split, images in decoded.items()
+        if split != _TRAIN
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import canonical_split
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural
@@ -80,7 +81,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
     evaluation = evaluate_model(
-        model, metadata=metadata, decoded=decoded,
+        model, metadata=metadata, appearance=_read_appearance(model_path), decoded=decoded,
         target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
     )  # fmt: skip
@@ -96,6 +97,14 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     )  # fmt: skip
     notes += [f"{exports}\n"] if exports else []
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
+
+
+def _read_appearance(model_path: Path) -> Appearance | None:
+    try:
+        return read_appearance(model_path)
+    except OSError:
+        # Keras reads more formats than HDF5.
+        return None
 
 
 def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:

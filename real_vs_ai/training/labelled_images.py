@@ -25,6 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from real_vs_ai.config import (
     DEBRIS_NAMES,
     MANIFEST_NAME,
+    SEED,
     canonical_classes,
     canonical_split,
     ordered_class_names,
@@ -68,6 +69,18 @@ class LabelledImages:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, map(int, counts), strict=True))
 
+    def draw(self, most: int) -> np.ndarray:
+        """Positions of at most about `most` images, evenly over the classes; seeded, in order."""
+        if len(self) <= most:
+            return np.arange(len(self))
+        generator = np.random.default_rng(SEED)
+        drawn = []
+        for label in range(len(self.class_names)):
+            members = np.flatnonzero(self.labels == label)
+            wanted = max(1, round(most * len(members) / len(self)))
+            drawn.append(generator.permutation(members)[:wanted])
+        return np.sort(np.concatenate(drawn))
+
     def take(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """The images at these positions, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
@@ -104,6 +117,16 @@ class DecodedImages:
     def labels(self) -> np.ndarray:
         """Class index of each image, shape (n_images,), int32."""
         return self.images.labels
+
+    def take(self, indices: np.ndarray) -> DecodedImages:
+        """The images at these positions, in this order."""
+        return replace(
+            self,
+            pixels=self.pixels[indices],
+            widths=self.widths[indices],
+            heights=self.heights[indices],
+            images=self.images.take(indices),
+        )
 
 
 def list_labelled_images(

@@ -50,6 +50,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _results(metrics),
         _groups(metrics),
         _robustness(metrics),
+        _domain(metrics),
         _comparison(metrics),
         _confounds(metrics),
         _limits(metrics),
@@ -197,6 +198,19 @@ def _robustness(metrics: Mapping) -> str:
     return (
         f"## Robustness\n\nThe same {n:,} {robustness['split']} images after each change.\n\n"
         f"{markdown_table(headers, rows)}"
+    )
+
+
+def _domain(metrics: Mapping) -> str:
+    shares = metrics.get("domain")
+    if not shares:
+        return ""
+    rows = [[split, f"{part['n']:,}", f"{part['share']:.4f}"] for split, part in shares.items()]
+    return (
+        "## Images unlike the training images\n\n"
+        "Told by their size, their sharpness and the network's features; limits are set on "
+        "validation images. The verdict on such an image is Uncertain, with the reason.\n\n"
+        + markdown_table(["split", "images looked at", "share turned away"], rows)
     )
 
 

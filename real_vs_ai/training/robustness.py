@@ -58,7 +58,7 @@ def measure_robustness(
         "split", "n", and "rows": for each change its name, metrics with intervals, "flips"
         (verdicts turned from one class to another) and "uncertain" (verdicts given up).
     """
-    chosen = draw_sample(images, max_images=max_images)
+    chosen = images.take(images.draw(max_images))
     labels, probabilities = _predict_all(model, chosen, metadata=metadata, workers=workers)
     if not len(labels):
         raise ValueError(f"Expected images that can be read in {images.root}, found none.")
@@ -78,19 +78,6 @@ def measure_robustness(
             "uncertain": int(np.sum(decided < 0)),
         })  # fmt: skip
     return {"split": split, "n": len(labels), "rows": rows}
-
-
-def draw_sample(images: LabelledImages, *, max_images: int) -> LabelledImages:
-    """At most so many of the images, the classes' shares kept; seeded, in order."""
-    if len(images) <= max_images:
-        return images
-    generator = np.random.default_rng(SEED)
-    kept: list[int] = []
-    for label in range(len(images.class_names)):
-        members = np.flatnonzero(images.labels == label)
-        wanted = max(1, round(max_images * len(members) / len(images)))
-        kept.extend(generator.permutation(members)[:wanted])
-    return images.take(sorted(kept))
 
 
 def _predict_all(

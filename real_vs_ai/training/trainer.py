@@ -18,6 +18,7 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.appearance import write_appearance
 from real_vs_ai.config import SPLITS
 from real_vs_ai.domain import summarise_domain
 from real_vs_ai.model_file import ModelMetadata
@@ -25,6 +26,7 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
+from real_vs_ai.training.domain_check import learn_appearance
 from real_vs_ai.training.evaluation import write_report
 from real_vs_ai.training.hosts import Hosts, join_hosts
 from real_vs_ai.training.labelled_images import (
@@ -275,6 +277,7 @@ def _finish(
     keras.config.set_dtype_policy("float32")
     model = to_float32(model)
     save_model(model, run.model, metadata=metadata)
+    write_appearance(run.model, learn_appearance(model, splits))
     say("Training has ended; evaluating the model ...")
     metrics = write_report(
         run, model=model, metadata=metadata, decoded=splits, history_csv=run.history

@@ -8,7 +8,7 @@ import pytest
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.training.labelled_images import list_labelled_images
 from real_vs_ai.training.perturbations import PERTURBATIONS
-from real_vs_ai.training.robustness import draw_sample, measure_robustness
+from real_vs_ai.training.robustness import measure_robustness
 from tests.training.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
@@ -91,8 +91,8 @@ def test_workers_and_chunks_change_nothing(images, monkeypatch):
 
 
 def test_sample_keeps_the_shares_of_the_classes(images):
-    sample = draw_sample(images, max_images=10)
+    sample = images.take(images.draw(10))
     assert sample.counts == {"Fake": 5, "Real": 5}
     assert sample.paths == tuple(sorted(sample.paths))
-    assert draw_sample(images, max_images=10).paths == sample.paths
-    assert draw_sample(images, max_images=1000) is images
+    assert images.take(images.draw(10)).paths == sample.paths
+    assert images.draw(1000).tolist() == list(range(len(images)))
