@@ -255,6 +255,21 @@ def test_hundreds_of_images_become_a_table_that_can_be_filtered(models):
     assert len(app.dataframe[0].value) == 40
 
 
+def test_uploads_are_still_there_after_looking_at_the_examples(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    choose = app.segmented_control(key="image_source").set_value
+    choose("Examples").run()
+    assert not app.exception and not verdicts(app)
+    app.segmented_control(key="image_source").set_value("Upload").run()
+    assert "AI-generated" in verdicts(app)[0]
+    upload(app, {"blue.png": image_bytes(BLUE)})
+    assert len(verdicts(app)) == 2 and "from before" in shown_texts(app)
+    app.run()
+    assert len(verdicts(app)) == 2
+    button(app, "Clear all").click().run()
+    assert not verdicts(app) and not app.exception
+
+
 def test_more_images_than_allowed_are_cut_off_with_a_warning(models, monkeypatch):
     monkeypatch.setattr(image_input, "MAX_IMAGES", 3)
     app = upload(

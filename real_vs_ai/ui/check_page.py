@@ -20,7 +20,8 @@ from real_vs_ai.ui.checking import (
     name_duplicates,
 )
 from real_vs_ai.ui.details import ask_variants, known_variants
-from real_vs_ai.ui.image_input import ImageFile, ask_for_images
+from real_vs_ai.ui.held_files import ImageFile
+from real_vs_ai.ui.image_input import ask_for_images
 from real_vs_ai.ui.judging import JudgedUpload, judge_upload
 from real_vs_ai.ui.model_choice import (
     ChosenModel,

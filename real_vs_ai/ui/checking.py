@@ -27,6 +27,8 @@ MAX_IMAGES = 500
 MAX_BYTES = 50 * 2**20
 # Of all the files that one visitor holds at a time.
 MAX_TOTAL_BYTES = 2**30
+# Of all visitors' uploads together.
+MAX_SERVER_BYTES = 2 * 2**30
 MAX_PIXELS = MAX_IMAGE_PIXELS
 # Longest sides in pixels.
 _PREVIEW_SIZE = 640

@@ -1,4 +1,4 @@
-"""Where images come from: uploaded files, the camera, or the examples that come with the app.
+"""Where images come from: uploads, the clipboard, the camera, or the examples of the app.
 
 for image in ask_for_images():
     image.name, image.getvalue()
@@ -6,34 +6,28 @@ for image in ask_for_images():
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import streamlit as st
 
 from real_vs_ai.config import IMAGE_EXTENSIONS
 from real_vs_ai.images import describe_formats, is_image_name
+from real_vs_ai.reporting import plural
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
+from real_vs_ai.ui.held_files import ImageFile, forget_files, kept_files, remember_files
 
 _EXAMPLES_DIR = Path(__file__).with_name("examples")
-_UPLOAD, _CAMERA, _EXAMPLES = "Upload", "Camera", "Examples"
+_UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
+_EXTENSIONS = sorted(extension[1:] for extension in IMAGE_EXTENSIONS)
 _REFUSED_KEY = "refused_bytes"
 _ICONS = {
     _UPLOAD: ":material/upload:",
+    _PASTE: ":material/content_paste:",
     _CAMERA: ":material/photo_camera:",
     _EXAMPLES: ":material/imagesmode:",
 }
-
-
-class ImageFile(Protocol):
-    """A file held in memory, as Streamlit's uploader gives it."""
-
-    name: str
-    file_id: str
-
-    def getvalue(self) -> bytes:
-        """The file's bytes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,10 @@ class ExampleFile:
     def file_id(self) -> str:
         return f"example-{self.path.name}"
 
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
     def getvalue(self) -> bytes:
         return self.path.read_bytes()
 
@@ -58,23 +56,29 @@ def ask_for_images() -> list[ImageFile]:
     """Show the inputs; returns what the user gave, at most MAX_IMAGES."""
     source = st.segmented_control(
         "Where the images come from",
-        [_UPLOAD, _CAMERA, _EXAMPLES],
+        list(_ICONS),
         default=_UPLOAD,
         format_func=lambda name: f"{_ICONS[name]} {name}",
         required=True,
         key="image_source",
         label_visibility="collapsed",
     )
-    if source == _CAMERA:
-        picture = st.camera_input("Take a picture", key=f"camera_{_number()}")
-        return [picture] if picture else []
     if source == _EXAMPLES:
         return _choose_examples()
-    return _upload()
+    files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
+    _refuse_too_many_bytes(files)
+    if len(files) > MAX_IMAGES:
+        st.warning(
+            f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "
+            f"{len(files):,} are checked. `python ImageScoring.py FOLDER` takes any number.",
+            icon=":material/warning:",
+        )
+    return files[:MAX_IMAGES]
 
 
 def clear_images() -> None:
     """Empty the inputs: a new key is a new, empty widget."""
+    forget_files()
     st.session_state["input_number"] = _number() + 1
 
 
@@ -83,13 +87,53 @@ def _number() -> int:
 
 
 def _upload() -> list[ImageFile]:
+    key = f"uploads_{_number()}"
+    kept = kept_files(_UPLOAD, key=key)
     files = st.file_uploader(
         "Images to check",
-        type=sorted(extension[1:] for extension in IMAGE_EXTENSIONS),
+        type=_EXTENSIONS,
         accept_multiple_files=True,
-        key=f"uploads_{_number()}",
+        key=key,
         help=f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each, {MAX_IMAGES} at a time.",
     )
+    return _joined(_UPLOAD, kept, files)
+
+
+def _photograph() -> list[ImageFile]:
+    key = f"camera_{_number()}"
+    kept = kept_files(_CAMERA, key=key)
+    picture = st.camera_input("Take a picture", key=key)
+    return _joined(_CAMERA, kept, [picture] if picture else [])
+
+
+def _paste() -> list[ImageFile]:
+    """Streamlit's message box takes pasted images; what is written there is not used."""
+    key = f"paste_{_number()}"
+    kept = kept_files(_PASTE, key=None)
+    with st.container():
+        message = st.chat_input(
+            "Paste an image here (Ctrl+V), then press Enter",
+            accept_file="multiple",
+            file_type=_EXTENSIONS,
+            key=key,
+        )
+    files = [*kept, *(message.files if message else ())]
+    remember_files(_PASTE, files)
+    return files
+
+
+def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -> list[ImageFile]:
+    """The files kept from before with those that the widget holds."""
+    live_ids = {file.file_id for file in live}
+    earlier = [file for file in kept if file.file_id not in live_ids]
+    if earlier:
+        st.caption(f"With {plural(len(earlier), 'image')} from before you went elsewhere.")
+    files = [*earlier, *live]
+    remember_files(source, files, live=live)
+    return files
+
+
+def _refuse_too_many_bytes(files: Sequence[ImageFile]) -> None:
     total = sum(file.size for file in files)
     if total > MAX_TOTAL_BYTES:
         # Emptied at once: so much memory belongs to all visitors.
@@ -104,13 +148,6 @@ def _upload() -> list[ImageFile]:
             "`python ImageScoring.py FOLDER`.",
             icon=":material/error:",
         )
-    if len(files) > MAX_IMAGES:
-        st.warning(
-            f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "
-            f"{len(files):,} are checked. `python ImageScoring.py FOLDER` takes any number.",
-            icon=":material/warning:",
-        )
-    return list(files[:MAX_IMAGES])
 
 
 def _choose_examples() -> list[ImageFile]:

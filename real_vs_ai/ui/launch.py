@@ -14,6 +14,9 @@ from pathlib import Path
 
 # Of glibc's <malloc.h>.
 _M_ARENA_MAX = -8
+# Keys of the widgets of the page on which images are checked.
+_CHOICES = frozenset({"image_source", "model", "test_all"})
+_CHOICES_BEGIN = ("thresholds_", "examples_")
 _ICON = Path(__file__).with_name("icon.png")
 
 
@@ -87,16 +90,27 @@ def share_memory_pools() -> None:
 
 
 def keep_uploads_in_memory() -> None:
-    """Let the server hold whole uploads in memory; it would put larger ones into a temporary file.
+    """Let the server hold uploads in memory, within bounds; it would put large ones into files.
 
     The first page calls it, and nothing can be uploaded before there is a page.
     """
     from starlette.formparsers import MultiPartParser
 
     from real_vs_ai.ui.checking import MAX_BYTES
+    from real_vs_ai.ui.held_files import bound_uploads
 
+    bound_uploads()
     # Some kilobytes more, for what surrounds the file in the request.
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20
+
+
+def keep_choices() -> None:
+    """Keep what was chosen on the other page, whose widgets Streamlit forgets with it."""
+    import streamlit as st
+
+    for key in list(st.session_state):
+        if key in _CHOICES or str(key).startswith(_CHOICES_BEGIN):
+            st.session_state[key] = st.session_state[key]
 
 
 def _check_page(*, model: str | None, models_dir: Path) -> None:
@@ -108,4 +122,5 @@ def _check_page(*, model: str | None, models_dir: Path) -> None:
 def _models_page(*, models_dir: Path) -> None:
     from real_vs_ai.ui.models_page import show_models_page
 
+    keep_choices()
     show_models_page(models_dir=models_dir)

@@ -155,8 +155,10 @@ class ModelService:
 
 def _answer(detector: Detector, batch: list[_Request]) -> None:
     try:
-        probabilities = detector.predict_pixels(np.stack([image.pixels for image, _ in batch]))
-        verdicts = detector.verdicts(probabilities, [image.domain for image, _ in batch])
+        images = [image for image, _ in batch]
+        probabilities, looks = detector.judge_pixels(np.stack([image.pixels for image in images]))
+        domains = [image.domain.otherwise(look) for image, look in zip(images, looks, strict=True)]
+        verdicts = detector.verdicts(probabilities, domains)
     except Exception as error:
         if len(batch) > 1:
             # One image must not spoil the answers of the others.

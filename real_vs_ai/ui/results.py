@@ -13,7 +13,8 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
 from real_vs_ai.ui.details import show_details
 from real_vs_ai.ui.downloads import show_downloads
-from real_vs_ai.ui.image_input import ImageFile, clear_images
+from real_vs_ai.ui.held_files import ImageFile
+from real_vs_ai.ui.image_input import clear_images
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel

@@ -1,0 +1,74 @@
+"""What a session holds of its uploads, and what the server holds of them."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from starlette.exceptions import HTTPException
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+
+from real_vs_ai.ui import held_files
+
+
+@pytest.fixture
+def server(monkeypatch) -> MemoryUploadedFileManager:
+    """Streamlit's memory of uploads, and a session "s" of it."""
+    manager = MemoryUploadedFileManager("/upload")
+    context = types.SimpleNamespace(session_id="s", uploaded_file_mgr=manager)
+    monkeypatch.setattr(held_files, "get_script_run_ctx", lambda: context)
+    monkeypatch.setattr(held_files, "st", types.SimpleNamespace(session_state={}))
+    return manager
+
+
+def put(server, file_id: str, *, size: int = 10, session: str = "s") -> UploadedFileRec:
+    record = UploadedFileRec(file_id=file_id, name="a.png", type="image/png", data=b"x" * size)
+    server.add_file(session, record)
+    return record
+
+
+def held_by(server, *file_ids: str) -> list[str]:
+    return [record.file_id for record in server.get_files("s", file_ids)]
+
+
+def test_the_server_lets_go_of_uploads_that_no_widget_holds_any_more(server):
+    first, second = put(server, "1"), put(server, "2")
+    held_files.remember_files("Upload", [first, second], live=[first, second])
+    # On its way: its run has not begun.
+    put(server, "3")
+    held_files.remember_files("Upload", [first, second], live=[second])
+    assert held_by(server, "1", "2", "3") == ["2", "3"]
+    held_files.remember_files("Examples", [])
+    assert held_by(server, "1", "2", "3") == ["3"]
+
+
+def test_files_are_kept_only_when_their_widget_has_forgotten_them(server):
+    session = held_files.st.session_state
+    assert held_files.kept_files("Upload", key="uploads_0") == []
+    first = put(server, "1")
+    held_files.remember_files("Upload", [first], live=[first])
+    session["uploads_0"] = [first]
+    assert held_files.kept_files("Upload", key="uploads_0") == []
+    del session["uploads_0"]
+    assert held_files.kept_files("Upload", key="uploads_0") == [first]
+    held_files.forget_files()
+    assert held_files.kept_files("Upload", key="uploads_1") == []
+
+
+def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, monkeypatch):
+    monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
+    monkeypatch.setattr(held_files, "MAX_TOTAL_BYTES", 100)
+    monkeypatch.setattr(held_files, "MAX_SERVER_BYTES", 150)
+    held_files.bound_uploads.__wrapped__()
+    put(server, "1", size=90)
+    with pytest.raises(HTTPException) as refused:
+        put(server, "2", size=20)
+    assert refused.value.status_code == 413
+    with pytest.raises(HTTPException) as refused:
+        put(server, "3", size=80, session="other")
+    assert refused.value.status_code == 507
+    put(server, "4", size=60, session="other")
+    server.remove_file("s", "1")
+    put(server, "5", size=90)
+    assert held_by(server, "1", "2", "5") == ["5"]
