@@ -40,6 +40,10 @@ class DomainFit:
     note: str = ""
     outside: bool = False
 
+    def otherwise(self, other: DomainFit) -> DomainFit:
+        """This one, unless the other has the stronger objection."""
+        return other if other.outside and not self.outside else self
+
 
 # Nothing unlike is known: also of models that say nothing of the images they learnt from.
 FAMILIAR = DomainFit()

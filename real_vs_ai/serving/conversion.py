@@ -31,7 +31,8 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
         output_dir: An existing folder.
 
     Returns:
-        The path of the `.xml`; its `.bin` lies beside it.
+        The path of the `.xml`; its `.bin` lies beside it. Its first output is the softmax; where
+        the file has statistics of a layer's features, these are the second.
 
     Raises:
         ConversionError: Keras or OpenVINO could not do it, or took too long.
@@ -64,9 +65,9 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
 
 
 def _export(model_path: str, output_dir: str) -> None:
-    import keras
+    from real_vs_ai.serving.engines import load_keras_model, with_features
 
-    model = keras.models.load_model(model_path, compile=False)
+    model = with_features(load_keras_model(Path(model_path)), Path(model_path))
     model.export(str(Path(output_dir) / IR_NAME), format="openvino", verbose=False)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.domain import FAMILIAR, DomainFit, compare_with_domain
 from real_vs_ai.images import DecodedImage, decode_image, resize_image
@@ -69,11 +70,18 @@ class Detector:
         metadata: What the file says of the model.
     """
 
-    def __init__(self, model_path: Path, metadata: ModelMetadata, engine: Engine) -> None:
-        """For `Detector.open`, which finds the three."""
+    def __init__(
+        self,
+        model_path: Path,
+        metadata: ModelMetadata,
+        engine: Engine,
+        appearance: Appearance | None,
+    ) -> None:
+        """For `Detector.open`, which finds the four."""
         self.model_path = model_path
         self.metadata = metadata
         self._engine = engine
+        self._appearance = appearance
 
     @classmethod
     def open(
@@ -103,7 +111,7 @@ class Detector:
         opened = open_engine(
             model_path, image_size=metadata.image_size, engine=engine, precision=precision
         )
-        return cls(model_path, metadata, opened)
+        return cls(model_path, metadata, opened, read_appearance(model_path))
 
     @property
     def engine_name(self) -> str:
@@ -148,8 +156,11 @@ class Detector:
         if not images:
             return []
         prepared = [self.prepare(image) for image in images]
-        probabilities = self.predict_pixels(np.stack([image.pixels for image in prepared]))
-        return self.verdicts(probabilities, [image.domain for image in prepared])
+        probabilities, looks = self.judge_pixels(np.stack([image.pixels for image in prepared]))
+        domains = [
+            image.domain.otherwise(look) for image, look in zip(prepared, looks, strict=True)
+        ]
+        return self.verdicts(probabilities, domains)
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """One image as the network's input."""
@@ -165,7 +176,13 @@ class Detector:
         )
 
     def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
-        """Calibrated probabilities of images that are already prepared.
+        """Calibrated probabilities alone; see `judge_pixels`."""
+        return self.judge_pixels(pixels, in_batches=in_batches)[0]
+
+    def judge_pixels(
+        self, pixels: np.ndarray, *, in_batches: bool = False
+    ) -> tuple[np.ndarray, list[DomainFit]]:
+        """What the network says of images that are already prepared.
 
         Args:
             pixels: Shape (n, image_size, image_size, 3), uint8, n at least 1.
@@ -173,7 +190,8 @@ class Detector:
                 longer wait for few images.
 
         Returns:
-            Shape (n, n_classes), rows summing to 1, in the order of `metadata.class_names`.
+            Calibrated probabilities, shape (n, n_classes), rows summing to 1, in the order of
+            `metadata.class_names`; and how each image looks beside those the model learnt from.
         """
         size = self.metadata.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
@@ -182,7 +200,12 @@ class Detector:
                 f"{pixels.shape} and type {pixels.dtype}."
             )
         outputs = self._engine.predict(pixels, in_batches=in_batches)
-        return calibrate(outputs, temperature=self.metadata.temperature)
+        n_classes = len(self.metadata.class_names)
+        probabilities, features = outputs[:, :n_classes], outputs[:, n_classes:]
+        calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
+        if self._appearance is None or features.shape[1] != len(self._appearance.whitening):
+            return calibrated, [FAMILIAR] * len(pixels)
+        return calibrated, self._appearance.compare(features, pixels)
 
     def verdicts(
         self, probabilities: np.ndarray, domains: Sequence[DomainFit] | None = None

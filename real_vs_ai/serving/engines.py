@@ -1,7 +1,7 @@
 """What computes the softmax: OpenVINO on the CPU, or Keras.
 
     engine = open_engine(model_path, image_size=224, engine=None, precision=None)
-    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_classes)
+    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)
 
 OpenVINO is chosen wherever it works: it needs no TensorFlow. Keras is chosen on a machine whose GPU
 TensorFlow can use, is what remains where the model cannot be compiled, and is the reference.
@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from real_vs_ai.appearance import read_appearance
 from real_vs_ai.model_file import ModelFileError
 
 ENGINES = ("openvino", "keras")
@@ -43,7 +44,10 @@ class Engine(Protocol):
     note: str
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
-        """Uncalibrated softmax outputs, shape (n, n_classes), float32.
+        """Uncalibrated softmax outputs, and after them the features that `appearance` asks for.
+
+        Shape (n, n_classes + n_features), float32; no features where the model file has no
+        statistics of them.
 
         Args:
             pixels: RGB, shape (n, image_size, image_size, 3), uint8.
@@ -61,7 +65,7 @@ class KerasEngine:
     parallel_batches = 1
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
-        self.model = load_keras_model(model_path)
+        self._model = with_features(load_keras_model(model_path), model_path)
         self.note = note
         # Keras compiles its predict function at the first call and is not made for several at once.
         self._lock = threading.Lock()
@@ -72,7 +76,9 @@ class KerasEngine:
         for start in range(0, len(pixels), _KERAS_BATCH):
             batch = pixels[start : start + _KERAS_BATCH].astype(np.float32)
             with self._lock:
-                outputs.append(np.asarray(self.model.predict_on_batch(batch), dtype=np.float32))
+                found = self._model.predict_on_batch(batch)
+            found = found if isinstance(found, list) else [found]
+            outputs.append(np.concatenate(found, axis=1, dtype=np.float32))
         return np.concatenate(outputs)
 
 
@@ -130,6 +136,18 @@ def load_keras_model(model_path: Path):
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelFileError(f"{model_path} cannot be loaded by Keras: {reason}") from error
+
+
+def with_features(model, model_path: Path):
+    """The model with the features that its file has statistics of as a second output, if any."""
+    import keras
+
+    appearance = read_appearance(model_path)
+    layers = {layer.name: layer for layer in model.layers}
+    layer = layers.get(appearance.layer) if appearance else None
+    if layer is None or len(layer.output.shape) != 2:
+        return model
+    return keras.Model(model.inputs, [model.outputs[0], layer.output], name=model.name)
 
 
 def keras_sees_gpu() -> bool:

@@ -1,7 +1,7 @@
 """A model file compiled by OpenVINO for this CPU.
 
     engine = OpenVINOEngine(model_path, image_size=224, precision=None)
-    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_classes)
+    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)
 
 Two compiled forms share the work: one image at once on all cores (the shortest wait), and batches
 side by side (the most images a second). Each is compiled when it is first needed and kept in the
@@ -134,14 +134,15 @@ class _CompiledForm:
         self.workers = ThreadPoolExecutor(self.request_count, thread_name_prefix="openvino")
 
     def infer(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities of at most `batch_size` images, waiting for a free request."""
+        """Outputs side by side of at most `batch_size` images, waiting for a free request."""
         count = len(pixels)
         if count < self._batch_size:
             missing = (self._batch_size - count, *pixels.shape[1:])
             pixels = np.concatenate([pixels, np.zeros(missing, dtype=np.uint8)])
         request = self._requests.get()
         try:
-            return request.infer(np.ascontiguousarray(pixels))[0][:count].copy()
+            found = request.infer(np.ascontiguousarray(pixels))
+            return np.concatenate([values[:count] for values in found.to_tuple()], axis=1)
         finally:
             self._requests.put(request)
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from real_vs_ai.domain import compare_with_domain
+from real_vs_ai.domain import DomainFit, compare_with_domain
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.serving.detector import Detector, Verdict
 from real_vs_ai.serving.image_sources import ImageSource, read_source
@@ -165,17 +165,24 @@ def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
     pixels = [item.pixels for item in batch if item.pixels is not None]
     if not pixels:
         return [item.score for item in batch]
-    probabilities = detector.predict_pixels(np.concatenate(pixels), in_batches=True)
-    ends = np.cumsum([len(part) for part in pixels])
-    parts = iter(np.split(probabilities, ends[:-1]))
+    probabilities, looks = detector.judge_pixels(np.concatenate(pixels), in_batches=True)
+    starts = np.cumsum([0, *(len(part) for part in pixels)])
+    parts = iter(np.split(probabilities, starts[1:-1]))
+    # The whole image comes first, its tiles after it.
+    of_wholes = iter([looks[start] for start in starts[:-1]])
     return [
-        item.score if item.pixels is None else _with_verdicts(item.score, next(parts), detector)
+        item.score
+        if item.pixels is None
+        else _with_verdicts(item.score, next(parts), next(of_wholes), detector)
         for item in batch
     ]
 
 
-def _with_verdicts(score: ImageScore, probabilities: np.ndarray, detector: Detector) -> ImageScore:
-    domain = compare_with_domain(score.width, score.height, detector.metadata.domain)
+def _with_verdicts(
+    score: ImageScore, probabilities: np.ndarray, look: DomainFit, detector: Detector
+) -> ImageScore:
+    size = compare_with_domain(score.width, score.height, detector.metadata.domain)
+    domain = size.otherwise(look)
     (verdict,) = detector.verdicts(probabilities[:1], [domain])
     of_tiles = probabilities[1:]
     if not len(of_tiles):

@@ -1,0 +1,91 @@
+"""An image that looks unlike the training images gets no verdict, on any engine."""
+
+import numpy as np
+import pytest
+
+from real_vs_ai import Detector
+from real_vs_ai.appearance import Seen, fit_appearance, write_appearance
+from real_vs_ai.images import resize_image
+from real_vs_ai.serving.engines import load_keras_model
+from real_vs_ai.serving.image_sources import iterate_sources
+from real_vs_ai.serving.scoring import score_images
+from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model
+
+LAYER = "global_average_pooling2d"
+
+
+def grey(brightness, *, tint=(0, 0, 0), noise=8, seed=0):
+    """A grey image with some noise: what the model below learnt from when there is no tint."""
+    generator = np.random.default_rng(seed)
+    pixels = brightness + np.array(tint) + generator.normal(0, noise, (IMAGE_SIZE, IMAGE_SIZE, 3))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    import keras
+
+    path = save_model(tmp_path_factory.mktemp("unlike") / "model.h5", METADATA)
+    model = load_keras_model(path)
+    layer = next(x.name for x in model.layers if x.name.startswith(LAYER))
+    body = keras.Model(model.inputs, model.get_layer(layer).output)
+
+    def seen(first):
+        generator = np.random.default_rng(first)
+        levels = np.where(np.arange(300) % 2, 60, 190) + generator.normal(0, 15, 300)
+        noise = generator.uniform(6, 10, 300)
+        pairs = enumerate(zip(levels, noise, strict=True))
+        images = [grey(level, noise=n, seed=first + i) for i, (level, n) in pairs]
+        pixels = np.stack(images)
+        features = body.predict(pixels.astype(np.float32), verbose=0)
+        return Seen(features, pixels, np.arange(300) % 2)
+
+    write_appearance(path, fit_appearance(seen(0), seen(1000), layer=layer))
+    return path
+
+
+@pytest.fixture(scope="module", params=["openvino", "keras"])
+def detector(request, model_path):
+    return Detector.open(model_path, engine=request.param, precision="f32")
+
+
+def test_usual_images_get_their_verdicts_and_tinted_ones_none(detector):
+    usual = detector.predict_batch([grey(190, seed=5000), grey(60, seed=5001)])
+    assert [verdict.label for verdict in usual] == ["Fake", "Real"]
+    assert not any(verdict.domain.outside for verdict in usual)
+    tinted = detector.predict(grey(150, tint=(60, -60, 0), seed=5002))
+    assert tinted.label == "Uncertain"
+    assert "unlike the images this model learnt from" in tinted.reasons[0]
+    # The probability is still told; it is the verdict that is withheld.
+    assert sum(tinted.probabilities.values()) == pytest.approx(1)
+
+
+def test_one_by_one_and_in_batches_the_same_images_are_turned_away(detector):
+    images = [grey(190, tint=(step, -step, 0), seed=step) for step in range(0, 60, 3)]
+    alone = [detector.predict(image).domain for image in images]
+    assert alone == [verdict.domain for verdict in detector.predict_batch(images)]
+    assert {fit.outside for fit in alone} == {True, False}
+
+
+def test_image_without_detail_is_told(detector):
+    verdict = detector.predict(grey(190, noise=0))
+    assert verdict.label == "Uncertain"
+    assert "less detail" in verdict.reasons[0]
+
+
+def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp_path):
+    plain = Detector.open(save_model(tmp_path / "plain.h5", METADATA), engine="keras")
+    pixels = np.stack([resize_image(grey(20 * i, seed=i), IMAGE_SIZE) for i in range(12)])
+    for engine in ("openvino", "keras"):
+        found = Detector.open(model_path, engine=engine, precision="f32").predict_pixels(pixels)
+        np.testing.assert_allclose(found, plain.predict_pixels(pixels), atol=1e-5)
+
+
+def test_table_of_scores_tells_them_beside_their_neighbours(detector, tmp_path):
+    tinted = grey(150, tint=(60, -60, 0), seed=1)
+    for name, pixels in (("a", grey(190, seed=2)), ("b", tinted), ("c", grey(60, seed=3))):
+        (tmp_path / f"{name}.png").write_bytes(encode(pixels))
+    sources = iterate_sources([str(tmp_path)])
+    scores = list(score_images(sources, detector=detector, workers=2, by_tiles=True))
+    assert [score.verdict.label for score in scores] == ["Fake", "Uncertain", "Real"]
+    assert [score.verdict.domain.outside for score in scores] == [False, True, False]
