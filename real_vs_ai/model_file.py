@@ -24,6 +24,8 @@ from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD, UNCERTAIN
 
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
+# As keras.applications names them.
+_STEM_LAYERS = ("conv1_conv", "pool1_pool")
 
 
 class ModelFileError(ValueError):
@@ -119,6 +121,20 @@ def read_metadata(path: Path) -> ModelMetadata:
         return ModelMetadata(**known)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} carries damaged real_vs_ai metadata: {error}") from error
+
+
+def read_stem_stride(path: Path) -> int | None:
+    """How much the first convolution and pooling of a ResNet in a model file shrink an image.
+
+    None where it is no model file, or of another network.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        strides = {layer["config"]["name"]: layer["config"].get("strides") for layer in layers}
+        return int(np.prod([strides[name][0] for name in _STEM_LAYERS]))
+    except (OSError, KeyError, ValueError, TypeError, IndexError):
+        return None
 
 
 def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:

@@ -18,10 +18,12 @@ from typing import Any
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.model_file import read_stem_stride
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.recipes import RECIPES
 
 _NEWEST = "newest"
+_PUBLISHED_STEM_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def parse_training_options(
     values = vars(parser.parse_args(argv))
     del values["config"]
     _check(parser, values)
+    if values["stem_stride"] is None:
+        values["stem_stride"] = read_stem_stride(Path(values["weights"])) or _PUBLISHED_STEM_STRIDE
     return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
 
 
@@ -190,9 +194,10 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         "backbone")  # fmt: skip
     add("--image-size", type=_at_least(32), default=IMAGE_SIZE, metavar="PIXELS",
         help="side of the square the images are resized to")  # fmt: skip
-    add("--stem-stride", type=int, choices=(4, 2, 1), default=4,
+    add("--stem-stride", type=int, choices=(4, 2, 1),
         help="how much the first two layers shrink the image; less keeps more of small images "
-        "and costs 4 or 16 times the time")  # fmt: skip
+        "and costs 4 or 16 times the time (default: that of the model named by --weights, "
+        "otherwise 4)")  # fmt: skip
     add("--pooling", choices=("global-average", "average-flatten"), default="global-average",
         help="how the head summarises the feature maps")  # fmt: skip
     add("--noise", type=_number(0, 10), default=0.1, metavar="STD",

@@ -19,6 +19,7 @@ from real_vs_ai.training.model import (
     save_model,
     set_trainable,
 )
+from real_vs_ai.training.options import parse_training_options
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
 
@@ -211,6 +212,16 @@ def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
     assert feature_layer(model).output.shape[-1] == 2048
     with pytest.raises(OSError, match="no published weights for resnet26"):
         build(backbone="resnet26", weights="imagenet")
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--stem-stride", "1"), 1)])
+def test_training_on_from_a_model_keeps_its_stem_unless_told_otherwise(tmp_path, given, expected):
+    path = tmp_path / "model.h5"
+    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet26")
+    save_model(build(backbone="resnet26", stem_stride=2), path, metadata=metadata)
+    options = parse_training_options(["--weights", str(path), *given], description="test")
+    assert options.stem_stride == expected
+    assert parse_training_options(["--weights", "none"], description="test").stem_stride == 4
 
 
 def test_batch_norm_momentum_is_set_everywhere(tiny):
