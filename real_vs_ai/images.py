@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class ImageHeader:
 
 def is_image_name(path: str | Path) -> bool:
     """Whether a file's name ends as images do; the content is judged by decoding it."""
-    return Path(path).suffix.lower() in IMAGE_EXTENSIONS
+    return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122 (speed)
 
 
 def open_image(

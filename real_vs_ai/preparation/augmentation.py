@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
 from real_vs_ai.images import is_image_name
@@ -32,8 +32,10 @@ from real_vs_ai.preparation.warping import AffineRanges
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
-# Copies of one original are made together: it is decoded once.
-_CHUNK_COPIES = 64
+# What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
+_SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
+# Towards the end workers wait for each other, so there are several chunks for each.
+_CHUNKS_PER_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ class Original:
         path: POSIX path below the training folder: `<class folder>/<name>`.
         label: Its class.
         source: The data set it came from, or "".
+        area: Its pixels as the manifest says, or a guess; for sharing out the work.
     """
 
     path: str
     label: str
     source: str
+    area: int = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,12 @@ def list_originals(train_dir: Path) -> list[Original]:
         row = rows.get(path)
         if is_augmented_name(path) or (row is not None and row.origin in made_from):
             continue
-        source = row.source if row else PurePosixPath(path).name.partition("__")[0]
-        originals.append(Original(path, classes[path.split("/")[0]], source))
+        label = classes[path.partition("/")[0]]
+        if row is None:
+            source = path.rpartition("/")[2].partition("__")[0]
+            originals.append(Original(path, label, source))
+        else:
+            originals.append(Original(path, label, row.source, row.width * row.height))
     if not originals:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
     return originals
@@ -178,8 +186,8 @@ def write_copies(
         for name in sorted({entry.original.label for entry in plan}):
             (folder / name).mkdir(parents=True)
         results = run_chunks(
-            write_warped_copies, _chunks(plan), str(train_dir.resolve()), str(folder.resolve()),
-            ranges, seed, n_items=len(plan), workers=workers, engine=engine,
+            write_warped_copies, _chunks(plan, workers=workers), str(train_dir.resolve()),
+            str(folder.resolve()), ranges, seed, n_items=len(plan), workers=workers, engine=engine,
             description="Augmenting", unit="image", heavy=True,
         )  # fmt: skip
         rows, failed = [], []
@@ -188,10 +196,12 @@ def write_copies(
             if isinstance(result, str):
                 failed.append(Outcome(origin, QUARANTINED, result))
                 continue
+            label, source = entry.original.label, entry.original.source
+            file_format, width, height, names, digests = result
             rows.extend(
-                ManifestRow(path, sha256, entry.original.label, "train", entry.original.source,
-                            width, height, file_format, origin)
-                for path, sha256, width, height, file_format in result
+                ManifestRow(f"{label}/{name}", sha256, label, "train", source, width, height,
+                            file_format, origin)
+                for name, sha256 in zip(names, digests, strict=True)
             )  # fmt: skip
         if not rows:
             raise ValueError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
@@ -201,14 +211,22 @@ def write_copies(
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 
-def _chunks(plan: Sequence[Copies]) -> list[list[tuple[str, str, int]]]:
-    """(original's path, label, copies) in runs of about equal work."""
+def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int]]]:
+    """(original's path, label, copies) in runs of about equal work.
+
+    Copies of one original are made together: it is decoded once.
+    """
+    costs = [
+        entry.count * (_SECONDS_PER_COPY + _SECONDS_PER_PIXEL * entry.original.area)
+        for entry in plan
+    ]
+    enough = min(_SECONDS_PER_CHUNK, sum(costs) / (workers * _CHUNKS_PER_WORKER))
     chunks: list[list[tuple[str, str, int]]] = [[]]
-    waiting = 0
-    for entry in plan:
+    waiting = 0.0
+    for entry, cost in zip(plan, costs, strict=True):
         chunks[-1].append((entry.original.path, entry.original.label, entry.count))
-        waiting += entry.count
-        if waiting >= _CHUNK_COPIES:
+        waiting += cost
+        if waiting >= enough:
             chunks.append([])
-            waiting = 0
+            waiting = 0.0
     return [chunk for chunk in chunks if chunk]

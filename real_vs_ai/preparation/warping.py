@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+_MOST_FLOATS = 2**24
+
 
 @dataclass(frozen=True)
 class AffineRanges:
@@ -67,13 +69,34 @@ def draw_affine(
     ])  # fmt: skip
 
 
-def warp(pixels: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Apply a map of `draw_affine`; shape (height, width, 3), uint8, in and out."""
-    height, width = pixels.shape[:2]
-    return cv2.warpAffine(
-        pixels, affine, (width, height),
+def warp(samples: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Apply a map of `draw_affine`.
+
+    Args:
+        samples: Shape (height, width, 3), as `as_samples` gives them.
+        affine: Shape (2, 3).
+
+    Returns:
+        Shape (height, width, 3), uint8.
+    """
+    height, width = samples.shape[:2]
+    warped = cv2.warpAffine(
+        samples, affine, (width, height),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
+    if warped.dtype == np.uint8:
+        return warped
+    # The shortest way to round and clip; the second image has no weight.
+    return cv2.addWeighted(warped, 1, warped, 0, 0, dtype=cv2.CV_8U)
+
+
+def as_samples(pixels: np.ndarray) -> np.ndarray:
+    """Pixels, shape (height, width, 3), uint8, in the type that is warped fastest.
+
+    OpenCV interpolates floats a quarter faster than bytes, with the same result after rounding;
+    large images stay bytes, for floats take four times the memory.
+    """
+    return pixels.astype(np.float32) if pixels.size <= _MOST_FLOATS else pixels
 
 
 def copy_draws(seed: int, path: str, number: int) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from real_vs_ai.preparation.augmentation import (
     plan_copies,
     write_copies,
 )
-from real_vs_ai.preparation.copies import copy_name, is_augmented_name
+from real_vs_ai.preparation.copies import copy_names, is_augmented_name
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
 from real_vs_ai.preparation.moving import move_augmented
 from real_vs_ai.preparation.warping import AffineRanges, copy_draws, draw_affine, warp
@@ -289,11 +289,20 @@ def test_names_of_copies_are_recognised(name, expected):
 
 def test_names_of_copies_of_different_originals_differ():
     names = {
-        copy_name(name, number, file_format=file_format)
+        copy
         for name, file_format in (("a.jpg", "JPEG"), ("a.gif", "PNG"), ("a.png", "PNG"))
-        for number in (1, 11)
+        for copy in copy_names(name, 11, file_format=file_format)
     }
-    assert len(names) == 6
+    assert len(names) == 33
+
+
+def test_a_copy_s_name_does_not_depend_on_how_many_there_are():
+    original = "n" * 224 + ".jpg"
+    few = copy_names(original, 9, file_format="JPEG")
+    many = copy_names(original, 1000, file_format="JPEG")
+    assert many[:9] == few
+    assert len(set(many)) == 1000
+    assert max(len(name) for name in many) <= 240
 
 
 def test_the_contact_sheet_is_a_picture(data):

@@ -1,0 +1,116 @@
+"""The short way for ordinary JPEGs gives what Pillow gives; every other file is left to Pillow."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from real_vs_ai.images import decode_image
+from real_vs_ai.preparation.copies import encode, encoding_like
+from real_vs_ai.preparation.plain_jpegs import (
+    decode_plain_jpeg,
+    encode_plain_jpeg,
+    plain_jpeg_settings,
+)
+from real_vs_ai.preparation.warping import as_samples, warp
+from tests.preparation.material import image_bytes, smooth_image
+
+
+def jpeg(**options) -> bytes:
+    buffer = io.BytesIO()
+    smooth_image(1, (33, 47)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    quality=st.integers(1, 100),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    seed=st.integers(0, 9),
+)
+def test_pixels_and_bytes_are_those_of_pillow(width, height, quality, subsampling, seed):
+    buffer = io.BytesIO()
+    options = {"quality": quality, "subsampling": subsampling}
+    smooth_image(seed, (width, height)).save(buffer, "JPEG", **options)
+    data = buffer.getvalue()
+    found = plain_jpeg_settings(data)
+    assert (found.quality, found.area) == (quality, width * height)
+    pixels = decode_plain_jpeg(data)
+    image = decode_image(data)
+    assert np.array_equal(pixels[..., ::-1], image.pixels)
+    file_format, options = encoding_like(data, "JPEG")
+    expected = encode(image.pixels, file_format=file_format, options=options, grey=False)
+    assert encode_plain_jpeg(pixels, found) == expected
+
+
+TABLES = [[3 + i // 7 for i in range(64)], [5 + i // 5 for i in range(64)]]
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(qtables=TABLES),
+        jpeg(progressive=True),
+        jpeg(exif=EXIF),
+        jpeg(icc_profile=b"profile"),
+        jpeg()[:-20],
+        jpeg() + b"behind the end",
+        jpeg()[:-2] + b"\xff\xda" + b"\xff\xd9",
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\xff\xd8\xff\xe0\xff\xff\xff\xda\xff\xd9",
+        b"\xff\xd8\xff\xda\xff\xd9",
+        image_bytes(1, file_format="PNG"),
+    ],
+    ids=[
+        "own tables", "progressive", "EXIF", "profile", "truncated", "trailing", "two scans",
+        "empty", "start", "start and end", "length past the end", "no tables", "PNG",
+    ],
+)  # fmt: skip
+def test_what_is_not_ordinary_is_left_to_pillow(data):
+    assert plain_jpeg_settings(data) is None
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colours_are_left_to_pillow(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (16, 16)).save(buffer, "JPEG")
+    assert plain_jpeg_settings(buffer.getvalue()) is None
+
+
+@given(cut=st.integers(0, 2000), bite=st.binary(max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_damaged_files_never_raise(cut, bite):
+    data = jpeg()
+    plain_jpeg_settings(data[:cut] + bite + data[cut + len(bite) :])
+
+
+def test_floats_and_bytes_are_warped_alike():
+    pixels = np.random.default_rng(3).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    affine = np.array([[0.93, 0.21, -3.3], [-0.18, 1.1, 2.7]])
+    floats = as_samples(pixels)
+    assert floats.dtype == np.float32
+    difference = np.abs(warp(floats, affine).astype(int) - warp(pixels, affine))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
+
+
+def test_large_images_are_warped_as_bytes():
+    assert as_samples(np.zeros((2400, 2400, 3), dtype=np.uint8)).dtype == np.uint8
+
+
+def test_the_sampling_constants_are_those_of_opencv():
+    for subsampling, name in (("4:4:4", "444"), ("4:2:2", "422"), ("4:2:0", "420")):
+        found = plain_jpeg_settings(jpeg(subsampling=subsampling))
+        assert found.sampling_factor == getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")
