@@ -24,7 +24,7 @@ from real_vs_ai.ui.wording import percent, verdict_style
 
 _APP = Path(__file__).resolve().parent.parent / "App.py"
 _HOST = "localhost"
-_HEADING = "### "
+_HEADING = "## "
 
 
 @dataclass
@@ -108,7 +108,10 @@ def measure_single_visitor(app: RunningApp, *, uploads: int) -> list[float]:
             page = visitor.upload({f"{number}.jpg": data})
             seconds.append(time.perf_counter() - began)
             if page.failed or not _verdict(page):
-                raise RuntimeError(f"Expected a verdict for upload {number}, found none.")
+                raise RuntimeError(
+                    f"Expected a verdict for upload {number}, found "
+                    f"{'an error' if page.failed else 'none'} on the page: {page.texts}"
+                )
     return seconds
 
 

@@ -85,7 +85,7 @@ def upload(app: AppTest, files: dict[str, bytes]) -> AppTest:
 
 def verdicts(app: AppTest) -> list[str]:
     """The cards' headings, in order."""
-    return [m.value for m in app.markdown if m.value.startswith("### ")]
+    return [m.value for m in app.markdown if m.value.startswith("## ")]
 
 
 def shown_texts(app: AppTest) -> str:

@@ -59,7 +59,7 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
 
 def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
     """Heading, number and bar of a verdict; first of all what is unlike the training images."""
-    st.markdown(f"### {verdict_style(verdict.label, metadata).heading}")
+    st.markdown(f"## {verdict_style(verdict.label, metadata).heading}")
     if verdict.domain.note:
         st.warning(domain_sentence(verdict.domain), icon=":material/straighten:")
     st.markdown(probability_sentence(verdict, metadata))

@@ -19,6 +19,7 @@ from real_vs_ai.ui.checking import (
     decode_upload,
     name_duplicates,
 )
+from real_vs_ai.ui.choices import keep_choices
 from real_vs_ai.ui.details import ask_variants, known_variants
 from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import ask_for_images
@@ -39,6 +40,7 @@ _QUESTION = "Is this image AI-generated?"
 
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
     """Draw the page; for the arguments see `model_choice.choose_model`."""
+    keep_choices()
     title = st.empty()
     title.title(_QUESTION)
     chosen = choose_model(model=model, models_dir=models_dir)
@@ -142,10 +144,12 @@ def _run_checks(
             pool.submit(lambda d=digest, f=file: service.check(f.getvalue(), digest=d))
             for digest, file in waiting.items()
         ]
-        for done, future in enumerate(checks, start=1):
+        # Those that an earlier run checked count too: files arrive while others are checked.
+        total = len(known) + len(checks)
+        for future in checks:
             check = future.result()
             known[check.digest] = check
-            bar.progress(done / len(checks), text=f"{done} of {len(checks)} images checked")
+            bar.progress(len(known) / total, text=f"{len(known)} of {total} images checked")
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -54,10 +54,10 @@ class ExampleFile:
 
 def ask_for_images() -> list[ImageFile]:
     """Show the inputs; returns what the user gave, at most MAX_IMAGES."""
+    st.session_state.setdefault("image_source", _UPLOAD)
     source = st.segmented_control(
         "Where the images come from",
         list(_ICONS),
-        default=_UPLOAD,
         format_func=lambda name: f"{_ICONS[name]} {name}",
         required=True,
         key="image_source",

@@ -14,9 +14,6 @@ from pathlib import Path
 
 # Of glibc's <malloc.h>.
 _M_ARENA_MAX = -8
-# Keys of the widgets of the page on which images are checked.
-_CHOICES = frozenset({"image_source", "model", "test_all"})
-_CHOICES_BEGIN = ("thresholds_", "examples_")
 _ICON = Path(__file__).with_name("icon.png")
 
 
@@ -104,15 +101,6 @@ def keep_uploads_in_memory() -> None:
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20
 
 
-def keep_choices() -> None:
-    """Keep what was chosen on the other page, whose widgets Streamlit forgets with it."""
-    import streamlit as st
-
-    for key in list(st.session_state):
-        if key in _CHOICES or str(key).startswith(_CHOICES_BEGIN):
-            st.session_state[key] = st.session_state[key]
-
-
 def _check_page(*, model: str | None, models_dir: Path) -> None:
     from real_vs_ai.ui.check_page import show_check_page
 
@@ -122,5 +110,4 @@ def _check_page(*, model: str | None, models_dir: Path) -> None:
 def _models_page(*, models_dir: Path) -> None:
     from real_vs_ai.ui.models_page import show_models_page
 
-    keep_choices()
     show_models_page(models_dir=models_dir)

@@ -62,7 +62,7 @@ def show_models_page(*, models_dir: Path) -> None:
 
 def _show_run(run: RunFolder) -> None:
     metrics = read_metrics(run)
-    st.subheader("How good it is")
+    st.header("How good it is")
     if metrics:
         st.markdown(metrics_table(metrics))
         st.caption("In brackets the 95 % interval. All but the loss are shares from 0 to 1.")
@@ -70,11 +70,11 @@ def _show_run(run: RunFolder) -> None:
         st.info("This model came without metrics.", icon=":material/info:")
     curves = read_history(run.history)
     if curves:
-        st.subheader("How it was trained")
+        st.header("How it was trained")
         _show_curves({run.name: curves})
     figures = list_figures(run)
     if figures:
-        st.subheader("Figures")
+        st.header("Figures")
         with st.grid(columns=2, min_column_width=340):
             for path in (path for path in figures if path.stem != _NETWORK):
                 _show_figure(path)
@@ -84,7 +84,7 @@ def _show_run(run: RunFolder) -> None:
                 _show_figure(path)
     card = read_text(run.model_card)
     if card:
-        st.subheader("Model card")
+        st.header("Model card")
         # As text: a card can come from strangers, and Markdown can load pictures from anywhere.
         st.code(card, language=None, wrap_lines=True)
 
@@ -112,7 +112,7 @@ def _show_comparison(runs: dict[str, RunFolder]) -> None:
         return
     tables = [read_metrics(runs[name]).get("test", {}) for name in (first, second)]
     if all(tables):
-        st.subheader("On their test images")
+        st.header("On their test images")
         st.markdown(comparison_table(tables[0], tables[1], names=(first, second)))
         st.caption(
             "Compare only models tested on the same images. Where the intervals overlap, the "
@@ -122,7 +122,7 @@ def _show_comparison(runs: dict[str, RunFolder]) -> None:
         st.info("Not both of them have metrics on test images.", icon=":material/info:")
     histories = {name: read_history(runs[name].history) for name in (first, second)}
     if any(histories.values()):
-        st.subheader("Training")
+        st.header("Training")
         _show_curves(histories)
 
 

@@ -13,6 +13,7 @@ import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.ui.choices import forget_choice
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.thresholds import (
     ValidationScores,
@@ -34,7 +35,9 @@ def choose_thresholds(chosen: ChosenModel) -> ModelMetadata:
     else:
         metadata = _choose_band(metadata, scores, key=key)
     if metadata != chosen.metadata:
-        st.button("Back to the model's own", on_click=_forget, args=(key,), icon=":material/undo:")
+        st.button(
+            "Back to the model's own", on_click=forget_choice, args=(key,), icon=":material/undo:"
+        )
     return metadata
 
 
@@ -42,8 +45,9 @@ def _choose_band(
     metadata: ModelMetadata, scores: ValidationScores | None, *, key: str
 ) -> ModelMetadata:
     own = (round(metadata.lower_threshold, 2), round(metadata.upper_threshold, 2))
+    st.session_state.setdefault(key, own)
     band = st.slider(
-        "Uncertain between", 0.0, 1.0, own, 0.01, key=key,
+        "Uncertain between", 0.0, 1.0, step=0.01, key=key,
         help="Below the left end an image is called real, above the right end AI-generated.",
     )  # fmt: skip
     if band != own:
@@ -71,8 +75,9 @@ def _choose_confidence(
     metadata: ModelMetadata, scores: ValidationScores | None, *, key: str
 ) -> ModelMetadata:
     own = round(metadata.minimum_confidence, 2)
+    st.session_state.setdefault(key, own)
     confidence = st.slider(
-        "Uncertain below", 0.0, 1.0, own, 0.01, key=key,
+        "Uncertain below", 0.0, 1.0, step=0.01, key=key,
         help="An image whose most likely class is less likely than this is called Uncertain.",
     )  # fmt: skip
     if confidence != own:
@@ -113,7 +118,3 @@ def _say_unknown() -> None:
 
 def _percent(share: float) -> str:
     return "–" if math.isnan(share) else percent(share, digits=1)
-
-
-def _forget(key: str) -> None:
-    st.session_state.pop(key, None)
