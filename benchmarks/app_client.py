@@ -7,6 +7,7 @@ with AppClient("localhost", 8501) as visitor:
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import uuid
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class AppClient:
     def __init__(self, host: str, port: int, *, timeout_s: float = 60.0):
         self._host, self._port, self._timeout_s = host, port, timeout_s
         self._socket: ClientConnection | None = None
+        self._opened = contextlib.ExitStack()
         self._xsrf = ""
         self._uploader_id = ""
         self._session_id = ""
@@ -49,7 +51,7 @@ class AppClient:
         cookie = response.getheader("set-cookie", "")
         if _XSRF_COOKIE in cookie:
             self._xsrf = cookie.split(f"{_XSRF_COOKIE}=", 1)[1].split(";", 1)[0].strip('"')
-        self._socket = connect(
+        connection = connect(
             f"ws://{self._host}:{self._port}/_stcore/stream",
             subprotocols=["streamlit", *filter(None, [self._xsrf])],
             additional_headers={"Cookie": f"{_XSRF_COOKIE}={self._xsrf}"},
@@ -57,11 +59,11 @@ class AppClient:
             max_size=None,
             open_timeout=self._timeout_s,
         )
+        self._socket = self._opened.enter_context(connection)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._socket:
-            self._socket.close()
+        self._opened.close()
 
     def load(self) -> Page:
         """Open the first page."""
