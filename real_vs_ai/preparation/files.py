@@ -167,7 +167,7 @@ def source_name(path: Path) -> str:
 
 
 def place_files(
-    pairs: Iterable[tuple[Path, Path]], *, copy: bool, total: int | None = None
+    pairs: Iterable[tuple[str | Path, str | Path]], *, copy: bool, total: int | None = None
 ) -> Placement:
     """Put files at new places, as hard links where the file system allows and copies otherwise.
 
@@ -184,12 +184,12 @@ def place_files(
         if not copy and _link(existing, new):
             linked += 1
         else:
-            copy_file(existing, new)
+            copy_file(Path(existing), Path(new))
             copied += 1
     return Placement(linked, copied)
 
 
-def _link(existing: Path, new: Path) -> bool:
+def _link(existing: str | Path, new: str | Path) -> bool:
     try:
         os.link(existing, new, follow_symlinks=False)
     except (FileExistsError, FileNotFoundError):

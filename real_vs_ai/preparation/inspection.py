@@ -6,14 +6,17 @@ files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
+from real_vs_ai.preparation.files import read_file
 from real_vs_ai.preparation.near_duplicates import perceptual_hash
 from real_vs_ai.preparation.parallel import chunked, run_chunks
+from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
 
 _CHUNK_FILES = 256
 # The first name of a format is what a file gets that has none.
@@ -106,11 +109,14 @@ def _inspect(
 ) -> tuple[str, int, int, str, str, str, int]:
     """The fields of InspectedFile after its path."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 (speed: a million small files)
-            data = file.read()
+        data = read_file(path)
     except OSError as error:
         return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
     sha256 = hashlib.sha256(data).hexdigest()
+    ordinary = None if perceptual else plain_jpeg_settings(data)
+    if ordinary and (not verify or decode_plain_jpeg(data) is not None):
+        note = _note(path, "JPEG")
+        return sha256, ordinary.width, ordinary.height, "JPEG", "", note, 0
     try:
         image = decode_image(data) if verify else read_header(data)
     except ImageError as error:
@@ -121,7 +127,7 @@ def _inspect(
 
 
 def _note(path: str, file_format: str) -> str:
-    suffix = PurePosixPath(path).suffix
+    suffix = posixpath.splitext(path)[1]
     if suffix.lower() in _EXTENSIONS_BY_FORMAT.get(file_format, (suffix.lower(),)):
         return ""
     return f"the name says {suffix or 'nothing'}, the content is {file_format}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.config import (
@@ -46,7 +47,7 @@ from real_vs_ai.preparation.outcomes import (
     Outcome,
     write_report,
 )
-from real_vs_ai.preparation.split_placement import relative_origin
+from real_vs_ai.preparation.split_placement import placement_pairs, relative_origin
 from real_vs_ai.preparation.splits import SplitImage, plan_split
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
@@ -162,12 +163,13 @@ def _write_merged(
     outcomes: list[Outcome] = []
     rows: list[ManifestRow] = []
     for folder, source in zip(folders, sources, strict=True):
-        found = _read_source(folder, source=source, outcomes=outcomes, options=options)
-        prefix = relative_origin(folder, output_dir)
-        rows.extend(replace(row, origin=f"{prefix}/{row.path}") for row in found)
+        rows += _read_source(
+            folder, source=source, origin_prefix=relative_origin(folder, output_dir),
+            outcomes=outcomes, options=options,
+        )  # fmt: skip
     _check_classes(rows)
-    kept = _drop_shared(rows, keep_duplicates=options.keep_duplicates, outcomes=outcomes)
-    renamed = _rename(kept, extension=EQUALISED_EXTENSION if options.equalise else None)
+    rows = _drop_shared(rows, keep_duplicates=options.keep_duplicates, outcomes=outcomes)
+    renamed = _rename(rows, extension=EQUALISED_EXTENSION if options.equalise else None)
     for split in SPLITS:
         (staging / split).mkdir()
     for subfolder in sorted({row.path.rpartition("/")[0] for row in renamed}):
@@ -179,8 +181,7 @@ def _write_merged(
         )  # fmt: skip
         placement = Placement(encoded=len(renamed))
     else:
-        data_dir = output_dir.resolve()
-        pairs = ((data_dir / row.origin, staging / row.path) for row in renamed)
+        pairs = placement_pairs(renamed, data_dir=output_dir, folder=staging)
         placement = place_files(pairs, copy=options.copy, total=len(renamed))
     confounds = None
     if options.confounds:
@@ -194,7 +195,12 @@ def _write_merged(
 
 
 def _read_source(
-    folder: Path, *, source: str, outcomes: list[Outcome], options: MergeOptions
+    folder: Path,
+    *,
+    source: str,
+    origin_prefix: str,
+    outcomes: list[Outcome],
+    options: MergeOptions,
 ) -> list[ManifestRow]:
     """Rows of the files that are there; what its manifest does not know is inspected.
 
@@ -227,9 +233,12 @@ def _read_source(
     for path in paths:
         if path in known:
             split, label = path.split("/")[:2]
+            # Taken out, so that a million rows are not held twice.
+            row = known.pop(path)
             rows.append(
-                replace(known[path], split=canonical_split(split) or "", label=classes[label])
-            )
+                replace(row, split=canonical_split(split) or "", label=classes[label],
+                        origin=f"{origin_prefix}/{row.path}")
+            )  # fmt: skip
     missing = set(SPLITS) - {row.split for row in rows}
     if missing:
         raise ValueError(
@@ -286,23 +295,26 @@ def _drop_shared(
     return kept
 
 
-def _rename(rows: Sequence[ManifestRow], *, extension: str | None) -> list[ManifestRow]:
-    """`<source>__<name>`, without collisions within a split's class folder."""
+def _rename(rows: list[ManifestRow], *, extension: str | None) -> list[ManifestRow]:
+    """`<source>__<name>`, without collisions within a split's class folder; empties `rows`."""
     folders: dict[tuple[str, str], list[ManifestRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.origin):
+    for row in sorted(rows, key=attrgetter("origin")):
         folders[row.split, row.label].append(row)
+    rows.clear()
     renamed = []
-    for (split, label), members in folders.items():
+    for split, label in list(folders):
+        members = folders.pop((split, label))
         names = unique_names([_prefixed(row, extension) for row in members])
         renamed.extend(
             replace(row, path=f"{split}/{label}/{name}")
             for row, name in zip(members, names, strict=True)
         )
-    return sorted(renamed, key=lambda row: row.path)
+    renamed.sort(key=attrgetter("path"))
+    return renamed
 
 
 def _prefixed(row: ManifestRow, extension: str | None) -> str:
-    name = "_".join(PurePosixPath(row.path).parts[2:])
+    name = "_".join(row.path.split("/")[2:])
     if extension:
         name = PurePosixPath(name).stem + extension
     return safe_name(f"{row.source}__{name}")

@@ -12,6 +12,7 @@ of a quality from 1 to 100 (Annex K of the JPEG standard, scaled as libjpeg does
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -23,6 +24,8 @@ from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BASELINE_FRAME = 0xC0
+# Among the pixels 0xFF is followed by zero, or by the number of a restart.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Start of the file, JFIF, tables, baseline frame, scan, comment: nothing that changes pixels.
 _HARMLESS_MARKERS = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xDA, 0xFE, _BASELINE_FRAME})
 # By Pillow's number of the subsampling: 4:4:4, 4:2:2, 4:2:0.
@@ -35,27 +38,35 @@ _SAMPLING_FACTORS = (
 
 @dataclass(frozen=True, slots=True)
 class PlainJpegSettings:
-    """How an ordinary JPEG was encoded.
+    """How an ordinary JPEG was encoded, and its size.
 
     Attributes:
         quality: 1 to 100, on libjpeg's scale.
         sampling_factor: OpenCV's constant for the chroma subsampling.
-        area: Its pixels, width × height.
+        width: In pixels.
+        height: In pixels.
     """
 
     quality: int
     sampling_factor: int
-    area: int
+    width: int
+    height: int
+
+    @property
+    def area(self) -> int:
+        return self.width * self.height
 
 
 def plain_jpeg_settings(data: bytes) -> PlainJpegSettings | None:
     """How a file was encoded, or None unless it is an ordinary JPEG, whole to its end."""
-    # Without the end marker it is cut off, and with a second scan it is unusual.
-    whole = data.endswith(_END_OF_IMAGE) and data.count(_START_OF_SCAN) == 1
-    if not whole or len(data) > MAX_IMAGE_BYTES:
+    if not data.endswith(_END_OF_IMAGE) or len(data) > MAX_IMAGE_BYTES:
+        # Without the end marker it is cut off.
         return None
     header = _harmless_header(data)
-    return _settings_of(header) if header else None
+    # A marker among the pixels is a second scan, or damage, which OpenCV may pass over in silence.
+    if not header or _MARKER.search(data, len(header) + 2, len(data) - 2):
+        return None
+    return _settings_of(header)
 
 
 def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
@@ -89,14 +100,14 @@ def _settings_of(header: bytes) -> PlainJpegSettings | None:
         with Image.open(io.BytesIO(header + _END_OF_IMAGE), formats=["JPEG"]) as image:
             sampling = JpegImagePlugin.get_sampling(image)
             quality = _quality_by_tables().get(_tables(image))
-            area = image.width * image.height
-            ordinary = image.mode == "RGB" and area <= MAX_IMAGE_PIXELS
+            width, height = image.size
+            ordinary = image.mode == "RGB" and width * height <= MAX_IMAGE_PIXELS
     except (OSError, ValueError, SyntaxError, KeyError, IndexError, Image.DecompressionBombError):
         # Whatever is wrong, the decoder that reads all files finds it, and says it.
         return None
     if not ordinary or quality is None or sampling not in range(len(_SAMPLING_FACTORS)):
         return None
-    return PlainJpegSettings(quality, _SAMPLING_FACTORS[sampling], area)
+    return PlainJpegSettings(quality, _SAMPLING_FACTORS[sampling], width, height)
 
 
 @cache

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from real_vs_ai.preparation.files import Placement, place_files, safe_name, unique_names
 from real_vs_ai.preparation.inspection import InspectedFile
@@ -25,58 +24,66 @@ from real_vs_ai.preparation.splits import SplitPlan
 
 def name_rows(
     layout: Layout,
-    images: Mapping[str, tuple[tuple[str, str], InspectedFile]],
+    inspected: dict[tuple[str, str], list[InspectedFile]],
     plan: SplitPlan,
     *,
     source: str,
+    origin_prefix: str,
     outcomes: list[Outcome],
 ) -> list[ManifestRow]:
-    """Rows whose `origin` is the path in the raw data set, for now; notes go to `outcomes`."""
+    """Rows of the plan's images, whose `origin` begins with `origin_prefix`, and notes of them.
+
+    Both `inspected` and the plan are emptied: a million files are held as rows or so, not twice.
+    """
+    kept: dict[tuple[str, str], list[tuple[str, InspectedFile]]] = defaultdict(list)
+    for split, folder in list(inspected):
+        label = layout.class_by_folder[folder]
+        for file in inspected.pop((split, folder)):
+            if file.path in plan.splits:
+                kept[plan.splits[file.path], label].append((folder, file))
+    plan.splits.clear()
     rows = []
-    kept = []
-    for path, split in plan.splits.items():
-        key, file = images[path]
-        kept.append((split, layout.class_by_folder[key[1]], key, file))
-    kept.sort(key=lambda item: (item[0], item[1], item[3].path))
-    for (split, label), group in groupby(kept, key=lambda item: item[:2]):
-        members = list(group)
-        wanted = [_flat_name(file.placed_name, key[1]) for _, _, key, file in members]
-        for (_, _, _, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
+    for split, label in sorted(kept):
+        members = sorted(kept.pop((split, label)), key=lambda member: member[1].path)
+        wanted = [_flat_name(file.placed_name, folder) for folder, file in members]
+        for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
+            path = f"{split}/{label}/{name}"
             rows.append(
-                ManifestRow(
-                    f"{split}/{label}/{name}",
-                    file.sha256,
-                    label,
-                    split,
-                    source,
-                    file.width,
-                    file.height,
-                    file.format,
-                    file.path,
-                )
-            )
+                ManifestRow(path, file.sha256, label, split, source, file.width, file.height,
+                            file.format, f"{origin_prefix}/{file.path}")
+            )  # fmt: skip
             if file.note:
                 outcomes.append(Outcome(file.path, WRONG_EXTENSION, file.note))
-            if name != given or name != PurePosixPath(file.path).name:
-                outcomes.append(Outcome(file.path, RENAMED, rows[-1].path))
+            if name != given or name != file.path.rpartition("/")[2]:
+                outcomes.append(Outcome(file.path, RENAMED, path))
     return rows
 
 
 def _flat_name(path: str, class_folder: str) -> str:
     """The name below the class folder, with deeper folders written into it."""
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     inside = parts[parts.index(class_folder) + 1 :]
     return safe_name("_".join(inside))
 
 
 def place_rows(
-    layout: Layout, rows: Sequence[ManifestRow], folder: Path, *, copy: bool
+    rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path, copy: bool
 ) -> Placement:
-    """Put the images of the rows at their places below `folder`."""
+    """Put the images of the rows, whose origins are relative to `data_dir`, below `folder`."""
     for subfolder in sorted({row.path.rpartition("/")[0] for row in rows}):
         (folder / subfolder).mkdir(parents=True)
-    pairs = ((layout.root / row.origin, folder / row.path) for row in rows)
+    pairs = placement_pairs(rows, data_dir=data_dir, folder=folder)
     return place_files(pairs, copy=copy, total=len(rows))
+
+
+def placement_pairs(
+    rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """(existing file, new path) of each row; strings, for paths as objects take their time."""
+    root = str(data_dir.resolve())
+    for row in rows:
+        # Not glued together: the origin is absolute where it is on another drive.
+        yield os.path.join(root, row.origin), f"{folder}/{row.path}"  # noqa: PTH118
 
 
 def quarantine(
@@ -108,8 +115,3 @@ def relative_origin(folder: Path, data_dir: Path) -> str:
         return Path(os.path.relpath(folder.resolve(), data_dir.resolve())).as_posix()
     except ValueError:
         return folder.resolve().as_posix()
-
-
-def with_origin(row: ManifestRow, prefix: str) -> ManifestRow:
-    """The row with the folder of its origin written before it."""
-    return replace(row, origin=f"{prefix}/{row.origin}")

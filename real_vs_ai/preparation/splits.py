@@ -11,9 +11,11 @@ nor what else is in the data set decides it.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.preparation.files import rank
@@ -92,12 +94,15 @@ def plan_split(
     """
     check_fractions(fractions)
     ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.fixed_split], image.path))
-    _check_labels(ordered)
-    kept, duplicates, leaks = _drop_copies(ordered, keep_duplicates=keep_duplicates)
-    splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
-    splits.update(
-        _divide([image for image in kept if not image.fixed_split], fractions=fractions, seed=seed)
+    first_of_content = _check_labels(ordered)
+    kept, duplicates, leaks = _drop_copies(
+        ordered, first_of_content, keep_duplicates=keep_duplicates
     )
+    # Of millions of images, each of these takes some hundred megabytes.
+    del ordered, first_of_content
+    splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
+    kept = [image for image in kept if not image.fixed_split]
+    splits.update(_divide(kept, fractions=fractions, seed=seed))
     return SplitPlan(splits, duplicates, leaks)
 
 
@@ -113,7 +118,8 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         )
 
 
-def _check_labels(images: Sequence[SplitImage]) -> None:
+def _check_labels(images: Sequence[SplitImage]) -> dict[str, SplitImage]:
+    """The first image of each content; raises LabelConflictError."""
     first: dict[str, SplitImage] = {}
     conflicts = []
     for image in images:
@@ -127,18 +133,22 @@ def _check_labels(images: Sequence[SplitImage]) -> None:
             "Expected every content under one label, found the same content under two: "
             f"{listed}{f'; and {more} more' if more > 0 else ''}. Remove the wrong one of each."
         )
+    return first
 
 
 def _drop_copies(
-    ordered: Sequence[SplitImage], *, keep_duplicates: bool
+    ordered: Sequence[SplitImage],
+    first_of_content: dict[str, SplitImage],
+    *,
+    keep_duplicates: bool,
 ) -> tuple[list[SplitImage], dict[str, str], dict[str, str]]:
     """Leave out what would stand in two splits, and second copies; test is looked at first."""
-    first_of_content: dict[str, SplitImage] = {}
-    first_of_group: dict[str, SplitImage] = {}
+    # Without near-duplicates every content is its own group.
+    first_of_group = {} if any(image.group for image in ordered) else first_of_content
     kept, duplicates, leaks = [], {}, {}
     for image in ordered:
         holder = first_of_group.setdefault(image.key, image)
-        first = first_of_content.setdefault(image.sha256, image)
+        first = first_of_content[image.sha256]
         if holder.fixed_split != image.fixed_split:
             leaks[image.path] = holder.path
         elif first is not image and not keep_duplicates:
@@ -150,46 +160,44 @@ def _drop_copies(
 
 def _divide(
     images: Sequence[SplitImage], *, fractions: Mapping[str, float], seed: int
-) -> dict[str, str]:
+) -> Iterator[tuple[str, str]]:
+    """Give (path, split) of each image."""
     used = [name for name in SPLITS if fractions.get(name, 0) > 0]
-    groups: dict[str, list[SplitImage]] = defaultdict(list)
-    for image in images:
-        groups[image.key].append(image)
-    room = _targets(images, groups.values(), fractions=fractions, used=used)
-    ranked = sorted(groups, key=lambda key: rank(seed, key))
+    # Images of one group lie together then: no dictionary of a million lists is needed.
+    ranked = sorted(images, key=lambda image: rank(seed, image.key))
+    room = _targets(ranked, fractions=fractions, used=used)
+    runs = (list(run) for _, run in groupby(ranked, key=attrgetter("key")))
     # Large groups first, so that the single images can fill what is left exactly.
-    ranked.sort(key=lambda key: -len(groups[key]))
-    splits = {}
-    for key in ranked:
-        members = groups[key]
+    several = sorted((run for run in runs if len(run) > 1), key=len, reverse=True)
+    for members in several:
         labels = Counter(image.label for image in members)
-        if len(members) == 1:
-            label = members[0].label
-            split = next((name for name in used if room[label][name] > 0), used[0])
-        else:
-            split = max(
-                used,
-                key=lambda name: sum(
-                    # Relative to the split's share, so that small splits get groups too.
-                    number * room[label][name] / fractions[name]
-                    for label, number in labels.items()
-                ),
-            )
+        split = max(
+            used,
+            key=lambda name: sum(
+                # Relative to the split's share, so that small splits get groups too.
+                number * room[label][name] / fractions[name]
+                for label, number in labels.items()
+            ),
+        )
         for image in members:
-            splits[image.path] = split
             room[image.label][split] -= 1
-    return splits
+            yield image.path, split
+    grouped = {members[0].key for members in several}
+    for image in ranked:
+        if image.key not in grouped:
+            split = next((name for name in used if room[image.label][name] > 0), used[0])
+            room[image.label][split] -= 1
+            yield image.path, split
 
 
 def _targets(
-    images: Sequence[SplitImage],
-    groups: Iterable[Sequence[SplitImage]],
-    *,
-    fractions: Mapping[str, float],
-    used: Sequence[str],
+    ranked: Sequence[SplitImage], *, fractions: Mapping[str, float], used: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    counts = Counter(image.label for image in images)
-    contents = Counter(label for group in groups for label in {image.label for image in group})
+    """Images each split is to get, by class and split; images of one group lie together."""
+    counts = Counter(image.label for image in ranked)
+    contents: Counter[str] = Counter()
+    for _, run in groupby(ranked, key=attrgetter("key")):
+        contents.update({image.label for image in run})
     targets = {}
     for label, count in counts.items():
         if contents[label] < len(used):

@@ -36,7 +36,6 @@ from real_vs_ai.preparation.split_placement import (
     place_rows,
     quarantine,
     relative_origin,
-    with_origin,
 )
 from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
 from real_vs_ai.preparation.staging import (
@@ -138,21 +137,16 @@ def _write_source(
 ) -> SplitSummary:
     folder.mkdir()
     inspected = _inspect(layout, options=options)
-    images = {
-        file.path: (key, file) for key, files in inspected.items() for file in files
-        if file.is_image
-    }  # fmt: skip
-    groups = _near_duplicate_groups(images, options=options)
-    plan = _plan(layout, images, groups if options.near_duplicates == "group" else {}, options)
+    groups = _near_duplicate_groups(inspected, options=options)
+    plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups)
-    rows = name_rows(layout, images, plan, source=source, outcomes=outcomes)
-    placement = place_rows(layout, rows, folder, copy=options.copy)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
+    rows = name_rows(
+        layout, inspected, plan, source=source, outcomes=outcomes,
+        origin_prefix=relative_origin(layout.root, output_dir.parent),
+    )  # fmt: skip
+    placement = place_rows(rows, data_dir=output_dir.parent, folder=folder, copy=options.copy)
     placement += quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
-    origin_prefix = relative_origin(layout.root, output_dir.parent)
-    for i, row in enumerate(rows):
-        # In place: a second list of a million rows would take half a gigabyte.
-        rows[i] = with_origin(row, origin_prefix)
     confounds = None
     if options.confounds:
         confounds = report_confounds(
@@ -181,20 +175,20 @@ def _inspect(
 
 
 def _near_duplicate_groups(
-    images: Mapping[str, tuple[tuple[str, str], InspectedFile]], *, options: SplitOptions
-) -> dict[str, str]:
-    """For each image that is nearly another one: the path of its group's first image."""
+    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]], *, options: SplitOptions
+) -> dict[str, InspectedFile]:
+    """For each image that is nearly another one, by path: its group's first image."""
     if options.near_duplicates == "off":
         return {}
-    paths = list(images)
-    groups = group_near_duplicates([images[path][1].perceptual_hash for path in paths])
-    return {paths[index]: paths[first] for index, first in groups.items()}
+    images = [file for files in inspected.values() for file in files if file.is_image]
+    groups = group_near_duplicates([file.perceptual_hash for file in images])
+    return {images[index].path: images[first] for index, first in groups.items()}
 
 
 def _plan(
     layout: Layout,
-    images: Mapping[str, tuple[tuple[str, str], InspectedFile]],
-    groups: Mapping[str, str],
+    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]],
+    groups: Mapping[str, InspectedFile],
     options: SplitOptions,
 ) -> SplitPlan:
     fractions = options.fractions
@@ -202,23 +196,26 @@ def _plan(
         # The data set brings its own validation images, so all of train stays train.
         fractions = {"train": 1.0}
     planned = []
-    for path, ((split, folder), file) in images.items():
+    for (split, folder), files in inspected.items():
         # What is to be divided has no split yet: flat data sets, and train.
         fixed_split = "" if split in {"", "train"} else split
         label = layout.class_by_folder[folder]
-        # A group bears the content of its first image, which no other group can have.
-        group = images[groups[path]][1].sha256 if path in groups else ""
-        planned.append(SplitImage(path, file.sha256, label, fixed_split, group))
+        for file in files:
+            # A group bears the content of its first image, which no other group can have.
+            grouped = options.near_duplicates == "group" and file.path in groups
+            group = groups[file.path].sha256 if grouped else ""
+            if file.is_image:
+                planned.append(SplitImage(file.path, file.sha256, label, fixed_split, group))
     return plan_split(
         planned, fractions=fractions, seed=options.seed, keep_duplicates=options.keep_duplicates
     )
 
 
-def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, str]) -> list[Outcome]:
+def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[Outcome]:
     members: dict[str, list[str]] = defaultdict(list)
     for path, first in groups.items():
         if path in plan.splits:
-            members[first].append(path)
+            members[first.path].append(path)
     return [
         *(Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()),
         *(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()),

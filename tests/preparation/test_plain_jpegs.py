@@ -42,7 +42,7 @@ def test_pixels_and_bytes_are_those_of_pillow(width, height, quality, subsamplin
     smooth_image(seed, (width, height)).save(buffer, "JPEG", **options)
     data = buffer.getvalue()
     found = plain_jpeg_settings(data)
-    assert (found.quality, found.area) == (quality, width * height)
+    assert (found.quality, found.width, found.height) == (quality, width, height)
     pixels = decode_plain_jpeg(data)
     image = decode_image(data)
     assert np.array_equal(pixels[..., ::-1], image.pixels)
@@ -94,6 +94,26 @@ def test_other_colours_are_left_to_pillow(mode):
 def test_damaged_files_never_raise(cut, bite):
     data = jpeg()
     plain_jpeg_settings(data[:cut] + bite + data[cut + len(bite) :])
+
+
+def test_what_opencv_decodes_of_a_damaged_file_pillow_decodes_too():
+    random = np.random.default_rng(5)
+    whole = jpeg()
+    scan = whole.index(b"\xff\xda") + 14
+    compared = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for position in random.integers(2, len(whole) - 2, 3):
+            data[position] = random.integers(256)
+        if random.random() < 0.3:
+            del data[random.integers(scan, len(whole) - 40) : -30]
+        if plain_jpeg_settings(bytes(data)) is None:
+            continue
+        pixels = decode_plain_jpeg(bytes(data))
+        if pixels is not None:
+            compared += 1
+            assert np.array_equal(pixels[..., ::-1], decode_image(bytes(data)).pixels)
+    assert compared > 50
 
 
 def test_floats_and_bytes_are_warped_alike():
