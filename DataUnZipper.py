@@ -33,7 +33,7 @@ def parse_args(argv=None):
         help="refuse archives, and large files in them, that unpack to so many times their size",
     )  # fmt: skip
     add_overwrite(parser)
-    add_workers(parser, ray=False)
+    add_workers(parser, ray=True)
     return parser.parse_args(argv)
 
 
@@ -45,7 +45,7 @@ def main(argv=None):
     )
     for summary in extract_archives(
         args.archives, output_dir=args.output_dir, limits=limits,
-        overwrite=args.overwrite, workers=args.workers,
+        overwrite=args.overwrite, workers=args.workers, engine=args.engine,
     ):  # fmt: skip
         print(summary)
 

@@ -3,7 +3,8 @@
     python benchmarks/bench_growth.py 10000 100000 --work-dir /tmp/growth
 
 Makes so many tiny files of different contents, runs DataSplitD1.py (headers only) and DataMerger.py
-on them, and prints seconds, processor seconds and the largest process of each.
+on them, and prints seconds, processor seconds, and the most memory that the main process, and all
+processes together, had at one time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -35,7 +39,7 @@ def parse_args(argv=None):
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    headers = ["files", "stage", "seconds", "CPU s", "µs a file", "peak MiB"]
+    headers = ["files", "stage", "seconds", "CPU s", "µs a file", "main MiB", "all MiB"]
     rows = []
     for count in args.counts:
         folder = args.work_dir / str(count)
@@ -44,9 +48,10 @@ def main(argv=None) -> int:
         for script, *options in (
             ("DataSplitD1", "--no-verify", "--no-confounds"), ("DataMerger", "--no-confounds")
         ):  # fmt: skip
-            seconds, cpu, peak = measure(folder, script, *options)
+            seconds, cpu, main_peak, all_peak = measure(folder, script, *options)
             rows.append([
-                count, script, f"{seconds:.1f}", f"{cpu:.1f}", round(cpu / count * 1e6), round(peak)
+                count, script, f"{seconds:.1f}", f"{cpu:.1f}", round(cpu / count * 1e6),
+                round(main_peak), round(all_peak),
             ])  # fmt: skip
             print(format_table(headers, rows), flush=True)
         shutil.rmtree(folder)
@@ -69,29 +74,38 @@ def make_files(folder: Path, count: int) -> None:
             (inner / f"{i}.jpg").write_bytes(buffer.getvalue() + f"{label}{i}".encode())
 
 
-def measure(folder: Path, script: str, *options: str) -> tuple[float, float, float]:
-    """(seconds, processor seconds, MiB of the largest process) of a script run in `folder`."""
-    probe = (
-        "import resource, runpy, sys, json\n"
-        f"sys.argv = {[script, *options]!r}\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "try:\n"
-        f"    runpy.run_path({str(ROOT / script) + '.py'!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print('PEAK', peak)\n"
-    )
+def measure(folder: Path, script: str, *options: str) -> tuple[float, float, float, float]:
+    """(seconds, processor seconds, MiB of the main process, MiB of all) of a script in `folder`."""
     before, started = os.times(), time.perf_counter()
-    result = subprocess.run(
-        [sys.executable, "-c", probe], cwd=folder, check=True, capture_output=True, text=True
-    )
+    process = psutil.Popen(
+        [sys.executable, str(ROOT / f"{script}.py"), *options], cwd=folder,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    peaks = [0.0, 0.0]
+    watcher = threading.Thread(target=watch_memory, args=(process, peaks))
+    watcher.start()
+    if process.wait():
+        raise RuntimeError(f"{script}.py failed.")
+    watcher.join()
     seconds, after = time.perf_counter() - started, os.times()
     cpu = after.children_user - before.children_user
     cpu += after.children_system - before.children_system
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return seconds, cpu, int(result.stdout.rsplit("PEAK", 1)[1]) / unit
+    return seconds, cpu, peaks[0], peaks[1]
+
+
+def watch_memory(process: psutil.Popen, peaks: list[float]) -> None:
+    """Keep the peaks of the main process and of all, in MiB, while the process runs.
+
+    Pages that processes share are counted for each of them.
+    """
+    while process.poll() is None:
+        try:
+            main = process.memory_info().rss / 2**20
+            workers = sum(child.memory_info().rss for child in process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+        peaks[:] = max(peaks[0], main), max(peaks[1], main + workers / 2**20)
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

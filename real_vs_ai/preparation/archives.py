@@ -68,6 +68,7 @@ def extract_archives(
     limits: ExtractionLimits,
     overwrite: bool,
     workers: int,
+    engine: str,
 ) -> list[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
@@ -79,6 +80,7 @@ def extract_archives(
         limits: What an archive may unpack to.
         overwrite: Replace sources that are there.
         workers: Processes for zip archives; tar archives can be read in one way only.
+        engine: "local" or "ray", for zip archives.
 
     Raises:
         ArchiveError: An archive is damaged, hostile or too large.
@@ -101,7 +103,7 @@ def extract_archives(
         refuse_existing(targets, overwrite=overwrite)
     return [
         _extract_archive(path, source=source, output_dir=output_dir, limits=limits,
-                         overwrite=overwrite, workers=workers)
+                         overwrite=overwrite, workers=workers, engine=engine)
         for path, source, target in zip(archives, sources, targets, strict=True)
         if overwrite or not target.exists()
     ]  # fmt: skip
@@ -131,13 +133,14 @@ def _extract_archive(
     limits: ExtractionLimits,
     overwrite: bool,
     workers: int,
+    engine: str,
 ) -> ExtractionSummary:
     with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
         folder = staging / source
         folder.mkdir()
         try:
             if zipfile.is_zipfile(path):
-                plan = extract_zip(path, folder, limits=limits, workers=workers)
+                plan = extract_zip(path, folder, limits=limits, workers=workers, engine=engine)
             elif tarfile.is_tarfile(path):
                 plan = extract_tar(path, folder, limits=limits)
             else:

@@ -31,7 +31,7 @@ _CHUNK_FILES = 1000
 
 
 def extract_zip(
-    path: Path, folder: Path, *, limits: ExtractionLimits, workers: int
+    path: Path, folder: Path, *, limits: ExtractionLimits, workers: int, engine: str
 ) -> ExtractionPlan:
     """Unpack a zip archive into an empty folder.
 
@@ -39,23 +39,26 @@ def extract_zip(
         ArchiveError: It is damaged, hostile or too large.
         OSError: The disk is too small, or cannot be written.
     """
-    infos = _open_zip(str(path.resolve())).infolist()
+    status = path.stat()
+    # Workers may outlive a run, and a new archive may take an old one's name.
+    archive_id = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+    infos = _open_zip(archive_id).infolist()
     entries = [_zip_entry(info) for info in infos]
-    plan = plan_extraction(entries, archive_bytes=path.stat().st_size, limits=limits)
+    plan = plan_extraction(entries, archive_bytes=status.st_size, limits=limits)
     _check_overlaps([infos[index] for index in plan.names])
     check_free_space(folder, plan)
     make_folders(folder, plan)
     chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=workers)
     results = run_chunks(
-        _extract_zip_chunk, chunks, str(path.resolve()), str(folder.resolve()),
-        n_items=len(plan.names), workers=workers, engine="local",
+        _extract_zip_chunk, chunks, archive_id, str(folder.resolve()),
+        n_items=len(plan.names), workers=workers, engine=engine,
         description=f"Unpacking {path.name}", unit="file",
     )  # fmt: skip
     try:
         for _ in results:
             pass
     finally:
-        # Windows deletes no file that is open, and a new archive may take the old one's name.
+        # Windows deletes no file that is open.
         _open_zip.cache_clear()
     return plan
 
@@ -70,10 +73,10 @@ def _spread(chunks: Sequence[T], *, workers: int) -> list[T]:
 
 
 @lru_cache(maxsize=1)
-def _open_zip(path: str) -> zipfile.ZipFile:
+def _open_zip(archive_id: tuple[str, int, int]) -> zipfile.ZipFile:
     """Opened once in each process: reading the table of contents takes a second for 100,000."""
     try:
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(archive_id[0])
     except READ_ERRORS as error:
         raise ArchiveError(f"damaged table of contents: {error}") from error
 
@@ -104,8 +107,10 @@ def _check_overlaps(infos: Sequence[zipfile.ZipInfo]) -> None:
         end, last = info.header_offset + 30 + info.compress_size, info.filename
 
 
-def _extract_zip_chunk(chunk: Sequence[tuple[int, str]], path: str, folder: str) -> list[int]:
-    archive = _open_zip(path)
+def _extract_zip_chunk(
+    chunk: Sequence[tuple[int, str]], archive_id: tuple[str, int, int], folder: str
+) -> list[int]:
+    archive = _open_zip(archive_id)
     infos = archive.infolist()
     sizes = []
     for index, name in chunk:

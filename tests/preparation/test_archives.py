@@ -29,7 +29,7 @@ GOOD = image_bytes(1)
 
 
 def extract(path, tmp_path, *, limits=LIMITS, **changes):
-    values = {"overwrite": False, "workers": 1, **changes}
+    values = {"overwrite": False, "workers": 1, "engine": "local", **changes}
     return extract_archives([path], output_dir=tmp_path / "out" / "raw", limits=limits, **values)[0]
 
 
@@ -441,7 +441,12 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="--overwrite"):
         extract(one, tmp_path)
     done = extract_archives(
-        [one, two], output_dir=tmp_path / "out" / "raw", limits=LIMITS, overwrite=False, workers=1
+        [one, two],
+        output_dir=tmp_path / "out" / "raw",
+        limits=LIMITS,
+        overwrite=False,
+        workers=1,
+        engine="local",
     )
     assert [summary.output_dir.name for summary in done] == ["two"]
     make_zip(tmp_path / "one.zip", [("b.jpg", b"3")])

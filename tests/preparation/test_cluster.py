@@ -8,34 +8,57 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.splitting import split_sources
 from real_vs_ai.preparation.warping import AffineRanges
+from real_vs_ai.preparation.zipping import zip_folder
 from tests.preparation.material import (
     describe_worker,
-    make_merged,
     make_train_test,
+    merge_options,
     snapshot,
     split_options,
 )
 
+LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
+
 
 def run_stages(folder, *, engine):
-    make_train_test(folder / "raw" / "set", train=30, test=8)
+    """Every stage that takes --engine, each on what the one before made."""
+    make_train_test(folder / "set", train=30, test=8)
+    (folder / "archives").mkdir(parents=True)
+    archive = folder / "archives" / "set.zip"
+    zip_folder(folder / "set", output=archive, entries=None, compress=True, overwrite=False)
+    extract_archives(
+        [archive], output_dir=folder / "raw", limits=LIMITS, overwrite=False, workers=1,
+        engine=engine,
+    )  # fmt: skip
     split_sources(
         [find_layout(folder / "raw" / "set")], output_dir=folder / "split",
-        options=split_options(fractions={"train": 0.8, "validation": 0.2}, engine=engine),
+        options=split_options(
+            fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", engine=engine
+        ),
     )  # fmt: skip
-    make_merged(folder)
+    # Without its manifest the merger looks at every file itself; equalising encodes them anew.
+    (folder / "split" / "set" / "manifest.csv").unlink()
+    merge_sources(
+        [folder / "split" / "set"], output_dir=folder,
+        options=merge_options(equalise=8, confounds=True, engine=engine),
+    )  # fmt: skip
     write_copies(
         plan_copies(list_originals(folder / "train"), total=None, copies=2, seed=1),
         train_dir=folder / "train", output_dir=folder / "augmented_train", seed=1,
         ranges=AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True),
         overwrite=False, workers=1, engine=engine,
     )  # fmt: skip
-    return snapshot(folder)
+    files = snapshot(folder)
+    # A zip holds the times of its files.
+    del files["archives/set.zip"]
+    return files
 
 
 def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypatch):
@@ -55,7 +78,7 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
     import ray
     from ray.cluster_utils import Cluster
 
-    local = run_stages(tmp_path / "local", engine="local")
+    local = run_stages(tmp_path / "local" / "data", engine="local")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
@@ -71,7 +94,7 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
         )  # fmt: skip
         assert [item for item, _ in workers] == list(range(40))
         assert os.getpid() not in {pid for _, pid in workers}
-        assert run_stages(tmp_path / "cluster", engine="ray") == local
+        assert run_stages(tmp_path / "cluster" / "data", engine="ray") == local
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -1,0 +1,107 @@
+"""Disks that are really full and folders that are really read-only, mounted for a test (Linux)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.preparation.material import make_merged, make_train_test, snapshot
+
+ROOT = Path(__file__).resolve().parents[2]
+# A mount namespace of its own: the mounts vanish with the process, whatever becomes of it.
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+STAGES = {
+    "DataUnZipper": (["{data}/archives/set.zip", "--output-dir", "{out}/raw"], "raw"),
+    "DataSplitD2": (["{data}/raw/set", "--output-dir", "{out}/split", "--copy"], "split"),
+    "DataMerger": (["{data}/split/set", "--output-dir", "{out}", "--copy"], "train"),
+    "DataAugmentation": (
+        ["--train-dir", "{data}/merged/train", "--output-dir", "{out}/augmented_train",
+         "--copies", "9"], "augmented_train",
+    ),
+    "DataZipper": (["{data}/raw/set", "--output", "{out}/set.zip"], "set.zip"),
+}  # fmt: skip
+
+
+def can_mount() -> bool:
+    if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
+        return False
+    return in_namespace("mount -t tmpfs none /mnt && umount /mnt").returncode == 0
+
+
+def in_namespace(script: str) -> subprocess.CompletedProcess:
+    prefix = UNSHARE if os.geteuid() else ["unshare", "--mount"]
+    return subprocess.run(
+        [*prefix, "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not can_mount(), reason="needs Linux and the right to mount"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """What every stage needs, on a disk with room."""
+    data = tmp_path_factory.mktemp("data")
+    # Images of some size, so that a full disk comes before the end.
+    make_train_test(data / "raw" / "set", train=12, test=4)
+    for path in (data / "raw" / "set").rglob("*.jpg"):
+        with path.open("ab") as file:
+            file.write(os.urandom(20_000))
+    make_merged(data / "merged", train=60)
+    for script, arguments in (
+        ("DataZipper", [f"{data}/raw/set", "--output", f"{data}/archives/set.zip"]),
+        ("DataSplitD2", [f"{data}/raw/set", "--output-dir", f"{data}/split", "--no-confounds"]),
+    ):
+        run = subprocess.run(
+            [sys.executable, ROOT / f"{script}.py", *arguments], check=False, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+    return data
+
+
+def command(script: str, data: Path, out: Path) -> str:
+    arguments = [argument.format(data=data, out=out) for argument in STAGES[script][0]]
+    return f"'{sys.executable}' '{ROOT / script}.py' {' '.join(arguments)}"
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_a_really_full_disk_is_said_and_leaves_no_half_output(script, data, tmp_path):
+    before = snapshot(data)
+    out, listing = tmp_path / "out", tmp_path / "left.txt"
+    out.mkdir()
+    result = in_namespace(
+        f"mount -t tmpfs -o size=128k none '{out}' && cd '{tmp_path}' && "
+        f"{command(script, data, out)}; code=$?; "
+        f"find '{out}' -type f ! -name '.*.lock' > '{listing}'; exit $code"
+    )
+    assert result.returncode == 1, result.stderr
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert os.strerror(errno.ENOSPC) in message or "free disk space" in message
+    assert listing.read_text() == ""
+    assert snapshot(data) == before
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_a_really_read_only_disk_is_said_and_nothing_changes(script, data, tmp_path):
+    before = snapshot(data)
+    out = tmp_path / "out"
+    out.mkdir()
+    result = in_namespace(
+        f"mount -t tmpfs none '{out}' && mount -o remount,ro '{out}' && cd '{tmp_path}' && "
+        f"{command(script, data, out)}"
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert os.strerror(errno.EROFS) in result.stderr
+    assert snapshot(data) == before
