@@ -16,6 +16,7 @@ from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 from real_vs_ai.preparation.options import (
     add_confounds,
     add_copy,
+    add_near_duplicates,
     add_overwrite,
     add_seed,
     add_workers,
@@ -35,6 +36,7 @@ def parse_args(argv=None):
         "--keep-duplicates", action="store_true",
         help="keep contents that two data sets share, unless they stand in two splits",
     )  # fmt: skip
+    add_near_duplicates(parser)
     parser.add_argument(
         "--equalise", type=positive_int, metavar="PIXELS",
         help="make all images squares of this side, alike in format and quality",
@@ -51,9 +53,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     options = MergeOptions(
-        keep_duplicates=args.keep_duplicates, equalise=args.equalise,
-        confounds=not args.no_confounds, seed=args.seed, copy=args.copy, overwrite=args.overwrite,
-        workers=args.workers, engine=args.engine,
+        keep_duplicates=args.keep_duplicates, near_duplicates=args.near_duplicates,
+        equalise=args.equalise, confounds=not args.no_confounds, seed=args.seed, copy=args.copy,
+        overwrite=args.overwrite, workers=args.workers, engine=args.engine,
     )  # fmt: skip
     print(merge_sources(args.folders, output_dir=args.output_dir, options=options))
 

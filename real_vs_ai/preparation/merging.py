@@ -9,7 +9,7 @@ into place at the end, the manifest last, and a killed run is finished by the ne
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
@@ -37,9 +37,11 @@ from real_vs_ai.preparation.files import (
 )
 from real_vs_ai.preparation.inspection import inspect_files
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.near_duplicates import group_near_duplicates
 from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
+    NEAR_DUPLICATE,
     NO_IMAGE,
     QUARANTINE_DIR_NAME,
     QUARANTINED,
@@ -66,6 +68,8 @@ class MergeOptions:
     Attributes:
         keep_duplicates: Keep contents that a second source has too, as long as they do not
             stand in two splits.
+        near_duplicates: "off"; "report" lists images of all sources that look alike; "group" also
+            leaves out those that look like an image of another split.
         equalise: Side in pixels of the squares that all images become, alike in format and
             quality; None leaves them as they are.
         confounds: Whether to measure how far files alone give the class away.
@@ -77,6 +81,7 @@ class MergeOptions:
     """
 
     keep_duplicates: bool
+    near_duplicates: str
     equalise: int | None
     confounds: bool
     seed: int
@@ -168,7 +173,8 @@ def _write_merged(
             outcomes=outcomes, options=options,
         )  # fmt: skip
     _check_classes(rows)
-    rows = _drop_shared(rows, keep_duplicates=options.keep_duplicates, outcomes=outcomes)
+    alike = _near_duplicates(rows, output_dir=output_dir, options=options)
+    rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
     renamed = _rename(rows, extension=EQUALISED_EXTENSION if options.equalise else None)
     for split in SPLITS:
         (staging / split).mkdir()
@@ -270,12 +276,38 @@ def _check_classes(rows: Sequence[ManifestRow]) -> None:
     )
 
 
+def _near_duplicates(
+    rows: Sequence[ManifestRow], *, output_dir: Path, options: MergeOptions
+) -> dict[str, ManifestRow]:
+    """For each image that is nearly another one, by origin: its group's first image."""
+    if options.near_duplicates == "off":
+        return {}
+    files = inspect_files(
+        [row.origin for row in rows], root=output_dir, verify=True, perceptual=True,
+        workers=options.workers, engine=options.engine,
+    )  # fmt: skip
+    # What is kept unread (--no-verify) and broken looks like nothing.
+    seen = [i for i, file in enumerate(files) if file.is_image]
+    groups = group_near_duplicates([files[i].perceptual_hash for i in seen])
+    return {rows[seen[index]].origin: rows[seen[first]] for index, first in groups.items()}
+
+
 def _drop_shared(
-    rows: Sequence[ManifestRow], *, keep_duplicates: bool, outcomes: list[Outcome]
+    rows: Sequence[ManifestRow],
+    alike: Mapping[str, ManifestRow],
+    *,
+    outcomes: list[Outcome],
+    options: MergeOptions,
 ) -> list[ManifestRow]:
-    """Leave out contents that would stand in two splits, or come from two sources."""
+    """Leave out what would stand in two splits, and contents that come from two sources."""
+    groups = {}
+    if options.near_duplicates == "group":
+        groups = {origin: first.sha256 for origin, first in alike.items()}
     plan = plan_split(
-        [SplitImage(row.origin, row.sha256, row.label, row.split) for row in rows],
+        [
+            SplitImage(row.origin, row.sha256, row.label, row.split, groups.get(row.origin, ""))
+            for row in rows
+        ],
         fractions={"train": 1.0},
         seed=0,
         # Copies within a source were decided when it was split.
@@ -288,10 +320,14 @@ def _drop_shared(
         if row.origin in plan.leaks:
             continue
         holder = first.setdefault(row.sha256, row)
-        if holder.source != row.source and not keep_duplicates:
+        if holder.source != row.source and not options.keep_duplicates:
             outcomes.append(Outcome(row.origin, DUPLICATE, holder.origin))
-        else:
-            kept.append(row)
+            continue
+        kept.append(row)
+        other = alike.get(row.origin, row)
+        if other is not row:
+            detail = f"of {other.origin} (in {other.split}), itself in {row.split}"
+            outcomes.append(Outcome(row.origin, NEAR_DUPLICATE, detail))
     return kept
 
 

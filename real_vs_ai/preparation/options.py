@@ -58,15 +58,20 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="read image headers only, decode nothing"
     )
-    parser.add_argument(
-        "--near-duplicates", choices=NEAR_DUPLICATE_MODES, default="off",
-        help="report lists images that look alike (pHash within 3 bits), group also keeps them in "
-        "one split; both take about twice the time",
-    )  # fmt: skip
+    add_near_duplicates(parser)
     add_confounds(parser)
     add_copy(parser)
     add_overwrite(parser)
     add_workers(parser, ray=True)
+
+
+def add_near_duplicates(parser: argparse.ArgumentParser) -> None:
+    """Add --near-duplicates."""
+    parser.add_argument(
+        "--near-duplicates", choices=NEAR_DUPLICATE_MODES, default="off",
+        help="report lists images that look alike (pHash within 3 bits), group also keeps them "
+        "out of different splits; both decode every image, which takes several times as long",
+    )  # fmt: skip
 
 
 def add_confounds(parser: argparse.ArgumentParser) -> None:

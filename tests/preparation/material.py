@@ -92,8 +92,9 @@ def split_options(**changes) -> SplitOptions:
 
 def merge_options(**changes) -> MergeOptions:
     values = {
-        "keep_duplicates": False, "equalise": None, "confounds": False, "seed": 42,
-        "copy": False, "overwrite": False, "workers": 1, "engine": "local",
+        "keep_duplicates": False, "near_duplicates": "off", "equalise": None,
+        "confounds": False, "seed": 42, "copy": False, "overwrite": False,
+        "workers": 1, "engine": "local",
     }  # fmt: skip
     return MergeOptions(**{**values, **changes})
 

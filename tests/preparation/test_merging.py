@@ -15,6 +15,7 @@ from tests.preparation.material import (
     make_flat,
     make_merged,
     merge_options,
+    smooth_image,
     snapshot,
     split_options,
 )
@@ -148,3 +149,28 @@ def test_nothing_to_merge_names_the_script_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"DataSplitD1\.py or DataSplitD2\.py"):
         merge_sources([], output_dir=tmp_path / "data", options=merge_options())
+
+
+@pytest.fixture
+def alike(workplace):
+    """A picture in the test images of one source, and nearly the same in train of the other."""
+    split = workplace / "data" / "split"
+    smooth_image(7).save(split / "first" / "test" / "Fake" / "picture.jpg", quality=95)
+    smooth_image(7).save(split / "second" / "train" / "Fake" / "again.jpg", quality=80)
+    return workplace
+
+
+def test_grouped_near_duplicates_of_two_sources_stand_in_test_alone(alike):
+    summary = merge(alike, near_duplicates="group")
+    left_out = {row.path: row.detail for row in summary.outcomes if "another split" in row.outcome}
+    assert left_out == {"split/second/train/Fake/again.jpg": "split/first/test/Fake/picture.jpg"}
+    assert len(summary.rows) == 81
+
+
+def test_reported_near_duplicates_of_two_sources_are_listed_and_kept(alike):
+    before = merge(alike)
+    after = merge(alike, near_duplicates="report", overwrite=True)
+    assert after.rows == before.rows
+    listed = [row for row in after.outcomes if row.outcome == "kept, near-duplicate"]
+    assert [row.path for row in listed] == ["split/second/train/Fake/again.jpg"]
+    assert "in test" in listed[0].detail
