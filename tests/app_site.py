@@ -123,8 +123,21 @@ class GeminiHandler(BaseHTTPRequestHandler):
             self._send(mode, "application/json", json.dumps(error).encode())
         elif mode == "silent":
             self.server.released.wait(20)
+        elif mode in ("slow", "dropped"):
+            self._send_in_two(_events("ok"), whole=mode == "slow")
         else:
             self._send(200, "text/event-stream", b"".join(_events(mode)))
+
+    def _send_in_two(self, events: list[bytes], *, whole: bool) -> None:
+        """The first event at once; the rest when the server is released, or never."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-length", str(sum(map(len, events))))
+        self.end_headers()
+        self.wfile.write(events[0])
+        self.wfile.flush()
+        if whole and self.server.released.wait(20):
+            self.wfile.write(b"".join(events[1:]))
 
     def _send(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -130,6 +130,7 @@ def test_an_image_unlike_the_training_images_is_said_to_be_so_and_uncertain(tmp_
     assert [w.value.split(".")[0] for w in app.warning] == ["**Unlike the training images"] * 2
     assert "with care" in app.warning[0].value and "no ground" in app.warning[1].value
     assert "about 32 × 32 pixels" in shown_texts(app)
+    assert shown_texts(app).count("Striped: Uncertain") == 2
     app.slider[0].set_value((0.1, 0.2)).run()
     assert "Uncertain" in verdicts(app)[2]
 

@@ -74,6 +74,33 @@ def test_a_server_that_stays_silent_is_given_up(gemini):
         list(open_chat(gemini, timeout_s=0.3).ask("Are you there?"))
 
 
+def test_pieces_are_shown_while_the_answer_is_still_being_written(gemini):
+    gemini.mode = "slow"
+    pieces = open_chat(gemini).describe(np.zeros((8, 8, 3), np.uint8), finding="Real")
+    assert next(pieces) == "A red square. " and not gemini.released.is_set()
+    gemini.released.set()
+    assert "**Nothing** odd." in "".join(pieces)
+
+
+def test_an_answer_that_stops_in_the_middle_is_told_after_what_came(gemini):
+    gemini.mode = "slow"
+    pieces = open_chat(gemini, timeout_s=0.5).ask("Are you there?")
+    assert next(pieces) == "A red square. "
+    with pytest.raises(InsightError, match="in time"):
+        list(pieces)
+
+
+def test_a_connection_that_breaks_in_the_middle_is_told_in_plain_words(gemini):
+    gemini.mode = "dropped"
+    with pytest.raises(InsightError, match="broke off"):
+        list(open_chat(gemini).ask("Are you there?"))
+
+
+def test_an_answer_without_end_is_cut_off(gemini):
+    with pytest.raises(InsightError, match="took too long"):
+        list(open_chat(gemini, longest_answer_s=0.0).ask("Are you there?"))
+
+
 def test_a_machine_without_network_is_told_so(gemini):
     chat = InsightChat(api_key="k", base_url="http://127.0.0.1:9", timeout_s=2)
     with pytest.raises(InsightError, match="online"):

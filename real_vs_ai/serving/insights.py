@@ -177,6 +177,8 @@ def _plain_reason(error: Exception) -> str:
     name = type(error).__name__
     if "Timeout" in name:
         return "Gemini did not answer in time."
+    if "RemoteProtocol" in name or name in {"ReadError", "WriteError"}:
+        return "The connection to Gemini broke off; ask again."
     if "Connect" in name or isinstance(error, OSError):
         return "Gemini cannot be reached: is this machine online?"
     return f"Gemini's answer could not be understood ({name})."

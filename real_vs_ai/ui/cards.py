@@ -63,6 +63,9 @@ def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
     if verdict.domain.note:
         st.warning(domain_sentence(verdict.domain), icon=":material/straighten:")
     st.markdown(probability_sentence(verdict, metadata))
+    if verdict.domain.outside:
+        # Drawn on the scale, the score would look like an answer after all.
+        return
     if metadata.positive_index is None:
         _show_class_bars(verdict)
     else:
