@@ -110,7 +110,9 @@ class InsightChat:
         from google.genai import types
 
         picture = types.Part.from_bytes(data=_reduced_jpeg(pixels), mime_type="image/jpeg")
-        return self._stream([picture, f"The detector's finding: {finding}. What do you see?"])
+        return self._stream(
+            [picture, f"The detector's finding: {finding.rstrip('.')}. What do you see?"]
+        )
 
     def ask(self, question: str) -> Iterator[str]:
         """A further question about the same picture; see `describe`."""

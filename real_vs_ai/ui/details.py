@@ -83,7 +83,8 @@ def _show_stability(
         "Images on the web are recompressed, resized and cropped. A verdict worth believing "
         "survives that; one that flips is given as Uncertain."
     )
-    number = "Probability" if metadata.calibrated else "Score"
+    calibrated = metadata.calibrated and not judged.own.domain.outside
+    number = "Probability" if calibrated else "Score"
     lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
     for variant in (Variant("no change", judged.own), *judged.variants):
         verdict = variant.verdict
@@ -105,8 +106,10 @@ def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
     shares = ", ".join(
         f"{name} {percent(p, digits=1)}" for name, p in verdict.probabilities.items()
     )
-    kind = "calibrated probabilities" if metadata.calibrated else "uncalibrated scores"
-    return f"{verdict_style(verdict.label, metadata).words} ({kind}: {shares})"
+    calibrated = metadata.calibrated and not verdict.domain.outside
+    kind = "calibrated probabilities" if calibrated else "uncalibrated scores"
+    finding = f"{verdict_style(verdict.label, metadata).words} ({kind}: {shares})"
+    return f"{finding}. {verdict.domain.note}" if verdict.domain.note else finding
 
 
 def _pixels(digest: str, data: bytes) -> np.ndarray:
