@@ -76,19 +76,22 @@ def zip_folder(
         raise FileNotFoundError(f"Expected a folder at {folder}, found none.")
     refuse_existing([output], overwrite=overwrite)
     paths = _list_entries(folder, entries)
-    paths = [path for path in paths if (folder / path).resolve() != output.resolve()]
+    root, archive = folder.resolve(), output.resolve()
+    if archive.is_relative_to(root):
+        # An archive that is to be replaced may lie in the folder itself.
+        paths = [path for path in paths if path != archive.relative_to(root).as_posix()]
     if not paths:
         raise FileNotFoundError(f"Expected files to pack in {folder}, found none.")
     with locked(output.parent, label=output.name):
         staging = output.with_name(f".{output.name}.staging")
         try:
-            _write_archive(staging, folder, paths, compress=compress)
+            rows = _write_archive(staging, folder, paths, compress=compress)
             # Looked at again: packing may have taken an hour.
             refuse_existing([output], overwrite=overwrite)
             staging.replace(output)
         finally:
             staging.unlink(missing_ok=True)
-    return ZipSummary(output, _count(folder, paths))
+    return ZipSummary(output, rows)
 
 
 def _list_entries(folder: Path, entries: Sequence[str] | None) -> list[str]:
@@ -103,28 +106,28 @@ def _list_entries(folder: Path, entries: Sequence[str] | None) -> list[str]:
     return paths
 
 
-def _write_archive(output: Path, folder: Path, paths: Sequence[str], *, compress: bool) -> None:
+def _write_archive(
+    output: Path, folder: Path, paths: Sequence[str], *, compress: bool
+) -> tuple[tuple[str, int, int], ...]:
+    """Pack the files; gives (folder, files, bytes) of what went in."""
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     root = str(folder)
+    counts: dict[str, list[int]] = {}
     with zipfile.ZipFile(output, "w", allowZip64=True) as archive:
         for path in progress(paths, description="Packing", unit="file"):
-            with open(f"{root}/{path}", "rb") as file:  # noqa: PTH123 (speed)
+            with open(f"{root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
                 info = zipfile.ZipInfo(path, _zip_date(os.fstat(file.fileno()).st_mtime))
-                info.compress_type = method
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, file.read())
+                data = file.read()
+            info.compress_type = method
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+            entry = counts.setdefault(path.rpartition("/")[0] or ".", [0, 0])
+            entry[0] += 1
+            entry[1] += len(data)
+    return tuple((name, files, size) for name, (files, size) in sorted(counts.items()))
 
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
     # In UTC: the same files give the same archive in every time zone.
     date = time.gmtime(seconds)[:6]
     return min(max(date, _FIRST_DATE), _LAST_DATE)
-
-
-def _count(folder: Path, paths: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    counts: dict[str, list[int]] = {}
-    for path in paths:
-        entry = counts.setdefault(path.rpartition("/")[0] or ".", [0, 0])
-        entry[0] += 1
-        entry[1] += (folder / path).stat().st_size
-    return tuple((name, files, size) for name, (files, size) in sorted(counts.items()))
