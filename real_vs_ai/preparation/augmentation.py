@@ -17,10 +17,11 @@ from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
 from real_vs_ai.images import is_image_name
+from real_vs_ai.preparation.closing_tables import MOST_LISTED_SIZES
 from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
 from real_vs_ai.preparation.copies import is_augmented_name, write_warped_copies
 from real_vs_ai.preparation.files import list_files, rank
-from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, size_table, write_manifest
 from real_vs_ai.preparation.outcomes import QUARANTINED, REPORT_NAME, Outcome, write_report
 from real_vs_ai.preparation.parallel import run_chunks
 from real_vs_ai.preparation.staging import (
@@ -77,6 +78,7 @@ class AugmentationSummary:
         body = [[source, label, number] for (source, label), number in sorted(counts.items())]
         title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
         lines = [format_table(["source", "class", "copies"], body, title=title)]
+        lines.append(format_table(*size_table(self.rows, most=MOST_LISTED_SIZES)))
         if self.failed:
             lines.append(
                 f"Left out: {len(self.failed):,} originals that cannot be read "

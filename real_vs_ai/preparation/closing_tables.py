@@ -9,7 +9,7 @@ from real_vs_ai.preparation.manifest import ManifestRow, count_table, size_table
 from real_vs_ai.preparation.outcomes import REPORT_NAME, Outcome, count_outcomes
 from real_vs_ai.reporting import format_table
 
-_MOST_LISTED_SIZES = 5
+MOST_LISTED_SIZES = 5
 
 
 def closing_tables(
@@ -18,7 +18,7 @@ def closing_tables(
     """Images by source, split and class, and by size; what was left out or noted, and why."""
     headers, body = count_table(rows)
     tables = [format_table(headers, body, title=title)]
-    headers, body = size_table(rows, most=_MOST_LISTED_SIZES)
+    headers, body = size_table(rows, most=MOST_LISTED_SIZES)
     tables.append(format_table(headers, body))
     if outcomes:
         note = f"Left out or noted (see {output_dir / REPORT_NAME})"
