@@ -83,8 +83,9 @@ def measure(size, batch_size, args):
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.decoded_images import decode_images
     from real_vs_ai.training.epoch_metrics import epoch_metrics
-    from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+    from real_vs_ai.training.labelled_images import list_labelled_images
     from real_vs_ai.training.model import HeadOptions, build_model
     from real_vs_ai.training.optimizers import make_optimizer
 

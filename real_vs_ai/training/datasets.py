@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.degradation import degrade_images, draw_degradations
-from real_vs_ai.training.labelled_images import DecodedImages
 
 # Batches made ahead while the network learns.
 _PREFETCH = 4

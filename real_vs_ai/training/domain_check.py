@@ -16,7 +16,7 @@ import numpy as np
 from real_vs_ai.appearance import Appearance, Seen, fit_appearance
 from real_vs_ai.domain import compare_with_domain
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.training.labelled_images import DecodedImages
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.predictions import predict_probabilities
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.

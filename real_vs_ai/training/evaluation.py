@@ -24,7 +24,8 @@ from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.calibration import calibrate_metadata, stored_thresholds
 from real_vs_ai.training.confounds import find_confound
-from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
+from real_vs_ai.training.decoded_images import DecodedImages
+from real_vs_ai.training.labelled_images import fingerprint_images
 from real_vs_ai.training.model_card import write_model_card
 from real_vs_ai.training.predictions import (
     Predictions,

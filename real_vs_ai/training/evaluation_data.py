@@ -13,12 +13,8 @@ import numpy as np
 
 from real_vs_ai.config import SPLITS, canonical_split
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.training.labelled_images import (
-    DecodedImages,
-    LabelledImages,
-    decode_images,
-    list_labelled_images,
-)
+from real_vs_ai.training.decoded_images import DecodedImages, decode_images
+from real_vs_ai.training.labelled_images import LabelledImages, list_labelled_images
 
 
 def find_splits(folder: Path) -> dict[str, Path]:

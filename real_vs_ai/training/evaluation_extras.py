@@ -15,9 +15,9 @@ from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.evaluation import Evaluation
 from real_vs_ai.training.evaluation_options import EvaluationOptions
-from real_vs_ai.training.labelled_images import DecodedImages
 from real_vs_ai.training.metrics import accuracy_difference, mcnemar_test
 from real_vs_ai.training.predictions import Predictions, predict_images
 from real_vs_ai.training.report_figures import main_split

@@ -16,9 +16,10 @@ from real_vs_ai.config import canonical_split
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.evaluation_data import decode_splits, find_splits
 from real_vs_ai.training.evaluation_options import EvaluationOptions
-from real_vs_ai.training.labelled_images import DecodedImages, fingerprint_images
+from real_vs_ai.training.labelled_images import fingerprint_images
 from real_vs_ai.training.report_files import read_json
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.figure_style import new_figure, save_figure, shorten, styled
-from real_vs_ai.training.labelled_images import DecodedImages
 from real_vs_ai.training.predictions import Predictions
 from real_vs_ai.training.report_figures import main_split
 

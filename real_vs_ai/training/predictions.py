@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from real_vs_ai.reporting import progress
-from real_vs_ai.training.labelled_images import DecodedImages
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.report_files import atomic_write
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from real_vs_ai.training.checkpoints import (
     restore_variables,
 )
 from real_vs_ai.training.datasets import Shard, evaluation_batches, training_batches
+from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.devices import Device, is_out_of_memory
 from real_vs_ai.training.epoch_metrics import epoch_metrics
 from real_vs_ai.training.hosts import Hosts
-from real_vs_ai.training.labelled_images import DecodedImages
 from real_vs_ai.training.model import graph_of, set_trainable
 from real_vs_ai.training.optimizers import make_optimizer
 from real_vs_ai.training.options import TrainingOptions

@@ -5,7 +5,8 @@ from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+from real_vs_ai.training.decoded_images import decode_images
+from real_vs_ai.training.labelled_images import list_labelled_images
 
 SIZE = 8
 

@@ -15,8 +15,9 @@ from real_vs_ai.training.datasets import (
     training_batches,
     warp_images,
 )
+from real_vs_ai.training.decoded_images import decode_images
 from real_vs_ai.training.degradation import degrade_images, draw_degradations
-from real_vs_ai.training.labelled_images import decode_images, list_labelled_images
+from real_vs_ai.training.labelled_images import list_labelled_images
 from real_vs_ai.training.optimizers import WarmedPolynomialDecay, make_optimizer
 
 STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}

@@ -7,12 +7,9 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.training import labelled_images
-from real_vs_ai.training.labelled_images import (
-    decode_images,
-    fingerprint_images,
-    list_labelled_images,
-)
+from real_vs_ai.training import decoded_images
+from real_vs_ai.training.decoded_images import decode_images
+from real_vs_ai.training.labelled_images import fingerprint_images, list_labelled_images
 
 MEMORY = 2**30
 
@@ -138,8 +135,8 @@ def test_worker_processes_and_memory_map_give_the_same_pixels(tmp_path):
 
 
 def test_disk_too_small_for_the_decoded_images_is_told_before(folder, monkeypatch):
-    usage = labelled_images.shutil._ntuple_diskusage(100, 90, 10)
-    monkeypatch.setattr(labelled_images.shutil, "disk_usage", lambda path: usage)
+    usage = decoded_images.shutil._ntuple_diskusage(100, 90, 10)
+    monkeypatch.setattr(decoded_images.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="--cache-dir"):
         decode(list_labelled_images(folder), max_memory_bytes=0)
 
