@@ -70,7 +70,7 @@ class Appearance:
     largest_sharpness: float
 
     def distances(self, features: np.ndarray) -> np.ndarray:
-        """Distance to the nearest class, shape (n,), float32; about 1 for training images.
+        """Distance to the nearest class, shape (n,), float32: 1 is usual where features are normal.
 
         Args:
             features: Shape (n, n_features).
