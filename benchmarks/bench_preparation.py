@@ -47,8 +47,8 @@ TARGETS = {
 _HEADERS = ["stage", "beside", "ours", "theirs", "ratio", "CPU ours", "CPU theirs", "target"]
 _TRASH = Path("old")
 # By size in pixels; each gets five copies.
-_KERAS_IMAGES = {32: 600, 224: 80}
-_OUR_IMAGES = {32: 80_000, 224: 4_000}
+_KERAS_IMAGES = {32: 600, 224: 200}
+_OUR_IMAGES = {32: 80_000, 224: 12_000}
 _COPIES = 5
 
 
