@@ -48,19 +48,22 @@ def statistics(
 def image_sums(
     weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Metrics that are averages over images or over bins of confidence."""
+    """Metrics that are averages over images or over bins of a probability."""
     n_classes = probabilities.shape[1]
     total = weights.sum(axis=1)
-    confidence = probabilities.max(axis=1)
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     own = probabilities[np.arange(len(labels)), labels]
     tiny = np.finfo(np.float64).eps
     squares = np.square(probabilities - np.eye(n_classes)[labels])
     # Two classes count each error once, as the binary Brier score does.
     squares = squares[:, 0] if n_classes == 2 else squares.sum(axis=1)
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    # Of two classes, one's probability: by confidence, a lean towards one class would cancel out.
+    two = n_classes == 2
+    stated = probabilities[:, 0] if two else probabilities.max(axis=1)
+    hits = (labels == 0).astype(np.float64) if two else correct
+    bins = np.clip(np.ceil(stated * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     gaps = np.zeros((len(labels), CALIBRATION_BINS), dtype=weights.dtype)
-    gaps[np.arange(len(labels)), bins] = confidence - correct
+    gaps[np.arange(len(labels)), bins] = stated - hits
     return {
         "loss": means(weights, -np.log(np.clip(own, tiny, 1.0))),
         "accuracy": means(weights, correct),

@@ -95,7 +95,10 @@ def is_binary(class_names: Sequence[str]) -> bool:
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean gap between confidence and accuracy over 15 equal-width bins (Guo et al. 2017).
+    """Mean gap between what is stated and what is seen, over 15 equal-width bins.
+
+    Of two classes: the first one's probability and its share. Of more: confidence and accuracy
+    (Guo et al. 2017).
 
     Args:
         labels: Integer class of each image, shape (n_images,).

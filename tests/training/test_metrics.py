@@ -158,6 +158,14 @@ def test_calibration_error_of_hand_made_bins():
     assert expected_calibration_error(labels, probabilities) == pytest.approx(expected)
 
 
+def test_a_lean_towards_one_class_does_not_cancel_out_of_the_calibration_error():
+    fake = np.array([0.4] * 10 + [0.6] * 10)
+    labels = np.array([0] * 2 + [1] * 8 + [0] * 4 + [1] * 6)
+    # Stated 0.4 and 0.6, seen 0.2 and 0.4; by confidence 0.6 stated, 0.6 seen.
+    found = expected_calibration_error(labels, np.stack([fake, 1 - fake], axis=1))
+    assert found == pytest.approx(0.2)
+
+
 def test_images_of_one_class_have_the_metrics_that_are_defined():
     labels = np.ones(20, dtype=int)
     probabilities = np.tile([0.2, 0.8], (20, 1))
