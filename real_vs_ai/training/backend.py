@@ -5,6 +5,7 @@ import_keras_quietly()      # before any module that imports Keras
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def import_keras_quietly() -> None:
 
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # A report asks several models about batches of several sizes; retracing is then expected.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # The first lines come before that setting is read, straight from C++.
     with _without_standard_error():
         import keras  # noqa: F401
