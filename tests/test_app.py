@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from app_driver import TIMEOUT_S, button, shown_texts, start, upload, verdicts
 from app_site import (
     APP,
     BLUE,
@@ -21,7 +22,6 @@ from app_site import (
     make_colour_model,
     make_gemini_server,
     unusual_images,
-    write_predictions,
 )
 from PIL import Image, PngImagePlugin
 from starlette.formparsers import MultiPartParser
@@ -31,70 +31,7 @@ from real_vs_ai.domain import summarise_domain
 from real_vs_ai.ui import image_input
 from real_vs_ai.ui.checking import MAX_BYTES
 
-TIMEOUT_S = 180
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
-    """A folder with two trained models: `colour`, the newest, and `three`, of three classes."""
-    folder = tmp_path_factory.mktemp("app") / "models"
-    make_colour_model(folder / "three", class_names=("malignant", "benign", "normal"))
-    make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7)
-    write_predictions(
-        folder / "colour" / "predictions.csv",
-        [("Fake", 0.9), ("Fake", 0.6), ("Real", 0.1), ("Real", 0.75)],
-    )
-    (folder / "colour" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n")
-    (folder / "colour" / "MODEL_CARD.md").write_text("# Card\n![x](http://tracker.example/x.png)")
-    (folder / "colour" / "figures").mkdir()
-    (folder / "colour" / "figures" / "roc.png").write_bytes(image_bytes(GREY))
-    (folder / "colour" / "figures" / "broken.png").write_bytes(b"no image")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def surroundings(models, tmp_path, monkeypatch):
-    """An empty folder to start in, no key, no released model, a cache of the tests' own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["App.py"])
-    monkeypatch.setenv("REAL_VS_AI_CACHE", str(models.parent / "cache"))
-    monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def copied_models(models, tmp_path) -> Path:
-    """A copy of the models in this test's `models/`, to be damaged."""
-    return Path(shutil.copytree(models, tmp_path / "models"))
-
-
-def start(*arguments: object) -> AppTest:
-    sys.argv[1:] = [str(argument) for argument in arguments]
-    app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
-    assert not app.exception
-    return app
-
-
-def upload(app: AppTest, files: dict[str, bytes]) -> AppTest:
-    app.file_uploader[0].set_value([(name, data, "image/png") for name, data in files.items()])
-    app.run()
-    assert not app.exception
-    return app
-
-
-def verdicts(app: AppTest) -> list[str]:
-    """The cards' headings, in order."""
-    return [m.value for m in app.markdown if m.value.startswith("## ")]
-
-
-def shown_texts(app: AppTest) -> str:
-    parts = [*app.markdown, *app.caption, *app.error, *app.warning, *app.info, *app.text]
-    return "\n".join(str(part.value) for part in parts)
-
-
-def button(app: AppTest, label: str):
-    return next(b for b in app.button if b.label == label)
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 def test_each_verdict_is_said_in_words_with_icon_number_and_bar(models):
@@ -413,49 +350,6 @@ def test_stopping_keeps_what_was_checked_and_the_rest_can_follow(models):
     assert "15 of 20 images" in app.warning[0].value and len(app.dataframe[0].value) == 15
     button(app, "Check the rest").click().run()
     assert len(app.dataframe[0].value) == 20 and not app.warning
-
-
-def models_page(models_dir: str) -> None:
-    """Runs inside AppTest, so that it imports for itself."""
-    from pathlib import Path
-
-    from real_vs_ai.ui.models_page import show_models_page
-
-    show_models_page(models_dir=Path(models_dir))
-
-
-def start_models_page(models_dir: Path) -> AppTest:
-    app = AppTest.from_function(
-        models_page, default_timeout=TIMEOUT_S, kwargs={"models_dir": str(models_dir)}
-    ).run()
-    assert not app.exception
-    return app
-
-
-def test_the_models_page_shows_metrics_with_intervals_figures_and_card_as_text(models):
-    app = start_models_page(models)
-    texts = shown_texts(app)
-    assert "0.9100 (0.8800 to 0.9400)" in texts and "false positive rate" in texts
-    assert "![x](http://tracker.example/x.png)" in app.code[0].value
-    assert "figure cannot be read" in app.warning[0].value
-
-
-def test_two_models_are_compared_and_a_run_in_training_is_followed(copied_models):
-    (copied_models / "running").mkdir()
-    (copied_models / "running" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n")
-    app = start_models_page(copied_models)
-    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "Compare" in t.label)
-    app.run()
-    assert "| Difference |" in shown_texts(app) and not app.exception
-    app = start_models_page(copied_models)
-    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "In training" in t.label)
-    app.run()
-    assert "1 epoch so far" in shown_texts(app) and not app.exception
-
-
-def test_the_models_page_without_models_says_how_to_get_one(tmp_path):
-    app = start_models_page(tmp_path)
-    assert "python RunPipeline.py --demo" in [code.value for code in app.code]
 
 
 def test_a_compiled_model_answers_without_importing_tensorflow(models):

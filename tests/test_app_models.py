@@ -1,0 +1,54 @@
+"""The app's page of models, by Streamlit's AppTest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from app_driver import TIMEOUT_S, shown_texts
+from streamlit.testing.v1 import AppTest
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+def models_page(models_dir: str) -> None:
+    """Runs inside AppTest, so that it imports for itself."""
+    from pathlib import Path
+
+    from real_vs_ai.ui.models_page import show_models_page
+
+    show_models_page(models_dir=Path(models_dir))
+
+
+def start_models_page(models_dir: Path) -> AppTest:
+    app = AppTest.from_function(
+        models_page, default_timeout=TIMEOUT_S, kwargs={"models_dir": str(models_dir)}
+    ).run()
+    assert not app.exception
+    return app
+
+
+def test_the_models_page_shows_metrics_with_intervals_figures_and_card_as_text(models):
+    app = start_models_page(models)
+    texts = shown_texts(app)
+    assert "0.9100 (0.8800 to 0.9400)" in texts and "false positive rate" in texts
+    assert "![x](http://tracker.example/x.png)" in app.code[0].value
+    assert "figure cannot be read" in app.warning[0].value
+
+
+def test_two_models_are_compared_and_a_run_in_training_is_followed(copied_models):
+    (copied_models / "running").mkdir()
+    (copied_models / "running" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n")
+    app = start_models_page(copied_models)
+    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "Compare" in t.label)
+    app.run()
+    assert "| Difference |" in shown_texts(app) and not app.exception
+    app = start_models_page(copied_models)
+    app.session_state["models_tabs"] = next(t.label for t in app.tabs if "In training" in t.label)
+    app.run()
+    assert "1 epoch so far" in shown_texts(app) and not app.exception
+
+
+def test_the_models_page_without_models_says_how_to_get_one(tmp_path):
+    app = start_models_page(tmp_path)
+    assert "python RunPipeline.py --demo" in [code.value for code in app.code]
