@@ -11,6 +11,7 @@ undisturbed one would have seen.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class AugmentationRanges:
 
     Attributes:
         rotation: Degrees to either side.
-        shift: Share of the side, in both directions of both axes.
+        shift: Share of the side, in both directions of both axes; rounded to whole pixels.
         shear: Tangent of the shear angle, to either side.
         zoom: Of both axes, drawn apart: 0.2 scales by 0.8 to 1.2.
         flip: Whether half of the images are mirrored.
@@ -97,8 +98,7 @@ def training_batches(
     rows = slice(shard.index * part, (shard.index + 1) * part)
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64]]:
-        step = first_step
-        while True:
+        for step in itertools.count(first_step):
             indices = batch_indices(
                 len(decoded), batch_size=batch_size, steps_per_epoch=steps_per_epoch,
                 step=step, seed=seed,
@@ -108,7 +108,6 @@ def training_batches(
                 draws = draw_degradations(batch_size, seed=(seed, step))
                 pixels = degrade_images(pixels, draws[rows], share=degrade)
             yield pixels, decoded.labels[indices], np.int64(step)
-            step += 1
 
     def prepare(pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple:
         images = tf.cast(pixels, tf.float32)
@@ -117,11 +116,8 @@ def training_batches(
             images = warp_images(images, changes[rows])
         return images, tf.one_hot(labels, n_classes)
 
-    signature = (
-        tf.TensorSpec((part, size, size, 3), tf.uint8),
-        tf.TensorSpec((part,), tf.int32),
-        tf.TensorSpec((), tf.int64),
-    )
+    pixels_and_labels = _signature(part, image_size=size)
+    signature = (*pixels_and_labels, tf.TensorSpec((), tf.int64))
     batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
     return batches.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
 
@@ -140,10 +136,7 @@ def evaluation_batches(decoded: DecodedImages, *, batch_size: int, shard: Shard)
             rows = indices[start : start + batch_size]
             yield decoded.pixels[rows], decoded.labels[rows]
 
-    signature = (
-        tf.TensorSpec((None, *decoded.pixels.shape[1:]), tf.uint8),
-        tf.TensorSpec((None,), tf.int32),
-    )
+    signature = _signature(None, image_size=decoded.pixels.shape[1])
     batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
     batches = batches.map(
         lambda pixels, labels: (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
@@ -151,6 +144,12 @@ def evaluation_batches(decoded: DecodedImages, *, batch_size: int, shard: Shard)
     # Known, so that Keras does not warn at the end of the data.
     cardinality = tf.data.experimental.assert_cardinality(-(-share // batch_size))
     return batches.apply(cardinality).prefetch(_PREFETCH)
+
+
+def _signature(images: int | None, *, image_size: int) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """Of a batch's pixels and labels, before they are made ready; None for any number."""
+    shape = (images, image_size, image_size, 3)
+    return tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((images,), tf.int32)
 
 
 def batch_indices(
@@ -189,7 +188,10 @@ def draw_changes(count: int, ranges: AugmentationRanges, *, size: int, seed: lis
     angle = draws[0] * (ranges.rotation * np.pi / 180.0)
     shear = draws[1] * ranges.shear
     zoom_x, zoom_y = 1.0 + draws[2] * ranges.zoom, 1.0 + draws[3] * ranges.zoom
-    shift_x, shift_y = draws[4] * (ranges.shift * size), draws[5] * (ranges.shift * size)
+    # Whole pixels: a share of a pixel would blur every training image, and a network that has
+    # seen none but blurred ones takes the sharpness of the others for a sign of a class.
+    shift_x = tf.round(draws[4] * (ranges.shift * size))
+    shift_y = tf.round(draws[5] * (ranges.shift * size))
     mirror = tf.where(draws[6] < 0, -1.0, 1.0) if ranges.flip else tf.ones_like(angle)
     # Rotation × shear × zoom × mirror, about the centre.
     cosine, sine = tf.cos(angle), tf.sin(angle)

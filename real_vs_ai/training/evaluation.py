@@ -133,9 +133,7 @@ def evaluate_model(
             split: split_metrics(predictions.of_split(split), metadata)
             for split in predictions.split_names
         },
-        "domain": _describe_domain(
-            model, metadata=metadata, appearance=appearance, decoded=decoded
-        ),
+        "domain": _shares_outside(model, metadata=metadata, appearance=appearance, decoded=decoded),
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
     }
@@ -251,7 +249,7 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
     }
 
 
-def _describe_domain(
+def _shares_outside(
     model: keras.Model,
     *,
     metadata: ModelMetadata,

@@ -260,14 +260,14 @@ def _finish(
     say: Say,
 ) -> TrainingResult:
     """Save the model, write the report, and clear the checkpoints away."""
-    data = describe_data(options.data, splits)
+    data, train = describe_data(options.data, splits), splits["train"]
     metadata = ModelMetadata(
-        class_names=splits["train"].images.class_names,
+        class_names=train.images.class_names,
         image_size=options.image_size,
         backbone=options.backbone,
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),
-        domain=_describe_domain(splits["train"]),
+        domain=summarise_domain(train.widths, train.heights, train.images.sources),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     # The report is on the file that will be used: float32, whatever the precision of training.
@@ -282,10 +282,6 @@ def _finish(
     if not options.keep_checkpoints:
         _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
-
-
-def _describe_domain(decoded: DecodedImages) -> dict[str, Any]:
-    return summarise_domain(decoded.widths, decoded.heights, decoded.images.sources)
 
 
 def _clear_checkpoints(folder: Path) -> None:

@@ -147,6 +147,17 @@ def test_shift_moves_by_at_most_its_share_and_repeats_the_edge():
     assert warp(images + 100, shift=0.2).min() >= 100 - 1e-3
 
 
+def test_light_augmentation_moves_pixels_and_blurs_none():
+    images = np.random.default_rng(0).permutation(16 * 32 * 32 * 3).astype(np.float32)
+    images = images.reshape(16, 32, 32, 3)
+    changes = draw_changes(16, AUGMENTATIONS["light"], size=32, seed=[1, 2])
+    changed = warp_images(tf.constant(images), changes).numpy()
+    for before, after in zip(images, changed, strict=True):
+        # A mean of two neighbours is seldom one of the values that the image itself has.
+        assert np.isin(np.round(after), before).mean() > 0.999
+    assert not np.array_equal(changed, images)
+
+
 def test_rotation_and_zoom_keep_the_centre_and_stay_in_their_ranges():
     size = 41
     axis = np.arange(size, dtype=np.float32) - 20
