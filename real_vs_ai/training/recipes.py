@@ -1,4 +1,4 @@
-"""Named sets of options, one for each earlier system that this one descends from.
+"""Named sets of options: those of the released model, and of the systems this one descends from.
 
 A recipe only sets defaults: any option given beside `--recipe` wins.
 """
@@ -7,7 +7,40 @@ from __future__ import annotations
 
 from typing import Any
 
+# What both steps of the released model share: 32 pixels, all layers learning, batch statistics that
+# follow within some hundred steps, a schedule that nothing ends early.
+_RELEASED: dict[str, Any] = {
+    "image_size": 32,
+    "stem_stride": 2,
+    "batch_size": 128,
+    "steps_per_epoch": 347,
+    "frozen_epochs": 0,
+    "batch_norm": "train",
+    "batch_norm_momentum": 0.97,
+    "augmentation": "light",
+    "degrade": 0.4,
+    "patience": 100,
+    "early_stopping": 100,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
+    # The released model's first step: a shallow network, which sees more images in the same time.
+    "released-shallow": {
+        **_RELEASED,
+        "backbone": "resnet26",
+        "weights": "none",
+        "epochs": 9,
+        "learning_rate": 1e-3,
+        "warmup_steps": 300,
+    },
+    # Its second step: with --weights models/<run of the first>/model.h5.
+    "released-grown": {
+        **_RELEASED,
+        "backbone": "resnet101",
+        "epochs": 5,
+        "fine_tune_learning_rate": 3e-4,
+        "warmup_steps": 100,
+    },
     # CIFAKE's images are 32 pixels wide; nothing is gained by enlarging them seven times.
     "resnet101-cifake": {
         "backbone": "resnet101",
