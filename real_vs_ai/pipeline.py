@@ -27,11 +27,13 @@ _LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
 _DEMO_IMAGES = {"flat_images": 900, "train_images": 1000, "test_images": 200}
 _DEMO_AUGMENTED = 400
 _DEMO_TRAINING = (
-    "--image-size", "32", "--batch-size", "64", "--epochs", "5", "--learning-rate", "0.001",
-    "--augmentation", "light", "--batch-norm-momentum", "0.9",
-    # From random weights the validation loss is unsteady for the first epochs.
+    "--image-size", "32", "--batch-size", "64", "--augmentation", "light",
+    "--batch-norm", "train", "--batch-norm-momentum", "0.9",
+    # The validation loss is unsteady for the first epochs.
     "--patience", "3",
 )  # fmt: skip
+_FROM_RANDOM = ("--weights", "none", "--epochs", "5", "--learning-rate", "0.001")
+_FROM_RELEASED = ("--frozen-epochs", "1", "--epochs", "3", "--fine-tune-learning-rate", "0.0003")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     flat, train_test = (str(raw / source) for source in sources)
     data, models, run = str(data_dir), str(models_dir), str(models_dir / run_name)
     released = released_run(models_dir)
-    weights = str(released.model) if released else "none"
+    start = ("--weights", str(released.model), *_FROM_RELEASED) if released else _FROM_RANDOM
     return [
         Stage(1, "DataUnZipper", (*(str(archives / f"{s}.zip") for s in sources), "--output-dir",
                                   str(raw), "--overwrite")),
@@ -109,7 +111,7 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
                                       "--overwrite")),
         Stage(6, "MoveAugmentedImages", ("--augmented-dir", str(augmented), "--data-dir", data)),
         Stage(7, "ModelTraining", ("--data", data, "--models-dir", models, "--run-name", run_name,
-                                   "--weights", weights, *_DEMO_TRAINING)),
+                                   *start, *_DEMO_TRAINING)),
         Stage(8, "ModelEvaluation", ("--model", run, "--data", data)),
     ]  # fmt: skip
 

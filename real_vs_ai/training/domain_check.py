@@ -55,12 +55,34 @@ def share_outside(
         "n" images, and the "share" of them that is outside.
     """
     drawn = _draw(decoded)
-    sizes = zip(drawn.widths.tolist(), drawn.heights.tolist(), strict=True)
+    outside = find_outside(model, metadata=metadata, appearance=appearance, decoded=drawn)
+    return {"n": len(drawn), "share": float(outside.mean())}
+
+
+def find_outside(
+    model: keras.Model,
+    *,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    decoded: DecodedImages,
+) -> np.ndarray:
+    """Which images are turned away as unlike the training images.
+
+    Args:
+        model: The network.
+        metadata: Its `domain` tells the training images' sizes.
+        appearance: From the model file, or None.
+        decoded: The images.
+
+    Returns:
+        Shape (n,), bool.
+    """
+    sizes = zip(decoded.widths.tolist(), decoded.heights.tolist(), strict=True)
     outside = np.array([compare_with_domain(*size, metadata.domain).outside for size in sizes])
     if appearance is not None:
-        seen = _see(model, appearance.layer, drawn)
+        seen = _see(model, appearance.layer, decoded)
         outside |= [fit.outside for fit in appearance.compare(seen.features, seen.pixels)]
-    return {"n": len(drawn), "share": float(outside.mean())}
+    return outside
 
 
 def features_layer(model: keras.Model) -> keras.layers.Layer:

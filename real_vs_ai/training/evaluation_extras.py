@@ -1,4 +1,4 @@
-"""What ModelEvaluation.py adds to a report when asked: robustness, and another model beside it.
+"""What ModelEvaluation.py adds to a report when asked: robustness, other images, another model.
 
 notes = add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from real_vs_ai.appearance import Appearance
 from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table
@@ -19,6 +20,7 @@ from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.evaluation import Evaluation
 from real_vs_ai.training.evaluation_options import EvaluationOptions
 from real_vs_ai.training.metrics import accuracy_difference, mcnemar_test
+from real_vs_ai.training.outside import measure_outside, outside_table
 from real_vs_ai.training.predictions import Predictions, predict_images
 from real_vs_ai.training.report_figures import main_split
 from real_vs_ai.training.report_files import read_json
@@ -45,10 +47,7 @@ def add_robustness(
         A table for the terminal, or None.
     """
     if not options.robustness:
-        stored = read_json(report.metrics) if report.metrics.is_file() else {}
-        same = all(stored.get(key) == evaluation.metrics[key] for key in _CALIBRATION)
-        if same and stored.get("robustness"):
-            evaluation.metrics["robustness"] = stored["robustness"]
+        _keep_stored("robustness", evaluation, report=report)
         return None
     split = main_split(evaluation.predictions)
     found = measure_robustness(
@@ -57,6 +56,41 @@ def add_robustness(
     )  # fmt: skip
     evaluation.metrics["robustness"] = found
     return robustness_table(found)
+
+
+def add_outside(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    appearance: Appearance | None,
+    report: RunFolder,
+) -> str | None:
+    """Judge images of another kind if asked, else keep the report's earlier shares while they hold.
+
+    Returns:
+        A table for the terminal, or None.
+    """
+    if not options.outside:
+        _keep_stored("outside", evaluation, report=report)
+        return None
+    found = [
+        part
+        for folder in options.outside
+        for part in measure_outside(
+            model, metadata=evaluation.metadata, appearance=appearance, folder=folder,
+            workers=options.workers, max_memory_bytes=int(options.memory * 2**30),
+        )
+    ]  # fmt: skip
+    evaluation.metrics["outside"] = found
+    return outside_table(found)
+
+
+def _keep_stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> None:
+    stored = read_json(report.metrics) if report.metrics.is_file() else {}
+    same = all(stored.get(name) == evaluation.metrics[name] for name in _CALIBRATION)
+    if same and stored.get(key):
+        evaluation.metrics[key] = stored[key]
 
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:

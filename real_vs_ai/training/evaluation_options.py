@@ -29,6 +29,7 @@ class EvaluationOptions:
     target_error: float | None
     robustness: bool
     robustness_images: int
+    outside: tuple[Path, ...]
     export: tuple[str, ...]
     compare: Path | None
     class_names: tuple[str, ...] | None
@@ -67,6 +68,9 @@ def parse_evaluation_options(
         help="also judge the images after recompression, resizing, blur and the like")  # fmt: skip
     add("--robustness-images", type=_positive, default=2000, metavar="N",
         help="at most so many of them, drawn evenly over the classes")  # fmt: skip
+    add("--outside", nargs="+", type=Path, metavar="DIR",
+        help="also judge labelled images unlike the training images: how many are turned away, how "
+        "many get a wrong verdict all the same")  # fmt: skip
     add("--export", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT",
         help=f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 "
         "file")  # fmt: skip
@@ -84,7 +88,9 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    return EvaluationOptions(**{**values, "export": tuple(dict.fromkeys(values["export"] or ()))})
+    for name in ("export", "outside"):
+        values[name] = tuple(dict.fromkeys(values[name] or ()))
+    return EvaluationOptions(**values)
 
 
 def _error_rate(text: str) -> float:

@@ -81,12 +81,16 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
+    appearance = _read_appearance(model_path)
     evaluation = evaluate_model(
-        model, metadata=metadata, appearance=_read_appearance(model_path), decoded=decoded,
+        model, metadata=metadata, appearance=appearance, decoded=decoded,
         target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
     )  # fmt: skip
-    notes = _add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
+    notes = _add_extras(
+        evaluation, options=options, model=model, appearance=appearance, decoded=decoded,
+        report=report,
+    )  # fmt: skip
     if refreshes_run or not has_metadata:
         store_in_model(model_path, evaluation)
         notes.append(f"Calibration and metrics are stored in {model_path}.")
@@ -176,15 +180,17 @@ def _add_extras(
     *,
     options: EvaluationOptions,
     model: keras.Model,
+    appearance: Appearance | None,
     decoded: Mapping[str, DecodedImages],
     report: RunFolder,
 ) -> list[str]:
     """Do what was asked beyond the report, and return what to print of it."""
-    from real_vs_ai.training.evaluation_extras import add_comparison, add_robustness
+    from real_vs_ai.training.evaluation_extras import add_comparison, add_outside, add_robustness
     from real_vs_ai.training.saved_model import open_model
 
     texts = [
-        add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report)
+        add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report),
+        add_outside(evaluation, options=options, model=model, appearance=appearance, report=report),
     ]
     if options.compare:
         other_path = find_model(options.compare)

@@ -30,6 +30,14 @@ METRIC_TITLES = {
     "uncertain_share": "Share of Uncertain verdicts",
     "error_when_certain": "Error of certain verdicts",
 }
+OUTSIDE_TITLES = {
+    "turned_away": "turned away",
+    "uncertain": "Uncertain for another reason",
+    "certain_right": "certain and right",
+    "certain_wrong": "certain and wrong",
+    "certain_wrong_unchecked": "certain and wrong, were none turned away",
+    "accuracy_unchecked": "accuracy, were none turned away",
+}
 _SPLITS = ("test", "validation")
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Options that say where and how conveniently a run was made, and change nothing in the model.
@@ -51,6 +59,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _groups(metrics),
         _robustness(metrics),
         _domain(metrics),
+        _outside(metrics),
         _comparison(metrics),
         _confounds(metrics),
         _limits(metrics),
@@ -208,9 +217,25 @@ def _domain(metrics: Mapping) -> str:
     rows = [[split, f"{part['n']:,}", f"{part['share']:.4f}"] for split, part in shares.items()]
     return (
         "## Images unlike the training images\n\n"
-        "Told by their size, their sharpness and the network's features; limits are set on "
-        "validation images. The verdict on such an image is Uncertain, with the reason.\n\n"
+        "They are told by their size, their sharpness and the network's features; limits are set "
+        "on validation images. The verdict on such an image is Uncertain, with the reason.\n\n"
         + markdown_table(["split", "images looked at", "share turned away"], rows)
+    )
+
+
+def _outside(metrics: Mapping) -> str:
+    found = metrics.get("outside")
+    if not found:
+        return ""
+    rows = [
+        [title, *(interval_text(part[key]) for part in found)]
+        for key, title in OUTSIDE_TITLES.items()
+    ]
+    headers = ["share of the images", *(f"{part['data']} (n = {part['n']:,})" for part in found)]
+    return (
+        "## Images of another kind\n\n"
+        "Labelled images that the model was not trained on the like of, judged as the app judges "
+        f"them.\n\n{markdown_table(headers, rows)}"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import ModelEvaluation
-from real_vs_ai.model_file import read_metadata
+from real_vs_ai.model_file import read_metadata, write_metadata
 from real_vs_ai.training.evaluation_data import find_splits
 from tests.training.evaluation_material import colour_model, decode, make_run, write_images
 
@@ -138,6 +139,38 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     again = json.loads((run / "metrics.json").read_text())
     assert again["thresholds"]["target_error"] == 0.2
     assert "robustness" not in again
+
+
+def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
+    model_file = project / "models" / "run" / "model.h5"
+    scale = {"low": 8.0, "median": 8.0, "high": 8.0}
+    write_metadata(model_file, replace(read_metadata(model_file), domain={"scale": scale}))
+    # As in data/, so that they are judged; and eight times as large, so that none is.
+    write_images(project / "like", n=10)
+    write_images(project / "unlike", n=10, size=64)
+    assert evaluate("--model", "models/run", "--outside", "like", "unlike") == 0
+    assert "Images of another kind: 20 of like, 20 of unlike" in capsys.readouterr().out
+    run = project / "models" / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    like, unlike = metrics["outside"]
+    shares = ("turned_away", "uncertain", "certain_right", "certain_wrong")
+    for part in (like, unlike):
+        assert part["n"] == 20
+        assert sum(part[share]["value"] for share in shares) == pytest.approx(1)
+        # Two of ten of each class show the other's colour.
+        assert part["accuracy_unchecked"]["value"] == pytest.approx(0.8)
+    assert like["turned_away"]["value"] == 0
+    assert like["certain_wrong"] == like["certain_wrong_unchecked"]
+    assert unlike["turned_away"]["value"] == 1
+    assert unlike["turned_away"]["low"] == pytest.approx(0.839, abs=0.001)
+    assert unlike["certain_wrong"]["value"] == 0
+    assert "unlike (n = 20)" in (run / "MODEL_CARD.md").read_text()
+
+    # Evaluated again without --outside, the shares still hold and stay.
+    assert evaluate("--model", "models/run") == 0
+    assert json.loads((run / "metrics.json").read_text())["outside"] == metrics["outside"]
+    assert evaluate("--model", "models/run", "--outside", "nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_export_that_fails_is_said_and_the_report_is_still_written(project, capsys, monkeypatch):
