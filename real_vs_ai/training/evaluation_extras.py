@@ -111,6 +111,7 @@ def add_exports(
     *,
     formats: Sequence[str],
     model: keras.Model,
+    appearance: Appearance | None,
     decoded: Mapping[str, DecodedImages],
     folder: Path,
 ) -> tuple[str | None, bool]:
@@ -126,7 +127,7 @@ def add_exports(
     split = main_split(evaluation.predictions)
     results = export_model(
         model, formats=formats, folder=folder, metadata=evaluation.metadata,
-        pixels=decoded[split].pixels,
+        appearance=appearance, pixels=decoded[split].pixels,
     )  # fmt: skip
     rows = [
         [r.name, r.path.as_posix() if r.path else f"not written: {r.error}", r.n,

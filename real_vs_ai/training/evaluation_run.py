@@ -97,7 +97,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
     exports, complete = add_exports(
-        evaluation, formats=options.export, model=model, decoded=decoded,
+        evaluation, formats=options.export, model=model, appearance=appearance, decoded=decoded,
         folder=run.path / _EXPORTS,
     )  # fmt: skip
     notes += [f"{exports}\n"] if exports else []

@@ -1,9 +1,10 @@
 """A model in, the same model in other formats out, each checked before it takes its name.
 
     results = export_model(model, formats=["onnx", "torch"], folder=run.path / "exports",
-                           metadata=metadata, pixels=decoded.pixels)
+                           metadata=metadata, appearance=None, pixels=decoded.pixels)
 
-A file whose probabilities differ from the HDF5 model's by more than 0.001 is not written.
+A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
+halved) is not written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from real_vs_ai.appearance import Appearance, write_appearance
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.training.predictions import predict_probabilities
 from real_vs_ai.training.report_files import write_json
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import keras
 
 _LARGEST_DIFFERENCE = 1e-3
+# float16 keeps 11 bits of each weight; over a hundred layers that adds up to a little more.
+_LARGEST_DIFFERENCE_OF_HALVES = 5e-3
 _MOST_CHECKED = 200
 _BATCH = 8
 _REQUIREMENTS = "pip install -r requirements-export.txt"
@@ -62,11 +66,15 @@ class _Format:
         file_name: In the export folder; a folder's name where the format is a folder.
         write: Takes the model, a path and the metadata.
         load: Takes the path; returns a function from float32 images to probabilities.
+        largest_difference: Of a probability from the HDF5 model's.
+        takes_appearance: Whether the file also holds what tells unlike images apart.
     """
 
     file_name: str
     write: Callable[[keras.Model, Path, ModelMetadata], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
+    largest_difference: float = _LARGEST_DIFFERENCE
+    takes_appearance: bool = False
 
 
 def export_model(
@@ -75,6 +83,7 @@ def export_model(
     formats: Sequence[str],
     folder: Path,
     metadata: ModelMetadata,
+    appearance: Appearance | None,
     pixels: np.ndarray,
 ) -> list[ExportResult]:
     """Write and check each format; one that fails does not stop the others.
@@ -84,6 +93,7 @@ def export_model(
         formats: Names in `FORMATS`.
         folder: Takes the files; earlier exports of the same format are replaced.
         metadata: Class names, image size and calibration, written beside as `metadata.json`.
+        appearance: What the HDF5 file says of its training images' appearance, or None.
         pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
             evenly spaced, are used.
     """
@@ -97,9 +107,12 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
     return [
-        _export(model, name, folder=folder, metadata=metadata, pixels=checked, expected=expected)
+        _export(
+            model, name, folder=folder, metadata=metadata, appearance=appearance, pixels=checked,
+            expected=expected,
+        )
         for name in formats
-    ]
+    ]  # fmt: skip
 
 
 def _export(
@@ -108,6 +121,7 @@ def _export(
     *,
     folder: Path,
     metadata: ModelMetadata,
+    appearance: Appearance | None,
     pixels: np.ndarray,
     expected: np.ndarray,
 ) -> ExportResult:
@@ -120,6 +134,8 @@ def _export(
         # Converters talk on standard output; what they have to say comes as an error.
         with contextlib.redirect_stdout(io.StringIO()):
             file_format.write(model, written, metadata)
+            if file_format.takes_appearance and appearance is not None:
+                write_appearance(written, appearance)
             predict = file_format.load(written)
             found = np.concatenate([
                 np.asarray(predict(pixels[i : i + _BATCH].astype(np.float32)))
@@ -127,7 +143,7 @@ def _export(
             ])  # fmt: skip
             del predict
         difference = float(np.max(np.abs(found - expected)))
-        if not difference <= _LARGEST_DIFFERENCE:
+        if not difference <= file_format.largest_difference:
             raise ValueError(f"probabilities differ by up to {difference:.2g}")
         target = folder / file_format.file_name
         if target.is_dir():
@@ -243,11 +259,14 @@ def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 FORMATS = {
-    "compact": _Format("model.h5", _write_compact, _load_keras),
+    "compact": _Format(
+        "model.h5", _write_compact, _load_keras,
+        largest_difference=_LARGEST_DIFFERENCE_OF_HALVES, takes_appearance=True,
+    ),
     "keras": _Format("model.keras", _write_keras, _load_keras),
     "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
     "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx),
     "openvino": _Format("openvino", _export_as("openvino"), _load_openvino),
     "litert": _Format("model.tflite", _export_as("litert"), _load_litert),
     "torch": _Format("model.pth", _write_torch, _load_torch),
-}
+}  # fmt: skip

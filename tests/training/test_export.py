@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import export
 from real_vs_ai.training.export import FORMATS, export_model
@@ -14,10 +15,11 @@ METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE, temperat
 PIXELS = np.random.default_rng(0).integers(0, 256, (500, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def export_to(folder, *formats, model=None):
+def export_to(folder, *formats, model=None, appearance=None):
     return export_model(
-        model or colour_model(), formats=formats, folder=folder, metadata=METADATA, pixels=PIXELS
-    )
+        model or colour_model(), formats=formats, folder=folder, metadata=METADATA,
+        appearance=appearance, pixels=PIXELS,
+    )  # fmt: skip
 
 
 def residual_model():
@@ -72,9 +74,16 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 3)(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
-    (result,) = export_to(tmp_path, "compact", model=model)
+    appearance = Appearance(
+        layer=model.layers[-2].name, means=np.ones((2, 64), np.float32) / 3,
+        whitening=np.eye(64, dtype=np.float32) / 3, largest_distance=2.0, least_sharpness=1.0,
+        largest_sharpness=9.0,
+    )  # fmt: skip
+    (result,) = export_to(tmp_path, "compact", model=model, appearance=appearance)
     assert result.error == ""
     assert result.difference < 1e-3
+    # What tells unlike images apart goes along, and keeps its precision.
+    np.testing.assert_array_equal(read_appearance(result.path).whitening, appearance.whitening)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["model.h5"]
     assert result.path.stat().st_size < 0.6 * 4 * model.count_params()
     assert read_metadata(result.path) == METADATA

@@ -1,0 +1,162 @@
+"""The model that comes with the project: its files belong together, and it does what its card says.
+
+On real images only where they are at hand; REAL_VS_AI_SHARED names their folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from real_vs_ai import Detector
+from real_vs_ai.model_file import read_metadata
+from real_vs_ai.preparation.demo import load_photographs
+from real_vs_ai.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = RunFolder(ROOT / "models" / "released")
+SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
+# What the best published ResNet101 at 32 pixels reaches on the same test images.
+PUBLISHED_ACCURACY = 0.9509
+MOST_BYTES = 95_000_000
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict:
+    return json.loads(RUN.metrics.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.open(RUN.path, engine="openvino", precision="f32")
+
+
+@pytest.fixture(scope="module")
+def crops() -> list[np.ndarray]:
+    """Pieces of photographs at the size that the model learnt from."""
+    random = np.random.default_rng(5)
+    pieces = []
+    for photograph in load_photographs().values():
+        for _ in range(8):
+            y, x = (int(random.integers(0, side - 32)) for side in photograph.shape[:2])
+            pieces.append(np.ascontiguousarray(photograph[y : y + 32, x : x + 32]))
+    return pieces
+
+
+def read_images(archive: Path, pattern: str, *, every: int = 1) -> dict[str, list[bytes]]:
+    """Images of an archive by class, from the member names that a pattern with two groups fits."""
+    if not archive.is_file():
+        pytest.skip(f"real images are not there: {archive}")
+    images: dict[str, list[bytes]] = {"Fake": [], "Real": []}
+    with zipfile.ZipFile(archive) as members:
+        for name in sorted(members.namelist())[::every]:
+            if found := re.search(pattern, name):
+                images["Fake" if "fake" in found.group(1).lower() else "Real"].append(
+                    members.read(name)
+                )
+    return images
+
+
+def test_everything_that_belongs_to_it_is_there_and_small_enough():
+    for path in (RUN.model, RUN.metrics, RUN.model_card, RUN.config, RUN.history, RUN.predictions):
+        assert path.is_file(), path
+    figures = {path.name for path in RUN.figures.iterdir()}
+    assert {"history.png", "confusion_matrix.png", "roc.png", "reliability.png"} <= figures
+    # The training images are not the project's to give away.
+    assert "mistakes.png" not in figures
+    assert RUN.model.stat().st_size < MOST_BYTES
+
+
+def test_nothing_in_it_tells_of_the_machine_it_was_made_on():
+    for path in (RUN.metrics, RUN.model_card, RUN.config):
+        assert not re.search(r'["\s(](/|[A-Z]:\\)\w', path.read_text(encoding="utf-8")), path
+    assert "/" not in json.loads(RUN.config.read_text(encoding="utf-8"))["options"]["data"]
+
+
+def test_card_metrics_and_model_file_state_the_same_and_more_than_was_published(metrics):
+    accuracy = metrics["test"]["accuracy"]
+    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+    assert accuracy["value"] > PUBLISHED_ACCURACY
+    metadata = read_metadata(RUN.model)
+    assert metadata.backbone == metrics["backbone"] == "resnet101"
+    assert metadata.calibrated
+    assert metadata.metrics["accuracy"]["value"] == pytest.approx(accuracy["value"])
+    card = RUN.model_card.read_text(encoding="utf-8")
+    assert f"{accuracy['value']:.4f}" in card
+    assert "Images of another kind" in card
+    assert "JPEG quality 75" in card
+
+
+def test_it_promises_what_is_asked_of_it_outside_its_domain(metrics):
+    for part in metrics["outside"]:
+        assert part["certain_wrong"]["value"] <= 0.10
+    assert metrics["domain"]["test"]["share"] <= 0.02
+
+
+@pytest.mark.slow
+def test_plain_keras_reads_it(tmp_path):
+    code = (
+        "import sys, keras, numpy as np; model = keras.models.load_model(sys.argv[1]);"
+        "p = model.predict(np.full((1, 32, 32, 3), 128, 'float32'), verbose=0);"
+        "assert p.shape == (1, 2) and abs(p.sum() - 1) < 1e-5;"
+        "assert {w.dtype for w in model.weights} == {'float32'};"
+        "assert not [name for name in sys.modules if name.startswith('real_vs_ai')]"
+    )
+    subprocess.run([sys.executable, "-c", code, str(RUN.model)], cwd=tmp_path, check=True)
+
+
+@pytest.mark.slow
+def test_engines_agree_on_it(detector, crops):
+    by_keras = Detector.open(RUN.path, engine="keras")
+    expected = np.array([v.probability_fake for v in by_keras.predict_batch(crops)])
+    found = np.array([v.probability_fake for v in detector.predict_batch(crops)])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_it_is_the_model_where_no_other_was_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Detector.open(None).model_path.samefile(RUN.model)
+
+
+def test_large_photographs_get_no_verdict_but_a_reason(detector):
+    for photograph in load_photographs().values():
+        verdict = detector.predict(photograph)
+        assert verdict.label == "Uncertain"
+        assert "much larger" in verdict.domain.note
+
+
+@pytest.mark.slow
+def test_held_back_images_are_judged_as_well_as_the_card_says(detector, metrics):
+    images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=10)
+    right, turned_away, n = 0, 0, 0
+    for label, files in images.items():
+        for verdict in detector.predict_batch(files):
+            right += (verdict.probability_fake > 0.5) == (label == "Fake")
+            turned_away += verdict.domain.outside
+            n += 1
+    assert n > 900
+    # 1,000 images: the standard error of the accuracy is about 0.006.
+    assert right / n > metrics["test"]["accuracy"]["value"] - 0.02
+    assert turned_away / n <= 0.02
+
+
+def test_large_pictures_and_newer_generators_seldom_get_a_confident_wrong_verdict(detector):
+    archive = SHARED_DATA / "fake-or-real-sample.zip"
+    images = read_images(archive, r"(fake|real)_images/.*\.(?:jpe?g|png)$")
+    wrong = [
+        label
+        for label, files in images.items()
+        for verdict in detector.predict_batch(files)
+        if verdict.label not in (label, "Uncertain")
+    ]
+    n = sum(map(len, images.values()))
+    assert n >= 50
+    assert len(wrong) <= 0.10 * n
