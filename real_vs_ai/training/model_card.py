@@ -125,7 +125,7 @@ def _recipe(config: Mapping) -> str:
     if not rows:
         return ""
     made = [
-        f"{title}: {_text(value)}."
+        f"{title}: {_text(value).rstrip('.')}."
         for title, value in (
             ("Started", config.get("started")),
             ("Machine", config.get("device")),
