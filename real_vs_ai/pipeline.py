@@ -33,7 +33,7 @@ _DEMO_TRAINING = (
     "--patience", "3",
 )  # fmt: skip
 _FROM_RANDOM = ("--weights", "none", "--epochs", "5", "--learning-rate", "0.001")
-_FROM_RELEASED = ("--frozen-epochs", "1", "--epochs", "1", "--fine-tune-learning-rate", "0.0003")
+_FROM_RELEASED = ("--frozen-epochs", "0", "--epochs", "2", "--fine-tune-learning-rate", "0.0005")
 
 
 @dataclass(frozen=True)
