@@ -4,7 +4,7 @@ Each contender runs in a process of its own on the same JPEG files, which are ma
 scikit-image's photographs. The table gives images a second, waiting times, memory, and the ratios.
 
 Example:
-    python benchmarks/bench_inference.py --images 64
+    python benchmarks/bench_inference.py --images 192
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _resident_mib() -> float:
 def main(argv: list[str] | None = None) -> int:
     """Run every contender in turn and print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--images", type=int, default=64, help="files to score")
+    parser.add_argument("--images", type=int, default=192, help="files to score")
     parser.add_argument("--image-size", type=int, default=224, help="the network's input, pixels")
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
