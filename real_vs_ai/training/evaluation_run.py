@@ -72,6 +72,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     from real_vs_ai.training.saved_model import open_model
 
     model_path = find_model(options.model)
+    for folder in options.outside:
+        # Before minutes are spent on the other images.
+        find_splits(folder)
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
