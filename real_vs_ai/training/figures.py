@@ -259,7 +259,7 @@ def draw_robustness(
     left.plot(values[:, 0], positions, "o", color=BLUE, label="accuracy, 95 % interval")
     left.set_yticks(positions, [row["name"] for row in rows])
     left.set(ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy", title=title)
-    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    left.xaxis.set_major_formatter(PercentFormatter(1.0))
     start = np.zeros(len(rows))
     for i, (name, share) in enumerate(shares.items()):
         colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
@@ -270,7 +270,7 @@ def draw_robustness(
         start = start + np.asarray(share)
     right.set_yticks(positions, [""] * len(rows))
     right.set(ylim=(len(rows) - 0.4, -0.6), xlabel="share of verdicts", title="Verdicts")
-    right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(loc="outside lower center", ncols=4)
     save_figure(figure, path)
 
