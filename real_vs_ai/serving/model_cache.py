@@ -26,7 +26,7 @@ from real_vs_ai.serving.conversion import IR_NAME, convert
 
 _ENTRY_NAME = "entry.json"
 # Raised when what an entry holds changes its form.
-_LAYOUT_VERSION = 2
+_LAYOUT_VERSION = 3
 _LOCK_TIMEOUT_SECONDS = 900
 
 

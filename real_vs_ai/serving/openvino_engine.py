@@ -56,6 +56,11 @@ class OpenVINOEngine:
         self._single = self._compile(batch_size=1, hint="LATENCY")
 
     @property
+    def _float_precision(self) -> str:
+        """Of what is not in 8 bits."""
+        return best_precision(self._core) if self.precision == "int8" else self.precision
+
+    @property
     def parallel_batches(self) -> int:
         """See `Engine`; one more than can run, so that the next one waits ready."""
         return self._batched.request_count + 1
@@ -86,7 +91,7 @@ class OpenVINOEngine:
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
         settings = {
             "PERFORMANCE_HINT": hint,
-            "INFERENCE_PRECISION_HINT": "f32" if self.precision == "int8" else self.precision,
+            "INFERENCE_PRECISION_HINT": self._float_precision,
         }
         # Where several processes share a machine, each is told how many cores are its own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):

@@ -1,4 +1,4 @@
-"""ResNet101 as it is served agrees with Keras on real images."""
+"""ResNet101 as it is served agrees with Keras on real images, untrained and as released."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from real_vs_ai import Detector
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
 from real_vs_ai.model_file import ModelMetadata, decide_label, write_metadata
 
@@ -60,28 +61,39 @@ def resnet(images, tmp_path_factory) -> Path:
     return path
 
 
-def test_no_precision_moves_a_probability_far_or_flips_a_verdict(resnet, images):
+@pytest.fixture(params=["untrained", "released"])
+def model(request) -> Path:
+    if request.param == "untrained":
+        return request.getfixturevalue("resnet")
+    path = REPOSITORY / "models" / "released" / "model.h5"
+    if not path.is_file():
+        pytest.skip(f"the released model is not there: {path}")
+    return path
+
+
+def test_no_precision_moves_a_probability_far_or_flips_a_verdict(model, images):
     import openvino as ov
 
     from real_vs_ai.serving.openvino_engine import best_precision
 
-    reference = Detector.open(resnet, engine="keras")
+    reference = Detector.open(model, engine="keras")
     expected = reference.predict_pixels(images)
     assert expected[:, 0].std() > 0.2
     labels = [decide_label(row, reference.metadata) for row in expected]
     for precision in dict.fromkeys(["f32", best_precision(ov.Core())]):
-        detector = Detector.open(resnet, engine="openvino", precision=precision)
+        detector = Detector.open(model, engine="openvino", precision=precision)
         found = detector.predict_pixels(images)
-        largest = np.abs(found - expected).max()
-        flips = [
-            (a, b)
-            for a, b in zip(labels, map(decide_label, found, [detector.metadata] * len(found)),
-                            strict=True)
-            if a != b and "Uncertain" not in (a, b)
-        ]  # fmt: skip
-        print(f"{precision}: largest probability difference {largest:.6f}")
+        difference = np.abs(found - expected)
+        served = [decide_label(row, detector.metadata) for row in found]
+        changed = [(a, b) for a, b in zip(labels, served, strict=True) if a != b]
+        flips = [pair for pair in changed if UNCERTAIN not in pair]
+        print(
+            f"{model.parent.name}, {precision}: probabilities differ by at most "
+            f"{difference.max():.6f}, on average {difference.mean():.6f}; of {len(images)} "
+            f"verdicts {len(changed)} change to or from Uncertain"
+        )
         assert not flips
-        assert largest <= (1e-4 if precision == "f32" else 0.02)
+        assert difference.max() <= (1e-4 if precision == "f32" else 0.03)
         np.testing.assert_array_equal(
             found[:64], detector.predict_pixels(images[:64]), err_msg="not repeatable"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 
 from real_vs_ai import Detector
@@ -40,26 +43,58 @@ def model(model_with, detector):
     shutil.rmtree(cached_ir(path).folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def accuracies_of(monkeypatch, *accuracies):
+    """The float32 model's accuracy is found to be the first, that of each attempt the next."""
+    remaining = iter(accuracies)
+    with monkeypatch.context() as patch:
+        patch.setattr(quantization, "_accuracy", lambda *_, **__: next(remaining))
+        yield remaining
+
+
+def layers_in_8_bits(ir: Path) -> set[str]:
+    """The kinds of layers with weights that OpenVINO computes in 8 bits."""
+    compiled = ov.Core().compile_model(ir, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return {
+        info["layerType"].astype(str)
+        for info in infos
+        if info["layerType"].astype(str) in {"Convolution", "FullyConnected"}
+        and info["runtimePrecision"].astype(str) in {"i8", "u8"}
+    }
+
+
 def test_int8_is_made_once_kept_and_as_accurate(model, labelled, monkeypatch):
     with pytest.raises(ModelFileError, match="--calibration"):
         Detector.open(model, precision="int8")
 
     # Refused first: nothing may remain of it.
-    accuracies = iter([0.95, 0.94])
-    with monkeypatch.context() as patch:
-        patch.setattr(quantization, "_accuracy", lambda *_: next(accuracies))
-        with pytest.raises(QuantizationError, match="int8 is refused"):
+    with accuracies_of(monkeypatch, 0.95, 0.94, 0.947, 0.945) as patched:
+        with pytest.raises(QuantizationError, match=r"11 convolutions .* int8 is refused"):
             ensure_int8(model, calibration_dir=labelled)
+        assert not list(patched)
     assert not cached_ir(model).int8_ir.exists()
 
     report = ensure_int8(model, calibration_dir=labelled)
     assert report.n_images == 130
+    assert report.n_float_convolutions == 0
     assert report.int8_accuracy == pytest.approx(report.accuracy, abs=0.002)
     assert ensure_int8(model, calibration_dir=labelled) is None
+    assert layers_in_8_bits(cached_ir(model).int8_ir) == {"Convolution", "FullyConnected"}
     detector = Detector.open(model, precision="int8")
     assert detector.precision == "int8"
     assert detector.predict(uniform_image(230)).label == "Fake"
     assert detector.predict(uniform_image(20)).label == "Real"
+
+
+def test_the_first_layers_and_the_classifier_stay_exact_where_8_bits_cost_too_much(
+    model, labelled, monkeypatch
+):
+    with accuracies_of(monkeypatch, 0.95, 0.94, 0.949):
+        report = ensure_int8(model, calibration_dir=labelled)
+    assert report.n_float_convolutions == 1
+    assert "the first convolution and the classifier left in floating point" in str(report)
+    assert layers_in_8_bits(cached_ir(model).int8_ir) == set()
 
 
 def test_too_few_images_or_none_are_refused(model, labelled, tmp_path):
