@@ -73,7 +73,7 @@ def make_model(path: Path, *, image_size: int) -> None:
 
 
 def make_int8_form(model: Path, folder: Path) -> None:
-    """The model's 8-bit form in the cache, from these images under classes drawn at random.
+    """The model's 8-bit form in the cache, from these images under classes by turns.
 
     The random weights answer as if by chance, so what 8 bits cost them says nothing and is let
     pass; `ImageScoring.py --precision int8` shows it for a trained model.

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
+import re
+import stat
 import struct
 import warnings
 from dataclasses import dataclass
@@ -25,10 +28,13 @@ from real_vs_ai.config import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXEL
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})
 _ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
-# Every scan of a progressive JPEG goes over all its pixels; encoders write about ten.
-_JPEG_SCAN = b"\xff\xda"
+# Every scan of a progressive JPEG goes over all its pixels; encoders write about ten. The length in
+# a scan's header follows from its components: a phone's film behind the picture has no such bytes.
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MOST_JPEG_SCANS = 100
 _ROWS_IN_STRIP = 256
+# More than 8 bits a sample, or floating point.
+_DEEP_MODES = ("I", "F")
 # What Pillow's decoders raise on damaged or hostile files, found by feeding them such files.
 _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
@@ -101,6 +107,26 @@ def open_image(
     return decode_image(source, max_pixels=max_pixels, max_bytes=max_bytes).pixels
 
 
+def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+    """A file's bytes.
+
+    Args:
+        path: Of an ordinary file: a device or a pipe may never end.
+        max_bytes: Larger files are refused before they are read.
+
+    Raises:
+        ImageError: It is too large, or no ordinary file.
+        OSError: It cannot be read.
+    """
+    found = os.stat(path)  # noqa: PTH116 (speed)
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("not a file that can be read to its end")
+    if found.st_size > max_bytes:
+        raise ImageError(f"file too large: {found.st_size:,} bytes, the limit is {max_bytes:,}")
+    with open(path, "rb") as file:  # noqa: PTH123 (speed)
+        return file.read(found.st_size)
+
+
 def decode_image(
     source: str | Path | bytes,
     *,
@@ -164,11 +190,16 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
-    if image.format in _JPEG_FORMATS and data.count(_JPEG_SCAN) > _MOST_JPEG_SCANS:
+    if image.format in _JPEG_FORMATS and _has_too_many_scans(data):
         raise ImageError(f"more than {_MOST_JPEG_SCANS} scans in a JPEG: built to cost time")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width} × {height}")
     return image
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    beyond = itertools.islice(_JPEG_SCAN.finditer(data), _MOST_JPEG_SCANS, None)
+    return next(beyond, None) is not None
 
 
 def resize_image(image: np.ndarray | DecodedImage, image_size: int) -> np.ndarray:
@@ -210,18 +241,13 @@ def _heif_formats() -> tuple[str, ...]:
 
 
 def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
-    if isinstance(source, bytes):
-        data, size = source, len(source)
-    else:
-        path = Path(source)
-        size = path.stat().st_size
-        if size <= max_bytes:
-            data = path.read_bytes()
-    if size > max_bytes:
-        raise ImageError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
-    if size == 0:
+    if not isinstance(source, bytes):
+        source = read_image_file(source, max_bytes=max_bytes)
+    if len(source) > max_bytes:
+        raise ImageError(f"file too large: {len(source):,} bytes, the limit is {max_bytes:,}")
+    if not source:
         raise ImageError("empty file: 0 bytes")
-    return data
+    return source
 
 
 def _to_upright_rgb(image: Image.Image) -> DecodedImage:
@@ -249,6 +275,10 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
     transparent = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
     if not transparent:
         return image
+    if image.mode.startswith(_DEEP_MODES):
+        # Pillow would clip all that is brighter than 255 of 65,535 on the way to RGBA.
+        notes.append("Its transparent grey level was left as it is.")
+        return image
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if rgba.getextrema()[3][0] < 255:
         notes.append("Its transparent parts were laid over white.")
@@ -259,7 +289,7 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     """Scale the modes that hold more than 8 bits a sample; Pillow itself would clip them."""
-    if not image.mode.startswith(("I", "F")):
+    if not image.mode.startswith(_DEEP_MODES):
         return image
     samples = np.asarray(image)
     full_scale = _full_scale(samples)
@@ -283,6 +313,8 @@ def _full_scale(samples: np.ndarray) -> float:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    if profile and image.mode == "P":
+        image = image.convert("RGB")
     if profile and image.mode in {"RGB", "CMYK", "L"}:
         try:
             source_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -133,6 +133,16 @@ def test_16_bit_samples_are_scaled_and_not_clipped(file_format):
     np.testing.assert_array_equal(pixels[..., 0], np.rint(samples / 257.0))
 
 
+def test_16_bit_samples_with_a_transparent_grey_level_are_scaled_too():
+    samples = np.full((8, 8), 30_000, dtype=np.uint16)
+    plain = Image.fromarray(samples)
+    expected = open_image(encode(plain, "PNG"))
+    found = decode_image(encode(plain, "PNG", transparency=12_345))
+    assert expected[0, 0, 0] == round(30_000 / 257)
+    np.testing.assert_array_equal(found.pixels, expected)
+    assert any("transparent grey level" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("full_scale", [1.0, 255.0, 65_535.0])
 def test_floating_point_samples_are_scaled_by_their_range(full_scale):
     samples = (np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)) * np.float32(full_scale)
@@ -150,6 +160,20 @@ def test_colour_profiles_are_converted_to_srgb():
     damaged = decode_image(encode(gradient(), "PNG", icc_profile=b"no profile"))
     np.testing.assert_array_equal(damaged.pixels, gradient())
     assert damaged.notes == ("Its colour profile is damaged and was left out.",)
+
+
+def test_colour_profiles_of_palettes_are_converted_as_those_of_their_colours_are():
+    # sRGB with red and blue exchanged, under another name.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"????"), (b"bXYZ", b"rXYZ"), (b"????", b"bXYZ")):
+        profile = profile.replace(old, new)
+    profile = profile.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    red = Image.new("RGB", (8, 8), (250, 10, 10))
+    full = decode_image(encode(red, "PNG", icc_profile=profile))
+    palette = decode_image(encode(red.quantize(4), "PNG", icc_profile=profile))
+    assert full.pixels[0, 0, 2] > 200 > 50 > full.pixels[0, 0, 0]
+    np.testing.assert_allclose(palette.pixels.astype(int), full.pixels, atol=3)
+    assert palette.notes == full.notes == ("Its colour profile was converted to sRGB.",)
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
@@ -213,6 +237,12 @@ def test_a_jpeg_of_a_thousand_scans_is_refused():
     last = data.rindex(b"\xff\xda")
     with pytest.raises(ImageError, match="scans"):
         open_image(data[:-2] + data[last:-2] * 1000 + data[-2:])
+
+
+def test_a_film_behind_a_jpeg_is_not_taken_for_scans():
+    film = np.random.default_rng(0).integers(0, 256, 12_000_000, dtype=np.uint8).tobytes()
+    assert film.count(b"\xff\xda") > 100
+    assert open_image(encode(gradient(), "JPEG") + film).shape == (32, 48, 3)
 
 
 def test_resizing_is_antialiased_bilinear_and_leaves_the_right_size_alone():

@@ -48,7 +48,8 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    arguments = [sys.executable, "-m", __name__, str(model_path.resolve()), str(output_dir)]
+    # -P: not what happens to lie in the folder where the user stands.
+    arguments = [sys.executable, "-P", "-m", __name__, str(model_path.resolve()), str(output_dir)]
     try:
         done = subprocess.run(
             arguments,

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
+import itertools
+import operator
 import os
 import sys
 import zipfile
@@ -20,12 +23,15 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES, MAX_IMAGE_BYTES
-from real_vs_ai.images import ImageError, is_image_name
+from real_vs_ai.images import ImageError, is_image_name, read_image_file
 
 STANDARD_INPUT = "-"
 _ZIP_SUFFIX = ".zip"
 _MANIFEST_SUFFIX = ".csv"
 _PATH_COLUMN = "path"
+# Of the others zipfile unpacks all that a few bytes may hold before it counts.
+_BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def iterate_sources(
     for text in _without_repeats(inputs):
         path = Path(text)
         if text == STANDARD_INPUT:
-            yield from _listed(listing or sys.stdin)
+            yield from _listed(listing or _undecodable_names_too(sys.stdin))
         elif path.is_dir():
             yield from _in_folder(path)
         elif _is_zip(path):
@@ -97,12 +103,12 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
         OSError: It cannot be read.
     """
     if source.member is None:
-        path = Path(source.file)
-        _check_size(path.stat().st_size, max_bytes)
-        return path.read_bytes()
+        return read_image_file(source.file, max_bytes=max_bytes)
     archive = _open_zip(source.file)
     entry = archive.infolist()[source.member]
     _check_size(entry.file_size, max_bytes)
+    if entry.compress_type not in _BOUNDED_METHODS:
+        raise ImageError("compressed by a method that is not read here: unpack the archive first")
     try:
         with archive.open(entry) as file:
             # An entry may hold more than its directory says.
@@ -114,35 +120,47 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
 
 
 def printable_name(path: str | os.PathLike[str]) -> str:
-    """A path with forward slashes, its undecodable bytes escaped, so that any file can hold it."""
-    text = Path(path).as_posix()
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path with forward slashes, undecodable bytes and line breaks escaped: fit for any table."""
+    return _printable(Path(path).as_posix())
 
 
 def _in_folder(folder: Path) -> Iterator[ImageSource]:
+    # Not by recursion: folders may lie deeper in one another than Python's calls.
+    levels = [_sorted_entries(folder)]
+    while levels:
+        path, is_folder = next(levels[-1], (None, False))
+        if path is None:
+            levels.pop()
+        elif is_folder:
+            levels.append(_sorted_entries(path))
+        elif is_image_name(path):
+            yield _file_source(path)
+
+
+def _sorted_entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """A folder's entries by name, and whether each is a folder itself."""
     with os.scandir(folder) as entries:
         listed = sorted(
             (entry.name, entry.is_dir(follow_symlinks=False))
             for entry in entries
             if entry.name not in DEBRIS_NAMES
         )
-    for name, is_folder in listed:
-        if is_folder:
-            yield from _in_folder(folder / name)
-        elif is_image_name(name):
-            yield _file_source(folder / name)
+    return ((folder / name, is_folder) for name, is_folder in listed)
 
 
 def _in_zip(path: Path) -> Iterator[ImageSource]:
     try:
         entries = _open_zip(str(path)).infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable zip archive: {_one_line(error)}.") from error
     named = sorted((entry.filename, index) for index, entry in enumerate(entries))
-    for name, index in named:
+    for name, same_named in itertools.groupby(named, key=operator.itemgetter(0)):
         parts = PurePosixPath(name).parts
         if is_image_name(name) and not name.endswith("/") and DEBRIS_NAMES.isdisjoint(parts):
-            yield ImageSource(f"{printable_name(path)}/{_printable(name)}", str(path), index)
+            shown = f"{printable_name(path)}/{_printable(name)}"
+            for number, (_, index) in enumerate(same_named, start=1):
+                # A table's rows must tell them apart.
+                yield ImageSource(shown if number == 1 else f"{shown}#{number}", str(path), index)
 
 
 def _in_manifest(path: Path) -> Iterator[ImageSource]:
@@ -153,9 +171,19 @@ def _in_manifest(path: Path) -> Iterator[ImageSource]:
                 f"Expected a manifest with a column {_PATH_COLUMN!r} in {path}, found columns "
                 f"{rows.fieldnames}."
             )
-        for row in rows:
-            if row[_PATH_COLUMN]:
-                yield _file_source(path.parent / row[_PATH_COLUMN])
+        try:
+            for row in rows:
+                if row[_PATH_COLUMN]:
+                    yield _file_source(path.parent / row[_PATH_COLUMN])
+        except csv.Error as error:
+            raise ValueError(f"{path} is damaged at line {rows.line_num}: {error}.") from error
+
+
+def _undecodable_names_too(stream: TextIO) -> TextIO:
+    """The same, so that a name that is no text comes as the file system gives it."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
+    return stream
 
 
 def _listed(lines: TextIO) -> Iterator[ImageSource]:
@@ -165,18 +193,30 @@ def _listed(lines: TextIO) -> Iterator[ImageSource]:
 
 
 def _without_repeats(inputs: Iterable[str]) -> list[str]:
-    """The inputs without those that name or lie in another one: each image has one row."""
-    kept: list[str] = []
+    """The inputs without those whose images another one brings anyway: each has one row."""
     texts = list(dict.fromkeys(inputs))
     resolved = {text: Path(text).resolve() for text in texts if text != STANDARD_INPUT}
-    for index, text in enumerate(texts):
-        others = [resolved[o] for o in texts[:index] if o in resolved]
-        later = [resolved[o] for o in texts[index + 1 :] if o in resolved]
-        mine = resolved.get(text)
-        inside = mine and (mine in others or any(o in mine.parents for o in others + later))
-        if not inside:
-            kept.append(text)
+    folders = {path for path in resolved.values() if path.is_dir()}
+    kept: list[str] = []
+    taken: set[Path] = set()
+    for text in texts:
+        path = resolved.get(text)
+        if path is not None:
+            if path in taken or _lies_in(folders, path, text=text):
+                continue
+            taken.add(path)
+        kept.append(text)
     return kept
+
+
+def _lies_in(folders: set[Path], path: Path, *, text: str) -> bool:
+    """Whether one of the folders brings what this resolved path names."""
+    # Only folders and files named as images are found in a folder.
+    if (path in folders or is_image_name(path)) and not folders.isdisjoint(path.parents):
+        return True
+    # A link to a file is found under its own name, wherever it leads; one to a folder is not.
+    own_parents = Path(os.path.abspath(text)).parents  # noqa: PTH100 (does not follow links)
+    return path not in folders and is_image_name(text) and not folders.isdisjoint(own_parents)
 
 
 def _file_source(path: Path) -> ImageSource:
@@ -200,7 +240,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return name.translate(_LINE_BREAKS).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,18 +16,24 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import platformdirs
 
-from real_vs_ai.serving.conversion import IR_NAME, convert
+from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert
 
 _ENTRY_NAME = "entry.json"
 # Raised when what an entry holds changes its form.
 _LAYOUT_VERSION = 3
 _LOCK_TIMEOUT_SECONDS = 900
+# Characters of the fingerprint in an entry's name.
+_NAME_LENGTH = 32
+# What a killed conversion left; no conversion takes as long.
+_ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def cached_ir(model_path: Path) -> CacheEntry:
         ConversionError: The model cannot be converted.
     """
     versions = _versions()
-    name = f"{fingerprint(model_path)[:32]}-{_digest(versions)}"
+    name = f"{fingerprint(model_path)[:_NAME_LENGTH]}-{_digest(versions)}"
     try:
         root = cache_dir() / "models"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,7 +97,7 @@ def cached_ir(model_path: Path) -> CacheEntry:
 
 def write_atomically(path: Path, data: bytes) -> bool:
     """Whether the file could be written; it appears whole or not at all."""
-    staging = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    staging = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         staging.write_bytes(data)
         staging.replace(path)
@@ -110,6 +116,8 @@ def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> 
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         convert(model_path, output_dir=staging)
+        if not folder.name.startswith(fingerprint(model_path)[:_NAME_LENGTH]):
+            raise ConversionError(f"{model_path} changed while it was converted. Open it again.")
         description = {"source": str(model_path.resolve()), "versions": versions}
         (staging / _ENTRY_NAME).write_text(json.dumps(description), encoding="utf-8")
         # What a killed or damaged attempt left under this name is worth nothing.
@@ -121,9 +129,13 @@ def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> 
 
 
 def _remove_superseded(folder: Path, *, source: Path, versions: dict[str, str]) -> None:
-    """Remove the entries of the same file's older contents and of other versions."""
+    """Remove entries of the same file's older contents, of other versions, and abandoned ones."""
     for other in folder.parent.iterdir():
-        if other == folder or other.name.startswith(".") or not other.is_dir():
+        if other == folder or not other.is_dir():
+            continue
+        if other.name.startswith("."):
+            if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
             continue
         description = _description(other)
         if description.get("versions") != versions or description.get("source") == str(source):

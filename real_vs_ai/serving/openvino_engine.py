@@ -73,10 +73,10 @@ class OpenVINOEngine:
                 [self._single.infer(pixels[i : i + 1]) for i in range(len(pixels))]
             )
         batched = self._batched
-        if len(pixels) <= self.batch_size:
+        if len(pixels) <= batched.batch_size:
             return batched.infer(pixels)
-        starts = range(0, len(pixels), self.batch_size)
-        chunks = [pixels[start : start + self.batch_size] for start in starts]
+        starts = range(0, len(pixels), batched.batch_size)
+        chunks = [pixels[start : start + batched.batch_size] for start in starts]
         return np.concatenate(list(batched.workers.map(batched.infer, chunks)))
 
     @property
@@ -86,7 +86,14 @@ class OpenVINOEngine:
 
     @cached_property
     def _batched_form(self) -> _CompiledForm:
-        return self._compile(batch_size=self.batch_size, hint="THROUGHPUT")
+        try:
+            return self._compile(batch_size=self.batch_size, hint="THROUGHPUT")
+        except (RuntimeError, OSError):
+            # A newer file at the same path was opened, and what this one was made from is gone: it
+            # goes on with the form it has.
+            if self._entry.folder.exists():
+                raise
+            return self._single
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
         settings = {
@@ -131,7 +138,7 @@ class _CompiledForm:
     """A compiled model of fixed batch size with the requests that may run side by side."""
 
     def __init__(self, compiled: ov.CompiledModel, *, batch_size: int) -> None:
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.request_count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.request_count):
@@ -141,8 +148,8 @@ class _CompiledForm:
     def infer(self, pixels: np.ndarray) -> np.ndarray:
         """Outputs side by side of at most `batch_size` images, waiting for a free request."""
         count = len(pixels)
-        if count < self._batch_size:
-            missing = (self._batch_size - count, *pixels.shape[1:])
+        if count < self.batch_size:
+            missing = (self.batch_size - count, *pixels.shape[1:])
             pixels = np.concatenate([pixels, np.zeros(missing, dtype=np.uint8)])
         request = self._requests.get()
         try:

@@ -29,6 +29,10 @@ _SEARCHED_BYTES = 2 * 2**20
 _LONGEST_FIELD = 1_000_000
 # Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
 _SEARCHED_CHARACTERS = 20_000
+_SEARCHED_IN_ALL = 100_000
+_MOST_SOURCE_TYPES = 5
+_LONGEST_EXIF_BYTES = 2**20
+_MOST_EXIF_VALUES = 100
 _MOST_FIELDS = 200
 _LONGEST_TEXT = 120
 _AI_SOURCE_TYPES = {
@@ -92,13 +96,24 @@ def read_provenance(data: bytes) -> tuple[Finding, ...]:
     """
     c2pa_findings, c2pa_texts = _read_c2pa(data)
     fields = dict(itertools.islice(_metadata_fields(data), _MOST_FIELDS))
-    texts = [f"{name}: {value[:_SEARCHED_CHARACTERS]}" for name, value in fields.items()]
+    texts = _searched_texts(fields)
     return (
         *c2pa_findings,
         *_source_types(fields.get("XMP", "")),
         *_generator_traces(fields, [*texts, *c2pa_texts]),
         *_camera(fields),
     )
+
+
+def _searched_texts(fields: dict[str, str]) -> list[str]:
+    """Each field's beginning, as long as there are not too many of them."""
+    texts, left = [], _SEARCHED_IN_ALL
+    for name, value in fields.items():
+        texts.append(f"{name}: {value[: min(left, _SEARCHED_CHARACTERS)]}")
+        left -= len(texts[-1])
+        if left <= 0:
+            break
+    return texts
 
 
 def _read_c2pa(data: bytes) -> tuple[list[Finding], list[str]]:
@@ -143,7 +158,7 @@ def _describe_manifest(manifest: dict, *, state: str) -> list[Finding]:
     findings = [Finding("C2PA", f"C2PA manifest signed by {signer}: {meaning}.")]
     # Of a manifest that fits another file, the file's origin cannot be learnt.
     if state in {"Trusted", "Valid"}:
-        kinds = dict.fromkeys(_SOURCE_TYPE.findall(json.dumps(_agents(manifest))))
+        kinds = _named_source_types(json.dumps(_agents(manifest)))
         findings += _describe_source_types(kinds, kind="C2PA", said_by="Its C2PA manifest")
     return findings
 
@@ -159,11 +174,17 @@ def _agents(manifest: dict) -> list:
 
 
 def _source_types(xmp: str) -> list[Finding]:
-    kinds = dict.fromkeys(_SOURCE_TYPE.findall(xmp))
+    kinds = _named_source_types(xmp)
     return _describe_source_types(kinds, kind="IPTC", said_by="Its IPTC digital source type")
 
 
-def _describe_source_types(kinds: dict[str, None], *, kind: str, said_by: str) -> list[Finding]:
+def _named_source_types(text: str) -> list[str]:
+    """The first few different ones: an honest file has one."""
+    found = dict.fromkeys(match[1] for match in _SOURCE_TYPE.finditer(text))
+    return list(found)[:_MOST_SOURCE_TYPES]
+
+
+def _describe_source_types(kinds: list[str], *, kind: str, said_by: str) -> list[Finding]:
     findings = []
     for name in kinds:
         if name in _AI_SOURCE_TYPES:
@@ -244,6 +265,8 @@ def _text_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
 
 
 def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
+    if len(image.info.get("exif", b"")) > _LONGEST_EXIF_BYTES:
+        return
     exif = image.getexif()
     for tags in (exif, exif.get_ifd(ExifTags.IFD.Exif)):
         for tag, value in tags.items():
@@ -253,6 +276,8 @@ def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
 
 
 def _exif_text(value: object) -> str:
+    if isinstance(value, tuple):
+        value = value[:_MOST_EXIF_VALUES]
     if not isinstance(value, bytes):
         return str(value)[:_LONGEST_FIELD].strip()
     # A user comment begins with its encoding's name; programs disagree on the bytes' order.

@@ -20,6 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import numpy as np
 import openvino as ov
 
@@ -28,7 +29,7 @@ from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.reporting import progress
 from real_vs_ai.serving.image_sources import iterate_sources, read_source
-from real_vs_ai.serving.model_cache import CacheEntry, cached_ir
+from real_vs_ai.serving.model_cache import CacheEntry, cache_dir, cached_ir, discard
 from real_vs_ai.serving.openvino_engine import best_precision
 
 # In fractions: 0.2 percentage points.
@@ -65,7 +66,8 @@ class QuantizationReport:
     @property
     def acceptable(self) -> bool:
         """Whether it loses no more than LARGEST_ACCURACY_LOSS."""
-        return self.accuracy - self.int8_accuracy <= LARGEST_ACCURACY_LOSS
+        # 0.95 - 0.948 is a trifle more than 0.002 in floating point.
+        return self.accuracy - self.int8_accuracy <= LARGEST_ACCURACY_LOSS + 1e-9
 
     def __str__(self) -> str:
         kept = ""
@@ -90,10 +92,17 @@ def ensure_int8(model_path: Path, *, calibration_dir: Path) -> QuantizationRepor
         What it costs, or None when it was there.
 
     Raises:
-        QuantizationError: It loses more than 0.2 points of accuracy, there are too few images, or
-            NNCF is not installed.
+        QuantizationError: It loses more than 0.2 points of accuracy, there are too few images, the
+            cache cannot be written, or NNCF is not installed.
+        ConversionError: The model has no OpenVINO form.
     """
     entry = cached_ir(model_path)
+    if entry.is_temporary:
+        discard(entry)
+        raise QuantizationError(
+            f"Expected a folder for int8 that can be written, found {cache_dir()}. Name another in "
+            "REAL_VS_AI_CACHE."
+        )
     if entry.int8_ir.is_file():
         return None
     if importlib.util.find_spec("nncf") is None:
@@ -101,15 +110,19 @@ def ensure_int8(model_path: Path, *, calibration_dir: Path) -> QuantizationRepor
             "Expected NNCF for --precision int8, found none. "
             "Run: pip install -r requirements-int8.txt"
         )
-    metadata = read_metadata(model_path)
-    pixels, labels = _read_labelled(calibration_dir, metadata)
-    report, model = _quantize(entry, pixels, labels, n_calibration=_split(len(pixels)))
-    if not report.acceptable:
-        raise QuantizationError(
-            f"{report}: more than {LARGEST_ACCURACY_LOSS:.1%} lost, so int8 is refused. Use "
-            "--precision bf16 or f32."
-        )
-    _keep(model, entry)
+    # Processes that need the same one wait for the first.
+    with filelock.FileLock(entry.folder / "int8.lock"):
+        if entry.int8_ir.is_file():
+            return None
+        metadata = read_metadata(model_path)
+        pixels, labels = _read_labelled(calibration_dir, metadata)
+        report, model = _quantize(entry, pixels, labels, n_calibration=_split(len(pixels)))
+        if not report.acceptable:
+            raise QuantizationError(
+                f"{report}: more than {LARGEST_ACCURACY_LOSS:.1%} lost, so int8 is refused. Use "
+                "--precision bf16 or f32."
+            )
+        _keep(model, entry)
     return report
 
 
@@ -193,9 +206,7 @@ def _keep(model: ov.Model, entry: CacheEntry) -> None:
     staging = Path(tempfile.mkdtemp(prefix=".int8.", dir=entry.folder))
     try:
         ov.save_model(model, staging / entry.int8_ir.name, compress_to_fp16=False)
-        # Another process may have made it meanwhile; one is as good as the other.
-        if not entry.int8_ir.is_file():
-            staging.replace(entry.int8_ir.parent)
+        staging.replace(entry.int8_ir.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

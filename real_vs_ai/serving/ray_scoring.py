@@ -36,7 +36,7 @@ class RayScorer:
         """Join the cluster, or start Ray on this machine.
 
         Raises:
-            ImportError: Ray is not installed.
+            ValueError: Ray is not installed.
             FileNotFoundError: There is no such model.
         """
         try:

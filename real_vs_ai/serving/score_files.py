@@ -116,8 +116,10 @@ class ScoreFile:
                     break
                 if number == 0:
                     self._check_header(value)
-                else:
+                elif isinstance(value.get("path"), str):
                     self._done.add(_key(value["path"]))
+                else:
+                    raise ValueError(f"{self.partial} is damaged at line {number + 1}.")
                 whole += len(line)
         # A killed process may leave half a line behind.
         os.truncate(self.partial, whole)
@@ -155,9 +157,13 @@ def read_scores(path: Path) -> Iterator[Row]:
     Raises:
         ValueError: The file is no scores table.
     """
+    read = _READERS[score_format(path)]
     try:
-        yield from _READERS[score_format(path)](path)
-    except (KeyError, csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        for row in read(path):
+            if not isinstance(row, dict):
+                raise TypeError(f"expected rows of named values, found {type(row).__name__}")
+            yield row
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no scores table that can be gone on with: {error}") from error
 
 
@@ -206,9 +212,10 @@ def _holds_finished_rows(partial: Path) -> bool:
 
 def _whole_line(line: bytes) -> Row | None:
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        value = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
+    return value if isinstance(value, dict) else None
 
 
 def _rows_of_partial(path: Path) -> Iterator[Row]:

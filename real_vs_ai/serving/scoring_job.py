@@ -164,8 +164,21 @@ def run_scoring(
 
 
 def open_scorer(options: ScoringOptions) -> Scorer:
-    """Open the model on this machine, or on a Ray cluster."""
+    """Open the model on this machine, or on a Ray cluster.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: It cannot be opened with these options.
+    """
     model_path = find_model(options.model)
+    try:
+        return _open_scorer(model_path, options)
+    # OpenVINO, the conversion and Ray say so of what they cannot run.
+    except RuntimeError as error:
+        raise ValueError(f"{model_path} cannot be used here: {error}") from error
+
+
+def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
     if options.precision == "int8":
         if options.engine in {"keras", RAY}:
             raise ValueError(

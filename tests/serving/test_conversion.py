@@ -66,6 +66,14 @@ def test_it_answers_as_keras_does_for_any_number_of_images(residual_model, conve
     np.testing.assert_allclose(compiled(images[:1])[0], expected[:1], atol=1e-5)
 
 
+def test_nothing_in_the_current_folder_is_run(residual_model, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("open('was_run', 'w').close(); raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    assert convert(residual_model, output_dir=tmp_path / "out").is_file()
+    assert not (tmp_path / "was_run").exists()
+
+
 def test_a_file_that_is_no_model_says_why_and_leaves_no_form(tmp_path):
     broken = tmp_path / "model.h5"
     broken.write_bytes(b"no model")

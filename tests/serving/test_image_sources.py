@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,63 @@ def test_an_image_that_two_inputs_hold_is_scored_once(image_folder):
     assert len(names(inside, image_folder, inside / "1.png", image_folder)) == 11
 
 
+def test_what_a_folder_does_not_bring_by_itself_is_scored_beside_it(image_folder):
+    with zipfile.ZipFile(image_folder / "more.zip", "w") as archive:
+        archive.writestr("z.png", b"data")
+    (image_folder / "m.csv").write_text("path\na/0.png\n", encoding="utf-8")
+    extra = [image_folder / name for name in ("more.zip", "notes.txt", "m.csv")]
+    found = names(image_folder, *extra)
+    assert len(found) == 11 + 3
+    assert found[11:13] == [f"{extra[0].as_posix()}/z.png", extra[1].as_posix()]
+
+
+def test_links_are_scored_once_and_folders_behind_them_too(image_folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.png").write_bytes(b"data")
+    link_to_file, link_to_folder = image_folder / "link.png", image_folder / "linked"
+    link_to_file.symlink_to(outside / "x.png")
+    link_to_folder.symlink_to(outside, target_is_directory=True)
+    assert len(names(image_folder, link_to_file)) == 11 + 1
+    assert names(image_folder, link_to_folder)[12:] == [f"{link_to_folder.as_posix()}/x.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("kind", ["endless", "pipe"])
+def test_a_file_that_never_ends_is_an_error_at_once(tmp_path, kind):
+    path = tmp_path / "x.png"
+    if kind == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+    (source,) = iterate_sources([str(tmp_path)])
+    with pytest.raises(ImageError, match="not a file"):
+        read_source(source)
+
+
+@pytest.fixture
+def deep_folder(tmp_path, monkeypatch):
+    """An image in more folders than Python's calls may lie in one another, and their number."""
+    depth = sys.getrecursionlimit() + 50
+    monkeypatch.chdir(tmp_path)
+    for _ in range(depth):
+        os.mkdir("d")  # noqa: PTH102 (from where it stands: the whole path would be too long)
+        os.chdir("d")
+    Path("x.png").write_bytes(b"data")
+    yield depth
+    # pytest's own removal is recursive.
+    Path("x.png").unlink()
+    for _ in range(depth):
+        os.chdir("..")
+        os.rmdir("d")  # noqa: PTH106
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow shorter paths only")
+def test_folders_may_lie_deeper_than_python_can_call(tmp_path, deep_folder):
+    (source,) = iterate_sources([str(tmp_path)])
+    assert source.name == (tmp_path / "/".join(["d"] * deep_folder) / "x.png").as_posix()
+
+
 def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
     path = tmp_path / "photos.zip"
     data = encode(uniform_image(9))
@@ -57,12 +116,18 @@ def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
     assert read_source(sources[1]) == data
 
 
-def test_two_entries_of_one_name_are_both_read(tmp_path):
+def test_two_entries_of_one_name_are_both_read_and_told_apart(tmp_path):
     path = tmp_path / "twins.zip"
     with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a.png", b"first")
         archive.writestr("a.png", b"second")
-    assert [read_source(s) for s in iterate_sources([str(path)])] == [b"first", b"second"]
+    sources = list(iterate_sources([str(path)]))
+    assert [read_source(s) for s in sources] == [b"first", b"second"]
+    assert [s.name for s in sources] == [f"{path.as_posix()}/a.png", f"{path.as_posix()}/a.png#2"]
+
+
+def test_line_breaks_in_names_are_escaped():
+    assert printable_name("a\rb\nc.png") == r"a\rb\nc.png"
 
 
 def test_a_list_on_standard_input_is_read_line_by_line():
@@ -80,6 +145,13 @@ def test_a_csv_that_is_no_manifest_is_refused(tmp_path):
     other.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="column 'path'"):
         names(other)
+
+
+def test_a_damaged_manifest_is_an_error_of_one_line(tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('path\n"' + "a" * 200_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"manifest\.csv is damaged at line"):
+        names(manifest)
 
 
 def test_missing_inputs_and_other_archives_are_refused_before_any_work(tmp_path):
@@ -118,17 +190,35 @@ def test_entries_that_are_damaged_encrypted_or_too_large_are_refused_one_by_one(
         read_source(damaged, max_bytes=10)
 
 
-def test_an_entry_that_holds_more_than_it_says_is_stopped_at_the_limit(tmp_path):
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_entry_that_holds_more_than_it_says_costs_no_memory(tmp_path, method):
     path = tmp_path / "lying.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.png", bytes(1_000_000))
+    size = 50_000_000
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", bytes(size))
     raw = bytearray(path.read_bytes())
     directory = raw.rfind(b"PK\x01\x02")
-    raw[directory + 24 : directory + 28] = (5).to_bytes(4, "little")
+    raw[directory + 24 : directory + 28] = (500).to_bytes(4, "little")
     path.write_bytes(bytes(raw))
     (source,) = iterate_sources([str(path)])
-    with pytest.raises(ImageError):
-        read_source(source, max_bytes=1000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError):
+            read_source(source, max_bytes=1000)
+        assert tracemalloc.get_traced_memory()[1] < size / 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_of_a_later_kind_is_refused_by_name(tmp_path):
+    path = tmp_path / "later.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"data")
+    raw = bytearray(path.read_bytes())
+    raw[raw.rfind(b"PK\x01\x02") + 6] = 90
+    path.write_bytes(bytes(raw))
+    with pytest.raises(ValueError, match=r"later\.zip is not a readable zip"):
+        names(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,43 @@ def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
         model_cache.cached_ir(model)
     folders = [p for p in (model_cache.cache_dir() / "models").iterdir() if p.is_dir()]
     assert folders == []
+
+
+def test_a_model_that_changes_while_it_is_converted_is_not_kept_under_its_old_name(
+    cache, model, monkeypatch
+):
+    def convert_slowly(model_path, *, output_dir):
+        (output_dir / IR_NAME).write_bytes(b"form of the new one")
+        model_path.write_bytes(b"replaced meanwhile")
+
+    monkeypatch.setattr(model_cache, "convert", convert_slowly)
+    with pytest.raises(ConversionError, match="changed while it was converted"):
+        model_cache.cached_ir(model)
+    assert not [p for p in (model_cache.cache_dir() / "models").iterdir() if p.is_dir()]
+
+
+def test_what_a_killed_conversion_left_is_removed_by_a_later_one(cache, model):
+    abandoned = model_cache.cache_dir() / "models" / ".0123.abc"
+    abandoned.mkdir(parents=True)
+    recent = abandoned.with_name(".4567.def")
+    recent.mkdir()
+    os.utime(abandoned, (0, 0))
+    model_cache.cached_ir(model)
+    assert not abandoned.exists()
+    assert recent.exists()
+
+
+def test_an_open_detector_goes_on_when_a_newer_file_takes_its_place(model_with, detector):
+    from real_vs_ai import Detector
+
+    path = model_with(created="first")
+    opened = Detector.open(path, engine="openvino", precision="f32")
+    images = [uniform_image(10 * index) for index in range(1, 21)]
+    expected = [verdict.probability_fake for verdict in detector.predict_batch(images)]
+    model_with(created="second")
+    Detector.open(path, engine="openvino", precision="f32")
+    found = [verdict.probability_fake for verdict in opened.predict_batch(images)]
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_cache_folder_that_cannot_be_made_costs_time_but_no_verdict(

@@ -90,11 +90,21 @@ def test_int8_is_made_once_kept_and_as_accurate(model, labelled, monkeypatch):
 def test_the_first_layers_and_the_classifier_stay_exact_where_8_bits_cost_too_much(
     model, labelled, monkeypatch
 ):
-    with accuracies_of(monkeypatch, 0.95, 0.94, 0.949):
+    # Exactly the loss that is allowed, which is a trifle more in floating point.
+    assert quantization.LARGEST_ACCURACY_LOSS < 0.95 - 0.948
+    with accuracies_of(monkeypatch, 0.95, 0.94, 0.948):
         report = ensure_int8(model, calibration_dir=labelled)
     assert report.n_float_convolutions == 1
     assert "the first convolution and the classifier left in floating point" in str(report)
     assert layers_in_8_bits(cached_ir(model).int8_ir) == set()
+
+
+def test_a_cache_that_cannot_be_written_is_said(model, labelled, tmp_path, monkeypatch):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("REAL_VS_AI_CACHE", str(in_the_way))
+    with pytest.raises(QuantizationError, match="REAL_VS_AI_CACHE"):
+        ensure_int8(model, calibration_dir=labelled)
 
 
 def test_too_few_images_or_none_are_refused(model, labelled, tmp_path):

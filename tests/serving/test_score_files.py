@@ -141,6 +141,23 @@ def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
     assert output.read_text() == "a,b\n1,2\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scores.csv", ",".join(COLUMNS) + "\na,b,0.5,3,,one too many\n"),
+        ("scores.csv", ",".join(COLUMNS) + "\na,b,much,3,\n"),
+        ("scores.json", "[1]"),
+        ("scores.jsonl", "[1]\n"),
+    ],
+)
+def test_a_damaged_table_is_an_error_of_one_line_and_stays(tmp_path, name, text):
+    output = tmp_path / name
+    output.write_text(text)
+    with pytest.raises(ValueError, match="no scores table"):
+        write(output, ROWS, resume=True)
+    assert output.read_text() == text
+
+
 def test_csv_and_json_are_what_other_programs_expect(tmp_path):
     write(tmp_path / "scores.csv", [row(0)])
     text = (tmp_path / "scores.csv").read_text(encoding="utf-8")

@@ -16,10 +16,18 @@ import pytest
 
 from real_vs_ai import Detector
 from real_vs_ai.domain import summarise_domain
+from real_vs_ai.serving import model_cache
+from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.score_table import COLUMNS, DOMAIN_COLUMN, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
-from real_vs_ai.serving.scoring_job import LocalScorer, score_to_file, score_to_terminal
+from real_vs_ai.serving.scoring_job import (
+    LocalScorer,
+    ScoringOptions,
+    open_scorer,
+    score_to_file,
+    score_to_terminal,
+)
 from tests.serving.trivial_model import METADATA, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -211,6 +219,19 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
     assert done.returncode == 1
     assert done.stderr.startswith("error: Expected an image, folder or zip")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
+    def fail(model_path, *, output_dir):
+        raise ConversionError("conversion to OpenVINO failed: an unknown layer")
+
+    monkeypatch.setattr(model_cache, "convert", fail)
+    options = ScoringOptions(
+        model=model_with(created="cannot be converted"), engine="openvino", precision=None,
+        workers=1, by_tiles=False, calibration_dir=Path("missing"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):
+        open_scorer(options)
 
 
 @pytest.mark.slow
