@@ -316,7 +316,8 @@ def test_nothing_goes_to_gemini_before_the_user_agrees(models, monkeypatch):
         app.chat_input[0].set_value("And now?").run()
         assert "quota" in app.error[0].value and not app.exception
         button(app, "Withdraw my consent").click().run()
-        assert "Nothing has been sent" in shown_texts(app) and not app.chat_input
+        assert "Nothing has been sent" not in shown_texts(app) and not app.chat_input
+        assert "stays with Google" in shown_texts(app)
     finally:
         server.shutdown()
         server.server_close()

@@ -6,8 +6,9 @@ import types
 
 import pytest
 from starlette.exceptions import HTTPException
+from streamlit.proto.Common_pb2 import FileURLs as FileURLsProto
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from real_vs_ai.ui import held_files
 
@@ -25,7 +26,7 @@ def server(monkeypatch) -> MemoryUploadedFileManager:
 def put(server, file_id: str, *, size: int = 10, session: str = "s") -> UploadedFileRec:
     record = UploadedFileRec(file_id=file_id, name="a.png", type="image/png", data=b"x" * size)
     server.add_file(session, record)
-    return record
+    return UploadedFile(record, FileURLsProto())
 
 
 def held_by(server, *file_ids: str) -> list[str]:
@@ -57,11 +58,21 @@ def test_files_are_kept_only_when_their_widget_has_forgotten_them(server):
 
 
 def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, monkeypatch):
-    monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
+    for name in ("add_file", "remove_session_files"):
+        original = getattr(MemoryUploadedFileManager, name)
+        monkeypatch.setattr(MemoryUploadedFileManager, name, original)
     monkeypatch.setattr(held_files, "MAX_TOTAL_BYTES", 100)
     monkeypatch.setattr(held_files, "MAX_SERVER_BYTES", 150)
     held_files.bound_uploads.__wrapped__()
-    put(server, "1", size=90)
+    first = put(server, "1", size=90)
+    with pytest.raises(HTTPException) as refused:
+        put(server, "2", size=20)
+    assert refused.value.status_code == 413
+    # Let go of by the server and kept by the session, it counts as before.
+    held_files.remember_files("Upload", [first], live=[first])
+    held_files.remember_files("Camera", [])
+    assert held_by(server, "1") == []
+    assert held_files.held_bytes() == 90
     with pytest.raises(HTTPException) as refused:
         put(server, "2", size=20)
     assert refused.value.status_code == 413
@@ -69,6 +80,10 @@ def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, mo
         put(server, "3", size=80, session="other")
     assert refused.value.status_code == 507
     put(server, "4", size=60, session="other")
-    server.remove_file("s", "1")
-    put(server, "5", size=90)
+    held_files.forget_files()
+    fifth = put(server, "5", size=90)
     assert held_by(server, "1", "2", "5") == ["5"]
+    held_files.remember_files("Upload", [fifth], live=[fifth])
+    held_files.remember_files("Camera", [])
+    server.remove_session_files("s")
+    put(server, "6", size=90)

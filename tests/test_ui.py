@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import threading
+import time
 from concurrent.futures import Future
 
 import numpy as np
@@ -108,6 +109,9 @@ def test_verdicts_have_words_and_icons_of_their_own():
 def test_the_track_record_names_false_accusations():
     metrics = {"recall": {"value": 0.93}, "false_positive_rate": {"value": 0.04}}
     assert "93.0%" in track_record(metrics) and "accuses 4.0%" in track_record(metrics)
+    metrics["error_when_certain"] = {"value": 0.021}
+    assert "2.1% are wrong" in track_record(metrics)
+    assert "sure of" not in track_record(metrics, own_thresholds=False)
     assert track_record({}) == ""
 
 
@@ -301,6 +305,31 @@ def service(tmp_path, monkeypatch):
     service.close()
 
 
+def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
+    pixels = np.zeros((2, 70_000, 3), np.uint8)
+    assert len(judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])) == 8
+
+
+def test_what_fails_beside_the_verdict_is_said_of_that_image_alone(monkeypatch):
+    def fail(data):
+        raise ZeroDivisionError("damaged in an unknown way")
+
+    monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
+    check = check_image(image_bytes(RED), digest="d", submit=lambda image: Future())
+    assert check.error == "cannot be shown: damaged in an unknown way"
+    assert check.verdict is None
+
+
+def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
+    (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
+    assert run_files.read_history(tmp_path / "history.csv") == {}
+    predictions = tmp_path / "predictions.csv"
+    lines = ["path,split,label,probability_Fake,probability_Real", "a,validation,Fake,0.9,0.1"]
+    predictions.write_text("\n".join([*lines, '"' + "a" * 200_000]), encoding="utf-8")
+    assert len(read_validation_scores(predictions, METADATA).labels) == 1
+    assert math.isnan(run_files._number(10**400))
+
+
 def test_many_threads_get_each_its_own_answer(service):
     answers = {}
 
@@ -331,11 +360,17 @@ def test_an_image_that_fails_does_not_spoil_the_batch(service):
     assert failures == ["no red"] * 20
 
 
-def test_a_closed_service_refuses_instead_of_waiting_for_ever(service):
+def test_a_closed_service_answers_who_is_at_work_with_it_and_then_refuses(service, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.ui.model_service._IDLE_SECONDS", 0.2)
+    images = [np.ones((4, 4, 3), np.uint8)]
     service.detector()
     service.close()
+    assert service.predict_batch(images)[0].label
+    deadline = time.monotonic() + 20
     with pytest.raises(ModelUnavailableError, match="replaced"):
-        service.predict_batch([np.ones((4, 4, 3), np.uint8)])
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            service.predict_batch(images)
 
 
 def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ _SAMPLER_SETTINGS = re.compile(
 # What damaged metadata makes Pillow, its plugins and the JSON parser raise.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError,
-    OverflowError, ZeroDivisionError, RuntimeError, RecursionError, MemoryError,
+    OverflowError, ZeroDivisionError, RuntimeError, RecursionError, MemoryError, struct.error,
     Image.DecompressionBombError,
 )  # fmt: skip
 

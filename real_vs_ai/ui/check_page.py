@@ -16,7 +16,6 @@ from real_vs_ai.ui.checking import (
     CheckedUpload,
     ImageCheck,
     content_digest,
-    decode_upload,
     name_duplicates,
 )
 from real_vs_ai.ui.choices import keep_choices
@@ -82,7 +81,7 @@ def _ask_all_variants(
     digests = {upload.check.digest for upload in uploads if upload.check.verdict} - known.keys()
     bar = st.empty()
     for done, digest in enumerate(sorted(digests), start=1):
-        pixels = decode_upload(files[digest].getvalue()).pixels
+        pixels = chosen.service.decode(files[digest].getvalue()).pixels
         ask_variants(digest, pixels, chosen=chosen)
         bar.progress(done / len(digests), text=f"{done} of {len(digests)} verdicts tested")
     bar.empty()

@@ -100,15 +100,21 @@ def check_image(
     except ImageError as error:
         return ImageCheck(digest=digest, error=str(error))
     answer = submit(image)
-    # Made while the detector is at work.
-    preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+    # Made while the detector is at work. Whatever one stranger's file may cause here, it is said of
+    # that file and not of the model.
+    try:
+        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+        provenance = read_provenance(data)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return ImageCheck(digest=digest, error=f"cannot be shown: {reason}")
     return ImageCheck(
         digest=digest,
         width=image.width,
         height=image.height,
         format=image.format,
         notes=image.notes,
-        provenance=read_provenance(data),
+        provenance=provenance,
         preview=_to_jpeg(preview),
         thumbnail=_to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE)),
         verdict=answer.result(),

@@ -11,14 +11,16 @@ import numpy as np
 import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.ui.checking import decode_upload
 from real_vs_ai.ui.heat_map import heat_map, overlay
-from real_vs_ai.ui.insight_panel import show_insight
+from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.wording import as_markdown, percent, verdict_style
 
+_PIXELS_KEY = "details_pixels"
+# A camera's photograph; of larger ones a few visitors' would fill the memory.
+_MOST_KEPT_BYTES = 64 * 2**20
 # The first one is open at once: it costs nothing, while the heat map loads TensorFlow.
 _TABS = (
     ":material/fingerprint: What the file tells",
@@ -52,7 +54,7 @@ def show_details(
             _show_provenance(judged, metadata=metadata)
     with insight:
         if insight.open:
-            pixels = _pixels(digest, data)
+            pixels = _pixels(digest, data, chosen=chosen)
             show_insight(digest=digest, pixels=pixels, finding=_finding(judged, metadata))
 
 
@@ -70,13 +72,19 @@ def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> Non
     known_variants(chosen)[digest] = variants
 
 
+def forget_details() -> None:
+    """Let go of what was made for the tabs."""
+    st.session_state.pop(_PIXELS_KEY, None)
+    forget_conversations()
+
+
 def _show_stability(
     judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
 ) -> None:
     digest = judged.upload.check.digest
     if digest not in known_variants(chosen):
         with st.spinner("Judging treated copies of the image …"):
-            ask_variants(digest, _pixels(digest, data), chosen=chosen)
+            ask_variants(digest, _pixels(digest, data, chosen=chosen), chosen=chosen)
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
@@ -112,13 +120,16 @@ def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
     return f"{finding}. {verdict.domain.note}" if verdict.domain.note else finding
 
 
-def _pixels(digest: str, data: bytes) -> np.ndarray:
+def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
     """The decoded image; the one looked at last is kept, so that a slider need not decode."""
-    held = st.session_state.get("details_pixels")
-    if held is None or held[0] != digest:
-        held = (digest, decode_upload(data).pixels)
-        st.session_state["details_pixels"] = held
-    return held[1]
+    held = st.session_state.get(_PIXELS_KEY)
+    if held is not None and held[0] == digest:
+        return held[1]
+    st.session_state.pop(_PIXELS_KEY, None)
+    pixels = chosen.service.decode(data).pixels
+    if pixels.nbytes <= _MOST_KEPT_BYTES:
+        st.session_state[_PIXELS_KEY] = (digest, pixels)
+    return pixels
 
 
 def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: JudgedUpload) -> None:
@@ -134,7 +145,7 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
         key=f"heat_class_{digest}",
     )
     strength = st.slider("Strength of the overlay", 0, 100, 60, format="%d%%", key="heat_strength")
-    pixels = _pixels(digest, data)
+    pixels = _pixels(digest, data, chosen=chosen)
     try:
         with st.spinner("Looking. The first time, the training library is loaded …"):
             heatmap = heat_map(chosen, pixels, digest=digest, class_name=name)

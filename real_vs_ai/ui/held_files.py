@@ -23,6 +23,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from real_vs_ai.ui.checking import MAX_SERVER_BYTES, MAX_TOTAL_BYTES
 
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
+# By session and file: bytes that a session keeps, whether or not the server does.
+_HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
 
@@ -64,6 +66,7 @@ def remember_files(
     held = st.session_state.setdefault(_HELD_KEY, {}).setdefault(source, {"shown": [], "kept": []})
     held["shown"] = list(files)
     context = get_script_run_ctx()
+    _HELD_SIZES[context.session_id] = _sizes_held()
     seen: set[str] = st.session_state.get(_SEEN_KEY, set())
     live_ids = {file.file_id for file in live}
     # Only what was seen here: another upload may be on its way at this moment.
@@ -75,6 +78,18 @@ def remember_files(
 def forget_files() -> None:
     """Let go of all kept files."""
     st.session_state.pop(_HELD_KEY, None)
+    _HELD_SIZES.pop(get_script_run_ctx().session_id, None)
+
+
+def held_bytes() -> int:
+    """Of all the files that this session keeps, from whichever source."""
+    return sum(_sizes_held().values())
+
+
+def _sizes_held() -> dict[str, int]:
+    sources = st.session_state.get(_HELD_KEY, {}).values()
+    files = [file for source in sources for part in source.values() for file in part]
+    return {file.file_id: file.size for file in files}
 
 
 @functools.cache
@@ -89,14 +104,26 @@ def bound_uploads() -> None:
     def add_if_there_is_room(
         manager: MemoryUploadedFileManager, session_id: str, file: UploadedFileRec
     ) -> None:
-        sizes = {
-            session: sum(len(held.data) for held in list(files.values()))
-            for session, files in list(manager.file_storage.items())
-        }
+        sizes = _bytes_by_session(manager)
         if sizes.get(session_id, 0) + len(file.data) > MAX_TOTAL_BYTES:
             raise HTTPException(_PAYLOAD_TOO_LARGE, "Too many bytes at a time; clear some images.")
         if sum(sizes.values()) + len(file.data) > MAX_SERVER_BYTES:
             raise HTTPException(_INSUFFICIENT_STORAGE, "The server is full; try again later.")
         add_file(manager, session_id, file)
 
+    def forget_session(manager: MemoryUploadedFileManager, session_id: str) -> None:
+        _HELD_SIZES.pop(session_id, None)
+        remove_session_files(manager, session_id)
+
+    remove_session_files = MemoryUploadedFileManager.remove_session_files
     MemoryUploadedFileManager.add_file = add_if_there_is_room
+    MemoryUploadedFileManager.remove_session_files = forget_session
+
+
+def _bytes_by_session(manager: MemoryUploadedFileManager) -> dict[str, int]:
+    """What each visitor holds: the server's files and those kept here, which may be the same."""
+    sizes = {session: dict(held) for session, held in list(_HELD_SIZES.items())}
+    for session, files in list(manager.file_storage.items()):
+        stored = {file_id: len(record.data) for file_id, record in list(files.items())}
+        sizes.setdefault(session, {}).update(stored)
+    return {session: sum(held.values()) for session, held in sizes.items()}

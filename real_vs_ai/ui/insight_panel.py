@@ -23,6 +23,9 @@ from real_vs_ai.serving.insights import (
 )
 
 _CONSENT_KEY = "insight_consent"
+# Whether this session sent anything.
+_SENT_KEY = "insight_sent"
+_CONVERSATIONS_KEY = "insights"
 
 
 def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
@@ -46,7 +49,12 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
         st.markdown(
             "Gemini, a service of Google's, can describe the image and comment on the verdict. "
             "For that **a reduced copy of the picture, the verdict and your questions are sent to "
-            "Google**. File name and metadata are not. Nothing has been sent so far."
+            "Google**. File name and metadata are not."
+            + (
+                " What was sent before stays with Google."
+                if st.session_state.get(_SENT_KEY)
+                else " Nothing has been sent so far."
+            )
         )
         st.checkbox(
             "I agree that images I ask about are sent to Google in this session",
@@ -57,9 +65,18 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
     _show_conversation(key, digest=digest, pixels=pixels, finding=finding)
 
 
+def forget_conversations() -> None:
+    """Let go of what was said of the images."""
+    st.session_state.pop(_CONVERSATIONS_KEY, None)
+
+
 def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: str) -> None:
-    conversations: dict[str, dict[str, Any]] = st.session_state.setdefault("insights", {})
+    conversations: dict[str, dict[str, Any]] = st.session_state.setdefault(_CONVERSATIONS_KEY, {})
     conversation = conversations.get(digest)
+    if conversation and conversation["finding"] != finding:
+        # It was about another verdict: of another model, other thresholds, or since flipped.
+        del conversations[digest]
+        conversation = None
     for role, text in conversation["messages"] if conversation else []:
         with st.chat_message(role):
             # As text: Markdown from a machine that looks at strangers' pictures could load others.
@@ -90,7 +107,8 @@ def _begin(
     except InsightError as error:
         st.error(str(error), icon=":material/error:")
         return
-    conversation = {"chat": chat, "messages": []}
+    conversation = {"chat": chat, "messages": [], "finding": finding}
+    st.session_state[_SENT_KEY] = True
     if _answer(conversation, chat.describe(pixels, finding=finding), question=None):
         conversations[digest] = conversation
         st.rerun(scope="app")
@@ -131,4 +149,4 @@ def _agree() -> None:
 
 def _withdraw() -> None:
     st.session_state[_CONSENT_KEY] = False
-    st.session_state.pop("insights", None)
+    forget_conversations()

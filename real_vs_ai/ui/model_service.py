@@ -24,9 +24,11 @@ import numpy as np
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.serving.detector import Detector, PreparedImage, Verdict
-from real_vs_ai.ui.checking import ImageCheck, check_image
+from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
 
 _LARGEST_BATCH = 16
+# Of a model that is to be closed: until no visitor's check can be under way any more.
+_IDLE_SECONDS = 60.0
 _Request = tuple[PreparedImage, "Future[Verdict]"]
 
 
@@ -62,7 +64,7 @@ class ModelService:
         # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
         self._decoding = threading.BoundedSemaphore(os.cpu_count() or 2)
         self._gate = threading.Lock()
-        self._closed = False
+        self._retiring = self._closed = False
         threading.Thread(
             target=self._serve, args=(open_detector,), name="model", daemon=True
         ).start()
@@ -121,11 +123,15 @@ class ModelService:
             self._requests.put((prepared, answer))
         return answer
 
+    def decode(self, data: bytes) -> DecodedImage:
+        """`decode_upload`, with no more at a time than there are cores."""
+        with self._decoding:
+            return decode_upload(data)
+
     def close(self) -> None:
-        """Let the thread end after the requests that already wait."""
-        with self._gate:
-            self._closed = True
-            self._requests.put(None)
+        """Let the thread end once nobody has asked for a while: others may be at work with it."""
+        self._retiring = True
+        self._requests.put(None)
 
     def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
         try:
@@ -145,14 +151,23 @@ class ModelService:
         """The requests that wait now, at least one, and whether the service ends after them."""
         batch: list[_Request] = []
         while len(batch) < _LARGEST_BATCH:
+            patience = _IDLE_SECONDS if self._retiring else None
             try:
-                request = self._requests.get(block=not batch)
+                request = self._requests.get(block=not batch, timeout=patience)
             except queue.Empty:
-                break
-            if request is None:
-                return batch, True
-            batch.append(request)
+                if batch or not self._end():
+                    break
+                return [], True
+            # None only wakes the thread, so that its patience ends.
+            if request is not None:
+                batch.append(request)
         return batch, False
+
+    def _end(self) -> bool:
+        """Take no more requests, unless one came just now."""
+        with self._gate:
+            self._closed = self._requests.empty()
+            return self._closed
 
 
 def _exempt_from_garbage_collection() -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
-from real_vs_ai.ui.details import show_details
+from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.downloads import show_downloads
 from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import clear_images
@@ -52,11 +52,22 @@ def show_results(
             _show_many(judged, files, chosen=chosen, metadata=metadata)
     with st.container(horizontal=True):
         show_downloads(judged, model=ReportModel(chosen.name, metadata))
-        st.button("Clear all", on_click=clear_images, icon=":material/delete:")
+        st.button("Clear all", on_click=_clear, icon=":material/delete:")
     st.caption(
-        f"{track_record(metadata.metrics)} A verdict is an estimate by one model, not proof: "
-        "images unlike those it learnt from, or edited since, can mislead it."
+        f"{_track_record(chosen.metadata, metadata)} A verdict is an estimate by one model, not "
+        "proof: images unlike those it learnt from, or edited since, can mislead it."
     )
+
+
+def _clear() -> None:
+    clear_images()
+    forget_details()
+
+
+def _track_record(own: ModelMetadata, chosen: ModelMetadata) -> str:
+    limits = ("lower_threshold", "upper_threshold", "minimum_confidence")
+    unchanged = all(getattr(own, name) == getattr(chosen, name) for name in limits)
+    return track_record(own.metrics, own_thresholds=unchanged)
 
 
 def _show_single(

@@ -71,7 +71,10 @@ def read_metrics(run: RunFolder) -> dict[str, dict[str, Metric]]:
 
 def read_history(path: Path) -> dict[str, Curve]:
     """The curves of `history.csv` by name, training and validation paired."""
-    rows = list(csv.DictReader(read_text(path).splitlines()))
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines()))
+    except csv.Error:
+        rows = []
     if not rows:
         return {}
     curves: dict[str, Curve] = {}
@@ -120,5 +123,5 @@ def _number(text: Any) -> float:
         return math.nan
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan

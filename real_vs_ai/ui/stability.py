@@ -16,6 +16,9 @@ from PIL import Image, ImageFilter
 
 from real_vs_ai.serving.detector import Verdict
 
+# Longer images have no JPEG; whoever makes one reduces them first.
+_LONGEST_JPEG_SIDE = 65_500
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,6 +52,9 @@ def judge_variants(
 
 
 def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+    longest = max(image.size)
+    if longest > _LONGEST_JPEG_SIDE:
+        image = _resize(image, _LONGEST_JPEG_SIDE / longest)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")

@@ -7,6 +7,7 @@ outcome.false_alarms        # share of the real images that would be called AI-g
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,11 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
         return None
     columns = [f"{_COLUMN_PREFIX}{name}" for name in metadata.class_names]
     labels, outputs = [], []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    # After a line that is no CSV nothing can be told apart any more: what came before is used.
+    with (
+        path.open(newline="", encoding="utf-8", errors="replace") as file,
+        contextlib.suppress(csv.Error),
+    ):
         for row in csv.DictReader(file):
             if row.get("split") != _SPLIT or row.get("label") not in metadata.class_names:
                 continue

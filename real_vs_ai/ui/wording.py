@@ -94,17 +94,25 @@ def domain_sentence(domain: DomainFit) -> str:
     return f"**Unlike the training images.** {as_markdown(domain.note)} {follows}"
 
 
-def track_record(metrics: Mapping[str, Any]) -> str:
-    """A sentence on how often this model is right, from its metrics on test images; or ""."""
+def track_record(metrics: Mapping[str, Any], *, own_thresholds: bool = True) -> str:
+    """A sentence on how often this model is right, from its metrics on test images; or "".
+
+    Args:
+        metrics: Of `metrics.json`.
+        own_thresholds: Whether the thresholds are those that the metrics were measured with.
+    """
     parts = []
     false_alarms = metric_value(metrics, "false_positive_rate")
     recall = metric_value(metrics, "recall")
     accuracy = metric_value(metrics, "accuracy")
     wrong = metric_value(metrics, "error_when_certain")
     if false_alarms is not None and recall is not None:
-        parts.append(f"it finds {percent(recall, digits=1)} of the AI-generated images")
-        parts.append(f"and wrongly accuses {percent(false_alarms, digits=1)} of the real ones")
-        if wrong is not None:
+        parts.append(
+            f"with nothing left Uncertain, it finds {percent(recall, digits=1)} of the "
+            f"AI-generated images and wrongly accuses {percent(false_alarms, digits=1)} of the "
+            "real ones"
+        )
+        if wrong is not None and own_thresholds:
             parts.append(f"; of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong")
     elif accuracy is not None:
         parts.append(f"it is right for {percent(accuracy, digits=1)} of the images")

@@ -251,6 +251,11 @@ def test_exif_values_of_a_million_numbers_cost_no_text_of_them_all():
     assert len(provenance._exif_text((7,) * 1_000_000)) < 1000
 
 
+def test_exif_data_cut_short_have_no_findings():
+    for file_format in ("PNG", "WEBP"):
+        assert texts(encode(uniform_image(9), file_format, exif=b"Exif\0\0II*\0")) == []
+
+
 def test_what_is_no_image_has_no_findings():
     for data in (b"", b"x", b"\x89PNG\r\n\x1a\n", b"<x:xmpmeta></x:xmpmeta>", b"c2pa jumb"):
         assert not any(f.speaks_for for f in read_provenance(data))
