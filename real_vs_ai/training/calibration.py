@@ -68,10 +68,11 @@ def choose_threshold(
 ) -> Threshold:
     """The lowest score above which at most `target_error` of the images are wrong.
 
-    One imagined mistake is added to those seen (conformal risk control, Angelopoulos et al.
-    2024), so the target also holds on average for new images, however few these are. Where that
-    cannot be had, the mistakes seen must keep the target; where even the best score is wrong,
-    nothing is certain and the threshold is 1.
+    One imagined mistake is added to those seen, as in conformal risk control (Angelopoulos et al.
+    2024), so that few images cannot promise much. It is no guarantee: the share of mistakes among
+    what is left certain is no monotone risk, and the best of many thresholds flatters itself (with
+    hundreds of images by a fraction of the target). Where the target cannot be had so, the mistakes
+    seen must keep it; where even the best score is wrong, nothing is certain: the threshold is 1.
 
     Args:
         scores: Confidence in one decision, shape (n_images,).

@@ -19,7 +19,7 @@ from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.evaluation_data import decode_splits, find_splits
 from real_vs_ai.training.evaluation_options import EvaluationOptions
-from real_vs_ai.training.labelled_images import fingerprint_images
+from real_vs_ai.training.labelled_images import fingerprint_images, list_labelled_images
 from real_vs_ai.training.report_files import read_json
 
 if TYPE_CHECKING:
@@ -65,22 +65,20 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     from real_vs_ai.training.evaluation import (
         TARGET_ERROR,
         evaluate_model,
-        store_in_model,
         write_evaluation,
     )
     from real_vs_ai.training.evaluation_extras import add_exports
     from real_vs_ai.training.saved_model import open_model
 
     model_path = find_model(options.model)
-    for folder in options.outside:
-        # Before minutes are spent on the other images.
-        find_splits(folder)
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
+    _check_extras(options, metadata)
     decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
-    own = is_own_data(run, decoded, data=options.data)
+    # Another file beside the run's own model has nothing to do with its report.
+    own = model_path == run.model and is_own_data(run, decoded, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
@@ -95,8 +93,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         report=report,
     )  # fmt: skip
     if refreshes_run or not has_metadata:
-        store_in_model(model_path, evaluation)
-        notes.append(f"Calibration and metrics are stored in {model_path}.")
+        notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
     exports, complete = add_exports(
@@ -105,6 +102,26 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     )  # fmt: skip
     notes += [f"{exports}\n"] if exports else []
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
+
+
+def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
+    """Refuse what could not be done later, before minutes are spent on the images."""
+    for folder in options.outside:
+        for split_folder in find_splits(folder).values():
+            list_labelled_images(split_folder, class_names=metadata.class_names)
+    if options.compare:
+        find_model(options.compare)
+
+
+def _store(model_path: Path, evaluation: Evaluation) -> str:
+    from real_vs_ai.training.evaluation import store_in_model
+
+    try:
+        store_in_model(model_path, evaluation)
+    except OSError:
+        # Keras reads more formats than HDF5.
+        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
+    return f"Calibration and metrics are stored in {model_path}."
 
 
 def _read_appearance(model_path: Path) -> Appearance | None:

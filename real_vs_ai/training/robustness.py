@@ -7,6 +7,7 @@ robustness["rows"][0]     # {"name": "unchanged", "accuracy": {"value": …}, "f
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,10 +89,15 @@ def _predict_all(
     variants = 1 + len(PERTURBATIONS)
     chunk = max(1, _CHUNK_BYTES // (variants * size * size * 3))
     starts = range(0, len(images), chunk)
-    parallel = Parallel(n_jobs=workers if len(images) > chunk else 1, return_as="generator")
+    parallel = Parallel(n_jobs=workers if len(images) > chunk else 1)
     root = str(images.root.resolve())
-    results = parallel(
-        delayed(_change_chunk)(root, images.paths[start : start + chunk], size) for start in starts
+    # A few at a time: joblib's own generator does not wait for who takes from it, and would pile
+    # up what the network has not come to yet.
+    window = 2 * max(1, workers)
+    windows = (starts[first : first + window] for first in range(0, len(starts), window))
+    results = itertools.chain.from_iterable(
+        parallel(delayed(_change_chunk)(root, images.paths[s : s + chunk], size) for s in some)
+        for some in windows
     )
     labels, outputs = [], []
     with progress_bar(description="Changing and scoring", unit="image", total=len(images)) as bar:

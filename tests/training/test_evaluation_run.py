@@ -201,6 +201,37 @@ def test_models_of_other_classes_are_not_compared(project, capsys):
     assert "a, b, c" in capsys.readouterr().err
 
 
+def test_another_model_file_in_a_runs_folder_leaves_the_runs_report_alone(project):
+    run = project / "models" / "run"
+    assert evaluate("--model", "models/run") == 0
+    before = {name: (run / name).read_bytes() for name in ("metrics.json", "model.h5")}
+    shutil.copyfile(run / "model.h5", run / "other.h5")
+    assert evaluate("--model", "models/run/other.h5") == 0
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert (run / "evaluations" / "other-data" / "metrics.json").is_file()
+
+
+def test_a_model_that_is_no_hdf5_file_is_evaluated_and_left_alone(project, capsys):
+    colour_model().save(project / "made.keras")
+    before = (project / "made.keras").read_bytes()
+    names = ("--class-names", "Fake", "Real", "--output", "report")
+    assert evaluate("--model", "made.keras", *names) == 0
+    assert "no HDF5 file" in capsys.readouterr().out
+    assert (project / "report" / "metrics.json").is_file()
+    assert (project / "made.keras").read_bytes() == before
+
+
+def test_extras_that_cannot_be_done_are_refused_before_any_work(project, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "real_vs_ai.training.evaluation_run._decode", lambda *_, **__: pytest.fail("work began")
+    )
+    assert evaluate("--model", "models/run", "--compare", "models/typo") == 1
+    assert "models/typo" in capsys.readouterr().err
+    write_images(project / "cats" / "Cat", n=4)
+    assert evaluate("--model", "models/run", "--outside", "cats") == 1
+    assert "Expected" in capsys.readouterr().err
+
+
 def test_model_made_elsewhere_needs_its_classes_named(project, capsys):
     path = project / "elsewhere.h5"
     colour_model().save(path)
