@@ -117,6 +117,12 @@ def restore_variables(path: Path, model: keras.Model) -> None:
             _assign(stored, group, variables)
 
 
+def restore_layers(path: Path, model: keras.Model) -> None:
+    """Put weights and random layers back, of a stage whose optimizer is done with."""
+    with np.load(path) as stored:
+        _assign(stored, "layers", _variables(model)["layers"])
+
+
 def restore_metrics(path: Path, metrics: Sequence[keras.metrics.Metric]) -> None:
     """Put the running values of an interrupted epoch's metrics back."""
     with np.load(path) as stored:

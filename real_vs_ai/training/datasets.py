@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,10 +122,18 @@ def training_batches(
     return batches.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
 
 
-def evaluation_batches(decoded: DecodedImages, *, batch_size: int, shard: Shard) -> tf.data.Dataset:
+def evaluation_batches(
+    decoded: DecodedImages,
+    *,
+    batch_size: int,
+    shard: Shard,
+    class_weight: Mapping[int, float] | None = None,
+) -> tf.data.Dataset:
     """All images once, in order: (images, one-hot labels) as `training_batches` gives them.
 
-    Shares of several processes are equally large: a few images may come twice to make them so.
+    With `class_weight` the weights of the images come third, as `fit` gives them to the training
+    images, so that both losses are of one kind. Shares of several processes are equally large: a
+    few images may come twice to make them so.
     """
     n_classes = len(decoded.images.class_names)
     share = -(-len(decoded) // shard.count)
@@ -138,9 +146,13 @@ def evaluation_batches(decoded: DecodedImages, *, batch_size: int, shard: Shard)
 
     signature = _signature(None, image_size=decoded.pixels.shape[1])
     batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    batches = batches.map(
-        lambda pixels, labels: (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
-    )
+    weights = class_weight and tf.constant([class_weight[i] for i in range(n_classes)], tf.float32)
+
+    def prepare(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pair = (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
+        return pair if class_weight is None else (*pair, tf.gather(weights, labels))
+
+    batches = batches.map(prepare)
     # Known, so that Keras does not warn at the end of the data.
     cardinality = tf.data.experimental.assert_cardinality(-(-share // batch_size))
     return batches.apply(cardinality).prefetch(_PREFETCH)

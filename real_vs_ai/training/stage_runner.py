@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from real_vs_ai.training.checkpoints import (
     Progress,
     checkpoint_path,
     load_checkpoint,
+    restore_layers,
     restore_metrics,
     restore_variables,
 )
@@ -77,7 +78,7 @@ class StageRunner:
         stages = plan_stages(self.options)
         with cb.catch_interruption() as interrupted:
             while self.progress.stage < len(stages):
-                stage = stages[self.progress.stage]
+                stage = self._place(stages[self.progress.stage])
                 try:
                     if not self.progress.stage_done:
                         self._run_stage(stage, interrupted)
@@ -94,6 +95,11 @@ class StageRunner:
                 self.progress.stage_done = False
         if self.progress.best_epoch:
             graph_of(self.model).load_weights(self.best_weights)
+
+    def _place(self, stage: Stage) -> Stage:
+        """The stage from where it really begins: the one before may have stopped early."""
+        rows = self.progress.stage_rows(stage.name)
+        return replace(stage, first_epoch=rows[0]["epoch"] - 1 if rows else self.progress.epoch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -139,6 +145,7 @@ class StageRunner:
             self.splits["validation"],
             batch_size=max(32, progress.batch_size) // self.hosts.count,
             shard=self.shard,
+            class_weight=self.class_weight,
         )
         self.model.fit(
             batches,
@@ -177,6 +184,9 @@ class StageRunner:
         if saved and saved.stage == self.progress.stage:
             restore_variables(self.checkpoint, model)
             return True
+        if saved:
+            # The random layers go on from where the stage before left them, killed or not.
+            restore_layers(self.checkpoint, model)
         if self.progress.best_epoch:
             graph_of(model).load_weights(self.best_weights)
         return False

@@ -94,6 +94,44 @@ def test_learning_rate_falls_over_the_real_number_of_steps_of_each_stage(parse, 
     assert rates == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_stage_has_its_epochs_and_rates_when_the_one_before_stopped_early(
+    parse, short, monkeypatch
+):
+    count = callbacks.StopTrainingOnValidationLoss.on_epoch_end
+
+    def stop_after_the_first_epoch(self, epoch, logs=None):
+        count(self, epoch, logs)
+        self.model.stop_training = epoch == 0
+
+    monkeypatch.setattr(
+        callbacks.StopTrainingOnValidationLoss, "on_epoch_end", stop_after_the_first_epoch
+    )
+    options = parse(
+        "--frozen-epochs", "4", "--epochs", "2", "--fine-tune-learning-rate", "0.001",
+        "--early-stopping", "9",
+    )  # fmt: skip
+    rows = read_history(train(options, say=quiet).run)
+    assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 2
+    rates = [float(row["learning_rate"]) for row in rows[1:]]
+    assert rates == pytest.approx([0.001 * (1 - 0.99 * k / 2) for k in (1, 2)], rel=1e-4)
+
+
+def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypatch):
+    options = parse("--epochs", "1")
+    for index in range(12):
+        (options.data / "train" / "Fake" / f"source__{index:03}.png").unlink()
+    weights = []
+    original = stage_runner.evaluation_batches
+
+    def evaluation_batches(*arguments, class_weight, **named):
+        weights.append(class_weight)
+        return original(*arguments, class_weight=class_weight, **named)
+
+    monkeypatch.setattr(stage_runner, "evaluation_batches", evaluation_batches)
+    train(options, say=quiet)
+    assert weights == [class_weights({"Fake": 12, "Real": 24})]
+
+
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     first = train(parse("--epochs", "1", "--run-name", "first"), say=quiet)
     options = parse(
@@ -130,13 +168,13 @@ def kill_at(monkeypatch, *, step):
 
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short):
-    """6 steps an epoch; killed in the first, in the frozen stage's second, and in the next."""
+    """6 steps an epoch; killed in the first, in the frozen stage's second, and in the next two."""
     arguments = (
         "--deterministic", "--frozen-epochs", "2", "--epochs", "2", "--checkpoint-steps", "1",
         "--keep-checkpoints",
     )  # fmt: skip
     whole = train(parse(*arguments, "--run-name", "whole"), say=quiet).run
-    for step in (2, 9, 15):
+    for step in (2, 9, 13, 15):
         name = f"killed-{step}"
         with monkeypatch.context() as patch:
             kill_at(patch, step=step)
