@@ -7,6 +7,7 @@ write_json(run.config, config)
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -44,6 +45,33 @@ def describe_run(
         "git": git_state(Path(__file__).resolve().parent),
         "data": describe_data(options.data, splits),
     }
+
+
+def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> dict[str, Any] | None:
+    """What `config.json` must hold when a run goes on with other options; None with the same ones.
+
+    Args:
+        stored: What it holds now.
+        options: What the run goes on with.
+
+    Raises:
+        ValueError: The batch size differs: the steps of an epoch are counted by it.
+    """
+    now, before = json.loads(json.dumps(options.stored())), stored["options"]
+    changed = {name: [before.get(name), now[name]] for name in now if now[name] != before.get(name)}
+    if not changed:
+        return None
+    if "batch_size" in changed:
+        raise ValueError(
+            f"Expected --batch-size {before.get('batch_size')} as the run began with, received "
+            f"{now['batch_size']}. Leave it out, or start a new run."
+        )
+    entry = {
+        "command": list(options.command),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "changed": changed,
+    }
+    return {**stored, "options": now, "resumed": [*stored.get("resumed", []), entry]}
 
 
 def describe_data(folder: Path, splits: Mapping[str, DecodedImages]) -> dict[str, Any]:

@@ -34,7 +34,12 @@ from real_vs_ai.training.labelled_images import list_labelled_images
 from real_vs_ai.training.model import HeadOptions, build_model, save_model, to_float32
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.report_files import read_json, write_json
-from real_vs_ai.training.run_config import describe_data, describe_run, package_versions
+from real_vs_ai.training.run_config import (
+    describe_data,
+    describe_run,
+    note_changed_options,
+    package_versions,
+)
 from real_vs_ai.training.stage_runner import StageRunner
 from real_vs_ai.training.stages import (
     estimate_seconds,
@@ -198,12 +203,15 @@ def _open_run(
     """Make the run's folder, or check that the one to go on with was made from the same data."""
     if options.resume:
         run = RunFolder(options.resume)
-        expected = read_json(run.config)["data"]["fingerprint"]
-        if describe_data(options.data, splits)["fingerprint"] != expected:
+        stored = read_json(run.config)
+        if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
             raise ValueError(
                 f"The images in {options.data} have changed since {run.path} was started. "
                 "Start a new run, or put the images back."
             )
+        changed = note_changed_options(stored, options)
+        if changed and hosts.is_first:
+            write_json(run.config, changed)
         return run
     name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
     if not hosts.is_first:

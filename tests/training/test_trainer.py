@@ -200,6 +200,25 @@ def assert_same_run(first, second):
         np.testing.assert_array_equal(a, b)
 
 
+def test_options_changed_in_going_on_are_recorded_and_the_batch_size_stays(
+    parse, monkeypatch, short
+):
+    with monkeypatch.context() as patch:
+        kill_at(patch, step=9)
+        with pytest.raises(Killed):
+            train(parse("--run-name", "run", "--checkpoint-steps", "1"), say=quiet)
+    path = parse().models_dir / "run"
+    with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
+        train(parse("--resume", str(path), "--batch-size", "4"), say=quiet)
+    before = json.loads((path / "config.json").read_text())
+    train(parse("--resume", str(path), "--learning-rate", "1e-5"), say=quiet)
+    after = json.loads((path / "config.json").read_text())
+    assert after["options"] == {**before["options"], **after["options"], "learning_rate": 1e-5}
+    (entry,) = after["resumed"]
+    assert entry["changed"]["learning_rate"] == [before["options"]["learning_rate"], 1e-5]
+    assert after["started"] == before["started"]
+
+
 def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
     import real_vs_ai.training.trainer as trainer
 
