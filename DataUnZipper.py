@@ -12,7 +12,11 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.archives import (
+    ExtractionLimits,
+    extract_one_by_one,
+    positive_number,
+)
 from real_vs_ai.preparation.options import add_overwrite, add_workers
 
 
@@ -23,13 +27,13 @@ def parse_args(argv=None):
     )
     parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
     parser.add_argument(
-        "--max-gib", type=float, default=200.0, help="refuse archives that unpack to more"
+        "--max-gib", type=positive_number, default=200.0, help="refuse archives that unpack to more"
     )
     parser.add_argument(
         "--max-files", type=int, default=20_000_000, help="refuse archives with more files"
     )
     parser.add_argument(
-        "--max-ratio", type=float, default=100.0,
+        "--max-ratio", type=positive_number, default=100.0,
         help="refuse archives, and large files in them, that unpack to so many times their size",
     )  # fmt: skip
     add_overwrite(parser)
@@ -43,7 +47,7 @@ def main(argv=None):
     limits = ExtractionLimits(
         max_bytes=int(args.max_gib * 2**30), max_files=args.max_files, max_ratio=args.max_ratio
     )
-    for summary in extract_archives(
+    for summary in extract_one_by_one(
         args.archives, output_dir=args.output_dir, limits=limits,
         overwrite=args.overwrite, workers=args.workers, engine=args.engine,
     ):  # fmt: skip

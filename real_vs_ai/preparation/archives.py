@@ -7,10 +7,11 @@ Zip, tar, tar.gz, tar.xz and tar.bz2 are told by their content, not by their nam
 
 from __future__ import annotations
 
-import tarfile
+import argparse
+import math
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from real_vs_ai.preparation.staging import (
     refuse_existing,
     staged_output,
 )
-from real_vs_ai.preparation.tar_extraction import extract_tar
+from real_vs_ai.preparation.tar_extraction import NO_ARCHIVE, extract_tar, starts_as_tar
 from real_vs_ai.preparation.zip_extraction import extract_zip
 from real_vs_ai.reporting import format_table
 
@@ -61,6 +62,18 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
     return lines
 
 
+def positive_number(text: str) -> float:
+    """A limit on the command line, above 0; nan and inf would switch the checks off."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # As bytes, too, it has to stay finite.
+    if not 0 < value * 2**30 < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, found {text}")
+    return value
+
+
 def extract_archives(
     archives: Sequence[Path],
     *,
@@ -88,6 +101,27 @@ def extract_archives(
         FileNotFoundError: There is no archive.
         OSError: The disk is too small.
     """
+    return list(
+        extract_one_by_one(
+            archives, output_dir=output_dir, limits=limits, overwrite=overwrite,
+            workers=workers, engine=engine,
+        )
+    )  # fmt: skip
+
+
+def extract_one_by_one(
+    archives: Sequence[Path],
+    *,
+    output_dir: Path,
+    limits: ExtractionLimits,
+    overwrite: bool,
+    workers: int,
+    engine: str,
+) -> Iterator[ExtractionSummary]:
+    """`extract_archives`, but each summary comes as soon as its archive is unpacked.
+
+    So what was left out of the first archives is told even when a later one is refused.
+    """
     archives = list(archives) or _default_archives()
     sources = [source_name(Path(stem_of(path.name))) for path in archives]
     if len(set(sources)) < len(sources):
@@ -101,12 +135,12 @@ def extract_archives(
             finish_interrupted(output_dir, label=source)
     if all(target.exists() for target in targets):
         refuse_existing(targets, overwrite=overwrite)
-    return [
-        _extract_archive(path, source=source, output_dir=output_dir, limits=limits,
-                         overwrite=overwrite, workers=workers, engine=engine)
-        for path, source, target in zip(archives, sources, targets, strict=True)
-        if overwrite or not target.exists()
-    ]  # fmt: skip
+    for path, source, target in zip(archives, sources, targets, strict=True):
+        if overwrite or not target.exists():
+            yield _extract_archive(
+                path, source=source, output_dir=output_dir, limits=limits,
+                overwrite=overwrite, workers=workers, engine=engine,
+            )  # fmt: skip
 
 
 def _default_archives() -> list[Path]:
@@ -139,12 +173,13 @@ def _extract_archive(
         folder = staging / source
         folder.mkdir()
         try:
-            if zipfile.is_zipfile(path):
-                plan = extract_zip(path, folder, limits=limits, workers=workers, engine=engine)
-            elif tarfile.is_tarfile(path):
+            # A zip is told by its end, where a tar may hold a zip of its own: tar comes first.
+            if starts_as_tar(path):
                 plan = extract_tar(path, folder, limits=limits)
+            elif zipfile.is_zipfile(path):
+                plan = extract_zip(path, folder, limits=limits, workers=workers, engine=engine)
             else:
-                raise ArchiveError("it is neither a zip nor a tar archive, or it is not whole")
+                raise ArchiveError(NO_ARCHIVE)
         except ArchiveError as error:
             raise ArchiveError(f"{path} was refused: {error}. Nothing was unpacked.") from error
         if not plan.names:

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.closing_tables import MOST_LISTED_SIZES
 from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
-from real_vs_ai.preparation.copies import is_augmented_name, write_warped_copies
-from real_vs_ai.preparation.files import list_files, rank
+from real_vs_ai.preparation.copies import (
+    is_augmented_name,
+    names_for_copies,
+    write_warped_copies,
+)
+from real_vs_ai.preparation.files import list_files, rank, refuse_overlap
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, size_table, write_manifest
 from real_vs_ai.preparation.outcomes import QUARANTINED, REPORT_NAME, Outcome, write_report
 from real_vs_ai.preparation.parallel import run_chunks
@@ -48,12 +52,14 @@ class Original:
         label: Its class.
         source: The data set it came from, or "".
         area: Its pixels as the manifest says, or a guess; for sharing out the work.
+        named_after: The name that its copies are named after, where that is not its own.
     """
 
     path: str
     label: str
     source: str
     area: int = 2**18
+    named_after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,18 @@ def list_originals(train_dir: Path) -> list[Original]:
             originals.append(Original(path, label, row.source, row.width * row.height))
     if not originals:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
+    return _keep_names_apart(originals)
+
+
+def _keep_names_apart(originals: list[Original]) -> list[Original]:
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for i, original in enumerate(originals):
+        by_label[original.label].append(i)
+    for members in by_label.values():
+        names = names_for_copies([originals[i].path for i in members])
+        for i, name in zip(members, names, strict=True):
+            if name != originals[i].path.rpartition("/")[2]:
+                originals[i] = replace(originals[i], named_after=name)
     return originals
 
 
@@ -175,10 +193,12 @@ def write_copies(
 
     Raises:
         FileExistsError: It is there and may not be replaced.
-        ValueError: There is nothing to make, or no original can be read.
+        ValueError: There is nothing to make, no original can be read, or the output would lie
+            where the originals do.
     """
     if not plan:
         raise ValueError("Expected at least one copy to make, found none. Raise --total.")
+    refuse_overlap(output_dir, inputs=[train_dir])
     refuse_interrupted_merge(train_dir.parent)
     refuse_interrupted_move(train_dir.parent)
     with staged_output(
@@ -194,7 +214,8 @@ def write_copies(
         )  # fmt: skip
         rows, failed = [], []
         for entry, result in zip(plan, results, strict=True):
-            origin = f"{train_dir.name}/{entry.original.path}"
+            # "." has no name of its own.
+            origin = f"{train_dir.absolute().name}/{entry.original.path}"
             if isinstance(result, str):
                 failed.append(Outcome(origin, QUARANTINED, result))
                 continue
@@ -213,8 +234,8 @@ def write_copies(
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 
-def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int]]]:
-    """(original's path, label, copies) in runs of about equal work.
+def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int, str]]]:
+    """(original's path, label, copies, what they are named after) in runs of about equal work.
 
     Copies of one original are made together: it is decoded once.
     """
@@ -223,10 +244,12 @@ def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str
         for entry in plan
     ]
     enough = min(_SECONDS_PER_CHUNK, sum(costs) / (workers * _CHUNKS_PER_WORKER))
-    chunks: list[list[tuple[str, str, int]]] = [[]]
+    chunks: list[list[tuple[str, str, int, str]]] = [[]]
     waiting = 0.0
     for entry, cost in zip(plan, costs, strict=True):
-        chunks[-1].append((entry.original.path, entry.original.label, entry.count))
+        original = entry.original
+        name = original.named_after or original.path.rpartition("/")[2]
+        chunks[-1].append((original.path, original.label, entry.count, name))
         waiting += cost
         if waiting >= enough:
             chunks.append([])

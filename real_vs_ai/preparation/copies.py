@@ -20,7 +20,13 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.images import ImageError, decode_image
-from real_vs_ai.preparation.files import read_file, safe_name, write_new_file
+from real_vs_ai.preparation.files import (
+    fold_name,
+    numbered_name,
+    read_file,
+    safe_name,
+    write_new_file,
+)
 from real_vs_ai.preparation.parallel import chunked
 from real_vs_ai.preparation.plain_jpegs import (
     PlainJpegSettings,
@@ -49,11 +55,15 @@ CopiesOfOne = tuple[str, int, int, list[str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """An original as it was read; `settings` of an ordinary JPEG, `data` empty if unreadable."""
+    """An original as it was read; `settings` of an ordinary JPEG, `data` empty if unreadable.
+
+    Its copies are named after `name`.
+    """
 
     path: str
     label: str
     count: int
+    name: str
     data: bytes
     settings: PlainJpegSettings | None
     problem: str = ""
@@ -71,7 +81,7 @@ class _Original:
 
 
 def write_warped_copies(
-    chunk: Sequence[tuple[str, str, int]],
+    chunk: Sequence[tuple[str, str, int, str]],
     train_dir: str,
     folder: str,
     ranges: AffineRanges,
@@ -80,7 +90,8 @@ def write_warped_copies(
     """Write the copies of some originals; runs in a worker.
 
     Args:
-        chunk: (path below `train_dir`, label, number of copies) of each original.
+        chunk: (path below `train_dir`, label, number of copies, name that these are named after)
+            of each original.
         train_dir: Holds the originals.
         folder: Gets `<label>/<copy's name>`.
         ranges: How far to warp.
@@ -106,16 +117,18 @@ def write_warped_copies(
     return results
 
 
-def _read_batches(chunk: Sequence[tuple[str, str, int]], train_dir: str) -> Iterator[list[_File]]:
+def _read_batches(
+    chunk: Sequence[tuple[str, str, int, str]], train_dir: str
+) -> Iterator[list[_File]]:
     """The files in order, in runs that are few pixels in all when decoded."""
     batch: list[_File] = []
     area = 0
-    for path, label, count in chunk:
+    for path, label, count, name in chunk:
         try:
             data, problem = read_file(f"{train_dir}/{path}"), ""
         except OSError as error:
             data, problem = b"", f"cannot be read: {error.strerror or error}"
-        file = _File(path, label, count, data, plain_jpeg_settings(data), problem)
+        file = _File(path, label, count, name, data, plain_jpeg_settings(data), problem)
         # How large others are is known only when they are decoded.
         area += file.settings.area if file.settings else _BATCH_AREA
         if area >= _BATCH_AREA and batch:
@@ -130,10 +143,9 @@ def _open_original(file: _File) -> _Original | str:
     """The decoded original, or the reason why it cannot be."""
     if file.problem:
         return file.problem
-    original_name = file.path.rpartition("/")[2]
     pixels = decode_plain_jpeg(file.data) if file.settings else None
     if pixels is not None:
-        names = copy_names(original_name, file.count, file_format="JPEG")
+        names = copy_names(file.name, file.count, file_format="JPEG")
         encoder = partial(encode_plain_jpeg, settings=file.settings)
         return _Original(file, pixels, "JPEG", encoder, names)
     try:
@@ -143,7 +155,7 @@ def _open_original(file: _File) -> _Original | str:
     file_format, options = encoding_like(file.data, image.format)
     grey = image.mode in {"L", "1"}
     encoder = partial(encode, file_format=file_format, options=options, grey=grey)
-    names = copy_names(original_name, file.count, file_format=file_format)
+    names = copy_names(file.name, file.count, file_format=file_format)
     return _Original(file, image.pixels, file_format, encoder, names)
 
 
@@ -204,6 +216,45 @@ def encode(pixels: np.ndarray, *, file_format: str, options: dict[str, Any], gre
     buffer = io.BytesIO()
     (image.convert("L") if grey else image).save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def names_for_copies(paths: Sequence[str]) -> list[str]:
+    """The names that the copies of one class's originals are named after, no two alike.
+
+    Deeper folders are written into a name. A number is added where copies could get the names of
+    another original's: those of a.gif, which become PNGs, meet those of a.gif.png.
+
+    Args:
+        paths: POSIX paths, each `<class folder>/…/<name>`, sorted.
+    """
+    names = ["_".join(path.split("/")[1:]) for path in paths]
+    keys = [_key(name) for name in names]
+    taken, seen = set(keys), set()
+    next_numbers: dict[str, int] = {}
+    for i, (name, key) in enumerate(zip(names, keys, strict=True)):
+        if key in seen or _stem_is_taken(name, taken):
+            number = next_numbers.get(key, 2)
+            while _meets(new := str(numbered_name(PurePosixPath(name), number)), taken):
+                number += 1
+            names[i], next_numbers[key] = new, number + 1
+            taken.add(_key(new))
+        seen.add(key)
+    return names
+
+
+def _key(name: str) -> str:
+    return fold_name(safe_name(name))
+
+
+def _stem_is_taken(name: str, taken: set[str]) -> bool:
+    stem = name.rpartition(".")[0]
+    return "." in stem and _key(stem) in taken
+
+
+def _meets(name: str, taken: set[str]) -> bool:
+    """Whether copies named after this could have the names of those of others."""
+    longer = (_key(name + extensions[0]) for extensions in _EXTENSIONS.values())
+    return _key(name) in taken or _stem_is_taken(name, taken) or not taken.isdisjoint(longer)
 
 
 def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]:

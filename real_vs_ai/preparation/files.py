@@ -90,6 +90,24 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
         yield from _walk(os.path.join(folder, name), f"{prefix}{name}/")  # noqa: PTH118 (speed)
 
 
+def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
+    """Raise ValueError if an output is an input, contains one or lies in one: it would be lost."""
+    for folder in inputs:
+        if _lies_in(output, folder) or _lies_in(folder, output):
+            raise ValueError(
+                f"Expected an output apart from its input, found {output} to be {folder}, to "
+                "contain it or to lie in it. Nothing was changed. Name another --output-dir."
+            )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    path = path.resolve()
+    # Not told by the spelling: a file system may ignore case.
+    return any(place.exists() and place.samefile(folder) for place in (path, *path.parents))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
@@ -138,24 +156,31 @@ def unique_names(names: Sequence[str]) -> list[str]:
     a name that another one has. The same names in the same order always give the same result.
     """
     taken = {fold_name(name) for name in names}
-    seen: set[str] = set()
+    # Counted on from the last one: many equal names would take hours otherwise.
+    next_numbers: dict[str, int] = {}
     result = []
     for name in names:
         folded = fold_name(name)
-        if folded in seen:
-            name = _numbered(name, taken)
+        if folded in next_numbers:
+            name, next_numbers[folded] = _numbered(name, taken, number=next_numbers[folded])
             taken.add(fold_name(name))
-        seen.add(folded)
+        else:
+            next_numbers[folded] = 2
         result.append(name)
     return result
 
 
-def _numbered(name: str, taken: set[str]) -> str:
+def _numbered(name: str, taken: set[str], *, number: int) -> tuple[str, int]:
+    """The name with the first free number from `number` on, and the number after it."""
     path = PurePosixPath(name)
-    number = 2
-    while fold_name(candidate := f"{path.stem}-{number}{path.suffix}") in taken:
+    while fold_name(candidate := str(numbered_name(path, number))) in taken:
         number += 1
-    return str(path.with_name(candidate)) if path.parent.name else candidate
+    return candidate, number + 1
+
+
+def numbered_name(path: PurePosixPath, number: int) -> PurePosixPath:
+    """The path with a number before its extension: a-2.jpg."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def source_name(path: Path) -> str:

@@ -6,14 +6,16 @@ files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
-from real_vs_ai.preparation.files import read_file
+from real_vs_ai.preparation.files import hash_file, read_file
 from real_vs_ai.preparation.near_duplicates import perceptual_hash
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
@@ -109,6 +111,10 @@ def _inspect(
 ) -> tuple[str, int, int, str, str, str, int]:
     """The fields of InspectedFile after its path."""
     try:
+        size = os.stat(path).st_size  # noqa: PTH116 (speed)
+        if size > MAX_IMAGE_BYTES:
+            problem = f"file too large: {size:,} bytes, the limit is {MAX_IMAGE_BYTES:,}"
+            return hash_file(Path(path)), 0, 0, "", problem, "", 0
         data = read_file(path)
     except OSError as error:
         return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0

@@ -31,6 +31,7 @@ from real_vs_ai.preparation.files import (
     is_debris,
     list_files,
     place_files,
+    refuse_overlap,
     safe_name,
     source_name,
     unique_names,
@@ -53,6 +54,7 @@ from real_vs_ai.preparation.split_placement import placement_pairs, relative_ori
 from real_vs_ai.preparation.splits import SplitImage, plan_split
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
+    MOVE_LABEL,
     finish_interrupted,
     is_interrupted,
     locked,
@@ -121,24 +123,31 @@ def merge_sources(
     Raises:
         FileNotFoundError: There is no such folder, or none at all.
         FileExistsError: There is merged data, and it may not be replaced.
-        ValueError: The sources' classes differ, or one content stands under two labels.
+        ValueError: The sources' classes differ, one content stands under two labels, or a source
+            lies where the output does.
     """
-    refuse_interrupted_move(output_dir)
     if is_interrupted(output_dir, label=MERGE_LABEL):
         with locked(output_dir, label=MERGE_LABEL):
             finish_interrupted(output_dir, label=MERGE_LABEL)
         if not options.overwrite:
             rows = read_manifest(output_dir / MANIFEST_NAME)
             return MergeSummary(output_dir, tuple(rows), (), None, None)
+    if not options.overwrite:
+        refuse_interrupted_move(output_dir)
     folders = list(folders) or split_folders()
     sources = [source_name(folder.resolve()) for folder in folders]
     if len(set(sources)) < len(sources):
         raise ValueError(f"Expected folders of different names, found {', '.join(sources)}.")
+    for split in SPLITS:
+        refuse_overlap(output_dir / split, inputs=_given_splits(folders))
     # The manifest comes last: it says that the rest is there.
     names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
-    with staged_output(
-        output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite
-    ) as staging:
+    # Never made, so it goes with the old data: an unfinished move is into the train that makes way.
+    names.append(f".{MOVE_LABEL}.ready")
+    with (
+        locked(output_dir, label=MOVE_LABEL),
+        staged_output(output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite) as staging,
+    ):
         return _write_merged(
             folders, sources, staging=staging, output_dir=output_dir, options=options
         )
@@ -155,6 +164,11 @@ def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
             "Run DataSplitD1.py or DataSplitD2.py first."
         )
     return [folder / name for name in names]
+
+
+def _given_splits(folders: Sequence[Path]) -> list[Path]:
+    existing = [folder for folder in folders if folder.is_dir()]
+    return [path for f in existing for path in sorted(f.iterdir()) if canonical_split(path.name)]
 
 
 def _write_merged(
@@ -242,8 +256,9 @@ def _read_source(
             # Taken out, so that a million rows are not held twice.
             row = known.pop(path)
             rows.append(
+                # The folder's source: its manifest has that of the folder it may be a copy of.
                 replace(row, split=canonical_split(split) or "", label=classes[label],
-                        origin=f"{origin_prefix}/{row.path}")
+                        source=source, origin=f"{origin_prefix}/{row.path}")
             )  # fmt: skip
     missing = set(SPLITS) - {row.split for row in rows}
     if missing:

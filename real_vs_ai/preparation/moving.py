@@ -10,6 +10,7 @@ its place last, and a killed run is finished by the next one.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections import Counter
@@ -23,10 +24,16 @@ from real_vs_ai.preparation.copies import is_augmented_name
 from real_vs_ai.preparation.files import copy_file, fold_name, hash_file, list_files
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.outcomes import REPORT_NAME
-from real_vs_ai.preparation.staging import MOVE_LABEL, locked, refuse_interrupted_merge
+from real_vs_ai.preparation.split_placement import relative_origin
+from real_vs_ai.preparation.staging import (
+    MOVE_LABEL,
+    locked,
+    refuse_interrupted_merge,
+    write_text_durably,
+)
 from real_vs_ai.reporting import format_table, progress
 
-_MOVES_NAME = "moves.csv"
+_MOVES_NAME, _PLACE_NAME = "moves.csv", "place.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
     Raises:
         FileNotFoundError: There is nothing to move, or no training folder.
         FileExistsError: Another file has a copy's name.
-        ValueError: A merge was interrupted, or the copies are incomplete.
+        ValueError: A merge was interrupted, a move from another folder was interrupted, the
+            copies are incomplete, or the originals of some are no training images any more.
     """
     with locked(data_dir, label=MOVE_LABEL):
         refuse_interrupted_merge(data_dir)
@@ -61,12 +69,16 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
         if staging.is_dir():
             shutil.rmtree(staging)
         already_there = 0
-        if not ready.is_dir():
+        if ready.is_dir():
+            _refuse_other_folder(ready, augmented_dir=augmented_dir, data_dir=data_dir)
+        else:
             moves, already_there, manifest = _plan_moves(augmented_dir, data_dir)
             staging.mkdir()
             write_manifest(staging / _MOVES_NAME, moves)
             if manifest is not None:
                 write_manifest(staging / MANIFEST_NAME, manifest)
+            place = json.dumps(relative_origin(augmented_dir, data_dir))
+            write_text_durably(staging / _PLACE_NAME, place)
             staging.rename(ready)
         moves = _roll_forward(ready, augmented_dir=augmented_dir, data_dir=data_dir)
     return MoveSummary(data_dir / "train", tuple(moves), already_there)
@@ -90,6 +102,7 @@ def _plan_moves(
         raise FileNotFoundError(f"Expected augmented copies in {augmented_dir}, found none. {hint}")
     rows = read_manifest(augmented_dir / MANIFEST_NAME)
     _check_complete(rows, augmented_dir)
+    _check_originals(rows, present, train_dir=train_dir)
     folders = _class_folders(present, rows)
     taken = {fold_name(path): path for path in present}
     moves, already_there = [], 0
@@ -122,6 +135,34 @@ def _check_complete(rows: Sequence[ManifestRow], augmented_dir: Path) -> None:
         )
 
 
+def _check_originals(
+    rows: Sequence[ManifestRow], present: Sequence[str], *, train_dir: Path
+) -> None:
+    """A copy of what is now a validation or test image would leak it into training."""
+    originals = {f"{train_dir.name}/{path}" for path in present}
+    stale = [row for row in rows if row.origin not in originals]
+    if stale:
+        raise ValueError(
+            f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
+            f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
+            "was prepared anew since. Nothing was moved. Run DataAugmentation.py --overwrite."
+        )
+
+
+def _refuse_other_folder(ready: Path, *, augmented_dir: Path, data_dir: Path) -> None:
+    """Finishing removes what is in the folder, so it must be that of the interrupted move."""
+    place = ready / _PLACE_NAME
+    if not place.is_file():
+        return
+    begun = json.loads(place.read_text(encoding="utf-8"))
+    if begun != relative_origin(augmented_dir, data_dir):
+        folder = os.path.normpath(data_dir / begun)
+        raise ValueError(
+            f"Expected {folder}, from which a move was interrupted, found {augmented_dir}. Nothing "
+            f"was moved. Run MoveAugmentedImages.py --augmented-dir {folder} to finish it first."
+        )
+
+
 def _class_folders(present: Sequence[str], rows: Sequence[ManifestRow]) -> dict[str, str]:
     """The folder of each class: a user's own data may call Fake "FAKE"."""
     existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
@@ -142,7 +183,10 @@ def _roll_forward(ready: Path, *, augmented_dir: Path, data_dir: Path) -> list[M
         (data_dir / CONTACT_SHEET_PATH).parent.mkdir(exist_ok=True)
         shutil.move(sheet, data_dir / CONTACT_SHEET_PATH)
     _clear(augmented_dir)
-    shutil.rmtree(ready)
+    # Out of the way at once: half removed, it could be neither finished nor begun anew.
+    staging = ready.with_suffix(".staging")
+    ready.rename(staging)
+    shutil.rmtree(staging)
     return moves
 
 

@@ -18,7 +18,7 @@ from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.confound_figure import report_confounds
 from real_vs_ai.preparation.confounds import ConfoundReport
-from real_vs_ai.preparation.files import Placement, source_name
+from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
 from real_vs_ai.preparation.inspection import InspectedFile, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import ManifestRow, write_manifest
@@ -104,12 +104,15 @@ def split_sources(
     Raises:
         FileExistsError: All of them are split already, and may not be replaced.
         LabelConflictError: A source has the same content under two labels.
-        ValueError: Two sources have one name, or a class has too few images.
+        ValueError: Two sources have one name, a class has too few images, or an output would
+            lie where an input does.
     """
     sources = [source_name(layout.root) for layout in layouts]
     if len(set(sources)) < len(sources):
         raise ValueError(f"Expected sources of different names, found {', '.join(sources)}.")
     targets = [output_dir / source for source in sources]
+    for target in targets:
+        refuse_overlap(target, inputs=[layout.root for layout in layouts])
     for source in sources:
         with locked(output_dir, label=source):
             finish_interrupted(output_dir, label=source)

@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import lzma
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -33,10 +33,30 @@ from real_vs_ai.reporting import progress_bar
 
 # First bytes of each kind of compressed file.
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\x00", lzma.open), (b"BZh", bz2.open))
+NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is not whole"
+# Records that hold the long name or the properties of the entry behind them.
+_RECORD_TYPES = frozenset({
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+})  # fmt: skip
+_MAX_RECORD_BYTES = 2**20
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """The standard library takes a damaged header in the middle for the end; the rest is lost."""
+    """Stricter than the standard library, which loses files or fills the memory without a word.
+
+    It takes a damaged header in the middle for the end, and reads records of any size at once.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _RECORD_TYPES and not 0 <= info.size <= _MAX_RECORD_BYTES:
+            raise ArchiveError(
+                f"expected at most {_MAX_RECORD_BYTES:,} bytes of name and properties before an "
+                f"entry, found {info.size:,}; pack the images again without them"
+            )
+        return info
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -46,6 +66,20 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
+
+
+def starts_as_tar(path: Path) -> bool:
+    """Whether the first bytes are those of a tar archive or of a compressed file."""
+    with path.open("rb") as file:
+        start = file.read(tarfile.BLOCKSIZE)
+    # A damaged first header is still one; an archive without entries starts with its end mark.
+    if _opener_of(start) or start[257:262] == b"ustar" or start == bytes(tarfile.BLOCKSIZE):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(start, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def extract_tar(path: Path, folder: Path, *, limits: ExtractionLimits) -> ExtractionPlan:
@@ -88,7 +122,12 @@ def _read_members(
                         f"unpacks to more than {limits.max_ratio:g} times its size (--max-ratio)"
                     )
                 yield member, archive.extractfile(member) if member.isreg() else None
-            while stream.read(COPY_BYTES):
+            # tarfile has read ahead, so the rest has to come from its own file object.
+            while rest := archive.fileobj.read(COPY_BYTES):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError(
+                        "data follows its end mark (a header of zeros, or tars joined in one file)"
+                    )
                 if stream.tell() > most:
                     raise ArchiveError(
                         f"unpacks to more than {limits.max_ratio:g} times its size (--max-ratio)"
@@ -104,20 +143,30 @@ def _read_members(
 
 
 def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
+    """Open it for one pass; this reads the first header."""
+    try:
+        return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
+    except ArchiveError:
+        raise
+    except READ_ERRORS as error:
+        raise_if_disk(error)
+        raise ArchiveError(NO_ARCHIVE) from error
 
 
 @contextlib.contextmanager
 def _open_stream(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
-        start = file.read(6)
+        opener = _opener_of(file.read(6))
         file.seek(0)
-        opener = next((opener for magic, opener in _OPENERS if start.startswith(magic)), None)
         if opener is None:
             yield file
         else:
             with opener(file, "rb") as stream:
                 yield stream
+
+
+def _opener_of(start: bytes) -> Callable[..., IO[bytes]] | None:
+    return next((opener for magic, opener in _OPENERS if start.startswith(magic)), None)
 
 
 def _tar_entry(member: tarfile.TarInfo) -> ArchiveEntry:

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionPlan
 
@@ -26,6 +26,13 @@ _DISK_ERRORS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE,
     errno.ENFILE, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
 })  # fmt: skip
+
+
+class Readable(Protocol):
+    """What `write_file` needs of an entry."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, `size` at most; none at the end."""
 
 
 def check_free_space(folder: Path, plan: ExtractionPlan) -> None:
@@ -57,7 +64,7 @@ def describe_damage(error: BaseException) -> str:
     return " ".join(str(error).split()) or "it ends too early"
 
 
-def write_file(packed: IO[bytes], target: str, *, size: int) -> int:
+def write_file(packed: Readable, target: str, *, size: int) -> int:
     """Write one file; what is longer or shorter than the archive said is refused."""
     written = 0
     # "x": a name that is taken after all is never written over.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import copy
+import lzma
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +23,9 @@ from real_vs_ai.preparation.archive_entries import (
 )
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.unpacking import (
+    COPY_BYTES,
     READ_ERRORS,
+    Readable,
     check_free_space,
     describe_damage,
     make_folders,
@@ -28,6 +35,9 @@ from real_vs_ai.preparation.unpacking import (
 
 T = TypeVar("T")
 _CHUNK_FILES = 1000
+# Python's and most other tools use up to 64 MiB; the archive could ask for 4 GiB.
+_MAX_LZMA_MEMORY = 256 * 2**20
+_LZMA_UNKNOWN_SIZE = b"\xff" * 8
 
 
 def extract_zip(
@@ -116,7 +126,7 @@ def _extract_zip_chunk(
     for index, name in chunk:
         info = infos[index]
         try:
-            with archive.open(info) as packed:
+            with _open_entry(archive, info) as packed:
                 sizes.append(write_file(packed, f"{folder}/{name}", size=info.file_size))
         except ArchiveError as error:
             raise ArchiveError(f"entry {printable(info.filename)} {error}") from error
@@ -126,3 +136,51 @@ def _extract_zip_chunk(
                 f"entry {printable(info.filename)} is damaged: {describe_damage(error)}"
             ) from error
     return sizes
+
+
+@contextlib.contextmanager
+def _open_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Readable]:
+    if info.compress_type not in {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}:
+        with archive.open(info) as packed:
+            yield packed
+        return
+    # As if stored, with no checksum: the packed bytes, after the check of the local header.
+    raw = copy.copy(info)
+    raw.compress_type, raw.file_size, raw.CRC = zipfile.ZIP_STORED, info.compress_size, None
+    with archive.open(raw) as packed:
+        yield _BoundedReader(packed, info)
+
+
+class _BoundedReader:
+    """A bzip2 or LZMA entry; zipfile would unpack a bomb of any size at the first read."""
+
+    def __init__(self, packed: Readable, info: zipfile.ZipInfo) -> None:
+        self._packed, self._expected_checksum, self._checksum = packed, info.CRC, 0
+        is_lzma = info.compress_type == zipfile.ZIP_LZMA
+        self._unpacker = _start_lzma(packed, info) if is_lzma else bz2.BZ2Decompressor()
+
+    def read(self, size: int, /) -> bytes:
+        while not self._unpacker.eof:
+            wants_more = self._unpacker.needs_input
+            piece = self._packed.read(COPY_BYTES) if wants_more else b""
+            if wants_more and not piece:
+                break
+            if data := self._unpacker.decompress(piece, size):
+                self._checksum = zlib.crc32(data, self._checksum)
+                return data
+        if self._checksum != self._expected_checksum:
+            raise zipfile.BadZipFile("bad CRC-32")
+        return b""
+
+
+def _start_lzma(packed: Readable, info: zipfile.ZipInfo) -> lzma.LZMADecompressor:
+    # The zip format puts a version (2 bytes) and a length before the 5 bytes of properties. With
+    # the size behind them they are the header of a .lzma file, for which memory can be limited.
+    head = packed.read(9)
+    if len(head) < 9 or head[2:4] != b"\x05\x00":
+        raise zipfile.BadZipFile("bad LZMA properties")
+    has_end_mark = bool(info.flag_bits & 2)
+    size = _LZMA_UNKNOWN_SIZE if has_end_mark else info.file_size.to_bytes(8, "little")
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_LZMA_MEMORY)
+    unpacker.decompress(head[4:] + size)
+    return unpacker

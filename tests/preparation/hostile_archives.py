@@ -201,6 +201,66 @@ def damaged_tar_header(path):
     path.write_bytes(data[: second + 512])
 
 
+def damaged_first_header_before_a_zip(path):
+    make_zip(path, [("inner.jpg", GOOD)])
+    make_tar(path, [("a.jpg", GOOD), ("inner.zip", path.read_bytes())])
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+
+
+def zeroed_tar_header(path):
+    make_tar(path, [(f"{i}.jpg", GOOD) for i in range(3)])
+    data = bytearray(path.read_bytes())
+    second = data.index(b"1.jpg")
+    data[second : second + 512] = bytes(512)
+    path.write_bytes(data)
+
+
+def joined_tars(path):
+    make_tar(path, [("a.jpg", GOOD)])
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def huge_gnu_name(path):
+    name = (tar_member("a", tarfile.GNUTYPE_LONGNAME), b"a" * (2**20 + 1))
+    make_tar(path, [("first.jpg", GOOD), name, ("a.jpg", GOOD)])
+
+
+def huge_pax_record(path):
+    record = b"1100000 comment=".ljust(1_099_999, b"a") + b"\n"
+    make_tar(path, [(tar_member("a", tarfile.XHDTYPE), record), ("a.jpg", GOOD)])
+
+
+def stub_of_gz(path):
+    make_tar(path, [("a.jpg", GOOD)], mode="w:gz")
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def lying_bzip2(path):
+    _lying_zeros(path, zipfile.ZIP_BZIP2)
+
+
+def lying_lzma(path):
+    _lying_zeros(path, zipfile.ZIP_LZMA)
+
+
+def _lying_zeros(path, method):
+    make_zip(path, [("zeros.jpg", bytes(32 * 2**20))], compression=method)
+    patched(path, struct.pack("<L", 32 * 2**20), struct.pack("<L", 10))
+
+
+def wrong_checksum_bzip2(path):
+    make_zip(path, [("a.jpg", GOOD)], compression=zipfile.ZIP_BZIP2)
+    patched(path, struct.pack("<L", zlib.crc32(GOOD)), b"oops")
+
+
+def greedy_lzma(path):
+    make_zip(path, [("a.jpg", GOOD)], compression=zipfile.ZIP_LZMA)
+    # The dictionary's size: behind header (30), name (5), version, length and one more byte.
+    data = bytearray(path.read_bytes())
+    data[40:44] = struct.pack("<L", 2**31)
+    path.write_bytes(data)
+
+
 def gzip_of_no_tar(path):
     path.write_bytes(gzip.compress(GOOD * 100))
 
@@ -216,5 +276,9 @@ REFUSED = {
     tar_without_end: "not whole",
     truncated_gz: "not whole|neither", wrong_gz_checksum: "damaged",
     truncated_xz: "not whole|neither", damaged_tar_header: "damaged|not whole",
-    gzip_of_no_tar: "neither",
+    gzip_of_no_tar: "neither", damaged_first_header_before_a_zip: "not whole",
+    zeroed_tar_header: "0.jpg.*data follows its end mark", joined_tars: "data follows",
+    huge_gnu_name: "at most 1,048,576 bytes", huge_pax_record: "at most 1,048,576 bytes",
+    stub_of_gz: "not whole", lying_bzip2: "zeros.jpg is longer", lying_lzma: "zeros.jpg is longer",
+    wrong_checksum_bzip2: "CRC", greedy_lzma: "a.jpg is damaged: Memory usage limit",
 }  # fmt: skip

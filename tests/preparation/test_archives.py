@@ -8,20 +8,25 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import random
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import DataUnZipper
 from real_vs_ai.preparation import unpacking
 from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionLimits, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
     GOOD,
     REFUSED,
+    lying_bzip2,
+    lying_lzma,
     make_tar,
     make_zip,
     patched,
@@ -82,6 +87,39 @@ def test_damage_found_by_a_worker_is_told_the_same_way(tmp_path, workers):
     with pytest.raises(ArchiveError, match=r"entry 1100\.jpg is damaged.*CRC"):
         extract(tmp_path / "bad.zip", tmp_path, workers=workers)
     assert_nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("make", [lying_bzip2, lying_lzma])
+def test_what_an_entry_unpacks_to_beyond_its_size_is_never_in_memory(tmp_path, make):
+    make(tmp_path / "bad.zip")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError):
+            extract(tmp_path / "bad.zip", tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # LZMA's dictionary takes 8 MiB; the entry would be 32.
+    assert peak < 16 * 2**20
+
+
+@pytest.mark.parametrize("option", ["--max-gib", "--max-ratio"])
+@pytest.mark.parametrize("value", ["inf", "nan", "0", "-1", "1e308", "many"])
+def test_limits_are_finite_numbers_above_0(capsys, option, value):
+    with pytest.raises(SystemExit) as exit_code:
+        DataUnZipper.parse_args([f"{option}={value}"])
+    assert exit_code.value.code == 2
+    assert f"expected a finite number above 0, found {value}" in capsys.readouterr().err
+
+
+def test_what_was_left_out_is_told_even_when_a_later_archive_is_refused(tmp_path, capsys):
+    make_zip(tmp_path / "one.zip", [("a.jpg", GOOD), ("inner.zip", b"zip")])
+    wrong_checksum(tmp_path / "two.zip")
+    archives = [str(tmp_path / name) for name in ("one.zip", "two.zip")]
+    assert DataUnZipper.main([*archives, f"--output-dir={tmp_path / 'raw'}", "--workers=1"]) == 1
+    printed = capsys.readouterr()
+    assert "Left out: inner.zip" in printed.out
+    assert "two.zip was refused" in printed.err
 
 
 def test_limits_can_be_raised(tmp_path):
@@ -202,13 +240,34 @@ def test_tars_are_told_by_content_and_unpacked(tmp_path, mode, suffix):
     assert (summary.output_dir / "x" / "a.jpg").read_bytes() == GOOD
 
 
+@pytest.mark.parametrize("kind", ["ustar", "v7", "gz"])
+def test_a_tar_that_ends_with_a_zip_is_still_a_tar(tmp_path, kind):
+    inner = make_zip(tmp_path / "inner.zip", [("wrong.jpg", GOOD)]).read_bytes()
+    tar = make_tar(tmp_path / "set.tar", [("a.jpg", GOOD), ("inner.zip", inner)])
+    if kind == "v7":
+        # The oldest tars have no magic in their headers, only a checksum.
+        data = bytearray(tar.read_bytes())
+        data[257:265] = bytes(8)
+        data[148:156] = b" " * 8
+        data[148:156] = b"%06o\0 " % sum(data[:512])
+        tar.write_bytes(data)
+    if kind == "gz":
+        # Not compressed any further, so that the zip shows.
+        tar.write_bytes(gzip.compress(tar.read_bytes(), compresslevel=0))
+    summary = extract(tar, tmp_path)
+    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a.jpg"]
+    assert [name for name, _ in summary.plan.skipped] == ["inner.zip"]
+
+
 @pytest.mark.parametrize(
     "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 )
 def test_zips_of_every_method_are_unpacked(tmp_path, compression):
-    make_zip(tmp_path / "set.zip", [("a.jpg", GOOD * 100)], compression=compression)
+    entries = {"a.jpg": GOOD * 100, "large.jpg": random.Random(1).randbytes(2**21), "no": b""}
+    make_zip(tmp_path / "set.zip", entries.items(), compression=compression)
     extract(tmp_path / "set.zip", tmp_path)
-    assert (tmp_path / "out" / "raw" / "set" / "a.jpg").read_bytes() == GOOD * 100
+    folder = tmp_path / "out" / "raw" / "set"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == entries
 
 
 def test_a_backslash_is_a_separator_as_windows_tools_write_it(tmp_path):

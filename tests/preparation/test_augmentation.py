@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from real_vs_ai.preparation import moving
 from real_vs_ai.preparation.augmentation import (
     Original,
     list_originals,
     plan_copies,
     write_copies,
 )
-from real_vs_ai.preparation.copies import copy_names, is_augmented_name
+from real_vs_ai.preparation.copies import copy_names, is_augmented_name, names_for_copies
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
+from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
 from real_vs_ai.preparation.warping import AffineRanges, copy_draws, draw_affine, warp
-from tests.preparation.material import image_bytes, make_merged, snapshot
+from tests.preparation.material import image_bytes, make_merged, merge_options, snapshot
 
 RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 NONE = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=False)
@@ -310,3 +312,110 @@ def test_the_contact_sheet_is_a_picture(data):
     with Image.open(data / "augmented_train" / "figures" / "augmentation.png") as sheet:
         assert sheet.width > 200
         assert len(sheet.getcolors(maxcolors=1_000_000)) > 100
+
+
+@pytest.mark.parametrize("output", ["train", "train/copies", ".", "Fake/../train"])
+def test_copies_never_take_the_place_of_their_originals(data, output):
+    before = snapshot(data)
+    with pytest.raises(ValueError, match="output apart from its input"):
+        augment(data, output_dir=data / output, overwrite=True)
+    assert snapshot(data, hidden=True) == before
+
+
+def test_copies_of_what_left_the_training_images_are_refused(data):
+    augment(data, copies=1)
+    (data / "train" / "Fake" / "0.jpg").rename(data / "test" / "Fake" / "was-0.jpg")
+    before = snapshot(data)
+    with pytest.raises(ValueError, match=r"1 of 12 copies.*DataAugmentation\.py --overwrite"):
+        move(data)
+    assert snapshot(data) == before
+
+
+def halfway(data, monkeypatch):
+    """A move that dies before its third file."""
+    moved = []
+
+    def die(*args, **kwargs):
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(args)
+        move_once(*args, **kwargs)
+
+    move_once = moving._move_once
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_move_once", die)
+        with pytest.raises(KeyboardInterrupt):
+            move(data)
+
+
+def test_an_interrupted_move_is_finished_from_its_own_folder_alone(data, monkeypatch):
+    augment(data, copies=1)
+    augment(data, copies=1, seed=7, output_dir=data / "others")
+    halfway(data, monkeypatch)
+    before = snapshot(data)
+    with pytest.raises(ValueError, match=r"--augmented-dir .*augmented_train to finish"):
+        move_augmented(augmented_dir=data / "others", data_dir=data)
+    assert snapshot(data) == before
+    assert len(move(data).rows) == 12
+
+
+def test_a_finished_move_never_leaves_a_mark_that_cannot_be_read(data, monkeypatch):
+    augment(data, copies=1)
+
+    def die(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            move(data)
+    augment(data, copies=2)
+    assert len(move(data).rows) == 12
+
+
+def test_a_merge_that_replaces_the_data_ends_a_move_that_cannot_be_finished(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    make_merged(data / "split" / "set")
+    options = merge_options(overwrite=True)
+    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+    augment(data, copies=1)
+    halfway(data, monkeypatch)
+    shutil.rmtree(data / "augmented_train")
+    with pytest.raises(FileNotFoundError, match=r"DataMerger\.py --overwrite"):
+        move(data)
+    with pytest.raises(ValueError, match="MoveAugmentedImages"):
+        merge_sources(
+            [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=False)
+        )
+    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+    augment(data, copies=1)
+    assert len(move(data).rows) == 12
+    assert len(read_manifest(data / "manifest.csv")) == 32
+
+
+def test_originals_of_like_names_have_copies_of_different_names(data):
+    names = {"a.gif": "GIF", "a.gif.png": "PNG", "s1/b.png": "PNG", "s2/b.png": "PNG",
+             "s1_b.png": "PNG"}  # fmt: skip
+    for seed, (name, file_format) in enumerate(names.items()):
+        path = data / "train" / "Fake" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(image_bytes(seed, file_format=file_format))
+    augment(data, copies=2)
+    made = {path.name for path in (data / "augmented_train" / "Fake").iterdir()}
+    assert len(made) == 2 * (6 + len(names))
+    assert {"0__augmented1.jpg", "a.gif__augmented1.png", "s2_b__augmented2.png"} <= made
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["a.jpg", "b.png", "b.webp"], ["a.jpg", "b.png", "b.webp"]),
+        (["A.jpg", "a.JPG"], ["A.jpg", "a-2.JPG"]),
+        (["s1/a.png", "s1_a.png", "s1_a-2.png"], ["s1_a.png", "s1_a-3.png", "s1_a-2.png"]),
+        (["a.gif", "a.gif-2.png.png", "a.gif.png"], ["a.gif", "a.gif-2.png.png", "a.gif-3.png"]),
+        (["n" * 242 + ".gif", "n" * 242 + ".gif.png"],
+         ["n" * 242 + ".gif", "n" * 242 + ".gif-2.png"]),
+    ],
+)  # fmt: skip
+def test_names_that_copies_are_named_after(names, expected):
+    assert names_for_copies([f"Fake/{name}" for name in names]) == expected

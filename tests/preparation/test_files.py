@@ -32,6 +32,18 @@ def test_a_numbered_name_never_takes_that_of_another_file():
     assert unique_names(["a.jpg", "A.jpg", "a-2.jpg"]) == ["a.jpg", "A-3.jpg", "a-2.jpg"]
 
 
+def test_numbered_names_in_folders_do_not_collide_either():
+    names = ["s/a.jpg", "s/a.jpg", "s/a.jpg", "s/a-2.jpg"]
+    assert unique_names(names) == ["s/a.jpg", "s/a-3.jpg", "s/a-4.jpg", "s/a-2.jpg"]
+
+
+def test_many_equal_names_are_numbered_at_once(monkeypatch):
+    folded = []
+    monkeypatch.setattr(files, "fold_name", lambda name: folded.append(name) or name)
+    assert unique_names(["a.jpg"] * 2_000)[-1] == "a-2000.jpg"
+    assert len(folded) < 10_000
+
+
 @given(st.text(min_size=1, max_size=400))
 def test_safe_name_fits_every_file_system(name):
     result = safe_name(name)

@@ -174,3 +174,19 @@ def test_reported_near_duplicates_of_two_sources_are_listed_and_kept(alike):
     listed = [row for row in after.outcomes if row.outcome == "kept, near-duplicate"]
     assert [row.path for row in listed] == ["split/second/train/Fake/again.jpg"]
     assert "in test" in listed[0].detail
+
+
+def test_a_renamed_copy_of_a_source_adds_nothing(workplace):
+    split = workplace / "data" / "split"
+    shutil.copytree(split / "first", split / "third")
+    summary = merge(workplace)
+    assert len(summary.rows) == 80
+    assert {row.outcome for row in summary.outcomes} == {"second copy"}
+
+
+def test_merged_data_is_no_source_of_itself(tmp_path):
+    make_merged(tmp_path / "data")
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="output apart from its input"):
+        merge(tmp_path, tmp_path / "data", overwrite=True)
+    assert snapshot(tmp_path, hidden=True) == before

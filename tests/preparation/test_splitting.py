@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.config import MANIFEST_COLUMNS
+from real_vs_ai.preparation import inspection
 from real_vs_ai.preparation.layouts import (
     FLAT,
     TRAIN_TEST,
@@ -283,3 +284,34 @@ def test_raw_data_is_never_changed(tmp_path):
     before = snapshot(tmp_path / "set")
     split(tmp_path / "set", tmp_path / "split", fractions=FOUR_TO_ONE)
     assert snapshot(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("output", ["", "set", "set/RealArt", "set/deeper"])
+def test_a_split_never_takes_the_place_of_its_data_set(tmp_path, output):
+    make_flat(tmp_path / "set")
+    make_flat(tmp_path / "set" / "RealArt" / "set", count=1)
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match="output apart from its input"):
+        split(tmp_path / "set", tmp_path / output, overwrite=True)
+    assert snapshot(tmp_path, hidden=True) == before
+
+
+def test_a_split_never_takes_the_place_of_a_folder_around_its_data_set(tmp_path):
+    make_flat(tmp_path / "set" / "raw" / "set")
+    with pytest.raises(ValueError, match="output apart from its input"):
+        split(tmp_path / "set" / "raw" / "set", tmp_path, overwrite=True)
+
+
+def test_a_file_too_large_for_an_image_is_hashed_in_pieces(tmp_path, monkeypatch):
+    make_flat(tmp_path / "set")
+    huge = tmp_path / "set" / "RealArt" / "huge.jpg"
+    huge.write_bytes(bytes(5_000))
+    monkeypatch.setattr(inspection, "MAX_IMAGE_BYTES", 4_999)
+    whole = inspection.read_file
+    read = []
+    monkeypatch.setattr(inspection, "read_file", lambda path: read.append(path) or whole(path))
+    summary = split(tmp_path / "set", tmp_path / "split")
+    expected = ("quarantined", "file too large: 5,000 bytes, the limit is 4,999")
+    assert outcomes_of(summary)["RealArt/huge.jpg"] == expected
+    assert (tmp_path / "split/set/quarantine/RealArt/huge.jpg").is_file()
+    assert len(read) == 40
