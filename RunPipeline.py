@@ -28,7 +28,10 @@ def parse_args(argv=None):
     parser.add_argument("--models-dir", type=Path, default=MODELS_DIR, help="gets the demo's run")
     parser.add_argument("training", nargs="*", metavar="-- TRAINING OPTIONS",
                         help="options of ModelTraining.py, after --")  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.demo and (args.training or (args.first, args.last) != (1, N_STAGES)):
+        parser.error("--demo runs every stage with settings of its own; leave the others out")
+    return args
 
 
 @command

@@ -29,6 +29,8 @@ _FORMAT_VERSION = 1
 # Share of the validation images that each check may turn away: together less than one in a hundred.
 _SHARE_BY_DISTANCE = 0.005
 _SHARE_BY_SHARPNESS = 0.002
+# Of a feature's variance, beside the average one's: keeps the covariance invertible.
+_SMALLEST_SPREAD = 1e-6
 # Of the images that are compared at a time: (images, classes, features) floats.
 _ROWS = 4096
 
@@ -121,6 +123,9 @@ def fit_appearance(train: Seen, validation: Seen, *, layer: str) -> Appearance:
     means = np.stack([features[train.labels == label].mean(axis=0) for label in classes])
     # Shrunk, since many features are (almost) always zero and their variance is too.
     covariance, _ = ledoit_wolf(features - means[train.labels], assume_centered=True)
+    # Features that never change have no spread at all, and no inverse.
+    floor = max(_SMALLEST_SPREAD * np.trace(covariance) / len(covariance), _SMALLEST_SPREAD**2)
+    covariance = covariance + floor * np.eye(len(covariance))
     whitening = np.linalg.cholesky(np.linalg.inv(covariance))
     tails = (_SHARE_BY_SHARPNESS / 2, 1 - _SHARE_BY_SHARPNESS / 2)
     least, largest = np.quantile(sharpness(validation.pixels), tails)

@@ -48,6 +48,14 @@ def test_features_far_from_both_classes_are_unlike(fitted):
     assert fit.note == "To the network it looks unlike the images this model learnt from."
 
 
+def test_features_that_never_change_leave_a_usable_measure():
+    images = seen(40, seed=6)
+    constant = Seen(np.zeros_like(images.features), images.pixels, images.labels)
+    fitted = fit_appearance(constant, constant, layer="head_dense")
+    assert fitted.distances(constant.features).max() <= fitted.largest_distance
+    assert fitted.distances(np.ones((1, N_FEATURES)))[0] > fitted.largest_distance
+
+
 def test_distance_counts_in_units_of_each_direction_s_spread(fitted):
     narrow, wide = np.zeros((2, 1, N_FEATURES))
     narrow[0, 0] = wide[0, -1] = 3.0

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import RunPipeline
 from real_vs_ai import pipeline
 from real_vs_ai.pipeline import Stage, plan_pipeline, run_stages
 from real_vs_ai.preparation.demo import load_photographs, random_crop, resynthesise
@@ -55,6 +56,14 @@ def test_all_eight_stages_are_planned_in_order_and_training_options_are_passed_o
     assert [stage.number for stage in stages] == list(range(1, 9))
     assert stages[6].command == "ModelTraining.py --epochs 3"
     assert [s.number for s in plan_pipeline(first=4, last=6, training_arguments=[])] == [4, 5, 6]
+
+
+def test_the_demo_refuses_options_that_it_would_not_heed(capsys):
+    for options in (["--from", "7"], ["--to", "3"], ["--", "--epochs", "1"]):
+        with pytest.raises(SystemExit) as left:
+            RunPipeline.main(["--demo", *options])
+        assert left.value.code == 2
+    assert "settings of its own" in capsys.readouterr().err
 
 
 def test_a_splitter_whose_layout_is_not_there_is_passed_over(tmp_path, monkeypatch, capsys):

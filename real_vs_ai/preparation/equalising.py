@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.images import decode_image
+from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 
@@ -93,7 +93,11 @@ def _equalise_chunk(
 ) -> list[str]:
     digests = []
     for origin, path in jobs:
-        data = equalise(decode_image(Path(data_dir, origin)).pixels, image_size)
+        try:
+            pixels = decode_image(Path(data_dir, origin)).pixels
+        except ImageError as error:
+            raise ImageError(f"{origin} cannot be equalised: {error}") from error
+        data = equalise(pixels, image_size)
         with Path(staging, path).open("xb") as file:
             file.write(data)
         digests.append(hashlib.sha256(data).hexdigest())

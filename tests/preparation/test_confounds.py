@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.images import ImageError
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
 from real_vs_ai.preparation.confounds import FileTraits, measure_confounds, read_traits
+from real_vs_ai.preparation.equalising import _equalise_chunk
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.merging import merge_sources
@@ -184,3 +186,13 @@ def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, na
     options = split_options(confounds=True, **({"fractions": fractions} if fractions else {}))
     summary = split_sources([layout], output_dir=tmp_path / "split", options=options)[0]
     assert bool(summary.confounds.warning) is fires
+
+
+def test_an_image_that_cannot_be_equalised_is_named(two_sizes):
+    prepare(two_sizes)
+    (path,) = list((two_sizes / "train" / "Fake").iterdir())[:1]
+    broken = path.read_bytes()[:60]
+    path.write_bytes(broken)
+    job = [(path.relative_to(two_sizes).as_posix(), "x.jpg")]
+    with pytest.raises(ImageError, match=rf"{path.stem}.* cannot be equalised"):
+        _equalise_chunk(job, str(two_sizes), str(two_sizes), 32)
