@@ -14,10 +14,9 @@ from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
 from real_vs_ai.preparation.archives import (
     ExtractionLimits,
-    extract_one_by_one,
-    positive_number,
+    extract_archives,
 )
-from real_vs_ai.preparation.options import add_overwrite, add_workers
+from real_vs_ai.preparation.options import add_overwrite, add_workers, positive_number
 
 
 def parse_args(argv=None):
@@ -47,7 +46,7 @@ def main(argv=None):
     limits = ExtractionLimits(
         max_bytes=int(args.max_gib * 2**30), max_files=args.max_files, max_ratio=args.max_ratio
     )
-    for summary in extract_one_by_one(
+    for summary in extract_archives(
         args.archives, output_dir=args.output_dir, limits=limits,
         overwrite=args.overwrite, workers=args.workers, engine=args.engine,
     ):  # fmt: skip

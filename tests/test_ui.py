@@ -9,22 +9,20 @@ import json
 import math
 import sys
 import threading
-import time
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from app_site import RED, image_bytes, unusual_images, write_predictions
 
-from real_vs_ai.domain import FAMILIAR, DomainFit
+from real_vs_ai.domain import DomainFit
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.serving.detector import PreparedImage, Verdict, make_verdict
+from real_vs_ai.serving.detector import Verdict, make_verdict
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
 from real_vs_ai.ui.judging import judge_again, judge_upload
-from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
@@ -164,6 +162,16 @@ def test_the_second_file_of_a_content_names_the_first():
     assert [upload.same_as for upload in uploads] == ["", "", "a", "a"]
 
 
+def test_what_fails_beside_the_verdict_is_said_of_that_image_alone(monkeypatch):
+    def fail(data):
+        raise ZeroDivisionError("damaged in an unknown way")
+
+    monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
+    check = check_image(image_bytes(RED), digest="d", submit=lambda image: Future())
+    assert check.error == "cannot be shown: damaged in an unknown way"
+    assert check.verdict is None
+
+
 # --- verdicts ---
 
 
@@ -218,6 +226,11 @@ def test_treated_copies_differ_from_the_image_and_from_each_other():
 def test_a_picture_of_one_pixel_can_be_treated():
     pixels = np.zeros((1, 1, 3), np.uint8)
     assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
+
+
+def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
+    pixels = np.zeros((2, 70_000, 3), np.uint8)
+    assert len(judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])) == 8
 
 
 # --- thresholds ---
@@ -278,112 +291,6 @@ def test_the_html_shows_names_as_text_and_runs_nothing():
     assert "data:image/jpeg;base64,anBlZw==" in text
 
 
-# --- the model's service ---
-
-
-class ColourDetector:
-    """Tells by the mean of red, and fails on images without any."""
-
-    def prepare(self, pixels):
-        return PreparedImage(pixels, FAMILIAR)
-
-    def judge_pixels(self, pixels):
-        red = pixels[..., 0].mean(axis=(1, 2)) / 255
-        if not red.all():
-            raise RuntimeError("no red")
-        return np.stack([red, 1 - red], axis=1), [FAMILIAR] * len(pixels)
-
-    def verdicts(self, probabilities, domains):
-        return [make_verdict(row, METADATA) for row in probabilities]
-
-
-@pytest.fixture
-def service(tmp_path, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
-    service = ModelService(tmp_path, open_detector=lambda path: ColourDetector())
-    yield service
-    service.close()
-
-
-def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
-    pixels = np.zeros((2, 70_000, 3), np.uint8)
-    assert len(judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])) == 8
-
-
-def test_what_fails_beside_the_verdict_is_said_of_that_image_alone(monkeypatch):
-    def fail(data):
-        raise ZeroDivisionError("damaged in an unknown way")
-
-    monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
-    check = check_image(image_bytes(RED), digest="d", submit=lambda image: Future())
-    assert check.error == "cannot be shown: damaged in an unknown way"
-    assert check.verdict is None
-
-
-def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
-    (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
-    assert run_files.read_history(tmp_path / "history.csv") == {}
-    predictions = tmp_path / "predictions.csv"
-    lines = ["path,split,label,probability_Fake,probability_Real", "a,validation,Fake,0.9,0.1"]
-    predictions.write_text("\n".join([*lines, '"' + "a" * 200_000]), encoding="utf-8")
-    assert len(read_validation_scores(predictions, METADATA).labels) == 1
-    assert math.isnan(run_files._number(10**400))
-
-
-def test_many_threads_get_each_its_own_answer(service):
-    answers = {}
-
-    def ask(level):
-        pixels = np.full((4, 4, 3), level, np.uint8)
-        answers[level] = service.submit(pixels).result().probability_fake
-
-    threads = [threading.Thread(target=ask, args=(level,)) for level in range(1, 101)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
-
-
-def test_an_image_that_fails_does_not_spoil_the_batch(service):
-    good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
-    failures = []
-
-    def ask_badly():
-        try:
-            service.predict_batch([bad])
-        except ModelUnavailableError as error:
-            failures.append(str(error))
-
-    threads = [threading.Thread(target=ask_badly) for _ in range(20)]
-    [thread.start() for thread in threads]
-    assert [service.predict_batch([good])[0].label for _ in range(20)] == ["Fake"] * 20
-    [thread.join() for thread in threads]
-    assert failures == ["no red"] * 20
-
-
-def test_a_closed_service_answers_who_is_at_work_with_it_and_then_refuses(service, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.model_service._IDLE_SECONDS", 0.2)
-    images = [np.ones((4, 4, 3), np.uint8)]
-    service.detector()
-    service.close()
-    assert service.predict_batch(images)[0].label
-    deadline = time.monotonic() + 20
-    with pytest.raises(ModelUnavailableError, match="replaced"):
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            service.predict_batch(images)
-
-
-def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):
-    def refuse(path):
-        raise OSError("disk on fire")
-
-    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
-    service = ModelService(tmp_path, open_detector=refuse)
-    for _ in range(2):
-        with pytest.raises(ModelUnavailableError, match="disk on fire"):
-            service.predict_batch([np.ones((4, 4, 3), np.uint8)])
-
-
 # --- run files ---
 
 
@@ -408,3 +315,13 @@ def test_only_runs_without_final_metrics_are_in_training(tmp_path):
         (tmp_path / name / "history.csv").write_text("epoch,loss\n")
     (tmp_path / "done" / "metrics.json").write_text("{}")
     assert [run.name for run in run_files.unfinished_runs(tmp_path)] == ["running"]
+
+
+def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
+    (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
+    assert run_files.read_history(tmp_path / "history.csv") == {}
+    predictions = tmp_path / "predictions.csv"
+    lines = ["path,split,label,probability_Fake,probability_Real", "a,validation,Fake,0.9,0.1"]
+    predictions.write_text("\n".join([*lines, '"' + "a" * 200_000]), encoding="utf-8")
+    assert len(read_validation_scores(predictions, METADATA).labels) == 1
+    assert math.isnan(run_files._number(10**400))

@@ -1,14 +1,13 @@
 """Archives in, data/raw/<source>/ out: everything is checked, nothing lands outside the target.
 
-    print(extract_archives([Path("data/archives/cifake.zip")], output_dir=Path("data/raw"), …))
+    for summary in extract_archives([Path("cifake.zip")], output_dir=Path("data/raw"), …):
+        print(summary)
 
 Zip, tar, tar.gz, tar.xz and tar.bz2 are told by their content, not by their names.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -62,18 +61,6 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
     return lines
 
 
-def positive_number(text: str) -> float:
-    """A limit on the command line, above 0; nan and inf would switch the checks off."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    # As bytes, too, it has to stay finite.
-    if not 0 < value * 2**30 < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, found {text}")
-    return value
-
-
 def extract_archives(
     archives: Sequence[Path],
     *,
@@ -82,10 +69,12 @@ def extract_archives(
     overwrite: bool,
     workers: int,
     engine: str,
-) -> list[ExtractionSummary]:
+) -> Iterator[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
-    Archives that are unpacked already are passed over as long as there are others to do.
+    Archives that are unpacked already are passed over as long as there are others to do. Each
+    summary comes as soon as its archive is unpacked, so that what was left out of the first ones
+    is told even when a later one is refused; what is not asked for is not unpacked.
 
     Args:
         archives: Files; none means every archive in data/archives.
@@ -100,27 +89,6 @@ def extract_archives(
         FileExistsError: All sources are there and may not be replaced.
         FileNotFoundError: There is no archive.
         OSError: The disk is too small.
-    """
-    return list(
-        extract_one_by_one(
-            archives, output_dir=output_dir, limits=limits, overwrite=overwrite,
-            workers=workers, engine=engine,
-        )
-    )  # fmt: skip
-
-
-def extract_one_by_one(
-    archives: Sequence[Path],
-    *,
-    output_dir: Path,
-    limits: ExtractionLimits,
-    overwrite: bool,
-    workers: int,
-    engine: str,
-) -> Iterator[ExtractionSummary]:
-    """`extract_archives`, but each summary comes as soon as its archive is unpacked.
-
-    So what was left out of the first archives is told even when a later one is refused.
     """
     archives = list(archives) or _default_archives()
     sources = [source_name(Path(stem_of(path.name))) for path in archives]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,6 +110,18 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A limit on the command line, above 0; nan and inf would switch the checks off."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # As bytes, too, it has to stay finite.
+    if not 0 < value * 2**30 < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, found {text}")
+    return value
 
 
 def fraction(text: str) -> float:

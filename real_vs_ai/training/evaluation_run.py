@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+
 from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import canonical_split
 from real_vs_ai.model_file import ModelMetadata
@@ -116,11 +118,10 @@ def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
 def _store(model_path: Path, evaluation: Evaluation) -> str:
     from real_vs_ai.training.evaluation import store_in_model
 
-    try:
-        store_in_model(model_path, evaluation)
-    except OSError:
-        # Keras reads more formats than HDF5.
+    # Keras reads more formats than HDF5.
+    if not h5py.is_hdf5(model_path):
         return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
+    store_in_model(model_path, evaluation)
     return f"Calibration and metrics are stored in {model_path}."
 
 

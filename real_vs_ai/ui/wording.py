@@ -113,7 +113,8 @@ def track_record(metrics: Mapping[str, Any], *, own_thresholds: bool = True) -> 
             "real ones"
         )
         if wrong is not None and own_thresholds:
-            parts.append(f"; of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong")
+            share = percent(wrong, digits=1)
+            parts.append(f"; with its own thresholds {share} are wrong of those it is sure of")
     elif accuracy is not None:
         parts.append(f"it is right for {percent(accuracy, digits=1)} of the images")
     sentence = " ".join(parts).replace(" ;", ";")

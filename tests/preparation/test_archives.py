@@ -42,7 +42,9 @@ LIMITS = ExtractionLimits(max_bytes=2**30, max_files=100_000, max_ratio=100)
 
 def extract(path, tmp_path, *, limits=LIMITS, **changes):
     values = {"overwrite": False, "workers": 1, "engine": "local", **changes}
-    return extract_archives([path], output_dir=tmp_path / "out" / "raw", limits=limits, **values)[0]
+    target = tmp_path / "out" / "raw"
+    (summary,) = extract_archives([path], output_dir=target, limits=limits, **values)
+    return summary
 
 
 # --- refused as a whole -------------------------------------------------------------------------
@@ -300,13 +302,15 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
     extract(one, tmp_path)
     with pytest.raises(FileExistsError, match="--overwrite"):
         extract(one, tmp_path)
-    done = extract_archives(
-        [one, two],
-        output_dir=tmp_path / "out" / "raw",
-        limits=LIMITS,
-        overwrite=False,
-        workers=1,
-        engine="local",
+    done = list(
+        extract_archives(
+            [one, two],
+            output_dir=tmp_path / "out" / "raw",
+            limits=LIMITS,
+            overwrite=False,
+            workers=1,
+            engine="local",
+        )
     )
     assert [summary.output_dir.name for summary in done] == ["two"]
     make_zip(tmp_path / "one.zip", [("b.jpg", b"3")])

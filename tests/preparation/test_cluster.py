@@ -33,9 +33,11 @@ def run_stages(folder, *, engine):
     (folder / "archives").mkdir(parents=True)
     archive = folder / "archives" / "set.zip"
     zip_folder(folder / "set", output=archive, entries=None, compress=True, overwrite=False)
-    extract_archives(
-        [archive], output_dir=folder / "raw", limits=LIMITS, overwrite=False, workers=1,
-        engine=engine,
+    list(
+        extract_archives(
+            [archive], output_dir=folder / "raw", limits=LIMITS, overwrite=False, workers=1,
+            engine=engine,
+        )
     )  # fmt: skip
     split_sources(
         [find_layout(folder / "raw" / "set")], output_dir=folder / "split",

@@ -176,10 +176,12 @@ def test_same_bytes_twice_and_on_more_workers(tmp_path):
     "name, fires", [("fake-or-real-sample.zip", True), ("cifake-mini.zip", False)]
 )
 def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, name, fires):
-    extract_archives(
-        [SHARED / "data" / name], output_dir=tmp_path / "raw", workers=1, engine="local",
-        overwrite=False,
-        limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
+    list(
+        extract_archives(
+            [SHARED / "data" / name], output_dir=tmp_path / "raw", workers=1, engine="local",
+            overwrite=False,
+            limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
+        )
     )  # fmt: skip
     layout = find_layout(next(p for p in (tmp_path / "raw").iterdir() if p.is_dir()))
     fractions = {"train": 0.8, "validation": 0.2} if layout.kind != "flat" else None

@@ -43,9 +43,11 @@ RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 
 
 def unzip(data, *, overwrite=False):
-    extract_archives(
-        [data / "archives" / "set.zip"], output_dir=data / "raw", limits=LIMITS,
-        overwrite=overwrite, workers=1, engine="local",
+    list(
+        extract_archives(
+            [data / "archives" / "set.zip"], output_dir=data / "raw", limits=LIMITS,
+            overwrite=overwrite, workers=1, engine="local",
+        )
     )  # fmt: skip
 
 

@@ -24,9 +24,11 @@ def test_packing_and_unpacking_gives_the_same_files(tmp_path, compress):
     (tmp_path / "set" / "RealArt" / "ünïcode ♥.jpg").write_bytes(b"heart")
     pack(tmp_path / "set", tmp_path / "set.zip", compress=compress)
     limits = ExtractionLimits(max_bytes=2**30, max_files=1000, max_ratio=100)
-    extract_archives(
-        [tmp_path / "set.zip"], output_dir=tmp_path / "raw", limits=limits, overwrite=False,
-        workers=1, engine="local",
+    list(
+        extract_archives(
+            [tmp_path / "set.zip"], output_dir=tmp_path / "raw", limits=limits, overwrite=False,
+            workers=1, engine="local",
+        )
     )  # fmt: skip
     assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.training import robustness
 from real_vs_ai.training.labelled_images import list_labelled_images
 from real_vs_ai.training.perturbations import PERTURBATIONS
 from real_vs_ai.training.robustness import measure_robustness
@@ -55,6 +56,28 @@ def images(tmp_path_factory):
 def measure(images, **options):
     options = {"metadata": METADATA, "workers": 1, "max_images": 100, **options}
     return measure_robustness(colour_model(), images, split="test", **options)
+
+
+def test_only_a_few_images_are_changed_before_the_network_has_seen_them(images, monkeypatch):
+    changed, waiting = [], []
+    change, predict = robustness._change_chunk, robustness.predict_probabilities
+
+    def change_chunk(root, paths, image_size):
+        changed.extend(paths)
+        return change(root, paths, image_size)
+
+    def predict_probabilities(model, pixels, **options):
+        waiting.append(len(changed))
+        changed.clear()
+        return predict(model, pixels, **options)
+
+    # One image a chunk.
+    monkeypatch.setattr(robustness, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(robustness, "_change_chunk", change_chunk)
+    monkeypatch.setattr(robustness, "predict_probabilities", predict_probabilities)
+    assert measure(images)["n"] == 30
+    # Two for one worker; the broken image comes to nothing and the next two follow it.
+    assert max(waiting) <= 4
 
 
 def test_colour_model_keeps_its_verdicts_in_every_change(images):

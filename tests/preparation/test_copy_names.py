@@ -1,0 +1,47 @@
+"""What augmented copies are called: recognised as such, and never the names of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from real_vs_ai.preparation.copies import copy_names, is_augmented_name, names_for_copies
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("a__augmented1.jpg", True), ("a__augmented.jpg", False), ("a.jpg", False)]
+)
+def test_names_of_copies_are_recognised(name, expected):
+    assert is_augmented_name(f"Fake/{name}") is expected
+
+
+def test_names_of_copies_of_different_originals_differ():
+    names = {
+        copy
+        for name, file_format in (("a.jpg", "JPEG"), ("a.gif", "PNG"), ("a.png", "PNG"))
+        for copy in copy_names(name, 11, file_format=file_format)
+    }
+    assert len(names) == 33
+
+
+def test_a_copy_s_name_does_not_depend_on_how_many_there_are():
+    original = "n" * 224 + ".jpg"
+    few = copy_names(original, 9, file_format="JPEG")
+    many = copy_names(original, 1000, file_format="JPEG")
+    assert many[:9] == few
+    assert len(set(many)) == 1000
+    assert max(len(name) for name in many) <= 240
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["a.jpg", "b.png", "b.webp"], ["a.jpg", "b.png", "b.webp"]),
+        (["A.jpg", "a.JPG"], ["A.jpg", "a-2.JPG"]),
+        (["s1/a.png", "s1_a.png", "s1_a-2.png"], ["s1_a.png", "s1_a-3.png", "s1_a-2.png"]),
+        (["a.gif", "a.gif-2.png.png", "a.gif.png"], ["a.gif", "a.gif-2.png.png", "a.gif-3.png"]),
+        (["n" * 242 + ".gif", "n" * 242 + ".gif.png"],
+         ["n" * 242 + ".gif", "n" * 242 + ".gif-2.png"]),
+    ],
+)  # fmt: skip
+def test_names_that_copies_are_named_after(names, expected):
+    assert names_for_copies([f"Fake/{name}" for name in names]) == expected

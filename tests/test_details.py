@@ -1,0 +1,60 @@
+"""What a session keeps for the tabs under a verdict, and for how long."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from real_vs_ai.ui import details
+
+
+@pytest.fixture
+def session(monkeypatch):
+    state = {}
+    monkeypatch.setattr(details, "st", types.SimpleNamespace(session_state=state))
+    return state
+
+
+@pytest.mark.parametrize(("limit", "decodings"), [(48, 1), (47, 2)])
+def test_only_the_pixels_of_an_image_of_ordinary_size_are_kept(
+    session, monkeypatch, limit, decodings
+):
+    asked = []
+
+    def decode(data):
+        asked.append(data)
+        return types.SimpleNamespace(pixels=np.zeros((4, 4, 3), np.uint8))
+
+    monkeypatch.setattr(details, "_MOST_KEPT_BYTES", limit)
+    chosen = types.SimpleNamespace(service=types.SimpleNamespace(decode=decode))
+    for _ in range(2):
+        assert details._pixels("digest", b"data", chosen=chosen).shape == (4, 4, 3)
+    assert len(asked) == decodings
+    monkeypatch.setattr(details, "forget_conversations", lambda: None)
+    details.forget_details()
+    assert session == {}
+
+
+def test_what_gemini_said_of_another_verdict_is_not_shown(monkeypatch):
+    def page():
+        import numpy as np
+        import streamlit as st
+
+        from real_vs_ai.ui.insight_panel import show_insight
+
+        pixels = np.zeros((2, 2, 3), np.uint8)
+        show_insight(digest="d", pixels=pixels, finding=st.session_state["finding"])
+
+    monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
+    app = AppTest.from_function(page)
+    app.session_state["insight_consent"] = True
+    said = {"chat": None, "messages": [("assistant", "I agree.")], "finding": "AI-generated"}
+    app.session_state["insights"] = {"d": said}
+    app.session_state["finding"] = "AI-generated"
+    assert [text.value for text in app.run().text] == ["I agree."]
+    app.session_state["finding"] = "Uncertain"
+    assert not app.run().text
+    assert next(button.label for button in app.button) == "Ask Gemini about this image"

@@ -1,0 +1,94 @@
+"""One model for all sessions: everybody gets their own answer, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from real_vs_ai.domain import FAMILIAR
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.detector import PreparedImage, make_verdict
+from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+
+METADATA = ModelMetadata(("Fake", "Real"), 32)
+
+
+class ColourDetector:
+    """Tells by the mean of red, and fails on images without any."""
+
+    def prepare(self, pixels):
+        return PreparedImage(pixels, FAMILIAR)
+
+    def judge_pixels(self, pixels):
+        red = pixels[..., 0].mean(axis=(1, 2)) / 255
+        if not red.all():
+            raise RuntimeError("no red")
+        return np.stack([red, 1 - red], axis=1), [FAMILIAR] * len(pixels)
+
+    def verdicts(self, probabilities, domains):
+        return [make_verdict(row, METADATA) for row in probabilities]
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
+    service = ModelService(tmp_path, open_detector=lambda path: ColourDetector())
+    yield service
+    service.close()
+
+
+def test_many_threads_get_each_its_own_answer(service):
+    answers = {}
+
+    def ask(level):
+        pixels = np.full((4, 4, 3), level, np.uint8)
+        answers[level] = service.submit(pixels).result().probability_fake
+
+    threads = [threading.Thread(target=ask, args=(level,)) for level in range(1, 101)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
+
+
+def test_an_image_that_fails_does_not_spoil_the_batch(service):
+    good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
+    failures = []
+
+    def ask_badly():
+        try:
+            service.predict_batch([bad])
+        except ModelUnavailableError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=ask_badly) for _ in range(20)]
+    [thread.start() for thread in threads]
+    assert [service.predict_batch([good])[0].label for _ in range(20)] == ["Fake"] * 20
+    [thread.join() for thread in threads]
+    assert failures == ["no red"] * 20
+
+
+def test_a_closed_service_answers_who_is_at_work_with_it_and_then_refuses(service, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.ui.model_service._IDLE_SECONDS", 0.2)
+    images = [np.ones((4, 4, 3), np.uint8)]
+    service.detector()
+    service.close()
+    assert service.predict_batch(images)[0].label
+    deadline = time.monotonic() + 20
+    with pytest.raises(ModelUnavailableError, match="replaced"):
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            service.predict_batch(images)
+
+
+def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
+    service = ModelService(tmp_path, open_detector=refuse)
+    for _ in range(2):
+        with pytest.raises(ModelUnavailableError, match="disk on fire"):
+            service.predict_batch([np.ones((4, 4, 3), np.uint8)])
