@@ -13,7 +13,7 @@ Examples:
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.training.evaluation_options import EvaluationOptions, parse_evaluation_options
+from real_vs_ai.evaluation.options import EvaluationOptions, parse_evaluation_options
 
 
 def parse_args(argv=None) -> EvaluationOptions:
@@ -25,7 +25,7 @@ def parse_args(argv=None) -> EvaluationOptions:
 def main(argv=None) -> int:
     """Evaluate, and print the metrics."""
     options = parse_args(argv)
-    from real_vs_ai.training.evaluation_run import run_evaluation
+    from real_vs_ai.evaluation.run import run_evaluation
 
     outcome = run_evaluation(options)
     print(outcome.text)

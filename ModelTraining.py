@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.training.backend import import_keras_quietly
+from real_vs_ai.keras_models import import_keras_quietly
 from real_vs_ai.training.options import TrainingOptions, parse_training_options
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from real_vs_ai.training.backend import import_keras_quietly
+from real_vs_ai.keras_models import import_keras_quietly
 
 # Steps before the clock starts: tracing, and the first allocations.
 _WARM_UP = 2
@@ -82,10 +82,10 @@ def measure(size, batch_size, args):
     import tensorflow as tf
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
+    from real_vs_ai.dataset.decoded_images import decode_images
+    from real_vs_ai.dataset.labelled_images import list_labelled_images
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
-    from real_vs_ai.training.decoded_images import decode_images
     from real_vs_ai.training.epoch_metrics import epoch_metrics
-    from real_vs_ai.training.labelled_images import list_labelled_images
     from real_vs_ai.training.model import HeadOptions, build_model
     from real_vs_ai.training.optimizers import make_optimizer
 

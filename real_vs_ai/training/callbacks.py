@@ -19,11 +19,11 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.files import atomic_write
+from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.training.checkpoints import Progress, save_checkpoint
 from real_vs_ai.training.hosts import Hosts
-from real_vs_ai.training.model import graph_of
-from real_vs_ai.training.report_files import atomic_write
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0

@@ -21,8 +21,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.files import atomic_write
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.report_files import atomic_write
 
 _PROGRESS = "progress"
 

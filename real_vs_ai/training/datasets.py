@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from real_vs_ai.training.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.training.degradation import degrade_images, draw_degradations
 
 # Batches made ahead while the network learns.

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from real_vs_ai.images import resize_image
-from real_vs_ai.training.perturbations import blur, recompress, resize
+from real_vs_ai.perturbations import blur, recompress, resize
 
 # Ranges that the strength is drawn from, evenly.
 _JPEG_QUALITY = (40, 96)

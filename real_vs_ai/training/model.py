@@ -4,23 +4,18 @@
         backbone="resnet101", n_classes=2, image_size=224, weights="imagenet", head=head,
         stem_stride=4, batch_norm_momentum=0.99, class_names=("Fake", "Real"),
     )
-    save_model(model, Path("model.h5"), metadata=metadata)
 
 The input is RGB, 0 to 255; the output is softmax in the order of the class names.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.training.backbones import BACKBONES, backbone_layers, start_as_identity
 from real_vs_ai.training.weights import load_weights
 
@@ -115,52 +110,6 @@ def set_trainable(model: keras.Model, *, backbone: bool, batch_norm: bool) -> No
     for layer in backbone_layers(model):
         normalises = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = backbone and (batch_norm or not normalises)
-
-
-def graph_of(model: keras.Model) -> keras.Model:
-    """The same layers without what compiling added; copies and files then hold no optimizer."""
-    return keras.Model(model.inputs, model.outputs, name=model.name)
-
-
-def to_float32(model: keras.Model) -> keras.Model:
-    """The same model with every layer in float32, whatever precision it was trained in."""
-
-    def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = {**layer.get_config(), "dtype": "float32", "trainable": True}
-        return layer.__class__.from_config(config)
-
-    clone = keras.models.clone_model(graph_of(model), clone_function=in_float32)
-    clone.set_weights(model.get_weights())
-    return clone
-
-
-def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> None:
-    """Write `model.h5` in float32, without optimizer; a killed process leaves the old or the new.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written to.
-    """
-    staging = path.with_name(f".{path.stem}.{os.getpid()}.h5")
-    try:
-        with warnings.catch_warnings():
-            # Keras warns that HDF5 is its older format; this project's contract asks for it.
-            warnings.simplefilter("ignore")
-            _without_legacy_warning(to_float32(model).save, staging, include_optimizer=False)
-        write_metadata(staging, metadata)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _without_legacy_warning(save: Callable[..., None], path: Path, **options: Any) -> None:
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        save(path, **options)
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _add_head(features: Any, head: HeadOptions, *, n_classes: int, seed: int) -> Any:

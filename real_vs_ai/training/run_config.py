@@ -18,7 +18,7 @@ from typing import Any
 
 from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
-from real_vs_ai.training.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.training.options import TrainingOptions
 
 _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")

@@ -12,6 +12,9 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import callbacks as cb
@@ -24,14 +27,12 @@ from real_vs_ai.training.checkpoints import (
     restore_variables,
 )
 from real_vs_ai.training.datasets import Shard, evaluation_batches, training_batches
-from real_vs_ai.training.decoded_images import DecodedImages
 from real_vs_ai.training.devices import Device, is_out_of_memory
 from real_vs_ai.training.epoch_metrics import epoch_metrics
 from real_vs_ai.training.hosts import Hosts
-from real_vs_ai.training.model import graph_of, set_trainable
+from real_vs_ai.training.model import set_trainable
 from real_vs_ai.training.optimizers import make_optimizer
 from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.report_figures import draw_history_file
 from real_vs_ai.training.stages import Stage, format_duration, plan_stages
 
 # Classes are weighted when the largest has this many times the images of the smallest.

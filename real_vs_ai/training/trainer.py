@@ -20,20 +20,21 @@ import keras
 
 from real_vs_ai.appearance import write_appearance
 from real_vs_ai.config import SPLITS
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
+from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.domain import summarise_domain
+from real_vs_ai.evaluation.domain_check import learn_appearance
+from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.files import read_json, write_json
+from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
-from real_vs_ai.training.decoded_images import DecodedImages, decode_images
 from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
-from real_vs_ai.training.domain_check import learn_appearance
-from real_vs_ai.training.evaluation import write_report
 from real_vs_ai.training.hosts import Hosts, join_hosts
-from real_vs_ai.training.labelled_images import list_labelled_images
-from real_vs_ai.training.model import HeadOptions, build_model, save_model, to_float32
+from real_vs_ai.training.model import HeadOptions, build_model
 from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.report_files import read_json, write_json
 from real_vs_ai.training.run_config import (
     describe_data,
     describe_run,

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from real_vs_ai.dataset.decoded_images import decode_images
+from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
     WHOLE_BATCH,
@@ -15,9 +17,7 @@ from real_vs_ai.training.datasets import (
     training_batches,
     warp_images,
 )
-from real_vs_ai.training.decoded_images import decode_images
 from real_vs_ai.training.degradation import degrade_images, draw_degradations
-from real_vs_ai.training.labelled_images import list_labelled_images
 from real_vs_ai.training.optimizers import WarmedPolynomialDecay, make_optimizer
 
 STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}

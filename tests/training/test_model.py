@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_runs import tiny_backbone
 
+from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import backbones
 from real_vs_ai.training.backbones import backbone_layers, first_convolution
@@ -16,7 +17,6 @@ from real_vs_ai.training.model import (
     HeadOptions,
     build_model,
     feature_layer,
-    save_model,
     set_trainable,
 )
 from real_vs_ai.training.options import parse_training_options
@@ -270,7 +270,7 @@ def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, tmp_pa
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     keras.config.set_dtype_policy("float32")
-    from real_vs_ai.training.model import to_float32
+    from real_vs_ai.keras_models import to_float32
 
     expected = to_float32(model).predict(images(), verbose=0)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)

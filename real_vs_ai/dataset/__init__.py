@@ -1,0 +1,1 @@
+"""Labelled images, listed and decoded for training and evaluation."""

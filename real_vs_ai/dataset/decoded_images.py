@@ -1,0 +1,209 @@
+"""Labelled images in, their decoded pixels out, in memory or memory-mapped; no TensorFlow here.
+
+    decoded = decode_images(images, image_size=224, workers=2, max_memory_bytes=2 * 2**30)
+    decoded.pixels                                  # (n_images, 224, 224, 3), uint8
+
+Training and evaluation read their pixels here, through the decoder that serving uses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.reporting import progress
+
+# Enough images to keep a worker busy, few enough to keep its answer small.
+_CHUNK_BYTES = 8 * 2**20
+_CHUNK_IMAGES = 256
+# Starting worker processes takes about as long as decoding this many small images.
+_FEWEST_IMAGES_FOR_WORKERS = 400
+
+
+@dataclass
+class DecodedImages:
+    """Decoded and resized images.
+
+    Attributes:
+        pixels: Shape (n_images, image_size, image_size, 3), uint8, RGB; may be a memory map.
+        widths: Upright width of each original in pixels, shape (n_images,), int32.
+        heights: Upright height of each original in pixels, shape (n_images,), int32.
+        failures: (path, reason) of every file that could not be read.
+        images: The files that could, in the order of `pixels`.
+    """
+
+    pixels: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
+    failures: tuple[tuple[str, str], ...]
+    images: LabelledImages
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each image, shape (n_images,), int32."""
+        return self.images.labels
+
+    def take(self, indices: np.ndarray) -> DecodedImages:
+        """The images at these positions, in this order."""
+        return replace(
+            self,
+            pixels=self.pixels[indices],
+            widths=self.widths[indices],
+            heights=self.heights[indices],
+            images=self.images.take(indices),
+        )
+
+
+def decode_images(
+    images: LabelledImages,
+    *,
+    image_size: int,
+    workers: int,
+    cache_dir: Path | None = None,
+    max_memory_bytes: int,
+) -> DecodedImages:
+    """Decode and resize every image once, on all workers.
+
+    Args:
+        images: What to decode.
+        image_size: Side of the square the images are resized to, in pixels.
+        workers: Processes that decode.
+        cache_dir: Where the pixels are kept for the next run; None keeps nothing.
+        max_memory_bytes: More than this becomes a memory-mapped file (in `cache_dir`, otherwise
+            in the system's temporary folder).
+
+    Returns:
+        The images that could be read; `failures` has the others with their reasons.
+
+    Raises:
+        OSError: The cache does not fit on the disk.
+        MemoryError: A worker process was ended by the system.
+    """
+    nbytes = len(images) * image_size * image_size * 3
+    if cache_dir is not None:
+        stem = cache_dir / f"decoded-{fingerprint_images(images)[:16]}-{image_size}"
+        cached = _read_cache(stem, images, memory_mapped=nbytes > max_memory_bytes)
+        if cached is not None:
+            return cached
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    if nbytes <= max_memory_bytes:
+        pixels = np.empty((len(images), image_size, image_size, 3), dtype=np.uint8)
+    else:
+        pixels = _new_memory_map(len(images), image_size, directory=cache_dir)
+    decoded = _decode_into(pixels, images, image_size=image_size, workers=workers)
+    if cache_dir is not None:
+        _write_cache(stem, decoded)
+    return decoded
+
+
+def _decode_chunk(root: str, paths: Sequence[str], image_size: int) -> list[tuple | str]:
+    """(pixels, width, height) of each image, or the reason why not; runs in a worker."""
+    results: list[tuple | str] = []
+    for path in paths:
+        try:
+            pixels = open_image(Path(root) / path)
+        except (ImageError, OSError) as error:
+            results.append(" ".join(str(error).split()))
+        else:
+            height, width = pixels.shape[:2]
+            results.append((resize_image(pixels, image_size), width, height))
+    return results
+
+
+def _decode_into(
+    pixels: np.ndarray, images: LabelledImages, *, image_size: int, workers: int
+) -> DecodedImages:
+    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // (image_size * image_size * 3)))
+    chunks = [images.paths[i : i + size] for i in range(0, len(images), size)]
+    if len(images) < _FEWEST_IMAGES_FOR_WORKERS:
+        workers = 1
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    root = str(images.root.resolve())
+    results = parallel(delayed(_decode_chunk)(root, chunk, image_size) for chunk in chunks)
+    kept, sizes, failures = [], [], []
+    position = 0
+    try:
+        for chunk in progress(results, description="Decoding", unit="batch", total=len(chunks)):
+            for result in chunk:
+                if isinstance(result, str):
+                    failures.append((images.paths[position], result))
+                else:
+                    pixels[len(kept)] = result[0]
+                    sizes.append(result[1:])
+                    kept.append(position)
+                position += 1
+    except TerminatedWorkerError as error:
+        raise MemoryError(
+            f"A decoding process was ended by the system, most likely for lack of memory; "
+            f"{workers} were running. Use fewer workers."
+        ) from error
+    widths, heights = np.array(sizes, dtype=np.int32).reshape(-1, 2).T
+    return DecodedImages(
+        pixels[: len(kept)], widths, heights, tuple(failures), images.take(kept)
+    )  # fmt: skip
+
+
+def _new_memory_map(n_images: int, image_size: int, *, directory: Path | None) -> np.ndarray:
+    # A memory map on a full disk ends the process without a word: look before.
+    where = directory or Path(tempfile.gettempdir())
+    needed, free = n_images * image_size**2 * 3, shutil.disk_usage(where).free
+    if needed > free:
+        raise OSError(
+            f"Expected {needed / 2**30:.1f} GB for decoded images in {where}, found "
+            f"{free / 2**30:.1f} GB free. Name another --cache-dir, or allow more --memory."
+        )
+    # The name goes at once where the system allows it, so that no killed run leaves it behind.
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".decoding-", suffix=".tmp") as file:
+        shape = (n_images, image_size, image_size, 3)
+        # A file object: memory maps by name would need a second handle, which Windows refuses.
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+
+
+def _write_cache(stem: Path, decoded: DecodedImages) -> None:
+    """Store pixels, then the description that makes them count; each appears whole."""
+    description = {
+        "paths": decoded.images.paths,
+        "widths": decoded.widths.tolist(),
+        "heights": decoded.heights.tolist(),
+        "failures": decoded.failures,
+    }
+    staging = stem.with_name(f".{stem.name}.{os.getpid()}.tmp")
+    try:
+        with staging.open("wb") as file:
+            np.save(file, decoded.pixels)
+        staging.replace(stem.with_suffix(".npy"))
+        staging.write_text(json.dumps(description), encoding="utf-8")
+        staging.replace(stem.with_suffix(".json"))
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _read_cache(stem: Path, images: LabelledImages, *, memory_mapped: bool) -> DecodedImages | None:
+    try:
+        description = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        pixels = np.load(stem.with_suffix(".npy"), mmap_mode="r" if memory_mapped else None)
+    except (OSError, ValueError):
+        return None
+    position = {path: i for i, path in enumerate(images.paths)}
+    kept = images.take([position[path] for path in description["paths"]])
+    return DecodedImages(
+        pixels,
+        np.array(description["widths"], dtype=np.int32),
+        np.array(description["heights"], dtype=np.int32),
+        tuple((path, reason) for path, reason in description["failures"]),
+        kept,
+    )

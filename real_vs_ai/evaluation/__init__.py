@@ -1,0 +1,1 @@
+"""Measure a model: predictions, metrics, calibration, figures, model card and export."""

@@ -1,0 +1,272 @@
+"""A model in, the same model in other formats out, each checked before it takes its name.
+
+    results = export_model(model, formats=["onnx", "torch"], folder=run.path / "exports",
+                           metadata=metadata, appearance=None, pixels=decoded.pixels)
+
+A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
+halved) is not written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from real_vs_ai.appearance import Appearance, write_appearance
+from real_vs_ai.evaluation.predictions import predict_probabilities
+from real_vs_ai.evaluation.torch_export import write_pth
+from real_vs_ai.files import write_json
+from real_vs_ai.model_file import ModelMetadata
+
+if TYPE_CHECKING:
+    import keras
+
+_LARGEST_DIFFERENCE = 1e-3
+# float16 keeps 11 bits of each weight; over a hundred layers that adds up to a little more.
+_LARGEST_DIFFERENCE_OF_HALVES = 5e-3
+_MOST_CHECKED = 200
+_BATCH = 8
+_REQUIREMENTS = "pip install -r requirements-export.txt"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What became of one format.
+
+    Attributes:
+        name: "onnx", …
+        path: The file or folder, or None when nothing was written.
+        difference: Largest difference of a probability from the HDF5 model's, or None.
+        n: Images it was checked on.
+        error: Why nothing was written, or "".
+    """
+
+    name: str
+    path: Path | None
+    difference: float | None
+    n: int
+    error: str
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a format is written and read again.
+
+    Attributes:
+        file_name: In the export folder; a folder's name where the format is a folder.
+        write: Takes the model, a path and the metadata.
+        load: Takes the path; returns a function from float32 images to probabilities.
+        largest_difference: Of a probability from the HDF5 model's.
+        takes_appearance: Whether the file also holds what tells unlike images apart.
+    """
+
+    file_name: str
+    write: Callable[[keras.Model, Path, ModelMetadata], None]
+    load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
+    largest_difference: float = _LARGEST_DIFFERENCE
+    takes_appearance: bool = False
+
+
+def export_model(
+    model: keras.Model,
+    *,
+    formats: Sequence[str],
+    folder: Path,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    pixels: np.ndarray,
+) -> list[ExportResult]:
+    """Write and check each format; one that fails does not stop the others.
+
+    Args:
+        model: As loaded from the HDF5 file.
+        formats: Names in `FORMATS`.
+        folder: Takes the files; earlier exports of the same format are replaced.
+        metadata: Class names, image size and calibration, written beside as `metadata.json`.
+        appearance: What the HDF5 file says of its training images' appearance, or None.
+        pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
+            evenly spaced, are used.
+    """
+    import keras
+
+    # Cloned models take a list of one input; exported signatures should take the input itself.
+    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
+    checked = np.asarray(pixels[np.rint(spread).astype(int)])
+    expected = predict_probabilities(model, checked, description=None)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
+    return [
+        _export(
+            model, name, folder=folder, metadata=metadata, appearance=appearance, pixels=checked,
+            expected=expected,
+        )
+        for name in formats
+    ]  # fmt: skip
+
+
+def _export(
+    model: keras.Model,
+    name: str,
+    *,
+    folder: Path,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+) -> ExportResult:
+    file_format = FORMATS[name]
+    staging = folder / f".{name}.{os.getpid()}"
+    staging.mkdir(exist_ok=True)
+    difference = None
+    try:
+        written = staging / file_format.file_name
+        # Converters talk on standard output; what they have to say comes as an error.
+        with contextlib.redirect_stdout(io.StringIO()):
+            file_format.write(model, written, metadata)
+            if file_format.takes_appearance and appearance is not None:
+                write_appearance(written, appearance)
+            predict = file_format.load(written)
+            found = np.concatenate([
+                np.asarray(predict(pixels[i : i + _BATCH].astype(np.float32)))
+                for i in range(0, len(pixels), _BATCH)
+            ])  # fmt: skip
+            del predict
+        difference = float(np.max(np.abs(found - expected)))
+        if not difference <= file_format.largest_difference:
+            raise ValueError(f"probabilities differ by up to {difference:.2g}")
+        target = folder / file_format.file_name
+        if target.is_dir():
+            shutil.rmtree(target)
+        written.replace(target)
+    except ImportError as error:
+        return ExportResult(name, None, None, 0, f"{_first_line(error)}; {_REQUIREMENTS}")
+    except Exception as error:
+        # Converters raise whatever their insides raise, and the other formats are still wanted.
+        return ExportResult(name, None, difference, len(pixels), _first_line(error))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return ExportResult(name, target, difference, len(pixels), "")
+
+
+def _first_line(error: BaseException) -> str:
+    # Keras colours its errors for terminals.
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
+    return text[:100] or type(error).__name__
+
+
+def _write_keras(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+    model.save(path)
+
+
+def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    return keras.models.load_model(path, compile=False).predict_on_batch
+
+
+def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+    from real_vs_ai.evaluation.compact_file import write_compact
+    from real_vs_ai.keras_models import save_model
+
+    whole = path.with_name("float32.h5")
+    save_model(model, whole, metadata=metadata)
+    write_compact(whole, path)
+
+
+def _export_as(keras_format: str) -> Callable[[keras.Model, Path, ModelMetadata], None]:
+    def write(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+        # OpenVINO's format is two files, so its path is a folder here.
+        target = path / "model.xml" if keras_format == "openvino" else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # ONNX export asks for a model that has been called.
+        model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
+        model.export(str(target), format=keras_format, verbose=False)
+
+    return write
+
+
+def _load_saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    # The layer keeps the signature's graph alive.
+    return keras.layers.TFSMLayer(path, call_endpoint="serve")
+
+
+def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino
+
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", hint)
+    return lambda images: compiled(images)[0]
+
+
+def _load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    index = interpreter.get_input_details()[0]["index"]
+    output = interpreter.get_output_details()[0]["index"]
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(index, images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(index, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(output)
+
+    return predict
+
+
+def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+    write_pth(
+        model, path,
+        metadata={"class_names": list(metadata.class_names), "image_size": metadata.image_size,
+                  "temperature": metadata.temperature},
+    )  # fmt: skip
+
+
+def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from real_vs_ai.evaluation.torch_network import load_network
+
+    network = load_network(path)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images).movedim(-1, 1)).numpy()
+
+    return predict
+
+
+FORMATS = {
+    "compact": _Format(
+        "model.h5", _write_compact, _load_keras,
+        largest_difference=_LARGEST_DIFFERENCE_OF_HALVES, takes_appearance=True,
+    ),
+    "keras": _Format("model.keras", _write_keras, _load_keras),
+    "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
+    "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx),
+    "openvino": _Format("openvino", _export_as("openvino"), _load_openvino),
+    "litert": _Format("model.tflite", _export_as("litert"), _load_litert),
+    "torch": _Format("model.pth", _write_torch, _load_torch),
+}  # fmt: skip

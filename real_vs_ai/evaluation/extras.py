@@ -1,0 +1,222 @@
+"""What ModelEvaluation.py adds to a report when asked: robustness, other images, another model.
+
+notes = add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from real_vs_ai.appearance import Appearance
+from real_vs_ai.config import SEED
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
+from real_vs_ai.evaluation.options import EvaluationOptions
+from real_vs_ai.evaluation.outside import measure_outside, outside_table
+from real_vs_ai.evaluation.predictions import Predictions, predict_images
+from real_vs_ai.evaluation.report import Evaluation
+from real_vs_ai.evaluation.report_figures import main_split
+from real_vs_ai.evaluation.robustness import measure_robustness
+from real_vs_ai.files import read_json
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.reporting import format_table
+from real_vs_ai.runs import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+# A stored table holds for these; with others its verdicts would be different ones.
+_CALIBRATION = ("temperature", "thresholds", "data")
+
+
+def add_robustness(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+    report: RunFolder,
+) -> str | None:
+    """Measure robustness if asked, else keep the report's earlier table while it still holds.
+
+    Returns:
+        A table for the terminal, or None.
+    """
+    if not options.robustness:
+        _keep_stored("robustness", evaluation, report=report)
+        return None
+    split = main_split(evaluation.predictions)
+    found = measure_robustness(
+        model, decoded[split].images, split=split, metadata=evaluation.metadata,
+        workers=options.workers, max_images=options.robustness_images,
+    )  # fmt: skip
+    evaluation.metrics["robustness"] = found
+    return robustness_table(found)
+
+
+def add_outside(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    appearance: Appearance | None,
+    report: RunFolder,
+) -> str | None:
+    """Judge images of another kind if asked, else keep the report's earlier shares while they hold.
+
+    Returns:
+        A table for the terminal, or None.
+    """
+    if not options.outside:
+        _keep_stored("outside", evaluation, report=report)
+        return None
+    found = [
+        part
+        for folder in options.outside
+        for part in measure_outside(
+            model, metadata=evaluation.metadata, appearance=appearance, folder=folder,
+            workers=options.workers, max_memory_bytes=int(options.memory * 2**30),
+        )
+    ]  # fmt: skip
+    evaluation.metrics["outside"] = found
+    return outside_table(found)
+
+
+def _keep_stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> None:
+    stored = read_json(report.metrics) if report.metrics.is_file() else {}
+    same = all(stored.get(name) == evaluation.metrics[name] for name in _CALIBRATION)
+    if same and stored.get(key):
+        evaluation.metrics[key] = stored[key]
+
+
+def robustness_table(robustness: Mapping[str, Any]) -> str:
+    """The rows as a table for the terminal."""
+    rows = [
+        [row["name"], *(row["accuracy"][key] for key in ("value", "low", "high")), row["flips"],
+         row["uncertain"]]
+        for row in robustness["rows"]
+    ]  # fmt: skip
+    return format_table(
+        ["change", "accuracy", "low", "high", "turned", "uncertain"], rows,
+        title=f"Robustness: {robustness['n']:,} {robustness['split']} images",
+    )  # fmt: skip
+
+
+def add_exports(
+    evaluation: Evaluation,
+    *,
+    formats: Sequence[str],
+    model: keras.Model,
+    appearance: Appearance | None,
+    decoded: Mapping[str, DecodedImages],
+    folder: Path,
+) -> tuple[str | None, bool]:
+    """Write the model in other formats.
+
+    Returns:
+        A table for the terminal (or None when none was asked for), and whether all were written.
+    """
+    from real_vs_ai.evaluation.export import export_model
+
+    if not formats:
+        return None, True
+    split = main_split(evaluation.predictions)
+    results = export_model(
+        model, formats=formats, folder=folder, metadata=evaluation.metadata,
+        appearance=appearance, pixels=decoded[split].pixels,
+    )  # fmt: skip
+    rows = [
+        [r.name, r.path.as_posix() if r.path else f"not written: {r.error}", r.n,
+         "" if r.difference is None else f"{r.difference:.1e}"]
+        for r in results
+    ]  # fmt: skip
+    headers = ["format", "file", "checked on", "largest difference"]
+    return format_table(headers, rows, title="Exports"), all(r.path for r in results)
+
+
+def compare_models(
+    predictions: Predictions,
+    other: Mapping[str, Predictions],
+    *,
+    name: str,
+) -> dict[str, Any]:
+    """Test whether two models err differently on the images that both could read.
+
+    Args:
+        predictions: Of the first model.
+        other: Of the second model, by split.
+        name: Of the second model.
+
+    Returns:
+        For each split the accuracies' difference with its interval, and McNemar's test.
+    """
+    compared: dict[str, Any] = {"model": name}
+    for split, second in other.items():
+        first = predictions.of_split(split)
+        if not np.array_equal(first.paths, second.paths):
+            raise ValueError(f"Expected predictions for the same {split} images of both models.")
+        first_correct = first.probabilities.argmax(axis=1) == first.labels
+        second_correct = second.probabilities.argmax(axis=1) == second.labels
+        compared[split] = {
+            "n": len(first),
+            "accuracy_difference": accuracy_difference(
+                first.labels, first_correct, second_correct, seed=SEED
+            ),
+            **mcnemar_test(first_correct, second_correct),
+        }
+    return compared
+
+
+def add_comparison(
+    evaluation: Evaluation,
+    *,
+    model: keras.Model,
+    metadata: ModelMetadata,
+    decoded: Mapping[str, DecodedImages],
+    path: Path,
+) -> str:
+    """Judge the same images with another model, and put the comparison into the metrics.
+
+    Args:
+        evaluation: Of the first model.
+        model: The second one.
+        metadata: Of the second one.
+        decoded: The same images at the second one's size.
+        path: The second one's file.
+
+    Returns:
+        A table for the terminal.
+
+    Raises:
+        ValueError: The second model has other classes.
+    """
+    if metadata.class_names != evaluation.metadata.class_names:
+        raise ValueError(
+            f"Expected a model of the classes {', '.join(evaluation.metadata.class_names)} to "
+            f"compare with, found {', '.join(metadata.class_names)} in {path}."
+        )
+    other = {
+        split: predict_images(model, decoded[split], split=split)
+        for split in evaluation.predictions.split_names
+    }
+    run = RunFolder(path.parent)
+    name = run.name if path == run.model else path.stem
+    compared = compare_models(evaluation.predictions, other, name=name)
+    evaluation.metrics["comparison"] = compared
+    return _comparison_text(compared)
+
+
+def _comparison_text(compared: Mapping[str, Any]) -> str:
+    rows = [
+        [split, part["n"], *(part["accuracy_difference"][key] for key in ("value", "low", "high")),
+         part["only_first"], part["only_second"], part["p_value"]]
+        for split, part in compared.items() if split != "model"
+    ]  # fmt: skip
+    return format_table(
+        ["split", "images", "difference", "low", "high", "only this", "only other", "p (McNemar)"],
+        rows, title=f"Accuracy compared with {compared['model']}",
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Predictions in, the most confident errors out as a picture sheet with Grad-CAM beside each.
+
+draw_mistakes(run, predictions, metadata=metadata, model=model, decoded=decoded)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten, styled
+from real_vs_ai.evaluation.predictions import Predictions
+from real_vs_ai.evaluation.report_figures import main_split
+from real_vs_ai.gradcam import GradCam, overlay_heatmap
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.runs import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+_MOST_MISTAKES = 12
+_PAIRS_IN_A_ROW = 3
+_OVERLAY_STRENGTH = 0.65
+_NAME_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One image that the model gets wrong.
+
+    Attributes:
+        position: Row in the split's predictions.
+        path: Of the image.
+        true: Its class.
+        predicted: Index of the class of highest probability.
+        confidence: Calibrated probability of that class.
+    """
+
+    position: int
+    path: str
+    true: int
+    predicted: int
+    confidence: float
+
+
+def most_confident_mistakes(
+    rows: Predictions, *, temperature: float, n_mistakes: int
+) -> list[Mistake]:
+    """The errors of highest confidence, first the worst; equal ones in the order of the paths."""
+    calibrated = calibrate(rows.probabilities, temperature=temperature)
+    predicted = calibrated.argmax(axis=1)
+    confidence = calibrated.max(axis=1)
+    wrong = np.flatnonzero(predicted != rows.labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:n_mistakes]
+    return [
+        Mistake(
+            position=int(i), path=str(rows.paths[i]), true=int(rows.labels[i]),
+            predicted=int(predicted[i]), confidence=float(confidence[i]),
+        )
+        for i in worst
+    ]  # fmt: skip
+
+
+def draw_mistakes(
+    run: RunFolder,
+    predictions: Predictions,
+    *,
+    metadata: ModelMetadata,
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+) -> Path | None:
+    """Draw `figures/mistakes.png` for the test images (or the only split there is).
+
+    Returns:
+        The sheet, or None when the model makes no mistake (an old sheet is then removed).
+    """
+    path = run.figures / "mistakes.png"
+    split = main_split(predictions)
+    rows = predictions.of_split(split)
+    mistakes = most_confident_mistakes(
+        rows, temperature=metadata.temperature, n_mistakes=_MOST_MISTAKES
+    )
+    if not mistakes:
+        path.unlink(missing_ok=True)
+        return None
+    pixels = [np.asarray(decoded[split].pixels[mistake.position]) for mistake in mistakes]
+    heatmaps = _heatmaps(model, pixels, classes=[mistake.predicted for mistake in mistakes])
+    n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))
+    title = (
+        f"The {len(mistakes)} most confident of {n_wrong:,} errors on {len(rows):,} {split} images"
+        "\n(right of each: Grad-CAM, where the image speaks for the predicted class)"
+    )
+    _draw_sheet(
+        mistakes, pixels, heatmaps, class_names=metadata.class_names, title=title, path=path
+    )
+    return path
+
+
+def _heatmaps(
+    model: keras.Model, pixels: Sequence[np.ndarray], *, classes: Sequence[int]
+) -> list[np.ndarray] | None:
+    try:
+        return GradCam(model)(pixels, class_indices=classes)
+    except (ValueError, RuntimeError):
+        # Networks of other shapes and other backends: the images alone are worth looking at.
+        return None
+
+
+@styled
+def _draw_sheet(
+    mistakes: Sequence[Mistake],
+    pixels: Sequence[np.ndarray],
+    heatmaps: Sequence[np.ndarray] | None,
+    *,
+    class_names: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    rows = -(-len(mistakes) // _PAIRS_IN_A_ROW)
+    figure, axes = new_figure(rows, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * rows + 1.0)
+    for panel in axes:
+        panel.set_axis_off()
+    for i, (mistake, image) in enumerate(zip(mistakes, pixels, strict=True)):
+        left, right = axes[2 * i : 2 * i + 2]
+        left.imshow(image, interpolation="nearest")
+        left.set_title(
+            f"is {shorten(class_names[mistake.true], 12)}\n{_short_name(mistake.path)}",
+            fontsize=11,
+        )
+        if heatmaps is not None:
+            overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)
+            right.imshow(overlay, interpolation="nearest")
+        right.set_title(
+            f"called {shorten(class_names[mistake.predicted], 12)}\nwith {mistake.confidence:.3f}",
+            fontsize=11,
+        )
+    figure.suptitle(title, fontsize=14)
+    save_figure(figure, path)
+
+
+def _short_name(path: str) -> str:
+    """The end of a file's name, which tells images of one source apart."""
+    name = shorten(PurePosixPath(path).name, 500)
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"

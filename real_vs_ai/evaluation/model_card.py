@@ -1,0 +1,303 @@
+"""Metrics in, MODEL_CARD.md out: what the model is, how good it is, and where it is not.
+
+    write_model_card(run, metrics)
+
+Everything in the card stands in `metrics.json` and `config.json`, but for the fixed text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from real_vs_ai.files import read_json, write_text
+from real_vs_ai.runs import RunFolder
+
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "false_positive_rate": "False-positive rate",
+    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
+    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
+    "loss": "Loss (cross-entropy)",
+    "brier_score": "Brier score",
+    "expected_calibration_error": "Expected calibration error",
+    "uncertain_share": "Share of Uncertain verdicts",
+    "error_when_certain": "Error of certain verdicts",
+}
+OUTSIDE_TITLES = {
+    "turned_away": "turned away",
+    "uncertain": "Uncertain for another reason",
+    "certain_right": "certain and right",
+    "certain_wrong": "certain and wrong",
+    "certain_wrong_unchecked": "certain and wrong, were none turned away",
+    "accuracy_unchecked": "accuracy, were none turned away",
+}
+_SPLITS = ("test", "validation")
+_GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
+# Options that say where and how conveniently a run was made, and change nothing in the model.
+_NOT_RECIPE = (
+    "data", "models_dir", "run_name", "workers", "cache_dir", "memory", "checkpoint_steps",
+    "keep_checkpoints", "tensorboard",
+)  # fmt: skip
+
+
+def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
+    """Write `MODEL_CARD.md` into a report's folder."""
+    config = read_json(run.config) if run.config.is_file() else {}
+    sections = [
+        _header(run, metrics),
+        _intended_use(metrics),
+        _data(metrics),
+        _recipe(config),
+        _results(metrics),
+        _groups(metrics),
+        _robustness(metrics),
+        _domain(metrics),
+        _outside(metrics),
+        _comparison(metrics),
+        _confounds(metrics),
+        _limits(metrics),
+        _licence(),
+    ]
+    write_text(run.model_card, "\n\n".join(filter(None, sections)) + "\n")
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; cells are shown as text, whatever they hold."""
+    lines = [_row(headers), "|" + " --- |" * len(headers), *map(_row, rows)]
+    return "\n".join(lines)
+
+
+def interval_text(entry: Mapping[str, float] | None) -> str:
+    """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.950 (0.940 to 0.960)"."""
+    if not entry:
+        return "not defined"
+    return f"{entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})"
+
+
+def _header(run: RunFolder, metrics: Mapping) -> str:
+    names = ", ".join(map(_text, metrics["class_names"]))
+    backbone = metrics.get("backbone") or "A Keras model"
+    size = metrics["image_size"]
+    return (
+        f"# Model card: {_text(run.name)}\n\n"
+        f"{_text(backbone)} that sorts images into {names}. Input: RGB images, "
+        f"resized to {size} × {size} pixels; output: one probability for each class."
+    )
+
+
+def _intended_use(metrics: Mapping) -> str:
+    if metrics.get("positive_class") is None:
+        use = "Sorting images like those of the training data into the classes above."
+    else:
+        use = (
+            "A hint whether an image was made by a generative model. It is evidence, not proof: "
+            "no decision about a person should rest on it alone. Fake is the positive class."
+        )
+    return f"## Intended use\n\n{use}"
+
+
+def _data(metrics: Mapping) -> str:
+    images = metrics.get("images", {})
+    names = metrics["class_names"]
+    rows = [
+        [split, *(f"{counts.get(name, 0):,}" for name in names), f"{sum(counts.values()):,}"]
+        for split, counts in images.items()
+    ]
+    unreadable = sum(len(part["unreadable"]) for part in metrics.get("data", {}).values())
+    note = f"\n\n{unreadable:,} files could not be read and were left out." if unreadable else ""
+    return f"## Data\n\n{markdown_table(['split', *names, 'images'], rows)}{note}"
+
+
+def _recipe(config: Mapping) -> str:
+    options = config.get("options", {})
+    rows = [
+        [name, value]
+        for name, value in options.items()
+        if isinstance(value, (str, int, float, bool)) and name not in _NOT_RECIPE
+    ]
+    if not rows:
+        return ""
+    made = [
+        f"{title}: {_text(value).rstrip('.')}."
+        for title, value in (
+            ("Started", config.get("started")),
+            ("Machine", config.get("device")),
+            ("Code", (config.get("git") or {}).get("commit")),
+            ("Versions", ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())),
+        )
+        if value
+    ]
+    return f"## Recipe\n\n{markdown_table(['option', 'value'], rows)}\n\n{' '.join(made)}".rstrip()
+
+
+def _results(metrics: Mapping) -> str:
+    splits = [split for split in _SPLITS if split in metrics]
+    rows = [
+        [title, *(interval_text(metrics[split].get(name)) for split in splits)]
+        for name, title in METRIC_TITLES.items()
+        if any(name in metrics[split] for split in splits)
+    ]
+    headers = ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)]
+    averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
+    return (
+        "## Results\n\n"
+        "Values with 95 % bootstrap intervals, as fractions; probabilities are calibrated."
+        f"{averaged}\n\n{markdown_table(headers, rows)}\n\n{_calibration(metrics)}"
+    )
+
+
+def _calibration(metrics: Mapping) -> str:
+    if not metrics.get("calibrated"):
+        return "The probabilities are not calibrated: there were no validation images to do it on."
+    thresholds = metrics["thresholds"]
+    if "lower" in thresholds:
+        band = (
+            f"A probability of Fake above {thresholds['lower']:.3f} and below "
+            f"{thresholds['upper']:.3f} is Uncertain"
+        )
+    else:
+        band = f"A confidence below {thresholds['minimum_confidence']:.3f} is Uncertain"
+    target = thresholds.get("target_error")
+    asked = f", chosen for at most {100 * target:g} % wrong among the others" if target else ""
+    bounds = thresholds.get("validation", {}).values()
+    missed = (
+        " The validation images are too few, or the model too poor, to promise that."
+        if any(not bound["reached"] for bound in bounds)
+        else ""
+    )
+    return f"Temperature {metrics['temperature']:.3f}, fitted on validation. {band}{asked}.{missed}"
+
+
+def _groups(metrics: Mapping) -> str:
+    split = next((split for split in _SPLITS if split in metrics), None)
+    tables = []
+    for key, title in (("per_source", "source"), ("per_size", "shorter side")):
+        groups = metrics[split].get(key, {}) if split else {}
+        if len(groups) < 2:
+            continue
+        rows = [
+            [name, f"{part['n']:,}", *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
+            for name, part in groups.items()
+        ]
+        headers = [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)]
+        tables.append(markdown_table(headers, rows))
+    return f"## By source and size ({split})\n\n" + "\n\n".join(tables) if tables else ""
+
+
+def _robustness(metrics: Mapping) -> str:
+    robustness = metrics.get("robustness")
+    if not robustness:
+        return (
+            "## Robustness\n\nNot measured. Run `ModelEvaluation.py --robustness` to see how "
+            "verdicts hold under recompression, resizing, blur and the like."
+        )
+    rows = [
+        [row["name"], interval_text(row["accuracy"]), f"{row['flips']:,}", f"{row['uncertain']:,}"]
+        for row in robustness["rows"]
+    ]
+    headers = ["change", "accuracy", "verdicts flipped", "Uncertain"]
+    n = robustness["n"]
+    return (
+        f"## Robustness\n\nThe same {n:,} {robustness['split']} images after each change.\n\n"
+        f"{markdown_table(headers, rows)}"
+    )
+
+
+def _domain(metrics: Mapping) -> str:
+    shares = metrics.get("domain")
+    if not shares:
+        return ""
+    rows = [[split, f"{part['n']:,}", f"{part['share']:.4f}"] for split, part in shares.items()]
+    return (
+        "## Images unlike the training images\n\n"
+        "They are told by their size, their sharpness and the network's features; limits are set "
+        "on validation images. The verdict on such an image is Uncertain, with the reason.\n\n"
+        + markdown_table(["split", "images looked at", "share turned away"], rows)
+    )
+
+
+def _outside(metrics: Mapping) -> str:
+    found = metrics.get("outside")
+    if not found:
+        return ""
+    rows = [
+        [title, *(interval_text(part[key]) for part in found)]
+        for key, title in OUTSIDE_TITLES.items()
+    ]
+    headers = ["share of the images", *(f"{part['data']} (n = {part['n']:,})" for part in found)]
+    return (
+        "## Images of another kind\n\n"
+        "Labelled images that the model was not trained on the like of, judged as the app judges "
+        f"them.\n\n{markdown_table(headers, rows)}"
+    )
+
+
+def _comparison(metrics: Mapping) -> str:
+    compared = metrics.get("comparison")
+    if not compared:
+        return ""
+    rows = [
+        [split, f"{part['n']:,}", interval_text(part["accuracy_difference"]),
+         f"{part['only_first']:,}", f"{part['only_second']:,}", f"{part['p_value']:.3g}"]
+        for split, part in compared.items()
+        if split != "model"
+    ]  # fmt: skip
+    headers = ["split", "images", "accuracy difference", "only this model right",
+               "only the other right", "p (McNemar)"]  # fmt: skip
+    return f"## Compared with {_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
+
+
+def _confounds(metrics: Mapping) -> str:
+    found = metrics.get("confound")
+    if not found:
+        return ""
+    told = found["warning"] or (
+        "Width, height and source alone tell the classes of these images apart with a balanced "
+        f"accuracy of {found['balanced_accuracy']:.2f} (chance {found['chance']:.2f}): they do not "
+        "give the labels away."
+    )
+    return f"## Confounds\n\n{'**Warning.** ' if found['warning'] else ''}{told}"
+
+
+def _limits(metrics: Mapping) -> str:
+    limits = [
+        "The figures hold for images like the test images. On other sources, newer generators, "
+        "screenshots and edited pictures the model can be far worse, and still sound certain.",
+        "Images are resized to the input size: traces finer than that are lost.",
+        "Intervals tell how the figures vary over images, not over trainings with other seeds.",
+    ]
+    if metrics.get("positive_class"):
+        limits.append(
+            "Partly edited images (a face swapped, an object painted in) are not what it learnt."
+        )
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _licence() -> str:
+    return (
+        "## Licence and citation\n\n"
+        "The code is under the MIT licence; the training data keep their own terms. CIFAKE: Bird, "
+        "J. J. and Lotfi, A. (2024), CIFAKE: Image Classification and Explainable Identification "
+        "of AI-Generated Synthetic Images, IEEE Access 12; its photographs: Krizhevsky, A. (2009), "
+        "Learning Multiple Layers of Features from Tiny Images. ResNet: He, K. et al. (2016), Deep "
+        "Residual Learning for Image Recognition, CVPR."
+    )
+
+
+def _row(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(_text(cell) for cell in cells) + " |"
+
+
+def _text(value: Any) -> str:
+    """Text that Markdown cannot take for markup."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text

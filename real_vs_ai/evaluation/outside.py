@@ -1,0 +1,118 @@
+"""A model and images of another kind than it learnt from in, what becomes of them out.
+
+outside = measure_outside(model, metadata=metadata, appearance=appearance,
+                          folder=Path("photographs"), workers=2, max_memory_bytes=2**30)
+outside[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from real_vs_ai.appearance import Appearance
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.evaluation.calibration import decide
+from real_vs_ai.evaluation.data import decode_splits, find_splits
+from real_vs_ai.evaluation.domain_check import find_outside
+from real_vs_ai.evaluation.model_card import OUTSIDE_TITLES
+from real_vs_ai.evaluation.predictions import predict_images
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.reporting import format_table
+
+if TYPE_CHECKING:
+    import keras
+
+
+def measure_outside(
+    model: keras.Model,
+    *,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    folder: Path,
+    workers: int,
+    max_memory_bytes: int,
+) -> list[dict[str, Any]]:
+    """Judge labelled images as the app would, and count how often it would be wrong and certain.
+
+    Args:
+        model: The network.
+        metadata: Of the model, with its calibration and the sizes it learnt from.
+        appearance: What the model file says of its training images' appearance, or None.
+        folder: Holds a folder for each class, or splits of such; training images are left out.
+        workers: Processes that decode.
+        max_memory_bytes: Decoded images beyond this are kept on disk.
+
+    Returns:
+        For each split "data" (its name), "n" images, and the shares that `OUTSIDE_TITLES` names,
+        each with Wilson's 95 % interval. The first four add up to 1.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds other classes, or nothing that can be read.
+    """
+    splits = decode_splits(
+        find_splits(folder), metadata=metadata, workers=workers, max_memory_bytes=max_memory_bytes
+    )
+    judged = {split: decoded for split, decoded in splits.items() if split != "train"}
+    for decoded in judged.values():
+        if not len(decoded):
+            raise ValueError(f"Expected images that can be read in {folder}, found none.")
+    name = folder.resolve().name
+    return [
+        {
+            "data": name if len(judged) == 1 else f"{name}, {split}",
+            **_count(model, decoded, split=split, metadata=metadata, appearance=appearance),
+        }
+        for split, decoded in judged.items()
+    ]
+
+
+def outside_table(outside: Sequence[dict[str, Any]]) -> str:
+    """The shares as a table for the terminal."""
+    rows = [
+        [part["data"], title, *(part[key][bound] for bound in ("value", "low", "high"))]
+        for part in outside
+        for key, title in OUTSIDE_TITLES.items()
+    ]
+    images = ", ".join(f"{part['n']:,} of {part['data']}" for part in outside)
+    return format_table(
+        ["data", "share of the images", "value", "low", "high"], rows,
+        title=f"Images of another kind: {images}",
+    )  # fmt: skip
+
+
+def _count(
+    model: keras.Model,
+    decoded: DecodedImages,
+    *,
+    split: str,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+) -> dict[str, Any]:
+    turned_away = find_outside(model, metadata=metadata, appearance=appearance, decoded=decoded)
+    predictions = predict_images(model, decoded, split=split)
+    calibrated = calibrate(predictions.probabilities, temperature=metadata.temperature)
+    decided, labels = decide(calibrated, metadata), predictions.labels
+    certain = decided >= 0
+    shares = {
+        "turned_away": turned_away,
+        "uncertain": ~turned_away & ~certain,
+        "certain_right": ~turned_away & certain & (decided == labels),
+        "certain_wrong": ~turned_away & certain & (decided != labels),
+        "certain_wrong_unchecked": certain & (decided != labels),
+        "accuracy_unchecked": calibrated.argmax(axis=1) == labels,
+    }
+    return {"n": len(labels), **{key: _share(which) for key, which in shares.items()}}
+
+
+def _share(which: np.ndarray) -> dict[str, float]:
+    found = binomtest(int(which.sum()), len(which))
+    interval = found.proportion_ci(method="wilson")
+    return {
+        "value": float(found.statistic), "low": float(interval.low), "high": float(interval.high)
+    }  # fmt: skip

@@ -1,0 +1,288 @@
+"""A model and labelled images in, a whole report folder out.
+
+    metrics = write_report(run, model=model, metadata=metadata, decoded=decoded,
+                           history_csv=run.history)
+    redraw_report(run)          # the figures again, from predictions.csv; no model needed
+
+Training ends with `write_report`; ModelEvaluation.py calls it again for any model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.metrics import classification_report
+
+from real_vs_ai.appearance import Appearance, read_appearance
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.labelled_images import fingerprint_images
+from real_vs_ai.evaluation.calibration import calibrate_metadata, stored_thresholds
+from real_vs_ai.evaluation.confounds import find_confound
+from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.predictions import (
+    Predictions,
+    concatenate,
+    predict_images,
+    read_predictions,
+    write_predictions,
+)
+from real_vs_ai.evaluation.report_figures import draw_report, main_split, read_history
+from real_vs_ai.evaluation.split_metrics import split_metrics
+from real_vs_ai.files import read_json, write_json, write_text
+from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.runs import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+# Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
+TARGET_ERROR = 0.05
+_TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What there is to report of a model.
+
+    Attributes:
+        predictions: Of every split but train.
+        metadata: With the calibration that the metrics are for.
+        metrics: The contents of `metrics.json`.
+    """
+
+    predictions: Predictions
+    metadata: ModelMetadata
+    metrics: dict[str, Any]
+
+
+def write_report(
+    run: RunFolder,
+    *,
+    model: keras.Model,
+    metadata: ModelMetadata,
+    decoded: Mapping[str, DecodedImages],
+    history_csv: Path | None,
+    target_error: float = TARGET_ERROR,
+) -> dict[str, Any]:
+    """Evaluate a run's own model, store the results in it, and write the run's report.
+
+    Temperature and thresholds are fitted on the validation images. `metrics.json` is written
+    last: a run that has it is finished.
+
+    Args:
+        run: Holds `model.h5`; takes the report.
+        model: The network in `model.h5`.
+        metadata: What is known of it so far.
+        decoded: Images by split; "train" is used for its class counts only.
+        history_csv: The training's history, or None.
+        target_error: Share of certain verdicts that may be wrong.
+
+    Returns:
+        The contents of `metrics.json`.
+    """
+    evaluation = evaluate_model(
+        model, metadata=metadata, appearance=read_appearance(run.model), decoded=decoded,
+        target_error=target_error, recalibrate=True,
+    )  # fmt: skip
+    store_in_model(run.model, evaluation)
+    write_evaluation(run, evaluation, model=model, decoded=decoded, history_csv=history_csv)
+    return evaluation.metrics
+
+
+def evaluate_model(
+    model: keras.Model,
+    *,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    decoded: Mapping[str, DecodedImages],
+    target_error: float,
+    recalibrate: bool,
+) -> Evaluation:
+    """Ask the model about every split but train, and compute all metrics.
+
+    Args:
+        model: RGB 0 to 255 in, softmax out.
+        metadata: Of the model.
+        appearance: What the model file says of its training images' appearance, or None.
+        decoded: Images by split.
+        target_error: Share of certain verdicts that may be wrong.
+        recalibrate: Fit temperature and thresholds on the validation images, if there are any;
+            otherwise those in the metadata are used.
+
+    Raises:
+        ValueError: There is nothing to evaluate, or the model has other classes or outputs.
+    """
+    predictions = _predict_splits(model, metadata=metadata, decoded=decoded)
+    validation = predictions.of_split("validation")
+    thresholds = None
+    if recalibrate and len(np.unique(validation.labels)) > 1:
+        metadata, thresholds = calibrate_metadata(
+            metadata, validation.labels, validation.probabilities, target_error=target_error
+        )
+    metrics = {
+        **_describe_model(metadata, thresholds),
+        "images": {split: images.images.counts for split, images in decoded.items()},
+        "data": {split: _describe_data(images) for split, images in decoded.items()},
+        **{
+            split: split_metrics(predictions.of_split(split), metadata)
+            for split in predictions.split_names
+        },
+        "domain": _shares_outside(model, metadata=metadata, appearance=appearance, decoded=decoded),
+        "confound": find_confound(predictions.of_split(main_split(predictions))),
+        "notes": _notes(thresholds),
+    }
+    return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
+
+
+def _predict_splits(
+    model: keras.Model, *, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
+) -> Predictions:
+    parts = []
+    for split, images in decoded.items():
+        if images.images.class_names != metadata.class_names:
+            raise ValueError(
+                f"Expected the model's classes {', '.join(metadata.class_names)} in "
+                f"{images.images.root}, found {', '.join(images.images.class_names)}."
+            )
+        if split != _TRAIN:
+            parts.append(predict_images(model, images, split=split))
+    if not parts:
+        raise ValueError("Expected validation or test images to evaluate, found none.")
+    return concatenate(parts)
+
+
+def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
+    """Write calibration and test metrics into the model file, so that it serves alone."""
+    test = evaluation.metrics.get("test", {})
+    # Sources and sizes stay in metrics.json: the model file needs what a verdict's reader needs.
+    kept = {name: value for name, value in test.items() if not name.startswith("per_")}
+    write_metadata(model_path, dataclasses.replace(evaluation.metadata, metrics=kept))
+
+
+def write_evaluation(
+    run: RunFolder,
+    evaluation: Evaluation,
+    *,
+    model: keras.Model,
+    decoded: Mapping[str, DecodedImages],
+    history_csv: Path | None,
+) -> None:
+    """Write the report's files into a folder, `metrics.json` last."""
+    from real_vs_ai.evaluation.mistakes import draw_mistakes
+    from real_vs_ai.evaluation.network_picture import draw_network
+
+    write_predictions(run.predictions, evaluation.predictions)
+    without_picture = draw_network(model, run)
+    evaluation.metrics["notes"] += [without_picture] if without_picture else []
+    draw_mistakes(run, evaluation.predictions, metadata=evaluation.metadata, model=model,
+                  decoded=decoded)  # fmt: skip
+    _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
+    write_json(run.metrics, evaluation.metrics)
+
+
+def redraw_report(run: RunFolder) -> list[Path]:
+    """Draw the figures of a report again from its `predictions.csv` and `metrics.json`.
+
+    Raises:
+        FileNotFoundError: The folder has no report.
+        ValueError: Its files are damaged or do not belong together.
+    """
+    if not run.metrics.is_file():
+        raise FileNotFoundError(
+            f"Expected a report's {run.metrics.name} in {run.path}, found none. "
+            "Run ModelEvaluation.py without --redraw."
+        )
+    metrics = read_json(run.metrics)
+    predictions = read_predictions(run.predictions)
+    counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
+    found = {split: len(predictions.of_split(split)) for split in counted}
+    if counted != found or tuple(metrics["class_names"]) != predictions.class_names:
+        raise ValueError(
+            f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
+            f"together, found {found} rows beside {counted}. Run ModelEvaluation.py again."
+        )
+    return _write_from_numbers(run, predictions, metrics, history_csv=run.history)
+
+
+def _write_from_numbers(
+    run: RunFolder, predictions: Predictions, metrics: Mapping, *, history_csv: Path | None
+) -> list[Path]:
+    drawn = draw_report(run, predictions, metrics, history=read_history(history_csv))
+    write_text(run.classification_report, _classification_report(predictions, metrics))
+    write_model_card(run, metrics)
+    return drawn
+
+
+def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
+    """scikit-learn's report for each split, at the class of highest probability."""
+    texts = []
+    for split in predictions.split_names:
+        rows = predictions.of_split(split)
+        table = classification_report(
+            rows.labels, rows.probabilities.argmax(axis=1),
+            labels=range(len(rows.class_names)), target_names=list(rows.class_names),
+            digits=4, zero_division=0,
+        )  # fmt: skip
+        accuracy = metrics[split]["accuracy"]
+        texts.append(
+            f"{split}: {len(rows):,} images, accuracy {accuracy['value']:.4f} "
+            f"(95 % interval {accuracy['low']:.4f} to {accuracy['high']:.4f})\n\n{table}"
+        )
+    return "\n".join(texts)
+
+
+def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[str, Any]:
+    return {
+        "class_names": list(metadata.class_names),
+        "positive_class": None if metadata.positive_index is None else POSITIVE_CLASS,
+        "backbone": metadata.backbone,
+        "image_size": metadata.image_size,
+        "temperature": metadata.temperature,
+        "calibrated": metadata.calibrated,
+        "thresholds": thresholds or stored_thresholds(metadata),
+    }
+
+
+def _shares_outside(
+    model: keras.Model,
+    *,
+    metadata: ModelMetadata,
+    appearance: Appearance | None,
+    decoded: Mapping[str, DecodedImages],
+) -> dict[str, Any]:
+    """The share of each split that is turned away as unlike the training images."""
+    from real_vs_ai.evaluation.domain_check import share_outside
+
+    if not metadata.domain and appearance is None:
+        return {}
+    return {
+        split: share_outside(model, metadata=metadata, appearance=appearance, decoded=images)
+        for split, images in decoded.items()
+        if split != _TRAIN
+    }
+
+
+def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
+    """What the terminal should say beside the numbers."""
+    bounds = (thresholds or {}).get("validation", {}).values()
+    if all(bound["reached"] for bound in bounds):
+        return []
+    return [
+        "The validation images are too few, or the model too poor, to promise that at most "
+        f"{100 * thresholds['target_error']:g} % of the certain verdicts are wrong; many verdicts "
+        "will be Uncertain. ModelEvaluation.py --target-error 0.1 asks for less."
+    ]
+
+
+def _describe_data(decoded: DecodedImages) -> dict[str, Any]:
+    return {
+        "folder": decoded.images.root.as_posix(),
+        "fingerprint": fingerprint_images(decoded.images),
+        "unreadable": [{"path": path, "reason": reason} for path, reason in decoded.failures],
+    }

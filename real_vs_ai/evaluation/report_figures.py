@@ -1,0 +1,219 @@
+"""Predictions and metrics in, every figure of a report out; no model needed.
+
+    draw_report(run, predictions, metrics, history=read_history(run.history))
+
+What is drawn is decided here; how it looks, in figures.py.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.evaluation import figures
+from real_vs_ai.evaluation.curves import (
+    Curve,
+    precision_recall_points,
+    reliability_bins,
+    roc_points,
+)
+from real_vs_ai.evaluation.metrics import expected_calibration_error, is_binary
+from real_vs_ai.evaluation.predictions import Predictions
+from real_vs_ai.model_file import calibrate
+from real_vs_ai.runs import RunFolder
+
+_HISTOGRAM_EDGES = np.linspace(0, 1, 41)
+# Drawn where there is no test split.
+_PREFERRED_SPLITS = ("test", "validation")
+# More classes than colours make curves that nobody can tell apart.
+_MOST_CURVES = 7
+
+
+def draw_report(
+    run: RunFolder,
+    predictions: Predictions,
+    metrics: Mapping,
+    *,
+    history: Mapping[str, Sequence] | None,
+) -> list[Path]:
+    """Draw what the data allow.
+
+    Args:
+        run: Its `figures` folder takes the pictures.
+        predictions: Of one split or more.
+        metrics: The contents of `metrics.json` for them.
+        history: The columns of `history.csv`, or None.
+
+    Returns:
+        The PNG files, in the order of a report.
+    """
+    folder = run.figures
+    drawn = []
+    if history and len(history["epoch"]):
+        drawn.append(folder / "history.png")
+        draw_history_file(history, path=drawn[-1])
+    if metrics.get("images"):
+        drawn.append(folder / "class_distribution.png")
+        figures.draw_class_distribution(metrics["images"], path=drawn[-1])
+    split = main_split(predictions)
+    drawn.extend(_draw_confusion(folder, metrics, split))
+    drawn.extend(_draw_curves(folder, predictions, metrics, split))
+    drawn.append(folder / "reliability.png")
+    _draw_reliability(predictions.of_split(split), metrics, path=drawn[-1])
+    drawn.append(folder / "scores.png")
+    _draw_scores(predictions.of_split(split), metrics, path=drawn[-1])
+    if metrics.get("robustness"):
+        drawn.append(folder / "robustness.png")
+        draw_robustness_file(metrics["robustness"], path=drawn[-1])
+    return drawn
+
+
+def main_split(predictions: Predictions) -> str:
+    """The split that a report is about: test where it is there."""
+    names = predictions.split_names
+    return next((name for name in _PREFERRED_SPLITS if name in names), names[0])
+
+
+def draw_history_file(history: Mapping[str, Sequence], *, path: Path) -> None:
+    """Draw the training curves; the epoch with the lowest validation loss is marked."""
+    losses = np.array(history.get("val_loss", ()), dtype=float)
+    best = history["epoch"][int(np.nanargmin(losses))] if np.isfinite(losses).any() else None
+    figures.draw_history(history, best_epoch=best, path=path)
+
+
+def draw_robustness_file(robustness: Mapping, *, path: Path) -> None:
+    """Draw what `robustness.measure_robustness` found."""
+    rows, n = robustness["rows"], robustness["n"]
+    figures.draw_robustness(
+        rows,
+        shares={
+            "turned to another class": [row["flips"] / n for row in rows],
+            "Uncertain": [row["uncertain"] / n for row in rows],
+        },
+        title=f"{n:,} {robustness['split']} images",
+        path=path,
+    )
+
+
+def read_history(path: Path | None) -> dict[str, list] | None:
+    """The columns of `history.csv`, or None when it is missing or has no epochs.
+
+    Raises:
+        ValueError: It has no `epoch` column, or cells that are not numbers.
+    """
+    if path is None or not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return None
+    if "epoch" not in rows[0]:
+        raise ValueError(f"Expected an epoch column in {path}, found {', '.join(rows[0])}.")
+    history: dict[str, list] = {}
+    for name in rows[0]:
+        cells = [row[name] or "" for row in rows]
+        if name == "stage":
+            history[name] = cells
+            continue
+        try:
+            history[name] = [float(cell) if cell else float("nan") for cell in cells]
+        except ValueError as error:
+            raise ValueError(f"Expected numbers in column {name} of {path}: {error}.") from error
+    return history
+
+
+def _draw_confusion(folder: Path, metrics: Mapping, main: str) -> list[Path]:
+    drawn = []
+    for split in (name for name in _PREFERRED_SPLITS if name in metrics):
+        suffix = "" if split == main else f"_{split}"
+        drawn.append(folder / f"confusion_matrix{suffix}.png")
+        part = metrics[split]
+        figures.draw_confusion_matrix(
+            part["confusion_matrix"],
+            class_names=metrics["class_names"],
+            title=f"{split}: {part['n']:,} images,\naccuracy {part['accuracy']['value']:.3f}",
+            path=drawn[-1],
+        )
+    return drawn
+
+
+def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main: str) -> list[Path]:
+    names = predictions.class_names
+    if is_binary(names):
+        index = names.index(POSITIVE_CLASS)
+        wanted = [(split, index, split) for split in _PREFERRED_SPLITS]
+        positive = f"positive class {POSITIVE_CLASS}"
+    else:
+        wanted = [(main, i, name) for i, name in enumerate(names[:_MOST_CURVES])]
+        positive = f"each class against the rest, {main}"
+    roc, precision_recall, prevalence = [], [], None
+    for split, index, name in wanted:
+        rows = predictions.of_split(split)
+        is_positive = rows.labels == index
+        if not is_positive.any() or is_positive.all():
+            continue
+        temperature = metrics["temperature"]
+        scores = calibrate(rows.probabilities, temperature=temperature)[:, index]
+        part = metrics[split]["per_class"][names[index]]
+        n = len(rows)
+        roc.append(Curve(name, *roc_points(is_positive, scores), part.get("roc_auc"), n))
+        points = precision_recall_points(is_positive, scores)
+        precision_recall.append(Curve(name, *points, part.get("average_precision"), n))
+        if is_binary(names) and prevalence is None:
+            prevalence = float(is_positive.mean())
+    if not roc:
+        return []
+    paths = [folder / "roc.png", folder / "precision_recall.png"]
+    figures.draw_roc(roc, positive=positive, path=paths[0])
+    figures.draw_precision_recall(
+        precision_recall, positive=positive, prevalence=prevalence, path=paths[1]
+    )
+    return paths
+
+
+def _draw_reliability(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
+    after = calibrate(rows.probabilities, temperature=metrics["temperature"])
+    parts = [("as trained", rows.probabilities)]
+    if metrics.get("calibrated"):
+        parts.append((f"calibrated, T = {metrics['temperature']:.2f}", after))
+    bins = []
+    for name, probabilities in parts:
+        if is_binary(rows.class_names):
+            index = rows.class_names.index(POSITIVE_CLASS)
+            hits, stated = rows.labels == index, probabilities[:, index]
+        else:
+            hits = probabilities.argmax(axis=1) == rows.labels
+            stated = probabilities.max(axis=1)
+        error = expected_calibration_error(rows.labels, probabilities)
+        bins.append(reliability_bins(hits, stated, name=name, error=error))
+    binary = is_binary(rows.class_names)
+    figures.draw_reliability(
+        bins,
+        stated=f"stated probability of {POSITIVE_CLASS}" if binary else "stated confidence",
+        observed=f"observed share of {POSITIVE_CLASS}" if binary else "observed accuracy",
+        path=path,
+    )
+
+
+def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
+    calibrated = calibrate(rows.probabilities, temperature=metrics["temperature"])
+    thresholds = metrics["thresholds"]
+    if is_binary(rows.class_names):
+        scores = calibrated[:, rows.class_names.index(POSITIVE_CLASS)]
+        bounds = (thresholds["lower"], thresholds["upper"])
+        axis = f"probability of {POSITIVE_CLASS}, calibrated"
+    else:
+        scores = calibrated.max(axis=1)
+        bounds = (0.0, thresholds["minimum_confidence"])
+        axis = "confidence of the predicted class, calibrated"
+    counts = {
+        name: np.histogram(scores[rows.labels == i], bins=_HISTOGRAM_EDGES)[0]
+        for i, name in enumerate(rows.class_names)
+    }
+    figures.draw_score_histogram(
+        counts, edges=_HISTOGRAM_EDGES, bounds=bounds, axis=axis, path=path
+    )

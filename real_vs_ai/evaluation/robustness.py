@@ -1,0 +1,132 @@
+"""A model and labelled files in, how its verdicts hold when the pictures are changed out.
+
+robustness = measure_robustness(model, images, split="test", metadata=metadata, workers=2,
+                                max_images=2000)
+robustness["rows"][0]     # {"name": "unchanged", "accuracy": {"value": …}, "flips": 0, …}
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from real_vs_ai.config import SEED
+from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.evaluation.calibration import decide
+from real_vs_ai.evaluation.metrics import compute_metrics
+from real_vs_ai.evaluation.predictions import predict_probabilities
+from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.perturbations import PERTURBATIONS
+from real_vs_ai.reporting import progress_bar
+
+if TYPE_CHECKING:
+    import keras
+
+UNCHANGED = "unchanged"
+# Of the metrics, those that a table of twenty changes has room for.
+_KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
+# Changed images that one worker sends back at a time.
+_CHUNK_BYTES = 64 * 2**20
+
+
+def measure_robustness(
+    model: keras.Model,
+    images: LabelledImages,
+    *,
+    split: str,
+    metadata: ModelMetadata,
+    workers: int,
+    max_images: int,
+) -> dict[str, Any]:
+    """Judge the same images as they are and after each of `PERTURBATIONS`.
+
+    Args:
+        model: The network.
+        images: The files; unreadable ones are passed over.
+        split: Their split, for the report.
+        metadata: Of the model, with its calibration.
+        workers: Processes that decode and change images.
+        max_images: If there are more, so many are drawn, evenly over the classes.
+
+    Returns:
+        "split", "n", and "rows": for each change its name, metrics with intervals, "flips"
+        (verdicts turned from one class to another) and "uncertain" (verdicts given up).
+    """
+    chosen = images.take(images.draw(max_images))
+    labels, probabilities = _predict_all(model, chosen, metadata=metadata, workers=workers)
+    if not len(labels):
+        raise ValueError(f"Expected images that can be read in {images.root}, found none.")
+    names = [UNCHANGED, *(perturbation.name for perturbation in PERTURBATIONS)]
+    before = None
+    rows = []
+    for index, name in enumerate(names):
+        calibrated = calibrate(probabilities[:, index], temperature=metadata.temperature)
+        decided = decide(calibrated, metadata)
+        before = decided if before is None else before
+        numbers = compute_metrics(labels, calibrated, class_names=metadata.class_names, seed=SEED)
+        certain = (before >= 0) & (decided >= 0)
+        rows.append({
+            "name": name,
+            **{key: numbers[key] for key in _KEPT if key in numbers},
+            "flips": int(np.sum(certain & (decided != before))),
+            "uncertain": int(np.sum(decided < 0)),
+        })  # fmt: skip
+    return {"split": split, "n": len(labels), "rows": rows}
+
+
+def _predict_all(
+    model: keras.Model, images: LabelledImages, *, metadata: ModelMetadata, workers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n,) and probabilities (n, 1 + changes, n_classes) of the readable images."""
+    size = metadata.image_size
+    variants = 1 + len(PERTURBATIONS)
+    chunk = max(1, _CHUNK_BYTES // (variants * size * size * 3))
+    starts = range(0, len(images), chunk)
+    parallel = Parallel(n_jobs=workers if len(images) > chunk else 1)
+    root = str(images.root.resolve())
+    # A few at a time: joblib's own generator does not wait for who takes from it, and would pile
+    # up what the network has not come to yet.
+    window = 2 * max(1, workers)
+    windows = (starts[first : first + window] for first in range(0, len(starts), window))
+    results = itertools.chain.from_iterable(
+        parallel(delayed(_change_chunk)(root, images.paths[s : s + chunk], size) for s in some)
+        for some in windows
+    )
+    labels, outputs = [], []
+    with progress_bar(description="Changing and scoring", unit="image", total=len(images)) as bar:
+        for start, (positions, pixels) in zip(starts, results, strict=True):
+            bar.update(min(chunk, len(images) - start))
+            if not len(positions):
+                continue
+            flat = pixels.reshape(-1, size, size, 3)
+            probabilities = predict_probabilities(model, flat, description=None)
+            outputs.append(probabilities.reshape(len(positions), variants, -1))
+            labels.extend(images.labels[start + position] for position in positions)
+    n_classes = len(metadata.class_names)
+    empty = np.empty((0, variants, n_classes))
+    return np.array(labels, dtype=np.int64), np.concatenate(outputs) if outputs else empty
+
+
+def _change_chunk(root: str, paths: Sequence[str], image_size: int) -> tuple[list[int], np.ndarray]:
+    """Positions of the readable files, and (n, 1 + changes, size, size, 3) uint8; in a worker."""
+    positions, changed = [], []
+    for position, path in enumerate(paths):
+        try:
+            pixels = open_image(Path(root) / path)
+        except (ImageError, OSError):
+            # Named by the report's own decoding already.
+            continue
+        # By the name alone, so that noise is the same in any order and number of workers.
+        seed = zlib.crc32(path.encode("utf-8", "surrogateescape"))
+        variants = [pixels, *(p.apply(pixels, seed=seed) for p in PERTURBATIONS)]
+        changed.append(np.stack([resize_image(variant, image_size) for variant in variants]))
+        positions.append(position)
+    shape = (0, 1 + len(PERTURBATIONS), image_size, image_size, 3)
+    return positions, np.stack(changed) if changed else np.empty(shape, dtype=np.uint8)

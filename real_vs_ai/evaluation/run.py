@@ -1,0 +1,267 @@
+"""What ModelEvaluation.py does: options in, a report folder and a text for the terminal out.
+
+print(run_evaluation(options))
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from real_vs_ai.appearance import Appearance, read_appearance
+from real_vs_ai.config import canonical_split
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
+from real_vs_ai.evaluation.data import decode_splits, find_splits
+from real_vs_ai.evaluation.options import EvaluationOptions
+from real_vs_ai.files import read_json
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.reporting import format_table, plural
+from real_vs_ai.runs import RunFolder, find_model
+
+if TYPE_CHECKING:
+    import keras
+
+    from real_vs_ai.evaluation.report import Evaluation
+
+_EXPORTS = "exports"
+# Its images are only counted here, so unreadable ones among them are not known.
+_COUNTED_SPLIT = "train"
+_EVALUATIONS = "evaluations"
+_GIBIBYTE = 2**30
+_SHOWN = (
+    "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
+    "false_positive_rate", "recall_at_1_percent_fpr", "recall_at_5_percent_fpr", "loss",
+    "brier_score", "expected_calibration_error", "uncertain_share", "error_when_certain",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        text: For the terminal.
+        complete: Whether everything asked for was written.
+    """
+
+    text: str
+    complete: bool
+
+
+def run_evaluation(options: EvaluationOptions) -> Outcome:
+    """Do what the options ask for, and say what came out.
+
+    Raises:
+        FileNotFoundError: There is no such model or data.
+        ValueError: Model and data do not fit, or another report would be replaced.
+    """
+    if options.redraw:
+        return Outcome(_redraw(options), complete=True)
+    # Here, so that --redraw starts without what only a model needs.
+    from real_vs_ai.evaluation.extras import add_exports
+    from real_vs_ai.evaluation.report import (
+        TARGET_ERROR,
+        evaluate_model,
+        write_evaluation,
+    )
+    from real_vs_ai.keras_models import open_model
+
+    model_path = find_model(options.model)
+    model, metadata, has_metadata = open_model(
+        model_path, class_names=options.class_names, image_size=options.image_size
+    )
+    _check_extras(options, metadata)
+    decoded = _decode(options, metadata=metadata)
+    run = RunFolder(model_path.parent)
+    # Another file beside the run's own model has nothing to do with its report.
+    own = model_path == run.model and is_own_data(run, decoded, data=options.data)
+    report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
+    check_output(report, decoded, overwrite=options.overwrite)
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    appearance = _read_appearance(model_path)
+    evaluation = evaluate_model(
+        model, metadata=metadata, appearance=appearance, decoded=decoded,
+        target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
+        recalibrate=own or not metadata.calibrated or options.target_error is not None,
+    )  # fmt: skip
+    notes = _add_extras(
+        evaluation, options=options, model=model, appearance=appearance, decoded=decoded,
+        report=report,
+    )  # fmt: skip
+    if refreshes_run or not has_metadata:
+        notes.append(_store(model_path, evaluation))
+    history = run.history if refreshes_run else None
+    write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
+    exports, complete = add_exports(
+        evaluation, formats=options.export, model=model, appearance=appearance, decoded=decoded,
+        folder=run.path / _EXPORTS,
+    )  # fmt: skip
+    notes += [f"{exports}\n"] if exports else []
+    return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
+
+
+def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
+    """Refuse what could not be done later, before minutes are spent on the images."""
+    for folder in options.outside:
+        for split_folder in find_splits(folder).values():
+            list_labelled_images(split_folder, class_names=metadata.class_names)
+    if options.compare:
+        find_model(options.compare)
+
+
+def _store(model_path: Path, evaluation: Evaluation) -> str:
+    from real_vs_ai.evaluation.report import store_in_model
+
+    # Keras reads more formats than HDF5.
+    if not h5py.is_hdf5(model_path):
+        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
+    store_in_model(model_path, evaluation)
+    return f"Calibration and metrics are stored in {model_path}."
+
+
+def _read_appearance(model_path: Path) -> Appearance | None:
+    try:
+        return read_appearance(model_path)
+    except OSError:
+        # Keras reads more formats than HDF5.
+        return None
+
+
+def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
+    """Whether these are the images that the run was trained and reported with."""
+    if run.metrics.is_file():
+        return reported_fingerprints(run) == _fingerprints(decoded)
+    if run.config.is_file():
+        trained_on = read_json(run.config).get("options", {}).get("data")
+        return trained_on is not None and Path(trained_on).resolve() == data.resolve()
+    return False
+
+
+def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
+    """Where a report goes when nobody says: the run's folder, or a folder for the data in it."""
+    run = RunFolder(model_path.parent)
+    if own:
+        return run.path
+    resolved = data.resolve()
+    is_split = canonical_split(resolved.name) and resolved.parent.name
+    name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
+    # A bare model file may stand beside others, so its name tells their reports apart.
+    prefix = "" if model_path == run.model else f"{model_path.stem}-"
+    return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
+
+
+def check_output(
+    report: RunFolder, decoded: Mapping[str, DecodedImages], *, overwrite: bool
+) -> None:
+    """Refuse to replace a report on other images.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    if overwrite or not report.metrics.is_file():
+        return
+    if reported_fingerprints(report) != _fingerprints(decoded):
+        raise FileExistsError(
+            f"{report.path} holds a report on other images. Name another folder with --output, "
+            "or replace it with --overwrite."
+        )
+
+
+def reported_fingerprints(report: RunFolder) -> dict[str, str | None]:
+    """Which images a finished report is on: the fingerprint of each evaluated split."""
+    data = read_json(report.metrics).get("data", {})
+    return {
+        split: part.get("fingerprint") for split, part in data.items() if split != _COUNTED_SPLIT
+    }
+
+
+def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]:
+    return {
+        split: fingerprint_images(images.images)
+        for split, images in decoded.items()
+        if split != _COUNTED_SPLIT
+    }
+
+
+def _decode(options: EvaluationOptions, *, metadata: ModelMetadata) -> dict[str, DecodedImages]:
+    return decode_splits(
+        find_splits(options.data), metadata=metadata, workers=options.workers,
+        max_memory_bytes=int(options.memory * _GIBIBYTE),
+    )  # fmt: skip
+
+
+def _add_extras(
+    evaluation: Evaluation,
+    *,
+    options: EvaluationOptions,
+    model: keras.Model,
+    appearance: Appearance | None,
+    decoded: Mapping[str, DecodedImages],
+    report: RunFolder,
+) -> list[str]:
+    """Do what was asked beyond the report, and return what to print of it."""
+    from real_vs_ai.evaluation.extras import add_comparison, add_outside, add_robustness
+    from real_vs_ai.keras_models import open_model
+
+    texts = [
+        add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report),
+        add_outside(evaluation, options=options, model=model, appearance=appearance, report=report),
+    ]
+    if options.compare:
+        other_path = find_model(options.compare)
+        other, metadata, _ = open_model(
+            other_path, class_names=options.class_names, image_size=options.image_size
+        )
+        if metadata.image_size != evaluation.metadata.image_size:
+            decoded = _decode(options, metadata=metadata)
+        texts.append(
+            add_comparison(
+                evaluation, model=other, metadata=metadata, decoded=decoded, path=other_path
+            )
+        )
+    return [f"{text}\n" for text in texts if text]
+
+
+def _redraw(options: EvaluationOptions) -> str:
+    from real_vs_ai.evaluation.report import redraw_report
+
+    named = options.output or options.model
+    folder = named if named and named.is_dir() else find_model(options.model).parent
+    drawn = redraw_report(RunFolder(folder))
+    return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
+
+
+def _stored_target(run: RunFolder) -> float | None:
+    if not run.metrics.is_file():
+        return None
+    return read_json(run.metrics).get("thresholds", {}).get("target_error")
+
+
+def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
+    from real_vs_ai.evaluation.model_card import METRIC_TITLES
+
+    lines = []
+    for split in (split for split in ("validation", "test") if split in metrics):
+        part = metrics[split]
+        rows = [
+            [METRIC_TITLES[name], *(part[name][key] for key in ("value", "low", "high"))]
+            for name in _SHOWN
+            if name in part
+        ]
+        counts = ", ".join(f"{n:,} {name}" for name, n in part["counts"].items())
+        title = f"{split}: {plural(part['n'], 'image')} ({counts})"
+        lines += [format_table(["metric", "value", "low", "high"], rows, title=title), ""]
+    for split, part in metrics["data"].items():
+        for item in part["unreadable"]:
+            lines.append(f"Left out of {split}: {item['path']}: {item['reason']}")
+    confound = metrics.get("confound") or {}
+    if confound.get("warning"):
+        lines += [f"Warning: {confound['warning']}", ""]
+    lines += metrics["notes"]
+    return "\n".join([*lines, *notes, f"The report is in {report.path}."])

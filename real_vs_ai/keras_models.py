@@ -1,0 +1,171 @@
+"""Import Keras, load a saved model, and save one: the only code that knows Keras' files.
+
+    import_keras_quietly()
+    model, metadata, has_metadata = open_model(path, class_names=None, image_size=None)
+    save_model(model, Path("model.h5"), metadata=metadata)
+
+This module does not import Keras until a function needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
+
+if TYPE_CHECKING:
+    import keras
+
+
+def import_keras_quietly() -> None:
+    """Import Keras; TensorFlow's remarks about its build and missing GPUs do not show.
+
+    Set TF_CPP_MIN_LOG_LEVEL=0 in the environment to see them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        import keras
+
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # A report asks several models about batches of several sizes; retracing is then expected.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # The first lines come before that setting is read, straight from C++.
+    with _without_standard_error():
+        import keras  # noqa: F401
+
+
+def open_model(
+    path: Path, *, class_names: tuple[str, ...] | None, image_size: int | None
+) -> tuple[keras.Model, ModelMetadata, bool]:
+    """Load a model, and what it says of itself.
+
+    Args:
+        path: The `.h5` file (or any other that Keras reads).
+        class_names: Of a model that does not say its classes, otherwise not looked at.
+        image_size: Of such a model, in pixels; None asks the model's input.
+
+    Returns:
+        The model, its metadata, and whether the file carried them.
+
+    Raises:
+        ValueError: It cannot be loaded, or its classes or input are not known.
+    """
+    model = load_model(path)
+    input_size = model.input_shape[1]
+    try:
+        metadata, has_metadata = read_metadata(path), True
+    except ModelFileError as error:
+        if class_names is None:
+            raise ModelFileError(
+                f"{path} does not say its classes. Name them in the order of its "
+                f"{model.output_shape[-1]} outputs: --class-names Fake Real"
+            ) from error
+        image_size = image_size or input_size
+        if image_size is None:
+            raise ModelFileError(
+                f"{path} takes images of any size. Name one with --image-size 224"
+            ) from error
+        metadata = ModelMetadata(
+            class_names=class_names, image_size=image_size, backbone=model.name
+        )
+        has_metadata = False
+    if input_size not in (None, metadata.image_size):
+        raise ModelFileError(
+            f"Expected an image size of {input_size}, the input of {path}, "
+            f"received {metadata.image_size}."
+        )
+    return model, metadata, has_metadata
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a Keras model without compiling it.
+
+    Raises:
+        ModelFileError: It is no Keras model for square RGB images.
+    """
+    import_keras_quietly()
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(f"{path} is not a Keras model that can be loaded: {reason}") from error
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        raise ModelFileError(
+            f"Expected a model for square RGB images (None, size, size, 3), found input {shape} "
+            f"in {path}."
+        )
+    return model
+
+
+def graph_of(model: keras.Model) -> keras.Model:
+    """The same layers without what compiling added; copies and files then hold no optimizer."""
+    import keras
+
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def to_float32(model: keras.Model) -> keras.Model:
+    """The same model with every layer in float32, whatever precision it was trained in."""
+
+    import keras
+
+    def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = {**layer.get_config(), "dtype": "float32", "trainable": True}
+        return layer.__class__.from_config(config)
+
+    clone = keras.models.clone_model(graph_of(model), clone_function=in_float32)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> None:
+    """Write `model.h5` in float32, without optimizer; a killed process leaves the old or the new.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+    """
+    staging = path.with_name(f".{path.stem}.{os.getpid()}.h5")
+    try:
+        with warnings.catch_warnings():
+            # Keras warns that HDF5 is its older format; this project's contract asks for it.
+            warnings.simplefilter("ignore")
+            _without_legacy_warning(to_float32(model).save, staging, include_optimizer=False)
+        write_metadata(staging, metadata)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _without_legacy_warning(save: Callable[..., None], path: Path, **options: Any) -> None:
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        save(path, **options)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _without_standard_error() -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,64 @@
+"""A model whose answers are known, and folders of images for it: red is Fake, blue is Real."""
+
+import numpy as np
+from PIL import Image
+
+from real_vs_ai.dataset.decoded_images import decode_images
+from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.runs import RunFolder
+
+SIZE = 8
+
+
+def colour_model(n_classes=2):
+    """Softmax over the mean of the first colour channels; flat, ending in a Dense layer."""
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    scaled = keras.layers.Rescaling(1 / 64)(inputs)
+    maps = keras.layers.Conv2D(n_classes, 1, use_bias=False, name="maps")(scaled)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    outputs = keras.layers.Dense(n_classes, activation="softmax")(pooled)
+    model = keras.Model(inputs, outputs, name="colours")
+    kernel = np.zeros((1, 1, 3, n_classes), np.float32)
+    for index, channel in enumerate((0, 2, 1)[:n_classes]):
+        kernel[0, 0, channel, index] = 1
+    model.get_layer("maps").set_weights([kernel])
+    model.layers[-1].set_weights([np.eye(n_classes, dtype=np.float32), np.zeros(n_classes)])
+    return model
+
+
+def write_images(folder, *, class_names=("Fake", "Real"), n=12, size=SIZE, wrong=2, seed=0):
+    """Images of each class in its colour; the last `wrong` of each in the next class's colour."""
+    generator = np.random.default_rng(seed)
+    for index, name in enumerate(class_names):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            shown = (index + (i >= n - wrong)) % len(class_names)
+            pixels = generator.integers(0, 100, (size, size, 3), dtype=np.uint8)
+            pixels[..., (0, 2, 1)[shown]] += np.uint8(60 + 5 * (i % 12))
+            source = "first" if i % 2 else "second"
+            Image.fromarray(pixels).save(folder / name / f"{source}__{i:03}.png")
+
+
+def decode(folder, splits=("validation", "test"), **options):
+    return {
+        split: decode_images(
+            list_labelled_images(folder / split, **options),
+            image_size=SIZE, workers=1, max_memory_bytes=2**30,
+        )
+        for split in splits
+    }  # fmt: skip
+
+
+def make_run(folder, model, *, class_names=("Fake", "Real")):
+    """A run folder with a model file and its metadata, as training leaves it."""
+    from real_vs_ai.model_file import write_metadata
+
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    model.save(run.model)
+    metadata = ModelMetadata(class_names=class_names, image_size=SIZE, backbone="colours")
+    write_metadata(run.model, metadata)
+    return run, metadata

@@ -1,0 +1,155 @@
+"""Figures: drawn from any numbers and names, the same bytes each time, with nothing left behind."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from PIL import Image
+
+from real_vs_ai.evaluation import figures
+from real_vs_ai.evaluation.curves import (
+    Curve,
+    precision_recall_points,
+    reliability_bins,
+    roc_points,
+)
+from real_vs_ai.evaluation.figure_style import shorten
+from real_vs_ai.evaluation.report_figures import draw_history_file, read_history
+
+HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
+SUMMARY = {"value": 0.9, "low": 0.85, "high": 0.94}
+
+
+def ink(path):
+    """Share of the picture that is not white."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return float(np.mean(np.asarray(picture.convert("L")) < 250))
+
+
+def test_history_of_two_stages_is_drawn(tmp_path):
+    text = "epoch,stage,loss,val_loss,f1,val_f1\n" + "".join(
+        f"{i},{'frozen' if i < 4 else 'fine-tuning'},{1 / i},{1.1 / i},{1 - 1 / i},\n"
+        for i in range(1, 9)
+    )
+    (tmp_path / "history.csv").write_text(text)
+    history = read_history(tmp_path / "history.csv")
+    assert history["epoch"] == list(range(1, 9))
+    assert np.isnan(history["val_f1"]).all()
+    draw_history_file(history, path=tmp_path / "history.png")
+    assert 0.005 < ink(tmp_path / "history.png") < 0.5
+
+
+def test_history_of_one_epoch_is_drawn(tmp_path):
+    draw_history_file({"epoch": [1.0], "loss": [0.5]}, path=tmp_path / "history.png")
+    assert ink(tmp_path / "history.png") > 0.005
+
+
+def test_damaged_histories_are_named(tmp_path):
+    path = tmp_path / "history.csv"
+    assert read_history(path) is None
+    path.write_text("epoch,loss\n")
+    assert read_history(path) is None
+    path.write_text("loss\n1\n")
+    with pytest.raises(ValueError, match="epoch column"):
+        read_history(path)
+    path.write_text("epoch,loss\n1,many\n")
+    with pytest.raises(ValueError, match="column loss"):
+        read_history(path)
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_confusion_matrix_and_distribution_take_any_number_of_classes(tmp_path, n_classes):
+    names = [f"class {i}" for i in range(n_classes)]
+    matrix = np.arange(n_classes**2).reshape(n_classes, n_classes)
+    figures.draw_confusion_matrix(matrix, class_names=names, title="test", path=tmp_path / "c.png")
+    counts = {split: dict.fromkeys(names, 5) for split in ("train", "test")}
+    figures.draw_class_distribution(counts, path=tmp_path / "d.png")
+    assert ink(tmp_path / "c.png") > 0.03
+    assert ink(tmp_path / "d.png") > 0.03
+
+
+def test_names_are_drawn_as_text_whatever_they_hold(tmp_path):
+    names = list(HOSTILE)
+    figures.draw_confusion_matrix(
+        np.ones((4, 4), int), class_names=names, title="test", path=tmp_path / "c.png"
+    )
+    figures.draw_class_distribution({"test": dict.fromkeys(names, 3)}, path=tmp_path / "d.png")
+    curves = [Curve(name, np.array([0, 1]), np.array([0, 1]), None, 5) for name in names]
+    figures.draw_roc(curves, positive="each class", path=tmp_path / "r.png")
+    counts = {name: np.array([1, 2]) for name in names}
+    figures.draw_score_histogram(
+        counts, edges=np.array([0, 0.5, 1]), bounds=(0.5, 0.5), axis="score",
+        path=tmp_path / "s.png",
+    )  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 4
+    assert shorten(names[1]).endswith("…")
+    assert "\n" not in shorten(names[2])
+
+
+def test_empty_class_is_drawn_without_dividing_by_zero(tmp_path):
+    with np.errstate(all="raise"):
+        figures.draw_confusion_matrix(
+            [[0, 0], [2, 3]], class_names=("Fake", "Real"), title="", path=tmp_path / "c.png"
+        )
+    assert ink(tmp_path / "c.png") > 0.03
+
+
+def test_curves_and_bins_of_known_scores():
+    positive = np.array([True, True, False, False])
+    scores = np.array([0.9, 0.4, 0.6, 0.1])
+    false_positive_rate, recall = roc_points(positive, scores)
+    assert np.trapezoid(recall, false_positive_rate) == 0.75
+    recall, precision = precision_recall_points(positive, scores)
+    assert recall[0] == 0
+    assert recall[-1] == 1
+    assert precision[-1] == pytest.approx(0.5)
+    bins = reliability_bins(positive, scores, name="as trained", error=0.1)
+    assert bins.counts.sum() == 4
+    assert bins.stated.tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])
+    assert bins.observed.tolist() == [0, 1, 0, 1]
+
+
+def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
+    bins = [
+        reliability_bins(np.array([True, False]), np.array([0.9, 0.2]), name=name, error=0.1)
+        for name in ("as trained", "calibrated")
+    ]
+
+    def draw(name):
+        path = tmp_path / name
+        figures.draw_reliability(bins, stated="stated", observed="observed", path=path)
+        return path.read_bytes()
+
+    plain = draw("a.png")
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9}):
+        assert draw("b.png") == plain
+        assert matplotlib.rcParams["font.size"] == 30
+    assert dict(matplotlib.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+def test_robustness_is_drawn(tmp_path):
+    rows = [{"name": f"change {i}", "accuracy": SUMMARY} for i in range(20)]
+    figures.draw_robustness(
+        rows, shares={"turned": [0.1] * 20, "Uncertain": [0.2] * 20}, title="2,000 images",
+        path=tmp_path / "r.png",
+    )  # fmt: skip
+    assert ink(tmp_path / "r.png") > 0.03
+
+
+def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):
+    path = tmp_path / "d.png"
+    figures.draw_class_distribution({"test": {"Fake": 1}}, path=path)
+    before = path.read_bytes()
+
+    def full_disk(self, staging, **_):
+        staging.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        figures.draw_class_distribution({"test": {"Fake": 2}}, path=path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

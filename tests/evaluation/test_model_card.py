@@ -1,0 +1,100 @@
+"""Model cards: everything in them stands in the metrics, and no name becomes markup."""
+
+import copy
+import json
+
+import pytest
+
+from real_vs_ai.evaluation.model_card import markdown_table, write_model_card
+from real_vs_ai.runs import RunFolder
+
+INTERVAL = {"value": 0.9512, "low": 0.94, "high": 0.96}
+METRICS = {
+    "class_names": ["Fake", "Real"],
+    "positive_class": "Fake",
+    "backbone": "resnet101",
+    "image_size": 224,
+    "temperature": 1.25,
+    "calibrated": True,
+    "thresholds": {
+        "lower": 0.2, "upper": 0.7, "target_error": 0.05,
+        "validation": {"lower": {"reached": True}, "upper": {"reached": True}},
+    },
+    "images": {"train": {"Fake": 1000, "Real": 2000}, "test": {"Fake": 5, "Real": 6}},
+    "data": {"test": {"unreadable": [{"path": "x", "reason": "y"}]}},
+    "test": {
+        "n": 11, "accuracy": INTERVAL,
+        "per_source": {"cifake": {"n": 5, "accuracy": INTERVAL}, "a|b": {"n": 6}},
+        "per_size": {"below 64 px": {"n": 11, "accuracy": INTERVAL}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def card(tmp_path):
+    def write(metrics, config=None):
+        run = RunFolder(tmp_path)
+        if config is not None:
+            run.config.write_text(json.dumps(config))
+        write_model_card(run, metrics)
+        return run.model_card.read_text()
+
+    return write
+
+
+def test_card_tells_data_results_calibration_and_limits(card):
+    text = card(METRICS)
+    for part in (
+        "| train | 1,000 | 2,000 | 3,000 |", "0.9512 (0.9400 to 0.9600)", "224 × 224",
+        "Temperature 1.250", "above 0.200 and below 0.700 is Uncertain", "at most 5 % wrong",
+        "1 files could not be read", "## Limits", "## Licence", "Fake is the positive class",
+        "| cifake | 5 |", "not defined", "Not measured",
+    ):  # fmt: skip
+        assert part in text, part
+    # One size group alone is no comparison.
+    assert "shorter side" not in text
+
+
+def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
+    config = {
+        "options": {"epochs": 20, "backbone": "resnet101", "data": "/home/me/data", "workers": 8},
+        "started": "2026-01-01T00:00:00+00:00",
+        "versions": {"keras": "3.15.1"},
+    }
+    text = card(METRICS, config)
+    assert "| epochs | 20 |" in text
+    assert "keras 3.15.1" in text
+    assert "/home/me" not in text
+
+
+def test_robustness_comparison_and_confounds_are_told(card):
+    metrics = copy.deepcopy(METRICS) | {
+        "robustness": {
+            "split": "test", "n": 11,
+            "rows": [{"name": "JPEG quality 75", "accuracy": INTERVAL, "flips": 2, "uncertain": 3}],
+        },
+        "comparison": {
+            "model": "other",
+            "test": {"n": 11, "accuracy_difference": INTERVAL, "only_first": 4, "only_second": 1,
+                     "p_value": 0.375},
+        },
+        "confound": {"balanced_accuracy": 0.98, "chance": 0.5, "warning": "Size tells the class."},
+    }  # fmt: skip
+    text = card(metrics)
+    assert "| JPEG quality 75 | 0.9512 (0.9400 to 0.9600) | 2 | 3 |" in text
+    assert "Compared with other" in text
+    assert "0.375" in text
+    assert "**Warning.** Size tells the class." in text
+
+
+def test_promise_that_cannot_be_kept_is_not_made(card):
+    metrics = copy.deepcopy(METRICS)
+    metrics["thresholds"]["validation"]["upper"]["reached"] = False
+    assert "too few, or the model too poor" in card(metrics)
+
+
+def test_names_cannot_become_markup():
+    table = markdown_table(["<script>"], [["a|b\n# heading *x* [link](http://y)"]])
+    assert len(table.splitlines()) == 3
+    assert "\\<script\\>" in table
+    assert "a\\|b \\# heading \\*x\\* \\[link\\]" in table

@@ -1,0 +1,53 @@
+"""The confound warning: fires when sizes or sources give the labels away, and only then."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from real_vs_ai.evaluation.confounds import find_confound
+from tests.evaluation.test_predictions import make_predictions
+
+
+@pytest.fixture
+def rows():
+    predictions = make_predictions(200)
+    return dataclasses.replace(
+        predictions,
+        labels=np.arange(200) % 2,
+        widths=np.full(200, 32),
+        heights=np.full(200, 32),
+        sources=np.full(200, "cifake", dtype=object),
+    )
+
+
+def test_equal_sizes_and_one_source_tell_nothing(rows):
+    found = find_confound(rows)
+    assert found["balanced_accuracy"] == pytest.approx(0.5)
+    assert found["warning"] == ""
+
+
+def test_chance_differences_do_not_fire(rows):
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        rows = dataclasses.replace(
+            rows, widths=generator.integers(100, 4000, 200),
+            heights=generator.integers(100, 4000, 200),
+        )  # fmt: skip
+        assert find_confound(rows)["warning"] == ""
+
+
+def test_one_size_for_all_fakes_fires(rows):
+    sizes = np.random.default_rng(0).integers(560, 4000, 200)
+    found = find_confound(dataclasses.replace(rows, widths=np.where(rows.labels == 0, 559, sizes)))
+    assert found["balanced_accuracy"] > 0.95
+    assert "width, height and source alone" in found["warning"]
+
+
+def test_sources_of_one_class_each_fire(rows):
+    sources = np.where(rows.labels == 0, "generator", "camera").astype(object)
+    assert find_confound(dataclasses.replace(rows, sources=sources))["warning"]
+
+
+def test_too_few_images_to_tell_are_not_judged():
+    assert find_confound(make_predictions(12)) is None
