@@ -44,10 +44,18 @@ def main(argv=None):
     ranges = AffineRanges(args.rotation, args.shift, args.shear, args.zoom, flip=not args.no_flip)
     originals = list_originals(args.train_dir)
     plan = plan_copies(originals, total=args.total, copies=args.copies, seed=args.seed)
-    print(write_copies(
-        plan, train_dir=args.train_dir, output_dir=args.output_dir, ranges=ranges,
-        seed=args.seed, overwrite=args.overwrite, workers=args.workers, engine=args.engine,
-    ))  # fmt: skip
+    print(
+        write_copies(
+            plan,
+            train_dir=args.train_dir,
+            output_dir=args.output_dir,
+            ranges=ranges,
+            seed=args.seed,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            engine=args.engine,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ two data sets share is kept once, and never in two splits. data/manifest.csv des
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 from real_vs_ai.preparation.options import (
@@ -33,14 +33,17 @@ def parse_args(argv=None):
         "--output-dir", type=Path, default=DATA_DIR, help="gets train, validation and test"
     )
     parser.add_argument(
-        "--keep-duplicates", action="store_true",
+        "--keep-duplicates",
+        action="store_true",
         help="keep contents that two data sets share, unless they stand in two splits",
-    )  # fmt: skip
+    )
     add_near_duplicates(parser)
     parser.add_argument(
-        "--equalise", type=positive_int, metavar="PIXELS",
+        "--equalise",
+        type=positive_int,
+        metavar="PIXELS",
         help="make all images squares of this side, alike in format and quality",
-    )  # fmt: skip
+    )
     add_confounds(parser)
     add_seed(parser)
     add_copy(parser)
@@ -52,11 +55,7 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = MergeOptions(
-        keep_duplicates=args.keep_duplicates, near_duplicates=args.near_duplicates,
-        equalise=args.equalise, confounds=not args.no_confounds, seed=args.seed, copy=args.copy,
-        overwrite=args.overwrite, workers=args.workers, engine=args.engine,
-    )  # fmt: skip
+    options = options_from(args, MergeOptions, confounds=not args.no_confounds)
     print(merge_sources(args.folders, output_dir=args.output_dir, options=options))
 
 

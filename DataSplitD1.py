@@ -20,9 +20,11 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     add_split_options(parser)
     parser.add_argument(
-        "--fractions", type=three_fractions, default="0.7,0.15,0.15",
+        "--fractions",
+        type=three_fractions,
+        default="0.7,0.15,0.15",
         help="shares of train, validation and test",
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 

@@ -21,9 +21,11 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     add_split_options(parser)
     parser.add_argument(
-        "--validation-fraction", type=fraction, default=0.2,
+        "--validation-fraction",
+        type=fraction,
+        default=0.2,
         help="share of train that becomes validation",
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 

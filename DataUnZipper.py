@@ -12,10 +12,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
-from real_vs_ai.preparation.archives import (
-    ExtractionLimits,
-    extract_archives,
-)
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
 from real_vs_ai.preparation.options import add_overwrite, add_workers, positive_number
 
 
@@ -32,9 +29,11 @@ def parse_args(argv=None):
         "--max-files", type=int, default=20_000_000, help="refuse archives with more files"
     )
     parser.add_argument(
-        "--max-ratio", type=positive_number, default=100.0,
+        "--max-ratio",
+        type=positive_number,
+        default=100.0,
         help="refuse archives, and large files in them, that unpack to so many times their size",
-    )  # fmt: skip
+    )
     add_overwrite(parser)
     add_workers(parser, ray=True)
     return parser.parse_args(argv)
@@ -47,9 +46,13 @@ def main(argv=None):
         max_bytes=int(args.max_gib * 2**30), max_files=args.max_files, max_ratio=args.max_ratio
     )
     for summary in extract_archives(
-        args.archives, output_dir=args.output_dir, limits=limits,
-        overwrite=args.overwrite, workers=args.workers, engine=args.engine,
-    ):  # fmt: skip
+        args.archives,
+        output_dir=args.output_dir,
+        limits=limits,
+        overwrite=args.overwrite,
+        workers=args.workers,
+        engine=args.engine,
+    ):
         print(summary)
 
 

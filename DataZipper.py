@@ -30,9 +30,11 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     folder, output, entries = choose_input(args.folder, args.output)
-    print(zip_folder(
-        folder, output=output, entries=entries, compress=args.compress, overwrite=args.overwrite
-    ))  # fmt: skip
+    print(
+        zip_folder(
+            folder, output=output, entries=entries, compress=args.compress, overwrite=args.overwrite
+        )
+    )
 
 
 if __name__ == "__main__":

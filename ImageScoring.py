@@ -12,15 +12,17 @@ import os
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import command, make_parser, options_from
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT",
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
         help='image, folder, .zip, manifest .csv, or "-" (none: data/test)',
-    )  # fmt: skip
+    )
     parser.add_argument("--model", type=Path, help="run folder or .h5 file")
     parser.add_argument("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
@@ -30,14 +32,15 @@ def parse_args(argv=None):
     )
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="force a precision")
     parser.add_argument(
-        "--calibration", type=Path, default=Path("data/validation"), metavar="FOLDER",
+        "--calibration",
+        dest="calibration_dir",
+        type=Path,
+        default=Path("data/validation"),
         help="class folders that int8 is made and checked with, the first time",
-    )  # fmt: skip
+    )
     parser.add_argument("--by-tiles", action="store_true", help="score crops of large images too")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding threads")
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with 1 if an image is unreadable"
-    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 on an unreadable image")
     return parser.parse_args(argv)
 
 
@@ -46,14 +49,9 @@ def main(argv=None):
     args = parse_args(argv)
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
-    options = ScoringOptions(
-        model=args.model, engine=args.engine, precision=args.precision, workers=args.workers,
-        by_tiles=args.by_tiles, calibration_dir=args.calibration,
-    )  # fmt: skip
-    summary = run_scoring(
-        args.inputs or ["data/test"], options=options, output=args.output, resume=args.resume,
-        overwrite=args.overwrite,
-    )  # fmt: skip
+    options = options_from(args, ScoringOptions)
+    where = {"output": args.output, "resume": args.resume, "overwrite": args.overwrite}
+    summary = run_scoring(args.inputs or ["data/test"], options=options, **where)
     print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
     return 1 if args.strict and summary.unreadable else 0
 

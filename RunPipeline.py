@@ -21,13 +21,19 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     numbers = range(1, N_STAGES + 1)
     parser.add_argument("--demo", action="store_true", help="run on the embedded demo data")
-    parser.add_argument("--from", dest="first", type=int, choices=numbers, default=1,
-                        help="first stage to run")  # fmt: skip
-    parser.add_argument("--to", dest="last", type=int, choices=numbers, default=N_STAGES,
-                        help="last stage to run")  # fmt: skip
+    parser.add_argument(
+        "--from", dest="first", type=int, choices=numbers, default=1, help="first stage to run"
+    )
+    parser.add_argument(
+        "--to", dest="last", type=int, choices=numbers, default=N_STAGES, help="last stage to run"
+    )
     parser.add_argument("--models-dir", type=Path, default=MODELS_DIR, help="gets the demo's run")
-    parser.add_argument("training", nargs="*", metavar="-- TRAINING OPTIONS",
-                        help="options of ModelTraining.py, after --")  # fmt: skip
+    parser.add_argument(
+        "training",
+        nargs="*",
+        metavar="-- TRAINING OPTIONS",
+        help="options of ModelTraining.py, after --",
+    )
     args = parser.parse_args(argv)
     if args.demo and (args.training or (args.first, args.last) != (1, N_STAGES)):
         parser.error("--demo runs every stage with settings of its own; leave the others out")

@@ -46,13 +46,21 @@ def main(argv=None) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         make_files(folder / "data" / "raw" / "tiny", count)
         for script, *options in (
-            ("DataSplitD1", "--no-verify", "--no-confounds"), ("DataMerger", "--no-confounds")
-        ):  # fmt: skip
+            ("DataSplitD1", "--no-verify", "--no-confounds"),
+            ("DataMerger", "--no-confounds"),
+        ):
             seconds, cpu, main_peak, all_peak = measure(folder, script, *options)
-            rows.append([
-                count, script, f"{seconds:.1f}", f"{cpu:.1f}", round(cpu / count * 1e6),
-                round(main_peak), round(all_peak),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    count,
+                    script,
+                    f"{seconds:.1f}",
+                    f"{cpu:.1f}",
+                    round(cpu / count * 1e6),
+                    round(main_peak),
+                    round(all_peak),
+                ]
+            )
             print(format_table(headers, rows), flush=True)
         shutil.rmtree(folder)
     return 0
@@ -78,9 +86,10 @@ def measure(folder: Path, script: str, *options: str) -> tuple[float, float, flo
     """(seconds, processor seconds, MiB of the main process, MiB of all) of a script in `folder`."""
     before, started = os.times(), time.perf_counter()
     process = psutil.Popen(
-        [sys.executable, str(ROOT / f"{script}.py"), *options], cwd=folder,
+        [sys.executable, str(ROOT / f"{script}.py"), *options],
+        cwd=folder,
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     peaks = [0.0, 0.0]
     watcher = threading.Thread(target=watch_memory, args=(process, peaks))
     watcher.start()

@@ -95,13 +95,20 @@ def ours_to_csv(model: Path, folder: Path, image_size: int, precision: str) -> d
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
     options = ScoringOptions(
-        model=model, engine="openvino", precision=_named(precision), by_tiles=False,
-        workers=os.cpu_count() or 1, calibration_dir=folder,
-    )  # fmt: skip
+        model=model,
+        engine="openvino",
+        precision=_named(precision),
+        by_tiles=False,
+        workers=os.cpu_count() or 1,
+        calibration_dir=folder,
+    )
     summary = run_scoring(
-        [str(folder)], options=options, output=folder.parent / "scores.csv", resume=False,
+        [str(folder)],
+        options=options,
+        output=folder.parent / "scores.csv",
+        resume=False,
         overwrite=True,
-    )  # fmt: skip
+    )
     return {"images_per_second": sum(summary.counts.values()) / summary.seconds}
 
 
@@ -153,9 +160,11 @@ def ours_single(model: Path, folder: Path, image_size: int, precision: str) -> d
     detector.predict(path)
     first = _seconds_since_start()
     return {
-        "first": first, "p50": _p50(lambda: detector.predict(path)), "memory": _resident_mib(),
+        "first": first,
+        "p50": _p50(lambda: detector.predict(path)),
+        "memory": _resident_mib(),
         "tensorflow": float("tensorflow" in sys.modules),
-    }  # fmt: skip
+    }
 
 
 def keras_single(model: Path, folder: Path, image_size: int) -> dict[str, float]:
@@ -187,13 +196,26 @@ def openvino_tool(model: Path, folder: Path, image_size: int, precision: str) ->
     ir = entry.int8_ir if precision == _INT8 else entry.ir
     done = subprocess.run(
         [
-            Path(sys.executable).parent / "benchmark_app", "-m", ir, "-d", "CPU",
-            "-hint", "throughput", "-t", "20", "-infer_precision", best_precision(ov.Core()),
-            "-data_shape", f"[{batch},{image_size},{image_size},3]",
-            "-shape", f"[{batch},{image_size},{image_size},3]",
+            Path(sys.executable).parent / "benchmark_app",
+            "-m",
+            ir,
+            "-d",
+            "CPU",
+            "-hint",
+            "throughput",
+            "-t",
+            "20",
+            "-infer_precision",
+            best_precision(ov.Core()),
+            "-data_shape",
+            f"[{batch},{image_size},{image_size},3]",
+            "-shape",
+            f"[{batch},{image_size},{image_size},3]",
         ],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = [line for line in done.stdout.splitlines() if "Throughput" in line]
     return {"images_per_second": float(lines[-1].split()[-2])}
 
@@ -214,8 +236,11 @@ def measure(
     arguments = ["--contender", name, str(model), str(folder), str(image_size)]
     done = subprocess.run(
         [sys.executable, __file__, *arguments, *filter(None, [precision])],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -256,17 +281,26 @@ def report(results: dict[tuple[str, str], dict[str, float]], precision: str) -> 
     rows = [
         [what, f"{mine:.2f}", f"{other:.2f}", f"{ratio:.2f}"]
         for what, mine, other, ratio in (
-            _beside("files → CSV, images/s, beside a loop of load_img and predict",
-                    rate["ours_to_csv"], rate["keras_loop"]),
-            _beside("the same, beside Keras predict on batches of 32 from tf.data",
-                    rate["ours_to_csv"], rate["keras_batches"]),
-            _beside("the same, beside OpenVINO's benchmark_app (no decoding)",
-                    rate["ours_to_csv"], rate["openvino_tool"]),
+            _beside(
+                "files → CSV, images/s, beside a loop of load_img and predict",
+                rate["ours_to_csv"],
+                rate["keras_loop"],
+            ),
+            _beside(
+                "the same, beside Keras predict on batches of 32 from tf.data",
+                rate["ours_to_csv"],
+                rate["keras_batches"],
+            ),
+            _beside(
+                "the same, beside OpenVINO's benchmark_app (no decoding)",
+                rate["ours_to_csv"],
+                rate["openvino_tool"],
+            ),
             _beside("one image, warm, p50 in ms", 1e3 * ours["p50"], 1e3 * theirs["p50"], True),
             _beside("fresh process to first verdict, s", ours["first"], theirs["first"], True),
             _beside("resident memory, MiB", ours["memory"], theirs["memory"], True),
         )
-    ]  # fmt: skip
+    ]
     title = f"ResNet101, precision {precision}; Keras in float32"
     return format_table(["", "ours", "theirs", "ratio"], rows, title=title)
 

@@ -89,9 +89,10 @@ def main(argv=None) -> int:
 
 def run_script(name: str, *arguments: str) -> None:
     subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *arguments], check=True,
+        [sys.executable, str(ROOT / f"{name}.py"), *arguments],
+        check=True,
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def run_tool(*command: str) -> None:
@@ -135,11 +136,15 @@ def compare(
     processor = {who: statistics.median(cpu for _, cpu in v) for who, v in times.items()}
     beside, target = TARGETS[stage]
     return [
-        stage, beside, f"{middle['ours']:.2f} s", f"{middle['theirs']:.2f} s",
+        stage,
+        beside,
+        f"{middle['ours']:.2f} s",
+        f"{middle['theirs']:.2f} s",
         f"{middle['ours'] / middle['theirs']:.2f}",
         f"{processor['ours']:.1f} s",
-        f"{processor['theirs']:.1f} s", target,
-    ]  # fmt: skip
+        f"{processor['theirs']:.1f} s",
+        target,
+    ]
 
 
 def bench_unzip(archive: Path, *, repeats: int) -> list[list]:
@@ -151,8 +156,9 @@ def bench_unzip(archive: Path, *, repeats: int) -> list[list]:
         "DataUnZipper",
         lambda: run_script("DataUnZipper", str(archive)),
         lambda: run_tool("unzip", "-q", str(archive), "-d", "unzipped"),
-        clean=clean, repeats=repeats,
-    )  # fmt: skip
+        clean=clean,
+        repeats=repeats,
+    )
     return [row]
 
 
@@ -168,11 +174,12 @@ def bench_split(*, repeats: int) -> list[list]:
             " ".join(("DataSplitD2", *options)),
             lambda options=options: run_script("DataSplitD2", *options),
             lambda: run_tool("cp", "-r", raw, "copied"),
-            clean=clean, repeats=repeats,
+            clean=clean,
+            repeats=repeats,
         )
         # Headers only first, so that the next stage finds what was decoded.
         for options in (("--no-verify",), ())
-    ]  # fmt: skip
+    ]
 
 
 def bench_merge(*, repeats: int) -> list[list]:
@@ -186,8 +193,9 @@ def bench_merge(*, repeats: int) -> list[list]:
         "DataMerger",
         lambda: run_script("DataMerger"),
         lambda: run_tool("cp", "-r", "data/split", "copied"),
-        clean=clean, repeats=repeats,
-    )  # fmt: skip
+        clean=clean,
+        repeats=repeats,
+    )
     return [row]
 
 
@@ -205,10 +213,18 @@ def bench_augment(*, repeats: int) -> list[list]:
         stage = f"DataAugmentation, {size} px"
         beside, target = TARGETS[stage]
         for name, rate in ((stage, ours), ("  libraries alone", libraries)):
-            rows.append([
-                name, beside, f"{rate:,.0f}/s", f"{theirs:,.0f}/s", f"{rate / theirs:.1f}", "", "",
-                target if name == stage else "",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    beside,
+                    f"{rate:,.0f}/s",
+                    f"{theirs:,.0f}/s",
+                    f"{rate / theirs:.1f}",
+                    "",
+                    "",
+                    target if name == stage else "",
+                ]
+            )
     return rows
 
 
@@ -235,9 +251,14 @@ def our_rate(data_dir: Path) -> float:
     count = sum(1 for _ in (data_dir / "train").rglob("*.jpg")) * _COPIES
     started = time.perf_counter()
     run_script(
-        "DataAugmentation", "--train-dir", f"{data_dir}/train", "--output-dir",
-        f"{data_dir}/augmented_train", "--copies", str(_COPIES),
-    )  # fmt: skip
+        "DataAugmentation",
+        "--train-dir",
+        f"{data_dir}/train",
+        "--output-dir",
+        f"{data_dir}/augmented_train",
+        "--copies",
+        str(_COPIES),
+    )
     return count / (time.perf_counter() - started)
 
 
@@ -248,9 +269,14 @@ def keras_rate(data_dir: Path, *, size: int, images: int) -> float:
     from keras.utils import img_to_array, load_img
 
     generator = ImageDataGenerator(
-        rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
-        zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
-    )  # fmt: skip
+        rotation_range=20,
+        width_shift_range=0.2,
+        height_shift_range=0.2,
+        shear_range=0.2,
+        zoom_range=0.2,
+        horizontal_flip=True,
+        fill_mode="nearest",
+    )
     output = data_dir / "keras"
     remove(str(output))
     output.mkdir()
@@ -259,9 +285,12 @@ def keras_rate(data_dir: Path, *, size: int, images: int) -> float:
     for i, path in enumerate(paths):
         pixels = img_to_array(load_img(path, target_size=(size, size)))
         batches = generator.flow(
-            pixels[None], batch_size=1, save_to_dir=str(output), save_prefix=f"aug{i}",
+            pixels[None],
+            batch_size=1,
+            save_to_dir=str(output),
+            save_prefix=f"aug{i}",
             save_format="jpeg",
-        )  # fmt: skip
+        )
         for _ in range(_COPIES):
             next(batches)
     return len(paths) * _COPIES / (time.perf_counter() - started)
@@ -311,8 +340,9 @@ def bench_zip_and_delete(*, repeats: int) -> list[list]:
         "DataZipper",
         lambda: run_script("DataZipper", "data/train", "--output", "ours.zip"),
         lambda: run_tool("zip", "-q", "-0", "-r", "theirs.zip", "data/train"),
-        clean=clean, repeats=repeats,
-    )  # fmt: skip
+        clean=clean,
+        repeats=repeats,
+    )
     clean()
 
     def copy_twice():
@@ -324,8 +354,9 @@ def bench_zip_and_delete(*, repeats: int) -> list[list]:
         "DataDeleter",
         lambda: run_script("DataDeleter", "data/doomed", "--yes"),
         lambda: run_tool("rm", "-r", "doomed"),
-        clean=copy_twice, repeats=repeats,
-    )  # fmt: skip
+        clean=copy_twice,
+        repeats=repeats,
+    )
     remove("doomed")
     remove("data/doomed")
     return [packed, deleted]

@@ -54,13 +54,20 @@ def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict
         openvino_engine._PIXELS_IN_BATCH = 2**40
         openvino_engine._LARGEST_BATCH = batch
     options = ScoringOptions(
-        model=model, engine="openvino", precision=None, workers=workers, by_tiles=False,
+        model=model,
+        engine="openvino",
+        precision=None,
+        workers=workers,
+        by_tiles=False,
         calibration_dir=folder,
-    )  # fmt: skip
+    )
     summary = run_scoring(
-        [str(folder)], options=options, output=model.with_name(f"scores-{os.getpid()}.csv"),
-        resume=False, overwrite=True,
-    )  # fmt: skip
+        [str(folder)],
+        options=options,
+        output=model.with_name(f"scores-{os.getpid()}.csv"),
+        resume=False,
+        overwrite=True,
+    )
     return {"images_per_second": sum(summary.counts.values()) / summary.seconds}
 
 
@@ -91,8 +98,10 @@ def score_and_watch(model: Path, folder: Path) -> dict[str, object]:
 def _measure(*arguments: object) -> dict:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_scoring", "--contender", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"{arguments} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -116,9 +125,10 @@ def _compare_settings(folder: Path, *, images: int, image_size: int, repeats: in
             rates.append(f"{statistics.median(turns):.1f}")
         rows.append([batch, *rates])
     return format_table(
-        ["images in a batch", *(f"{workers} decoding" for workers in _WORKERS)], rows,
+        ["images in a batch", *(f"{workers} decoding" for workers in _WORKERS)],
+        rows,
         title=f"Images a second, ResNet101 at {image_size} pixels, {images} files of 512 × 512",
-    )  # fmt: skip
+    )
 
 
 def _watch_memory(folder: Path, *, files: int) -> str:

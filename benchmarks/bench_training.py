@@ -92,14 +92,22 @@ def measure(size, batch_size, args):
     keras.config.set_dtype_policy(args.precision)
     head = HeadOptions(noise=0.1, pooling="global-average", dense_units=256, l2=1e-4, dropout=0.4)
     model = build_model(
-        backbone=args.backbone, class_names=("Fake", "Real"), image_size=size, weights="none",
-        head=head, stem_stride=4, batch_norm_momentum=0.99, seed=0,
-    )  # fmt: skip
+        backbone=args.backbone,
+        class_names=("Fake", "Real"),
+        image_size=size,
+        weights="none",
+        head=head,
+        stem_stride=4,
+        batch_norm_momentum=0.99,
+        seed=0,
+    )
     steps = _WARM_UP + args.steps
     model.compile(
         make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=True),
-        "categorical_crossentropy", metrics=epoch_metrics(("Fake", "Real")), jit_compile=False,
-    )  # fmt: skip
+        "categorical_crossentropy",
+        metrics=epoch_metrics(("Fake", "Real")),
+        jit_compile=False,
+    )
 
     def seconds(data):
         clock = make_clock()
@@ -109,13 +117,18 @@ def measure(size, batch_size, args):
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), count=max(400, 2 * batch_size), size=size)
         decoded = decode_images(
-            list_labelled_images(Path(folder)), image_size=size, workers=1,
-            max_memory_bytes=2**32,
-        )  # fmt: skip
+            list_labelled_images(Path(folder)), image_size=size, workers=1, max_memory_bytes=2**32
+        )
         batches = training_batches(
-            decoded, batch_size=batch_size, steps_per_epoch=steps, first_step=0, seed=0,
-            augmentation="standard", degrade=0.0, shard=WHOLE_BATCH,
-        )  # fmt: skip
+            decoded,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            first_step=0,
+            seed=0,
+            augmentation="standard",
+            degrade=0.0,
+            shard=WHOLE_BATCH,
+        )
         batch = next(iter(batches))
         # In turn, so that a machine that slows down slows both alike.
         in_memory = tf.data.Dataset.from_tensors(batch).repeat()
@@ -123,13 +136,19 @@ def measure(size, batch_size, args):
         step, fit = (min(way) for way in zip(*rounds, strict=True))
         print(
             f"{size} pixels: step {batch_size / step:.1f}, fit {batch_size / fit:.1f} images/s",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
         peak = peak_memory()
         generator = ImageDataGenerator(
-            rotation_range=20, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
-            zoom_range=0.2, horizontal_flip=True, fill_mode="nearest",
-        ).flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)  # fmt: skip
+            rotation_range=20,
+            width_shift_range=0.2,
+            height_shift_range=0.2,
+            shear_range=0.2,
+            zoom_range=0.2,
+            horizontal_flip=True,
+            fill_mode="nearest",
+        ).flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)
         slow = seconds(_endless(generator, batch_size))
     return [batch_size / value for value in (step, fit, slow)], peak
 
@@ -166,8 +185,15 @@ def main(argv=None):
         peak = "" if peak is None else f"{peak:,.0f}"
         rows.append([size, batch_size, step, fit, slow, fit / step, fit / slow, peak])
     headers = [
-        "pixels", "batch", "step", "fit", "generator", "fit/step", "fit/generator", "peak MiB",
-    ]  # fmt: skip
+        "pixels",
+        "batch",
+        "step",
+        "fit",
+        "generator",
+        "fit/step",
+        "fit/generator",
+        "peak MiB",
+    ]
     title = f"{args.backbone}, {args.precision}, training images a second"
     print(format_table(headers, rows, title=title))
     return 0

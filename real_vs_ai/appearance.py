@@ -130,9 +130,13 @@ def fit_appearance(train: Seen, validation: Seen, *, layer: str) -> Appearance:
     tails = (_SHARE_BY_SHARPNESS / 2, 1 - _SHARE_BY_SHARPNESS / 2)
     least, largest = np.quantile(sharpness(validation.pixels), tails)
     fitted = Appearance(
-        layer, (means @ whitening).astype(np.float32), whitening.astype(np.float32),
-        largest_distance=np.inf, least_sharpness=float(least), largest_sharpness=float(largest),
-    )  # fmt: skip
+        layer,
+        (means @ whitening).astype(np.float32),
+        whitening.astype(np.float32),
+        largest_distance=np.inf,
+        least_sharpness=float(least),
+        largest_sharpness=float(largest),
+    )
     distances = fitted.distances(validation.features)
     limit = float(np.quantile(distances, 1 - _SHARE_BY_DISTANCE))
     return dataclasses.replace(fitted, largest_distance=limit)

@@ -12,11 +12,15 @@ if __name__ == "__main__":
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
 
 # What bad input or a full disk raises; anything else is a fault of ours and keeps its traceback.
 _EXPECTED_ERRORS = (OSError, ValueError, MemoryError)
@@ -34,9 +38,13 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
 
-def command(
-    work: Callable[[Sequence[str] | None], int | None],
-) -> Callable[..., int]:
+def options_from(args: argparse.Namespace, options: type[Options], **others: Any) -> Options:
+    """Make an options dataclass from parsed arguments of the same names, and from `others`."""
+    names = {field.name for field in dataclasses.fields(options)} - set(others)
+    return options(**{name: getattr(args, name) for name in names}, **others)
+
+
+def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
     """Make a script's `main` from the function that does its work.
 
     The result takes the arguments (None: the terminal's) and returns the exit code: 0 done (or

@@ -20,15 +20,38 @@ SEED = 42
 # Raw folder names that mean the same class; compared without case, spaces, "_" and "-".
 RAW_CLASS_NAMES = {
     "Fake": (
-        "fake", "fakes", "fake_images", "fake_image", "generated", "generated_art",
-        "generated_images", "ai", "ai_art", "ai_art_data", "ai_images", "ai_generated",
-        "ai_generated_images", "synthetic", "synthetic_images",
+        "fake",
+        "fakes",
+        "fake_images",
+        "fake_image",
+        "generated",
+        "generated_art",
+        "generated_images",
+        "ai",
+        "ai_art",
+        "ai_art_data",
+        "ai_images",
+        "ai_generated",
+        "ai_generated_images",
+        "synthetic",
+        "synthetic_images",
     ),
     "Real": (
-        "real", "reals", "real_images", "real_image", "real_art", "real_art_data", "photo",
-        "photos", "photographs", "human", "human_art", "nature", "authentic",
+        "real",
+        "reals",
+        "real_images",
+        "real_image",
+        "real_art",
+        "real_art_data",
+        "photo",
+        "photos",
+        "photographs",
+        "human",
+        "human_art",
+        "nature",
+        "authentic",
     ),
-}  # fmt: skip
+}
 # Raw folder names that mean the same split, compared in the same way.
 RAW_SPLIT_NAMES = {
     "train": ("train", "training", "train_data", "training_data"),
@@ -48,13 +71,35 @@ PACKAGED_RELEASED_MODEL_DIR = Path(__file__).resolve().parent.parent / RELEASED_
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = (
-    "path", "sha256", "label", "split", "source", "width", "height", "format", "origin",
-)  # fmt: skip
+    "path",
+    "sha256",
+    "label",
+    "split",
+    "source",
+    "width",
+    "height",
+    "format",
+    "origin",
+)
 
-IMAGE_EXTENSIONS = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib",
-    ".tif", ".tiff", ".heic", ".heif", ".avif",
-})  # fmt: skip
+IMAGE_EXTENSIONS = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+    }
+)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 # Files that macOS and Windows leave in folders and archives; never data.
 DEBRIS_NAMES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})

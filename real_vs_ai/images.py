@@ -37,9 +37,20 @@ _ROWS_IN_STRIP = 256
 _DEEP_MODES = ("I", "F")
 # What Pillow's decoders raise on damaged or hostile files, found by feeding them such files.
 _DECODER_ERRORS = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
-    OverflowError, ZeroDivisionError, AttributeError, MemoryError, RuntimeError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    ZeroDivisionError,
+    AttributeError,
+    MemoryError,
+    RuntimeError,
+)
 
 
 class ImageError(ValueError):

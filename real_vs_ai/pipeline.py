@@ -27,11 +27,20 @@ _LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
 _DEMO_IMAGES = {"flat_images": 900, "train_images": 1000, "test_images": 200}
 _DEMO_AUGMENTED = 400
 _DEMO_TRAINING = (
-    "--image-size", "32", "--batch-size", "64", "--augmentation", "light",
-    "--batch-norm", "train", "--batch-norm-momentum", "0.9",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "64",
+    "--augmentation",
+    "light",
+    "--batch-norm",
+    "train",
+    "--batch-norm-momentum",
+    "0.9",
     # The validation loss is unsteady for the first epochs.
-    "--patience", "3",
-)  # fmt: skip
+    "--patience",
+    "3",
+)
 _FROM_RANDOM = ("--weights", "none", "--epochs", "5", "--learning-rate", "0.001")
 _FROM_RELEASED = ("--frozen-epochs", "0", "--epochs", "2", "--fine-tune-learning-rate", "0.0005")
 
@@ -100,20 +109,53 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     released = released_run(models_dir)
     start = ("--weights", str(released.model), *_FROM_RELEASED) if released else _FROM_RANDOM
     return [
-        Stage(1, "DataUnZipper", (*(str(archives / f"{s}.zip") for s in sources), "--output-dir",
-                                  str(raw), "--overwrite")),
+        Stage(
+            1,
+            "DataUnZipper",
+            (
+                *(str(archives / f"{s}.zip") for s in sources),
+                "--output-dir",
+                str(raw),
+                "--overwrite",
+            ),
+        ),
         Stage(2, "DataSplitD1", (flat, "--output-dir", str(split), "--overwrite")),
         Stage(3, "DataSplitD2", (train_test, "--output-dir", str(split), "--overwrite")),
-        Stage(4, "DataMerger", (*(str(split / s) for s in sources), "--output-dir", data,
-                                "--overwrite")),
-        Stage(5, "DataAugmentation", ("--train-dir", str(data_dir / "train"), "--output-dir",
-                                      str(augmented), "--total", str(_DEMO_AUGMENTED),
-                                      "--overwrite")),
+        Stage(
+            4,
+            "DataMerger",
+            (*(str(split / s) for s in sources), "--output-dir", data, "--overwrite"),
+        ),
+        Stage(
+            5,
+            "DataAugmentation",
+            (
+                "--train-dir",
+                str(data_dir / "train"),
+                "--output-dir",
+                str(augmented),
+                "--total",
+                str(_DEMO_AUGMENTED),
+                "--overwrite",
+            ),
+        ),
         Stage(6, "MoveAugmentedImages", ("--augmented-dir", str(augmented), "--data-dir", data)),
-        Stage(7, "ModelTraining", ("--data", data, "--models-dir", models, "--run-name", run_name,
-                                   *start, *_DEMO_TRAINING)),
+        Stage(
+            7,
+            "ModelTraining",
+            (
+                "--data",
+                data,
+                "--models-dir",
+                models,
+                "--run-name",
+                run_name,
+                *start,
+                *_DEMO_TRAINING,
+            ),
+        ),
         Stage(8, "ModelEvaluation", ("--model", run, "--data", data)),
-    ]  # fmt: skip
+    ]
 
 
 def make_demo_data(data_dir: Path) -> str:

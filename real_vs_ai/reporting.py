@@ -27,9 +27,15 @@ def progress_bar(
 ) -> tqdm:
     """A progress bar to be advanced by hand with `update(n)`; see `progress`."""
     return tqdm(
-        items, desc=description, unit=f" {unit}s", total=total, disable=None, leave=False,
-        dynamic_ncols=True, unit_scale=False,
-    )  # fmt: skip
+        items,
+        desc=description,
+        unit=f" {unit}s",
+        total=total,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+        unit_scale=False,
+    )
 
 
 def format_table(

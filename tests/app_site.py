@@ -165,9 +165,15 @@ def _events(mode: str) -> list[bytes]:
         chunks = []
     else:
         texts = ("A red square. ", "![pixel](http://tracker.example/x.png) **Nothing** odd.")
-        chunks = [{"candidates": [{"content": {"role": "model", "parts": [{"text": t}]}}]}
-                  for t in texts]  # fmt: skip
+        chunks = [
+            {"candidates": [{"content": {"role": "model", "parts": [{"text": t}]}}]} for t in texts
+        ]
         reason = "STOP" if mode == "ok" else mode
-        chunks.append({"candidates": [{"content": {"role": "model", "parts": [{"text": ""}]},
-                                       "finishReason": reason}]})  # fmt: skip
+        chunks.append(
+            {
+                "candidates": [
+                    {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": reason}
+                ]
+            }
+        )
     return [b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks]

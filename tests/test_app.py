@@ -57,8 +57,13 @@ def test_a_model_of_other_classes_names_them_and_is_said_to_be_uncalibrated(mode
 
 def test_an_image_unlike_the_training_images_is_said_to_be_so_and_uncertain(tmp_path):
     domain = summarise_domain([32] * 9, [32] * 9, ["small"] * 9)
-    make_colour_model(tmp_path / "models" / "small", calibrated=True, domain=domain,
-                      lower_threshold=0.4, upper_threshold=0.6)  # fmt: skip
+    make_colour_model(
+        tmp_path / "models" / "small",
+        calibrated=True,
+        domain=domain,
+        lower_threshold=0.4,
+        upper_threshold=0.6,
+    )
     sizes = {"alike.png": (32, 32), "larger.png": (100, 100), "huge.png": (900, 900)}
     files = {name: image_bytes(RED, size=size) for name, size in sizes.items()}
     app = upload(start(), files)
@@ -81,8 +86,12 @@ def test_every_unusual_kind_of_image_gets_a_verdict(models):
 
 
 def test_broken_files_are_refused_by_name_and_the_others_judged(models):
-    files = {"broken.jpg": b"nope", "empty.png": b"", "cut.png": image_bytes(RED)[:80],
-             "whole.png": image_bytes(RED)}  # fmt: skip
+    files = {
+        "broken.jpg": b"nope",
+        "empty.png": b"",
+        "cut.png": image_bytes(RED)[:80],
+        "whole.png": image_bytes(RED),
+    }
     app = upload(start("--models-dir", models), files)
     assert len(verdicts(app)) == 1 and len(app.error) == 3
     assert [text.value for text in app.text] == list(files)

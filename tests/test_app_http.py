@@ -29,8 +29,9 @@ MOST_GROWTH_MB = 700
 @pytest.fixture(scope="module")
 def app(tmp_path_factory) -> RunningApp:
     folder = tmp_path_factory.mktemp("http")
-    model = make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3,
-                              upper_threshold=0.7)  # fmt: skip
+    model = make_colour_model(
+        folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REAL_VS_AI_CACHE", str(folder / "cache"))
         with running_app(model) as running:
@@ -83,10 +84,11 @@ def chosen_attacks() -> dict[str, bytes]:
         "huge.jpg": with_jpeg_size(jpeg, 65_500, 65_500),
         "other-size.jpg": with_jpeg_size(jpeg, 9_000, 9_000),
         "huge.gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0x80, 0, 0) + bytes(6) + b";",
-        "huge.bmp": b"BM" + struct.pack("<IHHI", 100, 0, 0, 54)
+        "huge.bmp": b"BM"
+        + struct.pack("<IHHI", 100, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0),
         "scans.jpg": jpeg[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 500 + b"\xff\xd9",
-    }  # fmt: skip
+    }
 
 
 def hostile_files(count: int) -> dict[str, bytes]:

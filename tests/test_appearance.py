@@ -4,13 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from real_vs_ai.appearance import (
-    Seen,
-    fit_appearance,
-    read_appearance,
-    sharpness,
-    write_appearance,
-)
+from real_vs_ai.appearance import Seen, fit_appearance, read_appearance, sharpness, write_appearance
 
 N_FEATURES = 12
 

@@ -40,9 +40,15 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
 ]
 CHROMIUM_ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 1000}
 
@@ -79,8 +85,11 @@ def address(tmp_path_factory, gemini):
     log = (folder / "server.log").open("w")
     server = subprocess.Popen(
         [sys.executable, str(APP), "--port", str(port)],
-        cwd=folder, env=environment, stdout=log, stderr=log,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
     try:
         wait_until_healthy(f"http://localhost:{port}/_stcore/health", server)
         yield f"http://localhost:{port}/"

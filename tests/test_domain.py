@@ -12,13 +12,20 @@ SMALL = summarise_domain([32] * 200, [32] * 200, ["cifake"] * 200)
 @pytest.mark.parametrize(
     ("size", "noted", "outside"),
     [
-        ((32, 32), False, False), ((64, 64), False, False), ((65, 65), True, False),
-        ((128, 128), True, False), ((129, 129), True, True), ((4000, 3000), True, True),
-        ((16, 16), False, False), ((15, 15), True, False), ((7, 7), True, True),
+        ((32, 32), False, False),
+        ((64, 64), False, False),
+        ((65, 65), True, False),
+        ((128, 128), True, False),
+        ((129, 129), True, True),
+        ((4000, 3000), True, True),
+        ((16, 16), False, False),
+        ((15, 15), True, False),
+        ((7, 7), True, True),
         # A narrow strip has the scale of its area.
-        ((64, 16), False, False), ((1, 1), True, True),
+        ((64, 16), False, False),
+        ((1, 1), True, True),
     ],
-)  # fmt: skip
+)
 def test_the_further_from_the_training_sizes_the_less_is_promised(size, noted, outside):
     fit = compare_with_domain(*size, SMALL)
     assert (bool(fit.note), fit.outside) == (noted, outside)
@@ -52,11 +59,19 @@ def test_the_summary_counts_the_sources_that_are_known():
 @pytest.mark.parametrize(
     "domain",
     [
-        {}, {"scale": None}, {"scale": {}}, {"scale": {"low": "x", "high": 2}}, [], None,
-        {"scale": {"low": float("nan"), "high": 1.0}}, {"scale": {"low": 0, "high": 0}},
-        {"scale": {"low": 9, "high": 3}}, {"scale": [1, 2]}, {"scale": {"low": [], "high": {}}},
+        {},
+        {"scale": None},
+        {"scale": {}},
+        {"scale": {"low": "x", "high": 2}},
+        [],
+        None,
+        {"scale": {"low": float("nan"), "high": 1.0}},
+        {"scale": {"low": 0, "high": 0}},
+        {"scale": {"low": 9, "high": 3}},
+        {"scale": [1, 2]},
+        {"scale": {"low": [], "high": {}}},
     ],
-)  # fmt: skip
+)
 def test_models_that_tell_nothing_usable_find_nothing_unlike(domain):
     assert compare_with_domain(4000, 3000, domain) == FAMILIAR
     assert describe_sizes(domain) == ""

@@ -82,10 +82,15 @@ def test_resizing_a_decoded_image_and_its_pixels_gives_the_same():
 def test_exif_orientation_is_applied(orientation):
     upright = gradient()
     turns = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.transpose(1, 0, 2), 6: np.rot90(upright),
-        7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1),
-    }  # fmt: skip
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     stored = np.ascontiguousarray(turns[orientation])
@@ -324,9 +329,12 @@ print(json.dumps({"decoded": decoded, "refused": refused, "grown_kib": after - b
 @pytest.mark.skipif(os.name == "nt", reason="measures memory as POSIX does")
 def test_thousands_of_damaged_files_neither_crash_nor_hang_nor_fill_the_memory():
     done = subprocess.run(
-        [sys.executable, "-c", _DECODE_ALL, "3000"], cwd=REPOSITORY, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _DECODE_ALL, "3000"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["decoded"] + result["refused"] == 3000

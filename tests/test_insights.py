@@ -56,11 +56,19 @@ def test_only_a_reduced_picture_without_metadata_is_sent(gemini):
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        (400, "API key"), (403, "API key"), (404, "GEMINI_MODEL"), (429, "quota"),
-        (500, "busy"), (418, "418"), ("blocked", "safety"), ("SAFETY", "safety"),
-        ("MAX_TOKENS", "too long"), ("junk", "understood"), ("empty", "without any text"),
+        (400, "API key"),
+        (403, "API key"),
+        (404, "GEMINI_MODEL"),
+        (429, "quota"),
+        (500, "busy"),
+        (418, "418"),
+        ("blocked", "safety"),
+        ("SAFETY", "safety"),
+        ("MAX_TOKENS", "too long"),
+        ("junk", "understood"),
+        ("empty", "without any text"),
     ],
-)  # fmt: skip
+)
 def test_each_failure_is_told_in_plain_words_without_the_key(gemini, mode, said):
     gemini.mode = mode
     with pytest.raises(InsightError, match=said) as caught:

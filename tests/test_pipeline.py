@@ -24,18 +24,33 @@ from tests.preparation.material import make_flat
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
 SMALL_TRAINING = (
-    "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "32",
-    "--epochs", "1", "--precision", "float32", "--augmentation", "light",
-)  # fmt: skip
+    "--backbone",
+    "resnet50",
+    "--weights",
+    "none",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "32",
+    "--epochs",
+    "1",
+    "--precision",
+    "float32",
+    "--augmentation",
+    "light",
+)
 
 
 def run_script(name, *arguments, folder):
     """Standard output of a script that must succeed, started in `folder`."""
     result = subprocess.run(
         [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)],
-        cwd=folder, capture_output=True, text=True, check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -73,8 +88,9 @@ def test_a_splitter_whose_layout_is_not_there_is_passed_over(tmp_path, monkeypat
 
     result = run_stages(
         [Stage(2, "DataSplitD1"), Stage(3, "DataSplitD2")],
-        raw_dir=Path("data/raw"), say=said.append,
-    )  # fmt: skip
+        raw_dir=Path("data/raw"),
+        say=said.append,
+    )
 
     assert result.exit_code == 0
     assert [outcome for _, _, outcome, _ in result.rows] == ["done", "nothing to do"]
@@ -86,9 +102,10 @@ def test_the_first_stage_that_fails_ends_the_pipeline_with_its_exit_code(
 ):
     monkeypatch.chdir(tmp_path)
     result = run_stages(
-        plan_pipeline(first=1, last=8, training_arguments=[]), raw_dir=Path("data/raw"),
+        plan_pipeline(first=1, last=8, training_arguments=[]),
+        raw_dir=Path("data/raw"),
         say=lambda line: None,
-    )  # fmt: skip
+    )
 
     assert result.exit_code == 1
     assert [(number, outcome) for number, _, outcome, _ in result.rows] == [(1, "failed")]

@@ -14,13 +14,17 @@ from tests.preparation.material import make_flat, make_train_test
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA_SCRIPTS = (
-    "DataUnZipper", "DataZipper", "DataSplitD1", "DataSplitD2", "DataMerger", "DataAugmentation",
-    "MoveAugmentedImages", "DataDeleter",
-)  # fmt: skip
+    "DataUnZipper",
+    "DataZipper",
+    "DataSplitD1",
+    "DataSplitD2",
+    "DataMerger",
+    "DataAugmentation",
+    "MoveAugmentedImages",
+    "DataDeleter",
+)
 # Every script must answer without loading TensorFlow until a tensor is needed.
-SCRIPTS = (
-    *DATA_SCRIPTS, "ModelTraining", "ModelEvaluation", "ImageScoring", "RunPipeline", "App",
-)  # fmt: skip
+SCRIPTS = (*DATA_SCRIPTS, "ModelTraining", "ModelEvaluation", "ImageScoring", "RunPipeline", "App")
 FORBIDDEN_AT_HELP = ("tensorflow", "keras", "torch", "streamlit", "openvino")
 
 
@@ -28,9 +32,13 @@ def run_script(name, *arguments, folder, stdin=""):
     """(exit code, standard output, standard error) of a script started in `folder`."""
     result = subprocess.run(
         [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)],
-        cwd=folder, input=stdin, capture_output=True, text=True, check=False,
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+    )
     return result.returncode, result.stdout, result.stderr
 
 
@@ -47,9 +55,13 @@ def test_help_shows_usage_an_example_and_defaults_without_heavy_imports(name, tm
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     result = subprocess.run(
-        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", probe],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
         env=environment,
-    )  # fmt: skip
+    )
     assert "LOADED [] CODE 0" in result.stdout
     assert f"python {name}.py" in result.stdout
     assert "usage:" in result.stdout
@@ -96,8 +108,12 @@ def test_the_data_scripts_run_in_order_without_arguments(tmp_path):
         assert output.strip()
     data = tmp_path / "data"
     assert {path.name for path in data.iterdir() if not path.name.startswith(".")} >= {
-        "archives", "train", "validation", "test", "manifest.csv",
-    }  # fmt: skip
+        "archives",
+        "train",
+        "validation",
+        "test",
+        "manifest.csv",
+    }
     assert not (data / "raw").exists()
     n_train = sum(1 for path in (data / "train").rglob("*.jpg"))
     n_augmented = sum(1 for path in (data / "train").rglob("*__augmented*.jpg"))

@@ -35,8 +35,9 @@ from real_vs_ai.ui.wording import (
     visible,
 )
 
-METADATA = ModelMetadata(("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3,
-                         upper_threshold=0.7)  # fmt: skip
+METADATA = ModelMetadata(
+    ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7
+)
 
 
 def verdict_of(probability_fake: float, metadata: ModelMetadata = METADATA) -> Verdict:
@@ -48,9 +49,10 @@ def upload_of(probability_fake: float | None, name: str = "a.png") -> CheckedUpl
         return CheckedUpload(name, ImageCheck(digest="d", error="not an image"))
     return CheckedUpload(
         name,
-        ImageCheck("d", verdict_of(probability_fake), width=4, height=3, format="PNG",
-                   preview=b"jpeg"),
-    )  # fmt: skip
+        ImageCheck(
+            "d", verdict_of(probability_fake), width=4, height=3, format="PNG", preview=b"jpeg"
+        ),
+    )
 
 
 def answer_at_once(pixels: np.ndarray) -> Future:
@@ -69,11 +71,22 @@ def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
 @pytest.mark.parametrize(
     "name",
     [
-        "![x](http://evil.example/p.png)", "[a](javascript:alert(1))", ":red[Real]", "www.evil.com",
-        ":material/check: Real", "a_b_c", "**bold**", "$x^2$", "# big", "<b>x</b>", "a@b.example",
-        ":smile:", "x`y``z", "| a | b |",
+        "![x](http://evil.example/p.png)",
+        "[a](javascript:alert(1))",
+        ":red[Real]",
+        "www.evil.com",
+        ":material/check: Real",
+        "a_b_c",
+        "**bold**",
+        "$x^2$",
+        "# big",
+        "<b>x</b>",
+        "a@b.example",
+        ":smile:",
+        "x`y``z",
+        "| a | b |",
     ],
-)  # fmt: skip
+)
 def test_strange_texts_become_inline_code(name):
     shown = as_markdown(name)
     fence = shown[: len(shown) - len(shown.lstrip("`"))]
@@ -93,7 +106,7 @@ def test_characters_that_hide_or_turn_others_become_visible():
 @pytest.mark.parametrize(
     ("fraction", "words"),
     [(0.9999, "over 99.9%"), (0.0001, "under 0.1%"), (1.0, "100.0%"), (0.5, "50.0%")],
-)  # fmt: skip
+)
 def test_percentages_never_round_to_certainty(fraction, words):
     assert percent(fraction, digits=1) == words
 
@@ -237,8 +250,16 @@ def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
 
 
 def test_false_alarms_are_counted_on_the_validation_rows_only(tmp_path):
-    rows = [("Fake", 0.9), ("Fake", 0.5), ("Fake", 0.2), ("Fake", 0.8),
-            ("Real", 0.1), ("Real", 0.75), ("Real", 0.4), ("Real", 0.2)]  # fmt: skip
+    rows = [
+        ("Fake", 0.9),
+        ("Fake", 0.5),
+        ("Fake", 0.2),
+        ("Fake", 0.8),
+        ("Real", 0.1),
+        ("Real", 0.75),
+        ("Real", 0.4),
+        ("Real", 0.2),
+    ]
     write_predictions(tmp_path / "predictions.csv", rows)
     scores = read_validation_scores(tmp_path / "predictions.csv", METADATA)
     outcome = binary_outcome(scores, lower=0.3, upper=0.7, positive_index=0)
@@ -270,8 +291,17 @@ def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
     results = [judge(upload_of(0.9, EVIL_NAME)), judge(upload_of(None, "b.png"))]
     text = csv_report(results).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert list(rows[0])[:9] == ["path", "label", "probability_fake", "confidence", "width",
-                                 "height", "format", "provenance", "error"]  # fmt: skip
+    assert list(rows[0])[:9] == [
+        "path",
+        "label",
+        "probability_fake",
+        "confidence",
+        "width",
+        "height",
+        "format",
+        "provenance",
+        "error",
+    ]
     assert rows[0]["path"] == "'" + EVIL_NAME and rows[0]["label"] == "Fake"
     assert float(rows[0]["probability_fake"]) == pytest.approx(0.9)
     assert rows[1]["label"] == "" and rows[1]["error"] == "not an image"

@@ -152,9 +152,7 @@ def _decode_into(
             f"{workers} were running. Use fewer workers."
         ) from error
     widths, heights = np.array(sizes, dtype=np.int32).reshape(-1, 2).T
-    return DecodedImages(
-        pixels[: len(kept)], widths, heights, tuple(failures), images.take(kept)
-    )  # fmt: skip
+    return DecodedImages(pixels[: len(kept)], widths, heights, tuple(failures), images.take(kept))
 
 
 def _new_memory_map(n_images: int, image_size: int, *, directory: Path | None) -> np.ndarray:

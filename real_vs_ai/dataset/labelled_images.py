@@ -82,10 +82,7 @@ class LabelledImages:
 
 
 def list_labelled_images(
-    folder: Path,
-    *,
-    class_names: Sequence[str] | None = None,
-    manifest: Path | None = None,
+    folder: Path, *, class_names: Sequence[str] | None = None, manifest: Path | None = None
 ) -> LabelledImages:
     """List the images of a folder that holds one folder for each class.
 

@@ -101,11 +101,7 @@ def choose_threshold(
 
 
 def calibrate_metadata(
-    metadata: ModelMetadata,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    target_error: float,
+    metadata: ModelMetadata, labels: np.ndarray, probabilities: np.ndarray, *, target_error: float
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 

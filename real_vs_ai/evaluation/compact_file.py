@@ -56,8 +56,12 @@ def _copy_array(old: h5py.Dataset, parent: h5py.Group, name: str) -> None:
                 f"{old.name}."
             )
         values = values.astype(np.float16)
-        compression = {"chunks": True, "shuffle": True, "compression": "gzip",
-                       "compression_opts": _DEFLATE_LEVEL}  # fmt: skip
+        compression = {
+            "chunks": True,
+            "shuffle": True,
+            "compression": "gzip",
+            "compression_opts": _DEFLATE_LEVEL,
+        }
     new = parent.create_dataset(name, data=values, **compression)
     _copy_attributes(old, new)
 

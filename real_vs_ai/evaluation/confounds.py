@@ -37,9 +37,9 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
     if counts.min() < _FEWEST_IMAGES:
         return None
     sources = np.unique(rows.sources.astype(str), return_inverse=True)[1]
-    features = np.column_stack([
-        rows.widths, rows.heights, rows.widths / rows.heights, sources,
-    ]).astype(np.float64)  # fmt: skip
+    features = np.column_stack(
+        [rows.widths, rows.heights, rows.widths / rows.heights, sources]
+    ).astype(np.float64)
     tree = DecisionTreeClassifier(
         max_depth=4, min_samples_leaf=5, class_weight="balanced", random_state=SEED
     )
@@ -53,8 +53,4 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
         f"accuracy of {accuracy:.2f} (chance {chance:.2f}): the model may have learnt these in "
         "place of the classes, and the metrics may say nothing about other images."
     )
-    return {
-        "balanced_accuracy": accuracy,
-        "chance": chance,
-        "warning": warning if notable else "",
-    }
+    return {"balanced_accuracy": accuracy, "chance": chance, "warning": warning if notable else ""}

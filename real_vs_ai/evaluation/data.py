@@ -52,11 +52,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
 
 
 def decode_splits(
-    folders: Mapping[str, Path],
-    *,
-    metadata: ModelMetadata,
-    workers: int,
-    max_memory_bytes: int,
+    folders: Mapping[str, Path], *, metadata: ModelMetadata, workers: int, max_memory_bytes: int
 ) -> dict[str, DecodedImages]:
     """Decode every split but train, whose images are only counted."""
     listed = {
@@ -68,17 +64,21 @@ def decode_splits(
             _not_decoded(images, image_size=metadata.image_size)
             if split == "train"
             else decode_images(
-                images, image_size=metadata.image_size, workers=workers,
+                images,
+                image_size=metadata.image_size,
+                workers=workers,
                 max_memory_bytes=max_memory_bytes,
             )
         )
         for split, images in listed.items()
-    }  # fmt: skip
+    }
 
 
 def _not_decoded(images: LabelledImages, *, image_size: int) -> DecodedImages:
     return DecodedImages(
         pixels=np.empty((0, image_size, image_size, 3), dtype=np.uint8),
-        widths=np.empty(0, dtype=np.int32), heights=np.empty(0, dtype=np.int32),
-        failures=(), images=images,
-    )  # fmt: skip
+        widths=np.empty(0, dtype=np.int32),
+        heights=np.empty(0, dtype=np.int32),
+        failures=(),
+        images=images,
+    )

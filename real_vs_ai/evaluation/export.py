@@ -108,11 +108,16 @@ def export_model(
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
     return [
         _export(
-            model, name, folder=folder, metadata=metadata, appearance=appearance, pixels=checked,
+            model,
+            name,
+            folder=folder,
+            metadata=metadata,
+            appearance=appearance,
+            pixels=checked,
             expected=expected,
         )
         for name in formats
-    ]  # fmt: skip
+    ]
 
 
 def _export(
@@ -137,10 +142,12 @@ def _export(
             if file_format.takes_appearance and appearance is not None:
                 write_appearance(written, appearance)
             predict = file_format.load(written)
-            found = np.concatenate([
-                np.asarray(predict(pixels[i : i + _BATCH].astype(np.float32)))
-                for i in range(0, len(pixels), _BATCH)
-            ])  # fmt: skip
+            found = np.concatenate(
+                [
+                    np.asarray(predict(pixels[i : i + _BATCH].astype(np.float32)))
+                    for i in range(0, len(pixels), _BATCH)
+                ]
+            )
             del predict
         difference = float(np.max(np.abs(found - expected)))
         if not difference <= file_format.largest_difference:
@@ -238,10 +245,14 @@ def _load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
     write_pth(
-        model, path,
-        metadata={"class_names": list(metadata.class_names), "image_size": metadata.image_size,
-                  "temperature": metadata.temperature},
-    )  # fmt: skip
+        model,
+        path,
+        metadata={
+            "class_names": list(metadata.class_names),
+            "image_size": metadata.image_size,
+            "temperature": metadata.temperature,
+        },
+    )
 
 
 def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -260,8 +271,11 @@ def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 FORMATS = {
     "compact": _Format(
-        "model.h5", _write_compact, _load_keras,
-        largest_difference=_LARGEST_DIFFERENCE_OF_HALVES, takes_appearance=True,
+        "model.h5",
+        _write_compact,
+        _load_keras,
+        largest_difference=_LARGEST_DIFFERENCE_OF_HALVES,
+        takes_appearance=True,
     ),
     "keras": _Format("model.keras", _write_keras, _load_keras),
     "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
@@ -269,4 +283,4 @@ FORMATS = {
     "openvino": _Format("openvino", _export_as("openvino"), _load_openvino),
     "litert": _Format("model.tflite", _export_as("litert"), _load_litert),
     "torch": _Format("model.pth", _write_torch, _load_torch),
-}  # fmt: skip
+}

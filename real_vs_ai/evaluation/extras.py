@@ -51,9 +51,13 @@ def add_robustness(
         return None
     split = main_split(evaluation.predictions)
     found = measure_robustness(
-        model, decoded[split].images, split=split, metadata=evaluation.metadata,
-        workers=options.workers, max_images=options.robustness_images,
-    )  # fmt: skip
+        model,
+        decoded[split].images,
+        split=split,
+        metadata=evaluation.metadata,
+        workers=options.workers,
+        max_images=options.robustness_images,
+    )
     evaluation.metrics["robustness"] = found
     return robustness_table(found)
 
@@ -78,10 +82,14 @@ def add_outside(
         part
         for folder in options.outside
         for part in measure_outside(
-            model, metadata=evaluation.metadata, appearance=appearance, folder=folder,
-            workers=options.workers, max_memory_bytes=int(options.memory * 2**30),
+            model,
+            metadata=evaluation.metadata,
+            appearance=appearance,
+            folder=folder,
+            workers=options.workers,
+            max_memory_bytes=int(options.memory * 2**30),
         )
-    ]  # fmt: skip
+    ]
     evaluation.metrics["outside"] = found
     return outside_table(found)
 
@@ -96,14 +104,19 @@ def _keep_stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> None
 def robustness_table(robustness: Mapping[str, Any]) -> str:
     """The rows as a table for the terminal."""
     rows = [
-        [row["name"], *(row["accuracy"][key] for key in ("value", "low", "high")), row["flips"],
-         row["uncertain"]]
+        [
+            row["name"],
+            *(row["accuracy"][key] for key in ("value", "low", "high")),
+            row["flips"],
+            row["uncertain"],
+        ]
         for row in robustness["rows"]
-    ]  # fmt: skip
+    ]
     return format_table(
-        ["change", "accuracy", "low", "high", "turned", "uncertain"], rows,
+        ["change", "accuracy", "low", "high", "turned", "uncertain"],
+        rows,
         title=f"Robustness: {robustness['n']:,} {robustness['split']} images",
-    )  # fmt: skip
+    )
 
 
 def add_exports(
@@ -126,23 +139,28 @@ def add_exports(
         return None, True
     split = main_split(evaluation.predictions)
     results = export_model(
-        model, formats=formats, folder=folder, metadata=evaluation.metadata,
-        appearance=appearance, pixels=decoded[split].pixels,
-    )  # fmt: skip
+        model,
+        formats=formats,
+        folder=folder,
+        metadata=evaluation.metadata,
+        appearance=appearance,
+        pixels=decoded[split].pixels,
+    )
     rows = [
-        [r.name, r.path.as_posix() if r.path else f"not written: {r.error}", r.n,
-         "" if r.difference is None else f"{r.difference:.1e}"]
+        [
+            r.name,
+            r.path.as_posix() if r.path else f"not written: {r.error}",
+            r.n,
+            "" if r.difference is None else f"{r.difference:.1e}",
+        ]
         for r in results
-    ]  # fmt: skip
+    ]
     headers = ["format", "file", "checked on", "largest difference"]
     return format_table(headers, rows, title="Exports"), all(r.path for r in results)
 
 
 def compare_models(
-    predictions: Predictions,
-    other: Mapping[str, Predictions],
-    *,
-    name: str,
+    predictions: Predictions, other: Mapping[str, Predictions], *, name: str
 ) -> dict[str, Any]:
     """Test whether two models err differently on the images that both could read.
 
@@ -212,11 +230,19 @@ def add_comparison(
 
 def _comparison_text(compared: Mapping[str, Any]) -> str:
     rows = [
-        [split, part["n"], *(part["accuracy_difference"][key] for key in ("value", "low", "high")),
-         part["only_first"], part["only_second"], part["p_value"]]
-        for split, part in compared.items() if split != "model"
-    ]  # fmt: skip
+        [
+            split,
+            part["n"],
+            *(part["accuracy_difference"][key] for key in ("value", "low", "high")),
+            part["only_first"],
+            part["only_second"],
+            part["p_value"],
+        ]
+        for split, part in compared.items()
+        if split != "model"
+    ]
     return format_table(
         ["split", "images", "difference", "low", "high", "only this", "only other", "p (McNemar)"],
-        rows, title=f"Accuracy compared with {compared['model']}",
-    )  # fmt: skip
+        rows,
+        title=f"Accuracy compared with {compared['model']}",
+    )

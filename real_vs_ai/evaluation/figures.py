@@ -61,9 +61,14 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
         axes.plot(epochs, history[name], color=BLUE, marker="o", ms=4, label="training")
         if f"val_{name}" in history:
             axes.plot(
-                epochs, history[f"val_{name}"], color=ORANGE, ls="--", marker="s", ms=4,
+                epochs,
+                history[f"val_{name}"],
+                color=ORANGE,
+                ls="--",
+                marker="s",
+                ms=4,
                 label="validation",
-            )  # fmt: skip
+            )
         _mark_stages(axes, epochs, history.get("stage", ()))
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, lw=6, alpha=0.25, label="weights kept")
@@ -93,9 +98,14 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Pa
         values = [counts[split].get(name, 0) for split in splits]
         positions = np.arange(len(splits)) + (i - (len(class_names) - 1) / 2) * width
         bars = axes.bar(
-            positions, values, width * 0.92, color=class_colour(i), label=shorten(name),
-            hatch="" if i % 2 == 0 else "//", edgecolor="white",
-        )  # fmt: skip
+            positions,
+            values,
+            width * 0.92,
+            color=class_colour(i),
+            label=shorten(name),
+            hatch="" if i % 2 == 0 else "//",
+            edgecolor="white",
+        )
         label_bars(axes, bars, [f"{value:,}" for value in values])
     totals = [sum(counts[split].values()) for split in splits]
     ticks = [f"{split}\n{total:,} images" for split, total in zip(splits, totals, strict=True)]
@@ -127,10 +137,14 @@ def draw_confusion_matrix(
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
         axes.text(
-            column, row, f"{counts[row, column]:,}\n{percent(shares[row, column])}",
-            ha="center", va="center", fontsize=16 if size < 4 else 11,
+            column,
+            row,
+            f"{counts[row, column]:,}\n{percent(shares[row, column])}",
+            ha="center",
+            va="center",
+            fontsize=16 if size < 4 else 11,
             color="white" if shares[row, column] > 0.55 else "black",
-        )  # fmt: skip
+        )
     names = [shorten(name, 16) for name in class_names]
     axes.set_xticks(range(size), names)
     rows = [f"{name}\n(n = {n:,})" for name, n in zip(names, totals[:, 0], strict=True)]
@@ -264,9 +278,15 @@ def draw_robustness(
     for i, (name, share) in enumerate(shares.items()):
         colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
         right.barh(
-            positions, share, 0.7, left=start, label=name, color=colour, hatch=hatch,
+            positions,
+            share,
+            0.7,
+            left=start,
+            label=name,
+            color=colour,
+            hatch=hatch,
             edgecolor="white",
-        )  # fmt: skip
+        )
         start = start + np.asarray(share)
     right.set_yticks(positions, [""] * len(rows))
     right.set(ylim=(len(rows) - 0.4, -0.6), xlabel="share of verdicts", title="Verdicts")
@@ -283,6 +303,12 @@ def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
         axes.axvline(middle, color="black", lw=1.2, ls=":")
         for text, side in ((f"{stages[i - 1]} ", "right"), (f" {stages[i]}", "left")):
             axes.text(
-                middle, 0.995, text, ha=side, va="top", fontsize=10, color=GREY,
+                middle,
+                0.995,
+                text,
+                ha=side,
+                va="top",
+                fontsize=10,
+                color=GREY,
                 transform=axes.get_xaxis_transform(),
-            )  # fmt: skip
+            )

@@ -59,11 +59,14 @@ def most_confident_mistakes(
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:n_mistakes]
     return [
         Mistake(
-            position=int(i), path=str(rows.paths[i]), true=int(rows.labels[i]),
-            predicted=int(predicted[i]), confidence=float(confidence[i]),
+            position=int(i),
+            path=str(rows.paths[i]),
+            true=int(rows.labels[i]),
+            predicted=int(predicted[i]),
+            confidence=float(confidence[i]),
         )
         for i in worst
-    ]  # fmt: skip
+    ]
 
 
 def draw_mistakes(
@@ -129,8 +132,7 @@ def _draw_sheet(
         left, right = axes[2 * i : 2 * i + 2]
         left.imshow(image, interpolation="nearest")
         left.set_title(
-            f"is {shorten(class_names[mistake.true], 12)}\n{_short_name(mistake.path)}",
-            fontsize=11,
+            f"is {shorten(class_names[mistake.true], 12)}\n{_short_name(mistake.path)}", fontsize=11
         )
         if heatmaps is not None:
             overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)

@@ -42,9 +42,16 @@ _SPLITS = ("test", "validation")
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Options that say where and how conveniently a run was made, and change nothing in the model.
 _NOT_RECIPE = (
-    "data", "models_dir", "run_name", "workers", "cache_dir", "memory", "checkpoint_steps",
-    "keep_checkpoints", "tensorboard",
-)  # fmt: skip
+    "data",
+    "models_dir",
+    "run_name",
+    "workers",
+    "cache_dir",
+    "memory",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "tensorboard",
+)
 
 
 def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
@@ -244,13 +251,25 @@ def _comparison(metrics: Mapping) -> str:
     if not compared:
         return ""
     rows = [
-        [split, f"{part['n']:,}", interval_text(part["accuracy_difference"]),
-         f"{part['only_first']:,}", f"{part['only_second']:,}", f"{part['p_value']:.3g}"]
+        [
+            split,
+            f"{part['n']:,}",
+            interval_text(part["accuracy_difference"]),
+            f"{part['only_first']:,}",
+            f"{part['only_second']:,}",
+            f"{part['p_value']:.3g}",
+        ]
         for split, part in compared.items()
         if split != "model"
-    ]  # fmt: skip
-    headers = ["split", "images", "accuracy difference", "only this model right",
-               "only the other right", "p (McNemar)"]  # fmt: skip
+    ]
+    headers = [
+        "split",
+        "images",
+        "accuracy difference",
+        "only this model right",
+        "only the other right",
+        "p (McNemar)",
+    ]
     return f"## Compared with {_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
 
 

@@ -75,9 +75,14 @@ def _plot(model: keras.Model, path: Path) -> str | None:
         drawn = model if len(model.layers) <= _MOST_BOXES else stages_of(model)
         with atomic_write(path) as staging:
             keras.utils.plot_model(
-                drawn, to_file=staging, show_shapes=True, show_layer_names=True,
-                show_layer_activations=True, rankdir="TB", dpi=110,
-            )  # fmt: skip
+                drawn,
+                to_file=staging,
+                show_shapes=True,
+                show_layer_names=True,
+                show_layer_activations=True,
+                rankdir="TB",
+                dpi=110,
+            )
             if not staging.is_file():
                 staging.touch()
                 raise OSError("nothing was drawn")

@@ -48,42 +48,99 @@ def parse_evaluation_options(
     """
     parser = make_parser(description)
     add = parser.add_argument
-    add("--model", type=Path, metavar="PATH",
-        help="run folder or .h5 file (default: the newest finished run, else the released "
-        "model)")  # fmt: skip
-    add("--data", type=Path, default=DATA_DIR, metavar="DIR",
-        help="holds a folder for each class, or validation/ and test/ with such "
-        "folders")  # fmt: skip
-    add("--output", type=Path, metavar="DIR",
+    add(
+        "--model",
+        type=Path,
+        metavar="PATH",
+        help="run folder or .h5 file (default: the newest finished run, else the released model)",
+    )
+    add(
+        "--data",
+        type=Path,
+        default=DATA_DIR,
+        metavar="DIR",
+        help="holds a folder for each class, or validation/ and test/ with such folders",
+    )
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
         help="where the report goes (default: the run's folder for the data it was trained with, "
-        "evaluations/<data> in it for other data)")  # fmt: skip
+        "evaluations/<data> in it for other data)",
+    )
     add("--overwrite", action="store_true", help="replace a report on other images")
-    add("--redraw", action="store_true",
-        help="draw the figures of a report again, from its predictions.csv; needs no "
-        "model")  # fmt: skip
-    add("--target-error", type=_error_rate, metavar="RATE",
+    add(
+        "--redraw",
+        action="store_true",
+        help="draw the figures of a report again, from its predictions.csv; needs no model",
+    )
+    add(
+        "--target-error",
+        type=_error_rate,
+        metavar="RATE",
         help="fit the Uncertain band on validation so that at most this share of certain verdicts "
-        "is wrong (default: 0.05)")  # fmt: skip
-    add("--robustness", action="store_true",
-        help="also judge the images after recompression, resizing, blur and the like")  # fmt: skip
-    add("--robustness-images", type=_positive, default=2000, metavar="N",
-        help="at most so many of them, drawn evenly over the classes")  # fmt: skip
-    add("--outside", nargs="+", type=Path, metavar="DIR",
+        "is wrong (default: 0.05)",
+    )
+    add(
+        "--robustness",
+        action="store_true",
+        help="also judge the images after recompression, resizing, blur and the like",
+    )
+    add(
+        "--robustness-images",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="at most so many of them, drawn evenly over the classes",
+    )
+    add(
+        "--outside",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
         help="also judge labelled images unlike the training images: how many are turned away, how "
-        "many get a wrong verdict all the same")  # fmt: skip
-    add("--export", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT",
+        "many get a wrong verdict all the same",
+    )
+    add(
+        "--export",
+        nargs="+",
+        choices=EXPORT_FORMATS,
+        metavar="FORMAT",
         help=f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 "
-        "file")  # fmt: skip
-    add("--compare", type=Path, metavar="MODEL",
-        help="another model: test whether the two err differently on the same images")  # fmt: skip
-    add("--class-names", nargs="+", metavar="NAME",
-        help="classes of a model made elsewhere, in the order of its outputs")  # fmt: skip
-    add("--image-size", type=_positive, metavar="PIXELS",
-        help="input of a model made elsewhere (default: what the model says)")  # fmt: skip
-    add("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
-        help="processes that decode images")  # fmt: skip
-    add("--memory", type=float, default=4.0, metavar="GB",
-        help="decoded images of a split beyond this stay on disk, memory-mapped")  # fmt: skip
+        "file",
+    )
+    add(
+        "--compare",
+        type=Path,
+        metavar="MODEL",
+        help="another model: test whether the two err differently on the same images",
+    )
+    add(
+        "--class-names",
+        nargs="+",
+        metavar="NAME",
+        help="classes of a model made elsewhere, in the order of its outputs",
+    )
+    add(
+        "--image-size",
+        type=_positive,
+        metavar="PIXELS",
+        help="input of a model made elsewhere (default: what the model says)",
+    )
+    add(
+        "--workers",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that decode images",
+    )
+    add(
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="decoded images of a split beyond this stay on disk, memory-mapped",
+    )
     values = vars(parser.parse_args(argv))
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")

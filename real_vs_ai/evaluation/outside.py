@@ -81,9 +81,10 @@ def outside_table(outside: Sequence[dict[str, Any]]) -> str:
     ]
     images = ", ".join(f"{part['n']:,} of {part['data']}" for part in outside)
     return format_table(
-        ["data", "share of the images", "value", "low", "high"], rows,
+        ["data", "share of the images", "value", "low", "high"],
+        rows,
         title=f"Images of another kind: {images}",
-    )  # fmt: skip
+    )
 
 
 def _count(
@@ -114,5 +115,7 @@ def _share(which: np.ndarray) -> dict[str, float]:
     found = binomtest(int(which.sum()), len(which))
     interval = found.proportion_ci(method="wilson")
     return {
-        "value": float(found.statistic), "low": float(interval.low), "high": float(interval.high)
-    }  # fmt: skip
+        "value": float(found.statistic),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }

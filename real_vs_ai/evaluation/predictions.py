@@ -157,11 +157,17 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         for i in range(len(predictions)):
             # Nine digits bring every float32 back exactly.
             probabilities = [f"{value:.9g}" for value in predictions.probabilities[i]]
-            writer.writerow([
-                predictions.paths[i], predictions.splits[i],
-                predictions.class_names[predictions.labels[i]], predictions.sources[i],
-                int(predictions.widths[i]), int(predictions.heights[i]), *probabilities,
-            ])  # fmt: skip
+            writer.writerow(
+                [
+                    predictions.paths[i],
+                    predictions.splits[i],
+                    predictions.class_names[predictions.labels[i]],
+                    predictions.sources[i],
+                    int(predictions.widths[i]),
+                    int(predictions.heights[i]),
+                    *probabilities,
+                ]
+            )
 
 
 def read_predictions(path: Path) -> Predictions:

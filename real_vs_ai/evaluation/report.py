@@ -87,9 +87,13 @@ def write_report(
         The contents of `metrics.json`.
     """
     evaluation = evaluate_model(
-        model, metadata=metadata, appearance=read_appearance(run.model), decoded=decoded,
-        target_error=target_error, recalibrate=True,
-    )  # fmt: skip
+        model,
+        metadata=metadata,
+        appearance=read_appearance(run.model),
+        decoded=decoded,
+        target_error=target_error,
+        recalibrate=True,
+    )
     store_in_model(run.model, evaluation)
     write_evaluation(run, evaluation, model=model, decoded=decoded, history_csv=history_csv)
     return evaluation.metrics
@@ -180,8 +184,9 @@ def write_evaluation(
     write_predictions(run.predictions, evaluation.predictions)
     without_picture = draw_network(model, run)
     evaluation.metrics["notes"] += [without_picture] if without_picture else []
-    draw_mistakes(run, evaluation.predictions, metadata=evaluation.metadata, model=model,
-                  decoded=decoded)  # fmt: skip
+    draw_mistakes(
+        run, evaluation.predictions, metadata=evaluation.metadata, model=model, decoded=decoded
+    )
     _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
     write_json(run.metrics, evaluation.metrics)
 
@@ -225,10 +230,13 @@ def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
     for split in predictions.split_names:
         rows = predictions.of_split(split)
         table = classification_report(
-            rows.labels, rows.probabilities.argmax(axis=1),
-            labels=range(len(rows.class_names)), target_names=list(rows.class_names),
-            digits=4, zero_division=0,
-        )  # fmt: skip
+            rows.labels,
+            rows.probabilities.argmax(axis=1),
+            labels=range(len(rows.class_names)),
+            target_names=list(rows.class_names),
+            digits=4,
+            zero_division=0,
+        )
         accuracy = metrics[split]["accuracy"]
         texts.append(
             f"{split}: {len(rows):,} images, accuracy {accuracy['value']:.4f} "

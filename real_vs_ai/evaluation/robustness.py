@@ -72,12 +72,14 @@ def measure_robustness(
         before = decided if before is None else before
         numbers = compute_metrics(labels, calibrated, class_names=metadata.class_names, seed=SEED)
         certain = (before >= 0) & (decided >= 0)
-        rows.append({
-            "name": name,
-            **{key: numbers[key] for key in _KEPT if key in numbers},
-            "flips": int(np.sum(certain & (decided != before))),
-            "uncertain": int(np.sum(decided < 0)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                **{key: numbers[key] for key in _KEPT if key in numbers},
+                "flips": int(np.sum(certain & (decided != before))),
+                "uncertain": int(np.sum(decided < 0)),
+            }
+        )
     return {"split": split, "n": len(labels), "rows": rows}
 
 

@@ -35,10 +35,22 @@ _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
 _GIBIBYTE = 2**30
 _SHOWN = (
-    "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
-    "false_positive_rate", "recall_at_1_percent_fpr", "recall_at_5_percent_fpr", "loss",
-    "brier_score", "expected_calibration_error", "uncertain_share", "error_when_certain",
-)  # fmt: skip
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "average_precision",
+    "false_positive_rate",
+    "recall_at_1_percent_fpr",
+    "recall_at_5_percent_fpr",
+    "loss",
+    "brier_score",
+    "expected_calibration_error",
+    "uncertain_share",
+    "error_when_certain",
+)
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         return Outcome(_redraw(options), complete=True)
     # Here, so that --redraw starts without what only a model needs.
     from real_vs_ai.evaluation.extras import add_exports
-    from real_vs_ai.evaluation.report import (
-        TARGET_ERROR,
-        evaluate_model,
-        write_evaluation,
-    )
+    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
     from real_vs_ai.keras_models import open_model
 
     model_path = find_model(options.model)
@@ -86,22 +94,33 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     refreshes_run = report.path.resolve() == run.path.resolve()
     appearance = _read_appearance(model_path)
     evaluation = evaluate_model(
-        model, metadata=metadata, appearance=appearance, decoded=decoded,
+        model,
+        metadata=metadata,
+        appearance=appearance,
+        decoded=decoded,
         target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
-    )  # fmt: skip
+    )
     notes = _add_extras(
-        evaluation, options=options, model=model, appearance=appearance, decoded=decoded,
+        evaluation,
+        options=options,
+        model=model,
+        appearance=appearance,
+        decoded=decoded,
         report=report,
-    )  # fmt: skip
+    )
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
     exports, complete = add_exports(
-        evaluation, formats=options.export, model=model, appearance=appearance, decoded=decoded,
+        evaluation,
+        formats=options.export,
+        model=model,
+        appearance=appearance,
+        decoded=decoded,
         folder=run.path / _EXPORTS,
-    )  # fmt: skip
+    )
     notes += [f"{exports}\n"] if exports else []
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
 
@@ -191,9 +210,11 @@ def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]
 
 def _decode(options: EvaluationOptions, *, metadata: ModelMetadata) -> dict[str, DecodedImages]:
     return decode_splits(
-        find_splits(options.data), metadata=metadata, workers=options.workers,
+        find_splits(options.data),
+        metadata=metadata,
+        workers=options.workers,
         max_memory_bytes=int(options.memory * _GIBIBYTE),
-    )  # fmt: skip
+    )
 
 
 def _add_extras(

@@ -28,9 +28,12 @@ def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
 
     def compute(chosen: np.ndarray) -> dict[str, Any]:
         return compute_metrics(
-            rows.labels[chosen], calibrated[chosen], class_names=metadata.class_names,
-            seed=SEED, decided=decided[chosen],
-        )  # fmt: skip
+            rows.labels[chosen],
+            calibrated[chosen],
+            class_names=metadata.class_names,
+            seed=SEED,
+            decided=decided[chosen],
+        )
 
     def compute_groups(groups: np.ndarray) -> dict[str, Any]:
         found = {}

@@ -140,8 +140,10 @@ def _pooling(layer: keras.Layer) -> tuple:
     if kind == "average_pooling" and layer.padding != "valid":
         raise ValueError(f"Expected average pooling without padding, found it in {layer.name}.")
     options = {
-        "size": list(layer.pool_size), "strides": list(layer.strides), "padding": layer.padding,
-    }  # fmt: skip
+        "size": list(layer.pool_size),
+        "strides": list(layer.strides),
+        "padding": layer.padding,
+    }
     return kind, options, {}
 
 

@@ -119,9 +119,12 @@ def _block(layer: Mapping[str, Any]) -> nn.Module:
     kind = layer["kind"]
     if kind == "convolution":
         inner = nn.Conv2d(
-            layer["channels_in"], layer["channels_out"], layer["size"], layer["strides"],
+            layer["channels_in"],
+            layer["channels_out"],
+            layer["size"],
+            layer["strides"],
             bias=layer["bias"],
-        )  # fmt: skip
+        )
         return _Padded(inner, layer, fill=0.0)
     if kind == "max_pooling":
         return _Padded(nn.MaxPool2d(layer["size"], layer["strides"]), layer, fill=-math.inf)

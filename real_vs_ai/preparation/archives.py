@@ -106,18 +106,24 @@ def extract_archives(
     for path, source, target in zip(archives, sources, targets, strict=True):
         if overwrite or not target.exists():
             yield _extract_archive(
-                path, source=source, output_dir=output_dir, limits=limits,
-                overwrite=overwrite, workers=workers, engine=engine,
-            )  # fmt: skip
+                path,
+                source=source,
+                output_dir=output_dir,
+                limits=limits,
+                overwrite=overwrite,
+                workers=workers,
+                engine=engine,
+            )
 
 
 def _default_archives() -> list[Path]:
     found = []
     if ARCHIVES_DIR.is_dir():
         found = sorted(
-            path for path in ARCHIVES_DIR.iterdir()
+            path
+            for path in ARCHIVES_DIR.iterdir()
             if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_debris(path.name)
-        )  # fmt: skip
+        )
     if not found:
         raise FileNotFoundError(
             f"Expected archives ({', '.join(ARCHIVE_SUFFIXES)}) in {ARCHIVES_DIR}, found none. "

@@ -19,11 +19,7 @@ from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_na
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.closing_tables import MOST_LISTED_SIZES
 from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
-from real_vs_ai.preparation.copies import (
-    is_augmented_name,
-    names_for_copies,
-    write_warped_copies,
-)
+from real_vs_ai.preparation.copies import is_augmented_name, names_for_copies, write_warped_copies
 from real_vs_ai.preparation.files import list_files, rank, refuse_overlap
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, size_table, write_manifest
 from real_vs_ai.preparation.outcomes import QUARANTINED, REPORT_NAME, Outcome, write_report
@@ -208,10 +204,19 @@ def write_copies(
         for name in sorted({entry.original.label for entry in plan}):
             (folder / name).mkdir(parents=True)
         results = run_chunks(
-            write_warped_copies, _chunks(plan, workers=workers), str(train_dir.resolve()),
-            str(folder.resolve()), ranges, seed, n_items=len(plan), workers=workers, engine=engine,
-            description="Augmenting", unit="image", heavy=True,
-        )  # fmt: skip
+            write_warped_copies,
+            _chunks(plan, workers=workers),
+            str(train_dir.resolve()),
+            str(folder.resolve()),
+            ranges,
+            seed,
+            n_items=len(plan),
+            workers=workers,
+            engine=engine,
+            description="Augmenting",
+            unit="image",
+            heavy=True,
+        )
         rows, failed = [], []
         for entry, result in zip(plan, results, strict=True):
             # "." has no name of its own.
@@ -222,10 +227,19 @@ def write_copies(
             label, source = entry.original.label, entry.original.source
             file_format, width, height, names, digests = result
             rows.extend(
-                ManifestRow(f"{label}/{name}", sha256, label, "train", source, width, height,
-                            file_format, origin)
+                ManifestRow(
+                    f"{label}/{name}",
+                    sha256,
+                    label,
+                    "train",
+                    source,
+                    width,
+                    height,
+                    file_format,
+                    origin,
+                )
                 for name, sha256 in zip(names, digests, strict=True)
-            )  # fmt: skip
+            )
         if not rows:
             raise ValueError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
         draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)

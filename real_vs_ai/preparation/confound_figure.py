@@ -69,9 +69,12 @@ def draw_confounds(
         kilobytes = np.array([max(sample.file_size, 1) for sample in members]) / 1024
         right.hist(np.log10(kilobytes), bins=30, alpha=0.55, color=colour, label=name)
     middle.set(
-        xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)",
+        xscale="log",
+        yscale="log",
+        xlabel="width (pixels)",
+        ylabel="height (pixels)",
         title="Size in pixels",
-    )  # fmt: skip
+    )
     right.set(xlabel="file size (KiB, powers of ten)", ylabel="images", title="File size")
     for axes in (middle, right):
         axes.legend()

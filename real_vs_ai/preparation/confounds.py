@@ -105,9 +105,15 @@ def read_traits(
     """Look at the files of some rows, whose paths are relative to `root`."""
     paths = [row.path for row in rows]
     results = run_chunks(
-        _read_chunk, chunked(paths, size=_CHUNK_FILES), str(root.resolve()), n_items=len(paths),
-        workers=workers, engine=engine, description="Comparing files", unit="file",
-    )  # fmt: skip
+        _read_chunk,
+        chunked(paths, size=_CHUNK_FILES),
+        str(root.resolve()),
+        n_items=len(paths),
+        workers=workers,
+        engine=engine,
+        description="Comparing files",
+        unit="file",
+    )
     return [
         FileTraits(row.label, row.source, row.width, row.height, row.format, *traits)
         for row, traits in zip(rows, results, strict=True)
@@ -190,9 +196,11 @@ def _balanced_accuracy(columns: np.ndarray, labels: np.ndarray, *, seed: int) ->
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(
-        max_depth=4, min_samples_leaf=max(1, len(labels) // 200), class_weight="balanced",
+        max_depth=4,
+        min_samples_leaf=max(1, len(labels) // 200),
+        class_weight="balanced",
         random_state=seed,
-    )  # fmt: skip
+    )
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     predicted = cross_val_predict(tree, columns, labels, cv=folds)
     return float(balanced_accuracy_score(labels, predicted))

@@ -39,9 +39,12 @@ from real_vs_ai.preparation.warping import AffineRanges, as_samples, copy_draws,
 _MARK = "__augmented"
 # Formats that are written as they were read; others (GIF, HEIC, AVIF) become PNG, without loss.
 _EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff"),
-}  # fmt: skip
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+}
 # A WebP file does not say at which quality it was made.
 _WEBP_QUALITY = 90
 

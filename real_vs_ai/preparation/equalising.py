@@ -78,10 +78,18 @@ def write_equalised(
         )
     jobs = [(row.origin, row.path) for row in rows]
     results = run_chunks(
-        _equalise_chunk, chunked(jobs, size=_CHUNK_IMAGES), str(output_dir.resolve()),
-        str(staging.resolve()), image_size, n_items=len(jobs), workers=workers, engine=engine,
-        description="Equalising", unit="image", heavy=True,
-    )  # fmt: skip
+        _equalise_chunk,
+        chunked(jobs, size=_CHUNK_IMAGES),
+        str(output_dir.resolve()),
+        str(staging.resolve()),
+        image_size,
+        n_items=len(jobs),
+        workers=workers,
+        engine=engine,
+        description="Equalising",
+        unit="image",
+        heavy=True,
+    )
     return [
         replace(row, sha256=sha256, width=image_size, height=image_size, format="JPEG")
         for row, sha256 in zip(rows, results, strict=True)

@@ -47,9 +47,7 @@ class Placement:
 
     def __add__(self, other: Placement) -> Placement:
         return Placement(
-            self.linked + other.linked,
-            self.copied + other.copied,
-            self.encoded + other.encoded,
+            self.linked + other.linked, self.copied + other.copied, self.encoded + other.encoded
         )
 
     def __str__(self) -> str:

@@ -23,11 +23,17 @@ from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_set
 _CHUNK_FILES = 256
 # The first name of a format is what a file gets that has none.
 _EXTENSIONS_BY_FORMAT = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "WEBP": (".webp",),
-    "GIF": (".gif",), "BMP": (".bmp", ".dib"), "DIB": (".dib", ".bmp"),
-    "TIFF": (".tif", ".tiff"), "AVIF": (".avif",), "HEIF": (".heic", ".heif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "DIB": (".dib", ".bmp"),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +77,7 @@ class InspectedFile:
 
 
 def inspect_files(
-    paths: Sequence[str],
-    *,
-    root: Path,
-    verify: bool,
-    perceptual: bool,
-    workers: int,
-    engine: str,
+    paths: Sequence[str], *, root: Path, verify: bool, perceptual: bool, workers: int, engine: str
 ) -> list[InspectedFile]:
     """Inspect files on all workers.
 
@@ -93,10 +93,17 @@ def inspect_files(
         One for each path, in order.
     """
     results = run_chunks(
-        _inspect_chunk, chunked(paths, size=_CHUNK_FILES), str(root.resolve()), verify, perceptual,
-        n_items=len(paths), workers=workers, engine=engine,
-        description="Verifying" if verify else "Hashing", unit="file",
-    )  # fmt: skip
+        _inspect_chunk,
+        chunked(paths, size=_CHUNK_FILES),
+        str(root.resolve()),
+        verify,
+        perceptual,
+        n_items=len(paths),
+        workers=workers,
+        engine=engine,
+        description="Verifying" if verify else "Hashing",
+        unit="file",
+    )
     return [InspectedFile(path, *values) for path, values in zip(paths, results, strict=True)]
 
 

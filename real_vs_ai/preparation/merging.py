@@ -183,9 +183,12 @@ def _write_merged(
     rows: list[ManifestRow] = []
     for folder, source in zip(folders, sources, strict=True):
         rows += _read_source(
-            folder, source=source, origin_prefix=relative_origin(folder, output_dir),
-            outcomes=outcomes, options=options,
-        )  # fmt: skip
+            folder,
+            source=source,
+            origin_prefix=relative_origin(folder, output_dir),
+            outcomes=outcomes,
+            options=options,
+        )
     _check_classes(rows)
     alike = _near_duplicates(rows, output_dir=output_dir, options=options)
     rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
@@ -196,9 +199,13 @@ def _write_merged(
         (staging / subfolder).mkdir()
     if options.equalise:
         renamed = write_equalised(
-            renamed, output_dir=output_dir, staging=staging, image_size=options.equalise,
-            workers=options.workers, engine=options.engine,
-        )  # fmt: skip
+            renamed,
+            output_dir=output_dir,
+            staging=staging,
+            image_size=options.equalise,
+            workers=options.workers,
+            engine=options.engine,
+        )
         placement = Placement(encoded=len(renamed))
     else:
         pairs = placement_pairs(renamed, data_dir=output_dir, folder=staging)
@@ -206,21 +213,20 @@ def _write_merged(
     confounds = None
     if options.confounds:
         confounds = report_confounds(
-            renamed, folder=staging, title=output_dir.name, seed=options.seed,
-            workers=options.workers, engine=options.engine,
-        )  # fmt: skip
+            renamed,
+            folder=staging,
+            title=output_dir.name,
+            seed=options.seed,
+            workers=options.workers,
+            engine=options.engine,
+        )
     write_report(staging / REPORT_NAME, outcomes)
     write_manifest(staging / MANIFEST_NAME, renamed)
     return MergeSummary(output_dir, tuple(renamed), tuple(outcomes), placement, confounds)
 
 
 def _read_source(
-    folder: Path,
-    *,
-    source: str,
-    origin_prefix: str,
-    outcomes: list[Outcome],
-    options: MergeOptions,
+    folder: Path, *, source: str, origin_prefix: str, outcomes: list[Outcome], options: MergeOptions
 ) -> list[ManifestRow]:
     """Rows of the files that are there; what its manifest does not know is inspected.
 
@@ -257,9 +263,14 @@ def _read_source(
             row = known.pop(path)
             rows.append(
                 # The folder's source: its manifest has that of the folder it may be a copy of.
-                replace(row, split=canonical_split(split) or "", label=classes[label],
-                        source=source, origin=f"{origin_prefix}/{row.path}")
-            )  # fmt: skip
+                replace(
+                    row,
+                    split=canonical_split(split) or "",
+                    label=classes[label],
+                    source=source,
+                    origin=f"{origin_prefix}/{row.path}",
+                )
+            )
     missing = set(SPLITS) - {row.split for row in rows}
     if missing:
         raise ValueError(
@@ -298,9 +309,13 @@ def _near_duplicates(
     if options.near_duplicates == "off":
         return {}
     files = inspect_files(
-        [row.origin for row in rows], root=output_dir, verify=True, perceptual=True,
-        workers=options.workers, engine=options.engine,
-    )  # fmt: skip
+        [row.origin for row in rows],
+        root=output_dir,
+        verify=True,
+        perceptual=True,
+        workers=options.workers,
+        engine=options.engine,
+    )
     # What is kept unread (--no-verify) and broken looks like nothing.
     seen = [i for i, file in enumerate(files) if file.is_image]
     groups = group_near_duplicates([files[i].perceptual_hash for i in seen])

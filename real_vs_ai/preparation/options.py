@@ -25,9 +25,11 @@ def add_workers(parser: argparse.ArgumentParser, *, ray: bool) -> None:
     )
     if ray:
         parser.add_argument(
-            "--engine", choices=ENGINES, default="local",
+            "--engine",
+            choices=ENGINES,
+            default="local",
             help="where the work runs: this machine, or a Ray cluster that sees the same folders",
-        )  # fmt: skip
+        )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -45,17 +47,20 @@ def add_copy(parser: argparse.ArgumentParser) -> None:
 def add_split_options(parser: argparse.ArgumentParser) -> None:
     """Add what both splitters take beside their fractions."""
     parser.add_argument(
-        "folders", nargs="*", type=Path,
+        "folders",
+        nargs="*",
+        type=Path,
         help="data sets (none: every one in data/raw that has this layout)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--output-dir", type=Path, default=SPLIT_DIR, help="gets a folder for each data set"
     )
     add_seed(parser)
     parser.add_argument(
-        "--keep-duplicates", action="store_true",
+        "--keep-duplicates",
+        action="store_true",
         help="keep second copies of the same content, in the split of the first",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--no-verify", action="store_true", help="read image headers only, decode nothing"
     )
@@ -69,28 +74,37 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
 def add_near_duplicates(parser: argparse.ArgumentParser) -> None:
     """Add --near-duplicates."""
     parser.add_argument(
-        "--near-duplicates", choices=NEAR_DUPLICATE_MODES, default="off",
+        "--near-duplicates",
+        choices=NEAR_DUPLICATE_MODES,
+        default="off",
         help="report lists images that look alike (pHash within 3 bits), group also keeps them "
         "out of different splits; both decode every image, which takes several times as long",
-    )  # fmt: skip
+    )
 
 
 def add_confounds(parser: argparse.ArgumentParser) -> None:
     """Add --no-confounds."""
     parser.add_argument(
-        "--no-confounds", action="store_true",
+        "--no-confounds",
+        action="store_true",
         help="do not measure how far size, format and the like give the class away",
-    )  # fmt: skip
+    )
 
 
 def split_options(args: argparse.Namespace, *, fractions: Mapping[str, float]) -> SplitOptions:
     """The options that `add_split_options` declared."""
     return SplitOptions(
-        fractions=fractions, seed=args.seed, keep_duplicates=args.keep_duplicates,
+        fractions=fractions,
+        seed=args.seed,
+        keep_duplicates=args.keep_duplicates,
         verify=not args.no_verify or args.near_duplicates != "off",
-        near_duplicates=args.near_duplicates, confounds=not args.no_confounds,
-        copy=args.copy, overwrite=args.overwrite, workers=args.workers, engine=args.engine,
-    )  # fmt: skip
+        near_duplicates=args.near_duplicates,
+        confounds=not args.no_confounds,
+        copy=args.copy,
+        overwrite=args.overwrite,
+        workers=args.workers,
+        engine=args.engine,
+    )
 
 
 def three_fractions(text: str) -> dict[str, float]:

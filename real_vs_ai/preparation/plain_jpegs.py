@@ -77,9 +77,11 @@ def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
 def encode_plain_jpeg(pixels: np.ndarray, settings: PlainJpegSettings) -> bytes:
     """Encode pixels, shape (height, width, 3), uint8, blue first."""
     parameters = [
-        cv2.IMWRITE_JPEG_QUALITY, settings.quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, settings.sampling_factor,
-    ]  # fmt: skip
+        cv2.IMWRITE_JPEG_QUALITY,
+        settings.quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        settings.sampling_factor,
+    ]
     return cv2.imencode(".jpg", pixels, parameters)[1].tobytes()
 
 

@@ -49,9 +49,18 @@ def name_rows(
         for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
             path = f"{split}/{label}/{name}"
             rows.append(
-                ManifestRow(path, file.sha256, label, split, source, file.width, file.height,
-                            file.format, f"{origin_prefix}/{file.path}")
-            )  # fmt: skip
+                ManifestRow(
+                    path,
+                    file.sha256,
+                    label,
+                    split,
+                    source,
+                    file.width,
+                    file.height,
+                    file.format,
+                    f"{origin_prefix}/{file.path}",
+                )
+            )
             if file.note:
                 outcomes.append(Outcome(file.path, WRONG_EXTENSION, file.note))
             if name != given or name != file.path.rpartition("/")[2]:

@@ -137,10 +137,7 @@ def _check_labels(images: Sequence[SplitImage]) -> dict[str, SplitImage]:
 
 
 def _drop_copies(
-    ordered: Sequence[SplitImage],
-    first_of_content: dict[str, SplitImage],
-    *,
-    keep_duplicates: bool,
+    ordered: Sequence[SplitImage], first_of_content: dict[str, SplitImage], *, keep_duplicates: bool
 ) -> tuple[list[SplitImage], dict[str, str], dict[str, str]]:
     """Leave out what would stand in two splits, and second copies; test is looked at first."""
     # Without near-duplicates every content is its own group.

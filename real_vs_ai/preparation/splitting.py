@@ -145,17 +145,25 @@ def _write_source(
     outcomes = _plan_outcomes(plan, groups)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
     rows = name_rows(
-        layout, inspected, plan, source=source, outcomes=outcomes,
+        layout,
+        inspected,
+        plan,
+        source=source,
+        outcomes=outcomes,
         origin_prefix=relative_origin(layout.root, output_dir.parent),
-    )  # fmt: skip
+    )
     placement = place_rows(rows, data_dir=output_dir.parent, folder=folder, copy=options.copy)
     placement += quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
     confounds = None
     if options.confounds:
         confounds = report_confounds(
-            rows, folder=folder, title=source, seed=options.seed, workers=options.workers,
+            rows,
+            folder=folder,
+            title=source,
+            seed=options.seed,
+            workers=options.workers,
             engine=options.engine,
-        )  # fmt: skip
+        )
     write_report(folder / REPORT_NAME, outcomes)
     write_manifest(folder / MANIFEST_NAME, rows)
     return SplitSummary(
@@ -169,10 +177,13 @@ def _inspect(
     keys = [key for key, paths in layout.files.items() for _ in paths]
     paths = [path for paths in layout.files.values() for path in paths]
     files = inspect_files(
-        paths, root=layout.root, verify=options.verify,
-        perceptual=options.near_duplicates != "off", workers=options.workers,
+        paths,
+        root=layout.root,
+        verify=options.verify,
+        perceptual=options.near_duplicates != "off",
+        workers=options.workers,
         engine=options.engine,
-    )  # fmt: skip
+    )
     pairs = zip(keys, files, strict=True)
     return {key: [file for _, file in run] for key, run in groupby(pairs, key=lambda p: p[0])}
 
@@ -223,8 +234,12 @@ def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list
         *(Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()),
         *(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()),
         *(
-            Outcome(path, NEAR_DUPLICATE, f"of {kept[0]} (in {plan.splits[kept[0]]}), "
-                    f"itself in {plan.splits[path]}")
-            for kept in members.values() for path in kept[1:]
+            Outcome(
+                path,
+                NEAR_DUPLICATE,
+                f"of {kept[0]} (in {plan.splits[kept[0]]}), itself in {plan.splits[path]}",
+            )
+            for kept in members.values()
+            for path in kept[1:]
         ),
-    ]  # fmt: skip
+    ]

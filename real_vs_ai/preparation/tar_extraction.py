@@ -35,10 +35,15 @@ from real_vs_ai.reporting import progress_bar
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\x00", lzma.open), (b"BZh", bz2.open))
 NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is not whole"
 # Records that hold the long name or the properties of the entry behind them.
-_RECORD_TYPES = frozenset({
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-})  # fmt: skip
+_RECORD_TYPES = frozenset(
+    {
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+    }
+)
 _MAX_RECORD_BYTES = 2**20
 
 

@@ -19,13 +19,32 @@ _BLOCK_BYTES = 4096
 _SPARE_BYTES = 64 * 2**20
 # What the archive libraries raise on damaged files.
 READ_ERRORS = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
-    NotImplementedError, ValueError, OverflowError, RuntimeError,
-)  # fmt: skip
-_DISK_ERRORS = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE,
-    errno.ENFILE, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
-})  # fmt: skip
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
+_DISK_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EEXIST,
+        errno.ENOENT,
+        errno.ENAMETOOLONG,
+    }
+)
 
 
 class Readable(Protocol):

@@ -63,10 +63,12 @@ def draw_affine(
     a, b = cosine * scale_x, (cosine * shear - sine) * scale_y
     c, d = sine * scale_x, (sine * shear + cosine) * scale_y
     x, y = (width - 1) / 2, (height - 1) / 2
-    return np.array([
-        [a, b, x - a * x - b * y + ranges.shift * width * right],
-        [c, d, y - c * x - d * y + ranges.shift * height * down],
-    ])  # fmt: skip
+    return np.array(
+        [
+            [a, b, x - a * x - b * y + ranges.shift * width * right],
+            [c, d, y - c * x - d * y + ranges.shift * height * down],
+        ]
+    )
 
 
 def warp(samples: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -81,9 +83,12 @@ def warp(samples: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """
     height, width = samples.shape[:2]
     warped = cv2.warpAffine(
-        samples, affine, (width, height),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+        samples,
+        affine,
+        (width, height),
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     if warped.dtype == np.uint8:
         return warped
     # The shortest way to round and clip; the second image has no weight.

@@ -60,10 +60,16 @@ def extract_zip(
     make_folders(folder, plan)
     chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=workers)
     results = run_chunks(
-        _extract_zip_chunk, chunks, archive_id, str(folder.resolve()),
-        n_items=len(plan.names), workers=workers, engine=engine,
-        description=f"Unpacking {path.name}", unit="file",
-    )  # fmt: skip
+        _extract_zip_chunk,
+        chunks,
+        archive_id,
+        str(folder.resolve()),
+        n_items=len(plan.names),
+        workers=workers,
+        engine=engine,
+        description=f"Unpacking {path.name}",
+        unit="file",
+    )
     try:
         for _ in results:
             pass

@@ -51,12 +51,7 @@ def choose_input(
 
 
 def zip_folder(
-    folder: Path,
-    *,
-    output: Path,
-    entries: Sequence[str] | None,
-    compress: bool,
-    overwrite: bool,
+    folder: Path, *, output: Path, entries: Sequence[str] | None, compress: bool, overwrite: bool
 ) -> ZipSummary:
     """Pack a folder's files; links, hidden files and debris are left out.
 

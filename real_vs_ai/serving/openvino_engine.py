@@ -96,10 +96,7 @@ class OpenVINOEngine:
             return self._single
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
-        settings = {
-            "PERFORMANCE_HINT": hint,
-            "INFERENCE_PRECISION_HINT": self._float_precision,
-        }
+        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._float_precision}
         # Where several processes share a machine, each is told how many cores are its own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):
             settings["INFERENCE_NUM_THREADS"] = threads

@@ -53,14 +53,16 @@ _GENERATORS = (
     ("Midjourney", r"midjourney|\bjob id: [0-9a-f]{8}-"),
     ("DALL·E or ChatGPT", r"dall[-· ]?e\b|\bopenai\b|\bchatgpt\b|gpt-image"),
     ("Adobe Firefly", r"\bfirefly\b"),
-    ("Google AI (Gemini, Imagen; its images carry a SynthID watermark)",
-     r"made with google ai|\bgemini\b|\bimagen\b|synthid|google generative ai"),
+    (
+        "Google AI (Gemini, Imagen; its images carry a SynthID watermark)",
+        r"made with google ai|\bgemini\b|\bimagen\b|synthid|google generative ai",
+    ),
     ("FLUX", r"black forest labs|\bflux\.?1\b|\bflux[ _-](?:dev|pro|schnell)\b"),
     ("Ideogram", r"\bideogram\b"),
     ("Leonardo AI", r"leonardo\.?ai"),
     ("Grok", r"\bgrok\b|\bx\.?ai\b"),
     ("Microsoft Designer or Bing Image Creator", r"bing image creator|microsoft designer"),
-)  # fmt: skip
+)
 _GENERATOR_PATTERNS = tuple((name, re.compile(text, re.I)) for name, text in _GENERATORS)
 _SOURCE_TYPE = re.compile(r"digitalsourcetype/([A-Za-z]{3,60})", re.I)
 _SAMPLER_SETTINGS = re.compile(
@@ -68,10 +70,22 @@ _SAMPLER_SETTINGS = re.compile(
 )
 # What damaged metadata makes Pillow, its plugins and the JSON parser raise.
 _DAMAGE = (
-    OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError,
-    OverflowError, ZeroDivisionError, RuntimeError, RecursionError, MemoryError, struct.error,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+    RuntimeError,
+    RecursionError,
+    MemoryError,
+    struct.error,
     Image.DecompressionBombError,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,13 @@ class RayScorer:
         while chunk := list(itertools.islice(sources, _IMAGES_PER_TASK)):
             waiting.append(
                 task.remote(
-                    self._model, self._fingerprint, _absolute(chunk),
-                    workers=self._cores_per_task, **self._settings,
+                    self._model,
+                    self._fingerprint,
+                    _absolute(chunk),
+                    workers=self._cores_per_task,
+                    **self._settings,
                 )
-            )  # fmt: skip
+            )
             if len(waiting) > self._tasks_ahead:
                 yield from self._ray.get(waiting.popleft())
         while waiting:

@@ -295,8 +295,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 _WRITERS = {
-    "csv": _write_csv, "json": _write_json, "jsonl": _write_jsonl, "parquet": _write_parquet,
-}  # fmt: skip
-_READERS = {
-    "csv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet,
-}  # fmt: skip
+    "csv": _write_csv,
+    "json": _write_json,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}
+_READERS = {"csv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet}

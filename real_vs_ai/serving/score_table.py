@@ -12,14 +12,19 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.scoring import ImageScore
 
 COLUMNS = (
-    "path", "label", "probability_fake", "confidence", "width", "height", "format",
-    "provenance", "error",
-)  # fmt: skip
+    "path",
+    "label",
+    "probability_fake",
+    "confidence",
+    "width",
+    "height",
+    "format",
+    "provenance",
+    "error",
+)
 # What is unlike the training images; why the verdict is Uncertain where it is much so.
 DOMAIN_COLUMN = "domain_note"
-TILE_COLUMNS = (
-    "tiles", "tiles_label", "tiles_probability_fake", "tiles_highest_probability_fake",
-)  # fmt: skip
+TILE_COLUMNS = ("tiles", "tiles_label", "tiles_probability_fake", "tiles_highest_probability_fake")
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
 UNREADABLE = "unreadable"
@@ -66,9 +71,11 @@ def _tile_values(score: ImageScore) -> dict[str, Any]:
         return dict(zip(TILE_COLUMNS, (0, "", None, None), strict=True))
     together = tiles.verdict
     values = (
-        tiles.count, together.label, _rounded(together.probability_fake),
+        tiles.count,
+        together.label,
+        _rounded(together.probability_fake),
         _rounded(tiles.highest_probability_fake),
-    )  # fmt: skip
+    )
     return dict(zip(TILE_COLUMNS, values, strict=True))
 
 
@@ -82,9 +89,13 @@ def terminal_line(row: dict[str, Any]) -> str:
     # A stranger's file name may hold line breaks and escape sequences.
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in row["path"])
     line = _TERMINAL_LAYOUT.format(
-        row["label"] or UNREADABLE, number(row["probability_fake"]), number(row["confidence"]),
-        size, row["format"], name,
-    )  # fmt: skip
+        row["label"] or UNREADABLE,
+        number(row["probability_fake"]),
+        number(row["confidence"]),
+        size,
+        row["format"],
+        name,
+    )
     unlike = "unlike the training images" if row[DOMAIN_COLUMN] else ""
     details = "; ".join(filter(None, [row["error"], unlike, row["provenance"]]))
     return f"{line}  ({details})" if details else line

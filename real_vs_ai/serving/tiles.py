@@ -34,11 +34,13 @@ def cut_tiles(pixels: np.ndarray, *, tile_size: int, max_tiles: int = MAX_TILES)
     if min(height, width) < tile_size or max(height, width) == tile_size:
         return np.empty((0, tile_size, tile_size, 3), dtype=np.uint8)
     rows, columns = _grid(height, width, tile_size=tile_size, max_tiles=max_tiles)
-    return np.stack([
-        pixels[top : top + tile_size, left : left + tile_size]
-        for top in _starts(height - tile_size, rows)
-        for left in _starts(width - tile_size, columns)
-    ])  # fmt: skip
+    return np.stack(
+        [
+            pixels[top : top + tile_size, left : left + tile_size]
+            for top in _starts(height - tile_size, rows)
+            for left in _starts(width - tile_size, columns)
+        ]
+    )
 
 
 def _grid(height: int, width: int, *, tile_size: int, max_tiles: int) -> tuple[int, int]:

@@ -289,9 +289,10 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Draw an empty bar."""
         self._bar = progress_bar(
-            description=f"{self.title}, epoch {epoch + 1}", unit="image",
+            description=f"{self.title}, epoch {epoch + 1}",
+            unit="image",
             total=self.steps * self.batch_size,
-        )  # fmt: skip
+        )
         if self.first_step:
             self._bar.update(self.first_step * self.batch_size)
             self.first_step = 0

@@ -62,11 +62,7 @@ def checkpoint_path(run: RunFolder) -> Path:
 
 
 def save_checkpoint(
-    path: Path,
-    model: keras.Model,
-    progress: Progress,
-    *,
-    metrics: Sequence[keras.metrics.Metric],
+    path: Path, model: keras.Model, progress: Progress, *, metrics: Sequence[keras.metrics.Metric]
 ) -> None:
     """Write a checkpoint in place of the one before.
 

@@ -100,9 +100,12 @@ def training_batches(
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64]]:
         for step in itertools.count(first_step):
             indices = batch_indices(
-                len(decoded), batch_size=batch_size, steps_per_epoch=steps_per_epoch,
-                step=step, seed=seed,
-            )[rows]  # fmt: skip
+                len(decoded),
+                batch_size=batch_size,
+                steps_per_epoch=steps_per_epoch,
+                step=step,
+                seed=seed,
+            )[rows]
             pixels = decoded.pixels[indices]
             if degrade:
                 draws = draw_degradations(batch_size, seed=(seed, step))
@@ -230,6 +233,10 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     """
     size = images.shape[1]
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=transforms, output_shape=tf.constant([size, size]),
-        fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
-    )  # fmt: skip
+        images=images,
+        transforms=transforms,
+        output_shape=tf.constant([size, size]),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )

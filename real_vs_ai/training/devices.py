@@ -89,9 +89,11 @@ def prepare_device(
     if keras.backend.backend() == "jax":
         _distribute_jax(batch_size, hosts)
     return Device(
-        _describe(gpus, strategy, hosts, precision=precision, rates=rates), precision, strategy,
+        _describe(gpus, strategy, hosts, precision=precision, rates=rates),
+        precision,
+        strategy,
         rates[precision],
-    )  # fmt: skip
+    )
 
 
 def choose_precision(rates: dict[str, float]) -> str:

@@ -169,100 +169,248 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--data", type=Path, default=DATA_DIR, metavar="DIR",
-        help="holds train/, validation/ and test/ with a folder for each class")  # fmt: skip
-    add("--models-dir", type=Path, default=MODELS_DIR, metavar="DIR",
-        help="where the run's folder is made")  # fmt: skip
-    add("--run-name", metavar="NAME",
-        help="the folder's name (default: date, time and backbone)")  # fmt: skip
+    add(
+        "--data",
+        type=Path,
+        default=DATA_DIR,
+        metavar="DIR",
+        help="holds train/, validation/ and test/ with a folder for each class",
+    )
+    add(
+        "--models-dir",
+        type=Path,
+        default=MODELS_DIR,
+        metavar="DIR",
+        help="where the run's folder is made",
+    )
+    add("--run-name", metavar="NAME", help="the folder's name (default: date, time and backbone)")
     add("--recipe", choices=sorted(RECIPES), help="a named set of options to start from")
-    add("--config", type=Path, metavar="FILE",
-        help="repeat a run: take the options of its config.json")  # fmt: skip
-    add("--resume", nargs="?", const=_NEWEST, metavar="RUN",
-        help="go on with an interrupted run (default: the newest unfinished one)")  # fmt: skip
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="repeat a run: take the options of its config.json",
+    )
+    add(
+        "--resume",
+        nargs="?",
+        const=_NEWEST,
+        metavar="RUN",
+        help="go on with an interrupted run (default: the newest unfinished one)",
+    )
 
 
 def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--backbone", default="resnet101",
+    add(
+        "--backbone",
+        default="resnet101",
         choices=("resnet26", "resnet50", "resnet101", "resnet152"),
         help="the network that makes features of an image; resnet26 has no ImageNet weights and "
-        "is a quick start for the others")  # fmt: skip
-    add("--weights", default="imagenet", metavar="imagenet|none|PATH",
+        "is a quick start for the others",
+    )
+    add(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|none|PATH",
         help="weights to start from: ImageNet's (downloaded once), random ones, a file with the "
         "backbone's weights, or the model.h5 of an earlier run, also of a shallower "
-        "backbone")  # fmt: skip
-    add("--image-size", type=_at_least(32), default=IMAGE_SIZE, metavar="PIXELS",
-        help="side of the square the images are resized to")  # fmt: skip
-    add("--stem-stride", type=int, choices=(4, 2, 1),
+        "backbone",
+    )
+    add(
+        "--image-size",
+        type=_at_least(32),
+        default=IMAGE_SIZE,
+        metavar="PIXELS",
+        help="side of the square the images are resized to",
+    )
+    add(
+        "--stem-stride",
+        type=int,
+        choices=(4, 2, 1),
         help="how much the first two layers shrink the image; less keeps more of small images "
         "and costs 4 or 16 times the time (default: that of the model named by --weights, "
-        "otherwise 4)")  # fmt: skip
-    add("--pooling", choices=("global-average", "average-flatten"), default="global-average",
-        help="how the head summarises the feature maps")  # fmt: skip
-    add("--noise", type=_number(0, 10), default=0.1, metavar="STD",
-        help="Gaussian noise on the features while learning")  # fmt: skip
-    add("--dense-units", type=_at_least(0), default=256, metavar="N",
-        help="units of the head's hidden layer; 0 for none")  # fmt: skip
-    add("--l2", type=_number(0, 10), default=1e-4, metavar="WEIGHT",
-        help="penalty on the hidden layer's weights")  # fmt: skip
-    add("--dropout", type=_number(0, 0.95), default=0.4, metavar="SHARE",
-        help="share of the hidden units left out while learning")  # fmt: skip
-    add("--batch-norm", choices=("auto", "train", "frozen"), default="auto",
+        "otherwise 4)",
+    )
+    add(
+        "--pooling",
+        choices=("global-average", "average-flatten"),
+        default="global-average",
+        help="how the head summarises the feature maps",
+    )
+    add(
+        "--noise",
+        type=_number(0, 10),
+        default=0.1,
+        metavar="STD",
+        help="Gaussian noise on the features while learning",
+    )
+    add(
+        "--dense-units",
+        type=_at_least(0),
+        default=256,
+        metavar="N",
+        help="units of the head's hidden layer; 0 for none",
+    )
+    add(
+        "--l2",
+        type=_number(0, 10),
+        default=1e-4,
+        metavar="WEIGHT",
+        help="penalty on the hidden layer's weights",
+    )
+    add(
+        "--dropout",
+        type=_number(0, 0.95),
+        default=0.4,
+        metavar="SHARE",
+        help="share of the hidden units left out while learning",
+    )
+    add(
+        "--batch-norm",
+        choices=("auto", "train", "frozen"),
+        default="auto",
         help="whether batch statistics are learnt; auto: only from random weights, or in batches "
-        "of 64 or more")  # fmt: skip
-    add("--batch-norm-momentum", type=_number(0, 0.9999), default=0.99, metavar="M",
-        help="share of the old statistics kept at each step; 0.9 suits runs of a few hundred "
-        "steps")  # fmt: skip
+        "of 64 or more",
+    )
+    add(
+        "--batch-norm-momentum",
+        type=_number(0, 0.9999),
+        default=0.99,
+        metavar="M",
+        help="share of the old statistics kept at each step; 0.9 suits runs of a few hundred steps",
+    )
 
 
 def _add_learning_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--epochs", type=_at_least(0), default=20, metavar="N",
-        help="epochs with the whole network learning")  # fmt: skip
-    add("--frozen-epochs", type=_at_least(0), metavar="N",
+    add(
+        "--epochs",
+        type=_at_least(0),
+        default=20,
+        metavar="N",
+        help="epochs with the whole network learning",
+    )
+    add(
+        "--frozen-epochs",
+        type=_at_least(0),
+        metavar="N",
         help="epochs before that with only the head learning (default: 3, or 0 from random "
-        "weights)")  # fmt: skip
-    add("--steps-per-epoch", type=_at_least(1), metavar="N",
-        help="batches in an epoch (default: all the images once)")  # fmt: skip
+        "weights)",
+    )
+    add(
+        "--steps-per-epoch",
+        type=_at_least(1),
+        metavar="N",
+        help="batches in an epoch (default: all the images once)",
+    )
     add("--batch-size", type=_at_least(1), default=32, metavar="N", help="images in a batch")
-    add("--learning-rate", type=_number(0, 10), default=1e-3, metavar="RATE",
-        help="at the start, for the head alone or from random weights; falls to 1 %%")  # fmt: skip
-    add("--fine-tune-learning-rate", type=_number(0, 10), default=1e-4, metavar="RATE",
-        help="at the start, for the whole network from trained weights")  # fmt: skip
-    add("--label-smoothing", type=_number(0, 0.9), default=0.0, metavar="SHARE",
-        help="share of each label spread over all classes")  # fmt: skip
-    add("--warmup-steps", type=_at_least(0), default=0, metavar="N",
-        help="steps over which the learning rate first rises to its start")  # fmt: skip
-    add("--augmentation", choices=("standard", "light", "none"), default="standard",
+    add(
+        "--learning-rate",
+        type=_number(0, 10),
+        default=1e-3,
+        metavar="RATE",
+        help="at the start, for the head alone or from random weights; falls to 1 %%",
+    )
+    add(
+        "--fine-tune-learning-rate",
+        type=_number(0, 10),
+        default=1e-4,
+        metavar="RATE",
+        help="at the start, for the whole network from trained weights",
+    )
+    add(
+        "--label-smoothing",
+        type=_number(0, 0.9),
+        default=0.0,
+        metavar="SHARE",
+        help="share of each label spread over all classes",
+    )
+    add(
+        "--warmup-steps",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="steps over which the learning rate first rises to its start",
+    )
+    add(
+        "--augmentation",
+        choices=("standard", "light", "none"),
+        default="standard",
         help="standard: rotation 20 degrees, shift, shear and zoom 0.2, flip; light: flip and "
-        "shift 0.1")  # fmt: skip
-    add("--degrade", type=_number(0, 1), default=0.0, metavar="SHARE",
+        "shift 0.1",
+    )
+    add(
+        "--degrade",
+        type=_number(0, 1),
+        default=0.0,
+        metavar="SHARE",
         help="share of the images recompressed (JPEG), shrunk or blurred while learning; a model "
-        "trained so holds better on pictures from the web")  # fmt: skip
-    add("--patience", type=_at_least(0), default=0, metavar="N",
-        help="epochs in a row that the validation loss may exceed the training loss")  # fmt: skip
-    add("--early-stopping", type=_at_least(1), default=5, metavar="N",
-        help="stop after so many epochs without a lower validation loss")  # fmt: skip
-    add("--seed", type=_at_least(0), default=SEED, metavar="N",
-        help="of the weights, the order and the augmentation")  # fmt: skip
-    add("--deterministic", action="store_true",
-        help="the same seed gives the same weights to the last bit; slower")  # fmt: skip
+        "trained so holds better on pictures from the web",
+    )
+    add(
+        "--patience",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="epochs in a row that the validation loss may exceed the training loss",
+    )
+    add(
+        "--early-stopping",
+        type=_at_least(1),
+        default=5,
+        metavar="N",
+        help="stop after so many epochs without a lower validation loss",
+    )
+    add(
+        "--seed",
+        type=_at_least(0),
+        default=SEED,
+        metavar="N",
+        help="of the weights, the order and the augmentation",
+    )
+    add(
+        "--deterministic",
+        action="store_true",
+        help="the same seed gives the same weights to the last bit; slower",
+    )
 
 
 def _add_machine_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--precision", default="auto",
+    add(
+        "--precision",
+        default="auto",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
-        help="of the arithmetic; auto measures which is fastest here")  # fmt: skip
-    add("--workers", type=_at_least(1), default=os.cpu_count() or 1, metavar="N",
-        help="processes that decode images")  # fmt: skip
-    add("--cache-dir", type=Path, metavar="DIR",
-        help="keep the decoded images there for the next run")  # fmt: skip
-    add("--memory", type=_number(0, 1e6), default=4.0, metavar="GB",
-        help="decoded images of a split beyond this stay on disk, memory-mapped")  # fmt: skip
-    add("--checkpoint-steps", type=_at_least(0), default=0, metavar="N",
-        help="also save a checkpoint every N steps; 0: after each epoch only")  # fmt: skip
+        help="of the arithmetic; auto measures which is fastest here",
+    )
+    add(
+        "--workers",
+        type=_at_least(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that decode images",
+    )
+    add(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the decoded images there for the next run",
+    )
+    add(
+        "--memory",
+        type=_number(0, 1e6),
+        default=4.0,
+        metavar="GB",
+        help="decoded images of a split beyond this stay on disk, memory-mapped",
+    )
+    add(
+        "--checkpoint-steps",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="also save a checkpoint every N steps; 0: after each epoch only",
+    )
     add("--keep-checkpoints", action="store_true", help="keep them when the run has ended")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard into the run")
 

@@ -111,9 +111,12 @@ class StageRunner:
     def _run_stage(self, stage: Stage, interrupted: threading.Event) -> None:
         resumed = self._compile(stage)
         stop = cb.StopTrainingOnValidationLoss(
-            path=self.best_weights, patience=self.options.patience, writes=self.hosts.is_first,
-            best_loss=self.progress.best_loss, best_epoch=self.progress.best_epoch,
-        )  # fmt: skip
+            path=self.best_weights,
+            patience=self.options.patience,
+            writes=self.hosts.is_first,
+            best_loss=self.progress.best_loss,
+            best_epoch=self.progress.best_epoch,
+        )
         early = keras.callbacks.EarlyStopping(
             monitor="val_loss", mode="min", patience=self.options.early_stopping
         )
@@ -221,9 +224,11 @@ class StageRunner:
             "--precision float32."
         )
         bar = cb.ProgressBar(
-            batch_size=self.progress.batch_size, steps_per_epoch=self.steps_per_epoch,
-            first_step=self.progress.step, title=stage.name.capitalize(),
-        )  # fmt: skip
+            batch_size=self.progress.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            first_step=self.progress.step,
+            title=stage.name.capitalize(),
+        )
         members: list[Any] = [guard, bar, stop, early]
         if self.options.tensorboard and self.hosts.is_first:
             members.append(keras.callbacks.TensorBoard(self.run.path / "tensorboard"))

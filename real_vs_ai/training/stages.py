@@ -48,8 +48,7 @@ def plan_stages(options: TrainingOptions) -> list[Stage]:
     if frozen_epochs is None:
         frozen_epochs = 0 if random_weights else _FROZEN_EPOCHS
     statistics = {"train": True, "frozen": False}.get(
-        options.batch_norm,
-        random_weights or options.batch_size >= _FEWEST_IMAGES_FOR_STATISTICS,
+        options.batch_norm, random_weights or options.batch_size >= _FEWEST_IMAGES_FOR_STATISTICS
     )
     stages = []
     if frozen_epochs:

@@ -42,11 +42,7 @@ from real_vs_ai.training.run_config import (
     package_versions,
 )
 from real_vs_ai.training.stage_runner import StageRunner
-from real_vs_ai.training.stages import (
-    estimate_seconds,
-    format_duration,
-    plan_stages,
-)
+from real_vs_ai.training.stages import estimate_seconds, format_duration, plan_stages
 
 Say = Callable[[str], None]
 
@@ -120,9 +116,15 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         progress = load_checkpoint(checkpoint_path(run))
         progress = progress or Progress(min(options.batch_size, len(splits["train"])))
         runner = StageRunner(
-            options=options, run=run, device=device, splits=splits, model=model,
-            progress=progress, hosts=hosts, say=say,
-        )  # fmt: skip
+            options=options,
+            run=run,
+            device=device,
+            splits=splits,
+            model=model,
+            progress=progress,
+            hosts=hosts,
+            say=say,
+        )
         runner.run_all()
         hosts.leave()
     if not hosts.is_first:
@@ -153,9 +155,12 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
         class_names = listed[split].class_names
     for split, images in listed.items():
         splits[split] = decode_images(
-            images, image_size=options.image_size, workers=options.workers,
-            cache_dir=options.cache_dir, max_memory_bytes=int(options.memory * 2**30),
-        )  # fmt: skip
+            images,
+            image_size=options.image_size,
+            workers=options.workers,
+            cache_dir=options.cache_dir,
+            max_memory_bytes=int(options.memory * 2**30),
+        )
         _check_readable(split, splits[split], say=say)
     rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
     say(format_table(["images", *(class_names or ())], rows))
@@ -165,8 +170,10 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
 def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
     if decoded.failures:
         path, reason = decoded.failures[0]
-        say(f"{plural(len(decoded.failures), 'file')} of {split} cannot be read and is left out, "
-            f"for example {path}: {reason}")  # fmt: skip
+        say(
+            f"{plural(len(decoded.failures), 'file')} of {split} cannot be read and is left out, "
+            f"for example {path}: {reason}"
+        )
     empty = [name for name, count in decoded.images.counts.items() if not count]
     if empty:
         raise ValueError(
@@ -185,21 +192,20 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
         image_size=options.image_size,
         weights="none" if has_checkpoint else options.weights,
         head=HeadOptions(
-            noise=options.noise, pooling=options.pooling, dense_units=options.dense_units,
-            l2=options.l2, dropout=options.dropout,
+            noise=options.noise,
+            pooling=options.pooling,
+            dense_units=options.dense_units,
+            l2=options.l2,
+            dropout=options.dropout,
         ),
         stem_stride=options.stem_stride,
         batch_norm_momentum=options.batch_norm_momentum,
         seed=options.seed,
-    )  # fmt: skip
+    )
 
 
 def _open_run(
-    options: TrainingOptions,
-    *,
-    splits: Mapping[str, DecodedImages],
-    device: Device,
-    hosts: Hosts,
+    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: Device, hosts: Hosts
 ) -> RunFolder:
     """Make the run's folder, or check that the one to go on with was made from the same data."""
     if options.resume:
@@ -253,9 +259,12 @@ def _say_plan(
         images = options.steps_per_epoch * min(options.batch_size, images)
     text = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
     seconds = estimate_seconds(
-        stages, multiply_adds=multiply_adds(model), training_rate=device.multiply_adds_per_second,
-        images_per_epoch=images, validation_images=len(splits["validation"]),
-    )  # fmt: skip
+        stages,
+        multiply_adds=multiply_adds(model),
+        training_rate=device.multiply_adds_per_second,
+        images_per_epoch=images,
+        validation_images=len(splits["validation"]),
+    )
     say(f"{run.path}: at most {text}, about {format_duration(seconds)}.")
 
 

@@ -19,16 +19,23 @@ def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> No
     files = {
         "Report with pictures (HTML)": (
             functools.partial(html_report, results, model=model, created=created),
-            "html", "text/html", ":material/description:",
+            "html",
+            "text/html",
+            ":material/description:",
         ),
         "Table (CSV)": (
-            functools.partial(csv_report, results), "csv", "text/csv", ":material/table:",
+            functools.partial(csv_report, results),
+            "csv",
+            "text/csv",
+            ":material/table:",
         ),
         "Data (JSON)": (
             functools.partial(json_report, results, model=model, created=created),
-            "json", "application/json", ":material/data_object:",
+            "json",
+            "application/json",
+            ":material/data_object:",
         ),
-    }  # fmt: skip
+    }
     for label, (make, suffix, mime, icon) in files.items():
         st.download_button(
             label, make, file_name=f"{stem}.{suffix}", mime=mime, icon=icon, on_click="ignore"

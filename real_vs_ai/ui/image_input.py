@@ -16,13 +16,7 @@ from real_vs_ai.config import IMAGE_EXTENSIONS
 from real_vs_ai.images import describe_formats, is_image_name
 from real_vs_ai.reporting import plural
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
-from real_vs_ai.ui.held_files import (
-    ImageFile,
-    forget_files,
-    held_bytes,
-    kept_files,
-    remember_files,
-)
+from real_vs_ai.ui.held_files import ImageFile, forget_files, held_bytes, kept_files, remember_files
 
 _EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"

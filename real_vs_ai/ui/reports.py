@@ -22,9 +22,20 @@ from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
 
 CSV_COLUMNS = (
-    "path", "label", "probability_fake", "confidence", "width", "height", "format",
-    "provenance", "error", "domain_note", "sha256", "same_as", "remarks",
-)  # fmt: skip
+    "path",
+    "label",
+    "probability_fake",
+    "confidence",
+    "width",
+    "height",
+    "format",
+    "provenance",
+    "error",
+    "domain_note",
+    "sha256",
+    "same_as",
+    "remarks",
+)
 _TEMPLATE = Path(__file__).with_name("report.html")
 
 

@@ -47,9 +47,13 @@ def _choose_band(
     own = (round(metadata.lower_threshold, 2), round(metadata.upper_threshold, 2))
     st.session_state.setdefault(key, own)
     band = st.slider(
-        "Uncertain between", 0.0, 1.0, step=0.01, key=key,
+        "Uncertain between",
+        0.0,
+        1.0,
+        step=0.01,
+        key=key,
         help="Below the left end an image is called real, above the right end AI-generated.",
-    )  # fmt: skip
+    )
     if band != own:
         metadata = dataclasses.replace(metadata, lower_threshold=band[0], upper_threshold=band[1])
     if scores is None:
@@ -61,8 +65,12 @@ def _choose_band(
         upper=metadata.upper_threshold,
         positive_index=metadata.positive_index or 0,
     )
-    st.metric("False alarms", _percent(outcome.false_alarms), border=True,
-              help="Real validation images that would be called AI-generated.")  # fmt: skip
+    st.metric(
+        "False alarms",
+        _percent(outcome.false_alarms),
+        border=True,
+        help="Real validation images that would be called AI-generated.",
+    )
     st.caption(
         f"Of {outcome.n_fake:,} AI-generated validation images {_percent(outcome.found)} are "
         f"found and {_percent(outcome.missed)} pass as real. Of all "
@@ -77,17 +85,25 @@ def _choose_confidence(
     own = round(metadata.minimum_confidence, 2)
     st.session_state.setdefault(key, own)
     confidence = st.slider(
-        "Uncertain below", 0.0, 1.0, step=0.01, key=key,
+        "Uncertain below",
+        0.0,
+        1.0,
+        step=0.01,
+        key=key,
         help="An image whose most likely class is less likely than this is called Uncertain.",
-    )  # fmt: skip
+    )
     if confidence != own:
         metadata = dataclasses.replace(metadata, minimum_confidence=confidence)
     if scores is None:
         _say_unknown()
         return metadata
     outcome = confidence_outcome(scores, minimum_confidence=metadata.minimum_confidence)
-    st.metric("Right verdicts", _percent(outcome.right), border=True,
-              help="Share of right verdicts among the validation images that get one.")  # fmt: skip
+    st.metric(
+        "Right verdicts",
+        _percent(outcome.right),
+        border=True,
+        help="Share of right verdicts among the validation images that get one.",
+    )
     st.caption(
         f"{_percent(outcome.answered)} of the {outcome.n_images:,} validation images get a verdict."
     )

@@ -46,10 +46,12 @@ def decode(folder, splits=("validation", "test"), **options):
     return {
         split: decode_images(
             list_labelled_images(folder / split, **options),
-            image_size=SIZE, workers=1, max_memory_bytes=2**30,
+            image_size=SIZE,
+            workers=1,
+            max_memory_bytes=2**30,
         )
         for split in splits
-    }  # fmt: skip
+    }
 
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):

@@ -20,9 +20,16 @@ HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 3,fine-tuning,0.5,0.8,0.63,0.64
 """
 FIGURES = {
-    "history", "class_distribution", "confusion_matrix", "confusion_matrix_validation", "roc",
-    "precision_recall", "reliability", "scores", "mistakes",
-}  # fmt: skip
+    "history",
+    "class_distribution",
+    "confusion_matrix",
+    "confusion_matrix_validation",
+    "roc",
+    "precision_recall",
+    "reliability",
+    "scores",
+    "mistakes",
+}
 
 
 def no_nan(text):
@@ -39,9 +46,12 @@ def reported(tmp_path_factory):
     run, metadata = make_run(folder / "run", model)
     run.history.write_text(HISTORY)
     metrics = write_report(
-        run, model=model, metadata=metadata, history_csv=run.history,
+        run,
+        model=model,
+        metadata=metadata,
+        history_csv=run.history,
         decoded=decode(folder / "data", splits=("train", "validation", "test")),
-    )  # fmt: skip
+    )
     return run, metrics, model
 
 
@@ -77,9 +87,15 @@ def test_predictions_keep_the_order_of_the_paths_and_the_models_own_outputs(repo
     with run.predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "path", "split", "label", "source", "width", "height",
-        "probability_Fake", "probability_Real",
-    ]  # fmt: skip
+        "path",
+        "split",
+        "label",
+        "source",
+        "width",
+        "height",
+        "probability_Fake",
+        "probability_Real",
+    ]
     test = [row for row in rows if row["split"] == "test"]
     assert [row["path"] for row in test] == sorted(row["path"] for row in test)
     assert test[0]["path"] == "test/Fake/first__001.png"
@@ -163,9 +179,12 @@ def test_without_validation_images_nothing_is_calibrated(tmp_path):
     model = colour_model()
     run, metadata = make_run(tmp_path / "run", model)
     metrics = write_report(
-        run, model=model, metadata=metadata, history_csv=None,
+        run,
+        model=model,
+        metadata=metadata,
+        history_csv=None,
         decoded=decode(tmp_path, splits=("test",)),
-    )  # fmt: skip
+    )
     assert (metrics["calibrated"], metrics["temperature"]) == (False, 1.0)
     assert "not calibrated" in run.model_card.read_text()
 
@@ -177,9 +196,12 @@ def test_diverged_model_is_refused_before_anything_is_written(tmp_path):
     run, metadata = make_run(tmp_path / "run", model)
     with pytest.raises(ValueError, match="NaN"):
         write_report(
-            run, model=model, metadata=metadata, history_csv=None,
+            run,
+            model=model,
+            metadata=metadata,
+            history_csv=None,
             decoded=decode(tmp_path, splits=("test",)),
-        )  # fmt: skip
+        )
     assert {path.name for path in run.path.iterdir()} == {"model.h5"}
 
 
@@ -194,9 +216,12 @@ def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
     monkeypatch.setattr("real_vs_ai.evaluation.report.write_model_card", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_report(
-            run, model=model, metadata=metadata, history_csv=None,
+            run,
+            model=model,
+            metadata=metadata,
+            history_csv=None,
             decoded=decode(tmp_path, splits=("test",)),
-        )  # fmt: skip
+        )
     assert not run.is_finished
 
 
@@ -215,6 +240,11 @@ def test_images_are_grouped_by_their_shorter_side():
     widths = np.array([32, 64, 100, 255, 256, 4000, 1024])
     heights = np.array([32, 64, 2000, 300, 300, 1000, 5000])
     assert size_groups(widths, heights).tolist() == [
-        "below 64 px", "64 to 255 px", "64 to 255 px", "64 to 255 px", "256 to 1023 px",
-        "256 to 1023 px", "1024 px and more",
-    ]  # fmt: skip
+        "below 64 px",
+        "64 to 255 px",
+        "64 to 255 px",
+        "64 to 255 px",
+        "256 to 1023 px",
+        "256 to 1023 px",
+        "1024 px and more",
+    ]

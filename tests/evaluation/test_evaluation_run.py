@@ -112,9 +112,16 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     make_run(project / "models" / "turned", other)
     capsys.readouterr()
     code = evaluate(
-        "--model", "models/run", "--robustness", "--robustness-images", 12,
-        "--compare", "models/turned", "--export", "keras",
-    )  # fmt: skip
+        "--model",
+        "models/run",
+        "--robustness",
+        "--robustness-images",
+        12,
+        "--compare",
+        "models/turned",
+        "--export",
+        "keras",
+    )
     output = capsys.readouterr().out
     assert code == 0
     run = project / "models" / "run"
@@ -253,8 +260,7 @@ def test_images_of_other_classes_are_refused(project, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("nothing", "none"), ("empty", "no folders"), ("one class", "Real")],
+    ("content", "message"), [("nothing", "none"), ("empty", "no folders"), ("one class", "Real")]
 )
 def test_folders_without_labelled_images_are_refused(project, capsys, content, message):
     folder = project / "input"
@@ -284,8 +290,10 @@ def test_splits_are_found_by_any_name_and_ambiguity_is_refused(tmp_path):
     for name in ("TRAIN", "val", "Test", "raw"):
         (tmp_path / name).mkdir()
     assert find_splits(tmp_path) == {
-        "train": tmp_path / "TRAIN", "validation": tmp_path / "val", "test": tmp_path / "Test",
-    }  # fmt: skip
+        "train": tmp_path / "TRAIN",
+        "validation": tmp_path / "val",
+        "test": tmp_path / "Test",
+    }
     (tmp_path / "testing").mkdir()
     with pytest.raises(ValueError, match="one test folder"):
         find_splits(tmp_path)

@@ -17,9 +17,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (500, SIZE, SIZE, 3), dtype=n
 
 def export_to(folder, *formats, model=None, appearance=None):
     return export_model(
-        model or colour_model(), formats=formats, folder=folder, metadata=METADATA,
-        appearance=appearance, pixels=PIXELS,
-    )  # fmt: skip
+        model or colour_model(),
+        formats=formats,
+        folder=folder,
+        metadata=METADATA,
+        appearance=appearance,
+        pixels=PIXELS,
+    )
 
 
 def residual_model():
@@ -75,10 +79,13 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
     appearance = Appearance(
-        layer=model.layers[-2].name, means=np.ones((2, 64), np.float32) / 3,
-        whitening=np.eye(64, dtype=np.float32) / 3, largest_distance=2.0, least_sharpness=1.0,
+        layer=model.layers[-2].name,
+        means=np.ones((2, 64), np.float32) / 3,
+        whitening=np.eye(64, dtype=np.float32) / 3,
+        largest_distance=2.0,
+        least_sharpness=1.0,
         largest_sharpness=9.0,
-    )  # fmt: skip
+    )
     (result,) = export_to(tmp_path, "compact", model=model, appearance=appearance)
     assert result.error == ""
     assert result.difference < 1e-3
@@ -189,9 +196,7 @@ def test_graph_for_pytorch_names_every_layer_and_weight():
     model = residual_model()
     layers, weights = describe_graph(model)
     kinds = [layer["kind"] for layer in layers]
-    assert kinds[:5] == [
-        "input", "rescaling", "zero_padding", "convolution", "batch_normalization"
-    ]  # fmt: skip
+    assert kinds[:5] == ["input", "rescaling", "zero_padding", "convolution", "batch_normalization"]
     assert sum(value.size for name, value in weights.items() if "num_batches" not in name) >= (
         model.count_params()
     )

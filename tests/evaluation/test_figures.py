@@ -79,9 +79,12 @@ def test_names_are_drawn_as_text_whatever_they_hold(tmp_path):
     figures.draw_roc(curves, positive="each class", path=tmp_path / "r.png")
     counts = {name: np.array([1, 2]) for name in names}
     figures.draw_score_histogram(
-        counts, edges=np.array([0, 0.5, 1]), bounds=(0.5, 0.5), axis="score",
+        counts,
+        edges=np.array([0, 0.5, 1]),
+        bounds=(0.5, 0.5),
+        axis="score",
         path=tmp_path / "s.png",
-    )  # fmt: skip
+    )
     assert len(list(tmp_path.iterdir())) == 4
     assert shorten(names[1]).endswith("…")
     assert "\n" not in shorten(names[2])
@@ -133,9 +136,11 @@ def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
 def test_robustness_is_drawn(tmp_path):
     rows = [{"name": f"change {i}", "accuracy": SUMMARY} for i in range(20)]
     figures.draw_robustness(
-        rows, shares={"turned": [0.1] * 20, "Uncertain": [0.2] * 20}, title="2,000 images",
+        rows,
+        shares={"turned": [0.1] * 20, "Uncertain": [0.2] * 20},
+        title="2,000 images",
         path=tmp_path / "r.png",
-    )  # fmt: skip
+    )
     assert ink(tmp_path / "r.png") > 0.03
 
 

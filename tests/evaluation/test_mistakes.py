@@ -49,10 +49,13 @@ def test_faultless_model_leaves_no_sheet_of_an_earlier_one(tmp_path):
 def test_network_without_feature_maps_still_has_its_mistakes_shown(tmp_path):
     import keras
 
-    model = keras.Sequential([
-        keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(),
-        keras.layers.Dense(2, activation="softmax"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
     path, predictions, _ = sheet(tmp_path, model, wrong=3)
     wrong = (predictions.probabilities.argmax(axis=1) != predictions.labels).any()
     assert (path is not None and path.is_file()) == wrong

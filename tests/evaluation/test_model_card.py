@@ -17,17 +17,20 @@ METRICS = {
     "temperature": 1.25,
     "calibrated": True,
     "thresholds": {
-        "lower": 0.2, "upper": 0.7, "target_error": 0.05,
+        "lower": 0.2,
+        "upper": 0.7,
+        "target_error": 0.05,
         "validation": {"lower": {"reached": True}, "upper": {"reached": True}},
     },
     "images": {"train": {"Fake": 1000, "Real": 2000}, "test": {"Fake": 5, "Real": 6}},
     "data": {"test": {"unreadable": [{"path": "x", "reason": "y"}]}},
     "test": {
-        "n": 11, "accuracy": INTERVAL,
+        "n": 11,
+        "accuracy": INTERVAL,
         "per_source": {"cifake": {"n": 5, "accuracy": INTERVAL}, "a|b": {"n": 6}},
         "per_size": {"below 64 px": {"n": 11, "accuracy": INTERVAL}},
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -45,11 +48,20 @@ def card(tmp_path):
 def test_card_tells_data_results_calibration_and_limits(card):
     text = card(METRICS)
     for part in (
-        "| train | 1,000 | 2,000 | 3,000 |", "0.9512 (0.9400 to 0.9600)", "224 × 224",
-        "Temperature 1.250", "above 0.200 and below 0.700 is Uncertain", "at most 5 % wrong",
-        "1 files could not be read", "## Limits", "## Licence", "Fake is the positive class",
-        "| cifake | 5 |", "not defined", "Not measured",
-    ):  # fmt: skip
+        "| train | 1,000 | 2,000 | 3,000 |",
+        "0.9512 (0.9400 to 0.9600)",
+        "224 × 224",
+        "Temperature 1.250",
+        "above 0.200 and below 0.700 is Uncertain",
+        "at most 5 % wrong",
+        "1 files could not be read",
+        "## Limits",
+        "## Licence",
+        "Fake is the positive class",
+        "| cifake | 5 |",
+        "not defined",
+        "Not measured",
+    ):
         assert part in text, part
     # One size group alone is no comparison.
     assert "shorter side" not in text
@@ -70,16 +82,22 @@ def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
 def test_robustness_comparison_and_confounds_are_told(card):
     metrics = copy.deepcopy(METRICS) | {
         "robustness": {
-            "split": "test", "n": 11,
+            "split": "test",
+            "n": 11,
             "rows": [{"name": "JPEG quality 75", "accuracy": INTERVAL, "flips": 2, "uncertain": 3}],
         },
         "comparison": {
             "model": "other",
-            "test": {"n": 11, "accuracy_difference": INTERVAL, "only_first": 4, "only_second": 1,
-                     "p_value": 0.375},
+            "test": {
+                "n": 11,
+                "accuracy_difference": INTERVAL,
+                "only_first": 4,
+                "only_second": 1,
+                "p_value": 0.375,
+            },
         },
         "confound": {"balanced_accuracy": 0.98, "chance": 0.5, "warning": "Size tells the class."},
-    }  # fmt: skip
+    }
     text = card(metrics)
     assert "| JPEG quality 75 | 0.9512 (0.9400 to 0.9600) | 2 | 3 |" in text
     assert "Compared with other" in text

@@ -31,9 +31,10 @@ def test_chance_differences_do_not_fire(rows):
     generator = np.random.default_rng(0)
     for _ in range(10):
         rows = dataclasses.replace(
-            rows, widths=generator.integers(100, 4000, 200),
+            rows,
+            widths=generator.integers(100, 4000, 200),
             heights=generator.integers(100, 4000, 200),
-        )  # fmt: skip
+        )
         assert find_confound(rows)["warning"] == ""
 
 

@@ -83,19 +83,32 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 
 def split_options(**changes) -> SplitOptions:
     values = {
-        "fractions": FRACTIONS, "seed": 42, "keep_duplicates": False, "verify": True,
-        "near_duplicates": "off", "confounds": False,
-        "copy": False, "overwrite": False, "workers": 1, "engine": "local",
-    }  # fmt: skip
+        "fractions": FRACTIONS,
+        "seed": 42,
+        "keep_duplicates": False,
+        "verify": True,
+        "near_duplicates": "off",
+        "confounds": False,
+        "copy": False,
+        "overwrite": False,
+        "workers": 1,
+        "engine": "local",
+    }
     return SplitOptions(**{**values, **changes})
 
 
 def merge_options(**changes) -> MergeOptions:
     values = {
-        "keep_duplicates": False, "near_duplicates": "off", "equalise": None,
-        "confounds": False, "seed": 42, "copy": False, "overwrite": False,
-        "workers": 1, "engine": "local",
-    }  # fmt: skip
+        "keep_duplicates": False,
+        "near_duplicates": "off",
+        "equalise": None,
+        "confounds": False,
+        "seed": 42,
+        "copy": False,
+        "overwrite": False,
+        "workers": 1,
+        "engine": "local",
+    }
     return MergeOptions(**{**values, **changes})
 
 

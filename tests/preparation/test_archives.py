@@ -50,10 +50,19 @@ def extract(path, tmp_path, *, limits=LIMITS, **changes):
 # --- refused as a whole -------------------------------------------------------------------------
 
 ESCAPES = [
-    "../evil.jpg", "a/../../evil.jpg", "/etc/evil.jpg", "..\\evil.jpg", "a\\..\\..\\evil.jpg",
-    "C:\\evil.jpg", "C:/evil.jpg", "c:evil.jpg", "\\\\server\\share\\evil.jpg", "//server/evil.jpg",
-    "a/b/../../../evil.jpg", "..",
-]  # fmt: skip
+    "../evil.jpg",
+    "a/../../evil.jpg",
+    "/etc/evil.jpg",
+    "..\\evil.jpg",
+    "a\\..\\..\\evil.jpg",
+    "C:\\evil.jpg",
+    "C:/evil.jpg",
+    "c:evil.jpg",
+    "\\\\server\\share\\evil.jpg",
+    "//server/evil.jpg",
+    "a/b/../../../evil.jpg",
+    "..",
+]
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -157,13 +166,18 @@ def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypat
 # --- skipped, renamed, accepted -----------------------------------------------------------------
 
 UNUSABLE = {
-    "bell\x07.jpg": "control characters", "line\nbreak.jpg": "control characters",
-    "right\u202eleft.jpg": "control characters", "x" * 250 + ".jpg": "too long a name",
-    "/".join(["deep"] * 40) + "/a.jpg": "too long a path", "CON.jpg": "device on Windows",
-    "dot./a.jpg": "Windows does not take", "stream.jpg:hidden": "Windows does not take",
-    "what?.jpg": "Windows does not take", "inner.zip": "archive itself",
+    "bell\x07.jpg": "control characters",
+    "line\nbreak.jpg": "control characters",
+    "right\u202eleft.jpg": "control characters",
+    "x" * 250 + ".jpg": "too long a name",
+    "/".join(["deep"] * 40) + "/a.jpg": "too long a path",
+    "CON.jpg": "device on Windows",
+    "dot./a.jpg": "Windows does not take",
+    "stream.jpg:hidden": "Windows does not take",
+    "what?.jpg": "Windows does not take",
+    "inner.zip": "archive itself",
     "inner.tar.gz": "archive itself",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNUSABLE, ids=lambda name: ascii(name)[:30])

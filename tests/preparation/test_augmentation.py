@@ -11,12 +11,7 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.preparation import moving
-from real_vs_ai.preparation.augmentation import (
-    Original,
-    list_originals,
-    plan_copies,
-    write_copies,
-)
+from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
@@ -35,10 +30,18 @@ def data(tmp_path):
 def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
     plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
     return write_copies(
-        plan, train_dir=data / "train",
-        **{"output_dir": data / "augmented_train", "ranges": RANGES, "seed": seed,
-           "overwrite": False, "workers": workers, "engine": "local", **changes},
-    )  # fmt: skip
+        plan,
+        train_dir=data / "train",
+        **{
+            "output_dir": data / "augmented_train",
+            "ranges": RANGES,
+            "seed": seed,
+            "overwrite": False,
+            "workers": workers,
+            "engine": "local",
+            **changes,
+        },
+    )
 
 
 def move(data):
@@ -199,10 +202,12 @@ def test_a_flip_alone_mirrors_left_and_right():
         draws = copy_draws(1, "a", number)
         warped = warp(pixels, draw_affine(ranges, width=40, height=30, draws=draws))
         results.add(
-            "same" if np.array_equal(warped, pixels)
-            else "mirrored" if np.array_equal(warped, pixels[:, ::-1])
+            "same"
+            if np.array_equal(warped, pixels)
+            else "mirrored"
+            if np.array_equal(warped, pixels[:, ::-1])
             else "other"
-        )  # fmt: skip
+        )
     assert results == {"same", "mirrored"}
 
 
@@ -368,8 +373,13 @@ def test_a_merge_that_replaces_the_data_ends_a_move_that_cannot_be_finished(tmp_
 
 
 def test_originals_of_like_names_have_copies_of_different_names(data):
-    names = {"a.gif": "GIF", "a.gif.png": "PNG", "s1/b.png": "PNG", "s2/b.png": "PNG",
-             "s1_b.png": "PNG"}  # fmt: skip
+    names = {
+        "a.gif": "GIF",
+        "a.gif.png": "PNG",
+        "s1/b.png": "PNG",
+        "s2/b.png": "PNG",
+        "s1_b.png": "PNG",
+    }
     for seed, (name, file_format) in enumerate(names.items()):
         path = data / "train" / "Fake" / name
         path.parent.mkdir(exist_ok=True)

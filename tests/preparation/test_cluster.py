@@ -35,28 +35,38 @@ def run_stages(folder, *, engine):
     zip_folder(folder / "set", output=archive, entries=None, compress=True, overwrite=False)
     list(
         extract_archives(
-            [archive], output_dir=folder / "raw", limits=LIMITS, overwrite=False, workers=1,
+            [archive],
+            output_dir=folder / "raw",
+            limits=LIMITS,
+            overwrite=False,
+            workers=1,
             engine=engine,
         )
-    )  # fmt: skip
+    )
     split_sources(
-        [find_layout(folder / "raw" / "set")], output_dir=folder / "split",
+        [find_layout(folder / "raw" / "set")],
+        output_dir=folder / "split",
         options=split_options(
             fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", engine=engine
         ),
-    )  # fmt: skip
+    )
     # Without its manifest the merger looks at every file itself; equalising encodes them anew.
     (folder / "split" / "set" / "manifest.csv").unlink()
     merge_sources(
-        [folder / "split" / "set"], output_dir=folder,
+        [folder / "split" / "set"],
+        output_dir=folder,
         options=merge_options(equalise=8, confounds=True, engine=engine),
-    )  # fmt: skip
+    )
     write_copies(
         plan_copies(list_originals(folder / "train"), total=None, copies=2, seed=1),
-        train_dir=folder / "train", output_dir=folder / "augmented_train", seed=1,
+        train_dir=folder / "train",
+        output_dir=folder / "augmented_train",
+        seed=1,
         ranges=AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True),
-        overwrite=False, workers=1, engine=engine,
-    )  # fmt: skip
+        overwrite=False,
+        workers=1,
+        engine=engine,
+    )
     files = snapshot(folder)
     # A zip holds the times of its files.
     del files["archives/set.zip"]
@@ -68,10 +78,15 @@ def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"requirements-ray\.txt"):
         list(
             run_chunks(
-                describe_worker, [[1]], n_items=1, workers=1, engine="ray", description="Working",
+                describe_worker,
+                [[1]],
+                n_items=1,
+                workers=1,
+                engine="ray",
+                description="Working",
                 unit="item",
             )
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.slow
@@ -90,10 +105,15 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
         chunks = chunked(range(40), size=1)
         workers = list(
             run_chunks(
-                describe_worker, chunks, n_items=40, workers=1, engine="ray", description="x",
+                describe_worker,
+                chunks,
+                n_items=40,
+                workers=1,
+                engine="ray",
+                description="x",
                 unit="y",
             )
-        )  # fmt: skip
+        )
         assert [item for item, _ in workers] == list(range(40))
         assert os.getpid() not in {pid for _, pid in workers}
         assert run_stages(tmp_path / "cluster" / "data", engine="ray") == local

@@ -32,9 +32,13 @@ SHARED = Path(os.environ.get("REAL_VS_AI_SHARED", Path(__file__).parents[3] / "s
 
 def traits(label, *, n, width=100, **changes):
     values = {
-        "source": "s", "width": width, "height": 100, "format": "JPEG", "compression": (500, 700),
+        "source": "s",
+        "width": width,
+        "height": 100,
+        "format": "JPEG",
+        "compression": (500, 700),
         "exif": False,
-    }  # fmt: skip
+    }
     sizes = np.random.default_rng(sum(label.encode())).integers(5000, 9000, n)
     return [FileTraits(label, file_size=int(size), **{**values, **changes}) for size in sizes]
 
@@ -107,13 +111,15 @@ def two_sizes(tmp_path):
 
 def prepare(data, **changes):
     split = split_sources(
-        [find_layout(data / "raw" / "set")], output_dir=data / "split",
+        [find_layout(data / "raw" / "set")],
+        output_dir=data / "split",
         options=split_options(confounds=True, overwrite=True),
-    )[0]  # fmt: skip
+    )[0]
     merged = merge_sources(
-        [data / "split" / "set"], output_dir=data,
+        [data / "split" / "set"],
+        output_dir=data,
         options=merge_options(confounds=True, overwrite=True, **changes),
-    )  # fmt: skip
+    )
     return split, merged
 
 
@@ -160,9 +166,10 @@ def test_same_bytes_twice_and_on_more_workers(tmp_path):
     contents = []
     for workers in (1, 1, 2):
         split_sources(
-            [find_layout(tmp_path / "set")], output_dir=tmp_path / "split",
+            [find_layout(tmp_path / "set")],
+            output_dir=tmp_path / "split",
             options=split_options(confounds=True, overwrite=True, workers=workers),
-        )  # fmt: skip
+        )
         folder = tmp_path / "split" / "set"
         contents.append(
             [(folder / n).read_bytes() for n in ("confounds.json", "figures/confounds.png")]
@@ -178,11 +185,14 @@ def test_same_bytes_twice_and_on_more_workers(tmp_path):
 def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, name, fires):
     list(
         extract_archives(
-            [SHARED / "data" / name], output_dir=tmp_path / "raw", workers=1, engine="local",
+            [SHARED / "data" / name],
+            output_dir=tmp_path / "raw",
+            workers=1,
+            engine="local",
             overwrite=False,
             limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
         )
-    )  # fmt: skip
+    )
     layout = find_layout(next(p for p in (tmp_path / "raw").iterdir() if p.is_dir()))
     fractions = {"train": 0.8, "validation": 0.2} if layout.kind != "flat" else None
     options = split_options(confounds=True, **({"fractions": fractions} if fractions else {}))

@@ -39,9 +39,11 @@ def test_a_copy_s_name_does_not_depend_on_how_many_there_are():
         (["A.jpg", "a.JPG"], ["A.jpg", "a-2.JPG"]),
         (["s1/a.png", "s1_a.png", "s1_a-2.png"], ["s1_a.png", "s1_a-3.png", "s1_a-2.png"]),
         (["a.gif", "a.gif-2.png.png", "a.gif.png"], ["a.gif", "a.gif-2.png.png", "a.gif-3.png"]),
-        (["n" * 242 + ".gif", "n" * 242 + ".gif.png"],
-         ["n" * 242 + ".gif", "n" * 242 + ".gif-2.png"]),
+        (
+            ["n" * 242 + ".gif", "n" * 242 + ".gif.png"],
+            ["n" * 242 + ".gif", "n" * 242 + ".gif-2.png"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_names_that_copies_are_named_after(names, expected):
     assert names_for_copies([f"Fake/{name}" for name in names]) == expected

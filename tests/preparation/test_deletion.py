@@ -27,9 +27,18 @@ def remove(*paths):
 
 @pytest.mark.parametrize(
     "path",
-    ["outside", ".", "data", "data/..", "data/../outside", "/", "data/raw/../../outside",
-     "data/README.md", "models"],
-)  # fmt: skip
+    [
+        "outside",
+        ".",
+        "data",
+        "data/..",
+        "data/../outside",
+        "/",
+        "data/raw/../../outside",
+        "data/README.md",
+        "models",
+    ],
+)
 def test_nothing_outside_the_data_folders_can_be_deleted(workplace, path):
     before = snapshot(workplace)
     with pytest.raises((ValueError, FileNotFoundError)):
@@ -55,8 +64,7 @@ def test_a_path_through_a_link_leads_outside_and_is_refused(workplace):
 
 def test_files_folders_and_nested_paths_go_together(workplace):
     plan = plan_deletion(
-        [Path("data/raw"), Path("data/raw/set"), Path("data/raw/set/0.jpg")],
-        allowed=[Path("data")],
+        [Path("data/raw"), Path("data/raw/set"), Path("data/raw/set/0.jpg")], allowed=[Path("data")]
     )
     assert [target.path for target in plan.targets] == [Path("data/raw")]
     assert plan.files == 3

@@ -45,17 +45,22 @@ RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 def unzip(data, *, overwrite=False):
     list(
         extract_archives(
-            [data / "archives" / "set.zip"], output_dir=data / "raw", limits=LIMITS,
-            overwrite=overwrite, workers=1, engine="local",
+            [data / "archives" / "set.zip"],
+            output_dir=data / "raw",
+            limits=LIMITS,
+            overwrite=overwrite,
+            workers=1,
+            engine="local",
         )
-    )  # fmt: skip
+    )
 
 
 def split(data, *, overwrite=False):
     split_sources(
-        find_sources([data / "raw" / "set"], kind=TRAIN_TEST), output_dir=data / "split",
+        find_sources([data / "raw" / "set"], kind=TRAIN_TEST),
+        output_dir=data / "split",
         options=split_options(fractions={"train": 0.8, "validation": 0.2}, overwrite=overwrite),
-    )  # fmt: skip
+    )
 
 
 def merge(data, *, overwrite=False):
@@ -67,17 +72,23 @@ def merge(data, *, overwrite=False):
 def equalise(data, *, overwrite=False):
     """A merge that encodes anew and draws the report, which an earlier one has made."""
     merge_sources(
-        [data / "split" / "set"], output_dir=data,
+        [data / "split" / "set"],
+        output_dir=data,
         options=merge_options(overwrite=overwrite, equalise=8, confounds=True),
-    )  # fmt: skip
+    )
 
 
 def augment(data, *, overwrite=False):
     write_copies(
         plan_copies(list_originals(data / "train"), total=None, copies=1, seed=1),
-        train_dir=data / "train", output_dir=data / "augmented_train", ranges=RANGES, seed=1,
-        overwrite=overwrite, workers=1, engine="local",
-    )  # fmt: skip
+        train_dir=data / "train",
+        output_dir=data / "augmented_train",
+        ranges=RANGES,
+        seed=1,
+        overwrite=overwrite,
+        workers=1,
+        engine="local",
+    )
 
 
 def move(data, *, overwrite=False):
@@ -86,9 +97,8 @@ def move(data, *, overwrite=False):
 
 def pack(data, *, overwrite=False):
     zip_folder(
-        data / "train", output=data / "train.zip", entries=None, compress=False,
-        overwrite=overwrite,
-    )  # fmt: skip
+        data / "train", output=data / "train.zip", entries=None, compress=False, overwrite=overwrite
+    )
 
 
 def remove(data, *, overwrite=False):
@@ -211,10 +221,16 @@ SCRIPT_STAGES = {
     "DataUnZipper": ["raw"],
     "DataSplitD2": ["split"],
     "DataMerger": [
-        "train", "validation", "test", "manifest.csv", "report.csv", "confounds.json", "figures",
+        "train",
+        "validation",
+        "test",
+        "manifest.csv",
+        "report.csv",
+        "confounds.json",
+        "figures",
     ],
     "DataAugmentation": ["augmented_train"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow
@@ -249,9 +265,11 @@ def pack_folder(folder, output):
 def start_script(name, folder):
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(
-        [sys.executable, str(root / f"{name}.py"), "--workers", "2"], cwd=folder,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, str(root / f"{name}.py"), "--workers", "2"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def remove_output(path):

@@ -54,8 +54,9 @@ def test_every_image_of_every_source_arrives_under_its_source_name(workplace):
     raw = [*snapshot(workplace / "data" / "raw").values()]
     assert sorted(images_in(workplace / "data").values()) == sorted(raw)
     assert {path.rsplit("/", 1)[1].split("__")[0] for path in images_in(workplace / "data")} == {
-        "first", "second",
-    }  # fmt: skip
+        "first",
+        "second",
+    }
 
 
 def test_manifest_has_every_image_and_where_it_came_from(workplace):

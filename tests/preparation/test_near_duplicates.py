@@ -12,11 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.near_duplicates import (
-    MAX_BITS,
-    group_near_duplicates,
-    perceptual_hash,
-)
+from real_vs_ai.preparation.near_duplicates import MAX_BITS, group_near_duplicates, perceptual_hash
 from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.material import smooth_image, split_options
 
@@ -115,9 +111,7 @@ def test_train_images_near_to_a_given_test_image_are_left_out_when_grouped(tmp_p
             save(smooth_image(50 * index + i), root / "train" / label / f"{i}.jpg", quality=95)
             save(smooth_image(900 + 50 * index + i), root / "test" / label / f"{i}.jpg")
     save(smooth_image(3), root / "test" / "Fake" / "near.jpg", quality=85)
-    options = split_options(
-        near_duplicates="group", fractions={"train": 0.8, "validation": 0.2}
-    )  # fmt: skip
+    options = split_options(near_duplicates="group", fractions={"train": 0.8, "validation": 0.2})
     summary = split_sources([find_layout(root)], output_dir=tmp_path / "out", options=options)[0]
     left_out = {row.path: row.detail for row in summary.outcomes}
     assert left_out == {"train/Fake/3.jpg": "test/Fake/near.jpg"}

@@ -74,10 +74,21 @@ EXIF[0x0112] = 6
         image_bytes(1, file_format="PNG"),
     ],
     ids=[
-        "own tables", "progressive", "EXIF", "profile", "truncated", "trailing", "two scans",
-        "empty", "start", "start and end", "length past the end", "no tables", "PNG",
+        "own tables",
+        "progressive",
+        "EXIF",
+        "profile",
+        "truncated",
+        "trailing",
+        "two scans",
+        "empty",
+        "start",
+        "start and end",
+        "length past the end",
+        "no tables",
+        "PNG",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_ordinary_is_left_to_pillow(data):
     assert plain_jpeg_settings(data) is None
 

@@ -21,11 +21,18 @@ STAGES = {
     "DataSplitD2": (["{data}/raw/set", "--output-dir", "{out}/split", "--copy"], "split"),
     "DataMerger": (["{data}/split/set", "--output-dir", "{out}", "--copy"], "train"),
     "DataAugmentation": (
-        ["--train-dir", "{data}/merged/train", "--output-dir", "{out}/augmented_train",
-         "--copies", "9"], "augmented_train",
+        [
+            "--train-dir",
+            "{data}/merged/train",
+            "--output-dir",
+            "{out}/augmented_train",
+            "--copies",
+            "9",
+        ],
+        "augmented_train",
     ),
     "DataZipper": (["{data}/raw/set", "--output", "{out}/set.zip"], "set.zip"),
-}  # fmt: skip
+}
 
 
 def can_mount() -> bool:
@@ -62,9 +69,11 @@ def data(tmp_path_factory):
         ("DataSplitD2", [f"{data}/raw/set", "--output-dir", f"{data}/split", "--no-confounds"]),
     ):
         run = subprocess.run(
-            [sys.executable, ROOT / f"{script}.py", *arguments], check=False, capture_output=True,
+            [sys.executable, ROOT / f"{script}.py", *arguments],
+            check=False,
+            capture_output=True,
             text=True,
-        )  # fmt: skip
+        )
         assert run.returncode == 0, run.stderr
     return data
 

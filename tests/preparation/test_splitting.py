@@ -11,13 +11,7 @@ from PIL import Image
 
 from real_vs_ai.config import MANIFEST_COLUMNS
 from real_vs_ai.preparation import inspection
-from real_vs_ai.preparation.layouts import (
-    FLAT,
-    TRAIN_TEST,
-    LayoutError,
-    find_layout,
-    find_sources,
-)
+from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest
 from real_vs_ai.preparation.splits import LabelConflictError
 from real_vs_ai.preparation.splitting import split_sources
@@ -74,8 +68,10 @@ def test_given_test_set_stays_and_a_share_of_train_becomes_validation(tmp_path, 
         s: {r.sha256 for r in summary.rows if r.split == s} for s in ("train", "validation", "test")
     }
     assert {name: len(hashes) for name, hashes in by_split.items()} == {
-        "train": 32, "validation": 8, "test": 12,
-    }  # fmt: skip
+        "train": 32,
+        "validation": 8,
+        "test": 12,
+    }
     assert by_split["test"] == set(snapshot(tmp_path / "set" / test).values())
 
 
@@ -194,8 +190,9 @@ def test_images_are_told_by_content_not_by_name(tmp_path):
     summary = split(tmp_path / "set", tmp_path / "split")
     outcomes = outcomes_of(summary)
     assert outcomes["RealArt/lies.jpg"] == (
-        "kept, wrong extension", "the name says .jpg, the content is PNG",
-    )  # fmt: skip
+        "kept, wrong extension",
+        "the name says .jpg, the content is PNG",
+    )
     assert outcomes["RealArt/notes.txt"][0] == "not an image"
     by_origin = {row.origin.rsplit("/", 1)[-1]: row for row in summary.rows}
     assert by_origin["lies.jpg"].format == "PNG"

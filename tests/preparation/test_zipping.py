@@ -26,10 +26,14 @@ def test_packing_and_unpacking_gives_the_same_files(tmp_path, compress):
     limits = ExtractionLimits(max_bytes=2**30, max_files=1000, max_ratio=100)
     list(
         extract_archives(
-            [tmp_path / "set.zip"], output_dir=tmp_path / "raw", limits=limits, overwrite=False,
-            workers=1, engine="local",
+            [tmp_path / "set.zip"],
+            output_dir=tmp_path / "raw",
+            limits=limits,
+            overwrite=False,
+            workers=1,
+            engine="local",
         )
-    )  # fmt: skip
+    )
     assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")
 
 

@@ -181,6 +181,10 @@ def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector,
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(detector.model_path), str(image)],
-        cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split("\n")[:2] == ["Fake", "[]"]

@@ -30,8 +30,10 @@ def test_folders_are_searched_through_in_a_stable_order_for_images_only(image_fo
     (image_folder / "__MACOSX" / "x.png").write_bytes(b"debris")
     found = [name.removeprefix(image_folder.as_posix()) for name in names(image_folder)]
     assert found == [
-        *(f"/a/{i}.png" for i in range(5)), "/a/broken.jpg", *(f"/b/{i}.png" for i in range(5, 10)),
-    ]  # fmt: skip
+        *(f"/a/{i}.png" for i in range(5)),
+        "/a/broken.jpg",
+        *(f"/b/{i}.png" for i in range(5, 10)),
+    ]
 
 
 def test_inputs_keep_their_order_and_files_are_taken_whatever_their_names(image_folder):
@@ -111,8 +113,9 @@ def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
         archive.writestr("__MACOSX/inner/._b.png", "debris")
     sources = list(iterate_sources([str(path)]))
     assert [s.name for s in sources] == [
-        f"{path.as_posix()}/a.png", f"{path.as_posix()}/inner/b.png",
-    ]  # fmt: skip
+        f"{path.as_posix()}/a.png",
+        f"{path.as_posix()}/inner/b.png",
+    ]
     assert read_source(sources[1]) == data
 
 

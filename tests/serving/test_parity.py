@@ -54,10 +54,16 @@ def resnet(images, tmp_path_factory) -> Path:
     model.get_layer("outputs").set_weights([kernel, -centre @ kernel])
     path = tmp_path_factory.mktemp("resnet") / "model.h5"
     model.save(path)
-    write_metadata(path, ModelMetadata(
-        class_names=("Fake", "Real"), image_size=32, calibrated=True,
-        lower_threshold=LOWER, upper_threshold=UPPER,
-    ))  # fmt: skip
+    write_metadata(
+        path,
+        ModelMetadata(
+            class_names=("Fake", "Real"),
+            image_size=32,
+            calibrated=True,
+            lower_threshold=LOWER,
+            upper_threshold=UPPER,
+        ),
+    )
     return path
 
 

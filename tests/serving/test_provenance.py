@@ -55,9 +55,10 @@ def sign():
 
     def sign(source_type: str, agent: str) -> bytes:
         action = {
-            "action": "c2pa.created", "softwareAgent": {"name": agent},
+            "action": "c2pa.created",
+            "softwareAgent": {"name": agent},
             "digitalSourceType": SOURCE_TYPES + source_type,
-        }  # fmt: skip
+        }
         manifest = {
             "claim_generator_info": [{"name": "Test program", "version": "1"}],
             "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
@@ -93,17 +94,26 @@ def _certificate(subject, key, *, issuer, issuer_key):
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     def name(text):
-        return x509.Name([
-            x509.NameAttribute(NameOID.COMMON_NAME, text),
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Tests"),
-        ])  # fmt: skip
+        return x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, text),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Tests"),
+            ]
+        )
 
     authority = subject == issuer
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     usage = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-         "encipher_only", "decipher_only"), False,
-    )  # fmt: skip
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     builder = (
         x509.CertificateBuilder(name(issuer), name(subject), key.public_key())
@@ -180,21 +190,33 @@ def test_the_iptc_source_type_in_xmp_is_read_in_every_format():
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (png_with(parameters="a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512"),
-         "Stable Diffusion program's settings"),
+        (
+            png_with(parameters="a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512"),
+            "Stable Diffusion program's settings",
+        ),
         (png_with(prompt=json.dumps({"3": {"class_type": "KSampler"}})), "ComfyUI workflow"),
         (png_with(Software="NovelAI"), "NovelAI"),
         (png_with(Description="a cat --v 6 Job ID: 01234567-89ab-cdef"), "Midjourney"),
-        (encode(uniform_image(9), "JPEG", xmp=xmp('photoshop:Credit="Made with Google AI"')),
-         "SynthID"),
+        (
+            encode(uniform_image(9), "JPEG", xmp=xmp('photoshop:Credit="Made with Google AI"')),
+            "SynthID",
+        ),
         (encode(uniform_image(9), "JPEG", xmp=xmp('xmp:CreatorTool="Adobe Firefly"')), "Firefly"),
         (jpeg_with_exif(Software="DALL-E 3"), "DALL·E"),
-        (jpeg_with_exif(UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4"
-                        .encode("utf-16-be")), "Stable Diffusion program's settings"),
-        (jpeg_with_exif(UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4"
-                        .encode("utf-16-le")), "Stable Diffusion program's settings"),
+        (
+            jpeg_with_exif(
+                UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4".encode("utf-16-be")
+            ),
+            "Stable Diffusion program's settings",
+        ),
+        (
+            jpeg_with_exif(
+                UserComment=b"UNICODE\0" + "Steps: 30, CFG scale: 7, Seed: 4".encode("utf-16-le")
+            ),
+            "Stable Diffusion program's settings",
+        ),
     ],
-)  # fmt: skip
+)
 def test_generators_are_found_by_the_traces_they_leave(data, expected):
     findings = read_provenance(data)
     assert any(expected in finding.text for finding in findings)

@@ -95,10 +95,20 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model_path.parent), "--engine", "ray",
-         "--model", str(model_path)],
-        capture_output=True, text=True, check=False,
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(model_path.parent),
+            "--engine",
+            "ray",
+            "--model",
+            str(model_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
         cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert "requirements-ray.txt" in done.stderr

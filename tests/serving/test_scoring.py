@@ -133,8 +133,12 @@ def test_images_unlike_the_training_images_are_uncertain_and_say_so(model_with, 
     for name, size in {"alike": (48, 40), "larger": (120, 100), "huge": (600, 500)}.items():
         (tmp_path / f"{name}.png").write_bytes(encode(uniform_image(250, size)))
     output = tmp_path / "scores.csv"
-    score([tmp_path / f"{name}.png" for name in ("alike", "larger", "huge")], output,
-          detector=detector, by_tiles=True)  # fmt: skip
+    score(
+        [tmp_path / f"{name}.png" for name in ("alike", "larger", "huge")],
+        output,
+        detector=detector,
+        by_tiles=True,
+    )
     alike, larger, huge = read_csv(output)
     assert (alike["label"], larger["label"], huge["label"]) == ("Fake", "Fake", "Uncertain")
     assert huge["tiles_label"] == "Uncertain" and float(huge["probability_fake"]) > 0.5
@@ -148,8 +152,11 @@ def test_more_than_two_classes_have_a_column_each():
 
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
     assert score_columns(metadata, by_tiles=False)[len(COLUMNS) :] == (
-        "probability_benign", "probability_malignant", "probability_normal", DOMAIN_COLUMN,
-    )  # fmt: skip
+        "probability_benign",
+        "probability_malignant",
+        "probability_normal",
+        DOMAIN_COLUMN,
+    )
 
 
 def test_resuming_skips_what_was_scored_and_adds_the_rest(image_folder, detector, tmp_path):
@@ -178,9 +185,13 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
 
 def run_script(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "ImageScoring.py", *map(str, arguments)], cwd=REPOSITORY,
-        capture_output=True, text=True, check=False, **options,
-    )  # fmt: skip
+        [sys.executable, "ImageScoring.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
 
 
 def test_the_script_scores_a_list_from_standard_input(image_folder, detector, tmp_path):
@@ -227,9 +238,13 @@ def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, mon
 
     monkeypatch.setattr(model_cache, "convert", fail)
     options = ScoringOptions(
-        model=model_with(created="cannot be converted"), engine="openvino", precision=None,
-        workers=1, by_tiles=False, calibration_dir=Path("missing"),
-    )  # fmt: skip
+        model=model_with(created="cannot be converted"),
+        engine="openvino",
+        precision=None,
+        workers=1,
+        by_tiles=False,
+        calibration_dir=Path("missing"),
+    )
     with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):
         open_scorer(options)
 
@@ -242,9 +257,15 @@ def test_a_scoring_killed_at_any_moment_is_gone_on_with_to_the_same_table(detect
     for index in range(1500):
         (photos / f"{index:04}.png").write_bytes(encode(uniform_image(index % 256)))
     arguments = [
-        sys.executable, "ImageScoring.py", str(photos), "--precision", "f32",
-        "--model", str(detector.model_path), "--output",
-    ]  # fmt: skip
+        sys.executable,
+        "ImageScoring.py",
+        str(photos),
+        "--precision",
+        "f32",
+        "--model",
+        str(detector.model_path),
+        "--output",
+    ]
     whole = tmp_path / "whole.csv"
     subprocess.run([*arguments, str(whole)], cwd=REPOSITORY, check=True, capture_output=True)
     output = tmp_path / "scores.csv"
@@ -252,9 +273,11 @@ def test_a_scoring_killed_at_any_moment_is_gone_on_with_to_the_same_table(detect
     kills = 0
     while not output.exists():
         process = subprocess.Popen(
-            [*arguments, str(output), "--resume"], cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*arguments, str(output), "--resume"],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         before = partial.stat().st_size if partial.exists() else 0
         # Killed as soon as it has added something; the last one is let through.
         while process.poll() is None and kills < 4:

@@ -41,12 +41,29 @@ def parse(data, tmp_path):
     def parse(*arguments, data=data):
         return parse_training_options(
             [
-                "--data", str(data), "--models-dir", str(tmp_path / "models"),
-                "--backbone", "resnet50", "--weights", "none", "--image-size", "32",
-                "--batch-size", "8", "--precision", "float32", "--workers", "1",
-                "--patience", "99", "--epochs", "2", *arguments,
+                "--data",
+                str(data),
+                "--models-dir",
+                str(tmp_path / "models"),
+                "--backbone",
+                "resnet50",
+                "--weights",
+                "none",
+                "--image-size",
+                "32",
+                "--batch-size",
+                "8",
+                "--precision",
+                "float32",
+                "--workers",
+                "1",
+                "--patience",
+                "99",
+                "--epochs",
+                "2",
+                *arguments,
             ],
             description="test",
-        )  # fmt: skip
+        )
 
     return parse

@@ -99,9 +99,13 @@ def test_callbacks_begin_and_end_once_over_several_fits(model):
     model.compile("sgd", "mse")
     for epoch in range(2):
         model.fit(
-            np.ones((4, 2)), np.ones((4, 1)), initial_epoch=epoch, epochs=epoch + 1,
-            callbacks=callbacks, verbose=0,
-        )  # fmt: skip
+            np.ones((4, 2)),
+            np.ones((4, 1)),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=callbacks,
+            verbose=0,
+        )
     assert counter.calls == ("begin",)
     callbacks.finish()
     assert counter.calls == ("begin", "end")

@@ -29,12 +29,19 @@ def decoded(data):
     return decode_images(images, image_size=32, workers=1, max_memory_bytes=2**30)
 
 
-def batches(decoded, *, first_step=0, count=4, augmentation="none", degrade=0.0,
-            shard=WHOLE_BATCH, seed=3):  # fmt: skip
+def batches(
+    decoded, *, first_step=0, count=4, augmentation="none", degrade=0.0, shard=WHOLE_BATCH, seed=3
+):
     dataset = training_batches(
-        decoded, batch_size=8, steps_per_epoch=6, first_step=first_step, seed=seed,
-        augmentation=augmentation, degrade=degrade, shard=shard,
-    )  # fmt: skip
+        decoded,
+        batch_size=8,
+        steps_per_epoch=6,
+        first_step=first_step,
+        seed=seed,
+        augmentation=augmentation,
+        degrade=degrade,
+        shard=shard,
+    )
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
 
 
@@ -88,8 +95,11 @@ def test_shards_share_out_each_batch(decoded, augmentation, degrade):
 def test_degrading_changes_about_its_share_of_the_images_and_no_labels(decoded):
     plain = batches(decoded, count=12)
     degraded = batches(decoded, count=12, degrade=0.5)
-    changed = [np.any(a != b) for (x, _), (y, _) in zip(plain, degraded, strict=True)
-               for a, b in zip(x, y, strict=True)]  # fmt: skip
+    changed = [
+        np.any(a != b)
+        for (x, _), (y, _) in zip(plain, degraded, strict=True)
+        for a, b in zip(x, y, strict=True)
+    ]
     assert 0.35 < np.mean(changed) < 0.65
     for (_, a), (_, b) in zip(plain, degraded, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -97,8 +107,9 @@ def test_degrading_changes_about_its_share_of_the_images_and_no_labels(decoded):
 
 def test_degraded_images_keep_what_they_show():
     axis = np.linspace(0, 255, 32)
-    picture = np.stack([np.tile(axis, (32, 1)), np.tile(axis[:, None], (1, 32)),
-                        np.full((32, 32), 90)], axis=-1).astype(np.uint8)  # fmt: skip
+    picture = np.stack(
+        [np.tile(axis, (32, 1)), np.tile(axis[:, None], (1, 32)), np.full((32, 32), 90)], axis=-1
+    ).astype(np.uint8)
     pixels = np.stack([picture] * 60)
     degraded = degrade_images(pixels, draw_degradations(60, seed=(1, 2)), share=1.0)
     difference = np.abs(degraded.astype(float) - pixels).mean(axis=(1, 2, 3))

@@ -20,17 +20,46 @@ def run_script(*arguments, **environment):
     return subprocess.run(
         [sys.executable, str(HERE / "small_runs.py"), *arguments],
         env={**os.environ, "PYTHONPATH": path, **environment},
-        cwd=root, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def arguments_for(data, models, name):
     return (
-        "--data", str(data), "--models-dir", str(models), "--run-name", name,
-        "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "8",
-        "--precision", "float32", "--workers", "1", "--patience", "99", "--epochs", "2",
-        "--noise", "0", "--dropout", "0", "--batch-norm", "frozen", "--augmentation", "none",
-    )  # fmt: skip
+        "--data",
+        str(data),
+        "--models-dir",
+        str(models),
+        "--run-name",
+        name,
+        "--backbone",
+        "resnet50",
+        "--weights",
+        "none",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--precision",
+        "float32",
+        "--workers",
+        "1",
+        "--patience",
+        "99",
+        "--epochs",
+        "2",
+        "--noise",
+        "0",
+        "--dropout",
+        "0",
+        "--batch-norm",
+        "frozen",
+        "--augmentation",
+        "none",
+    )
 
 
 def losses(run):

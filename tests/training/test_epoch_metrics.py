@@ -45,8 +45,10 @@ def test_more_classes_take_the_mean_over_the_classes():
     found = probabilities.argmax(axis=1)
     results = measured(("a", "b", "c"), labels, probabilities)
     for name, function in (
-        ("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score),
-    ):  # fmt: skip
+        ("precision", sk.precision_score),
+        ("recall", sk.recall_score),
+        ("f1", sk.f1_score),
+    ):
         assert results[name] == pytest.approx(function(labels, found, average="macro"))
     auc = sk.roc_auc_score(labels, probabilities, multi_class="ovr")
     assert results["auc"] == pytest.approx(auc, abs=0.003)

@@ -94,9 +94,14 @@ def test_lost_process_ends_the_other_with_a_clear_message_and_the_run_resumes(
 ):
     pytest.importorskip("jax")
     arguments = [
-        *arguments_for(data, tmp_path, "run"), "--epochs", "2000", "--early-stopping", "2000",
-        "--checkpoint-steps", "2",
-    ]  # fmt: skip
+        *arguments_for(data, tmp_path, "run"),
+        "--epochs",
+        "2000",
+        "--early-stopping",
+        "2000",
+        "--checkpoint-steps",
+        "2",
+    ]
     processes = start_two(arguments, folder=tmp_path)
     checkpoint = tmp_path / "run" / "checkpoints" / "state.npz"
     deadline = time.monotonic() + 300

@@ -30,19 +30,51 @@ def start(*arguments):
     path = os.pathsep.join([str(root), str(HERE)])
     return subprocess.Popen(
         [sys.executable, str(HERE / "small_runs.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path}, cwd=root, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=root,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def arguments_for(data, run):
     return (
-        "--data", str(data), "--models-dir", str(run.parent), "--run-name", run.name,
-        "--backbone", "resnet50", "--weights", "none", "--image-size", "32", "--batch-size", "8",
-        "--precision", "float32", "--workers", "1", "--patience", "99", "--early-stopping", "99",
-        "--epochs", "3", "--steps-per-epoch", "40", "--checkpoint-steps", "1", "--deterministic",
-        "--degrade", "0.3", "--warmup-steps", "10", "--keep-checkpoints",
-    )  # fmt: skip
+        "--data",
+        str(data),
+        "--models-dir",
+        str(run.parent),
+        "--run-name",
+        run.name,
+        "--backbone",
+        "resnet50",
+        "--weights",
+        "none",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--precision",
+        "float32",
+        "--workers",
+        "1",
+        "--patience",
+        "99",
+        "--early-stopping",
+        "99",
+        "--epochs",
+        "3",
+        "--steps-per-epoch",
+        "40",
+        "--checkpoint-steps",
+        "1",
+        "--deterministic",
+        "--degrade",
+        "0.3",
+        "--warmup-steps",
+        "10",
+        "--keep-checkpoints",
+    )
 
 
 def finish(*arguments):

@@ -13,12 +13,7 @@ from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import backbones
 from real_vs_ai.training.backbones import backbone_layers, first_convolution
-from real_vs_ai.training.model import (
-    HeadOptions,
-    build_model,
-    feature_layer,
-    set_trainable,
-)
+from real_vs_ai.training.model import HeadOptions, build_model, feature_layer, set_trainable
 from real_vs_ai.training.options import parse_training_options
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
@@ -27,11 +22,17 @@ HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4,
 def build(**options):
     return build_model(
         **{
-            "backbone": "resnet50", "class_names": ("Fake", "Real"), "image_size": 32,
-            "weights": "none", "head": HEAD, "stem_stride": 4, "batch_norm_momentum": 0.99,
-            "seed": 1, **options,
+            "backbone": "resnet50",
+            "class_names": ("Fake", "Real"),
+            "image_size": 32,
+            "weights": "none",
+            "head": HEAD,
+            "stem_stride": 4,
+            "batch_norm_momentum": 0.99,
+            "seed": 1,
+            **options,
         }
-    )  # fmt: skip
+    )
 
 
 def images(count=3, size=32):
@@ -45,8 +46,12 @@ def layer_types(model):
 def test_head_is_noise_pooling_dense_dropout_softmax_in_this_order(tiny):
     model = build(class_names=("benign", "malignant", "normal"))
     assert layer_types(model)[-5:] == [
-        "GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense",
-    ]  # fmt: skip
+        "GaussianNoise",
+        "GlobalAveragePooling2D",
+        "Dense",
+        "Dropout",
+        "Dense",
+    ]
     noise, _, hidden, dropout, outputs = model.layers[-5:]
     assert noise.stddev == 0.1
     assert hidden.activation is keras.activations.relu

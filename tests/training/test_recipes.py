@@ -35,16 +35,32 @@ def types(layers):
 @pytest.mark.parametrize(
     ("recipe", "backbone", "size", "head"),
     [
-        ("resnet101-cifake", "resnet101", 32,
-         ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"]),
-        ("resnet50-two-stage", "resnet50", 224,
-         ["AveragePooling2D", "Flatten", "Dense", "Dropout", "Dense"]),
-        ("resnet50-augmented", "resnet50", 224,
-         ["GlobalAveragePooling2D", "Dense", "Dropout", "Dense"]),
-        ("resnet101-multiclass", "resnet101", 224,
-         ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"]),
+        (
+            "resnet101-cifake",
+            "resnet101",
+            32,
+            ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
+        ),
+        (
+            "resnet50-two-stage",
+            "resnet50",
+            224,
+            ["AveragePooling2D", "Flatten", "Dense", "Dropout", "Dense"],
+        ),
+        (
+            "resnet50-augmented",
+            "resnet50",
+            224,
+            ["GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
+        ),
+        (
+            "resnet101-multiclass",
+            "resnet101",
+            224,
+            ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_recipe_builds_the_stated_network(recipe, backbone, size, head):
     classes = ("benign", "malignant", "normal") if "multiclass" in recipe else ("Fake", "Real")
     model = network(recipe, classes)
@@ -92,11 +108,15 @@ def test_random_weights_have_no_frozen_stage_unless_asked_for():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--epochs", "-1"], ["--dropout", "2"], ["--image-size", "31"], ["--batch-size", "x"],
-        ["--epochs", "0", "--frozen-epochs", "0"], ["--run-name", "../away"],
+        ["--epochs", "-1"],
+        ["--dropout", "2"],
+        ["--image-size", "31"],
+        ["--batch-size", "x"],
+        ["--epochs", "0", "--frozen-epochs", "0"],
+        ["--run-name", "../away"],
         ["--recipe", "unknown"],
     ],
-)  # fmt: skip
+)
 def test_wrong_options_are_usage_errors(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         parse_training_options(arguments, description="")

@@ -82,9 +82,17 @@ def test_three_classes_go_through(tmp_path, parse):
 
 def test_learning_rate_falls_over_the_real_number_of_steps_of_each_stage(parse, short):
     options = parse(
-        "--frozen-epochs", "2", "--epochs", "3", "--learning-rate", "0.01",
-        "--fine-tune-learning-rate", "0.001", "--early-stopping", "9",
-    )  # fmt: skip
+        "--frozen-epochs",
+        "2",
+        "--epochs",
+        "3",
+        "--learning-rate",
+        "0.01",
+        "--fine-tune-learning-rate",
+        "0.001",
+        "--early-stopping",
+        "9",
+    )
     rows = read_history(train(options, say=quiet).run)
     assert [row["stage"] for row in rows] == ["frozen"] * 2 + ["fine-tuning"] * 3
     rates = [float(row["learning_rate"]) for row in rows]
@@ -107,9 +115,15 @@ def test_a_stage_has_its_epochs_and_rates_when_the_one_before_stopped_early(
         callbacks.StopTrainingOnValidationLoss, "on_epoch_end", stop_after_the_first_epoch
     )
     options = parse(
-        "--frozen-epochs", "4", "--epochs", "2", "--fine-tune-learning-rate", "0.001",
-        "--early-stopping", "9",
-    )  # fmt: skip
+        "--frozen-epochs",
+        "4",
+        "--epochs",
+        "2",
+        "--fine-tune-learning-rate",
+        "0.001",
+        "--early-stopping",
+        "9",
+    )
     rows = read_history(train(options, say=quiet).run)
     assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 2
     rates = [float(row["learning_rate"]) for row in rows[1:]]
@@ -135,9 +149,15 @@ def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypa
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     first = train(parse("--epochs", "1", "--run-name", "first"), say=quiet)
     options = parse(
-        "--weights", str(first.run.model), "--frozen-epochs", "1", "--epochs", "0",
-        "--run-name", "second",
-    )  # fmt: skip
+        "--weights",
+        str(first.run.model),
+        "--frozen-epochs",
+        "1",
+        "--epochs",
+        "0",
+        "--run-name",
+        "second",
+    )
     second = train(options, say=quiet)
     before, after = (keras.models.load_model(run.run.model) for run in (first, second))
     for name in ("conv0", "conv1_bn"):
@@ -170,9 +190,15 @@ def kill_at(monkeypatch, *, step):
 def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short):
     """6 steps an epoch; killed in the first, in the frozen stage's second, and in the next two."""
     arguments = (
-        "--deterministic", "--frozen-epochs", "2", "--epochs", "2", "--checkpoint-steps", "1",
+        "--deterministic",
+        "--frozen-epochs",
+        "2",
+        "--epochs",
+        "2",
+        "--checkpoint-steps",
+        "1",
         "--keep-checkpoints",
-    )  # fmt: skip
+    )
     whole = train(parse(*arguments, "--run-name", "whole"), say=quiet).run
     for step in (2, 9, 13, 15):
         name = f"killed-{step}"
