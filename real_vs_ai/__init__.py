@@ -7,8 +7,14 @@ print(detector.predict("photograph.jpg"))
 
 from typing import Any
 
+from real_vs_ai.kernels import prefer_fast_kernels
+
 __version__ = "0.1.0"
 __all__ = ["Detector", "__version__"]
+
+# TensorFlow reads the setting once, when it is imported. Every module of the package, whatever
+# it imports first, passes here before that.
+prefer_fast_kernels()
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.kernels import kernels_in_use
 from real_vs_ai.reporting import plural
 from real_vs_ai.training.hosts import Hosts
 
@@ -225,6 +226,8 @@ def _describe(
     if hosts.count > 1:
         where += f" in {hosts.count} processes"
     text = f"Training on {where} in {precision}"
+    if not gpus and keras.backend.backend() == "tensorflow":
+        text += f" with {kernels_in_use()}'s kernels"
     if len(rates) > 1:
         gain = rates[precision] / rates["float32"]
         text += f" ({gain:.1f} times float32's speed)" if gain != 1 else " (the fastest here)"

@@ -1,0 +1,45 @@
+"""The CPU kernels are chosen before TensorFlow, and the user's own choice stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from real_vs_ai.kernels import kernels_in_use
+from real_vs_ai.training import devices
+from real_vs_ai.training.hosts import Hosts
+
+ROOT = Path(__file__).resolve().parent.parent
+SWITCH = "TF_ENABLE_ONEDNN_OPTS"
+
+
+def switch_after(module: str, **environment: str) -> str:
+    """What the switch is in a new process that imports a module."""
+    clean = {name: value for name, value in os.environ.items() if name != SWITCH}
+    code = f"import os, {module}; print(os.environ.get('{SWITCH}'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["real_vs_ai", "real_vs_ai.model_file", "ModelTraining", "App"])
+def test_onednn_is_asked_for_before_tensorflow_can_be_imported(module):
+    assert switch_after(module) == "1"
+
+
+def test_users_own_choice_of_kernels_is_respected():
+    assert switch_after("real_vs_ai", TF_ENABLE_ONEDNN_OPTS="0") == "0"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="TensorFlow for macOS has no oneDNN")
+def test_device_line_names_the_kernels_in_use():
+    expected = "Eigen" if os.environ.get(SWITCH) == "0" else "oneDNN"
+    assert kernels_in_use() == expected
+    line = devices._describe([], None, Hosts(0, 1), precision="float32", rates={"float32": 1.0})
+    assert f"{expected}'s kernels" in line
