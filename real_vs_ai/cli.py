@@ -20,10 +20,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from real_vs_ai.errors import RealVsAIError, describe_error
+
 Options = TypeVar("Options")
 
-# What bad input or a full disk raises; anything else is a fault of ours and keeps its traceback.
-_EXPECTED_ERRORS = (OSError, ValueError, MemoryError)
+# What bad input or a full disk raises. UnicodeError comes from text files in another encoding.
+# Anything else, a ValueError of NumPy's included, is a bug and keeps its traceback.
+_EXPECTED_ERRORS = (RealVsAIError, OSError, MemoryError, UnicodeError)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -69,12 +72,3 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
         return 1
 
     return main
-
-
-def describe_error(error: BaseException) -> str:
-    """One line for people: what was expected, what was received, what to do next."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from real_vs_ai.errors import InputError
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -51,7 +53,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file ({error}).") from error
+        raise InputError(f"{path} is not a JSON file ({error}).") from error
 
 
 def plain(values: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import resize_image
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def grad_cam(
 
     Raises:
         ValueError: The model has no such class or layer, or no feature maps.
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        InputError: Keras runs on another backend than TensorFlow.
     """
     return GradCam(model, layer=layer)([pixels], class_indices=[class_index])[0]
 
@@ -56,13 +57,13 @@ class GradCam:
         import keras
 
         if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
+            raise InputError(
                 "Expected the TensorFlow backend for Grad-CAM, found "
                 f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
             )
         self._classifier = model.layers[-1]
         if not hasattr(self._classifier, "kernel"):
-            raise ValueError(
+            raise InputError(
                 "Expected a model that ends in a Dense layer, found "
                 f"{type(self._classifier).__name__}."
             )
@@ -83,7 +84,7 @@ class GradCam:
         """One heatmap of each image's own size, shape (height, width), float32, 0 to 1."""
         n_classes = self._classifier.units
         if any(not 0 <= index < n_classes for index in class_indices):
-            raise ValueError(f"Expected class indices below {n_classes}, found {class_indices}.")
+            raise InputError(f"Expected class indices below {n_classes}, found {class_indices}.")
         heatmaps = []
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
@@ -139,13 +140,13 @@ def _feature_layer(model: keras.Model, name: str | None) -> keras.Layer:
     if name is not None:
         named = [layer for layer in maps if layer.name == name]
         if not named:
-            raise ValueError(f"Expected a layer with feature maps called {name!r}, found none.")
+            raise InputError(f"Expected a layer with feature maps called {name!r}, found none.")
         return named[0]
     large = [layer for layer in maps if min(_cells(layer)) >= _FEWEST_CELLS]
     # The input itself is no feature map.
     candidates = [layer for layer in large or maps if layer not in model.layers[:1]]
     if not candidates:
-        raise ValueError("Expected a model with convolutional feature maps, found none.")
+        raise InputError("Expected a model with convolutional feature maps, found none.")
     return candidates[-1]
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from real_vs_ai.config import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.errors import InputError, one_line
 
 # Pillow's other decoders (EPS runs Ghostscript, for one) are never offered a stranger's file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
@@ -53,7 +54,7 @@ _DECODER_ERRORS = (
 )
 
 
-class ImageError(ValueError):
+class ImageError(InputError):
     """An image that cannot be used; the message is one line that says why."""
 
 
@@ -165,7 +166,7 @@ def decode_image(
                 warnings.simplefilter("ignore")
                 return _to_upright_rgb(image)
         except _DECODER_ERRORS as error:
-            raise ImageError(f"damaged or truncated image: {_one_line(error)}") from error
+            raise ImageError(f"damaged or truncated image: {one_line(error)}") from error
 
 
 def read_header(
@@ -197,7 +198,7 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels: more than the limit of {max_pixels:,}") from error
     except _DECODER_ERRORS as error:
-        raise ImageError(f"damaged image header: {_one_line(error)}") from error
+        raise ImageError(f"damaged image header: {one_line(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
@@ -344,7 +345,3 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
 def _format_name(image: Image.Image) -> str:
     # A JPEG with further pictures behind the first (previews, depth) is a JPEG to everybody else.
     return "JPEG" if image.format in _JPEG_FORMATS else image.format or ""
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

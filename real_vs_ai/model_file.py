@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD, UNCERTAIN
+from real_vs_ai.errors import InputError
 
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
@@ -28,7 +29,7 @@ _FORMAT_VERSION = 1
 _STEM_LAYERS = ("conv1_conv", "pool1_pool")
 
 
-class ModelFileError(ValueError):
+class ModelFileError(InputError):
     """A model file that cannot be used; the message is one line that says why."""
 
 

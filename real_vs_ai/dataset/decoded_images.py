@@ -21,6 +21,7 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.errors import one_line
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.reporting import progress
 
@@ -117,7 +118,7 @@ def _decode_chunk(root: str, paths: Sequence[str], image_size: int) -> list[tupl
         try:
             pixels = open_image(Path(root) / path)
         except (ImageError, OSError) as error:
-            results.append(" ".join(str(error).split()))
+            results.append(one_line(error))
         else:
             height, width = pixels.shape[:2]
             results.append((resize_image(pixels, image_size), width, height))

@@ -25,6 +25,7 @@ from real_vs_ai.config import (
     canonical_split,
     ordered_class_names,
 )
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import is_image_name
 
 # Raise it when the same file would decode to other pixels: caches on disk are then made anew.
@@ -112,7 +113,7 @@ def list_labelled_images(
     labels = np.array([label for _, label in labelled], dtype=np.int32)
     empty = [name for i, name in enumerate(names) if not np.any(labels == i)]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
@@ -152,7 +153,7 @@ def _class_folders(folder: Path) -> list[str]:
             f"Expected one folder for each class in {folder} (Fake and Real), found no folders."
         )
     if all(canonical_split(name) for name in names):
-        raise ValueError(
+        raise InputError(
             f"Expected class folders in {folder}, found the splits {', '.join(names)}. "
             f"Name one of them: {folder / names[0]}."
         )
@@ -161,12 +162,12 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str]) -> None:
     if set(found) != set(expected):
-        raise ValueError(
+        raise InputError(
             f"Expected the classes {', '.join(expected)} in {folder}, found {', '.join(found)}. "
             "Every split, and the model, must have the same class folders."
         )
     if len(found) < 2:
-        raise ValueError(
+        raise InputError(
             f"Expected two classes or more in {folder}, found only {found[0]}. "
             "Add a folder with images of the other class."
         )

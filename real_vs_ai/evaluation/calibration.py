@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label
 
 # Beyond these a network is not miscalibrated but broken.
@@ -52,7 +53,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
         ValueError: There are no images.
     """
     if not len(labels):
-        raise ValueError("Expected validation images to fit a temperature, found none.")
+        raise InputError("Expected validation images to fit a temperature, found none.")
     targets = _smoothed_targets(labels, probabilities.shape[1])
 
     def cross_entropy(log_temperature: float) -> float:
@@ -115,7 +116,7 @@ def calibrate_metadata(
         The metadata with them, and what is known of the thresholds, for the report.
     """
     if not 0 < target_error < 0.5:
-        raise ValueError(f"Expected a target error between 0 and 0.5, received {target_error}.")
+        raise InputError(f"Expected a target error between 0 and 0.5, received {target_error}.")
     temperature = fit_temperature(labels, probabilities)
     calibrated = calibrate(probabilities, temperature=temperature)
     fitted = dataclasses.replace(metadata, temperature=temperature, calibrated=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from real_vs_ai.errors import InputError
+
 # Smaller arrays (biases, statistics) are few bytes; they keep their precision.
 _SMALLEST_HALVED = 4096
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -51,7 +53,7 @@ def _copy_array(old: h5py.Dataset, parent: h5py.Group, name: str) -> None:
     compression = {}
     if old.size >= _SMALLEST_HALVED and old.dtype == np.float32:
         if not np.all(np.abs(values) <= _LARGEST_HALF):
-            raise ValueError(
+            raise InputError(
                 f"This model cannot be stored as float16, as weights exceed ±{_LARGEST_HALF:g} in "
                 f"{old.name}."
             )

@@ -14,6 +14,7 @@ import numpy as np
 from real_vs_ai.config import SPLITS, canonical_split
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata
 
 
@@ -35,7 +36,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
     for split in SPLITS:
         folders = [folder / name for name, meaning in meant.items() if meaning == split]
         if len(folders) > 1:
-            raise ValueError(
+            raise InputError(
                 f"Expected one {split} folder in {folder}, found "
                 f"{', '.join(path.name for path in folders)}. Name one of them with --data."
             )
@@ -44,7 +45,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
     if not found:
         return {"test": folder}
     if set(found) == {"train"}:
-        raise ValueError(
+        raise InputError(
             f"Expected test or validation images in {folder}, found only {found['train'].name}. "
             "Training images flatter a model; to see that, name the folder itself with --data."
         )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from real_vs_ai.appearance import Appearance, write_appearance
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.predictions import predict_probabilities
 from real_vs_ai.evaluation.torch_export import write_pth
 from real_vs_ai.files import write_json
@@ -151,7 +152,7 @@ def _export(
             del predict
         difference = float(np.max(np.abs(found - expected)))
         if not difference <= file_format.largest_difference:
-            raise ValueError(f"probabilities differ by up to {difference:.2g}")
+            raise InputError(f"probabilities differ by up to {difference:.2g}")
         target = folder / file_format.file_name
         if target.is_dir():
             shutil.rmtree(target)

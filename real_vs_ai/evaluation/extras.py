@@ -14,6 +14,7 @@ import numpy as np
 from real_vs_ai.appearance import Appearance
 from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.evaluation.outside import measure_outside, outside_table
@@ -176,7 +177,7 @@ def compare_models(
     for split, second in other.items():
         first = predictions.of_split(split)
         if not np.array_equal(first.paths, second.paths):
-            raise ValueError(f"Expected predictions for the same {split} images of both models.")
+            raise InputError(f"Expected predictions for the same {split} images of both models.")
         first_correct = first.probabilities.argmax(axis=1) == first.labels
         second_correct = second.probabilities.argmax(axis=1) == second.labels
         compared[split] = {
@@ -213,7 +214,7 @@ def add_comparison(
         ValueError: The second model has other classes.
     """
     if metadata.class_names != evaluation.metadata.class_names:
-        raise ValueError(
+        raise InputError(
             f"Expected a model of the classes {', '.join(evaluation.metadata.class_names)} to "
             f"compare with, found {', '.join(metadata.class_names)} in {path}."
         )

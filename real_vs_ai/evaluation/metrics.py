@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
@@ -56,7 +57,7 @@ def compute_metrics(
     labels = np.asarray(labels, dtype=np.int64)
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if not len(labels):
-        raise ValueError("Expected at least one image to compute metrics, found none.")
+        raise InputError("Expected at least one image to compute metrics, found none.")
     n_classes = len(class_names)
     # Real against Fake ranks the same images the other way round.
     ranked = [class_names.index(POSITIVE_CLASS)] if is_binary(class_names) else range(n_classes)

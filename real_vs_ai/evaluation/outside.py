@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from real_vs_ai.appearance import Appearance
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.domain_check import find_outside
@@ -61,7 +62,7 @@ def measure_outside(
     judged = {split: decoded for split, decoded in splits.items() if split != "train"}
     for decoded in judged.values():
         if not len(decoded):
-            raise ValueError(f"Expected images that can be read in {folder}, found none.")
+            raise InputError(f"Expected images that can be read in {folder}, found none.")
     name = folder.resolve().name
     return [
         {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.reporting import progress
 
@@ -83,7 +84,7 @@ def predict_images(model: keras.Model, decoded: DecodedImages, *, split: str) ->
     """
     images = decoded.images
     if not len(images):
-        raise ValueError(
+        raise InputError(
             f"Expected images that can be read in {images.root}, found none "
             f"({len(decoded.failures)} could not be read)."
         )
@@ -132,14 +133,14 @@ def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:
         ValueError: Wrong shape, not finite, or rows that do not sum to 1.
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != n_classes:
-        raise ValueError(
+        raise InputError(
             f"Expected one output for each of the {n_classes} classes, found outputs of shape "
             f"{probabilities.shape}. Name the model's classes with --class-names."
         )
     if not np.all(np.isfinite(probabilities)):
-        raise ValueError("Expected probabilities, found NaN: the model's training has diverged.")
+        raise InputError("Expected probabilities, found NaN: the model's training has diverged.")
     if np.any(probabilities < 0) or np.max(np.abs(probabilities.sum(axis=1) - 1)) > 0.01:
-        raise ValueError(
+        raise InputError(
             "Expected softmax outputs (each row sums to 1), found "
             f"{np.round(probabilities[0], 3).tolist()}. End the model in a softmax layer."
         )
@@ -185,10 +186,10 @@ def read_predictions(path: Path) -> Predictions:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is not a table of predictions: {error or 'no rows'}.") from error
+        raise InputError(f"{path} is not a table of predictions: {error or 'no rows'}.") from error
     names = [name.removeprefix(_PROBABILITY) for name in header[len(_COLUMNS) :]]
     if header != [*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)] or len(names) < 2:
-        raise ValueError(
+        raise InputError(
             f"Expected the columns {','.join(_COLUMNS)},{_PROBABILITY}<class>… in {path}, "
             f"found {','.join(header)[:200]}."
         )
@@ -196,7 +197,7 @@ def read_predictions(path: Path) -> Predictions:
         predictions = _from_rows(rows, class_names=tuple(names))
         check_softmax(predictions.probabilities, n_classes=len(names))
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise InputError(f"{path} is damaged: {error}") from error
     return predictions
 
 
@@ -210,9 +211,9 @@ def _from_rows(rows: Sequence[Sequence[str]], *, class_names: tuple[str, ...]) -
     width = len(_COLUMNS) + len(class_names)
     for line, row in enumerate(rows, start=2):
         if len(row) != width:
-            raise ValueError(f"line {line} has {len(row)} columns, expected {width}.")
+            raise InputError(f"line {line} has {len(row)} columns, expected {width}.")
     if not rows:
-        raise ValueError("no rows.")
+        raise InputError("no rows.")
     columns = list(zip(*rows, strict=True))
     # Through single precision, in which networks answer: nine digits are exact there.
     probabilities = np.array(columns[len(_COLUMNS) :], dtype=np.float32).T.astype(np.float64)

@@ -22,6 +22,7 @@ from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import calibrate_metadata, stored_thresholds
 from real_vs_ai.evaluation.confounds import find_confound
 from real_vs_ai.evaluation.model_card import write_model_card
@@ -150,14 +151,14 @@ def _predict_splits(
     parts = []
     for split, images in decoded.items():
         if images.images.class_names != metadata.class_names:
-            raise ValueError(
+            raise InputError(
                 f"Expected the model's classes {', '.join(metadata.class_names)} in "
                 f"{images.images.root}, found {', '.join(images.images.class_names)}."
             )
         if split != _TRAIN:
             parts.append(predict_images(model, images, split=split))
     if not parts:
-        raise ValueError("Expected validation or test images to evaluate, found none.")
+        raise InputError("Expected validation or test images to evaluate, found none.")
     return concatenate(parts)
 
 
@@ -208,7 +209,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
     counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
     found = {split: len(predictions.of_split(split)) for split in counted}
     if counted != found or tuple(metrics["class_names"]) != predictions.class_names:
-        raise ValueError(
+        raise InputError(
             f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
             f"together, found {found} rows beside {counted}. Run ModelEvaluation.py again."
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import (
     Curve,
@@ -112,7 +113,7 @@ def read_history(path: Path | None) -> dict[str, list] | None:
     if not rows:
         return None
     if "epoch" not in rows[0]:
-        raise ValueError(f"Expected an epoch column in {path}, found {', '.join(rows[0])}.")
+        raise InputError(f"Expected an epoch column in {path}, found {', '.join(rows[0])}.")
     history: dict[str, list] = {}
     for name in rows[0]:
         cells = [row[name] or "" for row in rows]
@@ -122,7 +123,7 @@ def read_history(path: Path | None) -> dict[str, list] | None:
         try:
             history[name] = [float(cell) if cell else float("nan") for cell in cells]
         except ValueError as error:
-            raise ValueError(f"Expected numbers in column {name} of {path}: {error}.") from error
+            raise InputError(f"Expected numbers in column {name} of {path}: {error}.") from error
     return history
 
 

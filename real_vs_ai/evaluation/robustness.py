@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 
 from real_vs_ai.config import SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.metrics import compute_metrics
 from real_vs_ai.evaluation.predictions import predict_probabilities
@@ -62,7 +63,7 @@ def measure_robustness(
     chosen = images.take(images.draw(max_images))
     labels, probabilities = _predict_all(model, chosen, metadata=metadata, workers=workers)
     if not len(labels):
-        raise ValueError(f"Expected images that can be read in {images.root}, found none.")
+        raise InputError(f"Expected images that can be read in {images.root}, found none.")
     names = [UNCHANGED, *(perturbation.name for perturbation in PERTURBATIONS)]
     before = None
     rows = []

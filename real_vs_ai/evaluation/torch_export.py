@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from real_vs_ai.errors import InputError
+
 if TYPE_CHECKING:
     import keras
 
@@ -77,14 +79,14 @@ def _translate(layer: keras.Layer) -> tuple[str, dict[str, Any], dict[str, np.nd
         "ReLU": _relu,
     }
     if kind not in translators:
-        raise ValueError(f"Expected layers known to torch_network.py, found {kind} ({layer.name}).")
+        raise InputError(f"Expected layers known to torch_network.py, found {kind} ({layer.name}).")
     return translators[kind](layer)
 
 
 def _convolution(layer: keras.Layer) -> tuple:
     kernel = layer.kernel.numpy()
     if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
-        raise ValueError(f"Expected a plain convolution, found groups or dilation in {layer.name}.")
+        raise InputError(f"Expected a plain convolution, found groups or dilation in {layer.name}.")
     options = {
         "channels_in": kernel.shape[2],
         "channels_out": kernel.shape[3],
@@ -138,7 +140,7 @@ def _zero_padding(layer: keras.Layer) -> tuple:
 def _pooling(layer: keras.Layer) -> tuple:
     kind = "max_pooling" if type(layer).__name__ == "MaxPooling2D" else "average_pooling"
     if kind == "average_pooling" and layer.padding != "valid":
-        raise ValueError(f"Expected average pooling without padding, found it in {layer.name}.")
+        raise InputError(f"Expected average pooling without padding, found it in {layer.name}.")
     options = {
         "size": list(layer.pool_size),
         "strides": list(layer.strides),
@@ -153,12 +155,12 @@ def _activation(layer: keras.Layer) -> tuple:
 
 def _relu(layer: keras.Layer) -> tuple:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
-        raise ValueError(f"Expected a plain ReLU, found options in {layer.name}.")
+        raise InputError(f"Expected a plain ReLU, found options in {layer.name}.")
     return "activation", {"activation": "relu"}, {}
 
 
 def _activation_name(layer: keras.Layer) -> str:
     name = layer.activation.__name__
     if name not in _ACTIVATIONS:
-        raise ValueError(f"Expected {', '.join(_ACTIVATIONS)}, found {name} in {layer.name}.")
+        raise InputError(f"Expected {', '.join(_ACTIVATIONS)}, found {name} in {layer.name}.")
     return name

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from real_vs_ai.errors import InputError
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
     "relu": functional.relu,
@@ -150,5 +152,5 @@ def _block(layer: Mapping[str, Any]) -> nn.Module:
         "identity": lambda x: x,
     }
     if kind not in simple:
-        raise ValueError(f"Expected a known kind of layer, found {kind!r} ({layer['name']}).")
+        raise InputError(f"Expected a known kind of layer, found {kind!r} ({layer['name']}).")
     return _Call(simple[kind])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.files import MAX_NAME_BYTES, fold_name, unique_names
 
 _MAX_PATH_BYTES = 1000
@@ -37,7 +38,7 @@ _DEVICE_NAMES = frozenset(
 _UNUSABLE_CHARACTERS = frozenset('<>"|?*')
 
 
-class ArchiveError(ValueError):
+class ArchiveError(InputError):
     """An archive that is refused; the message names the entry and the reason."""
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.archive_entries import (
     ArchiveError,
     ExtractionLimits,
@@ -93,7 +94,7 @@ def extract_archives(
     archives = list(archives) or _default_archives()
     sources = [source_name(Path(stem_of(path.name))) for path in archives]
     if len(set(sources)) < len(sources):
-        raise ValueError(f"Expected archives of different names, found {', '.join(sources)}.")
+        raise InputError(f"Expected archives of different names, found {', '.join(sources)}.")
     for path in archives:
         if not path.is_file():
             raise FileNotFoundError(f"Expected an archive at {path}, found none.")

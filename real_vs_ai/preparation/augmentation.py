@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.closing_tables import MOST_LISTED_SIZES
 from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
@@ -193,7 +194,7 @@ def write_copies(
             where the originals do.
     """
     if not plan:
-        raise ValueError("Expected at least one copy to make, found none. Raise --total.")
+        raise InputError("Expected at least one copy to make, found none. Raise --total.")
     refuse_overlap(output_dir, inputs=[train_dir])
     refuse_interrupted_merge(train_dir.parent)
     refuse_interrupted_move(train_dir.parent)
@@ -241,7 +242,7 @@ def write_copies(
                 for name, sha256 in zip(names, digests, strict=True)
             )
         if not rows:
-            raise ValueError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
+            raise InputError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
         draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
         write_report(folder / REPORT_NAME, failed)
         write_manifest(folder / MANIFEST_NAME, rows)

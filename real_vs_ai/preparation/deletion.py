@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import AUGMENTED_DIR, RAW_DIR, SPLIT_DIR
+from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import format_table, progress
 
 _LEFTOVER_SUFFIX = ".deleting"
@@ -69,9 +70,9 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
         real = _real_location(path)
         if not any(root in real.parents for root in roots):
             listed = " or ".join(map(str, allowed))
-            raise ValueError(f"Expected a path inside {listed}, found {path}. It was left alone.")
+            raise InputError(f"Expected a path inside {listed}, found {path}. It was left alone.")
         if path.name in _KEPT_NAMES and real.parent in roots:
-            raise ValueError(f"{path} belongs to the project. It was left alone.")
+            raise InputError(f"{path} belongs to the project. It was left alone.")
         leftover = _doomed(real)
         if not os.path.lexists(real) and leftover.is_dir():
             path, real = _doomed(path), leftover

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.parallel import chunked, run_chunks
@@ -71,7 +72,7 @@ def write_equalised(
     small = [row for row in rows if min(row.width, row.height) < image_size]
     if small:
         side = min(min(row.width, row.height) for row in small)
-        raise ValueError(
+        raise InputError(
             f"Expected images of at least {image_size} pixels to equalise, found {len(small):,} "
             f"smaller ones ({small[0].origin}, …). Enlarging them would give them away; "
             f"take --equalise {side} or less, or leave their source out."

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.config import DEBRIS_NAMES
+from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import plural, progress
 
 # What every common file system takes: 255 bytes, with room for a suffix of ours.
@@ -92,7 +93,7 @@ def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
     """Raise ValueError if an output is an input, contains one or lies in one: it would be lost."""
     for folder in inputs:
         if _lies_in(output, folder) or _lies_in(folder, output):
-            raise ValueError(
+            raise InputError(
                 f"Expected an output apart from its input, found {output} to be {folder}, to "
                 "contain it or to lie in it. Nothing was changed. Name another --output-dir."
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.files import is_debris, list_files
 
@@ -23,7 +24,7 @@ _DESCRIPTIONS = {FLAT: "flat class folders", TRAIN_TEST: "train and test folders
 _MOST_WRAPPING_FOLDERS = 4
 
 
-class LayoutError(ValueError):
+class LayoutError(InputError):
     """A folder that is not laid out as expected; the message says how it is, and what to do."""
 
 

@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_COLUMNS, ordered_class_names
+from real_vs_ai.errors import InputError
 
 _values = attrgetter(*MANIFEST_COLUMNS)
 
@@ -73,14 +74,14 @@ def read_manifest(path: Path) -> list[ManifestRow]:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
         if header != MANIFEST_COLUMNS:
-            raise ValueError(
+            raise InputError(
                 f"Expected the columns {','.join(MANIFEST_COLUMNS)} in {path}, "
                 f"found {','.join(header) or 'nothing'}. Run the stage that writes it again."
             )
         try:
             return [_parse(values) for values in reader]
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {reader.line_num} is damaged: {error}") from error
+            raise InputError(f"{path}, line {reader.line_num} is damaged: {error}") from error
 
 
 def _parse(values: Sequence[str]) -> ManifestRow:

@@ -22,6 +22,7 @@ from real_vs_ai.config import (
     canonical_classes,
     canonical_split,
 )
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.confound_figure import CONFOUNDS_FIGURE_PATH, report_confounds
 from real_vs_ai.preparation.confounds import CONFOUNDS_NAME, ConfoundReport
@@ -137,7 +138,7 @@ def merge_sources(
     folders = list(folders) or split_folders()
     sources = [source_name(folder.resolve()) for folder in folders]
     if len(set(sources)) < len(sources):
-        raise ValueError(f"Expected folders of different names, found {', '.join(sources)}.")
+        raise InputError(f"Expected folders of different names, found {', '.join(sources)}.")
     for split in SPLITS:
         refuse_overlap(output_dir / split, inputs=_given_splits(folders))
     # The manifest comes last: it says that the rest is there.
@@ -273,7 +274,7 @@ def _read_source(
             )
     missing = set(SPLITS) - {row.split for row in rows}
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Expected train, validation and test folders with images in {folder}, found none in "
             f"{', '.join(sorted(missing))}. Run DataSplitD1.py or DataSplitD2.py first."
         )
@@ -296,7 +297,7 @@ def _check_classes(rows: Sequence[ManifestRow]) -> None:
     if every <= set(CLASS_NAMES) or every in by_source.values():
         return
     listed = "; ".join(f"{name}: {', '.join(sorted(by_source[name]))}" for name in by_source)
-    raise ValueError(
+    raise InputError(
         f"Expected the same classes in every source, found {listed}. "
         "Name the sources that belong together, or rename their class folders."
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH
 from real_vs_ai.preparation.copies import is_augmented_name
 from real_vs_ai.preparation.files import copy_file, fold_name, hash_file, list_files
@@ -129,7 +130,7 @@ def _check_complete(rows: Sequence[ManifestRow], augmented_dir: Path) -> None:
     present = set(list_files(augmented_dir))
     missing = [row.path for row in rows if row.path not in present]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Expected {len(rows):,} copies in {augmented_dir}, found {len(missing):,} missing "
             f"({missing[0]}, …). Run DataAugmentation.py --overwrite."
         )
@@ -142,7 +143,7 @@ def _check_originals(
     originals = {f"{train_dir.name}/{path}" for path in present}
     stale = [row for row in rows if row.origin not in originals]
     if stale:
-        raise ValueError(
+        raise InputError(
             f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
             f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
             "was prepared anew since. Nothing was moved. Run DataAugmentation.py --overwrite."
@@ -157,7 +158,7 @@ def _refuse_other_folder(ready: Path, *, augmented_dir: Path, data_dir: Path) ->
     begun = json.loads(place.read_text(encoding="utf-8"))
     if begun != relative_origin(augmented_dir, data_dir):
         folder = os.path.normpath(data_dir / begun)
-        raise ValueError(
+        raise InputError(
             f"Expected {folder}, from which a move was interrupted, found {augmented_dir}. Nothing "
             f"was moved. Run MoveAugmentedImages.py --augmented-dir {folder} to finish it first."
         )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress_bar
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def register_ray() -> None:
     try:
         from ray.util.joblib import register_ray as register
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             "Expected Ray for --engine ray, found none. "
             "Install it with: pip install -r requirements-ray.txt"
         ) from error

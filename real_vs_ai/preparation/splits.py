@@ -18,6 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from real_vs_ai.config import SPLITS
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.files import rank
 
 # Where a content stands in several splits already, it stays in the first of these.
@@ -25,7 +26,7 @@ _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 _MOST_LISTED_CONFLICTS = 5
 
 
-class LabelConflictError(ValueError):
+class LabelConflictError(InputError):
     """The same content stands under two labels."""
 
 
@@ -112,7 +113,7 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
     total = sum(fractions.values())
     if unknown or any(share < 0 for share in fractions.values()) or abs(total - 1) > 1e-6:
         given = ", ".join(f"{name} {share:g}" for name, share in fractions.items())
-        raise ValueError(
+        raise InputError(
             f"Expected fractions of {', '.join(SPLITS)}, none negative, that sum to 1, "
             f"found {given} (sum {total:g})."
         )
@@ -198,7 +199,7 @@ def _targets(
     targets = {}
     for label, count in counts.items():
         if contents[label] < len(used):
-            raise ValueError(
+            raise InputError(
                 f"Expected at least {len(used)} different images of class {label}, one for each "
                 f"of {', '.join(used)}, found {contents[label]}. Add images of it."
             )

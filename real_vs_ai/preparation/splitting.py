@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.confound_figure import report_confounds
 from real_vs_ai.preparation.confounds import ConfoundReport
@@ -109,7 +110,7 @@ def split_sources(
     """
     sources = [source_name(layout.root) for layout in layouts]
     if len(set(sources)) < len(sources):
-        raise ValueError(f"Expected sources of different names, found {', '.join(sources)}.")
+        raise InputError(f"Expected sources of different names, found {', '.join(sources)}.")
     targets = [output_dir / source for source in sources]
     for target in targets:
         refuse_overlap(target, inputs=[layout.root for layout in layouts])

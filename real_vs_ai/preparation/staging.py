@@ -21,6 +21,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from real_vs_ai.errors import InputError
+
 _JOURNAL_NAME = "journal.json"
 _STAGING_SUFFIX = ".staging"
 # Both change data/train; neither may start while the other is unfinished.
@@ -40,7 +42,7 @@ def locked(parent: Path, *, label: str) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ValueError(
+        raise InputError(
             f"Another process is working on {parent / label} right now. Wait for it, then try "
             "again."
         ) from error
@@ -97,7 +99,7 @@ def is_interrupted(parent: Path, *, label: str) -> bool:
 def refuse_interrupted_merge(data_dir: Path) -> None:
     """Raise ValueError if a merge into `data_dir` waits to be finished."""
     if is_interrupted(data_dir, label=MERGE_LABEL):
-        raise ValueError(
+        raise InputError(
             f"A merge into {data_dir} was interrupted. Run DataMerger.py again to finish it."
         )
 
@@ -105,7 +107,7 @@ def refuse_interrupted_merge(data_dir: Path) -> None:
 def refuse_interrupted_move(data_dir: Path) -> None:
     """Raise ValueError if a move into `data_dir/train` waits to be finished."""
     if is_interrupted(data_dir, label=MOVE_LABEL):
-        raise ValueError(
+        raise InputError(
             f"A move into {data_dir / 'train'} was interrupted. "
             "Run MoveAugmentedImages.py again to finish it."
         )

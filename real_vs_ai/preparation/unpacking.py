@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
+from real_vs_ai.errors import one_line
 from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionPlan
 
 COPY_BYTES = 1 << 20
@@ -80,7 +81,7 @@ def raise_if_disk(error: BaseException) -> None:
 
 def describe_damage(error: BaseException) -> str:
     """One line on what a library found wrong."""
-    return " ".join(str(error).split()) or "it ends too early"
+    return one_line(error) if str(error).strip() else "it ends too early"
 
 
 def write_file(packed: Readable, target: str, *, size: int) -> int:

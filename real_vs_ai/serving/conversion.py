@@ -17,12 +17,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from real_vs_ai.errors import RealVsAIError
+
 IR_NAME = "model.xml"
 # A cold start of Keras on a slow disk takes most of it; ResNet101 itself takes about 10.
 _TIME_LIMIT_SECONDS = 600
 
 
-class ConversionError(RuntimeError):
+class ConversionError(RealVsAIError, RuntimeError):
     """The model has no OpenVINO form; the message is one line that says why."""
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.domain import FAMILIAR, DomainFit, compare_with_domain
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label, read_metadata
 from real_vs_ai.runs import find_model
@@ -195,7 +196,7 @@ class Detector:
         """
         size = self.metadata.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
-            raise ValueError(
+            raise InputError(
                 f"Expected pixels of shape (n, {size}, {size}, 3) and type uint8, found shape "
                 f"{pixels.shape} and type {pixels.dtype}."
             )
@@ -249,7 +250,7 @@ def make_verdict(
 
 def _check_pixels(pixels: np.ndarray) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise ValueError(
+        raise InputError(
             "Expected pixels of shape (height, width, 3) and type uint8, found shape "
             f"{pixels.shape} and type {pixels.dtype}."
         )

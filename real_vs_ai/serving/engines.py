@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from real_vs_ai.appearance import read_appearance
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import ModelFileError
 
 ENGINES = ("openvino", "keras")
@@ -101,7 +102,7 @@ def open_engine(
     _check_choice("engine", engine, ENGINES)
     _check_choice("precision", precision, PRECISIONS)
     if engine == "keras" and precision not in (None, "f32"):
-        raise ValueError(f"Expected precision f32 with engine keras, found {precision}.")
+        raise InputError(f"Expected precision f32 with engine keras, found {precision}.")
     if engine == "keras":
         return KerasEngine(model_path)
     if engine is None and precision is None and _gpu_is_likely():
@@ -116,7 +117,7 @@ def open_engine(
         # Asked for by name, another engine would not be an answer.
         if engine is not None or precision not in (None, "f32"):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, longest=300)
         return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
 
 
@@ -134,7 +135,7 @@ def load_keras_model(model_path: Path):
         return keras.models.load_model(model_path, compile=False)
     # Keras raises whatever the damaged part happens to cause.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, longest=300)
         raise ModelFileError(f"{model_path} cannot be loaded by Keras: {reason}") from error
 
 
@@ -167,4 +168,4 @@ def _gpu_is_likely() -> bool:
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise ValueError(f"Expected {name} {' or '.join(choices)}, found {value!r}.")
+        raise InputError(f"Expected {name} {' or '.join(choices)}, found {value!r}.")

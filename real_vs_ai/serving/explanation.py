@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.images import open_image
 from real_vs_ai.model_file import read_metadata
@@ -67,7 +68,7 @@ class Explainer:
             ValueError: The model has no such class, or no feature maps.
         """
         if class_name not in self.class_names:
-            raise ValueError(f"Expected one of the classes {self.class_names}, found {class_name}.")
+            raise InputError(f"Expected one of the classes {self.class_names}, found {class_name}.")
         pixels = image if isinstance(image, np.ndarray) else open_image(image)
         with self._lock:
             index = self.class_names.index(class_name)

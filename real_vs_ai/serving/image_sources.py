@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES, MAX_IMAGE_BYTES
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
 
 STANDARD_INPUT = "-"
@@ -64,7 +65,7 @@ def check_inputs(inputs: Sequence[str]) -> None:
         if not path.exists():
             raise FileNotFoundError(f"Expected an image, folder or zip at {path}, found nothing.")
         if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_zip(path):
-            raise ValueError(
+            raise InputError(
                 f"Expected a .zip archive, found {path}. Unpack it with DataUnZipper.py and name "
                 "the folder."
             )
@@ -114,7 +115,7 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
             # An entry may hold more than its directory says.
             data = file.read(max_bytes + 1)
     except Exception as error:  # zipfile and its decompressors raise a dozen kinds.
-        raise ImageError(f"unreadable archive entry: {_one_line(error)}") from error
+        raise ImageError(f"unreadable archive entry: {one_line(error)}") from error
     _check_size(len(data), max_bytes)
     return data
 
@@ -152,7 +153,7 @@ def _in_zip(path: Path) -> Iterator[ImageSource]:
     try:
         entries = _open_zip(str(path)).infolist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable zip archive: {_one_line(error)}.") from error
+        raise InputError(f"{path} is not a readable zip archive: {one_line(error)}.") from error
     named = sorted((entry.filename, index) for index, entry in enumerate(entries))
     for name, same_named in itertools.groupby(named, key=operator.itemgetter(0)):
         parts = PurePosixPath(name).parts
@@ -167,7 +168,7 @@ def _in_manifest(path: Path) -> Iterator[ImageSource]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         if _PATH_COLUMN not in (rows.fieldnames or ()):
-            raise ValueError(
+            raise InputError(
                 f"Expected a manifest with a column {_PATH_COLUMN!r} in {path}, found columns "
                 f"{rows.fieldnames}."
             )
@@ -176,7 +177,7 @@ def _in_manifest(path: Path) -> Iterator[ImageSource]:
                 if row[_PATH_COLUMN]:
                     yield _file_source(path.parent / row[_PATH_COLUMN])
         except csv.Error as error:
-            raise ValueError(f"{path} is damaged at line {rows.line_num}: {error}.") from error
+            raise InputError(f"{path} is damaged at line {rows.line_num}: {error}.") from error
 
 
 def _undecodable_names_too(stream: TextIO) -> TextIO:
@@ -241,7 +242,3 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 def _printable(name: str) -> str:
     return name.translate(_LINE_BREAKS).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

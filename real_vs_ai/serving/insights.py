@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.errors import RealVsAIError
+
 DEFAULT_MODEL = "gemini-flash-latest"
 KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 MODEL_NAME = "GEMINI_MODEL"
@@ -47,7 +49,7 @@ _STATUS_MESSAGES = {
 }
 
 
-class InsightError(RuntimeError):
+class InsightError(RealVsAIError, RuntimeError):
     """Gemini gave no (whole) answer; the message says why in plain words."""
 
 

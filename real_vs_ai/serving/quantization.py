@@ -25,6 +25,7 @@ import numpy as np
 import openvino as ov
 
 from real_vs_ai.config import SEED, canonical_classes
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.reporting import progress
@@ -43,7 +44,7 @@ _FLOAT_CONVOLUTIONS = (0, 1, 11)
 _FEWEST_CHECKED_IMAGES = 100
 
 
-class QuantizationError(ValueError):
+class QuantizationError(InputError):
     """The model has no 8-bit form; the message says why and what to do."""
 
 

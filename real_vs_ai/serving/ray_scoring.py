@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
@@ -42,7 +43,7 @@ class RayScorer:
         try:
             import ray
         except ImportError as error:
-            raise ValueError(
+            raise InputError(
                 "Expected Ray for --engine ray, found none. "
                 "Run: pip install -r requirements-ray.txt"
             ) from error

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai.errors import InputError
+
 FORMATS = ("csv", "json", "jsonl", "parquet")
 _ROWS_IN_GROUP = 10_000
 _INTEGERS = frozenset({"width", "height", "tiles"})
@@ -98,7 +100,7 @@ class ScoreFile:
                 file.write(json.dumps({**self._header, "finished_rows": True}) + "\n")
                 for row in read_scores(self.path):
                     if list(row) != self._columns:
-                        raise ValueError(
+                        raise InputError(
                             f"{self.path} is no scores table that can be gone on with: expected "
                             f"columns {self._columns}, found {list(row)}."
                         )
@@ -119,7 +121,7 @@ class ScoreFile:
                 elif isinstance(value.get("path"), str):
                     self._done.add(_key(value["path"]))
                 else:
-                    raise ValueError(f"{self.partial} is damaged at line {number + 1}.")
+                    raise InputError(f"{self.partial} is damaged at line {number + 1}.")
                 whole += len(line)
         # A killed process may leave half a line behind.
         os.truncate(self.partial, whole)
@@ -131,7 +133,7 @@ class ScoreFile:
 
     def _check_header(self, header: Row) -> None:
         if {name: header.get(name) for name in self._header} != self._header:
-            raise ValueError(
+            raise InputError(
                 f"{self.partial} was written with another model or other options "
                 f"({header.get('model')}; now {self._header['model']}). Use those again, or start "
                 "over with --overwrite."
@@ -147,7 +149,7 @@ def score_format(path: Path) -> str:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         expected = ", ".join(f".{name}" for name in FORMATS)
-        raise ValueError(f"Expected an output name that ends in {expected}, found {path.name!r}.")
+        raise InputError(f"Expected an output name that ends in {expected}, found {path.name!r}.")
     return suffix
 
 
@@ -164,7 +166,7 @@ def read_scores(path: Path) -> Iterator[Row]:
                 raise TypeError(f"expected rows of named values, found {type(row).__name__}")
             yield row
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is no scores table that can be gone on with: {error}") from error
+        raise InputError(f"{path} is no scores table that can be gone on with: {error}") from error
 
 
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:

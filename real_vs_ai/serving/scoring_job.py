@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
 from real_vs_ai.runs import find_model
@@ -151,7 +152,7 @@ def run_scoring(
     """
     check_inputs(inputs)
     if output is None and (resume or overwrite):
-        raise ValueError("Expected --output FILE with --resume and --overwrite, found none.")
+        raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
     if output is None:
         return score_to_terminal(
             inputs, scorer=open_scorer(options), by_tiles=options.by_tiles, stream=sys.stdout
@@ -175,13 +176,13 @@ def open_scorer(options: ScoringOptions) -> Scorer:
         return _open_scorer(model_path, options)
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
-        raise ValueError(f"{model_path} cannot be used here: {error}") from error
+        raise InputError(f"{model_path} cannot be used here: {error}") from error
 
 
 def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
     if options.precision == "int8":
         if options.engine in {"keras", RAY}:
-            raise ValueError(
+            raise InputError(
                 f"Expected engine openvino with precision int8, found {options.engine}."
             )
         from real_vs_ai.serving.quantization import ensure_int8

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.errors import InputError
+
 # The head's layers start with this; every other layer with weights is the backbone's.
 HEAD_PREFIX = "head_"
 
@@ -32,7 +34,7 @@ def resnet26(*, include_top: bool, weights: str | None, input_tensor: Any = None
         ValueError: Other arguments than these.
     """
     if include_top or weights is not None:
-        raise ValueError(
+        raise InputError(
             "There are no published weights for resnet26. "
             "Use --weights none, or another --backbone."
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import progress_bar
@@ -29,7 +30,7 @@ from real_vs_ai.training.hosts import Hosts
 _EXPLODED = 100.0
 
 
-class TrainingDivergedError(ValueError):
+class TrainingDivergedError(InputError):
     """The loss is no longer a number, or has exploded; the message says what to do."""
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.runs import RunFolder
 
@@ -97,7 +98,7 @@ def load_checkpoint(path: Path) -> Progress | None:
         with np.load(path) as stored:
             return Progress(**json.loads(stored[_PROGRESS].tobytes()))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is not a checkpoint of this version ({error}). Delete it to begin again."
         ) from error
 
@@ -140,7 +141,7 @@ def _metric_variables(metrics: Sequence[keras.metrics.Metric]) -> list[Any]:
 def _assign(stored: Any, group: str, variables: Sequence[Any]) -> None:
     count = sum(name.startswith(f"{group}/") for name in stored.files)
     if count != len(variables):
-        raise ValueError(
+        raise InputError(
             f"Expected a checkpoint with {len(variables)} {group} variables, found {count}. "
             "Resume with the options the run was started with."
         )

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.kernels import kernels_in_use
 from real_vs_ai.reporting import plural
 from real_vs_ai.training.hosts import Hosts
@@ -209,7 +210,7 @@ def _distribute_jax(batch_size: int, hosts: Hosts) -> None:
     if count < 2:
         return
     if batch_size % count:
-        raise ValueError(
+        raise InputError(
             f"Expected a --batch-size that {count} devices can share, got {batch_size}: "
             f"use {max(1, batch_size // count) * count}."
         )

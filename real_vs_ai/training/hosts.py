@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from real_vs_ai.errors import InputError, one_line
+
 _COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 # What collective operations say when the other side of a connection has gone.
 _LOST = ("Gloo", "NCCL", "Connection reset", "Connection closed", "heartbeat", "UNAVAILABLE")
@@ -79,7 +81,7 @@ class Hosts:
         except BaseException as error:
             if self.count == 1:
                 raise
-            text = " ".join(str(error).split())[:300] or type(error).__name__
+            text = one_line(error, longest=300)
             if any(sign in text for sign in _LOST):
                 text = (
                     f"Another of the {self.count} processes has ended ({text[:120]}). When all "
@@ -101,7 +103,7 @@ def join_hosts() -> Hosts:
     if count < 2:
         return Hosts(0, 1)
     if keras.backend.backend() != "jax":
-        raise ValueError(
+        raise InputError(
             f"{count} processes are to train together, which needs Keras on JAX: install "
             "requirements-jax.txt and set KERAS_BACKEND=jax. One process alone uses all GPUs of "
             "its host."

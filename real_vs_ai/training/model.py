@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.training.backbones import BACKBONES, backbone_layers, start_as_identity
 from real_vs_ai.training.weights import load_weights
 
@@ -74,9 +75,9 @@ def build_model(
         OSError: The weights could not be downloaded or read.
     """
     if backbone not in BACKBONES:
-        raise ValueError(f"Expected a backbone in {', '.join(BACKBONES)}, got {backbone}.")
+        raise InputError(f"Expected a backbone in {', '.join(BACKBONES)}, got {backbone}.")
     if image_size < 32:
-        raise ValueError(f"Expected an image size of at least 32 pixels, got {image_size}.")
+        raise InputError(f"Expected an image size of at least 32 pixels, got {image_size}.")
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     # In float32: bfloat16 would round 0 to 255 to steps of one.
@@ -123,7 +124,7 @@ def _add_head(features: Any, head: HeadOptions, *, n_classes: int, seed: int) ->
     elif head.pooling == "global-average":
         x = layers.GlobalAveragePooling2D(name="head_pool")(x)
     else:
-        raise ValueError(
+        raise InputError(
             f"Expected the pooling global-average or average-flatten, got {head.pooling}."
         )
     if head.dense_units:
@@ -144,7 +145,7 @@ def _stem_and_momentum(
 ) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
     """A clone function that changes strides and momentum, which no weight's shape depends on."""
     if stem_stride not in _STEM_STRIDES:
-        raise ValueError(f"Expected a stem stride of 4, 2 or 1, got {stem_stride}.")
+        raise InputError(f"Expected a stem stride of 4, 2 or 1, got {stem_stride}.")
     convolution_stride, pooling_stride = _STEM_STRIDES[stem_stride]
     strides = {"conv1_conv": convolution_stride, "pool1_pool": pooling_stride}
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_stem_stride
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.recipes import RECIPES
@@ -128,7 +129,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
         names = {field.name for field in dataclasses.fields(TrainingOptions)}
         return {name: value for name, value in stored.items() if name in names}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not the config.json of a training run: {error}") from error
+        raise InputError(f"{path} is not the config.json of a training run: {error}") from error
 
 
 def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
@@ -143,7 +144,7 @@ def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
         if not run.config.is_file():
             raise FileNotFoundError(f"Expected a training run to resume at {name}, found none.")
         if run.is_finished:
-            raise ValueError(
+            raise InputError(
                 f"{run.path} is finished. To train longer start a new run from it with "
                 f"--weights {run.model}."
             )

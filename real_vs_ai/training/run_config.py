@@ -19,6 +19,7 @@ from typing import Any
 from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.errors import InputError
 from real_vs_ai.training.options import TrainingOptions
 
 _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")
@@ -62,7 +63,7 @@ def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> di
     if not changed:
         return None
     if "batch_size" in changed:
-        raise ValueError(
+        raise InputError(
             f"Expected --batch-size {before.get('batch_size')} as the run began with, received "
             f"{now['batch_size']}. Leave it out, or start a new run."
         )

@@ -23,6 +23,7 @@ from real_vs_ai.config import SPLITS
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.domain import summarise_domain
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.domain_check import learn_appearance
 from real_vs_ai.evaluation.report import write_report
 from real_vs_ai.files import read_json, write_json
@@ -176,7 +177,7 @@ def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
         )
     empty = [name for name, count in decoded.images.counts.items() if not count]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"Expected readable images of every class in {decoded.images.root}, "
             f"found none of {', '.join(empty)}."
         )
@@ -212,7 +213,7 @@ def _open_run(
         run = RunFolder(options.resume)
         stored = read_json(run.config)
         if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
-            raise ValueError(
+            raise InputError(
                 f"The images in {options.data} have changed since {run.path} was started. "
                 "Start a new run, or put the images back."
             )

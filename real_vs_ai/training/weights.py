@@ -13,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import ModelFileError, read_metadata
 from real_vs_ai.training.backbones import (
     BACKBONES,
@@ -70,7 +71,7 @@ def _download_imagenet(backbone: str) -> keras.Model:
         address = re.search(r"https?://\S+?\.h5", str(error))
         raise OSError(
             "Expected to download ImageNet weights, but it failed "
-            f"({' '.join(str(error).split())[:200]}). Use --weights none to start from random "
+            f"({one_line(error)}). Use --weights none to start from random "
             "weights, or fetch the file elsewhere and name it with --weights PATH: "
             f"{address.group() if address else _WEIGHTS_PAGE}"
         ) from error
@@ -89,8 +90,8 @@ def _read_backbone(path: Path, backbone: str) -> keras.Model:
     try:
         network.load_weights(path)
     except (ValueError, KeyError, IndexError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        reason = one_line(error)
+        raise InputError(
             f"{path} does not hold the weights of {backbone} without its top ({reason}). "
             "Name the file whose name ends in _notop.h5, or another --backbone."
         ) from error
@@ -114,7 +115,7 @@ def _copy_model_weights(
     try:
         metadata = read_metadata(path)
     except ModelFileError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is a whole Keras model, but not one that ModelTraining.py made. "
             "Name one that is, or a file of backbone weights."
         ) from error
@@ -122,7 +123,7 @@ def _copy_model_weights(
     stored = {layer.name: layer.get_weights() for layer in source.layers}
     blocks = {residual_block(layer.name) for layer in backbone_layers(model)}
     if not {residual_block(name) for name in stored} <= blocks | {None}:
-        raise ValueError(
+        raise InputError(
             f"{path} is deeper than {backbone}, and blocks would be lost. "
             f"Use --backbone {metadata.backbone or 'NAME'}."
         )
@@ -133,7 +134,7 @@ def _copy_model_weights(
         values = stored.get(layer.name, [])
         shapes = [value.shape for value in values]
         if shapes != [tuple(variable.shape) for variable in layer.weights]:
-            raise ValueError(
+            raise InputError(
                 f"Expected {backbone} in {path}, found {metadata.backbone or 'another network'} "
                 f"({layer.name} differs). Use --backbone {metadata.backbone or 'NAME'}."
             )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS
+from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.serving.detector import Verdict
 from real_vs_ai.serving.provenance import Finding, read_provenance
@@ -106,7 +107,7 @@ def check_image(
         preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
         provenance = read_provenance(data)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         return ImageCheck(digest=digest, error=f"cannot be shown: {reason}")
     return ImageCheck(
         digest=digest,

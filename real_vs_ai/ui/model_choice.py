@@ -12,9 +12,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.cli import describe_error
 from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.domain import describe_sizes
+from real_vs_ai.errors import describe_error
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import find_model, list_runs
 from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.errors import RealVsAIError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.serving.detector import Detector, PreparedImage, Verdict
@@ -32,7 +33,7 @@ _IDLE_SECONDS = 60.0
 _Request = tuple[PreparedImage, "Future[Verdict]"]
 
 
-class ModelUnavailableError(RuntimeError):
+class ModelUnavailableError(RealVsAIError, RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
 
 

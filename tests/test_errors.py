@@ -1,0 +1,54 @@
+"""A user's mistake is one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from real_vs_ai.cli import command
+from real_vs_ai.errors import InputError, describe_error, one_line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InputError("Expected a\nfolder."), PermissionError(13, "denied", "data"), MemoryError()],
+)
+def test_expected_error_is_one_line_and_exit_code_1(error, capsys):
+    @command
+    def main(argv):
+        raise error
+
+    assert main([]) == 1
+    written = capsys.readouterr().err
+    assert written.startswith("error: ")
+    assert written.count("\n") == 1
+
+
+def test_numpy_value_error_keeps_its_traceback():
+    @command
+    def main(argv):
+        np.ones(3) + np.ones(4)
+
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        main([])
+
+
+def test_interrupted_script_exits_with_1(capsys):
+    @command
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert main([]) == 1
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_system_error_names_the_file():
+    assert describe_error(FileNotFoundError(2, "No such file", "x.h5")) == "No such file: x.h5"
+
+
+def test_error_without_text_gives_its_name():
+    assert one_line(KeyError()) == "KeyError"
+
+
+def test_long_error_text_is_cut():
+    assert len(one_line(RuntimeError("a " * 500), longest=40)) <= 40
