@@ -1,9 +1,12 @@
-"""Pixels in, pixels out: what happens to pictures on their way through the world.
+"""Change pictures as they are changed on their way through the web.
 
-    for perturbation in PERTURBATIONS:
-        changed = perturbation.apply(pixels, seed=7)
+>>> pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+>>> half = next(p for p in PERTURBATIONS if p.name == "resized × 0.5")
+>>> half.apply(pixels, seed=7).shape
+(20, 30, 3)
 
-Each is applied to the image as it is stored, before it is resized for the network.
+Training, the model card and the app share these definitions. Each is applied to the image as it is
+stored, before it is resized for the network. To add one, add a line to `PERTURBATIONS`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,12 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
+# Raise it when a perturbation of the same name changes pixels differently: tables that were
+# measured with the old definition are then measured again.
+PERTURBATIONS_VERSION = 2
+# Longer images cannot be stored in these formats; people reduce them first.
+_LONGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383}
+
 
 @dataclass(frozen=True)
 class Perturbation:
@@ -25,10 +34,12 @@ class Perturbation:
         name: For tables and figures.
         change: Takes pixels (height, width, 3), uint8, and a seed; returns such pixels, perhaps
             of another size.
+        phrase: In a sentence of the app ("flips after …"); None: the app does not try it.
     """
 
     name: str
     change: Callable[[np.ndarray, int], np.ndarray]
+    phrase: str | None = None
 
     def apply(self, pixels: np.ndarray, *, seed: int) -> np.ndarray:
         """The changed image; the seed is used by noise only."""
@@ -36,7 +47,10 @@ class Perturbation:
 
 
 def recompress(pixels: np.ndarray, seed: int = 0, *, file_format: str, quality: int) -> np.ndarray:
-    """Through an encoder (a Pillow format name) and back; the same size."""
+    """Encode (with a Pillow format name) and decode; images too long for the format shrink."""
+    longest = max(pixels.shape[:2])
+    if longest > _LONGEST_SIDES[file_format]:
+        pixels = resize(pixels, factor=_LONGEST_SIDES[file_format] / longest)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, file_format, quality=quality)
     with Image.open(file) as image:
@@ -44,10 +58,10 @@ def recompress(pixels: np.ndarray, seed: int = 0, *, file_format: str, quality: 
 
 
 def resize(pixels: np.ndarray, seed: int = 0, *, factor: float) -> np.ndarray:
-    """Both sides times a factor, at least one pixel; bicubic, as sites and messengers do."""
+    """Both sides times a factor, at least one pixel; antialiased bilinear."""
     height, width = pixels.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def blur(pixels: np.ndarray, seed: int = 0, *, sigma: float) -> np.ndarray:
@@ -77,19 +91,29 @@ def _screenshot(pixels: np.ndarray, seed: int) -> np.ndarray:
     return recompress(shown, seed, file_format="JPEG", quality=80)
 
 
+def _jpeg(quality: int, *, phrase: str | None = None) -> Perturbation:
+    change = partial(recompress, file_format="JPEG", quality=quality)
+    return Perturbation(f"JPEG quality {quality}", change, phrase)
+
+
 PERTURBATIONS = (
-    *(
-        Perturbation(f"JPEG quality {q}", partial(recompress, file_format="JPEG", quality=q))
-        for q in (95, 90, 75, 50, 30)
-    ),
-    *(
-        Perturbation(f"WebP quality {q}", partial(recompress, file_format="WEBP", quality=q))
-        for q in (80, 50)
-    ),
-    *(Perturbation(f"resized × {f:g}", partial(resize, factor=f)) for f in (0.5, 0.75, 2.0)),
-    *(Perturbation(f"blur, σ {s:g} px", partial(blur, sigma=s)) for s in (0.5, 1.0)),
-    *(Perturbation(f"noise, σ {d:g} of 255", partial(_noise, deviation=d)) for d in (4.0, 8.0)),
-    *(Perturbation(f"centre {100 * s:g} %", partial(_centre_crop, share=s)) for s in (0.9, 0.75)),
+    _jpeg(95),
+    _jpeg(90, phrase="JPEG at quality 90"),
+    _jpeg(75, phrase="JPEG at quality 75"),
+    _jpeg(50, phrase="JPEG at quality 50"),
+    _jpeg(30),
+    Perturbation("WebP quality 80", partial(recompress, file_format="WEBP", quality=80)),
+    Perturbation("WebP quality 50", partial(recompress, file_format="WEBP", quality=50)),
+    Perturbation("resized × 0.5", partial(resize, factor=0.5), "reducing to half"),
+    Perturbation("resized × 0.75", partial(resize, factor=0.75), "reducing to three quarters"),
+    Perturbation("resized × 2", partial(resize, factor=2.0)),
+    Perturbation("blur, σ 0.5 px", partial(blur, sigma=0.5)),
+    Perturbation("blur, σ 1 px", partial(blur, sigma=1.0), "a slight blur"),
+    Perturbation("noise, σ 4 of 255", partial(_noise, deviation=4.0)),
+    Perturbation("noise, σ 8 of 255", partial(_noise, deviation=8.0)),
+    Perturbation("centre 90 %", partial(_centre_crop, share=0.9), "cropping to 90 %"),
+    Perturbation("centre 75 %", partial(_centre_crop, share=0.75), "cropping to 75 %"),
     Perturbation("screenshot, JPEG 80", _screenshot),
-    *(Perturbation(f"brightness × {f:g}", partial(_brighten, factor=f)) for f in (0.75, 1.25)),
+    Perturbation("brightness × 0.75", partial(_brighten, factor=0.75)),
+    Perturbation("brightness × 1.25", partial(_brighten, factor=1.25)),
 )

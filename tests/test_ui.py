@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from app_site import RED, image_bytes, unusual_images, write_predictions
 
+from real_vs_ai.config import SEED
 from real_vs_ai.domain import DomainFit
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.detector import Verdict, make_verdict
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
-from real_vs_ai.ui.judging import judge_again, judge_upload
+from real_vs_ai.ui.judging import Variant, judge_again, judge_upload, judge_variants
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
-from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
 from real_vs_ai.ui.wording import (
     as_markdown,
@@ -236,6 +237,16 @@ def test_treated_copies_differ_from_the_image_and_from_each_other():
     assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
 
 
+def test_app_changes_a_picture_as_the_model_card_does():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    seen = []
+    judge_variants(pixels, predict_batch=lambda batch: [seen.append(batch[0]) or verdict_of(0.5)])
+    tried = [p for p in PERTURBATIONS if p.phrase]
+    assert len(seen) == len(tried)
+    for copy, perturbation in zip(seen, tried, strict=True):
+        assert np.array_equal(copy, perturbation.apply(pixels, seed=SEED)), perturbation.name
+
+
 def test_a_picture_of_one_pixel_can_be_treated():
     pixels = np.zeros((1, 1, 3), np.uint8)
     assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
@@ -243,7 +254,7 @@ def test_a_picture_of_one_pixel_can_be_treated():
 
 def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
     pixels = np.zeros((2, 70_000, 3), np.uint8)
-    assert len(judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])) == 8
+    assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
 
 
 # --- thresholds ---

@@ -21,7 +21,7 @@ from real_vs_ai.evaluation.outside import measure_outside, outside_table
 from real_vs_ai.evaluation.predictions import Predictions, predict_images
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
-from real_vs_ai.evaluation.robustness import measure_robustness
+from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table
@@ -48,7 +48,9 @@ def add_robustness(
         A table for the terminal, or None.
     """
     if not options.robustness:
-        _keep_stored("robustness", evaluation, report=report)
+        stored = _stored("robustness", evaluation, report=report)
+        if stored and stored.get("perturbations") == describe_perturbations():
+            evaluation.metrics["robustness"] = stored
         return None
     split = main_split(evaluation.predictions)
     found = measure_robustness(
@@ -77,7 +79,8 @@ def add_outside(
         A table for the terminal, or None.
     """
     if not options.outside:
-        _keep_stored("outside", evaluation, report=report)
+        if stored := _stored("outside", evaluation, report=report):
+            evaluation.metrics["outside"] = stored
         return None
     found = [
         part
@@ -95,11 +98,11 @@ def add_outside(
     return outside_table(found)
 
 
-def _keep_stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> None:
+def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
+    """An earlier result of the report, if it was measured with the same calibration and data."""
     stored = read_json(report.metrics) if report.metrics.is_file() else {}
     same = all(stored.get(name) == evaluation.metrics[name] for name in _CALIBRATION)
-    if same and stored.get(key):
-        evaluation.metrics[key] = stored[key]
+    return stored.get(key) if same else None
 
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from real_vs_ai.evaluation.metrics import compute_metrics
 from real_vs_ai.evaluation.predictions import predict_probabilities
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.perturbations import PERTURBATIONS
+from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
 from real_vs_ai.reporting import progress_bar
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def measure_robustness(
         max_images: If there are more, so many are drawn, evenly over the classes.
 
     Returns:
-        "split", "n", and "rows": for each change its name, metrics with intervals, "flips"
-        (verdicts turned from one class to another) and "uncertain" (verdicts given up).
+        "split", "n", "perturbations" (see `describe_perturbations`), and "rows": for each change
+        its name, metrics with intervals, "flips" (verdicts turned from one class to another) and
+        "uncertain" (verdicts given up).
     """
     chosen = images.take(images.draw(max_images))
     labels, probabilities = _predict_all(model, chosen, metadata=metadata, workers=workers)
@@ -81,7 +82,17 @@ def measure_robustness(
                 "uncertain": int(np.sum(decided < 0)),
             }
         )
-    return {"split": split, "n": len(labels), "rows": rows}
+    return {
+        "split": split,
+        "n": len(labels),
+        "perturbations": describe_perturbations(),
+        "rows": rows,
+    }
+
+
+def describe_perturbations() -> dict[str, Any]:
+    """What a stored table must have been measured with to hold still."""
+    return {"version": PERTURBATIONS_VERSION, "names": [p.name for p in PERTURBATIONS]}
 
 
 def _predict_all(

@@ -13,9 +13,8 @@ import streamlit as st
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.heat_map import heat_map, overlay
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
-from real_vs_ai.ui.judging import JudgedUpload
+from real_vs_ai.ui.judging import JudgedUpload, Variant, judge_variants
 from real_vs_ai.ui.model_choice import ChosenModel
-from real_vs_ai.ui.stability import Variant, judge_variants
 from real_vs_ai.ui.wording import as_markdown, percent, verdict_style
 
 _PIXELS_KEY = "details_pixels"

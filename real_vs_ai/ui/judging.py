@@ -7,16 +7,47 @@ judged.verdict.label
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.serving.detector import Verdict, make_verdict
 from real_vs_ai.ui.checking import CheckedUpload
-from real_vs_ai.ui.stability import Variant
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One changed copy of an image.
+
+    Attributes:
+        name: The change, for people: "reducing to half".
+        verdict: The detector's verdict on the copy.
+    """
+
+    name: str
+    verdict: Verdict
+
+
+def judge_variants(
+    pixels: np.ndarray, *, predict_batch: Callable[[list[np.ndarray]], list[Verdict]]
+) -> tuple[Variant, ...]:
+    """Change an image in the ways that the app tries, and judge each copy.
+
+    Args:
+        pixels: Upright, shape (height, width, 3), uint8.
+        predict_batch: The detector.
+    """
+    variants = []
+    # One copy at a time: a dozen copies of a large photograph would fill the memory.
+    for perturbation in PERTURBATIONS:
+        if perturbation.phrase:
+            (verdict,) = predict_batch([perturbation.apply(pixels, seed=SEED)])
+            variants.append(Variant(perturbation.phrase, verdict))
+    return tuple(variants)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """Perturbations and the table of what they do to verdicts."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.evaluation import robustness
-from real_vs_ai.evaluation.robustness import measure_robustness
+from real_vs_ai.evaluation.extras import add_robustness
+from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
+from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
+from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
@@ -45,6 +49,23 @@ def test_changes_do_what_their_names_say():
     assert losses == sorted(losses)
 
 
+def test_resizing_is_antialiased_bilinear():
+    """The model card, the app and training mean the same by "resized × 0.5"."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    expected = Image.fromarray(pixels).resize((30, 20), Image.Resampling.BILINEAR)
+    assert np.array_equal(BY_NAME["resized × 0.5"].apply(pixels, seed=1), np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["JPEG quality 75", "WebP quality 80"])
+def test_image_too_long_for_a_format_is_reduced_first(name):
+    pixels = np.zeros((1, 66_000, 3), dtype=np.uint8)
+    assert BY_NAME[name].apply(pixels, seed=1).shape[1] < 66_000
+
+
+def test_perturbation_names_are_distinct():
+    assert len(BY_NAME) == len(PERTURBATIONS)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("robust") / "test"
@@ -56,28 +77,6 @@ def images(tmp_path_factory):
 def measure(images, **options):
     options = {"metadata": METADATA, "workers": 1, "max_images": 100, **options}
     return measure_robustness(colour_model(), images, split="test", **options)
-
-
-def test_only_a_few_images_are_changed_before_the_network_has_seen_them(images, monkeypatch):
-    changed, waiting = [], []
-    change, predict = robustness._change_chunk, robustness.predict_probabilities
-
-    def change_chunk(root, paths, image_size):
-        changed.extend(paths)
-        return change(root, paths, image_size)
-
-    def predict_probabilities(model, pixels, **options):
-        waiting.append(len(changed))
-        changed.clear()
-        return predict(model, pixels, **options)
-
-    # One image a chunk.
-    monkeypatch.setattr(robustness, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(robustness, "_change_chunk", change_chunk)
-    monkeypatch.setattr(robustness, "predict_probabilities", predict_probabilities)
-    assert measure(images)["n"] == 30
-    # Two for one worker; the broken image comes to nothing and the next two follow it.
-    assert max(waiting) <= 4
 
 
 def test_colour_model_keeps_its_verdicts_in_every_change(images):
@@ -119,3 +118,23 @@ def test_sample_keeps_the_shares_of_the_classes(images):
     assert sample.paths == tuple(sorted(sample.paths))
     assert images.take(images.draw(10)).paths == sample.paths
     assert images.draw(1000).tolist() == list(range(len(images)))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("PERTURBATIONS", PERTURBATIONS[:-1]), ("PERTURBATIONS_VERSION", -1)]
+)
+def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribute, value):
+    calibration = {"temperature": 1.0, "thresholds": {}, "data": {}}
+    stored = {"perturbations": describe_perturbations(), "rows": []}
+    report = RunFolder(tmp_path)
+    write_json(report.metrics, {**calibration, "robustness": stored})
+
+    def kept():
+        evaluation = SimpleNamespace(metrics=dict(calibration))
+        options = SimpleNamespace(robustness=False)
+        add_robustness(evaluation, options=options, model=None, decoded={}, report=report)
+        return "robustness" in evaluation.metrics
+
+    assert kept()
+    monkeypatch.setattr(f"real_vs_ai.evaluation.robustness.{attribute}", value)
+    assert not kept()
