@@ -84,6 +84,7 @@ def measure(size, batch_size, args):
 
     from real_vs_ai.dataset.decoded_images import decode_images
     from real_vs_ai.dataset.labelled_images import list_labelled_images
+    from real_vs_ai.model_input import ModelInput
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
     from real_vs_ai.training.epoch_metrics import epoch_metrics
     from real_vs_ai.training.model import HeadOptions, build_model
@@ -117,7 +118,10 @@ def measure(size, batch_size, args):
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), count=max(400, 2 * batch_size), size=size)
         decoded = decode_images(
-            list_labelled_images(Path(folder)), image_size=size, workers=1, max_memory_bytes=2**32
+            list_labelled_images(Path(folder)),
+            model_input=ModelInput(size),
+            workers=1,
+            max_memory_bytes=2**32,
         )
         batches = training_batches(
             decoded,

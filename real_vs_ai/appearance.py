@@ -41,7 +41,7 @@ class Seen:
 
     Attributes:
         features: Output of the layer, shape (n, n_features).
-        pixels: The network's input, shape (n, image_size, image_size, 3), uint8.
+        pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
         labels: Classes, shape (n,), int.
     """
 
@@ -191,11 +191,15 @@ def sharpness(pixels: np.ndarray) -> np.ndarray:
     """Mean absolute Laplacian of the images' grey values: what detail they have, 0 to 1020.
 
     Args:
-        pixels: Shape (n, height, width, 3), uint8, at least 3 pixels high and wide.
+        pixels: Shape (n, height, width, 3), uint8, at least 3 pixels high and wide; or (n, views,
+            height, width, 3), for the mean over an image's views.
 
     Returns:
         Shape (n,), float32.
     """
+    if pixels.ndim == 5:
+        views = range(pixels.shape[1])
+        return np.mean([sharpness(pixels[:, view]) for view in views], axis=0)
     grey = pixels.astype(np.float32).mean(axis=3)
     centre = grey[:, 1:-1, 1:-1]
     neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]

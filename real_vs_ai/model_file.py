@@ -22,6 +22,7 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD, UNCERTAIN
 from real_vs_ai.errors import InputError
+from real_vs_ai.model_input import ModelInput, read_model_input
 
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
@@ -52,6 +53,8 @@ class ModelMetadata:
         metrics: The `test` part of `metrics.json`, or {}.
         domain: Statistics for telling images unlike the training data, or {}.
         created: When training ended, ISO 8601 in UTC.
+        input: How images become the network's input, as `ModelInput.stored` gives it; {} (older
+            files) means the whole image, resized.
     """
 
     class_names: tuple[str, ...]
@@ -68,6 +71,12 @@ class ModelMetadata:
     metrics: dict[str, Any] = field(default_factory=dict)
     domain: dict[str, Any] = field(default_factory=dict)
     created: str = ""
+    input: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_input(self) -> ModelInput:
+        """How images become the network's input."""
+        return read_model_input(self.input, size=self.image_size)
 
     @property
     def positive_index(self) -> int | None:
@@ -119,7 +128,10 @@ def read_metadata(path: Path) -> ModelMetadata:
         names = {f.name for f in dataclasses.fields(ModelMetadata)}
         known = {key: value for key, value in values.items() if key in names}
         known["class_names"] = tuple(known["class_names"])
-        return ModelMetadata(**known)
+        metadata = ModelMetadata(**known)
+        # Here, so that an input of a later version is refused before anything is judged by it.
+        _ = metadata.model_input
+        return metadata
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} carries damaged real_vs_ai metadata: {error}") from error
 

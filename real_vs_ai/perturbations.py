@@ -15,6 +15,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -46,22 +47,47 @@ class Perturbation:
         return self.change(pixels, seed)
 
 
-def recompress(pixels: np.ndarray, seed: int = 0, *, file_format: str, quality: int) -> np.ndarray:
-    """Encode (with a Pillow format name) and decode; images too long for the format shrink."""
+def recompress(
+    pixels: np.ndarray, seed: int = 0, *, file_format: str, quality: int, **options: Any
+) -> np.ndarray:
+    """Encode and decode; images too long for the format shrink.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+        seed: Not used.
+        file_format: "JPEG" or "WEBP".
+        quality: 1 to 100.
+        **options: Further options of Pillow's encoder.
+    """
     longest = max(pixels.shape[:2])
     if longest > _LONGEST_SIDES[file_format]:
         pixels = resize(pixels, factor=_LONGEST_SIDES[file_format] / longest)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, file_format, quality=quality)
+    Image.fromarray(pixels).save(file, file_format, quality=quality, **options)
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
 
 
-def resize(pixels: np.ndarray, seed: int = 0, *, factor: float) -> np.ndarray:
-    """Both sides times a factor, at least one pixel; antialiased bilinear."""
+def resize(
+    pixels: np.ndarray,
+    seed: int = 0,
+    *,
+    factor: float,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> np.ndarray:
+    """Both sides times a factor, at least one pixel; antialiased."""
     height, width = pixels.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
+
+
+def share_online(pixels: np.ndarray, seed: int = 0, *, side: int, quality: int) -> np.ndarray:
+    """Send through a site or messenger: at most `side` pixels on the longer side, as a JPEG."""
+    factor = min(1.0, side / max(pixels.shape[:2]))
+    shown = pixels
+    if factor < 1:
+        shown = resize(pixels, factor=factor, resampling=Image.Resampling.LANCZOS)
+    return recompress(shown, file_format="JPEG", quality=quality)
 
 
 def blur(pixels: np.ndarray, seed: int = 0, *, sigma: float) -> np.ndarray:
@@ -96,6 +122,9 @@ def _jpeg(quality: int, *, phrase: str | None = None) -> Perturbation:
     return Perturbation(f"JPEG quality {quality}", change, phrase)
 
 
+WEB = Perturbation("web: 768 px, JPEG 60", partial(share_online, side=768, quality=60))
+HARD = Perturbation("hard: 512 px, JPEG 40", partial(share_online, side=512, quality=40))
+
 PERTURBATIONS = (
     _jpeg(95),
     _jpeg(90, phrase="JPEG at quality 90"),
@@ -116,4 +145,7 @@ PERTURBATIONS = (
     Perturbation("screenshot, JPEG 80", _screenshot),
     Perturbation("brightness × 0.75", partial(_brighten, factor=0.75)),
     Perturbation("brightness × 1.25", partial(_brighten, factor=1.25)),
+    # A release is judged by these two as well as by untouched files.
+    WEB,
+    HARD,
 )

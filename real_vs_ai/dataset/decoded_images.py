@@ -1,13 +1,14 @@
-"""Labelled images in, their decoded pixels out, in memory or memory-mapped; no TensorFlow here.
+"""Decode labelled images for a model, in memory or memory-mapped; no TensorFlow here.
 
-    decoded = decode_images(images, image_size=224, workers=2, max_memory_bytes=2 * 2**30)
-    decoded.pixels                                  # (n_images, 224, 224, 3), uint8
+    decoded = decode_images(images, model_input=ModelInput(224), workers=2, max_memory_bytes=2**31)
+    decoded.pixels                                  # (n_images, 1, 224, 224, 3), uint8
 
-Training and evaluation read their pixels here, through the decoder that serving uses.
+Training and evaluation read their pixels here, through the decoder and the crops of serving.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,23 +22,61 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.dataset.views import ViewOptions, draw_views
 from real_vs_ai.errors import one_line
-from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.reporting import progress
 
 # Enough images to keep a worker busy, few enough to keep its answer small.
 _CHUNK_BYTES = 8 * 2**20
 _CHUNK_IMAGES = 256
-# Starting worker processes takes about as long as decoding this many small images.
-_FEWEST_IMAGES_FOR_WORKERS = 400
+# Raise it when the same image would give other crops or views: caches on disk are then made again.
+_CROPS_VERSION = 1
+# Starting worker processes takes about as long as resizing so many small images, or as cropping
+# so many large ones.
+_FEWEST_IMAGES_FOR_WORKERS = {"resize": 400, "crops": 24}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is made of each image: the model's own input, or random views to learn from.
+
+    Attributes:
+        model_input: What the model is fed with.
+        views: Random views in place of the model's own crops; None for those.
+    """
+
+    model_input: ModelInput
+    views: ViewOptions | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of one image's pixels: views, height, width, channels."""
+        views = self.views.count if self.views else self.model_input.views
+        return (views, self.model_input.size, self.model_input.size, 3)
+
+    def key(self) -> str:
+        """For the names of cache files: another preparation gives other pixels."""
+        if self.views is None and not self.model_input.is_crops:
+            return str(self.model_input.size)
+        text = f"{self.model_input} {self.views} {_CROPS_VERSION}"
+        return f"{self.model_input.size}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def __call__(self, image: DecodedImage, name: str) -> np.ndarray:
+        """One image's pixels, of `shape`."""
+        if self.views is None:
+            return self.model_input.prepare(image)
+        return draw_views(image, self.model_input, self.views, name=name)
 
 
 @dataclass
 class DecodedImages:
-    """Decoded and resized images.
+    """Decoded images, resized or cropped for a model.
 
     Attributes:
-        pixels: Shape (n_images, image_size, image_size, 3), uint8, RGB; may be a memory map.
+        pixels: Shape (n_images, views, image_size, image_size, 3), uint8, RGB; may be a memory
+            map. One view is the whole image, resized; several are crops of it.
         widths: Upright width of each original in pixels, shape (n_images,), int32.
         heights: Upright height of each original in pixels, shape (n_images,), int32.
         failures: (path, reason) of every file that could not be read.
@@ -58,6 +97,25 @@ class DecodedImages:
         """Class index of each image, shape (n_images,), int32."""
         return self.images.labels
 
+    @property
+    def views(self) -> int:
+        """How many network inputs each image has."""
+        return self.pixels.shape[1]
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """All network inputs, image by image: (n_images * views, image_size, image_size, 3)."""
+        return self.pixels.reshape(-1, *self.pixels.shape[2:])
+
+    def view_of_each(self, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """One network input of each of some images, shape (n, image_size, image_size, 3), uint8.
+
+        Args:
+            views: Which view of each, shape (n,); numbers beyond the views begin again at 0.
+            indices: Positions of the images, shape (n,).
+        """
+        return self.pixels[indices, views % self.views]
+
     def take(self, indices: np.ndarray) -> DecodedImages:
         """The images at these positions, in this order."""
         return replace(
@@ -72,20 +130,22 @@ class DecodedImages:
 def decode_images(
     images: LabelledImages,
     *,
-    image_size: int,
+    model_input: ModelInput,
     workers: int,
     cache_dir: Path | None = None,
     max_memory_bytes: int,
+    views: ViewOptions | None = None,
 ) -> DecodedImages:
-    """Decode and resize every image once, on all workers.
+    """Decode every image once, on all workers, and resize or crop it.
 
     Args:
         images: What to decode.
-        image_size: Side of the square the images are resized to, in pixels.
+        model_input: What the model is fed with.
         workers: Processes that decode.
         cache_dir: Where the pixels are kept for the next run; None keeps nothing.
         max_memory_bytes: More than this becomes a memory-mapped file (in `cache_dir`, otherwise
             in the system's temporary folder).
+        views: Random views to learn from, in place of the model's own crops; None for those.
 
     Returns:
         The images that could be read; `failures` has the others with their reasons.
@@ -94,47 +154,50 @@ def decode_images(
         OSError: The cache does not fit on the disk.
         MemoryError: A worker process was ended by the system.
     """
-    nbytes = len(images) * image_size * image_size * 3
+    preparation = Preparation(model_input, views)
+    shape = (len(images), *preparation.shape)
+    nbytes = int(np.prod(shape, dtype=np.int64))
     if cache_dir is not None:
-        stem = cache_dir / f"decoded-{fingerprint_images(images)[:16]}-{image_size}"
-        cached = _read_cache(stem, images, memory_mapped=nbytes > max_memory_bytes)
+        stem = cache_dir / f"decoded-{fingerprint_images(images)[:16]}-{preparation.key()}"
+        cached = _read_cache(
+            stem, images, shape=preparation.shape, memory_mapped=nbytes > max_memory_bytes
+        )
         if cached is not None:
             return cached
         cache_dir.mkdir(parents=True, exist_ok=True)
     if nbytes <= max_memory_bytes:
-        pixels = np.empty((len(images), image_size, image_size, 3), dtype=np.uint8)
+        pixels = np.empty(shape, dtype=np.uint8)
     else:
-        pixels = _new_memory_map(len(images), image_size, directory=cache_dir)
-    decoded = _decode_into(pixels, images, image_size=image_size, workers=workers)
+        pixels = _new_memory_map(shape, directory=cache_dir)
+    decoded = _decode_into(pixels, images, preparation=preparation, workers=workers)
     if cache_dir is not None:
         _write_cache(stem, decoded)
     return decoded
 
 
-def _decode_chunk(root: str, paths: Sequence[str], image_size: int) -> list[tuple | str]:
+def _decode_chunk(root: str, paths: Sequence[str], preparation: Preparation) -> list[tuple | str]:
     """(pixels, width, height) of each image, or the reason why not; runs in a worker."""
     results: list[tuple | str] = []
     for path in paths:
         try:
-            pixels = open_image(Path(root) / path)
+            image = decode_image(Path(root) / path)
         except (ImageError, OSError) as error:
             results.append(one_line(error))
         else:
-            height, width = pixels.shape[:2]
-            results.append((resize_image(pixels, image_size), width, height))
+            results.append((preparation(image, path), image.width, image.height))
     return results
 
 
 def _decode_into(
-    pixels: np.ndarray, images: LabelledImages, *, image_size: int, workers: int
+    pixels: np.ndarray, images: LabelledImages, *, preparation: Preparation, workers: int
 ) -> DecodedImages:
-    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // (image_size * image_size * 3)))
+    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(preparation.shape))))
     chunks = [images.paths[i : i + size] for i in range(0, len(images), size)]
-    if len(images) < _FEWEST_IMAGES_FOR_WORKERS:
+    if len(images) < _FEWEST_IMAGES_FOR_WORKERS[preparation.model_input.kind]:
         workers = 1
-    parallel = Parallel(n_jobs=workers, return_as="generator")
     root = str(images.root.resolve())
-    results = parallel(delayed(_decode_chunk)(root, chunk, image_size) for chunk in chunks)
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    results = parallel(delayed(_decode_chunk)(root, chunk, preparation) for chunk in chunks)
     kept, sizes, failures = [], [], []
     position = 0
     try:
@@ -156,10 +219,10 @@ def _decode_into(
     return DecodedImages(pixels[: len(kept)], widths, heights, tuple(failures), images.take(kept))
 
 
-def _new_memory_map(n_images: int, image_size: int, *, directory: Path | None) -> np.ndarray:
+def _new_memory_map(shape: tuple[int, ...], *, directory: Path | None) -> np.ndarray:
     # A memory map on a full disk ends the process without a word: look before.
     where = directory or Path(tempfile.gettempdir())
-    needed, free = n_images * image_size**2 * 3, shutil.disk_usage(where).free
+    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(where).free
     if needed > free:
         raise OSError(
             f"Expected {needed / 2**30:.1f} GB for decoded images in {where}, found "
@@ -167,7 +230,6 @@ def _new_memory_map(n_images: int, image_size: int, *, directory: Path | None) -
         )
     # The name goes at once where the system allows it, so that no killed run leaves it behind.
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".decoding-", suffix=".tmp") as file:
-        shape = (n_images, image_size, image_size, 3)
         # A file object: memory maps by name would need a second handle, which Windows refuses.
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
@@ -191,10 +253,13 @@ def _write_cache(stem: Path, decoded: DecodedImages) -> None:
         staging.unlink(missing_ok=True)
 
 
-def _read_cache(stem: Path, images: LabelledImages, *, memory_mapped: bool) -> DecodedImages | None:
+def _read_cache(
+    stem: Path, images: LabelledImages, *, shape: tuple[int, ...], memory_mapped: bool
+) -> DecodedImages | None:
     try:
         description = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         pixels = np.load(stem.with_suffix(".npy"), mmap_mode="r" if memory_mapped else None)
+        pixels = pixels.reshape(len(description["paths"]), *shape)
     except (OSError, ValueError):
         return None
     position = {path: i for i, path in enumerate(images.paths)}

@@ -16,6 +16,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_input import ModelInput
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
@@ -62,11 +63,11 @@ def decode_splits(
     }
     return {
         split: (
-            _not_decoded(images, image_size=metadata.image_size)
+            _not_decoded(images, model_input=metadata.model_input)
             if split == "train"
             else decode_images(
                 images,
-                image_size=metadata.image_size,
+                model_input=metadata.model_input,
                 workers=workers,
                 max_memory_bytes=max_memory_bytes,
             )
@@ -75,9 +76,10 @@ def decode_splits(
     }
 
 
-def _not_decoded(images: LabelledImages, *, image_size: int) -> DecodedImages:
+def _not_decoded(images: LabelledImages, *, model_input: ModelInput) -> DecodedImages:
+    size = model_input.size
     return DecodedImages(
-        pixels=np.empty((0, image_size, image_size, 3), dtype=np.uint8),
+        pixels=np.empty((0, model_input.views, size, size, 3), dtype=np.uint8),
         widths=np.empty(0, dtype=np.int32),
         heights=np.empty(0, dtype=np.int32),
         failures=(),

@@ -91,8 +91,10 @@ def features_layer(model: keras.Model) -> keras.layers.Layer:
 
 
 def _see(model: keras.Model, layer_name: str, decoded: DecodedImages) -> Seen:
+    """What the network sees of each image: the mean of its crops' features, and its crops."""
     body = keras.Model(model.inputs, model.get_layer(layer_name).output)
-    features = predict_probabilities(body, decoded.pixels, description=None)
+    features = predict_probabilities(body, decoded.inputs, description=None)
+    features = features.reshape(len(decoded), decoded.views, -1).mean(axis=1)
     return Seen(features, decoded.pixels, decoded.labels)
 
 

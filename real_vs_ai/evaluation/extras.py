@@ -148,7 +148,7 @@ def add_exports(
         folder=folder,
         metadata=evaluation.metadata,
         appearance=appearance,
-        pixels=decoded[split].pixels,
+        pixels=decoded[split].inputs,
     )
     rows = [
         [
@@ -222,7 +222,7 @@ def add_comparison(
             f"compare with, found {', '.join(metadata.class_names)} in {path}."
         )
     other = {
-        split: predict_images(model, decoded[split], split=split)
+        split: predict_images(model, decoded[split], split=split, model_input=metadata.model_input)
         for split in evaluation.predictions.split_names
     }
     run = RunFolder(path.parent)

@@ -91,7 +91,10 @@ def draw_mistakes(
     if not mistakes:
         path.unlink(missing_ok=True)
         return None
-    pixels = [np.asarray(decoded[split].pixels[mistake.position]) for mistake in mistakes]
+    positions = np.array([mistake.position for mistake in mistakes])
+    images = decoded[split]
+    # Of several crops the one in the middle: the sheet has room for one picture of each.
+    pixels = list(images.view_of_each(np.full(len(positions), images.views // 2), positions))
     heatmaps = _heatmaps(model, pixels, classes=[mistake.predicted for mistake in mistakes])
     n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))
     title = (

@@ -97,7 +97,7 @@ def _count(
     appearance: Appearance | None,
 ) -> dict[str, Any]:
     turned_away = find_outside(model, metadata=metadata, appearance=appearance, decoded=decoded)
-    predictions = predict_images(model, decoded, split=split)
+    predictions = predict_images(model, decoded, split=split, model_input=metadata.model_input)
     calibrated = calibrate(predictions.probabilities, temperature=metadata.temperature)
     decided, labels = decide(calibrated, metadata), predictions.labels
     certain = decided >= 0

@@ -19,6 +19,7 @@ import numpy as np
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.reporting import progress
 
 if TYPE_CHECKING:
@@ -76,8 +77,16 @@ class Predictions:
 _ARRAYS = ("paths", "splits", "labels", "sources", "widths", "heights", "probabilities")
 
 
-def predict_images(model: keras.Model, decoded: DecodedImages, *, split: str) -> Predictions:
+def predict_images(
+    model: keras.Model, decoded: DecodedImages, *, split: str, model_input: ModelInput
+) -> Predictions:
     """Ask a model about decoded images, in their order.
+
+    Args:
+        model: Takes RGB 0 to 255.
+        decoded: The images, prepared for the model.
+        split: Their split.
+        model_input: Says how the probabilities of an image's crops become the image's.
 
     Raises:
         ValueError: There are no images, or the outputs are no softmax over the classes.
@@ -88,8 +97,9 @@ def predict_images(model: keras.Model, decoded: DecodedImages, *, split: str) ->
             f"Expected images that can be read in {images.root}, found none "
             f"({len(decoded.failures)} could not be read)."
         )
-    probabilities = predict_probabilities(model, decoded.pixels, description=f"Scoring {split}")
-    check_softmax(probabilities, n_classes=len(images.class_names))
+    outputs = predict_probabilities(model, decoded.inputs, description=f"Scoring {split}")
+    check_softmax(outputs, n_classes=len(images.class_names))
+    probabilities = model_input.aggregate(outputs.reshape(len(images), decoded.views, -1))
     parent = images.root.name
     return Predictions(
         class_names=images.class_names,
@@ -110,11 +120,11 @@ def predict_probabilities(
 
     Args:
         model: Takes RGB 0 to 255.
-        pixels: Shape (n_images, image_size, image_size, 3), uint8; may be a memory map.
+        pixels: Shape (n_inputs, image_size, image_size, 3), uint8; may be a memory map.
         description: Text of the progress bar; None shows none.
 
     Returns:
-        Shape (n_images, n_classes), float64.
+        Shape (n_inputs, n_classes), float64.
     """
     image_size = pixels.shape[1]
     batch_size = int(np.clip(_BATCH_PIXELS // image_size**2, 1, _LARGEST_BATCH))

@@ -156,7 +156,8 @@ def _predict_splits(
                 f"{images.images.root}, found {', '.join(images.images.class_names)}."
             )
         if split != _TRAIN:
-            parts.append(predict_images(model, images, split=split))
+            predicted = predict_images(model, images, split=split, model_input=metadata.model_input)
+            parts.append(predicted)
     if not parts:
         raise InputError("Expected validation or test images to evaluate, found none.")
     return concatenate(parts)

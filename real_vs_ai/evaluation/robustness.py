@@ -22,8 +22,9 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.metrics import compute_metrics
 from real_vs_ai.evaluation.predictions import predict_probabilities
-from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.images import ImageError, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
 from real_vs_ai.reporting import progress_bar
 
@@ -99,9 +100,10 @@ def _predict_all(
     model: keras.Model, images: LabelledImages, *, metadata: ModelMetadata, workers: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) and probabilities (n, 1 + changes, n_classes) of the readable images."""
-    size = metadata.image_size
+    model_input = metadata.model_input
+    size, views = model_input.size, model_input.views
     variants = 1 + len(PERTURBATIONS)
-    chunk = max(1, _CHUNK_BYTES // (variants * size * size * 3))
+    chunk = max(1, _CHUNK_BYTES // (variants * views * size * size * 3))
     starts = range(0, len(images), chunk)
     parallel = Parallel(n_jobs=workers if len(images) > chunk else 1)
     root = str(images.root.resolve())
@@ -110,7 +112,9 @@ def _predict_all(
     window = 2 * max(1, workers)
     windows = (starts[first : first + window] for first in range(0, len(starts), window))
     results = itertools.chain.from_iterable(
-        parallel(delayed(_change_chunk)(root, images.paths[s : s + chunk], size) for s in some)
+        parallel(
+            delayed(_change_chunk)(root, images.paths[s : s + chunk], model_input) for s in some
+        )
         for some in windows
     )
     labels, outputs = [], []
@@ -121,15 +125,20 @@ def _predict_all(
                 continue
             flat = pixels.reshape(-1, size, size, 3)
             probabilities = predict_probabilities(model, flat, description=None)
-            outputs.append(probabilities.reshape(len(positions), variants, -1))
+            of_images = model_input.aggregate(
+                probabilities.reshape(len(positions) * variants, views, -1)
+            )
+            outputs.append(of_images.reshape(len(positions), variants, -1))
             labels.extend(images.labels[start + position] for position in positions)
     n_classes = len(metadata.class_names)
     empty = np.empty((0, variants, n_classes))
     return np.array(labels, dtype=np.int64), np.concatenate(outputs) if outputs else empty
 
 
-def _change_chunk(root: str, paths: Sequence[str], image_size: int) -> tuple[list[int], np.ndarray]:
-    """Positions of the readable files, and (n, 1 + changes, size, size, 3) uint8; in a worker."""
+def _change_chunk(
+    root: str, paths: Sequence[str], model_input: ModelInput
+) -> tuple[list[int], np.ndarray]:
+    """Positions of the readable files, and (n, 1 + changes, views, size, size, 3), in a worker."""
     positions, changed = [], []
     for position, path in enumerate(paths):
         try:
@@ -140,7 +149,8 @@ def _change_chunk(root: str, paths: Sequence[str], image_size: int) -> tuple[lis
         # By the name alone, so that noise is the same in any order and number of workers.
         seed = zlib.crc32(path.encode("utf-8", "surrogateescape"))
         variants = [pixels, *(p.apply(pixels, seed=seed) for p in PERTURBATIONS)]
-        changed.append(np.stack([resize_image(variant, image_size) for variant in variants]))
+        changed.append(np.stack([model_input.prepare(variant) for variant in variants]))
         positions.append(position)
-    shape = (0, 1 + len(PERTURBATIONS), image_size, image_size, 3)
+    size = model_input.size
+    shape = (0, 1 + len(PERTURBATIONS), model_input.views, size, size, 3)
     return positions, np.stack(changed) if changed else np.empty(shape, dtype=np.uint8)

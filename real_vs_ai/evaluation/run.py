@@ -239,7 +239,7 @@ def _add_extras(
         other, metadata, _ = open_model(
             other_path, class_names=options.class_names, image_size=options.image_size
         )
-        if metadata.image_size != evaluation.metadata.image_size:
+        if metadata.model_input != evaluation.metadata.model_input:
             decoded = _decode(options, metadata=metadata)
         texts.append(
             add_comparison(

@@ -46,6 +46,7 @@ class AugmentationRanges:
 
 AUGMENTATIONS: dict[str, AugmentationRanges | None] = {
     "standard": AugmentationRanges(rotation=20.0, shift=0.2, shear=0.2, zoom=0.2, flip=True),
+    "flip": AugmentationRanges(rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=True),
     "light": AugmentationRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
     "none": None,
 }
@@ -91,7 +92,7 @@ def training_batches(
         shape (batch, n_classes), float32.
     """
     n_classes = len(decoded.images.class_names)
-    size = decoded.pixels.shape[1]
+    size = decoded.pixels.shape[2]
     ranges = AUGMENTATIONS[augmentation]
     part = batch_size // shard.count
     # Parts in a row, so that together they are the very batch that one process would make.
@@ -106,7 +107,9 @@ def training_batches(
                 step=step,
                 seed=seed,
             )[rows]
-            pixels = decoded.pixels[indices]
+            epoch = step // steps_per_epoch
+            views = _first_views(len(decoded), seed)[indices] + epoch
+            pixels = decoded.view_of_each(views, indices)
             if degrade:
                 draws = draw_degradations(batch_size, seed=(seed, step))
                 pixels = degrade_images(pixels, draws[rows], share=degrade)
@@ -134,6 +137,8 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """All images once, in order: (images, one-hot labels) as `training_batches` gives them.
 
+    Of an image that has several crops, one is given.
+
     With `class_weight` the weights of the images come third, as `fit` gives them to the training
     images, so that both losses are of one kind. Shares of several processes are equally large: a
     few images may come twice to make them so.
@@ -145,9 +150,10 @@ def evaluation_batches(
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, share, batch_size):
             rows = indices[start : start + batch_size]
-            yield decoded.pixels[rows], decoded.labels[rows]
+            # Of an image's crops another one each time: all places count, at the price of one.
+            yield decoded.view_of_each(rows, rows), decoded.labels[rows]
 
-    signature = _signature(None, image_size=decoded.pixels.shape[1])
+    signature = _signature(None, image_size=decoded.pixels.shape[2])
     batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
     weights = class_weight and tf.constant([class_weight[i] for i in range(n_classes)], tf.float32)
 
@@ -185,6 +191,12 @@ def batch_indices(
 @functools.lru_cache(maxsize=2)
 def _order(n_images: int, seed: int, epoch: int, passes: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, passes)).permutation(n_images)
+
+
+@functools.lru_cache(maxsize=2)
+def _first_views(n_images: int, seed: int) -> np.ndarray:
+    """Which view of each image the first epoch learns from; each later epoch takes the next."""
+    return np.random.default_rng((seed, 1)).integers(0, 2**31, size=n_images)
 
 
 def draw_changes(count: int, ranges: AugmentationRanges, *, size: int, seed: list) -> tf.Tensor:

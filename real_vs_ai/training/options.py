@@ -18,8 +18,10 @@ from typing import Any
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_stem_stride
+from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.recipes import RECIPES
 
@@ -43,6 +45,11 @@ class TrainingOptions:
     backbone: str
     weights: str
     image_size: int
+    input: str
+    crops: int
+    aggregate: str
+    views: int
+    history: float
     stem_stride: int
     pooling: str
     noise: float
@@ -74,6 +81,20 @@ class TrainingOptions:
     tensorboard: bool
     resume: Path | None
     command: tuple[str, ...]
+
+    @property
+    def model_input(self) -> ModelInput:
+        """What the model is fed with."""
+        return ModelInput(
+            self.image_size, kind=self.input, crops=self.crops, aggregate_by=self.aggregate
+        )
+
+    @property
+    def view_options(self) -> ViewOptions | None:
+        """What training sees of each image; None for what the model itself is fed with."""
+        if self.input == "resize":
+            return None
+        return ViewOptions(count=self.views, history=self.history, seed=self.seed)
 
     def stored(self) -> dict[str, Any]:
         """The options as `config.json` keeps them, to be read again by `--config`."""
@@ -220,10 +241,46 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--image-size",
+        "--crop-size",
         type=_at_least(32),
         default=IMAGE_SIZE,
         metavar="PIXELS",
-        help="side of the square the images are resized to",
+        help="side of the square that the network sees",
+    )
+    add(
+        "--input",
+        choices=INPUT_KINDS,
+        default=INPUT_KINDS[0],
+        help="resize: the whole image at that size; crops: squares of that size at native "
+        "resolution, which keep the finest traces of large images",
+    )
+    add(
+        "--crops",
+        type=_at_least(1),
+        default=9,
+        metavar="N",
+        help="crops that are judged of each image, spread evenly (with --input crops)",
+    )
+    add(
+        "--aggregate",
+        choices=tuple(AGGREGATES),
+        default=next(iter(AGGREGATES)),
+        help="how the crops' probabilities become the image's",
+    )
+    add(
+        "--views",
+        type=_at_least(1),
+        default=6,
+        metavar="N",
+        help="random crops made of each training image; an epoch takes one (with --input crops)",
+    )
+    add(
+        "--history",
+        type=_number(0, 1),
+        default=1.0,
+        metavar="SHARE",
+        help="share of them that are first resampled and recompressed at random, as pictures are "
+        "on their way (with --input crops)",
     )
     add(
         "--stem-stride",
@@ -336,7 +393,7 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--augmentation",
-        choices=("standard", "light", "none"),
+        choices=("standard", "light", "flip", "none"),
         default="standard",
         help="standard: rotation 20 degrees, shift, shear and zoom 0.2, flip; light: flip and "
         "shift 0.1",

@@ -157,10 +157,11 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
     for split, images in listed.items():
         splits[split] = decode_images(
             images,
-            image_size=options.image_size,
+            model_input=options.model_input,
             workers=options.workers,
             cache_dir=options.cache_dir,
             max_memory_bytes=int(options.memory * 2**30),
+            views=options.view_options if split == "train" else None,
         )
         _check_readable(split, splits[split], say=say)
     rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
@@ -283,6 +284,7 @@ def _finish(
     metadata = ModelMetadata(
         class_names=train.images.class_names,
         image_size=options.image_size,
+        input=options.model_input.stored(),
         backbone=options.backbone,
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),

@@ -10,6 +10,7 @@ from real_vs_ai.dataset import decoded_images
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
 from real_vs_ai.images import open_image, resize_image
+from real_vs_ai.model_input import ModelInput
 
 MEMORY = 2**30
 
@@ -30,7 +31,8 @@ def folder(tmp_path):
 
 def decode(images, **options):
     return decode_images(
-        images, **{"image_size": 8, "workers": 1, "max_memory_bytes": MEMORY, **options}
+        images,
+        **{"model_input": ModelInput(8), "workers": 1, "max_memory_bytes": MEMORY, **options},
     )
 
 
@@ -104,7 +106,7 @@ def test_classes_other_than_expected_are_told(folder):
 def test_pixels_are_those_that_serving_decodes(folder):
     images = list_labelled_images(folder)
     decoded = decode(images)
-    for path, pixels in zip(images.paths, decoded.pixels, strict=True):
+    for path, pixels in zip(images.paths, decoded.inputs, strict=True):
         assert np.array_equal(pixels, resize_image(open_image(folder / path), 8))
     assert decoded.widths.tolist() == [12] * 6
     assert decoded.heights.tolist() == [8] * 6
@@ -119,7 +121,7 @@ def test_broken_files_are_left_out_and_reported_with_labels_still_matching(folde
     assert "empty file" in decoded.failures[1][1]
     assert decoded.images.labels.tolist() == [0, 0, 1, 1, 1]
     assert np.array_equal(
-        decoded.pixels[1], resize_image(open_image(folder / decoded.images.paths[1]), 8)
+        decoded.inputs[1], resize_image(open_image(folder / decoded.images.paths[1]), 8)
     )
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.runs import RunFolder
 
 SIZE = 8
@@ -46,7 +47,7 @@ def decode(folder, splits=("validation", "test"), **options):
     return {
         split: decode_images(
             list_labelled_images(folder / split, **options),
-            image_size=SIZE,
+            model_input=ModelInput(SIZE),
             workers=1,
             max_memory_bytes=2**30,
         )

@@ -17,7 +17,9 @@ METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
 def sheet(tmp_path, model, *, wrong):
     write_images(tmp_path / "test", n=10, wrong=wrong)
     decoded = decode(tmp_path, splits=("test",))
-    predictions = predict_images(model, decoded["test"], split="test")
+    predictions = predict_images(
+        model, decoded["test"], split="test", model_input=METADATA.model_input
+    )
     run = RunFolder(tmp_path / "run")
     options = {"metadata": METADATA, "model": model, "decoded": decoded}
     return draw_mistakes(run, predictions, **options), predictions, run

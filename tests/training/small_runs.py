@@ -37,12 +37,14 @@ def write_class(folder, *, count, colour, size=32, seed=0):
         Image.fromarray(pixels).save(folder / f"source__{i:03}.png")
 
 
-def write_splits(root, *, counts=(24, 12, 12), classes=("Fake", "Real")):
+def write_splits(root, *, counts=(24, 12, 12), classes=("Fake", "Real"), size=32):
     """train, validation and test folders whose classes differ in colour."""
     colours = ((200, 60, 60), (60, 60, 200), (60, 200, 60))
     for n, (split, count) in enumerate(zip(("train", "validation", "test"), counts, strict=True)):
         for k, name in enumerate(classes):
-            write_class(root / split / name, count=count, colour=colours[k], seed=10 * n + k)
+            write_class(
+                root / split / name, count=count, colour=colours[k], size=size, seed=10 * n + k
+            )
     return root
 
 

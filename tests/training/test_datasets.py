@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
     WHOLE_BATCH,
@@ -26,7 +27,7 @@ STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False
 @pytest.fixture
 def decoded(data):
     images = list_labelled_images(data / "train")
-    return decode_images(images, image_size=32, workers=1, max_memory_bytes=2**30)
+    return decode_images(images, model_input=ModelInput(32), workers=1, max_memory_bytes=2**30)
 
 
 def batches(
@@ -124,10 +125,10 @@ def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
         dataset = evaluation_batches(decoded, batch_size=7, shard=shard)
         return np.concatenate([x.numpy() for x, _ in dataset])
 
-    np.testing.assert_array_equal(images(WHOLE_BATCH), decoded.pixels)
+    np.testing.assert_array_equal(images(WHOLE_BATCH), decoded.inputs)
     shares = [images(Shard(index, 5)) for index in range(5)]
     assert {len(share) for share in shares} == {10}
-    np.testing.assert_array_equal(np.concatenate(shares)[:48], decoded.pixels)
+    np.testing.assert_array_equal(np.concatenate(shares)[:48], decoded.inputs)
 
 
 def test_evaluation_weighs_images_by_their_class_where_training_does(decoded):

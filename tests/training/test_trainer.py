@@ -380,3 +380,26 @@ def test_only_unbalanced_classes_are_weighted():
     assert class_weights({"Fake": 100, "Real": 105}) is None
     weights = class_weights({"Fake": 100, "Real": 300})
     assert weights == pytest.approx({0: 2.0, 1: 2 / 3})
+
+
+def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path, monkeypatch):
+    """Red images are Fake, blue ones Real, as large pictures of which the network sees crops."""
+    from real_vs_ai.evaluation.predictions import read_predictions
+    from real_vs_ai.images import decode_image
+    from real_vs_ai.training import devices
+
+    monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
+    root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
+    arguments = ("--input", "crops", "--crops", "4", "--views", "3", "--augmentation", "flip")
+    result = train(
+        parse(*arguments, "--epochs", "4", "--learning-rate", "0.01", data=root), say=quiet
+    )
+    model_input = read_metadata(result.run.model).model_input
+    assert (model_input.kind, model_input.crops, model_input.size) == ("crops", 4, 32)
+    predictions = read_predictions(result.run.predictions).of_split("test")
+    assert len(predictions) == 8
+    model = keras.models.load_model(result.run.model)
+    image = decode_image(tmp_path / "large" / predictions.paths[0])
+    outputs = model.predict(model_input.prepare(image).astype(np.float32), verbose=0)
+    expected = model_input.aggregate(outputs[None])[0]
+    assert predictions.probabilities[0] == pytest.approx(expected, abs=1e-5)

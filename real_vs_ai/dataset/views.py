@@ -1,0 +1,183 @@
+"""Training views: random crops of one image, each after a random history of its own.
+
+    views = draw_views(image, model_input, ViewOptions(count=6, history=1.0, seed=42), name="a.jpg")
+
+A history is what happens to pictures between their maker and the reader: they are resampled, and
+recompressed once or twice. Every class goes through the same histories, so that neither compression
+nor sharpness gives a class away.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from real_vs_ai.images import DecodedImage
+from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_to
+from real_vs_ai.perturbations import recompress, resize
+
+# Formats without loss are mostly fakes' in public collections: many get an encoder's traces first.
+_LOSSLESS_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
+_SHARE_OF_LOSSLESS_ENCODED = 0.7
+_FIRST_QUALITY = (75, 99)
+# A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
+_SHORTEST_SIDE = 200
+_SMALLEST_FACTOR = 0.25
+_SHARE_RESAMPLED = 0.65
+_RESAMPLINGS = (
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.LANCZOS,
+)
+# How often a picture is compressed 0, 1 and 2 times.
+_COMPRESSIONS = (0.25, 0.5, 0.25)
+_SHARE_COMPRESSED_BEFORE = 0.2
+_QUALITY = (30, 99)
+_SHARE_OF_WEBP = 0.25
+# JPEG works on squares of 8 pixels: cropping shifts them against each other.
+_BLOCK = 8
+# Pixels around a crop that its history may use up.
+_MARGIN = 3 * _BLOCK
+# Crops of sky or paper say nothing; of a few draws, one with something in it is taken.
+_DRAWS = 4
+_FLAT_DEVIATION = 1.5
+_FLAT_SHARE = 0.5
+_TILE = 16
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What training sees of each image.
+
+    Attributes:
+        count: Views of one image.
+        history: Share of the views that go through a random history, 0 to 1.
+        seed: Of places and histories.
+    """
+
+    count: int
+    history: float
+    seed: int
+
+
+def draw_views(
+    image: DecodedImage, model_input: ModelInput, options: ViewOptions, *, name: str
+) -> np.ndarray:
+    """Random views of one image.
+
+    Args:
+        image: As it was decoded.
+        model_input: Crops; its `longest_side` and `size` are used.
+        options: How many, and what happens to them.
+        name: Of the image: the same name and seed give the same views.
+
+    Returns:
+        Shape (count, size, size, 3), uint8.
+    """
+    pixels = reduce_to(image, model_input.longest_side)
+    lossless = image.format in _LOSSLESS_FORMATS
+    key = zlib.crc32(name.encode("utf-8", "surrogateescape"))
+    views = []
+    for view in range(options.count):
+        generator = np.random.default_rng((options.seed, key, view))
+        views.append(
+            _draw_view(
+                pixels, generator, size=model_input.size, history=options.history, lossless=lossless
+            )
+        )
+    return np.stack(views)
+
+
+def _draw_view(
+    pixels: np.ndarray, generator: np.random.Generator, *, size: int, history: float, lossless: bool
+) -> np.ndarray:
+    if generator.random() < history:
+        factor = _draw_factor(generator, shorter_side=min(pixels.shape[:2]))
+        # Only the part that the crop comes from: a whole picture would take ten times as long.
+        needed = int(np.ceil((size + _MARGIN) / factor))
+        part = _draw_part(pixels, generator, side=needed)
+        part = _live_through(part, generator, factor=factor, size=size, lossless=lossless)
+    else:
+        part = _draw_part(pixels, generator, side=size)
+    part = pad_to(part, size)
+    top, left = (int(generator.integers(0, side - size + 1)) for side in part.shape[:2])
+    view = crop(part, top, left, size=size)
+    return view[:, ::-1] if generator.random() < 0.5 else view
+
+
+def _draw_factor(generator: np.random.Generator, *, shorter_side: int) -> float:
+    smallest = max(_SMALLEST_FACTOR, min(1.0, _SHORTEST_SIDE / shorter_side))
+    factor = float(np.exp(generator.uniform(np.log(smallest), 0)))
+    return factor if generator.random() < _SHARE_RESAMPLED else 1.0
+
+
+def _draw_part(pixels: np.ndarray, generator: np.random.Generator, *, side: int) -> np.ndarray:
+    """A random part with sides of at most `side` pixels, the least flat of a few draws."""
+    height, width = (min(side, length) for length in pixels.shape[:2])
+    best, least = pixels, np.inf
+    for _ in range(_DRAWS):
+        top = int(generator.integers(0, pixels.shape[0] - height + 1))
+        left = int(generator.integers(0, pixels.shape[1] - width + 1))
+        part = pixels[top : top + height, left : left + width]
+        flat = _flat_share(part)
+        if flat < least:
+            best, least = part, flat
+        if least < _FLAT_SHARE:
+            break
+    return best
+
+
+def _flat_share(pixels: np.ndarray) -> float:
+    """The share of small tiles that hardly vary; 0 where the image is smaller than a tile."""
+    green = pixels[..., 1].astype(np.float32)
+    rows, columns = (length // _TILE for length in green.shape)
+    if not rows * columns:
+        return 0.0
+    whole = green[: rows * _TILE, : columns * _TILE]
+    tiles = whole.reshape(rows, _TILE, columns, _TILE)
+    return float((tiles.std(axis=(1, 3)) < _FLAT_DEVIATION).mean())
+
+
+def _live_through(
+    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, lossless: bool
+) -> np.ndarray:
+    """Resample and recompress, as sites and messengers do; sides may shrink by a few pixels."""
+    if lossless and generator.random() < _SHARE_OF_LOSSLESS_ENCODED:
+        pixels = _compress(pixels, generator, quality=_FIRST_QUALITY)
+    times = int(generator.choice(len(_COMPRESSIONS), p=_COMPRESSIONS))
+    before = times == 2 or (times == 1 and generator.random() < _SHARE_COMPRESSED_BEFORE)
+    if before:
+        pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
+    if factor < 1:
+        resampling = _RESAMPLINGS[int(generator.integers(len(_RESAMPLINGS)))]
+        pixels = resize(pixels, factor=factor, resampling=resampling)
+    for _ in range(times - before):
+        pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
+    return pixels
+
+
+def _compress(
+    pixels: np.ndarray, generator: np.random.Generator, *, quality: tuple[int, int]
+) -> np.ndarray:
+    drawn = int(generator.integers(*quality))
+    if generator.random() < _SHARE_OF_WEBP:
+        return recompress(pixels, file_format="WEBP", quality=drawn, method=2)
+    # Cameras and editors keep all colour, everything else halves it.
+    subsampling = int(generator.choice([0, 2, 2]))
+    return recompress(pixels, file_format="JPEG", quality=drawn, subsampling=subsampling)
+
+
+def _shift_blocks(pixels: np.ndarray, generator: np.random.Generator, *, size: int) -> np.ndarray:
+    """Cut up to 7 pixels off the top and left, where enough is left."""
+    cuts = generator.integers(0, _BLOCK, size=2)
+    keeps = [
+        int(cut) if length - cut >= 0.7 * size else 0
+        for cut, length in zip(cuts, pixels.shape[:2], strict=True)
+    ]
+    return np.ascontiguousarray(pixels[keeps[0] :, keeps[1] :])

@@ -1,0 +1,216 @@
+"""How a model wants an image: resized as a whole, or as crops at native resolution.
+
+    model_input = ModelInput(size=224, kind="crops", crops=9)
+    pixels = model_input.prepare(decode_image("photograph.jpg"))     # (9, 224, 224, 3), uint8
+    probabilities = model_input.aggregate(outputs)                   # (n, 9, 2) → (n, 2)
+
+Training, evaluation, library, command line and app prepare their images here, so that they see the
+same pixels. Resizing a photograph to the network's input erases the traces that generators leave;
+crops keep them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import DecodedImage, resize_image
+
+INPUT_KINDS = ("resize", "crops")
+PLACEMENTS = ("grid",)
+# Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
+LONGEST_SIDE = 2048
+_MOST_CROPS = 100
+
+
+def _mean_log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """The softmax of the mean logarithms: for two classes, the mean of the crops' log-odds."""
+    smallest = np.finfo(np.float32).tiny
+    logits = np.log(np.maximum(probabilities, smallest)).mean(axis=1)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _mean_probability(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.mean(axis=1)
+
+
+# Each makes one row of class probabilities of all rows of an image: (n, crops, classes) in, (n,
+# classes) out, rows summing to 1.
+AGGREGATES = {"mean-log-odds": _mean_log_odds, "mean-probability": _mean_probability}
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model is fed with for one image.
+
+    Attributes:
+        size: Side of the square inputs, in pixels.
+        kind: "resize" (the whole image at one size) or "crops".
+        crops: Crops of one image.
+        placement: How crops are placed: "grid" covers the image evenly.
+        longest_side: Images whose longer side exceeds it are reduced to it before they are
+            cropped, in pixels.
+        aggregate_by: How the crops' probabilities become the image's; a name in `AGGREGATES`.
+    """
+
+    size: int
+    kind: str = "resize"
+    crops: int = 9
+    placement: str = "grid"
+    longest_side: int = LONGEST_SIDE
+    aggregate_by: str = "mean-log-odds"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no code here understands.
+
+        Raises:
+            InputError: One of them is unknown or out of range.
+        """
+        for name, choices in (
+            ("kind", INPUT_KINDS),
+            ("placement", PLACEMENTS),
+            ("aggregate_by", tuple(AGGREGATES)),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(f"Expected an input {name} in {', '.join(choices)}, got {value}.")
+        if not self.is_crops:
+            return
+        whole = all(isinstance(n, int) for n in (self.crops, self.size, self.longest_side))
+        if not (whole and 1 <= self.crops <= _MOST_CROPS and 1 <= self.size <= self.longest_side):
+            raise InputError(
+                f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, got "
+                f"{self.crops} of {self.size} pixels and a longest side of {self.longest_side}."
+            )
+
+    @property
+    def is_crops(self) -> bool:
+        return self.kind == "crops"
+
+    @property
+    def views(self) -> int:
+        """How many network inputs one image makes."""
+        return self.crops if self.is_crops else 1
+
+    def stored(self) -> dict[str, Any]:
+        """What a model file holds of it; the size stands there already."""
+        if not self.is_crops:
+            return {"kind": self.kind}
+        return {
+            "kind": self.kind,
+            "crops": self.crops,
+            "placement": self.placement,
+            "longest_side": self.longest_side,
+            "aggregate_by": self.aggregate_by,
+        }
+
+    def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
+        """The network's inputs for one image.
+
+        Args:
+            image: Decoded, or its pixels, shape (height, width, 3), uint8: the same result.
+
+        Returns:
+            Shape (views, size, size, 3), uint8.
+        """
+        if not self.is_crops:
+            return resize_image(image, self.size)[None]
+        pixels = self.canvas(image)
+        places = self.places(*pixels.shape[:2])
+        return np.stack([crop(pixels, *place, size=self.size) for place in places])
+
+    def canvas(self, image: np.ndarray | DecodedImage) -> np.ndarray:
+        """The pixels that crops are cut from: reduced if large, padded by reflection if small."""
+        return pad_to(reduce_to(image, self.longest_side), self.size)
+
+    def places(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top and left of each crop on a canvas, row by row."""
+        return place_crops(height, width, size=self.size, number=self.crops)
+
+    def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
+        """One row for each image of one row for each crop.
+
+        Args:
+            probabilities: Softmax outputs, shape (n_images, views, n_classes).
+
+        Returns:
+            Shape (n_images, n_classes), rows summing to 1.
+        """
+        if probabilities.shape[1] == 1:
+            return probabilities[:, 0]
+        return AGGREGATES[self.aggregate_by](np.asarray(probabilities, dtype=np.float64))
+
+
+def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
+    """The input that a model file describes; {} (an older file) means the whole image, resized.
+
+    Raises:
+        InputError: It describes an input that this version does not know.
+    """
+    if not stored:
+        return ModelInput(size)
+    try:
+        return ModelInput(size, **stored)
+    except TypeError as error:
+        raise InputError(
+            f"Expected a description of crops or resizing, received {dict(stored)}."
+        ) from error
+
+
+def place_crops(height: int, width: int, *, size: int, number: int) -> list[tuple[int, int]]:
+    """Where crops lie: in the middles of a grid's cells, pushed inside where they stick out.
+
+    A number that is no square takes places evenly from the next larger grid: 5 of 3 × 3 are the
+    corners and the centre.
+
+    Args:
+        height: Of the canvas, at least `size` pixels.
+        width: As height.
+        size: Side of the crops in pixels.
+        number: How many there are.
+    """
+    side = math.isqrt(number - 1) + 1
+
+    def starts(length: int) -> list[int]:
+        middles = (np.arange(side) + 0.5) / side * length
+        return np.clip(np.rint(middles - size / 2), 0, length - size).astype(int).tolist()
+
+    grid = [(top, left) for top in starts(height) for left in starts(width)]
+    chosen = np.rint(np.linspace(0, len(grid) - 1, number)).astype(int)
+    return [grid[i] for i in chosen] if number > 1 else [grid[len(grid) // 2]]
+
+
+def crop(pixels: np.ndarray, top: int, left: int, *, size: int) -> np.ndarray:
+    """A square of an image, shape (size, size, 3)."""
+    return pixels[top : top + size, left : left + size]
+
+
+def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray:
+    """The image with its longer side reduced to a limit, antialiased; smaller ones as they are.
+
+    Returns:
+        Shape (height, width, 3), uint8.
+    """
+    held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
+    factor = longest_side / max(held.size)
+    if factor >= 1:
+        return np.asarray(held)
+    width, height = (max(1, round(side * factor)) for side in held.size)
+    # The gap lets Pillow halve huge images cheaply first; the result is the same to the eye.
+    return np.asarray(held.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def pad_to(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The image with sides of at least `size` pixels, mirrored at its edges where it is smaller."""
+    missing = [max(0, size - side) for side in pixels.shape[:2]]
+    if not any(missing):
+        return pixels
+    widths = [(n // 2, n - n // 2) for n in missing]
+    return np.pad(pixels, (*widths, (0, 0)), mode="reflect")

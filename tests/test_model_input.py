@@ -1,0 +1,108 @@
+"""What a model is fed with: resized images, or crops that cover them evenly."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from real_vs_ai.images import decode_image, resize_image
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
+from real_vs_ai.model_input import ModelInput, place_crops, read_model_input
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def crops(number=9, size=32, **options):
+    return ModelInput(size, kind="crops", crops=number, **options)
+
+
+def test_resize_is_what_older_model_files_mean():
+    model_input = read_model_input({}, size=24)
+    pixels = picture(50, 40)
+    assert np.array_equal(model_input.prepare(pixels)[0], resize_image(pixels, 24))
+    assert model_input.views == 1
+
+
+def test_crops_are_unchanged_pixels_of_the_picture():
+    pixels = picture(100, 160)
+    model_input = crops()
+    places = model_input.places(100, 160)
+    for (top, left), crop in zip(places, model_input.prepare(pixels), strict=True):
+        assert np.array_equal(crop, pixels[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 9, 12])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 300), (900, 700)])
+def test_crops_lie_inside_and_cover_all_parts(number, height, width):
+    places = place_crops(height, width, size=32, number=number)
+    tops, lefts = np.array(places).T
+    assert len(places) == number
+    assert tops.min() >= 0 and (tops + 32).max() <= height
+    assert lefts.min() >= 0 and (lefts + 32).max() <= width
+    # As much room above and to the left as below and to the right.
+    if number in (1, 4, 5, 9):
+        assert abs(tops.min() - (height - 32 - tops.max())) <= 1
+        assert abs(lefts.min() - (width - 32 - lefts.max())) <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (10, 20), (31, 400)])
+def test_small_images_are_mirrored_at_their_edges(height, width):
+    pixels = picture(height, width)
+    prepared = crops(4).prepare(pixels)
+    assert prepared.shape == (4, 32, 32, 3)
+    assert set(map(tuple, prepared.reshape(-1, 3))) <= set(map(tuple, pixels.reshape(-1, 3)))
+
+
+def test_large_images_are_reduced_before_they_are_cropped():
+    flat = np.full((1200, 900, 3), 77, dtype=np.uint8)
+    model_input = crops(longest_side=300)
+    assert model_input.canvas(flat).shape == (300, 225, 3)
+    assert np.all(model_input.prepare(flat) == 77)
+
+
+def test_decoded_images_and_their_pixels_give_the_same_crops():
+    file = io.BytesIO()
+    Image.fromarray(picture(300, 400)).save(file, "JPEG")
+    image = decode_image(file.getvalue())
+    model_input = crops(longest_side=200)
+    assert np.array_equal(model_input.prepare(image), model_input.prepare(image.pixels))
+
+
+def test_mean_log_odds_of_the_crops_is_the_image():
+    log_odds = np.array([[2.0, -1.0, 5.0]])
+    fake = 1 / (1 + np.exp(-log_odds))
+    probabilities = crops(3).aggregate(np.stack([fake, 1 - fake], axis=2))
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    assert np.log(probabilities[0, 0] / probabilities[0, 1]) == pytest.approx(2.0)
+
+
+def test_certain_crops_do_not_make_the_image_not_a_number():
+    probabilities = crops(2).aggregate(np.array([[[1.0, 0.0], [0.0, 1.0]]]))
+    assert probabilities[0] == pytest.approx([0.5, 0.5])
+
+
+def test_model_file_keeps_its_input(tmp_path):
+    import h5py
+
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    model_input = crops(5, aggregate_by="mean-probability")
+    metadata = ModelMetadata(("Fake", "Real"), 32, input=model_input.stored())
+    write_metadata(path, metadata)
+    assert read_metadata(path).model_input == model_input
+
+
+@pytest.mark.parametrize(
+    "stored", [{"kind": "mosaic"}, {"kind": "crops", "crops": 0}, {"kind": "crops", "zoom": 2}]
+)
+def test_unknown_input_is_refused_in_one_line(tmp_path, stored):
+    import h5py
+
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    write_metadata(path, ModelMetadata(("Fake", "Real"), 32, input=stored))
+    with pytest.raises(ModelFileError, match="carries damaged"):
+        read_metadata(path)
