@@ -1,0 +1,310 @@
+"""Collect public collections of pictures from git: a list becomes data/raw/<collection>/.
+
+    collections = read_collections(Path("data/collections.csv"), names=[])
+    print(collect(collections, output_dir=Path("data/raw"), options=options))
+
+Each collection appears whole or not at all, with `collection.json` (what it is), `images.csv`
+(where each image came from) and `report.csv` (what was left out, and why). A run that was
+interrupted goes on with the first collection that is not there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.preparation.collected_images import MISSING, Job, write_images
+from real_vs_ai.preparation.collection_list import (
+    COLLECTION_NAME,
+    IMAGE_COLUMNS,
+    IMAGES_NAME,
+    Collection,
+    CollectionError,
+)
+from real_vs_ai.preparation.files import rank, safe_name
+from real_vs_ai.preparation.git_objects import (
+    fetch_blobs,
+    fetch_commit,
+    find_git_dir,
+    list_blobs,
+)
+from real_vs_ai.preparation.outcomes import DUPLICATE, REPORT_NAME, Outcome, write_report
+from real_vs_ai.preparation.parallel import chunked, run_chunks
+from real_vs_ai.preparation.staging import (
+    finish_interrupted,
+    locked,
+    staged_output,
+    write_text_durably,
+)
+from real_vs_ai.reporting import format_table, plural
+
+LEFT_OUT = "left out"
+EXCLUDED = "excluded by the list"
+BEYOND_LIMIT = "beyond the list's limit"
+COLLECTED, ALREADY_THERE, OTHER_SETTINGS = "collected", "already there", "there, but listed anew"
+_CHUNK_FILES = 24
+# A stem is for people only; the id behind it tells files apart.
+_STEM_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How collections are collected; the script's options have the defaults.
+
+    Attributes:
+        git_dirs: Folder with git directories that are there already; None fetches them.
+        server: Where repositories are fetched from.
+        repositories_dir: Gets the fetched git directories.
+        min_side: Smallest side in pixels; smaller images are left out.
+        overwrite: Replace collections that are there.
+        workers: Processes to use.
+    """
+
+    git_dirs: Path | None
+    server: str
+    repositories_dir: Path
+    min_side: int
+    overwrite: bool
+    workers: int
+
+
+@dataclass(frozen=True)
+class CollectedCollection:
+    """What became of one collection.
+
+    Attributes:
+        collection: As the list has it.
+        images: How many there are.
+        left_out: How many files were left out.
+        status: One of the constants above, or why it could not be collected.
+        failed: Whether it is not there.
+    """
+
+    collection: Collection
+    images: int
+    left_out: int
+    status: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class CollectSummary:
+    """What was collected; str() gives the closing table."""
+
+    output_dir: Path
+    results: tuple[CollectedCollection, ...]
+
+    @property
+    def failed(self) -> int:
+        return sum(result.failed for result in self.results)
+
+    def __str__(self) -> str:
+        body = []
+        for result in self.results:
+            c = result.collection
+            body.append(
+                [c.name, c.label, c.role, result.images, result.left_out, c.licence, result.status]
+            )
+        headers = ["collection", "class", "split", "images", "left out", "licence", "status"]
+        lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
+        stale = [r.collection.name for r in self.results if r.status == OTHER_SETTINGS]
+        if stale:
+            lines.append(
+                f"The list changed since {', '.join(stale)} was collected: "
+                "add --overwrite to collect it again."
+            )
+        return "\n".join(lines)
+
+    def _totals(self) -> str:
+        parts = []
+        for label in sorted({result.collection.label for result in self.results}):
+            members = [r for r in self.results if r.collection.label == label]
+            images = sum(result.images for result in members)
+            parts.append(f"{label}: {plural(images, 'image')} of {len(members)} collections")
+        text = "; ".join(parts) + "."
+        if self.failed:
+            text += f" {plural(self.failed, 'collection')} could not be collected."
+        return text
+
+
+def collect(
+    collections: Sequence[Collection], *, output_dir: Path, options: CollectOptions
+) -> CollectSummary:
+    """Collect every collection that is not there; one that fails does not stop the others.
+
+    Args:
+        collections: What to collect.
+        output_dir: Gets a folder for each.
+        options: See CollectOptions.
+    """
+    results = []
+    for collection in collections:
+        target = output_dir / collection.name
+        with locked(output_dir, label=collection.name):
+            finish_interrupted(output_dir, label=collection.name)
+        if target.exists() and not options.overwrite:
+            results.append(_there_already(collection, target))
+            continue
+        try:
+            results.append(_collect_one(collection, output_dir=output_dir, options=options))
+        except CollectionError as error:
+            results.append(CollectedCollection(collection, 0, 0, f"failed: {error}", failed=True))
+    return CollectSummary(output_dir, tuple(results))
+
+
+def _there_already(collection: Collection, folder: Path) -> CollectedCollection:
+    try:
+        facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
+        images, left_out = int(facts.pop("images")), int(facts.pop("left_out"))
+        facts.pop("min_side")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        # Some other data set of that name: nothing of it may be lost.
+        raise ValueError(
+            f"Expected a collection or nothing at {folder}, found neither ({error}). "
+            "Move that folder elsewhere, or name another --output-dir."
+        ) from error
+    same = facts == collection.describe()
+    return CollectedCollection(
+        collection, images, left_out, ALREADY_THERE if same else OTHER_SETTINGS
+    )
+
+
+def _collect_one(
+    collection: Collection, *, output_dir: Path, options: CollectOptions
+) -> CollectedCollection:
+    if options.git_dirs is not None:
+        git_dir = find_git_dir(options.git_dirs, collection.repository)
+        jobs, outcomes = plan_jobs(collection, list_blobs(git_dir, collection.commit))
+    else:
+        folder = options.repositories_dir
+        with locked(folder, label=collection.repository.replace("/", "+")):
+            git_dir = fetch_commit(
+                collection.repository, collection.commit, server=options.server, folder=folder
+            )
+            jobs, outcomes = plan_jobs(collection, list_blobs(git_dir, collection.commit))
+            fetch_blobs(git_dir, [job.blob for job in jobs])
+    with staged_output(
+        output_dir, [collection.name], label=collection.name, overwrite=options.overwrite
+    ) as staging:
+        folder = staging / collection.name
+        (folder / collection.class_folder).mkdir(parents=True)
+        images, problems = _write(collection, jobs, git_dir, folder, options=options)
+        outcomes += problems
+        if not images:
+            raise CollectionError(
+                f"Expected images in {git_dir}, found none: "
+                + (f"{problems[0].path}: {problems[0].detail}" if problems else "all left out")
+            )
+        _write_notes(folder, collection, images, outcomes, min_side=options.min_side)
+    return CollectedCollection(collection, len(images), len(outcomes), COLLECTED)
+
+
+def plan_jobs(
+    collection: Collection, blobs: Sequence[tuple[str, str]]
+) -> tuple[list[Job], list[Outcome]]:
+    """Which files to read, and which of the matching ones not, and why; no disk.
+
+    Args:
+        collection: Says what to take.
+        blobs: (path, blob id) of every file of the commit, sorted.
+
+    Raises:
+        CollectionError: Nothing matches.
+    """
+    jobs, outcomes = [], []
+    first: dict[str, str] = {}
+    for path, blob in blobs:
+        if not collection.pattern.search(path):
+            continue
+        if collection.exclude and collection.exclude.search(path):
+            outcomes.append(Outcome(path, EXCLUDED, ""))
+        elif blob in first:
+            outcomes.append(Outcome(path, DUPLICATE, first[blob]))
+        else:
+            first[blob] = path
+            jobs.append(Job(path, blob, _stem(path, blob), _tiles(collection)))
+    if not jobs:
+        raise CollectionError(
+            f"Expected files that match {collection.pattern.pattern} in {collection.repository}, "
+            f"found none of {len(blobs):,}."
+        )
+    return _limited(collection, jobs, outcomes), outcomes
+
+
+def _tiles(collection: Collection) -> tuple[tuple[int, int], ...]:
+    rows, columns = collection.tiles
+    return tuple((row, column) for row in range(rows) for column in range(columns))
+
+
+def _stem(path: str, blob: str) -> str:
+    return f"{safe_name(PurePosixPath(path).stem)[:_STEM_CHARACTERS]}-{blob[:10]}"
+
+
+def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -> list[Job]:
+    """At most as many images as the list says, chosen by their contents; tiles count singly."""
+    if collection.limit is None:
+        return jobs
+    every = [(job.blob, tile) for job in jobs for tile in job.tiles]
+    every.sort(key=lambda entry: rank(0, f"{entry[0]}/{entry[1]}"))
+    kept = set(every[: collection.limit])
+    limited = []
+    for job in jobs:
+        tiles = tuple(tile for tile in job.tiles if (job.blob, tile) in kept)
+        if tiles:
+            limited.append(Job(job.path, job.blob, job.stem, tiles))
+        else:
+            outcomes.append(Outcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
+    return limited
+
+
+def _write(
+    collection: Collection,
+    jobs: Sequence[Job],
+    git_dir: Path,
+    folder: Path,
+    *,
+    options: CollectOptions,
+) -> tuple[list[dict[str, str]], list[Outcome]]:
+    """Write the images; gives rows of `images.csv`, and what could not be used."""
+    results = run_chunks(
+        write_images, chunked(jobs, size=_CHUNK_FILES), str(git_dir.resolve()),
+        str((folder / collection.class_folder).resolve()), collection.tiles, options.min_side,
+        n_items=len(jobs), workers=options.workers, engine="local",
+        description=f"Collecting {collection.name}", unit="file", heavy=True,
+    )  # fmt: skip
+    images, problems = [], []
+    for job, (names, problem) in zip(jobs, results, strict=True):
+        if problem:
+            problems.append(Outcome(job.path, LEFT_OUT, problem))
+        facts = (job.path, collection.group_of(job.path), collection.generator_of(job.path))
+        images += [
+            dict(zip(IMAGE_COLUMNS, (f"{collection.class_folder}/{name}", *facts), strict=True))
+            for name in names
+        ]
+    if problems and not images and all(row.detail == MISSING for row in problems):
+        raise CollectionError(f"Expected files in {git_dir}, found that it lacks all of them.")
+    return images, problems
+
+
+def _write_notes(
+    folder: Path,
+    collection: Collection,
+    images: Sequence[dict[str, str]],
+    outcomes: Sequence[Outcome],
+    *,
+    min_side: int,
+) -> None:
+    with (folder / IMAGES_NAME).open(
+        "w", encoding="utf-8", errors="surrogateescape", newline=""
+    ) as file:
+        writer = csv.DictWriter(file, IMAGE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(images, key=lambda row: row["path"]))
+    write_report(folder / REPORT_NAME, outcomes)
+    facts = collection.describe()
+    facts |= {"min_side": min_side, "images": len(images), "left_out": len(outcomes)}
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    write_text_durably(folder / COLLECTION_NAME, text + "\n")

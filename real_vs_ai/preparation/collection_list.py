@@ -1,0 +1,274 @@
+"""Read the list of public collections, and what a collected folder says about itself.
+
+    for collection in read_collections(Path("data/collections.csv")):
+        collection.name, collection.repository, collection.commit
+
+The list is a CSV file with one collection a row: which files of which commit of a git repository
+to take, what they are, under which licence, and which split they belong to.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from real_vs_ai.config import CLASS_NAMES, SPLITS
+from real_vs_ai.preparation.files import safe_name
+
+COLLECTION_NAME = "collection.json"
+IMAGES_NAME = "images.csv"
+IMAGE_COLUMNS = ("path", "origin", "group", "generator")
+REQUIRED_COLUMNS = (
+    "collection", "repository", "commit", "pattern", "label", "generator_or_source", "licence",
+    "role",
+)  # fmt: skip
+CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_TILES = re.compile(r"([1-9]\d?)x([1-9]\d?)")
+
+
+class CollectionError(ValueError):
+    """A collection that cannot be listed, fetched or collected; the message says why."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One row of the list.
+
+    Attributes:
+        name: Names its folder and, in manifests, its source.
+        repository: "owner/name".
+        commit: Full id of the commit to read.
+        pattern: Files to take, searched in their paths without regard to case.
+        exclude: Files of these to leave out, or None.
+        label: "Fake" or "Real".
+        generator: What made the pictures.
+        generators: (pattern, generator) pairs for files whose path tells more; the first counts.
+        group: Its first bracketed part, found in a path, names the file's group, or None: files
+            of one group (a sheet, a prompt) share a split.
+        tiles: Rows and columns of the grid that each file is cut into.
+        limit: Take at most so many files, or None.
+        role: The split that the whole collection belongs to.
+        licence: As its owner states it.
+    """
+
+    name: str
+    repository: str
+    commit: str
+    pattern: re.Pattern[str]
+    exclude: re.Pattern[str] | None
+    label: str
+    generator: str
+    generators: tuple[tuple[re.Pattern[str], str], ...]
+    group: re.Pattern[str] | None
+    tiles: tuple[int, int]
+    limit: int | None
+    role: str
+    licence: str
+
+    @property
+    def class_folder(self) -> str:
+        return CLASS_FOLDERS[self.label]
+
+    def group_of(self, path: str) -> str:
+        """The group of a file, unique among all collections, or ""."""
+        found = self.group.search(path) if self.group else None
+        if found:
+            return f"{self.name}/{found.group(1)}"
+        # Tiles of one sheet are alike even where the list names no group.
+        return f"{self.name}/{PurePosixPath(path).with_suffix('')}" if self.is_grid else ""
+
+    def generator_of(self, path: str) -> str:
+        """What made this file."""
+        named = (name for pattern, name in self.generators if pattern.search(path))
+        return next(named, self.generator)
+
+    @property
+    def is_grid(self) -> bool:
+        return self.tiles != (1, 1)
+
+    def describe(self) -> dict[str, object]:
+        """The row as JSON holds it, to be compared with that of an earlier run."""
+        return {
+            "collection": self.name, "repository": self.repository, "commit": self.commit,
+            "pattern": self.pattern.pattern,
+            "exclude": self.exclude.pattern if self.exclude else "",
+            "label": self.label, "generator": self.generator,
+            "generators": [[pattern.pattern, name] for pattern, name in self.generators],
+            "group": self.group.pattern if self.group else "",
+            "tiles": list(self.tiles), "limit": self.limit, "role": self.role,
+            "licence": self.licence,
+        }  # fmt: skip
+
+
+def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
+    """The collections of a list, in its order.
+
+    Args:
+        path: CSV file with REQUIRED_COLUMNS; `exclude`, `group`, `tiles`, `limit` and
+            `generators` may follow, and any other column is for people.
+        names: Take these only; none takes all.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CollectionError: A column is missing, a row is wrong, or a name is not in the list.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a list of collections at {path}, found none.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        missing = set(REQUIRED_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise CollectionError(
+                f"Expected the columns {', '.join(REQUIRED_COLUMNS)} in {path}, "
+                f"found no {', '.join(sorted(missing))}."
+            )
+        collections = [_parse(row, where=f"{path}, line {reader.line_num}") for row in reader]
+    listed = [collection.name for collection in collections]
+    repeated = sorted({name.casefold() for name in listed if _count(listed, name) > 1})
+    if repeated:
+        raise CollectionError(
+            f"Expected collections of different names in {path}, found {', '.join(repeated)} twice."
+        )
+    unknown = sorted(set(names) - set(listed))
+    if unknown or not listed:
+        raise CollectionError(
+            f"Expected collections that {path} lists ({', '.join(listed) or 'none'}), "
+            f"found {', '.join(unknown) or 'an empty list'}."
+        )
+    return [collection for collection in collections if not names or collection.name in names]
+
+
+def _count(names: Sequence[str], name: str) -> int:
+    return sum(other.casefold() == name.casefold() for other in names)
+
+
+def _parse(row: Mapping[str, str | None], *, where: str) -> Collection:
+    values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+
+    def need(column: str, pattern: re.Pattern[str], meaning: str) -> str:
+        if not pattern.fullmatch(values[column]):
+            raise CollectionError(
+                f"Expected {meaning} as {column} in {where}, found {values[column]!r}."
+            )
+        return values[column]
+
+    def choice(column: str, choices: Sequence[str]) -> str:
+        if values[column] not in choices:
+            raise CollectionError(
+                f"Expected {' or '.join(choices)} as {column} in {where}, "
+                f"found {values[column]!r}."
+            )
+        return values[column]
+
+    name = need("collection", _NAME, "letters, digits, dots and hyphens")
+    if safe_name(name) != name:
+        raise CollectionError(f"Expected a name for a folder in {where}, found {name!r}.")
+    return Collection(
+        name,
+        need("repository", _REPOSITORY, "owner/name"),
+        need("commit", _COMMIT, "the full id of a commit"),
+        _regex(values["pattern"], where) or re.compile(""),
+        _regex(values.get("exclude", ""), where),
+        choice("label", CLASS_NAMES),
+        values["generator_or_source"],
+        _generators(values.get("generators", ""), where),
+        _group(values.get("group", ""), where),
+        _tiles(values.get("tiles", ""), where),
+        _limit(values.get("limit", ""), where),
+        choice("role", SPLITS),
+        values["licence"],
+    )
+
+
+def _regex(text: str, where: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text, re.IGNORECASE) if text else None
+    except re.error as error:
+        raise CollectionError(
+            f"Expected a regular expression in {where}, found {text!r}: {error}."
+        ) from error
+
+
+def _group(text: str, where: str) -> re.Pattern[str] | None:
+    pattern = _regex(text, where)
+    if pattern and pattern.groups != 1:
+        raise CollectionError(
+            f"Expected a group with one bracketed part in {where}, found {text!r}."
+        )
+    return pattern
+
+
+def _generators(text: str, where: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """ "/nature/ = StyleGAN; /faces/ = ProGAN" as (pattern, name) pairs."""
+    pairs = []
+    for part in filter(None, map(str.strip, text.split(";"))):
+        pattern, equals, name = part.partition(" = ")
+        regex = _regex(pattern.strip(), where)
+        if not equals or not regex or not name.strip():
+            raise CollectionError(
+                f"Expected 'pattern = generator; …' as generators in {where}, found {part!r}."
+            )
+        pairs.append((regex, name.strip()))
+    return tuple(pairs)
+
+
+def _tiles(text: str, where: str) -> tuple[int, int]:
+    found = _TILES.fullmatch(text or "1x1")
+    if not found:
+        raise CollectionError(f"Expected tiles like 2x2 (rows x columns) in {where}, found {text}.")
+    return int(found.group(1)), int(found.group(2))
+
+
+def _limit(text: str, where: str) -> int | None:
+    if text and (not text.isdecimal() or int(text) < 1):
+        raise CollectionError(f"Expected a limit of at least 1 in {where}, found {text}.")
+    return int(text) if text else None
+
+
+@dataclass(frozen=True)
+class CollectedFolder:
+    """What a collected folder says about itself.
+
+    Attributes:
+        name: Of the collection.
+        role: The split that the whole collection belongs to.
+        groups: Group of each image that has one, by path below the folder.
+        generators: What made each image, by path below the folder.
+    """
+
+    name: str
+    role: str
+    groups: Mapping[str, str]
+    generators: Mapping[str, str]
+
+
+def read_collected(folder: Path) -> CollectedFolder | None:
+    """The notes in a folder that was collected; None in any other folder.
+
+    Raises:
+        CollectionError: The notes are damaged.
+    """
+    path = folder / COLLECTION_NAME
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        with (folder / IMAGES_NAME).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        if facts["role"] not in SPLITS:
+            raise ValueError(f"role {facts['role']!r}")
+        groups = {row["path"]: row["group"] for row in rows if row["group"]}
+        generators = {row["path"]: row["generator"] for row in rows}
+        return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise CollectionError(
+            f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "
+            f"{folder}, found them damaged: {error}. Run DataCollector.py --overwrite for it."
+        ) from error

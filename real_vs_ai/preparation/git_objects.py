@@ -1,0 +1,196 @@
+"""Read files straight out of a git directory, fetched before or already there; no work tree.
+
+    git_dir = fetch_commit("owner/name", commit, server="https://github.com", folder=folder)
+    for path, blob in list_blobs(git_dir, commit): ...
+    for data in read_blobs(git_dir, blobs): ...
+
+Only the files that are asked for travel: the commit comes without its history and without files,
+and `fetch_blobs` gets those that are wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.preparation.collection_list import CollectionError
+
+_READ_BYTES = 1 << 20
+_FILE_MODES = frozenset({"100644", "100755", "100664"})
+
+
+def find_git_dir(folder: Path, repository: str) -> Path:
+    """The git directory of a repository among those in a folder.
+
+    Args:
+        folder: Holds `owner+name/repo`, `owner+name`, `owner/name` or `name`, each perhaps with
+            `.git` added to it or inside it.
+        repository: "owner/name".
+
+    Raises:
+        CollectionError: There is none.
+    """
+    owner, _, name = repository.partition("/")
+    for base in (f"{owner}+{name}/repo", f"{owner}+{name}", f"{owner}/{name}", name):
+        for candidate in (folder / base, folder / f"{base}.git", folder / base / ".git"):
+            if (candidate / "HEAD").is_file() and (candidate / "objects").is_dir():
+                return candidate
+    raise CollectionError(
+        f"Expected a git directory of {repository} in {folder} (say {owner}+{name}.git), "
+        "found none. Clone it there, or leave out --from to fetch it."
+    )
+
+
+def fetch_commit(repository: str, commit: str, *, server: str, folder: Path) -> Path:
+    """Get one commit of a repository, without history and files, into `folder`.
+
+    Calling it again continues what was interrupted; nothing is fetched twice.
+
+    Raises:
+        CollectionError: The server or the commit cannot be reached.
+    """
+    git_dir = folder / f"{repository.replace('/', '+')}.git"
+    git_dir.parent.mkdir(parents=True, exist_ok=True)
+    # The caller holds the lock on this folder: what git's own locks guard died with its process.
+    for lock in git_dir.glob("*.lock"):
+        lock.unlink()
+    _git(["init", "--bare", "--quiet", str(git_dir)])
+    _git(["config", "remote.origin.url", f"{server}/{repository}"], git_dir)
+    if not has_commit(git_dir, commit):
+        _git(["fetch", *_quiet(), "--depth=1", "--filter=blob:none", "--no-tags", "origin", commit],
+             git_dir, progress=True)  # fmt: skip
+    return git_dir
+
+
+def fetch_blobs(git_dir: Path, blobs: Sequence[str]) -> None:
+    """Get files of a commit that `fetch_commit` got; those that are there stay.
+
+    Raises:
+        CollectionError: The server cannot be reached or lacks one.
+    """
+    wanted = "\n".join(blobs)
+    _git(["-c", "fetch.negotiationAlgorithm=noop", "fetch", *_quiet(), "--no-tags",
+          "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none", "--stdin",
+          "origin"], git_dir, given=wanted, progress=True)  # fmt: skip
+
+
+def has_commit(git_dir: Path, commit: str) -> bool:
+    """Whether a git directory holds a commit."""
+    result = subprocess.run(
+        _command(["cat-file", "-e", f"{commit}^{{tree}}"], git_dir), env=_environment(),
+        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip
+    return result.returncode == 0
+
+
+def list_blobs(git_dir: Path, commit: str) -> list[tuple[str, str]]:
+    """(path, blob id) of every ordinary file of a commit, sorted by path.
+
+    Raises:
+        CollectionError: The git directory lacks the commit, or is damaged.
+    """
+    if not has_commit(git_dir, commit):
+        raise CollectionError(
+            f"Expected commit {commit} in {git_dir}, found a repository without it. "
+            "Fetch that commit there, or leave out --from."
+        )
+    listing = _git(["ls-tree", "-r", "-z", "--full-tree", commit], git_dir)
+    files = []
+    for line in filter(None, listing.split(b"\0")):
+        facts, _, path = line.partition(b"\t")
+        mode, kind, blob = facts.decode().split()
+        # Links and submodules lead elsewhere.
+        if kind == "blob" and mode in _FILE_MODES:
+            files.append((path.decode("utf-8", "surrogateescape"), blob))
+    return sorted(files)
+
+
+def read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
+    """The content of each blob; None where the git directory lacks it, or it is too large.
+
+    Args:
+        git_dir: The git directory.
+        blobs: Ids; a few dozen at a time, for they go to git all at once.
+
+    Raises:
+        CollectionError: Git cannot read the directory.
+    """
+    with subprocess.Popen(
+        _command(["cat-file", "--batch"], git_dir), env=_environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
+        process.stdin.close()
+        try:
+            for blob in blobs:
+                yield _read_one(process.stdout, blob, git_dir)
+        finally:
+            process.kill()
+
+
+def _read_one(stream, blob: str, git_dir: Path) -> bytes | None:
+    header = stream.readline().split()
+    if len(header) == 2 and header[1] == b"missing":
+        return None
+    if len(header) != 3 or header[1] != b"blob":
+        raise CollectionError(f"Expected to read {blob} from {git_dir}, found it damaged.")
+    size = int(header[2])
+    if size > MAX_IMAGE_BYTES:
+        for start in range(0, size + 1, _READ_BYTES):
+            stream.read(min(_READ_BYTES, size + 1 - start))
+        return None
+    data = stream.read(size + 1)
+    if len(data) != size + 1:
+        raise CollectionError(f"Expected to read {blob} from {git_dir}, found it cut off.")
+    return data[:-1]
+
+
+def _git(
+    arguments: Sequence[str],
+    git_dir: Path | None = None,
+    *,
+    given: str = "",
+    progress: bool = False,
+) -> bytes:
+    """Run git, and give its output; its progress shows where a person watches."""
+    watched = progress and sys.stderr.isatty()
+    try:
+        result = subprocess.run(
+            _command(arguments, git_dir), env=_environment(network=progress),
+            input=given.encode(), stdout=subprocess.PIPE,
+            stderr=None if watched else subprocess.PIPE, check=False,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise CollectionError(
+            "Expected the command git, found none. Install git from git-scm.com."
+        ) from error
+    if result.returncode:
+        lines = (result.stderr or b"").decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"it ended with {result.returncode}"
+        raise CollectionError(f"Expected git {_verb(arguments)} to succeed, found: {reason}")
+    return result.stdout
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    return arguments[2] if arguments[0] == "-c" else arguments[0]
+
+
+def _command(arguments: Sequence[str], git_dir: Path | None) -> list[str]:
+    return ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *arguments]
+
+
+def _environment(*, network: bool = False) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    if not network:
+        # A partial clone would fetch what it lacks, from wherever its configuration says.
+        kept |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+    return kept
+
+
+def _quiet() -> list[str]:
+    return ["--progress"] if sys.stderr.isatty() else ["--quiet"]
