@@ -27,14 +27,19 @@ def parse_args(argv=None):
     )
     parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
     parser.add_argument(
-        "--from", type=Path, dest="git_dirs", metavar="DIR",
+        "--from",
+        type=Path,
+        dest="git_dirs",
+        metavar="DIR",
         help="take git directories that lie here, as owner+name.git, and fetch nothing",
-    )  # fmt: skip
+    )
     parser.add_argument("--server", default="https://github.com", help="where repositories are")
     parser.add_argument(
-        "--repositories-dir", type=Path, default=DATA_DIR / "repositories",
+        "--repositories-dir",
+        type=Path,
+        default=DATA_DIR / "repositories",
         help="keeps what was fetched",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--min-side", type=positive_int, default=200, help="leave out smaller images, in pixels"
     )
@@ -47,9 +52,13 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     options = CollectOptions(
-        git_dirs=args.git_dirs, server=args.server, repositories_dir=args.repositories_dir,
-        min_side=args.min_side, overwrite=args.overwrite, workers=args.workers,
-    )  # fmt: skip
+        git_dirs=args.git_dirs,
+        server=args.server,
+        repositories_dir=args.repositories_dir,
+        min_side=args.min_side,
+        overwrite=args.overwrite,
+        workers=args.workers,
+    )
     collections = read_collections(args.list, names=args.collections)
     summary = collect(collections, output_dir=args.output_dir, options=options)
     print(summary)

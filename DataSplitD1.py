@@ -4,8 +4,9 @@
     python DataSplitD1.py data/raw/fake-or-real-sample --fractions 0.8,0.1,0.1
 
 Takes RealArt/ and GeneratedArt/, real_images/ and fake_images/, or any other class folders.
-Data sets with train/ and test/ folders are for DataSplitD2.py. The same content never stands in
-two splits; second copies are left out and listed in report.csv, broken files go to quarantine/.
+Data sets with train/ and test/ folders are for DataSplitD2.py. A collection (DataCollector.py) goes
+whole into the split that its list names. The same content never stands in two splits; second copies
+are left out and listed in report.csv, broken files go to quarantine/.
 """
 
 import sys
@@ -25,6 +26,11 @@ def parse_args(argv=None):
         default="0.7,0.15,0.15",
         help="shares of train, validation and test",
     )
+    parser.add_argument(
+        "--ignore-roles",
+        action="store_true",
+        help="divide collections by these shares too, not whole as their list says",
+    )
     return parser.parse_args(argv)
 
 
@@ -32,7 +38,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=FLAT)
-    options = split_options(args, fractions=args.fractions)
+    options = split_options(args, fractions=args.fractions, roles=not args.ignore_roles)
     for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
         print(summary, end="\n\n")
 

@@ -34,7 +34,7 @@ def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
     share = args.validation_fraction
-    options = split_options(args, fractions={"train": 1 - share, "validation": share})
+    options = split_options(args, fractions={"train": 1 - share, "validation": share}, roles=True)
     for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
         print(summary, end="\n\n")
 

@@ -81,6 +81,8 @@ MANIFEST_COLUMNS = (
     "format",
     "origin",
 )
+# They follow where an image comes from a collection; other manifests have no such columns.
+COLLECTION_COLUMNS = ("generator", "collection", "group")
 
 IMAGE_EXTENSIONS = frozenset(
     {

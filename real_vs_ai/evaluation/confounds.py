@@ -21,6 +21,8 @@ _FOLDS = 5
 _FEWEST_IMAGES = 2 * _FOLDS
 # Above chance by so much of what is left above it; smaller gains are the luck of small samples.
 _NOTABLE_GAIN = 0.4
+# Of each class: fewer sources of one class each are a confound, so many are collections.
+_FEWEST_COLLECTIONS = 3
 
 
 def find_confound(rows: Predictions) -> dict[str, Any] | None:
@@ -36,10 +38,11 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
     counts = np.bincount(rows.labels, minlength=len(rows.class_names))
     if counts.min() < _FEWEST_IMAGES:
         return None
-    sources = np.unique(rows.sources.astype(str), return_inverse=True)[1]
-    features = np.column_stack(
-        [rows.widths, rows.heights, rows.widths / rows.heights, sources]
-    ).astype(np.float64)
+    columns = [rows.widths, rows.heights, rows.widths / rows.heights]
+    names, sources = np.unique(rows.sources.astype(str), return_inverse=True)
+    if not _are_collections(sources, rows.labels, n_sources=len(names)):
+        columns.append(sources)
+    features = np.column_stack(columns).astype(np.float64)
     tree = DecisionTreeClassifier(
         max_depth=4, min_samples_leaf=5, class_weight="balanced", random_state=SEED
     )
@@ -54,3 +57,17 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
         "place of the classes, and the metrics may say nothing about other images."
     )
     return {"balanced_accuracy": accuracy, "chance": chance, "warning": warning if notable else ""}
+
+
+def _are_collections(sources: np.ndarray, labels: np.ndarray, *, n_sources: int) -> bool:
+    """Whether every source is of one class, and each class has several of them.
+
+    Such sources name the class by their making; no image shows which it came from.
+
+    Args:
+        sources: Index of each image's source, shape (n_images,).
+        labels: Class of each image, shape (n_images,).
+        n_sources: Number of sources.
+    """
+    pairs = np.unique(np.column_stack([sources, labels]), axis=0)
+    return len(pairs) == n_sources and np.bincount(pairs[:, 1]).min() >= _FEWEST_COLLECTIONS

@@ -57,6 +57,9 @@ class Original:
     source: str
     area: int = 2**18
     named_after: str = ""
+    generator: str = ""
+    collection: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,12 @@ def list_originals(train_dir: Path) -> list[Original]:
             source = path.rpartition("/")[2].partition("__")[0]
             originals.append(Original(path, label, source))
         else:
-            originals.append(Original(path, label, row.source, row.width * row.height))
+            area = row.width * row.height
+            originals.append(
+                Original(
+                    path, label, row.source, area, "", row.generator, row.collection, row.group
+                )
+            )
     if not originals:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
     return _keep_names_apart(originals)
@@ -225,7 +233,8 @@ def write_copies(
             if isinstance(result, str):
                 failed.append(Outcome(origin, QUARANTINED, result))
                 continue
-            label, source = entry.original.label, entry.original.source
+            original = entry.original
+            label, source = original.label, original.source
             file_format, width, height, names, digests = result
             rows.extend(
                 ManifestRow(
@@ -238,6 +247,9 @@ def write_copies(
                     height,
                     file_format,
                     origin,
+                    original.generator,
+                    original.collection,
+                    original.group,
                 )
                 for name, sha256 in zip(names, digests, strict=True)
             )

@@ -24,9 +24,16 @@ from real_vs_ai.preparation.git_objects import read_blobs
 
 MISSING = "not in the git directory"
 _EXTENSIONS = {
-    "JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "DIB": ".bmp",
-    "TIFF": ".tif", "AVIF": ".avif", "HEIF": ".heic",
-}  # fmt: skip
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "DIB": ".bmp",
+    "TIFF": ".tif",
+    "AVIF": ".avif",
+    "HEIF": ".heic",
+}
 # A picture whose brightest and darkest pixels differ by less shows nothing.
 _LEAST_CONTRAST = 12
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.collected_images import MISSING, Job, write_images
 from real_vs_ai.preparation.collection_list import (
     COLLECTION_NAME,
@@ -25,12 +27,7 @@ from real_vs_ai.preparation.collection_list import (
     CollectionError,
 )
 from real_vs_ai.preparation.files import rank, safe_name
-from real_vs_ai.preparation.git_objects import (
-    fetch_blobs,
-    fetch_commit,
-    find_git_dir,
-    list_blobs,
-)
+from real_vs_ai.preparation.git_objects import fetch_blobs, fetch_commit, find_git_dir, list_blobs
 from real_vs_ai.preparation.outcomes import DUPLICATE, REPORT_NAME, Outcome, write_report
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.staging import (
@@ -139,7 +136,12 @@ def collect(
         collections: What to collect.
         output_dir: Gets a folder for each.
         options: See CollectOptions.
+
+    Raises:
+        InputError: Git is missing, or another data set lies where a collection should.
     """
+    if shutil.which("git") is None:
+        raise InputError("Expected the command git, found none. Install git from git-scm.com.")
     results = []
     for collection in collections:
         target = output_dir / collection.name
@@ -162,7 +164,7 @@ def _there_already(collection: Collection, folder: Path) -> CollectedCollection:
         facts.pop("min_side")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         # Some other data set of that name: nothing of it may be lost.
-        raise ValueError(
+        raise InputError(
             f"Expected a collection or nothing at {folder}, found neither ({error}). "
             "Move that folder elsewhere, or name another --output-dir."
         ) from error
@@ -270,11 +272,19 @@ def _write(
 ) -> tuple[list[dict[str, str]], list[Outcome]]:
     """Write the images; gives rows of `images.csv`, and what could not be used."""
     results = run_chunks(
-        write_images, chunked(jobs, size=_CHUNK_FILES), str(git_dir.resolve()),
-        str((folder / collection.class_folder).resolve()), collection.tiles, options.min_side,
-        n_items=len(jobs), workers=options.workers, engine="local",
-        description=f"Collecting {collection.name}", unit="file", heavy=True,
-    )  # fmt: skip
+        write_images,
+        chunked(jobs, size=_CHUNK_FILES),
+        str(git_dir.resolve()),
+        str((folder / collection.class_folder).resolve()),
+        collection.tiles,
+        options.min_side,
+        n_items=len(jobs),
+        workers=options.workers,
+        engine="local",
+        description=f"Collecting {collection.name}",
+        unit="file",
+        heavy=True,
+    )
     images, problems = [], []
     for job, (names, problem) in zip(jobs, results, strict=True):
         if problem:

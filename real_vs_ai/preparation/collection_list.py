@@ -17,15 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.config import CLASS_NAMES, SPLITS
+from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.files import safe_name
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"
 IMAGE_COLUMNS = ("path", "origin", "group", "generator")
 REQUIRED_COLUMNS = (
-    "collection", "repository", "commit", "pattern", "label", "generator_or_source", "licence",
+    "collection",
+    "repository",
+    "commit",
+    "pattern",
+    "label",
+    "generator_or_source",
+    "licence",
     "role",
-)  # fmt: skip
+)
 CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -33,7 +40,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TILES = re.compile(r"([1-9]\d?)x([1-9]\d?)")
 
 
-class CollectionError(ValueError):
+class CollectionError(InputError):
     """A collection that cannot be listed, fetched or collected; the message says why."""
 
 
@@ -96,15 +103,20 @@ class Collection:
     def describe(self) -> dict[str, object]:
         """The row as JSON holds it, to be compared with that of an earlier run."""
         return {
-            "collection": self.name, "repository": self.repository, "commit": self.commit,
+            "collection": self.name,
+            "repository": self.repository,
+            "commit": self.commit,
             "pattern": self.pattern.pattern,
             "exclude": self.exclude.pattern if self.exclude else "",
-            "label": self.label, "generator": self.generator,
+            "label": self.label,
+            "generator": self.generator,
             "generators": [[pattern.pattern, name] for pattern, name in self.generators],
             "group": self.group.pattern if self.group else "",
-            "tiles": list(self.tiles), "limit": self.limit, "role": self.role,
+            "tiles": list(self.tiles),
+            "limit": self.limit,
+            "role": self.role,
             "licence": self.licence,
-        }  # fmt: skip
+        }
 
 
 def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
@@ -162,8 +174,7 @@ def _parse(row: Mapping[str, str | None], *, where: str) -> Collection:
     def choice(column: str, choices: Sequence[str]) -> str:
         if values[column] not in choices:
             raise CollectionError(
-                f"Expected {' or '.join(choices)} as {column} in {where}, "
-                f"found {values[column]!r}."
+                f"Expected {' or '.join(choices)} as {column} in {where}, found {values[column]!r}."
             )
         return values[column]
 
@@ -263,7 +274,7 @@ def read_collected(folder: Path) -> CollectedFolder | None:
         with (folder / IMAGES_NAME).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
         if facts["role"] not in SPLITS:
-            raise ValueError(f"role {facts['role']!r}")
+            raise InputError(f"role {facts['role']!r}")
         groups = {row["path"]: row["group"] for row in rows if row["group"]}
         generators = {row["path"]: row["generator"] for row in rows}
         return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators)

@@ -23,6 +23,7 @@ from PIL import Image
 from real_vs_ai.preparation.files import rank
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.parallel import chunked, run_chunks
+from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
 _MOST_IMAGES = 5_000
@@ -31,6 +32,7 @@ _CHUNK_FILES = 256
 # Share of the way from chance to certainty: 0.75 balanced accuracy with two classes.
 _WARNING_SHARE = 0.5
 _Z_95 = 1.96
+_SHORTER_SIDE = "shorter side"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class FileTraits:
 
     Attributes:
         label: Its class.
-        source: The data set it came from.
+        source: The data set it came from; "" for collections, each of which has one class.
         width: Upright width in pixels.
         height: Upright height in pixels.
         format: "JPEG", "PNG", …
@@ -71,6 +73,8 @@ class ConfoundReport:
         low: Lower end of its 95 % interval.
         high: Upper end.
         by_trait: Balanced accuracy of a tree that sees one trait alone.
+        by_class: Shares of each class that have a trait: "PNG", "square", "EXIF", …, and
+            "shorter side", its median in pixels.
         warning: One sentence where the class can be guessed, otherwise "".
     """
 
@@ -81,15 +85,22 @@ class ConfoundReport:
     low: float
     high: float
     by_trait: Mapping[str, float]
+    by_class: Mapping[str, Mapping[str, float]]
     warning: str
 
     def __str__(self) -> str:
-        if self.warning:
-            return f"WARNING: {self.warning}"
-        return (
-            f"Confounds: from size, format, compression and the like alone the class is guessed "
-            f"with balanced accuracy {self.accuracy:.2f} (chance {self.chance:.2f})."
+        text = (
+            f"WARNING: {self.warning}"
+            if self.warning
+            else f"Confounds: from size, format, compression and the like alone the class is "
+            f"guessed with balanced accuracy {self.accuracy:.2f} (chance {self.chance:.2f})."
         )
+        headers = ["class", *next(iter(self.by_class.values()))]
+        body = [
+            [label, *(f"{v:.0f}" if name == _SHORTER_SIDE else f"{v:.0%}" for name, v in s.items())]
+            for label, s in self.by_class.items()
+        ]
+        return f"{text}\n\n{format_table(headers, body)}"
 
 
 def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -115,7 +126,14 @@ def read_traits(
         unit="file",
     )
     return [
-        FileTraits(row.label, row.source, row.width, row.height, row.format, *traits)
+        FileTraits(
+            row.label,
+            "" if row.collection else row.source,
+            row.width,
+            row.height,
+            row.format,
+            *traits,
+        )
         for row, traits in zip(rows, results, strict=True)
     ]
 
@@ -155,7 +173,24 @@ def measure_confounds(samples: Sequence[FileTraits], *, seed: int) -> ConfoundRe
     low, high = max(accuracy - error, 0.0), min(accuracy + error, 1.0)
     limit = chance + _WARNING_SHARE * (1 - chance)
     warning = _warning(by_trait, accuracy, chance=chance, limit=limit) if low > limit else ""
-    return ConfoundReport(len(samples), counts, chance, accuracy, low, high, by_trait, warning)
+    return ConfoundReport(
+        len(samples), counts, chance, accuracy, low, high, by_trait, _by_class(samples), warning
+    )
+
+
+def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:
+    """Shares of each class that have a trait, and the median of the shorter side in pixels."""
+    formats = sorted({sample.format for sample in samples})
+    shares = {}
+    for label in sorted({sample.label for sample in samples}):
+        members = [sample for sample in samples if sample.label == label]
+        shares[label] = {
+            **{name: sum(s.format == name for s in members) / len(members) for name in formats},
+            "square": sum(s.width == s.height for s in members) / len(members),
+            "EXIF": sum(s.exif for s in members) / len(members),
+            _SHORTER_SIDE: float(np.median([min(s.width, s.height) for s in members])),
+        }
+    return shares
 
 
 def _warning(by_trait: Mapping[str, float], accuracy: float, *, chance: float, limit: float) -> str:
@@ -181,6 +216,7 @@ def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
 
     return {
         "size in pixels": numbers([(s.width, s.height) for s in samples]),
+        "square": numbers([s.width == s.height for s in samples]),
         "file format": one_hot([s.format for s in samples]),
         "JPEG quality": numbers([s.compression for s in samples]),
         "file size": numbers([s.file_size for s in samples]),

@@ -61,8 +61,11 @@ def fetch_commit(repository: str, commit: str, *, server: str, folder: Path) -> 
     _git(["init", "--bare", "--quiet", str(git_dir)])
     _git(["config", "remote.origin.url", f"{server}/{repository}"], git_dir)
     if not has_commit(git_dir, commit):
-        _git(["fetch", *_quiet(), "--depth=1", "--filter=blob:none", "--no-tags", "origin", commit],
-             git_dir, progress=True)  # fmt: skip
+        _git(
+            ["fetch", *_quiet(), "--depth=1", "--filter=blob:none", "--no-tags", "origin", commit],
+            git_dir,
+            progress=True,
+        )
     return git_dir
 
 
@@ -73,17 +76,34 @@ def fetch_blobs(git_dir: Path, blobs: Sequence[str]) -> None:
         CollectionError: The server cannot be reached or lacks one.
     """
     wanted = "\n".join(blobs)
-    _git(["-c", "fetch.negotiationAlgorithm=noop", "fetch", *_quiet(), "--no-tags",
-          "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none", "--stdin",
-          "origin"], git_dir, given=wanted, progress=True)  # fmt: skip
+    _git(
+        [
+            "-c",
+            "fetch.negotiationAlgorithm=noop",
+            "fetch",
+            *_quiet(),
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--recurse-submodules=no",
+            "--filter=blob:none",
+            "--stdin",
+            "origin",
+        ],
+        git_dir,
+        given=wanted,
+        progress=True,
+    )
 
 
 def has_commit(git_dir: Path, commit: str) -> bool:
     """Whether a git directory holds a commit."""
     result = subprocess.run(
-        _command(["cat-file", "-e", f"{commit}^{{tree}}"], git_dir), env=_environment(),
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
-    )  # fmt: skip
+        _command(["cat-file", "-e", f"{commit}^{{tree}}"], git_dir),
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
     return result.returncode == 0
 
 
@@ -120,9 +140,12 @@ def read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
         CollectionError: Git cannot read the directory.
     """
     with subprocess.Popen(
-        _command(["cat-file", "--batch"], git_dir), env=_environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+        _command(["cat-file", "--batch"], git_dir),
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
         process.stdin.close()
         try:
@@ -158,16 +181,14 @@ def _git(
 ) -> bytes:
     """Run git, and give its output; its progress shows where a person watches."""
     watched = progress and sys.stderr.isatty()
-    try:
-        result = subprocess.run(
-            _command(arguments, git_dir), env=_environment(network=progress),
-            input=given.encode(), stdout=subprocess.PIPE,
-            stderr=None if watched else subprocess.PIPE, check=False,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise CollectionError(
-            "Expected the command git, found none. Install git from git-scm.com."
-        ) from error
+    result = subprocess.run(
+        _command(arguments, git_dir),
+        env=_environment(network=progress),
+        input=given.encode(),
+        stdout=subprocess.PIPE,
+        stderr=None if watched else subprocess.PIPE,
+        check=False,
+    )
     if result.returncode:
         lines = (result.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with {result.returncode}"

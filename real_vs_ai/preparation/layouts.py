@@ -14,6 +14,7 @@ from pathlib import Path
 from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import is_image_name
+from real_vs_ai.preparation.collection_list import CollectedFolder, read_collected
 from real_vs_ai.preparation.files import is_debris, list_files
 
 FLAT = "flat"
@@ -38,12 +39,14 @@ class Layout:
         class_by_folder: Class name of each class folder's name.
         files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
         folders: What was found, for people: ["train/FAKE", …].
+        collected: What a collected folder says about itself; None in other data sets.
     """
 
     root: Path
     kind: str
     class_by_folder: Mapping[str, str]
     files: Mapping[tuple[str, str], tuple[str, ...]]
+    collected: CollectedFolder | None = None
 
     @property
     def folders(self) -> list[str]:
@@ -65,6 +68,9 @@ def find_layout(root: Path) -> Layout:
         raise FileNotFoundError(
             f"Expected a folder with a data set at {root}, found none. Run DataUnZipper.py first."
         )
+    if collected := read_collected(root):
+        folders = {("", name): name for name in _subfolder_names(root)}
+        return _make_layout(root, root, FLAT, folders, collected=collected)
     base = _unwrap(root)
     names = _subfolder_names(base)
     split_by_folder = {name: split for name in names if (split := canonical_split(name))}
@@ -122,19 +128,25 @@ def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]
 
 
 def _make_layout(
-    root: Path, base: Path, kind: str, class_folders: Mapping[tuple[str, str], str]
+    root: Path,
+    base: Path,
+    kind: str,
+    class_folders: Mapping[tuple[str, str], str],
+    *,
+    collected: CollectedFolder | None = None,
 ) -> Layout:
     class_by_folder = canonical_classes({name for _, name in class_folders})
     files = {}
     for (split, name), folder in sorted(class_folders.items()):
         prefix = (base / folder).relative_to(root).as_posix()
         files[split, name] = tuple(f"{prefix}/{path}" for path in list_files(base / folder))
-    if len(set(class_by_folder.values())) < 2:
+    # A collection holds one class; merging it with others makes a data set.
+    if len(set(class_by_folder.values())) < (1 if collected else 2):
         raise LayoutError(
             f"Expected folders of at least two classes in {base}, found {_named(class_by_folder)}, "
             f"which mean one: {_named(set(class_by_folder.values()))}."
         )
-    return Layout(root, kind, class_by_folder, files)
+    return Layout(root, kind, class_by_folder, files, collected)
 
 
 def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:

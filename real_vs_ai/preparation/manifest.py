@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from real_vs_ai.config import MANIFEST_COLUMNS, ordered_class_names
+from real_vs_ai.config import COLLECTION_COLUMNS, MANIFEST_COLUMNS, ordered_class_names
 from real_vs_ai.errors import InputError
-
-_values = attrgetter(*MANIFEST_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One image; the fields are the manifest's columns (config.MANIFEST_COLUMNS).
+    """One image; the fields are the manifest's columns (config.MANIFEST_COLUMNS and more).
 
     Attributes:
         path: POSIX path relative to the manifest's folder.
@@ -35,6 +33,9 @@ class ManifestRow:
         height: Upright height in pixels, likewise.
         format: The file's real format: "JPEG", "PNG", …
         origin: Path of the file it was made from.
+        generator: What made it, or where it was photographed, as far as a collection says so.
+        collection: The collection it came from, or "".
+        group: Images of one group (a sheet, a prompt) share a split; "" means none.
     """
 
     path: str
@@ -46,16 +47,26 @@ class ManifestRow:
     height: int
     format: str
     origin: str
+    generator: str = ""
+    collection: str = ""
+    group: str = ""
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write the rows sorted by path; a killed process leaves the old file or the new one."""
+    """Write the rows sorted by path; a killed process leaves the old file or the new one.
+
+    The columns of collections are written where a row has one of them.
+    """
     staging = path.with_name(f".{path.name}.staging")
+    rows = sorted(rows, key=attrgetter("path"))
+    columns = MANIFEST_COLUMNS
+    if any(row.collection or row.generator or row.group for row in rows):
+        columns += COLLECTION_COLUMNS
     # surrogateescape: names on Linux may hold bytes that are no UTF-8, and come back as they were.
     with staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(MANIFEST_COLUMNS)
-        writer.writerows(map(_values, sorted(rows, key=attrgetter("path"))))
+        writer.writerow(columns)
+        writer.writerows(map(attrgetter(*columns), rows))
         file.flush()
         os.fsync(file.fileno())
     staging.replace(path)
@@ -73,23 +84,42 @@ def read_manifest(path: Path) -> list[ManifestRow]:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
         header = tuple(next(reader, ()))
-        if header != MANIFEST_COLUMNS:
+        if header[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
             raise InputError(
                 f"Expected the columns {','.join(MANIFEST_COLUMNS)} in {path}, "
                 f"found {','.join(header) or 'nothing'}. Run the stage that writes it again."
             )
         try:
-            return [_parse(values) for values in reader]
+            more = [header.index(name) if name in header else None for name in COLLECTION_COLUMNS]
+            return [_parse(values, header, more) for values in reader]
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}, line {reader.line_num} is damaged: {error}") from error
 
 
-def _parse(values: Sequence[str]) -> ManifestRow:
-    path, sha256, label, split, source, width, height, file_format, origin = values
+def _parse(values: Sequence[str], header: Sequence[str], more: Sequence[int | None]) -> ManifestRow:
+    if len(values) != len(header):
+        raise InputError(f"{len(values)} values in {len(header)} columns")
+    path, sha256, label, split, source, width, height, file_format, origin = values[
+        : len(MANIFEST_COLUMNS)
+    ]
     # A million rows share a handful of these values; interned, each is held once.
     label, split, source, file_format = map(sys.intern, (label, split, source, file_format))
+    generator, collection, group = (
+        "" if index is None else sys.intern(values[index]) for index in more
+    )
     return ManifestRow(
-        path, sha256, label, split, source, int(width), int(height), file_format, origin
+        path,
+        sha256,
+        label,
+        split,
+        source,
+        int(width),
+        int(height),
+        file_format,
+        origin,
+        generator,
+        collection,
+        group,
     )
 
 

@@ -191,6 +191,7 @@ def _write_merged(
             options=options,
         )
     _check_classes(rows)
+    _check_splits(rows, sources)
     alike = _near_duplicates(rows, output_dir=output_dir, options=options)
     rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
     renamed = _rename(rows, extension=EQUALISED_EXTENSION if options.equalise else None)
@@ -272,8 +273,9 @@ def _read_source(
                     origin=f"{origin_prefix}/{row.path}",
                 )
             )
-    missing = set(SPLITS) - {row.split for row in rows}
-    if missing:
+    # A collection lies whole in one split.
+    needed = set() if any(row.collection for row in rows) else set(SPLITS)
+    if missing := needed - {row.split for row in rows}:
         raise InputError(
             f"Expected train, validation and test folders with images in {folder}, found none in "
             f"{', '.join(sorted(missing))}. Run DataSplitD1.py or DataSplitD2.py first."
@@ -301,6 +303,16 @@ def _check_classes(rows: Sequence[ManifestRow]) -> None:
         f"Expected the same classes in every source, found {listed}. "
         "Name the sources that belong together, or rename their class folders."
     )
+
+
+def _check_splits(rows: Sequence[ManifestRow], sources: Sequence[str]) -> None:
+    missing = set(SPLITS) - {row.split for row in rows}
+    if missing:
+        raise InputError(
+            f"Expected images for train, validation and test, found none for "
+            f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
+            "or split with DataSplitD1.py --ignore-roles."
+        )
 
 
 def _near_duplicates(

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from real_vs_ai.preparation.collection_list import CollectedFolder
 from real_vs_ai.preparation.files import Placement, place_files, safe_name, unique_names
 from real_vs_ai.preparation.inspection import InspectedFile
 from real_vs_ai.preparation.layouts import Layout
@@ -42,6 +43,7 @@ def name_rows(
             if file.path in plan.splits:
                 kept[plan.splits[file.path], label].append((folder, file))
     plan.splits.clear()
+    collected = layout.collected
     rows = []
     for split, label in sorted(kept):
         members = sorted(kept.pop((split, label)), key=lambda member: member[1].path)
@@ -59,6 +61,7 @@ def name_rows(
                     file.height,
                     file.format,
                     f"{origin_prefix}/{file.path}",
+                    *_collection_values(collected, file.path),
                 )
             )
             if file.note:
@@ -66,6 +69,13 @@ def name_rows(
             if name != given or name != file.path.rpartition("/")[2]:
                 outcomes.append(Outcome(file.path, RENAMED, path))
     return rows
+
+
+def _collection_values(collected: CollectedFolder | None, path: str) -> tuple[str, ...]:
+    """Generator, collection and group of an image, as the manifest has them."""
+    if collected is None:
+        return ()
+    return collected.generators.get(path, ""), collected.name, collected.groups.get(path, "")
 
 
 def _flat_name(path: str, class_folder: str) -> str:

@@ -55,6 +55,7 @@ class SplitOptions:
 
     Attributes:
         fractions: Share of each split, for the images that the data set does not fix.
+        roles: Whether a collection goes whole into the split that its list names.
         seed: Of the shuffle.
         keep_duplicates: Keep second copies of a content, in the split of the first.
         verify: Decode every image before it is taken.
@@ -67,6 +68,7 @@ class SplitOptions:
     """
 
     fractions: Mapping[str, float]
+    roles: bool
     seed: int
     keep_duplicates: bool
     verify: bool
@@ -210,20 +212,54 @@ def _plan(
     if "validation" in layout.splits:
         # The data set brings its own validation images, so all of train stays train.
         fractions = {"train": 1.0}
+    role = layout.collected.role if layout.collected and options.roles else ""
+    groups = _joined_groups(layout, inspected, groups, options=options)
     planned = []
     for (split, folder), files in inspected.items():
         # What is to be divided has no split yet: flat data sets, and train.
-        fixed_split = "" if split in {"", "train"} else split
+        fixed_split = role if split in {"", "train"} else split
         label = layout.class_by_folder[folder]
         for file in files:
-            # A group bears the content of its first image, which no other group can have.
-            grouped = options.near_duplicates == "group" and file.path in groups
-            group = groups[file.path].sha256 if grouped else ""
             if file.is_image:
+                group = groups.get(file.path, "")
                 planned.append(SplitImage(file.path, file.sha256, label, fixed_split, group))
     return plan_split(
         planned, fractions=fractions, seed=options.seed, keep_duplicates=options.keep_duplicates
     )
+
+
+def _joined_groups(
+    layout: Layout,
+    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]],
+    alike: Mapping[str, InspectedFile],
+    *,
+    options: SplitOptions,
+) -> dict[str, str]:
+    """Group of each image that has one, by path.
+
+    Near-duplicates, images of one sheet or prompt, and files of one content belong together, also
+    by way of one another.
+    """
+    collected = layout.collected.groups if layout.collected else {}
+    if options.near_duplicates != "group":
+        alike = {}
+    if not collected and not alike:
+        return {}
+    leaders: dict[str, str] = {}
+
+    def leader(key: str) -> str:
+        while (above := leaders.setdefault(key, key)) != key:
+            leaders[key] = leaders[above]
+            key = leaders[key]
+        return key
+
+    images = [file for files in inspected.values() for file in files if file.is_image]
+    for file in images:
+        if file.path in collected:
+            leaders[leader(file.sha256)] = leader(f"group {collected[file.path]}")
+        if file.path in alike:
+            leaders[leader(file.sha256)] = leader(alike[file.path].sha256)
+    return {file.path: leader(file.sha256) for file in images if file.sha256 in leaders}
 
 
 def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[Outcome]:

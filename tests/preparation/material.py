@@ -84,6 +84,7 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 def split_options(**changes) -> SplitOptions:
     values = {
         "fractions": FRACTIONS,
+        "roles": True,
         "seed": 42,
         "keep_duplicates": False,
         "verify": True,
