@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import DATA_DIR, RAW_DIR
+from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
 from real_vs_ai.preparation.collecting import CollectOptions, collect
 from real_vs_ai.preparation.collection_list import read_collections
 from real_vs_ai.preparation.options import add_overwrite, add_workers, positive_int
@@ -35,12 +35,6 @@ def parse_args(argv=None):
     )
     parser.add_argument("--server", default="https://github.com", help="where repositories are")
     parser.add_argument(
-        "--repositories-dir",
-        type=Path,
-        default=DATA_DIR / "repositories",
-        help="keeps what was fetched",
-    )
-    parser.add_argument(
         "--min-side", type=positive_int, default=200, help="leave out smaller images, in pixels"
     )
     add_overwrite(parser)
@@ -54,7 +48,7 @@ def main(argv=None):
     options = CollectOptions(
         git_dirs=args.git_dirs,
         server=args.server,
-        repositories_dir=args.repositories_dir,
+        repositories_dir=REPOSITORIES_DIR,
         min_side=args.min_side,
         overwrite=args.overwrite,
         workers=args.workers,

@@ -62,6 +62,7 @@ RAW_SPLIT_NAMES = {
 DATA_DIR = Path("data")
 ARCHIVES_DIR = DATA_DIR / "archives"
 RAW_DIR = DATA_DIR / "raw"
+REPOSITORIES_DIR = DATA_DIR / "repositories"
 SPLIT_DIR = DATA_DIR / "split"
 AUGMENTED_DIR = DATA_DIR / "augmented_train"
 MODELS_DIR = Path("models")

@@ -41,7 +41,10 @@ from real_vs_ai.reporting import format_table, plural
 LEFT_OUT = "left out"
 EXCLUDED = "excluded by the list"
 BEYOND_LIMIT = "beyond the list's limit"
-COLLECTED, ALREADY_THERE, OTHER_SETTINGS = "collected", "already there", "there, but listed anew"
+COLLECTED, ALREADY_THERE = "collected", "already there"
+UPDATED, OTHER_SETTINGS = "already there, notes updated", "there, with other settings"
+# What the list may change without another look at the pictures.
+_NOTES = ("role", "licence")
 _CHUNK_FILES = 24
 # A stem is for people only; the id behind it tells files apart.
 _STEM_CHARACTERS = 80
@@ -120,7 +123,9 @@ class CollectSummary:
         for label in sorted({result.collection.label for result in self.results}):
             members = [r for r in self.results if r.collection.label == label]
             images = sum(result.images for result in members)
-            parts.append(f"{label}: {plural(images, 'image')} of {len(members)} collections")
+            parts.append(
+                f"{label}: {plural(images, 'image')} of {plural(len(members), 'collection')}"
+            )
         text = "; ".join(parts) + "."
         if self.failed:
             text += f" {plural(self.failed, 'collection')} could not be collected."
@@ -160,18 +165,20 @@ def collect(
 def _there_already(collection: Collection, folder: Path) -> CollectedCollection:
     try:
         facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
-        images, left_out = int(facts.pop("images")), int(facts.pop("left_out"))
-        facts.pop("min_side")
+        images, left_out = int(facts["images"]), int(facts["left_out"])
     except (OSError, ValueError, KeyError, AttributeError) as error:
         # Some other data set of that name: nothing of it may be lost.
         raise InputError(
             f"Expected a collection or nothing at {folder}, found neither ({error}). "
             "Move that folder elsewhere, or name another --output-dir."
         ) from error
-    same = facts == collection.describe()
-    return CollectedCollection(
-        collection, images, left_out, ALREADY_THERE if same else OTHER_SETTINGS
-    )
+    listed = collection.describe()
+    changed = [name for name, value in listed.items() if facts.get(name) != value]
+    status = OTHER_SETTINGS if changed else ALREADY_THERE
+    if changed and set(changed) <= set(_NOTES):
+        _write_facts(folder, facts | {name: listed[name] for name in changed})
+        status = UPDATED
+    return CollectedCollection(collection, images, left_out, status)
 
 
 def _collect_one(
@@ -316,5 +323,11 @@ def _write_notes(
     write_report(folder / REPORT_NAME, outcomes)
     facts = collection.describe()
     facts |= {"min_side": min_side, "images": len(images), "left_out": len(outcomes)}
+    _write_facts(folder, facts)
+
+
+def _write_facts(folder: Path, facts: dict[str, object]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    write_text_durably(folder / COLLECTION_NAME, text + "\n")
+    staging = folder / f".{COLLECTION_NAME}.staging"
+    write_text_durably(staging, text + "\n")
+    staging.replace(folder / COLLECTION_NAME)

@@ -1,0 +1,477 @@
+"""Collections come out of git whole, cut, checked and named; the splitter keeps them apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import DataCollector
+from real_vs_ai.config import MANIFEST_COLUMNS
+from real_vs_ai.preparation.collected_images import cut_tile
+from real_vs_ai.preparation.collecting import (
+    ALREADY_THERE,
+    OTHER_SETTINGS,
+    UPDATED,
+    CollectOptions,
+    collect,
+)
+from real_vs_ai.preparation.collection_list import CollectionError, read_collected, read_collections
+from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
+from real_vs_ai.preparation.manifest import read_manifest, write_manifest
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.splitting import split_sources
+from tests.preparation.material import (
+    image_bytes,
+    merge_options,
+    run_disturbed,
+    smooth_image,
+    snapshot,
+    split_options,
+)
+
+SIDE = 64
+
+
+def git(*arguments, folder) -> str:
+    names = ("AUTHOR", "COMMITTER")
+    identity = {f"GIT_{name}_{key}": "a@b.c" for name in names for key in ("NAME", "EMAIL")}
+    return subprocess.run(
+        ["git", "-c", "commit.gpgsign=false", *arguments],
+        cwd=folder,
+        env={**os.environ, **identity},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def make_repository(folder: Path, files: dict[str, bytes]) -> str:
+    """A git repository with these files; gives the id of its commit."""
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    git("init", "--quiet", folder=folder)
+    git("add", ".", folder=folder)
+    git("commit", "--quiet", "-m", "pictures", folder=folder)
+    return git("rev-parse", "HEAD", folder=folder)
+
+
+def sheet_bytes(seed: int, file_format: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    smooth_image(seed, (2 * SIDE, 2 * SIDE)).save(buffer, file_format, quality=90)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Path:
+    """Two repositories: photographs, and generated pictures with much that is odd about them."""
+    photos = {f"photos/p{i}.jpg": image_bytes(i, size=(SIDE, SIDE)) for i in range(4)}
+    fakes = {
+        f"img/a{i}.png": image_bytes(50 + i, size=(SIDE, SIDE), file_format="PNG") for i in range(3)
+    }
+    fakes |= {
+        "img/a0_input.png": image_bytes(60, size=(SIDE, SIDE), file_format="PNG"),
+        "img/again.png": fakes["img/a1.png"],
+        "img/broken.png": fakes["img/a2.png"][:200],
+        "img/small.png": image_bytes(61, size=(8, 8), file_format="PNG"),
+        "img/blank.png": encoded(Image.new("RGB", (SIDE, SIDE), "grey")),
+        "img/really_jpeg.png": image_bytes(62, size=(SIDE, SIDE)),
+        "sheets/one.jpg": sheet_bytes(1),
+        "sheets/two.webp": sheet_bytes(2, "WEBP"),
+        "README.md": b"no picture",
+    }
+    folder = tmp_path / "git"
+    commits = {
+        "owner/photos": make_repository(folder / "owner+photos" / "repo", photos),
+        "owner/fakes": make_repository(folder / "owner" / "fakes", fakes),
+    }
+    (tmp_path / "commits.json").write_text(json.dumps(commits))
+    return folder
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
+    """A list of three collections; `changes` update its rows, in order."""
+    commits = json.loads((tmp_path / "commits.json").read_text())
+    rows = [
+        {
+            "collection": "photos",
+            "repository": "owner/photos",
+            "pattern": r"^photos/.*\.jpg$",
+            "label": "Real",
+            "generator_or_source": "a camera",
+            "role": "train",
+        },
+        {
+            "collection": "fakes",
+            "repository": "owner/fakes",
+            "pattern": r"^img/.*\.PNG$",
+            "label": "Fake",
+            "generator_or_source": "GAN",
+            "role": "train",
+            "exclude": "input",
+            "generators": "/a1 = Diffusion",
+        },
+        {
+            "collection": "sheets",
+            "repository": "owner/fakes",
+            "pattern": "^sheets/",
+            "label": "Fake",
+            "generator_or_source": "SD",
+            "role": "validation",
+            "tiles": "2x2",
+        },
+    ]
+    for row, change in zip(rows, changes, strict=False):
+        row |= {"commit": commits[row["repository"]], "licence": "CC0"} | change
+    for row in rows:
+        row.setdefault("commit", commits[row["repository"]])
+        row.setdefault("licence", "CC0")
+    columns = dict.fromkeys([name for row in rows for name in row] + ["licence"])
+    path = tmp_path / "list.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def options(mirror: Path | None, **changes) -> CollectOptions:
+    values = {
+        "git_dirs": mirror,
+        "server": "",
+        "repositories_dir": Path("repositories"),
+        "min_side": 16,
+        "overwrite": False,
+        "workers": 1,
+    }
+    return CollectOptions(**{**values, **changes})
+
+
+def collect_all(tmp_path, mirror, *changes, names=(), **option_changes):
+    collections = read_collections(write_list(tmp_path, *changes), names=names)
+    return collect(
+        collections, output_dir=tmp_path / "raw", options=options(mirror, **option_changes)
+    )
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    with (folder / "report.csv").open(newline="") as file:
+        return {row["path"]: row["outcome"] + row["detail"] for row in csv.DictReader(file)}
+
+
+def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
+    summary = collect_all(tmp_path, mirror)
+    assert not summary.failed
+    fakes = tmp_path / "raw" / "fakes"
+    kept = {path.read_bytes() for path in (fakes / "fake_images").iterdir()}
+    source = mirror / "owner" / "fakes" / "img"
+    assert kept == {
+        (source / name).read_bytes() for name in ("a0.png", "a1.png", "a2.png", "really_jpeg.png")
+    }
+    told = outcomes(fakes)
+    assert set(told) == {
+        "img/a0_input.png",
+        "img/again.png",
+        "img/broken.png",
+        "img/small.png",
+        "img/blank.png",
+    }
+    assert "excluded" in told["img/a0_input.png"]
+    assert "img/a1.png" in told["img/again.png"]
+    assert "too small" in told["img/small.png"]
+    assert "blank" in told["img/blank.png"]
+    names = sorted(path.name for path in (fakes / "fake_images").iterdir())
+    assert next(name for name in names if name.startswith("really_jpeg")).endswith(".jpg")
+    generators = read_collected(fakes).generators
+    assert sorted(generators.values()) == ["Diffusion", "GAN", "GAN", "GAN"]
+    assert "CC0" in str(summary)
+    assert "Fake: 12 images of 2 collections; Real: 4 images of 1 collection." in str(summary)
+
+
+def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):
+    collect_all(tmp_path, mirror, names=["sheets"])
+    folder = tmp_path / "raw" / "sheets"
+    tiles = sorted((folder / "fake_images").iterdir())
+    assert [path.suffix for path in tiles] == [".jpg"] * 4 + [".webp"] * 4
+    with Image.open(mirror / "owner" / "fakes" / "sheets" / "one.jpg") as sheet:
+        pixels, tables = np.asarray(sheet.convert("RGB")), sheet.quantization
+    for path, (row, column) in zip(tiles[:4], [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
+        with Image.open(path) as tile:
+            assert tile.size == (SIDE, SIDE)
+            assert tile.quantization == tables
+            cut = cut_tile(pixels, grid=(2, 2), row=row, column=column)
+            # Seams on block borders and the same tables: a second encoding is nearly free.
+            assert np.abs(np.asarray(tile.convert("RGB")).astype(int) - cut).mean() < 0.5
+    groups = read_collected(folder).groups
+    assert sorted(groups.values()) == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
+
+
+def test_webp_tile_has_the_pixels_of_its_sheet(tmp_path, mirror):
+    collect_all(tmp_path, mirror, names=["sheets"])
+    with Image.open(mirror / "owner" / "fakes" / "sheets" / "two.webp") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    path = next((tmp_path / "raw" / "sheets" / "fake_images").glob("two*-r1c0.webp"))
+    with Image.open(path) as tile:
+        assert (np.asarray(tile.convert("RGB")) == pixels[SIDE:, :SIDE]).all()
+
+
+def test_limit_takes_the_same_images_every_time(tmp_path, mirror):
+    limit = ({}, {}, {"limit": "3"})
+    collect_all(tmp_path, mirror, *limit, names=["sheets"])
+    first = snapshot(tmp_path / "raw")
+    collect_all(tmp_path, mirror, *limit, names=["sheets"], overwrite=True, workers=2)
+    assert snapshot(tmp_path / "raw") == first
+    assert len(list((tmp_path / "raw" / "sheets" / "fake_images").iterdir())) == 3
+
+
+def test_missing_commit_fails_alone_and_says_what_to_do(tmp_path, mirror, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_list(tmp_path, {"commit": "0" * 40})
+    arguments = ["--list", str(path), "--from", str(mirror), "--min-side", "16"]
+    assert DataCollector.main([*arguments, "--workers", "1"]) == 1
+    output = capsys.readouterr().out
+    assert "failed: Expected commit 0000" in output
+    assert "1 collection could not be collected." in output
+    raw = tmp_path / "data" / "raw"
+    assert sorted(p.name for p in raw.iterdir() if not p.name.startswith(".")) == [
+        "fakes",
+        "sheets",
+    ]
+
+
+def test_unknown_repository_and_empty_match_fail_with_one_line(tmp_path, mirror):
+    changes = ({"repository": "owner/none", "commit": "1" * 40}, {"pattern": "nothing"}, {})
+    (tmp_path / "commits.json").write_text(
+        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/none": "1" * 40})
+    )
+    statuses = [result.status for result in collect_all(tmp_path, mirror, *changes).results]
+    assert "Expected a git directory of owner/none" in statuses[0]
+    assert "found none of" in statuses[1]
+    assert statuses[2] == "collected"
+
+
+def test_file_missing_from_the_git_directory_is_named(tmp_path, mirror):
+    repository = mirror / "owner+photos" / "repo"
+    blob = git("rev-parse", "HEAD:photos/p1.jpg", folder=repository)
+    (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
+    assert (result.images, result.left_out) == (3, 1)
+    assert "not in the git directory" in outcomes(tmp_path / "raw" / "photos")["photos/p1.jpg"]
+
+
+def test_second_run_passes_over_what_is_there(tmp_path, mirror):
+    collect_all(tmp_path, mirror)
+    before = snapshot(tmp_path / "raw")
+    again = collect_all(tmp_path, None)
+    assert {result.status for result in again.results} == {ALREADY_THERE}
+    changed = collect_all(tmp_path, None, {"exclude": "p1"})
+    assert changed.results[0].status == OTHER_SETTINGS
+    assert "add --overwrite" in str(changed)
+    assert snapshot(tmp_path / "raw") == before
+
+
+def test_changed_role_needs_no_second_look_at_the_pictures(tmp_path, mirror):
+    collect_all(tmp_path, mirror)
+    changed = collect_all(tmp_path, None, {"role": "test"})
+    assert changed.results[0].status == UPDATED
+    assert read_collected(tmp_path / "raw" / "photos").role == "test"
+
+
+def test_other_data_set_of_that_name_is_not_touched(tmp_path, mirror):
+    (tmp_path / "raw" / "photos" / "REAL").mkdir(parents=True)
+    with pytest.raises(ValueError, match="Move that folder elsewhere"):
+        collect_all(tmp_path, mirror)
+
+
+@pytest.mark.parametrize("at", [5, 25, 60])
+def test_killed_collection_leaves_nothing_or_the_whole(tmp_path, mirror, at):
+    def work():
+        collect_all(tmp_path, mirror)
+
+    run_disturbed(work, at=at, how="kill")
+    for folder in (tmp_path / "raw").glob("[!.]*"):
+        assert (folder / "collection.json").is_file()
+    collect_all(tmp_path, mirror)
+    survived = snapshot(tmp_path / "raw")
+    undisturbed = tmp_path / "undisturbed"
+    collect(
+        read_collections(tmp_path / "list.csv", names=[]),
+        output_dir=undisturbed,
+        options=options(mirror),
+    )
+    assert survived == snapshot(undisturbed)
+
+
+def test_only_wanted_files_are_fetched_and_kept_for_later(tmp_path, mirror):
+    for repository in (mirror / "owner+photos" / "repo", mirror / "owner" / "fakes"):
+        git("config", "uploadpack.allowFilter", "true", folder=repository)
+        git("config", "uploadpack.allowAnySHA1InWant", "true", folder=repository)
+    server = tmp_path / "server" / "owner"
+    server.mkdir(parents=True)
+    (mirror / "owner+photos" / "repo").rename(server / "photos")
+    (mirror / "owner" / "fakes").rename(server / "fakes")
+    changes = {
+        "server": (tmp_path / "server").as_uri(),
+        "repositories_dir": tmp_path / "repositories",
+    }
+    summary = collect_all(tmp_path, None, **changes)
+    assert [result.status for result in summary.results] == ["collected"] * 3
+    fetched = tmp_path / "repositories" / "owner+fakes.git"
+    present = git("cat-file", "--batch-all-objects", "--batch-check", folder=fetched)
+    readme = git("rev-parse", "HEAD:README.md", folder=server / "fakes")
+    assert readme not in present
+    # A second run needs no server: what was fetched is there.
+    again = collect_all(tmp_path, tmp_path / "repositories", overwrite=True)
+    assert not again.failed
+
+
+def test_unreachable_server_fails_with_its_reason(tmp_path, mirror):
+    changes = {
+        "server": (tmp_path / "nowhere").as_uri(),
+        "repositories_dir": tmp_path / "repositories",
+    }
+    result = collect_all(tmp_path, None, names=["photos"], **changes).results[0]
+    assert result.failed
+    assert "Expected git fetch to succeed" in result.status
+    assert not (tmp_path / "raw" / "photos").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"collection": "../outside"},
+        {"repository": "--upload-pack=evil/x"},
+        {"repository": "owner/../../x"},
+        {"commit": "main"},
+        {"label": "Maybe"},
+        {"role": "holiday"},
+        {"pattern": "("},
+        {"tiles": "0x2"},
+        {"limit": "-1"},
+        {"group": "no brackets"},
+        {"generators": "no equals sign"},
+        {"collection": "FAKES"},
+    ],
+)
+def test_wrong_row_is_refused_with_its_place(tmp_path, mirror, change):
+    path = write_list(tmp_path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0] |= change
+    columns = list(dict.fromkeys([*rows[0], "limit", "group"]))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(CollectionError, match=r"^Expected .*found"):
+        read_collections(path, names=[])
+
+
+def test_list_without_a_column_or_the_named_collection_is_refused(tmp_path, mirror):
+    path = write_list(tmp_path)
+    with pytest.raises(CollectionError, match="found nowhere"):
+        read_collections(path, names=["nowhere"])
+    path.write_text("collection,repository\n")
+    with pytest.raises(CollectionError, match="found no commit"):
+        read_collections(path, names=[])
+
+
+def test_project_list_is_valid_and_holds_whole_collections_of_both_classes_in_each_split():
+    path = Path(__file__).resolve().parents[2] / "data" / "collections.csv"
+    collections = read_collections(path, names=[])
+    for role in ("train", "validation", "test"):
+        assert {c.label for c in collections if c.role == role} == {"Fake", "Real"}
+    assert all(collection.licence for collection in collections)
+
+
+@pytest.fixture
+def collected(tmp_path, mirror) -> Path:
+    """data/raw with three collections, one for each split."""
+    changes = ({"role": "test"}, {}, {})
+    collections = read_collections(write_list(tmp_path, *changes), names=[])
+    raw = tmp_path / "data" / "raw"
+    collect(collections, output_dir=raw, options=options(mirror))
+    return raw
+
+
+def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
+    layouts = find_sources([collected / name for name in ("photos", "fakes", "sheets")], kind=FLAT)
+    split = tmp_path / "data" / "split"
+    split_sources(layouts, output_dir=split, options=split_options())
+    merge_sources(
+        [split / name for name in ("photos", "fakes", "sheets")],
+        output_dir=tmp_path / "data",
+        options=merge_options(),
+    )
+    rows = read_manifest(tmp_path / "data" / "manifest.csv")
+    assert {(row.collection, row.split, row.label) for row in rows} == {
+        ("photos", "test", "Real"),
+        ("fakes", "train", "Fake"),
+        ("sheets", "validation", "Fake"),
+    }
+    assert {row.generator for row in rows} == {"a camera", "GAN", "Diffusion", "SD"}
+    assert {row.group for row in rows} == {"", "sheets/sheets/one", "sheets/sheets/two"}
+    assert all(row.source == row.collection for row in rows)
+
+
+def test_merging_collections_of_one_split_alone_says_which_is_missing(tmp_path, collected):
+    split = tmp_path / "data" / "split"
+    layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
+    split_sources(layouts, output_dir=split, options=split_options())
+    with pytest.raises(ValueError, match="found none for validation"):
+        merge_sources(
+            [split / "photos", split / "fakes"],
+            output_dir=tmp_path / "data",
+            options=merge_options(),
+        )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
+    collect_all(tmp_path, mirror, names=["sheets"])
+    layout = find_layout(tmp_path / "raw" / "sheets")
+    chosen = {"train": 0.5, "validation": 0.5}
+    choices = split_options(roles=False, seed=seed, fractions=chosen)
+    rows = split_sources([layout], output_dir=tmp_path / "split", options=choices)[0].rows
+    splits = {
+        group: {r.split for r in rows if r.group == group} for group in {r.group for r in rows}
+    }
+    assert [len(names) for names in splits.values()] == [1, 1]
+    assert {r.split for r in rows} == {"train", "validation"}
+
+
+def test_manifest_without_collections_keeps_its_columns(tmp_path, collected):
+    layout = find_layout(collected / "photos")
+    split = tmp_path / "split"
+    split_sources([layout], output_dir=split, options=split_options())
+    rows = read_manifest(split / "photos" / "manifest.csv")
+    assert rows[0].collection == "photos"
+    write_manifest(
+        tmp_path / "plain.csv",
+        [replace(row, collection="", generator="", group="") for row in rows],
+    )
+    header = (tmp_path / "plain.csv").read_text().splitlines()[0]
+    assert tuple(header.split(",")) == MANIFEST_COLUMNS
+    assert read_manifest(tmp_path / "plain.csv")[0].collection == ""
+
+
+def test_damaged_notes_of_a_collection_are_refused(tmp_path, collected):
+    (collected / "photos" / "images.csv").write_text("path\nx\n")
+    with pytest.raises(CollectionError, match="Run DataCollector"):
+        find_layout(collected / "photos")
