@@ -24,7 +24,15 @@ DATA_SCRIPTS = (
     "DataDeleter",
 )
 # Every script must answer without loading TensorFlow until a tensor is needed.
-SCRIPTS = (*DATA_SCRIPTS, "ModelTraining", "ModelEvaluation", "ImageScoring", "RunPipeline", "App")
+SCRIPTS = (
+    *DATA_SCRIPTS,
+    "DataCollector",
+    "ModelTraining",
+    "ModelEvaluation",
+    "ImageScoring",
+    "RunPipeline",
+    "App",
+)
 FORBIDDEN_AT_HELP = ("tensorflow", "keras", "torch", "streamlit", "openvino")
 
 
