@@ -9,6 +9,7 @@ This module does not import Keras until a function needs it.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -18,18 +19,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.errors import one_line
+from real_vs_ai.appearance import read_appearance
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
 
 if TYPE_CHECKING:
     import keras
 
 
+class MissingKerasError(InputError):
+    """Keras or TensorFlow is not installed; the message says how to install them."""
+
+
+def keras_is_installed() -> bool:
+    """Whether Keras and its backend are installed; imports neither."""
+    needed = ("keras", os.environ.get("KERAS_BACKEND", "tensorflow"))
+    return all(importlib.util.find_spec(name) is not None for name in needed)
+
+
 def import_keras_quietly() -> None:
     """Import Keras; TensorFlow's remarks about its build and missing GPUs do not show.
 
     Set TF_CPP_MIN_LOG_LEVEL=0 in the environment to see them.
+
+    Raises:
+        MissingKerasError: Keras or its backend is not installed.
     """
+    if not keras_is_installed():
+        raise MissingKerasError(
+            "Expected TensorFlow and Keras for this, found only what the app needs. "
+            "Run: pip install -r requirements.txt"
+        )
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         import keras
 
@@ -96,7 +116,8 @@ def load_model(path: Path) -> keras.Model:
 
     try:
         model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    # Keras raises whatever the damaged part of a file happens to cause.
+    except Exception as error:
         reason = one_line(error)
         raise ModelFileError(f"{path} is not a Keras model that can be loaded: {reason}") from error
     shape = getattr(model, "input_shape", None)
@@ -106,6 +127,32 @@ def load_model(path: Path) -> keras.Model:
             f"in {path}."
         )
     return model
+
+
+def load_for_inference(path: Path) -> keras.Model:
+    """Load a Keras model for an engine.
+
+    Its second output are the features that the file has statistics of, if it has any.
+
+    Raises:
+        ModelFileError: It is no Keras model for square RGB images.
+    """
+    model = load_model(path)
+    import keras
+
+    appearance = read_appearance(path)
+    layers = {layer.name: layer for layer in model.layers}
+    layer = layers.get(appearance.layer) if appearance else None
+    if layer is None or len(layer.output.shape) != 2:
+        return model
+    return keras.Model(model.inputs, [model.outputs[0], layer.output], name=model.name)
+
+
+def sees_gpu() -> bool:
+    """Whether Keras' backend runs on a GPU; imports Keras."""
+    import keras
+
+    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def graph_of(model: keras.Model) -> keras.Model:

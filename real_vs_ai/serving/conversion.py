@@ -1,31 +1,29 @@
-"""Make OpenVINO's form of a Keras model file, in a process of its own.
+"""Make OpenVINO's form of a Keras model file, without Keras.
 
     convert(Path("models/released/model.h5"), output_dir=Path("converted"))   # model.xml, model.bin
+    model = build_model(Path("models/released/model.h5"))                     # the same in memory
 
-Run as a module (`python -m real_vs_ai.serving.conversion MODEL OUTPUT_DIR`) it does the work that
-`convert` waits for. Keras runs on TensorFlow for it: OpenVINO folds the normalisation of
-TensorFlow's graph into the convolutions and leaves no change of layout between them. Keras'
-OpenVINO backend exports both (measured on ResNet101: 1.5 times as long an image in bf16, and 8-bit
-models that are computed in floating point). Keras' backend is fixed when it is imported, and both
-are heavy: the serving process imports neither.
+The layers and weights are read from the HDF5 file and built with OpenVINO's own operators. A file
+with other layers than these is converted through TensorFlow, where that is installed.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from real_vs_ai.errors import RealVsAIError
+import openvino as ov
 
-IR_NAME = "model.xml"
-# A cold start of Keras on a slow disk takes most of it; ResNet101 itself takes about 10.
-_TIME_LIMIT_SECONDS = 600
+from real_vs_ai.appearance import read_appearance
+from real_vs_ai.errors import one_line
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
+from real_vs_ai.serving.openvino_layers import build_network
+from real_vs_ai.serving.tensorflow_conversion import (
+    IR_NAME,
+    ConversionError,
+    convert_through_tensorflow,
+)
 
-
-class ConversionError(RealVsAIError, RuntimeError):
-    """The model has no OpenVINO form; the message is one line that says why."""
+__all__ = ["IR_NAME", "ConversionError", "build_model", "convert"]
 
 
 def convert(model_path: Path, *, output_dir: Path) -> Path:
@@ -36,46 +34,42 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
         output_dir: An existing folder.
 
     Returns:
-        The path of the `.xml`; its `.bin` lies beside it. Its first output is the softmax; where
-        the file has statistics of a layer's features, these are the second.
+        The path of the `.xml`; its `.bin` lies in the same folder. Its first output is the softmax;
+        where the file has statistics of a layer's features, these are the second.
 
     Raises:
-        ConversionError: Keras or OpenVINO could not do it, or took too long.
+        ConversionError: The file cannot be read, or holds layers that need TensorFlow, which is not
+            installed or cannot convert them either.
     """
-    package_parent = str(Path(__file__).resolve().parents[2])
-    search_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(search_path),
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    # -P: not what happens to lie in the folder where the user stands.
-    arguments = [sys.executable, "-P", "-m", __name__, str(model_path.resolve()), str(output_dir)]
     try:
-        done = subprocess.run(
-            arguments,
-            env=environment,
-            capture_output=True,
-            timeout=_TIME_LIMIT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConversionError(f"conversion to OpenVINO failed: {error}") from error
+        model = build_model(model_path)
+    except UnsupportedGraphError as error:
+        return convert_through_tensorflow(model_path, output_dir=output_dir, reason=str(error))
     ir_path = output_dir / IR_NAME
-    if done.returncode != 0 or not ir_path.is_file():
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        reason = lines[-1][:300] if lines else f"exit code {done.returncode}"
-        raise ConversionError(f"conversion to OpenVINO failed: {reason}")
+    ov.save_model(model, ir_path, compress_to_fp16=False)
     return ir_path
 
 
-def _export(model_path: str, output_dir: str) -> None:
-    from real_vs_ai.serving.engines import load_keras_model, with_features
+def build_model(model_path: Path) -> ov.Model:
+    """The model for any number of images; see `convert` for its outputs.
 
-    model = with_features(load_keras_model(Path(model_path)), Path(model_path))
-    model.export(str(Path(output_dir) / IR_NAME), format="openvino", verbose=False)
+    Raises:
+        UnsupportedGraphError: The file holds something that needs TensorFlow.
+        ConversionError: It cannot be read, or OpenVINO refuses it.
+    """
+    try:
+        graph = fold_normalisation(read_graph(model_path))
+        network = build_network(graph, batch_size=None)
+        outputs = [network.outputs[graph.output]]
+        features = network.outputs.get(feature_layer(model_path) or "")
+        if features is not None and features.get_partial_shape().rank.get_length() == 2:
+            outputs.append(features)
+        return ov.Model(outputs, [network.parameter], "model")
+    except (OSError, RuntimeError) as error:
+        raise ConversionError(f"conversion to OpenVINO failed: {one_line(error)}") from error
 
 
-if __name__ == "__main__":
-    _export(*sys.argv[1:])
+def feature_layer(model_path: Path) -> str | None:
+    """Name of the layer whose features the file has statistics of."""
+    appearance = read_appearance(model_path)
+    return appearance.layer if appearance else None

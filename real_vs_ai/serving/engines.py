@@ -10,7 +10,6 @@ TensorFlow can use, is what remains where the model cannot be compiled, and is t
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from real_vs_ai.appearance import read_appearance
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.keras_models import keras_is_installed, load_for_inference, sees_gpu
 
 ENGINES = ("openvino", "keras")
 PRECISIONS = ("f32", "bf16", "int8")
@@ -66,7 +64,7 @@ class KerasEngine:
     parallel_batches = 1
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
-        self._model = with_features(load_keras_model(model_path), model_path)
+        self._model = load_for_inference(model_path)
         self.note = note
         # Keras compiles its predict function at the first call and is not made for several at once.
         self._lock = threading.Lock()
@@ -107,7 +105,7 @@ def open_engine(
         return KerasEngine(model_path)
     if engine is None and precision is None and _gpu_is_likely():
         keras_engine = KerasEngine(model_path, note="Keras was chosen for this machine's GPU.")
-        if keras_sees_gpu():
+        if sees_gpu():
             return keras_engine
     try:
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
@@ -115,47 +113,10 @@ def open_engine(
         return OpenVINOEngine(model_path, image_size=image_size, precision=precision)
     except (ImportError, RuntimeError) as error:
         # Asked for by name, another engine would not be an answer.
-        if engine is not None or precision not in (None, "f32"):
+        if engine is not None or precision not in (None, "f32") or not keras_is_installed():
             raise
         reason = one_line(error, longest=300)
         return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
-
-
-def load_keras_model(model_path: Path):
-    """The Keras model of an `.h5` file, for inference.
-
-    Raises:
-        ModelFileError: It is not a Keras model, or not whole.
-    """
-    # TensorFlow's start-up messages say nothing to somebody who waits for a verdict.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
-    try:
-        return keras.models.load_model(model_path, compile=False)
-    # Keras raises whatever the damaged part happens to cause.
-    except Exception as error:
-        reason = one_line(error, longest=300)
-        raise ModelFileError(f"{model_path} cannot be loaded by Keras: {reason}") from error
-
-
-def with_features(model, model_path: Path):
-    """The model with the features that its file has statistics of as a second output, if any."""
-    import keras
-
-    appearance = read_appearance(model_path)
-    layers = {layer.name: layer for layer in model.layers}
-    layer = layers.get(appearance.layer) if appearance else None
-    if layer is None or len(layer.output.shape) != 2:
-        return model
-    return keras.Model(model.inputs, [model.outputs[0], layer.output], name=model.name)
-
-
-def keras_sees_gpu() -> bool:
-    """Whether Keras' backend runs on a GPU; imports Keras."""
-    import keras
-
-    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def _gpu_is_likely() -> bool:
@@ -163,7 +124,8 @@ def _gpu_is_likely() -> bool:
 
     NVIDIA's driver brings nvidia-smi, and `tensorflow[and-cuda]` brings the `nvidia` packages.
     """
-    return bool(shutil.which("nvidia-smi")) and importlib.util.find_spec("nvidia") is not None
+    has_driver = bool(shutil.which("nvidia-smi"))
+    return has_driver and importlib.util.find_spec("nvidia") is not None and keras_is_installed()
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:

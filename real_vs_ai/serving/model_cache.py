@@ -1,11 +1,12 @@
-"""Compiled models in the user's cache folder, one entry for each content of a model file.
+"""Compiled models in the user's cache folder, one entry for each network.
 
-    entry = cached_ir(Path("models/released/model.h5"))      # the first time: seconds
+    entry = cached_ir(Path("models/released/model.h5"))      # the first time: a second
     entry.ir                                                 # …/<fingerprint>/model.xml
 
 Entries appear whole or not at all, and processes that need the same one at the same time wait for
-the first. An entry belongs to one content and one set of versions; what a changed file or version
-leaves behind is removed when its successor is made. `REAL_VS_AI_CACHE` names another folder.
+the first. An entry belongs to one graph with its weights and one set of versions: new thresholds in
+the file need no new one. What a changed network or version leaves behind is removed when its
+successor is made. `REAL_VS_AI_CACHE` names another folder.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert
+from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert, feature_layer
+from real_vs_ai.serving.keras_graph import network_digest
 
 _ENTRY_NAME = "entry.json"
 # Raised when what an entry holds changes its form.
-_LAYOUT_VERSION = 3
+_LAYOUT_VERSION = 4
 _LOCK_TIMEOUT_SECONDS = 900
 # Characters of the fingerprint in an entry's name.
 _NAME_LENGTH = 32
@@ -70,6 +72,17 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _network_fingerprint(model_path: Path) -> str:
+    """Of the graph, its weights and its outputs, not of what else the file says."""
+    try:
+        digest = network_digest(model_path)
+        digest.update(repr(feature_layer(model_path)).encode())
+        return digest.hexdigest()[:_NAME_LENGTH]
+    except (OSError, KeyError):
+        # No Keras model. The conversion will say so.
+        return fingerprint(model_path)[:_NAME_LENGTH]
+
+
 def cached_ir(model_path: Path) -> CacheEntry:
     """The cache entry with the model's OpenVINO form, made now if there is none.
 
@@ -77,7 +90,7 @@ def cached_ir(model_path: Path) -> CacheEntry:
         ConversionError: The model cannot be converted.
     """
     versions = _versions()
-    name = f"{fingerprint(model_path)[:_NAME_LENGTH]}-{_digest(versions)}"
+    name = f"{_network_fingerprint(model_path)}-{_digest(versions)}"
     try:
         root = cache_dir() / "models"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -116,7 +129,7 @@ def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> 
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         convert(model_path, output_dir=staging)
-        if not folder.name.startswith(fingerprint(model_path)[:_NAME_LENGTH]):
+        if not folder.name.startswith(_network_fingerprint(model_path)):
             raise ConversionError(f"{model_path} changed while it was converted. Open it again.")
         description = {"source": str(model_path.resolve()), "versions": versions}
         (staging / _ENTRY_NAME).write_text(json.dumps(description), encoding="utf-8")
@@ -129,7 +142,7 @@ def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> 
 
 
 def _remove_superseded(folder: Path, *, source: Path, versions: dict[str, str]) -> None:
-    """Remove entries of the same file's older contents, of other versions, and abandoned ones."""
+    """Remove entries of the same file's older networks, of other versions, and abandoned ones."""
     for other in folder.parent.iterdir():
         if other == folder or not other.is_dir():
             continue
@@ -155,8 +168,7 @@ def _description(folder: Path) -> dict:
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in ("keras", "openvino")}
-    return {**packages, "layout": str(_LAYOUT_VERSION)}
+    return {"openvino": importlib.metadata.version("openvino"), "layout": str(_LAYOUT_VERSION)}
 
 
 def _digest(values: dict[str, str]) -> str:

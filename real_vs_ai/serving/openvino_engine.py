@@ -109,11 +109,12 @@ class OpenVINOEngine:
         return _CompiledForm(compiled, batch_size=batch_size)
 
     def _blob_name(self, batch_size: int, settings: dict[str, str]) -> str:
-        """A compiled form fits one processor, one OpenVINO and one setting."""
+        """A compiled form fits one processor, one OpenVINO, one size of image and one setting."""
         cpu = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         capabilities = sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         threads = self._core.get_property("CPU", "RANGE_FOR_STREAMS")
-        parts = (cpu, capabilities, threads, ov.get_version(), batch_size, sorted(settings.items()))
+        shape = (batch_size, self._image_size)
+        parts = (cpu, capabilities, threads, ov.get_version(), shape, sorted(settings.items()))
         return f"{self.precision}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.blob"
 
     def _read_ir(self, batch_size: int) -> ov.Model:

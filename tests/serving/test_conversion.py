@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 import openvino as ov
 import pytest
 
-from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert
+from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
+from real_vs_ai.serving import tensorflow_conversion
+from real_vs_ai.serving.conversion import IR_NAME, ConversionError, build_model, convert
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 
 SIZE = 32
+RELEASED = PACKAGED_RELEASED_MODEL_DIR / "model.h5"
+
+
+def randomise(model) -> None:
+    """Weights and statistics that are not the initial ones."""
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if "batch_normalization" in layer.name:
+            layer.set_weights([generator.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        elif getattr(layer, "bias", None) is not None:
+            layer.bias.assign(generator.normal(0, 0.2, layer.bias.shape))
+
+
+def images(n: int, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (n, size, size, 3)).astype(np.float32)
+
+
+def answers(model: ov.Model, pixels: np.ndarray) -> np.ndarray:
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(pixels)[0]
 
 
 @pytest.fixture(scope="module")
 def residual_model(tmp_path_factory) -> Path:
-    """Two residual blocks as ResNet101 has them, with statistics that are not the initial ones."""
+    """Two residual blocks as ResNet101 has them."""
     import keras
 
     keras.utils.set_random_seed(3)
@@ -29,10 +53,7 @@ def residual_model(tmp_path_factory) -> Path:
         x = layers.Activation("relu")(layers.Add()([x, layers.BatchNormalization()(y)]))
     x = layers.GaussianNoise(0.5)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
-    generator = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([generator.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    randomise(model)
     path = tmp_path_factory.mktemp("residual") / "model.h5"
     model.save(path)
     return path
@@ -59,19 +80,163 @@ def test_it_answers_as_keras_does_for_any_number_of_images(residual_model, conve
     import keras
 
     compiled = ov.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    images = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.float32)
-    expected = keras.models.load_model(residual_model, compile=False).predict(images, verbose=0)
+    expected = keras.models.load_model(residual_model, compile=False).predict(images(5), verbose=0)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(compiled(images)[0], expected, atol=1e-5)
-    np.testing.assert_allclose(compiled(images[:1])[0], expected[:1], atol=1e-5)
+    np.testing.assert_allclose(compiled(images(5))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(compiled(images(1))[0], expected[:1], atol=1e-5)
 
 
-def test_nothing_in_the_current_folder_is_run(residual_model, tmp_path, monkeypatch):
+@pytest.mark.skipif(not RELEASED.is_file(), reason="needs the released model")
+def test_released_model_answers_as_in_keras():
+    import keras
+
+    expected = keras.models.load_model(RELEASED, compile=False).predict(images(4), verbose=0)
+    np.testing.assert_allclose(answers(build_model(RELEASED), images(4)), expected, atol=1e-5)
+
+
+def _convolutions(layers, x):
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization(scale=False)(x))
+    x = layers.Conv2D(8, 3, dilation_rate=2, groups=4, activation="relu")(x)
+    return layers.Conv2D(6, (1, 3), strides=(1, 2), activation="tanh")(x)
+
+
+def _depthwise(layers, x):
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", strides=2)(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization(center=False)(x))
+    x = layers.SeparableConv2D(5, 3)(x)
+    return layers.Activation("relu6")(layers.BatchNormalization()(x))
+
+
+def _pooling(layers, x):
+    x = layers.ZeroPadding2D(((1, 0), (2, 3)))(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = layers.AveragePooling2D(3, strides=2, padding="same")(layers.Conv2D(4, 1)(x))
+    pooled = layers.GlobalMaxPooling2D(keepdims=True)(x)
+    return layers.Concatenate()([x, layers.Multiply()([x, pooled])])
+
+
+def _rescaling(layers, x):
+    x = layers.Rescaling([1 / 50, 1 / 60, 1 / 70], offset=[-1.0, 0.0, 1.0])(x)
+    return layers.BatchNormalization()(layers.Maximum()([x, layers.Conv2D(3, 1)(x)]))
+
+
+def _shapes(layers, x):
+    x = layers.Conv2D(8, 4, strides=4, activation="silu")(x)
+    x = layers.Dense(6, activation="sigmoid")(x)
+    x = layers.Softmax()(layers.Reshape((4, 16, 6))(x))
+    x = layers.Flatten()(x)
+    x = layers.Reshape((2, -1, 3))(layers.Dense(48, activation="relu")(layers.Dropout(0.5)(x)))
+    return layers.Minimum()([x, layers.SpatialDropout2D(0.2)(x)])
+
+
+def _deviations(layers, x):
+    x = layers.Conv2D(8, 3)(x)
+    mean = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    centred = layers.Subtract()([x, mean])
+    variance = layers.GlobalAveragePooling2D(keepdims=True)(layers.Multiply()([centred, centred]))
+    return layers.Concatenate()([mean, variance])
+
+
+def _operations(layers, x):
+    from keras import ops
+
+    x = layers.Conv2D(8, 3)(x)
+    root = ops.sqrt(ops.mean(ops.square(x), axis=(1, 2)) + 1e-5)
+    together = [ops.std(x, axis=(1, 2)), ops.var(x, axis=[1, 2]) / 2.0, root - 1.0]
+    return layers.Reshape((1, 1, 24))(ops.concatenate(together, axis=1))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [_convolutions, _depthwise, _pooling, _rescaling, _shapes, _deviations, _operations],
+    ids=lambda body: body.__name__.strip("_"),
+)
+def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = body(layers, layers.Rescaling(1 / 127.5, offset=-1)(inputs))
+    outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    randomise(model)
+    model.save(tmp_path / "model.h5")
+    expected = model.predict(images(4), verbose=0)
+    assert expected.std(axis=0).max() > 3e-4
+    found = answers(build_model(tmp_path / "model.h5"), images(4))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_sequential_model_answers_as_in_keras(tmp_path):
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3, strides=2), layers.BatchNormalization(),
+        layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax"),
+    ])  # fmt: skip
+    randomise(model)
+    model.save(tmp_path / "model.h5")
+    expected = model.predict(images(3), verbose=0)
+    found = answers(build_model(tmp_path / "model.h5"), images(3))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_normalisation_stays_where_the_convolution_is_used_elsewhere(tmp_path):
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    x = layers.Add()([x, layers.BatchNormalization()(x)])
+    x = layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, layers.Dense(2)(x)).save(tmp_path / "model.h5")
+    kinds = [
+        layer.kind
+        for layer in fold_normalisation(read_graph(tmp_path / "model.h5")).layers.values()
+    ]
+    assert "BatchNormalization" in kinds
+
+
+@pytest.fixture
+def unusual_model(tmp_path) -> Path:
+    """A model with a layer that has no builder."""
+    import keras
+
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.UpSampling2D(2)(inputs))
+    keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.h5")
+    return tmp_path / "model.h5"
+
+
+def test_unknown_layer_is_converted_through_tensorflow(unusual_model, tmp_path, monkeypatch):
+    import keras
+
+    with pytest.raises(UnsupportedGraphError, match="UpSampling2D"):
+        build_model(unusual_model)
+    # Nothing in the current folder is run.
     (tmp_path / "numpy.py").write_text("open('was_run', 'w').close(); raise SystemExit")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    assert convert(residual_model, output_dir=tmp_path / "out").is_file()
+    path = convert(unusual_model, output_dir=tmp_path / "out")
     assert not (tmp_path / "was_run").exists()
+    expected = keras.models.load_model(unusual_model, compile=False).predict(images(2), verbose=0)
+    np.testing.assert_allclose(answers(ov.Core().read_model(path), images(2)), expected, atol=1e-5)
+
+
+def test_unknown_layer_without_tensorflow_names_the_command(unusual_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorflow_conversion.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConversionError, match=r"UpSampling2D.*pip install -r requirements.txt"):
+        convert(unusual_model, output_dir=tmp_path)
+
+
+def test_known_layers_need_neither_tensorflow_nor_a_process(residual_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorflow_conversion.subprocess, "run", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert convert(residual_model, output_dir=tmp_path).is_file()
 
 
 def test_a_file_that_is_no_model_says_why_and_leaves_no_form(tmp_path):
@@ -81,3 +246,29 @@ def test_a_file_that_is_no_model_says_why_and_leaves_no_form(tmp_path):
         convert(broken, output_dir=tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / IR_NAME).exists()
+
+
+@pytest.mark.parametrize("damage", ["kernel of another shape", "unknown operand", "no weights"])
+def test_hostile_graphs_are_refused(residual_model, tmp_path, damage):
+    path = tmp_path / "model.h5"
+    path.write_bytes(residual_model.read_bytes())
+    with h5py.File(path, "r+") as file:
+        name = (
+            "dense"
+            if "dense" in file["model_weights"]
+            else next(name for name in file["model_weights"] if name.startswith("dense"))
+        )
+        group = file["model_weights"][name]
+        if damage == "kernel of another shape":
+            kernel = str(next(n for n in group.attrs["weight_names"] if "kernel" in str(n)))
+            del group[kernel]
+            group[kernel] = np.zeros((5, 2), np.float32)
+        elif damage == "no weights":
+            group.attrs["weight_names"] = []
+        else:
+            config = str(file.attrs["model_config"])
+            file.attrs["model_config"] = config.replace(
+                '"keras_history": ["conv2d', '"keras_history": ["gone'
+            )
+    with pytest.raises((ConversionError, UnsupportedGraphError)):
+        build_model(path)

@@ -127,7 +127,7 @@ def test_keras_takes_over_and_says_so_where_openvino_cannot(model_with, monkeypa
         raise conversion.ConversionError("no such layer")
 
     monkeypatch.setattr("real_vs_ai.serving.model_cache.convert", fail)
-    path = model_with(created="now")
+    path = model_with(own_weights=True)
     detector = Detector.open(path)
     assert detector.engine_name == "keras"
     assert "no such layer" in detector.engine_note
@@ -159,15 +159,15 @@ def test_a_model_without_its_weights_gives_one_clear_line(tmp_path):
     with h5py.File(path, "w"):
         pass
     write_metadata(path, METADATA)
-    with pytest.raises(ModelFileError, match="cannot be loaded"):
+    with pytest.raises(ModelFileError, match="can be loaded"):
         Detector.open(path)
 
 
 def test_keras_on_a_gpu_is_chosen_where_there_is_one(model_path, monkeypatch):
     monkeypatch.setattr(engines, "_gpu_is_likely", lambda: True)
-    monkeypatch.setattr(engines, "keras_sees_gpu", lambda: True)
+    monkeypatch.setattr(engines, "sees_gpu", lambda: True)
     assert Detector.open(model_path).engine_name == "keras"
-    monkeypatch.setattr(engines, "keras_sees_gpu", lambda: False)
+    monkeypatch.setattr(engines, "sees_gpu", lambda: False)
     assert Detector.open(model_path).engine_name == "openvino"
 
 

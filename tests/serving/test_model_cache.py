@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError
 from tests.serving.trivial_model import uniform_image
@@ -56,6 +57,23 @@ def test_a_changed_model_gets_a_new_entry_and_the_old_one_is_removed(cache, mode
     new = model_cache.cached_ir(model)
     assert new.ir.read_bytes() == b"other weights"
     assert not old.folder.exists()
+
+
+def test_new_thresholds_keep_the_entry_and_new_weights_get_another(cache, model_with):
+    first = model_cache.cached_ir(model_with(own_weights=True, upper_threshold=0.6))
+    path = model_with(own_weights=True, upper_threshold=0.6)
+    second = model_cache.cached_ir(path)
+    assert first != second
+    write_metadata(path, ModelMetadata(class_names=("a", "b"), image_size=32, temperature=2.0))
+    assert model_cache.cached_ir(path) == second
+    assert len(cache) == 2
+
+
+def test_another_layer_of_features_gets_another_entry(cache, model_with, monkeypatch):
+    path = model_with()
+    plain = model_cache.cached_ir(path)
+    monkeypatch.setattr(model_cache, "feature_layer", lambda path: "head_dense")
+    assert model_cache.cached_ir(path) != plain
 
 
 def test_other_models_keep_their_entries(cache, model, tmp_path):
@@ -125,11 +143,11 @@ def test_what_a_killed_conversion_left_is_removed_by_a_later_one(cache, model):
 def test_an_open_detector_goes_on_when_a_newer_file_takes_its_place(model_with, detector):
     from real_vs_ai import Detector
 
-    path = model_with(created="first")
+    path = model_with(own_weights=True)
     opened = Detector.open(path, engine="openvino", precision="f32")
     images = [uniform_image(10 * index) for index in range(1, 21)]
     expected = [verdict.probability_fake for verdict in detector.predict_batch(images)]
-    model_with(created="second")
+    model_with(own_weights=True)
     Detector.open(path, engine="openvino", precision="f32")
     found = [verdict.probability_fake for verdict in opened.predict_batch(images)]
     assert found == pytest.approx(expected, abs=1e-5)

@@ -37,7 +37,7 @@ def labelled(tmp_path):
 @pytest.fixture
 def model(model_with, detector):
     """A model file of its own whose cache entry has no int8 form yet."""
-    path = model_with(created="for int8")
+    path = model_with(own_weights=True)
     yield path
 
     shutil.rmtree(cached_ir(path).folder, ignore_errors=True)

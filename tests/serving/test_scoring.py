@@ -238,7 +238,7 @@ def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, mon
 
     monkeypatch.setattr(model_cache, "convert", fail)
     options = ScoringOptions(
-        model=model_with(created="cannot be converted"),
+        model=model_with(own_weights=True),
         engine="openvino",
         precision=None,
         workers=1,

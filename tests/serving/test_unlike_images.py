@@ -6,7 +6,7 @@ import pytest
 from real_vs_ai import Detector
 from real_vs_ai.appearance import Seen, fit_appearance, write_appearance
 from real_vs_ai.images import resize_image
-from real_vs_ai.serving.engines import load_keras_model
+from real_vs_ai.keras_models import load_model
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.scoring import score_images
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model
@@ -26,7 +26,7 @@ def model_path(tmp_path_factory):
     import keras
 
     path = save_model(tmp_path_factory.mktemp("unlike") / "model.h5", METADATA)
-    model = load_keras_model(path)
+    model = load_model(path)
     layer = next(x.name for x in model.layers if x.name.startswith(LAYER))
     body = keras.Model(model.inputs, model.get_layer(layer).output)
 

@@ -1,0 +1,238 @@
+"""Read the layers and weights of a Keras HDF5 file without Keras.
+
+    graph = fold_normalisation(read_graph(Path("model.h5")))
+    graph.layers["conv1_conv"].weights["kernel"]        # (7, 7, 3, 64), float32
+
+It reads models that are one flat graph from one input to one output, which is what this project
+saves. `UnsupportedGraphError` says what else a file holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from real_vs_ai.errors import InputError
+
+_WEIGHTS_GROUP = "model_weights"
+# The weight that holds each kind's output channels, in its last axes.
+_OUTPUT_KERNELS = {
+    "Conv2D": "kernel",
+    "DepthwiseConv2D": "kernel",
+    "SeparableConv2D": "pointwise_kernel",
+}
+
+
+class UnsupportedGraphError(InputError):
+    """The file holds something that this project's own converter does not know."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a graph.
+
+    Attributes:
+        name: Unique in the graph.
+        kind: Keras' class name: "Conv2D".
+        config: What Keras stores of it.
+        operands: Names of the layers whose outputs it receives, or numbers.
+        weights: By Keras' names ("kernel", "bias"), float32.
+    """
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    operands: tuple[str | float, ...]
+    weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """A network from one input to one output.
+
+    Attributes:
+        layers: By name, in the file's order: every layer follows those it receives from.
+        output: Name of the last layer.
+    """
+
+    layers: dict[str, Layer]
+    output: str
+
+
+def read_graph(path: Path) -> LayerGraph:
+    """Read a model file.
+
+    Raises:
+        UnsupportedGraphError: It is no model that this module can read.
+        OSError: It is not HDF5, or not whole.
+    """
+    with h5py.File(path, "r") as file:
+        try:
+            stored = json.loads(file.attrs["model_config"])
+            network = stored["config"]
+            layers = dict(_read_layers(stored["class_name"], network, file[_WEIGHTS_GROUP]))
+            output = _output_of(stored["class_name"], network, layers)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            if isinstance(error, UnsupportedGraphError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise UnsupportedGraphError(f"it holds no flat Keras graph ({reason})") from error
+    return LayerGraph(layers, output)
+
+
+def network_digest(path: Path) -> hashlib.blake2b:
+    """Digest of a file's graph and weights as they are stored, so that nothing is unpacked.
+
+    Raises:
+        OSError: It is not HDF5, or not whole.
+        KeyError: It holds no Keras model.
+    """
+    digest = hashlib.blake2b()
+    with h5py.File(path, "r") as file:
+        digest.update(str(file.attrs["model_config"]).encode())
+        file[_WEIGHTS_GROUP].visititems(lambda name, item: _update_digest(digest, name, item))
+    return digest
+
+
+def _update_digest(digest: hashlib.blake2b, name: str, item: h5py.Group | h5py.Dataset) -> None:
+    names = [str(found) for found in item.attrs.get("weight_names", ())]
+    digest.update(repr((name, names)).encode())
+    if isinstance(item, h5py.Group):
+        return
+    filters = (item.chunks, item.compression, item.shuffle, item.scaleoffset)
+    digest.update(repr((item.dtype.str, item.shape, filters)).encode())
+    if item.chunks is None:
+        digest.update(np.ascontiguousarray(item[()]).tobytes())
+        return
+    for index in range(item.id.get_num_chunks()):
+        offset = item.id.get_chunk_info(index).chunk_offset
+        mask, stored = item.id.read_direct_chunk(offset)
+        digest.update(repr((offset, mask)).encode())
+        digest.update(stored)
+
+
+def fold_normalisation(graph: LayerGraph) -> LayerGraph:
+    """Put each BatchNormalization into the convolution before it.
+
+    It becomes a layer of kind "Identity" where that convolution has no other use, and stays as it
+    is elsewhere. The result computes the same.
+    """
+    uses = Counter(name for layer in graph.layers.values() for name in layer.operands)
+    layers = dict(graph.layers)
+    for name, layer in graph.layers.items():
+        source = layers.get(layer.operands[0]) if layer.operands else None
+        if (
+            layer.kind == "BatchNormalization"
+            and source is not None
+            and source.kind in _OUTPUT_KERNELS
+            and source.config.get("activation") == "linear"
+            and uses[source.name] == 1
+            and layer.config["axis"] in (3, -1)
+        ):
+            layers[source.name] = _scaled(source, *normalisation_factors(layer))
+            layers[name] = dataclasses.replace(layer, kind="Identity", weights={})
+    return LayerGraph(layers, graph.output)
+
+
+def normalisation_factors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset of a BatchNormalization at inference, shape (n_channels,) each."""
+    weights = layer.weights
+    scale = 1 / np.sqrt(weights["moving_variance"] + np.float32(layer.config["epsilon"]))
+    scale = scale * weights.get("gamma", np.float32(1))
+    return scale, weights.get("beta", np.float32(0)) - weights["moving_mean"] * scale
+
+
+def _scaled(layer: Layer, scale: np.ndarray, offset: np.ndarray) -> Layer:
+    """The convolution whose output channels are multiplied and shifted."""
+    name = _OUTPUT_KERNELS[layer.kind]
+    kernel = layer.weights[name]
+    # A depthwise kernel's output channels are its last two axes, (channel, multiplier).
+    by_channel = scale.reshape(kernel.shape[2:]) if layer.kind == "DepthwiseConv2D" else scale
+    bias = layer.weights.get("bias", np.float32(0)) * scale + offset
+    weights = {**layer.weights, name: kernel * by_channel, "bias": bias}
+    return dataclasses.replace(layer, weights=weights)
+
+
+def _read_layers(
+    class_name: str, network: dict[str, Any], weights: h5py.Group
+) -> Iterator[tuple[str, Layer]]:
+    if class_name not in ("Functional", "Sequential"):
+        raise UnsupportedGraphError(f"it is a model of kind {class_name}")
+    previous: tuple[str, ...] = ()
+    for stored in network["layers"]:
+        config = stored["config"]
+        name = config["name"]
+        if "layers" in config:
+            raise UnsupportedGraphError(f"its layer {name} is a model of its own")
+        if config.get("data_format") == "channels_first":
+            raise UnsupportedGraphError(f"its layer {name} has its channels first")
+        operands = previous if class_name == "Sequential" else _operands(stored)
+        yield name, Layer(name, stored["class_name"], config, operands, _weights(weights, name))
+        previous = (name,)
+
+
+def _operands(stored: dict[str, Any]) -> tuple[str | float, ...]:
+    """What one layer receives, lists of inputs laid out in a row."""
+    nodes = stored["inbound_nodes"]
+    if not nodes:
+        return ()
+    name = stored["config"]["name"]
+    if len(nodes) > 1:
+        raise UnsupportedGraphError(f"its layer {name} is used {len(nodes)} times")
+    if nodes[0]["kwargs"].get("training") or _has_tensor(nodes[0]["kwargs"]):
+        raise UnsupportedGraphError(f"its layer {name} is called with special arguments")
+    return tuple(_flat_arguments(nodes[0]["args"], name))
+
+
+def _flat_arguments(arguments: Any, name: str) -> Iterator[str | float]:
+    if isinstance(arguments, list):
+        for argument in arguments:
+            yield from _flat_arguments(argument, name)
+    elif isinstance(arguments, dict) and arguments.get("class_name") == "__keras_tensor__":
+        source, node, tensor = arguments["config"]["keras_history"]
+        if node or tensor:
+            raise UnsupportedGraphError(f"its layer {name} receives the second output of {source}")
+        yield source
+    elif isinstance(arguments, int | float) and not isinstance(arguments, bool):
+        yield float(arguments)
+    else:
+        raise UnsupportedGraphError(f"its layer {name} is called with {arguments!r}")
+
+
+def _has_tensor(arguments: Any) -> bool:
+    return "__keras_tensor__" in json.dumps(arguments)
+
+
+def _weights(group: h5py.Group, name: str) -> dict[str, np.ndarray]:
+    if name not in group:
+        return {}
+    found = {}
+    for stored in group[name].attrs.get("weight_names", ()):
+        weight_path = stored.decode() if isinstance(stored, bytes) else str(stored)
+        # Compact files hold float16.
+        values = np.asarray(group[name][weight_path][()], dtype=np.float32)
+        found[weight_path.rsplit("/", 1)[-1].removesuffix(":0")] = values
+    return found
+
+
+def _output_of(class_name: str, network: dict[str, Any], layers: dict[str, Layer]) -> str:
+    inputs = [name for name, layer in layers.items() if layer.kind == "InputLayer"]
+    if len(inputs) != 1:
+        raise UnsupportedGraphError(f"it has {len(inputs)} inputs")
+    if class_name == "Sequential":
+        return list(layers)[-1]
+    outputs = network["output_layers"]
+    # One output is stored as [name, 0, 0] or as [[name, 0, 0]].
+    outputs = outputs if isinstance(outputs[0], list) else [outputs]
+    if len(outputs) != 1 or outputs[0][0] not in layers:
+        raise UnsupportedGraphError(f"it has {len(outputs)} outputs")
+    return outputs[0][0]

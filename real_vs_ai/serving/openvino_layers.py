@@ -1,0 +1,384 @@
+"""Build an OpenVINO graph from Keras layers: one small function for each kind of layer.
+
+    network = build_network(graph, batch_size=None)
+    model = ov.Model([network.outputs[graph.output]], [network.parameter], "model")
+
+Add a kind of layer by writing a function under `@_builds("KerasClassName")`. It receives the layer
+and OpenVINO's outputs of its operands. Inside the network a tensor of four axes has its channels
+second, which OpenVINO's kernels want; Keras' axes are translated by `_axis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from real_vs_ai.serving.keras_graph import (
+    Layer,
+    LayerGraph,
+    UnsupportedGraphError,
+    normalisation_factors,
+)
+
+Builder = Callable[..., Any]
+BUILDERS: dict[str, Builder] = {}
+# Where the axes of Keras (image, row, column, channel) are inside the network, and back.
+_TO_CHANNELS_SECOND = (0, 3, 1, 2)
+_TO_CHANNELS_LAST = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An OpenVINO graph under construction.
+
+    Attributes:
+        parameter: The images: shape (n, size, size, 3), float32, 0 to 255.
+        outputs: Of each layer, by its name; those of four axes have their channels second.
+    """
+
+    parameter: ov.Node
+    outputs: dict[str, ov.Output]
+
+
+def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
+    """Build every layer of a graph.
+
+    Args:
+        graph: See `keras_graph.read_graph`.
+        batch_size: Number of images, or None for any number.
+
+    Raises:
+        UnsupportedGraphError: A layer, or one of its options, has no builder.
+        RuntimeError: OpenVINO refuses a layer, as its weights do not fit.
+    """
+    outputs: dict[str, ov.Output] = {}
+    parameter = None
+    for layer in graph.layers.values():
+        if layer.kind == "InputLayer":
+            parameter, outputs[layer.name] = _build_input(layer, batch_size)
+            continue
+        builder = BUILDERS.get(layer.kind)
+        if builder is None:
+            raise UnsupportedGraphError(f"its layer {layer.name} is of kind {layer.kind}")
+        try:
+            operands = [_operand(operand, outputs) for operand in layer.operands]
+            built = builder(layer, *operands)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, UnsupportedGraphError):
+                raise
+            raise UnsupportedGraphError(
+                f"its layer {layer.name} of kind {layer.kind} has unexpected options "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        built = built if isinstance(built, ov.Output) else built.output(0)
+        if layer.kind != "Identity":
+            built.get_node().set_friendly_name(layer.name)
+        outputs[layer.name] = built
+    return Network(parameter, outputs)
+
+
+def _build_input(layer: Layer, batch_size: int | None) -> tuple[ov.Node, ov.Output]:
+    shape = layer.config.get("batch_shape") or layer.config["batch_input_shape"]
+    if len(shape) != 4:
+        raise UnsupportedGraphError(f"its input has the shape {shape}")
+    sizes = [-1 if size is None else int(size) for size in shape[1:]]
+    parameter = ops.parameter([batch_size or -1, *sizes], ov.Type.f32, name=layer.name)
+    return parameter, ops.transpose(parameter, list(_TO_CHANNELS_SECOND)).output(0)
+
+
+def _operand(operand: str | float, outputs: dict[str, ov.Output]) -> ov.Output:
+    return outputs[operand] if isinstance(operand, str) else _constant(operand)
+
+
+def _constant(values: Any) -> ov.Output:
+    # Arrays handed to OpenVINO's functions as they are would become lists of numbers first: 8 s for
+    # ResNet101.
+    return ops.constant(np.asarray(values, dtype=np.float32)).output(0)
+
+
+def _builds(*kinds: str) -> Callable[[Builder], Builder]:
+    def register(builder: Builder) -> Builder:
+        BUILDERS.update(dict.fromkeys(kinds, builder))
+        return builder
+
+    return register
+
+
+@_builds("Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout")
+def _identity(_: Layer, x: ov.Output) -> ov.Output:
+    return x
+
+
+@_builds("Conv2D")
+def _conv2d(layer: Layer, x: ov.Output) -> Any:
+    config, kernel = layer.config, layer.weights["kernel"]
+    return _activated(config, _with_bias(layer, _convolution(config, x, kernel)))
+
+
+@_builds("DepthwiseConv2D")
+def _depthwise_conv2d(layer: Layer, x: ov.Output) -> Any:
+    config = layer.config
+    found = _depthwise_convolution(config, x, layer.weights["kernel"])
+    return _activated(config, _with_bias(layer, found))
+
+
+@_builds("SeparableConv2D")
+def _separable_conv2d(layer: Layer, x: ov.Output) -> Any:
+    config, weights = layer.config, layer.weights
+    depthwise = _depthwise_convolution(config, x, weights["depthwise_kernel"])
+    plain = {"strides": (1, 1), "dilation_rate": (1, 1), "padding": "valid", "groups": 1}
+    pointwise = _convolution(plain, depthwise, weights["pointwise_kernel"])
+    return _activated(config, _with_bias(layer, pointwise))
+
+
+@_builds("Dense")
+def _dense(layer: Layer, x: ov.Output) -> Any:
+    kernel = layer.weights["kernel"]
+    found = ops.matmul(_channels_last(x), _constant(kernel), False, False)
+    # Between the convolutions and the classifier channels are last, here as in Keras.
+    if "bias" in layer.weights:
+        found = ops.add(found, _constant(layer.weights["bias"]))
+    return _activated(layer.config, _channels_second(found))
+
+
+@_builds("BatchNormalization")
+def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
+    if layer.config["axis"] not in (_rank(x) - 1, -1):
+        raise UnsupportedGraphError(f"its layer {layer.name} normalises another axis than the last")
+    scale, offset = normalisation_factors(layer)
+    return ops.add(ops.multiply(x, _by_channel(scale, x)), _by_channel(offset, x))
+
+
+@_builds("Rescaling")
+def _rescaling(layer: Layer, x: ov.Output) -> Any:
+    scale = _by_channel(layer.config["scale"], x)
+    return ops.add(ops.multiply(x, scale), _by_channel(layer.config["offset"], x))
+
+
+@_builds("Activation")
+def _activation(layer: Layer, x: ov.Output) -> Any:
+    return _activated(layer.config, x)
+
+
+@_builds("ReLU")
+def _relu(layer: Layer, x: ov.Output) -> Any:
+    config = layer.config
+    if config["negative_slope"] or config["threshold"]:
+        raise UnsupportedGraphError(f"its layer {layer.name} is a ReLU with a slope or threshold")
+    largest = config["max_value"]
+    return ops.relu(x) if largest is None else ops.clamp(x, 0.0, float(largest))
+
+
+@_builds("Softmax")
+def _softmax(layer: Layer, x: ov.Output) -> Any:
+    return ops.softmax(x, _axis(layer.config["axis"], x))
+
+
+@_builds("ZeroPadding2D")
+def _zero_padding2d(layer: Layer, x: ov.Output) -> Any:
+    (top, bottom), (left, right) = layer.config["padding"]
+    return ops.pad(x, [0, 0, top, left], [0, 0, bottom, right], "constant", _constant(0))
+
+
+@_builds("MaxPooling2D")
+def _max_pooling2d(layer: Layer, x: ov.Output) -> Any:
+    kernel, strides = layer.config["pool_size"], layer.config["strides"]
+    padding = _auto_pad(layer.config)
+    return ops.max_pool(x, strides, [1, 1], [0, 0], [0, 0], kernel, "floor", padding).output(0)
+
+
+@_builds("AveragePooling2D")
+def _average_pooling2d(layer: Layer, x: ov.Output) -> Any:
+    kernel, strides = layer.config["pool_size"], layer.config["strides"]
+    padding = _auto_pad(layer.config)
+    # Keras leaves the padding out of the average.
+    return ops.avg_pool(x, strides, [0, 0], [0, 0], kernel, True, "floor", padding)
+
+
+@_builds("GlobalAveragePooling2D")
+def _global_average_pooling2d(layer: Layer, x: ov.Output) -> Any:
+    return ops.reduce_mean(x, [2, 3], bool(layer.config["keepdims"]))
+
+
+@_builds("GlobalMaxPooling2D")
+def _global_max_pooling2d(layer: Layer, x: ov.Output) -> Any:
+    return ops.reduce_max(x, [2, 3], bool(layer.config["keepdims"]))
+
+
+@_builds("Flatten")
+def _flatten(_: Layer, x: ov.Output) -> Any:
+    return ops.reshape(_channels_last(x), np.array([0, -1]), True)
+
+
+@_builds("Reshape")
+def _reshape(layer: Layer, x: ov.Output) -> Any:
+    target = np.array([0, *layer.config["target_shape"]])
+    return _channels_second(ops.reshape(_channels_last(x), target, True))
+
+
+@_builds("Concatenate")
+def _concatenate(layer: Layer, *parts: ov.Output) -> Any:
+    _check_ranks(layer, parts)
+    return ops.concat(list(parts), _axis(layer.config["axis"], parts[0]))
+
+
+@_builds("Add")
+def _add(layer: Layer, *terms: ov.Output) -> Any:
+    return _combined(layer, ops.add, terms)
+
+
+@_builds("Subtract")
+def _subtract(layer: Layer, *terms: ov.Output) -> Any:
+    return _combined(layer, ops.subtract, terms)
+
+
+@_builds("Multiply")
+def _multiply(layer: Layer, *factors: ov.Output) -> Any:
+    return _combined(layer, ops.multiply, factors)
+
+
+@_builds("Divide", "TrueDivide")
+def _divide(layer: Layer, *terms: ov.Output) -> Any:
+    return _combined(layer, ops.divide, terms)
+
+
+@_builds("Maximum")
+def _maximum(layer: Layer, *terms: ov.Output) -> Any:
+    return _combined(layer, ops.maximum, terms)
+
+
+@_builds("Minimum")
+def _minimum(layer: Layer, *terms: ov.Output) -> Any:
+    return _combined(layer, ops.minimum, terms)
+
+
+@_builds("Sqrt")
+def _sqrt(_: Layer, x: ov.Output) -> Any:
+    return ops.sqrt(x)
+
+
+@_builds("Square")
+def _square(_: Layer, x: ov.Output) -> Any:
+    return ops.multiply(x, x)
+
+
+@_builds("Mean")
+def _mean(layer: Layer, x: ov.Output) -> Any:
+    return ops.reduce_mean(x, _reduced_axes(layer, x), bool(layer.config["keepdims"]))
+
+
+@_builds("Var")
+def _var(layer: Layer, x: ov.Output) -> Any:
+    axes = _reduced_axes(layer, x)
+    centred = ops.subtract(x, ops.reduce_mean(x, axes, True))
+    return ops.reduce_mean(ops.multiply(centred, centred), axes, bool(layer.config["keepdims"]))
+
+
+@_builds("Std")
+def _std(layer: Layer, x: ov.Output) -> Any:
+    return ops.sqrt(_var(layer, x))
+
+
+_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "linear": lambda x: x,
+    "relu": ops.relu,
+    "relu6": lambda x: ops.clamp(x, 0.0, 6.0),
+    "sigmoid": ops.sigmoid,
+    "tanh": ops.tanh,
+    "silu": ops.swish,
+    "swish": ops.swish,
+    "exponential": ops.exp,
+    "softmax": lambda x: ops.softmax(x, 1 if _rank(x) == 4 else _rank(x) - 1),
+}
+
+
+def _activated(config: dict[str, Any], x: Any) -> Any:
+    name = config["activation"]
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise UnsupportedGraphError(f"its layer {config['name']} has the activation {name}")
+    return _ACTIVATIONS[name](x)
+
+
+def _convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
+    """A convolution; the kernel as Keras has it: (height, width, channels in, channels out)."""
+    strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
+    kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+    groups = config["groups"]
+    convolve = ops.convolution if groups == 1 else ops.group_convolution
+    if groups > 1:
+        kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
+    return convolve(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
+
+
+def _depthwise_convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
+    """Each channel by itself; the kernel: (height, width, channels, outputs of each)."""
+    strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
+    kernel = np.ascontiguousarray(kernel.transpose(2, 3, 0, 1)[:, :, None])
+    return ops.group_convolution(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
+
+
+def _with_bias(layer: Layer, x: Any) -> Any:
+    bias = layer.weights.get("bias")
+    return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
+
+
+def _auto_pad(config: dict[str, Any]) -> str:
+    # TensorFlow puts the odd pixel at the end, as OpenVINO's "same_upper" does.
+    return {"same": "same_upper", "valid": "valid"}[config["padding"]]
+
+
+def _rank(x: Any) -> int:
+    output = x if isinstance(x, ov.Output) else x.output(0)
+    return output.get_partial_shape().rank.get_length()
+
+
+def _axis(axis: int, x: ov.Output) -> int:
+    """Where an axis of Keras is inside the network."""
+    rank = _rank(x)
+    axis = axis % rank
+    return _TO_CHANNELS_SECOND.index(axis) if rank == 4 else axis
+
+
+def _reduced_axes(layer: Layer, x: ov.Output) -> list[int]:
+    axes = layer.config["axis"]
+    axes = [axes] if isinstance(axes, int) else axes
+    # What is left must not have a row where Keras has the channels.
+    if _rank(x) == 4 and sorted(axis % 4 for axis in axes) != [1, 2]:
+        raise UnsupportedGraphError(f"its layer {layer.name} reduces the axes {axes}")
+    return [_axis(axis, x) for axis in axes]
+
+
+def _by_channel(values: Any, x: ov.Output) -> ov.Output:
+    """One number, or one for each channel, in a shape that fits the tensor's."""
+    found = np.asarray(values, dtype=np.float32)
+    if found.size == 1:
+        return _constant(found.reshape(()))
+    return _constant(found.reshape(1, -1, 1, 1) if _rank(x) == 4 else found.reshape(-1))
+
+
+def _channels_last(x: Any) -> Any:
+    return ops.transpose(x, list(_TO_CHANNELS_LAST)) if _rank(x) == 4 else x
+
+
+def _channels_second(x: Any) -> Any:
+    return ops.transpose(x, list(_TO_CHANNELS_SECOND)) if _rank(x) == 4 else x
+
+
+def _combined(layer: Layer, combine: Callable[..., Any], terms: Sequence[ov.Output]) -> Any:
+    _check_ranks(layer, terms)
+    result = terms[0]
+    for term in terms[1:]:
+        result = combine(result, term)
+    return result
+
+
+def _check_ranks(layer: Layer, parts: Sequence[ov.Output]) -> None:
+    # Numbers fit every tensor; among tensors, axes would be matched from the last one on.
+    ranks = {_rank(part) for part in parts} - {0}
+    if len(ranks) > 1:
+        raise UnsupportedGraphError(f"its layer {layer.name} combines tensors of ranks {ranks}")
