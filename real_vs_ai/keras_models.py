@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.appearance import read_appearance
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
+from real_vs_ai.out_of_distribution import read_check
 
 if TYPE_CHECKING:
     import keras
@@ -140,9 +140,9 @@ def load_for_inference(path: Path) -> keras.Model:
     model = load_model(path)
     import keras
 
-    appearance = read_appearance(path)
+    check = read_check(path)
     layers = {layer.name: layer for layer in model.layers}
-    layer = layers.get(appearance.layer) if appearance else None
+    layer = layers.get(check.layer) if check else None
     if layer is None or len(layer.output.shape) != 2:
         return model
     return keras.Model(model.inputs, [model.outputs[0], layer.output], name=model.name)

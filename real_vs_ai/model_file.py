@@ -20,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD, UNCERTAIN
+from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_input import ModelInput, read_model_input
 
@@ -44,14 +44,15 @@ class ModelMetadata:
         resize: How images are resized to it.
         temperature: Divides the log-probabilities; 1.0 when not calibrated.
         calibrated: Whether temperature and thresholds were fitted on validation images.
-        lower_threshold: `probability_fake` at or below it is Real (models with a Fake class).
-        upper_threshold: `probability_fake` at or above it is Fake; between them is Uncertain.
-        minimum_confidence: Below it the verdict is Uncertain (models without Fake and Real).
+        lower_threshold: For `verdict.decide`, of models that tell Fake from Real; 0 to 1.
+        upper_threshold: As lower_threshold; never below it.
+        minimum_confidence: For `verdict.decide`, of models of other classes; 0 to 1.
         backbone: "resnet101", …
         training_data: Fingerprint and counts of the training data.
         versions: Package versions at training.
         metrics: The `test` part of `metrics.json`, or {}.
-        domain: Statistics for telling images unlike the training data, or {}.
+        training_images: Sizes and sources of the training images, for telling
+            out-of-distribution images; or {}.
         created: When training ended, ISO 8601 in UTC.
         input: How images become the network's input, as `ModelInput.stored` gives it; {} (older
             files) means the whole image, resized.
@@ -69,7 +70,7 @@ class ModelMetadata:
     training_data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    domain: dict[str, Any] = field(default_factory=dict)
+    training_images: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     input: dict[str, Any] = field(default_factory=dict)
 
@@ -125,6 +126,9 @@ def read_metadata(path: Path) -> ModelMetadata:
     try:
         raw = stored.tobytes() if isinstance(stored, np.void) else stored
         values = json.loads(raw)
+        if "domain" in values:
+            # As earlier releases called it.
+            values.setdefault("training_images", values["domain"])
         names = {f.name for f in dataclasses.fields(ModelMetadata)}
         known = {key: value for key, value in values.items() if key in names}
         known["class_names"] = tuple(known["class_names"])
@@ -164,19 +168,3 @@ def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:
     logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), tiny)) / temperature
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def decide_label(probabilities: np.ndarray, metadata: ModelMetadata) -> str:
-    """The verdict's label for one image's calibrated probabilities, shape (n_classes,)."""
-    names = metadata.class_names
-    positive = metadata.positive_index
-    if positive is None:
-        best = int(np.argmax(probabilities))
-        return names[best] if probabilities[best] >= metadata.minimum_confidence else UNCERTAIN
-    probability_fake = float(probabilities[positive])
-    if probability_fake >= metadata.upper_threshold:
-        return names[positive]
-    # With both thresholds at 0.5 nothing is Uncertain.
-    if probability_fake <= metadata.lower_threshold:
-        return names[1 - positive]
-    return UNCERTAIN

@@ -27,7 +27,7 @@ from PIL import Image, PngImagePlugin
 from starlette.formparsers import MultiPartParser
 from streamlit.testing.v1 import AppTest
 
-from real_vs_ai.domain import summarise_domain
+from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.ui import image_input
 from real_vs_ai.ui.checking import MAX_BYTES
 
@@ -55,26 +55,24 @@ def test_a_model_of_other_classes_names_them_and_is_said_to_be_uncalibrated(mode
     assert "not calibrated yet" in shown_texts(app)
 
 
-def test_an_image_unlike_the_training_images_is_said_to_be_so_and_uncertain(tmp_path):
-    domain = summarise_domain([32] * 9, [32] * 9, ["small"] * 9)
+def test_out_of_distribution_image_is_uncertain_and_says_why(tmp_path):
     make_colour_model(
         tmp_path / "models" / "small",
         calibrated=True,
-        domain=domain,
+        training_images=summarise_training_images([32] * 9, [32] * 9, ["small"] * 9),
         lower_threshold=0.4,
         upper_threshold=0.6,
     )
-    sizes = {"alike.png": (32, 32), "larger.png": (100, 100), "huge.png": (900, 900)}
+    sizes = {"alike.png": (32, 32), "huge.png": (900, 900)}
     files = {name: image_bytes(RED, size=size) for name, size in sizes.items()}
     app = upload(start(), files)
-    alike, larger, huge = verdicts(app)
-    assert "AI-generated" in alike and "AI-generated" in larger and "Uncertain" in huge
-    assert [w.value.split(".")[0] for w in app.warning] == ["**Unlike the training images"] * 2
-    assert "with care" in app.warning[0].value and "no ground" in app.warning[1].value
-    assert "about 32 × 32 pixels" in shown_texts(app)
-    assert shown_texts(app).count("Striped: Uncertain") == 2
+    alike, huge = verdicts(app)
+    assert "AI-generated" in alike and "Uncertain" in huge
+    assert [w.value.split(".")[0] for w in app.warning] == ["**Can't tell"]
+    assert "about 32 × 32 pixels" in app.warning[0].value
+    assert shown_texts(app).count("Striped: Uncertain") == 1
     app.slider[0].set_value((0.1, 0.2)).run()
-    assert "Uncertain" in verdicts(app)[2]
+    assert "Uncertain" in verdicts(app)[1]
 
 
 def test_every_unusual_kind_of_image_gets_a_verdict(models):

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from real_vs_ai.domain import FAMILIAR
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.detector import PreparedImage, make_verdict
+from real_vs_ai.serving.detector import PreparedImage
 from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+from real_vs_ai.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
 
@@ -20,16 +20,13 @@ class ColourDetector:
     """Tells by the mean of red, and fails on images without any."""
 
     def prepare(self, pixels):
-        return PreparedImage(pixels, FAMILIAR)
+        return PreparedImage(pixels)
 
-    def judge_pixels(self, pixels):
-        red = pixels[..., 0].mean(axis=(1, 2)) / 255
+    def judge(self, images):
+        red = np.array([image.pixels[..., 0].mean() for image in images]) / 255
         if not red.all():
             raise RuntimeError("no red")
-        return np.stack([red, 1 - red], axis=1), [FAMILIAR] * len(pixels)
-
-    def verdicts(self, probabilities, domains):
-        return [make_verdict(row, METADATA) for row in probabilities]
+        return [make_verdict(row, METADATA) for row in np.stack([red, 1 - red], axis=1)]
 
 
 @pytest.fixture

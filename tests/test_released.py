@@ -95,10 +95,10 @@ def test_card_metrics_and_model_file_state_the_same_and_more_than_was_published(
     assert "JPEG quality 75" in card
 
 
-def test_it_promises_what_is_asked_of_it_outside_its_domain(metrics):
-    for part in metrics["outside"]:
+def test_it_promises_what_is_asked_of_it_on_other_images(metrics):
+    for part in metrics["other_images"]:
         assert part["certain_wrong"]["value"] <= 0.10
-    assert metrics["domain"]["test"]["share"] <= 0.02
+    assert metrics["out_of_distribution"]["test"]["share"] <= 0.02
 
 
 @pytest.mark.slow
@@ -130,22 +130,22 @@ def test_large_photographs_get_no_verdict_but_a_reason(detector):
     for photograph in load_photographs().values():
         verdict = detector.predict(photograph)
         assert verdict.label == "Uncertain"
-        assert "much larger" in verdict.domain.note
+        assert "much larger" in verdict.out_of_distribution_reason.sentence
 
 
 @pytest.mark.slow
 def test_held_back_images_are_judged_as_well_as_the_card_says(detector, metrics):
     images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=10)
-    right, turned_away, n = 0, 0, 0
+    right, out_of_distribution, n = 0, 0, 0
     for label, files in images.items():
         for verdict in detector.predict_batch(files):
             right += (verdict.probability_fake > 0.5) == (label == "Fake")
-            turned_away += verdict.domain.outside
+            out_of_distribution += verdict.out_of_distribution
             n += 1
     assert n > 900
     # 1,000 images: the standard error of the accuracy is about 0.006.
     assert right / n > metrics["test"]["accuracy"]["value"] - 0.02
-    assert turned_away / n <= 0.02
+    assert out_of_distribution / n <= 0.02
 
 
 def test_large_pictures_and_newer_generators_seldom_get_a_confident_wrong_verdict(detector):

@@ -16,15 +16,13 @@ import pytest
 from app_site import RED, image_bytes, unusual_images, write_predictions
 
 from real_vs_ai.config import SEED
-from real_vs_ai.domain import DomainFit
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.serving.detector import Verdict, make_verdict
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
-from real_vs_ai.ui.judging import Variant, judge_again, judge_upload, judge_variants
+from real_vs_ai.ui.judging import Variant, judge_upload, judge_variants
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
 from real_vs_ai.ui.wording import (
@@ -35,10 +33,14 @@ from real_vs_ai.ui.wording import (
     verdict_style,
     visible,
 )
+from real_vs_ai.verdict import Reason, ReasonCode, Verdict, apply_thresholds, make_verdict
 
 METADATA = ModelMetadata(
     ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7
 )
+
+
+TOO_LARGE = Reason(ReasonCode.SIZE, "Much larger.")
 
 
 def verdict_of(probability_fake: float, metadata: ModelMetadata = METADATA) -> Verdict:
@@ -191,24 +193,22 @@ def test_what_fails_beside_the_verdict_is_said_of_that_image_alone(monkeypatch):
 
 def test_other_thresholds_change_the_label_and_its_reasons():
     chosen = dataclasses.replace(METADATA, upper_threshold=0.95)
-    again = judge_again(verdict_of(0.9), model=METADATA, chosen=chosen)
-    assert again.label == "Uncertain" and "0.95" in again.reasons[0]
+    again = apply_thresholds(verdict_of(0.9), chosen)
+    assert again.label == "Uncertain" and "0.95" in again.reasons[0].sentence
     assert again.probabilities == verdict_of(0.9).probabilities
 
 
 @pytest.mark.parametrize("probability_fake", [0.9, 0.5])
-def test_an_image_outside_the_domain_stays_uncertain_at_any_threshold(probability_fake):
-    outside = DomainFit("Much larger.", outside=True)
+def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_fake):
     row = np.array([probability_fake, 1 - probability_fake])
-    verdict = make_verdict(row, METADATA, domain=outside)
-    assert verdict.label == "Uncertain" and verdict.reasons == ("Much larger.",)
+    verdict = make_verdict(row, METADATA, out_of_distribution=[None, TOO_LARGE])
+    assert verdict.label == "Uncertain" and verdict.reasons == (TOO_LARGE,)
     chosen = dataclasses.replace(METADATA, upper_threshold=0.4, lower_threshold=0.2)
-    again = judge_again(verdict, model=METADATA, chosen=chosen)
-    assert again.label == "Uncertain" and again.domain == outside
+    assert apply_thresholds(verdict, chosen) == verdict
 
 
-def test_a_number_for_an_image_outside_the_domain_is_no_probability():
-    outside = dataclasses.replace(verdict_of(0.9), domain=DomainFit("Much larger.", outside=True))
+def test_number_for_an_out_of_distribution_image_is_no_probability():
+    outside = dataclasses.replace(verdict_of(0.9), reasons=(TOO_LARGE,))
     assert "Calibrated" in probability_sentence(verdict_of(0.9), METADATA)
     assert "not a probability" in probability_sentence(outside, METADATA)
 
@@ -218,7 +218,7 @@ def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
         upload_of(0.9), [Variant("blur", verdict_of(0.5)), Variant("crop", verdict_of(0.1))]
     )
     assert judged.own.label == "Fake" and judged.verdict.label == "Uncertain"
-    assert judged.flipped_by == ("crop",) and "crop" in judged.verdict.reasons[-1]
+    assert judged.flipped_by == ("crop",) and "crop" in judged.verdict.reasons[0].sentence
 
 
 def test_a_verdict_that_only_weakens_holds():
@@ -273,7 +273,7 @@ def test_false_alarms_are_counted_on_the_validation_rows_only(tmp_path):
     ]
     write_predictions(tmp_path / "predictions.csv", rows)
     scores = read_validation_scores(tmp_path / "predictions.csv", METADATA)
-    outcome = binary_outcome(scores, lower=0.3, upper=0.7, positive_index=0)
+    outcome = binary_outcome(scores, METADATA)
     assert (outcome.n_fake, outcome.n_real) == (4, 4)
     assert outcome.false_alarms == 0.25 and outcome.found == 0.5
     assert outcome.missed == 0.25 and outcome.uncertain == 0.25
@@ -320,7 +320,7 @@ def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
 
 def test_the_json_says_which_model_with_which_thresholds():
     document = json.loads(json_report([judge(upload_of(0.9))], model=REPORT_MODEL, created="now"))
-    assert document["model"]["upper_threshold"] == 0.7
+    assert document["model"]["thresholds"] == {"lower": 0.3, "upper": 0.7}
     assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
 
 

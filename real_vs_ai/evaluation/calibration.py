@@ -1,4 +1,4 @@
-"""Validation probabilities in, a temperature and the bounds of Uncertain out.
+"""Fit a model's temperature and thresholds on its validation images.
 
     temperature = fit_temperature(labels, probabilities)
     metadata, thresholds = calibrate_metadata(metadata, labels, probabilities, target_error=0.05)
@@ -16,11 +16,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label
+from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
-_UNDECIDED = -1
 
 
 @dataclass(frozen=True)
@@ -136,30 +135,16 @@ def calibrate_metadata(
             fitted, lower_threshold=lower.value, upper_threshold=upper.value
         )
         bounds = {"lower": lower, "upper": upper}
-    return fitted, describe_thresholds(bounds, target_error=target_error)
+    return fitted, _thresholds_found(bounds, target_error=target_error)
 
 
-def describe_thresholds(bounds: dict[str, Threshold], *, target_error: float) -> dict:
+def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:
     """The `thresholds` of metrics.json: the values, and how they did on validation."""
     return {
         **{name: bound.value for name, bound in bounds.items()},
         "target_error": target_error,
         "validation": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
     }
-
-
-def stored_thresholds(metadata: ModelMetadata) -> dict:
-    """The `thresholds` of metrics.json for a model that is not calibrated now."""
-    if metadata.positive_index is None:
-        return {"minimum_confidence": metadata.minimum_confidence}
-    return {"lower": metadata.lower_threshold, "upper": metadata.upper_threshold}
-
-
-def decide(calibrated: np.ndarray, metadata: ModelMetadata) -> np.ndarray:
-    """The class of each verdict, -1 where it is Uncertain, shape (n_images,)."""
-    index = {name: i for i, name in enumerate(metadata.class_names)}
-    verdicts = (decide_label(row, metadata) for row in calibrated)
-    return np.array([index.get(label, _UNDECIDED) for label in verdicts], dtype=np.int64)
 
 
 def _smoothed_targets(labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A model in, the same model in other formats out, each checked before it takes its name.
 
     results = export_model(model, formats=["onnx", "torch"], folder=run.path / "exports",
-                           metadata=metadata, appearance=None, pixels=decoded.pixels)
+                           metadata=metadata, check=None, pixels=decoded.pixels)
 
 A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
 halved) is not written.
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from real_vs_ai.appearance import Appearance, write_appearance
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.predictions import predict_probabilities
 from real_vs_ai.evaluation.torch_export import write_pth
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, write_check
 
 if TYPE_CHECKING:
     import keras
@@ -68,14 +68,14 @@ class _Format:
         write: Takes the model, a path and the metadata.
         load: Takes the path; returns a function from float32 images to probabilities.
         largest_difference: Of a probability from the HDF5 model's.
-        takes_appearance: Whether the file also holds what tells unlike images apart.
+        holds_check: Whether the file also holds the out-of-distribution check.
     """
 
     file_name: str
     write: Callable[[keras.Model, Path, ModelMetadata], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
     largest_difference: float = _LARGEST_DIFFERENCE
-    takes_appearance: bool = False
+    holds_check: bool = False
 
 
 def export_model(
@@ -84,7 +84,7 @@ def export_model(
     formats: Sequence[str],
     folder: Path,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     pixels: np.ndarray,
 ) -> list[ExportResult]:
     """Write and check each format; one that fails does not stop the others.
@@ -94,7 +94,7 @@ def export_model(
         formats: Names in `FORMATS`.
         folder: Takes the files; earlier exports of the same format are replaced.
         metadata: Class names, image size and calibration, written beside as `metadata.json`.
-        appearance: What the HDF5 file says of its training images' appearance, or None.
+        check: The HDF5 file's out-of-distribution check, or None.
         pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
             evenly spaced, are used.
     """
@@ -113,7 +113,7 @@ def export_model(
             name,
             folder=folder,
             metadata=metadata,
-            appearance=appearance,
+            check=check,
             pixels=checked,
             expected=expected,
         )
@@ -127,7 +127,7 @@ def _export(
     *,
     folder: Path,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     pixels: np.ndarray,
     expected: np.ndarray,
 ) -> ExportResult:
@@ -140,8 +140,8 @@ def _export(
         # Converters talk on standard output; what they have to say comes as an error.
         with contextlib.redirect_stdout(io.StringIO()):
             file_format.write(model, written, metadata)
-            if file_format.takes_appearance and appearance is not None:
-                write_appearance(written, appearance)
+            if file_format.holds_check and check is not None:
+                write_check(written, check)
             predict = file_format.load(written)
             found = np.concatenate(
                 [
@@ -276,7 +276,7 @@ FORMATS = {
         _write_compact,
         _load_keras,
         largest_difference=_LARGEST_DIFFERENCE_OF_HALVES,
-        takes_appearance=True,
+        holds_check=True,
     ),
     "keras": _Format("model.keras", _write_keras, _load_keras),
     "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),

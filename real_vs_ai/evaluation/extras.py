@@ -1,4 +1,4 @@
-"""What ModelEvaluation.py adds to a report when asked: robustness, other images, another model.
+"""Add to a report on request: robustness, out-of-distribution images, another model, exports.
 
 notes = add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
 """
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.appearance import Appearance
 from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
 from real_vs_ai.evaluation.options import EvaluationOptions
-from real_vs_ai.evaluation.outside import measure_outside, outside_table
+from real_vs_ai.evaluation.other_images import measure_other_images, other_images_table
 from real_vs_ai.evaluation.predictions import Predictions, predict_images
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import RunFolder
 
@@ -65,37 +65,37 @@ def add_robustness(
     return robustness_table(found)
 
 
-def add_outside(
+def add_other_images(
     evaluation: Evaluation,
     *,
     options: EvaluationOptions,
     model: keras.Model,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     report: RunFolder,
 ) -> str | None:
-    """Judge images of another kind if asked, else keep the report's earlier shares while they hold.
+    """Judge out-of-distribution images if asked, else keep the earlier shares while they hold.
 
     Returns:
         A table for the terminal, or None.
     """
-    if not options.outside:
-        if stored := _stored("outside", evaluation, report=report):
-            evaluation.metrics["outside"] = stored
+    if not options.out_of_distribution:
+        if stored := _stored("other_images", evaluation, report=report):
+            evaluation.metrics["other_images"] = stored
         return None
     found = [
         part
-        for folder in options.outside
-        for part in measure_outside(
+        for folder in options.out_of_distribution
+        for part in measure_other_images(
             model,
             metadata=evaluation.metadata,
-            appearance=appearance,
+            check=check,
             folder=folder,
             workers=options.workers,
             max_memory_bytes=int(options.memory * 2**30),
         )
     ]
-    evaluation.metrics["outside"] = found
-    return outside_table(found)
+    evaluation.metrics["other_images"] = found
+    return other_images_table(found)
 
 
 def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
@@ -128,7 +128,7 @@ def add_exports(
     *,
     formats: Sequence[str],
     model: keras.Model,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     folder: Path,
 ) -> tuple[str | None, bool]:
@@ -147,7 +147,7 @@ def add_exports(
         formats=formats,
         folder=folder,
         metadata=evaluation.metadata,
-        appearance=appearance,
+        check=check,
         pixels=decoded[split].inputs,
     )
     rows = [

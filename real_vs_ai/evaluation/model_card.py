@@ -12,6 +12,7 @@ from typing import Any
 
 from real_vs_ai.files import read_json, write_text
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.verdict import describe_thresholds
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -30,13 +31,13 @@ METRIC_TITLES = {
     "uncertain_share": "Share of Uncertain verdicts",
     "error_when_certain": "Error of certain verdicts",
 }
-OUTSIDE_TITLES = {
-    "turned_away": "turned away",
+OTHER_IMAGES_TITLES = {
+    "out_of_distribution": "out-of-distribution",
     "uncertain": "Uncertain for another reason",
     "certain_right": "certain and right",
     "certain_wrong": "certain and wrong",
-    "certain_wrong_unchecked": "certain and wrong, were none turned away",
-    "accuracy_unchecked": "accuracy, were none turned away",
+    "certain_wrong_unchecked": "certain and wrong without the check",
+    "accuracy_unchecked": "accuracy without the check",
 }
 _SPLITS = ("test", "validation")
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
@@ -65,8 +66,8 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _results(metrics),
         _groups(metrics),
         _robustness(metrics),
-        _domain(metrics),
-        _outside(metrics),
+        _out_of_distribution(metrics),
+        _other_images(metrics),
         _comparison(metrics),
         _confounds(metrics),
         _limits(metrics),
@@ -164,13 +165,7 @@ def _calibration(metrics: Mapping) -> str:
     if not metrics.get("calibrated"):
         return "The probabilities are not calibrated: there were no validation images to do it on."
     thresholds = metrics["thresholds"]
-    if "lower" in thresholds:
-        band = (
-            f"A probability of Fake above {thresholds['lower']:.3f} and below "
-            f"{thresholds['upper']:.3f} is Uncertain"
-        )
-    else:
-        band = f"A confidence below {thresholds['minimum_confidence']:.3f} is Uncertain"
+    band = describe_thresholds(thresholds)
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % wrong among the others" if target else ""
     bounds = thresholds.get("validation", {}).values()
@@ -217,32 +212,32 @@ def _robustness(metrics: Mapping) -> str:
     )
 
 
-def _domain(metrics: Mapping) -> str:
-    shares = metrics.get("domain")
+def _out_of_distribution(metrics: Mapping) -> str:
+    shares = metrics.get("out_of_distribution")
     if not shares:
         return ""
     rows = [[split, f"{part['n']:,}", f"{part['share']:.4f}"] for split, part in shares.items()]
     return (
-        "## Images unlike the training images\n\n"
-        "They are told by their size, their sharpness and the network's features; limits are set "
-        "on validation images. The verdict on such an image is Uncertain, with the reason.\n\n"
-        + markdown_table(["split", "images looked at", "share turned away"], rows)
+        "## Out-of-distribution images\n\n"
+        "Size, sharpness and the network's features tell them; the limits are set on validation "
+        "images. The verdict on such an image is Uncertain, with the reason.\n\n"
+        + markdown_table(["split", "images", "share out-of-distribution"], rows)
     )
 
 
-def _outside(metrics: Mapping) -> str:
-    found = metrics.get("outside")
+def _other_images(metrics: Mapping) -> str:
+    found = metrics.get("other_images")
     if not found:
         return ""
     rows = [
         [title, *(interval_text(part[key]) for part in found)]
-        for key, title in OUTSIDE_TITLES.items()
+        for key, title in OTHER_IMAGES_TITLES.items()
     ]
     headers = ["share of the images", *(f"{part['data']} (n = {part['n']:,})" for part in found)]
     return (
         "## Images of another kind\n\n"
-        "Labelled images that the model was not trained on the like of, judged as the app judges "
-        f"them.\n\n{markdown_table(headers, rows)}"
+        "Labelled images unlike the training images, judged as the app judges them.\n\n"
+        f"{markdown_table(headers, rows)}"
     )
 
 

@@ -29,7 +29,7 @@ class EvaluationOptions:
     target_error: float | None
     robustness: bool
     robustness_images: int
-    outside: tuple[Path, ...]
+    out_of_distribution: tuple[Path, ...]
     export: tuple[str, ...]
     compare: Path | None
     class_names: tuple[str, ...] | None
@@ -94,12 +94,12 @@ def parse_evaluation_options(
         help="at most so many of them, drawn evenly over the classes",
     )
     add(
-        "--outside",
+        "--out-of-distribution",
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="also judge labelled images unlike the training images: how many are turned away, how "
-        "many get a wrong verdict all the same",
+        help="also judge labelled images of another kind: how many the model recognises as "
+        "out-of-distribution, and how many get a certain but wrong verdict",
     )
     add(
         "--export",
@@ -145,7 +145,7 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    for name in ("export", "outside"):
+    for name in ("export", "out_of_distribution"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)
 

@@ -1,4 +1,4 @@
-"""A model and labelled images in, a whole report folder out.
+"""Evaluate a model on labelled images and write its report folder.
 
     metrics = write_report(run, model=model, metadata=metadata, decoded=decoded,
                            history_csv=run.history)
@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import classification_report
 
-from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import calibrate_metadata, stored_thresholds
+from real_vs_ai.evaluation.calibration import calibrate_metadata
 from real_vs_ai.evaluation.confounds import find_confound
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.predictions import (
@@ -37,7 +36,9 @@ from real_vs_ai.evaluation.report_figures import draw_report, main_split, read_h
 from real_vs_ai.evaluation.split_metrics import split_metrics
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.verdict import thresholds_of
 
 if TYPE_CHECKING:
     import keras
@@ -90,7 +91,7 @@ def write_report(
     evaluation = evaluate_model(
         model,
         metadata=metadata,
-        appearance=read_appearance(run.model),
+        check=read_check(run.model),
         decoded=decoded,
         target_error=target_error,
         recalibrate=True,
@@ -104,7 +105,7 @@ def evaluate_model(
     model: keras.Model,
     *,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     target_error: float,
     recalibrate: bool,
@@ -114,7 +115,7 @@ def evaluate_model(
     Args:
         model: RGB 0 to 255 in, softmax out.
         metadata: Of the model.
-        appearance: What the model file says of its training images' appearance, or None.
+        check: The model file's out-of-distribution check, or None.
         decoded: Images by split.
         target_error: Share of certain verdicts that may be wrong.
         recalibrate: Fit temperature and thresholds on the validation images, if there are any;
@@ -138,7 +139,9 @@ def evaluate_model(
             split: split_metrics(predictions.of_split(split), metadata)
             for split in predictions.split_names
         },
-        "domain": _shares_outside(model, metadata=metadata, appearance=appearance, decoded=decoded),
+        "out_of_distribution": _shares_out_of_distribution(
+            model, metadata=metadata, check=check, decoded=decoded
+        ),
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
     }
@@ -255,24 +258,24 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "image_size": metadata.image_size,
         "temperature": metadata.temperature,
         "calibrated": metadata.calibrated,
-        "thresholds": thresholds or stored_thresholds(metadata),
+        "thresholds": thresholds or thresholds_of(metadata),
     }
 
 
-def _shares_outside(
+def _shares_out_of_distribution(
     model: keras.Model,
     *,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
 ) -> dict[str, Any]:
-    """The share of each split that is turned away as unlike the training images."""
-    from real_vs_ai.evaluation.domain_check import share_outside
+    """The share of each split that is out-of-distribution."""
+    from real_vs_ai.evaluation.out_of_distribution import share_out_of_distribution
 
-    if not metadata.domain and appearance is None:
+    if not metadata.training_images and check is None:
         return {}
     return {
-        split: share_outside(model, metadata=metadata, appearance=appearance, decoded=images)
+        split: share_out_of_distribution(model, metadata=metadata, check=check, decoded=images)
         for split, images in decoded.items()
         if split != _TRAIN
     }

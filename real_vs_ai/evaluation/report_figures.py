@@ -26,6 +26,7 @@ from real_vs_ai.evaluation.metrics import expected_calibration_error, is_binary
 from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import calibrate
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.verdict import uncertain_range
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 # Drawn where there is no test split.
@@ -202,15 +203,13 @@ def _draw_reliability(rows: Predictions, metrics: Mapping, *, path: Path) -> Non
 
 def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
     calibrated = calibrate(rows.probabilities, temperature=metrics["temperature"])
-    thresholds = metrics["thresholds"]
     if is_binary(rows.class_names):
         scores = calibrated[:, rows.class_names.index(POSITIVE_CLASS)]
-        bounds = (thresholds["lower"], thresholds["upper"])
         axis = f"probability of {POSITIVE_CLASS}, calibrated"
     else:
         scores = calibrated.max(axis=1)
-        bounds = (0.0, thresholds["minimum_confidence"])
         axis = "confidence of the predicted class, calibrated"
+    bounds = uncertain_range(metrics["thresholds"])
     counts = {
         name: np.histogram(scores[rows.labels == i], bins=_HISTOGRAM_EDGES)[0]
         for i, name in enumerate(rows.class_names)

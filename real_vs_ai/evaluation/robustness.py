@@ -19,7 +19,6 @@ from joblib import Parallel, delayed
 from real_vs_ai.config import SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.metrics import compute_metrics
 from real_vs_ai.evaluation.predictions import predict_probabilities
 from real_vs_ai.images import ImageError, open_image
@@ -27,6 +26,7 @@ from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
 from real_vs_ai.reporting import progress_bar
+from real_vs_ai.verdict import decide
 
 if TYPE_CHECKING:
     import keras

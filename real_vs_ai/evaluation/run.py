@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
@@ -21,6 +20,7 @@ from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
@@ -92,22 +92,17 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
-    appearance = _read_appearance(model_path)
+    check = _read_check(model_path)
     evaluation = evaluate_model(
         model,
         metadata=metadata,
-        appearance=appearance,
+        check=check,
         decoded=decoded,
         target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
         recalibrate=own or not metadata.calibrated or options.target_error is not None,
     )
     notes = _add_extras(
-        evaluation,
-        options=options,
-        model=model,
-        appearance=appearance,
-        decoded=decoded,
-        report=report,
+        evaluation, options=options, model=model, check=check, decoded=decoded, report=report
     )
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
@@ -117,7 +112,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         evaluation,
         formats=options.export,
         model=model,
-        appearance=appearance,
+        check=check,
         decoded=decoded,
         folder=run.path / _EXPORTS,
     )
@@ -127,7 +122,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
 
 def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
     """Refuse what could not be done later, before minutes are spent on the images."""
-    for folder in options.outside:
+    for folder in options.out_of_distribution:
         for split_folder in find_splits(folder).values():
             list_labelled_images(split_folder, class_names=metadata.class_names)
     if options.compare:
@@ -144,9 +139,9 @@ def _store(model_path: Path, evaluation: Evaluation) -> str:
     return f"Calibration and metrics are stored in {model_path}."
 
 
-def _read_appearance(model_path: Path) -> Appearance | None:
+def _read_check(model_path: Path) -> OutOfDistributionCheck | None:
     try:
-        return read_appearance(model_path)
+        return read_check(model_path)
     except OSError:
         # Keras reads more formats than HDF5.
         return None
@@ -222,17 +217,17 @@ def _add_extras(
     *,
     options: EvaluationOptions,
     model: keras.Model,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     report: RunFolder,
 ) -> list[str]:
     """Do what was asked beyond the report, and return what to print of it."""
-    from real_vs_ai.evaluation.extras import add_comparison, add_outside, add_robustness
+    from real_vs_ai.evaluation.extras import add_comparison, add_other_images, add_robustness
     from real_vs_ai.keras_models import open_model
 
     texts = [
         add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report),
-        add_outside(evaluation, options=options, model=model, appearance=appearance, report=report),
+        add_other_images(evaluation, options=options, model=model, check=check, report=report),
     ]
     if options.compare:
         other_path = find_model(options.compare)

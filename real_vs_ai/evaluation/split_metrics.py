@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from real_vs_ai.config import SEED
-from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.metrics import compute_calibration_metrics, compute_metrics
 from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import decide
 
 # Of the shorter side of an image, in pixels: thumbnails, web pictures, photographs.
 _SIZE_BOUNDS = (64, 256, 1024)

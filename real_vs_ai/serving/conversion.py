@@ -13,8 +13,8 @@ from pathlib import Path
 
 import openvino as ov
 
-from real_vs_ai.appearance import read_appearance
 from real_vs_ai.errors import one_line
+from real_vs_ai.out_of_distribution import read_check
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import build_network
 from real_vs_ai.serving.tensorflow_conversion import (
@@ -71,5 +71,5 @@ def build_model(model_path: Path) -> ov.Model:
 
 def feature_layer(model_path: Path) -> str | None:
     """Name of the layer whose features the file has statistics of."""
-    appearance = read_appearance(model_path)
-    return appearance.layer if appearance else None
+    check = read_check(model_path)
+    return check.layer if check else None

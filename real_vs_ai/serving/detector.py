@@ -1,8 +1,8 @@
-"""Images in, verdicts out.
+"""Judge images with a model.
 
     detector = Detector.open("models/released")
     verdict = detector.predict("photograph.jpg")
-    print(verdict.label, verdict.probability_fake)
+    print(verdict.label, verdict.probability_fake, verdict.reasons)
 
 The first opening of a model compiles it (some seconds); later ones take a moment, and TensorFlow is
 not imported. One detector may be shared by any number of threads.
@@ -16,38 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.appearance import Appearance, read_appearance
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.domain import FAMILIAR, DomainFit, compare_with_domain
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image, resize_image
-from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label, read_metadata
+from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, compare_size, read_check
 from real_vs_ai.runs import find_model
 from real_vs_ai.serving.engines import Engine, open_engine
+from real_vs_ai.verdict import Reason, Verdict, make_verdict
 
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the model says of one image.
-
-    Attributes:
-        label: A class name ("Fake", "Real"), or "Uncertain".
-        probability_fake: Calibrated, 0 to 1; None for models of other classes than Fake and Real.
-        confidence: Calibrated probability of the most probable class.
-        probabilities: The same for every class, summing to 1.
-        reasons: Why the label is Uncertain or to be taken with care, one sentence each.
-        domain: How the image compares with those the model learnt from; its note is among the
-            reasons.
-    """
-
-    label: str
-    probability_fake: float | None
-    confidence: float
-    probabilities: dict[str, float]
-    reasons: tuple[str, ...] = ()
-    domain: DomainFit = FAMILIAR
 
 
 @dataclass(frozen=True)
@@ -56,11 +33,11 @@ class PreparedImage:
 
     Attributes:
         pixels: RGB, shape (image_size, image_size, 3), uint8.
-        domain: How the image compares with those the model learnt from.
+        size_reason: Why its size makes it out-of-distribution, or None.
     """
 
     pixels: np.ndarray
-    domain: DomainFit
+    size_reason: Reason | None = None
 
 
 class Detector:
@@ -76,13 +53,13 @@ class Detector:
         model_path: Path,
         metadata: ModelMetadata,
         engine: Engine,
-        appearance: Appearance | None,
+        check: OutOfDistributionCheck | None,
     ) -> None:
         """For `Detector.open`, which finds the four."""
         self.model_path = model_path
         self.metadata = metadata
         self._engine = engine
-        self._appearance = appearance
+        self._check = check
 
     @classmethod
     def open(
@@ -112,7 +89,7 @@ class Detector:
         opened = open_engine(
             model_path, image_size=metadata.image_size, engine=engine, precision=precision
         )
-        return cls(model_path, metadata, opened, read_appearance(model_path))
+        return cls(model_path, metadata, opened, read_check(model_path))
 
     @property
     def engine_name(self) -> str:
@@ -156,12 +133,7 @@ class Detector:
         """Verdicts for several images, in their order; one that cannot be decoded raises."""
         if not images:
             return []
-        prepared = [self.prepare(image) for image in images]
-        probabilities, looks = self.judge_pixels(np.stack([image.pixels for image in prepared]))
-        domains = [
-            image.domain.otherwise(look) for image, look in zip(prepared, looks, strict=True)
-        ]
-        return self.verdicts(probabilities, domains)
+        return self.judge([self.prepare(image) for image in images])
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """One image as the network's input."""
@@ -173,8 +145,20 @@ class Detector:
             width, height = image.width, image.height
         return PreparedImage(
             resize_image(image, self.metadata.image_size),
-            compare_with_domain(width, height, self.metadata.domain),
+            compare_size(width, height, self.metadata.training_images),
         )
+
+    def judge(self, images: Sequence[PreparedImage]) -> list[Verdict]:
+        """Verdicts for prepared images, in their order, at least one."""
+        outputs = self.judge_pixels(np.stack([image.pixels for image in images]))
+        return [
+            self.verdict(probabilities, image.size_reason, reason)
+            for image, probabilities, reason in zip(images, *outputs, strict=True)
+        ]
+
+    def verdict(self, probabilities: np.ndarray, *out_of_distribution: Reason | None) -> Verdict:
+        """The verdict for one image; see `make_verdict`."""
+        return make_verdict(probabilities, self.metadata, out_of_distribution=out_of_distribution)
 
     def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Calibrated probabilities alone; see `judge_pixels`."""
@@ -182,17 +166,18 @@ class Detector:
 
     def judge_pixels(
         self, pixels: np.ndarray, *, in_batches: bool = False
-    ) -> tuple[np.ndarray, list[DomainFit]]:
-        """What the network says of images that are already prepared.
+    ) -> tuple[np.ndarray, list[Reason | None]]:
+        """What the network says about prepared pixels.
 
         Args:
             pixels: Shape (n, image_size, image_size, 3), uint8, n at least 1.
-            in_batches: Let no result depend on how many images came with it, at the price of a
+            in_batches: Make no result depend on how many images came with it, at the price of a
                 longer wait for few images.
 
         Returns:
             Calibrated probabilities, shape (n, n_classes), rows summing to 1, in the order of
-            `metadata.class_names`; and how each image looks beside those the model learnt from.
+            `metadata.class_names`; and why the features or the sharpness of each image make it
+            out-of-distribution, None where they do not.
         """
         size = self.metadata.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
@@ -204,48 +189,9 @@ class Detector:
         n_classes = len(self.metadata.class_names)
         probabilities, features = outputs[:, :n_classes], outputs[:, n_classes:]
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
-        if self._appearance is None or features.shape[1] != len(self._appearance.whitening):
-            return calibrated, [FAMILIAR] * len(pixels)
-        return calibrated, self._appearance.compare(features, pixels)
-
-    def verdicts(
-        self, probabilities: np.ndarray, domains: Sequence[DomainFit] | None = None
-    ) -> list[Verdict]:
-        """What calibrated probabilities mean for each image.
-
-        Args:
-            probabilities: Shape (n, n_classes).
-            domains: How each image compares with the training images; None where not known.
-        """
-        domains = [FAMILIAR] * len(probabilities) if domains is None else domains
-        return [
-            make_verdict(row, self.metadata, domain=domain)
-            for row, domain in zip(probabilities, domains, strict=True)
-        ]
-
-
-def make_verdict(
-    probabilities: np.ndarray, metadata: ModelMetadata, *, domain: DomainFit = FAMILIAR
-) -> Verdict:
-    """The verdict for one image's calibrated probabilities, shape (n_classes,).
-
-    An image outside the model's domain is Uncertain whatever its probabilities.
-    """
-    label = UNCERTAIN if domain.outside else decide_label(probabilities, metadata)
-    positive = metadata.positive_index
-    reasons = [domain.note] if domain.note else []
-    if label == UNCERTAIN and not domain.outside:
-        reasons.append(_why_uncertain(metadata))
-    if not metadata.calibrated:
-        reasons.append("This model's probabilities are not calibrated.")
-    return Verdict(
-        label=label,
-        probability_fake=None if positive is None else float(probabilities[positive]),
-        confidence=float(probabilities.max()),
-        probabilities=dict(zip(metadata.class_names, map(float, probabilities), strict=True)),
-        reasons=tuple(reasons),
-        domain=domain,
-    )
+        if self._check is None or features.shape[1] != len(self._check.whitening):
+            return calibrated, [None] * len(pixels)
+        return calibrated, self._check.compare(features, pixels)
 
 
 def _check_pixels(pixels: np.ndarray) -> None:
@@ -254,14 +200,3 @@ def _check_pixels(pixels: np.ndarray) -> None:
             "Expected pixels of shape (height, width, 3) and type uint8, found shape "
             f"{pixels.shape} and type {pixels.dtype}."
         )
-
-
-def _why_uncertain(metadata: ModelMetadata) -> str:
-    if metadata.positive_index is None:
-        return (
-            f"No class reaches this model's minimum confidence {metadata.minimum_confidence:.2f}."
-        )
-    return (
-        f"Its probability lies between this model's thresholds {metadata.lower_threshold:.2f} "
-        f"and {metadata.upper_threshold:.2f}."
-    )

@@ -43,7 +43,7 @@ class Engine(Protocol):
     note: str
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
-        """Uncalibrated softmax outputs, and after them the features that `appearance` asks for.
+        """Uncalibrated softmax outputs, then the features for the out-of-distribution check.
 
         Shape (n, n_classes + n_features), float32; no features where the model file has no
         statistics of them.

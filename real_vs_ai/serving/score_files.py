@@ -23,7 +23,10 @@ from real_vs_ai.errors import InputError
 FORMATS = ("csv", "json", "jsonl", "parquet")
 _ROWS_IN_GROUP = 10_000
 _INTEGERS = frozenset({"width", "height", "tiles"})
-_TEXTS = frozenset({"path", "label", "format", "provenance", "error", "domain_note", "tiles_label"})
+_BOOLEANS = frozenset({"out_of_distribution"})
+_TEXTS = frozenset(
+    {"path", "label", "format", "provenance", "error", "reason", "note", "tiles_label"}
+)
 Row = dict[str, Any]
 
 
@@ -235,7 +238,15 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(_with_lower_case_booleans(row) for row in rows)
+
+
+def _with_lower_case_booleans(row: Row) -> Row:
+    """As JSON spells them; Python's CSV writer would write "True"."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in row.items()
+    }
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -249,6 +260,8 @@ def _parse(column: str, text: str) -> Any:
         return text
     if not text:
         return None
+    if column in _BOOLEANS:
+        return text == "true"
     return int(text) if column in _INTEGERS else float(text)
 
 
@@ -281,7 +294,11 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {**dict.fromkeys(_TEXTS, pa.string()), **dict.fromkeys(_INTEGERS, pa.int64())}
+    kinds = {
+        **dict.fromkeys(_TEXTS, pa.string()),
+        **dict.fromkeys(_INTEGERS, pa.int64()),
+        **dict.fromkeys(_BOOLEANS, pa.bool_()),
+    }
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
     rows = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:

@@ -1,4 +1,4 @@
-"""What a scores table holds: its columns, one row for each score, and a line for the terminal.
+"""Turn scores into rows of a table and lines for the terminal.
 
 columns = score_columns(metadata, by_tiles=False)
 rows = [score_row(score, metadata, by_tiles=False) for score in scores]
@@ -10,6 +10,7 @@ from typing import Any
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.scoring import ImageScore
+from real_vs_ai.verdict import Verdict
 
 COLUMNS = (
     "path",
@@ -22,8 +23,8 @@ COLUMNS = (
     "provenance",
     "error",
 )
-# What is unlike the training images; why the verdict is Uncertain where it is much so.
-DOMAIN_COLUMN = "domain_note"
+# The first reason of the verdict: its code for programs, its sentence for people.
+REASON_COLUMNS = ("out_of_distribution", "reason", "note")
 TILE_COLUMNS = ("tiles", "tiles_label", "tiles_probability_fake", "tiles_highest_probability_fake")
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
@@ -36,10 +37,10 @@ TERMINAL_HEADER = _TERMINAL_LAYOUT.format(
 
 
 def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> tuple[str, ...]:
-    """COLUMNS, the class probabilities unless Fake and Real, the domain, and what tiles say."""
+    """COLUMNS, each class's probability unless Fake and Real, REASON_COLUMNS, and TILE_COLUMNS."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
     of_tiles = TILE_COLUMNS if by_tiles else ()
-    return (*COLUMNS, *(f"probability_{name}" for name in of_classes), DOMAIN_COLUMN, *of_tiles)
+    return (*COLUMNS, *(f"probability_{name}" for name in of_classes), *REASON_COLUMNS, *of_tiles)
 
 
 def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Any]:
@@ -61,8 +62,19 @@ def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> 
             values[f"probability_{name}"] = (
                 _rounded(verdict.probabilities[name]) if verdict else None
             )
-    values[DOMAIN_COLUMN] = verdict.domain.note if verdict else ""
+    values.update(reason_values(verdict))
     return {**values, **_tile_values(score)} if by_tiles else values
+
+
+def reason_values(verdict: Verdict | None) -> dict[str, Any]:
+    """REASON_COLUMNS of one verdict, of None where the image cannot be read."""
+    first = verdict.reasons[0] if verdict and verdict.reasons else None
+    values = (
+        verdict.out_of_distribution if verdict else None,
+        first.code.value if first else "",
+        first.sentence if first else "",
+    )
+    return dict(zip(REASON_COLUMNS, values, strict=True))
 
 
 def _tile_values(score: ImageScore) -> dict[str, Any]:
@@ -96,8 +108,8 @@ def terminal_line(row: dict[str, Any]) -> str:
         row["format"],
         name,
     )
-    unlike = "unlike the training images" if row[DOMAIN_COLUMN] else ""
-    details = "; ".join(filter(None, [row["error"], unlike, row["provenance"]]))
+    reason = "out-of-distribution" if row["out_of_distribution"] else ""
+    details = "; ".join(filter(None, [row["error"], reason, row["provenance"]]))
     return f"{line}  ({details})" if details else line
 
 

@@ -1,4 +1,4 @@
-"""Images in, one score for each out: decoded, judged and reported in a stream.
+"""Decode and judge a stream of images, one score for each.
 
     for score in score_images(iterate_sources(["photos"]), detector=detector, workers=2): ...
 
@@ -19,12 +19,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from real_vs_ai.domain import DomainFit, compare_with_domain
-from real_vs_ai.images import decode_image, resize_image
-from real_vs_ai.serving.detector import Detector, Verdict
+from real_vs_ai.images import decode_image
+from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.provenance import read_provenance
 from real_vs_ai.serving.tiles import cut_tiles
+from real_vs_ai.verdict import Reason, Verdict
 
 # Batches that hold mostly unreadable images are sent on before they are full.
 _ITEMS_PER_IMAGE_IN_BATCH = 4
@@ -75,9 +75,10 @@ class ImageScore:
 @dataclass(frozen=True)
 class _Prepared:
     score: ImageScore
-    # The network's inputs, shape (1 + n_tiles, image_size, image_size, 3), uint8: the whole image,
-    # then its tiles; None with an error.
-    pixels: np.ndarray | None = field(default=None, repr=False)
+    # None with an error.
+    image: PreparedImage | None = field(default=None, repr=False)
+    # Shape (n_tiles, image_size, image_size, 3), uint8; None where no tiles were asked for.
+    tiles: np.ndarray | None = field(default=None, repr=False)
 
 
 def score_images(
@@ -93,7 +94,7 @@ def score_images(
     """
 
     def prepare(source: ImageSource) -> _Prepared:
-        return _prepare(source, image_size=detector.metadata.image_size, by_tiles=by_tiles)
+        return _prepare(source, detector=detector, by_tiles=by_tiles)
 
     def judge(batch: list[_Prepared]) -> list[ImageScore]:
         return _judge(batch, detector=detector)
@@ -127,7 +128,7 @@ def map_in_order(
             future.cancel()
 
 
-def _prepare(source: ImageSource, *, image_size: int, by_tiles: bool) -> _Prepared:
+def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Prepared:
     try:
         data = read_source(source)
         image = decode_image(data)
@@ -138,11 +139,11 @@ def _prepare(source: ImageSource, *, image_size: int, by_tiles: bool) -> _Prepar
             format=image.format,
             provenance=" ".join(finding.text for finding in read_provenance(data)),
         )
-        whole = resize_image(image, image_size)[None]
+        prepared = detector.prepare(image)
         if not by_tiles:
-            return _Prepared(score, whole)
-        tiles = cut_tiles(image.pixels, tile_size=image_size)
-        return _Prepared(score, np.concatenate([whole, tiles]))
+            return _Prepared(score, prepared)
+        tiles = cut_tiles(image.pixels, tile_size=detector.metadata.image_size)
+        return _Prepared(score, prepared, tiles)
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:
         return _Prepared(ImageScore(source.name, error=_describe(error)))
@@ -153,7 +154,7 @@ def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator
     images = 0
     for item in prepared:
         batch.append(item)
-        images += item.pixels is not None
+        images += item.image is not None
         if images == batch_size or len(batch) == _ITEMS_PER_IMAGE_IN_BATCH * batch_size:
             yield batch
             batch, images = [], 0
@@ -162,36 +163,42 @@ def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator
 
 
 def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
-    pixels = [item.pixels for item in batch if item.pixels is not None]
+    # The whole image comes first, its tiles after it.
+    pixels = [_inputs(item) for item in batch if item.image is not None]
     if not pixels:
         return [item.score for item in batch]
-    probabilities, looks = detector.judge_pixels(np.concatenate(pixels), in_batches=True)
+    probabilities, reasons = detector.judge_pixels(np.concatenate(pixels), in_batches=True)
     starts = np.cumsum([0, *(len(part) for part in pixels)])
-    parts = iter(np.split(probabilities, starts[1:-1]))
-    # The whole image comes first, its tiles after it.
-    of_wholes = iter([looks[start] for start in starts[:-1]])
-    return [
-        item.score
-        if item.pixels is None
-        else _with_verdicts(item.score, next(parts), next(of_wholes), detector)
-        for item in batch
-    ]
+    parts = zip(np.split(probabilities, starts[1:-1]), starts, strict=False)
+    scores = []
+    for item in batch:
+        if item.image is None:
+            scores.append(item.score)
+            continue
+        part, start = next(parts)
+        scores.append(_with_verdicts(item, part, reasons[start], detector))
+    return scores
+
+
+def _inputs(item: _Prepared) -> np.ndarray:
+    whole = item.image.pixels[None]
+    return whole if item.tiles is None else np.concatenate([whole, item.tiles])
 
 
 def _with_verdicts(
-    score: ImageScore, probabilities: np.ndarray, look: DomainFit, detector: Detector
+    item: _Prepared, probabilities: np.ndarray, reason: Reason | None, detector: Detector
 ) -> ImageScore:
-    size = compare_with_domain(score.width, score.height, detector.metadata.domain)
-    domain = size.otherwise(look)
-    (verdict,) = detector.verdicts(probabilities[:1], [domain])
+    checks = (item.image.size_reason, reason)
+    verdict = detector.verdict(probabilities[0], *checks)
     of_tiles = probabilities[1:]
     if not len(of_tiles):
-        return replace(score, verdict=verdict)
-    # A crop of an image unlike the training images is unlike them too.
-    (together,) = detector.verdicts(of_tiles.mean(axis=0, keepdims=True), [domain])
+        return replace(item.score, verdict=verdict)
+    # A crop of an out-of-distribution image is out-of-distribution too.
+    together = detector.verdict(of_tiles.mean(axis=0), *checks)
     positive = detector.metadata.positive_index
     highest = None if positive is None else float(of_tiles[:, positive].max())
-    return replace(score, verdict=verdict, tiles=TilesScore(len(of_tiles), together, highest))
+    tiles = TilesScore(len(of_tiles), together, highest)
+    return replace(item.score, verdict=verdict, tiles=tiles)
 
 
 def _describe(error: BaseException) -> str:

@@ -18,17 +18,16 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.appearance import write_appearance
 from real_vs_ai.config import SPLITS
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.domain import summarise_domain
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.domain_check import learn_appearance
+from real_vs_ai.evaluation.out_of_distribution import learn_check
 from real_vs_ai.evaluation.report import write_report
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import summarise_training_images, write_check
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
@@ -288,14 +287,16 @@ def _finish(
         backbone=options.backbone,
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),
-        domain=summarise_domain(train.widths, train.heights, train.images.sources),
+        training_images=summarise_training_images(
+            train.widths, train.heights, train.images.sources
+        ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     # The report is on the file that will be used: float32, whatever the precision of training.
     keras.config.set_dtype_policy("float32")
     model = to_float32(model)
     save_model(model, run.model, metadata=metadata)
-    write_appearance(run.model, learn_appearance(model, splits))
+    write_check(run.model, learn_check(model, splits))
     say("Training has ended; evaluating the model ...")
     metrics = write_report(
         run, model=model, metadata=metadata, decoded=splits, history_csv=run.history

@@ -12,16 +12,16 @@ import streamlit as st
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.detector import Verdict
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import (
     as_markdown,
-    domain_sentence,
+    out_of_distribution_sentence,
     percent,
     probability_sentence,
     verdict_style,
     visible,
 )
+from real_vs_ai.verdict import ReasonCode, Verdict, thresholds_of, uncertain_range
 
 UNREADABLE = "Unreadable"
 # In pixels; narrower where there is less room.
@@ -58,12 +58,13 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
 
 
 def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
-    """Heading, number and bar of a verdict; first of all what is unlike the training images."""
+    """Heading, number and bar of a verdict; first of all why an image is out-of-distribution."""
     st.markdown(f"## {verdict_style(verdict.label, metadata).heading}")
-    if verdict.domain.note:
-        st.warning(domain_sentence(verdict.domain), icon=":material/straighten:")
+    reason = verdict.out_of_distribution_reason
+    if reason:
+        st.warning(out_of_distribution_sentence(reason), icon=":material/straighten:")
     st.markdown(probability_sentence(verdict, metadata))
-    if verdict.domain.outside:
+    if reason:
         # Drawn on the scale, the score would look like an answer after all.
         return
     if metadata.positive_index is None:
@@ -71,15 +72,14 @@ def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
     else:
         _show_probability_bar(verdict, metadata)
     for reason in verdict.reasons:
-        # Said above already.
-        if "not calibrated" in reason or reason == verdict.domain.note:
-            continue
-        st.caption(f":material/info: {as_markdown(reason)}")
+        # The sentence with the number says so already.
+        if reason.code is not ReasonCode.NOT_CALIBRATED:
+            st.caption(f":material/info: {as_markdown(reason.sentence)}")
 
 
 def _show_probability_bar(verdict: Verdict, metadata: ModelMetadata) -> None:
     probability = verdict.probabilities[POSITIVE_CLASS]
-    lower, upper = metadata.lower_threshold, metadata.upper_threshold
+    lower, upper = uncertain_range(thresholds_of(metadata))
     words = f"{percent(probability, digits=1)} on a scale from 0 %, real, to 100 %, AI-generated"
     st.image(
         probability_bar(probability, lower=lower, upper=upper),
@@ -164,7 +164,7 @@ def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> 
     share = None
     if verdict is not None:
         share = verdict.confidence if verdict.probability_fake is None else verdict.probability_fake
-    remarks = [check.error, *check.notes, *(verdict.reasons if verdict else ())]
+    remarks = [check.error, *check.notes, *reason_sentences(verdict)]
     remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
         remarks.append(f"Same content as {visible(upload.same_as)}")
@@ -176,6 +176,11 @@ def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> 
         "Size": f"{check.width} × {check.height}" if verdict else "",
         "Remarks": " ".join(filter(None, remarks)),
     }
+
+
+def reason_sentences(verdict: Verdict | None) -> list[str]:
+    """The sentences of a verdict's reasons; none for an image that cannot be read."""
+    return [reason.sentence for reason in verdict.reasons] if verdict else []
 
 
 def label_words(verdict: Verdict | None, metadata: ModelMetadata) -> str:

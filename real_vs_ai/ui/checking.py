@@ -20,8 +20,8 @@ from PIL import Image
 from real_vs_ai.config import MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
-from real_vs_ai.serving.detector import Verdict
 from real_vs_ai.serving.provenance import Finding, read_provenance
+from real_vs_ai.verdict import Verdict
 
 MAX_IMAGES = 500
 # As `server.maxUploadSize` in .streamlit/config.toml, for bytes that come by another way.

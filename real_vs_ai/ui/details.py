@@ -90,7 +90,7 @@ def _show_stability(
         "Images on the web are recompressed, resized and cropped. A verdict worth believing "
         "survives that; one that flips is given as Uncertain."
     )
-    calibrated = metadata.calibrated and not judged.own.domain.outside
+    calibrated = metadata.calibrated and not judged.own.out_of_distribution
     number = "Probability" if calibrated else "Score"
     lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
     for variant in (Variant("no change", judged.own), *judged.variants):
@@ -113,10 +113,11 @@ def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
     shares = ", ".join(
         f"{name} {percent(p, digits=1)}" for name, p in verdict.probabilities.items()
     )
-    calibrated = metadata.calibrated and not verdict.domain.outside
+    reason = verdict.out_of_distribution_reason
+    calibrated = metadata.calibrated and not reason
     kind = "calibrated probabilities" if calibrated else "uncalibrated scores"
     finding = f"{verdict_style(verdict.label, metadata).words} ({kind}: {shares})"
-    return f"{finding}. {verdict.domain.note}" if verdict.domain.note else finding
+    return f"{finding}. {reason.sentence}" if reason else finding
 
 
 def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:

@@ -6,17 +6,16 @@ judged.verdict.label
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from real_vs_ai.config import SEED, UNCERTAIN
+from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.serving.detector import Verdict, make_verdict
 from real_vs_ai.ui.checking import CheckedUpload
+from real_vs_ai.verdict import Verdict, apply_stability, apply_thresholds
 
 
 @dataclass(frozen=True)
@@ -86,28 +85,11 @@ def judge_upload(
     """
     if upload.check.verdict is None:
         return JudgedUpload(upload, verdict=None, own=None)
-    own = judge_again(upload.check.verdict, model=model, chosen=chosen)
-    rejudged = tuple(
-        Variant(v.name, judge_again(v.verdict, model=model, chosen=chosen)) for v in variants
-    )
-    flipped_by = tuple(v.name for v in rejudged if _is_flip(own.label, v.verdict.label))
-    verdict = own
-    if flipped_by:
-        reason = f"The verdict does not hold: it flips after {', '.join(flipped_by)}."
-        verdict = dataclasses.replace(own, label=UNCERTAIN, reasons=(*own.reasons, reason))
-    return JudgedUpload(upload, verdict, own, rejudged, flipped_by)
 
+    def judge(verdict: Verdict) -> Verdict:
+        return verdict if chosen == model else apply_thresholds(verdict, chosen)
 
-def judge_again(verdict: Verdict, *, model: ModelMetadata, chosen: ModelMetadata) -> Verdict:
-    """The verdict with other thresholds and the same probabilities.
-
-    An image unlike the training data stays Uncertain at any threshold.
-    """
-    if chosen == model:
-        return verdict
-    probabilities = np.array([verdict.probabilities[name] for name in model.class_names])
-    return make_verdict(probabilities, chosen, domain=verdict.domain)
-
-
-def _is_flip(label: str, other: str) -> bool:
-    return UNCERTAIN not in (label, other) and label != other
+    own = judge(upload.check.verdict)
+    judged = tuple(Variant(variant.name, judge(variant.verdict)) for variant in variants)
+    verdict, flipped_by = apply_stability(own, [(v.name, v.verdict) for v in judged])
+    return JudgedUpload(upload, verdict, own, judged, flipped_by)

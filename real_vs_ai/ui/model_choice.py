@@ -13,9 +13,9 @@ from pathlib import Path
 import streamlit as st
 
 from real_vs_ai.config import RELEASED_MODEL_DIR
-from real_vs_ai.domain import describe_sizes
 from real_vs_ai.errors import describe_error
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, list_runs
 from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
 from real_vs_ai.ui.wording import as_markdown, track_record, visible
@@ -105,7 +105,7 @@ def show_model_facts(chosen: ChosenModel) -> None:
     metadata = chosen.metadata
     lines = [f"{len(metadata.class_names)} classes: {_listed(metadata.class_names)}"]
     lines.append(f"Looks at images at {metadata.image_size} × {metadata.image_size} pixels")
-    sizes = describe_sizes(metadata.domain)
+    sizes = describe_sizes(metadata.training_images)
     if sizes:
         lines.append(f"Learnt from images of {sizes}; much larger or smaller ones stay Uncertain")
     if metadata.backbone:

@@ -1,4 +1,4 @@
-"""One compiled model for all sessions of the app, asked in turn.
+"""Share one compiled model among all sessions of the app.
 
     service = ModelService(Path("models/released/model.h5"))
     verdict = service.submit(pixels).result()
@@ -24,8 +24,9 @@ import numpy as np
 from real_vs_ai.errors import RealVsAIError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.serving.detector import Detector, PreparedImage, Verdict
+from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
+from real_vs_ai.verdict import Verdict
 
 _LARGEST_BATCH = 16
 # Of a model that is to be closed: until no visitor's check can be under way any more.
@@ -183,10 +184,7 @@ def _exempt_from_garbage_collection() -> None:
 
 def _answer(detector: Detector, batch: list[_Request]) -> None:
     try:
-        images = [image for image, _ in batch]
-        probabilities, looks = detector.judge_pixels(np.stack([image.pixels for image in images]))
-        domains = [image.domain.otherwise(look) for image, look in zip(images, looks, strict=True)]
-        verdicts = detector.verdicts(probabilities, domains)
+        verdicts = detector.judge([image for image, _ in batch])
     except Exception as error:
         if len(batch) > 1:
             # One image must not spoil the answers of the others.

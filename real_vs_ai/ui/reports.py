@@ -1,4 +1,4 @@
-"""Checked images as files to keep: CSV, JSON and one HTML page with the pictures in it.
+"""Write checked images as CSV, as JSON and as one HTML page with the pictures in it.
 
     csv_text = csv_report(results)
     html = html_report(results, model=description, created="2026-11-21 10:00 UTC")
@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.score_table import REASON_COLUMNS, reason_values
+from real_vs_ai.ui.cards import reason_sentences
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
+from real_vs_ai.verdict import describe_thresholds, thresholds_of
 
 CSV_COLUMNS = (
     "path",
@@ -31,7 +34,7 @@ CSV_COLUMNS = (
     "format",
     "provenance",
     "error",
-    "domain_note",
+    *REASON_COLUMNS,
     "sha256",
     "same_as",
     "remarks",
@@ -75,9 +78,7 @@ def json_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
             "name": model.name,
             "class_names": list(metadata.class_names),
             "calibrated": metadata.calibrated,
-            "lower_threshold": metadata.lower_threshold,
-            "upper_threshold": metadata.upper_threshold,
-            "minimum_confidence": metadata.minimum_confidence,
+            "thresholds": thresholds_of(metadata),
         },
         "images": [_record(result) for result in results],
     }
@@ -96,6 +97,7 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
         created=created,
         model_name=visible(model.name),
         metadata=metadata,
+        thresholds=describe_thresholds(thresholds_of(metadata)),
         accuracy=None if accuracy is None else percent(accuracy, digits=1),
         images=[_view(result, metadata) for result in results],
     )
@@ -115,10 +117,10 @@ def _record(result: JudgedUpload) -> dict[str, Any]:
         "format": check.format,
         "provenance": [finding.text for finding in check.provenance],
         "error": check.error,
-        "domain_note": verdict.domain.note if verdict else "",
+        **reason_values(verdict),
         "sha256": check.digest,
         "same_as": result.upload.same_as,
-        "remarks": [*check.notes, *(verdict.reasons if verdict else ())],
+        "remarks": [*check.notes, *reason_sentences(verdict)],
     }
 
 
@@ -142,6 +144,11 @@ def _view(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
 
 
 def _harmless_cell(value: Any) -> Any:
-    """Spreadsheets run a text that begins like a formula; an apostrophe makes it text again."""
+    """A cell that is spelled as in the scores table and that a spreadsheet cannot run.
+
+    Spreadsheets run a text that begins like a formula; an apostrophe makes it text again.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
     risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if risky else value

@@ -19,6 +19,7 @@ from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel
 from real_vs_ai.ui.wording import as_markdown, track_record
+from real_vs_ai.verdict import thresholds_of
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -55,7 +56,7 @@ def show_results(
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
     st.caption(
         f"{_track_record(chosen.metadata, metadata)} A verdict is an estimate by one model, not "
-        "proof: images unlike those it learnt from, or edited since, can mislead it."
+        "proof: out-of-distribution or edited images can mislead it."
     )
 
 
@@ -65,8 +66,7 @@ def _clear() -> None:
 
 
 def _track_record(own: ModelMetadata, chosen: ModelMetadata) -> str:
-    limits = ("lower_threshold", "upper_threshold", "minimum_confidence")
-    unchanged = all(getattr(own, name) == getattr(chosen, name) for name in limits)
+    unchanged = thresholds_of(own) == thresholds_of(chosen)
     return track_record(own.metrics, own_thresholds=unchanged)
 
 

@@ -59,12 +59,7 @@ def _choose_band(
     if scores is None:
         _say_unknown()
         return metadata
-    outcome = binary_outcome(
-        scores,
-        lower=metadata.lower_threshold,
-        upper=metadata.upper_threshold,
-        positive_index=metadata.positive_index or 0,
-    )
+    outcome = binary_outcome(scores, metadata)
     st.metric(
         "False alarms",
         _percent(outcome.false_alarms),
@@ -97,7 +92,7 @@ def _choose_confidence(
     if scores is None:
         _say_unknown()
         return metadata
-    outcome = confidence_outcome(scores, minimum_confidence=metadata.minimum_confidence)
+    outcome = confidence_outcome(scores, metadata)
     st.metric(
         "Right verdicts",
         _percent(outcome.right),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import UNDECIDED, decide
 
 _SPLIT = "validation"
 _COLUMN_PREFIX = "probability_"
@@ -102,35 +103,32 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
     return ValidationScores(np.array(labels), probabilities)
 
 
-def binary_outcome(
-    scores: ValidationScores, *, lower: float, upper: float, positive_index: int
-) -> BinaryOutcome:
+def binary_outcome(scores: ValidationScores, metadata: ModelMetadata) -> BinaryOutcome:
     """What the thresholds do to the validation images of a model that tells Fake from Real.
 
     Args:
         scores: The validation images.
-        lower: Probability of Fake at or below which an image is called real.
-        upper: At or above which it is called AI-generated.
-        positive_index: Index of the Fake class.
+        metadata: The model's, with the thresholds.
     """
-    probability = scores.probabilities[:, positive_index]
-    fake = scores.labels == positive_index
-    called_fake = probability >= upper
-    called_real = (probability <= lower) & ~called_fake
+    decided = decide(scores.probabilities, metadata)
+    fake = scores.labels == metadata.positive_index
+    called_fake = decided == metadata.positive_index
+    uncertain = decided == UNDECIDED
     return BinaryOutcome(
         false_alarms=_share(called_fake[~fake]),
-        missed=_share(called_real[fake]),
+        missed=_share((~called_fake & ~uncertain)[fake]),
         found=_share(called_fake[fake]),
-        uncertain=_share(~called_fake & ~called_real),
+        uncertain=_share(uncertain),
         n_fake=int(fake.sum()),
         n_real=int((~fake).sum()),
     )
 
 
-def confidence_outcome(scores: ValidationScores, *, minimum_confidence: float) -> ConfidenceOutcome:
-    """What a smallest confidence does to the validation images."""
-    answered = scores.probabilities.max(axis=1) >= minimum_confidence
-    right = scores.probabilities.argmax(axis=1) == scores.labels
+def confidence_outcome(scores: ValidationScores, metadata: ModelMetadata) -> ConfidenceOutcome:
+    """What the smallest confidence does to the validation images of a model of other classes."""
+    decided = decide(scores.probabilities, metadata)
+    answered = decided != UNDECIDED
+    right = decided == scores.labels
     return ConfidenceOutcome(_share(answered), _share(right[answered]), len(scores.labels))
 
 

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.domain import DomainFit
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.detector import Verdict
+from real_vs_ai.verdict import Reason, Verdict
 
 # Letters, digits and marks that mean nothing in Streamlit's Markdown.
 _HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,;()×%'-]|\.(?= |$))*")
@@ -78,20 +77,16 @@ def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     else:
         number = percent(probabilities[POSITIVE_CLASS], digits=1)
         subject = f"{number} that it is AI-generated"
-    if verdict.domain.outside:
+    if verdict.out_of_distribution:
         return f"Score: **{subject}** (not a probability for an image like this)"
     if metadata.calibrated:
         return f"Calibrated probability: **{subject}**"
     return f"Score: **{subject}** (not calibrated yet, so not a probability)"
 
 
-def domain_sentence(domain: DomainFit) -> str:
-    """What is unlike the training images, and what follows for the verdict."""
-    if domain.outside:
-        follows = "So its answer is no ground for a verdict."
-    else:
-        follows = "Take the verdict with care."
-    return f"**Unlike the training images.** {as_markdown(domain.note)} {follows}"
+def out_of_distribution_sentence(reason: Reason) -> str:
+    """Why the model gives no verdict on an image."""
+    return f"**Can't tell.** {as_markdown(reason.sentence)}"
 
 
 def track_record(metrics: Mapping[str, Any], *, own_thresholds: bool = True) -> str:

@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import (
-    calibrate_metadata,
-    choose_threshold,
-    decide,
-    fit_temperature,
-)
-from real_vs_ai.model_file import ModelMetadata, calibrate, decide_label
+from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold, fit_temperature
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import decide
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=8)
 
@@ -106,16 +102,6 @@ def test_other_classes_get_a_minimum_confidence():
     fitted, thresholds = calibrate_metadata(metadata, labels, probabilities, target_error=0.1)
     assert 0.3 < fitted.minimum_confidence < 0.95
     assert thresholds["minimum_confidence"] == fitted.minimum_confidence
-
-
-def test_decisions_are_the_verdicts_of_the_model_file():
-    metadata = ModelMetadata(
-        class_names=("Fake", "Real"), image_size=8, lower_threshold=0.3, upper_threshold=0.8
-    )
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.3, 0.7], [0.1, 0.9]])
-    names = {"Fake": 0, "Real": 1, "Uncertain": -1}
-    expected = [names[decide_label(row, metadata)] for row in probabilities]
-    assert decide(probabilities, metadata).tolist() == expected == [0, 0, -1, 1, 1]
 
 
 @pytest.mark.parametrize("target_error", [0.0, 0.5, -1])

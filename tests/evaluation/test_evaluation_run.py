@@ -151,32 +151,32 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
 def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
     model_file = project / "models" / "run" / "model.h5"
     scale = {"low": 8.0, "median": 8.0, "high": 8.0}
-    write_metadata(model_file, replace(read_metadata(model_file), domain={"scale": scale}))
+    write_metadata(model_file, replace(read_metadata(model_file), training_images={"scale": scale}))
     # As in data/, so that they are judged; and eight times as large, so that none is.
     write_images(project / "like", n=10)
     write_images(project / "unlike", n=10, size=64)
-    assert evaluate("--model", "models/run", "--outside", "like", "unlike") == 0
+    assert evaluate("--model", "models/run", "--out-of-distribution", "like", "unlike") == 0
     assert "Images of another kind: 20 of like, 20 of unlike" in capsys.readouterr().out
     run = project / "models" / "run"
     metrics = json.loads((run / "metrics.json").read_text())
-    like, unlike = metrics["outside"]
-    shares = ("turned_away", "uncertain", "certain_right", "certain_wrong")
+    like, unlike = metrics["other_images"]
+    shares = ("out_of_distribution", "uncertain", "certain_right", "certain_wrong")
     for part in (like, unlike):
         assert part["n"] == 20
         assert sum(part[share]["value"] for share in shares) == pytest.approx(1)
         # Two of ten of each class show the other's colour.
         assert part["accuracy_unchecked"]["value"] == pytest.approx(0.8)
-    assert like["turned_away"]["value"] == 0
+    assert like["out_of_distribution"]["value"] == 0
     assert like["certain_wrong"] == like["certain_wrong_unchecked"]
-    assert unlike["turned_away"]["value"] == 1
-    assert unlike["turned_away"]["low"] == pytest.approx(0.839, abs=0.001)
+    assert unlike["out_of_distribution"]["value"] == 1
+    assert unlike["out_of_distribution"]["low"] == pytest.approx(0.839, abs=0.001)
     assert unlike["certain_wrong"]["value"] == 0
     assert "unlike (n = 20)" in (run / "MODEL_CARD.md").read_text()
 
-    # Evaluated again without --outside, the shares still hold and stay.
+    # Evaluated again without --out-of-distribution, the shares still hold and stay.
     assert evaluate("--model", "models/run") == 0
-    assert json.loads((run / "metrics.json").read_text())["outside"] == metrics["outside"]
-    assert evaluate("--model", "models/run", "--outside", "nowhere") == 1
+    assert json.loads((run / "metrics.json").read_text())["other_images"] == metrics["other_images"]
+    assert evaluate("--model", "models/run", "--out-of-distribution", "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -235,7 +235,7 @@ def test_extras_that_cannot_be_done_are_refused_before_any_work(project, capsys,
     assert evaluate("--model", "models/run", "--compare", "models/typo") == 1
     assert "models/typo" in capsys.readouterr().err
     write_images(project / "cats" / "Cat", n=4)
-    assert evaluate("--model", "models/run", "--outside", "cats") == 1
+    assert evaluate("--model", "models/run", "--out-of-distribution", "cats") == 1
     assert "Expected" in capsys.readouterr().err
 
 

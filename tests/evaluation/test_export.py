@@ -5,23 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from real_vs_ai.appearance import Appearance, read_appearance
 from real_vs_ai.evaluation import export
 from real_vs_ai.evaluation.export import FORMATS, export_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from tests.evaluation.evaluation_material import SIZE, colour_model
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE, temperature=1.7)
 PIXELS = np.random.default_rng(0).integers(0, 256, (500, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def export_to(folder, *formats, model=None, appearance=None):
+def export_to(folder, *formats, model=None, check=None):
     return export_model(
         model or colour_model(),
         formats=formats,
         folder=folder,
         metadata=METADATA,
-        appearance=appearance,
+        check=check,
         pixels=PIXELS,
     )
 
@@ -78,7 +78,7 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 3)(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
-    appearance = Appearance(
+    check = OutOfDistributionCheck(
         layer=model.layers[-2].name,
         means=np.ones((2, 64), np.float32) / 3,
         whitening=np.eye(64, dtype=np.float32) / 3,
@@ -86,11 +86,11 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
         least_sharpness=1.0,
         largest_sharpness=9.0,
     )
-    (result,) = export_to(tmp_path, "compact", model=model, appearance=appearance)
+    (result,) = export_to(tmp_path, "compact", model=model, check=check)
     assert result.error == ""
     assert result.difference < 1e-3
-    # What tells unlike images apart goes along, and keeps its precision.
-    np.testing.assert_array_equal(read_appearance(result.path).whitening, appearance.whitening)
+    # The out-of-distribution check goes along, and keeps its precision.
+    np.testing.assert_array_equal(read_check(result.path).whitening, check.whitening)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["model.h5"]
     assert result.path.stat().st_size < 0.6 * 4 * model.count_params()
     assert read_metadata(result.path) == METADATA

@@ -15,6 +15,7 @@ from real_vs_ai import Detector
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving import conversion, engines
+from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def test_probabilities_are_calibrated_with_the_models_temperature(model_with, de
     plain = detector.predict(image)
     assert 0.5 < softer.probability_fake < plain.probability_fake
     assert not softer.reasons
-    assert plain.reasons == ("This model's probabilities are not calibrated.",)
+    assert [reason.code for reason in plain.reasons] == [ReasonCode.NOT_CALIBRATED]
 
 
 def test_between_the_thresholds_the_verdict_is_uncertain_and_says_why(model_with):
@@ -84,8 +85,8 @@ def test_between_the_thresholds_the_verdict_is_uncertain_and_says_why(model_with
     detector = Detector.open(path, engine="keras")
     verdict = detector.predict(uniform_image(128))
     assert verdict.label == "Uncertain"
-    assert "0.20" in verdict.reasons[0]
-    assert "0.80" in verdict.reasons[0]
+    assert "0.20" in verdict.reasons[0].sentence
+    assert "0.80" in verdict.reasons[0].sentence
 
 
 def test_other_classes_keep_their_names_and_have_no_probability_of_fake(tmp_path):
@@ -99,7 +100,7 @@ def test_other_classes_keep_their_names_and_have_no_probability_of_fake(tmp_path
     assert bright.probability_fake is None
     assert tuple(bright.probabilities) == names
     assert grey.label == "Uncertain"
-    assert "minimum confidence" in grey.reasons[0]
+    assert grey.reasons[0].code is ReasonCode.LOW_CONFIDENCE
 
 
 def test_an_undecodable_image_raises_its_error(detector, tmp_path):

@@ -12,7 +12,8 @@ import pytest
 from real_vs_ai import Detector
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
-from real_vs_ai.model_file import ModelMetadata, decide_label, write_metadata
+from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.verdict import decide_label
 
 pytestmark = pytest.mark.slow
 

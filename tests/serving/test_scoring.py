@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.domain import summarise_domain
+from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
-from real_vs_ai.serving.score_table import COLUMNS, DOMAIN_COLUMN, score_columns
+from real_vs_ai.serving.score_table import COLUMNS, REASON_COLUMNS, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
 from real_vs_ai.serving.scoring_job import (
     LocalScorer,
@@ -119,7 +119,7 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == (*COLUMNS, DOMAIN_COLUMN)
+    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS)
     assert summary.counts == {"Fake": 5, "Real": 5, "Uncertain": 0, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
@@ -127,24 +127,22 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     assert "11 images scored with openvino (f32)" in str(summary)
 
 
-def test_images_unlike_the_training_images_are_uncertain_and_say_so(model_with, tmp_path):
-    domain = summarise_domain([40] * 5, [40] * 5, ["small"] * 5)
-    detector = Detector.open(model_with(domain=domain), engine="openvino", precision="f32")
-    for name, size in {"alike": (48, 40), "larger": (120, 100), "huge": (600, 500)}.items():
+def test_out_of_distribution_images_are_uncertain_and_say_why(model_with, tmp_path):
+    sizes = summarise_training_images([40] * 5, [40] * 5, ["small"] * 5)
+    path = model_with(training_images=sizes)
+    detector = Detector.open(path, engine="openvino", precision="f32")
+    for name, size in {"alike": (48, 40), "huge": (600, 500)}.items():
         (tmp_path / f"{name}.png").write_bytes(encode(uniform_image(250, size)))
     output = tmp_path / "scores.csv"
-    score(
-        [tmp_path / f"{name}.png" for name in ("alike", "larger", "huge")],
-        output,
-        detector=detector,
-        by_tiles=True,
+    score([tmp_path / "alike.png", tmp_path / "huge.png"], output, detector=detector, by_tiles=True)
+    alike, huge = read_csv(output)
+    assert (alike["label"], huge["label"], huge["tiles_label"]) == (
+        "Fake",
+        "Uncertain",
+        "Uncertain",
     )
-    alike, larger, huge = read_csv(output)
-    assert (alike["label"], larger["label"], huge["label"]) == ("Fake", "Fake", "Uncertain")
-    assert huge["tiles_label"] == "Uncertain" and float(huge["probability_fake"]) > 0.5
-    assert alike[DOMAIN_COLUMN] == "" and "120 × 100" in larger[DOMAIN_COLUMN]
-    assert "about 40 × 40 pixels" in huge[DOMAIN_COLUMN]
-    assert detector.predict(tmp_path / "huge.png").domain.outside
+    assert (alike["out_of_distribution"], huge["out_of_distribution"]) == ("false", "true")
+    assert huge["reason"] == "size" and "about 40 × 40 pixels" in huge["note"]
 
 
 def test_more_than_two_classes_have_a_column_each():
@@ -155,7 +153,7 @@ def test_more_than_two_classes_have_a_column_each():
         "probability_benign",
         "probability_malignant",
         "probability_normal",
-        DOMAIN_COLUMN,
+        *REASON_COLUMNS,
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_runs import write_splits
 
-from real_vs_ai.appearance import read_appearance
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.out_of_distribution import read_check
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training import callbacks, stage_runner
 from real_vs_ai.training.checkpoints import checkpoint_path
@@ -46,17 +46,17 @@ def test_run_folder_holds_a_model_that_knows_its_classes_from_folder_to_verdict(
     assert {"precision", "recall", "auc", "f1", "val_f1", "learning_rate"} <= rows[0].keys()
     assert not result.run.checkpoints.exists()
     assert any("Random weights" in line for line in said)
-    appearance = read_appearance(result.run.model)
-    assert appearance.layer == "head_dense"
-    assert metadata.domain["scale"] == {"low": 32.0, "median": 32.0, "high": 32.0}
+    check = read_check(result.run.model)
+    assert check.layer == "head_dense"
+    assert metadata.training_images["scale"] == {"low": 32.0, "median": 32.0, "high": 32.0}
     # Pure noise is not what these images look like.
     noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    features = keras.Model(model.inputs, model.get_layer(appearance.layer).output)
-    fits = appearance.compare(features.predict(noise.astype(np.float32), verbose=0), noise)
-    assert all(fit.outside for fit in fits)
-    assert result.metrics["domain"]["test"]["n"] == 24
-    assert result.metrics["domain"]["test"]["share"] < 0.5
-    assert "share turned away" in result.run.model_card.read_text()
+    features = keras.Model(model.inputs, model.get_layer(check.layer).output)
+    reasons = check.compare(features.predict(noise.astype(np.float32), verbose=0), noise)
+    assert all(reasons)
+    assert result.metrics["out_of_distribution"]["test"]["n"] == 24
+    assert result.metrics["out_of_distribution"]["test"]["share"] < 0.5
+    assert "share out-of-distribution" in result.run.model_card.read_text()
     assert "accuracy" in str(result)
 
 

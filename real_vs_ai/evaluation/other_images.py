@@ -1,8 +1,8 @@
-"""A model and images of another kind than it learnt from in, what becomes of them out.
+"""Judge labelled images of another kind than the training images, and count the mistakes.
 
-outside = measure_outside(model, metadata=metadata, appearance=appearance,
-                          folder=Path("photographs"), workers=2, max_memory_bytes=2**30)
-outside[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
+found = measure_other_images(model, metadata=metadata, check=check,
+                             folder=Path("photographs"), workers=2, max_memory_bytes=2**30)
+found[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.appearance import Appearance
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import decide
 from real_vs_ai.evaluation.data import decode_splits, find_splits
-from real_vs_ai.evaluation.domain_check import find_outside
-from real_vs_ai.evaluation.model_card import OUTSIDE_TITLES
+from real_vs_ai.evaluation.model_card import OTHER_IMAGES_TITLES
+from real_vs_ai.evaluation.out_of_distribution import find_out_of_distribution
 from real_vs_ai.evaluation.predictions import predict_images
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table
+from real_vs_ai.verdict import decide
 
 if TYPE_CHECKING:
     import keras
 
 
-def measure_outside(
+def measure_other_images(
     model: keras.Model,
     *,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
     folder: Path,
     workers: int,
     max_memory_bytes: int,
@@ -42,15 +42,15 @@ def measure_outside(
 
     Args:
         model: The network.
-        metadata: Of the model, with its calibration and the sizes it learnt from.
-        appearance: What the model file says of its training images' appearance, or None.
+        metadata: Of the model, with its calibration and the training images' sizes.
+        check: The model file's out-of-distribution check, or None.
         folder: Holds a folder for each class, or splits of such; training images are left out.
         workers: Processes that decode.
         max_memory_bytes: Decoded images beyond this are kept on disk.
 
     Returns:
-        For each split "data" (its name), "n" images, and the shares that `OUTSIDE_TITLES` names,
-        each with Wilson's 95 % interval. The first four add up to 1.
+        For each split "data" (its name), "n" images, and the shares that `OTHER_IMAGES_TITLES`
+        names, each with Wilson's 95 % interval. The first four add up to 1.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -67,20 +67,20 @@ def measure_outside(
     return [
         {
             "data": name if len(judged) == 1 else f"{name}, {split}",
-            **_count(model, decoded, split=split, metadata=metadata, appearance=appearance),
+            **_count(model, decoded, split=split, metadata=metadata, check=check),
         }
         for split, decoded in judged.items()
     ]
 
 
-def outside_table(outside: Sequence[dict[str, Any]]) -> str:
+def other_images_table(other_images: Sequence[dict[str, Any]]) -> str:
     """The shares as a table for the terminal."""
     rows = [
         [part["data"], title, *(part[key][bound] for bound in ("value", "low", "high"))]
-        for part in outside
-        for key, title in OUTSIDE_TITLES.items()
+        for part in other_images
+        for key, title in OTHER_IMAGES_TITLES.items()
     ]
-    images = ", ".join(f"{part['n']:,} of {part['data']}" for part in outside)
+    images = ", ".join(f"{part['n']:,} of {part['data']}" for part in other_images)
     return format_table(
         ["data", "share of the images", "value", "low", "high"],
         rows,
@@ -94,18 +94,18 @@ def _count(
     *,
     split: str,
     metadata: ModelMetadata,
-    appearance: Appearance | None,
+    check: OutOfDistributionCheck | None,
 ) -> dict[str, Any]:
-    turned_away = find_outside(model, metadata=metadata, appearance=appearance, decoded=decoded)
+    found = find_out_of_distribution(model, metadata=metadata, check=check, decoded=decoded)
     predictions = predict_images(model, decoded, split=split, model_input=metadata.model_input)
     calibrated = calibrate(predictions.probabilities, temperature=metadata.temperature)
     decided, labels = decide(calibrated, metadata), predictions.labels
     certain = decided >= 0
     shares = {
-        "turned_away": turned_away,
-        "uncertain": ~turned_away & ~certain,
-        "certain_right": ~turned_away & certain & (decided == labels),
-        "certain_wrong": ~turned_away & certain & (decided != labels),
+        "out_of_distribution": found,
+        "uncertain": ~found & ~certain,
+        "certain_right": ~found & certain & (decided == labels),
+        "certain_wrong": ~found & certain & (decided != labels),
         "certain_wrong_unchecked": certain & (decided != labels),
         "accuracy_unchecked": calibrated.argmax(axis=1) == labels,
     }

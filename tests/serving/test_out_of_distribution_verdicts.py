@@ -1,14 +1,15 @@
-"""An image that looks unlike the training images gets no verdict, on any engine."""
+"""An out-of-distribution image gets no verdict, on any engine."""
 
 import numpy as np
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.appearance import Seen, fit_appearance, write_appearance
 from real_vs_ai.images import resize_image
 from real_vs_ai.keras_models import load_model
+from real_vs_ai.out_of_distribution import Sample, fit_check, write_check
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.scoring import score_images
+from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model
 
 LAYER = "global_average_pooling2d"
@@ -25,12 +26,12 @@ def grey(brightness, *, tint=(0, 0, 0), noise=8, seed=0):
 def model_path(tmp_path_factory):
     import keras
 
-    path = save_model(tmp_path_factory.mktemp("unlike") / "model.h5", METADATA)
+    path = save_model(tmp_path_factory.mktemp("model") / "model.h5", METADATA)
     model = load_model(path)
     layer = next(x.name for x in model.layers if x.name.startswith(LAYER))
     body = keras.Model(model.inputs, model.get_layer(layer).output)
 
-    def seen(first):
+    def sample(first):
         generator = np.random.default_rng(first)
         levels = np.where(np.arange(300) % 2, 60, 190) + generator.normal(0, 15, 300)
         noise = generator.uniform(6, 10, 300)
@@ -38,9 +39,9 @@ def model_path(tmp_path_factory):
         images = [grey(level, noise=n, seed=first + i) for i, (level, n) in pairs]
         pixels = np.stack(images)
         features = body.predict(pixels.astype(np.float32), verbose=0)
-        return Seen(features, pixels, np.arange(300) % 2)
+        return Sample(features, pixels, np.arange(300) % 2)
 
-    write_appearance(path, fit_appearance(seen(0), seen(1000), layer=layer))
+    write_check(path, fit_check(sample(0), sample(1000), layer=layer))
     return path
 
 
@@ -52,25 +53,26 @@ def detector(request, model_path):
 def test_usual_images_get_their_verdicts_and_tinted_ones_none(detector):
     usual = detector.predict_batch([grey(190, seed=5000), grey(60, seed=5001)])
     assert [verdict.label for verdict in usual] == ["Fake", "Real"]
-    assert not any(verdict.domain.outside for verdict in usual)
+    assert not any(verdict.out_of_distribution for verdict in usual)
     tinted = detector.predict(grey(150, tint=(60, -60, 0), seed=5002))
     assert tinted.label == "Uncertain"
-    assert "unlike the images this model learnt from" in tinted.reasons[0]
+    assert tinted.reasons[0].code is ReasonCode.FEATURES
     # The probability is still told; it is the verdict that is withheld.
     assert sum(tinted.probabilities.values()) == pytest.approx(1)
 
 
-def test_one_by_one_and_in_batches_the_same_images_are_turned_away(detector):
+def test_same_images_are_out_of_distribution_alone_and_in_batches(detector):
     images = [grey(190, tint=(step, -step, 0), seed=step) for step in range(0, 60, 3)]
-    alone = [detector.predict(image).domain for image in images]
-    assert alone == [verdict.domain for verdict in detector.predict_batch(images)]
-    assert {fit.outside for fit in alone} == {True, False}
+    alone = [detector.predict(image) for image in images]
+    together = detector.predict_batch(images)
+    assert [v.reasons for v in alone] == [v.reasons for v in together]
+    assert {verdict.out_of_distribution for verdict in alone} == {True, False}
 
 
 def test_image_without_detail_is_told(detector):
     verdict = detector.predict(grey(190, noise=0))
     assert verdict.label == "Uncertain"
-    assert "less detail" in verdict.reasons[0]
+    assert "less detail" in verdict.reasons[0].sentence
 
 
 def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp_path):
@@ -88,4 +90,4 @@ def test_table_of_scores_tells_them_beside_their_neighbours(detector, tmp_path):
     sources = iterate_sources([str(tmp_path)])
     scores = list(score_images(sources, detector=detector, workers=2, by_tiles=True))
     assert [score.verdict.label for score in scores] == ["Fake", "Uncertain", "Real"]
-    assert [score.verdict.domain.outside for score in scores] == [False, True, False]
+    assert [score.verdict.out_of_distribution for score in scores] == [False, True, False]

@@ -1,0 +1,216 @@
+"""Turn a model's probabilities into a verdict: a label, numbers and reasons.
+
+>>> import numpy as np
+>>> from real_vs_ai.model_file import ModelMetadata
+>>> metadata = ModelMetadata(("Fake", "Real"), 32, lower_threshold=0.3, upper_threshold=0.8)
+>>> verdict = make_verdict(np.array([0.5, 0.5]), metadata)
+>>> verdict.label, verdict.reasons[0].code.value
+('Uncertain', 'between_thresholds')
+
+The library, the command line, the app and the reports all use this module. It alone knows when an
+answer is Uncertain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.model_file import ModelMetadata
+
+UNDECIDED = -1
+
+
+class ReasonCode(StrEnum):
+    """Why a verdict is Uncertain, or must be read with care."""
+
+    BETWEEN_THRESHOLDS = "between_thresholds"
+    LOW_CONFIDENCE = "low_confidence"
+    SIZE = "size"
+    SHARPNESS = "sharpness"
+    FEATURES = "features"
+    UNSTABLE = "unstable"
+    NOT_CALIBRATED = "not_calibrated"
+
+
+_OUT_OF_DISTRIBUTION = frozenset({ReasonCode.SIZE, ReasonCode.SHARPNESS, ReasonCode.FEATURES})
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason behind a verdict.
+
+    Attributes:
+        code: For programs, which never look at the sentence.
+        sentence: For people.
+    """
+
+    code: ReasonCode
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model says about one image.
+
+    Attributes:
+        label: A class name ("Fake", "Real"), or "Uncertain".
+        probability_fake: Calibrated, 0 to 1; None for models of other classes than Fake and Real.
+        confidence: Calibrated probability of the most probable class.
+        probabilities: Calibrated probability of every class, summing to 1.
+        reasons: Why the label is Uncertain; then what else to know about the numbers.
+    """
+
+    label: str
+    probability_fake: float | None
+    confidence: float
+    probabilities: dict[str, float]
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether the image is so different from the training images that no answer counts."""
+        return self.out_of_distribution_reason is not None
+
+    @property
+    def out_of_distribution_reason(self) -> Reason | None:
+        """Why the image is out-of-distribution; None for an in-distribution image."""
+        return next((r for r in self.reasons if r.code in _OUT_OF_DISTRIBUTION), None)
+
+
+def make_verdict(
+    probabilities: np.ndarray,
+    metadata: ModelMetadata,
+    *,
+    out_of_distribution: Iterable[Reason | None] = (),
+) -> Verdict:
+    """Make the verdict on one image.
+
+    Args:
+        probabilities: Calibrated, shape (n_classes,).
+        metadata: The model's, with its thresholds.
+        out_of_distribution: The result of each out-of-distribution check, None where the image
+            passed. An image that fails one is Uncertain whatever its probabilities.
+    """
+    failed = next((reason for reason in out_of_distribution if reason is not None), None)
+    label = UNCERTAIN if failed else decide_label(probabilities, metadata)
+    reasons = [failed] if failed else []
+    if label == UNCERTAIN and not failed:
+        reasons.append(_below_thresholds(metadata))
+    if not metadata.calibrated:
+        sentence = "This model's probabilities are not calibrated."
+        reasons.append(Reason(ReasonCode.NOT_CALIBRATED, sentence))
+    positive = metadata.positive_index
+    return Verdict(
+        label=label,
+        probability_fake=None if positive is None else float(probabilities[positive]),
+        confidence=float(probabilities.max()),
+        probabilities=dict(zip(metadata.class_names, map(float, probabilities), strict=True)),
+        reasons=tuple(reasons),
+    )
+
+
+def apply_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
+    """Decide again with the thresholds of this metadata; the probabilities stay the same."""
+    probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
+    return make_verdict(
+        probabilities, metadata, out_of_distribution=[verdict.out_of_distribution_reason]
+    )
+
+
+def apply_stability(
+    verdict: Verdict, variants: Sequence[tuple[str, Verdict]]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Make a verdict Uncertain when a harmless change of the image turns it into another class.
+
+    Args:
+        verdict: On the image itself.
+        variants: Each change, in words, and the verdict on the changed image.
+
+    Returns:
+        The verdict, and the changes that turn it.
+    """
+    turned = tuple(
+        change
+        for change, other in variants
+        if UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
+    )
+    if not turned:
+        return verdict, ()
+    sentence = f"The verdict does not hold: it flips after {', '.join(turned)}."
+    reasons = (Reason(ReasonCode.UNSTABLE, sentence), *verdict.reasons)
+    return dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons), turned
+
+
+def decide(probabilities: np.ndarray, metadata: ModelMetadata) -> np.ndarray:
+    """Decide for each in-distribution image which class it is, if any.
+
+    Args:
+        probabilities: Calibrated, shape (n_images, n_classes).
+        metadata: The model's, with its thresholds.
+
+    Returns:
+        Index of the class, UNDECIDED where the verdict is Uncertain, shape (n_images,), int64.
+    """
+    positive = metadata.positive_index
+    if positive is None:
+        certain = probabilities.max(axis=1) >= metadata.minimum_confidence
+        return np.where(certain, probabilities.argmax(axis=1), UNDECIDED).astype(np.int64)
+    fake = probabilities[:, positive]
+    # With both thresholds at 0.5 nothing is Uncertain, and 0.5 itself is Fake.
+    otherwise = np.where(fake <= metadata.lower_threshold, 1 - positive, UNDECIDED)
+    return np.where(fake >= metadata.upper_threshold, positive, otherwise).astype(np.int64)
+
+
+def decide_label(probabilities: np.ndarray, metadata: ModelMetadata) -> str:
+    """The label for one image's calibrated probabilities, shape (n_classes,)."""
+    index = int(decide(np.asarray(probabilities)[None], metadata)[0])
+    return UNCERTAIN if index == UNDECIDED else metadata.class_names[index]
+
+
+def thresholds_of(metadata: ModelMetadata) -> dict[str, float]:
+    """The model's thresholds, as `metrics.json` and the reports state them."""
+    if metadata.positive_index is None:
+        return {"minimum_confidence": metadata.minimum_confidence}
+    return {"lower": metadata.lower_threshold, "upper": metadata.upper_threshold}
+
+
+def uncertain_range(thresholds: Mapping[str, Any]) -> tuple[float, float]:
+    """Between which scores a verdict is Uncertain.
+
+    Args:
+        thresholds: As `thresholds_of` states them.
+
+    Returns:
+        Two probabilities of Fake; for models of other classes 0 and the smallest confidence.
+    """
+    if "minimum_confidence" in thresholds:
+        return 0.0, thresholds["minimum_confidence"]
+    return thresholds["lower"], thresholds["upper"]
+
+
+def describe_thresholds(thresholds: Mapping[str, Any]) -> str:
+    """Say in a sentence without its full stop when a verdict is Uncertain; see `thresholds_of`.
+
+    >>> describe_thresholds({"lower": 0.2, "upper": 0.7})
+    'A probability of Fake above 0.200 and below 0.700 is Uncertain'
+    """
+    low, high = uncertain_range(thresholds)
+    if "minimum_confidence" in thresholds:
+        return f"A confidence below {high:.3f} is Uncertain"
+    return f"A probability of {POSITIVE_CLASS} above {low:.3f} and below {high:.3f} is Uncertain"
+
+
+def _below_thresholds(metadata: ModelMetadata) -> Reason:
+    low, high = uncertain_range(thresholds_of(metadata))
+    if metadata.positive_index is None:
+        sentence = f"No class reaches this model's minimum confidence {high:.2f}."
+        return Reason(ReasonCode.LOW_CONFIDENCE, sentence)
+    sentence = f"Its probability lies between this model's thresholds {low:.2f} and {high:.2f}."
+    return Reason(ReasonCode.BETWEEN_THRESHOLDS, sentence)

@@ -1,0 +1,90 @@
+"""The Uncertain rule: thresholds, out-of-distribution images, verdicts that do not hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import real_vs_ai
+from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.verdict import (
+    Reason,
+    ReasonCode,
+    apply_stability,
+    apply_thresholds,
+    decide,
+    decide_label,
+    make_verdict,
+)
+
+METADATA = ModelMetadata(
+    ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.8
+)
+OTHERS = ModelMetadata(("benign", "malignant", "normal"), 32, minimum_confidence=0.5)
+TOO_LARGE = Reason(ReasonCode.SIZE, "Much larger.")
+# Words that only those modules may contain that state, store, fit or ask for the rule.
+RULE = ("lower_threshold", "upper_threshold", "minimum_confidence")
+
+
+def verdict_of(probability_fake: float):
+    return make_verdict(np.array([probability_fake, 1 - probability_fake]), METADATA)
+
+
+@pytest.mark.parametrize(
+    ("probability_fake", "label"),
+    [(0.9, "Fake"), (0.8, "Fake"), (0.5, UNCERTAIN), (0.3, "Real"), (0.1, "Real")],
+)
+def test_thresholds_themselves_are_certain(probability_fake, label):
+    row = np.array([probability_fake, 1 - probability_fake])
+    assert decide_label(row, METADATA) == make_verdict(row, METADATA).label == label
+
+
+def test_equal_thresholds_leave_nothing_uncertain():
+    metadata = dataclasses.replace(METADATA, lower_threshold=0.5, upper_threshold=0.5)
+    rows = np.array([[0.49, 0.51], [0.5, 0.5], [0.51, 0.49]])
+    assert decide(rows, metadata).tolist() == [1, 0, 0]
+
+
+def test_other_classes_are_uncertain_below_the_minimum_confidence():
+    rows = np.array([[0.5, 0.3, 0.2], [0.4, 0.3, 0.3]])
+    assert decide(rows, OTHERS).tolist() == [0, -1]
+    verdict = make_verdict(rows[1], OTHERS)
+    assert verdict.reasons[0].code is ReasonCode.LOW_CONFIDENCE and verdict.probability_fake is None
+
+
+def test_certain_verdict_of_a_calibrated_model_has_no_reasons():
+    assert verdict_of(0.9).reasons == () and not verdict_of(0.9).out_of_distribution
+
+
+def test_out_of_distribution_is_the_first_reason_of_several():
+    verdict = make_verdict(
+        np.array([0.5, 0.5]),
+        dataclasses.replace(METADATA, calibrated=False),
+        out_of_distribution=[None, TOO_LARGE],
+    )
+    assert [reason.code for reason in verdict.reasons] == ["size", "not_calibrated"]
+    assert verdict.label == UNCERTAIN and verdict.out_of_distribution
+
+
+def test_other_thresholds_decide_again():
+    again = apply_thresholds(verdict_of(0.9), dataclasses.replace(METADATA, upper_threshold=0.95))
+    assert (again.label, again.reasons[0].code) == (UNCERTAIN, ReasonCode.BETWEEN_THRESHOLDS)
+
+
+def test_verdict_turned_by_a_harmless_change_is_uncertain():
+    variants = [("blur", verdict_of(0.5)), ("crop", verdict_of(0.1)), ("JPEG", verdict_of(0.9))]
+    verdict, turned = apply_stability(verdict_of(0.9), variants)
+    assert turned == ("crop",)
+    assert (verdict.label, verdict.reasons[0].code) == (UNCERTAIN, ReasonCode.UNSTABLE)
+    assert apply_stability(verdict_of(0.9), variants[:1]) == (verdict_of(0.9), ())
+
+
+def test_at_most_five_modules_know_the_uncertain_rule():
+    package = Path(real_vs_ai.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    knowing = [path.name for path, text in texts.items() if any(word in text for word in RULE)]
+    assert len(knowing) <= 5, knowing
