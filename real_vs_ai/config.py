@@ -105,7 +105,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 # Files that macOS and Windows leave in folders and archives; never data.
-DEBRIS_NAMES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
+JUNK_NAMES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 # Pillow warns of a decompression bomb above the same number of pixels.
 MAX_IMAGE_PIXELS = 89_478_485

@@ -1,5 +1,6 @@
-"""How a report's files are written: each appears whole or not at all, and JSON holds no NaN.
+"""Find files, hash them, and write them so that each appears whole or not at all.
 
+for path in iterate_files(Path("photos"), links=True): ...   # sorted, junk left out
 with atomic_write(run.predictions) as staging:
     staging.write_text(table)
 write_json(run.metrics, metrics)
@@ -7,9 +8,14 @@ write_json(run.metrics, metrics)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import operator
 import os
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +23,108 @@ from typing import Any
 
 import numpy as np
 
+from real_vs_ai.config import JUNK_NAMES
 from real_vs_ai.errors import InputError
+
+_NAME = operator.attrgetter("name")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is never data.
+
+    Hidden ones are not (`.git`, macOS' `._photo.jpg`), nor those that macOS and Windows leave.
+    """
+    return name in JUNK_NAMES or name.startswith(".")
+
+
+def iterate_files(folder: Path, *, links: bool) -> Iterator[Path]:
+    """Every file below a folder, in the order of its names, without junk.
+
+    Args:
+        folder: Searched through; links to folders in it are not followed.
+        links: Whether links, devices and pipes count as files, for a reader that refuses what it
+            cannot read. What copies or moves files leaves them alone: they may lead anywhere.
+    """
+    return (folder / path for path in _walk(folder, links=links))
+
+
+def list_files(folder: Path, *, links: bool = False) -> list[str]:
+    """The files of `iterate_files` as POSIX paths relative to the folder, sorted."""
+    return sorted(_walk(folder, links=links))
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted by name, without junk; [] if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
+
+
+def _walk(folder: Path, *, links: bool) -> Iterator[str]:
+    # Not by recursion: folders may be nested deeper than Python's calls.
+    levels = [_entries(folder, "", links=links)]
+    while levels:
+        path, is_folder = next(levels[-1], ("", False))
+        if not path:
+            levels.pop()
+        elif is_folder:
+            levels.append(_entries(folder / path, f"{path}/", links=links))
+        else:
+            yield path
+
+
+def _entries(folder: Path, prefix: str, *, links: bool) -> Iterator[tuple[str, bool]]:
+    """A folder's entries by name, after a prefix, and whether each is a folder itself."""
+    with os.scandir(folder) as entries:
+        data = sorted((entry for entry in entries if not is_junk(entry.name)), key=_NAME)
+    for entry in data:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder or links or entry.is_file(follow_symlinks=False):
+            yield prefix + entry.name, is_folder
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`; it takes that name when the block ends well."""
+def atomic_write(path: Path, *, edit: bool = False, alone: bool = False) -> Iterator[Path]:
+    """Write a file under another name, which becomes `path` when the block ends well.
+
+    Args:
+        path: The file to write; its folder is made.
+        edit: Begin with a copy of `path`, to change it in place.
+        alone: No other process writes this file now. What a killed process left is then written
+            over, and the disk has the content before the file gets its name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    writer = "staging" if alone else f"{os.getpid()}-{threading.get_ident()}"
     # The ending stays, since libraries choose the format by it.
-    staging = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    staging = path.with_name(f".{writer}.{path.name}")
     try:
+        if edit:
+            shutil.copyfile(path, staging)
         yield staging
+        if alone:
+            with staging.open("rb+") as file:
+                os.fsync(file.fileno())
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under another name, which then takes the place of `path`."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield staging
+        shutil.rmtree(path, ignore_errors=True)
+        staging.replace(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

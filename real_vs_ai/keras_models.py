@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.files import atomic_write
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
 from real_vs_ai.out_of_distribution import read_check
 
@@ -182,16 +183,12 @@ def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> No
     Raises:
         OSError: The disk is full, or the folder cannot be written to.
     """
-    staging = path.with_name(f".{path.stem}.{os.getpid()}.h5")
-    try:
+    with atomic_write(path) as staging:
         with warnings.catch_warnings():
             # Keras warns that HDF5 is its older format; this project's contract asks for it.
             warnings.simplefilter("ignore")
             _without_legacy_warning(to_float32(model).save, staging, include_optimizer=False)
         write_metadata(staging, metadata)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 def _without_legacy_warning(save: Callable[..., None], path: Path, **options: Any) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import atomic_write
 from real_vs_ai.model_input import ModelInput, read_model_input
 
 _ATTRIBUTE = "real_vs_ai"
@@ -91,15 +90,9 @@ def write_metadata(path: Path, metadata: ModelMetadata) -> None:
     text = json.dumps(
         {"format_version": _FORMAT_VERSION, **dataclasses.asdict(metadata)}, allow_nan=False
     )
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(path, staging)
-        with h5py.File(staging, "r+") as file:
-            # As a string of variable length: HDF5 limits attributes of other kinds to 64 KiB.
-            file.attrs[_ATTRIBUTE] = text
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with atomic_write(path, edit=True) as staging, h5py.File(staging, "r+") as file:
+        # As a string of variable length: HDF5 limits attributes of other kinds to 64 KiB.
+        file.attrs[_ATTRIBUTE] = text
 
 
 def read_metadata(path: Path) -> ModelMetadata:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
+from real_vs_ai.files import list_folders
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class RunFolder:
 
 def list_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
     """Finished runs, newest first, the released model last."""
-    folders = [path for path in _subfolders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
+    folders = [path for path in list_folders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
     runs = [run for run in map(RunFolder, folders) if run.is_finished]
     runs.sort(key=lambda run: (run.metrics.stat().st_mtime, run.name), reverse=True)
     released = released_run(models_dir)
@@ -116,9 +117,3 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
     if not path.is_file():
         raise FileNotFoundError(f"Expected a run folder or an .h5 file at {path}, found nothing.")
     return path
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.dataset.views import ViewOptions, draw_views
 from real_vs_ai.errors import one_line
+from real_vs_ai.files import atomic_write, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.reporting import progress
@@ -242,15 +242,9 @@ def _write_cache(stem: Path, decoded: DecodedImages) -> None:
         "heights": decoded.heights.tolist(),
         "failures": decoded.failures,
     }
-    staging = stem.with_name(f".{stem.name}.{os.getpid()}.tmp")
-    try:
-        with staging.open("wb") as file:
-            np.save(file, decoded.pixels)
-        staging.replace(stem.with_suffix(".npy"))
-        staging.write_text(json.dumps(description), encoding="utf-8")
-        staging.replace(stem.with_suffix(".json"))
-    finally:
-        staging.unlink(missing_ok=True)
+    with atomic_write(stem.with_suffix(".npy")) as staging:
+        np.save(staging, decoded.pixels)
+    write_text(stem.with_suffix(".json"), json.dumps(description))
 
 
 def _read_cache(

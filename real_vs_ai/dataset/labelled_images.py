@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.config import (
-    DEBRIS_NAMES,
     MANIFEST_NAME,
     SEED,
     canonical_classes,
@@ -26,6 +24,7 @@ from real_vs_ai.config import (
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.images import is_image_name
 
 # Raise it when the same file would decode to other pixels: caches on disk are then made anew.
@@ -143,11 +142,7 @@ def _class_folders(folder: Path) -> list[str]:
             f"Expected a folder with one folder for each class at {folder}, found none. "
             "Run DataMerger.py first, or name another folder."
         )
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in DEBRIS_NAMES
-    )
+    names = [path.name for path in list_folders(folder)]
     if not names:
         raise FileNotFoundError(
             f"Expected one folder for each class in {folder} (Fake and Real), found no folders."
@@ -174,12 +169,8 @@ def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str
 
 
 def _image_paths(folder: Path, class_folder: str) -> Iterable[str]:
-    for directory, subfolders, names in os.walk(folder / class_folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        relative = Path(directory).relative_to(folder)
-        for name in names:
-            if is_image_name(name) and not name.startswith("."):
-                yield (relative / name).as_posix()
+    paths = list_files(folder / class_folder, links=True)
+    return [f"{class_folder}/{path}" for path in paths if is_image_name(path)]
 
 
 def _manifest_sources(folder: Path, manifest: Path | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from real_vs_ai.config import SPLITS, canonical_split
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_folders
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
 
@@ -31,7 +32,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
             f"Expected a folder of labelled images at {folder}, found none. "
             "Run DataMerger.py first, or name another folder with --data."
         )
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    names = [path.name for path in list_folders(folder)]
     meant = {name: split for name in names if (split := canonical_split(name))}
     found: dict[str, Path] = {}
     for split in SPLITS:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES
+from real_vs_ai.config import ARCHIVE_SUFFIXES
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import is_junk
 from real_vs_ai.preparation.files import MAX_NAME_BYTES, fold_name, unique_names
 
 _MAX_PATH_BYTES = 1000
@@ -109,7 +110,7 @@ def plan_extraction(
     debris = size = 0
     for index, entry in enumerate(entries):
         parts = safe_parts(entry.name)
-        if any(part in DEBRIS_NAMES or part.startswith("._") for part in parts):
+        if any(map(is_junk, parts)):
             debris += 1
         elif entry.kind == "folder":
             continue

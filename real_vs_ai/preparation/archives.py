@@ -16,13 +16,14 @@ from pathlib import Path
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import is_junk
 from real_vs_ai.preparation.archive_entries import (
     ArchiveError,
     ExtractionLimits,
     ExtractionPlan,
     stem_of,
 )
-from real_vs_ai.preparation.files import is_debris, source_name
+from real_vs_ai.preparation.files import source_name
 from real_vs_ai.preparation.staging import (
     finish_interrupted,
     locked,
@@ -123,7 +124,7 @@ def _default_archives() -> list[Path]:
         found = sorted(
             path
             for path in ARCHIVES_DIR.iterdir()
-            if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_debris(path.name)
+            if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_junk(path.name)
         )
     if not found:
         raise FileNotFoundError(

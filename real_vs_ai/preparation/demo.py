@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.files import atomic_write
 from real_vs_ai.images import open_image
 from real_vs_ai.reporting import format_table, progress
 
@@ -234,6 +235,5 @@ def _write_archive(path: Path, files: dict[str, bytes]) -> None:
         if path.read_bytes() == data:
             return
         raise FileExistsError(f"{path} is there already with other content. Move it away first.")
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_bytes(data)
-    staging.replace(path)
+    with atomic_write(path) as staging:
+        staging.write_bytes(data)

@@ -1,6 +1,5 @@
-"""Files and their names: listing, hashing, placing without overwriting.
+"""Name files safely, and place them without overwriting any.
 
-    paths = list_files(Path("data/raw/cifake"))          # relative, sorted, debris left out
     names = unique_names(["a.jpg", "A.jpg"])             # ["a.jpg", "A-2.jpg"]
     placement = place_files(pairs)                       # hard links where possible
 
@@ -14,11 +13,10 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from real_vs_ai.config import DEBRIS_NAMES
 from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import plural, progress
 
@@ -62,33 +60,6 @@ class Placement:
         return ", ".join(parts) or "no files placed"
 
 
-def is_debris(name: str) -> bool:
-    """Hidden files, and what macOS and Windows leave in folders."""
-    return name in DEBRIS_NAMES or name.startswith(".")
-
-
-def list_files(folder: Path) -> list[str]:
-    """Every file below a folder as a POSIX path relative to it, sorted; debris is left out.
-
-    Links and devices are left out too: they may lead anywhere.
-    """
-    return sorted(_walk(str(folder), ""))
-
-
-def _walk(folder: str, prefix: str) -> Iterator[str]:
-    subfolders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_debris(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                subfolders.append(entry.name)
-            elif entry.is_file(follow_symlinks=False):
-                yield prefix + entry.name
-    for name in subfolders:
-        yield from _walk(os.path.join(folder, name), f"{prefix}{name}/")  # noqa: PTH118 (speed)
-
-
 def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
     """Raise ValueError if an output is an input, contains one or lies in one: it would be lost."""
     for folder in inputs:
@@ -105,12 +76,6 @@ def _lies_in(path: Path, folder: Path) -> bool:
     path = path.resolve()
     # Not told by the spelling: a file system may ignore case.
     return any(place.exists() and place.samefile(folder) for place in (path, *path.parents))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def rank(seed: int, key: str) -> bytes:

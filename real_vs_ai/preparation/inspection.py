@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.files import hash_file
 from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
-from real_vs_ai.preparation.files import hash_file, read_file
+from real_vs_ai.preparation.files import read_file
 from real_vs_ai.preparation.near_duplicates import perceptual_hash
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.collection_list import CollectedFolder, read_collected
-from real_vs_ai.preparation.files import is_debris, list_files
 
 FLAT = "flat"
 TRAIN_TEST = "train-test"
@@ -192,9 +192,7 @@ def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:
 
 def raw_sources(folder: Path = RAW_DIR) -> list[Path]:
     """The unpacked data sets, sorted by name."""
-    if not folder.is_dir():
-        return []
-    return [folder / name for name in _subfolder_names(folder)]
+    return [path for path in list_folders(folder) if not path.is_symlink()]
 
 
 def _unwrap(folder: Path) -> Path:
@@ -215,11 +213,7 @@ def _has_images(folder: Path) -> bool:
 
 
 def _subfolder_names(folder: Path) -> list[str]:
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if not is_debris(entry.name) and entry.is_dir() and not entry.is_symlink()
-    )
+    return [path.name for path in list_folders(folder) if not path.is_symlink()]
 
 
 def _named(names: Sequence[str] | set[str] | Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ write_manifest(Path("data/manifest.csv"), rows)
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from real_vs_ai.config import COLLECTION_COLUMNS, MANIFEST_COLUMNS, ordered_class_names
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,18 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
     The columns of collections are written where a row has one of them.
     """
-    staging = path.with_name(f".{path.name}.staging")
     rows = sorted(rows, key=attrgetter("path"))
     columns = MANIFEST_COLUMNS
     if any(row.collection or row.generator or row.group for row in rows):
         columns += COLLECTION_COLUMNS
     # surrogateescape: names on Linux may hold bytes that are no UTF-8, and come back as they were.
-    with staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (
+        atomic_write(path, alone=True) as staging,
+        staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(map(attrgetter(*columns), rows))
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:

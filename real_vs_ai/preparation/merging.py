@@ -23,14 +23,13 @@ from real_vs_ai.config import (
     canonical_split,
 )
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.confound_figure import CONFOUNDS_FIGURE_PATH, report_confounds
 from real_vs_ai.preparation.confounds import CONFOUNDS_NAME, ConfoundReport
 from real_vs_ai.preparation.equalising import EQUALISED_EXTENSION, write_equalised
 from real_vs_ai.preparation.files import (
     Placement,
-    is_debris,
-    list_files,
     place_files,
     refuse_overlap,
     safe_name,
@@ -158,7 +157,7 @@ def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
     """Every split source, sorted by name."""
     names = []
     if folder.is_dir():
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_debris(p.name))
+        names = [path.name for path in list_folders(folder)]
     if not names:
         raise FileNotFoundError(
             f"Expected split data sets in {folder}, found none. "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import DATA_DIR, MANIFEST_NAME, SPLITS
-from real_vs_ai.preparation.files import list_files
+from real_vs_ai.files import atomic_write, list_files
 from real_vs_ai.preparation.staging import locked, refuse_existing
 from real_vs_ai.reporting import format_table, progress
 
@@ -77,15 +77,10 @@ def zip_folder(
         paths = [path for path in paths if path != archive.relative_to(root).as_posix()]
     if not paths:
         raise FileNotFoundError(f"Expected files to pack in {folder}, found none.")
-    with locked(output.parent, label=output.name):
-        staging = output.with_name(f".{output.name}.staging")
-        try:
-            rows = _write_archive(staging, folder, paths, compress=compress)
-            # Looked at again: packing may have taken an hour.
-            refuse_existing([output], overwrite=overwrite)
-            staging.replace(output)
-        finally:
-            staging.unlink(missing_ok=True)
+    with locked(output.parent, label=output.name), atomic_write(output, alone=True) as staging:
+        rows = _write_archive(staging, folder, paths, compress=compress)
+        # Looked at again: packing may have taken an hour.
+        refuse_existing([output], overwrite=overwrite)
     return ZipSummary(output, rows)
 
 

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, DEBRIS_NAMES, MAX_IMAGE_BYTES
+from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.files import is_junk, iterate_files
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
 
 STANDARD_INPUT = "-"
@@ -126,27 +127,7 @@ def printable_name(path: str | os.PathLike[str]) -> str:
 
 
 def _in_folder(folder: Path) -> Iterator[ImageSource]:
-    # Not by recursion: folders may lie deeper in one another than Python's calls.
-    levels = [_sorted_entries(folder)]
-    while levels:
-        path, is_folder = next(levels[-1], (None, False))
-        if path is None:
-            levels.pop()
-        elif is_folder:
-            levels.append(_sorted_entries(path))
-        elif is_image_name(path):
-            yield _file_source(path)
-
-
-def _sorted_entries(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """A folder's entries by name, and whether each is a folder itself."""
-    with os.scandir(folder) as entries:
-        listed = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in entries
-            if entry.name not in DEBRIS_NAMES
-        )
-    return ((folder / name, is_folder) for name, is_folder in listed)
+    return (_file_source(p) for p in iterate_files(folder, links=True) if is_image_name(p))
 
 
 def _in_zip(path: Path) -> Iterator[ImageSource]:
@@ -157,7 +138,7 @@ def _in_zip(path: Path) -> Iterator[ImageSource]:
     named = sorted((entry.filename, index) for index, entry in enumerate(entries))
     for name, same_named in itertools.groupby(named, key=operator.itemgetter(0)):
         parts = PurePosixPath(name).parts
-        if is_image_name(name) and not name.endswith("/") and DEBRIS_NAMES.isdisjoint(parts):
+        if is_image_name(name) and not name.endswith("/") and not any(map(is_junk, parts)):
             shown = f"{printable_name(path)}/{_printable(name)}"
             for number, (_, index) in enumerate(same_named, start=1):
                 # A table's rows must tell them apart.

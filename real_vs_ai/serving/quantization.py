@@ -26,6 +26,7 @@ import openvino as ov
 
 from real_vs_ai.config import SEED, canonical_classes
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_folders
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.reporting import progress
@@ -219,7 +220,7 @@ def _read_labelled(folder: Path, metadata: ModelMetadata) -> tuple[np.ndarray, n
             f"Expected class folders {metadata.class_names} in {folder} to calibrate int8 with, "
             "found no such folder. Name one with --calibration."
         )
-    classes = canonical_classes(path.name for path in folder.iterdir() if path.is_dir())
+    classes = canonical_classes(path.name for path in list_folders(folder))
     sources = [
         (source, metadata.class_names.index(name))
         for raw, name in classes.items()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import atomic_write
 
 FORMATS = ("csv", "json", "jsonl", "parquet")
 _ROWS_IN_GROUP = 10_000
@@ -70,12 +71,8 @@ class ScoreFile:
         self._file.close()
         # After an error or Ctrl-C what was scored stays in the partial file.
         if kind is None:
-            staging = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-            try:
+            with atomic_write(self.path) as staging:
                 _WRITERS[self._format](staging, self._columns, _rows_of_partial(self.partial))
-                staging.replace(self.path)
-            finally:
-                staging.unlink(missing_ok=True)
             self.partial.unlink()
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -97,20 +94,18 @@ class ScoreFile:
         self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
     def _reopen_finished(self) -> None:
-        staging = self.partial.with_name(f"{self.partial.name}.{os.getpid()}.tmp")
-        try:
-            with staging.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps({**self._header, "finished_rows": True}) + "\n")
-                for row in read_scores(self.path):
-                    if list(row) != self._columns:
-                        raise InputError(
-                            f"{self.path} is no scores table that can be gone on with: expected "
-                            f"columns {self._columns}, found {list(row)}."
-                        )
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            staging.replace(self.partial)
-        finally:
-            staging.unlink(missing_ok=True)
+        with (
+            atomic_write(self.partial) as staging,
+            staging.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.write(json.dumps({**self._header, "finished_rows": True}) + "\n")
+            for row in read_scores(self.path):
+                if list(row) != self._columns:
+                    raise InputError(
+                        f"{self.path} is no scores table that can be gone on with: expected "
+                        f"columns {self._columns}, found {list(row)}."
+                    )
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _reopen_partial(self):
         whole = 0

@@ -100,13 +100,8 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
-    # Keras asks for the ending .weights.h5, which stays.
-    staging = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with atomic_write(path) as staging:
         graph_of(model).save_weights(staging)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 class OneTraining(keras.callbacks.CallbackList):

@@ -20,6 +20,7 @@ from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_folders
 from real_vs_ai.model_file import read_stem_stride
 from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
 from real_vs_ai.runs import RunFolder
@@ -170,9 +171,8 @@ def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
                 f"--weights {run.model}."
             )
         return run
-    folders = models_dir.iterdir() if models_dir.is_dir() else ()
-    runs = [RunFolder(path) for path in folders if RunFolder(path).config.is_file()]
-    unfinished = [run for run in runs if not run.is_finished]
+    runs = map(RunFolder, list_folders(models_dir))
+    unfinished = [run for run in runs if run.config.is_file() and not run.is_finished]
     if not unfinished:
         raise FileNotFoundError(
             f"Expected an unfinished run in {models_dir}, found none. "

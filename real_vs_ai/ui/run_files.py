@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai.files import list_folders
 from real_vs_ai.runs import RunFolder
 
 # Text files of a run are small; a larger one is not what its name says.
@@ -45,9 +46,7 @@ class Curve:
 
 def unfinished_runs(models_dir: Path) -> list[RunFolder]:
     """Runs that have begun and have no final metrics yet, newest first."""
-    if not models_dir.is_dir():
-        return []
-    folders = [RunFolder(p) for p in models_dir.iterdir() if p.is_dir() and p.name[:1] != "."]
+    folders = map(RunFolder, list_folders(models_dir))
     begun = [run for run in folders if run.history.is_file() and not run.metrics.is_file()]
     return sorted(begun, key=lambda run: run.history.stat().st_mtime, reverse=True)
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from real_vs_ai.files import list_files
 from real_vs_ai.preparation import files
 from real_vs_ai.preparation.files import (
     Placement,
     fold_name,
-    list_files,
     place_files,
     safe_name,
     source_name,
