@@ -14,7 +14,7 @@ import sys
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.preparation.layouts import FLAT, find_sources
 from real_vs_ai.preparation.options import add_split_options, split_options, three_fractions
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.splitting import describe_splits, split_sources
 
 
 def parse_args(argv=None):
@@ -39,8 +39,7 @@ def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=FLAT)
     options = split_options(args, fractions=args.fractions, roles=not args.ignore_roles)
-    for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
-        print(summary, end="\n\n")
+    print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 
 if __name__ == "__main__":

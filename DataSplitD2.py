@@ -14,7 +14,7 @@ import sys
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
 from real_vs_ai.preparation.options import add_split_options, fraction, split_options
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.splitting import describe_splits, split_sources
 
 
 def parse_args(argv=None):
@@ -35,8 +35,7 @@ def main(argv=None):
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
     share = args.validation_fraction
     options = split_options(args, fractions={"train": 1 - share, "validation": share}, roles=True)
-    for summary in split_sources(layouts, output_dir=args.output_dir, options=options):
-        print(summary, end="\n\n")
+    print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 
 if __name__ == "__main__":

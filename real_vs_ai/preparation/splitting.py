@@ -97,6 +97,21 @@ class SplitSummary:
         return f"{text}\n\n{self.confounds}" if self.confounds else text
 
 
+def describe_splits(summaries: Sequence[SplitSummary]) -> str:
+    """The closing tables; collections share one, for there are many and each is of one class."""
+    collections = [summary for summary in summaries if summary.rows and summary.rows[0].collection]
+    if len(collections) < 2:
+        return "\n\n".join(map(str, summaries))
+    rows = [row for summary in collections for row in summary.rows]
+    outcomes = [outcome for summary in collections for outcome in summary.outcomes]
+    placement = sum((summary.placement for summary in collections), Placement())
+    folder = collections[0].output_dir.parent
+    title = f"{folder}: {placement}"
+    tables = closing_tables(rows, outcomes, title=title, output_dir=folder / "<collection>")
+    others = [str(summary) for summary in summaries if summary not in collections]
+    return "\n\n".join([*others, tables])
+
+
 def split_sources(
     layouts: Sequence[Layout], *, output_dir: Path, options: SplitOptions
 ) -> list[SplitSummary]:

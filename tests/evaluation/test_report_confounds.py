@@ -50,5 +50,11 @@ def test_sources_of_one_class_each_fire(rows):
     assert find_confound(dataclasses.replace(rows, sources=sources))["warning"]
 
 
+def test_many_sources_of_one_class_each_are_collections(rows):
+    names = np.array([f"collection {i % 6}" for i in range(200)], dtype=object)
+    found = find_confound(dataclasses.replace(rows, sources=names))
+    assert found["warning"] == ""
+
+
 def test_too_few_images_to_tell_are_not_judged():
     assert find_confound(make_predictions(12)) is None

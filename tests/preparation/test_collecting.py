@@ -28,7 +28,7 @@ from real_vs_ai.preparation.collection_list import CollectionError, read_collect
 from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.splitting import describe_splits, split_sources
 from tests.preparation.material import (
     image_bytes,
     merge_options,
@@ -413,7 +413,10 @@ def collected(tmp_path, mirror) -> Path:
 def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
     layouts = find_sources([collected / name for name in ("photos", "fakes", "sheets")], kind=FLAT)
     split = tmp_path / "data" / "split"
-    split_sources(layouts, output_dir=split, options=split_options())
+    summaries = split_sources(layouts, output_dir=split, options=split_options())
+    table = describe_splits(summaries)
+    assert table.count("images") == 2
+    assert all(name in table for name in ("photos", "fakes", "sheets"))
     merge_sources(
         [split / name for name in ("photos", "fakes", "sheets")],
         output_dir=tmp_path / "data",

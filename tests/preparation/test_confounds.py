@@ -45,6 +45,7 @@ def traits(label, *, n, width=100, **changes):
 
 GIVEAWAYS = {
     "size in pixels": ({"width": 559}, {"width": 1024}),
+    "square": ({"width": 100}, {"width": 101}),
     "file format": ({"format": "PNG"}, {"format": "JPEG"}),
     "JPEG quality": ({"compression": (300, 400)}, {"compression": (900, 1000)}),
     "EXIF presence": ({"exif": True}, {"exif": False}),
@@ -61,6 +62,27 @@ def test_each_trait_that_tells_the_class_raises_a_warning_that_names_it(trait):
     assert report.by_trait[trait] == 1.0
     assert trait in report.warning
     assert report.low <= report.accuracy <= report.high
+
+
+def test_report_shows_the_share_of_each_class_by_format_and_shape():
+    samples = [
+        *traits("Fake", n=30, format="PNG"),
+        *traits("Fake", n=10, width=200),
+        *traits("Real", n=20, width=300),
+    ]
+    report = measure_confounds(samples, seed=1)
+    assert report.by_class["Fake"]["PNG"] == report.by_class["Fake"]["square"] == 0.75
+    assert report.by_class["Real"]["JPEG"] == 1.0
+    assert report.by_class["Real"]["square"] == 0.0
+    assert "75%" in str(report)
+
+
+def test_source_of_a_collection_does_not_count_as_a_confound(tmp_path):
+    (tmp_path / "a.png").write_bytes(image_bytes(1, file_format="PNG"))
+    row = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "")
+    collected = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "", "GAN", "set", "")
+    found = read_traits([row, collected], root=tmp_path, workers=1, engine="local")
+    assert [traits.source for traits in found] == ["set", ""]
 
 
 def test_alike_files_raise_no_warning():
