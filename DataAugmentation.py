@@ -13,28 +13,29 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR
+from real_vs_ai.options import add_cluster, add_workers, number, whole_number
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
-from real_vs_ai.preparation.options import add_overwrite, add_seed, add_workers, positive_int
+from real_vs_ai.preparation.options import add_overwrite, add_seed
 from real_vs_ai.preparation.warping import AffineRanges
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--train-dir", type=Path, default=DATA_DIR / "train", help="images to copy")
-    parser.add_argument("--output-dir", type=Path, default=AUGMENTED_DIR, help="gets the copies")
-    number = parser.add_mutually_exclusive_group()
-    number.add_argument(
-        "--total", type=positive_int, help="copies in all, spread evenly over classes and images"
-    )
-    number.add_argument("--copies", type=positive_int, help="copies of every image instead")
-    parser.add_argument("--rotation", type=float, default=20.0, help="most degrees to either side")
-    parser.add_argument("--shift", type=float, default=0.2, help="most share of width and height")
-    parser.add_argument("--shear", type=float, default=0.2, help="most shear factor")
-    parser.add_argument("--zoom", type=float, default=0.2, help="scale from 1 - zoom to 1 + zoom")
-    parser.add_argument("--no-flip", action="store_true", help="mirror none of the copies")
+    add = parser.add_argument
+    add("--train-dir", type=Path, default=DATA_DIR / "train", help="images to copy")
+    add("--output-dir", type=Path, default=AUGMENTED_DIR, help="gets the copies")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--total", type=whole_number(1), help="copies in all, spread evenly")
+    amount.add_argument("--copies", type=whole_number(1), help="copies of every image instead")
+    add("--rotation", type=number(0, 180), default=20.0, help="most degrees to either side")
+    add("--shift", type=number(0, 1), default=0.2, help="most share of width and height")
+    add("--shear", type=number(0, 1), default=0.2, help="most shear factor")
+    add("--zoom", type=number(0, 0.9), default=0.2, help="scale from 1 - zoom to 1 + zoom")
+    add("--no-flip", action="store_true", help="mirror none of the copies")
     add_seed(parser)
     add_overwrite(parser)
-    add_workers(parser, ray=True)
+    add_workers(parser)
+    add_cluster(parser)
     return parser.parse_args(argv)
 
 
@@ -53,7 +54,7 @@ def main(argv=None):
             seed=args.seed,
             overwrite=args.overwrite,
             workers=args.workers,
-            engine=args.engine,
+            cluster=args.cluster,
         )
     )
 

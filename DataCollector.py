@@ -14,9 +14,10 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
+from real_vs_ai.options import add_workers, whole_number
 from real_vs_ai.preparation.collecting import CollectOptions, collect
 from real_vs_ai.preparation.collection_list import read_collections
-from real_vs_ai.preparation.options import add_overwrite, add_workers, positive_int
+from real_vs_ai.preparation.options import add_overwrite
 
 
 def parse_args(argv=None):
@@ -35,10 +36,10 @@ def parse_args(argv=None):
     )
     parser.add_argument("--server", default="https://github.com", help="where repositories are")
     parser.add_argument(
-        "--min-side", type=positive_int, default=200, help="leave out smaller images, in pixels"
+        "--min-side", type=whole_number(1), default=200, help="leave out smaller images, in pixels"
     )
     add_overwrite(parser)
-    add_workers(parser, ray=False)
+    add_workers(parser)
     return parser.parse_args(argv)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.options import add_cluster, add_workers, whole_number
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 from real_vs_ai.preparation.options import (
     add_confounds,
@@ -19,8 +20,6 @@ from real_vs_ai.preparation.options import (
     add_near_duplicates,
     add_overwrite,
     add_seed,
-    add_workers,
-    positive_int,
 )
 
 
@@ -40,7 +39,7 @@ def parse_args(argv=None):
     add_near_duplicates(parser)
     parser.add_argument(
         "--equalise",
-        type=positive_int,
+        type=whole_number(1),
         metavar="PIXELS",
         help="make all images squares of this side, alike in format and quality",
     )
@@ -48,7 +47,8 @@ def parse_args(argv=None):
     add_seed(parser)
     add_copy(parser)
     add_overwrite(parser)
-    add_workers(parser, ray=True)
+    add_workers(parser)
+    add_cluster(parser)
     return parser.parse_args(argv)
 
 

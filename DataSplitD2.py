@@ -12,8 +12,9 @@ go to quarantine/.
 import sys
 
 from real_vs_ai.cli import command, make_parser
+from real_vs_ai.options import number
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
-from real_vs_ai.preparation.options import add_split_options, fraction, split_options
+from real_vs_ai.preparation.options import add_split_options, split_options
 from real_vs_ai.preparation.splitting import describe_splits, split_sources
 
 
@@ -22,7 +23,7 @@ def parse_args(argv=None):
     add_split_options(parser)
     parser.add_argument(
         "--validation-fraction",
-        type=fraction,
+        type=number(0, 1, ends=False),
         default=0.2,
         help="share of train that becomes validation",
     )

@@ -12,30 +12,23 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
+from real_vs_ai.options import add_cluster, add_workers, number, whole_number
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
-from real_vs_ai.preparation.options import add_overwrite, add_workers, positive_number
+from real_vs_ai.preparation.options import add_overwrite
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "archives", nargs="*", type=Path, help="archives (none: all those in data/archives)"
-    )
-    parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
-    parser.add_argument(
-        "--max-gib", type=positive_number, default=200.0, help="refuse archives that unpack to more"
-    )
-    parser.add_argument(
-        "--max-files", type=int, default=20_000_000, help="refuse archives with more files"
-    )
-    parser.add_argument(
-        "--max-ratio",
-        type=positive_number,
-        default=100.0,
-        help="refuse archives, and large files in them, that unpack to so many times their size",
-    )
+    add = parser.add_argument
+    add("archives", nargs="*", type=Path, help="archives (none: all those in data/archives)")
+    add("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
+    limit = number(0, 2**40, ends=False)
+    add("--max-gib", type=limit, default=200.0, help="refuse archives that unpack to more")
+    add("--max-files", type=whole_number(1), default=20_000_000, help="refuse archives of more")
+    add("--max-ratio", type=limit, default=100.0, help="refuse files that grow by more than this")
     add_overwrite(parser)
-    add_workers(parser, ray=True)
+    add_workers(parser)
+    add_cluster(parser)
     return parser.parse_args(argv)
 
 
@@ -51,7 +44,7 @@ def main(argv=None):
         limits=limits,
         overwrite=args.overwrite,
         workers=args.workers,
-        engine=args.engine,
+        cluster=args.cluster,
     ):
         print(summary)
 

@@ -8,11 +8,11 @@ Example:
     python ImageScoring.py photos more.zip --output scores.csv
 """
 
-import os
 import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser, options_from
+from real_vs_ai.options import add_cluster, add_workers
 
 
 def parse_args(argv=None):
@@ -27,9 +27,7 @@ def parse_args(argv=None):
     parser.add_argument("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.add_argument("--resume", action="store_true", help="add what the output does not have")
-    parser.add_argument(
-        "--engine", choices=("openvino", "keras", "ray"), help="force an engine; ray: a cluster"
-    )
+    add_cluster(parser, engines=("openvino", "keras"))
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="force a precision")
     parser.add_argument(
         "--calibration",
@@ -39,7 +37,7 @@ def parse_args(argv=None):
         help="class folders that int8 is made and checked with, the first time",
     )
     parser.add_argument("--by-tiles", action="store_true", help="score crops of large images too")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding threads")
+    add_workers(parser)
     parser.add_argument("--strict", action="store_true", help="exit 1 on an unreadable image")
     return parser.parse_args(argv)
 

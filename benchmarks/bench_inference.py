@@ -97,6 +97,7 @@ def ours_to_csv(model: Path, folder: Path, image_size: int, precision: str) -> d
     options = ScoringOptions(
         model=model,
         engine="openvino",
+        cluster=None,
         precision=_named(precision),
         by_tiles=False,
         workers=os.cpu_count() or 1,

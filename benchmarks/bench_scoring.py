@@ -56,6 +56,7 @@ def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict
     options = ScoringOptions(
         model=model,
         engine="openvino",
+        cluster=None,
         precision=None,
         workers=workers,
         by_tiles=False,

@@ -5,14 +5,13 @@ options = parse_evaluation_options(["--data", "photos"], description=__doc__)
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.options import add_memory, add_workers, number, whole_number
 
 EXPORT_FORMATS = ("compact", "keras", "savedmodel", "onnx", "openvino", "litert", "torch")
 
@@ -76,7 +75,7 @@ def parse_evaluation_options(
     )
     add(
         "--target-error",
-        type=_error_rate,
+        type=number(0, 0.5, ends=False),
         metavar="RATE",
         help="fit the Uncertain band on validation so that at most this share of certain verdicts "
         "is wrong (default: 0.05)",
@@ -88,7 +87,7 @@ def parse_evaluation_options(
     )
     add(
         "--robustness-images",
-        type=_positive,
+        type=whole_number(1),
         default=2000,
         metavar="N",
         help="at most so many of them, drawn evenly over the classes",
@@ -123,24 +122,12 @@ def parse_evaluation_options(
     )
     add(
         "--image-size",
-        type=_positive,
+        type=whole_number(1),
         metavar="PIXELS",
         help="input of a model made elsewhere (default: what the model says)",
     )
-    add(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that decode images",
-    )
-    add(
-        "--memory",
-        type=float,
-        default=4.0,
-        metavar="GB",
-        help="decoded images of a split beyond this stay on disk, memory-mapped",
-    )
+    add_workers(parser)
+    add_memory(parser)
     values = vars(parser.parse_args(argv))
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
@@ -148,23 +135,3 @@ def parse_evaluation_options(
     for name in ("export", "out_of_distribution"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)
-
-
-def _error_rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 0.5:
-        raise argparse.ArgumentTypeError(f"expected a rate between 0 and 0.5, got {text}")
-    return value
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
-    return value

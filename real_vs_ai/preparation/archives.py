@@ -70,7 +70,7 @@ def extract_archives(
     limits: ExtractionLimits,
     overwrite: bool,
     workers: int,
-    engine: str,
+    cluster: str | None,
 ) -> Iterator[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
@@ -84,7 +84,7 @@ def extract_archives(
         limits: What an archive may unpack to.
         overwrite: Replace sources that are there.
         workers: Processes for zip archives; tar archives can be read in one way only.
-        engine: "local" or "ray", for zip archives.
+        cluster: "ray", or None for this machine, for zip archives.
 
     Raises:
         ArchiveError: An archive is damaged, hostile or too large.
@@ -114,7 +114,7 @@ def extract_archives(
                 limits=limits,
                 overwrite=overwrite,
                 workers=workers,
-                engine=engine,
+                cluster=cluster,
             )
 
 
@@ -143,7 +143,7 @@ def _extract_archive(
     limits: ExtractionLimits,
     overwrite: bool,
     workers: int,
-    engine: str,
+    cluster: str | None,
 ) -> ExtractionSummary:
     with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
         folder = staging / source
@@ -153,7 +153,7 @@ def _extract_archive(
             if starts_as_tar(path):
                 plan = extract_tar(path, folder, limits=limits)
             elif zipfile.is_zipfile(path):
-                plan = extract_zip(path, folder, limits=limits, workers=workers, engine=engine)
+                plan = extract_zip(path, folder, limits=limits, workers=workers, cluster=cluster)
             else:
                 raise ArchiveError(NO_ARCHIVE)
         except ArchiveError as error:

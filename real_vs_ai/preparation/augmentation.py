@@ -193,7 +193,7 @@ def write_copies(
     seed: int,
     overwrite: bool,
     workers: int,
-    engine: str,
+    cluster: str | None,
 ) -> AugmentationSummary:
     """Make the copies in `output_dir`, which appears whole or not at all.
 
@@ -222,7 +222,7 @@ def write_copies(
             seed,
             n_items=len(plan),
             workers=workers,
-            engine=engine,
+            cluster=cluster,
             description="Augmenting",
             unit="image",
             heavy=True,

@@ -287,7 +287,7 @@ def _write(
         options.min_side,
         n_items=len(jobs),
         workers=options.workers,
-        engine="local",
+        cluster=None,
         description=f"Collecting {collection.name}",
         unit="file",
         heavy=True,

@@ -23,7 +23,13 @@ _COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 
 
 def report_confounds(
-    rows: Sequence[ManifestRow], *, folder: Path, title: str, seed: int, workers: int, engine: str
+    rows: Sequence[ManifestRow],
+    *,
+    folder: Path,
+    title: str,
+    seed: int,
+    workers: int,
+    cluster: str | None,
 ) -> ConfoundReport | None:
     """Measure, write `confounds.json` and draw `figures/confounds.png`.
 
@@ -33,12 +39,14 @@ def report_confounds(
         title: What the data is called.
         seed: Chooses the images looked at, and divides them for cross-validation.
         workers: Processes to use.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
 
     Returns:
         The report, or None where a class has too few images to tell anything.
     """
-    traits = read_traits(sample_rows(rows, seed=seed), root=folder, workers=workers, engine=engine)
+    traits = read_traits(
+        sample_rows(rows, seed=seed), root=folder, workers=workers, cluster=cluster
+    )
     report = measure_confounds(traits, seed=seed)
     if report is not None:
         write_confounds(report, folder)

@@ -111,7 +111,7 @@ def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
 
 
 def read_traits(
-    rows: Sequence[ManifestRow], *, root: Path, workers: int, engine: str
+    rows: Sequence[ManifestRow], *, root: Path, workers: int, cluster: str | None
 ) -> list[FileTraits]:
     """Look at the files of some rows, whose paths are relative to `root`."""
     paths = [row.path for row in rows]
@@ -121,7 +121,7 @@ def read_traits(
         str(root.resolve()),
         n_items=len(paths),
         workers=workers,
-        engine=engine,
+        cluster=cluster,
         description="Comparing files",
         unit="file",
     )

@@ -51,7 +51,7 @@ def write_equalised(
     staging: Path,
     image_size: int,
     workers: int,
-    engine: str,
+    cluster: str | None,
 ) -> list[ManifestRow]:
     """Write every row's image, made alike, below `staging`.
 
@@ -61,7 +61,7 @@ def write_equalised(
         staging: See `rows`.
         image_size: Side of all images, in pixels.
         workers: Processes to use.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
 
     Returns:
         The rows as they describe the new files.
@@ -86,7 +86,7 @@ def write_equalised(
         image_size,
         n_items=len(jobs),
         workers=workers,
-        engine=engine,
+        cluster=cluster,
         description="Equalising",
         unit="image",
         heavy=True,

@@ -1,6 +1,6 @@
 """What each file is, told by its content: hash, size, format, and why it cannot be used.
 
-files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=2, engine="local")
+files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=2, cluster=None)
 """
 
 from __future__ import annotations
@@ -78,7 +78,13 @@ class InspectedFile:
 
 
 def inspect_files(
-    paths: Sequence[str], *, root: Path, verify: bool, perceptual: bool, workers: int, engine: str
+    paths: Sequence[str],
+    *,
+    root: Path,
+    verify: bool,
+    perceptual: bool,
+    workers: int,
+    cluster: str | None,
 ) -> list[InspectedFile]:
     """Inspect files on all workers.
 
@@ -88,7 +94,7 @@ def inspect_files(
         verify: Decode every image; otherwise only headers are read.
         perceptual: Hash the pixels too, which needs `verify`.
         workers: Processes to use.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
 
     Returns:
         One for each path, in order.
@@ -101,7 +107,7 @@ def inspect_files(
         perceptual,
         n_items=len(paths),
         workers=workers,
-        engine=engine,
+        cluster=cluster,
         description="Verifying" if verify else "Hashing",
         unit="file",
     )

@@ -79,7 +79,7 @@ class MergeOptions:
         copy: Make copies, not hard links.
         overwrite: Replace merged data that is there.
         workers: Processes to use, for files that no manifest describes.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
     """
 
     keep_duplicates: bool
@@ -90,7 +90,7 @@ class MergeOptions:
     copy: bool
     overwrite: bool
     workers: int
-    engine: str
+    cluster: str | None
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _write_merged(
             staging=staging,
             image_size=options.equalise,
             workers=options.workers,
-            engine=options.engine,
+            cluster=options.cluster,
         )
         placement = Placement(encoded=len(renamed))
     else:
@@ -219,7 +219,7 @@ def _write_merged(
             title=output_dir.name,
             seed=options.seed,
             workers=options.workers,
-            engine=options.engine,
+            cluster=options.cluster,
         )
     write_report(staging / REPORT_NAME, outcomes)
     write_manifest(staging / MANIFEST_NAME, renamed)
@@ -247,7 +247,7 @@ def _read_source(
         verify=True,
         perceptual=False,
         workers=options.workers,
-        engine=options.engine,
+        cluster=options.cluster,
     ):
         if file.is_image:
             known[file.path] = ManifestRow(
@@ -326,7 +326,7 @@ def _near_duplicates(
         verify=True,
         perceptual=True,
         workers=options.workers,
-        engine=options.engine,
+        cluster=options.cluster,
     )
     # What is kept unread (--no-verify) and broken looks like nothing.
     seen = [i for i, file in enumerate(files) if file.is_image]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from real_vs_ai.config import SEED, SPLIT_DIR, SPLITS
-from real_vs_ai.preparation.parallel import ENGINES, available_workers
+from real_vs_ai.options import add_cluster, add_workers, whole_number
 from real_vs_ai.preparation.splits import check_fractions
 from real_vs_ai.preparation.splitting import NEAR_DUPLICATE_MODES, SplitOptions
 
@@ -18,23 +17,9 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace output that is there")
 
 
-def add_workers(parser: argparse.ArgumentParser, *, ray: bool) -> None:
-    """Add --workers, and --engine where the work can be spread over a cluster."""
-    parser.add_argument(
-        "--workers", type=positive_int, default=available_workers(), help="processes to use"
-    )
-    if ray:
-        parser.add_argument(
-            "--engine",
-            choices=ENGINES,
-            default="local",
-            help="where the work runs: this machine, or a Ray cluster that sees the same folders",
-        )
-
-
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add --seed."""
-    parser.add_argument("--seed", type=int, default=SEED, help="of everything random")
+    parser.add_argument("--seed", type=whole_number(0), default=SEED, help="of everything random")
 
 
 def add_copy(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +53,8 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     add_confounds(parser)
     add_copy(parser)
     add_overwrite(parser)
-    add_workers(parser, ray=True)
+    add_workers(parser)
+    add_cluster(parser)
 
 
 def add_near_duplicates(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +92,7 @@ def split_options(
         copy=args.copy,
         overwrite=args.overwrite,
         workers=args.workers,
-        engine=args.engine,
+        cluster=args.cluster,
     )
 
 
@@ -120,33 +106,3 @@ def three_fractions(text: str) -> dict[str, float]:
             f"expected three fractions of train, validation and test that sum to 1, found {text}"
         ) from error
     return fractions
-
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return int(text)
-
-
-def positive_number(text: str) -> float:
-    """A limit on the command line, above 0; nan and inf would switch the checks off."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    # As bytes, too, it has to stay finite.
-    if not 0 < value * 2**30 < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, found {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1, both left out."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text}")
-    return value

@@ -1,6 +1,6 @@
 """One function over many chunks, on all cores or on a Ray cluster; results in the given order.
 
-for results in run_chunks(hash_files, chunks(paths, size=256), workers=4, engine="local", …): ...
+for results in run_chunks(hash_files, chunks(paths, size=256), workers=4, cluster=None, …): ...
 
 The functions are module-level and pure but for the files they name, so that any worker may run
 any chunk, and a chunk may run twice.
@@ -8,7 +8,6 @@ any chunk, and a chunk may run twice.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress_bar
 
 T = TypeVar("T")
-ENGINES = ("local", "ray")
 # Starting worker processes takes about as long as this many small files.
 _FEWEST_ITEMS_FOR_WORKERS = 1000
 
@@ -29,21 +27,13 @@ def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def available_workers() -> int:
-    """Processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
-
-
 def run_chunks(
     function: Callable[..., Sequence[Any]],
     chunks: Iterable[Sequence[Any]],
     *arguments: Any,
     n_items: int,
     workers: int,
-    engine: str,
+    cluster: str | None,
     description: str,
     unit: str,
     heavy: bool = False,
@@ -56,7 +46,7 @@ def run_chunks(
         *arguments: Passed on with every chunk.
         n_items: How many items the chunks hold together.
         workers: Processes on this machine; a Ray cluster uses what it has.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
         description: Stands before the progress bar.
         unit: Of what the items are: "image", "file".
         heavy: Items of many milliseconds each, worth starting processes for even when few.
@@ -66,12 +56,12 @@ def run_chunks(
         ModuleNotFoundError: Ray is asked for and not installed.
     """
     fewest = 4 if heavy else _FEWEST_ITEMS_FOR_WORKERS
-    in_process = engine == "local" and (workers <= 1 or n_items < fewest)
+    in_process = cluster is None and (workers <= 1 or n_items < fewest)
     with progress_bar(description=description, unit=unit, total=n_items) as bar:
         for results in (
             (function(chunk, *arguments) for chunk in chunks)
             if in_process
-            else _run_parallel(function, chunks, arguments, workers=workers, engine=engine)
+            else _run_parallel(function, chunks, arguments, workers=workers, cluster=cluster)
         ):
             yield from results
             bar.update(len(results))
@@ -83,15 +73,15 @@ def _run_parallel(
     arguments: tuple[Any, ...],
     *,
     workers: int,
-    engine: str,
+    cluster: str | None,
 ) -> Iterator[Sequence[Any]]:
-    if engine == "ray":
+    if cluster == "ray":
         register_ray()
         configuration = parallel_config(backend="ray", n_jobs=-1)
     else:
         configuration = parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1)
     with configuration:
-        parallel = Parallel(return_as="list" if engine == "ray" else "generator")
+        parallel = Parallel(return_as="list" if cluster == "ray" else "generator")
         try:
             yield from parallel(delayed(function)(chunk, *arguments) for chunk in chunks)
         except TerminatedWorkerError as error:
@@ -107,7 +97,7 @@ def register_ray() -> None:
         from ray.util.joblib import register_ray as register
     except ImportError as error:
         raise InputError(
-            "Expected Ray for --engine ray, found none. "
+            "Expected Ray for --cluster ray, found none. "
             "Install it with: pip install -r requirements-ray.txt"
         ) from error
     register()

@@ -64,7 +64,7 @@ class SplitOptions:
         copy: Make copies, not hard links.
         overwrite: Replace splits that are there.
         workers: Processes to use.
-        engine: "local" or "ray".
+        cluster: "ray", or None for this machine.
     """
 
     fractions: Mapping[str, float]
@@ -77,7 +77,7 @@ class SplitOptions:
     copy: bool
     overwrite: bool
     workers: int
-    engine: str
+    cluster: str | None
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _write_source(
             title=source,
             seed=options.seed,
             workers=options.workers,
-            engine=options.engine,
+            cluster=options.cluster,
         )
     write_report(folder / REPORT_NAME, outcomes)
     write_manifest(folder / MANIFEST_NAME, rows)
@@ -200,7 +200,7 @@ def _inspect(
         verify=options.verify,
         perceptual=options.near_duplicates != "off",
         workers=options.workers,
-        engine=options.engine,
+        cluster=options.cluster,
     )
     pairs = zip(keys, files, strict=True)
     return {key: [file for _, file in run] for key, run in groupby(pairs, key=lambda p: p[0])}

@@ -41,7 +41,7 @@ _LZMA_UNKNOWN_SIZE = b"\xff" * 8
 
 
 def extract_zip(
-    path: Path, folder: Path, *, limits: ExtractionLimits, workers: int, engine: str
+    path: Path, folder: Path, *, limits: ExtractionLimits, workers: int, cluster: str | None
 ) -> ExtractionPlan:
     """Unpack a zip archive into an empty folder.
 
@@ -66,7 +66,7 @@ def extract_zip(
         str(folder.resolve()),
         n_items=len(plan.names),
         workers=workers,
-        engine=engine,
+        cluster=cluster,
         description=f"Unpacking {path.name}",
         unit="file",
     )

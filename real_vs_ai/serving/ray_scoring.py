@@ -44,7 +44,7 @@ class RayScorer:
             import ray
         except ImportError as error:
             raise InputError(
-                "Expected Ray for --engine ray, found none. "
+                "Expected Ray for --cluster ray, found none. "
                 "Run: pip install -r requirements-ray.txt"
             ) from error
         self.metadata = read_metadata(model_path)

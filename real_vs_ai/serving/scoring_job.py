@@ -39,7 +39,6 @@ from real_vs_ai.serving.score_table import (
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
 _ROWS_BETWEEN_WRITES = 64
-RAY = "ray"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class ScoringOptions:
 
     Attributes:
         model: Run folder or `.h5` file; None as in `find_model`.
-        engine: "openvino", "keras", "ray" (the same work on a Ray cluster), or None to choose.
+        engine: "openvino", "keras", or None to choose.
+        cluster: "ray" spreads the work over a Ray cluster; None keeps it on this machine.
         precision: As in `Detector.open`.
         workers: Threads that decode, on each machine.
         by_tiles: Score large images by crops at native resolution as well.
@@ -57,6 +57,7 @@ class ScoringOptions:
 
     model: Path | None
     engine: str | None
+    cluster: str | None
     precision: str | None
     workers: int
     by_tiles: bool
@@ -181,16 +182,15 @@ def open_scorer(options: ScoringOptions) -> Scorer:
 
 def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
     if options.precision == "int8":
-        if options.engine in {"keras", RAY}:
-            raise InputError(
-                f"Expected engine openvino with precision int8, found {options.engine}."
-            )
+        if options.engine == "keras" or options.cluster:
+            found = "--cluster ray" if options.cluster else options.engine
+            raise InputError(f"Expected engine openvino with precision int8, found {found}.")
         from real_vs_ai.serving.quantization import ensure_int8
 
         report = ensure_int8(model_path, calibration_dir=options.calibration_dir)
         if report:
             print(report, file=sys.stderr)
-    if options.engine == RAY:
+    if options.cluster:
         from real_vs_ai.serving.ray_scoring import RayScorer
 
         return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)

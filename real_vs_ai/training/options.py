@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders
 from real_vs_ai.model_file import read_stem_stride
 from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
+from real_vs_ai.options import add_memory, add_workers, number, whole_number
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.recipes import RECIPES
 
@@ -242,7 +242,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--image-size",
         "--crop-size",
-        type=_at_least(32),
+        type=whole_number(32),
         default=IMAGE_SIZE,
         metavar="PIXELS",
         help="side of the square that the network sees",
@@ -256,7 +256,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--crops",
-        type=_at_least(1),
+        type=whole_number(1),
         default=9,
         metavar="N",
         help="crops that are judged of each image, spread evenly (with --input crops)",
@@ -269,14 +269,14 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--views",
-        type=_at_least(1),
+        type=whole_number(1),
         default=6,
         metavar="N",
         help="random crops made of each training image; an epoch takes one (with --input crops)",
     )
     add(
         "--history",
-        type=_number(0, 1),
+        type=number(0, 1),
         default=1.0,
         metavar="SHARE",
         help="share of them that are first resampled and recompressed at random, as pictures are "
@@ -298,28 +298,28 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--noise",
-        type=_number(0, 10),
+        type=number(0, 10),
         default=0.1,
         metavar="STD",
         help="Gaussian noise on the features while learning",
     )
     add(
         "--dense-units",
-        type=_at_least(0),
+        type=whole_number(0),
         default=256,
         metavar="N",
         help="units of the head's hidden layer; 0 for none",
     )
     add(
         "--l2",
-        type=_number(0, 10),
+        type=number(0, 10),
         default=1e-4,
         metavar="WEIGHT",
         help="penalty on the hidden layer's weights",
     )
     add(
         "--dropout",
-        type=_number(0, 0.95),
+        type=number(0, 0.95),
         default=0.4,
         metavar="SHARE",
         help="share of the hidden units left out while learning",
@@ -333,7 +333,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--batch-norm-momentum",
-        type=_number(0, 0.9999),
+        type=number(0, 0.9999),
         default=0.99,
         metavar="M",
         help="share of the old statistics kept at each step; 0.9 suits runs of a few hundred steps",
@@ -344,49 +344,49 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--epochs",
-        type=_at_least(0),
+        type=whole_number(0),
         default=20,
         metavar="N",
         help="epochs with the whole network learning",
     )
     add(
         "--frozen-epochs",
-        type=_at_least(0),
+        type=whole_number(0),
         metavar="N",
         help="epochs before that with only the head learning (default: 3, or 0 from random "
         "weights)",
     )
     add(
         "--steps-per-epoch",
-        type=_at_least(1),
+        type=whole_number(1),
         metavar="N",
         help="batches in an epoch (default: all the images once)",
     )
-    add("--batch-size", type=_at_least(1), default=32, metavar="N", help="images in a batch")
+    add("--batch-size", type=whole_number(1), default=32, metavar="N", help="images in a batch")
     add(
         "--learning-rate",
-        type=_number(0, 10),
+        type=number(0, 10),
         default=1e-3,
         metavar="RATE",
         help="at the start, for the head alone or from random weights; falls to 1 %%",
     )
     add(
         "--fine-tune-learning-rate",
-        type=_number(0, 10),
+        type=number(0, 10),
         default=1e-4,
         metavar="RATE",
         help="at the start, for the whole network from trained weights",
     )
     add(
         "--label-smoothing",
-        type=_number(0, 0.9),
+        type=number(0, 0.9),
         default=0.0,
         metavar="SHARE",
         help="share of each label spread over all classes",
     )
     add(
         "--warmup-steps",
-        type=_at_least(0),
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="steps over which the learning rate first rises to its start",
@@ -400,7 +400,7 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--degrade",
-        type=_number(0, 1),
+        type=number(0, 1),
         default=0.0,
         metavar="SHARE",
         help="share of the images recompressed (JPEG), shrunk or blurred while learning; a model "
@@ -408,21 +408,21 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--patience",
-        type=_at_least(0),
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="epochs in a row that the validation loss may exceed the training loss",
     )
     add(
         "--early-stopping",
-        type=_at_least(1),
+        type=whole_number(1),
         default=5,
         metavar="N",
         help="stop after so many epochs without a lower validation loss",
     )
     add(
         "--seed",
-        type=_at_least(0),
+        type=whole_number(0),
         default=SEED,
         metavar="N",
         help="of the weights, the order and the augmentation",
@@ -442,29 +442,17 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
         help="of the arithmetic; auto measures which is fastest here",
     )
-    add(
-        "--workers",
-        type=_at_least(1),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes that decode images",
-    )
+    add_workers(group)
     add(
         "--cache-dir",
         type=Path,
         metavar="DIR",
         help="keep the decoded images there for the next run",
     )
-    add(
-        "--memory",
-        type=_number(0, 1e6),
-        default=4.0,
-        metavar="GB",
-        help="decoded images of a split beyond this stay on disk, memory-mapped",
-    )
+    add_memory(group)
     add(
         "--checkpoint-steps",
-        type=_at_least(0),
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="also save a checkpoint every N steps; 0: after each epoch only",
@@ -481,31 +469,3 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = lowest - 1
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {lowest}, got {text}")
-        return value
-
-    return integer
-
-
-def _number(lowest: float, highest: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(
-                f"expected a number from {lowest:g} to {highest:g}, got {text}"
-            )
-        return value
-
-    return number

@@ -93,7 +93,7 @@ def split_options(**changes) -> SplitOptions:
         "copy": False,
         "overwrite": False,
         "workers": 1,
-        "engine": "local",
+        "cluster": None,
     }
     return SplitOptions(**{**values, **changes})
 
@@ -108,7 +108,7 @@ def merge_options(**changes) -> MergeOptions:
         "copy": False,
         "overwrite": False,
         "workers": 1,
-        "engine": "local",
+        "cluster": None,
     }
     return MergeOptions(**{**values, **changes})
 

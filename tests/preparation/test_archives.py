@@ -41,7 +41,7 @@ LIMITS = ExtractionLimits(max_bytes=2**30, max_files=100_000, max_ratio=100)
 
 
 def extract(path, tmp_path, *, limits=LIMITS, **changes):
-    values = {"overwrite": False, "workers": 1, "engine": "local", **changes}
+    values = {"overwrite": False, "workers": 1, "cluster": None, **changes}
     target = tmp_path / "out" / "raw"
     (summary,) = extract_archives([path], output_dir=target, limits=limits, **values)
     return summary
@@ -323,7 +323,7 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
             limits=LIMITS,
             overwrite=False,
             workers=1,
-            engine="local",
+            cluster=None,
         )
     )
     assert [summary.output_dir.name for summary in done] == ["two"]

@@ -38,7 +38,7 @@ def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
             "seed": seed,
             "overwrite": False,
             "workers": workers,
-            "engine": "local",
+            "cluster": None,
             **changes,
         },
     )

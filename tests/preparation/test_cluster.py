@@ -1,4 +1,4 @@
-"""--engine ray gives the bytes that one machine gives, on two local nodes with one folder."""
+"""--cluster ray gives the bytes that one machine gives, on two local nodes with one folder."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.preparation.material import (
 LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
 
 
-def run_stages(folder, *, engine):
-    """Every stage that takes --engine, each on what the one before made."""
+def run_stages(folder, *, cluster):
+    """Every stage that takes --cluster, each on what the one before made."""
     make_train_test(folder / "set", train=30, test=8)
     (folder / "archives").mkdir(parents=True)
     archive = folder / "archives" / "set.zip"
@@ -40,14 +40,14 @@ def run_stages(folder, *, engine):
             limits=LIMITS,
             overwrite=False,
             workers=1,
-            engine=engine,
+            cluster=cluster,
         )
     )
     split_sources(
         [find_layout(folder / "raw" / "set")],
         output_dir=folder / "split",
         options=split_options(
-            fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", engine=engine
+            fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", cluster=cluster
         ),
     )
     # Without its manifest the merger looks at every file itself; equalising encodes them anew.
@@ -55,7 +55,7 @@ def run_stages(folder, *, engine):
     merge_sources(
         [folder / "split" / "set"],
         output_dir=folder,
-        options=merge_options(equalise=8, confounds=True, engine=engine),
+        options=merge_options(equalise=8, confounds=True, cluster=cluster),
     )
     write_copies(
         plan_copies(list_originals(folder / "train"), total=None, copies=2, seed=1),
@@ -65,7 +65,7 @@ def run_stages(folder, *, engine):
         ranges=AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True),
         overwrite=False,
         workers=1,
-        engine=engine,
+        cluster=cluster,
     )
     files = snapshot(folder)
     # A zip holds the times of its files.
@@ -82,7 +82,7 @@ def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypat
                 [[1]],
                 n_items=1,
                 workers=1,
-                engine="ray",
+                cluster="ray",
                 description="Working",
                 unit="item",
             )
@@ -95,7 +95,7 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
     import ray
     from ray.cluster_utils import Cluster
 
-    local = run_stages(tmp_path / "local" / "data", engine="local")
+    local = run_stages(tmp_path / "local" / "data", cluster=None)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
@@ -109,14 +109,14 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
                 chunks,
                 n_items=40,
                 workers=1,
-                engine="ray",
+                cluster="ray",
                 description="x",
                 unit="y",
             )
         )
         assert [item for item, _ in workers] == list(range(40))
         assert os.getpid() not in {pid for _, pid in workers}
-        assert run_stages(tmp_path / "cluster" / "data", engine="ray") == local
+        assert run_stages(tmp_path / "cluster" / "data", cluster="ray") == local
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -113,7 +113,7 @@ def test_traits_are_read_from_the_files(tmp_path):
     rows = [
         ManifestRow(n, "", "Fake", "train", "s", 8, 8, "", "") for n in ("a.jpg", "b.jpg", "c.png")
     ]
-    first, second, third = read_traits(rows, root=tmp_path, workers=1, engine="local")
+    first, second, third = read_traits(rows, root=tmp_path, workers=1, cluster=None)
     assert (first.exif, second.exif, third.exif) == (True, False, False)
     assert first.compression[0] > second.compression[0] > 0 == third.compression[0]
     assert first.file_size == len(buffer.getvalue())
@@ -210,7 +210,7 @@ def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, na
             [SHARED / "data" / name],
             output_dir=tmp_path / "raw",
             workers=1,
-            engine="local",
+            cluster=None,
             overwrite=False,
             limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
         )

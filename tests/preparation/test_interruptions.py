@@ -50,7 +50,7 @@ def unzip(data, *, overwrite=False):
             limits=LIMITS,
             overwrite=overwrite,
             workers=1,
-            engine="local",
+            cluster=None,
         )
     )
 
@@ -87,7 +87,7 @@ def augment(data, *, overwrite=False):
         seed=1,
         overwrite=overwrite,
         workers=1,
-        engine="local",
+        cluster=None,
     )
 
 

@@ -31,7 +31,7 @@ def test_packing_and_unpacking_gives_the_same_files(tmp_path, compress):
             limits=limits,
             overwrite=False,
             workers=1,
-            engine="local",
+            cluster=None,
         )
     )
     assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")

@@ -100,7 +100,7 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
             "-c",
             code,
             str(model_path.parent),
-            "--engine",
+            "--cluster",
             "ray",
             "--model",
             str(model_path),

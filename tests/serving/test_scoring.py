@@ -238,6 +238,7 @@ def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, mon
     options = ScoringOptions(
         model=model_with(own_weights=True),
         engine="openvino",
+        cluster=None,
         precision=None,
         workers=1,
         by_tiles=False,

@@ -1,0 +1,121 @@
+"""Options that scripts share, and the types of their values; each means the same everywhere.
+
+>>> whole_number(1)("8")
+8
+>>> number(0, 1, ends=False)("0.25")
+0.25
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+
+CLUSTERS = ("ray",)
+
+
+def whole_number(lowest: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of at least `lowest`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {lowest}, found {text}"
+            )
+        return value
+
+    return parse
+
+
+def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[str], float]:
+    """The type of an option that takes a finite number.
+
+    Args:
+        lowest: The smallest allowed value.
+        highest: The largest allowed value; may be infinite with `ends=False`.
+        ends: Whether both are allowed themselves.
+    """
+    ranges = f"from {lowest:g} to {highest:g}" if ends else f"above {lowest:g}"
+    if not ends and math.isfinite(highest):
+        ranges += f" and below {highest:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (lowest <= value <= highest if ends else lowest < value < highest):
+            raise argparse.ArgumentTypeError(f"expected a number {ranges}, found {text}")
+        return value
+
+    return parse
+
+
+def available_workers() -> int:
+    """Processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def add_workers(group: argparse._ActionsContainer) -> None:
+    """Add --workers."""
+    group.add_argument(
+        "--workers",
+        type=whole_number(1),
+        default=available_workers(),
+        metavar="N",
+        help="how many images or files to read at the same time",
+    )
+
+
+def add_memory(group: argparse._ActionsContainer) -> None:
+    """Add --memory."""
+    group.add_argument(
+        "--memory",
+        type=number(0, 1e6),
+        default=4.0,
+        metavar="GB",
+        help="decoded images of a split beyond this stay on disk, memory-mapped",
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser, *, engines: tuple[str, ...] = ()) -> None:
+    """Add --cluster, and --engine for a script that can choose what runs the network.
+
+    Args:
+        parser: Of the script.
+        engines: The choices of --engine; none: the option only says that it has a new name.
+    """
+    parser.add_argument(
+        "--cluster",
+        choices=CLUSTERS,
+        help="spread the work over a cluster whose machines see the same folders",
+    )
+
+    def engine(text: str) -> str:
+        if text in ("ray", "local"):
+            raise argparse.ArgumentTypeError(
+                "where the work runs is now --cluster ray (this machine without it)"
+            )
+        if text not in engines:
+            raise argparse.ArgumentTypeError(
+                f"expected {' or '.join(engines)}, found {text}"
+                if engines
+                else "this script runs no network; see --cluster"
+            )
+        return text
+
+    parser.add_argument(
+        "--engine",
+        type=engine,
+        metavar="|".join(engines) or None,
+        help="force an engine for the network" if engines else argparse.SUPPRESS,
+    )
