@@ -41,13 +41,13 @@ from real_vs_ai.reporting import format_table, plural
 LEFT_OUT = "left out"
 EXCLUDED = "excluded by the list"
 BEYOND_LIMIT = "beyond the list's limit"
-COLLECTED, ALREADY_THERE = "collected", "already there"
+COLLECTED, ALREADY_THERE, FAILED = "collected", "already there", "failed"
 UPDATED, OTHER_SETTINGS = "already there, notes updated", "there, with other settings"
 # What the list may change without another look at the pictures.
 _NOTES = ("role", "licence")
 _CHUNK_FILES = 24
 # A stem is for people only; the id behind it tells files apart.
-_STEM_CHARACTERS = 80
+_STEM_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,13 @@ class CollectSummary:
     def __str__(self) -> str:
         body = []
         for result in self.results:
-            c = result.collection
+            c, status = result.collection, FAILED if result.failed else result.status
             body.append(
-                [c.name, c.label, c.role, result.images, result.left_out, c.licence, result.status]
+                [c.name, c.label, c.role, result.images, result.left_out, c.licence, status]
             )
         headers = ["collection", "class", "split", "images", "left out", "licence", "status"]
         lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
+        lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
         stale = [r.collection.name for r in self.results if r.status == OTHER_SETTINGS]
         if stale:
             lines.append(
@@ -158,7 +159,7 @@ def collect(
         try:
             results.append(_collect_one(collection, output_dir=output_dir, options=options))
         except CollectionError as error:
-            results.append(CollectedCollection(collection, 0, 0, f"failed: {error}", failed=True))
+            results.append(CollectedCollection(collection, 0, 0, str(error), failed=True))
     return CollectSummary(output_dir, tuple(results))
 
 
@@ -249,7 +250,8 @@ def _tiles(collection: Collection) -> tuple[tuple[int, int], ...]:
 
 
 def _stem(path: str, blob: str) -> str:
-    return f"{safe_name(PurePosixPath(path).stem)[:_STEM_CHARACTERS]}-{blob[:10]}"
+    stem = safe_name(PurePosixPath(path).stem).encode()[:_STEM_BYTES].decode(errors="ignore")
+    return f"{stem}-{blob[:10]}"
 
 
 def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -> list[Job]:

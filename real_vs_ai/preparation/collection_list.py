@@ -200,7 +200,7 @@ def _parse(row: Mapping[str, str | None], *, where: str) -> Collection:
 
 def _regex(text: str, where: str) -> re.Pattern[str] | None:
     try:
-        return re.compile(text, re.IGNORECASE) if text else None
+        return re.compile(text, re.IGNORECASE | re.DOTALL) if text else None
     except re.error as error:
         raise CollectionError(
             f"Expected a regular expression in {where}, found {text!r}: {error}."
@@ -271,7 +271,9 @@ def read_collected(folder: Path) -> CollectedFolder | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        with (folder / IMAGES_NAME).open(encoding="utf-8", newline="") as file:
+        with (folder / IMAGES_NAME).open(
+            encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             rows = list(csv.DictReader(file, strict=True))
         if facts["role"] not in SPLITS:
             raise InputError(f"role {facts['role']!r}")

@@ -246,7 +246,7 @@ def test_missing_commit_fails_alone_and_says_what_to_do(tmp_path, mirror, capsys
     arguments = ["--list", str(path), "--from", str(mirror), "--min-side", "16"]
     assert DataCollector.main([*arguments, "--workers", "1"]) == 1
     output = capsys.readouterr().out
-    assert "failed: Expected commit 0000" in output
+    assert "photos: Expected commit 0000" in output
     assert "1 collection could not be collected." in output
     raw = tmp_path / "data" / "raw"
     assert sorted(p.name for p in raw.iterdir() if not p.name.startswith(".")) == [
@@ -284,6 +284,28 @@ def test_second_run_passes_over_what_is_there(tmp_path, mirror):
     assert changed.results[0].status == OTHER_SETTINGS
     assert "add --overwrite" in str(changed)
     assert snapshot(tmp_path / "raw") == before
+
+
+def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
+    names = ["photos/" + "\u6f22" * 70 + ".jpg", "photos/a\tb\n.jpg", "photos/sub/p.jpg"]
+    files = {name: image_bytes(i, size=(SIDE, SIDE)) for i, name in enumerate(names)}
+    files["photos/p.JPG"] = image_bytes(9, size=(SIDE, SIDE))
+    commit = make_repository(mirror / "owner+odd", files)
+    (tmp_path / "commits.json").write_text(
+        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/odd": commit})
+    )
+    change = {"repository": "owner/odd", "commit": commit}
+    result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
+    assert (result.images, result.left_out) == (4, 0)
+    origins = {
+        row.origin
+        for row in split_sources(
+            [find_layout(tmp_path / "raw" / "photos")],
+            output_dir=tmp_path / "split",
+            options=split_options(),
+        )[0].rows
+    }
+    assert len(origins) == 4
 
 
 def test_changed_role_needs_no_second_look_at_the_pictures(tmp_path, mirror):
