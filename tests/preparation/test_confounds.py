@@ -81,7 +81,7 @@ def test_source_of_a_collection_does_not_count_as_a_confound(tmp_path):
     (tmp_path / "a.png").write_bytes(image_bytes(1, file_format="PNG"))
     row = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "")
     collected = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "", "GAN", "set", "")
-    found = read_traits([row, collected], root=tmp_path, workers=1, engine="local")
+    found = read_traits([row, collected], root=tmp_path, workers=1, cluster=None)
     assert [traits.source for traits in found] == ["set", ""]
 
 
