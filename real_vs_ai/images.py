@@ -22,13 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from real_vs_ai.config import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import InputError, one_line
 
-# Pillow's other decoders (EPS runs Ghostscript, for one) are never offered a stranger's file.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+# A JPEG with further pictures behind the first (previews, depth) has its own name in Pillow.
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})
-_ANIMATED_FORMATS = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 # Every scan of a progressive JPEG goes over all its pixels; encoders write about ten. The length in
 # a scan's header follows from its components: a phone's film behind the picture has no such bytes.
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
@@ -52,6 +50,46 @@ _DECODER_ERRORS = (
     MemoryError,
     RuntimeError,
 )
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """A file format that can be read.
+
+    Attributes:
+        name: Pillow's name.
+        extensions: Of its files; a file without an extension gets the first.
+        title: The name for people.
+        animated: Whether a file may hold several frames, of which the first is taken.
+        lossless: Whether pixels are stored as they were; otherwise compression changes them.
+        copied: Whether augmented copies keep the format; otherwise they are PNG.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    title: str
+    animated: bool = False
+    lossless: bool = False
+    copied: bool = False
+
+
+# Pillow's other decoders (EPS runs Ghostscript, for one) are never offered a stranger's file.
+# HEIF needs the package pillow-heif.
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        ImageFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG", copied=True),
+        ImageFormat("PNG", (".png",), "PNG", animated=True, lossless=True, copied=True),
+        ImageFormat("WEBP", (".webp",), "WebP", animated=True, copied=True),
+        ImageFormat("GIF", (".gif",), "GIF", animated=True, lossless=True),
+        ImageFormat("BMP", (".bmp", ".dib"), "BMP", lossless=True, copied=True),
+        ImageFormat("DIB", (".dib", ".bmp"), "BMP", lossless=True),
+        ImageFormat("TIFF", (".tif", ".tiff"), "TIFF", lossless=True, copied=True),
+        ImageFormat("AVIF", (".avif",), "AVIF", animated=True),
+        ImageFormat("HEIF", (".heic", ".heif"), "HEIC"),
+    )
+}
+IMAGE_EXTENSIONS = frozenset(end for entry in FORMATS.values() for end in entry.extensions)
 
 
 class ImageError(InputError):
@@ -187,12 +225,11 @@ def read_header(
 
 
 def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
-    register_heif()
     try:
         with warnings.catch_warnings():
             # Our own limit, checked next, stands in place of Pillow's warning.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=[*_FORMATS, *_heif_formats()])
+            image = Image.open(io.BytesIO(data), formats=readable_formats())
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
     except Image.DecompressionBombError as error:
@@ -234,13 +271,12 @@ def resize_image(image: np.ndarray | DecodedImage, image_size: int) -> np.ndarra
 
 def describe_formats() -> str:
     """The formats that can be read, for people: "JPEG, PNG, …"."""
-    names = ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF"]
-    return ", ".join([*names, "HEIC"] if _heif_formats() else names)
+    return ", ".join(dict.fromkeys(FORMATS[name].title for name in readable_formats()))
 
 
 def register_heif() -> None:
     """Let Pillow read HEIC where pillow-heif is installed; calling it again costs nothing."""
-    if not _heif_formats():
+    if "HEIF" not in Image.OPEN:
         try:
             import pillow_heif
         except ImportError:
@@ -248,8 +284,16 @@ def register_heif() -> None:
         pillow_heif.register_heif_opener()
 
 
-def _heif_formats() -> tuple[str, ...]:
-    return ("HEIF",) if "HEIF" in Image.OPEN else ()
+def readable_formats() -> list[str]:
+    """Pillow's names of the formats that can be read here."""
+    register_heif()
+    return [name for name in FORMATS if name != "HEIF" or name in Image.OPEN]
+
+
+def file_extension(file_format: str) -> str:
+    """The extension that files of a format get: ".jpg"."""
+    known = FORMATS.get(file_format)
+    return known.extensions[0] if known else ".img"
 
 
 def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
@@ -265,7 +309,11 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
 def _to_upright_rgb(image: Image.Image) -> DecodedImage:
     notes = []
     # Counting the frames would read the whole file, a million frames one by one.
-    if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
+    if (
+        image.format in FORMATS
+        and FORMATS[image.format].animated
+        and getattr(image, "is_animated", False)
+    ):
         notes.append("Animated: its first frame was used.")
     file_format, mode = _format_name(image), image.mode
     image.load()

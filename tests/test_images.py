@@ -14,8 +14,10 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from real_vs_ai.images import (
+    FORMATS,
     ImageError,
     decode_image,
+    file_extension,
     is_image_name,
     open_image,
     read_header,
@@ -341,3 +343,21 @@ def test_thousands_of_damaged_files_neither_crash_nor_hang_nor_fill_the_memory()
     assert min(result["decoded"], result["refused"]) > 300
     # A megapixel is 3 MB of pixels; the libraries themselves take the most.
     assert result["grown_kib"] < 200 * 1024
+
+
+def test_every_format_is_described_and_recognised_by_its_names():
+    for entry in FORMATS.values():
+        assert entry.title in "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
+        assert all(is_image_name(f"x{extension.upper()}") for extension in entry.extensions)
+    assert not is_image_name("x.eps")
+    assert file_extension("WEBP") == ".webp"
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].animated])
+def test_first_frame_of_an_animated_format_is_taken(name):
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(file, name, save_all=True, append_images=frames[1:])
+    decoded = decode_image(file.getvalue())
+    assert decoded.pixels[8, 8, 0] > 200
+    assert decoded.notes

@@ -24,7 +24,7 @@ IMAGES = {
     "huge.png": image_bytes(RED, size=(900, 900)),
     "red.png": image_bytes(RED, size=(32, 32)),
 }
-SHARED_COLUMNS = (*COLUMNS[1:4], *REASON_COLUMNS)
+SHARED_COLUMNS = (*list(COLUMNS)[1:4], *REASON_COLUMNS)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
         judge_upload(upload, variants=(), model=metadata, chosen=metadata)
         for upload in name_duplicates(checks)
     ]
-    return read_rows(csv_report(judged).decode("utf-8-sig"))
+    return read_rows(csv_report(judged, metadata=metadata).decode("utf-8-sig"))
 
 
 def rounded(rows: list[dict[str, str]]) -> list[dict[str, str]]:

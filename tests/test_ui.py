@@ -300,7 +300,7 @@ EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
     results = [judge(upload_of(0.9, EVIL_NAME)), judge(upload_of(None, "b.png"))]
-    text = csv_report(results).decode("utf-8-sig")
+    text = csv_report(results, metadata=METADATA).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0])[:9] == [
         "path",
@@ -316,6 +316,21 @@ def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
     assert rows[0]["path"] == "'" + EVIL_NAME and rows[0]["label"] == "Fake"
     assert float(rows[0]["probability_fake"]) == pytest.approx(0.9)
     assert rows[1]["label"] == "" and rows[1]["error"] == "not an image"
+
+
+def test_csv_of_other_classes_has_their_probabilities():
+    names = ("benign", "malignant", "normal")
+    metadata = ModelMetadata(class_names=names, image_size=8)
+    verdict = make_verdict(np.array([0.1, 0.7, 0.2]), metadata)
+    upload = upload_of(0.9)
+    check = dataclasses.replace(upload.check, verdict=verdict)
+    upload = dataclasses.replace(upload, check=check)
+    judged = judge_upload(upload, variants=(), model=metadata, chosen=metadata)
+    text = csv_report([judged], metadata=metadata).decode("utf-8-sig")
+    (row,) = csv.DictReader(io.StringIO(text))
+    found = [float(row[f"probability_{name}"]) for name in names]
+    assert found == pytest.approx([0.1, 0.7, 0.2])
+    assert row["label"] == "malignant"
 
 
 def test_the_json_says_which_model_with_which_thresholds():

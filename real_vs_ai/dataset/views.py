@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.images import DecodedImage
+from real_vs_ai.images import FORMATS, DecodedImage
 from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_to
 from real_vs_ai.perturbations import recompress, resize
 
 # Formats without loss are mostly fakes' in public collections: many get an encoder's traces first.
-_LOSSLESS_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 _SHARE_OF_LOSSLESS_ENCODED = 0.7
 _FIRST_QUALITY = (75, 99)
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
@@ -81,7 +80,7 @@ def draw_views(
         Shape (count, size, size, 3), uint8.
     """
     pixels = reduce_to(image, model_input.longest_side)
-    lossless = image.format in _LOSSLESS_FORMATS
+    lossless = image.format in FORMATS and FORMATS[image.format].lossless
     key = zlib.crc32(name.encode("utf-8", "surrogateescape"))
     views = []
     for view in range(options.count):

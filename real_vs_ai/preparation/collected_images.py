@@ -17,23 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
 from real_vs_ai.preparation.copies import encode, encoding_like
 from real_vs_ai.preparation.files import write_new_file
 from real_vs_ai.preparation.git_objects import read_blobs
 
 MISSING = "not in the git directory"
-_EXTENSIONS = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "DIB": ".bmp",
-    "TIFF": ".tif",
-    "AVIF": ".avif",
-    "HEIF": ".heic",
-}
 # A picture whose brightest and darkest pixels differ by less shows nothing.
 _LEAST_CONTRAST = 12
 
@@ -92,7 +81,7 @@ def _write_one(
     if _is_blank(image):
         return (), "blank"
     if grid == (1, 1):
-        name = job.stem + _EXTENSIONS.get(image.format, ".img")
+        name = job.stem + file_extension(image.format)
         write_new_file(f"{folder}/{name}", data)
         return (name,), ""
     names = []
@@ -138,4 +127,4 @@ def _encode_tile(pixels: np.ndarray, sheet: bytes, image: DecodedImage) -> tuple
     file_format, options = encoding_like(sheet, image.format)
     grey = image.mode in {"L", "1"}
     encoded = encode(pixels, file_format=file_format, options=options, grey=grey)
-    return encoded, _EXTENSIONS.get(file_format, ".img")
+    return encoded, file_extension(file_format)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.images import ImageError, decode_image
+from real_vs_ai.images import FORMATS, ImageError, decode_image
 from real_vs_ai.preparation.files import (
     fold_name,
     numbered_name,
@@ -37,14 +37,8 @@ from real_vs_ai.preparation.plain_jpegs import (
 from real_vs_ai.preparation.warping import AffineRanges, as_samples, copy_draws, draw_affine, warp
 
 _MARK = "__augmented"
-# Formats that are written as they were read; others (GIF, HEIC, AVIF) become PNG, without loss.
-_EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-}
+# Other formats (GIF, HEIC, AVIF) become PNG, without loss.
+_EXTENSIONS = {entry.name: entry.extensions for entry in FORMATS.values() if entry.copied}
 # A WebP file does not say at which quality it was made.
 _WEBP_QUALITY = 90
 

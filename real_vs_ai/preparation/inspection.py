@@ -15,26 +15,20 @@ from pathlib import Path
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.files import hash_file
-from real_vs_ai.images import ImageError, decode_image, is_image_name, read_header
+from real_vs_ai.images import (
+    FORMATS,
+    ImageError,
+    decode_image,
+    file_extension,
+    is_image_name,
+    read_header,
+)
 from real_vs_ai.preparation.files import read_file
 from real_vs_ai.preparation.near_duplicates import perceptual_hash
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
 
 _CHUNK_FILES = 256
-# The first name of a format is what a file gets that has none.
-_EXTENSIONS_BY_FORMAT = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "DIB": (".dib", ".bmp"),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif",),
-    "HEIF": (".heic", ".heif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class InspectedFile:
         """The path under which it is prepared: with an extension, where it had none of an image."""
         if self.claims_to_be_image:
             return self.path
-        return self.path + _EXTENSIONS_BY_FORMAT.get(self.format, (".img",))[0]
+        return self.path + file_extension(self.format)
 
 
 def inspect_files(
@@ -148,6 +142,6 @@ def _inspect(
 
 def _note(path: str, file_format: str) -> str:
     suffix = posixpath.splitext(path)[1]
-    if suffix.lower() in _EXTENSIONS_BY_FORMAT.get(file_format, (suffix.lower(),)):
+    if file_format not in FORMATS or suffix.lower() in FORMATS[file_format].extensions:
         return ""
     return f"the name says {suffix or 'nothing'}, the content is {file_format}"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image
 
 from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.images import register_heif
+from real_vs_ai.images import readable_formats
 
 # Metadata stands at a file's beginning, or (PNG, WebP) at its end.
 _SEARCHED_BYTES = 2 * 2**20
@@ -249,7 +249,7 @@ def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
                 yield from _text_fields(image)
                 yield from _exif_fields(image)
     except _DAMAGE:
@@ -260,14 +260,6 @@ def _xmp_packet(data: bytes) -> bytes:
     start = data.find(b"<x:xmpmeta")
     end = data.find(b"</x:xmpmeta>", start, start + _LONGEST_FIELD) if start >= 0 else -1
     return data[start:end] if end >= 0 else b""
-
-
-def _formats() -> list[str]:
-    Image.init()
-    register_heif()
-    # Others are decoded by programs that a stranger's file should not reach.
-    known = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "HEIF")
-    return [name for name in known if name in Image.OPEN]
 
 
 def _text_fields(image: Image.Image) -> Iterator[tuple[str, str]]:

@@ -20,14 +20,10 @@ from typing import Any
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
+from real_vs_ai.serving.score_table import KINDS
 
 FORMATS = ("csv", "json", "jsonl", "parquet")
 _ROWS_IN_GROUP = 10_000
-_INTEGERS = frozenset({"width", "height", "tiles"})
-_BOOLEANS = frozenset({"out_of_distribution"})
-_TEXTS = frozenset(
-    {"path", "label", "format", "provenance", "error", "reason", "note", "tiles_label"}
-)
 Row = dict[str, Any]
 
 
@@ -251,13 +247,12 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _parse(column: str, text: str) -> Any:
-    if column in _TEXTS:
+    kind = KINDS.get(column, float)
+    if kind is str:
         return text
     if not text:
         return None
-    if column in _BOOLEANS:
-        return text == "true"
-    return int(text) if column in _INTEGERS else float(text)
+    return text == "true" if kind is bool else kind(text)
 
 
 def _write_json(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
@@ -289,12 +284,8 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {
-        **dict.fromkeys(_TEXTS, pa.string()),
-        **dict.fromkeys(_INTEGERS, pa.int64()),
-        **dict.fromkeys(_BOOLEANS, pa.bool_()),
-    }
-    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in columns])
+    types = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+    schema = pa.schema([(name, types[KINDS.get(name, float)]) for name in columns])
     rows = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(itertools.islice(rows, _ROWS_IN_GROUP)):

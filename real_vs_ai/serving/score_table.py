@@ -6,26 +6,16 @@ rows = [score_row(score, metadata, by_tiles=False) for score in scores]
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.scoring import ImageScore
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdict import Reason
 
-COLUMNS = (
-    "path",
-    "label",
-    "probability_fake",
-    "confidence",
-    "width",
-    "height",
-    "format",
-    "provenance",
-    "error",
-)
-# The first reason of the verdict: its code for programs, its sentence for people.
-REASON_COLUMNS = ("out_of_distribution", "reason", "note")
-TILE_COLUMNS = ("tiles", "tiles_label", "tiles_probability_fake", "tiles_highest_probability_fake")
+if TYPE_CHECKING:
+    from real_vs_ai.serving.scoring import ImageScore, TilesScore
+
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
 UNREADABLE = "unreadable"
@@ -36,59 +26,86 @@ TERMINAL_HEADER = _TERMINAL_LAYOUT.format(
 )
 
 
-def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Column:
+    """One column of the scores table.
+
+    Attributes:
+        kind: Of its values: str, int, float or bool. Only str is never None.
+        value: Takes an `ImageScore`.
+    """
+
+    kind: type
+    value: Callable[[ImageScore], Any]
+
+
+def _of_verdict(kind: type, name: str) -> Column:
+    missing = "" if kind is str else None
+    return Column(kind, lambda score: getattr(score.verdict, name) if score.verdict else missing)
+
+
+def _of_first_reason(value: Callable[[Reason], str]) -> Column:
+    def found(score: ImageScore) -> str:
+        reasons = score.verdict.reasons if score.verdict else ()
+        return value(reasons[0]) if reasons else ""
+
+    return Column(str, found)
+
+
+def _of_tiles(kind: type, value: Callable[[TilesScore], Any], *, missing: Any) -> Column:
+    return Column(kind, lambda score: missing if score.tiles is None else value(score.tiles))
+
+
+# To add a column, add a line to one of these.
+COLUMNS = {
+    "path": Column(str, lambda score: score.path),
+    "label": _of_verdict(str, "label"),
+    "probability_fake": _of_verdict(float, "probability_fake"),
+    "confidence": _of_verdict(float, "confidence"),
+    "width": Column(int, lambda score: score.width),
+    "height": Column(int, lambda score: score.height),
+    "format": Column(str, lambda score: score.format),
+    "provenance": Column(str, lambda score: score.provenance),
+    "error": Column(str, lambda score: score.error),
+}
+# The first reason of the verdict: its code for programs, its sentence for people.
+REASON_COLUMNS = {
+    "out_of_distribution": _of_verdict(bool, "out_of_distribution"),
+    "reason": _of_first_reason(lambda reason: reason.code.value),
+    "note": _of_first_reason(lambda reason: reason.sentence),
+}
+TILE_COLUMNS = {
+    "tiles": _of_tiles(int, lambda tiles: tiles.count, missing=0),
+    "tiles_label": _of_tiles(str, lambda tiles: tiles.verdict.label, missing=""),
+    "tiles_probability_fake": _of_tiles(
+        float, lambda tiles: tiles.verdict.probability_fake, missing=None
+    ),
+    "tiles_highest_probability_fake": _of_tiles(
+        float, lambda tiles: tiles.highest_probability_fake, missing=None
+    ),
+}
+# Kind of each column; those that are not here (the classes' probabilities) are float.
+KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **TILE_COLUMNS}.items()}
+
+
+def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Column]:
     """COLUMNS, each class's probability unless Fake and Real, REASON_COLUMNS, and TILE_COLUMNS."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
-    of_tiles = TILE_COLUMNS if by_tiles else ()
-    return (*COLUMNS, *(f"probability_{name}" for name in of_classes), *REASON_COLUMNS, *of_tiles)
+    probabilities = {f"probability_{name}": _probability(name) for name in of_classes}
+    of_tiles = TILE_COLUMNS if by_tiles else {}
+    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **of_tiles}
+
+
+def _probability(class_name: str) -> Column:
+    return Column(
+        float, lambda score: score.verdict.probabilities[class_name] if score.verdict else None
+    )
 
 
 def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Any]:
     """One row of the table, with None where there is nothing to say."""
-    verdict = score.verdict
-    values: dict[str, Any] = {
-        "path": score.path,
-        "label": verdict.label if verdict else "",
-        "probability_fake": _rounded(verdict.probability_fake) if verdict else None,
-        "confidence": _rounded(verdict.confidence) if verdict else None,
-        "width": score.width,
-        "height": score.height,
-        "format": score.format,
-        "provenance": score.provenance,
-        "error": score.error,
-    }
-    if metadata.positive_index is None:
-        for name in metadata.class_names:
-            values[f"probability_{name}"] = (
-                _rounded(verdict.probabilities[name]) if verdict else None
-            )
-    values.update(reason_values(verdict))
-    return {**values, **_tile_values(score)} if by_tiles else values
-
-
-def reason_values(verdict: Verdict | None) -> dict[str, Any]:
-    """REASON_COLUMNS of one verdict, of None where the image cannot be read."""
-    first = verdict.reasons[0] if verdict and verdict.reasons else None
-    values = (
-        verdict.out_of_distribution if verdict else None,
-        first.code.value if first else "",
-        first.sentence if first else "",
-    )
-    return dict(zip(REASON_COLUMNS, values, strict=True))
-
-
-def _tile_values(score: ImageScore) -> dict[str, Any]:
-    tiles = score.tiles
-    if tiles is None:
-        return dict(zip(TILE_COLUMNS, (0, "", None, None), strict=True))
-    together = tiles.verdict
-    values = (
-        tiles.count,
-        together.label,
-        _rounded(together.probability_fake),
-        _rounded(tiles.highest_probability_fake),
-    )
-    return dict(zip(TILE_COLUMNS, values, strict=True))
+    columns = score_columns(metadata, by_tiles=by_tiles)
+    return {name: _rounded(column.value(score)) for name, column in columns.items()}
 
 
 def terminal_line(row: dict[str, Any]) -> str:
@@ -113,5 +130,5 @@ def terminal_line(row: dict[str, Any]) -> str:
     return f"{line}  ({details})" if details else line
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DECIMALS)
+def _rounded(value: Any) -> Any:
+    return round(value, _DECIMALS) if isinstance(value, float) else value

@@ -204,7 +204,7 @@ def score_to_file(
     inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool, by_tiles: bool
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
-    columns = score_columns(scorer.metadata, by_tiles=by_tiles)
+    columns = tuple(score_columns(scorer.metadata, by_tiles=by_tiles))
     with ScoreFile(output, columns=columns, model=scorer.identity, resume=resume) as file:
         sources = (s for s in _behind_progress_bar(inputs) if not file.has(s.name))
         return _consume(

@@ -24,7 +24,7 @@ def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> No
             ":material/description:",
         ),
         "Table (CSV)": (
-            functools.partial(csv_report, results),
+            functools.partial(csv_report, results, metadata=model.metadata),
             "csv",
             "text/csv",
             ":material/table:",

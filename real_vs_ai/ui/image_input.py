@@ -12,8 +12,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.config import IMAGE_EXTENSIONS
-from real_vs_ai.images import describe_formats, is_image_name
+from real_vs_ai.images import IMAGE_EXTENSIONS, describe_formats, is_image_name
 from real_vs_ai.reporting import plural
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.held_files import ImageFile, forget_files, held_bytes, kept_files, remember_files

@@ -1,6 +1,6 @@
 """Write checked images as CSV, as JSON and as one HTML page with the pictures in it.
 
-    csv_text = csv_report(results)
+    csv_text = csv_report(results, metadata=metadata)
     html = html_report(results, model=description, created="2026-11-21 10:00 UTC")
 
 The CSV has the columns of `ImageScoring.py`.
@@ -18,27 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.score_table import REASON_COLUMNS, reason_values
+from real_vs_ai.serving.score_table import score_columns, score_row
+from real_vs_ai.serving.scoring import ImageScore
 from real_vs_ai.ui.cards import reason_sentences
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
 from real_vs_ai.verdict import describe_thresholds, thresholds_of
 
-CSV_COLUMNS = (
-    "path",
-    "label",
-    "probability_fake",
-    "confidence",
-    "width",
-    "height",
-    "format",
-    "provenance",
-    "error",
-    *REASON_COLUMNS,
-    "sha256",
-    "same_as",
-    "remarks",
-)
 _TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -55,17 +41,17 @@ class ReportModel:
     metadata: ModelMetadata
 
 
-def csv_report(results: Sequence[JudgedUpload]) -> bytes:
+def csv_report(results: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> bytes:
     """A table for spreadsheets, UTF-8 with the byte order mark that Excel looks for."""
+    columns = [*score_columns(metadata, by_tiles=False), "sha256", "same_as", "remarks"]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=CSV_COLUMNS)
+    writer = csv.DictWriter(buffer, fieldnames=columns)
     writer.writeheader()
     for result in results:
-        record = _record(result)
-        row = {column: record[column] for column in CSV_COLUMNS}
-        row["provenance"] = " ".join(record["provenance"])
-        row["remarks"] = " ".join(record["remarks"])
-        writer.writerow({column: _harmless_cell(value) for column, value in row.items()})
+        record = _record(result, metadata)
+        for name in ("provenance", "remarks"):
+            record[name] = " ".join(record[name])
+        writer.writerow({column: _harmless_cell(record[column]) for column in columns})
     return buffer.getvalue().encode("utf-8-sig")
 
 
@@ -80,7 +66,7 @@ def json_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
             "calibrated": metadata.calibrated,
             "thresholds": thresholds_of(metadata),
         },
-        "images": [_record(result) for result in results],
+        "images": [_record(result, metadata) for result in results],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
@@ -104,20 +90,21 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
     return page.encode("utf-8", "replace")
 
 
-def _record(result: JudgedUpload) -> dict[str, Any]:
+def _record(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
+    """A row of the scores table, and what the app knows besides."""
     check, verdict = result.upload.check, result.verdict
+    score = ImageScore(
+        path=result.upload.name,
+        verdict=verdict,
+        width=check.width or None,
+        height=check.height or None,
+        format=check.format,
+        error=check.error,
+    )
     return {
-        "path": result.upload.name,
-        "label": verdict.label if verdict else "",
-        "probability_fake": verdict.probability_fake if verdict else None,
-        "confidence": verdict.confidence if verdict else None,
+        **score_row(score, metadata, by_tiles=False),
         "probabilities": dict(verdict.probabilities) if verdict else {},
-        "width": check.width or None,
-        "height": check.height or None,
-        "format": check.format,
         "provenance": [finding.text for finding in check.provenance],
-        "error": check.error,
-        **reason_values(verdict),
         "sha256": check.digest,
         "same_as": result.upload.same_as,
         "remarks": [*check.notes, *reason_sentences(verdict)],
@@ -126,7 +113,7 @@ def _record(result: JudgedUpload) -> dict[str, Any]:
 
 def _view(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
     """What the template shows of one image, as texts."""
-    record = _record(result)
+    record = _record(result, metadata)
     verdict = result.verdict
     style = verdict_style(verdict.label, metadata) if verdict else None
     jpeg = result.upload.check.preview

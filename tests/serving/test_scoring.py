@@ -149,7 +149,7 @@ def test_more_than_two_classes_have_a_column_each():
     import dataclasses
 
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
-    assert score_columns(metadata, by_tiles=False)[len(COLUMNS) :] == (
+    assert tuple(score_columns(metadata, by_tiles=False))[len(COLUMNS) :] == (
         "probability_benign",
         "probability_malignant",
         "probability_normal",
