@@ -185,7 +185,10 @@ def run_stages(
         took = time.perf_counter() - start
         rows.append((stage.number, stage.script, "failed" if code else "done", took))
         if code:
-            say(f"Stage {stage.number} failed. Mend the cause, then go on from it.")
+            say(
+                f"Stage {stage.number} failed. Fix the problem, then resume with "
+                f"--from {stage.number}."
+            )
             return PipelineResult(code, tuple(rows))
     return PipelineResult(0, tuple(rows))
 

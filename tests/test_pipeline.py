@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def read_scores(path):
 def only_run(folder):
     (run,) = (path for path in (folder / "models").iterdir() if not path.name.startswith("."))
     return run
+
+
+def test_wheel_holds_every_script_that_the_pipeline_imports():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    held = set(project["tool"]["setuptools"]["py-modules"])
+    assert held == {path.stem for path in ROOT.glob("*.py")}
+    stages = plan_pipeline(first=1, last=8, training_arguments=[])
+    assert held >= {stage.script for stage in stages}
 
 
 def test_all_eight_stages_are_planned_in_order_and_training_options_are_passed_on():
