@@ -61,15 +61,18 @@ class Verdict:
 
     Attributes:
         label: A class name ("Fake", "Real"), or "Uncertain".
-        probability_fake: Calibrated, 0 to 1; None for models of other classes than Fake and Real.
-        confidence: Calibrated probability of the most probable class.
-        probabilities: Calibrated probability of every class, summing to 1.
+        probability_fake: Calibrated, 0 to 1. None for out-of-distribution images, and for models
+            of other classes than Fake and Real.
+        confidence: Calibrated probability of the most probable class. None for out-of-distribution
+            images.
+        probabilities: Calibrated probability of every class, summing to 1. Empty for
+            out-of-distribution images: calibration says nothing about them.
         reasons: Why the label is Uncertain; then what else to know about the numbers.
     """
 
     label: str
     probability_fake: float | None
-    confidence: float
+    confidence: float | None
     probabilities: dict[str, float]
     reasons: tuple[Reason, ...] = ()
 
@@ -99,10 +102,10 @@ def make_verdict(
             passed. An image that fails one is Uncertain whatever its probabilities.
     """
     failed = next((reason for reason in out_of_distribution if reason is not None), None)
-    label = UNCERTAIN if failed else decide_label(probabilities, metadata)
-    reasons = [failed] if failed else []
-    if label == UNCERTAIN and not failed:
-        reasons.append(_below_thresholds(metadata))
+    if failed:
+        return Verdict(UNCERTAIN, None, None, {}, reasons=(failed,))
+    label = decide_label(probabilities, metadata)
+    reasons = [_below_thresholds(metadata)] if label == UNCERTAIN else []
     if not metadata.calibrated:
         sentence = "This model's probabilities are not calibrated."
         reasons.append(Reason(ReasonCode.NOT_CALIBRATED, sentence))
@@ -118,10 +121,10 @@ def make_verdict(
 
 def apply_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
     """Decide again with the thresholds of this metadata; the probabilities stay the same."""
+    if verdict.out_of_distribution:
+        return verdict
     probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
-    return make_verdict(
-        probabilities, metadata, out_of_distribution=[verdict.out_of_distribution_reason]
-    )
+    return make_verdict(probabilities, metadata)
 
 
 def apply_stability(

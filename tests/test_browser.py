@@ -182,7 +182,7 @@ def test_an_upload_is_judged_explained_and_handed_out(open_page, pictures, tmp_p
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
     page.get_by_role("tab", name="Does it hold?").click()
-    page.get_by_text("None of these turns it into another class.").wait_for()
+    page.get_by_text("changed copies keep the verdict").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Table (CSV)").click()
     download.value.save_as(tmp_path / "verdicts.csv")
@@ -204,7 +204,7 @@ def test_cards_open_a_dialog_that_says_why(open_page, pictures):
     page.get_by_role("button", name="Why?").nth(1).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("tab", name="Does it hold?").click()
-    dialog.get_by_text("None of these turns it").wait_for()
+    dialog.get_by_text("changed copies keep the verdict").wait_for()
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
 

@@ -20,19 +20,12 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui import run_files
-from real_vs_ai.ui.cards import probability_bar
+from real_vs_ai.ui.cards import probability_bar, table_row
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
 from real_vs_ai.ui.judging import Variant, judge_upload, judge_variants
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
-from real_vs_ai.ui.wording import (
-    as_markdown,
-    percent,
-    probability_sentence,
-    track_record,
-    verdict_style,
-    visible,
-)
+from real_vs_ai.ui.wording import as_markdown, percent, track_record, verdict_style, visible
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, apply_thresholds, make_verdict
 
 METADATA = ModelMetadata(
@@ -207,10 +200,23 @@ def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_
     assert apply_thresholds(verdict, chosen) == verdict
 
 
-def test_number_for_an_out_of_distribution_image_is_no_probability():
-    outside = dataclasses.replace(verdict_of(0.9), reasons=(TOO_LARGE,))
-    assert "Calibrated" in probability_sentence(verdict_of(0.9), METADATA)
-    assert "not a probability" in probability_sentence(outside, METADATA)
+def test_out_of_distribution_image_has_no_number_anywhere():
+    row = np.array([0.9, 0.1])
+    verdict = make_verdict(row, METADATA, out_of_distribution=[TOO_LARGE])
+    upload = upload_of(0.9)
+    upload = dataclasses.replace(upload, check=dataclasses.replace(upload.check, verdict=verdict))
+    result = judge(upload)
+    (row,) = csv.DictReader(
+        io.StringIO(csv_report([result], metadata=METADATA).decode("utf-8-sig"))
+    )
+    assert (row["label"], row["probability_fake"], row["confidence"]) == ("Uncertain", "", "")
+    assert (row["out_of_distribution"], row["reason"]) == ("true", "size")
+    (image,) = json.loads(json_report([result], model=REPORT_MODEL, created="now"))["images"]
+    assert image["probability_fake"] is None and image["confidence"] is None
+    assert image["probabilities"] == {} and image["out_of_distribution"] is True
+    html = html_report([result], model=REPORT_MODEL, created="now").decode()
+    assert "Much larger." in html and "calibrated" not in html and "0.9" not in html
+    assert table_row(result, metadata=METADATA, number="Probability")["Probability"] is None
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():

@@ -14,6 +14,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.verdict import (
     Reason,
     ReasonCode,
+    Verdict,
     apply_stability,
     apply_thresholds,
     decide,
@@ -60,14 +61,12 @@ def test_certain_verdict_of_a_calibrated_model_has_no_reasons():
     assert verdict_of(0.9).reasons == () and not verdict_of(0.9).out_of_distribution
 
 
-def test_out_of_distribution_is_the_first_reason_of_several():
-    verdict = make_verdict(
-        np.array([0.5, 0.5]),
-        dataclasses.replace(METADATA, calibrated=False),
-        out_of_distribution=[None, TOO_LARGE],
-    )
-    assert [reason.code for reason in verdict.reasons] == ["size", "not_calibrated"]
-    assert verdict.label == UNCERTAIN and verdict.out_of_distribution
+def test_out_of_distribution_verdict_has_one_reason_and_no_numbers():
+    blurred = Reason(ReasonCode.SHARPNESS, "Blurred.")
+    row = np.array([0.9, 0.1])
+    verdict = make_verdict(row, METADATA, out_of_distribution=[None, TOO_LARGE, blurred])
+    assert verdict == Verdict(UNCERTAIN, None, None, {}, (TOO_LARGE,))
+    assert verdict.out_of_distribution
 
 
 def test_other_thresholds_decide_again():

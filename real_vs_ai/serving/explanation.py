@@ -20,8 +20,8 @@ import numpy as np
 from real_vs_ai.errors import InputError
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.images import open_image
+from real_vs_ai.keras_models import load_model
 from real_vs_ai.model_file import read_metadata
-from real_vs_ai.serving.engines import load_keras_model
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ class Explainer:
 
     @cached_property
     def _grad_cam(self) -> GradCam:
-        return GradCam(load_keras_model(self.model_path))
+        return GradCam(load_model(self.model_path))

@@ -1,7 +1,7 @@
-"""What a file says of its own origin: bytes in, findings out.
+"""Read what a file says about its own origin.
 
-    for finding in read_provenance(data):
-        print(finding.text)
+    findings = read_provenance(data)
+    print(describe_origin(findings).headline)     # "The file says it was made with Midjourney."
 
 Metadata is easily removed or forged, so findings stand beside the verdict and are never part of it.
 Every field is a stranger's: it is read within limits, never followed (no network), and cut to a
@@ -17,7 +17,7 @@ import json
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image
@@ -64,6 +64,12 @@ _GENERATORS = (
     ("Microsoft Designer or Bing Image Creator", r"bing image creator|microsoft designer"),
 )
 _GENERATOR_PATTERNS = tuple((name, re.compile(text, re.I)) for name, text in _GENERATORS)
+_EDITABLE = "Anyone can write, change or remove such metadata."
+_FORGERY = {
+    "Trusted": "To forge it, one would need the signer's private key.",
+    "Valid": "Anyone can sign with a certificate of their own: check who the signer is.",
+}
+_BROKEN_SEAL = "It does not fit the file, so it proves nothing."
 _SOURCE_TYPE = re.compile(r"digitalsourcetype/([A-Za-z]{3,60})", re.I)
 _SAMPLER_SETTINGS = re.compile(
     r"\bsteps: \d+, .{0,400}?\b(?:sampler|cfg scale|seed): ", re.I | re.S
@@ -96,11 +102,30 @@ class Finding:
         kind: "C2PA", "IPTC", "EXIF" or "generator".
         text: One sentence for people.
         speaks_for: "Fake", "Real", or None where it speaks for neither.
+        claim: What the file says of itself, to follow "The file says it was", or "".
+        forgery: What it would take to forge it, one sentence.
     """
 
     kind: str
     text: str
     speaks_for: str | None = None
+    claim: str = ""
+    forgery: str = _EDITABLE
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file's findings say together.
+
+    Attributes:
+        headline: One sentence for people.
+        speaks_for: "Fake", "Real", or None where the findings speak for neither or for both.
+        forgery: What it would take to forge it, one sentence, or "" without findings.
+    """
+
+    headline: str
+    speaks_for: str | None = None
+    forgery: str = ""
 
 
 def read_provenance(data: bytes) -> tuple[Finding, ...]:
@@ -118,6 +143,27 @@ def read_provenance(data: bytes) -> tuple[Finding, ...]:
         *_generator_traces(fields, [*texts, *c2pa_texts]),
         *_camera(fields),
     )
+
+
+def describe_origin(findings: Sequence[Finding]) -> Origin:
+    """Put the findings of one file into a headline.
+
+    >>> describe_origin([]).headline
+    'No origin data found; most downloaded pictures have none.'
+    """
+    if not findings:
+        return Origin("No origin data found; most downloaded pictures have none.")
+    telling = [finding for finding in findings if finding.speaks_for and finding.claim]
+    if not telling:
+        return Origin(findings[0].text, forgery=findings[0].forgery)
+    first = telling[0]
+    other = next((f for f in telling if f.speaks_for != first.speaks_for), None)
+    if other:
+        return Origin(
+            f"The file contradicts itself: it says it was {first.claim}, and {other.claim}.",
+            forgery=first.forgery,
+        )
+    return Origin(f"The file says it was {first.claim}.", first.speaks_for, first.forgery)
 
 
 def _searched_texts(fields: dict[str, str]) -> list[str]:
@@ -139,7 +185,7 @@ def _read_c2pa(data: bytes) -> tuple[list[Finding], list[str]]:
     context = _c2pa_context()
     if context is None:
         text = "It carries a C2PA manifest, which was not read: c2pa-python is not installed."
-        return [Finding("C2PA", text)], []
+        return [Finding("C2PA", text, forgery="")], []
     import c2pa
 
     try:
@@ -149,7 +195,9 @@ def _read_c2pa(data: bytes) -> tuple[list[Finding], list[str]]:
         manifest = store["manifests"][store["active_manifest"]]
         return _describe_manifest(manifest, state=state), [json.dumps(_agents(manifest))]
     except (c2pa.C2paError, *_DAMAGE):
-        return [Finding("C2PA", "It carries a C2PA manifest that is damaged.")], []
+        return [
+            Finding("C2PA", "It carries a C2PA manifest that is damaged.", forgery=_BROKEN_SEAL)
+        ], []
 
 
 @functools.cache
@@ -170,11 +218,14 @@ def _describe_manifest(manifest: dict, *, state: str) -> list[Finding]:
         "Trusted": "it is valid and its signer is trusted",
         "Valid": "it is valid, its signer is on no list of trusted ones here",
     }.get(state, "it does NOT fit the file, which was changed after signing")
-    findings = [Finding("C2PA", f"C2PA manifest signed by {signer}: {meaning}.")]
+    forgery = _FORGERY.get(state, _BROKEN_SEAL)
+    findings = [Finding("C2PA", f"C2PA manifest signed by {signer}: {meaning}.", forgery=forgery)]
     # Of a manifest that fits another file, the file's origin cannot be learnt.
     if state in {"Trusted", "Valid"}:
         kinds = _named_source_types(json.dumps(_agents(manifest)))
-        findings += _describe_source_types(kinds, kind="C2PA", said_by="Its C2PA manifest")
+        findings += _describe_source_types(
+            kinds, kind="C2PA", said_by="Its C2PA manifest", forgery=forgery
+        )
     return findings
 
 
@@ -199,31 +250,36 @@ def _named_source_types(text: str) -> list[str]:
     return list(found)[:_MOST_SOURCE_TYPES]
 
 
-def _describe_source_types(kinds: list[str], *, kind: str, said_by: str) -> list[Finding]:
+def _describe_source_types(
+    kinds: list[str], *, kind: str, said_by: str, forgery: str = _EDITABLE
+) -> list[Finding]:
     findings = []
     for name in kinds:
         if name in _AI_SOURCE_TYPES:
-            text = f"{said_by} says: {_AI_SOURCE_TYPES[name]} ({name})."
-            findings.append(Finding(kind, text, speaks_for=POSITIVE_CLASS))
+            claim = _AI_SOURCE_TYPES[name]
+            text = f"{said_by} says: {claim} ({name})."
+            findings.append(Finding(kind, text, POSITIVE_CLASS, claim, forgery))
         elif name in _CAMERA_SOURCE_TYPES:
-            text = f"{said_by} says: {_CAMERA_SOURCE_TYPES[name]} ({name})."
-            findings.append(Finding(kind, text, speaks_for="Real"))
+            claim = _CAMERA_SOURCE_TYPES[name]
+            text = f"{said_by} says: {claim} ({name})."
+            findings.append(Finding(kind, text, "Real", claim, forgery))
         else:
-            findings.append(Finding(kind, f"{said_by} is {_clean(name)}."))
+            findings.append(Finding(kind, f"{said_by} is {_clean(name)}.", forgery=forgery))
     return findings
 
 
 def _generator_traces(fields: dict[str, str], texts: list[str]) -> list[Finding]:
     found = [
-        f"Its metadata name {name}."
+        (f"Its metadata name {name}.", f"made with {name}")
         for name, pattern in _GENERATOR_PATTERNS
         if any(pattern.search(text) for text in texts)
     ]
     if any(_SAMPLER_SETTINGS.search(text) for text in texts):
-        found.append("It carries a Stable Diffusion program's settings (steps, sampler, seed).")
+        text = "It carries a Stable Diffusion program's settings (steps, sampler, seed)."
+        found.append((text, "made with Stable Diffusion"))
     if any(_is_comfyui_graph(fields.get(name, "")) for name in ("prompt", "workflow")):
-        found.append("It carries a ComfyUI workflow.")
-    return [Finding("generator", text, speaks_for=POSITIVE_CLASS) for text in found]
+        found.append(("It carries a ComfyUI workflow.", "made with ComfyUI"))
+    return [Finding("generator", text, POSITIVE_CLASS, claim) for text, claim in found]
 
 
 def _is_comfyui_graph(text: str) -> bool:
@@ -238,7 +294,8 @@ def _camera(fields: dict[str, str]) -> list[Finding]:
     exposed = any(f"EXIF {tag}" in fields for tag in ("ExposureTime", "FNumber"))
     detail = " and an exposure" if exposed else ", but no exposure"
     speaks_for = "Real" if exposed else None
-    return [Finding("EXIF", f"Its EXIF data name a camera ({_clean(name)}){detail}.", speaks_for)]
+    text = f"Its EXIF data name a camera ({_clean(name)}){detail}."
+    return [Finding("EXIF", text, speaks_for, f"taken with a camera ({_clean(name)})")]
 
 
 def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:

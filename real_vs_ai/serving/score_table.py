@@ -98,7 +98,7 @@ def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Colum
 
 def _probability(class_name: str) -> Column:
     return Column(
-        float, lambda score: score.verdict.probabilities[class_name] if score.verdict else None
+        float, lambda score: score.verdict.probabilities.get(class_name) if score.verdict else None
     )
 
 

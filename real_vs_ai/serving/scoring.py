@@ -39,7 +39,8 @@ class TilesScore:
     Attributes:
         count: How many there are.
         verdict: Of their mean probabilities.
-        highest_probability_fake: Of any of them; None for models of other classes.
+        highest_probability_fake: Of any of them; None for out-of-distribution images and
+            for models of other classes.
     """
 
     count: int
@@ -196,7 +197,8 @@ def _with_verdicts(
     # A crop of an out-of-distribution image is out-of-distribution too.
     together = detector.verdict(of_tiles.mean(axis=0), *checks)
     positive = detector.metadata.positive_index
-    highest = None if positive is None else float(of_tiles[:, positive].max())
+    counts = positive is not None and not together.out_of_distribution
+    highest = float(of_tiles[:, positive].max()) if counts else None
     tiles = TilesScore(len(of_tiles), together, highest)
     return replace(item.score, verdict=verdict, tiles=tiles)
 

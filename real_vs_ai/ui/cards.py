@@ -12,12 +12,14 @@ import streamlit as st
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.provenance import Finding, describe_origin
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.wording import (
     as_markdown,
     out_of_distribution_sentence,
     percent,
     probability_sentence,
+    verdict_number,
     verdict_style,
     visible,
 )
@@ -37,7 +39,7 @@ def show_picture(judged: JudgedUpload) -> None:
 
 
 def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
-    """Name, verdict, probability and what was noticed, in the current container.
+    """Name, origin data, verdict, probability and remarks, in the current container.
 
     Args:
         judged: The file and its verdict.
@@ -48,13 +50,24 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
     if judged.verdict is None:
         st.error(f"Cannot be read: {as_markdown(check.error)}", icon=":material/broken_image:")
     else:
+        show_origin(check.provenance)
         show_verdict(judged.verdict, metadata=metadata)
         size = f"{check.width} × {check.height} pixels, {as_markdown(check.format)}."
         st.caption(" ".join([size, *check.notes]))
     if upload.same_as:
         st.caption(f":material/content_copy: Same content as {as_markdown(upload.same_as)}")
-    for finding in check.provenance:
-        st.caption(f":material/fingerprint: {as_markdown(finding.text)}")
+
+
+def show_origin(findings: Sequence[Finding]) -> None:
+    """What the file says of its own origin: often the strongest evidence, so it stands first."""
+    origin = describe_origin(findings)
+    headline = f":material/fingerprint: {as_markdown(origin.headline)}"
+    if not findings:
+        st.caption(headline)
+        return
+    st.markdown(f"**{headline}**")
+    details = [finding.text for finding in findings if finding.text != origin.headline]
+    st.caption(" ".join(as_markdown(text) for text in [*details, origin.forgery] if text))
 
 
 def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
@@ -63,10 +76,8 @@ def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
     reason = verdict.out_of_distribution_reason
     if reason:
         st.warning(out_of_distribution_sentence(reason), icon=":material/straighten:")
-    st.markdown(probability_sentence(verdict, metadata))
-    if reason:
-        # Drawn on the scale, the score would look like an answer after all.
         return
+    st.markdown(probability_sentence(verdict, metadata))
     if metadata.positive_index is None:
         _show_class_bars(verdict)
     else:
@@ -161,9 +172,6 @@ def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> 
         number: Name of the column for the probability.
     """
     upload, check, verdict = judged.upload, judged.upload.check, judged.verdict
-    share = None
-    if verdict is not None:
-        share = verdict.confidence if verdict.probability_fake is None else verdict.probability_fake
     remarks = [check.error, *check.notes, *reason_sentences(verdict)]
     remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
@@ -172,7 +180,7 @@ def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> 
         "Image": _data_url(check.thumbnail) if check.thumbnail else None,
         "File": visible(upload.name),
         "Verdict": label_words(verdict, metadata),
-        number: share,
+        number: verdict_number(verdict),
         "Size": f"{check.width} × {check.height}" if verdict else "",
         "Remarks": " ".join(filter(None, remarks)),
     }

@@ -68,7 +68,8 @@ def _ask_all_variants(
 ) -> None:
     """Judge the treated copies of every readable image that has not been tested yet."""
     known = known_variants(chosen)
-    digests = {upload.check.digest for upload in uploads if upload.check.verdict} - known.keys()
+    judged = [upload.check for upload in uploads if upload.check.verdict]
+    digests = {c.digest for c in judged if not c.verdict.out_of_distribution} - known.keys()
     bar = st.empty()
     for done, digest in enumerate(sorted(digests), start=1):
         pixels = chosen.service.decode(files[digest].getvalue()).pixels

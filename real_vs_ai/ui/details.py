@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.ui.heat_map import heat_map, overlay
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.judging import JudgedUpload, Variant, judge_variants
 from real_vs_ai.ui.model_choice import ChosenModel
-from real_vs_ai.ui.wording import as_markdown, percent, verdict_style
+from real_vs_ai.ui.wording import as_markdown, percent, verdict_number, verdict_style
 
 _PIXELS_KEY = "details_pixels"
 # A camera's photograph; of larger ones a few visitors' would fill the memory.
@@ -26,6 +28,12 @@ _TABS = (
     ":material/balance: Does it hold?",
     ":material/local_fire_department: Where it looked",
     ":material/auto_awesome: Ask Gemini",
+)
+
+
+_REFUSED = (
+    "{} explains a verdict, and the model gives none on an image so different from its training "
+    "images."
 )
 
 
@@ -42,11 +50,16 @@ def show_details(
     """
     provenance, stability, heat, insight = st.tabs(_TABS, on_change="rerun", key="details")
     digest = judged.upload.check.digest
+    refused = judged.verdict.out_of_distribution
     with heat:
-        if heat.open:
+        if heat.open and refused:
+            st.info(_REFUSED.format("A heat map"), icon=":material/help:")
+        elif heat.open:
             _show_heat_map(digest, data=data, chosen=chosen, judged=judged)
     with stability:
-        if stability.open:
+        if stability.open and refused:
+            st.info(_REFUSED.format("This test"), icon=":material/help:")
+        elif stability.open:
             _show_stability(judged, data=data, chosen=chosen, metadata=metadata)
     with provenance:
         if provenance.open:
@@ -90,21 +103,38 @@ def _show_stability(
         "Images on the web are recompressed, resized and cropped. A verdict worth believing "
         "survives that; one that flips is given as Uncertain."
     )
-    calibrated = metadata.calibrated and not judged.own.out_of_distribution
-    number = "Probability" if calibrated else "Score"
+    number = "Probability" if metadata.calibrated else "Score"
     lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
     for variant in (Variant("no change", judged.own), *judged.variants):
         verdict = variant.verdict
-        share = verdict.confidence if verdict.probability_fake is None else verdict.probability_fake
+        share = verdict_number(verdict)
+        number_text = "–" if share is None else percent(share, digits=1)
         heading = verdict_style(verdict.label, metadata).heading
-        lines.append(f"| {variant.name} | {heading} | {percent(share, digits=1)} |")
+        lines.append(f"| {variant.name} | {heading} | {number_text} |")
     st.markdown("\n".join(lines))
+    _conclude_stability(judged)
+
+
+def _conclude_stability(judged: JudgedUpload) -> None:
+    """Say in a sentence whether the verdict holds; an Uncertain one cannot."""
+    kept = sum(variant.verdict.label == judged.own.label for variant in judged.variants)
     if judged.flipped_by:
+        changes = ", ".join(judged.flipped_by)
+        st.warning(f"It flips after {changes}.", icon=":material/sync_problem:")
+    elif judged.own.label == UNCERTAIN:
+        st.info("The verdict is Uncertain, so there is nothing to hold.", icon=":material/help:")
+    elif kept < len(judged.variants) / 2:
         st.warning(
-            f"It flips after {', '.join(judged.flipped_by)}.", icon=":material/sync_problem:"
+            f"Only {kept} of {len(judged.variants)} changed copies keep the verdict; the others "
+            "are Uncertain.",
+            icon=":material/help:",
         )
     else:
-        st.success("None of these turns it into another class.", icon=":material/check_circle:")
+        st.success(
+            f"{kept} of {len(judged.variants)} changed copies keep the verdict, and none turns "
+            "into another class.",
+            icon=":material/check_circle:",
+        )
 
 
 def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
@@ -113,11 +143,12 @@ def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
     shares = ", ".join(
         f"{name} {percent(p, digits=1)}" for name, p in verdict.probabilities.items()
     )
+    words = verdict_style(verdict.label, metadata).words
     reason = verdict.out_of_distribution_reason
-    calibrated = metadata.calibrated and not reason
-    kind = "calibrated probabilities" if calibrated else "uncalibrated scores"
-    finding = f"{verdict_style(verdict.label, metadata).words} ({kind}: {shares})"
-    return f"{finding}. {reason.sentence}" if reason else finding
+    if reason:
+        return f"{words}. {reason.sentence}"
+    kind = "calibrated probabilities" if metadata.calibrated else "uncalibrated scores"
+    return f"{words} ({kind}: {shares})"
 
 
 def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
@@ -165,8 +196,7 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
 
 def _show_provenance(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
     st.markdown(
-        "What the file says of itself is evidence beside the verdict, never part of it: metadata "
-        "can be missing, removed or forged."
+        "What the file says about itself is separate evidence. It never changes the verdict."
     )
     for finding in judged.upload.check.provenance:
         with st.container(border=True):
@@ -174,5 +204,8 @@ def _show_provenance(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
             if finding.speaks_for is not None:
                 style = verdict_style(finding.speaks_for, metadata)
                 st.markdown(f"Speaks for {style.heading}")
+            if finding.forgery:
+                st.caption(finding.forgery)
     if not judged.upload.check.provenance:
-        st.info("The file says nothing of its origin.", icon=":material/search_off:")
+        headline = describe_origin(()).headline
+        st.info(headline, icon=":material/search_off:")

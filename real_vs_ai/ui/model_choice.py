@@ -18,7 +18,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, list_runs
 from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
-from real_vs_ai.ui.wording import as_markdown, track_record, visible
+from real_vs_ai.ui.wording import as_markdown, visible
 
 _CHOICE_KEY = "model"
 
@@ -115,9 +115,6 @@ def show_model_facts(chosen: ChosenModel) -> None:
     else:
         lines.append("**Not calibrated yet**: its scores are not probabilities")
     st.caption("\n".join(f"- {line}" for line in lines))
-    record = track_record(metadata.metrics)
-    if record:
-        st.caption(record)
 
 
 def forget_failed_models() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.serving.score_table import score_columns, score_row
 from real_vs_ai.serving.scoring import ImageScore
 from real_vs_ai.ui.cards import reason_sentences
@@ -84,6 +85,8 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
         model_name=visible(model.name),
         metadata=metadata,
         thresholds=describe_thresholds(thresholds_of(metadata)),
+        # Neither holds for images that the model refuses.
+        has_verdicts=any(r.verdict and not r.verdict.out_of_distribution for r in results),
         accuracy=None if accuracy is None else percent(accuracy, digits=1),
         images=[_view(result, metadata) for result in results],
     )
@@ -104,6 +107,7 @@ def _record(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
     return {
         **score_row(score, metadata, by_tiles=False),
         "probabilities": dict(verdict.probabilities) if verdict else {},
+        "origin": describe_origin(check.provenance).headline if verdict else "",
         "provenance": [finding.text for finding in check.provenance],
         "sha256": check.digest,
         "same_as": result.upload.same_as,

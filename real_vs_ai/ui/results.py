@@ -54,10 +54,11 @@ def show_results(
     with st.container(horizontal=True):
         show_downloads(judged, model=ReportModel(chosen.name, metadata))
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
-    st.caption(
-        f"{_track_record(chosen.metadata, metadata)} A verdict is an estimate by one model, not "
-        "proof: out-of-distribution or edited images can mislead it."
-    )
+    if any(one.verdict and not one.verdict.out_of_distribution for one in judged):
+        st.caption(
+            f"{_track_record(chosen.metadata, metadata)} A verdict is an estimate by one model, "
+            "not proof: edited images can mislead it."
+        )
 
 
 def _clear() -> None:

@@ -21,7 +21,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.verdict import Reason, Verdict
 
 # Letters, digits and marks that mean nothing in Streamlit's Markdown.
-_HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,;()×%'-]|\.(?= |$))*")
+_HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,;()×%'?–-]|\.(?=[ \d]|$)|:(?= |$))*")
 _LONGEST_NAME = 80
 
 
@@ -67,7 +67,7 @@ def percent(fraction: float, *, digits: int = 0) -> str:
 
 
 def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
-    """What the number is and whether it may be read as a probability."""
+    """What the number of an in-distribution image is, and whether it is a probability."""
     probabilities = verdict.probabilities
     if metadata.positive_index is None:
         likeliest = max(probabilities, key=probabilities.get)
@@ -77,11 +77,16 @@ def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     else:
         number = percent(probabilities[POSITIVE_CLASS], digits=1)
         subject = f"{number} that it is AI-generated"
-    if verdict.out_of_distribution:
-        return f"Score: **{subject}** (not a probability for an image like this)"
     if metadata.calibrated:
         return f"Calibrated probability: **{subject}**"
     return f"Score: **{subject}** (not calibrated yet, so not a probability)"
+
+
+def verdict_number(verdict: Verdict | None) -> float | None:
+    """The number a verdict is shown with; None for unreadable and out-of-distribution images."""
+    if verdict is None or verdict.probability_fake is not None:
+        return verdict.probability_fake if verdict else None
+    return verdict.confidence
 
 
 def out_of_distribution_sentence(reason: Reason) -> str:

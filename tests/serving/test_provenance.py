@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from real_vs_ai.serving import provenance
-from real_vs_ai.serving.provenance import read_provenance
+from real_vs_ai.serving.provenance import describe_origin, read_provenance
 from tests.serving.trivial_model import encode, uniform_image
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -281,3 +281,45 @@ def test_exif_data_cut_short_have_no_findings():
 def test_what_is_no_image_has_no_findings():
     for data in (b"", b"x", b"\x89PNG\r\n\x1a\n", b"<x:xmpmeta></x:xmpmeta>", b"c2pa jumb"):
         assert not any(f.speaks_for for f in read_provenance(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "headline", "speaks_for"),
+    [
+        (
+            encode(uniform_image(99)),
+            "No origin data found; most downloaded pictures have none.",
+            None,
+        ),
+        (
+            png_with(parameters="a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1"),
+            "The file says it was made with Stable Diffusion.",
+            "Fake",
+        ),
+        (
+            jpeg_with_exif(Make="Canon", Model="Canon EOS 5D", ExposureTime=0.01),
+            "The file says it was taken with a camera (Canon EOS 5D).",
+            "Real",
+        ),
+        (
+            jpeg_with_exif(Make="Canon", Model="EOS", ExposureTime=0.01, Software="Midjourney 6"),
+            "The file contradicts itself: it says it was made with Midjourney, and taken with a "
+            "camera (Canon EOS).",
+            None,
+        ),
+    ],
+)
+def test_origin_headline_says_what_the_file_says(data, headline, speaks_for):
+    origin = describe_origin(read_provenance(data))
+    assert (origin.headline, origin.speaks_for) == (headline, speaks_for)
+
+
+def test_origin_says_what_would_forge_it(sign):
+    edited = describe_origin(read_provenance(png_with(Software="Midjourney")))
+    assert edited.forgery == "Anyone can write, change or remove such metadata."
+    signed = sign("trainedAlgorithmicMedia", "Imaginary Painter")
+    origin = describe_origin(read_provenance(signed))
+    assert origin.headline == "The file says it was made by a generative model."
+    assert "certificate of their own" in origin.forgery
+    changed = describe_origin(read_provenance(signed[:-40] + bytes(40)))
+    assert changed.speaks_for is None and "proves nothing" in changed.forgery
