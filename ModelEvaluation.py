@@ -14,6 +14,7 @@ import sys
 
 from real_vs_ai.cli import command
 from real_vs_ai.evaluation.options import EvaluationOptions, parse_evaluation_options
+from real_vs_ai.reporting import keep_informed
 
 
 def parse_args(argv=None) -> EvaluationOptions:
@@ -25,9 +26,10 @@ def parse_args(argv=None) -> EvaluationOptions:
 def main(argv=None) -> int:
     """Evaluate, and print the metrics."""
     options = parse_args(argv)
-    from real_vs_ai.evaluation.run import run_evaluation
+    with keep_informed("ModelEvaluation.py"):
+        from real_vs_ai.evaluation.run import run_evaluation
 
-    outcome = run_evaluation(options)
+        outcome = run_evaluation(options)
     print(outcome.text)
     return 0 if outcome.complete else 1
 

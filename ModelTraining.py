@@ -13,6 +13,7 @@ import sys
 
 from real_vs_ai.cli import command
 from real_vs_ai.keras_models import import_keras_quietly
+from real_vs_ai.reporting import keep_informed
 from real_vs_ai.training.options import TrainingOptions, parse_training_options
 
 
@@ -26,10 +27,11 @@ def main(argv=None) -> None:
     """Train, and print the metrics."""
     options = parse_args(argv)
     # Takes seconds, which --help does not need.
-    import_keras_quietly()
-    from real_vs_ai.training.trainer import train
+    with keep_informed("ModelTraining.py"):
+        import_keras_quietly()
+        from real_vs_ai.training.trainer import train
 
-    print(train(options, say=lambda line: print(line, flush=True)))
+        print(train(options, say=lambda line: print(line, flush=True)))
 
 
 if __name__ == "__main__":

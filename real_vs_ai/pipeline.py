@@ -17,7 +17,7 @@ from pathlib import Path
 from real_vs_ai.config import ARCHIVES_DIR, AUGMENTED_DIR, RAW_DIR, SEED, SPLIT_DIR
 from real_vs_ai.preparation.demo import make_demo_archives
 from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, raw_sources
-from real_vs_ai.reporting import format_table
+from real_vs_ai.reporting import format_table, keep_informed
 from real_vs_ai.runs import released_run
 
 N_STAGES = 8
@@ -181,7 +181,8 @@ def run_stages(
             continue
         say(f"\n[{stage.number}/{N_STAGES}] python {stage.command}")
         start = time.perf_counter()
-        code = importlib.import_module(stage.script).main(list(stage.arguments))
+        with keep_informed(f"{stage.number}/{N_STAGES} {stage.script}.py"):
+            code = importlib.import_module(stage.script).main(list(stage.arguments))
         took = time.perf_counter() - start
         rows.append((stage.number, stage.script, "failed" if code else "done", took))
         if code:

@@ -6,19 +6,27 @@ for path in progress(paths, description="Hashing", unit="image"): ...
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
+# A log file gets a line about this often, in seconds; a little under ten, as nothing is exact.
+LINE_SECONDS = 8.0
+_LINE = "{desc}: {n:,.0f} of {total:,.0f}{unit} ({percentage:.0f} %){postfix}, {remaining} left"
+_LINE_WITHOUT_TOTAL = "{desc}: {n:,.0f}{unit}{postfix}, {elapsed}"
+
 
 def progress(
     items: Iterable[T], *, description: str, unit: str, total: int | None = None
 ) -> Iterable[T]:
-    """The same items behind a progress bar, which shows on a terminal only."""
-    # disable=None: tqdm stays silent where standard error is not a terminal.
+    """The same items behind a progress bar; where there is no terminal, lines every 10 seconds."""
     return progress_bar(items, description=description, unit=unit, total=total)
 
 
@@ -26,16 +34,84 @@ def progress_bar(
     items: Iterable[T] | None = None, *, description: str, unit: str, total: int | None = None
 ) -> tqdm:
     """A progress bar to be advanced by hand with `update(n)`; see `progress`."""
-    return tqdm(
+    options = {"desc": description, "unit": f" {unit}s", "total": total, "leave": False}
+    if sys.stderr.isatty():
+        return tqdm(items, **options, dynamic_ncols=True, unit_scale=False)
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    return _ProgressLines(
         items,
-        desc=description,
-        unit=f" {unit}s",
-        total=total,
-        disable=None,
-        leave=False,
-        dynamic_ncols=True,
-        unit_scale=False,
+        **options,
+        bar_format=_LINE_WITHOUT_TOTAL if total is None else _LINE,
+        mininterval=LINE_SECONDS,
+        miniters=1,
+        delay=LINE_SECONDS,
     )
+
+
+class _ProgressLines(tqdm):
+    """A progress bar for log files: a line now and then, none for what is soon done."""
+
+    monitor_interval = 0
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write the state as a line."""
+        # The bar of an iteration draws itself once more when it ends, with an empty text.
+        if msg != "":
+            write_line(str(self))
+        return True
+
+    def close(self) -> None:
+        """End without a word: what follows says that it is done."""
+        if not self.disable:
+            self.disable = True
+            self._decr_instances(self)
+
+
+class _Lines:
+    """When the last line was written, and whether somebody sees to it that more come."""
+
+    written = 0.0
+    has_keeper = False
+
+
+def write_line(text: str) -> None:
+    """Write a line of progress to standard error."""
+    _Lines.written = time.monotonic()
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def keep_informed(work: str) -> Iterator[None]:
+    """Say every 10 seconds that work goes on, where no progress bar and no terminal says so.
+
+    Some steps have no items to count: TensorFlow prepares a network for half a minute, and a
+    report takes as long. Inside another `keep_informed` this one stays silent.
+
+    Args:
+        work: What is being done: "7/8 ModelTraining.py".
+    """
+    if _Lines.has_keeper or sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    started = _Lines.written = time.monotonic()
+
+    def speak() -> None:
+        while not ended.wait(LINE_SECONDS / 8):
+            now = time.monotonic()
+            if now - _Lines.written >= LINE_SECONDS:
+                write_line(f"{work}: at work for {now - started:.0f} s")
+
+    _Lines.has_keeper = True
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        speaker.join()
+        _Lines.has_keeper = False
 
 
 def format_table(
