@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.shared_model import ModelUnavailableError
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, content_digest, name_duplicates
 from real_vs_ai.ui.choices import keep_choices
 from real_vs_ai.ui.details import ask_variants, known_variants
@@ -19,7 +20,6 @@ from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import ask_for_images
 from real_vs_ai.ui.judging import JudgedUpload, judge_upload
 from real_vs_ai.ui.model_choice import ChosenModel, choose_model, show_model_facts, show_unavailable
-from real_vs_ai.ui.model_service import ModelUnavailableError
 from real_vs_ai.ui.results import MOST_CARDS, show_results
 from real_vs_ai.ui.threshold_panel import choose_thresholds
 

@@ -17,7 +17,8 @@ from real_vs_ai.errors import describe_error
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, list_runs
-from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+from real_vs_ai.serving.shared_model import ModelUnavailableError
+from real_vs_ai.ui.model_service import ModelService
 from real_vs_ai.ui.wording import as_markdown, visible
 
 _CHOICE_KEY = "model"

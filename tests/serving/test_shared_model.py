@@ -10,7 +10,7 @@ import pytest
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.detector import PreparedImage
-from real_vs_ai.ui.model_service import ModelService, ModelUnavailableError
+from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel
 from real_vs_ai.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
@@ -18,6 +18,9 @@ METADATA = ModelMetadata(("Fake", "Real"), 32)
 
 class ColourDetector:
     """Tells by the mean of red, and fails on images without any."""
+
+    batch_size = 4
+    parallel_batches = 2
 
     def prepare(self, pixels):
         return PreparedImage(pixels)
@@ -31,8 +34,8 @@ class ColourDetector:
 
 @pytest.fixture
 def service(tmp_path, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
-    service = ModelService(tmp_path, open_detector=lambda path: ColourDetector())
+    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    service = SharedModel(tmp_path, open_detector=lambda path: ColourDetector())
     yield service
     service.close()
 
@@ -68,7 +71,7 @@ def test_an_image_that_fails_does_not_spoil_the_batch(service):
 
 
 def test_a_closed_service_answers_who_is_at_work_with_it_and_then_refuses(service, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.model_service._IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("real_vs_ai.serving.shared_model._IDLE_SECONDS", 0.2)
     images = [np.ones((4, 4, 3), np.uint8)]
     service.detector()
     service.close()
@@ -84,8 +87,8 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
     def refuse(path):
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("real_vs_ai.ui.model_service.read_metadata", lambda path: METADATA)
-    service = ModelService(tmp_path, open_detector=refuse)
+    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    service = SharedModel(tmp_path, open_detector=refuse)
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):
             service.predict_batch([np.ones((4, 4, 3), np.uint8)])
