@@ -23,9 +23,29 @@ if TYPE_CHECKING:
     import keras
 
 # Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
-_FEWEST_CELLS = 4
+FEWEST_CELLS = 4
 # The tape keeps every activation, some 150 MB for an image of 224 pixels in ResNet101.
 _BATCH = 4
+# Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
+_INFERNO = (
+    (0, 0, 4),
+    (11, 7, 36),
+    (33, 12, 74),
+    (61, 9, 101),
+    (87, 16, 110),
+    (113, 25, 110),
+    (138, 34, 106),
+    (163, 44, 97),
+    (188, 55, 84),
+    (208, 69, 69),
+    (227, 89, 51),
+    (241, 113, 31),
+    (249, 140, 10),
+    (252, 170, 15),
+    (249, 201, 50),
+    (242, 232, 101),
+    (252, 255, 164),
+)
 
 
 def grad_cam(
@@ -92,7 +112,7 @@ class GradCam:
             chosen = np.asarray(class_indices[start : start + _BATCH])
             for cells, pixels in zip(self._coarse_maps(inputs, chosen), batch, strict=True):
                 height, width = pixels.shape[:2]
-                heatmaps.append(_enlarge(cells, height=height, width=width))
+                heatmaps.append(enlarge(cells, height=height, width=width))
         return heatmaps
 
     def _to_input(self, pixels: np.ndarray) -> np.ndarray:
@@ -127,9 +147,9 @@ def overlay_heatmap(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float)
     Returns:
         Shape (height, width, 3), uint8.
     """
-    from matplotlib import colormaps
-
-    colours = colormaps["inferno"](np.clip(heatmap, 0, 1))[..., :3] * 255.0
+    places = np.linspace(0, 1, len(_INFERNO))
+    scale = np.array(_INFERNO, dtype=np.float64)
+    colours = np.stack([np.interp(heatmap, places, channel) for channel in scale.T], axis=-1)
     # Weak places stay clear, so that the picture can still be judged there.
     cover = strength * np.clip(heatmap, 0, 1)[..., None]
     return np.rint(pixels * (1 - cover) + colours * cover).astype(np.uint8)
@@ -142,7 +162,7 @@ def _feature_layer(model: keras.Model, name: str | None) -> keras.Layer:
         if not named:
             raise InputError(f"Expected a layer with feature maps called {name!r}, found none.")
         return named[0]
-    large = [layer for layer in maps if min(_cells(layer)) >= _FEWEST_CELLS]
+    large = [layer for layer in maps if min(_cells(layer)) >= FEWEST_CELLS]
     # The input itself is no feature map.
     candidates = [layer for layer in large or maps if layer not in model.layers[:1]]
     if not candidates:
@@ -158,10 +178,11 @@ def _output_shape(layer: keras.Layer) -> tuple:
 def _cells(layer: keras.Layer) -> tuple[int, int]:
     # Unknown sizes (inputs of any size) are taken as large.
     _, height, width, _ = _output_shape(layer)
-    return height or _FEWEST_CELLS, width or _FEWEST_CELLS
+    return height or FEWEST_CELLS, width or FEWEST_CELLS
 
 
-def _enlarge(cells: np.ndarray, *, height: int, width: int) -> np.ndarray:
+def enlarge(cells: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """A heatmap of an image's size from the cells of the feature maps, scaled to at most 1."""
     resized = Image.fromarray(cells.astype(np.float32)).resize(
         (width, height), Image.Resampling.BILINEAR
     )

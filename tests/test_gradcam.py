@@ -93,3 +93,13 @@ def test_overlay_leaves_places_without_evidence_as_they_are():
     assert covered.dtype == np.uint8
     assert np.array_equal(covered[1:], pixels[1:])
     assert not np.array_equal(covered[0, 0], pixels[0, 0])
+
+
+def test_overlay_has_the_colours_of_inferno():
+    from matplotlib import colormaps
+
+    heatmap = np.linspace(0, 1, 1000, dtype=np.float32)[None]
+    black = np.zeros((1, 1000, 3), np.uint8)
+    expected = colormaps["inferno"](heatmap)[..., :3] * 255 * heatmap[..., None]
+    found = overlay_heatmap(black, heatmap, strength=1.0)
+    np.testing.assert_allclose(found, expected, atol=8)

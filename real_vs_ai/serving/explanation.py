@@ -4,8 +4,8 @@
     explanation = explainer.explain("photograph.jpg", class_name="Fake")
     Image.fromarray(explanation.overlay).save("why.png")
 
-Gradients need Keras, so the first explanation imports TensorFlow and loads the model; verdicts are
-left as they are.
+The first explanation compiles the model with its gradient. A model with layers whose gradient is
+not known here needs Keras; verdicts do not.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import numpy as np
 from real_vs_ai.errors import InputError
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.images import open_image
-from real_vs_ai.keras_models import load_model
+from real_vs_ai.keras_models import keras_is_installed, load_model
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.serving.compiled_gradcam import CompiledGradCam
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 
 
 @dataclass(frozen=True)
@@ -76,5 +78,13 @@ class Explainer:
         return Explanation(class_name, heatmap, overlay_heatmap(pixels, heatmap, strength=strength))
 
     @cached_property
-    def _grad_cam(self) -> GradCam:
+    def _grad_cam(self) -> CompiledGradCam | GradCam:
+        try:
+            return CompiledGradCam(self.model_path)
+        except UnsupportedGraphError as error:
+            if not keras_is_installed():
+                raise InputError(
+                    f"Heat maps of this model need TensorFlow, as {error}. "
+                    "Run: pip install -r requirements.txt"
+                ) from error
         return GradCam(load_model(self.model_path))
