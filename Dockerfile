@@ -16,8 +16,8 @@ RUN useradd --create-home --uid 10001 app \
     && chown app:app "$REAL_VS_AI_CACHE"
 WORKDIR /app
 
-COPY requirements.txt ./
-RUN pip install --no-cache-dir -r requirements.txt
+COPY requirements-app.txt ./
+RUN pip install --no-cache-dir -r requirements-app.txt
 
 COPY App.py ./
 COPY .streamlit/config.toml .streamlit/config.toml

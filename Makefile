@@ -1,6 +1,6 @@
 # make run    fresh machine → environment, demo data, a trained demo model, how to open the app
 # make test   fresh machine → everything the tests need, then the tests
-# make app    the app, on the newest finished model
+# make app    fresh machine → the packages of the app alone, then the app on the newest finished model
 # make lint   the checks that CI runs
 # make clean  removes the environment and caches; never data/ or models/
 # The README has the same steps for people without make.
@@ -24,7 +24,7 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev system-packages
 	$(BIN)/python -m pytest
 
-app: $(VENV)/.installed
+app: $(VENV)/.installed-app
 	$(BIN)/python -m streamlit run App.py
 
 lint: $(VENV)/.installed-dev
@@ -44,10 +44,17 @@ system-packages:
 			--no-install-recommends graphviz chromium >/dev/null; \
 	else echo "Graphviz or Chromium is missing: the tests that need them will be skipped."; fi
 
-$(VENV)/.installed: requirements.txt
+# One environment: the app's packages are a part of it, which `make app` installs alone and
+# `make run` completes.
+$(VENV)/.installed-app: requirements-app.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	@touch $@
+
+$(VENV)/.installed: requirements.txt requirements-app.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+	@touch $(VENV)/.installed-app $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import os
 import sys
 import traceback
@@ -27,6 +28,11 @@ Options = TypeVar("Options")
 # What bad input or a full disk raises. UnicodeError comes from text files in another encoding.
 # Anything else, a ValueError of NumPy's included, is a bug and keeps its traceback.
 _EXPECTED_ERRORS = (RealVsAIError, OSError, MemoryError, UnicodeError)
+
+# Modules that requirements.txt adds to requirements-app.txt.
+_BEYOND_THE_APP = (
+    "tensorflow keras matplotlib sklearn scipy joblib cv2 imagehash skimage pydot".split()
+)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -47,6 +53,20 @@ def options_from(args: argparse.Namespace, options: type[Options], **others: Any
     return options(**{name: getattr(args, name) for name in names}, **others)
 
 
+def exit_without(*modules: str) -> None:
+    """Leave with exit code 1 and one line where a module of requirements.txt is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise SystemExit(f"error: {_missing(module)}")
+
+
+def _missing(module: str) -> str:
+    return (
+        f"Expected the package {module}, found only what the app needs. "
+        "Run: pip install -r requirements.txt"
+    )
+
+
 def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
     """Make a script's `main` from the function that does its work.
 
@@ -65,6 +85,11 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
         except BrokenPipeError:
             # The reader (`| head`) has gone; keep the interpreter from complaining as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module not in _BEYOND_THE_APP:
+                raise
+            print(f"error: {_missing(module)}", file=sys.stderr)
         except _EXPECTED_ERRORS as error:
             if os.environ.get("REAL_VS_AI_DEBUG"):
                 traceback.print_exc()

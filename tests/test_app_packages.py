@@ -1,0 +1,113 @@
+"""The app and ImageScoring.py run on the packages of requirements-app.txt alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from app_site import GREY, image_bytes
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# What only training, evaluation and data preparation import.
+ABSENT = (
+    "tensorflow", "keras", "jax", "torch", "matplotlib", "sklearn", "skimage", "scipy", "cv2",
+    "joblib", "imagehash", "pydot",
+)  # fmt: skip
+_BLOCKER = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.partition(".")[0] in {ABSENT!r} else find_spec(name, package)
+)
+"""
+_SCORING = """
+import ImageScoring
+sys.exit(ImageScoring.main(sys.argv[1:]))
+"""
+_PAGE = """
+from app_driver import start, upload, verdicts
+from app_site import RED, image_bytes
+models = sys.argv[1]
+print(verdicts(upload(start("--models-dir", models), {"red.png": image_bytes(RED)}))[0])
+"""
+_HEAT_MAP = """
+import numpy as np
+from real_vs_ai.serving.explanation import Explainer
+from pathlib import Path
+pixels = np.full((48, 40, 3), 90, np.uint8)
+print(Explainer(Path(sys.argv[1])).explain(pixels, class_name="Fake").overlay.shape)
+"""
+
+
+def run(code: str, *arguments: object, cache: Path) -> subprocess.CompletedProcess:
+    """Run code where the packages are absent."""
+    search_path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    return subprocess.run(
+        [sys.executable, "-c", _BLOCKER + code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": search_path, "REAL_VS_AI_CACHE": str(cache)},
+        cwd=cache.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def photograph(tmp_path) -> Path:
+    (tmp_path / "photograph.png").write_bytes(image_bytes(GREY))
+    return tmp_path / "photograph.png"
+
+
+def test_image_is_scored(models, photograph):
+    cache = photograph.parent / "cache"
+    done = run(_SCORING, photograph, "--model", models / "colour", cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "scored with openvino" in done.stderr
+
+
+def test_page_gives_a_verdict(models, tmp_path):
+    done = run(_PAGE, models, cache=tmp_path / "cache")
+    assert "AI-generated" in done.stdout, done.stderr
+
+
+def test_heat_map_is_drawn(models, tmp_path):
+    done = run(_HEAT_MAP, models / "colour" / "model.h5", cache=tmp_path / "cache")
+    assert done.stdout == "(48, 40, 3)\n", done.stderr
+
+
+def test_keras_is_asked_for_with_the_command_that_installs_it(models, photograph):
+    cache = photograph.parent / "cache"
+    options = ("--model", models / "colour", "--engine", "keras")
+    done = run(_SCORING, photograph, *options, cache=cache)
+    assert done.returncode == 1
+    assert "pip install -r requirements.txt" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "script", ["ModelTraining", "ModelEvaluation", "RunPipeline", "DataMerger", "DataAugmentation"]
+)
+def test_other_scripts_name_the_command_that_installs_the_rest(script, tmp_path):
+    code = f"import {script}\nsys.exit({script}.main([]))"
+    done = run(code, cache=tmp_path / "cache")
+    assert done.returncode == 1
+    assert "pip install -r requirements.txt" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_requirements_of_the_app_leave_out_what_training_needs():
+    app = (REPOSITORY / "requirements-app.txt").read_text()
+    everything = (REPOSITORY / "requirements.txt").read_text()
+    assert "-r requirements-app.txt" in everything
+    names = set(re.findall(r"^([\w-]+)==", app, re.MULTILINE))
+    assert not names & {"tensorflow", "keras", "matplotlib", "scikit-learn", "scipy", "jax"}
+    assert not names & set(re.findall(r"^([\w-]+)==", everything, re.MULTILINE))
