@@ -51,7 +51,7 @@ $(VENV)/.installed-app: requirements-app.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
 	@touch $@
 
-$(VENV)/.installed: requirements.txt requirements-app.txt
+$(VENV)/.installed: requirements.txt requirements-app.txt requirements-training.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(VENV)/.installed-app $@
