@@ -87,7 +87,8 @@ def measure(size, batch_size, args):
     from real_vs_ai.model_input import ModelInput
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
     from real_vs_ai.training.epoch_metrics import epoch_metrics
-    from real_vs_ai.training.model import HeadOptions, build_model
+    from real_vs_ai.training.model import build_model
+    from real_vs_ai.training.networks.head import HeadOptions
     from real_vs_ai.training.optimizers import make_optimizer
 
     keras.config.set_dtype_policy(args.precision)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,6 @@ from real_vs_ai.model_input import ModelInput, read_model_input
 
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
-# As keras.applications names them.
-_STEM_LAYERS = ("conv1_conv", "pool1_pool")
 
 
 class ModelFileError(InputError):
@@ -133,8 +132,8 @@ def read_metadata(path: Path) -> ModelMetadata:
         raise ModelFileError(f"{path} carries damaged real_vs_ai metadata: {error}") from error
 
 
-def read_stem_stride(path: Path) -> int | None:
-    """How much the first convolution and pooling of a ResNet in a model file shrink an image.
+def read_strides(path: Path, layer_names: Iterable[str]) -> int | None:
+    """How much some layers of a model file shrink an image together.
 
     None where it is no model file, or of another network.
     """
@@ -142,7 +141,7 @@ def read_stem_stride(path: Path) -> int | None:
         with h5py.File(path, "r") as file:
             layers = json.loads(file.attrs["model_config"])["config"]["layers"]
         strides = {layer["config"]["name"]: layer["config"].get("strides") for layer in layers}
-        return int(np.prod([strides[name][0] for name in _STEM_LAYERS]))
+        return int(np.prod([strides[name][0] for name in layer_names]))
     except (OSError, KeyError, ValueError, TypeError, IndexError):
         return None
 

@@ -81,6 +81,15 @@ def resize(
     return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
+def resize_without_filter(pixels: np.ndarray, *, factor: float, interpolation: int) -> np.ndarray:
+    """Both sides times a factor, by one of OpenCV's interpolations, which do not antialias."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(pixels, size, interpolation=interpolation)
+
+
 def share_online(pixels: np.ndarray, seed: int = 0, *, side: int, quality: int) -> np.ndarray:
     """Send through a site or messenger: at most `side` pixels on the longer side, as a JPEG."""
     factor = min(1.0, side / max(pixels.shape[:2]))

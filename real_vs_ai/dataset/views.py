@@ -11,28 +11,34 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.images import FORMATS, DecodedImage
+from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_to
-from real_vs_ai.perturbations import recompress, resize
+from real_vs_ai.perturbations import recompress, resize, resize_without_filter
 
-# Formats without loss are mostly fakes' in public collections: many get an encoder's traces first.
-_SHARE_OF_LOSSLESS_ENCODED = 0.7
+# Other formats than JPEG are mostly fakes' in public collections: many get its traces first.
+_SHARE_OF_OTHERS_ENCODED = 0.7
 _FIRST_QUALITY = (75, 99)
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
 _SHORTEST_SIDE = 200
 _SMALLEST_FACTOR = 0.25
 _SHARE_RESAMPLED = 0.65
-_RESAMPLINGS = (
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.HAMMING,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
-    Image.Resampling.LANCZOS,
+_RESAMPLERS = (
+    partial(resize, resampling=Image.Resampling.BOX),
+    partial(resize, resampling=Image.Resampling.BILINEAR),
+    partial(resize, resampling=Image.Resampling.HAMMING),
+    partial(resize, resampling=Image.Resampling.BICUBIC),
+    partial(resize, resampling=Image.Resampling.LANCZOS),
+    partial(resize, resampling=Image.Resampling.LANCZOS),
+    # Many programs resample without a filter, and leave their traces.
+    partial(resize_without_filter, interpolation=cv2.INTER_AREA),
+    partial(resize_without_filter, interpolation=cv2.INTER_LINEAR),
+    partial(resize_without_filter, interpolation=cv2.INTER_CUBIC),
 )
 # How often a picture is compressed 0, 1 and 2 times.
 _COMPRESSIONS = (0.25, 0.5, 0.25)
@@ -43,6 +49,9 @@ _SHARE_OF_WEBP = 0.25
 _BLOCK = 8
 # Pixels around a crop that its history may use up.
 _MARGIN = 3 * _BLOCK
+# Galleries put their marks into the lower right corner of large pictures.
+_CORNER = 0.9
+_SMALLEST_WITH_MARKS = 400
 # Crops of sky or paper say nothing; of a few draws, one with something in it is taken.
 _DRAWS = 4
 _FLAT_DEVIATION = 1.5
@@ -80,28 +89,28 @@ def draw_views(
         Shape (count, size, size, 3), uint8.
     """
     pixels = reduce_to(image, model_input.longest_side)
-    lossless = image.format in FORMATS and FORMATS[image.format].lossless
+    is_jpeg = image.format == "JPEG"
     key = zlib.crc32(name.encode("utf-8", "surrogateescape"))
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
         views.append(
             _draw_view(
-                pixels, generator, size=model_input.size, history=options.history, lossless=lossless
+                pixels, generator, size=model_input.size, history=options.history, is_jpeg=is_jpeg
             )
         )
     return np.stack(views)
 
 
 def _draw_view(
-    pixels: np.ndarray, generator: np.random.Generator, *, size: int, history: float, lossless: bool
+    pixels: np.ndarray, generator: np.random.Generator, *, size: int, history: float, is_jpeg: bool
 ) -> np.ndarray:
     if generator.random() < history:
         factor = _draw_factor(generator, shorter_side=min(pixels.shape[:2]))
         # Only the part that the crop comes from: a whole picture would take ten times as long.
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
-        part = _live_through(part, generator, factor=factor, size=size, lossless=lossless)
+        part = _live_through(part, generator, factor=factor, size=size, is_jpeg=is_jpeg)
     else:
         part = _draw_part(pixels, generator, side=size)
     part = pad_to(part, size)
@@ -119,10 +128,12 @@ def _draw_factor(generator: np.random.Generator, *, shorter_side: int) -> float:
 def _draw_part(pixels: np.ndarray, generator: np.random.Generator, *, side: int) -> np.ndarray:
     """A random part with sides of at most `side` pixels, the least flat of a few draws."""
     height, width = (min(side, length) for length in pixels.shape[:2])
-    best, least = pixels, np.inf
+    best, least = pixels[:height, :width], np.inf
     for _ in range(_DRAWS):
         top = int(generator.integers(0, pixels.shape[0] - height + 1))
         left = int(generator.integers(0, pixels.shape[1] - width + 1))
+        if _touches_corner(top + height, left + width, height, shape=pixels.shape):
+            continue
         part = pixels[top : top + height, left : left + width]
         flat = _flat_share(part)
         if flat < least:
@@ -130,6 +141,14 @@ def _draw_part(pixels: np.ndarray, generator: np.random.Generator, *, side: int)
         if least < _FLAT_SHARE:
             break
     return best
+
+
+def _touches_corner(bottom: int, right: int, height: int, *, shape: tuple[int, ...]) -> bool:
+    """Whether a small part of a large picture holds its lower right corner."""
+    rows, columns = shape[:2]
+    if min(rows, columns) < _SMALLEST_WITH_MARKS or height >= 0.8 * rows:
+        return False
+    return bottom > _CORNER * rows and right > _CORNER * columns
 
 
 def _flat_share(pixels: np.ndarray) -> float:
@@ -144,18 +163,18 @@ def _flat_share(pixels: np.ndarray) -> float:
 
 
 def _live_through(
-    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, lossless: bool
+    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, is_jpeg: bool
 ) -> np.ndarray:
     """Resample and recompress, as sites and messengers do; sides may shrink by a few pixels."""
-    if lossless and generator.random() < _SHARE_OF_LOSSLESS_ENCODED:
+    if not is_jpeg and generator.random() < _SHARE_OF_OTHERS_ENCODED:
         pixels = _compress(pixels, generator, quality=_FIRST_QUALITY)
     times = int(generator.choice(len(_COMPRESSIONS), p=_COMPRESSIONS))
     before = times == 2 or (times == 1 and generator.random() < _SHARE_COMPRESSED_BEFORE)
     if before:
         pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
     if factor < 1:
-        resampling = _RESAMPLINGS[int(generator.integers(len(_RESAMPLINGS)))]
-        pixels = resize(pixels, factor=factor, resampling=resampling)
+        resample = _RESAMPLERS[int(generator.integers(len(_RESAMPLERS)))]
+        pixels = resample(pixels, factor=factor)
     for _ in range(times - before):
         pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
     return pixels

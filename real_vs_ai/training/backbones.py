@@ -1,79 +1,128 @@
-"""The backbones there are, and which layers of a model are its backbone's."""
+"""The backbones, each declared once: its network, its preprocessing and its weights.
+
+To add one, write its network and add it to `BACKBONES`: the options, the preprocessing inside the
+model file and the loading of weights follow. Keras is imported when a network is built, so that
+this list costs `--help` nothing.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import keras
+if TYPE_CHECKING:
+    from pathlib import Path
 
-from real_vs_ai.errors import InputError
+    import keras
 
 # The head's layers start with this; every other layer with weights is the backbone's.
 HEAD_PREFIX = "head_"
 
-# How Keras names the layers of a ResNet's residual blocks: stage, then block, both from 1.
-_BLOCK_NAME = re.compile(r"conv(?P<stage>\d)_block(?P<block>\d+)_")
-_STAGES = (2, 3, 4, 5)
-_BRANCH = ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "3_conv", "3_bn")
 
+@dataclass(frozen=True)
+class Backbone:
+    """A network that makes feature maps of an image.
 
-def resnet26(*, include_top: bool, weights: str | None, input_tensor: Any = None) -> keras.Model:
-    """ResNet50 with two blocks in each stage: a quick start for the deeper ones.
-
-    Its trained weights fit ResNet50, 101 and 152, whose further blocks then start as identities
-    (`weights.load_weights`).
-
-    Args:
-        include_top: False; there is no classifier.
-        weights: None; nobody published ImageNet weights for these layers.
-        input_tensor: Of shape (batch, side, side, 3), or None for images of any side.
-
-    Raises:
-        ValueError: Other arguments than these.
+    Attributes:
+        build: Takes `weights` (None or "imagenet") and `input_tensor` (None for images of any
+            side); returns a model that ends in feature maps.
+        scale: Pixels of 0 to 255 enter as `scale * pixel + offset`.
+        offset: One number for red, green and blue each.
+        weights_in_bgr: Whether published weights learnt on images with blue first.
+        stem_strides: The strides of the first layers, by layer and by how much they shrink the
+            image together; the published ones first.
+        stage_ends: Names the layers that end its stages, for `--pooling stages`.
+        read_weights: Reads a published file of another format than Keras', by its suffix.
     """
-    if include_top or weights is not None:
-        raise InputError(
-            "There are no published weights for resnet26. "
-            "Use --weights none, or another --backbone."
-        )
-    deep = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=input_tensor)
-    x = deep.get_layer("pool1_pool").output
-    for stage in _STAGES:
-        for block in (1, 2):
-            x = _residual_block(deep, f"conv{stage}_block{block}_", x, projects=block == 1)
-    return keras.Model(deep.inputs, x, name="resnet26")
+
+    build: Callable[..., keras.Model]
+    scale: float
+    offset: tuple[float, float, float]
+    weights_in_bgr: bool
+    stem_strides: Mapping[int, Mapping[str, int]]
+    stage_ends: Callable[[keras.Model], list[str]]
+    read_weights: Mapping[str, Callable[[Path], keras.Model]] = field(default_factory=dict)
+
+    @property
+    def published_stem_stride(self) -> int:
+        return next(iter(self.stem_strides))
 
 
-def _residual_block(network: keras.Model, prefix: str, x: Any, *, projects: bool) -> Any:
-    """One block of a network, laid on another tensor."""
-    shortcut = branch = x
-    for name in ("0_conv", "0_bn") if projects else ():
-        shortcut = network.get_layer(prefix + name)(shortcut)
-    for name in _BRANCH:
-        branch = network.get_layer(prefix + name)(branch)
-    total = network.get_layer(prefix + "add")([shortcut, branch])
-    return network.get_layer(prefix + "out")(total)
+def _resnet(keras_name: str | None) -> Backbone:
+    """A ResNet: one of Keras' by its name there, or the shallow one of this project."""
+
+    def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
+        from real_vs_ai.training.networks.resnet import keras_resnet, resnet26
+
+        if keras_name is None:
+            return resnet26(weights=weights, input_tensor=input_tensor)
+        return keras_resnet(keras_name, weights=weights, input_tensor=input_tensor)
+
+    return Backbone(
+        build=build,
+        scale=1.0,
+        # Less the mean of ImageNet's images, red, green, blue (Simonyan & Zisserman 2014).
+        offset=(-123.68, -116.779, -103.939),
+        weights_in_bgr=True,
+        stem_strides={
+            4: {"conv1_conv": 2, "pool1_pool": 2},
+            2: {"conv1_conv": 1, "pool1_pool": 2},
+            1: {"conv1_conv": 1, "pool1_pool": 1},
+        },
+        stage_ends=lambda body: _last_layers(body, [f"conv{stage}_" for stage in range(1, 6)]),
+    )
 
 
-# Takes an input tensor and weights (None or "imagenet"), returns a keras.Model that ends in
-# feature maps. Those with ImageNet weights learnt on BGR images less ImageNet's mean.
-BACKBONES: dict[str, Callable[..., keras.Model]] = {
-    "resnet26": resnet26,
-    "resnet50": keras.applications.ResNet50,
-    "resnet101": keras.applications.ResNet101,
-    "resnet152": keras.applications.ResNet152,
+def _efficientnet_lite(name: str) -> Backbone:
+    def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
+        from real_vs_ai.training.networks.efficientnet_lite import efficientnet_lite
+
+        return efficientnet_lite(name, weights=weights, input_tensor=input_tensor)
+
+    def read(path: Path) -> keras.Model:
+        from real_vs_ai.training.networks.efficientnet_lite import read_published_weights
+
+        return read_published_weights(name, path)
+
+    return Backbone(
+        build=build,
+        scale=1 / 128,
+        offset=(-127 / 128,) * 3,
+        weights_in_bgr=False,
+        stem_strides={2: {"stem_conv": 2}, 1: {"stem_conv": 1}},
+        # Of the stages of one resolution the last one; the seventh ends in the top.
+        stage_ends=lambda body: _last_layers(
+            body, [*(f"block{stage}" for stage in (1, 2, 3, 5, 7)), "top_"]
+        ),
+        read_weights={".pth": read},
+    )
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet26": _resnet(None),
+    "resnet50": _resnet("ResNet50"),
+    "resnet101": _resnet("ResNet101"),
+    "resnet152": _resnet("ResNet152"),
+    "efficientnet-lite0": _efficientnet_lite("efficientnet-lite0"),
+    "efficientnet-lite2": _efficientnet_lite("efficientnet-lite2"),
 }
+
+
+def _last_layers(body: keras.Model, prefixes: Sequence[str]) -> list[str]:
+    """The last layer of each part of a network, by how the names of its layers begin."""
+    names = [layer.name for layer in body.layers]
+    ends = [[name for name in names if name.startswith(prefix)][-1:] for prefix in prefixes]
+    return [name for end in ends for name in end]
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers between preprocessing and head."""
-    fixed = (keras.layers.InputLayer, keras.layers.Rescaling)
     return [
         layer
         for layer in model.layers
-        if not isinstance(layer, fixed) and not layer.name.startswith(HEAD_PREFIX)
+        if type(layer).__name__ not in ("InputLayer", "Rescaling")
+        and not layer.name.startswith(HEAD_PREFIX)
     ]
 
 
@@ -84,19 +133,4 @@ def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 def first_convolution(model: keras.Model) -> keras.layers.Layer:
     """The layer that sees the image's channels."""
-    return next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
-
-
-def residual_block(layer_name: str) -> tuple[int, int] | None:
-    """Stage and block that a backbone's layer belongs to, or None outside the blocks."""
-    found = _BLOCK_NAME.match(layer_name)
-    return (int(found["stage"]), int(found["block"])) if found else None
-
-
-def start_as_identity(layer: keras.layers.Layer) -> None:
-    """Zero the scale that a residual branch ends with; other layers stay as they are.
-
-    The block then passes its input on (Goyal et al. 2017, section 5.1).
-    """
-    if residual_block(layer.name) and layer.name.endswith("_3_bn"):
-        layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+    return next(layer for layer in model.layers if type(layer).__name__ == "Conv2D")

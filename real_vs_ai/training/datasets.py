@@ -11,7 +11,7 @@ undisturbed one would have seen.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,7 @@ def training_batches(
     augmentation: str,
     degrade: float,
     shard: Shard,
+    weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, labels) from a step on.
 
@@ -85,10 +86,12 @@ def training_batches(
         augmentation: A name in `AUGMENTATIONS`.
         degrade: Share of the images that are degraded first; see `degradation.degrade_images`.
         shard: The part of each batch that is wanted.
+        weights: How much each image counts in the loss, shape (n_images,); None for all alike.
 
     Returns:
-        Images of shape (batch, image_size, image_size, 3), float32, 0 to 255; one-hot labels of
-        shape (batch, n_classes), float32.
+        Images of shape (batch, image_size, image_size, 3), float32, 0 to 255 (or features, where
+        the decoded images hold these); one-hot labels of shape (batch, n_classes), float32; and
+        the images' weights, if there are any.
     """
     n_classes = len(decoded.images.class_names)
     size = decoded.pixels.shape[2]
@@ -97,7 +100,9 @@ def training_batches(
     # Parts in a row, so that together they are the very batch that one process would make.
     rows = slice(shard.index * part, (shard.index + 1) * part)
 
-    def load(step: np.int64) -> tuple[np.ndarray, np.ndarray]:
+    counts = _weights(decoded, weights)
+
+    def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(step)
         indices = batch_indices(
             len(decoded),
@@ -111,72 +116,71 @@ def training_batches(
         if degrade:
             draws = draw_degradations(batch_size, seed=(seed, step))
             pixels = degrade_images(pixels, draws[rows], share=degrade)
-        return pixels, decoded.labels[indices]
+        return pixels, decoded.labels[indices], counts[indices]
 
-    def prepare(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = _call(load, step, images=part, image_size=size)
+    def prepare(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels, labels, weight = _call(load, step, images=part, decoded=decoded)
         images = tf.cast(pixels, tf.float32)
         if ranges is not None:
             changes = draw_changes(batch_size, ranges, size=size, seed=[seed, step])
             images = warp_images(images, changes[rows])
-        return images, tf.one_hot(labels, n_classes)
+        pair = (images, tf.one_hot(labels, n_classes))
+        return pair if weights is None else (*pair, weight)
 
     steps = tf.data.Dataset.counter(first_step)
     return steps.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
 
 
 def evaluation_batches(
-    decoded: DecodedImages,
-    *,
-    batch_size: int,
-    shard: Shard,
-    class_weight: Mapping[int, float] | None = None,
+    decoded: DecodedImages, *, batch_size: int, shard: Shard, weights: np.ndarray | None = None
 ) -> tf.data.Dataset:
     """All images once, in order: (images, one-hot labels) as `training_batches` gives them.
 
-    Of an image that has several crops, one is given.
-
-    With `class_weight` the weights of the images come third, as `fit` gives them to the training
-    images, so that both losses are of one kind. Shares of several processes are equally large: a
-    few images may come twice to make them so.
+    Of an image that has several crops, one is given. The images' weights come third, if there are
+    any. Shares of several processes are equally large: a few images may come twice to make them so.
     """
     n_classes = len(decoded.images.class_names)
-    size = decoded.pixels.shape[2]
+    counts = _weights(decoded, weights)
     share = -(-len(decoded) // shard.count)
     indices = np.arange(shard.index * share, (shard.index + 1) * share) % len(decoded)
 
-    def load(batch: np.int64) -> tuple[np.ndarray, np.ndarray]:
+    def load(batch: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = indices[batch * batch_size : (batch + 1) * batch_size]
         # Of an image's crops another one each time: all places count, at the price of one.
-        return decoded.view_of_each(rows, rows), decoded.labels[rows]
-
-    weights = class_weight and tf.constant([class_weight[i] for i in range(n_classes)], tf.float32)
+        return decoded.view_of_each(rows, rows), decoded.labels[rows], counts[rows]
 
     def prepare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels, labels = _call(load, batch, images=None, image_size=size)
+        pixels, labels, weight = _call(load, batch, images=None, decoded=decoded)
         pair = (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
-        return pair if class_weight is None else (*pair, tf.gather(weights, labels))
+        return pair if weights is None else (*pair, weight)
 
     batches = tf.data.Dataset.range(-(-share // batch_size))
     return batches.map(prepare).prefetch(_PREFETCH)
 
 
 def _call(
-    load: Callable[[np.int64], tuple[np.ndarray, np.ndarray]],
+    load: Callable[[np.int64], tuple[np.ndarray, np.ndarray, np.ndarray]],
     number: tf.Tensor,
     *,
     images: int | None,
-    image_size: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pixels and labels of a batch from a Python function; `images` is None for any number.
+    decoded: DecodedImages,
+) -> list[tf.Tensor]:
+    """Pixels, labels and weights of a batch from a Python function.
+
+    `images` is their number, or None for any; `decoded` tells the shape and type of the pixels.
 
     Not by `Dataset.from_generator`: it makes the C library give freed memory back to the system
     at once (M_TRIM_THRESHOLD of 128 KiB), for the network's tensors too. Every step then takes
     four times the page faults, and 15 % more CPU time.
     """
-    pixels, labels = tf.numpy_function(load, [number], (tf.uint8, tf.int32))
-    shape = (images, image_size, image_size, 3)
-    return tf.ensure_shape(pixels, shape), tf.ensure_shape(labels, (images,))
+    types = (tf.as_dtype(decoded.pixels.dtype), tf.int32, tf.float32)
+    shapes = ((images, *decoded.pixels.shape[2:]), (images,), (images,))
+    found = tf.numpy_function(load, [number], types)
+    return [tf.ensure_shape(part, shape) for part, shape in zip(found, shapes, strict=True)]
+
+
+def _weights(decoded: DecodedImages, weights: np.ndarray | None) -> np.ndarray:
+    return np.ones(len(decoded), np.float32) if weights is None else weights.astype(np.float32)
 
 
 def batch_indices(

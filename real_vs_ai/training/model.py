@@ -11,38 +11,14 @@ The input is RGB, 0 to 255; the output is softmax in the order of the class name
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.training.backbones import BACKBONES, backbone_layers, start_as_identity
+from real_vs_ai.training.backbones import BACKBONES, Backbone, backbone_layers
+from real_vs_ai.training.networks.head import HeadOptions, add_head
+from real_vs_ai.training.networks.resnet import start_as_identity
 from real_vs_ai.training.weights import load_weights
-
-# Mean of ImageNet's training images, red, green, blue (Simonyan & Zisserman 2014); "caffe mode".
-_IMAGENET_MEAN = (123.68, 116.779, 103.939)
-# Strides of the stem's convolution and its pooling, by the product of the two.
-_STEM_STRIDES = {4: (2, 2), 2: (1, 2), 1: (1, 1)}
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """What follows the backbone.
-
-    Attributes:
-        noise: Standard deviation of the Gaussian noise on the features, in training only.
-        pooling: "global-average", or "average-flatten": 7 × 7 averages, laid out in a row.
-        dense_units: Units of the hidden layer; 0 leaves it out.
-        l2: Weight of the hidden layer's L2 penalty.
-        dropout: Share of the hidden units left out, in training only.
-    """
-
-    noise: float
-    pooling: str
-    dense_units: int
-    l2: float
-    dropout: float
 
 
 def build_model(
@@ -65,8 +41,9 @@ def build_model(
         weights: "imagenet", "none" (random), or the path of a backbone's weights file or of a
             `model.h5` made by this project; see `weights.load_weights`.
         head: What follows the backbone.
-        stem_stride: How much the first convolution and pooling shrink the image together: 4 as
-            published; 2 or 1 keep more of a small image and read the same weights.
+        stem_stride: How much the first layers shrink the image together; a key of the
+            backbone's `stem_strides`. Less than published keeps more of a small image and reads
+            the same weights.
         batch_norm_momentum: Share of the old moving averages that each step keeps.
         seed: Of the random weights, the noise and the dropout.
 
@@ -81,13 +58,16 @@ def build_model(
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     # In float32: bfloat16 would round 0 to 255 to steps of one.
+    declared = BACKBONES[backbone]
     centred = keras.layers.Rescaling(
-        1.0, offset=[-mean for mean in _IMAGENET_MEAN], dtype="float32", name="preprocessing"
+        declared.scale, offset=list(declared.offset), dtype="float32", name="preprocessing"
     )(inputs)
-    body = BACKBONES[backbone](include_top=False, weights=None, input_tensor=centred)
-    outputs = _add_head(body.output, head, n_classes=len(class_names), seed=seed)
+    body = declared.build(weights=None, input_tensor=centred)
+    outputs = add_head(
+        body, head, stage_ends=declared.stage_ends(body), n_classes=len(class_names), seed=seed
+    )
     model = keras.Model(inputs, outputs, name=backbone)
-    adapt = _stem_and_momentum(stem_stride=stem_stride, momentum=batch_norm_momentum)
+    adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
     model = keras.models.clone_model(model, clone_function=adapt)
     if weights == "none":
         # Random networks of this depth learn slowly from the start; as identities, their blocks
@@ -113,41 +93,14 @@ def set_trainable(model: keras.Model, *, backbone: bool, batch_norm: bool) -> No
         layer.trainable = backbone and (batch_norm or not normalises)
 
 
-def _add_head(features: Any, head: HeadOptions, *, n_classes: int, seed: int) -> Any:
-    layers = keras.layers
-    x = features
-    if head.noise:
-        x = layers.GaussianNoise(head.noise, seed=seed, name="head_noise")(x)
-    if head.pooling == "average-flatten":
-        x = layers.AveragePooling2D(min(7, *x.shape[1:3]), name="head_pool")(x)
-        x = layers.Flatten(name="head_flatten")(x)
-    elif head.pooling == "global-average":
-        x = layers.GlobalAveragePooling2D(name="head_pool")(x)
-    else:
-        raise InputError(
-            f"Expected the pooling global-average or average-flatten, got {head.pooling}."
-        )
-    if head.dense_units:
-        penalty = keras.regularizers.L2(head.l2) if head.l2 else None
-        x = layers.Dense(
-            head.dense_units, activation="relu", kernel_regularizer=penalty, name="head_dense"
-        )(x)
-    if head.dropout:
-        x = layers.Dropout(head.dropout, seed=seed + 1, name="head_dropout")(x)
-    # In float32, as small probabilities would be lost in half precision.
-    return layers.Dense(
-        n_classes, activation="softmax", dtype="float32", name="head_probabilities"
-    )(x)
-
-
 def _stem_and_momentum(
-    *, stem_stride: int, momentum: float
+    backbone: Backbone, *, stem_stride: int, momentum: float
 ) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
     """A clone function that changes strides and momentum, which no weight's shape depends on."""
-    if stem_stride not in _STEM_STRIDES:
-        raise InputError(f"Expected a stem stride of 4, 2 or 1, got {stem_stride}.")
-    convolution_stride, pooling_stride = _STEM_STRIDES[stem_stride]
-    strides = {"conv1_conv": convolution_stride, "pool1_pool": pooling_stride}
+    if stem_stride not in backbone.stem_strides:
+        possible = ", ".join(map(str, backbone.stem_strides))
+        raise InputError(f"Expected a stem stride in {possible}, got {stem_stride}.")
+    strides = backbone.stem_strides[stem_stride]
 
     def adapt(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()

@@ -20,14 +20,14 @@ from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders
-from real_vs_ai.model_file import read_stem_stride
+from real_vs_ai.model_file import read_strides
 from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
 from real_vs_ai.options import add_memory, add_workers, number, whole_number
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.backbones import BACKBONES
 from real_vs_ai.training.recipes import RECIPES
 
 _NEWEST = "newest"
-_PUBLISHED_STEM_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class TrainingOptions:
     crops: int
     aggregate: str
     views: int
+    stored_features: bool
+    balance: str
     history: float
     stem_stride: int
     pooling: str
@@ -132,8 +134,15 @@ def parse_training_options(
     del values["config"]
     _check(parser, values)
     if values["stem_stride"] is None:
-        values["stem_stride"] = read_stem_stride(Path(values["weights"])) or _PUBLISHED_STEM_STRIDE
+        values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
+
+
+def _stem_stride(weights: str, backbone: str) -> int:
+    """The stride of the model that the weights come from, otherwise the published one."""
+    declared = BACKBONES[backbone]
+    layer_names = declared.stem_strides[declared.published_stem_stride]
+    return read_strides(Path(weights), layer_names) or declared.published_stem_stride
 
 
 def read_stored_options(path: Path) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--backbone",
         default="resnet101",
-        choices=("resnet26", "resnet50", "resnet101", "resnet152"),
+        choices=tuple(BACKBONES),
         help="the network that makes features of an image; resnet26 has no ImageNet weights and "
         "is a quick start for the others",
     )
@@ -235,9 +244,9 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         "--weights",
         default="imagenet",
         metavar="imagenet|none|PATH",
-        help="weights to start from: ImageNet's (downloaded once), random ones, a file with the "
-        "backbone's weights, or the model.h5 of an earlier run, also of a shallower "
-        "backbone",
+        help="weights to start from: ImageNet's (downloaded once, or from the package that "
+        "requirements-photographs.txt names), random ones, a file with the backbone's weights, "
+        "or the model.h5 of an earlier run, also of a shallower backbone",
     )
     add(
         "--image-size",
@@ -286,15 +295,16 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         "--stem-stride",
         type=int,
         choices=(4, 2, 1),
-        help="how much the first two layers shrink the image; less keeps more of small images "
+        help="how much the first layers shrink the image; less keeps more of small images "
         "and costs 4 or 16 times the time (default: that of the model named by --weights, "
-        "otherwise 4)",
+        "otherwise the published one: 4, or 2 for EfficientNets)",
     )
     add(
         "--pooling",
-        choices=("global-average", "average-flatten"),
+        choices=("global-average", "average-flatten", "stages"),
         default="global-average",
-        help="how the head summarises the feature maps",
+        help="how the head summarises the feature maps; stages: mean and deviation of every "
+        "stage's, standardised",
     )
     add(
         "--noise",
@@ -399,6 +409,19 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
         "shift 0.1",
     )
     add(
+        "--balance",
+        choices=("classes", "sources"),
+        default="classes",
+        help="what counts the same in the loss: every class; or every class, and in it each "
+        "source by the square root of its size",
+    )
+    add(
+        "--stored-features",
+        action="store_true",
+        help="compute the frozen backbone's features once and learn the head from them: hundreds "
+        "of epochs in minutes (with --epochs 0 and --augmentation none)",
+    )
+    add(
         "--degrade",
         type=number(0, 1),
         default=0.0,
@@ -466,6 +489,12 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
     no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
     if values["epochs"] == 0 and no_frozen_stage:
         parser.error("--epochs is 0 and there are no --frozen-epochs: there is nothing to learn")
+    moving = values["epochs"] or values["augmentation"] != "none" or values["degrade"]
+    if values["stored_features"] and moving:
+        parser.error(
+            "--stored-features needs --epochs 0, --augmentation none and --degrade 0: the features "
+            "are computed once"
+        )
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")

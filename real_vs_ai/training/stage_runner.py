@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.report_figures import draw_history_file
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural
@@ -70,9 +72,20 @@ class StageRunner:
         self.shard = Shard(self.hosts.index, self.hosts.count)
         self.checkpoint = checkpoint_path(self.run)
         self.best_weights = self.run.checkpoints / "best.weights.h5"
-        self.class_weight = class_weights(self.splits["train"].images.counts)
-        if self.class_weight:
-            self.say("The classes are unbalanced: their losses are weighted.")
+        self.weights = self._weights()
+
+    def _weights(self) -> dict[str, np.ndarray | None]:
+        """How much each image counts, so that both losses are of one kind."""
+        images = {split: self.splits[split].images for split in ("train", "validation")}
+        if self.options.balance == "sources":
+            self.say("Every class counts the same, and in it a source by the root of its size.")
+            return {split: source_weights(listed) for split, listed in images.items()}
+        by_class = class_weights(images["train"].counts)
+        if by_class is None:
+            return dict.fromkeys(images)
+        self.say("The classes are unbalanced: their losses are weighted.")
+        table = np.array([by_class[i] for i in range(len(by_class))])
+        return {split: table[listed.labels] for split, listed in images.items()}
 
     def run_all(self) -> None:
         """Run every stage that is not done; the model ends with the best weights of the run."""
@@ -144,12 +157,13 @@ class StageRunner:
             augmentation=self.options.augmentation,
             degrade=self.options.degrade,
             shard=self.shard,
+            weights=self.weights["train"],
         )
         validation = evaluation_batches(
             self.splits["validation"],
             batch_size=max(32, progress.batch_size) // self.hosts.count,
             shard=self.shard,
-            class_weight=self.class_weight,
+            weights=self.weights["validation"],
         )
         self.model.fit(
             batches,
@@ -157,7 +171,6 @@ class StageRunner:
             initial_epoch=progress.epoch,
             epochs=last_epoch,
             steps_per_epoch=steps,
-            class_weight=self.class_weight,
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
@@ -291,3 +304,22 @@ def class_weights(counts: Mapping[str, int]) -> dict[int, float] | None:
     if max(numbers) <= _UNBALANCED * min(numbers):
         return None
     return {i: sum(numbers) / (len(numbers) * number) for i, number in enumerate(numbers)}
+
+
+def source_weights(images: LabelledImages) -> np.ndarray:
+    """Weights that let every class count the same, and the square root of each source's size in it.
+
+    A large source then teaches more than a small one, and does not drown it.
+
+    Returns:
+        Shape (n_images,), with a mean of 1.
+    """
+    weights = np.zeros(len(images))
+    sources = np.array(images.sources, dtype=object)
+    for label in range(len(images.class_names)):
+        of_class = images.labels == label
+        for source in sorted(set(sources[of_class])):
+            members = of_class & (sources == source)
+            weights[members] = 1 / np.sqrt(members.sum())
+        weights[of_class] /= max(weights[of_class].sum(), 1e-12)
+    return weights * len(images) / len(images.class_names)

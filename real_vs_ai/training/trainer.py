@@ -32,8 +32,10 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
+from real_vs_ai.training.frozen_features import head_and_features
 from real_vs_ai.training.hosts import Hosts, join_hosts
-from real_vs_ai.training.model import HeadOptions, build_model
+from real_vs_ai.training.model import build_model
+from real_vs_ai.training.networks.head import HeadOptions
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import (
     describe_data,
@@ -115,12 +117,15 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
         progress = load_checkpoint(checkpoint_path(run))
         progress = progress or Progress(min(options.batch_size, len(splits["train"])))
+        learner, seen = model, splits
+        if options.stored_features:
+            learner, seen = head_and_features(model, splits, say=say)
         runner = StageRunner(
             options=options,
             run=run,
             device=device,
-            splits=splits,
-            model=model,
+            splits=seen,
+            model=learner,
             progress=progress,
             hosts=hosts,
             say=say,

@@ -13,16 +13,10 @@ import h5py
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.errors import InputError, RealVsAIError, one_line
 from real_vs_ai.model_file import ModelFileError, read_metadata
-from real_vs_ai.training.backbones import (
-    BACKBONES,
-    backbone_layers,
-    first_convolution,
-    head_layers,
-    residual_block,
-    start_as_identity,
-)
+from real_vs_ai.training.backbones import BACKBONES, backbone_layers, first_convolution, head_layers
+from real_vs_ai.training.networks.resnet import residual_block, start_as_identity
 
 _WEIGHTS_PAGE = "https://keras.io/api/applications/resnet/"
 
@@ -34,11 +28,11 @@ def load_weights(
 
     Args:
         model: Changed in place.
-        weights: "none" leaves the random weights. "imagenet" lets Keras download its file. A
-            path is either a backbone's weights file as Keras publishes them (without top), for
-            BGR images, or a `model.h5` of this project, whose head is taken too when its
-            classes are the same. When that model is shallower, the blocks it lacks start as
-            identities: the deeper network begins with the same output.
+        weights: "none" leaves the random weights. "imagenet" lets Keras download its file, or
+            reads an installed package's. A path is either a backbone's weights file as it is
+            published (without top), or a `model.h5` of this project, whose head is taken too
+            when its classes are the same. When that model is shallower, the blocks it lacks
+            start as identities: the deeper network begins with the same output.
         backbone: A name in `BACKBONES`.
         class_names: Of the model.
 
@@ -48,8 +42,9 @@ def load_weights(
     """
     if weights == "none":
         return
+    in_bgr = BACKBONES[backbone].weights_in_bgr
     if weights == "imagenet":
-        _load_backbone_weights(model, _download_imagenet(backbone))
+        _load_backbone_weights(model, _imagenet(backbone), in_bgr=in_bgr)
         return
     path = Path(weights)
     if not path.is_file():
@@ -57,15 +52,20 @@ def load_weights(
             f"Expected --weights imagenet, none, or the path of a weights file; "
             f"found no file at {path}."
         )
-    if _is_whole_model(path):
+    read = BACKBONES[backbone].read_weights.get(path.suffix.lower())
+    if read is not None:
+        _load_backbone_weights(model, read(path), in_bgr=in_bgr)
+    elif _is_whole_model(path):
         _copy_model_weights(model, path, backbone=backbone, class_names=class_names)
     else:
-        _load_backbone_weights(model, _read_backbone(path, backbone))
+        _load_backbone_weights(model, _read_backbone(path, backbone), in_bgr=in_bgr)
 
 
-def _download_imagenet(backbone: str) -> keras.Model:
+def _imagenet(backbone: str) -> keras.Model:
     try:
-        return BACKBONES[backbone](include_top=False, weights="imagenet")
+        return BACKBONES[backbone].build(weights="imagenet")
+    except RealVsAIError:
+        raise
     except Exception as error:
         # Keras raises a bare Exception when a download fails, and names the address in it.
         address = re.search(r"https?://\S+?\.h5", str(error))
@@ -86,7 +86,7 @@ def _is_whole_model(path: Path) -> bool:
 
 
 def _read_backbone(path: Path, backbone: str) -> keras.Model:
-    network = BACKBONES[backbone](include_top=False, weights=None)
+    network = BACKBONES[backbone].build(weights=None)
     try:
         network.load_weights(path)
     except (ValueError, KeyError, IndexError, AttributeError) as error:
@@ -98,12 +98,14 @@ def _read_backbone(path: Path, backbone: str) -> keras.Model:
     return network
 
 
-def _load_backbone_weights(model: keras.Model, source: keras.Model) -> None:
-    """Copy weights that were learnt on BGR images into a backbone that is fed RGB."""
+def _load_backbone_weights(model: keras.Model, source: keras.Model, *, in_bgr: bool) -> None:
+    """Copy a network's weights into a backbone, which is fed RGB."""
     stored = {layer.name: layer.get_weights() for layer in source.layers}
     for layer in backbone_layers(model):
         if layer.weights:
             layer.set_weights(stored[layer.name])
+    if not in_bgr:
+        return
     convolution = first_convolution(model)
     kernel, *bias = convolution.get_weights()
     convolution.set_weights([np.ascontiguousarray(kernel[:, :, ::-1, :]), *bias])

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from small_runs import tiny_backbone, write_splits
+from small_runs import like_resnet50, tiny_backbone, write_splits
 
 from real_vs_ai.training import backbones
 from real_vs_ai.training.options import parse_training_options
@@ -11,7 +11,7 @@ from real_vs_ai.training.options import parse_training_options
 @pytest.fixture
 def tiny(monkeypatch):
     """Makes `--backbone resnet50` mean the tiny network."""
-    monkeypatch.setitem(backbones.BACKBONES, "resnet50", tiny_backbone)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50", like_resnet50(tiny_backbone))
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -4,6 +4,7 @@ As a script: ModelTraining.py with that network in place of resnet50. LOGICAL_CP
 environment makes that many devices of the CPU.
 """
 
+import dataclasses
 import os
 import sys
 
@@ -14,8 +15,18 @@ import numpy as np
 from PIL import Image
 
 
-def tiny_backbone(*, include_top, weights, input_tensor=None, filters=(8, 16)):
-    """Two convolutions in the form of keras.applications' functions."""
+def like_resnet50(build):
+    """A backbone with another network, declared as ResNet50 is."""
+    from real_vs_ai.training.backbones import BACKBONES
+
+    def stage_ends(body):
+        return [layer.name for layer in body.layers if layer.name.endswith("_relu")]
+
+    return dataclasses.replace(BACKBONES["resnet50"], build=build, stage_ends=stage_ends)
+
+
+def tiny_backbone(*, weights, input_tensor=None, filters=(8, 16)):
+    """Two convolutions in the form of a backbone."""
     if weights == "imagenet":
         raise Exception("URL fetch failure on https://example.org/tiny_notop.h5: no network")
     inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
@@ -53,7 +64,7 @@ def main():
     import ModelTraining
     from real_vs_ai.training import backbones, devices
 
-    backbones.BACKBONES["resnet50"] = tiny_backbone
+    backbones.BACKBONES["resnet50"] = like_resnet50(tiny_backbone)
     # It compiles a short ResNet for each precision, which the tests need not wait for.
     devices.measure_learning = lambda *args, **options: 1e9
     if count := int(os.environ.get("LOGICAL_CPUS", "0")):

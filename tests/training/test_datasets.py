@@ -132,10 +132,10 @@ def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
 
 
 def test_evaluation_weighs_images_by_their_class_where_training_does(decoded):
-    weights = {0: 0.5, 1: 2.0}
-    batches = evaluation_batches(decoded, batch_size=7, shard=WHOLE_BATCH, class_weight=weights)
+    weights = np.array([0.5, 2.0])[decoded.labels]
+    batches = evaluation_batches(decoded, batch_size=7, shard=WHOLE_BATCH, weights=weights)
     found = np.concatenate([weight.numpy() for _, _, weight in batches])
-    np.testing.assert_array_equal(found, [weights[label] for label in decoded.labels])
+    np.testing.assert_array_equal(found, weights)
 
 
 def warp(images, *, seed=(1, 2), **ranges):

