@@ -11,12 +11,12 @@ validation and test are not touched. MoveAugmentedImages.py adds the copies to d
 import sys
 from pathlib import Path
 
+from real_vs_ai.affine import AffineRanges
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR
 from real_vs_ai.options import add_cluster, add_workers, number, whole_number
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.options import add_overwrite, add_seed
-from real_vs_ai.preparation.warping import AffineRanges
 
 
 def parse_args(argv=None):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from real_vs_ai.affine import AffineRanges
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
@@ -31,7 +32,6 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted_move,
     staged_output,
 )
-from real_vs_ai.preparation.warping import AffineRanges
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from real_vs_ai.affine import AffineRanges, as_samples, copy_draws, draw_affine, warp
 from real_vs_ai.images import FORMATS, ImageError, decode_image
 from real_vs_ai.preparation.files import (
     fold_name,
@@ -34,7 +35,6 @@ from real_vs_ai.preparation.plain_jpegs import (
     encode_plain_jpeg,
     plain_jpeg_settings,
 )
-from real_vs_ai.preparation.warping import AffineRanges, as_samples, copy_draws, draw_affine, warp
 
 _MARK = "__augmented"
 # Other formats (GIF, HEIC, AVIF) become PNG, without loss.

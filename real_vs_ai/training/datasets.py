@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from real_vs_ai.affine import AffineRanges, affine_rows
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.training.degradation import degrade_images, draw_degradations
 
@@ -24,29 +25,10 @@ from real_vs_ai.training.degradation import degrade_images, draw_degradations
 _PREFETCH = 4
 
 
-@dataclass(frozen=True)
-class AugmentationRanges:
-    """Ranges that each image's random change is drawn from, evenly.
-
-    Attributes:
-        rotation: Degrees to either side.
-        shift: Share of the side, in both directions of both axes; rounded to whole pixels.
-        shear: Tangent of the shear angle, to either side.
-        zoom: Of both axes, drawn apart: 0.2 scales by 0.8 to 1.2.
-        flip: Whether half of the images are mirrored.
-    """
-
-    rotation: float
-    shift: float
-    shear: float
-    zoom: float
-    flip: bool
-
-
-AUGMENTATIONS: dict[str, AugmentationRanges | None] = {
-    "standard": AugmentationRanges(rotation=20.0, shift=0.2, shear=0.2, zoom=0.2, flip=True),
-    "flip": AugmentationRanges(rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=True),
-    "light": AugmentationRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
+AUGMENTATIONS: dict[str, AffineRanges | None] = {
+    "standard": AffineRanges(rotation=20.0, shift=0.2, shear=0.2, zoom=0.2, flip=True),
+    "flip": AffineRanges(rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=True),
+    "light": AffineRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
     "none": None,
 }
 
@@ -209,7 +191,7 @@ def _first_views(n_images: int, seed: int) -> np.ndarray:
     return np.random.default_rng((seed, 1)).integers(0, 2**31, size=n_images)
 
 
-def draw_changes(count: int, ranges: AugmentationRanges, *, size: int, seed: list) -> tf.Tensor:
+def draw_changes(count: int, ranges: AffineRanges, *, size: int, seed: list) -> tf.Tensor:
     """A random warp for each of `count` images: rotation, shift, shear, zoom and mirroring in one.
 
     Args:
@@ -222,29 +204,13 @@ def draw_changes(count: int, ranges: AugmentationRanges, *, size: int, seed: lis
         Projective transforms from output to input pixels, shape (count, 8), float32.
     """
     draws = tf.random.stateless_uniform((7, count), seed=seed, minval=-1.0, maxval=1.0)
-    angle = draws[0] * (ranges.rotation * np.pi / 180.0)
-    shear = draws[1] * ranges.shear
-    zoom_x, zoom_y = 1.0 + draws[2] * ranges.zoom, 1.0 + draws[3] * ranges.zoom
-    # Whole pixels: a share of a pixel would blur every training image, and a network that has
-    # seen none but blurred ones takes the sharpness of the others for a sign of a class.
-    shift_x = tf.round(draws[4] * (ranges.shift * size))
-    shift_y = tf.round(draws[5] * (ranges.shift * size))
-    mirror = tf.where(draws[6] < 0, -1.0, 1.0) if ranges.flip else tf.ones_like(angle)
-    # Rotation × shear × zoom × mirror, about the centre.
-    cosine, sine = tf.cos(angle), tf.sin(angle)
-    a = cosine * zoom_x * mirror
-    b = (cosine * shear - sine) * zoom_y
-    c = sine * zoom_x * mirror
-    d = (sine * shear + cosine) * zoom_y
-    centre = (size - 1) / 2
-    offset_x = centre + shift_x - a * centre - b * centre
-    offset_y = centre + shift_y - c * centre - d * centre
-    zeros = tf.zeros_like(angle)
-    return tf.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1)
+    rows = affine_rows(ranges, width=size, height=size, draws=tf.unstack(draws), xp=tf)
+    zeros = tf.zeros(count)
+    return tf.stack([*rows[0], *rows[1], zeros, zeros], axis=1)
 
 
 def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-    """Change every image in one resampling, edges repeated.
+    """Change every image in one bilinear resampling, edges repeated; TensorFlow has no bicubic.
 
     Args:
         images: Shape (batch, size, size, 3), float32.

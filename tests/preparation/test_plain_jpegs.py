@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from real_vs_ai.affine import as_samples, warp
 from real_vs_ai.images import decode_image
 from real_vs_ai.preparation.copies import encode, encoding_like
 from real_vs_ai.preparation.plain_jpegs import (
@@ -18,7 +18,6 @@ from real_vs_ai.preparation.plain_jpegs import (
     encode_plain_jpeg,
     plain_jpeg_settings,
 )
-from real_vs_ai.preparation.warping import as_samples, warp
 from tests.preparation.material import image_bytes, smooth_image
 
 
@@ -135,13 +134,3 @@ def test_floats_and_bytes_are_warped_alike():
     difference = np.abs(warp(floats, affine).astype(int) - warp(pixels, affine))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.001
-
-
-def test_large_images_are_warped_as_bytes():
-    assert as_samples(np.zeros((2400, 2400, 3), dtype=np.uint8)).dtype == np.uint8
-
-
-def test_the_sampling_constants_are_those_of_opencv():
-    for subsampling, name in (("4:4:4", "444"), ("4:2:2", "422"), ("4:2:0", "420")):
-        found = plain_jpeg_settings(jpeg(subsampling=subsampling))
-        assert found.sampling_factor == getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")

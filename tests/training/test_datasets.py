@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from real_vs_ai.affine import AffineRanges
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
     WHOLE_BATCH,
-    AugmentationRanges,
     Shard,
     batch_indices,
     draw_changes,
@@ -139,7 +139,7 @@ def test_evaluation_weighs_images_by_their_class_where_training_does(decoded):
 
 
 def warp(images, *, seed=(1, 2), **ranges):
-    options = AugmentationRanges(**{**STILL, **ranges})
+    options = AffineRanges(**{**STILL, **ranges})
     changes = draw_changes(len(images), options, size=images.shape[1], seed=list(seed))
     return warp_images(tf.constant(images, tf.float32), changes).numpy()
 

@@ -1,9 +1,14 @@
-"""One affine map in, warped pixels out.
+"""Rotate, shift, shear, zoom and mirror images by one affine map.
 
-Rotation, shifts, shear, zoom and flip are composed into one affine map, so that pixels are
-interpolated once. Interpolation is bicubic at native resolution, the nearest edge pixel fills what
-the warp uncovers. There is no further antialiasing: the strongest reduction, 1 / 1.2, is too weak
-to need it, and a low-pass filter would wipe out the fine traces a detector looks for.
+>>> ranges = AffineRanges(rotation=0, shift=0.2, shear=0, zoom=0, flip=False)
+>>> draw_affine(ranges, width=32, height=32, draws=(0, 0.5, 0, 0, 0, 0, 0)).tolist()
+[[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]]
+
+The copies on disk and the batches of a training draw their maps here, so that an option means the
+same in both. The parts are composed into one map, so that pixels are interpolated once; the nearest
+edge pixel fills what the warp uncovers. There is no further antialiasing: the strongest reduction,
+1 / 1.2, is too weak to need it, and a low-pass filter would wipe out the fine traces that a
+detector looks for.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +32,7 @@ class AffineRanges:
 
     Attributes:
         rotation: Up to so many degrees to either side.
-        shift: Up to this share of the width, and of the height, to either side.
+        shift: Up to this share of the width, and of the height, to either side, in whole pixels.
         shear: Horizontal shift of a row for each row below the centre, to either side.
         zoom: Scale from 1 - zoom to 1 + zoom, for width and height apart.
         flip: Whether half of the copies are mirrored from left to right.
@@ -39,40 +45,52 @@ class AffineRanges:
     flip: bool
 
 
+def affine_rows(
+    ranges: AffineRanges, *, width: int, height: int, draws: Sequence[Any], xp: Any
+) -> list[list[Any]]:
+    """Two rows of three numbers: from a pixel of the result to the pixel that it shows.
+
+    Args:
+        ranges: What to draw from.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        draws: Seven values from -1 to 1, or seven arrays of them for many images: rotation, shift
+            to the right, shift down, shear, zoom of the width, zoom of the height, mirroring.
+        xp: The library of the draws: `numpy` or `tensorflow`.
+    """
+    turn, right, down, slant, wide, high, side = draws
+    angle = math.radians(ranges.rotation) * turn
+    cosine, sine = xp.cos(angle), xp.sin(angle)
+    mirror = xp.where(side < 0, -1.0, 1.0) if ranges.flip else 1.0
+    scale_x, scale_y = (1 + ranges.zoom * wide) * mirror, 1 + ranges.zoom * high
+    shear = ranges.shear * slant
+    # rotation @ shear @ scale, written out: small matrix products cost more than the warp.
+    a, b = cosine * scale_x, (cosine * shear - sine) * scale_y
+    c, d = sine * scale_x, (sine * shear + cosine) * scale_y
+    # Whole pixels: a share of a pixel would blur every image, and a network that has seen none
+    # but blurred ones takes the sharpness of the others for a sign of a class.
+    shift_x = xp.round(ranges.shift * width * right)
+    shift_y = xp.round(ranges.shift * height * down)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    return [[a, b, x - a * x - b * y + shift_x], [c, d, y - c * x - d * y + shift_y]]
+
+
 def draw_affine(
     ranges: AffineRanges, *, width: int, height: int, draws: Sequence[float]
 ) -> np.ndarray:
-    """A random affine map about the image's centre.
+    """The map of `affine_rows` for one image, shape (2, 3), float64.
 
     Args:
         ranges: What to draw from.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         draws: Seven values from -1 to 1, as `copy_draws` gives them.
-
-    Returns:
-        Shape (2, 3), float64: from a pixel of the copy to the pixel of the original it shows.
     """
-    turn, right, down, slant, wide, high, side = draws
-    angle = math.radians(ranges.rotation) * turn
-    cosine, sine = math.cos(angle), math.sin(angle)
-    mirror = -1.0 if ranges.flip and side < 0 else 1.0
-    scale_x, scale_y = (1 + ranges.zoom * wide) * mirror, 1 + ranges.zoom * high
-    shear = ranges.shear * slant
-    # rotation @ shear @ scale, written out: small NumPy products cost more than the warp.
-    a, b = cosine * scale_x, (cosine * shear - sine) * scale_y
-    c, d = sine * scale_x, (sine * shear + cosine) * scale_y
-    x, y = (width - 1) / 2, (height - 1) / 2
-    return np.array(
-        [
-            [a, b, x - a * x - b * y + ranges.shift * width * right],
-            [c, d, y - c * x - d * y + ranges.shift * height * down],
-        ]
-    )
+    return np.array(affine_rows(ranges, width=width, height=height, draws=draws, xp=np))
 
 
 def warp(samples: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Apply a map of `draw_affine`.
+    """Apply a map of `draw_affine`, with bicubic interpolation.
 
     Args:
         samples: Shape (height, width, 3), as `as_samples` gives them.

@@ -1,0 +1,33 @@
+"""One definition of warps for the copies on disk and the batches of a training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from real_vs_ai.affine import AffineRanges, affine_rows, copy_draws, draw_affine, warp
+
+RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
+SHIFT = AffineRanges(rotation=0, shift=0.2, shear=0, zoom=0, flip=False)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_shifted_copy_is_not_blurred(number):
+    """Every pixel of the copy is a pixel of the original: shifts are whole pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    affine = draw_affine(SHIFT, width=47, height=33, draws=copy_draws(1, "a", number))
+    right, down = affine[:, 2].astype(int)
+    assert np.array_equal(affine[:, 2], [right, down])
+    rows = np.clip(np.arange(33) + down, 0, 32)
+    columns = np.clip(np.arange(47) + right, 0, 46)
+    assert np.array_equal(warp(pixels, affine), pixels[np.ix_(rows, columns)])
+
+
+def test_numpy_and_tensorflow_draw_the_same_maps():
+    tf = pytest.importorskip("tensorflow")
+    draws = np.random.default_rng(0).uniform(-1, 1, (7, 50)).astype(np.float32)
+    by_tensorflow = affine_rows(
+        RANGES, width=32, height=32, draws=tf.unstack(tf.constant(draws)), xp=tf
+    )
+    by_numpy = [draw_affine(RANGES, width=32, height=32, draws=column) for column in draws.T]
+    assert np.allclose(np.transpose(by_tensorflow, (2, 0, 1)), by_numpy, atol=1e-4)
