@@ -31,6 +31,11 @@ def parse_args(argv=None):
         action="store_true",
         help="divide collections by these shares too, not whole as their list says",
     )
+    parser.add_argument(
+        "--keep-plain",
+        action="store_true",
+        help="keep posters and diagrams among the training images of collections",
+    )
     return parser.parse_args(argv)
 
 
@@ -38,7 +43,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=FLAT)
-    options = split_options(args, fractions=args.fractions, roles=not args.ignore_roles)
+    options = split_options(
+        args, fractions=args.fractions, roles=not args.ignore_roles, keep_plain=args.keep_plain
+    )
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 

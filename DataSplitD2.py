@@ -35,7 +35,9 @@ def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
     share = args.validation_fraction
-    options = split_options(args, fractions={"train": 1 - share, "validation": share}, roles=True)
+    options = split_options(
+        args, fractions={"train": 1 - share, "validation": share}, roles=True, keep_plain=True
+    )
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 

@@ -25,6 +25,12 @@ from real_vs_ai.preparation.git_objects import read_blobs
 MISSING = "not in the git directory"
 # A picture whose brightest and darkest pixels differ by less shows nothing.
 _LEAST_CONTRAST = 12
+# Posters, diagrams and logos: most of their area is flat, or of one colour.
+_FLAT_DEVIATION = 1.0
+_MOST_FLAT = 0.55
+_MOST_OF_ONE_COLOUR = 0.45
+_LONGEST_SIDE = 2048
+_BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Job:
 
 def write_images(
     jobs: Sequence[Job], git_dir: str, folder: str, grid: tuple[int, int], min_side: int
-) -> list[tuple[tuple[str, ...], str]]:
+) -> list[tuple[tuple[tuple[str, bool], ...], str]]:
     """Write the images of some files into a folder.
 
     Args:
@@ -57,7 +63,7 @@ def write_images(
         min_side: Smallest side in pixels that an image may have.
 
     Returns:
-        Names of the images of each file, and why there are none, or "".
+        For each file: (name, whether it is plain) of its images, and why there are none, or "".
     """
     contents = read_blobs(Path(git_dir), [job.blob for job in jobs])
     return [
@@ -68,7 +74,7 @@ def write_images(
 
 def _write_one(
     job: Job, data: bytes | None, folder: str, grid: tuple[int, int], min_side: int
-) -> tuple[tuple[str, ...], str]:
+) -> tuple[tuple[tuple[str, bool], ...], str]:
     if data is None:
         return (), MISSING
     try:
@@ -83,20 +89,41 @@ def _write_one(
     if grid == (1, 1):
         name = job.stem + file_extension(image.format)
         write_new_file(f"{folder}/{name}", data)
-        return (name,), ""
-    names = []
+        return ((name, is_plain(image.image)),), ""
+    images = []
     for row, column in job.tiles:
         pixels = cut_tile(image.pixels, grid=grid, row=row, column=column)
         encoded, extension = _encode_tile(pixels, data, image)
-        names.append(f"{job.stem}-r{row}c{column}{extension}")
-        write_new_file(f"{folder}/{names[-1]}", encoded)
-    return tuple(names), ""
+        name = f"{job.stem}-r{row}c{column}{extension}"
+        write_new_file(f"{folder}/{name}", encoded)
+        images.append((name, is_plain(Image.fromarray(pixels))))
+    return tuple(images), ""
 
 
 def _is_blank(image: DecodedImage) -> bool:
     small = image.image.convert("L").resize((32, 32), Image.Resampling.BOX)
     darkest, brightest = small.getextrema()
     return brightest - darkest < _LEAST_CONTRAST
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether most of a picture is flat or of one colour, as posters and diagrams are.
+
+    Such pictures are nearly all generated ones here, so a model would learn the layout.
+    """
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
+    pixels = np.asarray(image)
+    grey = pixels.mean(axis=2, dtype=np.float32)
+    height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
+    if height and width:
+        blocks = grey[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+        if (blocks.std(axis=(1, 3)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
+            return True
+    levels = pixels[::4, ::4].reshape(-1, 3).astype(np.int32) // 16
+    counts = np.bincount(levels @ np.array([256, 16, 1]))
+    return bool(counts.max() / len(levels) > _MOST_OF_ONE_COLOUR)
 
 
 def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int) -> np.ndarray:

@@ -295,13 +295,19 @@ def _write(
         heavy=True,
     )
     images, problems = [], []
-    for job, (names, problem) in zip(jobs, results, strict=True):
+    for job, (written, problem) in zip(jobs, results, strict=True):
         if problem:
             problems.append(Outcome(job.path, LEFT_OUT, problem))
         facts = (job.path, collection.group_of(job.path), collection.generator_of(job.path))
         images += [
-            dict(zip(IMAGE_COLUMNS, (f"{collection.class_folder}/{name}", *facts), strict=True))
-            for name in names
+            dict(
+                zip(
+                    IMAGE_COLUMNS,
+                    (f"{collection.class_folder}/{name}", *facts, "yes" if plain else ""),
+                    strict=True,
+                )
+            )
+            for name, plain in written
         ]
     if problems and not images and all(row.detail == MISSING for row in problems):
         raise CollectionError(f"Expected files in {git_dir}, found that it lacks all of them.")

@@ -22,7 +22,7 @@ from real_vs_ai.preparation.files import safe_name
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"
-IMAGE_COLUMNS = ("path", "origin", "group", "generator")
+IMAGE_COLUMNS = ("path", "origin", "group", "generator", "plain")
 REQUIRED_COLUMNS = (
     "collection",
     "repository",
@@ -252,12 +252,14 @@ class CollectedFolder:
         role: The split that the whole collection belongs to.
         groups: Group of each image that has one, by path below the folder.
         generators: What made each image, by path below the folder.
+        plain: Paths of the images that are mostly flat or of one colour.
     """
 
     name: str
     role: str
     groups: Mapping[str, str]
     generators: Mapping[str, str]
+    plain: frozenset[str]
 
 
 def read_collected(folder: Path) -> CollectedFolder | None:
@@ -279,7 +281,8 @@ def read_collected(folder: Path) -> CollectedFolder | None:
             raise InputError(f"role {facts['role']!r}")
         groups = {row["path"]: row["group"] for row in rows if row["group"]}
         generators = {row["path"]: row["generator"] for row in rows}
-        return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators)
+        plain = frozenset(row["path"] for row in rows if row["plain"])
+        return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators, plain)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise CollectionError(
             f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "

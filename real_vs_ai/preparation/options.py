@@ -78,12 +78,13 @@ def add_confounds(parser: argparse.ArgumentParser) -> None:
 
 
 def split_options(
-    args: argparse.Namespace, *, fractions: Mapping[str, float], roles: bool
+    args: argparse.Namespace, *, fractions: Mapping[str, float], roles: bool, keep_plain: bool
 ) -> SplitOptions:
     """The options that `add_split_options` declared."""
     return SplitOptions(
         fractions=fractions,
         roles=roles,
+        keep_plain=keep_plain,
         seed=args.seed,
         keep_duplicates=args.keep_duplicates,
         verify=not args.no_verify or args.near_duplicates != "off",

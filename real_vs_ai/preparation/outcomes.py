@@ -18,6 +18,7 @@ DUPLICATE = "second copy"
 LEAK = "stands in another split"
 QUARANTINED = "quarantined"
 NO_IMAGE = "not an image"
+PLAIN = "not for training"
 # Told only: the file is in the manifest.
 WRONG_EXTENSION = "kept, wrong extension"
 RENAMED = "kept, renamed"

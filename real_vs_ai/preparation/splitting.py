@@ -17,6 +17,7 @@ from pathlib import Path
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.closing_tables import closing_tables
+from real_vs_ai.preparation.collection_list import CollectedFolder
 from real_vs_ai.preparation.confound_figure import report_confounds
 from real_vs_ai.preparation.confounds import ConfoundReport
 from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
@@ -28,6 +29,7 @@ from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
     NEAR_DUPLICATE,
+    PLAIN,
     REPORT_NAME,
     Outcome,
     write_report,
@@ -56,6 +58,7 @@ class SplitOptions:
     Attributes:
         fractions: Share of each split, for the images that the data set does not fix.
         roles: Whether a collection goes whole into the split that its list names.
+        keep_plain: Whether a collection's posters and diagrams may be training images.
         seed: Of the shuffle.
         keep_duplicates: Keep second copies of a content, in the split of the first.
         verify: Decode every image before it is taken.
@@ -69,6 +72,7 @@ class SplitOptions:
 
     fractions: Mapping[str, float]
     roles: bool
+    keep_plain: bool
     seed: int
     keep_duplicates: bool
     verify: bool
@@ -161,6 +165,8 @@ def _write_source(
     groups = _near_duplicate_groups(inspected, options=options)
     plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups)
+    if layout.collected and not options.keep_plain:
+        outcomes += _leave_out_plain(plan, layout.collected)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
     rows = name_rows(
         layout,
@@ -275,6 +281,14 @@ def _joined_groups(
         if file.path in alike:
             leaders[leader(file.sha256)] = leader(alike[file.path].sha256)
     return {file.path: leader(file.sha256) for file in images if file.sha256 in leaders}
+
+
+def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[Outcome]:
+    """Take posters and diagrams out of the plan's training images."""
+    paths = sorted(path for path in collected.plain if plan.splits.get(path) == "train")
+    for path in paths:
+        del plan.splits[path]
+    return [Outcome(path, PLAIN, "mostly flat or of one colour") for path in paths]
 
 
 def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[Outcome]:

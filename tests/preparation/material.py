@@ -85,6 +85,7 @@ def split_options(**changes) -> SplitOptions:
     values = {
         "fractions": FRACTIONS,
         "roles": True,
+        "keep_plain": False,
         "seed": 42,
         "keep_duplicates": False,
         "verify": True,

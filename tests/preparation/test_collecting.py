@@ -455,6 +455,34 @@ def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
     assert all(row.source == row.collection for row in rows)
 
 
+def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
+    poster = np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)
+    poster[:16] = np.random.default_rng(0).integers(0, 256, (16, SIDE, 3), dtype=np.uint8)
+    commit = make_repository(
+        mirror / "owner+posters",
+        {"p.png": encoded(Image.fromarray(poster)), "q.jpg": image_bytes(1, size=(SIDE, SIDE))},
+    )
+    (tmp_path / "commits.json").write_text(
+        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/posters": commit})
+    )
+    change = {"repository": "owner/posters", "commit": commit, "pattern": ""}
+    collect_all(tmp_path, mirror, change, names=["photos"])
+
+    def kept(name, **changes):
+        layout = find_layout(tmp_path / "raw" / "photos")
+        summary = split_sources(
+            [layout], output_dir=tmp_path / name, options=split_options(**changes)
+        )[0]
+        return len(summary.rows), [outcome.path for outcome in summary.outcomes]
+
+    rows, told = kept("without")
+    assert rows == 1
+    assert told[0].startswith("real_images/p-")
+    assert kept("with", keep_plain=True) == (2, [])
+    collect_all(tmp_path, mirror, change | {"role": "test"}, names=["photos"])
+    assert kept("test") == (2, [])
+
+
 def test_merging_collections_of_one_split_alone_says_which_is_missing(tmp_path, collected):
     split = tmp_path / "data" / "split"
     layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
