@@ -38,7 +38,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("--by-tiles", action="store_true", help="score crops of large images too")
     add_workers(parser)
-    parser.add_argument("--strict", action="store_true", help="exit 1 on an unreadable image")
+    parser.add_argument("--strict", action="store_true", help="exit 1 if any image is unreadable")
     return parser.parse_args(argv)
 
 
@@ -51,7 +51,7 @@ def main(argv=None):
     where = {"output": args.output, "resume": args.resume, "overwrite": args.overwrite}
     summary = run_scoring(args.inputs or ["data/test"], options=options, **where)
     print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
-    return 1 if args.strict and summary.unreadable else 0
+    return 1 if summary.failed(strict=args.strict) else 0
 
 
 if __name__ == "__main__":

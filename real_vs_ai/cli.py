@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import functools
 import importlib.util
 import os
@@ -51,9 +52,27 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the option that a misspelled one may mean."""
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return parsed
+
+    def _suggestion(self, unknown: Sequence[str]) -> str:
+        for word in unknown:
+            name = word.split("=")[0]
+            close = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            if name.startswith("-") and close:
+                return f". Did you mean {close[0]}?"
+        return ""
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring, with the default of every option."""
-    return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+    return _Parser(description=description, formatter_class=_HelpFormatter)
 
 
 def options_from(args: argparse.Namespace, options: type[Options], **others: Any) -> Options:

@@ -12,6 +12,9 @@ from pathlib import Path
 from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
 from real_vs_ai.files import list_folders
 
+# Models that an error lists.
+_MOST_NAMED = 10
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -111,9 +114,27 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
         if not run.model.is_file():
             raise FileNotFoundError(
                 f"Expected {run.model.name} in the run folder {path}, found none: "
-                "the run has not finished. Resume it with ModelTraining.py, or name another model."
+                "the run has not finished. Resume it with ModelTraining.py, or name another "
+                f"model. {_known_models(models_dir)}"
             )
         return run.model
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a run folder or an .h5 file at {path}, found nothing.")
+        raise FileNotFoundError(
+            f"Expected a run folder or an .h5 file at {path}, found nothing. "
+            f"{_known_models(models_dir)}"
+        )
     return path
+
+
+def model_name(path: Path) -> str:
+    """What people call a model file: its run folder's name, or its own."""
+    return RunFolder(path.parent).name if path.name == "model.h5" else path.name
+
+
+def _known_models(models_dir: Path) -> str:
+    """A sentence that names the models there are."""
+    names = [run.path.as_posix() for run in list_runs(models_dir)]
+    if not names:
+        return "There is no finished model yet: run ModelTraining.py."
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"There are: {', '.join(names[:_MOST_NAMED])}{more}."

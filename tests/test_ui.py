@@ -300,7 +300,7 @@ def test_predictions_that_cannot_be_used_give_none(tmp_path, text):
 
 # --- reports ---
 
-REPORT_MODEL = ReportModel("run <b>", METADATA)
+REPORT_MODEL = ReportModel("run <b>", METADATA, "5ba256")
 EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
@@ -342,6 +342,7 @@ def test_csv_of_other_classes_has_their_probabilities():
 def test_the_json_says_which_model_with_which_thresholds():
     document = json.loads(json_report([judge(upload_of(0.9))], model=REPORT_MODEL, created="now"))
     assert document["model"]["thresholds"] == {"lower": 0.3, "upper": 0.7}
+    assert document["model"]["sha256"] == "5ba256"
     assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
 
 

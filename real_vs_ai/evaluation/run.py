@@ -75,12 +75,13 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     """
     if options.redraw:
         return Outcome(_redraw(options), complete=True)
-    # Here, so that --redraw starts without what only a model needs.
+    model_path = find_model(options.model)
+    _check_paths(options)
+    # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_exports
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
     from real_vs_ai.keras_models import open_model
 
-    model_path = find_model(options.model)
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
@@ -120,13 +121,23 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
 
 
+def _check_paths(options: EvaluationOptions) -> None:
+    """Refuse paths that lead nowhere, before TensorFlow is imported.
+
+    Raises:
+        FileNotFoundError: There is no such model or folder.
+    """
+    for folder in (options.data, *options.out_of_distribution):
+        find_splits(folder)
+    if options.compare:
+        find_model(options.compare)
+
+
 def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
     """Refuse what could not be done later, before minutes are spent on the images."""
     for folder in options.out_of_distribution:
         for split_folder in find_splits(folder).values():
             list_labelled_images(split_folder, class_names=metadata.class_names)
-    if options.compare:
-        find_model(options.compare)
 
 
 def _store(model_path: Path, evaluation: Evaluation) -> str:

@@ -19,9 +19,11 @@ from pathlib import Path
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.runs import model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.model_cache import cache_dir, fingerprint, write_atomically
+from real_vs_ai.serving.score_table import describe_model
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
 _CORES_PER_TASK = 2
@@ -53,6 +55,7 @@ class RayScorer:
         computed_in = precision or "each machine's own precision"
         self.engine = f"ray ({computed_in})"
         self.identity = f"{self._fingerprint[:16]} {self.engine}"
+        self.model = describe_model(model_name(model_path), self._fingerprint, self.metadata)
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         self._ray = ray

@@ -35,7 +35,15 @@ class ScoreFile:
         partial: Holds the rows until then.
     """
 
-    def __init__(self, path: Path, *, columns: Sequence[str], model: str, resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        columns: Sequence[str],
+        model: str,
+        resume: bool,
+        about: dict[str, Any] | None = None,
+    ) -> None:
         """Name the files; nothing is written before the context is entered.
 
         Args:
@@ -43,7 +51,9 @@ class ScoreFile:
             columns: Of every row, in their order.
             model: Says which model and settings the rows come from; rows of another are refused.
             resume: Go on from an unfinished table, or add to a finished one.
+            about: What a JSON table says of the model.
         """
+        self._about = about or {}
         self.path = path
         self.partial = _partial_path(path)
         self._format = score_format(path)
@@ -68,7 +78,11 @@ class ScoreFile:
         # After an error or Ctrl-C what was scored stays in the partial file.
         if kind is None:
             with atomic_write(self.path) as staging:
-                _WRITERS[self._format](staging, self._columns, _rows_of_partial(self.partial))
+                rows = _rows_of_partial(self.partial)
+                if self._format == "json":
+                    _write_json(staging, rows, model=self._about)
+                else:
+                    _WRITERS[self._format](staging, self._columns, rows)
             self.partial.unlink()
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -255,17 +269,20 @@ def _parse(column: str, text: str) -> Any:
     return text == "true" if kind is bool else kind(text)
 
 
-def _write_json(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+def _write_json(path: Path, rows: Iterable[Row], *, model: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        separator = "[\n"
+        file.write(f'{{"model": {json.dumps(model, ensure_ascii=False)},\n"images": [')
+        separator = "\n"
         for row in rows:
             file.write(separator + json.dumps(row, ensure_ascii=False))
             separator = ",\n"
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
+        file.write("\n]}\n")
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    yield from json.loads(path.read_text(encoding="utf-8"))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    # Earlier releases wrote the rows alone.
+    yield from document if isinstance(document, list) else document["images"]
 
 
 def _write_jsonl(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
@@ -299,10 +316,6 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         yield from batch.to_pylist()
 
 
-_WRITERS = {
-    "csv": _write_csv,
-    "json": _write_json,
-    "jsonl": _write_jsonl,
-    "parquet": _write_parquet,
-}
+# JSON has a writer of its own, since it also says which model it comes from.
+_WRITERS = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}
 _READERS = {"csv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.verdict import Reason
+from real_vs_ai.verdict import Reason, thresholds_of
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.scoring import ImageScore, TilesScore
@@ -74,6 +74,7 @@ REASON_COLUMNS = {
     "reason": _of_first_reason(lambda reason: reason.code.value),
     "note": _of_first_reason(lambda reason: reason.sentence),
 }
+FILE_COLUMNS = {"sha256": Column(str, lambda score: score.sha256)}
 TILE_COLUMNS = {
     "tiles": _of_tiles(int, lambda tiles: tiles.count, missing=0),
     "tiles_label": _of_tiles(str, lambda tiles: tiles.verdict.label, missing=""),
@@ -85,15 +86,18 @@ TILE_COLUMNS = {
     ),
 }
 # Kind of each column; those that are not here (the classes' probabilities) are float.
-KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **TILE_COLUMNS}.items()}
+KINDS = {
+    name: c.kind
+    for name, c in {**COLUMNS, **REASON_COLUMNS, **FILE_COLUMNS, **TILE_COLUMNS}.items()
+}
 
 
 def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Column]:
-    """COLUMNS, each class's probability unless Fake and Real, REASON_COLUMNS, and TILE_COLUMNS."""
+    """COLUMNS, each class's probability unless Fake and Real, and the columns after them."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
     probabilities = {f"probability_{name}": _probability(name) for name in of_classes}
     of_tiles = TILE_COLUMNS if by_tiles else {}
-    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **of_tiles}
+    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **FILE_COLUMNS, **of_tiles}
 
 
 def _probability(class_name: str) -> Column:
@@ -106,6 +110,26 @@ def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> 
     """One row of the table, with None where there is nothing to say."""
     columns = score_columns(metadata, by_tiles=by_tiles)
     return {name: _rounded(column.value(score)) for name, column in columns.items()}
+
+
+def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str, Any]:
+    """Which model gave the verdicts, for JSON.
+
+    Args:
+        name: Of its run folder or file.
+        sha256: Of the model file.
+        metadata: With the thresholds that were used.
+    """
+    return {
+        "name": name,
+        "sha256": sha256,
+        "class_names": list(metadata.class_names),
+        "image_size": metadata.image_size,
+        "calibrated": metadata.calibrated,
+        "thresholds": thresholds_of(metadata),
+        "created": metadata.created,
+        "versions": metadata.versions,
+    }
 
 
 def terminal_line(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ becomes a score with its error.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -60,6 +61,7 @@ class ImageScore:
         format: The file's real format ("JPEG"), or "".
         provenance: What the file says of its origin, one sentence a finding, or "".
         error: One line that says why the image cannot be read, or "".
+        sha256: Of the file's bytes, hexadecimal; "" when they cannot be read.
         tiles: What its tiles say, where they were asked for and it is large enough.
     """
 
@@ -70,6 +72,7 @@ class ImageScore:
     format: str = ""
     provenance: str = ""
     error: str = ""
+    sha256: str = ""
     tiles: TilesScore | None = None
 
 
@@ -130,8 +133,10 @@ def map_in_order(
 
 
 def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Prepared:
+    digest = ""
     try:
         data = read_source(source)
+        digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data)
         score = ImageScore(
             source.name,
@@ -139,6 +144,7 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
             height=image.height,
             format=image.format,
             provenance=" ".join(finding.text for finding in read_provenance(data)),
+            sha256=digest,
         )
         prepared = detector.prepare(image)
         if not by_tiles:
@@ -147,7 +153,7 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
         return _Prepared(score, prepared, tiles)
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:
-        return _Prepared(ImageScore(source.name, error=_describe(error)))
+        return _Prepared(ImageScore(source.name, error=_describe(error), sha256=digest))
 
 
 def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator[list[_Prepared]]:

@@ -17,9 +17,10 @@ from typing import Any, Protocol, TextIO
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_model
+from real_vs_ai.runs import find_model, model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -27,11 +28,11 @@ from real_vs_ai.serving.image_sources import (
     check_inputs,
     iterate_sources,
 )
-from real_vs_ai.serving.model_cache import fingerprint
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
     UNREADABLE,
+    describe_model,
     score_columns,
     score_row,
     terminal_line,
@@ -71,11 +72,13 @@ class Scorer(Protocol):
         metadata: Of the model.
         engine: What people are told: "openvino (bf16)".
         identity: Differs whenever the scores may: model content, engine, precision.
+        model: Which model it is, for JSON tables; see `describe_model`.
     """
 
     metadata: ModelMetadata
     engine: str
     identity: str
+    model: dict[str, Any]
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """One score for each source, in order."""
@@ -88,7 +91,9 @@ class LocalScorer:
         self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
         self.metadata = detector.metadata
         self.engine = f"{detector.engine_name} ({detector.precision})"
-        self.identity = f"{fingerprint(detector.model_path)[:16]} {self.engine}"
+        sha256 = hash_file(detector.model_path)
+        self.identity = f"{sha256[:16]} {self.engine}"
+        self.model = describe_model(model_name(detector.model_path), sha256, self.metadata)
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """See `Scorer.score`."""
@@ -117,6 +122,10 @@ class ScoringSummary:
     def unreadable(self) -> int:
         """Images that have an error in place of a verdict."""
         return self.counts.get(UNREADABLE, 0)
+
+    def failed(self, *, strict: bool) -> bool:
+        """Whether no image could be read; with `strict`, whether any could not."""
+        return self.unreadable > 0 and (strict or self.unreadable == sum(self.counts.values()))
 
     def __str__(self) -> str:
         total = sum(self.counts.values())
@@ -205,7 +214,9 @@ def score_to_file(
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
     columns = tuple(score_columns(scorer.metadata, by_tiles=by_tiles))
-    with ScoreFile(output, columns=columns, model=scorer.identity, resume=resume) as file:
+    with ScoreFile(
+        output, columns=columns, model=scorer.identity, about=scorer.model, resume=resume
+    ) as file:
         sources = (s for s in _behind_progress_bar(inputs) if not file.has(s.name))
         return _consume(
             sources, scorer=scorer, by_tiles=by_tiles, write=file.append, resumed=file.resumed_rows

@@ -32,9 +32,19 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
     Args:
         script: App.py.
         args: Its options; the model's are handed on to the script.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ModelFileError: The model cannot be read.
     """
     from streamlit.web import cli
 
+    from real_vs_ai.model_file import read_metadata
+    from real_vs_ai.runs import find_model
+
+    if args.model:
+        # Here, so that a wrong path stops the program and not each visitor's page.
+        read_metadata(find_model(args.model, models_dir=args.models_dir))
     options = ["--server.port", str(args.port), "--server.address", args.address]
     passed_on = ["--models-dir", str(args.models_dir)]
     if args.model:

@@ -14,9 +14,10 @@ import streamlit as st
 
 from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import describe_error
+from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
-from real_vs_ai.runs import find_model, list_runs
+from real_vs_ai.runs import find_model, list_runs, model_name
 from real_vs_ai.serving.shared_model import ModelUnavailableError
 from real_vs_ai.ui.model_service import ModelService
 from real_vs_ai.ui.wording import as_markdown, visible
@@ -77,7 +78,7 @@ def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     if model is not None:
         path = find_model(model)
-        paths[visible(path.parent.name if path.name == "model.h5" else path.name)] = path
+        paths[visible(model_name(path))] = path
     for run in list_runs(models_dir):
         name = visible(run.name)
         paths.setdefault(name, run.model)
@@ -126,6 +127,12 @@ def forget_failed_models() -> None:
 @st.cache_resource(max_entries=3, show_spinner=False, on_release=ModelService.close)
 def _service(path: str, modified_ns: int, size: int) -> ModelService:
     return ModelService(Path(path))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def model_digest(path: str, modified_ns: int, size: int) -> str:
+    """SHA-256 of a model file; takes a `ChosenModel.key`, so that a changed file is read again."""
+    return hash_file(Path(path))
 
 
 def _open_model(name: str, path: Path) -> ChosenModel | None:

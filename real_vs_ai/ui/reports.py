@@ -19,7 +19,7 @@ from typing import Any
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.provenance import describe_origin
-from real_vs_ai.serving.score_table import score_columns, score_row
+from real_vs_ai.serving.score_table import describe_model, score_columns, score_row
 from real_vs_ai.serving.scoring import ImageScore
 from real_vs_ai.ui.cards import reason_sentences
 from real_vs_ai.ui.judging import JudgedUpload
@@ -36,15 +36,17 @@ class ReportModel:
     Attributes:
         name: Its run's name.
         metadata: With the thresholds that were chosen.
+        sha256: Of the model file.
     """
 
     name: str
     metadata: ModelMetadata
+    sha256: str
 
 
 def csv_report(results: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> bytes:
     """A table for spreadsheets, UTF-8 with the byte order mark that Excel looks for."""
-    columns = [*score_columns(metadata, by_tiles=False), "sha256", "same_as", "remarks"]
+    columns = [*score_columns(metadata, by_tiles=False), "same_as", "remarks"]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=columns)
     writer.writeheader()
@@ -61,12 +63,7 @@ def json_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
     metadata = model.metadata
     document = {
         "created": created,
-        "model": {
-            "name": model.name,
-            "class_names": list(metadata.class_names),
-            "calibrated": metadata.calibrated,
-            "thresholds": thresholds_of(metadata),
-        },
+        "model": describe_model(model.name, model.sha256, metadata),
         "images": [_record(result, metadata) for result in results],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
@@ -83,6 +80,7 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
     page = template.render(
         created=created,
         model_name=visible(model.name),
+        model_sha256=model.sha256,
         metadata=metadata,
         thresholds=describe_thresholds(thresholds_of(metadata)),
         # Neither holds for images that the model refuses.
@@ -103,13 +101,13 @@ def _record(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
         height=check.height or None,
         format=check.format,
         error=check.error,
+        sha256=check.digest,
     )
     return {
         **score_row(score, metadata, by_tiles=False),
         "probabilities": dict(verdict.probabilities) if verdict else {},
         "origin": describe_origin(check.provenance).headline if verdict else "",
         "provenance": [finding.text for finding in check.provenance],
-        "sha256": check.digest,
         "same_as": result.upload.same_as,
         "remarks": [*check.notes, *reason_sentences(verdict)],
     }

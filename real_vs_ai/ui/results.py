@@ -16,7 +16,7 @@ from real_vs_ai.ui.downloads import show_downloads
 from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import clear_images
 from real_vs_ai.ui.judging import JudgedUpload
-from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.model_choice import ChosenModel, model_digest
 from real_vs_ai.ui.reports import ReportModel
 from real_vs_ai.ui.wording import as_markdown, track_record
 from real_vs_ai.verdict import thresholds_of
@@ -52,7 +52,7 @@ def show_results(
         else:
             _show_many(judged, files, chosen=chosen, metadata=metadata)
     with st.container(horizontal=True):
-        show_downloads(judged, model=ReportModel(chosen.name, metadata))
+        show_downloads(judged, model=ReportModel(chosen.name, metadata, model_digest(*chosen.key)))
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
     if any(one.verdict and not one.verdict.out_of_distribution for one in judged):
         st.caption(

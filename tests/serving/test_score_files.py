@@ -163,4 +163,8 @@ def test_csv_and_json_are_what_other_programs_expect(tmp_path):
     text = (tmp_path / "scores.csv").read_text(encoding="utf-8")
     assert text == "path,label,probability_fake,width,error\né 0.png,Fake,0.25,32,\n"
     write(tmp_path / "scores.json", ROWS)
-    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == ROWS
+    document = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert document == {"model": {}, "images": ROWS}
+    # Earlier releases wrote the rows alone.
+    (tmp_path / "older.json").write_text(json.dumps(ROWS))
+    assert list(read_scores(tmp_path / "older.json")) == ROWS

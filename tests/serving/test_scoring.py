@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -15,19 +16,22 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai import Detector
+from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
-from real_vs_ai.serving.score_table import COLUMNS, REASON_COLUMNS, score_columns
+from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
 from real_vs_ai.serving.scoring_job import (
     LocalScorer,
     ScoringOptions,
+    ScoringSummary,
     open_scorer,
     score_to_file,
     score_to_terminal,
 )
+from real_vs_ai.verdict import thresholds_of
 from tests.serving.trivial_model import METADATA, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -119,7 +123,7 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS)
+    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS, *FILE_COLUMNS)
     assert summary.counts == {"Fake": 5, "Real": 5, "Uncertain": 0, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
@@ -154,6 +158,7 @@ def test_more_than_two_classes_have_a_column_each():
         "probability_malignant",
         "probability_normal",
         *REASON_COLUMNS,
+        *FILE_COLUMNS,
     )
 
 
@@ -288,3 +293,28 @@ def test_a_scoring_killed_at_any_moment_is_gone_on_with_to_the_same_table(detect
         process.wait()
     assert kills >= 2
     assert output.read_text() == whole.read_text()
+
+
+def test_json_names_the_model_its_thresholds_and_each_file(detector, image_folder, tmp_path):
+    output = tmp_path / "scores.json"
+    score([image_folder], output, detector=detector)
+    document = json.loads(output.read_text(encoding="utf-8"))
+    assert document["model"]["sha256"] == hash_file(detector.model_path)
+    assert document["model"]["thresholds"] == thresholds_of(detector.metadata)
+    for row in document["images"]:
+        assert row["sha256"] == hash_file(Path(row["path"]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "strict", "failed"),
+    [
+        ({"Fake": 1, "unreadable": 1}, False, False),
+        ({"Fake": 1, "unreadable": 1}, True, True),
+        ({"Fake": 0, "unreadable": 2}, False, True),
+        ({"Fake": 2, "unreadable": 0}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_scoring_fails_when_nothing_could_be_read(counts, strict, failed):
+    summary = ScoringSummary(counts, resumed=0, seconds=1.0, engine="openvino")
+    assert summary.failed(strict=strict) == failed
