@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import classification_report
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import calibrate_metadata
-from real_vs_ai.evaluation.confounds import find_confound
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.predictions import (
     Predictions,
@@ -146,6 +146,26 @@ def evaluate_model(
         "notes": _notes(thresholds),
     }
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
+
+
+def find_confound(rows: Predictions) -> dict[str, Any] | None:
+    """Whether sizes and sources alone give the labels away; the probabilities are not used.
+
+    Returns:
+        "balanced_accuracy" of the guess, "chance", and "warning", a sentence or "". None with too
+        few images to tell.
+    """
+    labels = np.array(rows.class_names)[rows.labels]
+    sources = rows.sources.astype(str)
+    traits = {**size_traits(rows.widths, rows.heights), **source_trait(sources, labels)}
+    found = measure_confounds(
+        traits, labels, seed=SEED, advice="The metrics may say nothing about other images."
+    )
+    return found and {
+        "balanced_accuracy": found.accuracy,
+        "chance": found.chance,
+        "warning": found.warning,
+    }
 
 
 def _predict_splits(

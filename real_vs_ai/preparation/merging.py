@@ -25,8 +25,12 @@ from real_vs_ai.config import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.preparation.closing_tables import closing_tables
-from real_vs_ai.preparation.confound_figure import CONFOUNDS_FIGURE_PATH, report_confounds
-from real_vs_ai.preparation.confounds import CONFOUNDS_NAME, ConfoundReport
+from real_vs_ai.preparation.confound_report import (
+    CONFOUNDS_FIGURE_PATH,
+    CONFOUNDS_NAME,
+    ConfoundReport,
+    report_confounds,
+)
 from real_vs_ai.preparation.equalising import EQUALISED_EXTENSION, write_equalised
 from real_vs_ai.preparation.files import (
     Placement,

@@ -18,8 +18,7 @@ from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.errors import InputError
 from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.collection_list import CollectedFolder
-from real_vs_ai.preparation.confound_figure import report_confounds
-from real_vs_ai.preparation.confounds import ConfoundReport
+from real_vs_ai.preparation.confound_report import ConfoundReport, report_confounds
 from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
 from real_vs_ai.preparation.inspection import InspectedFile, inspect_files
 from real_vs_ai.preparation.layouts import Layout

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.confounds import find_confound
+from real_vs_ai.config import SEED
+from real_vs_ai.evaluation.report import find_confound
+from real_vs_ai.preparation.confound_report import FileTraits, measure_files
 from tests.evaluation.test_predictions import make_predictions
 
 
@@ -42,7 +44,7 @@ def test_one_size_for_all_fakes_fires(rows):
     sizes = np.random.default_rng(0).integers(560, 4000, 200)
     found = find_confound(dataclasses.replace(rows, widths=np.where(rows.labels == 0, 559, sizes)))
     assert found["balanced_accuracy"] > 0.95
-    assert "width, height and source alone" in found["warning"]
+    assert "from size in pixels" in found["warning"]
 
 
 def test_sources_of_one_class_each_fire(rows):
@@ -58,3 +60,20 @@ def test_many_sources_of_one_class_each_are_collections(rows):
 
 def test_too_few_images_to_tell_are_not_judged():
     assert find_confound(make_predictions(12)) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.7, 1.0])
+def test_data_report_and_evaluation_warn_of_the_same_sizes(rows, share):
+    """One rule and one limit: a share of the fakes has one size, and no photograph has."""
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(560, 4000, 200)
+    fixed = (rows.labels == 0) & (generator.random(200) < share)
+    widths = np.where(fixed, 559, sizes)
+    files = [
+        FileTraits(("Fake", "Real")[label], "s", int(width), 32, "PNG", (0, 0), 1000, False)
+        for label, width in zip(rows.labels, widths, strict=True)
+    ]
+    by_evaluation = find_confound(dataclasses.replace(rows, widths=widths))
+    by_preparation = measure_files(files, seed=SEED)
+    assert by_evaluation["balanced_accuracy"] == pytest.approx(by_preparation.accuracy)
+    assert bool(by_evaluation["warning"]) == bool(by_preparation.warning)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from real_vs_ai.images import ImageError
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
-from real_vs_ai.preparation.confounds import FileTraits, measure_confounds, read_traits
+from real_vs_ai.preparation.confound_report import FileTraits, measure_files, read_traits
 from real_vs_ai.preparation.equalising import _equalise_chunk
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.manifest import ManifestRow
@@ -56,9 +56,7 @@ GIVEAWAYS = {
 @pytest.mark.parametrize("trait", GIVEAWAYS)
 def test_each_trait_that_tells_the_class_raises_a_warning_that_names_it(trait):
     fake, real = GIVEAWAYS[trait]
-    report = measure_confounds(
-        [*traits("Fake", n=40, **fake), *traits("Real", n=40, **real)], seed=1
-    )
+    report = measure_files([*traits("Fake", n=40, **fake), *traits("Real", n=40, **real)], seed=1)
     assert report.by_trait[trait] == 1.0
     assert trait in report.warning
     assert report.low <= report.accuracy <= report.high
@@ -70,7 +68,7 @@ def test_report_shows_the_share_of_each_class_by_format_and_shape():
         *traits("Fake", n=10, width=200),
         *traits("Real", n=20, width=300),
     ]
-    report = measure_confounds(samples, seed=1)
+    report = measure_files(samples, seed=1)
     assert report.by_class["Fake"]["PNG"] == report.by_class["Fake"]["square"] == 0.75
     assert report.by_class["Real"]["JPEG"] == 1.0
     assert report.by_class["Real"]["square"] == 0.0
@@ -86,20 +84,20 @@ def test_source_of_a_collection_does_not_count_as_a_confound(tmp_path):
 
 
 def test_alike_files_raise_no_warning():
-    report = measure_confounds([*traits("Fake", n=200), *traits("Real", n=200)], seed=1)
+    report = measure_files([*traits("Fake", n=200), *traits("Real", n=200)], seed=1)
     assert report.warning == ""
     assert abs(report.accuracy - 0.5) < 0.15
 
 
 def test_chance_follows_the_number_of_classes_and_imbalance_does_not_fool_it():
     samples = [*traits("a", n=300), *traits("b", n=20), *traits("c", n=20)]
-    report = measure_confounds(samples, seed=1)
+    report = measure_files(samples, seed=1)
     assert report.chance == pytest.approx(1 / 3)
     assert report.warning == ""
 
 
 def test_too_few_images_give_no_report():
-    assert measure_confounds([*traits("Fake", n=3), *traits("Real", n=30)], seed=1) is None
+    assert measure_files([*traits("Fake", n=3), *traits("Real", n=30)], seed=1) is None
 
 
 def test_traits_are_read_from_the_files(tmp_path):

@@ -1,18 +1,16 @@
-"""Can the class be guessed without looking at the pictures? Files in, a report and a figure out.
+"""Report how far files give their class away, as JSON, a table and a figure.
 
-    report = measure_confounds(samples, seed=42)
+    report = report_confounds(rows, folder=folder, title="cifake", seed=42, workers=2, cluster=None)
     report.accuracy        # 1.0 where every generated image is 559 × 559 and no photograph is
     report.warning         # one sentence, or ""
 
-A small decision tree sees nothing but size, format, compression, file size, EXIF presence and
-source. Where it beats chance clearly, a network may learn the same instead of the pictures.
+The traits are size, format, compression, file size, EXIF presence and source.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,18 +18,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.preparation.files import rank
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
+CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
+# Told apart by people who cannot tell red from green.
+_COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 _MOST_IMAGES = 5_000
-_FOLDS = 5
 _CHUNK_FILES = 256
-# Share of the way from chance to certainty: 0.75 balanced accuracy with two classes.
-_WARNING_SHARE = 0.5
-_Z_95 = 1.96
+_ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"
 
 
@@ -62,31 +61,15 @@ class FileTraits:
 
 
 @dataclass(frozen=True)
-class ConfoundReport:
-    """How well the class can be guessed from files alone.
+class ConfoundReport(Confounds):
+    """How well the class can be guessed from files alone; str() gives a text and a table.
 
     Attributes:
-        images: How many images were looked at, at most 5,000, drawn by their contents.
-        counts: Of them, by class.
-        chance: Balanced accuracy of guessing.
-        accuracy: Balanced accuracy of the tree that sees everything, cross-validated.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        by_trait: Balanced accuracy of a tree that sees one trait alone.
         by_class: Shares of each class that have a trait: "PNG", "square", "EXIF", …, and
             "shorter side", its median in pixels.
-        warning: One sentence where the class can be guessed, otherwise "".
     """
 
-    images: int
-    counts: Mapping[str, int]
-    chance: float
-    accuracy: float
-    low: float
-    high: float
-    by_trait: Mapping[str, float]
     by_class: Mapping[str, Mapping[str, float]]
-    warning: str
 
     def __str__(self) -> str:
         text = (
@@ -101,6 +84,38 @@ class ConfoundReport:
             for label, s in self.by_class.items()
         ]
         return f"{text}\n\n{format_table(headers, body)}"
+
+
+def report_confounds(
+    rows: Sequence[ManifestRow],
+    *,
+    folder: Path,
+    title: str,
+    seed: int,
+    workers: int,
+    cluster: str | None,
+) -> ConfoundReport | None:
+    """Measure, write `confounds.json` and draw `figures/confounds.png`.
+
+    Args:
+        rows: Images below `folder`, where the report goes too.
+        folder: Where the rows' paths start.
+        title: What the data is called.
+        seed: Chooses the images looked at, and divides them for cross-validation.
+        workers: Processes to use.
+        cluster: "ray", or None for this machine.
+
+    Returns:
+        The report, or None where a class has too few images to tell anything.
+    """
+    traits = read_traits(
+        sample_rows(rows, seed=seed), root=folder, workers=workers, cluster=cluster
+    )
+    report = measure_files(traits, seed=seed)
+    if report is not None:
+        write_confounds(report, folder)
+        draw_confounds(report, traits, title=title, folder=folder)
+    return report
 
 
 def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -156,26 +171,11 @@ def _read_one(path: Path) -> tuple[tuple[int, int], int, bool]:
     return compression, len(data), exif
 
 
-def measure_confounds(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport | None:
-    """Cross-validate small decision trees on the files' traits; None with too few images."""
-    counts = dict(sorted(Counter(sample.label for sample in samples).items()))
-    if len(counts) < 2 or min(counts.values()) < _FOLDS:
-        return None
-    labels = np.array([sample.label for sample in samples])
-    traits = _trait_columns(samples)
-    chance = 1 / len(counts)
-    by_trait = {
-        name: _balanced_accuracy(columns, labels, seed=seed) for name, columns in traits.items()
-    }
-    everything = np.hstack(list(traits.values()))
-    accuracy = _balanced_accuracy(everything, labels, seed=seed)
-    error = _Z_95 * (max(accuracy * (1 - accuracy), 1e-9) / len(samples)) ** 0.5
-    low, high = max(accuracy - error, 0.0), min(accuracy + error, 1.0)
-    limit = chance + _WARNING_SHARE * (1 - chance)
-    warning = _warning(by_trait, accuracy, chance=chance, limit=limit) if low > limit else ""
-    return ConfoundReport(
-        len(samples), counts, chance, accuracy, low, high, by_trait, _by_class(samples), warning
-    )
+def measure_files(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport | None:
+    """Guess the class from the files' traits; None with too few images."""
+    labels = [sample.label for sample in samples]
+    found = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=_ADVICE)
+    return found and ConfoundReport(**vars(found), by_class=_by_class(samples))
 
 
 def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:
@@ -193,56 +193,75 @@ def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:
     return shares
 
 
-def _warning(by_trait: Mapping[str, float], accuracy: float, *, chance: float, limit: float) -> str:
-    telling = sorted((-value, name) for name, value in by_trait.items() if value > limit)
-    listed = ", ".join(f"{name} ({-value:.2f} alone)" for value, name in telling)
-    return (
-        f"without looking at the pictures the class is guessed with balanced accuracy "
-        f"{accuracy:.2f} (chance {chance:.2f})"
-        + (f", from {listed}" if listed else "")
-        + ". A model may learn that instead. DataMerger.py --equalise PIXELS encodes all alike."
-    )
-
-
 def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
     """Numbers for each trait, each of shape (n_images, n_columns)."""
 
     def numbers(values: Sequence) -> np.ndarray:
         return np.array(values, dtype=np.float64).reshape(len(samples), -1)
 
-    def one_hot(values: Sequence[str]) -> np.ndarray:
-        names = sorted(set(values))
-        return numbers([[value == name for name in names] for value in values])
-
     return {
-        "size in pixels": numbers([(s.width, s.height) for s in samples]),
-        "square": numbers([s.width == s.height for s in samples]),
+        **size_traits(
+            numbers([s.width for s in samples])[:, 0], numbers([s.height for s in samples])[:, 0]
+        ),
         "file format": one_hot([s.format for s in samples]),
         "JPEG quality": numbers([s.compression for s in samples]),
         "file size": numbers([s.file_size for s in samples]),
         "EXIF presence": numbers([s.exif for s in samples]),
-        "source": one_hot([s.source for s in samples]),
+        **source_trait([s.source for s in samples], [s.label for s in samples]),
     }
-
-
-def _balanced_accuracy(columns: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
-    # Imported here: scikit-learn takes a second to load.
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.tree import DecisionTreeClassifier
-
-    tree = DecisionTreeClassifier(
-        max_depth=4,
-        min_samples_leaf=max(1, len(labels) // 200),
-        class_weight="balanced",
-        random_state=seed,
-    )
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    predicted = cross_val_predict(tree, columns, labels, cv=folds)
-    return float(balanced_accuracy_score(labels, predicted))
 
 
 def write_confounds(report: ConfoundReport, folder: Path) -> None:
     """Write `confounds.json`."""
     text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
     (folder / CONFOUNDS_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def draw_confounds(
+    report: ConfoundReport, samples: Sequence[FileTraits], *, title: str, folder: Path
+) -> None:
+    """Write `figures/confounds.png`: accuracies by trait, sizes in pixels, sizes of files."""
+    # Without pyplot: nothing global, no window.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    figure.suptitle(f"{title}: can files alone tell the class? ({report.images:,} images)")
+    _draw_accuracies(left, report)
+    for index, label in enumerate(report.counts):
+        colour = _COLOURS[index % len(_COLOURS)]
+        members = [sample for sample in samples if sample.label == label]
+        name = f"{label} ({len(members):,})"
+        # Spread a little, so that many images of one size show as a cloud.
+        spread = np.random.default_rng(index).normal(0, 0.01, (len(members), 2))
+        widths = np.array([sample.width for sample in members]) * np.exp(spread[:, 0])
+        heights = np.array([sample.height for sample in members]) * np.exp(spread[:, 1])
+        middle.scatter(widths, heights, s=12, alpha=0.4, color=colour, label=name, linewidths=0)
+        kilobytes = np.array([max(sample.file_size, 1) for sample in members]) / 1024
+        right.hist(np.log10(kilobytes), bins=30, alpha=0.55, color=colour, label=name)
+    middle.set(
+        xscale="log",
+        yscale="log",
+        xlabel="width (pixels)",
+        ylabel="height (pixels)",
+        title="Size in pixels",
+    )
+    right.set(xlabel="file size (KiB, powers of ten)", ylabel="images", title="File size")
+    for axes in (middle, right):
+        axes.legend()
+    (folder / CONFOUNDS_FIGURE_PATH).parent.mkdir(exist_ok=True)
+    figure.savefig(folder / CONFOUNDS_FIGURE_PATH, dpi=110)
+
+
+def _draw_accuracies(axes, report: ConfoundReport) -> None:
+    names = [*report.by_trait, "all of them"]
+    values = [*report.by_trait.values(), report.accuracy]
+    bars = axes.barh(names, values, color=["#9ecae1"] * len(report.by_trait) + ["#08519c"])
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.axvline(
+        report.chance, color="black", linestyle="--", label=f"chance ({report.chance:.2f})"
+    )
+    axes.set(xlim=(0, 1.15), xlabel="balanced accuracy (cross-validated)", title="Guessed from")
+    # Room below the bars for the legend.
+    axes.set_ylim(len(names) + 0.6, -0.7)
+    axes.legend(loc="lower right")
