@@ -68,6 +68,7 @@ class Detector:
         *,
         engine: str | None = None,
         precision: str | None = None,
+        for_batches: bool = False,
     ) -> Detector:
         """Read a model and compile it, or read what was compiled before.
 
@@ -78,6 +79,7 @@ class Detector:
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
             precision: "f32", "bf16" or "int8" (after `ImageScoring.py --precision int8` or
                 `quantization.ensure_int8`); None for bf16 where the CPU has it, otherwise f32.
+            for_batches: Make ready for many images; the first single one waits longer.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -87,7 +89,11 @@ class Detector:
         model_path = find_model(path)
         metadata = read_metadata(model_path)
         opened = open_engine(
-            model_path, image_size=metadata.image_size, engine=engine, precision=precision
+            model_path,
+            image_size=metadata.image_size,
+            engine=engine,
+            precision=precision,
+            for_batches=for_batches,
         )
         return cls(model_path, metadata, opened, read_check(model_path))
 

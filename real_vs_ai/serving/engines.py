@@ -82,7 +82,12 @@ class KerasEngine:
 
 
 def open_engine(
-    model_path: Path, *, image_size: int, engine: str | None, precision: str | None
+    model_path: Path,
+    *,
+    image_size: int,
+    engine: str | None,
+    precision: str | None,
+    for_batches: bool = False,
 ) -> Engine:
     """Open a model with the engine named, or with the one that suits this machine.
 
@@ -91,6 +96,7 @@ def open_engine(
         image_size: Side of the square input that its metadata states.
         engine: One of ENGINES, or None to choose.
         precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
+        for_batches: Whether whole batches come first, not single images.
 
     Raises:
         ValueError: Engine or precision are unknown or do not go together.
@@ -110,7 +116,9 @@ def open_engine(
     try:
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        return OpenVINOEngine(model_path, image_size=image_size, precision=precision)
+        return OpenVINOEngine(
+            model_path, image_size=image_size, precision=precision, for_batches=for_batches
+        )
     except (ImportError, RuntimeError) as error:
         # Asked for by name, another engine would not be an answer.
         if engine is not None or precision not in (None, "f32") or not keras_is_installed():

@@ -90,6 +90,7 @@ def cached_ir(model_path: Path) -> CacheEntry:
         ConversionError: The model cannot be converted.
     """
     versions = _versions()
+    state = _state(model_path)
     name = f"{_network_fingerprint(model_path)}-{_digest(versions)}"
     try:
         root = cache_dir() / "models"
@@ -99,7 +100,7 @@ def cached_ir(model_path: Path) -> CacheEntry:
             return CacheEntry(folder)
         with filelock.FileLock(root / f"{name}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
             if not _is_whole(folder):
-                _make_entry(model_path, folder=folder, versions=versions)
+                _make_entry(model_path, folder=folder, versions=versions, state=state)
         return CacheEntry(folder)
     except (OSError, filelock.Timeout):
         # A read-only home or a full disk costs time at every start, never the verdict.
@@ -125,11 +126,19 @@ def discard(entry: CacheEntry) -> None:
     shutil.rmtree(entry.folder, ignore_errors=True)
 
 
-def _make_entry(model_path: Path, *, folder: Path, versions: dict[str, str]) -> None:
+def _state(model_path: Path) -> tuple[int, int, int]:
+    """Differs after the file was replaced or written to."""
+    found = model_path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _make_entry(
+    model_path: Path, *, folder: Path, versions: dict[str, str], state: tuple[int, int, int]
+) -> None:
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         convert(model_path, output_dir=staging)
-        if not folder.name.startswith(_network_fingerprint(model_path)):
+        if _state(model_path) != state:
             raise ConversionError(f"{model_path} changed while it was converted. Open it again.")
         description = {"source": str(model_path.resolve()), "versions": versions}
         (staging / _ENTRY_NAME).write_text(json.dumps(description), encoding="utf-8")

@@ -37,8 +37,17 @@ class OpenVINOEngine:
     name = "openvino"
     note = ""
 
-    def __init__(self, model_path: Path, *, image_size: int, precision: str | None) -> None:
+    def __init__(
+        self, model_path: Path, *, image_size: int, precision: str | None, for_batches: bool = False
+    ) -> None:
         """Compile the model, or read what was compiled before.
+
+        Args:
+            model_path: The `.h5` file.
+            image_size: Side of the square input, in pixels.
+            precision: See `Engine`; None for the best one.
+            for_batches: Compile the form for batches now, and that for one image when it is needed,
+                instead of the other way round.
 
         Raises:
             ConversionError: The model cannot be converted.
@@ -53,7 +62,8 @@ class OpenVINOEngine:
         self._entry = cached_ir(model_path)
         if self._entry.is_temporary:
             weakref.finalize(self, discard, self._entry)
-        self._single = self._compile(batch_size=1, hint="LATENCY")
+        # What cannot be compiled is found out now.
+        _ = self._batched if for_batches else self._single
 
     @property
     def _float_precision(self) -> str:
@@ -69,15 +79,23 @@ class OpenVINOEngine:
         """See `Engine.predict`."""
         # A batch is filled up to its size; for a few images that costs more than it gains.
         if not in_batches and len(pixels) * 4 <= self.batch_size:
-            return np.concatenate(
-                [self._single.infer(pixels[i : i + 1]) for i in range(len(pixels))]
-            )
+            single = self._single
+            return np.concatenate([single.infer(pixels[i : i + 1]) for i in range(len(pixels))])
         batched = self._batched
         if len(pixels) <= batched.batch_size:
             return batched.infer(pixels)
         starts = range(0, len(pixels), batched.batch_size)
         chunks = [pixels[start : start + batched.batch_size] for start in starts]
         return np.concatenate(list(batched.workers.map(batched.infer, chunks)))
+
+    @property
+    def _single(self) -> _CompiledForm:
+        with self._compiling:
+            return self._single_form
+
+    @cached_property
+    def _single_form(self) -> _CompiledForm:
+        return self._compile(batch_size=1, hint="LATENCY")
 
     @property
     def _batched(self) -> _CompiledForm:
@@ -93,7 +111,7 @@ class OpenVINOEngine:
             # goes on with the form it has.
             if self._entry.folder.exists():
                 raise
-            return self._single
+            return self._single_form
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._float_precision}

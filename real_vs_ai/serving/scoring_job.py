@@ -203,7 +203,9 @@ def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
         from real_vs_ai.serving.ray_scoring import RayScorer
 
         return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)
-    detector = Detector.open(model_path, engine=options.engine, precision=options.precision)
+    detector = Detector.open(
+        model_path, engine=options.engine, precision=options.precision, for_batches=True
+    )
     if detector.engine_note:
         print(detector.engine_note, file=sys.stderr)
     return LocalScorer(detector, workers=options.workers, by_tiles=options.by_tiles)
