@@ -19,7 +19,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, Sample, compare_size, fit_check
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
-_MOST_IMAGES = 4000
+MOST_IMAGES = 4000
 _MOST_BYTES = 2**28
 
 
@@ -102,5 +102,5 @@ def _sample(model: keras.Model, layer_name: str, decoded: DecodedImages) -> Samp
 
 
 def _draw(decoded: DecodedImages) -> DecodedImages:
-    most = min(_MOST_IMAGES, max(1, _MOST_BYTES // decoded.pixels[:1].nbytes))
+    most = min(MOST_IMAGES, max(1, _MOST_BYTES // decoded.pixels[:1].nbytes))
     return decoded.take(decoded.images.draw(most))

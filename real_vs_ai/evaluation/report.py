@@ -101,6 +101,22 @@ def write_report(
     return evaluation.metrics
 
 
+def count_evaluation_images(decoded: Mapping[str, DecodedImages]) -> int:
+    """How often the network judges an image, or a crop of one, from training's end to its report.
+
+    Each split but train is scored, and a part of all of them is compared with the training images.
+    """
+    from real_vs_ai.evaluation.out_of_distribution import MOST_IMAGES
+
+    total = 0
+    for split, images in decoded.items():
+        scored = 0 if split == _TRAIN else len(images)
+        # The validation images are compared twice: to fit the comparison, and to test it.
+        compared = min(len(images), MOST_IMAGES) * (2 if split == "validation" else 1)
+        total += (scored + compared) * images.views
+    return total
+
+
 def evaluate_model(
     model: keras.Model,
     *,

@@ -41,6 +41,8 @@ class Progress:
         best_epoch: The epoch (from 1) with the lowest validation loss so far, 0 for none.
         best_loss: Its validation loss.
         stage_done: Whether the stage needs no more epochs.
+        position: How far the stage's learning rate has fallen, 0 to 1; of runs with --minutes.
+        seconds: What the run has taken so far; of runs with --minutes.
     """
 
     batch_size: int
@@ -51,6 +53,8 @@ class Progress:
     best_epoch: int = 0
     best_loss: float = float("inf")
     stage_done: bool = False
+    position: float = 0.0
+    seconds: float = 0.0
 
     def stage_rows(self, stage_name: str) -> list[dict[str, Any]]:
         """The history of one stage."""

@@ -45,8 +45,26 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
         return {**super().get_config(), "warmup_steps": self.warmup_steps}
 
 
+class PacedDecay(WarmedPolynomialDecay):
+    """The same line, gone along by a variable from 0 to 1 in place of the count of steps."""
+
+    def __init__(self, *args: Any, position: keras.Variable, **options: Any):
+        """Make the schedule; the other arguments are those of WarmedPolynomialDecay."""
+        super().__init__(*args, **options)
+        self.position = position
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at the variable's position."""
+        return super().__call__(ops.convert_to_tensor(self.position) * self.decay_steps)
+
+
 def make_optimizer(
-    *, learning_rate: float, decay_steps: int, warmup_steps: int, fused: bool
+    *,
+    learning_rate: float,
+    decay_steps: int,
+    warmup_steps: int,
+    fused: bool,
+    position: keras.Variable | None = None,
 ) -> keras.optimizers.Adam:
     """Adam under a PolynomialDecay (of power 1) that ends with the last step.
 
@@ -55,13 +73,18 @@ def make_optimizer(
         decay_steps: Steps of the whole stage, warm-up among them.
         warmup_steps: Steps over which the learning rate first rises.
         fused: Use TensorFlow's one operation for each variable; needs a single device.
+        position: Where on its way the learning rate is, 0 to 1; None counts the steps.
     """
-    schedule = WarmedPolynomialDecay(
-        learning_rate,
-        max(1, decay_steps),
-        end_learning_rate=learning_rate * FINAL_SHARE,
-        warmup_steps=warmup_steps,
-    )
+    options = {
+        "initial_learning_rate": learning_rate,
+        "decay_steps": max(1, decay_steps),
+        "end_learning_rate": learning_rate * FINAL_SHARE,
+        "warmup_steps": warmup_steps,
+    }
+    if position is None:
+        schedule = WarmedPolynomialDecay(**options)
+    else:
+        schedule = PacedDecay(position=position, **options)
     return (FusedAdam if fused else keras.optimizers.Adam)(schedule)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class TrainingOptions:
     batch_norm: str
     batch_norm_momentum: float
     epochs: int
+    minutes: float | None
     frozen_epochs: int | None
     steps_per_epoch: int | None
     batch_size: int
@@ -360,6 +362,13 @@ def _add_learning_options(group: argparse._ArgumentGroup) -> None:
         help="epochs with the whole network learning",
     )
     add(
+        "--minutes",
+        type=number(0, math.inf, ends=False),
+        metavar="N",
+        help="end within about so many minutes, evaluation included: takes as many steps of the "
+        "epochs as there is time for, and fits warm-up and decay to them (default: no limit)",
+    )
+    add(
         "--frozen-epochs",
         type=whole_number(0),
         metavar="N",
@@ -494,6 +503,13 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
         parser.error(
             "--stored-features needs --epochs 0, --augmentation none and --degrade 0: the features "
             "are computed once"
+        )
+    if values["stored_features"] and values["minutes"]:
+        parser.error("--minutes cannot shorten --stored-features, whose steps cost next to nothing")
+    if values["minutes"] and values["deterministic"]:
+        parser.error(
+            "--minutes takes as many steps as the machine is fast, --deterministic repeats a run "
+            "to the last bit: leave one of them out"
         )
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):

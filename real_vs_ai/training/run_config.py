@@ -20,7 +20,10 @@ from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import read_json, write_json
+from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.time_budget import Pace
 
 _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")
 
@@ -73,6 +76,22 @@ def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> di
         "changed": changed,
     }
     return {**stored, "options": now, "resumed": [*stored.get("resumed", []), entry]}
+
+
+def note_plan(run: RunFolder, stage_name: str, pace: Pace) -> None:
+    """Add to `config.json` how many steps of a stage were planned for the run's minutes."""
+    entry = {
+        "stage": stage_name,
+        "minutes": pace.budget.minutes,
+        "minutes_spent": round(pace.budget.spent / 60, 2),
+        "steps": pace.planned_steps,
+        "of_steps": pace.work.steps,
+        "batch_size": pace.work.batch_size,
+        "seconds_per_step": round(pace.step_seconds, 3),
+        "evaluation_seconds": round(pace.evaluation_seconds),
+    }
+    stored = read_json(run.config)
+    write_json(run.config, {**stored, "time_plans": [*stored.get("time_plans", []), entry]})
 
 
 def describe_data(folder: Path, splits: Mapping[str, DecodedImages]) -> dict[str, Any]:

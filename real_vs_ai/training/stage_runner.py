@@ -35,7 +35,9 @@ from real_vs_ai.training.hosts import Hosts
 from real_vs_ai.training.model import set_trainable
 from real_vs_ai.training.optimizers import make_optimizer
 from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.run_config import note_plan
 from real_vs_ai.training.stages import Stage, format_duration, plan_stages
+from real_vs_ai.training.time_budget import KeepPace, Pace, StageWork, TimeBudget
 
 # Classes are weighted when the largest has this many times the images of the smallest.
 _UNBALANCED = 1.1
@@ -56,6 +58,7 @@ class StageRunner:
         progress: How far the run has come; kept up to date.
         hosts: The processes that train together.
         say: Takes one line at a time for the user.
+        budget: The time that the run has, or None.
     """
 
     options: TrainingOptions
@@ -66,6 +69,7 @@ class StageRunner:
     progress: Progress
     hosts: Hosts
     say: Callable[[str], None]
+    budget: TimeBudget | None = None
 
     def __post_init__(self) -> None:
         self.run.checkpoints.mkdir(exist_ok=True)
@@ -107,6 +111,7 @@ class StageRunner:
                     continue
                 self.progress.stage += 1
                 self.progress.stage_done = False
+                self.progress.position = 0.0
         if self.progress.best_epoch:
             graph_of(self.model).load_weights(self.best_weights)
 
@@ -123,6 +128,7 @@ class StageRunner:
 
     def _run_stage(self, stage: Stage, interrupted: threading.Event) -> None:
         resumed = self._compile(stage)
+        self.pace = self._make_pace(stage)
         stop = cb.StopTrainingOnValidationLoss(
             path=self.best_weights,
             patience=self.options.patience,
@@ -182,11 +188,13 @@ class StageRunner:
         set_trainable(model, backbone=stage.train_backbone, batch_norm=stage.train_batch_norm)
         with self.device.scope():
             metrics = epoch_metrics(self.splits["train"].images.class_names)
+            self.position = keras.Variable(0.0, trainable=False) if self.budget else None
             optimizer = make_optimizer(
                 learning_rate=stage.learning_rate,
                 decay_steps=stage.epochs * self.steps_per_epoch,
                 warmup_steps=options.warmup_steps,
                 fused=self.device.fused_optimizer,
+                position=self.position,
             )
             model.compile(
                 optimizer=optimizer,
@@ -243,6 +251,16 @@ class StageRunner:
             title=stage.name.capitalize(),
         )
         members: list[Any] = [guard, bar, stop, early]
+        if self.pace:
+            members.append(
+                KeepPace(
+                    self.pace,
+                    position=self.position,
+                    progress=self.progress,
+                    say=self.say,
+                    on_plan=lambda pace: note_plan(self.run, stage.name, pace),
+                )
+            )
         if self.options.tensorboard and self.hosts.is_first:
             members.append(keras.callbacks.TensorBoard(self.run.path / "tensorboard"))
         if resumed and self.progress.step:
@@ -253,6 +271,8 @@ class StageRunner:
         progress = self.progress
         row = progress.history[-1]
         left = (stage.last_epoch - progress.epoch) * row["seconds"]
+        if self.pace:
+            left = self.pace.seconds_left
         self.say(
             f"epoch {progress.epoch}/{stage.last_epoch} {stage.name}: "
             f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
@@ -268,11 +288,31 @@ class StageRunner:
         self, stop: cb.StopTrainingOnValidationLoss, early: keras.callbacks.EarlyStopping
     ) -> str:
         kept = f"the weights of epoch {stop.best_epoch} are kept"
+        if self.pace and self.pace.is_cut_short:
+            return f"its time is used after {plural(self.pace.done, 'step')}; {kept}"
         if stop.stopped:
             return f"the validation loss exceeds the training loss; {kept}"
         if early.stopped_epoch:
             return f"no lower validation loss in {plural(early.patience, 'epoch')}; {kept}"
         return f"all its epochs are done; {kept}"
+
+    def _make_pace(self, stage: Stage) -> Pace | None:
+        """The pace of a stage in a run with --minutes; None without."""
+        if self.budget is None:
+            return None
+        progress, later = self.progress, plan_stages(self.options)[self.progress.stage + 1 :]
+        steps = self.steps_per_epoch
+        work = StageWork(
+            steps=stage.epochs * steps,
+            steps_per_epoch=steps,
+            batch_size=progress.batch_size,
+            validation_images=len(self.splits["validation"]),
+            step_share=stage.step_share,
+            later_steps=sum(other.epochs * steps * other.step_share for other in later),
+            evaluation_slowdown=self.device.gain,
+        )
+        done = (progress.epoch - stage.first_epoch) * steps + progress.step
+        return Pace(self.budget, work, done=done, position=progress.position)
 
     def _halve_batch(self, stage: Stage, error: Exception) -> None:
         progress = self.progress

@@ -13,6 +13,8 @@ from real_vs_ai.training.options import TrainingOptions
 _FROZEN_EPOCHS = 3
 # Smaller batches estimate batch statistics too poorly to replace ImageNet's.
 _FEWEST_IMAGES_FOR_STATISTICS = 64
+# A forward pass alone costs about a third of a pass with its gradients.
+FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Stage:
     learning_rate: float
     train_backbone: bool
     train_batch_norm: bool
+
+    @property
+    def step_share(self) -> float:
+        """Cost of one of its steps, where one with the whole network learning costs 1."""
+        return 1.0 if self.train_backbone else FORWARD_SHARE
 
     @property
     def last_epoch(self) -> int:
@@ -78,12 +85,10 @@ def estimate_seconds(
         images_per_epoch: Training images of an epoch.
         validation_images: Images that are only looked at after each epoch.
     """
-    # A forward pass alone costs about a third of a pass with its gradients.
-    forward = 1 / 3
     total = 0.0
     for stage in stages:
-        share = 1.0 if stage.train_backbone else forward
-        total += stage.epochs * (images_per_epoch * share + validation_images * forward)
+        images = images_per_epoch * stage.step_share + validation_images * FORWARD_SHARE
+        total += stage.epochs * images
     return total * multiply_adds / training_rate
 
 

@@ -23,7 +23,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.out_of_distribution import learn_check
-from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.evaluation.report import count_evaluation_images, write_report
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
@@ -45,6 +45,7 @@ from real_vs_ai.training.run_config import (
 )
 from real_vs_ai.training.stage_runner import StageRunner
 from real_vs_ai.training.stages import estimate_seconds, format_duration, plan_stages
+from real_vs_ai.training.time_budget import TimeBudget
 
 Say = Callable[[str], None]
 
@@ -99,6 +100,7 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     """
     hosts = join_hosts()
     say = say if hosts.is_first else _say_nothing
+    budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
     with hosts.together():
         device = prepare_device(
@@ -120,6 +122,9 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         learner, seen = model, splits
         if options.stored_features:
             learner, seen = head_and_features(model, splits, say=say)
+        if budget:
+            budget.spent_before = progress.seconds
+            budget.evaluation_images = count_evaluation_images(splits)
         runner = StageRunner(
             options=options,
             run=run,
@@ -129,12 +134,26 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
             progress=progress,
             hosts=hosts,
             say=say,
+            budget=budget,
         )
         runner.run_all()
         hosts.leave()
     if not hosts.is_first:
         return TrainingResult(run, progress.epoch, progress.best_epoch, {})
     return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
+
+
+def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
+    """The clock of a run with --minutes, started; None without."""
+    if options.minutes is None:
+        return None
+    if hosts.count > 1 or keras.backend.backend() != "tensorflow":
+        raise InputError(
+            "--minutes plans by the speed of one process on TensorFlow, found "
+            f"{plural(hosts.count, 'process')} on {keras.backend.backend()}. "
+            "Use --epochs and --steps-per-epoch."
+        )
+    return TimeBudget(minutes=options.minutes)
 
 
 def _say_nothing(line: str) -> None:
@@ -271,7 +290,8 @@ def _say_plan(
         images_per_epoch=images,
         validation_images=len(splits["validation"]),
     )
-    say(f"{run.path}: at most {text}, about {format_duration(seconds)}.")
+    limit = f"; it has {options.minutes:g} min in all" if options.minutes else ""
+    say(f"{run.path}: at most {text}, about {format_duration(seconds)}{limit}.")
 
 
 def _finish(

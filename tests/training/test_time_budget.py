@@ -1,0 +1,224 @@
+"""How a run keeps to its minutes: planned steps, slower machines, resumption, the learning rate."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from real_vs_ai.training import time_budget, trainer
+from real_vs_ai.training.callbacks import Recorder
+from real_vs_ai.training.optimizers import FINAL_SHARE, PacedDecay, WarmedPolynomialDecay
+from real_vs_ai.training.time_budget import FEWEST_STEPS, Pace, StageWork, TimeBudget
+from real_vs_ai.training.trainer import train
+
+TRACING = 20.0
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def run_stage(pace, clock, *, step_seconds, validation_steps=4.5):
+    """Take a stage's steps, and return its positions.
+
+    Args:
+        pace: Of the stage.
+        clock: Of the pace.
+        step_seconds: What a step takes, a function of the steps done.
+        validation_steps: What the validation takes, in steps.
+    """
+    positions, work = [], pace.work
+    pace.start_timing()
+    clock.now += TRACING
+    while True:
+        clock.now += step_seconds(pace.done)
+        pace.after_step()
+        positions.append(pace.position)
+        if pace.is_finished or pace.done % work.steps_per_epoch == 0:
+            seconds = validation_steps * step_seconds(pace.done)
+            clock.now += seconds
+            pace.after_validation(seconds)
+            pace.start_timing()
+        if pace.is_finished:
+            return positions
+
+
+def make_pace(minutes, *, steps=400, steps_per_epoch=100, done=0, position=0.0, **work):
+    clock = Clock()
+    budget = TimeBudget(minutes=minutes, clock=clock)
+    budget.evaluation_images = 600
+    work = {
+        "batch_size": 32, "validation_images": 300, "step_share": 1.0, "later_steps": 0.0, **work,
+    }  # fmt: skip
+    stage = StageWork(steps=steps, steps_per_epoch=steps_per_epoch, **work)
+    return Pace(budget, stage, done=done, position=position), clock
+
+
+def total_seconds(pace):
+    """Until the evaluation has ended, at the speed that was measured."""
+    return pace.budget.spent + pace.evaluation_seconds
+
+
+@pytest.mark.parametrize("minutes", [3, 5, 8])
+def test_run_ends_about_when_its_minutes_are_over(minutes):
+    pace, clock = make_pace(minutes)
+    run_stage(pace, clock, step_seconds=lambda done: 2.0)
+    assert pace.is_cut_short
+    assert total_seconds(pace) == pytest.approx(60 * minutes, rel=0.05)
+
+
+def test_enough_time_means_the_whole_schedule_and_even_decay():
+    pace, clock = make_pace(60)
+    positions = run_stage(pace, clock, step_seconds=lambda done: 2.0)
+    assert not pace.is_cut_short
+    np.testing.assert_allclose(positions, np.arange(1, 401) / 400, atol=1e-6)
+
+
+def test_plan_is_steady_on_a_steady_machine():
+    pace, clock = make_pace(5)
+    # A third of the time that the steps take for as many images.
+    positions = run_stage(pace, clock, step_seconds=lambda done: 2.0, validation_steps=3.125)
+    # Each step goes the same way, but for the traced one, the first timed ones and the last.
+    strides = np.diff(positions[5:-1])
+    assert strides.max() < 1.6 * strides.min()
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0, 4.0])
+def test_change_of_speed_midway_still_ends_in_time_and_decayed(factor):
+    pace, clock = make_pace(8)
+    steps = run_stage(pace, clock, step_seconds=lambda done: 2.0 * (factor if done > 60 else 1))
+    assert steps[-1] == 1.0
+    assert np.all(np.diff(steps) > 0)
+    assert total_seconds(pace) == pytest.approx(480, rel=0.1)
+
+
+def test_too_few_minutes_still_take_some_steps():
+    pace, clock = make_pace(0.1)
+    run_stage(pace, clock, step_seconds=lambda done: 2.0)
+    assert pace.done == FEWEST_STEPS
+
+
+def test_stage_leaves_the_later_ones_their_share():
+    pace, clock = make_pace(10, step_share=1 / 3, later_steps=400)
+    began = clock.now
+    run_stage(pace, clock, step_seconds=lambda done: 1.0)
+    # 400 steps of a third against 400 whole ones: a quarter of the time, less the evaluation's.
+    assert 0.15 < (clock.now - began) / 600 < 0.3
+
+
+def test_resumed_stage_has_what_the_first_session_left():
+    pace, clock = make_pace(8, done=40, position=0.25)
+    pace.budget.spent_before = 200.0
+    positions = run_stage(pace, clock, step_seconds=lambda done: 2.0)
+    assert positions[0] > 0.25
+    assert total_seconds(pace) == pytest.approx(480, rel=0.05)
+
+
+def test_run_that_gets_a_limit_later_goes_on_where_its_schedule_was():
+    pace, _ = make_pace(8, done=100)
+    assert pace.position == 0.25
+
+
+def test_learning_rate_follows_the_position_and_warm_up_shrinks_with_it():
+    position = keras.Variable(0.0, trainable=False)
+    options = {
+        "initial_learning_rate": 0.1, "decay_steps": 100, "end_learning_rate": 0.001,
+        "warmup_steps": 10,
+    }  # fmt: skip
+    counted, paced = WarmedPolynomialDecay(**options), PacedDecay(position=position, **options)
+    for step in (0, 5, 10, 50, 100):
+        position.assign(step / 100)
+        assert float(paced(0)) == pytest.approx(float(counted(step)), rel=1e-5)
+
+
+@pytest.fixture
+def slow_steps(monkeypatch, tiny, short):
+    """A clock on which every training step takes a second, and nothing else takes any."""
+    clock = Clock()
+    after_step = time_budget.Pace.after_step
+
+    def tick(pace):
+        clock.now += 1.0
+        after_step(pace)
+
+    monkeypatch.setattr(time_budget.Pace, "after_step", tick)
+    monkeypatch.setattr(
+        trainer, "TimeBudget", lambda *, minutes: TimeBudget(minutes=minutes, clock=clock)
+    )
+    return clock
+
+
+def read_rates(run):
+    with run.history.open(newline="") as file:
+        return [float(row["learning_rate"]) for row in csv.DictReader(file)]
+
+
+def test_run_is_cut_to_its_minutes_with_the_rate_decayed_and_the_plan_recorded(parse, slow_steps):
+    said = []
+    options = parse("--epochs", "20", "--minutes", "1", "--early-stopping", "99")
+    result = train(options, say=said.append)
+    config = json.loads(result.run.config.read_text())
+    # Six steps an epoch: 20 epochs would take 120 seconds.
+    (plan,) = config["time_plans"]
+    assert plan["of_steps"] == 120
+    assert 20 <= plan["steps"] <= 50
+    assert config["options"]["minutes"] == 1
+    assert slow_steps.now - 100 <= 60
+    assert read_rates(result.run)[-1] == pytest.approx(1e-3 * FINAL_SHARE, rel=1e-3)
+    assert result.epochs < 10
+    assert any(line.startswith("Planned for 1 min") for line in said)
+    assert any("its time is used" in line for line in said)
+
+
+def test_frozen_and_fine_tuning_stages_share_the_minutes(parse, slow_steps):
+    options = parse("--frozen-epochs", "20", "--epochs", "20", "--minutes", "2")
+    result = train(options, say=lambda line: None)
+    plans = json.loads(result.run.config.read_text())["time_plans"]
+    assert [plan["stage"] for plan in plans] == ["frozen", "fine-tuning"]
+    assert all(FEWEST_STEPS <= plan["steps"] < 120 for plan in plans)
+    assert slow_steps.now - 100 <= 120
+
+
+def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, monkeypatch):
+    arguments = ("--epochs", "20", "--minutes", "1", "--checkpoint-steps", "1")
+    arguments += ("--early-stopping", "99")
+    count = Recorder.on_train_batch_end
+
+    def interrupt(recorder, batch, logs=None):
+        count(recorder, batch, logs)
+        if recorder.progress.position > 0.3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(parse(*arguments, "--run-name", "cut"), say=lambda line: None)
+    run_folder = parse(*arguments).models_dir / "cut"
+    result = train(parse("--resume", str(run_folder), *arguments), say=lambda line: None)
+    assert slow_steps.now - 100 <= 60
+    assert read_rates(result.run)[-1] == pytest.approx(1e-3 * FINAL_SHARE, rel=1e-3)
+    assert len(json.loads(result.run.config.read_text())["time_plans"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--minutes", "0"), ("--minutes", "-3"), ("--minutes", "nan"),
+                  ("--minutes", "5", "--deterministic")],
+)  # fmt: skip
+def test_minutes_that_make_no_sense_are_refused(parse, arguments):
+    with pytest.raises(SystemExit) as left:
+        parse(*arguments)
+    assert left.value.code == 2
+
+
+def test_minutes_on_several_processes_are_refused(parse, monkeypatch):
+    monkeypatch.setattr(trainer, "join_hosts", lambda: trainer.Hosts(0, 2))
+    with pytest.raises(ValueError, match="--minutes plans by the speed of one process"):
+        train(parse("--minutes", "5"), say=lambda line: None)
