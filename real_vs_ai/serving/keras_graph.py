@@ -109,14 +109,13 @@ def network_digest(path: Path) -> hashlib.blake2b:
 
 
 def _update_digest(digest: hashlib.blake2b, name: str, item: h5py.Group | h5py.Dataset) -> None:
-    names = [str(found) for found in item.attrs.get("weight_names", ())]
-    digest.update(repr((name, names)).encode())
     if isinstance(item, h5py.Group):
+        digest.update(repr((name, list(item.attrs.get("weight_names", ())))).encode())
         return
-    filters = (item.chunks, item.compression, item.shuffle, item.scaleoffset)
-    digest.update(repr((item.dtype.str, item.shape, filters)).encode())
-    if item.chunks is None:
-        digest.update(np.ascontiguousarray(item[()]).tobytes())
+    chunks = item.chunks
+    digest.update(repr((name, item.dtype.str, item.shape, chunks)).encode())
+    if chunks is None:
+        digest.update(np.ascontiguousarray(item[()]))
         return
     for offset in _chunk_offsets(item):
         mask, stored = item.id.read_direct_chunk(offset)

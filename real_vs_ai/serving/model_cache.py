@@ -34,6 +34,8 @@ _LAYOUT_VERSION = 4
 _LOCK_TIMEOUT_SECONDS = 900
 # Characters of the fingerprint in an entry's name.
 _NAME_LENGTH = 32
+# A file that was written longer ago is taken to be whole.
+_SETTLED_SECONDS = 10
 # What a killed conversion left; no conversion takes as long.
 _ABANDONED_SECONDS = 24 * 3600
 
@@ -72,6 +74,29 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _known_fingerprint(model_path: Path, state: tuple[int, int, int], notes: Path) -> str:
+    """`_network_fingerprint`, remembered for as long as the file is not touched.
+
+    Args:
+        model_path: The `.h5` file.
+        state: Its `_state`.
+        notes: Folder for what is remembered.
+    """
+    key = hashlib.sha256(str(model_path.resolve()).encode()).hexdigest()[:_NAME_LENGTH]
+    note = notes / f"{key}.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if known["state"] == list(state):
+            return str(known["network"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    found = _network_fingerprint(model_path)
+    # Not while it may still be written: a later change could leave time and size as they are.
+    if time.time() - state[2] / 1e9 > _SETTLED_SECONDS:
+        write_atomically(note, json.dumps({"state": state, "network": found}).encode())
+    return found
+
+
 def _network_fingerprint(model_path: Path) -> str:
     """Of the graph, its weights and its outputs, not of what else the file says."""
     try:
@@ -91,10 +116,10 @@ def cached_ir(model_path: Path) -> CacheEntry:
     """
     versions = _versions()
     state = _state(model_path)
-    name = f"{_network_fingerprint(model_path)}-{_digest(versions)}"
     try:
         root = cache_dir() / "models"
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = f"{_known_fingerprint(model_path, state, root)}-{_digest(versions)}"
         folder = root / name
         if _is_whole(folder):
             return CacheEntry(folder)

@@ -69,6 +69,16 @@ def test_new_thresholds_keep_the_entry_and_new_weights_get_another(cache, model_
     assert len(cache) == 2
 
 
+def test_untouched_file_is_not_read_again(cache, model_with, monkeypatch):
+    path = model_with(own_weights=True)
+    os.utime(path, (0, 0))
+    entry = model_cache.cached_ir(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(model_cache, "_network_fingerprint", None)
+        assert model_cache.cached_ir(path) == entry
+    assert model_cache.cached_ir(model_with(own_weights=True)) != entry
+
+
 def test_another_layer_of_features_gets_another_entry(cache, model_with, monkeypatch):
     path = model_with()
     plain = model_cache.cached_ir(path)

@@ -1,0 +1,111 @@
+"""Measure how long a first verdict takes, with nothing cached and with a compiled model cached.
+
+Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
+--avx2, limited to AVX2. "through TensorFlow" converts the model as it was done before: by Keras'
+export in a process of its own. Each number is the median of its turns.
+
+Example:
+    python benchmarks/bench_start.py --repeats 3
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from real_vs_ai.cli import command, make_parser  # noqa: E402
+from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
+from real_vs_ai.reporting import format_table  # noqa: E402
+
+# OpenVINO's CPU plugin asks oneDNN, which obeys this variable; TensorFlow's oneDNN does too.
+_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+_THROUGH_TENSORFLOW = """
+import sys
+from real_vs_ai.serving import conversion
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
+
+def refuse(model_path):
+    raise UnsupportedGraphError("the benchmark asks for the old way")
+
+conversion.build_model = refuse
+import ImageScoring
+sys.exit(ImageScoring.main(sys.argv[1:]))
+"""
+_DIRECTLY = "import sys, ImageScoring; sys.exit(ImageScoring.main(sys.argv[1:]))"
+
+
+def measure(code: str, picture: Path, *, cache: Path, environment: dict[str, str]) -> float:
+    """Seconds from the start of a process to its end, with one verdict in between."""
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", code, str(picture), "--model", str(PACKAGED_RELEASED_MODEL_DIR)],
+        env=os.environ | environment | {"REAL_VS_AI_CACHE": str(cache)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
+    return time.perf_counter() - started
+
+
+def measure_start(
+    code: str, picture: Path, *, environment: dict[str, str], repeats: int
+) -> tuple[float, float]:
+    """Median seconds with an empty cache, and with the cache that the first process left."""
+    cold, warm = [], []
+    for _ in range(repeats):
+        cache = Path(tempfile.mkdtemp(prefix="bench-cache-"))
+        try:
+            cold.append(measure(code, picture, cache=cache, environment=environment))
+            warm.append(measure(code, picture, cache=cache, environment=environment))
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+    return statistics.median(cold), statistics.median(warm)
+
+
+def measure_cpu(
+    picture: Path, *, environment: dict[str, str], name: str, repeats: int
+) -> list[list[str]]:
+    """The rows of one kind of CPU."""
+    ours = measure_start(_DIRECTLY, picture, environment=environment, repeats=repeats)
+    theirs = (float("nan"), float("nan"))
+    if importlib.util.find_spec("tensorflow"):
+        theirs = measure_start(
+            _THROUGH_TENSORFLOW, picture, environment=environment, repeats=repeats
+        )
+    return [
+        [name, what, f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
+        for what, mine, old in zip(("nothing cached", "cached"), ours, theirs, strict=True)
+    ]
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Measure every row and print the table."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=1, help="turns; their median is given")
+    parser.add_argument("--avx2", action="store_true", help="measure an AVX2 machine too")
+    args = parser.parse_args(argv)
+    picture = REPOSITORY / "docs" / "images" / "app.png"
+    machines = {"as it is": {}, **({"AVX2": _AVX2} if args.avx2 else {})}
+    rows = [
+        row
+        for name, environment in machines.items()
+        for row in measure_cpu(picture, environment=environment, name=name, repeats=args.repeats)
+    ]
+    header = ["CPU", "ImageScoring.py, one picture", "ours, s", "through TensorFlow, s", "ratio"]
+    print(format_table(header, rows, title="Start to verdict"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
