@@ -96,6 +96,10 @@ class ImageError(InputError):
     """An image that cannot be used; the message is one line that says why."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image of more bytes or pixels than are allowed."""
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image as the network and people should see it.
@@ -172,7 +176,9 @@ def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> by
     if not stat.S_ISREG(found.st_mode):
         raise ImageError("not a file that can be read to its end")
     if found.st_size > max_bytes:
-        raise ImageError(f"file too large: {found.st_size:,} bytes, the limit is {max_bytes:,}")
+        raise ImageTooLargeError(
+            f"file too large: {found.st_size:,} bytes, the limit is {max_bytes:,}"
+        )
     with open(path, "rb") as file:  # noqa: PTH123 (speed)
         return file.read(found.st_size)
 
@@ -233,17 +239,25 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"too many pixels: more than the limit of {max_pixels:,}") from error
+        raise ImageTooLargeError(
+            f"too many pixels: more than the limit of {max_pixels:,}"
+        ) from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"damaged image header: {one_line(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"too many pixels: {width} × {height}, the limit is {max_pixels:,}")
+        raise ImageTooLargeError(
+            f"too many pixels: {width} × {height}, the limit is {max_pixels:,}"
+        )
     if image.format in _JPEG_FORMATS and _has_too_many_scans(data):
         raise ImageError(f"more than {_MOST_JPEG_SCANS} scans in a JPEG: built to cost time")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width} × {height}")
     return image
+
+
+def _too_large(size: int, max_bytes: int) -> ImageTooLargeError:
+    return ImageTooLargeError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
 
 
 def _has_too_many_scans(data: bytes) -> bool:
@@ -300,7 +314,9 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
     if not isinstance(source, bytes):
         source = read_image_file(source, max_bytes=max_bytes)
     if len(source) > max_bytes:
-        raise ImageError(f"file too large: {len(source):,} bytes, the limit is {max_bytes:,}")
+        raise ImageTooLargeError(
+            f"file too large: {len(source):,} bytes, the limit is {max_bytes:,}"
+        )
     if not source:
         raise ImageError("empty file: 0 bytes")
     return source

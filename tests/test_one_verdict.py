@@ -1,30 +1,60 @@
-"""One image gets one verdict from the library, the command line and the app."""
+"""One image gets one verdict from the library, the command line, the app and the service."""
 
 from __future__ import annotations
 
 import csv
 import io
 
+import numpy as np
 import pytest
-from app_site import BLUE, GREY, RED, image_bytes, make_colour_model
+from app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
+from PIL import ExifTags, Image, PngImagePlugin
+from starlette.testclient import TestClient
 
 import ImageScoring
 from real_vs_ai import Detector
 from real_vs_ai.out_of_distribution import summarise_training_images
-from real_vs_ai.serving.score_table import COLUMNS, REASON_COLUMNS
+from real_vs_ai.service.application import create_application
+from real_vs_ai.service.judging import LocalJudge
+from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS
 from real_vs_ai.ui.checking import content_digest, name_duplicates
 from real_vs_ai.ui.judging import judge_upload
 from real_vs_ai.ui.model_service import ModelService
 from real_vs_ai.ui.reports import csv_report
+from tests.service.conftest import make_limits
 
-IMAGES = {
-    "blue.png": image_bytes(BLUE, size=(32, 32)),
-    "broken.png": b"no image",
-    "grey.png": image_bytes(GREY, size=(32, 32)),
-    "huge.png": image_bytes(RED, size=(900, 900)),
-    "red.png": image_bytes(RED, size=(32, 32)),
-}
-SHARED_COLUMNS = (*list(COLUMNS)[1:4], *REASON_COLUMNS)
+
+def odd_images() -> dict[str, bytes]:
+    """Images by name, of every kind that is easily treated in two ways."""
+    red = Image.new("RGB", (32, 32), RED)
+    two_colours = Image.new("RGB", (32, 24), BLUE)
+    two_colours.paste(RED, (0, 0, 32, 6))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    settings = PngImagePlugin.PngInfo()
+    settings.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    deep = Image.fromarray(np.full((32, 32), 40_000, dtype=np.uint16))
+    return {
+        "animated.gif": encode(red, "GIF", save_all=True, append_images=[two_colours]),
+        "blue.png": image_bytes(BLUE, size=(32, 32)),
+        "broken.png": b"no image",
+        "cmyk.jpg": encode(two_colours.convert("CMYK"), "JPEG"),
+        "deep.png": encode(deep, "PNG"),
+        "empty.jpg": b"",
+        "generated.png": encode(two_colours, "PNG", pnginfo=settings),
+        "grey.png": image_bytes(GREY, size=(32, 32)),
+        "huge.png": image_bytes(RED, size=(900, 900)),
+        "palette.png": encode(two_colours.convert("P"), "PNG"),
+        "red.png": image_bytes(RED, size=(32, 32)),
+        "rotated.jpg": encode(two_colours, "JPEG", exif=exif.tobytes()),
+        "transparent.png": encode(Image.new("RGBA", (32, 32), (*RED, 90)), "PNG"),
+        "truncated.jpg": encode(two_colours, "JPEG")[:-40],
+    }
+
+
+IMAGES = odd_images()
+UNREADABLE = {"broken.png", "empty.jpg", "truncated.jpg"}
+SHARED_COLUMNS = (*list(COLUMNS)[1:], *REASON_COLUMNS, *FILE_COLUMNS)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +97,27 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
     return read_rows(csv_report(judged, metadata=metadata).decode("utf-8-sig"))
 
 
+def rows_of_service(model_path) -> list[dict[str, str]]:
+    limits = make_limits()
+    judge = LocalJudge(model_path, limits=limits)
+    judge.wait_until_open()
+    files = [("files", (name, data)) for name, data in IMAGES.items()]
+    with TestClient(create_application(judge, limits=limits, keys=None)) as client:
+        images = client.post("/v1/images", files=files).json()["images"]
+    judge.close()
+    for image in images:
+        image["provenance"] = " ".join(finding["sentence"] for finding in image["provenance"])
+    rows = [{name: image[name] for name in SHARED_COLUMNS} for image in images]
+    return [{name: as_text(value) for name, value in row.items()} for row in rows]
+
+
+def as_text(value: object) -> str:
+    """As a CSV spells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
 def rounded(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """With numbers to three decimals: single images and batches differ beyond the fifth."""
     return [
@@ -80,21 +131,22 @@ def rounded(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def test_library_command_line_and_app_agree(model_path, tmp_path):
+def test_library_command_line_app_and_service_agree(model_path, tmp_path):
     by_command_line = rows_of_command_line(model_path, tmp_path)
-    assert [row["label"] for row in by_command_line] == [
+    labels = dict(zip(IMAGES, [row["label"] for row in by_command_line], strict=True))
+    assert {name for name, label in labels.items() if not label} == UNREADABLE
+    assert [labels[f"{name}.png"] for name in ("blue", "grey", "red")] == [
         "Real",
-        "",
-        "Uncertain",
         "Uncertain",
         "Fake",
     ]
-    codes = [row["reason"] for row in by_command_line]
-    assert codes == ["", "", "between_thresholds", "size", ""]
+    reasons = dict(zip(IMAGES, [row["reason"] for row in by_command_line], strict=True))
+    assert (reasons["huge.png"], reasons["grey.png"]) == ("size", "between_thresholds")
     assert rounded(rows_of_app(model_path)) == rounded(by_command_line)
+    assert rounded(rows_of_service(model_path)) == rounded(by_command_line)
 
     detector = Detector.open(model_path)
-    readable = [data for name, data in IMAGES.items() if name != "broken.png"]
+    readable = [data for name, data in IMAGES.items() if name not in UNREADABLE]
     rows = [row for row in by_command_line if row["label"]]
     for row, verdict in zip(rows, detector.predict_batch(readable), strict=True):
         assert row["label"] == verdict.label

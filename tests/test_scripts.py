@@ -31,6 +31,7 @@ SCRIPTS = (
     "ModelEvaluation",
     "ImageScoring",
     "RunPipeline",
+    "ApiServer",
     "App",
 )
 FORBIDDEN_AT_HELP = ("tensorflow", "keras", "torch", "streamlit", "openvino")

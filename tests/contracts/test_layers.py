@@ -16,6 +16,7 @@ ALLOWED = {
     "evaluation": {"dataset"},
     "serving": set(),
     "ui": {"serving"},
+    "service": {"serving"},
     # The shared modules. Two of them name a part: see EXCEPTIONS.
     "": set(),
 }

@@ -1,0 +1,1 @@
+"""The HTTP service for programs, which ApiServer.py starts."""

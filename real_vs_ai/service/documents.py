@@ -1,0 +1,143 @@
+"""The service's answers as JSON: the columns of the scores table, and what is known besides.
+
+document = images_document(answers, metadata=metadata, identity=identity)
+document["images"][0]["label"]
+
+The classes describe the answers on the OpenAPI pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.service.judging import Answer
+from real_vs_ai.serving.provenance import describe_origin
+from real_vs_ai.serving.score_table import score_row
+
+
+class ReasonDocument(BaseModel):
+    """Why a verdict is Uncertain, or must be read with care."""
+
+    code: str = Field(examples=["between_thresholds"])
+    sentence: str
+
+
+class FindingDocument(BaseModel):
+    """One thing that the file says of its origin."""
+
+    kind: str = Field(examples=["C2PA"])
+    sentence: str
+    speaks_for: str | None
+    forgery: str = Field(description="What it would take to forge it.")
+
+
+class ImageDocument(BaseModel):
+    """One file of the request; the names are those of the scores table."""
+
+    # Models of other classes have one more number for each class.
+    model_config = ConfigDict(extra="allow")
+
+    path: str = Field(description="The file's name, as the client sent it.")
+    label: str = Field(examples=["Fake", "Real", "Uncertain"], description='"" with an error.')
+    probability_fake: float | None
+    confidence: float | None
+    width: int | None
+    height: int | None
+    format: str
+    error: str = Field(description='Why there is no verdict, or "".')
+    out_of_distribution: bool | None
+    reason: str = Field(description="Code of the first reason.")
+    note: str = Field(description="Sentence of the first reason.")
+    reasons: list[ReasonDocument]
+    probabilities: dict[str, float]
+    origin: str = Field(description="What the file says of its origin, in one sentence.")
+    provenance: list[FindingDocument]
+    remarks: list[str] = Field(description="What was done to the image in decoding.")
+    sha256: str
+
+
+class ModelDocument(BaseModel):
+    """A model, so that the very file can be found again."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    sha256: str
+    created: str = Field(description="When its training ended.")
+    versions: dict[str, str] = Field(description="Of what it was trained with.")
+    class_names: list[str]
+    image_size: int
+    calibrated: bool
+    thresholds: dict[str, float]
+
+
+class ImagesDocument(BaseModel):
+    """The answer to `POST /v1/images`: one entry for each file, in their order."""
+
+    model: ModelDocument
+    images: list[ImageDocument]
+
+
+class ModelsDocument(BaseModel):
+    """The answer to `GET /v1/models`."""
+
+    models: list[ModelDocument]
+
+
+class ErrorContent(BaseModel):
+    """Why a request is not answered."""
+
+    code: str = Field(examples=["too_many_images"])
+    message: str
+
+
+class ErrorDocument(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: ErrorContent
+
+
+def images_document(
+    answers: Sequence[Answer], *, metadata: ModelMetadata, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """The answer for the files of one request."""
+    return {"model": identity, "images": [_image(answer, metadata) for answer in answers]}
+
+
+def images_status(answers: Sequence[Answer]) -> int:
+    """200 when at least one file has a verdict; 413 when all are too large; 422 otherwise."""
+    if any(answer.score.verdict for answer in answers):
+        return 200
+    return 413 if all(answer.exceeds_limit for answer in answers) else 422
+
+
+def error_document(code: str, message: str) -> dict[str, Any]:
+    """The answer to a request that is refused."""
+    return {"error": {"code": code, "message": message}}
+
+
+def _image(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
+    verdict = answer.score.verdict
+    return {
+        **score_row(answer.score, metadata, by_tiles=False),
+        "reasons": [
+            {"code": reason.code.value, "sentence": reason.sentence}
+            for reason in (verdict.reasons if verdict else ())
+        ],
+        "probabilities": dict(verdict.probabilities) if verdict else {},
+        "origin": describe_origin(answer.findings).headline if verdict else "",
+        "provenance": [
+            {
+                "kind": finding.kind,
+                "sentence": finding.text,
+                "speaks_for": finding.speaks_for,
+                "forgery": finding.forgery,
+            }
+            for finding in answer.findings
+        ],
+        "remarks": list(answer.notes),
+    }

@@ -1,0 +1,117 @@
+"""Start the service and stop it gracefully.
+
+Nothing heavy is imported here: `ApiServer.py --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.runs import find_model
+from real_vs_ai.service.keys import add_key, required_keys
+from real_vs_ai.service.limits import Limits, limits_from
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from real_vs_ai.service.judging import Judge
+
+# By then requests in flight have ended; a client that has gone silent is not waited for longer.
+_GRACE_SECONDS = 60
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a key, or serve until SIGTERM or Ctrl-C; returns the exit code.
+
+    Args:
+        args: The options of ApiServer.py.
+
+    Raises:
+        InputError: The options do not go together, or a package is missing.
+        FileNotFoundError: There is no such model, or no such file of keys.
+        OSError: The address cannot be listened on.
+    """
+    if args.new_key:
+        return _make_key(args.keys, args.new_key)
+    keys = required_keys(args.keys, address=args.address)
+    model_path = find_model(args.model, models_dir=args.models_dir)
+    limits = limits_from(args)
+    try:
+        from real_vs_ai.service.application import create_application
+    except ImportError as error:
+        raise InputError(
+            f"Expected the package {error.name}, found none. "
+            "Run: pip install -r requirements-api.txt"
+        ) from error
+    listening = _listen(args.address, args.port)
+    judge = _open_judge(model_path, limits=limits, cluster=args.cluster, replicas=args.replicas)
+    try:
+        application = create_application(judge, limits=limits, keys=keys)
+        name, port = judge.identity["name"], listening.getsockname()[1]
+        print(f"Serving {name} at http://{_as_host(args.address)}:{port} (docs: /docs)", flush=True)
+        serve(application, listening)
+    finally:
+        judge.close()
+    return 0
+
+
+def serve(application: FastAPI, listening: socket.socket) -> None:
+    """Answer requests until SIGTERM or SIGINT; those in flight are answered first."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    # uvicorn raises the signal again once it has stopped: the exit code is ours.
+    before = {name: signal.signal(name, _ignore) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """uvicorn has acted on the signal already."""
+
+
+def _make_key(path: Path | None, name: str) -> int:
+    if path is None:
+        raise InputError("Expected --keys FILE with --new-key, found none.")
+    key = add_key(path, name=name)
+    print(f"The key {name}, shown only now ({path} holds its hash):\n{key}")
+    return 0
+
+
+def _open_judge(model_path: Path, *, limits: Limits, cluster: str | None, replicas: int) -> Judge:
+    if cluster:
+        from real_vs_ai.service.ray_replicas import RayJudge
+
+        return RayJudge(model_path, limits=limits, replicas=replicas)
+    from real_vs_ai.service.judging import LocalJudge
+
+    return LocalJudge(model_path, limits=limits)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+    try:
+        return socket.create_server((address, port), family=family, backlog=512)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"Cannot listen on {address} port {port}: {reason}. Choose another with --port."
+        ) from error
+
+
+def _as_host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

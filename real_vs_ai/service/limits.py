@@ -1,0 +1,145 @@
+"""What a request may ask for, and how much of it the service takes at a time.
+
+    admission = Admission(limits)
+    with admission.request(size=2_000_000):     # or TooBusyError: come back later
+        ...
+
+All of it runs in the server's event loop, so nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from real_vs_ai.config import MAX_IMAGE_PIXELS
+from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.options import number, whole_number
+
+_MEGA = 10**6
+# How much the newest request counts in the mean time of requests.
+_NEWEST_SHARE = 0.2
+_LONGEST_WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one request and of all requests together.
+
+    Attributes:
+        max_image_bytes: Of one image file.
+        max_image_pixels: Of one image, width × height.
+        max_images: In one request.
+        max_request_bytes: Of a request's whole body.
+        max_requests: That are received or answered at the same time.
+        max_held_bytes: Of all bodies that are held at the same time.
+        receive_seconds: In which a request's body must have come.
+    """
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_images: int
+    max_request_bytes: int
+    max_requests: int
+    max_held_bytes: int
+    receive_seconds: float
+
+
+class RequestError(RealVsAIError):
+    """A request that is not answered; becomes a JSON answer with this status.
+
+    Attributes:
+        status: The HTTP status, 400 to 599.
+        code: For programs.
+        headers: Of the answer.
+    """
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+
+class TooBusyError(RequestError):
+    """There is no room for another request now."""
+
+    def __init__(self, retry_after: int) -> None:
+        message = f"The service is busy. Send the request again in {retry_after} s."
+        super().__init__(429, "busy", message, **{"Retry-After": str(retry_after)})
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `limits_from` reads."""
+    group = parser.add_argument_group("limits")
+
+    def add(name: str, default: float, help: str) -> None:
+        kind = whole_number(1) if isinstance(default, int) else number(0, 1e9, ends=False)
+        group.add_argument(name, type=kind, default=default, metavar="N", help=help)
+
+    add("--max-megabytes", 50.0, "largest image file, in MB")
+    add("--max-megapixels", MAX_IMAGE_PIXELS / _MEGA, "largest image, in millions of pixels")
+    add("--max-images", 100, "images in one request")
+    add("--max-request-megabytes", 200.0, "largest request, in MB")
+    add("--max-requests", 64, "requests at the same time; more get status 429")
+    add("--max-held-megabytes", 1000.0, "requests held in memory, in MB; more get status 429")
+    add("--receive-seconds", 60.0, "in which a request must have arrived")
+
+
+def limits_from(args: argparse.Namespace) -> Limits:
+    """The limits that the options of `add_limits` set."""
+    request_bytes = round(args.max_request_megabytes * _MEGA)
+    return Limits(
+        max_image_bytes=round(args.max_megabytes * _MEGA),
+        max_image_pixels=round(args.max_megapixels * _MEGA),
+        max_images=args.max_images,
+        max_request_bytes=request_bytes,
+        max_requests=args.max_requests,
+        # Room for one request of the largest size at least.
+        max_held_bytes=max(round(args.max_held_megabytes * _MEGA), request_bytes),
+        receive_seconds=args.receive_seconds,
+    )
+
+
+class Admission:
+    """Lets requests in as long as there is room.
+
+    Attributes:
+        held_bytes: Of the requests that are in.
+        requests: How many requests are in.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._mean_seconds = 1.0
+        self.held_bytes = 0
+        self.requests = 0
+
+    @contextlib.contextmanager
+    def request(self, *, size: int) -> Iterator[None]:
+        """Be in while the block runs.
+
+        Args:
+            size: How many bytes the request may hold.
+
+        Raises:
+            TooBusyError: There is no room.
+        """
+        limits = self._limits
+        if self.requests >= limits.max_requests or self.held_bytes + size > limits.max_held_bytes:
+            raise TooBusyError(self._seconds_until_room())
+        self.requests += 1
+        self.held_bytes += size
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self.held_bytes -= size
+            self._mean_seconds += _NEWEST_SHARE * (time.monotonic() - started - self._mean_seconds)
+
+    def _seconds_until_room(self) -> int:
+        """About as long as a request takes: by then those that are in now have ended."""
+        return min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)

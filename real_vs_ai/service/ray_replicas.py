@@ -1,0 +1,118 @@
+"""Judge with replicas of the model on a Ray cluster, by Ray Serve.
+
+    judge = RayJudge(model_path, limits=limits, replicas=2)
+    answer = await judge.judge("photograph.jpg", data)
+
+Every machine must see the model under the same path. A file whose replica dies is given to another
+one: judging changes nothing, so that it may be done twice. Serve starts a new replica meanwhile.
+`RAY_ADDRESS` names the cluster; without it Ray uses this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.model_file import read_metadata
+from real_vs_ai.service.judging import Answer, LocalJudge, identity_of
+from real_vs_ai.service.limits import Limits
+from real_vs_ai.serving.shared_model import ModelUnavailableError
+
+_CORES_PER_REPLICA = 2
+# Twice what its queue takes as one batch, so that the next one waits ready.
+_FILES_PER_REPLICA = 64
+_ATTEMPTS = 20
+_LONGEST_PAUSE_SECONDS = 2.0
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+
+class Replica:
+    """One process of the cluster with the model in it."""
+
+    def __init__(self, model_path: str, limits: Limits) -> None:
+        """Open the model; Serve sends no files before."""
+        self._judge = LocalJudge(Path(model_path), limits=limits)
+        self._judge.wait_until_open()
+
+    async def judge(self, name: str, data: bytes) -> Answer:
+        """See `judging.Judge`."""
+        return await self._judge.judge(name, data)
+
+
+class RayJudge:
+    """Judges on a Ray cluster; see `judging.Judge`."""
+
+    def __init__(self, model_path: Path, *, limits: Limits, replicas: int) -> None:
+        """Join the cluster, or start Ray on this machine, and wait for the replicas.
+
+        Raises:
+            FileNotFoundError: There is no such model.
+            InputError: Ray Serve is not installed, or the replicas cannot be started.
+        """
+        try:
+            import ray
+            from ray import serve
+        except ImportError as error:
+            raise InputError(
+                "Expected Ray Serve for --cluster ray, found none. "
+                "Run: pip install -r requirements-ray.txt"
+            ) from error
+        model_path = model_path.resolve()
+        self.metadata = read_metadata(model_path)
+        self.identity: dict[str, Any] = identity_of(model_path, self.metadata)
+        if not ray.is_initialized():
+            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+        # Several services may share a cluster, each with replicas of its own.
+        self._name = f"real-vs-ai-{self.identity['sha256'][:12]}-{os.getpid()}"
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        # One that asks for more than there is would wait forever.
+        share = sum(cores) / replicas
+        cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)
+        deployment = serve.deployment(
+            name="Replica",
+            num_replicas=replicas,
+            max_ongoing_requests=_FILES_PER_REPLICA,
+            health_check_period_s=2,
+            ray_actor_options={
+                "num_cpus": cores_of_one,
+                "runtime_env": {"env_vars": _replica_environment(cores_of_one)},
+            },
+        )(Replica)
+        # Requests come in through this process, not through Serve's own HTTP proxies.
+        serve.start(proxy_location="Disabled")
+        try:
+            self._handle = serve.run(
+                deployment.bind(str(model_path), limits), name=self._name, route_prefix=None
+            )
+        except RuntimeError as error:
+            raise InputError(f"The replicas cannot be started: {one_line(error)}") from error
+        self._serve = serve
+
+    def unready_because(self) -> str:
+        """See `judging.Judge`; while replicas are replaced, files wait."""
+        return ""
+
+    async def judge(self, name: str, data: bytes) -> Answer:
+        """See `judging.Judge`."""
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+        lost = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._handle.judge.remote(name, data)
+            except lost:
+                await asyncio.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE_SECONDS))
+        raise ModelUnavailableError("no replica answers; ask the one who runs the cluster")
+
+    def close(self) -> None:
+        """See `judging.Judge`."""
+        self._serve.delete(self._name)
+
+
+def _replica_environment(cores: float) -> dict[str, str]:
+    """Each replica's own cores, and where it finds this package: where it is here."""
+    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": str(_PACKAGE_PARENT)}

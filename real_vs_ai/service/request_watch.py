@@ -1,0 +1,75 @@
+"""Count every request, and let a client that is refused early read why.
+
+application.add_middleware(RequestWatch, metrics=metrics)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from real_vs_ai.service.metrics import Metrics
+
+_DISCARD_SECONDS = 10.0
+_FIRST_REFUSAL = 400
+
+
+class RequestWatch:
+    """An ASGI middleware."""
+
+    def __init__(self, application: ASGIApp, metrics: Metrics) -> None:
+        self._application, self._metrics = application, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        started = time.perf_counter()
+        body = _Body(receive)
+        status = 500
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # A client waits for leave to send its body where it says so: it has sent nothing.
+                waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
+                if status >= _FIRST_REFUSAL and not waits:
+                    await body.discard_rest()
+            await send(message)
+
+        try:
+            await self._application(scope, body.receive, watched_send)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - started
+            self._metrics.count_request(path, status=status, seconds=seconds)
+
+
+class _Body:
+    """A request's body as it comes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._ended = True
+        return message
+
+    async def discard_rest(self) -> None:
+        """Read what the client still sends, for a while.
+
+        A connection that is closed before loses the answer: the client sees it break off.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._ended:
+                    await self.receive()

@@ -1,0 +1,187 @@
+"""Images in, verdicts out; whatever else comes in gets a clear refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from starlette.testclient import TestClient
+
+from real_vs_ai.service.application import create_application
+from real_vs_ai.service.judging import LocalJudge
+from real_vs_ai.service.keys import add_key, read_keys
+from tests.service.conftest import make_limits
+from tests.serving.trivial_model import encode, uniform_image
+
+BRIGHT, DARK = encode(uniform_image(250)), encode(uniform_image(5))
+BROKEN = b"\xff\xd8\xff\xe0 no image"
+
+
+def as_files(*contents: bytes) -> list:
+    return [("files", (f"{index}.png", data)) for index, data in enumerate(contents)]
+
+
+def client_with(judge, *, keys=None, limits=None) -> TestClient:
+    return TestClient(create_application(judge, limits=limits or make_limits(), keys=keys))
+
+
+def assert_refused(response, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.json()["error"]["message"]
+
+
+def test_each_file_gets_its_verdict_and_a_broken_one_an_error(client, model_path):
+    response = client.post("/v1/images", files=as_files(BRIGHT, BROKEN, DARK))
+    assert response.status_code == 200
+    document = response.json()
+    fake, broken, real = document["images"]
+    assert [fake["path"], fake["label"], fake["error"]] == ["0.png", "Fake", ""]
+    assert [real["path"], real["label"], real["error"]] == ["2.png", "Real", ""]
+    assert broken["label"] == "" and "image" in broken["error"]
+    assert fake["probability_fake"] > 0.9 and fake["probabilities"]["Fake"] > 0.9
+    assert fake["sha256"] == hashlib.sha256(BRIGHT).hexdigest()
+    assert fake["reasons"][0]["code"] == "not_calibrated" and fake["reasons"][0]["sentence"]
+    assert fake["origin"].startswith("No origin data")
+    assert document["model"]["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
+    assert document["model"]["thresholds"] == {"lower": 0.5, "upper": 0.5}
+
+
+def test_image_may_be_the_whole_body(client):
+    response = client.post("/v1/images?name=sun.png", content=BRIGHT)
+    (image,) = response.json()["images"]
+    assert (image["path"], image["label"], image["format"]) == ("sun.png", "Fake", "PNG")
+
+
+def test_only_unreadable_files_answer_422_with_their_errors(client):
+    response = client.post("/v1/images", files=as_files(BROKEN, b"text"))
+    assert response.status_code == 422
+    assert all(image["error"] for image in response.json()["images"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--max-megapixels", "0.001"), ("--max-megabytes", "0.0001")]
+)
+def test_too_large_image_answers_413_with_its_error(model_path, option, value):
+    limits = make_limits(option, value)
+    judge = LocalJudge(model_path, limits=limits)
+    judge.wait_until_open()
+    with client_with(judge, limits=limits) as client:
+        response = client.post("/v1/images", content=BRIGHT)
+    judge.close()
+    assert response.status_code == 413
+    assert "the limit is" in response.json()["images"][0]["error"]
+
+
+def test_too_many_images_are_refused(judge):
+    with client_with(judge, limits=make_limits("--max-images", "2")) as client:
+        assert client.post("/v1/images", files=as_files(BRIGHT, DARK)).status_code == 200
+        response = client.post("/v1/images", files=as_files(BRIGHT, DARK, DARK))
+    assert_refused(response, 413, "too_many_images")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_too_large_request_is_refused_before_it_is_held(judge, declared):
+    body = bytes(3000)
+    content = body if declared else iter([body[:1500], body[1500:]])
+    limits = make_limits("--max-request-megabytes", "0.002")
+    with client_with(judge, limits=limits) as client:
+        assert_refused(client.post("/v1/images", content=content), 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        ({"content": b""}, 400, "no_images"),
+        ({"files": [("picture", ("a.png", BRIGHT))]}, 400, "no_images"),
+        ({"data": {"files": "text"}, "files": [("x", ("a", b"a"))]}, 400, "no_images"),
+        ({"json": {"url": "http://example.org/a.png"}}, 415, "unsupported_media_type"),
+        (
+            {"content": b"no form", "headers": {"content-type": "multipart/form-data"}},
+            400,
+            "bad_form",
+        ),
+    ],
+)
+def test_request_without_images_says_what_was_expected(client, arguments, status, code):
+    assert_refused(client.post("/v1/images", **arguments), status, code)
+
+
+def test_unknown_address_and_method_are_refused_in_the_same_form(client):
+    assert_refused(client.get("/v2/images"), 404, "not_found")
+    assert_refused(client.get("/v1/images"), 405, "method_not_allowed")
+
+
+def test_full_service_says_when_to_come_back(judge):
+    limits = dataclasses.replace(make_limits(), max_held_bytes=10)
+    with client_with(judge, limits=limits) as client:
+        response = client.post("/v1/images", content=BRIGHT)
+        assert_refused(response, 429, "busy")
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert client.get("/healthz").status_code == 200
+
+
+def test_requests_need_a_valid_key_where_there_are_keys(judge, tmp_path):
+    key = add_key(tmp_path / "keys.txt", name="newsroom")
+    with client_with(judge, keys=read_keys(tmp_path / "keys.txt")) as client:
+        for wrong in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": key + "x"}):
+            assert_refused(
+                client.post("/v1/images", content=BRIGHT, headers=wrong), 401, "unauthorized"
+            )
+        for right in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+            assert client.post("/v1/images", content=BRIGHT, headers=right).status_code == 200
+        assert client.get("/metrics").status_code == client.get("/v1/models").status_code == 401
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_model_that_cannot_be_used_leaves_the_service_unready(model_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise RuntimeError("no engine")
+
+    monkeypatch.setattr("real_vs_ai.serving.detector.open_engine", refuse)
+    judge = LocalJudge(model_path, limits=make_limits())
+    with pytest.raises(RuntimeError):
+        judge.wait_until_open()
+    with client_with(judge) as client:
+        assert client.get("/healthz").status_code == 200
+        assert_refused(client.get("/readyz"), 503, "not_ready")
+        assert_refused(client.post("/v1/images", content=BRIGHT), 503, "not_ready")
+    judge.close()
+
+
+def test_metrics_count_requests_and_images(judge):
+    with client_with(judge) as client:
+        client.post("/v1/images", files=as_files(BRIGHT, BROKEN))
+        client.get("/no/such/page")
+        text = client.get("/metrics").text
+    assert 'real_vs_ai_requests_total{path="/v1/images",status="200"} 1.0' in text
+    assert 'real_vs_ai_requests_total{path="other",status="404"} 1.0' in text
+    assert 'real_vs_ai_images_total{label="Fake"} 1.0' in text
+    assert 'real_vs_ai_images_total{label="unreadable"} 1.0' in text
+    assert "real_vs_ai_held_bytes 0.0" in text
+
+
+def test_many_clients_at_once_get_each_their_own_answer(client):
+    def ask(level: int) -> tuple[str, float]:
+        data = encode(uniform_image(level))
+        (image,) = client.post(f"/v1/images?name={level}", content=data).json()["images"]
+        assert image["sha256"] == hashlib.sha256(data).hexdigest()
+        return image["path"], image["probability_fake"]
+
+    levels = range(0, 256, 5)
+    with ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(ask, levels))
+    assert [name for name, _ in answers] == [str(level) for level in levels]
+    probabilities = [probability for _, probability in answers]
+    assert (
+        probabilities == sorted(probabilities) and probabilities[0] < 0.1 < 0.9 < probabilities[-1]
+    )
+
+
+def test_openapi_page_describes_the_addresses(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/images", "/v1/models", "/healthz", "/readyz", "/metrics"} == set(paths)
+    assert "429" in paths["/v1/images"]["post"]["responses"]
+    (model,) = client.get("/v1/models").json()["models"]
+    assert model["name"] and len(model["sha256"]) == 64
