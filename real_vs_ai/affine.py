@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 _MOST_FLOATS = 2**24
@@ -100,6 +99,9 @@ def warp(samples: np.ndarray, affine: np.ndarray) -> np.ndarray:
         Shape (height, width, 3), uint8.
     """
     height, width = samples.shape[:2]
+    # Where only the app's packages are, the scripts must get far enough to say so.
+    import cv2
+
     warped = cv2.warpAffine(
         samples,
         affine,
