@@ -42,7 +42,8 @@ def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[str
         ends: Whether both are allowed themselves.
     """
     ranges = f"from {lowest:g} to {highest:g}" if ends else f"above {lowest:g}"
-    if not ends and math.isfinite(highest):
+    # A limit that nobody meets is not worth naming.
+    if not ends and highest < 1e9:
         ranges += f" and below {highest:g}"
 
     def parse(text: str) -> float:
@@ -51,7 +52,7 @@ def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[str
         except ValueError:
             value = math.nan
         if not (lowest <= value <= highest if ends else lowest < value < highest):
-            raise argparse.ArgumentTypeError(f"expected a number {ranges}, found {text}")
+            raise argparse.ArgumentTypeError(f"expected a finite number {ranges}, found {text}")
         return value
 
     return parse

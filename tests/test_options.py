@@ -40,7 +40,8 @@ def test_workers_must_be_at_least_one(script, value, capsys):
 @pytest.mark.parametrize("value", ["nan", "-1", "inf", "much"])
 @pytest.mark.parametrize("script", ["ModelTraining", "ModelEvaluation"])
 def test_memory_must_be_a_finite_amount(script, value, capsys):
-    assert "expected a number from 0" in usage_error(script, f"--memory={value}", capsys=capsys)
+    error = usage_error(script, f"--memory={value}", capsys=capsys)
+    assert "expected a finite number from 0" in error
 
 
 @pytest.mark.parametrize("script", WITH_CLUSTER)

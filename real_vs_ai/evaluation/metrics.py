@@ -1,4 +1,4 @@
-"""Labels and probabilities in, numbers with 95 % intervals out; no model, no files.
+"""Compute metrics with 95 % intervals from labels and probabilities, split by split.
 
     numbers = compute_metrics(labels, probabilities, class_names=("Fake", "Real"), seed=42)
     numbers["accuracy"]          # {"value": 0.951, "low": 0.947, "high": 0.955}
@@ -10,15 +10,19 @@ scikit-learn's. A metric that is not defined (the recall of a class without imag
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
+from real_vs_ai.evaluation.predictions import Predictions
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import decide
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
 RESAMPLES = 1000
@@ -188,3 +192,52 @@ def _intervals(values: dict[str, np.ndarray]) -> dict[str, Interval]:
         low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (rows[0], rows[0])
         intervals[name] = {"value": float(rows[0]), "low": float(low), "high": float(high)}
     return intervals
+
+
+# Of the shorter side of an image, in pixels: thumbnails, web pictures, photographs.
+_SIZE_BOUNDS = (64, 256, 1024)
+
+
+def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
+    """All metrics of one split: overall, per class, per source and per image size."""
+    calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
+    decided = decide(calibrated, metadata)
+
+    def compute(chosen: np.ndarray) -> dict[str, Any]:
+        return compute_metrics(
+            rows.labels[chosen],
+            calibrated[chosen],
+            class_names=metadata.class_names,
+            seed=SEED,
+            decided=decided[chosen],
+        )
+
+    def compute_groups(groups: np.ndarray) -> dict[str, Any]:
+        found = {}
+        for name in sorted(set(groups)):
+            chosen = groups == name
+            found[name] = dict(overall) if chosen.all() else compute(chosen)
+            # Classes within groups would be many numbers of few images.
+            found[name].pop("per_class")
+        return found
+
+    overall = compute(np.ones(len(rows), dtype=bool))
+    return {
+        **overall,
+        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities, seed=SEED),
+        "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
+        "per_size": compute_groups(size_groups(rows.widths, rows.heights)),
+    }
+
+
+def size_groups(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """The size group of each image, by its shorter side: "64 to 255 px", …"""
+    first, last = _SIZE_BOUNDS[0], _SIZE_BOUNDS[-1]
+    between = itertools.pairwise(_SIZE_BOUNDS)
+    names = [
+        f"below {first} px",
+        *(f"{low} to {high - 1} px" for low, high in between),
+        f"{last} px and more",
+    ]
+    shorter = np.minimum(widths, heights)
+    return np.array(names, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, side="right")]

@@ -24,6 +24,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import calibrate_metadata
+from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.predictions import (
     Predictions,
@@ -33,7 +34,6 @@ from real_vs_ai.evaluation.predictions import (
     write_predictions,
 )
 from real_vs_ai.evaluation.report_figures import draw_report, main_split, read_history
-from real_vs_ai.evaluation.split_metrics import split_metrics
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
@@ -219,8 +219,7 @@ def write_evaluation(
     history_csv: Path | None,
 ) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
-    from real_vs_ai.evaluation.mistakes import draw_mistakes
-    from real_vs_ai.evaluation.network_picture import draw_network
+    from real_vs_ai.evaluation.pictures import draw_mistakes, draw_network
 
     write_predictions(run.predictions, evaluation.predictions)
     without_picture = draw_network(model, run)

@@ -24,7 +24,6 @@ from real_vs_ai.config import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
-from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.confound_report import (
     CONFOUNDS_FIGURE_PATH,
     CONFOUNDS_NAME,
@@ -40,9 +39,8 @@ from real_vs_ai.preparation.files import (
     source_name,
     unique_names,
 )
-from real_vs_ai.preparation.inspection import inspect_files
+from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.near_duplicates import group_near_duplicates
 from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
@@ -52,6 +50,7 @@ from real_vs_ai.preparation.outcomes import (
     QUARANTINED,
     REPORT_NAME,
     Outcome,
+    closing_tables,
     write_report,
 )
 from real_vs_ai.preparation.split_placement import placement_pairs, relative_origin

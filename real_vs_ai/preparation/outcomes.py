@@ -1,4 +1,4 @@
-"""What became of the files that did not simply go on: `report.csv` beside every manifest.
+"""Report the files that were left out or changed: `report.csv` beside every manifest, and tables.
 
 Every input file is either in the manifest or in the report, so that nothing is dropped silently.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from real_vs_ai.preparation.manifest import ManifestRow, count_table, size_table
+from real_vs_ai.reporting import format_table
 
 REPORT_NAME = "report.csv"
 QUARANTINE_DIR_NAME = "quarantine"
@@ -53,3 +56,20 @@ def count_outcomes(outcomes: Iterable[Outcome]) -> list[list[str | int]]:
     """Rows (outcome, files) of a table."""
     counts = Counter(row.outcome for row in outcomes)
     return [[outcome, counts[outcome]] for outcome in sorted(counts)]
+
+
+MOST_LISTED_SIZES = 5
+
+
+def closing_tables(
+    rows: Sequence[ManifestRow], outcomes: Sequence[Outcome], *, title: str, output_dir: Path
+) -> str:
+    """Images by source, split and class, and by size; what was left out or noted, and why."""
+    headers, body = count_table(rows)
+    tables = [format_table(headers, body, title=title)]
+    headers, body = size_table(rows, most=MOST_LISTED_SIZES)
+    tables.append(format_table(headers, body))
+    if outcomes:
+        note = f"Left out or noted (see {output_dir / REPORT_NAME})"
+        tables.append(format_table(["outcome", "files"], count_outcomes(outcomes), title=note))
+    return "\n\n".join(tables)

@@ -16,14 +16,12 @@ from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.closing_tables import closing_tables
 from real_vs_ai.preparation.collection_list import CollectedFolder
 from real_vs_ai.preparation.confound_report import ConfoundReport, report_confounds
 from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
-from real_vs_ai.preparation.inspection import InspectedFile, inspect_files
+from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import ManifestRow, write_manifest
-from real_vs_ai.preparation.near_duplicates import group_near_duplicates
 from real_vs_ai.preparation.outcomes import (
     DUPLICATE,
     LEAK,
@@ -31,6 +29,7 @@ from real_vs_ai.preparation.outcomes import (
     PLAIN,
     REPORT_NAME,
     Outcome,
+    closing_tables,
     write_report,
 )
 from real_vs_ai.preparation.split_placement import (

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import IO
 
 from real_vs_ai.preparation.archive_entries import (
+    COPY_BYTES,
     HARMLESS_BYTES,
+    READ_ERRORS,
     ArchiveEntry,
     ArchiveError,
     ExtractionLimits,
     ExtractionPlan,
-    plan_extraction,
-    printable,
-)
-from real_vs_ai.preparation.unpacking import (
-    COPY_BYTES,
-    READ_ERRORS,
     check_free_space,
     describe_damage,
     make_folders,
+    plan_extraction,
+    printable,
     raise_if_disk,
     write_file,
 )

@@ -14,24 +14,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from real_vs_ai.preparation.archive_entries import (
+    COPY_BYTES,
+    READ_ERRORS,
     ArchiveEntry,
     ArchiveError,
     ExtractionLimits,
     ExtractionPlan,
-    plan_extraction,
-    printable,
-)
-from real_vs_ai.preparation.parallel import chunked, run_chunks
-from real_vs_ai.preparation.unpacking import (
-    COPY_BYTES,
-    READ_ERRORS,
     Readable,
     check_free_space,
     describe_damage,
     make_folders,
+    plan_extraction,
+    printable,
     raise_if_disk,
     write_file,
 )
+from real_vs_ai.preparation.parallel import chunked, run_chunks
 
 T = TypeVar("T")
 _CHUNK_FILES = 1000

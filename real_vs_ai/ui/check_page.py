@@ -14,9 +14,8 @@ import streamlit as st
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.shared_model import ModelUnavailableError
 from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, content_digest, name_duplicates
-from real_vs_ai.ui.choices import keep_choices
 from real_vs_ai.ui.details import ask_variants, known_variants
-from real_vs_ai.ui.held_files import ImageFile
+from real_vs_ai.ui.held_files import ImageFile, keep_choices
 from real_vs_ai.ui.image_input import ask_for_images
 from real_vs_ai.ui.judging import JudgedUpload, judge_upload
 from real_vs_ai.ui.model_choice import ChosenModel, choose_model, show_model_facts, show_unavailable

@@ -5,19 +5,20 @@ show_results(judged, data_by_digest, chosen=chosen, metadata=metadata)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
 from real_vs_ai.ui.details import forget_details, show_details
-from real_vs_ai.ui.downloads import show_downloads
 from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import clear_images
 from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel, model_digest
-from real_vs_ai.ui.reports import ReportModel
+from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.wording import as_markdown, track_record
 from real_vs_ai.verdict import thresholds_of
 
@@ -176,3 +177,33 @@ def _why_dialog(
     show_card(judged, metadata=metadata)
     data = files[judged.upload.check.digest].getvalue()
     show_details(judged, data=data, chosen=chosen, metadata=metadata)
+
+
+def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> None:
+    """Three buttons; each file is made when its button is clicked."""
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    stem = f"checked-images-{datetime.now(UTC):%Y%m%d-%H%M}"
+    files = {
+        "Report with pictures (HTML)": (
+            functools.partial(html_report, results, model=model, created=created),
+            "html",
+            "text/html",
+            ":material/description:",
+        ),
+        "Table (CSV)": (
+            functools.partial(csv_report, results, metadata=model.metadata),
+            "csv",
+            "text/csv",
+            ":material/table:",
+        ),
+        "Data (JSON)": (
+            functools.partial(json_report, results, model=model, created=created),
+            "json",
+            "application/json",
+            ":material/data_object:",
+        ),
+    }
+    for label, (make, suffix, mime, icon) in files.items():
+        st.download_button(
+            label, make, file_name=f"{stem}.{suffix}", mime=mime, icon=icon, on_click="ignore"
+        )

@@ -13,7 +13,7 @@ import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.ui.choices import forget_choice
+from real_vs_ai.ui.held_files import forget_choice
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.thresholds import (
     ValidationScores,

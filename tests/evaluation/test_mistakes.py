@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.evaluation.mistakes import draw_mistakes, most_confident_mistakes
-from real_vs_ai.evaluation.network_picture import draw_network, stages_of
+from real_vs_ai.evaluation.pictures import (
+    draw_mistakes,
+    draw_network,
+    most_confident_mistakes,
+    stages_of,
+)
 from real_vs_ai.evaluation.predictions import predict_images
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import DataUnZipper
-from real_vs_ai.preparation import unpacking
+from real_vs_ai.preparation import archive_entries
 from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionLimits, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
@@ -157,7 +157,7 @@ def test_limits_on_bytes_and_files_name_the_option(tmp_path, limits, option):
 def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(archive_entries.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="free disk space"):
         extract(tmp_path / "a.zip", tmp_path)
     assert_nothing_written(tmp_path)

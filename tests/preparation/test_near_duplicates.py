@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from real_vs_ai.preparation.inspection import MAX_BITS, group_near_duplicates, perceptual_hash
 from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.near_duplicates import MAX_BITS, group_near_duplicates, perceptual_hash
 from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.material import smooth_image, split_options
 

@@ -8,8 +8,7 @@ import pytest
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
 from real_vs_ai.gradcam import GradCam
 from real_vs_ai.serving import explanation
-from real_vs_ai.serving.compiled_gradcam import CompiledGradCam
-from real_vs_ai.serving.explanation import Explainer
+from real_vs_ai.serving.explanation import CompiledGradCam, Explainer
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from tests.serving.test_conversion import randomise
 from tests.serving.trivial_model import METADATA, uniform_image, write_metadata

@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
-from real_vs_ai.serving import tensorflow_conversion
+from real_vs_ai.serving import conversion
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError, build_model, convert
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 
@@ -228,13 +228,13 @@ def test_unknown_layer_is_converted_through_tensorflow(unusual_model, tmp_path, 
 
 
 def test_unknown_layer_without_tensorflow_names_the_command(unusual_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorflow_conversion.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConversionError, match=r"UpSampling2D.*pip install -r requirements.txt"):
         convert(unusual_model, output_dir=tmp_path)
 
 
 def test_known_layers_need_neither_tensorflow_nor_a_process(residual_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorflow_conversion.subprocess, "run", None)
+    monkeypatch.setattr(conversion.subprocess, "run", None)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert convert(residual_model, output_dir=tmp_path).is_file()
 
