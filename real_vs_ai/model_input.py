@@ -130,6 +130,35 @@ class ModelInput:
         """The pixels that crops are cut from: reduced if large, padded by reflection if small."""
         return pad_to(reduce_to(image, self.longest_side), self.size)
 
+    def seen_size(self, width: int, height: int) -> tuple[int, int]:
+        """The image's width and height after a large one is reduced: the scale that is judged."""
+        if not self.is_crops:
+            return width, height
+        return _reduced_size(width, height, self.longest_side)
+
+    def seen_sizes(self, widths: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`seen_size` of many images: widths and heights, each of shape (n_images,)."""
+        sides = zip(widths.tolist(), heights.tolist(), strict=True)
+        seen = np.array([self.seen_size(*size) for size in sides]).reshape(-1, 2)
+        return seen[:, 0], seen[:, 1]
+
+    def windows(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
+        """Left, top, right and bottom of each view, as shares of the image, 0 to 1."""
+        if not self.is_crops:
+            return [(0.0, 0.0, 1.0, 1.0)]
+        width, height = self.seen_size(width, height)
+        padded = [max(0, self.size - side) // 2 for side in (width, height)]
+        canvas = (max(height, self.size), max(width, self.size))
+        windows = []
+        for top, left in self.places(*canvas):
+            starts = [(left - padded[0]) / width, (top - padded[1]) / height]
+            ends = [
+                start + self.size / side
+                for start, side in zip(starts, (width, height), strict=True)
+            ]
+            windows.append(tuple(float(np.clip(edge, 0, 1)) for edge in (*starts, *ends)))
+        return windows
+
     def places(self, height: int, width: int) -> list[tuple[int, int]]:
         """Top and left of each crop on a canvas, row by row."""
         return place_crops(height, width, size=self.size, number=self.crops)
@@ -199,12 +228,18 @@ def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray
         Shape (height, width, 3), uint8.
     """
     held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
-    factor = longest_side / max(held.size)
-    if factor >= 1:
+    size = _reduced_size(*held.size, longest_side)
+    if size == held.size:
         return np.asarray(held)
-    width, height = (max(1, round(side * factor)) for side in held.size)
     # The gap lets Pillow halve huge images cheaply first; the result is the same to the eye.
-    return np.asarray(held.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return np.asarray(held.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def _reduced_size(width: int, height: int, longest_side: int) -> tuple[int, int]:
+    factor = longest_side / max(width, height)
+    if factor >= 1:
+        return width, height
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def pad_to(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -105,6 +105,21 @@ def compare_size(width: int, height: int, training_images: Mapping[str, Any]) ->
     )
 
 
+def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:
+    """How many times an image's scale lies beyond the training images', 1 where it is usual.
+
+    Args:
+        width: Of the image, upright, in pixels.
+        height: As width.
+        training_images: `ModelMetadata.training_images`; without sizes every size is usual.
+    """
+    known = _scale_range(training_images)
+    if known is None:
+        return 1.0
+    scale = math.sqrt(width * height)
+    return max(1.0, known[0] / scale, scale / known[1])
+
+
 def describe_sizes(training_images: Mapping[str, Any]) -> str:
     """The training images' sizes for people: "about 32 × 32 pixels"; "" where not known."""
     known = _scale_range(training_images)
@@ -171,7 +186,7 @@ class OutOfDistributionCheck:
 
         Args:
             features: Shape (n, n_features).
-            pixels: The network's input, shape (n, image_size, image_size, 3), uint8.
+            pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
         """
         measured = zip(self.distances(features), sharpness(pixels), strict=True)
         return [self._judge(float(distance), float(sharp)) for distance, sharp in measured]

@@ -1,7 +1,7 @@
 """The only code that knows the names inside a run folder, and which model is meant.
 
-run = find_run(None)            # the newest finished run, otherwise the released model
 model_path = find_model("models/first-try")
+paths = find_models(None)       # the newest finished run's model, otherwise all released ones
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        """The folder's name; that of a released model in a folder of its own names both."""
+        path = self.path.resolve()
+        own = path.name
+        return f"{path.parent.name}/{own}" if path.parent.name == RELEASED_MODEL_DIR.name else own
 
     @property
     def model(self) -> Path:
@@ -73,12 +76,11 @@ class RunFolder:
 
 
 def list_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
-    """Finished runs, newest first, the released model last."""
+    """Finished runs, newest first, the released models last."""
     folders = [path for path in list_folders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
     runs = [run for run in map(RunFolder, folders) if run.is_finished]
     runs.sort(key=lambda run: (run.metrics.stat().st_mtime, run.name), reverse=True)
-    released = released_run(models_dir)
-    return [*runs, released] if released else runs
+    return [*runs, *released_runs(models_dir)]
 
 
 def released_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
@@ -87,6 +89,31 @@ def released_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
         if RunFolder(path).model.is_file():
             return RunFolder(path)
     return None
+
+
+def released_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
+    """All released models' folders: the first one, then those in folders inside of it."""
+    first = released_run(models_dir)
+    return [RunFolder(path.parent) for path in find_models(first.path)] if first else []
+
+
+def find_models(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> tuple[Path, ...]:
+    """The `.h5` files that answer together, each image by the one that fits its size.
+
+    Args:
+        path: As of `find_model`; a folder may hold folders with further models. None means the
+            newest finished run, otherwise all released models.
+        models_dir: Where runs are looked for when `path` is None.
+
+    Raises:
+        FileNotFoundError: There is no such model, or none at all.
+    """
+    first = find_model(path, models_dir=models_dir)
+    folder = first.parent if path is None else Path(path)
+    if not folder.is_dir() or first != RunFolder(folder).model:
+        return (first,)
+    inside = (RunFolder(inner).model for inner in list_folders(folder))
+    return (first, *(model for model in inside if model.is_file()))
 
 
 def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Path:

@@ -56,6 +56,19 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class CropScore:
+    """What one crop of an image says.
+
+    Attributes:
+        window: Left, top, right and bottom, as shares of the image, 0 to 1.
+        probabilities: Calibrated probability of every class, in the order of the model's classes.
+    """
+
+    window: tuple[float, float, float, float]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a model says about one image.
 
@@ -68,6 +81,9 @@ class Verdict:
         probabilities: Calibrated probability of every class, summing to 1. Empty for
             out-of-distribution images: calibration says nothing about them.
         reasons: Why the label is Uncertain; then what else to know about the numbers.
+        model: Name of the model that judged the image, or "".
+        crops: What each crop says, of models that judge crops; empty for out-of-distribution
+            images.
     """
 
     label: str
@@ -75,6 +91,8 @@ class Verdict:
     confidence: float | None
     probabilities: dict[str, float]
     reasons: tuple[Reason, ...] = ()
+    model: str = ""
+    crops: tuple[CropScore, ...] = ()
 
     @property
     def out_of_distribution(self) -> bool:
@@ -124,7 +142,11 @@ def apply_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
     if verdict.out_of_distribution:
         return verdict
     probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
-    return make_verdict(probabilities, metadata)
+    again = make_verdict(probabilities, metadata)
+    unstable = tuple(r for r in verdict.reasons if r.code == ReasonCode.UNSTABLE)
+    if unstable:
+        again = dataclasses.replace(again, label=UNCERTAIN, reasons=unstable)
+    return dataclasses.replace(again, model=verdict.model, crops=verdict.crops)
 
 
 def apply_stability(

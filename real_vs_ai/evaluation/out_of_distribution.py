@@ -20,7 +20,9 @@ from real_vs_ai.out_of_distribution import OutOfDistributionCheck, Sample, compa
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
 MOST_IMAGES = 4000
-_MOST_BYTES = 2**28
+_MOST_BYTES = 2**30
+# A covariance of more features would weigh more than the network.
+_WIDEST = 1280
 
 
 def learn_check(model: keras.Model, splits: Mapping[str, DecodedImages]) -> OutOfDistributionCheck:
@@ -78,7 +80,8 @@ def find_out_of_distribution(
     Returns:
         Shape (n,), bool.
     """
-    sizes = zip(decoded.widths.tolist(), decoded.heights.tolist(), strict=True)
+    seen = metadata.model_input.seen_sizes(decoded.widths, decoded.heights)
+    sizes = zip(*(sides.tolist() for sides in seen), strict=True)
     reasons = [compare_size(*size, metadata.training_images) for size in sizes]
     found = np.array([reason is not None for reason in reasons])
     if check is not None:
@@ -89,8 +92,14 @@ def find_out_of_distribution(
 
 
 def features_layer(model: keras.Model) -> keras.layers.Layer:
-    """The layer whose output the last one judges by; Dropout is passed over."""
-    return next(x for x in model.layers[-2::-1] if not isinstance(x, keras.layers.Dropout))
+    """The last layer before the softmax that gives one vector, of a size to store a covariance of.
+
+    Dropout and noise are passed over: they do nothing to an image that is judged.
+    """
+    idle = (keras.layers.Dropout, keras.layers.GaussianNoise)
+    candidates = [x for x in model.layers[-2::-1] if not isinstance(x, idle)]
+    small = (x for x in candidates if len(x.output.shape) == 2 and x.output.shape[1] <= _WIDEST)
+    return next(small, candidates[0])
 
 
 def _sample(model: keras.Model, layer_name: str, decoded: DecodedImages) -> Sample:

@@ -197,7 +197,7 @@ def stages_of(model: keras.Model) -> keras.Model:
                 outputs = keras.Model(before, group[-1].output, name=name)(outputs)
             before = group[-1].output
         return keras.Model(inputs, outputs, name=model.name)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, NotImplementedError):
         return model
 
 

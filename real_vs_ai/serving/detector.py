@@ -5,25 +5,36 @@
     print(verdict.label, verdict.probability_fake, verdict.reasons)
 
 The first opening of a model compiles it (some seconds); later ones take a moment, and TensorFlow is
-not imported. One detector may be shared by any number of threads.
+not imported. One detector may be shared by any number of threads. Where several models are
+released, each image is judged by the one that fits its size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
-from real_vs_ai.images import DecodedImage, decode_image, resize_image
+from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, compare_size, read_check
-from real_vs_ai.runs import find_model
+from real_vs_ai.model_input import reduce_to
+from real_vs_ai.out_of_distribution import (
+    OutOfDistributionCheck,
+    compare_size,
+    read_check,
+    size_distance,
+)
+from real_vs_ai.perturbations import WEB
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, open_engine
-from real_vs_ai.verdict import Reason, Verdict, make_verdict
+from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
+# What the copy that is judged beside a photograph has gone through, in a sentence.
+_SHARED = "sending it on as a site or messenger does"
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
@@ -32,12 +43,19 @@ class PreparedImage:
     """One image as the network's input.
 
     Attributes:
-        pixels: RGB, shape (image_size, image_size, 3), uint8.
+        pixels: The network's inputs, RGB, shape (views, image_size, image_size, 3), uint8: the
+            whole image, or crops of it.
         size_reason: Why its size makes it out-of-distribution, or None.
+        windows: Where each input lies in the image; see `ModelInput.windows`.
+        shared: The inputs of a copy as sites send pictures on, for models that judge crops.
+        model: Which of several models judges it, from 0.
     """
 
     pixels: np.ndarray
     size_reason: Reason | None = None
+    windows: Sequence[tuple[float, float, float, float]] = ()
+    shared: np.ndarray | None = None
+    model: int = 0
 
 
 class Detector:
@@ -74,7 +92,8 @@ class Detector:
 
         Args:
             path: A run folder or an `.h5` file; None for the newest finished run in `models/`,
-                otherwise the released model.
+                otherwise the released models. Of a folder with several models, each image is
+                judged by the one that fits its size.
             engine: "openvino" or "keras"; None chooses: Keras on a machine with a GPU that
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
             precision: "f32", "bf16" or "int8" (after `ImageScoring.py --precision int8` or
@@ -86,16 +105,33 @@ class Detector:
             ModelFileError: It cannot be read, or was not made by this project.
             RuntimeError: The engine named cannot run it here.
         """
-        model_path = find_model(path)
-        metadata = read_metadata(model_path)
-        opened = open_engine(
-            model_path,
-            image_size=metadata.image_size,
-            engine=engine,
-            precision=precision,
-            for_batches=for_batches,
-        )
-        return cls(model_path, metadata, opened, read_check(model_path))
+        detectors = []
+        for model_path in find_models(path):
+            metadata = read_metadata(model_path)
+            opened = open_engine(
+                model_path,
+                image_size=metadata.image_size,
+                engine=engine,
+                precision=precision,
+                for_batches=for_batches,
+                views=metadata.model_input.views,
+            )
+            detectors.append(Detector(model_path, metadata, opened, read_check(model_path)))
+        return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
+
+    def of(self, image: PreparedImage) -> Detector:
+        """The detector of the one model that judges a prepared image."""
+        return self.detectors[image.model]
+
+    @property
+    def name(self) -> str:
+        """What people call the model."""
+        return model_name(self.model_path)
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The detectors of the models that answer together: this one alone."""
+        return (self,)
 
     @property
     def engine_name(self) -> str:
@@ -115,7 +151,7 @@ class Detector:
     @property
     def batch_size(self) -> int:
         """How many images at a time suit the engine best."""
-        return self._engine.batch_size
+        return max(1, self._engine.batch_size // self.metadata.model_input.views)
 
     @property
     def parallel_batches(self) -> int:
@@ -149,22 +185,56 @@ class Detector:
         else:
             image = image if isinstance(image, DecodedImage) else decode_image(image)
             width, height = image.width, image.height
+        model_input = self.metadata.model_input
+        reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
+        if not model_input.is_crops:
+            return PreparedImage(model_input.prepare(image), reason)
+        canvas = reduce_to(image, model_input.longest_side)
         return PreparedImage(
-            resize_image(image, self.metadata.image_size),
-            compare_size(width, height, self.metadata.training_images),
+            model_input.prepare(canvas),
+            reason,
+            model_input.windows(width, height),
+            # Of an image that gets no verdict, no copy is judged.
+            None if reason else model_input.prepare(WEB.apply(canvas, seed=SEED)),
         )
 
-    def judge(self, images: Sequence[PreparedImage]) -> list[Verdict]:
-        """Verdicts for prepared images, in their order, at least one."""
-        outputs = self.judge_pixels(np.stack([image.pixels for image in images]))
-        return [
-            self.verdict(probabilities, image.size_reason, reason)
-            for image, probabilities, reason in zip(images, *outputs, strict=True)
+    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
+        """Verdicts for prepared images, in their order, at least one; see `judge_pixels`."""
+        verdicts = self._judge_once(images, in_batches=in_batches)
+        certain = [
+            index
+            for index, (image, verdict) in enumerate(zip(images, verdicts, strict=True))
+            if image.shared is not None and verdict.label != UNCERTAIN
         ]
+        if certain:
+            copies = [PreparedImage(images[index].shared) for index in certain]
+            others = self._judge_once(copies, in_batches=in_batches)
+            for index, other in zip(certain, others, strict=True):
+                verdicts[index], _ = apply_stability(verdicts[index], [(_SHARED, other)])
+        return verdicts
+
+    def _judge_once(self, images: Sequence[PreparedImage], *, in_batches: bool) -> list[Verdict]:
+        pixels = np.stack([image.pixels for image in images])
+        of_inputs, features = self._outputs(pixels, in_batches=in_batches)
+        outputs = zip(images, of_inputs, *self._conclude(of_inputs, features, pixels), strict=True)
+        verdicts = []
+        for image, crops, probabilities, reason in outputs:
+            verdict = self.verdict(probabilities, image.size_reason, reason)
+            if image.windows and not verdict.out_of_distribution:
+                verdict = replace(verdict, crops=self._crop_scores(crops, image.windows))
+            verdicts.append(verdict)
+        return verdicts
+
+    def _crop_scores(
+        self, outputs: np.ndarray, windows: Sequence[tuple[float, float, float, float]]
+    ) -> tuple[CropScore, ...]:
+        calibrated = calibrate(outputs, temperature=self.metadata.temperature)
+        return tuple(map(CropScore, windows, map(tuple, calibrated.tolist())))
 
     def verdict(self, probabilities: np.ndarray, *out_of_distribution: Reason | None) -> Verdict:
         """The verdict for one image; see `make_verdict`."""
-        return make_verdict(probabilities, self.metadata, out_of_distribution=out_of_distribution)
+        made = make_verdict(probabilities, self.metadata, out_of_distribution=out_of_distribution)
+        return replace(made, model=self.name)
 
     def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Calibrated probabilities alone; see `judge_pixels`."""
@@ -176,7 +246,8 @@ class Detector:
         """What the network says about prepared pixels.
 
         Args:
-            pixels: Shape (n, image_size, image_size, 3), uint8, n at least 1.
+            pixels: Shape (n, image_size, image_size, 3) or, of several views of each image,
+                (n, views, image_size, image_size, 3), uint8, n at least 1.
             in_batches: Make no result depend on how many images came with it, at the price of a
                 longer wait for few images.
 
@@ -185,19 +256,93 @@ class Detector:
             `metadata.class_names`; and why the features or the sharpness of each image make it
             out-of-distribution, None where they do not.
         """
+        views = pixels[:, None] if pixels.ndim == 4 else pixels
+        return self._conclude(*self._outputs(views, in_batches=in_batches), views)
+
+    def _outputs(self, pixels: np.ndarray, *, in_batches: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Softmax outputs and features of every view: (n, views, …) each."""
         size = self.metadata.image_size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (size, size, 3) or not len(pixels):
             raise InputError(
-                f"Expected pixels of shape (n, {size}, {size}, 3) and type uint8, found shape "
-                f"{pixels.shape} and type {pixels.dtype}."
+                f"Expected pixels of shape (n, views, {size}, {size}, 3) and type uint8, found "
+                f"shape {pixels.shape} and type {pixels.dtype}."
             )
-        outputs = self._engine.predict(pixels, in_batches=in_batches)
+        flat = pixels.reshape(-1, size, size, 3)
+        outputs = self._engine.predict(flat, in_batches=in_batches)
+        outputs = outputs.reshape(*pixels.shape[:2], -1)
         n_classes = len(self.metadata.class_names)
-        probabilities, features = outputs[:, :n_classes], outputs[:, n_classes:]
+        return outputs[..., :n_classes], outputs[..., n_classes:]
+
+    def _conclude(
+        self, outputs: np.ndarray, features: np.ndarray, pixels: np.ndarray
+    ) -> tuple[np.ndarray, list[Reason | None]]:
+        """Calibrated probabilities of the images, and why they are out-of-distribution."""
+        probabilities = self.metadata.model_input.aggregate(outputs)
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
-        if self._check is None or features.shape[1] != len(self._check.whitening):
+        if self._check is None or features.shape[-1] != len(self._check.whitening):
             return calibrated, [None] * len(pixels)
-        return calibrated, self._check.compare(features, pixels)
+        return calibrated, self._check.compare(features.mean(axis=1), pixels)
+
+
+class RoutingDetector(Detector):
+    """Several models behind one door: each image goes to the one whose training sizes include it.
+
+    Of models that all do or all do not, the first of the nearest in size answers.
+    """
+
+    def __init__(self, detectors: Sequence[Detector]) -> None:
+        """For `Detector.open`, which finds them.
+
+        Raises:
+            InputError: Their classes differ.
+        """
+        first = detectors[0]
+        for other in detectors:
+            if other.metadata.class_names != first.metadata.class_names:
+                raise InputError(
+                    f"Expected models of the same classes, found {first.metadata.class_names} in "
+                    f"{first.model_path} and {other.metadata.class_names} in {other.model_path}. "
+                    "Name one of them with --model."
+                )
+        super().__init__(first.model_path, first.metadata, first._engine, first._check)
+        self._detectors = tuple(detectors)
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        return self._detectors
+
+    @property
+    def batch_size(self) -> int:
+        return min(detector.batch_size for detector in self._detectors)
+
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        """One image as the input of the network that fits its size."""
+        if isinstance(image, np.ndarray):
+            _check_pixels(image)
+            height, width = image.shape[:2]
+        else:
+            image = image if isinstance(image, DecodedImage) else decode_image(image)
+            width, height = image.width, image.height
+        distances = [
+            size_distance(
+                *detector.metadata.model_input.seen_size(width, height),
+                detector.metadata.training_images,
+            )
+            for detector in self._detectors
+        ]
+        index = int(np.argmin(distances))
+        return replace(self._detectors[index].prepare(image), model=index)
+
+    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
+        """Verdicts for prepared images, in their order, at least one."""
+        verdicts: list[Verdict | None] = [None] * len(images)
+        for index, detector in enumerate(self._detectors):
+            own = [i for i, image in enumerate(images) if image.model == index]
+            if own:
+                judged = detector.judge([images[i] for i in own], in_batches=in_batches)
+                for i, verdict in zip(own, judged, strict=True):
+                    verdicts[i] = verdict
+        return verdicts
 
 
 def _check_pixels(pixels: np.ndarray) -> None:

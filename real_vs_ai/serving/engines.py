@@ -88,6 +88,7 @@ def open_engine(
     engine: str | None,
     precision: str | None,
     for_batches: bool = False,
+    views: int = 1,
 ) -> Engine:
     """Open a model with the engine named, or with the one that suits this machine.
 
@@ -97,6 +98,7 @@ def open_engine(
         engine: One of ENGINES, or None to choose.
         precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
         for_batches: Whether whole batches come first, not single images.
+        views: Network inputs that one image makes.
 
     Raises:
         ValueError: Engine or precision are unknown or do not go together.
@@ -117,7 +119,11 @@ def open_engine(
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
         return OpenVINOEngine(
-            model_path, image_size=image_size, precision=precision, for_batches=for_batches
+            model_path,
+            image_size=image_size,
+            precision=precision,
+            for_batches=for_batches,
+            views=views,
         )
     except (ImportError, RuntimeError) as error:
         # Asked for by name, another engine would not be an answer.

@@ -38,7 +38,13 @@ class OpenVINOEngine:
     note = ""
 
     def __init__(
-        self, model_path: Path, *, image_size: int, precision: str | None, for_batches: bool = False
+        self,
+        model_path: Path,
+        *,
+        image_size: int,
+        precision: str | None,
+        for_batches: bool = False,
+        views: int = 1,
     ) -> None:
         """Compile the model, or read what was compiled before.
 
@@ -48,6 +54,7 @@ class OpenVINOEngine:
             precision: See `Engine`; None for the best one.
             for_batches: Compile the form for batches now, and that for one image when it is needed,
                 instead of the other way round.
+            views: Network inputs that one image makes: they are computed together.
 
         Raises:
             ConversionError: The model cannot be converted.
@@ -56,7 +63,9 @@ class OpenVINOEngine:
         """
         self._core = ov.Core()
         self.precision = precision or best_precision(self._core)
-        self.batch_size = int(np.clip(_PIXELS_IN_BATCH // image_size**2, 1, _LARGEST_BATCH))
+        images = _PIXELS_IN_BATCH // (views * image_size**2)
+        self.batch_size = views * int(np.clip(images, 1, max(1, _LARGEST_BATCH // views)))
+        self._views = views
         self._image_size = image_size
         self._compiling = threading.Lock()
         self._entry = cached_ir(model_path)
@@ -78,9 +87,11 @@ class OpenVINOEngine:
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """See `Engine.predict`."""
         # A batch is filled up to its size; for a few images that costs more than it gains.
-        if not in_batches and len(pixels) * 4 <= self.batch_size:
+        few = len(pixels) <= max(self._views, self.batch_size // 4)
+        if not in_batches and few:
             single = self._single
-            return np.concatenate([single.infer(pixels[i : i + 1]) for i in range(len(pixels))])
+            starts = range(0, len(pixels), self._views)
+            return np.concatenate([single.infer(pixels[i : i + self._views]) for i in starts])
         batched = self._batched
         if len(pixels) <= batched.batch_size:
             return batched.infer(pixels)
@@ -95,7 +106,7 @@ class OpenVINOEngine:
 
     @cached_property
     def _single_form(self) -> _CompiledForm:
-        return self._compile(batch_size=1, hint="LATENCY")
+        return self._compile(batch_size=self._views, hint="LATENCY")
 
     @property
     def _batched(self) -> _CompiledForm:

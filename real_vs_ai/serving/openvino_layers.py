@@ -154,6 +154,15 @@ def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
     return ops.add(ops.multiply(x, _by_channel(scale, x)), _by_channel(offset, x))
 
 
+@_builds("UnitNormalization")
+def _unit_normalization(layer: Layer, x: ov.Output) -> Any:
+    axes = layer.config["axis"]
+    axes = [_axis(axis, x) for axis in ([axes] if isinstance(axes, int) else axes)]
+    squares = ops.reduce_sum(ops.multiply(x, x), axes, True)
+    # Vectors of length 0 stay so.
+    return ops.divide(x, ops.sqrt(ops.maximum(squares, _constant(1e-24))))
+
+
 @_builds("Rescaling")
 def _rescaling(layer: Layer, x: ov.Output) -> Any:
     scale = _by_channel(layer.config["scale"], x)

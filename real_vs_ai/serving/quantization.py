@@ -27,7 +27,7 @@ import openvino as ov
 from real_vs_ai.config import SEED, canonical_classes
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders
-from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.images import ImageError, open_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.reporting import progress
 from real_vs_ai.serving.image_sources import iterate_sources, read_source
@@ -238,6 +238,8 @@ def _read_labelled(folder: Path, metadata: ModelMetadata) -> tuple[np.ndarray, n
             image = open_image(read_source(source))
         except (ImageError, OSError):
             continue
-        pixels[len(labels)] = resize_image(image, metadata.image_size)
+        # Of several crops the one in the middle.
+        views = metadata.model_input.prepare(image)
+        pixels[len(labels)] = views[len(views) // 2]
         labels.append(label)
     return pixels[: len(labels)], np.array(labels)

@@ -73,6 +73,8 @@ REASON_COLUMNS = {
     "out_of_distribution": _of_verdict(bool, "out_of_distribution"),
     "reason": _of_first_reason(lambda reason: reason.code.value),
     "note": _of_first_reason(lambda reason: reason.sentence),
+    # The model that judged the image, where several answer together.
+    "model": _of_verdict(str, "model"),
 }
 FILE_COLUMNS = {"sha256": Column(str, lambda score: score.sha256)}
 TILE_COLUMNS = {

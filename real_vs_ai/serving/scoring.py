@@ -25,7 +25,7 @@ from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.provenance import read_provenance
 from real_vs_ai.serving.tiles import cut_tiles
-from real_vs_ai.verdict import Reason, Verdict
+from real_vs_ai.verdict import Verdict
 
 # Batches that hold mostly unreadable images are sent on before they are full.
 _ITEMS_PER_IMAGE_IN_BATCH = 4
@@ -149,7 +149,8 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
         prepared = detector.prepare(image)
         if not by_tiles:
             return _Prepared(score, prepared)
-        tiles = cut_tiles(image.pixels, tile_size=detector.metadata.image_size)
+        tile_size = detector.of(prepared).metadata.image_size
+        tiles = cut_tiles(image.pixels, tile_size=tile_size)
         return _Prepared(score, prepared, tiles)
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:
@@ -170,42 +171,27 @@ def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator
 
 
 def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
-    # The whole image comes first, its tiles after it.
-    pixels = [_inputs(item) for item in batch if item.image is not None]
-    if not pixels:
+    readable = [item for item in batch if item.image is not None]
+    if not readable:
         return [item.score for item in batch]
-    probabilities, reasons = detector.judge_pixels(np.concatenate(pixels), in_batches=True)
-    starts = np.cumsum([0, *(len(part) for part in pixels)])
-    parts = zip(np.split(probabilities, starts[1:-1]), starts, strict=False)
-    scores = []
-    for item in batch:
-        if item.image is None:
-            scores.append(item.score)
-            continue
-        part, start = next(parts)
-        scores.append(_with_verdicts(item, part, reasons[start], detector))
-    return scores
+    verdicts = iter(detector.judge([item.image for item in readable], in_batches=True))
+    return [
+        item.score if item.image is None else _with_verdict(item, next(verdicts), detector)
+        for item in batch
+    ]
 
 
-def _inputs(item: _Prepared) -> np.ndarray:
-    whole = item.image.pixels[None]
-    return whole if item.tiles is None else np.concatenate([whole, item.tiles])
-
-
-def _with_verdicts(
-    item: _Prepared, probabilities: np.ndarray, reason: Reason | None, detector: Detector
-) -> ImageScore:
-    checks = (item.image.size_reason, reason)
-    verdict = detector.verdict(probabilities[0], *checks)
-    of_tiles = probabilities[1:]
-    if not len(of_tiles):
+def _with_verdict(item: _Prepared, verdict: Verdict, detector: Detector) -> ImageScore:
+    if item.tiles is None or not len(item.tiles):
         return replace(item.score, verdict=verdict)
+    judge = detector.of(item.image)
+    probabilities, _ = judge.judge_pixels(item.tiles, in_batches=True)
     # A crop of an out-of-distribution image is out-of-distribution too.
-    together = detector.verdict(of_tiles.mean(axis=0), *checks)
-    positive = detector.metadata.positive_index
+    together = judge.verdict(probabilities.mean(axis=0), verdict.out_of_distribution_reason)
+    positive = judge.metadata.positive_index
     counts = positive is not None and not together.out_of_distribution
-    highest = float(of_tiles[:, positive].max()) if counts else None
-    tiles = TilesScore(len(of_tiles), together, highest)
+    highest = float(probabilities[:, positive].max()) if counts else None
+    tiles = TilesScore(len(probabilities), together, highest)
     return replace(item.score, verdict=verdict, tiles=tiles)
 
 

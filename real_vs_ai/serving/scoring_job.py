@@ -20,7 +20,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_model, model_name
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -91,9 +91,13 @@ class LocalScorer:
         self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
         self.metadata = detector.metadata
         self.engine = f"{detector.engine_name} ({detector.precision})"
-        sha256 = hash_file(detector.model_path)
-        self.identity = f"{sha256[:16]} {self.engine}"
-        self.model = describe_model(model_name(detector.model_path), sha256, self.metadata)
+        hashes = [hash_file(one.model_path) for one in detector.detectors]
+        self.identity = f"{'+'.join(sha256[:16] for sha256 in hashes)} {self.engine}"
+        models = [
+            describe_model(model_name(one.model_path), sha256, one.metadata)
+            for one, sha256 in zip(detector.detectors, hashes, strict=True)
+        ]
+        self.model = models[0] if len(models) == 1 else {"models": models}
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """See `Scorer.score`."""
@@ -181,12 +185,15 @@ def open_scorer(options: ScoringOptions) -> Scorer:
         FileNotFoundError: There is no such model.
         ValueError: It cannot be opened with these options.
     """
-    model_path = find_model(options.model)
+    model_paths = find_models(options.model)
+    names = " and ".join(map(str, model_paths))
+    if len(model_paths) > 1 and (options.cluster or options.precision == "int8"):
+        raise InputError(f"Expected one model for these options, found {names}. Name it: --model.")
     try:
-        return _open_scorer(model_path, options)
+        return _open_scorer(model_paths[0], options)
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
-        raise InputError(f"{model_path} cannot be used here: {error}") from error
+        raise InputError(f"{names} cannot be used here: {error}") from error
 
 
 def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
@@ -204,7 +211,7 @@ def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
 
         return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)
     detector = Detector.open(
-        model_path, engine=options.engine, precision=options.precision, for_batches=True
+        options.model, engine=options.engine, precision=options.precision, for_batches=True
     )
     if detector.engine_note:
         print(detector.engine_note, file=sys.stderr)

@@ -15,7 +15,7 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.reporting import progress
-from real_vs_ai.training.networks.head import POOL_LAYER, head_alone
+from real_vs_ai.training.networks.head import NORM_LAYER, POOL_LAYER, head_alone
 
 # One batch of float32 pixels.
 _BATCH_PIXELS = 2**21
@@ -45,7 +45,16 @@ def head_and_features(
         images = splits[split]
         say(f"Computing the features of {len(images) * images.views:,} {split} inputs once ...")
         found[split] = dataclasses.replace(images, pixels=_features(body, images, split=split))
+    _fix_standardisation(head, found["train"].inputs)
     return head, found
+
+
+def _fix_standardisation(head: keras.Model, features: np.ndarray) -> None:
+    """Let the head standardise by all training features: moving averages would come to it late."""
+    norm = next((layer for layer in head.layers if layer.name == NORM_LAYER), None)
+    if norm is not None:
+        norm.set_weights([features.mean(axis=0), features.var(axis=0)])
+        norm.trainable = False
 
 
 def _features(body: keras.Model, images: DecodedImages, *, split: str) -> np.ndarray:

@@ -120,7 +120,8 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         progress = load_checkpoint(checkpoint_path(run))
         progress = progress or Progress(min(options.batch_size, len(splits["train"])))
         learner, seen = model, splits
-        if options.stored_features:
+        # A run that was killed in its report has nothing left to learn.
+        if options.stored_features and progress.stage < len(plan_stages(options)):
             learner, seen = head_and_features(model, splits, say=say)
         if budget:
             budget.spent_before = progress.seconds
@@ -313,7 +314,7 @@ def _finish(
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),
         training_images=summarise_training_images(
-            train.widths, train.heights, train.images.sources
+            *options.model_input.seen_sizes(train.widths, train.heights), train.images.sources
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

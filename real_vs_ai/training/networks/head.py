@@ -14,6 +14,7 @@ from real_vs_ai.errors import InputError
 # The layer whose output is one vector for each image: everything before it can be computed once
 # while only the head learns.
 POOL_LAYER = "head_pool"
+NORM_LAYER = "head_norm"
 # Standardised features are cut off here, so that odd images cannot outvote everything else.
 _LARGEST_FEATURE = 6.0
 _layers = keras.layers
@@ -133,7 +134,7 @@ def _stage_statistics(body: keras.Model, stage_ends: Sequence[str]) -> Any:
 def _standardised(x: Any) -> Any:
     """Features with mean 0 and deviation 1 over the training images, cut off on both sides."""
     x = _layers.BatchNormalization(
-        center=False, scale=False, epsilon=1e-6, momentum=0.98, name="head_norm"
+        center=False, scale=False, epsilon=1e-6, momentum=0.98, name=NORM_LAYER
     )(x)
     # From -6 to 6, laid out from 0 to 12: the next layer's bias takes the shift up.
     x = _layers.Rescaling(1.0, offset=_LARGEST_FEATURE, name="head_shift")(x)

@@ -1,0 +1,148 @@
+"""Models that judge crops, and several models behind one door."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import decode_image
+from real_vs_ai.model_file import write_metadata
+from real_vs_ai.model_input import ModelInput
+from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.perturbations import Perturbation
+from real_vs_ai.runs import find_models
+from real_vs_ai.serving import detector as detector_module
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.image_sources import iterate_sources
+from real_vs_ai.serving.scoring import score_images
+from real_vs_ai.verdict import ReasonCode
+from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
+
+CROPS = ModelInput(32, kind="crops", crops=4, longest_side=256)
+
+
+def trained_on(size, **options):
+    images = summarise_training_images([size] * 4, [size] * 4, [""] * 4)
+    return dataclasses.replace(METADATA, training_images=images, **options)
+
+
+LARGE = trained_on(200, input=CROPS.stored())
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory, cache_folder):
+    """Two released models: one of small images, one that judges crops of large ones."""
+    folder = tmp_path_factory.mktemp("models") / "released"
+    (folder / "photographs").mkdir(parents=True)
+    save_model(folder / "model.h5", trained_on(32))
+    save_model(folder / "photographs" / "model.h5", LARGE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(released):
+    return Detector.open(released / "photographs", engine="openvino", precision="f32")
+
+
+@pytest.fixture(scope="module")
+def door(released):
+    return Detector.open(released, engine="openvino", precision="f32")
+
+
+def half_bright(width=240, height=200):
+    """Dark on the left, bright on the right."""
+    pixels = uniform_image(20, (width, height))
+    pixels[:, width // 2 :] = 235
+    return pixels
+
+
+def test_image_is_the_aggregate_of_its_crops(photographs):
+    image = half_bright()
+    verdict = photographs.predict(image)
+    outputs = np.array([[crop.probabilities for crop in verdict.crops]])
+    assert verdict.probability_fake == pytest.approx(CROPS.aggregate(outputs)[0, 0], abs=1e-5)
+
+
+def test_crops_say_where_the_evidence_is(photographs):
+    verdict = photographs.predict(half_bright())
+    for crop in verdict.crops:
+        left, _, right, _ = crop.window
+        assert 0 <= left < right <= 1
+        assert (crop.probabilities[0] > 0.5) == (left + right > 1)
+
+
+def test_file_pixels_and_decoded_image_get_one_verdict(photographs):
+    data = encode(half_bright())
+    pixels = decode_image(data).pixels
+    verdicts = [photographs.predict(x) for x in (data, pixels, decode_image(data))]
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+def test_large_image_has_a_usual_size_once_reduced(photographs):
+    assert not photographs.predict(uniform_image(250, (1500, 1100))).out_of_distribution
+    assert photographs.predict(uniform_image(250, (60, 60))).out_of_distribution
+
+
+def test_verdict_that_a_shared_copy_turns_is_uncertain(photographs, monkeypatch):
+    inverted = Perturbation("inverted", lambda pixels, seed: 255 - pixels)
+    image = uniform_image(250, (220, 210))
+    assert photographs.predict(image).label == "Fake"
+    monkeypatch.setattr(detector_module, "WEB", inverted)
+    verdict = photographs.predict(image)
+    assert verdict.label == "Uncertain"
+    assert verdict.reasons[0].code == ReasonCode.UNSTABLE
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [((32, 32), "released"), ((40, 36), "released"), ((230, 200), "photographs")]
+)
+def test_each_image_goes_to_the_model_of_its_size(door, size, name):
+    verdict = door.predict(uniform_image(250, size))
+    assert verdict.model.split("/")[-1] == name
+    assert verdict.label == "Fake"
+
+
+def test_image_between_the_models_goes_to_the_nearer_and_is_uncertain(door):
+    smaller, larger = door.predict_batch(
+        [uniform_image(250, (52, 52)), uniform_image(250, (99, 99))]
+    )
+    assert (smaller.model, larger.model) == ("released", "released/photographs")
+    assert smaller.out_of_distribution and larger.out_of_distribution
+
+
+def test_models_behind_one_door_answer_as_each_alone(door, photographs):
+    images = [uniform_image(10 * i, (32 if i % 2 else 220, 200 - 168 * (i % 2))) for i in range(6)]
+    verdicts = door.predict_batch(images)
+    for image, verdict in zip(images[::2], verdicts[::2], strict=True):
+        assert verdict == photographs.predict(image)
+
+
+def test_scores_of_a_folder_name_the_model(door, tmp_path):
+    for name, size in (("a.png", (32, 32)), ("b.png", (230, 200))):
+        (tmp_path / name).write_bytes(encode(uniform_image(250, size)))
+    (tmp_path / "c.png").write_bytes(b"no image")
+    scores = list(score_images(iterate_sources([str(tmp_path)]), detector=door, workers=1))
+    assert [score.verdict and score.verdict.model for score in scores] == [
+        "released",
+        "released/photographs",
+        None,
+    ]
+
+
+def test_folder_with_several_models_means_all_and_a_file_means_one(released):
+    small, large = released / "model.h5", released / "photographs" / "model.h5"
+    assert find_models(released) == (small, large)
+    assert find_models(small) == (small,)
+    assert find_models(released / "photographs") == (large,)
+    assert find_models(None, models_dir=released.parent) == (small, large)
+
+
+def test_models_of_other_classes_do_not_share_a_door(released, tmp_path):
+    folder = tmp_path / "released"
+    (folder / "other").mkdir(parents=True)
+    save_model(folder / "model.h5", trained_on(32))
+    path = save_model(folder / "other" / "model.h5", METADATA)
+    write_metadata(path, dataclasses.replace(LARGE, class_names=("benign", "malignant")))
+    with pytest.raises(InputError, match="same classes"):
+        Detector.open(folder, engine="openvino", precision="f32")
