@@ -81,10 +81,14 @@ def prepare_device(
     candidates = (precision,)
     if precision == "auto":
         candidates = _PRECISIONS if gpus else _PRECISIONS[:2]
-    rates = {
-        name: measure_learning(name, image_size=image_size, batch_size=batch_size)
-        for name in candidates
-    }
+    rates = {}
+    for name in candidates:
+        try:
+            rates[name] = measure_learning(name, image_size=image_size, batch_size=batch_size)
+        except Exception:
+            # Not every kernel knows every precision; backends have no common error for it.
+            if name in (precision, "float32"):
+                raise
     if precision == "auto":
         # All processes must calculate alike, whatever each of them measured.
         precision = hosts.share(choose_precision(rates))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai.training import devices
 from real_vs_ai.training.devices import choose_precision, is_out_of_memory, multiply_adds
+from real_vs_ai.training.hosts import Hosts
 
 HERE = Path(__file__).parent
 
@@ -73,6 +75,19 @@ def test_half_precision_is_chosen_only_where_it_gains_clearly():
     rates = {"float32": 10.0, "mixed_bfloat16": 30.0, "mixed_float16": 30.0}
     assert choose_precision(rates) == "mixed_bfloat16"
     assert choose_precision({**rates, "mixed_float16": 40.0}) == "mixed_float16"
+
+
+def test_precision_that_the_kernels_do_not_know_is_passed_over(monkeypatch):
+    def measure(name, **options):
+        if name == "mixed_bfloat16":
+            raise RuntimeError("could not create a primitive descriptor")
+        return 1e9
+
+    monkeypatch.setattr(devices, "measure_learning", measure)
+    options = {"deterministic": False, "image_size": 32, "batch_size": 8, "hosts": Hosts(0, 1)}
+    assert devices.prepare_device(precision="auto", **options).precision == "float32"
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        devices.prepare_device(precision="mixed_bfloat16", **options)
 
 
 def test_out_of_memory_is_told_from_other_errors():
