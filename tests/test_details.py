@@ -18,29 +18,8 @@ def session(monkeypatch):
     return state
 
 
-@pytest.mark.parametrize(("limit", "decodings"), [(48, 1), (47, 2)])
-def test_only_the_pixels_of_an_image_of_ordinary_size_are_kept(
-    session, monkeypatch, limit, decodings
-):
-    asked = []
-
-    def decode(data):
-        asked.append(data)
-        return types.SimpleNamespace(pixels=np.zeros((4, 4, 3), np.uint8))
-
-    monkeypatch.setattr(details, "_MOST_KEPT_BYTES", limit)
-    chosen = types.SimpleNamespace(service=types.SimpleNamespace(decode=decode))
-    for _ in range(2):
-        assert details._pixels("digest", b"data", chosen=chosen).shape == (4, 4, 3)
-    assert len(asked) == decodings
-    monkeypatch.setattr(details, "forget_conversations", lambda: None)
-    details.forget_details()
-    assert session == {}
-
-
 def test_what_gemini_said_of_another_verdict_is_not_shown(monkeypatch):
     def page():
-        import numpy as np
         import streamlit as st
 
         from real_vs_ai.ui.insight_panel import show_insight

@@ -188,26 +188,3 @@ def test_pytorch_gives_the_same_probabilities_as_keras(tmp_path):
         network = load_network(tmp_path / "model.pth")
         found = network(torch.from_numpy(images).movedim(-1, 1))
     assert found.numpy() == pytest.approx(model.predict(images, verbose=0), abs=1e-5)
-
-
-def test_graph_for_pytorch_names_every_layer_and_weight():
-    from real_vs_ai.evaluation.torch_export import describe_graph
-
-    model = residual_model()
-    layers, weights = describe_graph(model)
-    kinds = [layer["kind"] for layer in layers]
-    assert kinds[:5] == ["input", "rescaling", "zero_padding", "convolution", "batch_normalization"]
-    assert sum(value.size for name, value in weights.items() if "num_batches" not in name) >= (
-        model.count_params()
-    )
-    assert weights["blocks.stem_conv.inner.weight"].shape == (8, 3, 7, 7)
-
-
-def test_layer_without_counterpart_in_pytorch_is_named():
-    import keras
-
-    from real_vs_ai.evaluation.torch_export import describe_graph
-
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3)])
-    with pytest.raises(ValueError, match="DepthwiseConv2D"):
-        describe_graph(model)

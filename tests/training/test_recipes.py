@@ -6,7 +6,7 @@ import pytest
 from real_vs_ai.training.backbones import backbone_layers
 from real_vs_ai.training.model import set_trainable
 from real_vs_ai.training.options import parse_training_options
-from real_vs_ai.training.stages import format_duration, plan_stages
+from real_vs_ai.training.stages import plan_stages
 from real_vs_ai.training.trainer import build_from_options
 
 # Convolutions of the backbones as He et al. (2015) count them, with those of the shortcuts.
@@ -132,8 +132,3 @@ def test_configuration_that_is_none_is_refused(tmp_path):
         parse_training_options(["--config", str(tmp_path / "none.json")], description="")
     with pytest.raises(FileNotFoundError, match="unfinished run"):
         parse_training_options(["--resume", "--models-dir", str(tmp_path)], description="")
-
-
-def test_durations_read_well():
-    texts = [format_duration(s) for s in (0.2, 45, 600, 7300, 3 * 86400 + 3600)]
-    assert texts == ["1 s", "45 s", "10 min", "2 h 2 min", "3 d 1 h"]
