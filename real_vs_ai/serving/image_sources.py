@@ -72,6 +72,17 @@ def check_inputs(inputs: Sequence[str]) -> None:
             )
 
 
+def are_single_files(inputs: Sequence[str]) -> bool:
+    """Whether each input is one image, not a folder, an archive, a manifest or a list."""
+    return all(
+        text != STANDARD_INPUT
+        and Path(text).is_file()
+        and not _is_zip(Path(text))
+        and Path(text).suffix.lower() != _MANIFEST_SUFFIX
+        for text in inputs
+    )
+
+
 def iterate_sources(
     inputs: Iterable[str], *, listing: TextIO | None = None
 ) -> Iterator[ImageSource]:

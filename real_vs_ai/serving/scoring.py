@@ -86,7 +86,12 @@ class _Prepared:
 
 
 def score_images(
-    sources: Iterable[ImageSource], *, detector: Detector, workers: int, by_tiles: bool = False
+    sources: Iterable[ImageSource],
+    *,
+    detector: Detector,
+    workers: int,
+    by_tiles: bool = False,
+    in_batches: bool = True,
 ) -> Iterator[ImageScore]:
     """Score every source, in order.
 
@@ -95,23 +100,28 @@ def score_images(
         detector: Judges the images.
         workers: Threads that decode, at least 1.
         by_tiles: Score large images by crops at native resolution as well.
+        in_batches: See `Engine.predict`. Without, images are judged one by one: sooner for a few.
     """
 
     def prepare(source: ImageSource) -> _Prepared:
         return _prepare(source, detector=detector, by_tiles=by_tiles)
 
     def judge(batch: list[_Prepared]) -> list[ImageScore]:
-        return _judge(batch, detector=detector)
+        return _judge(batch, detector=detector, in_batches=in_batches)
 
+    # The detector compiles its form for batches when it is asked how many it wants.
+    batch_size, parallel = 1, 1
+    if in_batches:
+        batch_size, parallel = detector.batch_size, detector.parallel_batches
     with (
         ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders,
-        ThreadPoolExecutor(detector.parallel_batches, thread_name_prefix="judge") as judges,
+        ThreadPoolExecutor(parallel, thread_name_prefix="judge") as judges,
     ):
         # Twice a batch: the next one is decoded while the engine is busy with the last.
-        ahead = workers + 2 * detector.batch_size
+        ahead = workers + 2 * batch_size
         prepared = map_in_order(prepare, sources, executor=decoders, ahead=ahead)
-        batches = _fill_batches(prepared, batch_size=detector.batch_size)
-        judged = map_in_order(judge, batches, executor=judges, ahead=detector.parallel_batches)
+        batches = _fill_batches(prepared, batch_size=batch_size)
+        judged = map_in_order(judge, batches, executor=judges, ahead=parallel)
         yield from itertools.chain.from_iterable(judged)
 
 
@@ -170,11 +180,11 @@ def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator
         yield batch
 
 
-def _judge(batch: list[_Prepared], *, detector: Detector) -> list[ImageScore]:
+def _judge(batch: list[_Prepared], *, detector: Detector, in_batches: bool) -> list[ImageScore]:
     readable = [item for item in batch if item.image is not None]
     if not readable:
         return [item.score for item in batch]
-    verdicts = iter(detector.judge([item.image for item in readable], in_batches=True))
+    verdicts = iter(detector.judge([item.image for item in readable], in_batches=in_batches))
     return [
         item.score if item.image is None else _with_verdict(item, next(verdicts), detector)
         for item in batch

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -25,6 +26,7 @@ from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
     ImageSource,
+    are_single_files,
     check_inputs,
     iterate_sources,
 )
@@ -40,6 +42,8 @@ from real_vs_ai.serving.score_table import (
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
 _ROWS_BETWEEN_WRITES = 64
+# As many images on the terminal are judged one by one: the form for batches need not be compiled.
+_FEW_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,41 @@ class Scorer(Protocol):
 class LocalScorer:
     """Scores on this machine; see `Scorer`."""
 
-    def __init__(self, detector: Detector, *, workers: int, by_tiles: bool) -> None:
+    def __init__(
+        self, detector: Detector, *, workers: int, by_tiles: bool, in_batches: bool = True
+    ) -> None:
         self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
+        self._in_batches = in_batches
         self.metadata = detector.metadata
         self.engine = f"{detector.engine_name} ({detector.precision})"
-        hashes = [hash_file(one.model_path) for one in detector.detectors]
-        self.identity = f"{'+'.join(sha256[:16] for sha256 in hashes)} {self.engine}"
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        # Of large files, and only tables in files name them.
+        return [hash_file(one.model_path) for one in self._detector.detectors]
+
+    @property
+    def identity(self) -> str:
+        """See `Scorer`."""
+        return f"{'+'.join(sha256[:16] for sha256 in self._hashes)} {self.engine}"
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """See `Scorer`."""
         models = [
             describe_model(model_name(one.model_path), sha256, one.metadata)
-            for one, sha256 in zip(detector.detectors, hashes, strict=True)
+            for one, sha256 in zip(self._detector.detectors, self._hashes, strict=True)
         ]
-        self.model = models[0] if len(models) == 1 else {"models": models}
+        return models[0] if len(models) == 1 else {"models": models}
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """See `Scorer.score`."""
         return score_images(
-            sources, detector=self._detector, workers=self._workers, by_tiles=self._by_tiles
+            sources,
+            detector=self._detector,
+            workers=self._workers,
+            by_tiles=self._by_tiles,
+            in_batches=self._in_batches,
         )
 
 
@@ -168,8 +191,12 @@ def run_scoring(
     if output is None and (resume or overwrite):
         raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
     if output is None:
+        few = len(inputs) <= _FEW_IMAGES and are_single_files(inputs) and not options.by_tiles
         return score_to_terminal(
-            inputs, scorer=open_scorer(options), by_tiles=options.by_tiles, stream=sys.stdout
+            inputs,
+            scorer=open_scorer(options, in_batches=not few),
+            by_tiles=options.by_tiles,
+            stream=sys.stdout,
         )
     # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
@@ -178,8 +205,12 @@ def run_scoring(
     )
 
 
-def open_scorer(options: ScoringOptions) -> Scorer:
+def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
     """Open the model on this machine, or on a Ray cluster.
+
+    Args:
+        options: See `ScoringOptions`.
+        in_batches: See `score_images`; a cluster always works in batches.
 
     Raises:
         FileNotFoundError: There is no such model.
@@ -190,13 +221,13 @@ def open_scorer(options: ScoringOptions) -> Scorer:
     if len(model_paths) > 1 and (options.cluster or options.precision == "int8"):
         raise InputError(f"Expected one model for these options, found {names}. Name it: --model.")
     try:
-        return _open_scorer(model_paths[0], options)
+        return _open_scorer(model_paths[0], options, in_batches=in_batches)
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
         raise InputError(f"{names} cannot be used here: {error}") from error
 
 
-def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
+def _open_scorer(model_path: Path, options: ScoringOptions, *, in_batches: bool) -> Scorer:
     if options.precision == "int8":
         if options.engine == "keras" or options.cluster:
             found = "--cluster ray" if options.cluster else options.engine
@@ -211,11 +242,13 @@ def _open_scorer(model_path: Path, options: ScoringOptions) -> Scorer:
 
         return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)
     detector = Detector.open(
-        options.model, engine=options.engine, precision=options.precision, for_batches=True
+        options.model, engine=options.engine, precision=options.precision, for_batches=in_batches
     )
     if detector.engine_note:
         print(detector.engine_note, file=sys.stderr)
-    return LocalScorer(detector, workers=options.workers, by_tiles=options.by_tiles)
+    return LocalScorer(
+        detector, workers=options.workers, by_tiles=options.by_tiles, in_batches=in_batches
+    )
 
 
 def score_to_file(

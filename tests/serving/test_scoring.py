@@ -21,6 +21,7 @@ from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
+from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS, score_columns
 from real_vs_ai.serving.scoring import map_in_order, score_images
 from real_vs_ai.serving.scoring_job import (
@@ -28,6 +29,7 @@ from real_vs_ai.serving.scoring_job import (
     ScoringOptions,
     ScoringSummary,
     open_scorer,
+    run_scoring,
     score_to_file,
     score_to_terminal,
 )
@@ -184,6 +186,30 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     assert "\x1b" not in sources.getvalue()
     assert lines[1].startswith("unreadable")
     assert lines[2].startswith("Fake")
+
+
+def test_few_images_on_the_terminal_need_no_form_for_batches(
+    detector, image_folder, tmp_path, monkeypatch, capsys
+):
+    forms = []
+    compile_form = OpenVINOEngine._compile
+
+    def compile_and_note(engine, *, batch_size, hint):
+        forms.append(batch_size)
+        return compile_form(engine, batch_size=batch_size, hint=hint)
+
+    monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
+    images = [str(path) for path in sorted(image_folder.rglob("*.png"))]
+    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1, False, tmp_path)
+    where = {"resume": False, "overwrite": False, "options": options}
+    run_scoring(images[:2], output=None, **where)
+    assert forms == [1]
+    run_scoring(images[:5], output=None, **where)
+    run_scoring(images[:2], output=tmp_path / "scores.csv", **where)
+    assert forms[1:] == [32, 32]
+    first = capsys.readouterr().out.splitlines()[1:3]
+    expected = [detector.predict(path).probability_fake for path in images[:2]]
+    assert [float(line.split()[1]) for line in first] == pytest.approx(expected, abs=1e-3)
 
 
 def run_script(*arguments, **options):
