@@ -30,6 +30,8 @@ BUILDERS: dict[str, Builder] = {}
 # Where the axes of Keras (image, row, column, channel) are inside the network, and back.
 _TO_CHANNELS_SECOND = (0, 3, 1, 2)
 _TO_CHANNELS_LAST = (0, 2, 3, 1)
+# Numbers in a constant above which it shares the array's memory.
+_SHARED_SIZE = 4096
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def _operand(operand: str | float, outputs: dict[str, ov.Output]) -> ov.Output:
 def _constant(values: Any) -> ov.Output:
     # Arrays handed to OpenVINO's functions as they are would become lists of numbers first: 8 s for
     # ResNet101.
-    return ops.constant(np.asarray(values, dtype=np.float32)).output(0)
+    array = np.asarray(values, dtype=np.float32, order="C")
+    # A large one is not copied; OpenVINO keeps the array alive.
+    return ops.constant(array, shared_memory=array.size > _SHARED_SIZE).output(0)
 
 
 def _builds(*kinds: str) -> Callable[[Builder], Builder]:
