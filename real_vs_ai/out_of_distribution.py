@@ -6,7 +6,8 @@
     write_check(Path("model.h5"), check)
     read_check(Path("model.h5")).compare(features, pixels)      # the same for each image
 
-Three things are compared: the image's size, its sharpness, and the network's features.
+The check compares the image's size, its sharpness and the network's features; a model file may also
+hold a classifier of the traces that files leave in their pixels (see `pixel_classifier`).
 
 Every image is resized to the network's square. One much larger than the training images loses the
 fine detail where generators leave their traces; one much smaller never had it. An image's scale is
@@ -31,6 +32,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from real_vs_ai.pixel_classifier import PixelClassifier
 from real_vs_ai.verdict import Reason, ReasonCode
 
 # A few training images of odd sizes do not make such sizes in-distribution.
@@ -44,6 +46,9 @@ _GROUP = "real_vs_ai_out_of_distribution"
 _OLDER_GROUP = "real_vs_ai_appearance"
 _ARRAYS = ("means", "whitening")
 _NUMBERS = ("largest_distance", "least_sharpness", "largest_sharpness")
+_CLASSIFIER = "classifier"
+_CLASSIFIER_ARRAYS = ("steps", "weights")
+_CLASSIFIER_NUMBERS = ("bias", "least_score")
 _FORMAT_VERSION = 1
 # Share of the validation images that each check may fail: together less than one in a hundred.
 _SHARE_BY_DISTANCE = 0.005
@@ -158,6 +163,7 @@ class OutOfDistributionCheck:
         largest_distance: Features further away are out-of-distribution.
         least_sharpness: Images less sharp are out-of-distribution.
         largest_sharpness: Sharper images are too.
+        classifier: Tells the training images' pixels from others'; None where it was not fitted.
     """
 
     layer: str
@@ -166,6 +172,7 @@ class OutOfDistributionCheck:
     largest_distance: float
     least_sharpness: float
     largest_sharpness: float
+    classifier: PixelClassifier | None = None
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Distance to the nearest class, shape (n,), float32: about 1 for normal features.
@@ -188,10 +195,23 @@ class OutOfDistributionCheck:
             features: Shape (n, n_features).
             pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
         """
-        measured = zip(self.distances(features), sharpness(pixels), strict=True)
-        return [self._judge(float(distance), float(sharp)) for distance, sharp in measured]
+        measured = zip(
+            self.distances(features), sharpness(pixels), self._accepts(pixels), strict=True
+        )
+        return [
+            self._judge(float(distance), float(sharp), accepted=bool(accepted))
+            for distance, sharp, accepted in measured
+        ]
 
-    def _judge(self, distance: float, sharp: float) -> Reason | None:
+    def _accepts(self, pixels: np.ndarray) -> np.ndarray:
+        """Whether the pixels pass the classifier, shape (n,), bool."""
+        if self.classifier is None:
+            return np.ones(len(pixels), bool)
+        views = pixels.reshape(-1, *pixels.shape[-3:])
+        scores = self.classifier.scores(views).reshape(len(pixels), -1).mean(axis=1)
+        return scores >= self.classifier.least_score
+
+    def _judge(self, distance: float, sharp: float, *, accepted: bool) -> Reason | None:
         if sharp < self.least_sharpness:
             code, what = ReasonCode.SHARPNESS, "It has less detail than"
         elif sharp > self.largest_sharpness:
@@ -199,6 +219,8 @@ class OutOfDistributionCheck:
         # "Not <=" and not ">", so that NaN is out-of-distribution.
         elif not distance <= self.largest_distance:
             code, what = ReasonCode.FEATURES, "To the network it looks different from"
+        elif not accepted:
+            code, what = ReasonCode.PIXELS, "Its finest detail and compression differ from"
         else:
             return None
         return Reason(code, f"{what} the images this model learnt from.")
@@ -258,6 +280,8 @@ def write_check(path: Path, check: OutOfDistributionCheck) -> None:
                 group.attrs[name] = getattr(check, name)
             for name in _ARRAYS:
                 group.create_dataset(name, data=getattr(check, name))
+            if check.classifier is not None:
+                _write_classifier(group.create_group(_CLASSIFIER), check.classifier)
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
@@ -277,12 +301,31 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
             arrays = {name: group[name][()].astype(np.float32) for name in _ARRAYS}
             numbers = {name: float(group.attrs[name]) for name in _NUMBERS}
             check = OutOfDistributionCheck(str(group.attrs["layer"]), **arrays, **numbers)
+            if _CLASSIFIER in group:
+                classifier = _read_classifier(group[_CLASSIFIER])
+                check = dataclasses.replace(check, classifier=classifier)
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
     if check.means.ndim != 2:
         return None
     n_features = check.means.shape[1]
     return check if check.whitening.shape == (n_features, n_features) else None
+
+
+def _write_classifier(group: h5py.Group, classifier: PixelClassifier) -> None:
+    for name in _CLASSIFIER_ARRAYS:
+        group.create_dataset(name, data=getattr(classifier, name))
+    for name in _CLASSIFIER_NUMBERS:
+        group.attrs[name] = getattr(classifier, name)
+
+
+def _read_classifier(group: h5py.Group) -> PixelClassifier:
+    arrays = {name: group[name][()].astype(np.float32) for name in _CLASSIFIER_ARRAYS}
+    numbers = {name: float(group.attrs[name]) for name in _CLASSIFIER_NUMBERS}
+    classifier = PixelClassifier(**arrays, **numbers)
+    # Refuses arrays that do not fit together.
+    classifier.scores(np.zeros((1, 8, 8, 3), np.uint8))
+    return classifier
 
 
 def sharpness(pixels: np.ndarray) -> np.ndarray:

@@ -35,11 +35,14 @@ class ReasonCode(StrEnum):
     SIZE = "size"
     SHARPNESS = "sharpness"
     FEATURES = "features"
+    PIXELS = "pixels"
     UNSTABLE = "unstable"
     NOT_CALIBRATED = "not_calibrated"
 
 
-_OUT_OF_DISTRIBUTION = frozenset({ReasonCode.SIZE, ReasonCode.SHARPNESS, ReasonCode.FEATURES})
+_OUT_OF_DISTRIBUTION = frozenset(
+    {ReasonCode.SIZE, ReasonCode.SHARPNESS, ReasonCode.FEATURES, ReasonCode.PIXELS}
+)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class EvaluationOptions:
     robustness: bool
     robustness_images: int
     out_of_distribution: tuple[Path, ...]
+    fit_out_of_distribution: tuple[Path, ...]
     export: tuple[str, ...]
     compare: Path | None
     class_names: tuple[str, ...] | None
@@ -93,6 +94,14 @@ def parse_evaluation_options(
         help="at most so many of them, drawn evenly over the classes",
     )
     add(
+        "--fit-out-of-distribution",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="first teach the model file to recognise thumbnails of these pictures as "
+        "out-of-distribution; needs the model's own validation images in --data",
+    )
+    add(
         "--out-of-distribution",
         nargs="+",
         type=Path,
@@ -132,6 +141,6 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    for name in ("export", "out_of_distribution"):
+    for name in ("export", "out_of_distribution", "fit_out_of_distribution"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)

@@ -77,6 +77,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         return Outcome(_redraw(options), complete=True)
     model_path = find_model(options.model)
     _check_paths(options)
+    fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_exports
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
@@ -105,6 +106,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     notes = _add_extras(
         evaluation, options=options, model=model, check=check, decoded=decoded, report=report
     )
+    notes = [*fitted, *notes]
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
@@ -129,8 +131,23 @@ def _check_paths(options: EvaluationOptions) -> None:
     """
     for folder in (options.data, *options.out_of_distribution):
         find_splits(folder)
+    for folder in options.fit_out_of_distribution:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"Expected a folder of pictures at {folder}, found none.")
     if options.compare:
         find_model(options.compare)
+
+
+def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
+    from real_vs_ai.evaluation.thumbnails import fit_on_thumbnails
+
+    return fit_on_thumbnails(
+        model_path,
+        data=options.data,
+        folders=options.fit_out_of_distribution,
+        workers=options.workers,
+        max_memory_bytes=int(options.memory * 2**30),
+    )
 
 
 def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:

@@ -1,0 +1,164 @@
+"""Tell in-distribution images from others by the traces that files leave in their pixels.
+
+    classifier = fit_classifier(train_pixels, other_pixels, held_back_pixels)
+    classifier.accepts(pixels)      # shape (n,), bool
+
+A logistic classifier on statistics of 8 × 8 blocks: the strength of every frequency, and how well
+each fits the steps that compression rounded the training images' frequencies to. Features of the
+network tell thumbnails of other pictures from its training images far worse, since it learnt to
+see what pictures show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK = 8
+# Steps that JPEG rounds a frequency to, from good to poor quality.
+_STEPS = np.arange(3, 80)
+# Smaller values round to zero at any step, and so tell nothing of it.
+_LEAST_VALUE = 2.5
+# The share of the held-back images that may be refused: with the other checks at most one in 20.
+_SHARE_REFUSED = 0.04
+# Images measured at a time.
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class PixelClassifier:
+    """Statistics of the training images' pixels, and what tells others from them.
+
+    Attributes:
+        steps: What the brightness's frequencies were rounded to, shape (64,), float32.
+        weights: Of each statistic, shape (n_statistics,), float32.
+        bias: Added to the weighted sum.
+        least_score: Images that score lower are out-of-distribution.
+    """
+
+    steps: np.ndarray
+    weights: np.ndarray
+    bias: float
+    least_score: float
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """Higher for images more like the training images, shape (n,), float32.
+
+        Args:
+            pixels: Shape (n, height, width, 3), uint8, at least 8 pixels high and wide.
+        """
+        return measure(pixels, steps=self.steps) @ self.weights + self.bias
+
+    def accepts(self, pixels: np.ndarray) -> np.ndarray:
+        """Which images are in-distribution, shape (n,), bool; see `scores`."""
+        return self.scores(pixels) >= self.least_score
+
+
+def fit_classifier(
+    train: np.ndarray, others: np.ndarray, held_back: np.ndarray, *, seed: int
+) -> PixelClassifier:
+    """Fit the classifier, and its limit on images held back from that.
+
+    Args:
+        train: In-distribution images as the network's input, shape (n, size, size, 3), uint8.
+        others: Images of other kinds at the same size, shape (n_others, size, size, 3), uint8.
+        held_back: In-distribution images, as train.
+        seed: Of the solver.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    steps = find_steps(train)
+    values = np.concatenate([measure(train, steps=steps), measure(others, steps=steps)])
+    labels = np.repeat([1, 0], [len(train), len(others)])
+    scaler = StandardScaler().fit(values)
+    model = LogisticRegression(C=0.1, max_iter=200, class_weight="balanced", random_state=seed)
+    model.fit(scaler.transform(values), labels)
+    weights = (model.coef_[0] / scaler.scale_).astype(np.float32)
+    bias = float(model.intercept_[0] - np.sum(model.coef_[0] * scaler.mean_ / scaler.scale_))
+    fitted = PixelClassifier(steps, weights, bias, least_score=-np.inf)
+    limit = float(np.quantile(fitted.scores(held_back), _SHARE_REFUSED))
+    return PixelClassifier(steps, weights, bias, least_score=limit)
+
+
+def find_steps(pixels: np.ndarray) -> np.ndarray:
+    """The step that each frequency of the images' brightness was most likely rounded to.
+
+    Args:
+        pixels: Shape (n, height, width, 3), uint8.
+
+    Returns:
+        Shape (64,), float32; without traces of compression some step all the same.
+    """
+    brightness = _luma_and_chroma(pixels)[..., 0]
+    values = _frequencies(brightness).reshape(-1, _BLOCK * _BLOCK)
+    found = np.empty(_BLOCK * _BLOCK, np.float32)
+    for index in range(len(found)):
+        telling = values[:, index][np.abs(values[:, index]) > _LEAST_VALUE]
+        fits = [np.cos(2 * np.pi * telling / step).mean() for step in _STEPS]
+        found[index] = _STEPS[int(np.nanargmax(fits))] if len(telling) else _STEPS[0]
+    return found
+
+
+def measure(pixels: np.ndarray, *, steps: np.ndarray) -> np.ndarray:
+    """The statistics of each image, shape (n, n_statistics), float32.
+
+    Args:
+        pixels: Shape (n, height, width, 3), uint8, at least 8 pixels high and wide.
+        steps: As `find_steps` finds them.
+    """
+    parts = [pixels[start : start + _ROWS] for start in range(0, len(pixels), _ROWS)]
+    return np.concatenate([_measure_some(part, steps=steps) for part in parts])
+
+
+def _measure_some(pixels: np.ndarray, *, steps: np.ndarray) -> np.ndarray:
+    planes = _luma_and_chroma(pixels)
+    strengths, fits = [], []
+    for plane in range(3):
+        values = _frequencies(planes[..., plane])
+        sizes = np.abs(values)
+        strengths += [np.log1p(sizes).mean(axis=1), (sizes < 1.5).mean(axis=1)]
+        if plane == 0:
+            rounded = values / steps
+            fit, telling = np.cos(2 * np.pi * rounded), np.abs(rounded) > 0.3
+            fits = [fit.mean(axis=1), (fit * telling).sum(axis=1) / (telling.sum(axis=1) + 1)]
+    flat = planes.reshape(len(planes), -1, 3)
+    colours = [flat.mean(axis=1), flat.std(axis=1)]
+    jumps = [_jumps(planes[..., 0]), _jumps(planes[..., 0].swapaxes(1, 2))]
+    return np.concatenate([*strengths, *fits, *colours, *jumps], axis=1).astype(np.float32)
+
+
+def _luma_and_chroma(pixels: np.ndarray) -> np.ndarray:
+    """As JPEG has it, centred at 0, shape (n, height, width, 3), float32."""
+    red, green, blue = np.moveaxis(pixels.astype(np.float32), -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return np.stack([luma - 128, 0.564 * (blue - luma), 0.713 * (red - luma)], axis=-1)
+
+
+def _frequencies(plane: np.ndarray) -> np.ndarray:
+    """The cosine transform of each whole block, shape (n, n_blocks, 64).
+
+    Args:
+        plane: Shape (n, height, width).
+    """
+    rows, columns = plane.shape[1] // _BLOCK, plane.shape[2] // _BLOCK
+    whole = plane[:, : rows * _BLOCK, : columns * _BLOCK]
+    blocks = whole.reshape(len(plane), rows, _BLOCK, columns, _BLOCK).swapaxes(2, 3)
+    transform = _cosines()
+    return (transform @ blocks @ transform.T).reshape(len(plane), rows * columns, -1)
+
+
+def _cosines() -> np.ndarray:
+    """The orthonormal cosine transform of 8 values, shape (8, 8), float32."""
+    k, x = np.mgrid[:_BLOCK, :_BLOCK]
+    matrix = np.cos(np.pi * (2 * x + 1) * k / (2 * _BLOCK)) * np.sqrt(2 / _BLOCK)
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def _jumps(plane: np.ndarray) -> np.ndarray:
+    """How much neighbouring columns differ, by their place in the block, shape (n, 8)."""
+    differences = np.abs(np.diff(plane, axis=2))
+    by_place = [differences[:, :, place::_BLOCK].mean(axis=(1, 2)) for place in range(_BLOCK)]
+    return np.log1p(np.stack(by_place, axis=1))
