@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -67,13 +68,18 @@ def compile_once(model: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_app(model: Path) -> Iterator[RunningApp]:
-    """The app, started as users start it; ends with the block."""
+def running_app(model: Path, *, environment: dict[str, str] | None = None) -> Iterator[RunningApp]:
+    """The app, started as users start it, with these variables too; ends with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [sys.executable, str(_APP), "--model", str(model), "--port", str(port)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | (environment or {}),
+    )
     try:
         _wait_until_healthy(port, process)
         yield RunningApp(process, port)
@@ -90,6 +96,19 @@ def measure_cold_start(model: Path) -> float:
         seconds = time.perf_counter() - began
     if page.failed or not page.uploader_id:
         raise RuntimeError("Expected the first page with an uploader, found none.")
+    return seconds
+
+
+def measure_first_upload(model: Path, *, environment: dict[str, str]) -> float:
+    """Seconds from the first page's completion to the verdict on a picture uploaded at once."""
+    picture = make_photograph(7, width=800, height=600)
+    with running_app(model, environment=environment) as app, AppClient(_HOST, app.port) as visitor:
+        visitor.load()
+        began = time.perf_counter()
+        page = visitor.upload({"first.jpg": picture})
+        seconds = time.perf_counter() - began
+    if page.failed or not _verdict(page):
+        raise RuntimeError(f"Expected a verdict on the page, found none: {page.texts}")
     return seconds
 
 

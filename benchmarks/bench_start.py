@@ -1,8 +1,9 @@
 """Measure how long a first verdict takes, with nothing cached and with a compiled model cached.
 
 Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
---avx2, limited to AVX2. "through TensorFlow" converts the model as it was done before: by Keras'
-export in a process of its own. Each number is the median of its turns.
+--avx2, limited to AVX2; or the first upload in the app, from the moment that the page is complete.
+"through TensorFlow" converts the model as it was done before: by Keras' export in a process of its
+own; --ours leaves that out. Each number is the median of its turns.
 
 Example:
     python benchmarks/bench_start.py --repeats 3
@@ -23,6 +24,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.app_load import measure_first_upload  # noqa: E402
 from real_vs_ai.cli import command, make_parser  # noqa: E402
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
 from real_vs_ai.reporting import format_table  # noqa: E402
@@ -72,20 +74,38 @@ def measure_start(
     return statistics.median(cold), statistics.median(warm)
 
 
+def measure_uploads(environment: dict[str, str], *, repeats: int) -> tuple[float, float]:
+    """Median seconds from the app's first page to its first verdict; see `measure_start`."""
+    cold, warm = [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
+            variables = environment | {"REAL_VS_AI_CACHE": cache}
+            for found in (cold, warm):
+                found.append(
+                    measure_first_upload(PACKAGED_RELEASED_MODEL_DIR, environment=variables)
+                )
+    return statistics.median(cold), statistics.median(warm)
+
+
 def measure_cpu(
-    picture: Path, *, environment: dict[str, str], name: str, repeats: int
+    picture: Path, *, environment: dict[str, str], name: str, repeats: int, alone: bool
 ) -> list[list[str]]:
     """The rows of one kind of CPU."""
     ours = measure_start(_DIRECTLY, picture, environment=environment, repeats=repeats)
     theirs = (float("nan"), float("nan"))
-    if importlib.util.find_spec("tensorflow"):
+    if not alone and importlib.util.find_spec("tensorflow"):
         theirs = measure_start(
             _THROUGH_TENSORFLOW, picture, environment=environment, repeats=repeats
         )
-    return [
-        [name, what, f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
+    rows = [
+        [name, f"ImageScoring.py, {what}", f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
         for what, mine, old in zip(("nothing cached", "cached"), ours, theirs, strict=True)
     ]
+    for what, upload in zip(
+        ("nothing cached", "cached"), measure_uploads(environment, repeats=repeats), strict=True
+    ):
+        rows.append([name, f"first upload in the app, {what}", f"{upload:.1f}", "", ""])
+    return rows
 
 
 @command
@@ -94,15 +114,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=1, help="turns; their median is given")
     parser.add_argument("--avx2", action="store_true", help="measure an AVX2 machine too")
+    parser.add_argument("--ours", action="store_true", help="leave out the way through TensorFlow")
     args = parser.parse_args(argv)
     picture = REPOSITORY / "docs" / "images" / "app.png"
     machines = {"as it is": {}, **({"AVX2": _AVX2} if args.avx2 else {})}
     rows = [
         row
         for name, environment in machines.items()
-        for row in measure_cpu(picture, environment=environment, name=name, repeats=args.repeats)
+        for row in measure_cpu(
+            picture, environment=environment, name=name, repeats=args.repeats, alone=args.ours
+        )
     ]
-    header = ["CPU", "ImageScoring.py, one picture", "ours, s", "through TensorFlow, s", "ratio"]
+    header = ["CPU", "one picture", "ours, s", "through TensorFlow, s", "ratio"]
     print(format_table(header, rows, title="Start to verdict"))
     return 0
 

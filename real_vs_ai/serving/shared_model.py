@@ -28,6 +28,8 @@ from real_vs_ai.verdict import Verdict
 
 # A batch may hold this many requests, more where the engine takes more at a time.
 _SMALLEST_LIMIT = 16
+# Side by side; engines want about as many as there are cores.
+_MOST_BATCHES = 256
 # Of a model that is to be closed: until no caller's check can be under way any more.
 _IDLE_SECONDS = 60.0
 _Request = tuple[PreparedImage, "Future[Verdict]"]
@@ -133,7 +135,7 @@ class SharedModel:
         self._opening.set_result(detector)
         # As many batches side by side as keep the engine busy. A batch is taken only when one of
         # them has ended, so that the requests of that time come together.
-        free = threading.BoundedSemaphore(detector.parallel_batches)
+        free = threading.Semaphore(1)
 
         def answer(batch: list[_Request]) -> None:
             try:
@@ -141,12 +143,17 @@ class SharedModel:
             finally:
                 free.release()
 
-        with ThreadPoolExecutor(detector.parallel_batches, thread_name_prefix="judge") as judges:
-            ended = False
+        with ThreadPoolExecutor(_MOST_BATCHES, thread_name_prefix="judge") as judges:
+            ended, first = False, True
             while not ended:
                 free.acquire()
                 batch, ended = self._next_batch(max(_SMALLEST_LIMIT, detector.batch_size))
-                judges.submit(answer, batch)
+                answered = judges.submit(answer, batch)
+                if first:
+                    # The engine compiles its form for batches to know how many it wants. The first
+                    # visitor need not wait for that.
+                    first = False
+                    answered.add_done_callback(lambda _: _widen(free, detector))
 
     def _next_batch(self, largest: int) -> tuple[list[_Request], bool]:
         """The requests that wait now, at least one, and whether the service ends after them."""
@@ -169,6 +176,14 @@ class SharedModel:
         with self._gate:
             self._closed = self._requests.empty()
             return self._closed
+
+
+def _widen(free: threading.Semaphore, detector: Detector) -> None:
+    """Let as many batches run side by side as the engine wants, not one after another."""
+    # Where it cannot be compiled, batches go on one after another, and tell their callers.
+    with contextlib.suppress(Exception):
+        for _ in range(min(detector.parallel_batches, _MOST_BATCHES) - 1):
+            free.release()
 
 
 def _exempt_from_garbage_collection() -> None:

@@ -53,6 +53,36 @@ def test_many_threads_get_each_its_own_answer(service):
     assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
 
 
+def test_the_first_answer_does_not_wait_for_the_form_for_batches(tmp_path, monkeypatch):
+    answered, taken = threading.Event(), threading.Event()
+    at_work = threading.Barrier(2, timeout=20)
+
+    class SlowDetector(ColourDetector):
+        @property
+        def parallel_batches(self):
+            # As long as it takes to compile, at most.
+            return 2 if answered.wait(20) else 1
+
+        def judge(self, images):
+            if answered.is_set():
+                taken.set()
+                # Two batches side by side, or an error.
+                at_work.wait()
+            return super().judge(images)
+
+    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    service = SharedModel(tmp_path, open_detector=lambda path: SlowDetector())
+    image = np.ones((4, 4, 3), np.uint8)
+    assert service.submit(image).result(10).label
+    answered.set()
+    later = service.submit(image)
+    # Not in one batch with the next.
+    assert taken.wait(20)
+    assert service.submit(image).result(30).label
+    assert later.result(30).label
+    service.close()
+
+
 def test_an_image_that_fails_does_not_spoil_the_batch(service):
     good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
     failures = []
