@@ -28,6 +28,7 @@ from real_vs_ai.model_file import read_metadata
 from real_vs_ai.serving.gradients import gradient
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
+from real_vs_ai.verdict import CropScore
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,30 @@ class Explainer:
                     "Run: pip install -r requirements.txt"
                 ) from error
         return GradCam(load_model(self.model_path))
+
+
+# Cells of a map of crops in each direction.
+_MAP_SIDE = 96
+
+
+def map_crops(crops: Sequence[CropScore], *, class_index: int) -> np.ndarray:
+    """Where the crops of an image speak for a class.
+
+    Args:
+        crops: `Verdict.crops`.
+        class_index: The class.
+
+    Returns:
+        The mean probability of the crops that show each place, 0 where none does; shape (96, 96)
+        over the whole image, float32.
+    """
+    sums = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
+    counts = np.zeros_like(sums)
+    for crop in crops:
+        left, top, right, bottom = (round(edge * _MAP_SIDE) for edge in crop.window)
+        sums[top:bottom, left:right] += crop.probabilities[class_index]
+        counts[top:bottom, left:right] += 1
+    return sums / np.maximum(counts, 1)
 
 
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.

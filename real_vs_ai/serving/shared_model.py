@@ -23,6 +23,7 @@ import numpy as np
 from real_vs_ai.errors import RealVsAIError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.verdict import Verdict
 
@@ -54,8 +55,9 @@ class SharedModel:
     """Answers in threads of its own; the model is opened there while the caller goes on.
 
     Attributes:
-        path: The `.h5` file.
-        metadata: What the file says of the model.
+        path: The `.h5` file, or a folder with several models that answer together.
+        metadata: What the file (the first one) says of the model.
+        metadatas: The same of each model, by its name.
     """
 
     def __init__(self, path: Path, *, open_detector: Callable[[Path], Detector] = Detector.open):
@@ -66,7 +68,9 @@ class SharedModel:
             ModelFileError: It is not one of our model files.
         """
         self.path = path
-        self.metadata: ModelMetadata = read_metadata(path)
+        paths = find_models(path)
+        self.metadatas = {model_name(one): read_metadata(one) for one in paths}
+        self.metadata: ModelMetadata = read_metadata(paths[0])
         self._opening: Future[Detector] = Future()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._gate = threading.Lock()

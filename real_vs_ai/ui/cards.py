@@ -53,7 +53,9 @@ def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
         show_origin(check.provenance)
         show_verdict(judged.verdict, metadata=metadata)
         size = f"{check.width} × {check.height} pixels, {as_markdown(check.format)}."
-        st.caption(" ".join([size, *check.notes]))
+        model = judged.verdict.model
+        by = [f"Judged by the model {as_markdown(visible(model))}."] if model else []
+        st.caption(" ".join([size, *check.notes, *by]))
     if upload.same_as:
         st.caption(f":material/content_copy: Same content as {as_markdown(upload.same_as)}")
 

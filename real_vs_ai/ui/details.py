@@ -17,13 +17,14 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.gradcam import overlay_heatmap
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.explanation import Explainer
+from real_vs_ai.serving.explanation import Explainer, map_crops
 from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.ui.checking import fit_to_screen
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.judging import JudgedUpload, Variant, judge_variants
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.wording import as_markdown, percent, verdict_number, verdict_style
+from real_vs_ai.verdict import Verdict
 
 _PIXELS_KEY = "details_pixels"
 # A camera's photograph; of larger ones a few visitors' would fill the memory.
@@ -170,7 +171,7 @@ def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
 
 
 def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: JudgedUpload) -> None:
-    metadata = chosen.metadata
+    metadata = chosen.metadata_of(judged.verdict)
     names = metadata.class_names
     likeliest = max(judged.own.probabilities, key=judged.own.probabilities.get)
     name = st.segmented_control(
@@ -185,7 +186,7 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
     pixels = _pixels(digest, data, chosen=chosen)
     try:
         with st.spinner("Looking. The first time, the training library is loaded …"):
-            heatmap = heat_map(chosen, pixels, digest=digest, class_name=name)
+            heatmap = heat_map(chosen, pixels, verdict=judged.own, digest=digest, class_name=name)
     except (OSError, ValueError, RuntimeError) as error:
         st.error(f"No heat map for this model: {as_markdown(str(error))}", icon=":material/error:")
         return
@@ -194,6 +195,12 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
         overlay(pixels, heatmap, strength=strength / 100),
         alt=f"The image, coloured where it speaks for {words}",
     )
+    if judged.own.crops:
+        st.caption(
+            f"Each crop that the model judges is as bright as its probability of "
+            f"{as_markdown(words)}; parts that no crop shows are clear."
+        )
+        return
     st.caption(
         f"Grad-CAM (Selvaraju et al. 2017): bright places spoke most for {as_markdown(words)}, "
         "clear ones least. It shows where the model looked, not that it was right to."
@@ -222,28 +229,33 @@ _SHOWN_SIZE = 768
 
 
 def heat_map(
-    chosen: ChosenModel, pixels: np.ndarray, *, digest: str, class_name: str
+    chosen: ChosenModel, pixels: np.ndarray, *, verdict: Verdict, digest: str, class_name: str
 ) -> np.ndarray:
-    """Where the image speaks for a class, at the model's own input size.
+    """Where the image speaks for a class: by its crops, or by Grad-CAM at the input size.
 
     Args:
         chosen: The model.
         pixels: Upright, shape (height, width, 3), uint8.
+        verdict: On the image; a verdict on crops says already where the evidence is.
         digest: Of the image; the map is computed once in a session.
         class_name: The class to explain.
 
     Returns:
-        Shape (image_size, image_size), float32, 0 to 1.
+        Shape (side, side), float32, 0 to 1.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
+    if verdict.crops:
+        class_index = chosen.metadata_of(verdict).class_names.index(class_name)
+        return map_crops(verdict.crops, class_index=class_index)
     known = st.session_state.setdefault("heat_maps", {})
     key = (chosen.key, digest, class_name)
     if key not in known:
         # What the network saw, and a map small enough to keep.
-        seen = resize_image(pixels, chosen.metadata.image_size)
-        known[key] = _explainer(*chosen.key).explain(seen, class_name=class_name).heatmap
+        seen = resize_image(pixels, chosen.metadata_of(verdict).image_size)
+        explainer = _explainer(*chosen.file_of(verdict))
+        known[key] = explainer.explain(seen, class_name=class_name).heatmap
     return known[key]
 
 

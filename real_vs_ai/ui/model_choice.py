@@ -17,12 +17,15 @@ from real_vs_ai.errors import describe_error
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
-from real_vs_ai.runs import find_model, list_runs, model_name
+from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.shared_model import ModelUnavailableError
 from real_vs_ai.ui.model_service import ModelService
 from real_vs_ai.ui.wording import as_markdown, visible
+from real_vs_ai.verdict import Verdict
 
 _CHOICE_KEY = "model"
+# The entry that lets all released models answer.
+SEVERAL_RELEASED = "released, chosen by image size"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ChosenModel:
     Attributes:
         name: Its run's name, for people.
         key: Changes when the file does: path, time of change, size.
-        path: The `.h5` file.
+        path: The `.h5` file, or a folder with several models that answer together.
         service: Answers for all sessions.
     """
 
@@ -44,6 +47,21 @@ class ChosenModel:
     @property
     def metadata(self) -> ModelMetadata:
         return self.service.metadata
+
+    @property
+    def is_several(self) -> bool:
+        """Whether several models answer, each image by the one of its size."""
+        return len(self.service.metadatas) > 1
+
+    def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
+        """Of the model that gave a verdict."""
+        name = verdict.model if verdict else ""
+        return self.service.metadatas.get(name, self.metadata)
+
+    def file_of(self, verdict: Verdict) -> tuple[str, int, int]:
+        """The key of the model file that gave a verdict."""
+        paths = find_models(self.path)
+        return file_key(next((p for p in paths if model_name(p) == verdict.model), paths[0]))
 
 
 def choose_model(*, model: str | None, models_dir: Path) -> ChosenModel | None:
@@ -79,10 +97,20 @@ def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     if model is not None:
         path = find_model(model)
         paths[visible(model_name(path))] = path
+    released = released_runs(models_dir)
     for run in list_runs(models_dir):
-        name = visible(run.name)
-        paths.setdefault(name, run.model)
+        if len(released) > 1 and run == released[0]:
+            # Before the first of them: who has no model of his own starts with all of them.
+            paths.setdefault(SEVERAL_RELEASED, run.path)
+        paths.setdefault(visible(run.name), run.model)
     return paths
+
+
+def file_key(path: Path) -> tuple[str, int, int]:
+    """Path, time of change and size; of a folder, those of its models together."""
+    stats = [model.stat() for model in find_models(path)]
+    newest = max(stat.st_mtime_ns for stat in stats)
+    return (str(path.resolve()), newest, sum(stat.st_size for stat in stats))
 
 
 def show_how_to_get_a_model(models_dir: Path) -> None:
@@ -104,9 +132,19 @@ def show_how_to_get_a_model(models_dir: Path) -> None:
 
 def show_model_facts(chosen: ChosenModel) -> None:
     """What a user should know of the model before believing it, for the sidebar."""
-    metadata = chosen.metadata
+    for name, metadata in chosen.service.metadatas.items():
+        if chosen.is_several:
+            st.caption(f"**{as_markdown(visible(name))}**")
+        _show_facts(metadata)
+
+
+def _show_facts(metadata: ModelMetadata) -> None:
     lines = [f"{len(metadata.class_names)} classes: {_listed(metadata.class_names)}"]
-    lines.append(f"Looks at images at {metadata.image_size} × {metadata.image_size} pixels")
+    size, crops = metadata.image_size, metadata.model_input
+    if crops.is_crops:
+        lines.append(f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail")
+    else:
+        lines.append(f"Looks at images at {size} × {size} pixels")
     sizes = describe_sizes(metadata.training_images)
     if sizes:
         lines.append(f"Learnt from images of {sizes}; much larger or smaller ones stay Uncertain")
@@ -132,13 +170,12 @@ def _service(path: str, modified_ns: int, size: int) -> ModelService:
 @st.cache_data(max_entries=8, show_spinner=False)
 def model_digest(path: str, modified_ns: int, size: int) -> str:
     """SHA-256 of a model file; takes a `ChosenModel.key`, so that a changed file is read again."""
-    return hash_file(Path(path))
+    return " and ".join(hash_file(model) for model in find_models(path))
 
 
 def _open_model(name: str, path: Path) -> ChosenModel | None:
     try:
-        stat = path.stat()
-        key = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+        key = file_key(path)
         return ChosenModel(name, key, path, _service(*key))
     except (OSError, ValueError) as error:
         st.error(

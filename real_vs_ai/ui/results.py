@@ -20,7 +20,7 @@ from real_vs_ai.ui.judging import JudgedUpload
 from real_vs_ai.ui.model_choice import ChosenModel, model_digest
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.wording import as_markdown, track_record
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.verdict import Verdict, thresholds_of
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -56,10 +56,21 @@ def show_results(
         show_downloads(judged, model=ReportModel(chosen.name, metadata, model_digest(*chosen.key)))
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
     if any(one.verdict and not one.verdict.out_of_distribution for one in judged):
+        records = (
+            dict.fromkeys(
+                _track_record(own, own) for own in map(chosen.metadata_of, _verdicts(judged))
+            )
+            if chosen.is_several
+            else [_track_record(chosen.metadata, metadata)]
+        )
         st.caption(
-            f"{_track_record(chosen.metadata, metadata)} A verdict is an estimate by one model, "
+            f"{' '.join(records)} A verdict is an estimate by one model, "
             "not proof: edited images can mislead it."
         )
+
+
+def _verdicts(judged: Sequence[JudgedUpload]) -> list[Verdict]:
+    return [one.verdict for one in judged if one.verdict is not None]
 
 
 def _clear() -> None:
@@ -83,7 +94,7 @@ def _show_single(
     with st.grid(columns=2, min_column_width=320):
         # First, so that on a phone the verdict is seen without scrolling.
         with st.container():
-            show_card(judged, metadata=metadata)
+            show_card(judged, metadata=_metadata_of(judged, chosen, metadata))
         with st.container():
             show_picture(judged)
     _show_why(judged, files, chosen=chosen, metadata=metadata)
@@ -100,7 +111,7 @@ def _show_cards(
         for number, one in enumerate(judged):
             with st.container(border=True):
                 show_picture(one)
-                show_card(one, metadata=metadata)
+                show_card(one, metadata=_metadata_of(one, chosen, metadata))
                 if one.verdict is not None:
                     st.button(
                         "Why?",
@@ -155,7 +166,15 @@ def _show_why(
         return
     st.subheader("Why?")
     data = files[judged.upload.check.digest].getvalue()
+    metadata = _metadata_of(judged, chosen, metadata)
     show_details(judged, data=data, chosen=chosen, metadata=metadata)
+
+
+def _metadata_of(
+    judged: JudgedUpload, chosen: ChosenModel, metadata: ModelMetadata
+) -> ModelMetadata:
+    """Of the model that judged an image; of a single model, with the user's thresholds."""
+    return chosen.metadata_of(judged.verdict) if chosen.is_several else metadata
 
 
 def _open_why(number: int) -> None:
@@ -176,7 +195,15 @@ def _why_dialog(
 ) -> None:
     show_card(judged, metadata=metadata)
     data = files[judged.upload.check.digest].getvalue()
+    metadata = _metadata_of(judged, chosen, metadata)
     show_details(judged, data=data, chosen=chosen, metadata=metadata)
+
+
+def _metadata_of(
+    judged: JudgedUpload, chosen: ChosenModel, metadata: ModelMetadata
+) -> ModelMetadata:
+    """Of the model that judged an image; of a single model, with the user's thresholds."""
+    return chosen.metadata_of(judged.verdict) if chosen.is_several else metadata
 
 
 def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> None:

@@ -27,6 +27,9 @@ from real_vs_ai.ui.wording import percent
 def choose_thresholds(chosen: ChosenModel) -> ModelMetadata:
     """Show the slider; the model's own thresholds are where it starts."""
     metadata = chosen.metadata
+    if chosen.is_several:
+        st.caption("Each model has thresholds of its own; choose one model to change them.")
+        return metadata
     # Another model, or the same one trained again, starts from its own thresholds.
     key = f"thresholds_{chosen.key}"
     scores = _scores_of(chosen)

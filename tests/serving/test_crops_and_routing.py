@@ -14,6 +14,7 @@ from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving import detector as detector_module
 from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.explanation import map_crops
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.scoring import score_images
 from real_vs_ai.verdict import ReasonCode
@@ -146,3 +147,28 @@ def test_models_of_other_classes_do_not_share_a_door(released, tmp_path):
     write_metadata(path, dataclasses.replace(LARGE, class_names=("benign", "malignant")))
     with pytest.raises(InputError, match="same classes"):
         Detector.open(folder, engine="openvino", precision="f32")
+
+
+def test_map_of_crops_is_bright_where_the_crops_speak_for_a_class(photographs):
+    verdict = photographs.predict(half_bright())
+    fake, real = (map_crops(verdict.crops, class_index=i) for i in (0, 1))
+    half = fake.shape[1] // 2
+    assert fake[:, half:].mean() > fake[:, :half].mean()
+    assert np.all((fake >= 0) & (fake <= 1) & (fake + real <= 1 + 1e-6))
+
+
+def test_app_offers_all_released_models_and_each_alone(released):
+    from real_vs_ai.ui.model_choice import SEVERAL_RELEASED, available_models
+
+    offered = available_models(model=None, models_dir=released.parent)
+    assert list(offered) == [SEVERAL_RELEASED, "released", "released/photographs"]
+    assert offered[SEVERAL_RELEASED] == released
+
+
+def test_shared_model_knows_the_thresholds_of_every_model(released):
+    from real_vs_ai.serving.shared_model import SharedModel
+
+    shared = SharedModel(released)
+    verdict = shared.submit(uniform_image(250, (230, 200))).result()
+    assert shared.metadatas[verdict.model] == LARGE
+    shared.close()

@@ -32,10 +32,16 @@ class ColourDetector:
         return [make_verdict(row, METADATA) for row in np.stack([red, 1 - red], axis=1)]
 
 
+def model_file(folder):
+    path = folder / "model.h5"
+    path.touch()
+    return path
+
+
 @pytest.fixture
 def service(tmp_path, monkeypatch):
     monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(tmp_path, open_detector=lambda path: ColourDetector())
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: ColourDetector())
     yield service
     service.close()
 
@@ -71,7 +77,7 @@ def test_the_first_answer_does_not_wait_for_the_form_for_batches(tmp_path, monke
             return super().judge(images)
 
     monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(tmp_path, open_detector=lambda path: SlowDetector())
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: SlowDetector())
     image = np.ones((4, 4, 3), np.uint8)
     assert service.submit(image).result(10).label
     answered.set()
@@ -118,7 +124,7 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
         raise OSError("disk on fire")
 
     monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(tmp_path, open_detector=refuse)
+    service = SharedModel(model_file(tmp_path), open_detector=refuse)
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):
             service.predict_batch([np.ones((4, 4, 3), np.uint8)])
