@@ -288,7 +288,11 @@ class _ArrayReader:
 def _unpack(
     chunks: list[tuple[Any, int, np.ndarray]], shape: tuple[int, ...], chunk_shape: tuple[int, ...]
 ) -> np.ndarray:
-    whole = np.zeros(shape, np.float32)
+    # Convolutions' kernels lie in memory as OpenVINO wants them: (channels out, in, height, width).
+    if len(shape) == 4:
+        whole = np.zeros([shape[axis] for axis in (3, 2, 0, 1)], np.float32).transpose(2, 3, 1, 0)
+    else:
+        whole = np.zeros(shape, np.float32)
     for offset, _, stored in chunks:
         # First the low bytes of all numbers, then the high ones.
         low, high = np.frombuffer(zlib.decompress(stored), np.uint8).reshape(2, -1)
