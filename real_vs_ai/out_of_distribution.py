@@ -324,7 +324,7 @@ def _read_classifier(group: h5py.Group) -> PixelClassifier:
     numbers = {name: float(group.attrs[name]) for name in _CLASSIFIER_NUMBERS}
     classifier = PixelClassifier(**arrays, **numbers)
     # Refuses arrays that do not fit together.
-    classifier.scores(np.zeros((1, 8, 8, 3), np.uint8))
+    classifier.scores(np.zeros((1, 16, 16, 3), np.uint8))
     return classifier
 
 

@@ -20,8 +20,9 @@ _BLOCK = 8
 _STEPS = np.arange(3, 80)
 # Smaller values round to zero at any step, and so tell nothing of it.
 _LEAST_VALUE = 2.5
-# The share of the held-back images that may be refused: with the other checks at most one in 20.
-_SHARE_REFUSED = 0.04
+# The share of the held-back images that may be refused: with the other checks, and on new images,
+# at most one in 20.
+_SHARE_REFUSED = 0.03
 # Images measured at a time.
 _ROWS = 512
 
@@ -46,7 +47,7 @@ class PixelClassifier:
         """Higher for images more like the training images, shape (n,), float32.
 
         Args:
-            pixels: Shape (n, height, width, 3), uint8, at least 8 pixels high and wide.
+            pixels: Shape (n, height, width, 3), uint8, at least 16 pixels high and wide.
         """
         return measure(pixels, steps=self.steps) @ self.weights + self.bias
 
@@ -105,7 +106,7 @@ def measure(pixels: np.ndarray, *, steps: np.ndarray) -> np.ndarray:
     """The statistics of each image, shape (n, n_statistics), float32.
 
     Args:
-        pixels: Shape (n, height, width, 3), uint8, at least 8 pixels high and wide.
+        pixels: Shape (n, height, width, 3), uint8, at least 16 pixels high and wide.
         steps: As `find_steps` finds them.
     """
     parts = [pixels[start : start + _ROWS] for start in range(0, len(pixels), _ROWS)]
