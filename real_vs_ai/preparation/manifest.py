@@ -67,8 +67,12 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
         staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
+        # Before Python 3.13 a carriage return is written without quotes, and read as a line's end.
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(columns)
-        writer.writerows(map(attrgetter(*columns), rows))
+        for values in map(attrgetter(*columns), rows):
+            has_return = any(isinstance(value, str) and "\r" in value for value in values)
+            (quoting if has_return else writer).writerow(values)
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:
