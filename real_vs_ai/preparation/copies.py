@@ -20,14 +20,8 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.affine import AffineRanges, as_samples, copy_draws, draw_affine, warp
-from real_vs_ai.images import FORMATS, ImageError, decode_image
-from real_vs_ai.preparation.files import (
-    fold_name,
-    numbered_name,
-    read_file,
-    safe_name,
-    write_new_file,
-)
+from real_vs_ai.images import FORMATS, ImageError, decode_image, read_image_file
+from real_vs_ai.preparation.files import fold_name, numbered_name, safe_name, write_new_file
 from real_vs_ai.preparation.parallel import chunked
 from real_vs_ai.preparation.plain_jpegs import (
     PlainJpegSettings,
@@ -122,7 +116,9 @@ def _read_batches(
     area = 0
     for path, label, count, name in chunk:
         try:
-            data, problem = read_file(f"{train_dir}/{path}"), ""
+            data, problem = read_image_file(f"{train_dir}/{path}"), ""
+        except ImageError as error:
+            data, problem = b"", str(error)
         except OSError as error:
             data, problem = b"", f"cannot be read: {error.strerror or error}"
         file = _File(path, label, count, name, data, plain_jpeg_settings(data), problem)

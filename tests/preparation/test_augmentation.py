@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.affine import AffineRanges, copy_draws, draw_affine, warp
+from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.preparation import moving
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
@@ -276,6 +278,20 @@ def test_greyscale_jpegs_stay_greyscale(data):
     augment(data, copies=1)
     with Image.open(data / "augmented_train" / "Fake" / "grey__augmented1.jpg") as copy:
         assert copy.mode == "L"
+
+
+def test_too_large_original_is_reported_without_being_read(data):
+    path = sorted((data / "train" / "Fake").iterdir())[0]
+    with path.open("r+b") as file:
+        # A hole: it takes no room on disk.
+        file.truncate(MAX_IMAGE_BYTES + 1)
+    tracemalloc.start()
+    try:
+        augment(data, copies=1)
+        assert tracemalloc.get_traced_memory()[1] < MAX_IMAGE_BYTES
+    finally:
+        tracemalloc.stop()
+    assert "file too large" in (data / "augmented_train" / "report.csv").read_text()
 
 
 def test_an_unreadable_original_is_reported_and_the_others_are_made(data):
