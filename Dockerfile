@@ -1,10 +1,10 @@
-# The app in a container:
+# Run the app in a container:
 #
 #   docker build -t real-vs-ai .
 #   docker run --rm -p 127.0.0.1:8501:8501 real-vs-ai
 #   docker run --rm -p 127.0.0.1:8501:8501 -v "$PWD/models:/app/models:ro" real-vs-ai
 #
-# The first command bakes models/released in, the last one mounts other models over it.
+# The first command includes models/released in the image; the last one mounts other models instead.
 FROM python:3.12-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 \
@@ -25,7 +25,7 @@ COPY real_vs_ai real_vs_ai
 COPY models models
 
 USER app
-# Convert the baked-in model now, so that no visitor waits for it; without one there is nothing to do.
+# Convert the included model now, so that no visitor waits for it.
 RUN if [ -f models/released/model.h5 ]; then \
         python -c "from real_vs_ai import Detector; Detector.open('models/released')"; \
     fi

@@ -1,9 +1,9 @@
-# make run    fresh machine → environment, demo data, a trained demo model, how to open the app
-# make test   fresh machine → everything the tests need, then the tests
-# make app    fresh machine → the packages of the app alone, then the app on the newest finished model
-# make lint   the checks that CI runs
-# make clean  removes the environment and caches; never data/ or models/
-# The README has the same steps for people without make.
+# make run    installs everything, makes demo data, and trains and evaluates a demo model
+# make test   installs everything the tests need, then runs the tests
+# make app    installs the app's packages alone, then opens the app on the newest finished model
+# make lint   runs the checks that CI runs
+# make clean  deletes the environment and caches, never data/ or models/
+# The README lists the same steps without make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,8 +35,8 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Graphviz draws the network and Chromium runs the browser tests. Only a superuser with apt-get
-# gets them installed here; for everybody else the tests that need them are skipped, visibly.
+# Graphviz draws the network and Chromium runs the browser tests. Only root with apt-get can install
+# them here; otherwise pytest skips the tests that need them and says so.
 system-packages:
 	@if command -v dot >/dev/null && command -v chromium >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -44,8 +44,7 @@ system-packages:
 			--no-install-recommends graphviz chromium >/dev/null; \
 	else echo "Graphviz or Chromium is missing: the tests that need them will be skipped."; fi
 
-# One environment: the app's packages are a part of it, which `make app` installs alone and
-# `make run` completes.
+# There is one environment: `make app` installs the app's packages, `make run` adds the rest.
 $(VENV)/.installed-app: requirements-app.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
