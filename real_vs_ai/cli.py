@@ -1,4 +1,4 @@
-"""What every script shares: help that shows defaults, and exit codes 0, 1 and 2.
+"""Parse arguments and exit for every script: help with defaults, exit codes 0, 1 and 2.
 
 @command
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""Names and defaults that more than one part of the project relies on; nothing else knows them.
+"""Define the names and defaults that several parts of the project share.
 
 Paths are relative to the folder a script is started in, as its arguments are.
 """

@@ -1,4 +1,4 @@
-"""Can the class be guessed without looking at the pictures? One check for every report.
+"""Check whether the class can be guessed without looking at the pictures.
 
 >>> labels = ["Fake"] * 20 + ["Real"] * 20
 >>> widths = np.repeat([559, 1024], 20)

@@ -1,4 +1,4 @@
-"""The project's own errors, and how any error becomes one line of text.
+"""Define the project's own errors, and turn any error into one line of text.
 
 >>> describe_error(InputError("Expected a folder at data, found none.  Run DataMerger.py first."))
 'Expected a folder at data, found none. Run DataMerger.py first.'

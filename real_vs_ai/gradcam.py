@@ -1,4 +1,4 @@
-"""Grad-CAM: a Keras model and pixels in, where the evidence for a class lies out.
+"""Compute Grad-CAM with Keras: where in an image the evidence for a class lies.
 
     heatmap = grad_cam(model, pixels, class_index=0)      # (height, width), float32, 0 to 1
     explain = GradCam(model)                              # the same, kept for many images

@@ -1,4 +1,4 @@
-"""The one decoder: bytes or a path in, upright sRGB pixels out, or one clear line why not.
+"""Decode bytes or a path to upright sRGB pixels, or say in one line why that fails.
 
     pixels = open_image("photograph.heic")      # (height, width, 3), uint8, 0 to 255
 

@@ -1,4 +1,4 @@
-"""What a model file says of itself, so that it still serves when it is copied alone.
+"""Read and write the metadata in a model file, so that the file serves when copied alone.
 
     metadata = read_metadata(Path("models/released/model.h5"))
     probabilities = calibrate(softmax_outputs, temperature=metadata.temperature)
@@ -34,7 +34,7 @@ class ModelFileError(InputError):
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything beside the weights that a verdict needs.
+    """Everything that a verdict needs except the weights.
 
     Attributes:
         class_names: In the order of the softmax outputs.

@@ -1,4 +1,4 @@
-"""How a model wants an image: resized as a whole, or as crops at native resolution.
+"""Prepare a model's input: the whole image resized, or crops at native resolution.
 
     model_input = ModelInput(size=224, kind="crops", crops=9)
     pixels = model_input.prepare(decode_image("photograph.jpg"))     # (9, 224, 224, 3), uint8

@@ -1,4 +1,4 @@
-"""Options that scripts share, and the types of their values; each means the same everywhere.
+"""Declare the options that scripts share, and the types of their values.
 
 >>> whole_number(1)("8")
 8

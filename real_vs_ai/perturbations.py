@@ -1,4 +1,4 @@
-"""Change pictures as they are changed on their way through the web.
+"""Perturb images as the web does: recompress, resize, blur, crop.
 
 >>> pixels = np.zeros((40, 60, 3), dtype=np.uint8)
 >>> half = next(p for p in PERTURBATIONS if p.name == "resized × 0.5")

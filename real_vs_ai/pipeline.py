@@ -1,4 +1,4 @@
-"""The stages in order: which script runs with which arguments, decided before any of them runs.
+"""Plan the stages in order, and run each script with its arguments.
 
     stages = plan_demo(data_dir=Path("data/demo"), models_dir=Path("models"), run_name="demo")
     run_stages(stages, raw_dir=Path("data/demo/raw"), say=print)
@@ -93,7 +93,7 @@ def plan_pipeline(*, first: int, last: int, training_arguments: Sequence[str]) -
 
 
 def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]:
-    """The stages on the embedded demo, whose folders are its own and are made anew each time.
+    """The stages on the embedded demo, which has its own folders and makes them again each time.
 
     Args:
         data_dir: Gets archives, raw, split, augmented and merged images of the demo.

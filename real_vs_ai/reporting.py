@@ -1,4 +1,4 @@
-"""How results and progress look on a terminal: numbers in, text out.
+"""Format results and progress for a terminal.
 
 print(format_table(["class", "images"], [["Fake", 12]], title="data/train"))
 for path in progress(paths, description="Hashing", unit="image"): ...

@@ -1,4 +1,4 @@
-"""The only code that knows the names inside a run folder, and which model is meant.
+"""Name the files of a run folder, and find the model that is meant.
 
 model_path = find_model("models/first-try")
 paths = find_models(None)       # the newest finished run's model, otherwise all released ones
@@ -84,7 +84,7 @@ def list_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
 
 
 def released_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
-    """The released model's folder: in `models_dir`, otherwise the one beside the code."""
+    """The released model's folder: in `models_dir`, otherwise the one next to the code."""
     for path in (models_dir / RELEASED_MODEL_DIR.name, PACKAGED_RELEASED_MODEL_DIR):
         if RunFolder(path).model.is_file():
             return RunFolder(path)

@@ -1,4 +1,4 @@
-"""Folders of labelled images in, their names, labels and sources out; no image is opened here.
+"""List folders of labelled images with names, labels and sources, without opening an image.
 
     images = list_labelled_images(Path("data/train"))
     images.paths, images.labels, images.class_names
@@ -27,7 +27,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.images import is_image_name
 
-# Raise it when the same file would decode to other pixels: caches on disk are then made anew.
+# Raise it when the same file would decode to other pixels: caches on disk are then made again.
 _CACHE_VERSION = 1
 
 
@@ -181,7 +181,7 @@ def _manifest_sources(folder: Path, manifest: Path | None) -> dict[str, str]:
         if manifest:
             raise FileNotFoundError(f"Expected a manifest at {manifest}, found none.")
         return {}
-    # A manifest beside the split folders counts its paths from there.
+    # A manifest next to the split folders counts its paths from there.
     prefix = "" if path.parent == folder else f"{folder.name}/"
     with path.open(encoding="utf-8", newline="") as file:
         return {

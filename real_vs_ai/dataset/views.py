@@ -1,4 +1,4 @@
-"""Training views: random crops of one image, each after a random history of its own.
+"""Draw random training crops of an image, each after a random history.
 
     views = draw_views(image, model_input, ViewOptions(count=6, history=1.0, seed=42), name="a.jpg")
 

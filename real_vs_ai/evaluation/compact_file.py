@@ -1,4 +1,4 @@
-"""A model's HDF5 file in, the same model in less than half the bytes out.
+"""Write a model's HDF5 file again in less than half the bytes.
 
 write_compact(Path("model.h5"), Path("compact/model.h5"))     # ResNet101: 174 → 80 MB
 

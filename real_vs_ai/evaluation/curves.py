@@ -1,4 +1,4 @@
-"""Labels and scores in, the points of curves and histograms out: what figures.py draws.
+"""Compute the points of curves and histograms from labels and scores, for figures.py.
 
 points = roc_points(is_fake, probability_fake)
 """
@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """Stated probability beside observed share, in equal-width bins; empty bins are left out.
+    """Stated probability and observed share, in equal-width bins; empty bins are left out.
 
     Attributes:
         name: "before calibration", "after calibration".

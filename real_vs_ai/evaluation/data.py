@@ -1,4 +1,4 @@
-"""A folder in, its labelled splits out, decoded for a model.
+"""Find the labelled splits in a folder and decode them for a model.
 
 folders = find_splits(Path("data"))                    # {"train": …, "validation": …, "test": …}
 decoded = decode_splits(folders, metadata=metadata, workers=2, max_memory_bytes=4 * 2**30)

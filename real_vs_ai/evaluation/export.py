@@ -1,4 +1,4 @@
-"""A model in, the same model in other formats out, each checked before it takes its name.
+"""Export a model to other formats, and check each file before it takes its name.
 
     results = export_model(model, formats=["onnx", "torch"], folder=run.path / "exports",
                            metadata=metadata, check=None, pixels=decoded.pixels)
@@ -93,7 +93,7 @@ def export_model(
         model: As loaded from the HDF5 file.
         formats: Names in `FORMATS`.
         folder: Takes the files; earlier exports of the same format are replaced.
-        metadata: Class names, image size and calibration, written beside as `metadata.json`.
+        metadata: Class names, image size and calibration, also written as `metadata.json`.
         check: The HDF5 file's out-of-distribution check, or None.
         pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
             evenly spaced, are used.

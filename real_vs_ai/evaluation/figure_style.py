@@ -1,4 +1,4 @@
-"""How every figure looks: fonts that can be read at half size, colours that all people can tell.
+"""Set the style of every figure: fonts legible at half size, colours for colour-blind readers.
 
 @styled
 def draw_something(values, *, path):

@@ -1,4 +1,4 @@
-"""Numbers in, pictures out; nothing is computed here.
+"""Draw figures from numbers; nothing is computed here.
 
     draw_roc([Curve("test", x, y, summary, n)], path=run.figures / "roc.png")
 

@@ -1,4 +1,4 @@
-"""Labels, probabilities and weights in, each metric for each row of weights out.
+"""Compute metrics from labels and probabilities, once for each row of weights.
 
     weights = np.ones((1, n_images))
     statistics(weights, labels, probabilities, decided=None, ranked=[0])["accuracy"]     # (1,)

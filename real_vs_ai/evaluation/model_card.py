@@ -1,4 +1,4 @@
-"""Metrics in, MODEL_CARD.md out: what the model is, how good it is, and where it is not.
+"""Write MODEL_CARD.md from metrics: what the model is, how good it is, and where it fails.
 
     write_model_card(run, metrics)
 

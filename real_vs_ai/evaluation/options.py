@@ -1,4 +1,4 @@
-"""Every option of ModelEvaluation.py, with its default; no Keras here, so that --help is instant.
+"""Declare every option of ModelEvaluation.py with its default, without Keras, for a fast --help.
 
 options = parse_evaluation_options(["--data", "photos"], description=__doc__)
 """

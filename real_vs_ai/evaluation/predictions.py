@@ -1,4 +1,4 @@
-"""A model's answers to labelled images: decoded images in, a table out; the table as a file.
+"""Compute a model's predictions for labelled images, and read and write them as a table.
 
     predictions = predict_images(model, decoded, split="test")
     write_predictions(run.predictions, predictions)         # path,split,label,…,probability_Fake,…

@@ -317,7 +317,7 @@ def _shares_out_of_distribution(
 
 
 def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
-    """What the terminal should say beside the numbers."""
+    """What the terminal should say in addition to the numbers."""
     bounds = (thresholds or {}).get("validation", {}).values()
     if all(bound["reached"] for bound in bounds):
         return []

@@ -1,4 +1,4 @@
-"""Predictions and metrics in, every figure of a report out; no model needed.
+"""Draw every figure of a report from predictions and metrics, without a model.
 
     draw_report(run, predictions, metrics, history=read_history(run.history))
 

@@ -1,4 +1,4 @@
-"""A model and labelled files in, how its verdicts hold when the pictures are changed out.
+"""Measure how a model's verdicts hold when images are perturbed.
 
 robustness = measure_robustness(model, images, split="test", metadata=metadata, workers=2,
                                 max_images=2000)

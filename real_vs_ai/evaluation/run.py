@@ -1,4 +1,4 @@
-"""What ModelEvaluation.py does: options in, a report folder and a text for the terminal out.
+"""Run ModelEvaluation.py: write a report folder and return a text for the terminal.
 
 print(run_evaluation(options))
 """
@@ -89,7 +89,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     _check_extras(options, metadata)
     decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
-    # Another file beside the run's own model has nothing to do with its report.
+    # Another file in the run's folder has nothing to do with its report.
     own = model_path == run.model and is_own_data(run, decoded, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     check_output(report, decoded, overwrite=options.overwrite)
@@ -193,7 +193,7 @@ def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
     resolved = data.resolve()
     is_split = canonical_split(resolved.name) and resolved.parent.name
     name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
-    # A bare model file may stand beside others, so its name tells their reports apart.
+    # Several model files may share a folder, so its name tells their reports apart.
     prefix = "" if model_path == run.model else f"{model_path.stem}-"
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
 

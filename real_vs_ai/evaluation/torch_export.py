@@ -1,4 +1,4 @@
-"""A Keras model in, its graph and weights as PyTorch wants them out; torch is imported here.
+"""Convert a Keras model's graph and weights for PyTorch; this module imports torch.
 
     write_pth(model, Path("model.pth"), metadata={"class_names": […]})
 

@@ -1,4 +1,4 @@
-"""A `.pth` file in, the network in PyTorch out; needs torch alone, so it can be copied alone.
+"""Load the network of a `.pth` file in PyTorch; needs only torch, so the file can be copied.
 
     network = load_network("model.pth")
     probabilities = network(images)      # (n, 3, size, size), RGB 0 to 255 → (n, n_classes)

@@ -1,4 +1,4 @@
-"""From downloaded archives to labelled, split, merged and augmented folders; no TensorFlow here."""
+"""Turn downloaded archives into labelled, split, merged and augmented folders; no TensorFlow."""
 
 from real_vs_ai.cli import exit_without
 

@@ -1,4 +1,4 @@
-"""Archives in, data/raw/<source>/ out: everything is checked, nothing lands outside the target.
+"""Unpack archives into data/raw/<source>/, after checks; nothing lands outside the target.
 
     for summary in extract_archives([Path("cifake.zip")], output_dir=Path("data/raw"), …):
         print(summary)

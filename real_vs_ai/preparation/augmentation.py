@@ -1,4 +1,4 @@
-"""Training images in, augmented copies out: one seeded affine warp and flip for each copy.
+"""Make augmented copies of training images, one seeded affine warp and flip for each.
 
     images = list_originals(Path("data/train"))
     plan = plan_copies(images, total=20_000, copies=None, seed=42)

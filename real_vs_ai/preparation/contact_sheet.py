@@ -1,4 +1,4 @@
-"""A picture to look at before augmented copies are used: originals, each followed by its copies.
+"""Draw a sheet of originals, each followed by its augmented copies.
 
 draw_contact_sheet(rows, train_dir=Path("data/train"), folder=Path("data/augmented_train"), seed=42)
 """

@@ -1,4 +1,4 @@
-"""Training files in, warped copies of them out, each in its original's own file format.
+"""Write warped copies of training files, each in its original's file format.
 
 A JPEG is encoded again with the quantisation tables, the subsampling and the scan order of its
 original, so that augmentation adds no clue of file format. Ordinary JPEGs take the short way of

@@ -1,4 +1,4 @@
-"""Guarded deletion: only inside the project's data and model folders, links never followed.
+"""Delete data and runs safely: only inside the project's folders, never through links.
 
 plan = plan_deletion([Path("data/raw")], allowed=[Path("data"), Path("models")])
 print(plan)
@@ -84,7 +84,7 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
 
 
 def default_targets() -> list[Path]:
-    """The folders that the scripts can make anew, as far as they are there.
+    """The existing folders that the scripts can make again.
 
     Raises:
         FileNotFoundError: None of them is.

@@ -1,4 +1,4 @@
-"""The embedded demo: two small archives in the layouts of the real data sets.
+"""Make the demo data: two small archives in the layouts of the real data sets.
 
     archives = make_demo_archives(Path("demo/archives"), seed=42)
 

@@ -1,4 +1,4 @@
-"""All images alike in size, format and quality, so that none of these tells the class.
+"""Make all images alike in size, format and quality, so that none of these tells the class.
 
 Each image is cut to its central square, reduced and encoded as a JPEG of one quality. What remains
 is how far an image was reduced, which leaves faint traces; nothing can be done about it here, so

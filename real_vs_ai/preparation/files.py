@@ -37,7 +37,7 @@ class Placement:
     Attributes:
         linked: Hard links: no space taken, the same file under a second name.
         copied: Copies, where the file system allows no hard links.
-        encoded: Files that were encoded anew.
+        encoded: Files that were encoded again.
     """
 
     linked: int = 0

@@ -1,4 +1,4 @@
-"""How a raw data set lies in its folder: class folders, or splits with class folders in them.
+"""Recognise a raw data set's layout: class folders, or splits with class folders inside.
 
 layout = find_layout(Path("data/raw/cifake"))
 layout.kind            # "train-test"

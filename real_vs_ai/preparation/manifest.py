@@ -1,4 +1,4 @@
-"""The manifest: one row for each image of a prepared folder, written last, read by the next stage.
+"""Read and write the manifest: one row for each image of a prepared folder, written last.
 
 rows = read_manifest(Path("data/manifest.csv"))
 write_manifest(Path("data/manifest.csv"), rows)

@@ -1,8 +1,8 @@
-"""Split sources in, one data set out: data/{train,validation,test}/<Class>/<source>__<name>.
+"""Merge split sources into data/{train,validation,test}/<Class>/<source>__<name>.
 
     print(merge_sources([], output_dir=Path("data"), options=MergeOptions(…)))
 
-The three folders and the manifest appear together: they are made beside the targets and moved
+The three folders and the manifest appear together: they are made next to the targets and moved
 into place at the end, the manifest last, and a killed run is finished by the next one.
 """
 

@@ -1,4 +1,4 @@
-"""Augmented copies join the training images: data/augmented_train in, data/train and manifest out.
+"""Move augmented copies from data/augmented_train to data/train, and update the manifest.
 
     print(move_augmented(augmented_dir=Path("data/augmented_train"), data_dir=Path("data")))
 
@@ -185,7 +185,7 @@ def _roll_forward(ready: Path, *, augmented_dir: Path, data_dir: Path) -> list[M
         (data_dir / CONTACT_SHEET_PATH).parent.mkdir(exist_ok=True)
         shutil.move(sheet, data_dir / CONTACT_SHEET_PATH)
     _clear(augmented_dir)
-    # Out of the way at once: half removed, it could be neither finished nor begun anew.
+    # Out of the way at once: half removed, it could be neither finished nor restarted.
     staging = ready.with_suffix(".staging")
     ready.rename(staging)
     shutil.rmtree(staging)

@@ -1,4 +1,4 @@
-"""Options that several data scripts share, each declared once."""
+"""Declare each option that several data scripts share once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_copy(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split_options(parser: argparse.ArgumentParser) -> None:
-    """Add what both splitters take beside their fractions."""
+    """Add the options of both splitters, except their fractions."""
     parser.add_argument(
         "folders",
         nargs="*",

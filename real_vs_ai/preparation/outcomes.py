@@ -1,4 +1,4 @@
-"""Report the files that were left out or changed: `report.csv` beside every manifest, and tables.
+"""Report files that were left out or changed, in `report.csv` and in tables.
 
 Every input file is either in the manifest or in the report, so that nothing is dropped silently.
 """

@@ -1,4 +1,4 @@
-"""One function over many chunks, on all cores or on a Ray cluster; results in the given order.
+"""Run a function over many chunks on all cores or a Ray cluster, results in the given order.
 
 for results in run_chunks(hash_files, chunks(paths, size=256), workers=4, cluster=None, …): ...
 

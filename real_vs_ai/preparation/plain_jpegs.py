@@ -1,4 +1,4 @@
-"""Ordinary JPEG files through OpenCV: the pixels and bytes that Pillow gives, several times faster.
+"""Decode and encode ordinary JPEGs with OpenCV: Pillow's pixels and bytes, several times faster.
 
     settings = plain_jpeg_settings(data)            # None: leave the file to Pillow
     pixels = decode_plain_jpeg(data)                # (height, width, 3), uint8, blue first

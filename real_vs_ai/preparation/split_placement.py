@@ -1,4 +1,4 @@
-"""A split plan's images get their names and places; what is no image goes into quarantine."""
+"""Name and place the images of a split plan; files that are no images go into quarantine."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def quarantine(
     outcomes: list[Outcome],
     copy: bool,
 ) -> Placement:
-    """Keep what was meant as an image and is none beside the splits, under its own path."""
+    """Keep files that are broken images next to the splits, under their own paths."""
     pairs = []
     for file in rejected:
         if not file.claims_to_be_image:

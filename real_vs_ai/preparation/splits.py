@@ -1,4 +1,4 @@
-"""Which image goes into which split: decided here from contents and labels alone, without a disk.
+"""Plan which image goes into which split, from contents and labels alone, without a disk.
 
     plan = plan_split(images, fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
                       seed=42, keep_duplicates=False)

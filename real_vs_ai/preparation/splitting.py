@@ -1,4 +1,4 @@
-"""Raw data sets in, data/split/<source>/{train,validation,test}/<Class>/ out.
+"""Split raw data sets into data/split/<source>/{train,validation,test}/<Class>/.
 
     layouts = find_sources([], kind=TRAIN_TEST)
     print(split_sources(layouts, output_dir=Path("data/split"), options=options))

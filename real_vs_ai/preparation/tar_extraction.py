@@ -1,4 +1,4 @@
-"""Tar archives, plain or compressed: read once for the table of contents, again to unpack."""
+"""Unpack tar archives: read them once for the table of contents, and again to unpack."""
 
 from __future__ import annotations
 

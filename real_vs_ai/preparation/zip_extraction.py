@@ -1,4 +1,4 @@
-"""Zip archives: every entry checked, unpacked on all workers."""
+"""Unpack zip archives on all workers, after checking every entry."""
 
 from __future__ import annotations
 

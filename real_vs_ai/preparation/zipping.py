@@ -1,4 +1,4 @@
-"""A folder in, one archive out, whole or not at all.
+"""Pack a folder into one archive, whole or not at all.
 
 print(zip_folder(Path("data/train"), output=Path("train.zip"), entries=None, compress=False, …))
 """

@@ -1,4 +1,4 @@
-"""Put the service's addresses together: images in, verdicts out.
+"""Build the service's web application: images in requests, verdicts in answers.
 
 application = create_application(judge, limits=limits, keys=None)
 

@@ -1,4 +1,4 @@
-"""The service's answers as JSON: the columns of the scores table, and what is known besides.
+"""Write the service's answers as JSON: the columns of the scores table and more details.
 
 document = images_document(answers, metadata=metadata, identity=identity)
 document["images"][0]["label"]

@@ -1,4 +1,4 @@
-"""Keys that clients show; a file holds their hashes only.
+"""Create and check the keys of clients; a file holds only their hashes.
 
     key = add_key(Path("api-keys.txt"), name="newsroom")     # shown once
     read_keys(Path("api-keys.txt")).allows(key)              # True

@@ -1,4 +1,4 @@
-"""What a request may ask for, and how much of it the service takes at a time.
+"""Limit what a request may ask for, and how much the service accepts at a time.
 
     admission = Admission(limits)
     with admission.request(size=2_000_000):     # or TooBusyError: come back later

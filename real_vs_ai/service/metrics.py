@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' text format.
+"""Count what the service does, in Prometheus' text format.
 
 metrics = Metrics(admission)
 metrics.count_request("/v1/images", status=200, seconds=0.05)

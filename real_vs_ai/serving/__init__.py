@@ -1,1 +1,1 @@
-"""From a model file and images to verdicts, evidence and explanations."""
+"""Turn a model file and images into verdicts, evidence and explanations."""

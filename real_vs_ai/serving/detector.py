@@ -33,7 +33,7 @@ from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, open_engine
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
-# What the copy that is judged beside a photograph has gone through, in a sentence.
+# How the second, perturbed copy of a photograph was made, in a sentence.
 _SHARED = "sending it on as a site or messenger does"
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 

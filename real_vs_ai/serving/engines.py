@@ -1,4 +1,4 @@
-"""What computes the softmax: OpenVINO on the CPU, or Keras.
+"""Compute the softmax with OpenVINO on the CPU, or with Keras.
 
     engine = open_engine(model_path, image_size=224, engine=None, precision=None)
     engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)

@@ -1,4 +1,4 @@
-"""Why the model judges an image as it does: Grad-CAM as an array and as a picture.
+"""Explain a model's answer to an image: Grad-CAM as an array and as a picture.
 
     explainer = Explainer(detector.model_path)
     explanation = explainer.explain("photograph.jpg", class_name="Fake")

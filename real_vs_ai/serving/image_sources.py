@@ -1,4 +1,4 @@
-"""Where images to be scored come from: files, folders, zip archives, lists and manifests.
+"""Find the images to score in files, folders, zip archives, lists and manifests.
 
     for source in iterate_sources(["photos", "more.zip", "scan.png"]):
         data = read_source(source)

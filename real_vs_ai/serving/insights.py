@@ -1,4 +1,4 @@
-"""An explanation by generative AI (Google's Gemini), for people who ask for it.
+"""Ask Google's Gemini for an explanation, for users who want one.
 
     chat = InsightChat(api_key=key, model=DEFAULT_MODEL, base_url=None)
     for piece in chat.describe(pixels, finding="AI-generated, probability 93 %"):

@@ -1,4 +1,4 @@
-"""A model file compiled by OpenVINO for this CPU.
+"""Run a model file compiled by OpenVINO for this CPU.
 
     engine = OpenVINOEngine(model_path, image_size=224, precision=None)
     engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)

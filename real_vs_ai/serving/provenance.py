@@ -3,7 +3,7 @@
     findings = read_provenance(data)
     print(describe_origin(findings).headline)     # "The file says it was made with Midjourney."
 
-Metadata is easily removed or forged, so findings stand beside the verdict and are never part of it.
+Metadata is easily removed or forged, so findings never change the verdict.
 Every field is a stranger's: it is read within limits, never followed (no network), and cut to a
 line of printable text.
 """

@@ -1,4 +1,4 @@
-"""An 8-bit form of a model, made from labelled images and kept only if it stays as accurate.
+"""Make an 8-bit form of a model from labelled images, and keep it only if it stays accurate.
 
     report = ensure_int8(model_path, calibration_dir=Path("data/validation"))
     detector = Detector.open(model_path, precision="int8")

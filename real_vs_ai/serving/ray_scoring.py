@@ -1,4 +1,4 @@
-"""The same scoring spread over a Ray cluster.
+"""Spread scoring over a Ray cluster.
 
     scorer = RayScorer(model_path, precision=None, by_tiles=False)
     for score in scorer.score(iterate_sources(["/shared/photos"])): ...
@@ -27,7 +27,7 @@ from real_vs_ai.serving.score_table import describe_model
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
 _CORES_PER_TASK = 2
-# Large enough that a task costs little beside its images, small enough to be done again.
+# Large enough that a task costs little compared with its images, small enough to repeat.
 _IMAGES_PER_TASK = 256
 _RETRIES = 10
 

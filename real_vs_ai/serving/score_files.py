@@ -1,4 +1,4 @@
-"""Scores tables on disk: CSV, JSON, JSON lines or Parquet, resumable after a kill.
+"""Write and resume scores tables: CSV, JSON, JSON lines or Parquet.
 
     with ScoreFile(Path("scores.csv"), columns=columns, model="…", resume=False) as file:
         file.append(rows)

@@ -1,4 +1,4 @@
-"""A whole scoring: inputs → a table in a file or on the terminal, and a summary.
+"""Run a scoring job: read inputs, write a table or print it, and summarise.
 
 options = ScoringOptions(model=None, engine=None, precision=None, workers=2, …)
 summary = run_scoring(["photos"], options=options, output=Path("scores.csv"), …)

@@ -132,7 +132,7 @@ class SharedModel:
     def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
         try:
             detector = open_detector(self.path)
-        except Exception as error:  # Whatever goes wrong is told to whoever asks.
+        except Exception as error:  # Every caller learns what went wrong.
             self._opening.set_exception(error)
             return
         _exempt_from_garbage_collection()

@@ -1,4 +1,4 @@
-"""Large images as overlapping crops at native resolution, beside the image as a whole.
+"""Score overlapping crops of large images at native resolution, and the image as a whole.
 
     tiles = cut_tiles(pixels, tile_size=224)        # (n_tiles, 224, 224, 3), uint8
 

@@ -1,1 +1,1 @@
-"""From labelled folders to a trained, evaluated and documented model."""
+"""Train, evaluate and document a model from labelled folders."""

@@ -1,4 +1,4 @@
-"""The backbones, each declared once: its network, its preprocessing and its weights.
+"""Declare each backbone once: its network, its preprocessing and its weights.
 
 To add one, write its network and add it to `BACKBONES`: the options, the preprocessing inside the
 model file and the loading of weights follow. Keras is imported when a network is built, so that

@@ -1,4 +1,4 @@
-"""What happens between the epochs of a run: stopping, recording, saving.
+"""Stop, record and save a run between its epochs.
 
 stop = StopTrainingOnValidationLoss(patience=0, path=Path("best.weights.h5"))
 model.fit(…, callbacks=[stop])               # model now has the weights of stop.best_epoch
@@ -170,7 +170,7 @@ class DivergenceGuard(keras.callbacks.Callback):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keep the history, write `history.csv`, save checkpoints, and heed a request to stop.
+    """Keep the history, write `history.csv`, save checkpoints, and obey a request to stop.
 
     Stands last in the list, so that a checkpoint knows what the others decided.
     """

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on, in one file that appears whole or not at all.
+"""Save all that a run needs to resume, in one file that appears whole or not at all.
 
     save_checkpoint(path, model, progress, metrics=metrics)
     progress = load_checkpoint(path)             # before the model is there

@@ -1,4 +1,4 @@
-"""Decoded images in, batches out: shuffled, augmented and labelled by tf.data.
+"""Build batches from decoded images with tf.data: shuffled, augmented and labelled.
 
     batches = training_batches(decoded, batch_size=64, steps_per_epoch=100, first_step=0, seed=42,
                                augmentation="standard", degrade=0.0, shard=WHOLE_BATCH)
@@ -61,7 +61,7 @@ def training_batches(
     Args:
         decoded: The training images.
         batch_size: Images in a batch of all processes together, at most as many as there are.
-        steps_per_epoch: Steps after which the images are shuffled anew. More steps than batches
+        steps_per_epoch: Steps after which the images are shuffled again. More steps than batches
             go through the images again, in a new order.
         first_step: Steps already done, over all epochs.
         seed: Of the order and of the augmentation.

@@ -1,4 +1,4 @@
-"""Pixels in, what is left of them after a trip through the world out: a training augmentation.
+"""Degrade training images as the web does, as an augmentation.
 
 draws = draw_degradations(len(pixels), seed=(42, step))
 degraded = degrade_images(pixels, draws, share=0.5)

@@ -1,4 +1,4 @@
-"""The machine at hand: which device learns, in which precision, and how many of them together.
+"""Choose the device, the precision and the number of devices that train together.
 
     device = prepare_device(precision="auto", deterministic=False, image_size=224, batch_size=32)
     with device.scope(): ...

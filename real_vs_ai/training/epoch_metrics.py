@@ -1,4 +1,4 @@
-"""The metrics of every epoch: accuracy, and precision, recall, AUC and F1 of the class sought.
+"""Compute accuracy, and precision, recall, AUC and F1 of the positive class, in every epoch.
 
 With a Fake class they are Fake's; otherwise the mean over the classes (macro).
 """

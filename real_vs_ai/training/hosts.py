@@ -1,4 +1,4 @@
-"""Several processes, on one host or many, that train one model together (JAX backend).
+"""Train one model with several processes, on one host or many (JAX backend).
 
     hosts = join_hosts()                # alone, unless the environment names others
     with hosts.together(run_hint):      # a process that fails ends all of them

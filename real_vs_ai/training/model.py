@@ -1,4 +1,4 @@
-"""Options in, a Keras model out: preprocessing, backbone and head, one flat graph of plain layers.
+"""Build a Keras model from options: preprocessing, backbone and head as plain layers.
 
     model = build_model(
         backbone="resnet101", n_classes=2, image_size=224, weights="imagenet", head=head,

@@ -1,4 +1,4 @@
-"""Adam with a learning rate that falls along a polynomial over the real number of steps.
+"""Define Adam with a learning rate that falls along a polynomial over the real number of steps.
 
 optimizer = make_optimizer(learning_rate=1e-3, decay_steps=epochs * steps_per_epoch,
                            warmup_steps=0, fused=True)

@@ -1,4 +1,4 @@
-"""Every option of ModelTraining.py, with its default; no Keras here, so that --help is instant.
+"""Declare every option of ModelTraining.py with its default, without Keras, for a fast --help.
 
     options = parse_training_options(["--epochs", "5"], description=__doc__)
 

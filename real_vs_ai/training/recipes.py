@@ -1,6 +1,6 @@
-"""Named sets of options: those of the released model, and of the systems this one descends from.
+"""Name sets of options: those of the released model and of earlier systems.
 
-A recipe only sets defaults: any option given beside `--recipe` wins.
+A recipe only sets defaults: an explicit option wins.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run was made from and with: the record that `config.json` keeps.
+"""Record what a run was made from and with, in `config.json`.
 
 config = describe_run(options, splits=splits, device=device)
 write_json(run.config, config)

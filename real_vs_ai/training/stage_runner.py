@@ -1,4 +1,4 @@
-"""One stage after the other: compile, fit, keep the best weights, save the way back.
+"""Run each stage: compile, fit, keep the best weights, save checkpoints.
 
 StageRunner(options=options, run=run, …).run_all()
 """
@@ -203,7 +203,7 @@ class StageRunner:
                 jit_compile=self.device.jit_compile,
             )
             model.optimizer.build(model.trainable_variables)
-        # Keras keeps the loss beside the metrics.
+        # Keras keeps the loss apart from the metrics.
         self.metrics = [*(m for m in model.metrics if m.name == "loss"), *metrics]
         saved = load_checkpoint(self.checkpoint)
         if saved and saved.stage == self.progress.stage:

@@ -1,4 +1,4 @@
-"""Which stages a run goes through, and about how long they take; nothing is trained here.
+"""Plan a run's stages and estimate how long they take; nothing is trained here.
 
 stages = plan_stages(options)   # [Stage("frozen", …), Stage("fine-tuning", …)]
 """

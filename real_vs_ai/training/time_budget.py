@@ -1,4 +1,4 @@
-"""Fit a run into a number of minutes: plan its steps by their measured speed, and keep to the plan.
+"""Fit a run into a number of minutes: plan its steps from their measured speed.
 
     budget = TimeBudget(minutes=10)
     pace = Pace(budget, steps=1000, …)      # one for each stage; at most 1000 steps

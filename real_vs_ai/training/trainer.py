@@ -1,4 +1,4 @@
-"""Options in, a finished run folder out: decode, build, train in stages, report.
+"""Train a model and write its run folder.
 
     result = train(options, say=print)
     print(result)

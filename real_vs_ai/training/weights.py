@@ -1,4 +1,4 @@
-"""Weights for a network to start from: ImageNet's, a file's, a trained model's, or random ones.
+"""Load the weights that a network starts from: ImageNet's, a file's, a model's, or random ones.
 
 load_weights(model, "imagenet", backbone="resnet101", class_names=("Fake", "Real"))
 """

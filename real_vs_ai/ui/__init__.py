@@ -1,1 +1,1 @@
-"""The pages that App.py puts together."""
+"""Build the pages that App.py shows."""

@@ -1,4 +1,4 @@
-"""How a checked image is shown: a card, or a row of a table.
+"""Show a checked image as a card or as a row of a table.
 
 show_card(judged, metadata=metadata)
 """

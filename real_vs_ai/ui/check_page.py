@@ -1,4 +1,4 @@
-"""The page on which images are uploaded and judged.
+"""Show the page where users upload images and read verdicts.
 
 show_check_page(model=None, models_dir=Path("models"))
 """

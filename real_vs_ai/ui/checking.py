@@ -1,4 +1,4 @@
-"""From uploaded bytes to what a card shows; no Streamlit here.
+"""Turn uploaded bytes into what a card shows; no Streamlit here.
 
     check = check_image(data, digest=content_digest(data), submit=service.submit)
     rows = name_duplicates([("a.jpg", check), ("b.jpg", check)])
@@ -48,7 +48,7 @@ class ImageCheck:
         height: As width.
         format: The real format: "JPEG", …
         notes: What was done to it in decoding, one sentence each.
-        provenance: What its metadata tell of its origin: evidence beside the verdict, never
+        provenance: What its metadata say of its origin: evidence apart from the verdict, never
             part of it.
         preview: A JPEG of the upright image for cards, or b"".
         thumbnail: A smaller one for tables, or b"".

@@ -1,4 +1,4 @@
-"""Why: what the model looked at, whether its verdict holds, what the file itself tells.
+"""Explain a verdict: what the model looked at, whether it holds, what the file says.
 
     show_details(judged, data=file.getvalue(), chosen=chosen, metadata=metadata)
 

@@ -1,4 +1,4 @@
-"""A session's image files: kept while the user is elsewhere, let go of when they are done with.
+"""Keep a session's image files while its user is on another page, then release them.
 
     kept = kept_files("Upload", key="uploads_0")        # before the widget is drawn
     remember_files("Upload", [*kept, *files], live=files)
@@ -147,6 +147,6 @@ def keep_choices() -> None:
 
 
 def forget_choice(key: str) -> None:
-    """Let a widget begin anew with its default."""
+    """Reset a widget to its default."""
     st.session_state.pop(key, None)
     st.session_state.get(_KEPT, {}).pop(key, None)

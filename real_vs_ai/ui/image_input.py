@@ -1,4 +1,4 @@
-"""Where images come from: uploads, the clipboard, the camera, or the examples of the app.
+"""Take images from uploads, the clipboard, the camera or the app's examples.
 
 for image in ask_for_images():
     image.name, image.getvalue()

@@ -1,4 +1,4 @@
-"""The optional explanation by Gemini: asks before anything leaves the machine.
+"""Show Gemini's optional explanation, after asking for consent.
 
 show_insight(check, pixels=pixels, finding="AI-generated, 93 %")
 """

@@ -1,4 +1,4 @@
-"""The verdict that is shown: the detector's, with the user's thresholds, if it holds.
+"""Decide the verdict shown: the detector's, with the user's thresholds, if it is stable.
 
 judged = judge_upload(upload, variants=(), model=model_metadata, chosen=chosen_metadata)
 judged.verdict.label

@@ -1,4 +1,4 @@
-"""Start the app's server, and put its pages together once it runs.
+"""Start the app's server and build its pages.
 
 Nothing heavy is imported here: `App.py --help` answers at once, and a page imports what it shows.
 """

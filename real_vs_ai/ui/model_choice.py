@@ -1,4 +1,4 @@
-"""Which model answers: the choice in the sidebar, and the service behind it.
+"""Let the user choose the model in the sidebar, and open it.
 
 chosen = choose_model(model=None, models_dir=Path("models"))
 if chosen is not None:
@@ -158,7 +158,7 @@ def _show_facts(metadata: ModelMetadata) -> None:
 
 
 def forget_failed_models() -> None:
-    """Open models anew, after one could not be opened."""
+    """Open models again, after one could not be opened."""
     _service.clear()
 
 

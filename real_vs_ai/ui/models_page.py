@@ -1,4 +1,4 @@
-"""The page on the models: how good each is, how it was trained, two compared, one in training.
+"""Show each model's quality and training, compare two, and follow one in training.
 
 show_models_page(models_dir=Path("models"))
 """

@@ -1,4 +1,4 @@
-"""Checked images on the page: one with its details, a dozen as cards, more as a table.
+"""Show checked images: one with its details, a dozen as cards, more as a table.
 
 show_results(judged, data_by_digest, chosen=chosen, metadata=metadata)
 """

@@ -1,4 +1,4 @@
-"""What the Models page reads of run folders, some of them being written; no Streamlit here.
+"""Read run folders for the Models page, also while they are written; no Streamlit here.
 
     metrics = read_metrics(run)                 # {"test": {"accuracy": Metric(…)}, …}
     curves = read_history(run.history)          # {"loss": Curve(training=[…], validation=[…])}

@@ -1,4 +1,4 @@
-"""The slider for the thresholds, with what it does to false alarms beside it.
+"""Show the slider for the thresholds and its effect on false alarms.
 
 metadata = choose_thresholds(chosen)      # the model's metadata with the thresholds chosen
 """

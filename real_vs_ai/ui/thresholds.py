@@ -1,4 +1,4 @@
-"""What other thresholds would mean, told by the model's own validation images.
+"""Estimate the effect of other thresholds from the model's validation images.
 
 scores = read_validation_scores(run.predictions, metadata)
 outcome = binary_outcome(scores, lower=0.3, upper=0.8)

@@ -1,4 +1,4 @@
-"""How verdicts and strangers' texts are put into words; pure functions, no Streamlit.
+"""Put verdicts and untrusted texts into words; pure functions, no Streamlit.
 
     style = verdict_style("Fake", metadata)     # AI-generated, red, with an icon
     st.error(f"{as_markdown(upload.name)}: damaged image")

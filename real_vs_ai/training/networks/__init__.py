@@ -1,1 +1,1 @@
-"""The networks that backbones are made of, as plain Keras layers."""
+"""Define the networks behind the backbones, as plain Keras layers."""

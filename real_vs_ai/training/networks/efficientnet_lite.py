@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 and Lite2 as plain Keras layers (github.com/tensorflow/tpu, Apache-2.0).
+"""Build EfficientNet-Lite0 and Lite2 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
 
     network = efficientnet_lite("efficientnet-lite0", weights="imagenet")
 

@@ -1,4 +1,4 @@
-"""What follows a backbone: pooling, regularisation and the softmax, by name."""
+"""Build what follows a backbone: pooling, regularisation and the softmax, by name."""
 
 from __future__ import annotations
 

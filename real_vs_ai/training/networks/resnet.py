@@ -1,4 +1,4 @@
-"""The ResNets: ResNet50, 101 and 152 of Keras, and a shallow one that the deeper ones grow from."""
+"""Build Keras' ResNet50, 101 and 152, and a shallow ResNet that can grow into them."""
 
 from __future__ import annotations
 
