@@ -1,5 +1,6 @@
 # make run    installs everything, makes demo data, and trains and evaluates a demo model
 # make test   installs everything the tests need, then runs the tests
+# make test-all  then installs Ray, JAX, nncf and the export formats, and runs the tests that need them
 # make app    installs the app's packages alone, then opens the app on the newest finished model
 # make lint   runs the checks that CI runs
 # make clean  deletes the environment and caches, never data/ or models/
@@ -12,7 +13,7 @@ ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 endif
 
-.PHONY: run test app lint clean system-packages
+.PHONY: run test test-all app lint clean system-packages
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
@@ -22,7 +23,12 @@ run: $(VENV)/.installed
 	@echo "without make:                     $(BIN)/python -m streamlit run App.py"
 
 test: $(VENV)/.installed-dev system-packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+# An import that fails here would only skip tests there.
+test-all: $(VENV)/.installed-all system-packages
+	$(BIN)/python -c "import ai_edge_litert, jax, nncf, onnxruntime, ray, tf2onnx, torch"
+	$(BIN)/python -m pytest -m optional
 
 app: $(VENV)/.installed-app
 	$(BIN)/python -m streamlit run App.py
@@ -57,4 +63,9 @@ $(VENV)/.installed: requirements.txt requirements-app.txt requirements-training.
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-api.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+OPTIONAL := requirements-ray.txt requirements-jax.txt requirements-int8.txt requirements-export.txt
+$(VENV)/.installed-all: $(OPTIONAL) $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(OPTIONAL))
 	@touch $@

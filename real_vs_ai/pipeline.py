@@ -24,8 +24,8 @@ N_STAGES = 8
 # The splitters, each of which is passed over when no data set has its layout.
 _LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
 # Small enough for two CPU cores to make the data, train and evaluate within minutes.
-_DEMO_IMAGES = {"flat_images": 900, "train_images": 1000, "test_images": 200}
-_DEMO_AUGMENTED = 400
+_DEMO_IMAGES = {"flat_images": 450, "train_images": 500, "test_images": 200}
+_DEMO_AUGMENTED = 200
 _DEMO_TRAINING = (
     "--image-size",
     "32",
@@ -42,7 +42,16 @@ _DEMO_TRAINING = (
     "3",
 )
 _FROM_RANDOM = ("--weights", "none", "--epochs", "5", "--learning-rate", "0.001")
-_FROM_RELEASED = ("--frozen-epochs", "0", "--epochs", "2", "--fine-tune-learning-rate", "0.0005")
+_FROM_RELEASED = (
+    "--frozen-epochs",
+    "0",
+    "--epochs",
+    "2",
+    "--minutes",
+    "4",
+    "--fine-tune-learning-rate",
+    "0.0005",
+)
 
 
 @dataclass(frozen=True)

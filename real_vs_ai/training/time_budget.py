@@ -126,6 +126,7 @@ class Pace:
         self.done = done
         self.position = max(position, done / work.steps)
         self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
+        self._validations = 0
         self._validation_seconds = math.inf
         self._last: float | None = None
         self._is_traced = False
@@ -192,8 +193,10 @@ class Pace:
         self.position = 1.0 if left <= 1 + 1e-6 else self.position + (1 - self.position) / left
 
     def after_validation(self, seconds: float) -> None:
-        """Note what the validation images took; the first time includes tracing."""
-        self._validation_seconds = min(self._validation_seconds, seconds)
+        """Note what the validation images took; tracing prolongs the first, which tells nothing."""
+        self._validations += 1
+        if self._validations > 1:
+            self._validation_seconds = min(self._validation_seconds, seconds)
 
     def _steps_left(self) -> float:
         """Steps that are left to take, by the schedule or by the time."""

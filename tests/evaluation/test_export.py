@@ -133,6 +133,7 @@ def test_saved_model_serves_without_keras(tmp_path):
     assert served.serve(images).numpy() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.optional
 @pytest.mark.parametrize(
     ("name", "package"), [("onnx", "onnx"), ("litert", "ai_edge_litert"), ("torch", "torch")]
 )
@@ -176,6 +177,7 @@ def test_earlier_export_stays_when_a_new_one_fails(tmp_path, monkeypatch):
     assert first.path.read_bytes() == before
 
 
+@pytest.mark.optional
 def test_pytorch_gives_the_same_probabilities_as_keras(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is optional")
     from real_vs_ai.evaluation.torch_export import write_pth

@@ -90,6 +90,7 @@ def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.optional
 def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
     import ray

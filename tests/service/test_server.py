@@ -36,7 +36,7 @@ def running_server(model_path: Path, *options: str):
 
 def wait_until_ready(port: int) -> None:
     while True:
-        connection = http.client.HTTPConnection("localhost", port, timeout=60)
+        connection = http.client.HTTPConnection("localhost", port, timeout=300)
         connection.request("GET", "/readyz")
         if connection.getresponse().status == 200:
             return
@@ -46,7 +46,7 @@ def test_sigterm_answers_the_request_in_flight_and_exits_with_0(model_path):
     data = encode(uniform_image(250))
     with running_server(model_path) as (process, port):
         wait_until_ready(port)
-        connection = http.client.HTTPConnection("localhost", port, timeout=60)
+        connection = http.client.HTTPConnection("localhost", port, timeout=300)
         connection.putrequest("POST", "/v1/images")
         connection.putheader("Content-Length", str(len(data)))
         connection.endheaders()
@@ -59,12 +59,12 @@ def test_sigterm_answers_the_request_in_flight_and_exits_with_0(model_path):
         response = connection.getresponse()
         assert response.status == 200
         assert json.loads(response.read())["images"][0]["label"] == "Fake"
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def wait_until_counted(port: int) -> None:
     while True:
-        connection = http.client.HTTPConnection("localhost", port, timeout=60)
+        connection = http.client.HTTPConnection("localhost", port, timeout=300)
         connection.request("GET", "/metrics")
         if b"requests_in_flight 1.0" in connection.getresponse().read():
             return
@@ -84,7 +84,7 @@ def test_refused_upload_is_read_so_that_its_answer_arrives(model_path, tmp_path)
     keys = tmp_path / "keys.txt"
     assert ApiServer.main(["--keys", str(keys), "--new-key", "a"]) == 0
     with running_server(model_path, "--keys", str(keys)) as (_, port):
-        connection = http.client.HTTPConnection("localhost", port, timeout=60)
+        connection = http.client.HTTPConnection("localhost", port, timeout=300)
         connection.request("POST", "/v1/images", body=bytes(8_000_000))
         assert connection.getresponse().status == 401
 

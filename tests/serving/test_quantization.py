@@ -18,6 +18,7 @@ from real_vs_ai.serving.quantization import QuantizationError, ensure_int8
 from tests.serving.trivial_model import encode, uniform_image
 
 pytest.importorskip("nncf")
+pytestmark = pytest.mark.optional
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from real_vs_ai.serving.scoring import score_images
 from tests.serving.trivial_model import encode, uniform_image
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optional]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, d
     killed = []
 
     def kill_one_worker():
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while not killed and time.monotonic() < deadline:
             for pid in ray_worker_processes()[:1]:
                 os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)

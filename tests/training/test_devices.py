@@ -25,7 +25,7 @@ def run_script(*arguments, **environment):
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
 
 

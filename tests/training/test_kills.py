@@ -79,11 +79,11 @@ def arguments_for(data, run):
 
 def finish(*arguments):
     process = start(*arguments)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
 
 
-def wait_for_step(process, run, *, seconds=120):
+def wait_for_step(process, run, *, seconds=900):
     """Until a checkpoint is written that was not there before, or the process ends."""
     checkpoint = checkpoint_path(RunFolder(run))
 
@@ -142,7 +142,7 @@ def test_signal_saves_after_the_step_and_says_how_to_go_on(data, tmp_path, signa
     process = start(*arguments_for(data, run))
     wait_for_step(process, run)
     process.send_signal(signal_number)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode not in (0, None)
     assert f"Go on with: python ModelTraining.py --resume {run}" in output
     assert "Traceback" not in output
