@@ -1,0 +1,88 @@
+"""Replicas on a Ray cluster: the same answers, also when one is killed under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.service.conftest import make_limits
+from tests.serving.trivial_model import encode, uniform_image
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+pytest.importorskip("ray.serve", reason="Ray Serve is not installed (requirements-ray.txt)")
+pytestmark = [pytest.mark.slow, pytest.mark.optional]
+
+FILES = 600
+KILLED_AFTER = 100
+
+
+@pytest.fixture
+def cluster():
+    """Ray on this machine's loopback, with two cores."""
+    memory = 80 * 2**20
+    ray.init(num_cpus=2, object_store_memory=memory, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def replica_processes() -> list[int]:
+    import psutil
+
+    # Ray names a replica's process after its class.
+    processes = psutil.process_iter(["cmdline", "status"])
+    return [
+        process.pid
+        for process in processes
+        if "ServeReplica:real-vs-ai" in " ".join(process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+async def ask_all(judge) -> tuple[list, int]:
+    """The answers to many files, and the process that was killed in between."""
+    killed = 0
+    answered = 0
+    turns = asyncio.Semaphore(24)
+
+    async def ask(index: int):
+        nonlocal killed, answered
+        async with turns:
+            answer = await judge.judge(str(index), encode(uniform_image(index % 256)))
+        answered += 1
+        if answered == KILLED_AFTER:
+            killed = replica_processes()[0]
+            os.kill(killed, signal.SIGKILL)
+        return answer
+
+    return list(await asyncio.gather(*(ask(index) for index in range(FILES)))), killed
+
+
+def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, model_path):
+    from real_vs_ai.service.ray_replicas import RayJudge
+
+    replicas = RayJudge(model_path, limits=make_limits(), replicas=2)
+    try:
+        assert replicas.identity == judge.identity
+        assert len(replica_processes()) == 2
+        answers, killed = asyncio.run(ask_all(replicas))
+    finally:
+        replicas.close()
+    assert killed
+    assert [answer.score.path for answer in answers] == [str(index) for index in range(FILES)]
+
+    async def ask_here():
+        levels = range(256)
+        files = (encode(uniform_image(level)) for level in levels)
+        return [await judge.judge("", data) for data in files]
+
+    here = asyncio.run(ask_here())
+    for index, answer in enumerate(answers):
+        expected = here[index % 256].score
+        assert answer.score.sha256 == expected.sha256
+        assert answer.score.verdict.label == expected.verdict.label
+        assert answer.score.verdict.probability_fake == pytest.approx(
+            expected.verdict.probability_fake, abs=1e-4
+        )
