@@ -52,6 +52,7 @@ class ImageDocument(BaseModel):
     out_of_distribution: bool | None
     reason: str = Field(description="Code of the first reason.")
     note: str = Field(description="Sentence of the first reason.")
+    model: str = Field(description='The model that judged the image, "" with an error.')
     reasons: list[ReasonDocument]
     probabilities: dict[str, float]
     origin: str = Field(description="What the file says of its origin, in one sentence.")
