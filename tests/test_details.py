@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 
-import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -20,6 +19,7 @@ def session(monkeypatch):
 
 def test_what_gemini_said_of_another_verdict_is_not_shown(monkeypatch):
     def page():
+        import numpy as np
         import streamlit as st
 
         from real_vs_ai.ui.insight_panel import show_insight
@@ -28,7 +28,7 @@ def test_what_gemini_said_of_another_verdict_is_not_shown(monkeypatch):
         show_insight(digest="d", pixels=pixels, finding=st.session_state["finding"])
 
     monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
-    app = AppTest.from_function(page)
+    app = AppTest.from_function(page, default_timeout=60)
     app.session_state["insight_consent"] = True
     said = {"chat": None, "messages": [("assistant", "I agree.")], "finding": "AI-generated"}
     app.session_state["insights"] = {"d": said}

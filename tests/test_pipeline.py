@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import ImageScoring
 import RunPipeline
@@ -149,13 +151,14 @@ def small_demo(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REAL_VS_AI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(backbones.BACKBONES, "resnet101", small_backbone)
+    declared = dataclasses.replace(backbones.BACKBONES["resnet101"], build=small_backbone)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet101", declared)
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
     return tmp_path
 
 
-def small_backbone(*, include_top, weights, input_tensor):
+def small_backbone(*, weights, input_tensor):
     """Three convolutions: enough for the traces that the demo's fake images carry."""
     import keras
 
@@ -186,12 +189,12 @@ def test_demo_ends_with_a_model_that_clearly_beats_chance_and_serves(small_demo,
         Image.fromarray(fake).save(small_demo / "new" / f"fake-{number}.png")
     assert ImageScoring.main(["new", "--output", "scores.csv"]) == 0
     rows = read_scores(small_demo / "scores.csv")
-    right = [
-        (float(row["probability_fake"]) >= 0.5) == Path(row["path"]).name.startswith("fake")
-        for row in rows
-    ]
+    judged = [row for row in rows if row["out_of_distribution"] == "false"]
     assert len(rows) == 80
-    assert np.mean(right) >= 0.75
+    assert len(judged) >= 40
+    # The threshold depends on the few images of a small demo; the order of the scores does not.
+    is_fake = [Path(row["path"]).name.startswith("fake") for row in judged]
+    assert roc_auc_score(is_fake, [float(row["probability_fake"]) for row in judged]) >= 0.8
 
 
 @pytest.mark.slow
@@ -216,7 +219,9 @@ def test_three_classes_go_through_every_script(tmp_path):
     rows = read_scores(tmp_path / "scores.csv")
     assert len(rows) == 18
     assert {row["probability_fake"] for row in rows} == {""}
-    for row in rows:
+    judged = [row for row in rows if row["out_of_distribution"] == "false"]
+    assert judged
+    for row in judged:
         total = sum(float(row[f"probability_{name}"]) for name in colours)
         assert total == pytest.approx(1, abs=1e-3)
 
