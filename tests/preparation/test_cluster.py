@@ -23,6 +23,7 @@ from tests.preparation.material import (
     snapshot,
     split_options,
 )
+from tests.ray_nodes import start_nodes
 
 LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
 
@@ -97,9 +98,9 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
     from ray.cluster_utils import Cluster
 
     local = run_stages(tmp_path / "local" / "data", cluster=None)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = start_nodes(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1}))
     try:
-        cluster.add_node(num_cpus=1)
+        start_nodes(lambda: cluster.add_node(num_cpus=1))
         # As on a real cluster: the workers find the package where the scripts lie.
         environment = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
         ray.init(address=cluster.address, logging_level="ERROR", runtime_env=environment)

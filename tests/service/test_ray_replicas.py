@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from tests.ray_nodes import start_nodes
 from tests.service.conftest import make_limits
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -23,7 +24,11 @@ KILLED_AFTER = 100
 def cluster():
     """Ray on this machine's loopback, with two cores."""
     memory = 80 * 2**20
-    ray.init(num_cpus=2, object_store_memory=memory, include_dashboard=False, log_to_driver=False)
+    start_nodes(
+        lambda: ray.init(
+            num_cpus=2, object_store_memory=memory, include_dashboard=False, log_to_driver=False
+        )
+    )
     yield
     ray.shutdown()
 

@@ -15,6 +15,7 @@ import pytest
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.score_table import score_row
 from real_vs_ai.serving.scoring import score_images
+from tests.ray_nodes import start_nodes
 from tests.serving.trivial_model import encode, uniform_image
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
@@ -27,11 +28,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     memory = 80 * 2**20
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False},
-    )
-    nodes.add_node(num_cpus=1, object_store_memory=memory)
+    head = {"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False}
+    nodes = start_nodes(lambda: Cluster(initialize_head=True, head_node_args=head))
+    start_nodes(lambda: nodes.add_node(num_cpus=1, object_store_memory=memory))
     ray.init(address=nodes.address, log_to_driver=False)
     yield nodes
     ray.shutdown()
