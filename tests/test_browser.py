@@ -116,7 +116,7 @@ def open_page(browser, address):
         context = browser.new_context(**({"viewport": DESKTOP} | options))
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(300_000)
         page.goto(address)
         page.get_by_text("Images to check").wait_for()
         return page
