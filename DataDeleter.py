@@ -19,7 +19,7 @@ from real_vs_ai.reporting import plural
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "paths", nargs="*", type=Path, help="what to delete (none: folders that can be made anew)"
+        "paths", nargs="*", type=Path, help="what to delete (none: folders that can be made again)"
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     return parser.parse_args(argv)

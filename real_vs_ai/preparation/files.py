@@ -56,7 +56,7 @@ class Placement:
         if self.copied:
             parts.append(f"{plural(self.copied, 'file')} copied")
         if self.encoded:
-            parts.append(f"{plural(self.encoded, 'image')} encoded anew")
+            parts.append(f"{plural(self.encoded, 'image')} encoded again")
         return ", ".join(parts) or "no files placed"
 
 

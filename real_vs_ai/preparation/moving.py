@@ -147,7 +147,7 @@ def _check_originals(
         raise InputError(
             f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
             f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
-            "was prepared anew since. Nothing was moved. Run DataAugmentation.py --overwrite."
+            "has been prepared again since. Nothing was moved. Run DataAugmentation.py --overwrite."
         )
 
 

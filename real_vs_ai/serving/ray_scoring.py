@@ -15,6 +15,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from real_vs_ai.errors import InputError
@@ -55,7 +56,8 @@ class RayScorer:
         computed_in = precision or "each machine's own precision"
         self.engine = f"ray ({computed_in})"
         self.identity = f"{self._fingerprint[:16]} {self.engine}"
-        self.model = describe_model(model_name(model_path), self._fingerprint, self.metadata)
+        self._name = model_name(model_path)
+        self.model = describe_model(self._name, self._fingerprint, self.metadata)
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         self._ray = ray
@@ -85,9 +87,16 @@ class RayScorer:
                 )
             )
             if len(waiting) > self._tasks_ahead:
-                yield from self._ray.get(waiting.popleft())
+                yield from self._named(self._ray.get(waiting.popleft()))
         while waiting:
-            yield from self._ray.get(waiting.popleft())
+            yield from self._named(self._ray.get(waiting.popleft()))
+
+    def _named(self, scores: list[ImageScore]) -> Iterator[ImageScore]:
+        """The scores with the model's own name: workers know only the copy they were sent."""
+        for score in scores:
+            if score.verdict is not None:
+                score = replace(score, verdict=replace(score.verdict, model=self._name))
+            yield score
 
 
 def _worker_environment(cores: int) -> dict[str, str]:
