@@ -51,7 +51,7 @@ def run_stages(folder, *, cluster):
             fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", cluster=cluster
         ),
     )
-    # Without its manifest the merger looks at every file itself; equalising encodes them anew.
+    # Without its manifest the merger looks at every file itself; equalising encodes them again.
     (folder / "split" / "set" / "manifest.csv").unlink()
     merge_sources(
         [folder / "split" / "set"],

@@ -70,7 +70,7 @@ def merge(data, *, overwrite=False):
 
 
 def equalise(data, *, overwrite=False):
-    """A merge that encodes anew and draws the report, which an earlier one has made."""
+    """A merge that encodes again and draws the report, which an earlier one has made."""
     merge_sources(
         [data / "split" / "set"],
         output_dir=data,
