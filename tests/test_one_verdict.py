@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 import pytest
-from app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 from PIL import ExifTags, Image, PngImagePlugin
 from starlette.testclient import TestClient
 
@@ -22,6 +21,7 @@ from real_vs_ai.ui.judging import judge_upload
 from real_vs_ai.ui.model_service import ModelService
 from real_vs_ai.ui.reports import csv_report
 from tests.service.conftest import make_limits
+from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
 
 def odd_images() -> dict[str, bytes]:

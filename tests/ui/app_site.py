@@ -18,7 +18,7 @@ from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 
-APP = Path(__file__).resolve().parent.parent / "App.py"
+APP = Path(__file__).resolve().parents[2] / "App.py"
 RED, BLUE, GREY = (220, 40, 40), (40, 40, 220), (128, 128, 128)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from app_site import GREY, image_bytes
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 # What only training, evaluation and data preparation import.
 ABSENT = (
     "tensorflow", "keras", "jax", "torch", "matplotlib", "sklearn", "skimage", "scipy", "cv2",
