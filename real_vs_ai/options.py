@@ -9,9 +9,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 CLUSTERS = ("ray",)
 
@@ -56,6 +59,42 @@ def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[str
         return value
 
     return parse
+
+
+def option(
+    help_text: str = "", default: Any = None, metavar: str | None = None, **declaration: Any
+) -> Any:
+    """Declare a dataclass field as an option of the command line; `add_fields` adds it.
+
+    Args:
+        help_text: What --help says of it.
+        default: Where the option is not given; False declares a switch.
+        metavar: What stands for the value in --help.
+        **declaration: More for argparse (`type`, `choices`, `nargs`, …), and: `flags` where they
+            are not the field's name, `group` to open a group of options, `add` for a function
+            that declares the option.
+    """
+    return dataclasses.field(
+        metadata={"help": help_text, "default": default, "metavar": metavar, **declaration}
+    )
+
+
+def add_fields(parser: argparse.ArgumentParser, options_type: type) -> None:
+    """Add an option for each field of a dataclass that was declared with `option`."""
+    target: argparse._ActionsContainer = parser
+    for field in dataclasses.fields(options_type):
+        declared = dict(field.metadata)
+        if group := declared.pop("group", None):
+            target = parser.add_argument_group(group)
+        if add := declared.pop("add", None):
+            add(target)
+        elif declared:
+            flags = declared.pop("flags", ("--" + field.name.replace("_", "-"),))
+            if declared["default"] is False:
+                declared = {"action": "store_true", "help": declared["help"]}
+            elif isinstance(declared["default"], Path):
+                declared["type"] = Path
+            target.add_argument(*flags, **declared)
 
 
 def available_workers() -> int:
