@@ -8,6 +8,7 @@ write_json(run.metrics, metrics)
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,63 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not a JSON file ({error}).") from error
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file whole or not at all; no other process may write it at the same time."""
+    # surrogateescape: names on Linux may hold bytes that are not UTF-8, and come back unchanged.
+    with (
+        atomic_write(path, alone=True) as staging,
+        staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        # Before Python 3.13 a carriage return is written without quotes, and read as a line's end.
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writerow(columns)
+        for row in rows:
+            has_return = any(isinstance(value, str) and "\r" in value for value in row)
+            (quoting if has_return else writer).writerow(row)
+
+
+def read_table(
+    path: Path, columns: Sequence[str], *, optional: Sequence[str] = ()
+) -> Iterator[tuple[str, ...]]:
+    """The rows of a CSV file: the text of each column in `columns`, then in `optional`.
+
+    Other columns are ignored. The text of an optional column that is missing is "".
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: A column is missing, or a line is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a CSV table at {path}, found none.")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            if missing := [name for name in columns if name not in header]:
+                raise InputError(
+                    f"Expected the columns {','.join(columns)} in {path}, found no "
+                    f"{', '.join(missing)} in {','.join(header)[:200] or 'an empty file'}."
+                )
+            places = [header.index(n) if n in header else None for n in (*columns, *optional)]
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise csv.Error(f"{len(row)} values in {len(header)} columns")
+                if row:
+                    yield tuple("" if place is None else row[place] for place in places)
+        except csv.Error as error:
+            raise InputError(f"{path} is damaged at line {reader.line_num}: {error}.") from error
+
+
+def table_columns(path: Path) -> list[str]:
+    """The column names of a CSV file; [] where it has none."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        try:
+            return next(csv.reader(file), [])
+        except csv.Error as error:
+            raise InputError(f"{path} is no CSV table: {error}.") from error
 
 
 def plain(values: Any) -> Any:

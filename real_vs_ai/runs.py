@@ -6,11 +6,14 @@ paths = find_models(None)       # the newest finished run's model, otherwise all
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
-from real_vs_ai.files import list_folders
+from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_folders, read_table, table_columns, write_table
 
 # Models that an error lists.
 _MOST_NAMED = 10
@@ -165,3 +168,37 @@ def _known_models(models_dir: Path) -> str:
         return "There is no finished model yet: run ModelTraining.py."
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f"There are: {', '.join(names[:_MOST_NAMED])}{more}."
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write `history.csv`, one row for each epoch."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    write_table(path, columns, ([row.get(name, "") for name in columns] for row in history))
+
+
+def read_history(path: Path | None, *, strict: bool = True) -> dict[str, list]:
+    """The columns of `history.csv`: texts of "stage", numbers of the others; {} without epochs.
+
+    Args:
+        path: The file; None, or a path where there is none, gives {}.
+        strict: Whether damage is an error. Otherwise the rows before it count, and columns whose
+            cells are not numbers are left out.
+
+    Raises:
+        InputError: There is no `epoch` column, a line is damaged, or a cell is no number.
+    """
+    names = list(dict.fromkeys(["epoch", *table_columns(path)])) if path and path.is_file() else []
+    rows: list[tuple[str, ...]] = []
+    try:
+        rows.extend(read_table(path, names) if path and names else ())
+    except InputError:
+        if strict:
+            raise
+    history: dict[str, list] = {}
+    for name, cells in zip(names, zip(*rows, strict=True), strict=False):
+        try:
+            history[name] = [cell if name == "stage" else float(cell or "nan") for cell in cells]
+        except ValueError as error:
+            if strict:
+                raise InputError(f"Expected numbers in {name} of {path}: {error}.") from error
+    return history

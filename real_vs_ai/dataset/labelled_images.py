@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from real_vs_ai.config import (
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files, list_folders
+from real_vs_ai.files import list_files, list_folders, read_table
 from real_vs_ai.images import is_image_name
 
 # Raise it when the same file would decode to other pixels: caches on disk are then made again.
@@ -183,12 +182,11 @@ def _manifest_sources(folder: Path, manifest: Path | None) -> dict[str, str]:
         return {}
     # A manifest next to the split folders counts its paths from there.
     prefix = "" if path.parent == folder else f"{folder.name}/"
-    with path.open(encoding="utf-8", newline="") as file:
-        return {
-            row["path"].removeprefix(prefix): row.get("source") or ""
-            for row in csv.DictReader(file)
-            if row.get("path", "").startswith(prefix)
-        }
+    return {
+        image.removeprefix(prefix): source
+        for image, source in read_table(path, ("path",), optional=("source",))
+        if image.startswith(prefix)
+    }
 
 
 def _sources(paths: Sequence[str], by_path: dict[str, str]) -> tuple[str, ...]:

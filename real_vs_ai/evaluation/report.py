@@ -33,11 +33,11 @@ from real_vs_ai.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from real_vs_ai.evaluation.report_figures import draw_report, main_split, read_history
+from real_vs_ai.evaluation.report_figures import draw_report, main_split
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.verdict import thresholds_of
 
 if TYPE_CHECKING:

@@ -7,14 +7,12 @@ What is drawn is decided here; how it looks, in figures.py.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import (
     Curve,
@@ -48,7 +46,7 @@ def draw_report(
         run: Its `figures` folder takes the pictures.
         predictions: Of one split or more.
         metrics: The contents of `metrics.json` for them.
-        history: The columns of `history.csv`, or None.
+        history: The columns of `history.csv`, or nothing.
 
     Returns:
         The PNG files, in the order of a report.
@@ -99,33 +97,6 @@ def draw_robustness_file(robustness: Mapping, *, path: Path) -> None:
         title=f"{n:,} {robustness['split']} images",
         path=path,
     )
-
-
-def read_history(path: Path | None) -> dict[str, list] | None:
-    """The columns of `history.csv`, or None when it is missing or has no epochs.
-
-    Raises:
-        ValueError: It has no `epoch` column, or cells that are not numbers.
-    """
-    if path is None or not path.is_file():
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        return None
-    if "epoch" not in rows[0]:
-        raise InputError(f"Expected an epoch column in {path}, found {', '.join(rows[0])}.")
-    history: dict[str, list] = {}
-    for name in rows[0]:
-        cells = [row[name] or "" for row in rows]
-        if name == "stage":
-            history[name] = cells
-            continue
-        try:
-            history[name] = [float(cell) if cell else float("nan") for cell in cells]
-        except ValueError as error:
-            raise InputError(f"Expected numbers in column {name} of {path}: {error}.") from error
-    return history
 
 
 def _draw_confusion(folder: Path, metrics: Mapping, main: str) -> list[Path]:

@@ -10,14 +10,15 @@ interrupted goes on with the first collection that is not there.
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import write_table
 from real_vs_ai.preparation.collected_images import MISSING, Job, write_images
 from real_vs_ai.preparation.collection_list import (
     COLLECTION_NAME,
@@ -322,12 +323,8 @@ def _write_notes(
     *,
     min_side: int,
 ) -> None:
-    with (folder / IMAGES_NAME).open(
-        "w", encoding="utf-8", errors="surrogateescape", newline=""
-    ) as file:
-        writer = csv.DictWriter(file, IMAGE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(images, key=lambda row: row["path"]))
+    ordered = sorted(images, key=itemgetter("path"))
+    write_table(folder / IMAGES_NAME, IMAGE_COLUMNS, map(itemgetter(*IMAGE_COLUMNS), ordered))
     write_report(folder / REPORT_NAME, outcomes)
     facts = collection.describe()
     facts |= {"min_side": min_side, "images": len(images), "left_out": len(outcomes)}

@@ -9,7 +9,6 @@ to take, what they are, under which licence, and which split they belong to.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import read_table
 from real_vs_ai.preparation.files import safe_name
 
 COLLECTION_NAME = "collection.json"
@@ -33,6 +33,7 @@ REQUIRED_COLUMNS = (
     "licence",
     "role",
 )
+_OPTIONAL_COLUMNS = ("exclude", "group", "tiles", "limit", "generators")
 CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -129,19 +130,15 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CollectionError: A column is missing, a row is wrong, or a name is not in the list.
+        InputError: A column is missing, a row is wrong, or a name is not in the list.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a list of collections at {path}, found none.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        missing = set(REQUIRED_COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise CollectionError(
-                f"Expected the columns {', '.join(REQUIRED_COLUMNS)} in {path}, "
-                f"found no {', '.join(sorted(missing))}."
-            )
-        collections = [_parse(row, where=f"{path}, line {reader.line_num}") for row in reader]
+    columns = (*REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)
+    collections = [
+        _parse(dict(zip(columns, row, strict=True)), where=f"{path}, row {number}")
+        for number, row in enumerate(
+            read_table(path, REQUIRED_COLUMNS, optional=_OPTIONAL_COLUMNS), start=1
+        )
+    ]
     listed = [collection.name for collection in collections]
     repeated = sorted({name.casefold() for name in listed if _count(listed, name) > 1})
     if repeated:
@@ -161,8 +158,8 @@ def _count(names: Sequence[str], name: str) -> int:
     return sum(other.casefold() == name.casefold() for other in names)
 
 
-def _parse(row: Mapping[str, str | None], *, where: str) -> Collection:
-    values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+def _parse(row: Mapping[str, str], *, where: str) -> Collection:
+    values = {name: value.strip() for name, value in row.items()}
 
     def need(column: str, pattern: re.Pattern[str], meaning: str) -> str:
         if not pattern.fullmatch(values[column]):
@@ -186,13 +183,13 @@ def _parse(row: Mapping[str, str | None], *, where: str) -> Collection:
         need("repository", _REPOSITORY, "owner/name"),
         need("commit", _COMMIT, "the full id of a commit"),
         _regex(values["pattern"], where) or re.compile(""),
-        _regex(values.get("exclude", ""), where),
+        _regex(values["exclude"], where),
         choice("label", CLASS_NAMES),
         values["generator_or_source"],
-        _generators(values.get("generators", ""), where),
-        _group(values.get("group", ""), where),
-        _tiles(values.get("tiles", ""), where),
-        _limit(values.get("limit", ""), where),
+        _generators(values["generators"], where),
+        _group(values["group"], where),
+        _tiles(values["tiles"], where),
+        _limit(values["limit"], where),
         choice("role", SPLITS),
         values["licence"],
     )
@@ -273,17 +270,14 @@ def read_collected(folder: Path) -> CollectedFolder | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        with (folder / IMAGES_NAME).open(
-            encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
-            rows = list(csv.DictReader(file, strict=True))
+        rows = list(read_table(folder / IMAGES_NAME, IMAGE_COLUMNS))
         if facts["role"] not in SPLITS:
             raise InputError(f"role {facts['role']!r}")
-        groups = {row["path"]: row["group"] for row in rows if row["group"]}
-        generators = {row["path"]: row["generator"] for row in rows}
-        plain = frozenset(row["path"] for row in rows if row["plain"])
+        groups = {image: group for image, _, group, _, _ in rows if group}
+        generators = {image: generator for image, _, _, generator, _ in rows}
+        plain = frozenset(image for image, *_, is_plain in rows if is_plain)
         return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators, plain)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CollectionError(
             f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "
             f"{folder}, found them damaged: {error}. Run DataCollector.py --overwrite for it."

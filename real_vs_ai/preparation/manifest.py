@@ -6,17 +6,16 @@ write_manifest(Path("data/manifest.csv"), rows)
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from real_vs_ai.config import COLLECTION_COLUMNS, MANIFEST_COLUMNS, ordered_class_names
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import atomic_write
+from real_vs_ai.files import read_table, write_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +60,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     columns = MANIFEST_COLUMNS
     if any(row.collection or row.generator or row.group for row in rows):
         columns += COLLECTION_COLUMNS
-    # surrogateescape: names on Linux may hold bytes that are no UTF-8, and come back as they were.
-    with (
-        atomic_write(path, alone=True) as staging,
-        staging.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        # Before Python 3.13 a carriage return is written without quotes, and read as a line's end.
-        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow(columns)
-        for values in map(attrgetter(*columns), rows):
-            has_return = any(isinstance(value, str) and "\r" in value for value in values)
-            (quoting if has_return else writer).writerow(values)
+    write_table(path, columns, map(attrgetter(*columns), rows))
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:
@@ -80,50 +68,34 @@ def read_manifest(path: Path) -> list[ManifestRow]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It lacks a column, or a row is damaged.
+        InputError: It lacks a column, or a row is damaged.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a manifest at {path}, found none.")
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
-        if header[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
-            raise InputError(
-                f"Expected the columns {','.join(MANIFEST_COLUMNS)} in {path}, "
-                f"found {','.join(header) or 'nothing'}. Run the stage that writes it again."
-            )
-        try:
-            more = [header.index(name) if name in header else None for name in COLLECTION_COLUMNS]
-            return [_parse(values, header, more) for values in reader]
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}, line {reader.line_num} is damaged: {error}") from error
+    try:
+        table = read_table(path, MANIFEST_COLUMNS, optional=COLLECTION_COLUMNS)
+        return [_parse(*values) for values in table]
+    except InputError as error:
+        raise InputError(f"{error} Run the stage that writes the manifest again.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
 
 
-def _parse(values: Sequence[str], header: Sequence[str], more: Sequence[int | None]) -> ManifestRow:
-    if len(values) != len(header):
-        raise InputError(f"{len(values)} values in {len(header)} columns")
-    path, sha256, label, split, source, width, height, file_format, origin = values[
-        : len(MANIFEST_COLUMNS)
-    ]
+def _parse(
+    path: str,
+    sha256: str,
+    label: str,
+    split: str,
+    source: str,
+    width: str,
+    height: str,
+    file_format: str,
+    origin: str,
+    *of_collection: str,
+) -> ManifestRow:
     # A million rows share a handful of these values; interned, each is held once.
     label, split, source, file_format = map(sys.intern, (label, split, source, file_format))
-    generator, collection, group = (
-        "" if index is None else sys.intern(values[index]) for index in more
-    )
-    return ManifestRow(
-        path,
-        sha256,
-        label,
-        split,
-        source,
-        int(width),
-        int(height),
-        file_format,
-        origin,
-        generator,
-        collection,
-        group,
-    )
+    size = int(width), int(height)
+    more = map(sys.intern, of_collection)
+    return ManifestRow(path, sha256, label, split, source, *size, file_format, origin, *more)
 
 
 def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str | int]]]:

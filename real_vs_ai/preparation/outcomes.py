@@ -5,12 +5,13 @@ Every input file is either in the manifest or in the report, so that nothing is 
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
+from real_vs_ai.files import write_table
 from real_vs_ai.preparation.manifest import ManifestRow, count_table, size_table
 from real_vs_ai.reporting import format_table
 
@@ -45,11 +46,9 @@ class Outcome:
 
 def write_report(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Write the outcomes sorted by path."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "outcome", "detail"))
-        ordered = sorted(outcomes, key=lambda row: (row.path, row.outcome))
-        writer.writerows((row.path, row.outcome, row.detail) for row in ordered)
+    ordered = sorted(outcomes, key=attrgetter("path", "outcome"))
+    columns = ("path", "outcome", "detail")
+    write_table(path, columns, map(attrgetter(*columns), ordered))
 
 
 def count_outcomes(outcomes: Iterable[Outcome]) -> list[list[str | int]]:

@@ -9,7 +9,6 @@ million of them cost no more memory than the names of one folder.
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import itertools
@@ -24,13 +23,12 @@ from typing import TextIO
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.files import is_junk, iterate_files
+from real_vs_ai.files import is_junk, iterate_files, read_table
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
 
 STANDARD_INPUT = "-"
 _ZIP_SUFFIX = ".zip"
 _MANIFEST_SUFFIX = ".csv"
-_PATH_COLUMN = "path"
 # Of the others zipfile unpacks all that a few bytes may hold before it counts.
 _BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})
@@ -157,19 +155,9 @@ def _in_zip(path: Path) -> Iterator[ImageSource]:
 
 
 def _in_manifest(path: Path) -> Iterator[ImageSource]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if _PATH_COLUMN not in (rows.fieldnames or ()):
-            raise InputError(
-                f"Expected a manifest with a column {_PATH_COLUMN!r} in {path}, found columns "
-                f"{rows.fieldnames}."
-            )
-        try:
-            for row in rows:
-                if row[_PATH_COLUMN]:
-                    yield _file_source(path.parent / row[_PATH_COLUMN])
-        except csv.Error as error:
-            raise InputError(f"{path} is damaged at line {rows.line_num}: {error}.") from error
+    for (image,) in read_table(path, ("path",)):
+        if image:
+            yield _file_source(path.parent / image)
 
 
 def _undecodable_names_too(stream: TextIO) -> TextIO:

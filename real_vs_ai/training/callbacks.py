@@ -6,7 +6,6 @@ model.fit(…, callbacks=[stop])               # model now has the weights of st
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import signal
@@ -23,6 +22,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import progress_bar
+from real_vs_ai.runs import write_history
 from real_vs_ai.training.checkpoints import Progress, save_checkpoint
 from real_vs_ai.training.hosts import Hosts
 
@@ -303,15 +303,6 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Remove the bar."""
         self._bar.close()
-
-
-def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write `history.csv` whole or not at all, one row for each epoch."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    with atomic_write(path) as staging, staging.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ A file that is missing, damaged or half written gives what can be read of it.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai import runs
 from real_vs_ai.files import list_folders
 from real_vs_ai.runs import RunFolder
 
@@ -70,19 +70,9 @@ def read_metrics(run: RunFolder) -> dict[str, dict[str, Metric]]:
 
 def read_history(path: Path) -> dict[str, Curve]:
     """The curves of `history.csv` by name, training and validation paired."""
-    try:
-        rows = list(csv.DictReader(read_text(path).splitlines()))
-    except csv.Error:
-        rows = []
-    if not rows:
-        return {}
     curves: dict[str, Curve] = {}
-    for column in rows[0]:
-        # A line with too few or too many fields has None for a name or a value.
-        if column is None or column.casefold() in _NOT_CURVES:
-            continue
-        values = [_number(row.get(column)) for row in rows]
-        if all(math.isnan(value) for value in values):
+    for column, values in runs.read_history(path, strict=False).items():
+        if column.casefold() in _NOT_CURVES or all(map(math.isnan, values)):
             continue
         name = column.removeprefix(_VALIDATION_PREFIX)
         curve = curves.setdefault(name, Curve())

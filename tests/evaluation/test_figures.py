@@ -14,7 +14,8 @@ from real_vs_ai.evaluation.curves import (
     roc_points,
 )
 from real_vs_ai.evaluation.figure_style import shorten
-from real_vs_ai.evaluation.report_figures import draw_history_file, read_history
+from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.runs import read_history
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
 SUMMARY = {"value": 0.9, "low": 0.85, "high": 0.94}
@@ -47,14 +48,14 @@ def test_history_of_one_epoch_is_drawn(tmp_path):
 
 def test_damaged_histories_are_named(tmp_path):
     path = tmp_path / "history.csv"
-    assert read_history(path) is None
+    assert read_history(path) == {}
     path.write_text("epoch,loss\n")
-    assert read_history(path) is None
+    assert read_history(path) == {}
     path.write_text("loss\n1\n")
-    with pytest.raises(ValueError, match="epoch column"):
+    with pytest.raises(ValueError, match="found no epoch"):
         read_history(path)
     path.write_text("epoch,loss\n1,many\n")
-    with pytest.raises(ValueError, match="column loss"):
+    with pytest.raises(ValueError, match="numbers in loss"):
         read_history(path)
 
 

@@ -410,7 +410,7 @@ def test_list_without_a_column_or_the_named_collection_is_refused(tmp_path, mirr
     with pytest.raises(CollectionError, match="found nowhere"):
         read_collections(path, names=["nowhere"])
     path.write_text("collection,repository\n")
-    with pytest.raises(CollectionError, match="found no commit"):
+    with pytest.raises(ValueError, match="found no commit"):
         read_collections(path, names=[])
 
 

@@ -146,7 +146,7 @@ def test_a_manifest_names_images_beside_it(tmp_path):
 def test_a_csv_that_is_no_manifest_is_refused(tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="column 'path'"):
+    with pytest.raises(ValueError, match="the columns path"):
         names(other)
 
 
