@@ -14,12 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import decide
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
+# With fewer images, one mistake is more than the usual 5 %: a source says little of its own.
+_FEWEST_OF_SOURCE = 20
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,80 @@ def choose_threshold(
     )
 
 
+def choose_threshold_by_source(
+    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
+) -> Threshold:
+    """The lowest score that at most a share `rate` of each source's images reach wrongly.
+
+    Args:
+        scores: Confidence in one decision, shape (n_images,).
+        wrong: Whether that decision would be wrong, shape (n_images,), bool.
+        sources: Of each image, shape (n_images,).
+        rate: 0 to 1: false alarms, or misses, among all images of a source.
+        lowest: The threshold when all scores may pass.
+    """
+    needed = -np.inf
+    for source in np.unique(sources[wrong].astype(str)):
+        own = np.sort(scores[wrong & (sources == source)])[::-1]
+        allowed = int(rate * len(own) + 1e-9)
+        needed = max(needed, own[allowed] if allowed < len(own) else -np.inf)
+    return _just_above(needed, scores, wrong, lowest=lowest)
+
+
+def choose_conformal_threshold(
+    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
+) -> Threshold:
+    """The lowest score whose expected share of mistakes on a new source is at most `rate`.
+
+    Conformal risk control (Angelopoulos et al. 2024) with sources in place of images: the guarantee
+    holds if the new source is drawn like these. Of m sources no rate below 1 / (m + 1) can be
+    promised; then nothing is certain. The arguments are those of `choose_threshold_by_source`.
+    """
+    names, which, counts = np.unique(
+        sources[wrong].astype(str), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(-scores[wrong], kind="stable")
+    mistakes = np.cumsum((1 / counts)[which][order])
+    allowed = rate * (len(names) + 1) - 1
+    if allowed < -1e-9:
+        return Threshold(value=1.0, error=None, n=0, reached=False)
+    first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
+    needed = scores[wrong][order][first] if first < len(order) else -np.inf
+    return _just_above(needed, scores, wrong, lowest=lowest)
+
+
+def _just_above(
+    needed: float, scores: np.ndarray, wrong: np.ndarray, *, lowest: float
+) -> Threshold:
+    """The threshold between a score that must not pass and the next one that may."""
+    passing = scores > needed if needed >= lowest else scores >= lowest
+    if not passing.any():
+        return Threshold(value=1.0, error=None, n=0, reached=False)
+    value = float(lowest if needed < lowest else (needed + scores[passing].min()) / 2)
+    # Between neighbouring numbers there is no middle.
+    value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
+    return Threshold(value, float(wrong[passing].mean()), int(passing.sum()), reached=True)
+
+
+def has_sources(metadata: ModelMetadata, labels: np.ndarray, sources: np.ndarray) -> bool:
+    """Whether each class of Fake and Real has two named sources or more of enough images."""
+    if metadata.positive_index is None:
+        return False
+
+    def large(label: int) -> int:
+        own = sources[(labels == label) & (sources != "")].astype(str)
+        return int(np.sum(np.unique(own, return_counts=True)[1] >= _FEWEST_OF_SOURCE))
+
+    return min(large(0), large(1)) > 1
+
+
 def calibrate_metadata(
-    metadata: ModelMetadata, labels: np.ndarray, probabilities: np.ndarray, *, target_error: float
+    metadata: ModelMetadata,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    target_error: float,
+    sources: np.ndarray | None = None,
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 
@@ -109,7 +185,9 @@ def calibrate_metadata(
         metadata: Of the model that gave the probabilities.
         labels: Integer class of each image, shape (n_images,).
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes).
-        target_error: Share of certain verdicts that may be wrong, for Fake and Real alike.
+        target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
+            `sources`, share of each source's images that may get a wrong verdict.
+        sources: Of each image, shape (n_images,); None for thresholds over all images together.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -121,21 +199,57 @@ def calibrate_metadata(
     fitted = dataclasses.replace(metadata, temperature=temperature, calibrated=True)
     positive = metadata.positive_index
     if positive is None:
+        if sources is not None:
+            raise InputError("Expected a model of Fake and Real for thresholds by source.")
         confidence = calibrated.max(axis=1)
         correct = calibrated.argmax(axis=1) == labels
         found = choose_threshold(confidence, correct, target_error=target_error, lowest=0.0)
         fitted = dataclasses.replace(fitted, minimum_confidence=found.value)
-        bounds = {"minimum_confidence": found}
-    else:
-        fake, is_fake = calibrated[:, positive], labels == positive
+        return fitted, _thresholds_found({"minimum_confidence": found}, target_error=target_error)
+    fake, is_fake = calibrated[:, positive], labels == positive
+    if sources is None:
         upper = choose_threshold(fake, is_fake, target_error=target_error, lowest=0.5)
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
-        lower = dataclasses.replace(lower, value=1 - lower.value)
-        fitted = dataclasses.replace(
-            fitted, lower_threshold=lower.value, upper_threshold=upper.value
+    else:
+        upper, lower = (
+            choose_threshold_by_source(scores, wrong, sources, rate=target_error, lowest=0.5)
+            for scores, wrong in ((fake, ~is_fake), (1 - fake, is_fake))
         )
-        bounds = {"lower": lower, "upper": upper}
-    return fitted, _thresholds_found(bounds, target_error=target_error)
+    lower = dataclasses.replace(lower, value=1 - lower.value)
+    fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
+    found = _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
+    if sources is not None:
+        decided = decide(calibrated, fitted)
+        found["sources"] = count_by_source(labels, decided, sources, metadata.class_names)
+    return fitted, found
+
+
+def count_by_source(
+    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
+) -> list[dict]:
+    """How many images of each class and source get a certain and a wrong verdict.
+
+    Returns:
+        For each: "name", "class", "n", and the shares "certain" and "wrong" of all its images, with
+        exact (Clopper-Pearson) 95 % intervals.
+    """
+    rows = []
+    for label, class_name in enumerate(class_names):
+        for name in np.unique(sources[labels == label].astype(str)):
+            own = decided[(labels == label) & (sources == name)]
+            certain, wrong = own >= 0, (own >= 0) & (own != label)
+            shares = {"certain": exact_share(certain), "wrong": exact_share(wrong)}
+            rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
+    return rows
+
+
+def exact_share(which: np.ndarray) -> dict[str, float] | None:
+    """The share that is true, with its exact 95 % interval; None of an empty array."""
+    if not len(which):
+        return None
+    found = binomtest(int(np.sum(which)), len(which))
+    low, high = found.proportion_ci(method="exact")
+    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
 def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:

@@ -167,14 +167,29 @@ def _calibration(metrics: Mapping) -> str:
     thresholds = metrics["thresholds"]
     band = describe_thresholds(thresholds)
     target = thresholds.get("target_error")
-    asked = f", chosen for at most {100 * target:g} % wrong among the others" if target else ""
+    by_source = thresholds.get("sources")
+    among = "of each validation source judged wrongly" if by_source else "wrong among the others"
+    asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
     bounds = thresholds.get("validation", {}).values()
     missed = (
         " The validation images are too few, or the model too poor, to promise that."
         if any(not bound["reached"] for bound in bounds)
         else ""
     )
-    return f"Temperature {metrics['temperature']:.3f}, fitted on validation. {band}{asked}.{missed}"
+    table = f"\n\n{_by_source(by_source)}" if by_source else ""
+    fitted = f"Temperature {metrics['temperature']:.3f}, fitted on validation."
+    return f"{fitted} {band}{asked}.{missed}{table}"
+
+
+def _by_source(counted: Sequence[Mapping]) -> str:
+    shares = ("certain", "wrong")
+    rows = [
+        [row["name"], row["class"], f"{row['n']:,}", *(interval_text(row[key]) for key in shares)]
+        for row in counted
+    ]
+    headers = ["validation source", "class", "images", "share certain", "certain and wrong"]
+    table = markdown_table(headers, rows)
+    return f"Validation by source, with exact (Clopper-Pearson) 95 % intervals:\n\n{table}"
 
 
 def _groups(metrics: Mapping) -> str:

@@ -44,6 +44,19 @@ class EvaluationOptions:
         metavar="RATE",
         type=number(0, 0.5, ends=False),
     )
+    thresholds: str | None = option(
+        "whether that share holds for the verdicts together, or for every source: at most that "
+        "share of each source's validation images gets a wrong verdict (default: by-source where "
+        "each class has two sources of 20 images or more)",
+        choices=("by-source", "together"),
+    )
+    thresholds_from: tuple[Path, ...] = option(
+        "fit the band on the validation images of these predictions.csv as well, of runs that left "
+        "other sources out of training",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+    )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and the like", False
     )
@@ -101,6 +114,7 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    for name in ("export", "out_of_distribution", "fit_out_of_distribution"):
+    repeated = ("export", "out_of_distribution", "fit_out_of_distribution", "thresholds_from")
+    for name in repeated:
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)

@@ -217,6 +217,31 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(class_names=parts[0].class_names, **arrays)
 
 
+def join_predictions(own: Predictions, files: Sequence[Path]) -> Predictions:
+    """A model's validation images, and those of other tables that it has not judged itself.
+
+    Args:
+        own: Of the model itself, perhaps no rows.
+        files: `predictions.csv` of other runs; an image counts in the first that names it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file has other classes, or no validation images.
+    """
+    parts, seen = [own], set(own.paths.tolist())
+    for path in files:
+        rows = read_predictions(path).of_split("validation")
+        if rows.class_names != own.class_names or not len(rows):
+            raise InputError(
+                f"Expected validation images of the classes {', '.join(own.class_names)} in "
+                f"{path}, found {len(rows)} of {', '.join(rows.class_names)}."
+            )
+        rows = rows.take(np.array([name not in seen for name in rows.paths.tolist()]))
+        seen.update(rows.paths.tolist())
+        parts.append(rows)
+    return concatenate(parts)
+
+
 def _from_rows(rows: Sequence[Sequence[str]], *, class_names: tuple[str, ...]) -> Predictions:
     width = len(_COLUMNS) + len(class_names)
     for line, row in enumerate(rows, start=2):

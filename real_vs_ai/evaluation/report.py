@@ -10,7 +10,7 @@ Training ends with `write_report`; ModelEvaluation.py calls it again for any mod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,13 @@ from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import calibrate_metadata
+from real_vs_ai.evaluation.calibration import calibrate_metadata, has_sources
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.predictions import (
     Predictions,
     concatenate,
+    join_predictions,
     predict_images,
     read_predictions,
     write_predictions,
@@ -125,6 +126,9 @@ def evaluate_model(
     decoded: Mapping[str, DecodedImages],
     target_error: float,
     recalibrate: bool,
+    by_source: bool | None = None,
+    others: Sequence[Path] = (),
+    thresholds: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Ask the model about every split but train, and compute all metrics.
 
@@ -136,17 +140,26 @@ def evaluate_model(
         target_error: Share of certain verdicts that may be wrong.
         recalibrate: Fit temperature and thresholds on the validation images, if there are any;
             otherwise those in the metadata are used.
+        by_source: Fit the thresholds for each source; None does where there are enough sources.
+        others: Tables of predictions whose validation images count in fitting them.
+        thresholds: What is known of the metadata's thresholds; None for nothing.
 
     Raises:
         ValueError: There is nothing to evaluate, or the model has other classes or outputs.
     """
     predictions = _predict_splits(model, metadata=metadata, decoded=decoded)
-    validation = predictions.of_split("validation")
-    thresholds = None
+    validation = join_predictions(predictions.of_split("validation"), others)
     if recalibrate and len(np.unique(validation.labels)) > 1:
+        if by_source is None:
+            by_source = has_sources(metadata, validation.labels, validation.sources)
         metadata, thresholds = calibrate_metadata(
-            metadata, validation.labels, validation.probabilities, target_error=target_error
+            metadata,
+            validation.labels,
+            validation.probabilities,
+            target_error=target_error,
+            sources=validation.sources if by_source else None,
         )
+        thresholds["files"] = [path.as_posix() for path in others]
     metrics = {
         **_describe_model(metadata, thresholds),
         "images": {split: images.images.counts for split, images in decoded.items()},
@@ -318,9 +331,19 @@ def _shares_out_of_distribution(
 
 def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
     """What the terminal should say in addition to the numbers."""
-    bounds = (thresholds or {}).get("validation", {}).values()
-    if all(bound["reached"] for bound in bounds):
+    bounds = (thresholds or {}).get("validation", {})
+    if all(bound["reached"] for bound in bounds.values()):
         return []
+    if "sources" in thresholds:
+        share = f"{100 * thresholds['target_error']:g} %"
+        sides = {"upper": ("false alarms in every source of real images", "Fake")}
+        sides["lower"] = ("misses in every source of fakes", "Real")
+        return [
+            f"No threshold keeps {what} of the validation images at {share} or less: no verdict "
+            f"is {verdict}. ModelEvaluation.py --target-error asks for less."
+            for side, (what, verdict) in sides.items()
+            if not bounds[side]["reached"]
+        ]
     return [
         "The validation images are too few, or the model too poor, to promise that at most "
         f"{100 * thresholds['target_error']:g} % of the certain verdicts are wrong; many verdicts "

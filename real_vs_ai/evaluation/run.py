@@ -18,6 +18,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
 from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.options import EvaluationOptions
+from real_vs_ai.evaluation.predictions import read_predictions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
@@ -95,13 +96,22 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
     check = _read_check(model_path)
+    stored = _stored_thresholds(run)
+    asked = bool(options.target_error or options.thresholds or options.thresholds_from)
+    # Thresholds that rest on other runs are not replaced by the way.
+    keeps = own and not asked and bool(stored.get("files"))
+    by_source = options.thresholds == "by-source" if options.thresholds else None
+    by_source = True if by_source is None and "sources" in stored else by_source
     evaluation = evaluate_model(
         model,
         metadata=metadata,
         check=check,
         decoded=decoded,
-        target_error=options.target_error or _stored_target(run) or TARGET_ERROR,
-        recalibrate=own or not metadata.calibrated or options.target_error is not None,
+        target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
+        recalibrate=(own and not keeps) or not metadata.calibrated or asked,
+        by_source=by_source,
+        others=options.thresholds_from,
+        thresholds=stored if keeps else None,
     )
     notes = _add_extras(
         evaluation, options=options, model=model, check=check, decoded=decoded, report=report
@@ -134,6 +144,8 @@ def _check_paths(options: EvaluationOptions) -> None:
     for folder in options.fit_out_of_distribution:
         if not folder.is_dir():
             raise FileNotFoundError(f"Expected a folder of pictures at {folder}, found none.")
+    for path in options.thresholds_from:
+        read_predictions(path)
     if options.compare:
         find_model(options.compare)
 
@@ -281,10 +293,10 @@ def _redraw(options: EvaluationOptions) -> str:
     return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
 
 
-def _stored_target(run: RunFolder) -> float | None:
+def _stored_thresholds(run: RunFolder) -> dict[str, Any]:
     if not run.metrics.is_file():
-        return None
-    return read_json(run.metrics).get("thresholds", {}).get("target_error")
+        return {}
+    return read_json(run.metrics).get("thresholds", {})
 
 
 def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:

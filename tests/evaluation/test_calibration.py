@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold, fit_temperature
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    choose_conformal_threshold,
+    choose_threshold,
+    fit_temperature,
+    has_sources,
+)
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 
@@ -114,3 +120,68 @@ def test_senseless_target_is_refused(target_error):
 def test_no_validation_images_are_refused():
     with pytest.raises(ValueError, match="validation images"):
         fit_temperature(np.empty(0, int), np.empty((0, 2)))
+
+
+def images_of_sources(*, hard_real=0.0, n=200, seed=3):
+    """Two sources of each class; the second Real one looks more like Fake by `hard_real`."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat([0, 0, 1, 1], n)
+    sources = np.repeat(["fakes-a", "fakes-b", "easy", "hard"], n).astype(object)
+    shifts = np.repeat([1.5, 1.5, -1.5, -1.5 + hard_real], n)
+    logits = generator.normal(size=4 * n) + shifts
+    fake = 1 / (1 + np.exp(-logits))
+    return labels, np.stack([fake, 1 - fake], axis=1), sources
+
+
+def test_thresholds_by_source_bound_the_worst_source():
+    labels, probabilities, sources = images_of_sources(hard_real=2.0)
+    metadata, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.05, sources=sources
+    )
+    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    rates = {s: np.mean(decided[sources == s] == 0) for s in ("easy", "hard")}
+    # As low as the rule lets it be: one more of the worst source would break it.
+    assert rates["easy"] < 0.045 <= rates["hard"] <= 0.05
+    rows = {row["name"]: row for row in found["sources"]}
+    wrong = rows["hard"]["wrong"]
+    assert wrong["value"] == pytest.approx(rates["hard"])
+    assert wrong["low"] < wrong["value"] < wrong["high"] < 0.1
+
+
+def test_side_without_a_possible_threshold_is_uncertain():
+    labels, probabilities, sources = images_of_sources()
+    probabilities[sources == "hard"] = [0.999, 0.001]
+    probabilities[sources != "hard", 0] = np.minimum(probabilities[sources != "hard", 0], 0.99)
+    probabilities[:, 1] = 1 - probabilities[:, 0]
+    metadata, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.05, sources=sources
+    )
+    assert not found["validation"]["upper"]["reached"] and found["validation"]["lower"]["reached"]
+    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    assert not np.any(decided == 0) and np.any(decided == 1)
+
+
+def test_sources_count_where_each_class_has_two_large_ones():
+    labels, _, sources = images_of_sources(n=20)
+    assert has_sources(METADATA, labels, sources)
+    few = np.arange(len(labels)) % 20 < 19
+    assert not has_sources(METADATA, labels[few], sources[few])
+    assert not has_sources(METADATA, labels, np.where(sources == "hard", "easy", sources))
+
+
+def test_conformal_rate_is_promised_from_enough_sources_only():
+    generator = np.random.default_rng(5)
+    sources = np.repeat([f"s{i}" for i in range(19)], 50).astype(object)
+    scores, wrong = generator.random(950), np.ones(950, dtype=bool)
+
+    def choose(rate, n_sources):
+        taken = slice(0, 50 * n_sources)
+        return choose_conformal_threshold(
+            scores[taken], wrong[taken], sources[taken], rate=rate, lowest=0.5
+        )
+
+    assert not choose(0.05, 18).reached
+    found = choose(0.1, 19)
+    # (19 sources' mean share + 1) / 20 is at most the rate.
+    share = np.mean(scores >= found.value)
+    assert found.reached and (19 * share + 1) / 20 <= 0.1 < (19 * (share + 0.01) + 1) / 20

@@ -63,6 +63,30 @@ def test_own_data_refresh_the_run_and_other_data_get_their_own_folder(project, c
     assert (run / "model.h5").read_bytes() == model_before
 
 
+def test_thresholds_rest_on_other_runs_until_asked_again(project):
+    run, files = project / "models" / "run", []
+    for name in ("first", "second"):
+        header = "path,split,label,source,width,height,probability_Fake,probability_Real"
+        lines = [
+            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{fake},{1 - fake}"
+            for label, base in (("Fake", 0.9), ("Real", 0.02))
+            for i in range(40)
+            for fake in [round(base - 0.01 * (i % 2), 3)]
+        ]
+        files.append(project / f"{name}.csv")
+        files[-1].write_text("\n".join([header, *lines]) + "\n")
+    assert evaluate("--model", "models/run", "--thresholds-from", *files) == 0
+    first = json.loads((run / "metrics.json").read_text())["thresholds"]
+    named = {row["name"] for row in first["sources"]}
+    assert named == {"first", "second"} and first["files"] == list(map(str, files))
+    assert evaluate("--model", "models/run") == 0
+    assert json.loads((run / "metrics.json").read_text())["thresholds"] == first
+    assert evaluate("--model", "models/run", "--thresholds", "together") == 0
+    again = json.loads((run / "metrics.json").read_text())["thresholds"]
+    assert "sources" not in again and again["files"] == []
+    assert "certain and wrong" not in (run / "MODEL_CARD.md").read_text()
+
+
 def test_report_made_by_training_counts_as_one_on_the_same_images(project):
     from real_vs_ai.evaluation.report import write_report
 
