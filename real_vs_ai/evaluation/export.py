@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.predictions import predict_probabilities
+from real_vs_ai.evaluation.scorer import predict_probabilities
 from real_vs_ai.evaluation.torch_export import write_pth
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata

@@ -21,6 +21,7 @@ from real_vs_ai.evaluation.predictions import Predictions, predict_images
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
+from real_vs_ai.evaluation.scorer import Scorer
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
@@ -38,7 +39,7 @@ def add_robustness(
     evaluation: Evaluation,
     *,
     options: EvaluationOptions,
-    model: keras.Model,
+    scorer: Scorer,
     decoded: Mapping[str, DecodedImages],
     report: RunFolder,
 ) -> str | None:
@@ -54,7 +55,7 @@ def add_robustness(
         return None
     split = main_split(evaluation.predictions)
     found = measure_robustness(
-        model,
+        scorer,
         decoded[split].images,
         split=split,
         metadata=evaluation.metadata,
@@ -69,7 +70,7 @@ def add_other_images(
     evaluation: Evaluation,
     *,
     options: EvaluationOptions,
-    model: keras.Model,
+    scorer: Scorer,
     check: OutOfDistributionCheck | None,
     report: RunFolder,
 ) -> str | None:
@@ -86,7 +87,7 @@ def add_other_images(
         part
         for folder in options.out_of_distribution
         for part in measure_other_images(
-            model,
+            scorer,
             metadata=evaluation.metadata,
             check=check,
             folder=folder,
@@ -196,7 +197,7 @@ def compare_models(
 def add_comparison(
     evaluation: Evaluation,
     *,
-    model: keras.Model,
+    scorer: Scorer,
     metadata: ModelMetadata,
     decoded: Mapping[str, DecodedImages],
     path: Path,
@@ -205,7 +206,7 @@ def add_comparison(
 
     Args:
         evaluation: Of the first model.
-        model: The second one.
+        scorer: Of the second one.
         metadata: Of the second one.
         decoded: The same images at the second one's size.
         path: The second one's file.
@@ -222,7 +223,7 @@ def add_comparison(
             f"compare with, found {', '.join(metadata.class_names)} in {path}."
         )
     other = {
-        split: predict_images(model, decoded[split], split=split, model_input=metadata.model_input)
+        split: predict_images(scorer, decoded[split], split=split, model_input=metadata.model_input)
         for split in evaluation.predictions.split_names
     }
     run = RunFolder(path.parent)

@@ -1,6 +1,6 @@
 """Judge labelled images of another kind than the training images, and count the mistakes.
 
-found = measure_other_images(model, metadata=metadata, check=check,
+found = measure_other_images(scorer, metadata=metadata, check=check,
                              folder=Path("photographs"), workers=2, max_memory_bytes=2**30)
 found[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -20,17 +20,15 @@ from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.model_card import OTHER_IMAGES_TITLES
 from real_vs_ai.evaluation.out_of_distribution import find_out_of_distribution
 from real_vs_ai.evaluation.predictions import predict_images
+from real_vs_ai.evaluation.scorer import Scorer
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table
 from real_vs_ai.verdict import decide
 
-if TYPE_CHECKING:
-    import keras
-
 
 def measure_other_images(
-    model: keras.Model,
+    scorer: Scorer,
     *,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
@@ -41,7 +39,7 @@ def measure_other_images(
     """Judge labelled images as the app would, and count how often it would be wrong and certain.
 
     Args:
-        model: The network.
+        scorer: Of the model, with the features that the check compares.
         metadata: Of the model, with its calibration and the training images' sizes.
         check: The model file's out-of-distribution check, or None.
         folder: Holds a folder for each class, or splits of such; training images are left out.
@@ -67,7 +65,7 @@ def measure_other_images(
     return [
         {
             "data": name if len(judged) == 1 else f"{name}, {split}",
-            **_count(model, decoded, split=split, metadata=metadata, check=check),
+            **_count(scorer, decoded, split=split, metadata=metadata, check=check),
         }
         for split, decoded in judged.items()
     ]
@@ -89,15 +87,17 @@ def other_images_table(other_images: Sequence[dict[str, Any]]) -> str:
 
 
 def _count(
-    model: keras.Model,
+    scorer: Scorer,
     decoded: DecodedImages,
     *,
     split: str,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
 ) -> dict[str, Any]:
-    found = find_out_of_distribution(model, metadata=metadata, check=check, decoded=decoded)
-    predictions = predict_images(model, decoded, split=split, model_input=metadata.model_input)
+    found = find_out_of_distribution(
+        scorer, metadata=metadata, check=check, decoded=decoded, positions=np.arange(len(decoded))
+    )
+    predictions = predict_images(scorer, decoded, split=split, model_input=metadata.model_input)
     calibrated = calibrate(predictions.probabilities, temperature=metadata.temperature)
     decided, labels = decide(calibrated, metadata), predictions.labels
     certain = decided >= 0

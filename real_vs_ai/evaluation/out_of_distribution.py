@@ -1,8 +1,8 @@
 """Fit a model's out-of-distribution check, and count which labelled images fail it.
 
-check = learn_check(model, splits)
+check = learn_check(scorer, splits, layer=layer)
 write_check(run.model, check)
-share_out_of_distribution(model, metadata=metadata, check=check, decoded=splits["test"])
+share_out_of_distribution(scorer, metadata=metadata, check=check, decoded=splits["test"])
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.evaluation.predictions import predict_probabilities
+from real_vs_ai.evaluation.scorer import Scorer
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, Sample, compare_size, fit_check
 
@@ -25,22 +25,28 @@ _MOST_BYTES = 2**30
 _WIDEST = 1280
 
 
-def learn_check(model: keras.Model, splits: Mapping[str, DecodedImages]) -> OutOfDistributionCheck:
+def learn_check(
+    scorer: Scorer, splits: Mapping[str, DecodedImages], *, layer: str
+) -> OutOfDistributionCheck:
     """Fit the check on the training and validation images as the network sees them.
 
     Args:
-        model: As it is saved.
+        scorer: Of the model as it is saved, with that layer's features.
         splits: "train" and "validation" are used, some thousand images of each.
+        layer: Name of the layer that the features come from.
     """
-    layer = features_layer(model)
+    validation = splits["validation"]
+    # The report asks about every validation image anyway, but about no training image.
+    train = splits["train"].take(_draw(splits["train"]))
     samples = [
-        _sample(model, layer.name, _draw(splits[split])) for split in ("train", "validation")
+        _sample(scorer, train, np.arange(len(train))),
+        _sample(scorer, validation, _draw(validation)),
     ]
-    return fit_check(*samples, layer=layer.name)
+    return fit_check(*samples, layer=layer)
 
 
 def share_out_of_distribution(
-    model: keras.Model,
+    scorer: Scorer,
     *,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
@@ -49,7 +55,7 @@ def share_out_of_distribution(
     """Count the out-of-distribution images among labelled ones.
 
     Args:
-        model: The network.
+        scorer: Of the model, with the features that the check compares.
         metadata: Its `training_images` tell the training images' sizes.
         check: From the model file, or None.
         decoded: The images; some thousand of them are drawn.
@@ -58,34 +64,38 @@ def share_out_of_distribution(
         "n" images, and the "share" of them that is out-of-distribution.
     """
     drawn = _draw(decoded)
-    found = find_out_of_distribution(model, metadata=metadata, check=check, decoded=drawn)
+    found = find_out_of_distribution(
+        scorer, metadata=metadata, check=check, decoded=decoded, positions=drawn
+    )
     return {"n": len(drawn), "share": float(found.mean())}
 
 
 def find_out_of_distribution(
-    model: keras.Model,
+    scorer: Scorer,
     *,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
     decoded: DecodedImages,
+    positions: np.ndarray,
 ) -> np.ndarray:
     """Find the out-of-distribution images among labelled ones.
 
     Args:
-        model: The network.
+        scorer: Of the model, with the features that the check compares.
         metadata: Its `training_images` tell the training images' sizes.
         check: From the model file, or None.
         decoded: The images.
+        positions: Which of them to look at, shape (n,).
 
     Returns:
         Shape (n,), bool.
     """
-    seen = metadata.model_input.seen_sizes(decoded.widths, decoded.heights)
+    seen = metadata.model_input.seen_sizes(decoded.widths[positions], decoded.heights[positions])
     sizes = zip(*(sides.tolist() for sides in seen), strict=True)
     reasons = [compare_size(*size, metadata.training_images) for size in sizes]
     found = np.array([reason is not None for reason in reasons])
     if check is not None:
-        sample = _sample(model, check.layer, decoded)
+        sample = _sample(scorer, decoded, positions)
         reasons = check.compare(sample.features, sample.pixels)
         found |= [reason is not None for reason in reasons]
     return found
@@ -102,14 +112,14 @@ def features_layer(model: keras.Model) -> keras.layers.Layer:
     return next(small, candidates[0])
 
 
-def _sample(model: keras.Model, layer_name: str, decoded: DecodedImages) -> Sample:
-    """What the network sees of each image: the mean of its crops' features, and its crops."""
-    body = keras.Model(model.inputs, model.get_layer(layer_name).output)
-    features = predict_probabilities(body, decoded.inputs, description=None)
-    features = features.reshape(len(decoded), decoded.views, -1).mean(axis=1)
-    return Sample(features, decoded.pixels, decoded.labels)
+def _sample(scorer: Scorer, decoded: DecodedImages, positions: np.ndarray) -> Sample:
+    """What the network sees of some images: the mean of their crops' features, and their crops."""
+    _, features = scorer.outputs(decoded, description=None)
+    drawn = decoded.take(positions)
+    return Sample(features[positions].mean(axis=1), drawn.pixels, drawn.labels)
 
 
-def _draw(decoded: DecodedImages) -> DecodedImages:
+def _draw(decoded: DecodedImages) -> np.ndarray:
+    """Positions of some thousand images."""
     most = min(MOST_IMAGES, max(1, _MOST_BYTES // decoded.pixels[:1].nbytes))
-    return decoded.take(decoded.images.draw(most))
+    return decoded.images.draw(most)

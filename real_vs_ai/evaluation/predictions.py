@@ -1,6 +1,6 @@
 """Compute a model's predictions for labelled images, and read and write them as a table.
 
-    predictions = predict_images(model, decoded, split="test")
+    predictions = predict_images(scorer, decoded, split="test", model_input=metadata.model_input)
     write_predictions(run.predictions, predictions)         # path,split,label,…,probability_Fake,…
 
 Every metric and every figure of a report is made from this table.
@@ -12,24 +12,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.scorer import Scorer
 from real_vs_ai.files import atomic_write
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.reporting import progress
-
-if TYPE_CHECKING:
-    import keras
 
 _COLUMNS = ("path", "split", "label", "source", "width", "height")
 _PROBABILITY = "probability_"
-# One batch of float32 pixels; a ResNet101's activations take some 60 times as much.
-_BATCH_PIXELS = 2**20
-_LARGEST_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -78,12 +71,12 @@ _ARRAYS = ("paths", "splits", "labels", "sources", "widths", "heights", "probabi
 
 
 def predict_images(
-    model: keras.Model, decoded: DecodedImages, *, split: str, model_input: ModelInput
+    scorer: Scorer, decoded: DecodedImages, *, split: str, model_input: ModelInput
 ) -> Predictions:
     """Ask a model about decoded images, in their order.
 
     Args:
-        model: Takes RGB 0 to 255.
+        scorer: Of the model.
         decoded: The images, prepared for the model.
         split: Their split.
         model_input: Says how the probabilities of an image's crops become the image's.
@@ -97,9 +90,9 @@ def predict_images(
             f"Expected images that can be read in {images.root}, found none "
             f"({len(decoded.failures)} could not be read)."
         )
-    outputs = predict_probabilities(model, decoded.inputs, description=f"Scoring {split}")
-    check_softmax(outputs, n_classes=len(images.class_names))
-    probabilities = model_input.aggregate(outputs.reshape(len(images), decoded.views, -1))
+    outputs, _ = scorer.outputs(decoded, description=f"Scoring {split}")
+    check_softmax(outputs.reshape(-1, outputs.shape[-1]), n_classes=len(images.class_names))
+    probabilities = model_input.aggregate(outputs)
     parent = images.root.name
     return Predictions(
         class_names=images.class_names,
@@ -111,29 +104,6 @@ def predict_images(
         heights=np.asarray(decoded.heights, dtype=np.int64),
         probabilities=probabilities,
     )
-
-
-def predict_probabilities(
-    model: keras.Model, pixels: np.ndarray, *, description: str | None
-) -> np.ndarray:
-    """A model's outputs in the order of the images.
-
-    Args:
-        model: Takes RGB 0 to 255.
-        pixels: Shape (n_inputs, image_size, image_size, 3), uint8; may be a memory map.
-        description: Text of the progress bar; None shows none.
-
-    Returns:
-        Shape (n_inputs, n_classes), float64.
-    """
-    image_size = pixels.shape[1]
-    batch_size = int(np.clip(_BATCH_PIXELS // image_size**2, 1, _LARGEST_BATCH))
-    outputs = []
-    starts = range(0, len(pixels), batch_size)
-    for start in progress(starts, description=description, unit="batch") if description else starts:
-        batch = np.asarray(pixels[start : start + batch_size], dtype=np.float32)
-        outputs.append(np.asarray(model.predict_on_batch(batch), dtype=np.float64))
-    return np.concatenate(outputs)
 
 
 def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:

@@ -35,6 +35,7 @@ from real_vs_ai.evaluation.predictions import (
     write_predictions,
 )
 from real_vs_ai.evaluation.report_figures import draw_report, main_split
+from real_vs_ai.evaluation.scorer import Scorer, open_scorer
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
@@ -71,6 +72,7 @@ def write_report(
     metadata: ModelMetadata,
     decoded: Mapping[str, DecodedImages],
     history_csv: Path | None,
+    scorer: Scorer | None = None,
     target_error: float = TARGET_ERROR,
 ) -> dict[str, Any]:
     """Evaluate a run's own model, store the results in it, and write the run's report.
@@ -84,15 +86,18 @@ def write_report(
         metadata: What is known of it so far.
         decoded: Images by split; "train" is used for its class counts only.
         history_csv: The training's history, or None.
+        scorer: Of the model, where it was opened before.
         target_error: Share of certain verdicts that may be wrong.
 
     Returns:
         The contents of `metrics.json`.
     """
+    check = read_check(run.model)
+    layer = check.layer if check else None
     evaluation = evaluate_model(
-        model,
+        scorer or open_scorer(model, run.model, layer=layer),
         metadata=metadata,
-        check=read_check(run.model),
+        check=check,
         decoded=decoded,
         target_error=target_error,
         recalibrate=True,
@@ -105,21 +110,18 @@ def write_report(
 def count_evaluation_images(decoded: Mapping[str, DecodedImages]) -> int:
     """How often the network judges an image, or a crop of one, from training's end to its report.
 
-    Each split but train is scored, and a part of all of them is compared with the training images.
+    Each split is scored once, of the training images only those that others are compared with.
     """
     from real_vs_ai.evaluation.out_of_distribution import MOST_IMAGES
 
-    total = 0
-    for split, images in decoded.items():
-        scored = 0 if split == _TRAIN else len(images)
-        # The validation images are compared twice: to fit the comparison, and to test it.
-        compared = min(len(images), MOST_IMAGES) * (2 if split == "validation" else 1)
-        total += (scored + compared) * images.views
-    return total
+    return sum(
+        (min(len(images), MOST_IMAGES) if split == _TRAIN else len(images)) * images.views
+        for split, images in decoded.items()
+    )
 
 
 def evaluate_model(
-    model: keras.Model,
+    scorer: Scorer,
     *,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
@@ -133,7 +135,7 @@ def evaluate_model(
     """Ask the model about every split but train, and compute all metrics.
 
     Args:
-        model: RGB 0 to 255 in, softmax out.
+        scorer: Of the model, with the features that the check compares.
         metadata: Of the model.
         check: The model file's out-of-distribution check, or None.
         decoded: Images by split.
@@ -147,7 +149,7 @@ def evaluate_model(
     Raises:
         ValueError: There is nothing to evaluate, or the model has other classes or outputs.
     """
-    predictions = _predict_splits(model, metadata=metadata, decoded=decoded)
+    predictions = _predict_splits(scorer, metadata=metadata, decoded=decoded)
     validation = join_predictions(predictions.of_split("validation"), others)
     if recalibrate and len(np.unique(validation.labels)) > 1:
         if by_source is None:
@@ -169,7 +171,7 @@ def evaluate_model(
             for split in predictions.split_names
         },
         "out_of_distribution": _shares_out_of_distribution(
-            model, metadata=metadata, check=check, decoded=decoded
+            scorer, metadata=metadata, check=check, decoded=decoded
         ),
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
@@ -198,7 +200,7 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
 
 
 def _predict_splits(
-    model: keras.Model, *, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
+    scorer: Scorer, *, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
 ) -> Predictions:
     parts = []
     for split, images in decoded.items():
@@ -208,8 +210,9 @@ def _predict_splits(
                 f"{images.images.root}, found {', '.join(images.images.class_names)}."
             )
         if split != _TRAIN:
-            predicted = predict_images(model, images, split=split, model_input=metadata.model_input)
-            parts.append(predicted)
+            parts.append(
+                predict_images(scorer, images, split=split, model_input=metadata.model_input)
+            )
     if not parts:
         raise InputError("Expected validation or test images to evaluate, found none.")
     return concatenate(parts)
@@ -311,7 +314,7 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
 
 
 def _shares_out_of_distribution(
-    model: keras.Model,
+    scorer: Scorer,
     *,
     metadata: ModelMetadata,
     check: OutOfDistributionCheck | None,
@@ -323,7 +326,7 @@ def _shares_out_of_distribution(
     if not metadata.training_images and check is None:
         return {}
     return {
-        split: share_out_of_distribution(model, metadata=metadata, check=check, decoded=images)
+        split: share_out_of_distribution(scorer, metadata=metadata, check=check, decoded=images)
         for split, images in decoded.items()
         if split != _TRAIN
     }

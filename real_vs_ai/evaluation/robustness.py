@@ -1,6 +1,6 @@
 """Measure how a model's verdicts hold when images are perturbed.
 
-robustness = measure_robustness(model, images, split="test", metadata=metadata, workers=2,
+robustness = measure_robustness(scorer, images, split="test", metadata=metadata, workers=2,
                                 max_images=2000)
 robustness["rows"][0]     # {"name": "unchanged", "accuracy": {"value": …}, "flips": 0, …}
 """
@@ -11,7 +11,7 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -20,16 +20,13 @@ from real_vs_ai.config import SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metrics import compute_metrics
-from real_vs_ai.evaluation.predictions import predict_probabilities
+from real_vs_ai.evaluation.scorer import Network, predict_probabilities
 from real_vs_ai.images import ImageError, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.verdict import decide
-
-if TYPE_CHECKING:
-    import keras
 
 UNCHANGED = "unchanged"
 # Of the metrics, those that a table of twenty changes has room for.
@@ -39,7 +36,7 @@ _CHUNK_BYTES = 64 * 2**20
 
 
 def measure_robustness(
-    model: keras.Model,
+    scorer: Network,
     images: LabelledImages,
     *,
     split: str,
@@ -50,7 +47,7 @@ def measure_robustness(
     """Judge the same images as they are and after each of `PERTURBATIONS`.
 
     Args:
-        model: The network.
+        scorer: Of the model.
         images: The files; unreadable ones are passed over.
         split: Their split, for the report.
         metadata: Of the model, with its calibration.
@@ -63,7 +60,7 @@ def measure_robustness(
         "uncertain" (verdicts given up).
     """
     chosen = images.take(images.draw(max_images))
-    labels, probabilities = _predict_all(model, chosen, metadata=metadata, workers=workers)
+    labels, probabilities = _predict_all(scorer, chosen, metadata=metadata, workers=workers)
     if not len(labels):
         raise InputError(f"Expected images that can be read in {images.root}, found none.")
     names = [UNCHANGED, *(perturbation.name for perturbation in PERTURBATIONS)]
@@ -97,7 +94,7 @@ def describe_perturbations() -> dict[str, Any]:
 
 
 def _predict_all(
-    model: keras.Model, images: LabelledImages, *, metadata: ModelMetadata, workers: int
+    scorer: Network, images: LabelledImages, *, metadata: ModelMetadata, workers: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) and probabilities (n, 1 + changes, n_classes) of the readable images."""
     model_input = metadata.model_input
@@ -124,7 +121,7 @@ def _predict_all(
             if not len(positions):
                 continue
             flat = pixels.reshape(-1, size, size, 3)
-            probabilities = predict_probabilities(model, flat, description=None)
+            probabilities = predict_probabilities(scorer, flat, description=None)
             of_images = model_input.aggregate(
                 probabilities.reshape(len(positions) * variants, views, -1)
             )

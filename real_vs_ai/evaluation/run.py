@@ -26,9 +26,8 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
-    import keras
-
     from real_vs_ai.evaluation.report import Evaluation
+    from real_vs_ai.evaluation.scorer import Scorer
 
 _EXPORTS = "exports"
 # Its images are only counted here, so unreadable ones among them are not known.
@@ -82,6 +81,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_exports
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
+    from real_vs_ai.evaluation.scorer import open_scorer
     from real_vs_ai.keras_models import open_model
 
     model, metadata, has_metadata = open_model(
@@ -102,8 +102,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     keeps = own and not asked and bool(stored.get("files"))
     by_source = options.thresholds == "by-source" if options.thresholds else None
     by_source = True if by_source is None and "sources" in stored else by_source
+    scorer = open_scorer(model, model_path, layer=check.layer if check else None)
     evaluation = evaluate_model(
-        model,
+        scorer,
         metadata=metadata,
         check=check,
         decoded=decoded,
@@ -114,7 +115,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         thresholds=stored if keeps else None,
     )
     notes = _add_extras(
-        evaluation, options=options, model=model, check=check, decoded=decoded, report=report
+        evaluation, options=options, scorer=scorer, check=check, decoded=decoded, report=report
     )
     notes = [*fitted, *notes]
     if refreshes_run or not has_metadata:
@@ -256,18 +257,19 @@ def _add_extras(
     evaluation: Evaluation,
     *,
     options: EvaluationOptions,
-    model: keras.Model,
+    scorer: Scorer,
     check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     report: RunFolder,
 ) -> list[str]:
     """Do what was asked beyond the report, and return what to print of it."""
     from real_vs_ai.evaluation.extras import add_comparison, add_other_images, add_robustness
+    from real_vs_ai.evaluation.scorer import open_scorer
     from real_vs_ai.keras_models import open_model
 
     texts = [
-        add_robustness(evaluation, options=options, model=model, decoded=decoded, report=report),
-        add_other_images(evaluation, options=options, model=model, check=check, report=report),
+        add_robustness(evaluation, options=options, scorer=scorer, decoded=decoded, report=report),
+        add_other_images(evaluation, options=options, scorer=scorer, check=check, report=report),
     ]
     if options.compare:
         other_path = find_model(options.compare)
@@ -278,7 +280,11 @@ def _add_extras(
             decoded = _decode(options, metadata=metadata)
         texts.append(
             add_comparison(
-                evaluation, model=other, metadata=metadata, decoded=decoded, path=other_path
+                evaluation,
+                scorer=open_scorer(other, other_path, layer=None),
+                metadata=metadata,
+                decoded=decoded,
+                path=other_path,
             )
         )
     return [f"{text}\n" for text in texts if text]

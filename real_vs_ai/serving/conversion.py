@@ -49,8 +49,12 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
     return ir_path
 
 
-def build_model(model_path: Path) -> ov.Model:
+def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
     """The model for any number of images; see `convert` for its outputs.
+
+    Args:
+        model_path: A Keras model file (`.h5`).
+        layer: Name of the layer that gives the features; None for the one that the file names.
 
     Raises:
         UnsupportedGraphError: The file holds something that needs TensorFlow.
@@ -60,7 +64,7 @@ def build_model(model_path: Path) -> ov.Model:
         graph = fold_normalisation(read_graph(model_path))
         network = build_network(graph, batch_size=None)
         outputs = [network.outputs[graph.output]]
-        features = network.outputs.get(feature_layer(model_path) or "")
+        features = network.outputs.get(layer or feature_layer(model_path) or "")
         if features is not None and features.get_partial_shape().rank.get_length() == 2:
             outputs.append(features)
         return ov.Model(outputs, [network.parameter], "model")

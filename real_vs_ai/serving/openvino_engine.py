@@ -24,6 +24,7 @@ import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.serving.conversion import build_model
 from real_vs_ai.serving.model_cache import CacheEntry, cached_ir, discard, write_atomically
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
@@ -164,10 +165,44 @@ class OpenVINOEngine:
                 f"Expected a model input of shape (n, {size}, {size}, 3) as its metadata says, "
                 f"found {shape}. Save the model again with ModelTraining.py."
             )
-        model.reshape([batch_size, size, size, 3])
-        preprocessing = PrePostProcessor(model)
-        preprocessing.input().tensor().set_element_type(ov.Type.u8)
-        return preprocessing.build()
+        return _for_pixels(model, batch_size=batch_size, image_size=size)
+
+
+class Float32Network:
+    """A model file in float32 for whole batches, compiled without the cache, for an evaluation."""
+
+    def __init__(self, model_path: Path, *, image_size: int, layer: str | None) -> None:
+        """Compile the file.
+
+        Args:
+            model_path: The `.h5` file.
+            image_size: Side of the square input, in pixels.
+            layer: Name of the layer whose outputs follow the probabilities; None for none.
+
+        Raises:
+            UnsupportedGraphError: The file needs TensorFlow.
+            RealVsAIError: It cannot be read, or has no such features.
+            RuntimeError: OpenVINO cannot compile it.
+        """
+        model = build_model(model_path, layer=layer)
+        if layer is not None and len(model.outputs) < 2:
+            raise ModelFileError(f"Expected one row of features from {layer} in {model_path}.")
+        batch_size = int(np.clip(_PIXELS_IN_BATCH // image_size**2, 1, _LARGEST_BATCH))
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        compiled = ov.Core().compile_model(
+            _for_pixels(model, batch_size=batch_size, image_size=image_size), "CPU", settings
+        )
+        self._form = _CompiledForm(compiled, batch_size=batch_size)
+
+    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities, then the layer's outputs, shape (n, n_outputs), float32.
+
+        Args:
+            pixels: RGB 0 to 255, shape (n, image_size, image_size, 3).
+        """
+        size = self._form.batch_size
+        chunks = [pixels[i : i + size].astype(np.uint8) for i in range(0, len(pixels), size)]
+        return np.concatenate(list(self._form.workers.map(self._form.infer, chunks)))
 
 
 class _CompiledForm:
@@ -193,6 +228,14 @@ class _CompiledForm:
             return np.concatenate([values[:count] for values in found.to_tuple()], axis=1)
         finally:
             self._requests.put(request)
+
+
+def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Model:
+    """The model for batches of so many images in whole numbers."""
+    model.reshape([batch_size, image_size, image_size, 3])
+    preprocessing = PrePostProcessor(model)
+    preprocessing.input().tensor().set_element_type(ov.Type.u8)
+    return preprocessing.build()
 
 
 def best_precision(core: ov.Core) -> str:

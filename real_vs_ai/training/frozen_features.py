@@ -8,21 +8,32 @@ The head shares its layers with the model: when it has learnt, the model has.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.evaluation.scorer import Network, open_network
+from real_vs_ai.keras_models import save_model
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import progress
 from real_vs_ai.training.networks.head import NORM_LAYER, POOL_LAYER, head_alone
+from real_vs_ai.training.time_budget import TimeBudget
 
 # One batch of float32 pixels.
-_BATCH_PIXELS = 2**21
+_BATCH_PIXELS = 2**19
 
 
 def head_and_features(
-    model: keras.Model, splits: Mapping[str, DecodedImages], *, say: Callable[[str], None]
+    model: keras.Model,
+    splits: Mapping[str, DecodedImages],
+    *,
+    say: Callable[[str], None],
+    budget: TimeBudget | None,
 ) -> tuple[keras.Model, dict[str, DecodedImages]]:
     """The model's head on its own, and what it learns from.
 
@@ -30,6 +41,7 @@ def head_and_features(
         model: Its backbone will not learn.
         splits: "train" and "validation" are used, with all their views.
         say: Takes one line for the user.
+        budget: Learns what the network takes to judge an image.
 
     Returns:
         The head, and the splits with features of shape (n_images, views, n_features), float32, in
@@ -39,12 +51,17 @@ def head_and_features(
         InputError: The head cannot learn from stored features.
     """
     head = head_alone(model)
-    body = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output)
-    found = {}
+    network = _open(model, splits["train"])
+    found, started, count = {}, time.perf_counter(), 0
     for split in ("train", "validation"):
         images = splits[split]
         say(f"Computing the features of {len(images) * images.views:,} {split} inputs once ...")
-        found[split] = dataclasses.replace(images, pixels=_features(body, images, split=split))
+        found[split] = dataclasses.replace(
+            images, pixels=_features(network, images, n_classes=model.output_shape[-1], split=split)
+        )
+        count += len(images.inputs)
+    if budget:
+        budget.image_seconds = (time.perf_counter() - started) / count
     _fix_standardisation(head, found["train"].inputs)
     return head, found
 
@@ -57,12 +74,23 @@ def _fix_standardisation(head: keras.Model, features: np.ndarray) -> None:
         norm.trainable = False
 
 
-def _features(body: keras.Model, images: DecodedImages, *, split: str) -> np.ndarray:
+def _open(model: keras.Model, images: DecodedImages) -> Network:
+    """The network with the pooled features after its probabilities."""
+    metadata = ModelMetadata(
+        class_names=images.images.class_names, image_size=model.input_shape[1], backbone=model.name
+    )
+    with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
+        path = Path(folder) / "model.h5"
+        save_model(model, path, metadata=metadata)
+        return open_network(model, path, layer=POOL_LAYER)
+
+
+def _features(network: Network, images: DecodedImages, *, n_classes: int, split: str) -> np.ndarray:
     inputs = images.inputs
     step = max(1, _BATCH_PIXELS // int(np.prod(inputs.shape[1:3])))
-    features = np.empty((len(inputs), body.output.shape[-1]), np.float32)
+    parts = []
     starts = range(0, len(inputs), step)
     for start in progress(starts, description=f"Features of {split}", unit="batch"):
         batch = np.asarray(inputs[start : start + step], dtype=np.float32)
-        features[start : start + step] = body.predict_on_batch(batch)
-    return features.reshape(len(images), images.views, -1)
+        parts.append(np.float32(network.predict_on_batch(batch)[:, n_classes:]))
+    return np.concatenate(parts).reshape(len(images), images.views, -1)

@@ -63,12 +63,13 @@ def build_model(
         declared.scale, offset=list(declared.offset), dtype="float32", name="preprocessing"
     )(inputs)
     body = declared.build(weights=None, input_tensor=centred)
+    adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
+    # Before the head is added: its layers take their shapes from the maps' sizes.
+    body = keras.models.clone_model(body, clone_function=adapt)
     outputs = add_head(
         body, head, stage_ends=declared.stage_ends(body), n_classes=len(class_names), seed=seed
     )
-    model = keras.Model(inputs, outputs, name=backbone)
-    adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
-    model = keras.models.clone_model(model, clone_function=adapt)
+    model = keras.Model(body.inputs, outputs, name=backbone)
     if weights == "none":
         # Random networks of this depth learn slowly from the start; as identities, their blocks
         # join in one by one.

@@ -355,8 +355,6 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
             "--stored-features needs --epochs 0, --augmentation none and --degrade 0: the features "
             "are computed once"
         )
-    if values["stored_features"] and values["minutes"]:
-        parser.error("--minutes cannot shorten --stored-features, whose steps cost next to nothing")
     if values["minutes"] and values["deterministic"]:
         parser.error(
             "--minutes takes as many steps as the machine is fast, --deterministic repeats a run "

@@ -32,7 +32,7 @@ _STEPS_BEFORE_PLAN = 4
 _REMEMBERED_STEPS = 16
 # A report's figures and files, and the tracing for its predictions as a share of the training's.
 _REPORT_SECONDS = 15.0
-_REPORT_TRACINGS = 0.7
+_REPORT_TRACINGS = 0.3
 # A plan that shrinks by more than this share is announced again.
 _WORTH_SAYING = 0.25
 
@@ -45,6 +45,8 @@ class TimeBudget:
         clock: Tells the seconds since some instant.
         spent_before: Seconds that the run took before it was resumed.
         evaluation_images: Images that the network is asked about when training has ended.
+        image_seconds: What the network takes to judge an image, where that was measured before the
+            steps; None where they tell it.
         tracing_seconds: What the first step took, in which TensorFlow traces the network.
     """
 
@@ -59,6 +61,7 @@ class TimeBudget:
         self.clock = clock
         self.spent_before = 0.0
         self.evaluation_images = 0
+        self.image_seconds: float | None = None
         self.tracing_seconds = 0.0
         self._started = clock()
 
@@ -162,7 +165,12 @@ class Pace:
     @property
     def evaluation_seconds(self) -> float:
         """About what the evaluation will take after the training."""
-        return self.budget.evaluation_seconds(self.image_seconds * self.work.evaluation_slowdown)
+        return self.budget.evaluation_seconds(self._evaluation_image_seconds)
+
+    @property
+    def _evaluation_image_seconds(self) -> float:
+        """What the network takes to judge an image after the training."""
+        return self.budget.image_seconds or self.image_seconds * self.work.evaluation_slowdown
 
     @property
     def planned_steps(self) -> int:
@@ -205,8 +213,7 @@ class Pace:
         if not self._durations:
             return wanted
         own = wanted * work.step_share
-        image_seconds = self.image_seconds * work.evaluation_slowdown
-        seconds = self.budget.left_for_training(image_seconds=image_seconds)
+        seconds = self.budget.left_for_training(image_seconds=self._evaluation_image_seconds)
         seconds *= own / max(own + work.later_steps, 1e-9)
         possible = self._steps_within(seconds)
         fewest = min(FEWEST_STEPS, work.steps) - self.done

@@ -22,8 +22,9 @@ from real_vs_ai.config import SPLITS
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.out_of_distribution import learn_check
+from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
 from real_vs_ai.evaluation.report import count_evaluation_images, write_report
+from real_vs_ai.evaluation.scorer import open_scorer
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
@@ -122,7 +123,7 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         learner, seen = model, splits
         # A run that was killed in its report has nothing left to learn.
         if options.stored_features and progress.stage < len(plan_stages(options)):
-            learner, seen = head_and_features(model, splits, say=say)
+            learner, seen = head_and_features(model, splits, say=say, budget=budget)
         if budget:
             budget.spent_before = progress.seconds
             budget.evaluation_images = count_evaluation_images(splits)
@@ -320,12 +321,16 @@ def _finish(
     )
     # The report is on the file that will be used: float32, whatever the precision of training.
     keras.config.set_dtype_policy("float32")
+    # What did not learn is made to look as all the rest, in place of a copy of the network.
+    model.trainable = True
     model = to_float32(model)
     save_model(model, run.model, metadata=metadata)
-    write_check(run.model, learn_check(model, splits))
     say("Training has ended; evaluating the model ...")
+    layer = features_layer(model).name
+    scorer = open_scorer(model, run.model, layer=layer)
+    write_check(run.model, learn_check(scorer, splits, layer=layer))
     metrics = write_report(
-        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history
+        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
     )
     if not options.keep_checkpoints:
         _clear_checkpoints(run.checkpoints)

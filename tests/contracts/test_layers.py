@@ -13,7 +13,7 @@ ALLOWED = {
     "preparation": set(),
     "dataset": set(),
     "training": {"dataset", "evaluation"},
-    "evaluation": {"dataset"},
+    "evaluation": {"dataset", "serving"},
     "serving": set(),
     "ui": {"serving"},
     "service": {"serving"},

@@ -11,6 +11,7 @@ from real_vs_ai.evaluation.pictures import (
     stages_of,
 )
 from real_vs_ai.evaluation.predictions import predict_images
+from real_vs_ai.evaluation.scorer import open_scorer
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import SIZE, colour_model, decode, write_images
@@ -22,7 +23,10 @@ def sheet(tmp_path, model, *, wrong):
     write_images(tmp_path / "test", n=10, wrong=wrong)
     decoded = decode(tmp_path, splits=("test",))
     predictions = predict_images(
-        model, decoded["test"], split="test", model_input=METADATA.model_input
+        open_scorer(model, None, layer=None),
+        decoded["test"],
+        split="test",
+        model_input=METADATA.model_input,
     )
     run = RunFolder(tmp_path / "run")
     options = {"metadata": METADATA, "model": model, "decoded": decoded}

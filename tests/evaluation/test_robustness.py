@@ -132,7 +132,7 @@ def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribu
     def kept():
         evaluation = SimpleNamespace(metrics=dict(calibration))
         options = SimpleNamespace(robustness=False)
-        add_robustness(evaluation, options=options, model=None, decoded={}, report=report)
+        add_robustness(evaluation, options=options, scorer=None, decoded={}, report=report)
         return "robustness" in evaluation.metrics
 
     assert kept()

@@ -1,5 +1,6 @@
 """The network: its layers, where its weights come from, and the file it is saved in."""
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -74,6 +75,8 @@ def test_average_flatten_head_pools_seven_by_seven(tiny):
 
 def test_unstrided_stem_keeps_the_weights_shapes_and_enlarges_the_features():
     published, whole = build(), build(stem_stride=1)
+    # Whose head takes its shapes from every stage's maps.
+    build(stem_stride=2, head=dataclasses.replace(HEAD, pooling="stages"))
     shapes = [[w.shape for w in m.get_weights()] for m in (published, whole)]
     assert shapes[0] == shapes[1]
     assert backbone_layers(published)[-1].output.shape[1:3] == (1, 1)

@@ -100,6 +100,15 @@ def test_change_of_speed_midway_still_ends_in_time_and_decayed(factor):
     assert total_seconds(pace) == pytest.approx(480, rel=0.1)
 
 
+def test_speed_measured_before_the_steps_tells_what_the_evaluation_takes():
+    pace, clock = make_pace(5)
+    # A head that learns from stored features says nothing about the whole network.
+    pace.budget.image_seconds = 0.2
+    run_stage(pace, clock, step_seconds=lambda done: 0.5)
+    assert pace.evaluation_seconds > 600 * 0.2
+    assert total_seconds(pace) == pytest.approx(300, rel=0.05)
+
+
 def test_too_few_minutes_still_take_some_steps():
     pace, clock = make_pace(0.1)
     run_stage(pace, clock, step_seconds=lambda done: 2.0)

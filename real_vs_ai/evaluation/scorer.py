@@ -1,0 +1,131 @@
+"""Ask a model about images once: probabilities and features come from the same pass.
+
+scorer = open_scorer(model, model_path, layer="head_dense")
+probabilities, features = scorer.outputs(decoded, description="Scoring test")
+
+OpenVINO computes a model's file: it starts in a second, where Keras traces a deep network for many,
+and is faster on CPUs. Keras computes on GPUs, and what OpenVINO cannot read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.keras_models import sees_gpu
+from real_vs_ai.reporting import progress
+
+if TYPE_CHECKING:
+    import keras
+
+# One batch of float32 pixels; a ResNet101's activations take some 60 times as much.
+_BATCH_PIXELS = 2**20
+_LARGEST_BATCH = 256
+
+
+class Network(Protocol):
+    """Computes batches; a Keras model is one."""
+
+    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Outputs of RGB pixels, 0 to 255, shape (n, image_size, image_size, 3)."""
+
+
+class Scorer:
+    """A model that remembers what it said of the images that it was asked about."""
+
+    def __init__(self, network: Network, *, n_classes: int):
+        """Make the scorer; see `open_scorer`.
+
+        Args:
+            network: Gives the probabilities, then the features.
+            n_classes: How many of its outputs are probabilities.
+        """
+        self._network = network
+        self._n_classes = n_classes
+        self._known: list[tuple[DecodedImages, np.ndarray]] = []
+
+    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities alone, shape (n, n_classes), nothing remembered; see `Network`."""
+        return self._network.predict_on_batch(pixels)[:, : self._n_classes]
+
+    def outputs(
+        self, decoded: DecodedImages, *, description: str | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (n, views, n_classes) and features (n, views, n_features), float64.
+
+        Args:
+            decoded: Images, prepared for the model.
+            description: Text of the progress bar; None shows none.
+        """
+        found = next((known for images, known in self._known if images is decoded), None)
+        if found is None:
+            found = predict_probabilities(self._network, decoded.inputs, description=description)
+            found = found.reshape(len(decoded), decoded.views, -1)
+            self._known.append((decoded, found))
+        return found[..., : self._n_classes], found[..., self._n_classes :]
+
+
+def open_scorer(model: keras.Model, model_path: Path | None, *, layer: str | None) -> Scorer:
+    """Choose the fastest way to compute a model here.
+
+    Args:
+        model: The network.
+        model_path: A file of the same network; None where there is none.
+        layer: Name of the layer whose outputs are the features; None for no features.
+    """
+    network = open_network(model, model_path, layer=layer)
+    return Scorer(network, n_classes=model.output_shape[-1])
+
+
+def open_network(model: keras.Model, model_path: Path | None, *, layer: str | None) -> Network:
+    """The same without a memory: gives the probabilities, then the layer's outputs."""
+    network, image_size = None, model.input_shape[1]
+    if model_path is not None and image_size is not None and not sees_gpu():
+        network = _open_file(model_path, image_size=image_size, layer=layer)
+    return network or _keras_network(model, layer)
+
+
+def _open_file(model_path: Path, *, image_size: int, layer: str | None) -> Network | None:
+    """The file compiled by OpenVINO, or None where that cannot be."""
+    try:
+        from real_vs_ai.serving.openvino_engine import Float32Network
+
+        return Float32Network(model_path, image_size=image_size, layer=layer)
+    except (ImportError, RealVsAIError, RuntimeError, OSError):
+        return None
+
+
+def _keras_network(model: keras.Model, layer: str | None) -> keras.Model:
+    import keras
+
+    if layer is None:
+        return model
+    outputs = [model.outputs[0], model.get_layer(layer).output]
+    return keras.Model(model.inputs, keras.layers.Concatenate()(outputs))
+
+
+def predict_probabilities(
+    model: Network, pixels: np.ndarray, *, description: str | None
+) -> np.ndarray:
+    """A model's outputs in the order of the images.
+
+    Args:
+        model: Takes RGB 0 to 255.
+        pixels: Shape (n_inputs, image_size, image_size, 3), uint8; may be a memory map.
+        description: Text of the progress bar; None shows none.
+
+    Returns:
+        Shape (n_inputs, n_classes), float64.
+    """
+    image_size = pixels.shape[1]
+    batch_size = int(np.clip(_BATCH_PIXELS // image_size**2, 1, _LARGEST_BATCH))
+    outputs = []
+    starts = range(0, len(pixels), batch_size)
+    for start in progress(starts, description=description, unit="batch") if description else starts:
+        batch = np.asarray(pixels[start : start + batch_size], dtype=np.float32)
+        outputs.append(np.asarray(model.predict_on_batch(batch), dtype=np.float64))
+    return np.concatenate(outputs)
