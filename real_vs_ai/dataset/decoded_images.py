@@ -81,6 +81,7 @@ class DecodedImages:
         heights: Upright height of each original in pixels, shape (n_images,), int32.
         failures: (path, reason) of every file that could not be read.
         images: The files that could, in the order of `pixels`.
+        cache: Path of the cached pixels without suffix; None where nothing was cached.
     """
 
     pixels: np.ndarray
@@ -88,6 +89,7 @@ class DecodedImages:
     heights: np.ndarray
     failures: tuple[tuple[str, str], ...]
     images: LabelledImages
+    cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -124,6 +126,7 @@ class DecodedImages:
             widths=self.widths[indices],
             heights=self.heights[indices],
             images=self.images.take(indices),
+            cache=None,
         )
 
 
@@ -163,7 +166,7 @@ def decode_images(
             stem, images, shape=preparation.shape, memory_mapped=nbytes > max_memory_bytes
         )
         if cached is not None:
-            return cached
+            return replace(cached, cache=stem)
         cache_dir.mkdir(parents=True, exist_ok=True)
     if nbytes <= max_memory_bytes:
         pixels = np.empty(shape, dtype=np.uint8)
@@ -172,6 +175,7 @@ def decode_images(
     decoded = _decode_into(pixels, images, preparation=preparation, workers=workers)
     if cache_dir is not None:
         _write_cache(stem, decoded)
+        decoded = replace(decoded, cache=stem)
     return decoded
 
 

@@ -69,6 +69,23 @@ class LabelledImages:
             drawn.append(generator.permutation(members)[:wanted])
         return np.sort(np.concatenate(drawn))
 
+    def positions(self, sources: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the images of these sources, and of all others, int64.
+
+        Raises:
+            ValueError: No image is of one of these sources, or none is of another.
+        """
+        missing = set(sources) - set(self.sources)
+        if missing:
+            raise InputError(
+                f"Expected images of {', '.join(sorted(missing))} in {self.root}, found those of "
+                f"{', '.join(sorted(set(self.sources)))}."
+            )
+        of_these = np.isin(np.array(self.sources, dtype=object), list(sources))
+        if of_these.all():
+            raise InputError(f"Every image in {self.root} is of {', '.join(sources)}.")
+        return np.flatnonzero(of_these), np.flatnonzero(~of_these)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """The images at these positions, in this order."""
         indices = np.asarray(indices, dtype=np.int64)

@@ -8,9 +8,10 @@ The head shares its layers with the model: when it has learnt, the model has.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.evaluation.scorer import Network, open_network
+from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import progress
@@ -34,6 +36,7 @@ def head_and_features(
     *,
     say: Callable[[str], None],
     budget: TimeBudget | None,
+    hold_out: Sequence[str] = (),
 ) -> tuple[keras.Model, dict[str, DecodedImages]]:
     """The model's head on its own, and what it learns from.
 
@@ -42,6 +45,7 @@ def head_and_features(
         splits: "train" and "validation" are used, with all their views.
         say: Takes one line for the user.
         budget: Learns what the network takes to judge an image.
+        hold_out: The head does not learn from the training images of these sources.
 
     Returns:
         The head, and the splits with features of shape (n_images, views, n_features), float32, in
@@ -55,13 +59,17 @@ def head_and_features(
     found, started, count = {}, time.perf_counter(), 0
     for split in ("train", "validation"):
         images = splits[split]
-        say(f"Computing the features of {len(images) * images.views:,} {split} inputs once ...")
-        found[split] = dataclasses.replace(
-            images, pixels=_features(network, images, n_classes=model.output_shape[-1], split=split)
-        )
-        count += len(images.inputs)
-    if budget:
+        features = _read_features(model, images)
+        if features is None:
+            say(f"Computing the features of {len(images) * images.views:,} {split} inputs once ...")
+            features = _features(network, images, n_classes=model.output_shape[-1], split=split)
+            _keep_features(model, images, features)
+            count += len(images.inputs)
+        found[split] = dataclasses.replace(images, pixels=features)
+    if budget and count:
         budget.image_seconds = (time.perf_counter() - started) / count
+    if hold_out:
+        found["train"] = found["train"].take(found["train"].images.positions(hold_out)[1])
     _fix_standardisation(head, found["train"].inputs)
     return head, found
 
@@ -94,3 +102,30 @@ def _features(network: Network, images: DecodedImages, *, n_classes: int, split:
         batch = np.asarray(inputs[start : start + step], dtype=np.float32)
         parts.append(np.float32(network.predict_on_batch(batch)[:, n_classes:]))
     return np.concatenate(parts).reshape(len(images), images.views, -1)
+
+
+def _keep_features(model: keras.Model, images: DecodedImages, features: np.ndarray) -> None:
+    """Keep them next to the decoded images, where those are kept."""
+    if images.cache is not None:
+        with atomic_write(_features_path(model, images.cache)) as staging:
+            np.save(staging, features)
+
+
+def _read_features(model: keras.Model, images: DecodedImages) -> np.ndarray | None:
+    """The features that an earlier run kept, or None."""
+    if images.cache is None:
+        return None
+    try:
+        features = np.load(_features_path(model, images.cache))
+    except (OSError, ValueError):
+        return None
+    width = model.get_layer(POOL_LAYER).output.shape[-1]
+    return features if features.shape == (len(images), images.views, width) else None
+
+
+def _features_path(model: keras.Model, cache: Path) -> Path:
+    digest = hashlib.sha256()
+    body = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output)
+    for weights in body.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return cache.with_name(f"{cache.name}-features-{digest.hexdigest()[:12]}.npy")

@@ -31,6 +31,11 @@ from real_vs_ai.training.recipes import RECIPES
 _NEWEST = "newest"
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """The type of an option that takes names with commas between them."""
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """What a training run is asked to do; each option says what it means.
@@ -49,6 +54,13 @@ class TrainingOptions:
         "the folder's name (default: date, time and backbone)", metavar="NAME"
     )
     recipe: str | None = option("a named set of options to start from", choices=sorted(RECIPES))
+    hold_out: tuple[str, ...] = option(
+        "train without these sources of the training images, and validate on them alone: how the "
+        "model does on kinds of pictures that it never saw (comma-separated)",
+        (),
+        "SOURCES",
+        type=_names,
+    )
     resume: Path | None = option(
         "go on with an interrupted run (default: the newest unfinished one)",
         metavar="RUN",
@@ -287,6 +299,7 @@ def parse_training_options(
     values = vars(parser.parse_args(argv))
     del values["config"]
     _check(parser, values)
+    values["hold_out"] = tuple(values["hold_out"])
     if values["stem_stride"] is None:
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})

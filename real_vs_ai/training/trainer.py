@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
-from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
 from real_vs_ai.evaluation.report import count_evaluation_images, write_report
@@ -49,6 +50,9 @@ from real_vs_ai.training.stages import estimate_seconds, format_duration, plan_s
 from real_vs_ai.training.time_budget import TimeBudget
 
 Say = Callable[[str], None]
+
+# Of each held-out source: enough for its false-alarm rate within about 5 points.
+_HELD_OUT_IMAGES = 200
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,12 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         learner, seen = model, splits
         # A run that was killed in its report has nothing left to learn.
         if options.stored_features and progress.stage < len(plan_stages(options)):
-            learner, seen = head_and_features(model, splits, say=say, budget=budget)
+            learner, seen = head_and_features(
+                model, splits, say=say, budget=budget, hold_out=options.hold_out
+            )
+        if options.hold_out and options.stored_features:
+            kept = splits["train"].images.positions(options.hold_out)[1]
+            splits["train"] = splits["train"].take(kept)
         if budget:
             budget.spent_before = progress.seconds
             budget.evaluation_images = count_evaluation_images(splits)
@@ -179,6 +188,8 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
             continue
         listed[split] = list_labelled_images(folder, class_names=class_names)
         class_names = listed[split].class_names
+    if options.hold_out:
+        listed = _hold_out(listed["train"], options)
     for split, images in listed.items():
         splits[split] = decode_images(
             images,
@@ -192,6 +203,22 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
     rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
     say(format_table(["images", *(class_names or ())], rows))
     return splits
+
+
+def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, LabelledImages]:
+    """The splits of a run that validates on some sources of the training images, and on no other.
+
+    With --stored-features the training images stay all, so that every such run takes their views
+    and features from the cache; the head then learns from the others only.
+    """
+    held, others = train.positions(options.hold_out)
+    of_source = [held[np.array(train.sources, object)[held] == name] for name in options.hold_out]
+    generator = np.random.default_rng(options.seed)
+    drawn = np.concatenate([generator.permutation(p)[:_HELD_OUT_IMAGES] for p in of_source])
+    return {
+        "train": train if options.stored_features else train.take(others),
+        "validation": train.take(np.sort(drawn)),
+    }
 
 
 def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
