@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -28,35 +26,9 @@ from tests.preparation.material import make_flat
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
 SMALL_TRAINING = (
-    "--backbone",
-    "resnet26",
-    "--weights",
-    "none",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "32",
-    "--epochs",
-    "1",
-    "--precision",
-    "float32",
-    "--augmentation",
-    "light",
+    *("--weights", "none", "--image-size", "32", "--batch-size", "32", "--epochs", "1"),
+    *("--augmentation", "light"),
 )
-
-
-def run_script(name, *arguments, folder):
-    """Standard output of a script that must succeed, started in `folder`."""
-    result = subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def read_scores(path):
@@ -145,8 +117,8 @@ def test_the_demo_keeps_to_its_own_folders_and_starts_from_a_released_model(tmp_
 
 
 @pytest.fixture
-def small_demo(tmp_path, monkeypatch):
-    """The demo with 20,000 random weights, which stay as they are, for its ResNet101."""
+def project(tmp_path, monkeypatch):
+    """An empty folder to run scripts in, with a network of 20,000 weights for a ResNet101."""
     from real_vs_ai.training import backbones, devices
 
     monkeypatch.chdir(tmp_path)
@@ -158,7 +130,6 @@ def small_demo(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(backbones.BACKBONES, "resnet101", declared)
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
-    monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
     return tmp_path
 
 
@@ -175,25 +146,27 @@ def small_backbone(*, weights, input_tensor):
 
 
 @pytest.mark.slow
-def test_demo_ends_with_a_model_that_clearly_beats_chance_and_serves(small_demo, capsys):
+def test_demo_ends_with_a_model_that_clearly_beats_chance_and_serves(project, monkeypatch):
+    # The random weights stay as they are; the head learns.
+    monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
     assert RunPipeline.main(["--demo"]) == 0
 
-    metrics = json.loads((only_run(small_demo) / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((only_run(project) / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["backbone"] == "resnet101"
     assert metrics["test"]["n"] > 400
     assert metrics["test"]["accuracy"]["value"] >= 0.85
     # Crops that neither archive holds, of photographs that training never saw.
     random, photographs = np.random.default_rng(123), load_photographs()
-    (small_demo / "new").mkdir()
+    (project / "new").mkdir()
     for name in ("chelsea", "gravel", "china"):
         photograph = next(photographs[file] for file in photographs if file.startswith(name))
         for number in range(20):
             real = random_crop(photograph, side=48, random=random)
             fake = resynthesise(random_crop(photograph, side=48, random=random), random=random)
-            Image.fromarray(real).save(small_demo / "new" / f"real-{name}-{number}.png")
-            Image.fromarray(fake).save(small_demo / "new" / f"fake-{name}-{number}.png")
+            Image.fromarray(real).save(project / "new" / f"real-{name}-{number}.png")
+            Image.fromarray(fake).save(project / "new" / f"fake-{name}-{number}.png")
     assert ImageScoring.main(["new", "--output", "scores.csv"]) == 0
-    rows = read_scores(small_demo / "scores.csv")
+    rows = read_scores(project / "scores.csv")
     judged = [row for row in rows if row["out_of_distribution"] == "false"]
     assert len(rows) == 120
     assert len(judged) >= 90
@@ -204,25 +177,25 @@ def test_demo_ends_with_a_model_that_clearly_beats_chance_and_serves(small_demo,
 
 
 @pytest.mark.slow
-def test_three_classes_go_through_every_script(tmp_path):
+def test_three_classes_go_through_every_script(project):
     random = np.random.default_rng(0)
     colours = {"benign": (200, 60, 60), "malignant": (60, 200, 60), "normal": (60, 60, 200)}
-    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+    with zipfile.ZipFile(project / "scans.zip", "w") as archive:
         for name, colour in colours.items():
             for number in range(40):
                 pixels = random.normal(colour, 40, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "image.png")
-                archive.write(tmp_path / "image.png", f"scans/{name}/{number}.png")
-    (tmp_path / "data" / "archives").mkdir(parents=True)
-    shutil.move(tmp_path / "scans.zip", tmp_path / "data" / "archives" / "scans.zip")
+                Image.fromarray(pixels).save(project / "image.png")
+                archive.write(project / "image.png", f"scans/{name}/{number}.png")
+    (project / "data" / "archives").mkdir(parents=True)
+    shutil.move(project / "scans.zip", project / "data" / "archives" / "scans.zip")
 
-    run_script("RunPipeline", "--", *SMALL_TRAINING, folder=tmp_path)
-    run_script("ImageScoring", "data/test", "--output", "scores.csv", folder=tmp_path)
+    assert RunPipeline.main(["--", *SMALL_TRAINING]) == 0
+    assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
 
-    run = only_run(tmp_path)
+    run = only_run(project)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["class_names"] == ["benign", "malignant", "normal"]
-    rows = read_scores(tmp_path / "scores.csv")
+    rows = read_scores(project / "scores.csv")
     assert len(rows) == 18
     assert {row["probability_fake"] for row in rows} == {""}
     judged = [row for row in rows if row["out_of_distribution"] == "false"]
@@ -236,25 +209,25 @@ def test_three_classes_go_through_every_script(tmp_path):
 @pytest.mark.skipif(
     not (SHARED_DATA / "cifake-mini.zip").is_file(), reason="the real images are not here"
 )
-def test_the_chain_runs_on_real_images_from_archives_to_verdicts(tmp_path):
-    archives = tmp_path / "data" / "archives"
+def test_the_chain_runs_on_real_images_from_archives_to_verdicts(project):
+    archives = project / "data" / "archives"
     archives.mkdir(parents=True)
     for name in ("cifake-mini.zip", "fake-or-real-sample.zip"):
         shutil.copy(SHARED_DATA / name, archives)
 
-    run_script("RunPipeline", "--", *SMALL_TRAINING, "--steps-per-epoch", "20", folder=tmp_path)
-    run_script("ImageScoring", "data/test", "--output", "scores.csv", folder=tmp_path)
+    assert RunPipeline.main(["--", *SMALL_TRAINING, "--steps-per-epoch", "20"]) == 0
+    assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
 
-    with (tmp_path / "data" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+    with (project / "data" / "manifest.csv").open(encoding="utf-8", newline="") as file:
         manifest = list(csv.DictReader(file))
     splits_by_content = {}
     for row in manifest:
         splits_by_content.setdefault(row["sha256"], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in splits_by_content.values())
     assert {row["source"] for row in manifest} == {"cifake-mini", "fake-or-real-sample"}
-    rows = read_scores(tmp_path / "scores.csv")
+    rows = read_scores(project / "scores.csv")
     assert len(rows) == sum(row["split"] == "test" for row in manifest)
     assert {row["error"] for row in rows} == {""}
-    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((only_run(project) / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"]["n"] == len(rows)
     assert set(metrics["test"]["per_source"]) == {"cifake-mini", "fake-or-real-sample"}
