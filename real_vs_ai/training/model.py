@@ -69,7 +69,7 @@ def build_model(
     outputs = add_head(
         body, head, stage_ends=declared.stage_ends(body), n_classes=len(class_names), seed=seed
     )
-    model = keras.Model(body.inputs, outputs, name=backbone)
+    model = keras.Model(body.inputs[0], outputs, name=backbone)
     if weights == "none":
         # Random networks of this depth learn slowly from the start; as identities, their blocks
         # join in one by one.
