@@ -132,7 +132,7 @@ def list_labelled_images(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
-    sources = _sources(paths, _manifest_sources(folder, manifest))
+    sources = _sources(paths, read_manifest(folder, "source", manifest=manifest))
     return LabelledImages(folder, paths, labels, names, sources)
 
 
@@ -189,8 +189,14 @@ def _image_paths(folder: Path, class_folder: str) -> Iterable[str]:
     return [f"{class_folder}/{path}" for path in paths if is_image_name(path)]
 
 
-def _manifest_sources(folder: Path, manifest: Path | None) -> dict[str, str]:
-    """Sources by path relative to `folder`, or {} where there is no manifest."""
+def read_manifest(folder: Path, column: str, *, manifest: Path | None = None) -> dict[str, str]:
+    """A column of a manifest by path relative to `folder`; {} where there is no manifest.
+
+    Args:
+        folder: Of a split, or of class folders.
+        column: "source", "generator", …; "" where the manifest does not have it.
+        manifest: The file; None looks in `folder` and beside it.
+    """
     candidates = [manifest] if manifest else [folder / MANIFEST_NAME, folder.parent / MANIFEST_NAME]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
@@ -200,8 +206,8 @@ def _manifest_sources(folder: Path, manifest: Path | None) -> dict[str, str]:
     # A manifest next to the split folders counts its paths from there.
     prefix = "" if path.parent == folder else f"{folder.name}/"
     return {
-        image.removeprefix(prefix): source
-        for image, source in read_table(path, ("path",), optional=("source",))
+        image.removeprefix(prefix): value
+        for image, value in read_table(path, ("path",), optional=(column,))
         if image.startswith(prefix)
     }
 

@@ -15,12 +15,17 @@ from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
+from real_vs_ai.evaluation.model_card import SUMMARY_TITLES, collection_summary
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.evaluation.other_images import measure_other_images, other_images_table
 from real_vs_ai.evaluation.predictions import Predictions, predict_images
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
-from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
+from real_vs_ai.evaluation.robustness import (
+    describe_perturbations,
+    measure_collections,
+    measure_robustness,
+)
 from real_vs_ai.evaluation.scorer import Scorer
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
@@ -64,6 +69,51 @@ def add_robustness(
     )
     evaluation.metrics["robustness"] = found
     return robustness_table(found)
+
+
+def add_collections(
+    evaluation: Evaluation,
+    model_path: Path,
+    *,
+    which: str | None,
+    decoded: Mapping[str, DecodedImages],
+    workers: int,
+) -> str | None:
+    """Judge images by collection and generator, clean and after the web.
+
+    Args:
+        evaluation: Takes the result; its thresholds are used.
+        model_path: The model file.
+        which: "test", "all" (validation too) or "none"; None for "test" where the model judges
+            crops, otherwise "none".
+        decoded: Images by split; only their files are looked at.
+        workers: Threads that decode and change images.
+
+    Returns:
+        A table for the terminal, or None.
+    """
+    metadata = evaluation.metadata
+    if which is None:
+        which = "test" if metadata.model_input.is_crops else "none"
+    splits = {"all": ("test", "validation"), "test": ("test",)}.get(which, ())
+    splits = tuple(split for split in splits if split in decoded)
+    if not splits or metadata.positive_index is None:
+        return None
+    from real_vs_ai.serving.detector import Detector
+
+    judge = Detector.open(model_path, for_batches=True)
+    judge.metadata = metadata
+    found = [
+        measure_collections(judge, decoded[split].images, split=split, workers=workers)
+        for split in splits
+    ]
+    evaluation.metrics["collections"] = found
+    rows = [
+        [part["split"], name, *collection_summary(version["overall"])]
+        for part in found
+        for name, version in part["versions"].items()
+    ]
+    return format_table(["split", "version", *SUMMARY_TITLES], rows, title="By collection") + "\n"
 
 
 def add_other_images(

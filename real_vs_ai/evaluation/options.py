@@ -63,6 +63,11 @@ class EvaluationOptions:
     robustness_images: int = option(
         "at most so many of them, drawn evenly over the classes", 2000, "N", type=whole_number(1)
     )
+    by_collection: str | None = option(
+        "judge these images as the app does, untouched and as sites and messengers send them on, "
+        "and report each collection and generator (default: test, of models that judge crops)",
+        choices=("test", "all", "none"),
+    )
     fit_out_of_distribution: tuple[Path, ...] = option(
         "first teach the model file to recognise thumbnails of these pictures as "
         "out-of-distribution; needs the model's own validation images in --data",

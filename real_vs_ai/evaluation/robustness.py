@@ -3,36 +3,47 @@
 robustness = measure_robustness(scorer, images, split="test", metadata=metadata, workers=2,
                                 max_images=2000)
 robustness["rows"][0]     # {"name": "unchanged", "accuracy": {"value": …}, "flips": 0, …}
+collections = measure_collections(detector, images, split="test", workers=2)
+collections["versions"]["web"]["collections"][0]     # {"name": "pexels", "fake": {…}, "auc": {…}}
 """
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
-from real_vs_ai.config import SEED
-from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.config import SEED, UNCERTAIN
+from real_vs_ai.dataset.labelled_images import LabelledImages, read_manifest
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.calibration import exact_share
 from real_vs_ai.evaluation.metrics import compute_metrics
 from real_vs_ai.evaluation.scorer import Network, predict_probabilities
-from real_vs_ai.images import ImageError, open_image
+from real_vs_ai.images import ImageError, decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
+from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.verdict import decide
+
+if TYPE_CHECKING:
+    from real_vs_ai.serving.detector import Detector
 
 UNCHANGED = "unchanged"
 # Of the metrics, those that a table of twenty changes has room for.
 _KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
 # Changed images that one worker sends back at a time.
 _CHUNK_BYTES = 64 * 2**20
+# Images that are decoded, changed and judged together.
+_TOGETHER = 16
+# What each image is judged as: untouched, as sites and messengers send it on, and worse.
+VERSIONS = {"clean": None, "web": WEB, "hard": HARD}
 
 
 def measure_robustness(
@@ -151,3 +162,170 @@ def _change_chunk(
     size = model_input.size
     shape = (0, 1 + len(PERTURBATIONS), model_input.views, size, size, 3)
     return positions, np.stack(changed) if changed else np.empty(shape, dtype=np.uint8)
+
+
+def measure_collections(
+    judge: Detector, images: LabelledImages, *, split: str, workers: int
+) -> dict[str, Any]:
+    """Judge images as the app does, clean and after the web, by collection and by generator.
+
+    Args:
+        judge: Of a model that tells Fake from Real.
+        images: The files; unreadable ones are passed over.
+        split: Their split, for the report.
+        workers: Threads that decode and change images.
+
+    Returns:
+        "split", "n", and "versions": for each of `VERSIONS` "overall" (see `_sum_up`) and the rows
+        "collections" and "generators" (of fakes): "name", "class", "n", the shares of verdicts
+        "fake", "real" and "uncertain" with exact intervals, and "auc", the mean over the other
+        class's collections.
+    """
+    readable, scores, decided = [], [], []
+    with progress_bar(description=f"Judging {split}", unit="image", total=len(images)) as bar:
+        for start in range(0, len(images), _TOGETHER):
+            paths = images.paths[start : start + _TOGETHER]
+            for position, row in _judge_some(judge, images.root, paths, workers=workers):
+                readable.append(start + position)
+                scores.append([score for score, _ in row])
+                decided.append([verdict for _, verdict in row])
+            bar.update(len(paths))
+    if not readable:
+        raise InputError(f"Expected images that can be read in {images.root}, found none.")
+    known = images.take(readable)
+    made_by = read_manifest(images.root, "generator")
+    generators = np.array([made_by.get(path, "") for path in known.paths], dtype=object)
+    is_fake = known.labels == judge.metadata.positive_index
+    sources = np.array([source or "unknown" for source in known.sources], dtype=object)
+    return {
+        "split": split,
+        "n": len(known),
+        "versions": {
+            name: _describe_version(column, verdicts, is_fake, sources, generators)
+            for name, column, verdicts in zip(
+                VERSIONS, np.array(scores).T, np.array(decided).T, strict=True
+            )
+        },
+    }
+
+
+def _judge_some(
+    judge: Detector, root: Path, paths: Sequence[str], *, workers: int
+) -> Iterator[tuple[int, list[tuple[float, int]]]]:
+    """Position of each readable image; score and verdict (1 Fake, 0 Real, -1) of each version."""
+
+    def prepare(path: str) -> list | None:
+        try:
+            image = decode_image(root / path)
+        except (ImageError, OSError):
+            return None
+        pixels = image.pixels
+        changes = VERSIONS.values()
+        return [judge.prepare(c.apply(pixels, seed=SEED) if c else image) for c in changes]
+
+    with ThreadPoolExecutor(workers) as threads:
+        prepared = list(threads.map(prepare, paths))
+    flat = [version for versions in prepared if versions for version in versions]
+    verdicts = iter(judge.judge(flat, in_batches=True) if flat else ())
+    positive = judge.metadata.positive_index
+    for position, versions in enumerate(prepared):
+        row = []
+        for version in versions or ():
+            verdict = next(verdicts)
+            score = verdict.probability_fake
+            if score is None:
+                # Out-of-distribution: no verdict, but the ranking counts every image.
+                score = judge.judge_pixels(version.pixels[None], in_batches=True)[0][0, positive]
+            named = judge.metadata.class_names[positive]
+            certain = -1 if verdict.label == UNCERTAIN else int(verdict.label == named)
+            row.append((float(score), certain))
+        if row:
+            yield position, row
+
+
+def _describe_version(
+    scores: np.ndarray,
+    decided: np.ndarray,
+    is_fake: np.ndarray,
+    sources: np.ndarray,
+    generators: np.ndarray,
+) -> dict[str, Any]:
+    def rows(groups: np.ndarray, chosen: np.ndarray) -> list[dict[str, Any]]:
+        found = []
+        for fake in (False, True):
+            for name in np.unique(groups[chosen & (is_fake == fake)].astype(str)):
+                own = chosen & (is_fake == fake) & (groups == name)
+                verdicts = decided[own]
+                shares = {"fake": verdicts == 1, "real": verdicts == 0, "uncertain": verdicts < 0}
+                found.append(
+                    {
+                        "name": str(name),
+                        "class": "Fake" if fake else "Real",
+                        "n": int(own.sum()),
+                        **{key: exact_share(which) for key, which in shares.items()},
+                        "wrong_of_certain": exact_share(verdicts[verdicts >= 0] != fake),
+                        "auc": _mean_auc(scores, own, is_fake != fake, sources, higher=fake),
+                    }
+                )
+        return found
+
+    collections = rows(sources, np.ones(len(scores), dtype=bool))
+    made_by = rows(generators, is_fake & (generators != ""))
+    return {
+        "overall": _sum_up(scores, decided, is_fake, collections, made_by),
+        "collections": collections,
+        "generators": made_by,
+    }
+
+
+def _mean_auc(
+    scores: np.ndarray, own: np.ndarray, other: np.ndarray, sources: np.ndarray, *, higher: bool
+) -> dict[str, float] | None:
+    """Mean area under the ROC curve against each source of the other class; DeLong's interval."""
+    if not other.any():
+        return None
+    sign = 1 if higher else -1
+    ours, theirs = sign * scores[own][:, None], sign * scores[other]
+    wins = (ours > theirs) + 0.5 * (ours == theirs)
+    names, which, counts = np.unique(
+        sources[other].astype(str), return_inverse=True, return_counts=True
+    )
+    weights = 1 / (len(names) * counts[which])
+    of_each = wins @ weights
+    variance = of_each.var() / len(of_each)
+    for index in range(len(names)):
+        beaten = wins[:, which == index].mean(axis=0)
+        variance += beaten.var() / len(beaten) / len(names) ** 2
+    value, reach = float(of_each.mean()), 1.96 * float(np.sqrt(variance))
+    return {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+
+
+def _sum_up(
+    scores: np.ndarray,
+    decided: np.ndarray,
+    is_fake: np.ndarray,
+    collections: Sequence[dict[str, Any]],
+    generators: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """The numbers of a version that a release is judged by.
+
+    Returns:
+        "auc" (mean over collections), "balanced_accuracy" (no verdict left Uncertain), "coverage"
+        and "certain_wrong" (shares of all images), "worst_real" (most false alarms among its
+        certain verdicts) and "worst_generator" (lowest area), by name; None where there is none.
+    """
+    areas = [row["auc"]["value"] for row in collections if row["auc"]]
+    right = (scores >= 0.5) == is_fake
+    halves = [float(right[is_fake == fake].mean()) for fake in (False, True) if fake in is_fake]
+    real = [row for row in collections if row["class"] == "Real" and row["wrong_of_certain"]]
+    worst = max(real, key=lambda row: tuple(row["wrong_of_certain"].values()), default=None)
+    made_by = [row for row in generators if row["auc"]]
+    weakest = min(made_by, key=lambda row: row["auc"]["value"], default=None)
+    return {
+        "auc": float(np.mean(areas)) if areas else None,
+        "balanced_accuracy": float(np.mean(halves)),
+        "coverage": exact_share(decided >= 0),
+        "certain_wrong": exact_share((decided >= 0) & (decided != is_fake)),
+        "worst_real": worst and {"name": worst["name"], **worst["wrong_of_certain"]},
+        "worst_generator": weakest and {"name": weakest["name"], **weakest["auc"]},
+    }

@@ -79,7 +79,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     _check_paths(options)
     fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
     # After the checks, since these import TensorFlow.
-    from real_vs_ai.evaluation.extras import add_exports
+    from real_vs_ai.evaluation.extras import add_collections, add_exports
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
     from real_vs_ai.evaluation.scorer import open_scorer
     from real_vs_ai.keras_models import open_model
@@ -117,7 +117,14 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     notes = _add_extras(
         evaluation, options=options, scorer=scorer, check=check, decoded=decoded, report=report
     )
-    notes = [*fitted, *notes]
+    judged = add_collections(
+        evaluation,
+        model_path,
+        which=options.by_collection,
+        decoded=decoded,
+        workers=options.workers,
+    )
+    notes = [*fitted, *notes, *([judged] if judged else [])]
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None

@@ -9,7 +9,12 @@ from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.extras import add_robustness
-from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
+from real_vs_ai.evaluation.robustness import (
+    _mean_auc,
+    describe_perturbations,
+    measure_collections,
+    measure_robustness,
+)
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
@@ -138,3 +143,53 @@ def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribu
     assert kept()
     monkeypatch.setattr(f"real_vs_ai.evaluation.robustness.{attribute}", value)
     assert not kept()
+
+
+class RedJudge:
+    """Says Fake of red pictures, with a shade of doubt where they are smaller than 600 pixels."""
+
+    metadata = METADATA
+
+    def prepare(self, image):
+        pixels = getattr(image, "pixels", image)
+        return SimpleNamespace(pixels=pixels, small=max(pixels.shape[:2]) < 600)
+
+    def judge(self, images, *, in_batches=False):
+        return [self.verdict(image) for image in images]
+
+    def verdict(self, image):
+        fake = 0.9 if image.pixels[..., 0].mean() > image.pixels[..., 2].mean() else 0.1
+        label = "Uncertain" if image.small else ("Fake" if fake > 0.5 else "Real")
+        return SimpleNamespace(probability_fake=fake, label=label)
+
+
+def test_collections_are_counted_clean_and_after_the_web(tmp_path):
+    write_images(tmp_path / "test", n=6, size=700, wrong=1)
+    (tmp_path / "test" / "Fake" / "first__broken.png").write_bytes(b"no image")
+    lines = [f"test/Fake/first__{i:03}.png,first,Maker 7" for i in range(1, 6, 2)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,source,generator", *lines]) + "\n")
+    images = list_labelled_images(tmp_path / "test")
+    found = measure_collections(RedJudge(), images, split="test", workers=2)
+    assert found["n"] == 12
+    clean, web, hard = (found["versions"][name] for name in ("clean", "web", "hard"))
+    rows = {(row["class"], row["name"]): row for row in clean["collections"]}
+    # The last picture of each class has the other's colour: number 5, of the first source.
+    assert rows["Real", "first"]["fake"]["value"] == pytest.approx(1 / 3)
+    assert rows["Real", "second"]["fake"]["value"] == 0 < rows["Real", "second"]["fake"]["high"]
+    assert clean["overall"]["worst_real"]["name"] == "first"
+    assert clean["overall"]["coverage"]["value"] == 1
+    assert clean["overall"]["certain_wrong"]["value"] == pytest.approx(2 / 12)
+    assert [row["name"] for row in clean["generators"]] == ["Maker 7"]
+    assert web["overall"]["coverage"]["value"] == 1
+    assert hard["overall"]["coverage"]["value"] == 0
+    assert hard["overall"]["worst_real"] is None
+
+
+def test_mean_area_weighs_each_source_of_the_other_class_alike():
+    scores = np.array([0.9, 0.8, 0.7, 0.95, 0.1])
+    sources = np.array(["own", "own", "a", "b", "a"], dtype=object)
+    own = sources == "own"
+    found = _mean_auc(scores, own, ~own, sources, higher=True)
+    # Against a: 1; against b: 0.
+    assert found["value"] == pytest.approx(0.5)
+    assert 0 <= found["low"] <= 0.5 <= found["high"] <= 1
