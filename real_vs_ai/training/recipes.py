@@ -5,6 +5,7 @@ A recipe only sets defaults: an explicit option wins.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # What both steps of the released model share: 32 pixels, all layers learning, batch statistics that
@@ -17,6 +18,21 @@ _RELEASED: dict[str, Any] = {
     "batch_norm": "train",
     "batch_norm_momentum": 0.97,
     "augmentation": "light",
+    "patience": 100,
+    "early_stopping": 100,
+}
+
+# What both steps of a model of photographs share: crops at native resolution, most of them after a
+# random history; large collections do not drown small ones; a schedule that nothing ends early.
+_PHOTOGRAPHS: dict[str, Any] = {
+    "backbone": "efficientnet-lite0",
+    "image_size": 224,
+    "input": "crops",
+    "views": 4,
+    "history": 0.9,
+    "pooling": "stages",
+    "dropout": 0.5,
+    "balance": "sources",
     "patience": 100,
     "early_stopping": 100,
 }
@@ -43,6 +59,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_steps": 100,
         # Less than before: it costs accuracy on images as they are.
         "degrade": 0.25,
+    },
+    # The head alone, from features that are computed once.
+    "photographs": {
+        **_PHOTOGRAPHS,
+        "stored_features": True,
+        "epochs": 0,
+        "frozen_epochs": 12,
+        "batch_size": 128,
+        "augmentation": "none",
+    },
+    # Then the whole network: with --weights models/<run of the first>/model.h5.
+    "photographs-tuned": {
+        **_PHOTOGRAPHS,
+        "epochs": 3,
+        "frozen_epochs": 0,
+        "batch_size": 32,
+        "batch_norm": "frozen",
+        "augmentation": "flip",
+        "fine_tune_learning_rate": 1e-4,
+        "warmup_steps": 40,
+        "label_smoothing": 0.1,
     },
     # CIFAKE's images are 32 pixels wide; nothing is gained by enlarging them seven times.
     "resnet101-cifake": {
@@ -96,3 +133,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "early_stopping": 5,
     },
 }
+
+
+def describe_recipe(name: str, options: Mapping[str, Any]) -> str:
+    """Say what a recipe sets, and which of that was given otherwise.
+
+    Args:
+        name: Of the recipe.
+        options: The values in force.
+    """
+
+    def words(names: list[str]) -> str:
+        flags = {key: f"--{key.replace('_', '-')}" for key in names}
+        return " ".join(
+            flag if options[key] is True else f"{flag} {options[key]}"
+            for key, flag in flags.items()
+        )
+
+    recipe = RECIPES[name]
+    kept = [key for key, value in recipe.items() if options[key] == value]
+    changed = [key for key in recipe if key not in kept]
+    others = f" Given otherwise: {words(changed)}." if changed else ""
+    return f"Recipe {name}: {words(kept)}.{others}"

@@ -39,6 +39,7 @@ from real_vs_ai.training.hosts import Hosts, join_hosts
 from real_vs_ai.training.model import build_model
 from real_vs_ai.training.networks.head import HeadOptions
 from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.recipes import describe_recipe
 from real_vs_ai.training.run_config import (
     describe_data,
     describe_run,
@@ -105,6 +106,8 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     """
     hosts = join_hosts()
     say = say if hosts.is_first else _say_nothing
+    if options.recipe:
+        say(describe_recipe(options.recipe, dataclasses.asdict(options)))
     budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
     with hosts.together():

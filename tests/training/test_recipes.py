@@ -6,6 +6,7 @@ import pytest
 from real_vs_ai.training.backbones import backbone_layers
 from real_vs_ai.training.model import set_trainable
 from real_vs_ai.training.options import parse_training_options
+from real_vs_ai.training.recipes import describe_recipe
 from real_vs_ai.training.stages import plan_stages
 from real_vs_ai.training.trainer import build_from_options
 
@@ -132,3 +133,11 @@ def test_configuration_that_is_none_is_refused(tmp_path):
         parse_training_options(["--config", str(tmp_path / "none.json")], description="")
     with pytest.raises(FileNotFoundError, match="unfinished run"):
         parse_training_options(["--resume", "--models-dir", str(tmp_path)], description="")
+
+
+def test_recipe_says_what_it_set_and_what_was_given_otherwise():
+    options = options_of("photographs", "--frozen-epochs", "3")
+    assert options.model_input.is_crops and options.stored_features
+    text = describe_recipe("photographs", options.stored())
+    assert "--input crops" in text and "--stored-features " in text
+    assert text.endswith("Given otherwise: --frozen-epochs 3.")
