@@ -138,6 +138,24 @@ def format_table(
     return "\n".join([title, *lines] if title else lines)
 
 
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; cells are shown as text, whatever they hold."""
+    lines = [_markdown_row(headers), "|" + " --- |" * len(headers), *map(_markdown_row, rows)]
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
+
+
+def markdown_text(value: Any) -> str:
+    """Text that Markdown cannot take for markup."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
 def plural(count: int, noun: str) -> str:
     """ "1 image", "2,000 images"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 
@@ -24,6 +25,8 @@ from real_vs_ai.verdict import decide
 _TEMPERATURES = (0.05, 20.0)
 # With fewer images, one mistake is more than the usual 5 %: a source says little of its own.
 _FEWEST_OF_SOURCE = 20
+# What false-alarm and miss rates the two rules by source are compared at.
+_RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,49 @@ def count_by_source(
             certain, wrong = own >= 0, (own >= 0) & (own != label)
             shares = {"certain": exact_share(certain), "wrong": exact_share(wrong)}
             rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
+    return rows
+
+
+def compare_rules(
+    metadata: ModelMetadata, validation: Predictions, judged: Predictions
+) -> list[dict]:
+    """What the worst source's rule and the conformal one lead to, at several rates.
+
+    Args:
+        metadata: With its temperature.
+        validation: Sets the thresholds.
+        judged: Tests them.
+
+    Returns:
+        For each rate "rate", and for "worst_source" and "conformal" the "coverage" of `judged`, the
+        share "wrong" of all its images, and the "worst" such share of a source.
+    """
+    positive = metadata.positive_index
+
+    def scores_of(rows: Predictions) -> np.ndarray:
+        return calibrate(rows.probabilities, temperature=metadata.temperature)[:, positive]
+
+    fake, is_fake = scores_of(validation), validation.labels == positive
+    tested = scores_of(judged)
+    rules = {"worst_source": choose_threshold_by_source, "conformal": choose_conformal_threshold}
+    rows = []
+    for rate in _RATES:
+        row: dict = {"rate": rate}
+        for name, choose in rules.items():
+            upper, lower = (
+                choose(scores, wrong, validation.sources, rate=rate, lowest=0.5)
+                for scores, wrong in ((fake, ~is_fake), (1 - fake, is_fake))
+            )
+            called_fake = (tested >= upper.value) & upper.reached
+            called_real = (1 - tested >= lower.value) & lower.reached & ~called_fake
+            wrong = np.where(judged.labels == positive, called_real, called_fake)
+            shares = [wrong[judged.sources == source].mean() for source in set(judged.sources)]
+            row[name] = {
+                "coverage": float((called_fake | called_real).mean()),
+                "wrong": float(wrong.mean()),
+                "worst": float(max(shares)),
+            }
+        rows.append(row)
     return rows
 
 

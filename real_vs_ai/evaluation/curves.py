@@ -65,6 +65,21 @@ def precision_recall_points(
     return recall[::-1], precision[::-1]
 
 
+def risk_coverage_points(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage, and the share of mistakes in it, when the most confident images are answered.
+
+    Args:
+        labels: Integer class of each image, shape (n_images,), at least one.
+        probabilities: Shape (n_images, n_classes).
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = probabilities.argmax(axis=1)[order] != labels[order]
+    counts = np.arange(1, len(wrong) + 1)
+    return counts / len(wrong), np.cumsum(wrong) / counts
+
+
 def reliability_bins(
     hits: np.ndarray, stated: np.ndarray, *, name: str, error: float
 ) -> ReliabilityBins:

@@ -295,6 +295,53 @@ def draw_robustness(
     save_figure(figure, path)
 
 
+@styled
+def draw_risk_coverage(
+    curves: Sequence[Curve],
+    *,
+    chosen: Mapping[str, tuple[float, float]],
+    rules: Sequence[Mapping],
+    path: Path,
+) -> None:
+    """Mistakes against coverage, and the coverage that each rule for thresholds allows.
+
+    Args:
+        curves: Coverage and share of mistakes of each split.
+        chosen: Both of each split at the model's thresholds.
+        rules: The `threshold_rules` of `metrics.json`; empty draws the first panel only.
+        path: Where the PNG goes.
+    """
+    figure, panels = new_figure(1, 2 if rules else 1, width=12.0 if rules else 6.6, height=5.6)
+    for i, curve in enumerate(curves):
+        look = {"color": class_colour(i), "ls": line_style(i)}
+        panels[0].plot(curve.x, curve.y, label=f"{curve.name} (n = {curve.n:,})", **look)
+        if curve.name in chosen:
+            label = f"{curve.name}, at the thresholds"
+            panels[0].plot(*chosen[curve.name], "o", ms=11, color=class_colour(i), label=label)
+    panels[0].set(xlabel="coverage", ylabel="share of mistakes in it", title="Risk and coverage")
+    for i, (name, title) in enumerate(
+        (("worst_source", "worst source"), ("conformal", "conformal over sources"))
+    ):
+        lines = (("coverage", "-", "coverage"), ("worst", ":", "most mistakes of a source"))
+        for key, ls, what in lines if rules else ():
+            panels[1].plot(
+                [row["rate"] for row in rules],
+                [row[name][key] for row in rules],
+                color=class_colour(i),
+                ls=ls,
+                marker="os"[i],
+                label=f"{title}: {what}",
+            )
+    if rules:
+        panels[1].set(xlabel="stated rate of false alarms and misses", title="Rules for thresholds")
+    for axes in panels:
+        axes.set_ylim(bottom=-0.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.legend(loc="outside lower center", ncols=2)
+    save_figure(figure, path)
+
+
 def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
     """A line where one stage of training gives way to the next, with both names."""
     changes = [i for i in range(1, len(stages)) if stages[i] != stages[i - 1]]

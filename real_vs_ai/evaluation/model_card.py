@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from real_vs_ai.evaluation.other_images import OTHER_IMAGES_TITLES
 from real_vs_ai.files import read_json, write_text
+from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import describe_thresholds
 
@@ -30,14 +32,6 @@ METRIC_TITLES = {
     "expected_calibration_error": "Expected calibration error",
     "uncertain_share": "Share of Uncertain verdicts",
     "error_when_certain": "Error of certain verdicts",
-}
-OTHER_IMAGES_TITLES = {
-    "out_of_distribution": "out-of-distribution",
-    "uncertain": "Uncertain for another reason",
-    "certain_right": "certain and right",
-    "certain_wrong": "certain and wrong",
-    "certain_wrong_unchecked": "certain and wrong without the check",
-    "accuracy_unchecked": "accuracy without the check",
 }
 SUMMARY_TITLES = (
     "mean ROC AUC",
@@ -85,12 +79,6 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
     write_text(run.model_card, "\n\n".join(filter(None, sections)) + "\n")
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; cells are shown as text, whatever they hold."""
-    lines = [_row(headers), "|" + " --- |" * len(headers), *map(_row, rows)]
-    return "\n".join(lines)
-
-
 def interval_text(entry: Mapping[str, float] | None) -> str:
     """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.950 (0.940 to 0.960)"."""
     if not entry:
@@ -99,13 +87,16 @@ def interval_text(entry: Mapping[str, float] | None) -> str:
 
 
 def _header(run: RunFolder, metrics: Mapping) -> str:
-    names = ", ".join(map(_text, metrics["class_names"]))
+    names = ", ".join(map(markdown_text, metrics["class_names"]))
     backbone = metrics.get("backbone") or "A Keras model"
-    size = metrics["image_size"]
+    size, seen = metrics["image_size"], metrics.get("input", {})
+    made = f"resized to {size} × {size} pixels"
+    if seen.get("kind") == "crops":
+        made = f"{seen['crops']} crops of {size} × {size} pixels each at native resolution"
     return (
-        f"# Model card: {_text(run.name)}\n\n"
-        f"{_text(backbone)} that sorts images into {names}. Input: RGB images, "
-        f"resized to {size} × {size} pixels; output: one probability for each class."
+        f"# Model card: {markdown_text(run.name)}\n\n"
+        f"{markdown_text(backbone)} that sorts images into {names}. Input: RGB images, "
+        f"{made}; output: one probability for each class."
     )
 
 
@@ -142,7 +133,7 @@ def _recipe(config: Mapping) -> str:
     if not rows:
         return ""
     made = [
-        f"{title}: {_text(value).rstrip('.')}."
+        f"{title}: {markdown_text(value).rstrip('.')}."
         for title, value in (
             ("Started", config.get("started")),
             ("Machine", config.get("device")),
@@ -185,7 +176,7 @@ def _calibration(metrics: Mapping) -> str:
         if any(not bound["reached"] for bound in bounds)
         else ""
     )
-    table = f"\n\n{_by_source(by_source)}" if by_source else ""
+    table = f"\n\n{_by_source(by_source)}{_rules(metrics)}" if by_source else ""
     fitted = f"Temperature {metrics['temperature']:.3f}, fitted on validation."
     return f"{fitted} {band}{asked}.{missed}{table}"
 
@@ -199,6 +190,25 @@ def _by_source(counted: Sequence[Mapping]) -> str:
     headers = ["validation source", "class", "images", "share certain", "certain and wrong"]
     table = markdown_table(headers, rows)
     return f"Validation by source, with exact (Clopper-Pearson) 95 % intervals:\n\n{table}"
+
+
+def _rules(metrics: Mapping) -> str:
+    """What other rates and conformal risk control over sources would lead to."""
+    names = ("worst_source", "conformal")
+    rows = [
+        [f"{row['rate']:.0%}", *(f"{row[n][key]:.1%}" for n in names for key in row[n])]
+        for row in metrics.get("threshold_rules", ())
+    ]
+    if not rows:
+        return ""
+    columns = ("coverage", "certain and wrong", "of the worst source")
+    headers = [f"{title}: {c}" for title in ("worst source", "conformal") for c in columns]
+    return (
+        "\n\nThe same images at other rates: thresholds for the worst validation source (the "
+        "model's own rule), and conformal risk control over sources, which bounds the expected "
+        "rate of a source like these and promises nothing below 1 / (sources + 1):\n\n"
+        + markdown_table(["rate", *headers], rows)
+    )
 
 
 def _groups(metrics: Mapping) -> str:
@@ -344,7 +354,7 @@ def _comparison(metrics: Mapping) -> str:
         "only the other right",
         "p (McNemar)",
     ]
-    return f"## Compared with {_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
+    return f"## Compared with {markdown_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
 
 
 def _confounds(metrics: Mapping) -> str:
@@ -363,9 +373,10 @@ def _limits(metrics: Mapping) -> str:
     limits = [
         "The figures hold for images like the test images. On other sources, newer generators, "
         "screenshots and edited pictures the model can be far worse, and still sound certain.",
-        "Images are resized to the input size: traces finer than that are lost.",
         "Intervals tell how the figures vary over images, not over trainings with other seeds.",
     ]
+    if metrics.get("input", {}).get("kind") != "crops":
+        limits.append("Images are resized to the input size: traces finer than that are lost.")
     if metrics.get("positive_class"):
         limits.append(
             "Partly edited images (a face swapped, an object painted in) are not what it learnt."
@@ -382,15 +393,3 @@ def _licence() -> str:
         "Learning Multiple Layers of Features from Tiny Images. ResNet: He, K. et al. (2016), Deep "
         "Residual Learning for Image Recognition, CVPR."
     )
-
-
-def _row(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(_text(cell) for cell in cells) + " |"
-
-
-def _text(value: Any) -> str:
-    """Text that Markdown cannot take for markup."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    for character in "\\`*_[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return text

@@ -17,7 +17,6 @@ from scipy.stats import binomtest
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.data import decode_splits, find_splits
-from real_vs_ai.evaluation.model_card import OTHER_IMAGES_TITLES
 from real_vs_ai.evaluation.out_of_distribution import find_out_of_distribution
 from real_vs_ai.evaluation.predictions import predict_images
 from real_vs_ai.evaluation.scorer import Scorer
@@ -25,6 +24,15 @@ from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table
 from real_vs_ai.verdict import decide
+
+OTHER_IMAGES_TITLES = {
+    "out_of_distribution": "out-of-distribution",
+    "uncertain": "Uncertain for another reason",
+    "certain_right": "certain and right",
+    "certain_wrong": "certain and wrong",
+    "certain_wrong_unchecked": "certain and wrong without the check",
+    "accuracy_unchecked": "accuracy without the check",
+}
 
 
 def measure_other_images(

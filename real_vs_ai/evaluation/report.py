@@ -23,7 +23,7 @@ from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import fingerprint_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import calibrate_metadata, has_sources
+from real_vs_ai.evaluation.calibration import calibrate_metadata, compare_rules, has_sources
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.predictions import (
@@ -176,6 +176,9 @@ def evaluate_model(
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
     }
+    if "sources" in (thresholds or {}) and len(validation):
+        judged = predictions.of_split(main_split(predictions))
+        metrics["threshold_rules"] = compare_rules(metadata, validation, judged)
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
 
 
@@ -307,6 +310,7 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "positive_class": None if metadata.positive_index is None else POSITIVE_CLASS,
         "backbone": metadata.backbone,
         "image_size": metadata.image_size,
+        "input": metadata.model_input.stored(),
         "temperature": metadata.temperature,
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or thresholds_of(metadata),

@@ -18,6 +18,7 @@ from real_vs_ai.evaluation.curves import (
     Curve,
     precision_recall_points,
     reliability_bins,
+    risk_coverage_points,
     roc_points,
 )
 from real_vs_ai.evaluation.metrics import expected_calibration_error, is_binary
@@ -66,6 +67,8 @@ def draw_report(
     _draw_reliability(predictions.of_split(split), metrics, path=drawn[-1])
     drawn.append(folder / "scores.png")
     _draw_scores(predictions.of_split(split), metrics, path=drawn[-1])
+    drawn.append(folder / "risk_coverage.png")
+    _draw_risk_coverage(predictions, metrics, path=drawn[-1])
     if metrics.get("robustness"):
         drawn.append(folder / "robustness.png")
         draw_robustness_file(metrics["robustness"], path=drawn[-1])
@@ -170,6 +173,21 @@ def _draw_reliability(rows: Predictions, metrics: Mapping, *, path: Path) -> Non
         observed=f"observed share of {POSITIVE_CLASS}" if binary else "observed accuracy",
         path=path,
     )
+
+
+def _draw_risk_coverage(predictions: Predictions, metrics: Mapping, *, path: Path) -> None:
+    curves, chosen = [], {}
+    for split in (name for name in _PREFERRED_SPLITS if name in predictions.split_names):
+        rows = predictions.of_split(split)
+        calibrated = calibrate(rows.probabilities, temperature=metrics["temperature"])
+        points = risk_coverage_points(rows.labels, calibrated)
+        curves.append(Curve(split, *points, None, len(rows)))
+        part = metrics[split]
+        if "error_when_certain" in part:
+            coverage = 1 - part["uncertain_share"]["value"]
+            chosen[split] = (coverage, part["error_when_certain"]["value"])
+    rules = metrics.get("threshold_rules", ())
+    figures.draw_risk_coverage(curves, chosen=chosen, rules=rules, path=path)
 
 
 def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:

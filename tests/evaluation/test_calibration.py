@@ -7,9 +7,11 @@ from real_vs_ai.evaluation.calibration import (
     calibrate_metadata,
     choose_conformal_threshold,
     choose_threshold,
+    compare_rules,
     fit_temperature,
     has_sources,
 )
+from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 
@@ -185,3 +187,18 @@ def test_conformal_rate_is_promised_from_enough_sources_only():
     # (19 sources' mean share + 1) / 20 is at most the rate.
     share = np.mean(scores >= found.value)
     assert found.reached and (19 * share + 1) / 20 <= 0.1 < (19 * (share + 0.01) + 1) / 20
+
+
+def test_rules_are_compared_by_coverage_and_worst_source():
+    labels, probabilities, sources = images_of_sources(hard_real=1.0)
+    n = len(labels)
+    texts = np.full(n, "x", dtype=object)
+    rows = Predictions(
+        METADATA.class_names, texts, texts, labels, sources, *np.ones((2, n), int), probabilities
+    )
+    compared = compare_rules(METADATA, rows, rows)
+    by_source = [row["worst_source"] for row in compared]
+    assert all(r["worst"] <= row["rate"] for r, row in zip(by_source, compared, strict=True))
+    assert np.all(np.diff([r["coverage"] for r in by_source]) >= 0) and by_source[0]["coverage"] > 0
+    # Two sources of each class: no promise below one in three.
+    assert all(row["conformal"]["coverage"] == 0 for row in compared)

@@ -11,6 +11,7 @@ from real_vs_ai.evaluation.curves import (
     Curve,
     precision_recall_points,
     reliability_bins,
+    risk_coverage_points,
     roc_points,
 )
 from real_vs_ai.evaluation.figure_style import shorten
@@ -143,6 +144,19 @@ def test_robustness_is_drawn(tmp_path):
         path=tmp_path / "r.png",
     )
     assert ink(tmp_path / "r.png") > 0.03
+
+
+@pytest.mark.parametrize("rules", [[], [{"rate": r} for r in (0.05, 0.1)]])
+def test_risk_and_coverage_are_drawn(tmp_path, rules):
+    shares = {"coverage": 0.4, "wrong": 0.01, "worst": 0.04}
+    rules = [{**row, "worst_source": shares, "conformal": shares} for row in rules]
+    labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    coverage, risk = risk_coverage_points(labels, probabilities)
+    assert coverage[-1] == 1 and risk.tolist() == pytest.approx([0, 0, 1 / 3])
+    curve = Curve("test", coverage, risk, None, 3)
+    path = tmp_path / "risk.png"
+    figures.draw_risk_coverage([curve], chosen={"test": (0.5, 0.1)}, rules=rules, path=path)
+    assert ink(path) > 0.01
 
 
 def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from real_vs_ai.evaluation.model_card import markdown_table, write_model_card
+from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.reporting import markdown_table
 from real_vs_ai.runs import RunFolder
 
 INTERVAL = {"value": 0.9512, "low": 0.94, "high": 0.96}
