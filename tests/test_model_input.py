@@ -106,3 +106,13 @@ def test_unknown_input_is_refused_in_one_line(tmp_path, stored):
     write_metadata(path, ModelMetadata(("Fake", "Real"), 32, input=stored))
     with pytest.raises(ModelFileError, match="carries damaged"):
         read_metadata(path)
+
+
+@pytest.mark.parametrize("size", [(520, 400), (401, 640), (301, 900)])
+def test_crops_of_large_images_are_those_of_the_reduced_image(size):
+    noise = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    model_input = ModelInput(32, kind="crops", crops=5, longest_side=256)
+    canvas = model_input.canvas(noise).astype(int)
+    expected = [canvas[t : t + 32, x : x + 32] for t, x in model_input.places(*canvas.shape[:2])]
+    # The same but for rounding in a few values.
+    assert np.abs(model_input.prepare(noise) - np.stack(expected)).max() <= 2

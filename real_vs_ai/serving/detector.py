@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
-from real_vs_ai.model_input import reduce_to
 from real_vs_ai.out_of_distribution import (
     OutOfDistributionCheck,
     compare_size,
@@ -35,6 +35,8 @@ from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make
 
 # How the second, perturbed copy of a photograph was made, in a sentence.
 _SHARED = "sending it on as a site or messenger does"
+# Twice the longer side of what sites send on.
+_LARGE = 2 * 768
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
@@ -189,13 +191,12 @@ class Detector:
         reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
         if not model_input.is_crops:
             return PreparedImage(model_input.prepare(image), reason)
-        canvas = reduce_to(image, model_input.longest_side)
         return PreparedImage(
-            model_input.prepare(canvas),
+            model_input.prepare(image),
             reason,
             model_input.windows(width, height),
             # Of an image that gets no verdict, no copy is judged.
-            None if reason else model_input.prepare(WEB.apply(canvas, seed=SEED)),
+            None if reason else model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED)),
         )
 
     def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
@@ -343,6 +344,16 @@ class RoutingDetector(Detector):
                 for i, verdict in zip(own, judged, strict=True):
                     verdicts[i] = verdict
         return verdicts
+
+
+def _for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
+    """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
+    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
+    factor = max(width, height) // _LARGE
+    if factor < 2:
+        return image if isinstance(image, np.ndarray) else image.pixels
+    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
+    return np.asarray(held.reduce(factor))
 
 
 def _check_pixels(pixels: np.ndarray) -> None:
