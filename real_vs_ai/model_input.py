@@ -43,9 +43,19 @@ def _mean_probability(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.mean(axis=1)
 
 
+def _two_highest(probabilities: np.ndarray) -> np.ndarray:
+    """The mean log-odds of the two crops that are most probably of the first class, Fake."""
+    highest = np.argsort(-probabilities[..., 0], axis=1, kind="stable")[:, :2, None]
+    return _mean_log_odds(np.take_along_axis(probabilities, highest, axis=1))
+
+
 # Each makes one row of class probabilities of all rows of an image: (n, crops, classes) in, (n,
 # classes) out, rows summing to 1.
-AGGREGATES = {"mean-log-odds": _mean_log_odds, "mean-probability": _mean_probability}
+AGGREGATES = {
+    "mean-log-odds": _mean_log_odds,
+    "mean-probability": _mean_probability,
+    "two-highest": _two_highest,
+}
 
 
 @dataclass(frozen=True)

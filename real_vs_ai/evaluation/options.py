@@ -11,6 +11,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.model_input import AGGREGATES
 from real_vs_ai.options import add_fields, add_memory, add_workers, number, option, whole_number
 
 EXPORT_FORMATS = ("compact", "keras", "savedmodel", "onnx", "openvino", "litert", "torch")
@@ -56,6 +57,11 @@ class EvaluationOptions:
         metavar="FILE",
         nargs="+",
         type=Path,
+    )
+    aggregate: str | None = option(
+        "make the image's probabilities of its crops' in this way from now on, of a model that "
+        "judges crops (default: as the model file says)",
+        choices=tuple(AGGREGATES),
     )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and the like", False

@@ -5,6 +5,7 @@ print(run_evaluation(options))
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,6 +88,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
+    if options.aggregate and metadata.model_input.is_crops:
+        changed = {**metadata.input, "aggregate_by": options.aggregate}
+        metadata = dataclasses.replace(metadata, input=changed)
     _check_extras(options, metadata)
     decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
@@ -97,7 +101,8 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     refreshes_run = report.path.resolve() == run.path.resolve()
     check = _read_check(model_path)
     stored = _stored_thresholds(run)
-    asked = bool(options.target_error or options.thresholds or options.thresholds_from)
+    asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
+    asked = any(asked)
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not asked and bool(stored.get("files"))
     by_source = options.thresholds == "by-source" if options.thresholds else None
