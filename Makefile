@@ -23,7 +23,7 @@ run: $(VENV)/.installed
 	@echo "without make:                     $(BIN)/python -m streamlit run App.py"
 
 test: $(VENV)/.installed-dev system-packages
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # An import that fails here would only skip tests there.
 test-all: $(VENV)/.installed-all system-packages

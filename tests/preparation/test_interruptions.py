@@ -238,7 +238,7 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
     """SIGKILL of the main process alone: its workers outlive it for a moment."""
     data = tmp_path / "data"
     (data / "archives").mkdir(parents=True)
-    make_train_test(tmp_path / "set", train=520, test=60)
+    make_train_test(tmp_path / "set", train=260, test=30)
     pack_folder(tmp_path / "set", data / "archives" / "set.zip")
     clock = random.Random(7)
     for script, outputs in SCRIPT_STAGES.items():
@@ -246,7 +246,7 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
         assert start_script(script, tmp_path).wait() == 0
         seconds = time.perf_counter() - started
         undisturbed = snapshot(data)
-        for _ in range(3):
+        for _ in range(2):
             for name in outputs:
                 remove_output(data / name)
             process = start_script(script, tmp_path)

@@ -82,10 +82,8 @@ def test_maps_are_those_of_keras(head, tmp_path):
 
 
 @pytest.mark.skipif(not RELEASED.is_file(), reason="needs the released model")
-def test_released_model_has_the_maps_of_keras():
-    import keras
-
-    assert_same_maps(keras.models.load_model(RELEASED, compile=False), RELEASED, n_classes=2)
+def test_released_model_has_the_maps_of_keras(released_in_keras):
+    assert_same_maps(released_in_keras, RELEASED, n_classes=2)
 
 
 @pytest.fixture

@@ -87,10 +87,8 @@ def test_it_answers_as_keras_does_for_any_number_of_images(residual_model, conve
 
 
 @pytest.mark.skipif(not RELEASED.is_file(), reason="needs the released model")
-def test_released_model_answers_as_in_keras():
-    import keras
-
-    expected = keras.models.load_model(RELEASED, compile=False).predict(images(4), verbose=0)
+def test_released_model_answers_as_in_keras(released_in_keras):
+    expected = released_in_keras(images(4), training=False)
     np.testing.assert_allclose(answers(build_model(RELEASED), images(4)), expected, atol=1e-5)
 
 
