@@ -108,7 +108,8 @@ class Detector:
             RuntimeError: The engine named cannot run it here.
         """
         detectors = []
-        for model_path in find_models(path):
+        model_paths = find_models(path)
+        for model_path in model_paths:
             metadata = read_metadata(model_path)
             opened = open_engine(
                 model_path,
@@ -117,6 +118,7 @@ class Detector:
                 precision=precision,
                 for_batches=for_batches,
                 views=metadata.model_input.views,
+                lazy=len(model_paths) > 1,
             )
             detectors.append(Detector(model_path, metadata, opened, read_check(model_path)))
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
@@ -159,6 +161,11 @@ class Detector:
     def parallel_batches(self) -> int:
         """How many batches at once keep the engine busy."""
         return self._engine.parallel_batches
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its engine is ready; of several models, each waits for its first image."""
+        return getattr(self._engine, "is_open", True)
 
     def predict(self, image: ImageLike) -> Verdict:
         """The verdict for one image.
@@ -315,6 +322,11 @@ class RoutingDetector(Detector):
     @property
     def batch_size(self) -> int:
         return min(detector.batch_size for detector in self._detectors)
+
+    @property
+    def parallel_batches(self) -> int:
+        opened = [detector for detector in self._detectors if detector.is_open]
+        return max(detector.parallel_batches for detector in opened or self._detectors[:1])
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """One image as the input of the network that fits its size."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -81,6 +82,42 @@ class KerasEngine:
         return np.concatenate(outputs)
 
 
+class LazyEngine:
+    """An engine that is opened when the first image needs it, for one of several models."""
+
+    def __init__(
+        self, open_now: Callable[[], Engine], *, name: str, precision: str, batch_size: int
+    ) -> None:
+        """Remember how to open the engine.
+
+        Args:
+            open_now: Opens it.
+            name: See `Engine`, as these two: what is said of it until it is open.
+            precision: As above.
+            batch_size: As above.
+        """
+        self._open_now = open_now
+        self._opening = threading.Lock()
+        self._opened: Engine | None = None
+        self._planned = {"name": name, "precision": precision, "batch_size": batch_size, "note": ""}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an image has needed it."""
+        return self._opened is not None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._opened is None and name in self._planned:
+            return self._planned[name]
+        return getattr(self._open(), name)
+
+    def _open(self) -> Engine:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open_now()
+            return self._opened
+
+
 def open_engine(
     model_path: Path,
     *,
@@ -89,6 +126,7 @@ def open_engine(
     precision: str | None,
     for_batches: bool = False,
     views: int = 1,
+    lazy: bool = False,
 ) -> Engine:
     """Open a model with the engine named, or with the one that suits this machine.
 
@@ -99,6 +137,7 @@ def open_engine(
         precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
         for_batches: Whether whole batches come first, not single images.
         views: Network inputs that one image makes.
+        lazy: Let OpenVINO read and compile the model when the first image needs it.
 
     Raises:
         ValueError: Engine or precision are unknown or do not go together.
@@ -115,22 +154,37 @@ def open_engine(
         keras_engine = KerasEngine(model_path, note="Keras was chosen for this machine's GPU.")
         if sees_gpu():
             return keras_engine
-    try:
-        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        return OpenVINOEngine(
-            model_path,
-            image_size=image_size,
-            precision=precision,
-            for_batches=for_batches,
-            views=views,
-        )
-    except (ImportError, RuntimeError) as error:
-        # Asked for by name, another engine would not be an answer.
-        if engine is not None or precision not in (None, "f32") or not keras_is_installed():
-            raise
-        reason = one_line(error, longest=300)
-        return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
+    def open_now() -> Engine:
+        try:
+            from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+            return OpenVINOEngine(
+                model_path,
+                image_size=image_size,
+                precision=precision,
+                for_batches=for_batches,
+                views=views,
+            )
+        except (ImportError, RuntimeError) as error:
+            # Asked for by name, another engine would not be an answer.
+            if engine is not None or precision not in (None, "f32") or not keras_is_installed():
+                raise
+            reason = one_line(error, longest=300)
+            return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
+
+    if not lazy or precision == "int8":
+        return open_now()
+    import openvino as ov
+
+    from real_vs_ai.serving.openvino_engine import best_precision, suitable_batch
+
+    return LazyEngine(
+        open_now,
+        name="openvino",
+        precision=precision or best_precision(ov.Core()),
+        batch_size=suitable_batch(image_size=image_size, views=views),
+    )
 
 
 def _gpu_is_likely() -> bool:

@@ -64,8 +64,7 @@ class OpenVINOEngine:
         """
         self._core = ov.Core()
         self.precision = precision or best_precision(self._core)
-        images = _PIXELS_IN_BATCH // (views * image_size**2)
-        self.batch_size = views * int(np.clip(images, 1, max(1, _LARGEST_BATCH // views)))
+        self.batch_size = suitable_batch(image_size=image_size, views=views)
         self._views = views
         self._image_size = image_size
         # One each, so that single images are answered while the form for batches is compiled.
@@ -187,7 +186,7 @@ class Float32Network:
         model = build_model(model_path, layer=layer)
         if layer is not None and len(model.outputs) < 2:
             raise ModelFileError(f"Expected one row of features from {layer} in {model_path}.")
-        batch_size = int(np.clip(_PIXELS_IN_BATCH // image_size**2, 1, _LARGEST_BATCH))
+        batch_size = suitable_batch(image_size=image_size, views=1)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = ov.Core().compile_model(
             _for_pixels(model, batch_size=batch_size, image_size=image_size), "CPU", settings
@@ -236,6 +235,12 @@ def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Mode
     preprocessing = PrePostProcessor(model)
     preprocessing.input().tensor().set_element_type(ov.Type.u8)
     return preprocessing.build()
+
+
+def suitable_batch(*, image_size: int, views: int) -> int:
+    """How many inputs at a time suit OpenVINO best: those of whole images."""
+    images = _PIXELS_IN_BATCH // (views * image_size**2)
+    return views * int(np.clip(images, 1, max(1, _LARGEST_BATCH // views)))
 
 
 def best_precision(core: ov.Core) -> str:

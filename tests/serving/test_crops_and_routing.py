@@ -104,6 +104,17 @@ def test_each_image_goes_to_the_model_of_its_size(door, size, name):
     assert verdict.label == "Fake"
 
 
+def test_only_the_models_that_images_need_are_opened(released):
+    several = Detector.open(released, engine="openvino", precision="f32")
+    assert (several.engine_name, several.precision) == ("openvino", "f32")
+    assert several.batch_size > 0
+    assert [detector.is_open for detector in several.detectors] == [False, False]
+    several.predict(uniform_image(250, (230, 200)))
+    assert [detector.is_open for detector in several.detectors] == [False, True]
+    several.predict(uniform_image(250, (32, 32)))
+    assert [detector.is_open for detector in several.detectors] == [True, True]
+
+
 def test_image_between_the_models_goes_to_the_nearer_and_is_uncertain(door):
     smaller, larger = door.predict_batch(
         [uniform_image(250, (52, 52)), uniform_image(250, (99, 99))]
