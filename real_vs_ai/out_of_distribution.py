@@ -102,11 +102,10 @@ def compare_size(width: int, height: int, training_images: Mapping[str, Any]) ->
     scale = math.sqrt(width * height)
     if low / _LARGEST_FACTOR <= scale <= high * _LARGEST_FACTOR:
         return None
-    kind = "larger" if scale > high else "smaller"
     return Reason(
         ReasonCode.SIZE,
-        f"At {width} × {height} pixels it is much {kind} than the images this model learnt from "
-        f"({describe_sizes(training_images)}), so any answer would be a guess.",
+        f"This model only knows pictures of {describe_sizes(training_images)}; yours is "
+        f"{width} × {height}, so any answer would be a guess.",
     )
 
 
@@ -218,12 +217,13 @@ class OutOfDistributionCheck:
             code, what = ReasonCode.SHARPNESS, "It has harder edges or more noise than"
         # "Not <=" and not ">", so that NaN is out-of-distribution.
         elif not distance <= self.largest_distance:
-            code, what = ReasonCode.FEATURES, "To the network it looks different from"
+            code, what = ReasonCode.FEATURES, "To this model it looks different from"
         elif not accepted:
             code, what = ReasonCode.PIXELS, "Its finest detail and compression differ from"
         else:
             return None
-        return Reason(code, f"{what} the images this model learnt from.")
+        sentence = f"{what} the pictures this model learnt from, so any answer would be a guess."
+        return Reason(code, sentence)
 
 
 def fit_check(train: Sample, validation: Sample, *, layer: str) -> OutOfDistributionCheck:

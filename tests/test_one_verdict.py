@@ -16,9 +16,8 @@ from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS
-from real_vs_ai.ui.checking import content_digest, name_duplicates
-from real_vs_ai.ui.judging import judge_upload
-from real_vs_ai.ui.model_service import ModelService
+from real_vs_ai.ui.checking import content_digest, judge_upload, name_duplicates
+from real_vs_ai.ui.model_choice import ModelService
 from real_vs_ai.ui.reports import csv_report
 from tests.service.conftest import make_limits
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model

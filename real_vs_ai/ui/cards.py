@@ -1,63 +1,98 @@
 """Show a checked image as a card or as a row of a table.
 
-show_card(judged, metadata=metadata)
+show_card(judged, chosen=chosen, example=None)
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import streamlit as st
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.provenance import Finding, describe_origin
-from real_vs_ai.ui.judging import JudgedUpload
+from real_vs_ai.ui.checking import JudgedUpload
+from real_vs_ai.ui.image_input import Example
+from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.reports import reason_sentences
 from real_vs_ai.ui.wording import (
+    UNREADABLE,
     as_markdown,
-    out_of_distribution_sentence,
     percent,
     probability_sentence,
+    short_reason,
     verdict_number,
     verdict_style,
     visible,
 )
 from real_vs_ai.verdict import ReasonCode, Verdict, thresholds_of, uncertain_range
 
-UNREADABLE = "Unreadable"
-# In pixels; narrower where there is less room.
+# In pixels; narrower where there is less room. With these a card fits on a phone's screen.
 _BAR_WIDTH = 480
+_PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
+# Of the table; a row holds a thumbnail, or three lines of text.
+_ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
+# As the theme in .streamlit/config.toml: on its light page, and on its dark one.
+_COLOURS = {
+    "red": ("#a8201a", "#ff8f87"),
+    "green": ("#156a35", "#6fdc94"),
+    "orange": ("#8a4b00", "#ffbd66"),
+    "blue": ("#1f5fbf", "#7fb0ff"),
+    "gray": ("#50586a", "#b3bccd"),
+}
+# Characters that identify a model file to people.
+SHORT_HASH = 12
 
 
-def show_picture(judged: JudgedUpload) -> None:
-    """The upright image, reduced; nothing for a file that cannot be read."""
-    check = judged.upload.check
-    if check.preview:
-        name = visible(judged.upload.name)
-        st.image(check.preview, alt=f"The uploaded image {name}", width="stretch")
-
-
-def show_card(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
-    """Name, origin data, verdict, probability and remarks, in the current container.
+def show_card(
+    judged: JudgedUpload,
+    *,
+    chosen: ChosenModel,
+    example: Example | None,
+    said_above: Collection[ReasonCode] = (),
+    small: bool = False,
+) -> None:
+    """Origin data, verdict, picture, reason and details, in the current container.
 
     Args:
         judged: The file and its verdict.
-        metadata: The model's, with the thresholds now chosen.
+        chosen: The model that answered.
+        example: What the picture is, when it is one of the app's examples.
+        said_above: Reasons that are explained once for many cards.
+        small: One card of many: picture and texts stand below each other, and are shorter.
     """
-    upload, check = judged.upload, judged.upload.check
-    st.text(visible(upload.name))
+    check = judged.upload.check
     if judged.verdict is None:
-        st.error(f"Cannot be read: {as_markdown(check.error)}", icon=":material/broken_image:")
-    else:
+        st.markdown(f"## {UNREADABLE.heading}")
+        st.text(visible(judged.upload.name))
+        st.text(f"{check.error[:1].upper()}{check.error[1:]}.")
+        return
+    metadata = chosen.metadata_of(judged.verdict)
+    if check.provenance or not small:
         show_origin(check.provenance)
-        show_verdict(judged.verdict, metadata=metadata)
-        size = f"{check.width} × {check.height} pixels, {as_markdown(check.format)}."
-        model = judged.verdict.model
-        by = [f"Judged by the model {as_markdown(visible(model))}."] if model else []
-        st.caption(" ".join([size, *check.notes, *by]))
-    if upload.same_as:
-        st.caption(f":material/content_copy: Same content as {as_markdown(upload.same_as)}")
+    st.markdown(f"## {verdict_style(judged.verdict.label, metadata).heading}")
+    # Side by side where there is room for both.
+    with st.grid(columns=1 if small else 2, min_column_width=280):
+        with st.container():
+            show_picture(judged, height=_SMALL_PICTURE_HEIGHT if small else _PICTURE_HEIGHT)
+        with st.container():
+            _show_reasons(judged.verdict, metadata, said_above=said_above, small=small)
+            if example:
+                _show_truth(judged.verdict, example)
+            st.caption(_details(judged, chosen))
+
+
+def show_picture(judged: JudgedUpload, *, height: int) -> None:
+    """The upright image, no higher than this, in pixels."""
+    check = judged.upload.check
+    st.image(
+        check.preview,
+        alt=f"The uploaded image {visible(judged.upload.name)}",
+        width=max(1, min(2 * height, round(height * check.width / check.height))),
+    )
 
 
 def show_origin(findings: Sequence[Finding]) -> None:
@@ -72,25 +107,52 @@ def show_origin(findings: Sequence[Finding]) -> None:
     st.caption(" ".join(as_markdown(text) for text in [*details, origin.forgery] if text))
 
 
-def show_verdict(verdict: Verdict, *, metadata: ModelMetadata) -> None:
-    """Heading, number and bar of a verdict; first of all why an image is out-of-distribution."""
-    st.markdown(f"## {verdict_style(verdict.label, metadata).heading}")
-    reason = verdict.out_of_distribution_reason
-    if reason:
-        st.warning(out_of_distribution_sentence(reason), icon=":material/straighten:")
+def _show_reasons(
+    verdict: Verdict, metadata: ModelMetadata, *, said_above: Collection[ReasonCode], small: bool
+) -> None:
+    """Why there is no verdict; otherwise number, bar and what else to know about them."""
+    refused = verdict.out_of_distribution_reason
+    if refused:
+        if refused.code in said_above:
+            st.markdown(short_reason(refused))
+        else:
+            st.markdown(f"**Can't tell.** {as_markdown(refused.sentence)}")
         return
     st.markdown(probability_sentence(verdict, metadata))
     if metadata.positive_index is None:
         _show_class_bars(verdict)
     else:
-        _show_probability_bar(verdict, metadata)
+        _show_probability_bar(verdict, metadata, small=small)
     for reason in verdict.reasons:
         # The sentence with the number says so already.
         if reason.code is not ReasonCode.NOT_CALIBRATED:
-            st.caption(f":material/info: {as_markdown(reason.sentence)}")
+            st.markdown(as_markdown(reason.sentence))
 
 
-def _show_probability_bar(verdict: Verdict, metadata: ModelMetadata) -> None:
+def _show_truth(verdict: Verdict, example: Example) -> None:
+    if verdict.label == UNCERTAIN:
+        outcome = "the model gives no verdict"
+    else:
+        outcome = "the model is right" if verdict.label == example.label else "the model is wrong"
+    st.markdown(f":material/school: {example.caption} Here {outcome}.")
+
+
+def _details(judged: JudgedUpload, chosen: ChosenModel) -> str:
+    check, verdict = judged.upload.check, judged.verdict
+    made = chosen.metadata_of(verdict).created[:10]
+    model = as_markdown(visible(chosen.name_of(verdict)))
+    parts = [
+        as_markdown(judged.upload.name),
+        f"{check.width} × {check.height} pixels, {as_markdown(check.format)}",
+        f"Model {model}{f' of {as_markdown(made)}' if made else ''}, "
+        f"SHA-256 {chosen.sha256_of(verdict)[:SHORT_HASH]}",
+    ]
+    same = judged.upload.same_as
+    remarks = [*check.notes, *([f"Same content as {as_markdown(same)}."] if same else [])]
+    return " ".join([f"{' · '.join(parts)}.", *remarks])
+
+
+def _show_probability_bar(verdict: Verdict, metadata: ModelMetadata, *, small: bool) -> None:
     probability = verdict.probabilities[POSITIVE_CLASS]
     lower, upper = uncertain_range(thresholds_of(metadata))
     words = f"{percent(probability, digits=1)} on a scale from 0 %, real, to 100 %, AI-generated"
@@ -99,11 +161,13 @@ def _show_probability_bar(verdict: Verdict, metadata: ModelMetadata) -> None:
         alt=f"Bar: {words}; Uncertain lies between {percent(lower)} and {percent(upper)}",
         width=_BAR_WIDTH,
     )
+    if small:
+        return
     if lower < upper:
-        band = f"striped: Uncertain, {percent(lower)} to {percent(upper)}"
+        band = f"Striped: Uncertain, {percent(lower)} to {percent(upper)}"
     else:
         band = f"AI-generated from {percent(upper)} on"
-    st.caption(f"Left: real. Right: AI-generated. {band[0].upper()}{band[1:]}.")
+    st.caption(f"Left: Real. Right: AI-generated. {band}.")
 
 
 def _show_class_bars(verdict: Verdict) -> None:
@@ -141,73 +205,81 @@ def probability_bar(probability: float, *, lower: float, upper: float) -> str:
     )
 
 
-def show_table(judged: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> int | None:
+def show_table(judged: Sequence[JudgedUpload], *, chosen: ChosenModel) -> int | None:
     """A sortable table with thumbnails; returns the index of the row the user selected."""
     import pandas as pd
 
-    number = "Probability" if metadata.calibrated else "Score"
-    rows = [table_row(one, metadata=metadata, number=number) for one in judged]
+    number = "Probability" if chosen.metadata.calibrated else "Score"
+    table = pd.DataFrame([table_row(one, chosen=chosen, number=number) for one in judged])
+    dark = st.context.theme.type == "dark"
+    styles = {
+        verdict_style(label, chosen.metadata).plain: _cell_style(label, chosen.metadata, dark=dark)
+        for label in map(label_of, judged)
+    }
     event = st.dataframe(
-        pd.DataFrame(rows),
+        table.style.map(lambda words: styles.get(words, ""), subset=["Verdict"]),
         key="table",
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        row_height=56,
-        height=520,
+        row_height=_ROW_HEIGHT,
+        # As many rows as there are; more than ten are scrolled.
+        height=_HEAD_HEIGHT + min(10, len(judged)) * _ROW_HEIGHT,
+        placeholder="–",
         alt="Table of the checked images with verdict and probability",
         column_config={
-            "Image": st.column_config.ImageColumn(width="small"),
-            number: st.column_config.ProgressColumn(min_value=0.0, max_value=1.0, format="percent"),
+            "Image": st.column_config.ImageColumn(width=70),
+            "File": st.column_config.TextColumn(width=160),
+            "Verdict": st.column_config.TextColumn(width=140),
+            number: st.column_config.ProgressColumn(
+                min_value=0.0, max_value=1.0, format="percent", width=130
+            ),
+            "Size": st.column_config.TextColumn(width=100),
+            "Remarks": st.column_config.TextColumn(width=420),
         },
     )
     selected = event.selection.rows
     return selected[0] if selected and selected[0] < len(judged) else None
 
 
-def table_row(judged: JudgedUpload, *, metadata: ModelMetadata, number: str) -> dict[str, object]:
+def _cell_style(label: str, metadata: ModelMetadata, *, dark: bool) -> str:
+    light_colour, dark_colour = _COLOURS[verdict_style(label, metadata).colour]
+    return f"color: {dark_colour if dark else light_colour}; font-weight: 600"
+
+
+def table_row(judged: JudgedUpload, *, chosen: ChosenModel, number: str) -> dict[str, object]:
     """One row of the table: texts and numbers, the picture as a data URL.
 
     Args:
         judged: The file and its verdict.
-        metadata: The model's.
+        chosen: The model that answered.
         number: Name of the column for the probability.
     """
     upload, check, verdict = judged.upload, judged.upload.check, judged.verdict
-    remarks = [check.error, *check.notes, *reason_sentences(verdict)]
+    remarks = [check.error, *reason_sentences(verdict), *check.notes]
     remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
-        remarks.append(f"Same content as {visible(upload.same_as)}")
+        remarks.append(f"Same content as {visible(upload.same_as)}.")
     return {
         "Image": _data_url(check.thumbnail) if check.thumbnail else None,
         "File": visible(upload.name),
-        "Verdict": label_words(verdict, metadata),
+        "Verdict": verdict_style(label_of(judged), chosen.metadata_of(verdict)).plain,
         number: verdict_number(verdict),
         "Size": f"{check.width} × {check.height}" if verdict else "",
         "Remarks": " ".join(filter(None, remarks)),
     }
 
 
-def reason_sentences(verdict: Verdict | None) -> list[str]:
-    """The sentences of a verdict's reasons; none for an image that cannot be read."""
-    return [reason.sentence for reason in verdict.reasons] if verdict else []
-
-
-def label_words(verdict: Verdict | None, metadata: ModelMetadata) -> str:
-    """The verdict's words, also for images that have none."""
-    if verdict is None:
-        return UNREADABLE
-    return verdict_style(verdict.label, metadata).words
+def label_of(judged: JudgedUpload) -> str:
+    """The label of a file; "" for an unreadable one."""
+    return judged.verdict.label if judged.verdict else ""
 
 
 def count_labels(judged: Sequence[JudgedUpload], metadata: ModelMetadata) -> dict[str, int]:
-    """How many files have each verdict, in the order: classes, Uncertain, Unreadable."""
-    labels = [*metadata.class_names, UNCERTAIN]
-    counts = {verdict_style(label, metadata).words: 0 for label in labels}
-    counts[UNREADABLE] = 0
-    for one in judged:
-        counts[label_words(one.verdict, metadata)] += 1
-    return counts
+    """How many files have each label that occurs: classes, Uncertain, "" for unreadable ones."""
+    counts = Counter(map(label_of, judged))
+    order = [*metadata.class_names, UNCERTAIN, ""]
+    return dict(sorted(counts.items(), key=lambda item: order.index(item[0])))
 
 
 def _data_url(jpeg: bytes) -> str:

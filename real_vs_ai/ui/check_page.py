@@ -1,65 +1,118 @@
-"""Show the page where users upload images and read verdicts.
+"""Show the page where users upload pictures and read verdicts.
 
 show_check_page(model=None, models_dir=Path("models"))
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlencode
 
 import streamlit as st
 
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.shared_model import ModelUnavailableError
-from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, content_digest, name_duplicates
+from real_vs_ai.ui.checking import (
+    CheckedUpload,
+    ImageCheck,
+    JudgedUpload,
+    content_digest,
+    judge_upload,
+    name_duplicates,
+)
 from real_vs_ai.ui.details import ask_variants, known_variants
-from real_vs_ai.ui.held_files import ImageFile, keep_choices
+from real_vs_ai.ui.held_files import ImageFile
 from real_vs_ai.ui.image_input import ask_for_images
-from real_vs_ai.ui.judging import JudgedUpload, judge_upload
-from real_vs_ai.ui.model_choice import ChosenModel, choose_model, show_model_facts, show_unavailable
+from real_vs_ai.ui.model_choice import (
+    ChosenModel,
+    choose_model,
+    link_model,
+    offer_models,
+    open_model,
+    show_model_facts,
+    show_unavailable,
+)
 from real_vs_ai.ui.results import MOST_CARDS, show_results
-from real_vs_ai.ui.threshold_panel import choose_thresholds
+from real_vs_ai.ui.thresholds import choose_thresholds, link_thresholds
+from real_vs_ai.ui.wording import scope_sentence
 
 _WORKERS = 2
-_QUESTION = "Is this image AI-generated?"
+_TEST_ALL_KEY = "test_all"
 
 
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
-    """Draw the page; for the arguments see `model_choice.choose_model`."""
-    keep_choices()
-    title = st.empty()
-    title.title(_QUESTION)
-    chosen = choose_model(model=model, models_dir=models_dir)
+    """Draw the page; for the arguments see `model_choice.offer_models`."""
+    title, inputs, results = st.empty(), st.container(), st.container()
+    title.title("Is this picture AI-generated?")
+    with inputs:
+        paths = offer_models(model=model, models_dir=models_dir)
+    if not paths:
+        return
+    # Its choices govern what stands above it.
+    with st.expander("Advanced: model, thresholds, link", icon=":material/tune:"):
+        name = choose_model(paths)
+        settings = st.container()
+    with inputs:
+        chosen = open_model(name, paths[name])
     if chosen is None:
         return
+    with settings:
+        chosen, test_all = _choose_settings(chosen)
     if chosen.metadata.positive_index is None:
-        title.title("Which class is this image?")
-    with st.sidebar:
-        show_model_facts(chosen)
-        metadata = choose_thresholds(chosen)
-        test_all = st.toggle(
-            "Test whether each verdict holds",
-            key="test_all",
-            help="Judges eight treated copies of every image: takes about ten times as long.",
-        )
-    files = ask_for_images()
-    if not files:
-        st.caption(
-            "Images stay in this machine's memory while the page is open and are never stored."
-        )
+        title.title("Which class is this picture?")
+    with inputs:
+        st.markdown(scope_sentence(chosen.service.metadatas.values()))
+        files = ask_for_images()
+        if not files:
+            st.caption(
+                "Pictures stay in the memory of the computer that runs this app and are never "
+                "stored. Reloading or closing the page forgets them."
+            )
+    if files:
+        with results:
+            try:
+                _show_verdicts(files, chosen=chosen, test_all=test_all)
+            except ModelUnavailableError as error:
+                show_unavailable(error)
+
+
+def _choose_settings(chosen: ChosenModel) -> tuple[ChosenModel, bool]:
+    """The model with the user's thresholds, and whether to test all verdicts."""
+    show_model_facts(chosen)
+    chosen = dataclasses.replace(chosen, metadata=choose_thresholds(chosen))
+    test_all = st.toggle(
+        "Test the stability of every verdict (takes about ten times as long)",
+        key=_TEST_ALL_KEY,
+        bind="query-params",
+    )
+    st.caption("This link opens the page with the same model and settings, without the pictures:")
+    # The default ones too: a newer model would change them.
+    link = [*link_model(chosen), *link_thresholds(chosen), (_TEST_ALL_KEY, str(test_all).lower())]
+    address = (st.context.url or "").split("?")[0]
+    st.code(f"{address}?{urlencode(link)}", language=None, wrap_lines=True)
+    return chosen, test_all
+
+
+def _show_verdicts(files: Sequence[ImageFile], *, chosen: ChosenModel, test_all: bool) -> None:
+    uploads = _check_all(files, chosen)
+    if not uploads:
         return
-    try:
-        uploads = _check_all(files, chosen)
-        if uploads:
-            by_digest = _files_by_digest(files)
-            if test_all:
-                _ask_all_variants(uploads, by_digest, chosen=chosen)
-            judged = _judge(uploads, chosen=chosen, metadata=metadata)
-            show_results(judged, by_digest, chosen=chosen, metadata=metadata)
-    except ModelUnavailableError as error:
-        show_unavailable(error)
+    by_digest = _files_by_digest(files)
+    if test_all:
+        _ask_all_variants(uploads, by_digest, chosen=chosen)
+    variants = known_variants(chosen)
+    judged: list[JudgedUpload] = [
+        judge_upload(
+            upload,
+            variants=variants.get(upload.check.digest, ()),
+            model=chosen.service.metadata,
+            chosen=chosen.metadata,
+        )
+        for upload in uploads
+    ]
+    show_results(judged, by_digest, chosen=chosen)
 
 
 def _ask_all_variants(
@@ -77,21 +130,6 @@ def _ask_all_variants(
     bar.empty()
 
 
-def _judge(
-    uploads: Sequence[CheckedUpload], *, chosen: ChosenModel, metadata: ModelMetadata
-) -> list[JudgedUpload]:
-    variants = known_variants(chosen)
-    return [
-        judge_upload(
-            upload,
-            variants=variants.get(upload.check.digest, ()),
-            model=chosen.metadata,
-            chosen=metadata,
-        )
-        for upload in uploads
-    ]
-
-
 def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedUpload]:
     """Checks of all the files; those of an earlier run of the script are kept.
 
@@ -106,7 +144,7 @@ def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedU
     missing = [file.name for d, file in zip(digests, files, strict=True) if d not in known]
     if missing:
         st.warning(
-            f"Stopped: {len(files) - len(missing)} of {len(files)} images were checked.",
+            f"Stopped: {len(files) - len(missing)} of {len(files)} pictures were checked.",
             icon=":material/pause_circle:",
         )
         st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
@@ -138,7 +176,7 @@ def _run_checks(
         for future in checks:
             check = future.result()
             known[check.digest] = check
-            bar.progress(len(known) / total, text=f"{len(known)} of {total} images checked")
+            bar.progress(len(known) / total, text=f"{len(known)} of {total} pictures checked")
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""Explain a verdict: what the model looked at, whether it holds, what the file says.
+"""Explain a verdict: origin data, stability, heat map, Gemini, and how to report a mistake.
 
-    show_details(judged, data=file.getvalue(), chosen=chosen, metadata=metadata)
+    show_details(judged, data=file.getvalue(), chosen=chosen)
 
 Each part is computed when its tab is opened.
 """
@@ -19,10 +19,10 @@ from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.explanation import Explainer, map_crops
 from real_vs_ai.serving.provenance import describe_origin
-from real_vs_ai.ui.checking import fit_to_screen
+from real_vs_ai.ui.checking import JudgedUpload, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
-from real_vs_ai.ui.judging import JudgedUpload, Variant, judge_variants
-from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.model_choice import ChosenModel, show_error
+from real_vs_ai.ui.reports import ReportModel, mistake_report
 from real_vs_ai.ui.wording import as_markdown, percent, verdict_number, verdict_style
 from real_vs_ai.verdict import Verdict
 
@@ -30,51 +30,38 @@ _PIXELS_KEY = "details_pixels"
 # A camera's photograph; of larger ones a few visitors' would fill the memory.
 _MOST_KEPT_BYTES = 64 * 2**20
 # The first one is open at once: it costs nothing, while the heat map loads TensorFlow.
-_TABS = (
-    ":material/fingerprint: What the file tells",
-    ":material/balance: Does it hold?",
-    ":material/local_fire_department: Where it looked",
-    ":material/auto_awesome: Ask Gemini",
-)
+_ORIGIN = ":material/fingerprint: Origin data"
+_STABILITY = ":material/balance: Stability"
+_HEAT_MAP = ":material/local_fire_department: Heat map"
+_GEMINI = ":material/auto_awesome: Ask Gemini"
+_MISTAKE = ":material/flag: Report a mistake"
 
 
-_REFUSED = (
-    "{} explains a verdict, and the model gives none on an image so different from its training "
-    "images."
-)
-
-
-def show_details(
-    judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
-) -> None:
-    """Tabs on one readable image.
+def show_details(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+    """Tabs on one readable image; those that explain a verdict only where there is one.
 
     Args:
         judged: The file and its verdict.
         data: The file's bytes.
         chosen: The model that answered.
-        metadata: The model's, with the thresholds now chosen.
     """
-    provenance, stability, heat, insight = st.tabs(_TABS, on_change="rerun", key="details")
-    digest = judged.upload.check.digest
+    st.subheader("Why?")
     refused = judged.verdict.out_of_distribution
-    with heat:
-        if heat.open and refused:
-            st.info(_REFUSED.format("A heat map"), icon=":material/help:")
-        elif heat.open:
-            _show_heat_map(digest, data=data, chosen=chosen, judged=judged)
-    with stability:
-        if stability.open and refused:
-            st.info(_REFUSED.format("This test"), icon=":material/help:")
-        elif stability.open:
-            _show_stability(judged, data=data, chosen=chosen, metadata=metadata)
-    with provenance:
-        if provenance.open:
-            _show_provenance(judged, metadata=metadata)
-    with insight:
-        if insight.open:
-            pixels = _pixels(digest, data, chosen=chosen)
-            show_insight(digest=digest, pixels=pixels, finding=_finding(judged, metadata))
+    names = [_ORIGIN, *([] if refused else [_STABILITY, _HEAT_MAP]), _GEMINI, _MISTAKE]
+    show = {
+        _ORIGIN: _show_provenance,
+        _STABILITY: _show_stability,
+        _HEAT_MAP: _show_heat_map,
+        _GEMINI: _show_gemini,
+        _MISTAKE: _show_mistake,
+    }
+    key = "details_refused" if refused else "details"
+    for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
+        with tab:
+            if tab.open:
+                show[name](judged, data=data, chosen=chosen)
+    if refused:
+        st.caption("There is no stability test and no heat map: they explain a verdict.")
 
 
 def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
@@ -97,18 +84,17 @@ def forget_details() -> None:
     forget_conversations()
 
 
-def _show_stability(
-    judged: JudgedUpload, *, data: bytes, chosen: ChosenModel, metadata: ModelMetadata
-) -> None:
+def _show_stability(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.upload.check.digest
+    metadata = chosen.metadata_of(judged.verdict)
     if digest not in known_variants(chosen):
-        with st.spinner("Judging treated copies of the image …"):
+        with st.spinner("Judging changed copies of the picture …"):
             ask_variants(digest, _pixels(digest, data, chosen=chosen), chosen=chosen)
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
-        "Images on the web are recompressed, resized and cropped. A verdict worth believing "
-        "survives that; one that flips is given as Uncertain."
+        "Pictures on the web are recompressed, resized and cropped. A reliable verdict survives "
+        "that. If one of these changes turns it into another class, the verdict is Uncertain."
     )
     number = "Probability" if metadata.calibrated else "Score"
     lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
@@ -129,7 +115,7 @@ def _conclude_stability(judged: JudgedUpload) -> None:
         changes = ", ".join(judged.flipped_by)
         st.warning(f"It flips after {changes}.", icon=":material/sync_problem:")
     elif judged.own.label == UNCERTAIN:
-        st.info("The verdict is Uncertain, so there is nothing to hold.", icon=":material/help:")
+        st.info("The verdict is Uncertain, so there is no verdict to test.", icon=":material/help:")
     elif kept < len(judged.variants) / 2:
         st.warning(
             f"Only {kept} of {len(judged.variants)} changed copies keep the verdict; the others "
@@ -170,12 +156,13 @@ def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
     return pixels
 
 
-def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: JudgedUpload) -> None:
+def _show_heat_map(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+    digest = judged.upload.check.digest
     metadata = chosen.metadata_of(judged.verdict)
     names = metadata.class_names
     likeliest = max(judged.own.probabilities, key=judged.own.probabilities.get)
     name = st.segmented_control(
-        "What speaks for",
+        "Show what speaks for",
         names,
         default=likeliest,
         format_func=lambda name: as_markdown(verdict_style(name, metadata).words),
@@ -185,15 +172,15 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
     strength = st.slider("Strength of the overlay", 0, 100, 60, format="%d%%", key="heat_strength")
     pixels = _pixels(digest, data, chosen=chosen)
     try:
-        with st.spinner("Looking. The first time, the training library is loaded …"):
+        with st.spinner("Computing the heat map; the first one takes longer …"):
             heatmap = heat_map(chosen, pixels, verdict=judged.own, digest=digest, class_name=name)
     except (OSError, ValueError, RuntimeError) as error:
-        st.error(f"No heat map for this model: {as_markdown(str(error))}", icon=":material/error:")
+        show_error("This model has no heat map.", str(error))
         return
     words = verdict_style(name, metadata).words
     st.image(
         overlay(pixels, heatmap, strength=strength / 100),
-        alt=f"The image, coloured where it speaks for {words}",
+        alt=f"The picture, coloured where it speaks for {words}",
     )
     if judged.own.crops:
         st.caption(
@@ -202,16 +189,20 @@ def _show_heat_map(digest: str, *, data: bytes, chosen: ChosenModel, judged: Jud
         )
         return
     st.caption(
-        f"Grad-CAM (Selvaraju et al. 2017): bright places spoke most for {as_markdown(words)}, "
-        "clear ones least. It shows where the model looked, not that it was right to."
+        f"Bright places speak most for {as_markdown(words)} (Grad-CAM, Selvaraju et al. 2017). The "
+        "map shows where the model looked, not whether it is right."
     )
 
 
-def _show_provenance(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
+def _show_provenance(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+    metadata = chosen.metadata_of(judged.verdict)
+    findings = judged.upload.check.provenance
     st.markdown(
-        "What the file says about itself is separate evidence. It never changes the verdict."
+        "What the file says about its origin is evidence of its own; it never changes the verdict."
+        if findings
+        else describe_origin(()).headline
     )
-    for finding in judged.upload.check.provenance:
+    for finding in findings:
         with st.container(border=True):
             st.text(f"{finding.kind}: {finding.text}")
             if finding.speaks_for is not None:
@@ -219,9 +210,25 @@ def _show_provenance(judged: JudgedUpload, *, metadata: ModelMetadata) -> None:
                 st.markdown(f"Speaks for {style.heading}")
             if finding.forgery:
                 st.caption(finding.forgery)
-    if not judged.upload.check.provenance:
-        headline = describe_origin(()).headline
-        st.info(headline, icon=":material/search_off:")
+
+
+def _show_gemini(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+    digest = judged.upload.check.digest
+    pixels = _pixels(digest, data, chosen=chosen)
+    finding = _finding(judged, chosen.metadata_of(judged.verdict))
+    show_insight(digest=digest, pixels=pixels, finding=finding)
+
+
+def _show_mistake(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+    verdict = judged.verdict
+    model = ReportModel(
+        chosen.name_of(verdict), chosen.metadata_of(verdict), chosen.sha256_of(verdict)
+    )
+    st.markdown(
+        "Is the verdict wrong? Copy this text and give it, with the picture if you may, to those "
+        "who run this app. **Nothing is sent from here.**"
+    )
+    st.code(mistake_report(judged, model=model), language=None, wrap_lines=True)
 
 
 # In pixels; large enough to see, small enough to send at each move of the slider.

@@ -127,26 +127,3 @@ def _bytes_by_session(manager: MemoryUploadedFileManager) -> dict[str, int]:
         stored = {file_id: len(record.data) for file_id, record in list(files.items())}
         sizes.setdefault(session, {}).update(stored)
     return {session: sum(held.values()) for session, held in sizes.items()}
-
-
-_KEPT = "kept_choices"
-# Keys of the widgets whose values are kept.
-_CHOICES = frozenset({"image_source", "model", "test_all"})
-_CHOICES_BEGIN = ("thresholds_", "examples_")
-
-
-def keep_choices() -> None:
-    """Note the values that widgets have, and give back those that were forgotten."""
-    kept = st.session_state.setdefault(_KEPT, {})
-    for key in map(str, list(st.session_state)):
-        if key in _CHOICES or key.startswith(_CHOICES_BEGIN):
-            kept[key] = st.session_state[key]
-    for key, value in kept.items():
-        if key not in st.session_state:
-            st.session_state[key] = value
-
-
-def forget_choice(key: str) -> None:
-    """Reset a widget to its default."""
-    st.session_state.pop(key, None)
-    st.session_state.get(_KEPT, {}).pop(key, None)

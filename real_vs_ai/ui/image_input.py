@@ -12,64 +12,89 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.images import IMAGE_EXTENSIONS, describe_formats, is_image_name
+from real_vs_ai.images import describe_formats
 from real_vs_ai.reporting import plural
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.held_files import ImageFile, forget_files, held_bytes, kept_files, remember_files
 
 _EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
-_EXTENSIONS = sorted(extension[1:] for extension in IMAGE_EXTENSIONS)
 _REFUSED_KEY = "refused_bytes"
-_ICONS = {
-    _UPLOAD: ":material/upload:",
-    _PASTE: ":material/content_paste:",
-    _CAMERA: ":material/photo_camera:",
-    _EXAMPLES: ":material/imagesmode:",
-}
+_SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 
 
 @dataclass(frozen=True)
-class ExampleFile:
-    """An example image; an `ImageFile`."""
+class Example:
+    """One of the app's own pictures; an `ImageFile`.
 
-    path: Path
+    Attributes:
+        name: Of its file.
+        label: What it truly is: "Fake" or "Real".
+        caption: The same for people, in a sentence.
+    """
 
-    @property
-    def name(self) -> str:
-        return self.path.name
+    name: str
+    label: str
+    caption: str
 
     @property
     def file_id(self) -> str:
-        return f"example-{self.path.name}"
+        return f"example-{self.name}"
 
     @property
     def size(self) -> int:
-        return self.path.stat().st_size
+        return (_EXAMPLES_DIR / self.name).stat().st_size
 
     def getvalue(self) -> bytes:
-        return self.path.read_bytes()
+        return (_EXAMPLES_DIR / self.name).read_bytes()
+
+
+_EXAMPLE_FILES = (
+    Example(
+        "generated-squirrel-small.png",
+        "Fake",
+        "Generated: “a painting of a squirrel eating a burger”, reduced to 32 × 32 pixels.",
+    ),
+    Example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
+    Example(
+        "generated-mouse-small.png",
+        "Fake",
+        "Generated: “an animal half mouse half octopus”, reduced to 32 × 32 pixels.",
+    ),
+    Example(
+        "generated-squirrel.jpg", "Fake", "Generated: the same squirrel as large as it was made."
+    ),
+)
+
+
+def example_of(file: ImageFile) -> Example | None:
+    """The file, when it is one of the app's examples."""
+    return file if isinstance(file, Example) else None
 
 
 def ask_for_images() -> list[ImageFile]:
     """Show the inputs; returns what the user gave, at most MAX_IMAGES."""
-    st.session_state.setdefault("image_source", _UPLOAD)
     source = st.segmented_control(
-        "Where the images come from",
-        list(_ICONS),
-        format_func=lambda name: f"{_ICONS[name]} {name}",
+        "Where the pictures come from",
+        _SOURCES,
+        default=_UPLOAD,
         required=True,
         key="image_source",
         label_visibility="collapsed",
+        persist_state="session",
     )
     if source == _EXAMPLES:
-        return _choose_examples()
+        st.caption(
+            "Three generated pictures and a photograph: verdicts that are right, one that is wrong "
+            "and one that this model refuses to give. Other models may judge them differently."
+        )
+        return list(_EXAMPLE_FILES)
     files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
     _refuse_too_many_bytes(files)
     if len(files) > MAX_IMAGES:
         st.warning(
-            f"Up to {MAX_IMAGES:,} images at a time: the first {MAX_IMAGES:,} of these "
-            f"{len(files):,} are checked. `python ImageScoring.py FOLDER` takes any number.",
+            f"The page checks up to {MAX_IMAGES:,} pictures at a time: the first {MAX_IMAGES:,} of "
+            f"these {len(files):,}. `python ImageScoring.py FOLDER` takes any number.",
             icon=":material/warning:",
         )
     return files[:MAX_IMAGES]
@@ -88,13 +113,14 @@ def _number() -> int:
 def _upload() -> list[ImageFile]:
     key = f"uploads_{_number()}"
     kept = kept_files(_UPLOAD, key=key)
+    # Any type: a file that is no picture gets a reason on the page, not only on hovering.
     files = st.file_uploader(
-        "Images to check",
-        type=_EXTENSIONS,
-        accept_multiple_files=True,
-        key=key,
-        help=f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each, {MAX_IMAGES} at a time.",
+        "Images to check", accept_multiple_files=True, key=key, label_visibility="collapsed"
     )
+    if not kept and not files:
+        st.caption(
+            f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each and {MAX_IMAGES} at a time."
+        )
     return _joined(_UPLOAD, kept, files)
 
 
@@ -111,10 +137,7 @@ def _paste() -> list[ImageFile]:
     kept = kept_files(_PASTE, key=None)
     with st.container():
         message = st.chat_input(
-            "Paste an image here (Ctrl+V), then press Enter",
-            accept_file="multiple",
-            file_type=_EXTENSIONS,
-            key=key,
+            "Paste an image here (Ctrl+V), then press Enter", accept_file="multiple", key=key
         )
     files = [*kept, *(message.files if message else ())]
     remember_files(_PASTE, files)
@@ -126,7 +149,7 @@ def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -
     live_ids = {file.file_id for file in live}
     earlier = [file for file in kept if file.file_id not in live_ids]
     if earlier:
-        st.caption(f"With {plural(len(earlier), 'image')} from before you went elsewhere.")
+        st.caption(f"Showing {plural(len(earlier), 'picture')} you uploaded earlier.")
     files = [*earlier, *live]
     remember_files(source, files, live=live)
     return files
@@ -142,24 +165,8 @@ def _refuse_too_many_bytes(files: Sequence[ImageFile]) -> None:
     refused = st.session_state.pop(_REFUSED_KEY, None)
     if refused and not files:
         st.error(
-            f"These files were let go: together {refused / 2**20:,.0f} MB, the limit is "
-            f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB. Upload fewer at a time, or score them with "
-            "`python ImageScoring.py FOLDER`.",
+            f"These files are too large together: {refused / 2**20:,.0f} MB, the limit is "
+            f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB. The page has forgotten them. Upload fewer at a "
+            "time, or use `python ImageScoring.py FOLDER`.",
             icon=":material/error:",
         )
-
-
-def _choose_examples() -> list[ImageFile]:
-    examples = {path.name: path for path in sorted(_EXAMPLES_DIR.iterdir()) if is_image_name(path)}
-    chosen = st.pills(
-        "Examples",
-        list(examples),
-        format_func=lambda name: Path(name).stem.replace("-", " "),
-        selection_mode="multi",
-        key=f"examples_{_number()}",
-    )
-    st.caption(
-        "Photographs are real. Re-synthesised ones carry traces that image generators leave; "
-        "drawn ones are computed. None was made by an image generator."
-    )
-    return [ExampleFile(examples[name]) for name in chosen]

@@ -69,7 +69,7 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     pages = [
         st.Page(
             functools.partial(_check_page, model=model, models_dir=models_dir),
-            title="Check images",
+            title="Check pictures",
             icon=":material/image_search:",
             url_path="check",
             default=True,

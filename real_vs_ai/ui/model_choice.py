@@ -1,12 +1,15 @@
-"""Let the user choose the model in the sidebar, and open it.
+"""Let the user choose the model, and open it for all sessions of the app.
 
-chosen = choose_model(model=None, models_dir=Path("models"))
-if chosen is not None:
-    verdict = chosen.service.submit(pixels).result()
+paths = offer_models(model=None, models_dir=Path("models"))
+chosen = open_model(name, paths[name])
+check = chosen.service.check(data, digest=content_digest(data))
 """
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +18,43 @@ import streamlit as st
 from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import describe_error
 from real_vs_ai.files import hash_file
+from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
-from real_vs_ai.serving.shared_model import ModelUnavailableError
-from real_vs_ai.ui.model_service import ModelService
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel, as_unavailable
+from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
 from real_vs_ai.ui.wording import as_markdown, visible
 from real_vs_ai.verdict import Verdict
 
-_CHOICE_KEY = "model"
+_MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
+
+
+class ModelService(SharedModel):
+    """A `SharedModel` that decodes uploads as well."""
+
+    def __init__(self, path: Path, *, open_detector: Callable[[Path], Detector] = Detector.open):
+        """See `SharedModel`."""
+        super().__init__(path, open_detector=open_detector)
+        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 2)
+
+    def check(self, data: bytes, *, digest: str) -> ImageCheck:
+        """`check_image` with this model.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        with self._decoding, as_unavailable():
+            return check_image(data, digest=digest, submit=self.submit)
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """`decode_upload`, with no more at a time than there are cores."""
+        with self._decoding:
+            return decode_upload(data)
 
 
 @dataclass(frozen=True)
@@ -37,35 +66,50 @@ class ChosenModel:
         key: Changes when the file does: path, time of change, size.
         path: The `.h5` file, or a folder with several models that answer together.
         service: Answers for all sessions.
+        metadata: The model's, with the thresholds that the user chose.
     """
 
     name: str
     key: tuple[str, int, int]
     path: Path
     service: ModelService
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self.service.metadata
+    metadata: ModelMetadata
 
     @property
     def is_several(self) -> bool:
         """Whether several models answer, each image by the one of its size."""
         return len(self.service.metadatas) > 1
 
+    @property
+    def has_own_thresholds(self) -> bool:
+        """Whether the user left the model's thresholds as they are."""
+        return self.metadata == self.service.metadata
+
     def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
-        """Of the model that gave a verdict."""
+        """Of the model that gave a verdict; of a single model, with the user's thresholds."""
+        if not self.is_several:
+            return self.metadata
         name = verdict.model if verdict else ""
         return self.service.metadatas.get(name, self.metadata)
 
-    def file_of(self, verdict: Verdict) -> tuple[str, int, int]:
-        """The key of the model file that gave a verdict."""
+    def file_of(self, verdict: Verdict | None) -> tuple[str, int, int]:
+        """The key of the model file that gave a verdict; of all files where there is none."""
+        if verdict is None:
+            return self.key
         paths = find_models(self.path)
         return file_key(next((p for p in paths if model_name(p) == verdict.model), paths[0]))
 
+    def name_of(self, verdict: Verdict | None) -> str:
+        """The name of the model that gave a verdict."""
+        return (verdict.model if verdict else "") or self.name
 
-def choose_model(*, model: str | None, models_dir: Path) -> ChosenModel | None:
-    """Let the user choose in the sidebar; without any usable model, say why and return None.
+    def sha256_of(self, verdict: Verdict | None) -> str:
+        """Of the model file that gave a verdict, in hexadecimal."""
+        return model_digest(*self.file_of(verdict))
+
+
+def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
+    """The models to choose from, as `available_models`; without any, say why and return {}.
 
     Args:
         model: A run folder or `.h5` file to offer first, or None.
@@ -74,21 +118,25 @@ def choose_model(*, model: str | None, models_dir: Path) -> ChosenModel | None:
     try:
         paths = available_models(model=model, models_dir=models_dir)
     except OSError as error:
-        st.error(as_markdown(describe_error(error)), icon=":material/error:")
-        return None
+        show_error("There is no such model.", describe_error(error))
+        return {}
     if not paths:
         show_how_to_get_a_model(models_dir)
-        return None
-    previous = st.session_state.get(_CHOICE_KEY)
-    if previous is not None and previous not in paths:
+        return {}
+    # From the session, or from a link.
+    wanted = st.session_state.get(_MODEL_KEY) or st.query_params.get(_MODEL_KEY)
+    if wanted is not None and wanted not in paths:
         st.warning(
-            f"The model {as_markdown(previous)} is no longer there; another one answers now.",
+            f"The model {as_markdown(wanted)} is not here any more; another one answers.",
             icon=":material/swap_horiz:",
         )
-        del st.session_state[_CHOICE_KEY]
-    with st.sidebar:
-        name = st.selectbox("Model", list(paths), key=_CHOICE_KEY)
-    return _open_model(name, paths[name])
+        st.session_state.pop(_MODEL_KEY, None)
+    return paths
+
+
+def choose_model(paths: Mapping[str, Path]) -> str:
+    """Let the user choose one of the names; the page's address holds it."""
+    return st.selectbox("Model", list(paths), key=_MODEL_KEY, bind="query-params")
 
 
 def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -100,7 +148,7 @@ def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     released = released_runs(models_dir)
     for run in list_runs(models_dir):
         if len(released) > 1 and run == released[0]:
-            # Before the first of them: who has no model of his own starts with all of them.
+            # Before the first of them: users without a model of their own start with all of them.
             paths.setdefault(SEVERAL_RELEASED, run.path)
         paths.setdefault(visible(run.name), run.model)
     return paths
@@ -113,48 +161,61 @@ def file_key(path: Path) -> tuple[str, int, int]:
     return (str(path.resolve()), newest, sum(stat.st_size for stat in stats))
 
 
+def link_model(chosen: ChosenModel) -> list[tuple[str, str]]:
+    """Name and value of the model in a link to the page."""
+    return [(_MODEL_KEY, chosen.name)]
+
+
 def show_how_to_get_a_model(models_dir: Path) -> None:
     """What to do where there is no model yet."""
     st.info("There is no trained model yet, so no image can be checked.", icon=":material/info:")
     st.markdown(
-        "Get one in a terminal, in the project's folder, then reload this page:\n\n"
+        "To get one, run this in a terminal in the project's folder, then reload this page:\n\n"
         "- **In a few minutes**, a small model on built-in example pictures, to see how "
         "everything works:"
     )
     st.code("python RunPipeline.py --demo", language="bash")
-    st.markdown("- **On your own data**, once it is prepared (the README walks through it):")
+    st.markdown("- **On your own data**, after preparing it as the README describes:")
     st.code("python ModelTraining.py", language="bash")
     st.markdown(
-        f"- **Somebody else's model**: put its folder, with `model.h5` in it, at "
+        "- **Somebody else's model**: put its folder, with `model.h5` in it, at "
         f"{as_markdown(str(models_dir / RELEASED_MODEL_DIR.name))}."
     )
 
 
 def show_model_facts(chosen: ChosenModel) -> None:
-    """What a user should know of the model before believing it, for the sidebar."""
+    """What is known of the model."""
     for name, metadata in chosen.service.metadatas.items():
         if chosen.is_several:
-            st.caption(f"**{as_markdown(visible(name))}**")
-        _show_facts(metadata)
+            st.markdown(f"**{as_markdown(visible(name))}**")
+        st.markdown("\n".join(f"- {line}" for line in _facts(metadata)))
 
 
-def _show_facts(metadata: ModelMetadata) -> None:
-    lines = [f"{len(metadata.class_names)} classes: {_listed(metadata.class_names)}"]
+def _facts(metadata: ModelMetadata) -> list[str]:
+    names = ", ".join(as_markdown(visible(name)) for name in metadata.class_names)
     size, crops = metadata.image_size, metadata.model_input
-    if crops.is_crops:
-        lines.append(f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail")
-    else:
-        lines.append(f"Looks at images at {size} × {size} pixels")
+    seen = (
+        f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail"
+        if crops.is_crops
+        else f"Reduces or enlarges every picture to {size} × {size} pixels"
+    )
     sizes = describe_sizes(metadata.training_images)
-    if sizes:
-        lines.append(f"Learnt from images of {sizes}; much larger or smaller ones stay Uncertain")
-    if metadata.backbone:
-        lines.append(f"Network: {as_markdown(metadata.backbone)}")
-    if metadata.calibrated:
-        lines.append("Calibrated: its probabilities can be read as such")
-    else:
-        lines.append("**Not calibrated yet**: its scores are not probabilities")
-    st.caption("\n".join(f"- {line}" for line in lines))
+    return [
+        f"{len(metadata.class_names)} classes: {names}",
+        seen,
+        *([f"Learnt from pictures of {sizes}; others stay Uncertain"] if sizes else []),
+        *([f"Network: {as_markdown(metadata.backbone)}"] if metadata.backbone else []),
+        "Calibrated: its numbers can be read as probabilities"
+        if metadata.calibrated
+        else "**Not calibrated**: its scores are not probabilities",
+    ]
+
+
+def show_error(what: str, text: str) -> None:
+    """An error, in the page's own font; the text may come from a file."""
+    with st.container(border=True):
+        st.markdown(f":red[:material/error: **{what}**]")
+        st.text(text)
 
 
 def forget_failed_models() -> None:
@@ -169,28 +230,25 @@ def _service(path: str, modified_ns: int, size: int) -> ModelService:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def model_digest(path: str, modified_ns: int, size: int) -> str:
-    """SHA-256 of a model file; takes a `ChosenModel.key`, so that a changed file is read again."""
+    """SHA-256 of a model file; takes a `file_key`, so that a changed file is read again."""
     return " and ".join(hash_file(model) for model in find_models(path))
 
 
-def _open_model(name: str, path: Path) -> ChosenModel | None:
+def open_model(name: str, path: Path) -> ChosenModel | None:
+    """Open a model; one that cannot be used gives a message and None."""
     try:
         key = file_key(path)
-        return ChosenModel(name, key, path, _service(*key))
+        service = _service(*key)
+        return ChosenModel(name, key, path, service, service.metadata)
     except (OSError, ValueError) as error:
-        st.error(
-            f"The model {as_markdown(name)} cannot be used: {as_markdown(describe_error(error))} "
-            "Choose another one in the sidebar, or train one.",
-            icon=":material/error:",
+        show_error(
+            f"The model {as_markdown(name)} cannot be used.",
+            f"{describe_error(error)} Choose another one under Advanced, or train one.",
         )
         return None
 
 
 def show_unavailable(error: ModelUnavailableError) -> None:
     """Say that the model failed while it should answer, and offer to try again."""
-    st.error(f"The model could not answer: {as_markdown(str(error))}", icon=":material/error:")
+    show_error("The model could not answer.", str(error))
     st.button("Try again", on_click=forget_failed_models, icon=":material/refresh:")
-
-
-def _listed(class_names: tuple[str, ...]) -> str:
-    return ", ".join(as_markdown(visible(name)) for name in class_names)

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai import __version__
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_row
 from real_vs_ai.serving.scoring import ImageScore
-from real_vs_ai.ui.cards import reason_sentences
-from real_vs_ai.ui.judging import JudgedUpload
-from real_vs_ai.ui.wording import metric_value, percent, verdict_style, visible
-from real_vs_ai.verdict import describe_thresholds, thresholds_of
+from real_vs_ai.ui.checking import JudgedUpload
+from real_vs_ai.ui.wording import percent, track_record, verdict_style, visible
+from real_vs_ai.verdict import Verdict, thresholds_of, uncertain_range
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -37,11 +37,13 @@ class ReportModel:
         name: Its run's name.
         metadata: With the thresholds that were chosen.
         sha256: Of the model file.
+        own_thresholds: Whether the thresholds are the model's own.
     """
 
     name: str
     metadata: ModelMetadata
     sha256: str
+    own_thresholds: bool = True
 
 
 def csv_report(results: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> bytes:
@@ -76,19 +78,56 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     metadata = model.metadata
-    accuracy = metric_value(metadata.metrics, "accuracy")
     page = template.render(
         created=created,
         model_name=visible(model.name),
         model_sha256=model.sha256,
         metadata=metadata,
-        thresholds=describe_thresholds(thresholds_of(metadata)),
+        thresholds=_thresholds_sentence(metadata),
         # Neither holds for images that the model refuses.
         has_verdicts=any(r.verdict and not r.verdict.out_of_distribution for r in results),
-        accuracy=None if accuracy is None else percent(accuracy, digits=1),
+        track_record=track_record(metadata, own_thresholds=model.own_thresholds),
         images=[_view(result, metadata) for result in results],
     )
     return page.encode("utf-8", "replace")
+
+
+def mistake_report(result: JudgedUpload, *, model: ReportModel) -> str:
+    """All that a maintainer needs to reproduce a wrong verdict, as text; the file's name is not.
+
+    Args:
+        result: A readable image and its verdict.
+        model: The one that judged it.
+    """
+    check, verdict, metadata = result.upload.check, result.verdict, model.metadata
+    thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in verdict.probabilities.items())
+    versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
+    lines = {
+        "Picture": f"SHA-256 {check.digest}",
+        "Format": f"{check.width} × {check.height} pixels, {check.format}",
+        "Verdict": verdict_style(verdict.label, metadata).words,
+        "Probabilities" if metadata.calibrated else "Scores": numbers or "none",
+        "Reasons": " ".join(reason_sentences(verdict)) or "none",
+        "Model": f"{visible(model.name)}, SHA-256 {model.sha256}",
+        "Made": f"{metadata.created or 'date not recorded'}; {versions or 'versions not recorded'}",
+        "Thresholds": thresholds,
+        "App": f"real_vs_ai {__version__}",
+        "What it should be": "(please fill in)",
+    }
+    return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def reason_sentences(verdict: Verdict | None) -> list[str]:
+    """The sentences of a verdict's reasons; none for an image that cannot be read."""
+    return [reason.sentence for reason in verdict.reasons] if verdict else []
+
+
+def _thresholds_sentence(metadata: ModelMetadata) -> str:
+    low, high = uncertain_range(thresholds_of(metadata))
+    if metadata.positive_index is None:
+        return f"A class less likely than {percent(high)} is Uncertain."
+    return f"A probability of AI-generated between {percent(low)} and {percent(high)} is Uncertain."
 
 
 def _record(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
@@ -117,16 +156,17 @@ def _view(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
     """What the template shows of one image, as texts."""
     record = _record(result, metadata)
     verdict = result.verdict
-    style = verdict_style(verdict.label, metadata) if verdict else None
+    style = verdict_style(verdict.label if verdict else "", metadata)
     jpeg = result.upload.check.preview
     return {
         **record,
         "path": visible(record["path"]),
         "same_as": visible(record["same_as"]),
-        "words": style.words if style else "Unreadable",
-        "colour": style.colour if style else "gray",
+        "words": style.plain,
+        "colour": style.colour,
         "probabilities": {
-            name: percent(value, digits=1) for name, value in record["probabilities"].items()
+            verdict_style(name, metadata).words: percent(value, digits=1)
+            for name, value in record["probabilities"].items()
         },
         "picture": base64.b64encode(jpeg).decode("ascii") if jpeg else "",
     }

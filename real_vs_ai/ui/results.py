@@ -1,26 +1,28 @@
 """Show checked images: one with its details, a dozen as cards, more as a table.
 
-show_results(judged, data_by_digest, chosen=chosen, metadata=metadata)
+show_results(judged, files, chosen=chosen)
 """
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
 
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.ui.cards import count_labels, label_words, show_card, show_picture, show_table
+from real_vs_ai.serving.provenance import describe_origin
+from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
+from real_vs_ai.ui.checking import JudgedUpload
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.held_files import ImageFile
-from real_vs_ai.ui.image_input import clear_images
-from real_vs_ai.ui.judging import JudgedUpload
-from real_vs_ai.ui.model_choice import ChosenModel, model_digest
+from real_vs_ai.ui.image_input import clear_images, example_of
+from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
-from real_vs_ai.ui.wording import as_markdown, track_record
-from real_vs_ai.verdict import Verdict, thresholds_of
+from real_vs_ai.ui.thresholds import extreme_thresholds
+from real_vs_ai.ui.wording import shared_reason, track_record, verdict_style
+from real_vs_ai.verdict import ReasonCode
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -28,11 +30,7 @@ _WHY_KEY = "why"
 
 
 def show_results(
-    judged: Sequence[JudgedUpload],
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
+    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     """Draw all results.
 
@@ -40,37 +38,34 @@ def show_results(
         judged: The files and their verdicts, in the order of upload.
         files: One uploaded file for each content digest.
         chosen: The model that answered.
-        metadata: The model's, with the thresholds now chosen.
     """
+    extreme = extreme_thresholds(chosen)
+    if extreme:
+        st.warning(f"With the thresholds under Advanced: {extreme}", icon=":material/warning:")
+    elif not chosen.has_own_thresholds:
+        st.caption("The thresholds under Advanced are not the model's own.")
     if len(judged) == 1:
-        _show_single(judged[0], files, chosen=chosen, metadata=metadata)
+        _show_single(judged[0], files, chosen=chosen)
     else:
-        counts = count_labels(judged, metadata)
-        parts = [f"**{count}** {as_markdown(words)}" for words, count in counts.items() if count]
-        st.markdown(" · ".join(parts))
-        if len(judged) <= MOST_CARDS:
-            _show_cards(judged, files, chosen=chosen, metadata=metadata)
-        else:
-            _show_many(judged, files, chosen=chosen, metadata=metadata)
-    with st.container(horizontal=True):
-        show_downloads(judged, model=ReportModel(chosen.name, metadata, model_digest(*chosen.key)))
-        st.button("Clear all", on_click=_clear, icon=":material/delete:")
-    if any(one.verdict and not one.verdict.out_of_distribution for one in judged):
-        records = (
-            dict.fromkeys(
-                _track_record(own, own) for own in map(chosen.metadata_of, _verdicts(judged))
+        counts = count_labels(judged, chosen.metadata)
+        st.markdown(
+            " · ".join(
+                f"**{count}** {verdict_style(label, chosen.metadata).heading}"
+                for label, count in counts.items()
             )
-            if chosen.is_several
-            else [_track_record(chosen.metadata, metadata)]
         )
-        st.caption(
-            f"{' '.join(records)} A verdict is an estimate by one model, "
-            "not proof: edited images can mislead it."
-        )
-
-
-def _verdicts(judged: Sequence[JudgedUpload]) -> list[Verdict]:
-    return [one.verdict for one in judged if one.verdict is not None]
+        if len(judged) <= MOST_CARDS:
+            _show_cards(judged, files, chosen=chosen)
+        else:
+            _show_many(judged, files, chosen=chosen)
+    _show_track_record(judged, chosen)
+    with st.container(horizontal=True):
+        show_downloads(judged, chosen=chosen)
+        st.button("Clear all", on_click=_clear, icon=":material/delete:")
+    st.caption(
+        "For a PDF, open the report and print it to a file. Reloading or closing this page forgets "
+        "pictures and verdicts."
+    )
 
 
 def _clear() -> None:
@@ -78,40 +73,42 @@ def _clear() -> None:
     forget_details()
 
 
-def _track_record(own: ModelMetadata, chosen: ModelMetadata) -> str:
-    unchanged = thresholds_of(own) == thresholds_of(chosen)
-    return track_record(own.metrics, own_thresholds=unchanged)
+def _show_track_record(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> None:
+    """How often the models that gave a verdict here are right."""
+    answers = [one.verdict for one in judged if one.verdict and not one.verdict.out_of_distribution]
+    if not answers:
+        return
+    records = {
+        track_record(chosen.metadata_of(verdict), own_thresholds=chosen.has_own_thresholds): None
+        for verdict in answers
+    }
+    st.caption(
+        f"{' '.join(filter(None, records))} A verdict is an estimate by a model, not proof; "
+        "edited pictures can mislead it."
+    )
 
 
 def _show_single(
-    judged: JudgedUpload,
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
+    judged: JudgedUpload, files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    # Picture and verdict stand side by side where there is room.
-    with st.grid(columns=2, min_column_width=320):
-        # First, so that on a phone the verdict is seen without scrolling.
-        with st.container():
-            show_card(judged, metadata=_metadata_of(judged, chosen, metadata))
-        with st.container():
-            show_picture(judged)
-    _show_why(judged, files, chosen=chosen, metadata=metadata)
+    file = files[judged.upload.check.digest]
+    show_card(judged, chosen=chosen, example=example_of(file))
+    if judged.verdict is not None:
+        show_details(judged, data=file.getvalue(), chosen=chosen)
 
 
 def _show_cards(
-    judged: Sequence[JudgedUpload],
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
+    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    with st.grid(columns=3, min_column_width=300):
+    shared = _explain_shared_reasons(judged, chosen)
+    readable = [one for one in judged if one.verdict]
+    if readable and not any(one.upload.check.provenance for one in readable):
+        st.caption(f":material/fingerprint: {describe_origin(()).headline}")
+    with st.grid(columns=3, min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                show_picture(one)
-                show_card(one, metadata=_metadata_of(one, chosen, metadata))
+                example = example_of(files[one.upload.check.digest])
+                show_card(one, chosen=chosen, example=example, said_above=shared, small=True)
                 if one.verdict is not None:
                     st.button(
                         "Why?",
@@ -122,59 +119,46 @@ def _show_cards(
                     )
     number = st.session_state.get(_WHY_KEY)
     if number is not None and number < len(judged) and judged[number].verdict is not None:
-        _why_dialog(judged[number], files, chosen=chosen, metadata=metadata)
+        _why_dialog(judged[number], files, chosen=chosen)
+
+
+def _explain_shared_reasons(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> set[ReasonCode]:
+    """Explain once what several images have in common; returns these reasons."""
+    reasons = [one.verdict.out_of_distribution_reason for one in judged if one.verdict]
+    counts = Counter(reason.code for reason in reasons if reason)
+    shared = {code: count for code, count in counts.items() if count > 1}
+    for code, count in shared.items():
+        models = chosen.service.metadatas.values()
+        st.warning(shared_reason(code, count=count, metadatas=models), icon=":material/help:")
+    return set(shared)
 
 
 def _show_many(
-    judged: Sequence[JudgedUpload],
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
+    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    present = [words for words, count in count_labels(judged, metadata).items() if count]
+    present = list(count_labels(judged, chosen.metadata))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.pills(
             "Show only",
             present,
             selection_mode="multi",
-            format_func=as_markdown,
+            format_func=lambda label: verdict_style(label, chosen.metadata).heading,
             key="shown_labels",
         )
         part = st.text_input("Name contains", key="shown_names", width=240)
     shown = [
         one
         for one in judged
-        if (not wanted or label_words(one.verdict, metadata) in wanted)
-        and part.casefold() in one.upload.name.casefold()
+        if (not wanted or label_of(one) in wanted) and part.casefold() in one.upload.name.casefold()
     ]
-    selected = show_table(shown, metadata=metadata)
-    if selected is None:
-        st.caption("Select a row to see the image and why. Click a column's head to sort.")
-    else:
-        _show_single(shown[selected], files, chosen=chosen, metadata=metadata)
-
-
-def _show_why(
-    judged: JudgedUpload,
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
-) -> None:
-    if judged.verdict is None:
+    if not shown:
+        st.caption("No picture has such a name and verdict.")
         return
-    st.subheader("Why?")
-    data = files[judged.upload.check.digest].getvalue()
-    metadata = _metadata_of(judged, chosen, metadata)
-    show_details(judged, data=data, chosen=chosen, metadata=metadata)
-
-
-def _metadata_of(
-    judged: JudgedUpload, chosen: ChosenModel, metadata: ModelMetadata
-) -> ModelMetadata:
-    """Of the model that judged an image; of a single model, with the user's thresholds."""
-    return chosen.metadata_of(judged.verdict) if chosen.is_several else metadata
+    selected = show_table(shown, chosen=chosen)
+    if selected is None:
+        st.caption("Select a row to see the picture and why. Click a column's head to sort.")
+    else:
+        _show_single(shown[selected], files, chosen=chosen)
 
 
 def _open_why(number: int) -> None:
@@ -187,50 +171,34 @@ def _close_why() -> None:
 
 @st.dialog("Why this verdict?", width="large", on_dismiss=_close_why)
 def _why_dialog(
-    judged: JudgedUpload,
-    files: Mapping[str, ImageFile],
-    *,
-    chosen: ChosenModel,
-    metadata: ModelMetadata,
+    judged: JudgedUpload, files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    show_card(judged, metadata=metadata)
-    data = files[judged.upload.check.digest].getvalue()
-    metadata = _metadata_of(judged, chosen, metadata)
-    show_details(judged, data=data, chosen=chosen, metadata=metadata)
+    _show_single(judged, files, chosen=chosen)
 
 
-def _metadata_of(
-    judged: JudgedUpload, chosen: ChosenModel, metadata: ModelMetadata
-) -> ModelMetadata:
-    """Of the model that judged an image; of a single model, with the user's thresholds."""
-    return chosen.metadata_of(judged.verdict) if chosen.is_several else metadata
-
-
-def show_downloads(results: Sequence[JudgedUpload], *, model: ReportModel) -> None:
+def show_downloads(judged: Sequence[JudgedUpload], *, chosen: ChosenModel) -> None:
     """Three buttons; each file is made when its button is clicked."""
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    stem = f"checked-images-{datetime.now(UTC):%Y%m%d-%H%M}"
-    files = {
-        "Report with pictures (HTML)": (
-            functools.partial(html_report, results, model=model, created=created),
-            "html",
-            "text/html",
-            ":material/description:",
-        ),
-        "Table (CSV)": (
-            functools.partial(csv_report, results, metadata=model.metadata),
-            "csv",
-            "text/csv",
-            ":material/table:",
-        ),
-        "Data (JSON)": (
-            functools.partial(json_report, results, model=model, created=created),
-            "json",
-            "application/json",
-            ":material/data_object:",
-        ),
-    }
-    for label, (make, suffix, mime, icon) in files.items():
+    now = datetime.now(UTC)
+    created = f"{now:%Y-%m-%d %H:%M} UTC"
+    model = ReportModel(
+        chosen.name,
+        chosen.metadata,
+        chosen.sha256_of(None),
+        own_thresholds=chosen.has_own_thresholds,
+    )
+    make_html = functools.partial(html_report, judged, model=model, created=created)
+    make_csv = functools.partial(csv_report, judged, metadata=model.metadata)
+    make_json = functools.partial(json_report, judged, model=model, created=created)
+    for label, make, suffix, mime, icon in (
+        ("Report (HTML, PDF)", make_html, "html", "text/html", ":material/description:"),
+        ("Table (CSV)", make_csv, "csv", "text/csv", ":material/table:"),
+        ("Data (JSON)", make_json, "json", "application/json", ":material/data_object:"),
+    ):
         st.download_button(
-            label, make, file_name=f"{stem}.{suffix}", mime=mime, icon=icon, on_click="ignore"
+            label,
+            make,
+            file_name=f"checked-images-{now:%Y%m%d-%H%M}.{suffix}",
+            mime=mime,
+            icon=icon,
+            on_click="ignore",
         )

@@ -1,7 +1,7 @@
-"""Estimate the effect of other thresholds from the model's validation images.
+"""Let the user move the thresholds, and estimate the effect from the validation images.
 
-scores = read_validation_scores(run.predictions, metadata)
-outcome = binary_outcome(scores, lower=0.3, upper=0.8)
+metadata = choose_thresholds(chosen)        # the model's metadata with the thresholds chosen
+outcome = binary_outcome(scores, metadata)
 outcome.false_alarms        # share of the real images that would be called AI-generated
 """
 
@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import streamlit as st
 
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.verdict import UNDECIDED, decide
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.wording import percent
+from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of, uncertain_range
 
 _SPLIT = "validation"
 _COLUMN_PREFIX = "probability_"
+_KEY, _KEY_OF = "uncertain", "uncertain_of"
+# Shares of the validation images beyond which thresholds are called extreme.
+_MANY_WRONG, _MOST_UNCERTAIN = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -134,3 +143,133 @@ def confidence_outcome(scores: ValidationScores, metadata: ModelMetadata) -> Con
 
 def _share(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
+
+
+def choose_thresholds(chosen: ChosenModel) -> ModelMetadata:
+    """Show the slider; the model's own thresholds are where it starts."""
+    metadata = chosen.metadata
+    if chosen.is_several:
+        st.caption("Each of these models has its own thresholds; choose one model to change them.")
+        return metadata
+    binary = metadata.positive_index is not None
+    low, high = uncertain_range(thresholds_of(metadata))
+    own = (round(low, 2), round(high, 2)) if binary else round(high, 2)
+    # Another model, or the same one trained again, starts from its own thresholds.
+    if st.session_state.setdefault(_KEY_OF, chosen.key) != chosen.key:
+        _restore(own, chosen.key)
+    value = st.slider(
+        "Uncertain between" if binary else "Uncertain below",
+        0.0,
+        1.0,
+        value=own,
+        step=0.01,
+        key=_KEY,
+        bind="query-params",
+    )
+    if value != own:
+        changes = (
+            {"lower_threshold": value[0], "upper_threshold": value[1]}
+            if binary
+            else {"minimum_confidence": value}
+        )
+        metadata = dataclasses.replace(metadata, **changes)
+        st.button(
+            "Back to the model's own",
+            on_click=_restore,
+            args=(own, chosen.key),
+            icon=":material/undo:",
+        )
+    _show_effect(chosen, metadata)
+    return metadata
+
+
+def link_thresholds(chosen: ChosenModel) -> list[tuple[str, str]]:
+    """Names and values of the thresholds in a link to the page."""
+    if chosen.is_several:
+        return []
+    low, high = uncertain_range(thresholds_of(chosen.metadata))
+    values = [high] if chosen.metadata.positive_index is None else [low, high]
+    return [(_KEY, f"{value:.2f}") for value in values]
+
+
+def _restore(own: tuple[float, float] | float, key: tuple[str, int, int]) -> None:
+    st.session_state[_KEY] = own
+    st.session_state[_KEY_OF] = key
+
+
+def _show_effect(chosen: ChosenModel, metadata: ModelMetadata) -> None:
+    """What the thresholds do to the validation images, in numbers."""
+    if metadata.positive_index is not None:
+        st.caption("Below the left end a picture is called Real, above the right end AI-generated.")
+    else:
+        st.caption("A picture whose most likely class is less likely than this is Uncertain.")
+    scores = _scores_of(chosen)
+    if scores is None:
+        st.caption(
+            "What this does to false alarms is not known: the model came without its validation "
+            "results. `python ModelEvaluation.py` makes them."
+        )
+    elif metadata.positive_index is None:
+        outcome = confidence_outcome(scores, metadata)
+        st.metric("Right verdicts", _percent(outcome.right), border=True)
+        st.caption(
+            f"{_percent(outcome.answered)} of the {outcome.n_images:,} validation images get a "
+            "verdict."
+        )
+    else:
+        outcome = binary_outcome(scores, metadata)
+        st.metric("False alarms", _percent(outcome.false_alarms), border=True)
+        st.caption(
+            f"That is the share of {outcome.n_real:,} real validation images, of the kind this "
+            "model knows, that would be called AI-generated. Of "
+            f"{outcome.n_fake:,} AI-generated ones, {_percent(outcome.found)} are found and "
+            f"{_percent(outcome.missed)} pass as Real. {_percent(outcome.uncertain)} of all stay "
+            "Uncertain."
+        )
+
+
+def extreme_thresholds(chosen: ChosenModel) -> str:
+    """What is wrong with thresholds that the user chose, in a sentence; "" when nothing is."""
+    metadata = chosen.metadata
+    if chosen.has_own_thresholds:
+        return ""
+    scores = _scores_of(chosen)
+    if metadata.positive_index is None:
+        answered = confidence_outcome(scores, metadata).answered if scores else 1.0
+        few = answered < 1 - _MOST_UNCERTAIN
+        return f"{_percent(1 - answered)} of verdicts are Uncertain." if few else ""
+    if metadata.upper_threshold < 0.5:
+        return "A picture is called AI-generated although it is more likely real."
+    if metadata.lower_threshold > 0.5:
+        return "A picture is called Real although it is more likely AI-generated."
+    if scores is None:
+        wide = metadata.upper_threshold - metadata.lower_threshold > 0.95
+        return "Nearly every verdict is Uncertain." if wide else ""
+    outcome = binary_outcome(scores, metadata)
+    if outcome.false_alarms > _MANY_WRONG:
+        return f"{_percent(outcome.false_alarms)} of real pictures are called AI-generated."
+    if outcome.missed > _MANY_WRONG:
+        return f"{_percent(outcome.missed)} of AI-generated pictures are called Real."
+    if outcome.uncertain > _MOST_UNCERTAIN:
+        return f"{_percent(outcome.uncertain)} of verdicts are Uncertain."
+    return ""
+
+
+def _scores_of(chosen: ChosenModel) -> ValidationScores | None:
+    path = RunFolder(chosen.path.parent).predictions
+    try:
+        own = chosen.service.metadata
+        return _read_scores(str(path), path.stat().st_mtime_ns, chosen.key, own)
+    except OSError:
+        return None
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _read_scores(
+    path: str, modified_ns: int, model_key: tuple[str, int, int], _metadata: ModelMetadata
+) -> ValidationScores | None:
+    return read_validation_scores(Path(path), _metadata)
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else percent(share, digits=1)

@@ -4,7 +4,7 @@
     st.error(f"{as_markdown(upload.name)}: damaged image")
 
 Streamlit's labels and messages are Markdown, and a file may be called `![](http://…)` or
-`:material/check_circle: Real`: whatever comes from a file goes through `as_markdown`, or through
+`:material/check_circle: Real`. Text that comes from a file goes through `as_markdown`, or through
 `st.text`, which shows it as it is.
 """
 
@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.verdict import Reason, Verdict
+from real_vs_ai.out_of_distribution import compare_size, describe_sizes
+from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
-# Letters, digits and marks that mean nothing in Streamlit's Markdown.
-_HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,;()×%'?–-]|\.(?=[ \d]|$)|:(?= |$))*")
+# What means something in Streamlit's Markdown; a dot or colon before a space is a sentence's.
+_PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
+_JOINER = "\N{WORD JOINER}"
 _LONGEST_NAME = 80
+# Width and height of what people upload most, in pixels.
+_A_PHOTO = (1024, 768)
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class VerdictStyle:
     Attributes:
         words: What people read: "AI-generated", "Real", "Uncertain", or a class name.
         icon: A Streamlit icon code.
+        symbol: One character, where icons cannot be drawn.
         colour: A colour name of Streamlit's Markdown.
     """
 
     words: str
     icon: str
+    symbol: str
     colour: str
 
     @property
@@ -44,16 +50,26 @@ class VerdictStyle:
         """Markdown of icon and words, in the label's colour."""
         return f":{self.colour}[{self.icon} {as_markdown(self.words)}]"
 
+    @property
+    def plain(self) -> str:
+        """Symbol and words, for tables."""
+        return f"{self.symbol} {self.words}"
+
+
+UNREADABLE = VerdictStyle("Unreadable", ":material/broken_image:", "✕", "gray")
+
 
 def verdict_style(label: str, metadata: ModelMetadata) -> VerdictStyle:
-    """Words, icon and colour for a label of this model."""
+    """Words, icon and colour for a label of this model; "" for an unreadable file."""
+    if not label:
+        return UNREADABLE
     if label == UNCERTAIN:
-        return VerdictStyle("Uncertain", ":material/help:", "orange")
+        return VerdictStyle("Uncertain", ":material/help:", "?", "orange")
     if metadata.positive_index is None:
-        return VerdictStyle(visible(label), ":material/label:", "blue")
+        return VerdictStyle(visible(label), ":material/label:", "■", "blue")
     if label == POSITIVE_CLASS:
-        return VerdictStyle("AI-generated", ":material/smart_toy:", "red")
-    return VerdictStyle(visible(label), ":material/photo_camera:", "green")
+        return VerdictStyle("AI-generated", ":material/smart_toy:", "▲", "red")
+    return VerdictStyle(visible(label), ":material/photo_camera:", "●", "green")
 
 
 def percent(fraction: float, *, digits: int = 0) -> str:
@@ -72,14 +88,13 @@ def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     if metadata.positive_index is None:
         likeliest = max(probabilities, key=probabilities.get)
         shown = verdict.label if verdict.label in probabilities else likeliest
-        number = percent(probabilities[shown], digits=1)
-        subject = f"{number} for {as_markdown(visible(shown))}"
+        what = as_markdown(visible(shown))
     else:
-        number = percent(probabilities[POSITIVE_CLASS], digits=1)
-        subject = f"{number} that it is AI-generated"
+        shown, what = POSITIVE_CLASS, "AI-generated"
+    number = f"**{percent(probabilities[shown], digits=1)}**"
     if metadata.calibrated:
-        return f"Calibrated probability: **{subject}**"
-    return f"Score: **{subject}** (not calibrated yet, so not a probability)"
+        return f"Probability of {what}: {number}"
+    return f"Score for {what}: {number} (not calibrated, so not a probability)"
 
 
 def verdict_number(verdict: Verdict | None) -> float | None:
@@ -89,36 +104,77 @@ def verdict_number(verdict: Verdict | None) -> float | None:
     return verdict.confidence
 
 
-def out_of_distribution_sentence(reason: Reason) -> str:
-    """Why the model gives no verdict on an image."""
-    return f"**Can't tell.** {as_markdown(reason.sentence)}"
+# Under each of many cards that share a reason; the whole sentence stands above them once.
+_SHORT_REASONS = {
+    ReasonCode.SIZE: "Not a size that this model knows.",
+    ReasonCode.SHARPNESS: "Sharper or softer than what this model knows.",
+    ReasonCode.FEATURES: "Unlike the pictures that this model knows.",
+    ReasonCode.PIXELS: "Unlike the pictures that this model knows.",
+}
 
 
-def track_record(metrics: Mapping[str, Any], *, own_thresholds: bool = True) -> str:
-    """A sentence on how often this model is right, from its metrics on test images; or "".
+def short_reason(reason: Reason) -> str:
+    """A few words on why the model gives no verdict."""
+    return _SHORT_REASONS[reason.code]
+
+
+def shared_reason(code: ReasonCode, *, count: int, metadatas: Iterable[ModelMetadata]) -> str:
+    """Why the model gives no verdict on several images, said once; Markdown."""
+    sizes = known_sizes(metadatas)
+    if code is ReasonCode.SIZE and sizes:
+        why = f"This model only knows pictures of {sizes}, and these have other sizes"
+    else:
+        why = "They look different from the pictures that this model learnt from"
+    return f"**Can't tell for {count} pictures.** {why}, so any answer would be a guess."
+
+
+def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
+    """The sizes of the training images: "about 32 × 32 pixels"; "" where one is not recorded."""
+    sizes = [describe_sizes(metadata.training_images) for metadata in metadatas]
+    return " or ".join(sizes) if all(sizes) else ""
+
+
+def scope_sentence(metadatas: Iterable[ModelMetadata]) -> str:
+    """What the models can and cannot judge, in one sentence for the top of the page."""
+    metadatas = list(metadatas)
+    sizes = known_sizes(metadatas)
+    several = len(metadatas) > 1
+    if not sizes:
+        which = "these models" if several else "this model"
+        return f"It is not recorded which pictures {which} learnt from: read verdicts with care."
+    knows = "These models only know" if several else "This model only knows"
+    refused = all(compare_size(*_A_PHOTO, m.training_images) for m in metadatas)
+    most = ", such as most photos from phones and the web" if refused else ""
+    answer = "answer" if several else "answers"
+    return f"{knows} pictures of {sizes} and {answer} “Uncertain” to others{most}."
+
+
+def track_record(metadata: ModelMetadata, *, own_thresholds: bool = True) -> str:
+    """How often this model is right on test images of the kind that it knows; or "".
 
     Args:
-        metrics: Of `metrics.json`.
+        metadata: The model's; its metrics may be of an older release, or missing.
         own_thresholds: Whether the thresholds are those that the metrics were measured with.
     """
-    parts = []
+    metrics = metadata.metrics
     false_alarms = metric_value(metrics, "false_positive_rate")
     recall = metric_value(metrics, "recall")
     accuracy = metric_value(metrics, "accuracy")
     wrong = metric_value(metrics, "error_when_certain")
     if false_alarms is not None and recall is not None:
-        parts.append(
-            f"with nothing left Uncertain, it finds {percent(recall, digits=1)} of the "
-            f"AI-generated images and wrongly accuses {percent(false_alarms, digits=1)} of the "
-            "real ones"
+        said = (
+            f"with no verdict left Uncertain, it finds {percent(recall, digits=1)} of the "
+            f"AI-generated ones and wrongly accuses {percent(false_alarms, digits=1)} of the real "
+            "ones"
         )
         if wrong is not None and own_thresholds:
-            share = percent(wrong, digits=1)
-            parts.append(f"; with its own thresholds {share} are wrong of those it is sure of")
+            said += f"; of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong"
     elif accuracy is not None:
-        parts.append(f"it is right for {percent(accuracy, digits=1)} of the images")
-    sentence = " ".join(parts).replace(" ;", ";")
-    return f"On test images like those it learnt from, {sentence}." if parts else ""
+        said = f"it is right for {percent(accuracy, digits=1)}"
+    else:
+        return ""
+    sizes = known_sizes([metadata])
+    return f"On test pictures like those it learnt from{f' ({sizes})' if sizes else ''}, {said}."
 
 
 def metric_value(metrics: Mapping[str, Any], name: str) -> float | None:
@@ -144,11 +200,14 @@ def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Markdown that shows exactly this text: as it is when harmless, otherwise as inline code."""
-    text = visible(text, longest=400)
-    if _HARMLESS.fullmatch(text):
-        return text
-    # A fence longer than any run of backticks inside; spaces keep an outer backtick literal.
-    longest_run = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * (longest_run + 1)
-    return f"{fence} {text} {fence}" if text.strip() else "(no name)"
+    """Markdown that shows exactly this text, in the surrounding font, and does nothing else."""
+    return _PUNCTUATION.sub(_defused, visible(text, longest=400).strip()) or "(no name)"
+
+
+def _defused(found: re.Match) -> str:
+    """A character behind a backslash.
+
+    Links and ":icons:" are found in escaped text too, so an invisible joiner parts what they need.
+    """
+    joiner = _JOINER if found[0] in ".:@" else ""
+    return f"{joiner}\\{found[0]}{joiner}"

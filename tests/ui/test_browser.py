@@ -118,7 +118,7 @@ def open_page(browser, address):
         page = context.new_page()
         page.set_default_timeout(300_000)
         page.goto(address)
-        page.get_by_text("Images to check").wait_for()
+        page.get_by_test_id("stFileUploader").wait_for()
         return page
 
     yield open_it
@@ -181,7 +181,7 @@ def test_an_upload_is_judged_explained_and_handed_out(open_page, pictures, tmp_p
     page = open_page()
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
-    page.get_by_role("tab", name="Does it hold?").click()
+    page.get_by_role("tab", name="Stability").click()
     page.get_by_text("changed copies keep the verdict").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Table (CSV)").click()
@@ -191,19 +191,20 @@ def test_an_upload_is_judged_explained_and_handed_out(open_page, pictures, tmp_p
             ("fake.png", "Fake")
         ]
     with page.expect_download() as download:
-        page.get_by_role("button", name="Report with pictures").click()
+        page.get_by_role("button", name="Report (HTML, PDF)").click()
     assert download.value.suggested_filename.endswith(".html")
 
 
 def test_cards_open_a_dialog_that_says_why(open_page, pictures):
     page = open_page()
     upload(page, *pictures.values())
-    page.get_by_text("Cannot be read: not an image").wait_for()
+    page.get_by_text("Not an image in a format").wait_for()
     for words in ("AI-generated", "Real", "Uncertain"):
         assert heading(page, words).last.is_visible()
     page.get_by_role("button", name="Why?").nth(1).click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("tab", name="Does it hold?").click()
+    dialog.get_by_role("img", name="The uploaded image real.png").wait_for()
+    dialog.get_by_role("tab", name="Stability").click()
     dialog.get_by_text("changed copies keep the verdict").wait_for()
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
@@ -217,7 +218,7 @@ def test_many_images_become_a_table_with_counts(open_page, tmp_path):
     page = open_page()
     upload(page, *paths)
     page.get_by_test_id("stDataFrame").wait_for()
-    assert page.get_by_text("30 AI-generated").is_visible()
+    assert page.get_by_text("30 smart_toy AI-generated").is_visible()
 
 
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
@@ -229,9 +230,9 @@ def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     page = open_page()
     upload(page, *paths)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("of 60 images were checked").wait_for()
+    page.get_by_text("of 60 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_text("60 AI-generated").wait_for()
+    page.get_by_text("60 smart_toy AI-generated").wait_for()
 
 
 def test_a_picture_is_pasted_from_the_clipboard(open_page):
@@ -257,28 +258,31 @@ def test_images_and_choices_outlast_a_visit_to_the_other_page(open_page, picture
     page = open_page()
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
+    page.get_by_text("Advanced: model").click()
     page.get_by_role("slider").nth(1).focus()
     page.keyboard.press("ArrowLeft")
     page.get_by_text("Back to the model's own").wait_for()
     for _ in range(2):
         page.get_by_role("link", name="Models").click()
         page.get_by_text("How good it is").wait_for()
-        page.get_by_role("link", name="Check images").click()
-        page.get_by_text("With 1 image from before").wait_for()
+        page.get_by_role("link", name="Check pictures").click()
+        page.get_by_text("Showing 1 picture you uploaded earlier.").wait_for()
         heading(page, "AI-generated").last.wait_for()
     assert page.get_by_text("Back to the model's own").is_visible()
     upload(page, pictures["real"])
     heading(page, "Real").last.wait_for()
     assert heading(page, "AI-generated").last.is_visible()
     page.get_by_role("button", name="Clear all").click()
-    page.get_by_text("Images stay in this machine's memory").wait_for()
+    page.get_by_text("Pictures stay in the memory").wait_for()
 
 
 def test_the_threshold_is_moved_by_keyboard_and_tells_of_false_alarms(open_page, pictures):
     page = open_page()
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
+    page.get_by_text("Advanced: model").click()
     metric = page.get_by_test_id("stMetricValue")
+    metric.wait_for()
     assert metric.inner_text() == "0.0%"
     page.get_by_role("slider").nth(1).focus()
     page.keyboard.press("ArrowLeft")
@@ -334,7 +338,7 @@ def test_the_page_loads_nothing_from_elsewhere(browser, address, pictures):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
-    page.get_by_text("Images to check").wait_for()
+    page.get_by_test_id("stFileUploader").wait_for()
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
     context.close()

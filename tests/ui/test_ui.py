@@ -7,8 +7,10 @@ import dataclasses
 import io
 import json
 import math
+import re
 import sys
 import threading
+import types
 from concurrent.futures import Future
 
 import numpy as np
@@ -17,15 +19,30 @@ from app_site import RED, image_bytes, unusual_images, write_predictions
 
 from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar, table_row
-from real_vs_ai.ui.checking import CheckedUpload, ImageCheck, check_image, name_duplicates
-from real_vs_ai.ui.judging import Variant, judge_upload, judge_variants
+from real_vs_ai.ui.checking import (
+    CheckedUpload,
+    ImageCheck,
+    Variant,
+    check_image,
+    judge_upload,
+    judge_variants,
+    name_duplicates,
+)
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
-from real_vs_ai.ui.wording import as_markdown, percent, track_record, verdict_style, visible
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    percent,
+    scope_sentence,
+    track_record,
+    verdict_style,
+    visible,
+)
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, apply_thresholds, make_verdict
 
 METADATA = ModelMetadata(
@@ -83,15 +100,15 @@ def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
         "| a | b |",
     ],
 )
-def test_strange_texts_become_inline_code(name):
+def test_strange_texts_lose_their_meaning_and_keep_their_characters(name):
     shown = as_markdown(name)
-    fence = shown[: len(shown) - len(shown.lstrip("`"))]
-    assert fence and shown == f"{fence} {name} {fence}"
-    assert fence not in name
+    assert re.sub(r"\u2060|\\(?=[^a-zA-Z\d\s])", "", shown) == name
+    assert not re.search(r"(?<!\\)[!#$*<@\[`|_]|://|www\\?\.|:[a-z]", shown)
 
 
 def test_plain_words_stay_plain_markdown():
-    assert as_markdown("Malignant (stage 2)") == "Malignant (stage 2)"
+    for text in ("Malignant (stage 2)", "It isn't sharp: 98.5 % of it, at most."):
+        assert re.sub(r"\u2060|\\", "", as_markdown(text)) == text
 
 
 def test_characters_that_hide_or_turn_others_become_visible():
@@ -115,11 +132,26 @@ def test_verdicts_have_words_and_icons_of_their_own():
 
 def test_the_track_record_names_false_accusations():
     metrics = {"recall": {"value": 0.93}, "false_positive_rate": {"value": 0.04}}
-    assert "93.0%" in track_record(metrics) and "accuses 4.0%" in track_record(metrics)
+    record = track_record(dataclasses.replace(METADATA, metrics=metrics))
+    assert "93.0%" in record and "accuses 4.0%" in record
     metrics["error_when_certain"] = {"value": 0.021}
-    assert "2.1% are wrong" in track_record(metrics)
-    assert "sure of" not in track_record(metrics, own_thresholds=False)
-    assert track_record({}) == ""
+    metadata = dataclasses.replace(METADATA, metrics=metrics)
+    assert "2.1% are wrong" in track_record(metadata)
+    assert "sure of" not in track_record(metadata, own_thresholds=False)
+    assert track_record(METADATA) == ""
+
+
+def test_scope_names_the_sizes_that_each_model_knows():
+    def knowing(*sides: int) -> ModelMetadata:
+        sizes = summarise_training_images(sides, sides, ["s"] * len(sides))
+        return dataclasses.replace(METADATA, training_images=sizes)
+
+    small, large = knowing(32, 32), knowing(300, 1500)
+    assert "about 32 × 32 pixels" in scope_sentence([small])
+    assert "photos from phones" in scope_sentence([small])
+    both = scope_sentence([small, large])
+    assert "32 × 32" in both and " or about " in both and "phones" not in both
+    assert "not recorded" in scope_sentence([METADATA])
 
 
 def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
@@ -216,7 +248,8 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     assert image["probabilities"] == {} and image["out_of_distribution"] is True
     html = html_report([result], model=REPORT_MODEL, created="now").decode()
     assert "Much larger." in html and "calibrated" not in html and "0.9" not in html
-    assert table_row(result, metadata=METADATA, number="Probability")["Probability"] is None
+    chosen = types.SimpleNamespace(metadata_of=lambda verdict: METADATA)
+    assert table_row(result, chosen=chosen, number="Probability")["Probability"] is None
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
