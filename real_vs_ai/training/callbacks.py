@@ -53,6 +53,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         *,
         path: Path,
         patience: int = 0,
+        keep: str = "best",
         writes: bool = True,
         best_loss: float = math.inf,
         best_epoch: int = 0,
@@ -62,6 +63,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         Args:
             path: Where the best weights are saved; ends in `.weights.h5`.
             patience: So many epochs in a row may have a validation loss above the training loss.
+            keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
             writes: Whether this process saves the weights; another one does otherwise.
             best_loss: Of the epochs before these, when a run goes on.
             best_epoch: Of the epochs before these; their weights are at `path`.
@@ -69,6 +71,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.patience = patience
+        self.keep = keep
         self.writes = writes
         self.best_loss = best_loss
         self.best_epoch = best_epoch
@@ -76,9 +79,9 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         self._epochs_above = 0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Save the weights when they are the best so far; stop when it is time."""
+        """Save the weights when they are to be kept; stop when it is time."""
         logs = logs or {}
-        if logs["val_loss"] < self.best_loss:
+        if self.keep == "last" or logs["val_loss"] < self.best_loss:
             self.best_loss = float(logs["val_loss"])
             self.best_epoch = epoch + 1
             if self.writes:

@@ -215,6 +215,12 @@ class TrainingOptions:
         "N",
         type=whole_number(0),
     )
+    keep: str = option(
+        "the weights that a run keeps: of the epoch with the lowest validation loss, or of the "
+        "last one, whose learning rate is lowest",
+        "best",
+        choices=("best", "last"),
+    )
     early_stopping: int = option(
         "stop after so many epochs without a lower validation loss", 5, "N", type=whole_number(1)
     )

@@ -132,6 +132,7 @@ class StageRunner:
         stop = cb.StopTrainingOnValidationLoss(
             path=self.best_weights,
             patience=self.options.patience,
+            keep=self.options.keep,
             writes=self.hosts.is_first,
             best_loss=self.progress.best_loss,
             best_epoch=self.progress.best_epoch,

@@ -48,6 +48,12 @@ def test_stops_at_the_first_epoch_whose_validation_loss_exceeds_the_training_los
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_last_epoch_is_kept_where_asked(model, tmp_path):
+    losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.7)]
+    stop, _, weights = play(model, losses, path=tmp_path / "a.weights.h5", patience=9, keep="last")
+    assert (stop.best_epoch, weights) == (3, 3.0)
+
+
 def test_equal_losses_do_not_stop(model, tmp_path):
     stop, epochs, _ = play(model, [(0.5, 0.5)] * 3, path=tmp_path / "best.weights.h5")
     assert (stop.stopped, epochs) == (False, 3)
