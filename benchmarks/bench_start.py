@@ -36,7 +36,7 @@ import sys
 from real_vs_ai.serving import conversion
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 
-def refuse(model_path):
+def refuse(model_path, **options):
     raise UnsupportedGraphError("the benchmark asks for the old way")
 
 conversion.build_model = refuse

@@ -19,18 +19,24 @@ import openvino as ov
 
 from real_vs_ai.errors import RealVsAIError, one_line
 from real_vs_ai.out_of_distribution import read_check
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
+from real_vs_ai.serving.keras_graph import (
+    StoredModel,
+    UnsupportedGraphError,
+    fold_normalisation,
+    read_graph,
+)
 from real_vs_ai.serving.openvino_layers import build_network
 
 __all__ = ["IR_NAME", "ConversionError", "build_model", "convert"]
 
 
-def convert(model_path: Path, *, output_dir: Path) -> Path:
+def convert(model_path: Path, *, output_dir: Path, stored: StoredModel | None = None) -> Path:
     """Write the model as OpenVINO IR, weights in float32.
 
     Args:
         model_path: A Keras model file (`.h5`).
         output_dir: An existing folder.
+        stored: The same file, where it was opened before.
 
     Returns:
         The path of the `.xml`; its `.bin` lies in the same folder. Its first output is the softmax;
@@ -41,7 +47,7 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
             installed or cannot convert them either.
     """
     try:
-        model = build_model(model_path)
+        model = build_model(model_path, stored=stored)
     except UnsupportedGraphError as error:
         return convert_through_tensorflow(model_path, output_dir=output_dir, reason=str(error))
     ir_path = output_dir / IR_NAME
@@ -49,19 +55,22 @@ def convert(model_path: Path, *, output_dir: Path) -> Path:
     return ir_path
 
 
-def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
+def build_model(
+    model_path: Path, *, layer: str | None = None, stored: StoredModel | None = None
+) -> ov.Model:
     """The model for any number of images; see `convert` for its outputs.
 
     Args:
         model_path: A Keras model file (`.h5`).
         layer: Name of the layer that gives the features; None for the one that the file names.
+        stored: The same file, where it was opened before.
 
     Raises:
         UnsupportedGraphError: The file holds something that needs TensorFlow.
         ConversionError: It cannot be read, or OpenVINO refuses it.
     """
     try:
-        graph = fold_normalisation(read_graph(model_path))
+        graph = fold_normalisation(stored.graph() if stored else read_graph(model_path))
         network = build_network(graph, batch_size=None)
         outputs = [network.outputs[graph.output]]
         features = network.outputs.get(layer or feature_layer(model_path) or "")

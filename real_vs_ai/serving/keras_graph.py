@@ -15,9 +15,10 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,74 @@ class LayerGraph:
 
 
 def read_graph(path: Path) -> LayerGraph:
-    """Read a model file.
+    """Read a model file; see `StoredModel.graph`."""
+    with StoredModel(path) as stored:
+        return stored.graph()
 
-    Raises:
-        UnsupportedGraphError: It is no model that this module can read.
-        OSError: It is not HDF5, or not whole.
+
+def network_digest(path: Path) -> hashlib.blake2b:
+    """Digest of a model file; see `StoredModel.digest`."""
+    with StoredModel(path) as stored:
+        return stored.digest()
+
+
+class StoredModel:
+    """A model file, opened when it is needed: one walk over its weights serves digest and layers.
+
+    It is a context, at whose end the file is closed.
     """
-    with h5py.File(path, "r") as file:
+
+    def __init__(self, path: Path) -> None:
+        """Remember where the file is."""
+        self.path = path
+
+    def __enter__(self) -> StoredModel:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if "_file" in vars(self):
+            self._file.close()
+
+    @cached_property
+    def _file(self) -> h5py.File:
+        return h5py.File(self.path, "r")
+
+    @cached_property
+    def _content(self) -> np.ndarray:
+        return _content_of(self.path, self._file)
+
+    @cached_property
+    def _items(self) -> dict[str, h5py.Group | h5py.Dataset]:
+        """Groups and arrays of the weights by their path, in the file's order."""
+        found: dict[str, h5py.Group | h5py.Dataset] = {}
+        self._file[_WEIGHTS_GROUP].visititems(lambda name, item: found.update({name: item}))
+        return found
+
+    def digest(self) -> hashlib.blake2b:
+        """Digest of graph and weights as they are stored, so that nothing is unpacked.
+
+        Raises:
+            OSError: The file is not HDF5, or not whole.
+            KeyError: It holds no Keras model.
+        """
+        digest = hashlib.blake2b()
+        digest.update(str(self._file.attrs["model_config"]).encode())
+        for name, item in self._items.items():
+            _update_digest(digest, name, item, self._content)
+        return digest
+
+    def graph(self) -> LayerGraph:
+        """The layers with their weights.
+
+        Raises:
+            UnsupportedGraphError: It is no model that this module can read.
+            OSError: The file is not HDF5, or not whole.
+        """
         try:
-            stored = json.loads(file.attrs["model_config"])
+            stored = json.loads(self._file.attrs["model_config"])
             network = stored["config"]
             with ThreadPoolExecutor(os.cpu_count()) as workers:
-                arrays = _ArrayReader(file[_WEIGHTS_GROUP], _content_of(path, file), workers)
+                arrays = _ArrayReader(self._items, self._content, workers)
                 read = _read_layers(stored["class_name"], network, arrays)
                 layers = {name: _with_weights(layer) for name, layer in list(read)}
             output = _output_of(stored["class_name"], network, layers)
@@ -92,24 +149,7 @@ def read_graph(path: Path) -> LayerGraph:
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise UnsupportedGraphError(f"it holds no flat Keras graph ({reason})") from error
-    return LayerGraph(layers, output)
-
-
-def network_digest(path: Path) -> hashlib.blake2b:
-    """Digest of a file's graph and weights as they are stored, so that nothing is unpacked.
-
-    Raises:
-        OSError: It is not HDF5, or not whole.
-        KeyError: It holds no Keras model.
-    """
-    digest = hashlib.blake2b()
-    with h5py.File(path, "r") as file:
-        digest.update(str(file.attrs["model_config"]).encode())
-        content = _content_of(path, file)
-        file[_WEIGHTS_GROUP].visititems(
-            lambda name, item: _update_digest(digest, name, item, content)
-        )
-    return digest
+        return LayerGraph(layers, output)
 
 
 def _update_digest(
@@ -257,19 +297,19 @@ def _has_tensor(arguments: Any) -> bool:
 class _ArrayReader:
     """Reads the weights of a file, and unpacks them on every core."""
 
-    group: h5py.Group
+    items: Mapping[str, h5py.Group | h5py.Dataset]
     content: np.ndarray
     workers: Executor
 
     def weights(self, layer: str) -> dict[str, Future[np.ndarray]]:
         """Arrays of a layer, by Keras' names, being unpacked."""
-        if layer not in self.group:
+        if layer not in self.items:
             return {}
         found = {}
-        for stored in self.group[layer].attrs.get("weight_names", ()):
+        for stored in self.items[layer].attrs.get("weight_names", ()):
             weight_path = stored.decode() if isinstance(stored, bytes) else str(stored)
             name = weight_path.rsplit("/", 1)[-1].removesuffix(":0")
-            found[name] = self._read(self.group[layer][weight_path])
+            found[name] = self._read(self.items[f"{layer}/{weight_path}"])
         return found
 
     def _read(self, dataset: h5py.Dataset) -> Future[np.ndarray]:

@@ -26,7 +26,7 @@ import filelock
 import platformdirs
 
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert, feature_layer
-from real_vs_ai.serving.keras_graph import network_digest
+from real_vs_ai.serving.keras_graph import StoredModel
 
 _ENTRY_NAME = "entry.json"
 # Raised when what an entry holds changes its form.
@@ -74,15 +74,15 @@ def fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _known_fingerprint(model_path: Path, state: tuple[int, int, int], notes: Path) -> str:
+def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: Path) -> str:
     """`_network_fingerprint`, remembered for as long as the file is not touched.
 
     Args:
-        model_path: The `.h5` file.
+        stored: The `.h5` file.
         state: Its `_state`.
         notes: Folder for what is remembered.
     """
-    key = hashlib.sha256(str(model_path.resolve()).encode()).hexdigest()[:_NAME_LENGTH]
+    key = hashlib.sha256(str(stored.path.resolve()).encode()).hexdigest()[:_NAME_LENGTH]
     note = notes / f"{key}.json"
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
@@ -90,22 +90,22 @@ def _known_fingerprint(model_path: Path, state: tuple[int, int, int], notes: Pat
             return str(known["network"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = _network_fingerprint(model_path)
+    found = _network_fingerprint(stored)
     # Not while it may still be written: a later change could leave time and size as they are.
     if time.time() - state[2] / 1e9 > _SETTLED_SECONDS:
         write_atomically(note, json.dumps({"state": state, "network": found}).encode())
     return found
 
 
-def _network_fingerprint(model_path: Path) -> str:
+def _network_fingerprint(stored: StoredModel) -> str:
     """Of the graph, its weights and its outputs, not of what else the file says."""
     try:
-        digest = network_digest(model_path)
-        digest.update(repr(feature_layer(model_path)).encode())
+        digest = stored.digest()
+        digest.update(repr(feature_layer(stored.path)).encode())
         return digest.hexdigest()[:_NAME_LENGTH]
     except (OSError, KeyError):
         # No Keras model. The conversion will say so.
-        return fingerprint(model_path)[:_NAME_LENGTH]
+        return fingerprint(stored.path)[:_NAME_LENGTH]
 
 
 def cached_ir(model_path: Path) -> CacheEntry:
@@ -114,24 +114,30 @@ def cached_ir(model_path: Path) -> CacheEntry:
     Raises:
         ConversionError: The model cannot be converted.
     """
-    versions = _versions()
-    state = _state(model_path)
+    versions, state = _versions(), _state(model_path)
     try:
-        root = cache_dir() / "models"
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = f"{_known_fingerprint(model_path, state, root)}-{_digest(versions)}"
-        folder = root / name
-        if _is_whole(folder):
-            return CacheEntry(folder)
-        with filelock.FileLock(root / f"{name}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
-            if not _is_whole(folder):
-                _make_entry(model_path, folder=folder, versions=versions, state=state)
-        return CacheEntry(folder)
+        with StoredModel(model_path) as stored:
+            return _find_or_make(stored, versions=versions, state=state)
     except (OSError, filelock.Timeout):
         # A read-only home or a full disk costs time at every start, never the verdict.
         folder = Path(tempfile.mkdtemp(prefix="real-vs-ai-"))
         convert(model_path, output_dir=folder)
         return CacheEntry(folder, is_temporary=True)
+
+
+def _find_or_make(
+    stored: StoredModel, *, versions: dict[str, str], state: tuple[int, int, int]
+) -> CacheEntry:
+    root = cache_dir() / "models"
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = f"{_known_fingerprint(stored, state, root)}-{_digest(versions)}"
+    folder = root / name
+    if _is_whole(folder):
+        return CacheEntry(folder)
+    with filelock.FileLock(root / f"{name}.lock", timeout=_LOCK_TIMEOUT_SECONDS):
+        if not _is_whole(folder):
+            _make_entry(stored, folder=folder, versions=versions, state=state)
+    return CacheEntry(folder)
 
 
 def write_atomically(path: Path, data: bytes) -> bool:
@@ -158,11 +164,12 @@ def _state(model_path: Path) -> tuple[int, int, int]:
 
 
 def _make_entry(
-    model_path: Path, *, folder: Path, versions: dict[str, str], state: tuple[int, int, int]
+    stored: StoredModel, *, folder: Path, versions: dict[str, str], state: tuple[int, int, int]
 ) -> None:
+    model_path = stored.path
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        convert(model_path, output_dir=staging)
+        convert(model_path, output_dir=staging, stored=stored)
         if _state(model_path) != state:
             raise ConversionError(f"{model_path} changed while it was converted. Open it again.")
         description = {"source": str(model_path.resolve()), "versions": versions}

@@ -12,7 +12,7 @@ import pytest
 
 from real_vs_ai import Detector
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.serving import model_cache
+from real_vs_ai.serving import keras_graph, model_cache
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError
 from tests.serving.trivial_model import uniform_image
 
@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder, and a converter that counts its calls."""
     calls = []
 
-    def convert(model_path, *, output_dir):
+    def convert(model_path, *, output_dir, stored=None):
         calls.append(threading.get_ident())
         time.sleep(0.2)
         (output_dir / IR_NAME).write_bytes(model_path.read_bytes())
@@ -68,6 +68,16 @@ def test_new_thresholds_keep_the_entry_and_new_weights_get_another(cache, model_
     write_metadata(path, ModelMetadata(class_names=("a", "b"), image_size=32, temperature=2.0))
     assert model_cache.cached_ir(path) == second
     assert len(cache) == 2
+
+
+def test_new_model_is_opened_once_for_its_fingerprint_and_its_weights(model_with, monkeypatch):
+    opened, open_file = [], keras_graph._content_of
+    monkeypatch.setattr(
+        keras_graph, "_content_of", lambda *file: opened.append(file[0]) or open_file(*file)
+    )
+    path = model_with(own_weights=True)
+    assert model_cache.cached_ir(path).ir.is_file()
+    assert opened == [path]
 
 
 def test_untouched_file_is_not_read_again(cache, model_with, monkeypatch):
@@ -116,7 +126,7 @@ def test_a_damaged_entry_is_made_again(cache, model, damage):
 def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
     cache, model, monkeypatch
 ):
-    def fail(model_path, *, output_dir):
+    def fail(model_path, *, output_dir, stored):
         (output_dir / IR_NAME).write_bytes(b"half")
         raise ConversionError("killed")
 
