@@ -140,7 +140,7 @@ def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
 def test_a_model_that_changes_while_it_is_converted_is_not_kept_under_its_old_name(
     cache, model, monkeypatch
 ):
-    def convert_slowly(model_path, *, output_dir):
+    def convert_slowly(model_path, *, output_dir, stored):
         (output_dir / IR_NAME).write_bytes(b"form of the new one")
         model_path.write_bytes(b"replaced meanwhile")
 

@@ -262,7 +262,7 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
 
 
 def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
-    def fail(model_path, *, output_dir):
+    def fail(model_path, *, output_dir, stored):
         raise ConversionError("conversion to OpenVINO failed: an unknown layer")
 
     monkeypatch.setattr(model_cache, "convert", fail)
