@@ -32,7 +32,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.pixel_classifier import PixelClassifier
+from real_vs_ai.pixel_classifier import PixelClassifier, are_plain
 from real_vs_ai.verdict import Reason, ReasonCode
 
 # A few training images of odd sizes do not make such sizes in-distribution.
@@ -135,6 +135,13 @@ def describe_sizes(training_images: Mapping[str, Any]) -> str:
     return f"about {smallest} to {largest} pixels"
 
 
+_PLAIN = Reason(
+    ReasonCode.PLAIN,
+    "Most of it is flat or of one colour, as in documents, screenshots and drawings. This model "
+    "learnt from pictures of other kinds.",
+)
+
+
 @dataclass(frozen=True)
 class Sample:
     """Images as the network saw them.
@@ -197,9 +204,15 @@ class OutOfDistributionCheck:
         measured = zip(
             self.distances(features), sharpness(pixels), self._accepts(pixels), strict=True
         )
-        return [
+        found = [
             self._judge(float(distance), float(sharp), accepted=bool(accepted))
             for distance, sharp, accepted in measured
+        ]
+        if pixels.ndim < 5 or pixels.shape[1] == 1:
+            return found
+        plain = [are_plain(views) for views in pixels]
+        return [
+            _PLAIN if is_plain else reason for is_plain, reason in zip(plain, found, strict=True)
         ]
 
     def _accepts(self, pixels: np.ndarray) -> np.ndarray:

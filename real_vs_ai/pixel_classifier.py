@@ -163,3 +163,30 @@ def _jumps(plane: np.ndarray) -> np.ndarray:
     differences = np.abs(np.diff(plane, axis=2))
     by_place = [differences[:, :, place::_BLOCK].mean(axis=(1, 2)) for place in range(_BLOCK)]
     return np.log1p(np.stack(by_place, axis=1))
+
+
+# Posters, documents, drawings and logos: most of their area is flat, or of one colour.
+_FLAT_DEVIATION = 1.0
+_MOST_FLAT = 0.55
+_MOST_OF_ONE_COLOUR = 0.45
+_BLOCK = 16
+
+
+def are_plain(views: np.ndarray) -> bool:
+    """Whether most of what the views of an image show is flat or of one colour.
+
+    Training leaves such pictures out; a model that judges crops gives no verdict on them.
+
+    Args:
+        views: The whole image, or crops of it, shape (n, height, width, 3), uint8.
+    """
+    grey = views.mean(axis=3, dtype=np.float32)
+    rows, columns = (side // _BLOCK for side in grey.shape[1:])
+    if rows and columns:
+        whole = grey[:, : rows * _BLOCK, : columns * _BLOCK]
+        blocks = whole.reshape(-1, rows, _BLOCK, columns, _BLOCK)
+        if (blocks.std(axis=(2, 4)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
+            return True
+    levels = views[:, ::4, ::4].reshape(-1, 3).astype(np.int32) // 16
+    counts = np.bincount(levels @ np.array([256, 16, 1]))
+    return bool(counts.max() / len(levels) > _MOST_OF_ONE_COLOUR)

@@ -36,12 +36,19 @@ class ReasonCode(StrEnum):
     SHARPNESS = "sharpness"
     FEATURES = "features"
     PIXELS = "pixels"
+    PLAIN = "plain"
     UNSTABLE = "unstable"
     NOT_CALIBRATED = "not_calibrated"
 
 
 _OUT_OF_DISTRIBUTION = frozenset(
-    {ReasonCode.SIZE, ReasonCode.SHARPNESS, ReasonCode.FEATURES, ReasonCode.PIXELS}
+    {
+        ReasonCode.SIZE,
+        ReasonCode.SHARPNESS,
+        ReasonCode.FEATURES,
+        ReasonCode.PIXELS,
+        ReasonCode.PLAIN,
+    }
 )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
+from real_vs_ai.pixel_classifier import are_plain
 from real_vs_ai.preparation.copies import encode, encoding_like
 from real_vs_ai.preparation.files import write_new_file
 from real_vs_ai.preparation.git_objects import read_blobs
@@ -25,12 +26,7 @@ from real_vs_ai.preparation.git_objects import read_blobs
 MISSING = "not in the git directory"
 # A picture whose brightest and darkest pixels differ by less shows nothing.
 _LEAST_CONTRAST = 12
-# Posters, diagrams and logos: most of their area is flat, or of one colour.
-_FLAT_DEVIATION = 1.0
-_MOST_FLAT = 0.55
-_MOST_OF_ONE_COLOUR = 0.45
 _LONGEST_SIDE = 2048
-_BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +110,7 @@ def is_plain(image: Image.Image) -> bool:
     if max(image.size) > _LONGEST_SIDE:
         image = image.copy()
         image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
-    pixels = np.asarray(image)
-    grey = pixels.mean(axis=2, dtype=np.float32)
-    height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
-    if height and width:
-        blocks = grey[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-        if (blocks.std(axis=(1, 3)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
-            return True
-    levels = pixels[::4, ::4].reshape(-1, 3).astype(np.int32) // 16
-    counts = np.bincount(levels @ np.array([256, 16, 1]))
-    return bool(counts.max() / len(levels) > _MOST_OF_ONE_COLOUR)
+    return are_plain(np.asarray(image)[None])
 
 
 def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int) -> np.ndarray:

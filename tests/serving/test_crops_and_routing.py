@@ -7,9 +7,10 @@ import pytest
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import decode_image
+from real_vs_ai.keras_models import load_model
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.out_of_distribution import Sample, fit_check, summarise_training_images, write_check
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving import detector as detector_module
@@ -183,3 +184,33 @@ def test_shared_model_knows_the_thresholds_of_every_model(released):
     verdict = shared.submit(uniform_image(250, (230, 200))).result()
     assert shared.metadatas[verdict.model] == LARGE
     shared.close()
+
+
+def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path, cache_folder):
+    import keras
+
+    path = save_model(tmp_path / "model.h5", LARGE)
+    model = load_model(path)
+    layer = next(x.name for x in model.layers if x.name.startswith("global_average_pooling2d"))
+    body = keras.Model(model.inputs, model.get_layer(layer).output)
+    generator = np.random.default_rng(0)
+
+    def picture():
+        small = generator.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        return np.kron(small, np.ones((20, 20, 1), np.uint8)) // 2 + generator.integers(
+            0, 128, (200, 240, 3), dtype=np.uint8
+        )
+
+    def sample(n):
+        pixels = np.stack([CROPS.prepare(picture()) for _ in range(n)])
+        features = body.predict_on_batch(pixels.reshape(-1, 32, 32, 3).astype(np.float32))
+        return Sample(features.reshape(n, 4, -1).mean(axis=1), pixels, np.arange(n) % 2)
+
+    write_check(path, fit_check(sample(60), sample(300), layer=layer))
+    detector = Detector.open(path, engine="openvino", precision="f32")
+    document = np.full((200, 240, 3), 250, np.uint8)
+    document[::12, 10:-10:3] = 20
+    found = detector.predict(document)
+    assert found.label == "Uncertain" and found.out_of_distribution_reason.code is ReasonCode.PLAIN
+    judged = detector.predict_batch([picture() for _ in range(10)])
+    assert sum(verdict.out_of_distribution for verdict in judged) <= 2
