@@ -3,9 +3,9 @@
     model = SharedModel(Path("models/released/model.h5"))
     verdict = model.submit(pixels).result()
 
-Requests wait in one queue and are answered in the order they came, those that wait together as one
-batch. Each caller asks for a few images at a time, so that somebody with one image stands behind a
-handful of others, never behind somebody's five hundred.
+Requests wait in one queue for each model and are answered in the order they came, those that wait
+together as one batch. Each caller asks for a few images at a time, so that somebody with one image
+stands behind a handful of others, never behind somebody's five hundred.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import contextlib
 import gc
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +30,28 @@ from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.verdict import Verdict
 
-# A batch may hold this many requests, more where the engine takes more at a time.
-_SMALLEST_LIMIT = 16
 # Side by side; engines want about as many as there are cores.
 _MOST_BATCHES = 256
+# So long a request waits for others to fill its batch while the engine is busy.
+_PATIENCE_SECONDS = 0.25
 # Of a model that is to be closed: until no caller's check can be under way any more.
 _IDLE_SECONDS = 60.0
-_Request = tuple[PreparedImage, "Future[Verdict]"]
+# What the thread that forms batches is told besides requests.
+_ENDED, _WAKE = "a batch has ended", "look again"
 
 
 class ModelUnavailableError(RealVsAIError, RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    image: PreparedImage
+    answer: Future[Verdict]
+    came: float = field(default_factory=time.monotonic)
+
+
+_Arrival = _Request | str
 
 
 @contextlib.contextmanager
@@ -72,9 +86,10 @@ class SharedModel:
         self.metadatas = {model_name(one): read_metadata(one) for one in paths}
         self.metadata: ModelMetadata = read_metadata(paths[0])
         self._opening: Future[Detector] = Future()
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
         self._gate = threading.Lock()
-        self._retiring = self._closed = False
+        self._retiring = self._closed = self._is_wide = False
+        self._side_by_side = 1
         threading.Thread(
             target=self._serve, args=(open_detector,), name="model", daemon=True
         ).start()
@@ -121,13 +136,13 @@ class SharedModel:
         with self._gate:
             if self._closed:
                 raise ModelUnavailableError("the model was replaced; check the image again")
-            self._requests.put((prepared, answer))
+            self._arrivals.put(_Request(prepared, answer))
         return answer
 
     def close(self) -> None:
         """Let the threads end once nobody has asked for a while: others may be at work with it."""
         self._retiring = True
-        self._requests.put(None)
+        self._arrivals.put(_WAKE)
 
     def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
         try:
@@ -137,57 +152,73 @@ class SharedModel:
             return
         _exempt_from_garbage_collection()
         self._opening.set_result(detector)
-        # As many batches side by side as keep the engine busy. A batch is taken only when one of
-        # them has ended, so that the requests of that time come together.
-        free = threading.Semaphore(1)
+        self._dispatch(detector)
+
+    def _dispatch(self, detector: Detector) -> None:
+        """Hand what waits to the engine in batches, until the service ends."""
+        waiting: list[deque[_Request]] = [deque() for _ in detector.detectors]
+        running = 0
 
         def answer(batch: list[_Request]) -> None:
             try:
                 _answer(detector, batch)
             finally:
-                free.release()
+                self._arrivals.put(_ENDED)
 
         with ThreadPoolExecutor(_MOST_BATCHES, thread_name_prefix="judge") as judges:
-            ended, first = False, True
-            while not ended:
-                free.acquire()
-                batch, ended = self._next_batch(max(_SMALLEST_LIMIT, detector.batch_size))
-                answered = judges.submit(answer, batch)
-                if first:
-                    # The engine compiles its form for batches to know how many it wants. The first
-                    # visitor need not wait for that.
-                    first = False
-                    answered.add_done_callback(lambda _: _widen(free, detector))
+            while arrivals := self._next_arrivals(may_end=not running):
+                for arrival in arrivals:
+                    if isinstance(arrival, _Request):
+                        waiting[arrival.image.model].append(arrival)
+                    running -= arrival is _ENDED
+                while running < self._side_by_side and (
+                    batch := _take(waiting, detector, busy=running > 0)
+                ):
+                    running += 1
+                    answered = judges.submit(answer, batch)
+                    if not self._is_wide:
+                        # The engine compiles its form for batches to know how many it wants. The
+                        # first visitor need not wait for that.
+                        self._is_wide = True
+                        answered.add_done_callback(lambda _: self._widen(detector))
 
-    def _next_batch(self, largest: int) -> tuple[list[_Request], bool]:
-        """The requests that wait now, at least one, and whether the service ends after them."""
-        batch: list[_Request] = []
-        while len(batch) < largest:
-            patience = _IDLE_SECONDS if self._retiring else None
+    def _next_arrivals(self, *, may_end: bool) -> list[_Arrival]:
+        """What came since the last time, at least one thing; nothing once the service ends."""
+        while True:
             try:
-                request = self._requests.get(block=not batch, timeout=patience)
+                first = self._arrivals.get(timeout=_IDLE_SECONDS if self._retiring else None)
             except queue.Empty:
-                if batch or not self._end():
-                    break
-                return [], True
-            # None only wakes the thread, so that its patience ends.
-            if request is not None:
-                batch.append(request)
-        return batch, False
+                if may_end and self._end():
+                    return []
+            else:
+                return [first, *(self._arrivals.get() for _ in range(self._arrivals.qsize()))]
+
+    def _widen(self, detector: Detector) -> None:
+        """Let as many batches run side by side as the engine wants, not one after another."""
+        # Where it cannot be compiled, batches go on one after another, and tell their callers.
+        with contextlib.suppress(Exception):
+            self._side_by_side = min(detector.parallel_batches, _MOST_BATCHES)
+            self._arrivals.put(_WAKE)
 
     def _end(self) -> bool:
         """Take no more requests, unless one came just now."""
         with self._gate:
-            self._closed = self._requests.empty()
+            self._closed = self._arrivals.empty()
             return self._closed
 
 
-def _widen(free: threading.Semaphore, detector: Detector) -> None:
-    """Let as many batches run side by side as the engine wants, not one after another."""
-    # Where it cannot be compiled, batches go on one after another, and tell their callers.
-    with contextlib.suppress(Exception):
-        for _ in range(min(detector.parallel_batches, _MOST_BATCHES) - 1):
-            free.release()
+def _take(waiting: Sequence[deque[_Request]], detector: Detector, *, busy: bool) -> list[_Request]:
+    """The next batch for one of the models; nothing while it is better to wait for more.
+
+    The engine fills a batch up with empty images, which take as long as others. While it is busy
+    anyway, only whole batches are taken, and what has waited long.
+    """
+    models = [pair for pair in zip(detector.detectors, waiting, strict=True) if pair[1]]
+    for one, requests in sorted(models, key=lambda pair: pair[1][0].came):
+        patient = busy and time.monotonic() - requests[0].came < _PATIENCE_SECONDS
+        if not patient or len(requests) >= one.batch_size:
+            return [requests.popleft() for _ in range(min(one.batch_size, len(requests)))]
+    return []
 
 
 def _exempt_from_garbage_collection() -> None:
@@ -201,17 +232,15 @@ def _exempt_from_garbage_collection() -> None:
 
 
 def _answer(detector: Detector, batch: list[_Request]) -> None:
-    if not batch:
-        return
     try:
-        verdicts = detector.judge([image for image, _ in batch])
+        verdicts = detector.judge([request.image for request in batch])
     except Exception as error:
         if len(batch) > 1:
             # One image must not spoil the answers of the others.
             for request in batch:
                 _answer(detector, [request])
             return
-        batch[0][1].set_exception(error)
+        batch[0].answer.set_exception(error)
         return
-    for (_, answer), verdict in zip(batch, verdicts, strict=True):
-        answer.set_result(verdict)
+    for request, verdict in zip(batch, verdicts, strict=True):
+        request.answer.set_result(verdict)

@@ -22,6 +22,10 @@ class ColourDetector:
     batch_size = 4
     parallel_batches = 2
 
+    @property
+    def detectors(self):
+        return (self,)
+
     def prepare(self, pixels):
         return PreparedImage(pixels)
 
@@ -82,10 +86,40 @@ def test_the_first_answer_does_not_wait_for_the_form_for_batches(tmp_path, monke
     assert service.submit(image).result(10).label
     answered.set()
     later = service.submit(image)
-    # Not in one batch with the next.
+    # Not in one batch with the next, which is a whole one.
     assert taken.wait(20)
-    assert service.submit(image).result(30).label
+    assert all(answer.result(30).label for answer in [service.submit(image) for _ in range(4)])
     assert later.result(30).label
+    service.close()
+
+
+def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
+    sizes, go_on = [], threading.Event()
+
+    class TwoModels(ColourDetector):
+        @property
+        def detectors(self):
+            return (self, self)
+
+        def prepare(self, pixels):
+            return PreparedImage(pixels, model=int(pixels.shape[0] == 8))
+
+        def judge(self, images):
+            sizes.append([image.model for image in images])
+            assert go_on.wait(20)
+            return super().judge(images)
+
+    monkeypatch.setattr("real_vs_ai.serving.shared_model._PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: TwoModels())
+    small, large = np.ones((4, 4, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
+    answers = [service.submit(small)]
+    while not sizes:
+        time.sleep(0.01)
+    answers += [service.submit(image) for image in [small, large] * 5]
+    go_on.set()
+    assert all(answer.result(20).label for answer in answers)
+    assert sorted(sizes[1:]) == [[0], [0] * 4, [1], [1] * 4]
     service.close()
 
 
