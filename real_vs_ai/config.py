@@ -84,6 +84,8 @@ MANIFEST_COLUMNS = (
 )
 # They follow where an image comes from a collection; other manifests have no such columns.
 COLLECTION_COLUMNS = ("generator", "collection", "group")
+# It follows where some images are augmented copies: of the original's content.
+COPY_COLUMNS = ("origin_sha256",)
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 # Files that macOS and Windows leave in folders and archives; never data.

@@ -35,7 +35,7 @@ class EvaluationOptions:
         metavar="DIR",
         type=Path,
     )
-    overwrite: bool = option("replace a report on other images", False)
+    overwrite: bool = option("replace a report on other images or another model", False)
     redraw: bool = option(
         "draw the figures of a report again, from its predictions.csv; needs no model", False
     )

@@ -10,6 +10,7 @@ Training ends with `write_report`; ModelEvaluation.py calls it again for any mod
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,14 @@ def evaluate_model(
     return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
 
 
+def weights_digest(model: keras.Model) -> str:
+    """SHA-256 of a network's weights, in hexadecimal: it says which model a report is on."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def find_confound(rows: Predictions) -> dict[str, Any] | None:
     """Whether sizes and sources alone give the labels away; the probabilities are not used.
 
@@ -240,6 +249,7 @@ def write_evaluation(
     """Write the report's files into a folder, `metrics.json` last."""
     from real_vs_ai.evaluation.pictures import draw_mistakes, draw_network
 
+    evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
     without_picture = draw_network(model, run)
     evaluation.metrics["notes"] += [without_picture] if without_picture else []

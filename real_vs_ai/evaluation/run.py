@@ -81,7 +81,12 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_collections, add_exports
-    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model, write_evaluation
+    from real_vs_ai.evaluation.report import (
+        TARGET_ERROR,
+        evaluate_model,
+        weights_digest,
+        write_evaluation,
+    )
     from real_vs_ai.evaluation.scorer import open_scorer
     from real_vs_ai.keras_models import open_model
 
@@ -97,8 +102,11 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     # Another file in the run's folder has nothing to do with its report.
     own = model_path == run.model and is_own_data(run, decoded, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
-    check_output(report, decoded, overwrite=options.overwrite)
     refreshes_run = report.path.resolve() == run.path.resolve()
+    if not options.overwrite:
+        # A run's own report may be of an earlier release, which did not tell the weights.
+        weights = None if refreshes_run and own else weights_digest(model)
+        check_output(report, decoded, weights=weights)
     check = _read_check(model_path)
     stored = _stored_thresholds(run)
     asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
@@ -224,19 +232,29 @@ def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
 
 
 def check_output(
-    report: RunFolder, decoded: Mapping[str, DecodedImages], *, overwrite: bool
+    report: RunFolder, decoded: Mapping[str, DecodedImages], *, weights: str | None
 ) -> None:
-    """Refuse to replace a report on other images.
+    """Refuse to replace a report on other images or another model.
+
+    Args:
+        report: Where the report is to go.
+        decoded: The images.
+        weights: `weights_digest` of the model; None where it is known to be the same.
 
     Raises:
         FileExistsError: There is one.
     """
-    if overwrite or not report.metrics.is_file():
+    if not report.metrics.is_file():
         return
+    others = []
     if reported_fingerprints(report) != _fingerprints(decoded):
+        others.append("other images")
+    if weights and read_json(report.metrics).get("weights") != weights:
+        others.append("another model")
+    if others:
         raise FileExistsError(
-            f"{report.path} holds a report on other images. Name another folder with --output, "
-            "or replace it with --overwrite."
+            f"{report.path} holds a report on {' and '.join(others)}. Name another folder with "
+            "--output, or replace it with --overwrite."
         )
 
 

@@ -241,7 +241,7 @@ def write_copies(
                 continue
             original = entry.original
             label, source = original.label, original.source
-            file_format, width, height, names, digests = result
+            file_format, width, height, names, digests, made_from = result
             rows.extend(
                 ManifestRow(
                     f"{label}/{name}",
@@ -256,6 +256,7 @@ def write_copies(
                     original.generator,
                     original.collection,
                     original.group,
+                    made_from,
                 )
                 for name, sha256 in zip(names, digests, strict=True)
             )

@@ -40,8 +40,9 @@ _WEBP_QUALITY = 90
 # Small images go through each step together, so that the step's code stays in the processor's
 # cache: a third faster. No more pixels than this are held so.
 _BATCH_AREA = 2**16
-# (format, width, height, names, SHA-256 of each) of an original's copies: many rows in few objects.
-CopiesOfOne = tuple[str, int, int, list[str], list[str]]
+# (format, width, height, names, SHA-256 of each, SHA-256 of the original) of an original's copies:
+# many rows in few objects.
+CopiesOfOne = tuple[str, int, int, list[str], list[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def write_warped_copies(
             if isinstance(original, _Original):
                 height, width = original.pixels.shape[:2]
                 own = [next(digests) for _ in original.names]
-                results.append((original.format, width, height, original.names, own))
+                made_from = hashlib.sha256(original.file.data).hexdigest()
+                results.append((original.format, width, height, original.names, own, made_from))
             else:
                 results.append(original)
     return results

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files, list_folders
+from real_vs_ai.files import is_junk, list_files, list_folders
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.collection_list import CollectedFolder, read_collected
 
@@ -38,6 +38,7 @@ class Layout:
         kind: FLAT or TRAIN_TEST.
         class_by_folder: Class name of each class folder's name.
         files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
+        loose: Files beside the class folders, which belong to none: relative paths, sorted.
         folders: What was found, for people: ["train/FAKE", …].
         collected: What a collected folder says about itself; None in other data sets.
     """
@@ -47,6 +48,7 @@ class Layout:
     class_by_folder: Mapping[str, str]
     files: Mapping[tuple[str, str], tuple[str, ...]]
     collected: CollectedFolder | None = None
+    loose: tuple[str, ...] = ()
 
     @property
     def folders(self) -> list[str]:
@@ -146,7 +148,22 @@ def _make_layout(
             f"Expected folders of at least two classes in {base}, found {_named(class_by_folder)}, "
             f"which mean one: {_named(set(class_by_folder.values()))}."
         )
-    return Layout(root, kind, class_by_folder, files, collected)
+    # What DataCollector.py notes beside the class folder of a collection is no data.
+    folders = [] if collected else [base / name for name in class_folders.values()]
+    return Layout(root, kind, class_by_folder, files, collected, _loose_files(root, folders))
+
+
+def _loose_files(root: Path, class_folders: Sequence[Path]) -> tuple[str, ...]:
+    """The files directly in the folders around the class folders."""
+    around = {parent for folder in class_folders for parent in folder.relative_to(root).parents}
+    return tuple(
+        sorted(
+            path.relative_to(root).as_posix()
+            for folder in around
+            for path in (root / folder).iterdir()
+            if path.is_file() and not is_junk(path.name)
+        )
+    )
 
 
 def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:

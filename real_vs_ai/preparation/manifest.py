@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from real_vs_ai.config import COLLECTION_COLUMNS, MANIFEST_COLUMNS, ordered_class_names
+from real_vs_ai.config import (
+    COLLECTION_COLUMNS,
+    COPY_COLUMNS,
+    MANIFEST_COLUMNS,
+    ordered_class_names,
+)
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, write_table
 
@@ -35,6 +40,7 @@ class ManifestRow:
         generator: What made it, or where it was photographed, as far as a collection says so.
         collection: The collection it came from, or "".
         group: Images of one group (a sheet, a prompt) share a split; "" means none.
+        origin_sha256: Of the training image that an augmented copy was made from; otherwise "".
     """
 
     path: str
@@ -49,17 +55,20 @@ class ManifestRow:
     generator: str = ""
     collection: str = ""
     group: str = ""
+    origin_sha256: str = ""
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     """Write the rows sorted by path; a killed process leaves the old file or the new one.
 
-    The columns of collections are written where a row has one of them.
+    The columns of collections and of augmented copies are written where a row has one of them.
     """
     rows = sorted(rows, key=attrgetter("path"))
     columns = MANIFEST_COLUMNS
     if any(row.collection or row.generator or row.group for row in rows):
         columns += COLLECTION_COLUMNS
+    if any(row.origin_sha256 for row in rows):
+        columns += COPY_COLUMNS
     write_table(path, columns, map(attrgetter(*columns), rows))
 
 
@@ -71,7 +80,7 @@ def read_manifest(path: Path) -> list[ManifestRow]:
         InputError: It lacks a column, or a row is damaged.
     """
     try:
-        table = read_table(path, MANIFEST_COLUMNS, optional=COLLECTION_COLUMNS)
+        table = read_table(path, MANIFEST_COLUMNS, optional=COLLECTION_COLUMNS + COPY_COLUMNS)
         return [_parse(*values) for values in table]
     except InputError as error:
         raise InputError(f"{error} Run the stage that writes the manifest again.") from error
@@ -89,12 +98,12 @@ def _parse(
     height: str,
     file_format: str,
     origin: str,
-    *of_collection: str,
+    *optional: str,
 ) -> ManifestRow:
     # A million rows share a handful of these values; interned, each is held once.
     label, split, source, file_format = map(sys.intern, (label, split, source, file_format))
     size = int(width), int(height)
-    more = map(sys.intern, of_collection)
+    more = map(sys.intern, optional)
     return ManifestRow(path, sha256, label, split, source, *size, file_format, origin, *more)
 
 

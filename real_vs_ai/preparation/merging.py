@@ -51,6 +51,7 @@ from real_vs_ai.preparation.outcomes import (
     REPORT_NAME,
     Outcome,
     closing_tables,
+    loose_outcomes,
     write_report,
 )
 from real_vs_ai.preparation.split_placement import placement_pairs, relative_origin
@@ -64,6 +65,9 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted_move,
     staged_output,
 )
+
+# What the splitters write beside the class folders.
+_OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,9 @@ def _read_source(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a split data set at {folder}, found none.")
-    paths = [path for path in list_files(folder) if _is_candidate(path)]
+    found = list_files(folder)
+    paths = [path for path in found if _is_candidate(path)]
+    outcomes += loose_outcomes(f"{folder.name}/{path}" for path in found if _is_loose(path))
     classes = canonical_classes({path.split("/")[1] for path in paths})
     known = {}
     if (folder / MANIFEST_NAME).is_file():
@@ -287,9 +293,12 @@ def _read_source(
 
 def _is_candidate(path: str) -> bool:
     parts = path.split("/")
-    if parts[0] == QUARANTINE_DIR_NAME or len(parts) < 3:
-        return False
-    return canonical_split(parts[0]) is not None
+    return len(parts) > 2 and canonical_split(parts[0]) is not None
+
+
+def _is_loose(path: str) -> bool:
+    is_own = path in _OWN_FILES or path.startswith(f"{QUARANTINE_DIR_NAME}/")
+    return not is_own and not _is_candidate(path)
 
 
 def _check_classes(rows: Sequence[ManifestRow]) -> None:

@@ -23,6 +23,7 @@ LEAK = "stands in another split"
 QUARANTINED = "quarantined"
 NO_IMAGE = "not an image"
 PLAIN = "not for training"
+LOOSE = "in no class folder"
 # Told only: the file is in the manifest.
 WRONG_EXTENSION = "kept, wrong extension"
 RENAMED = "kept, renamed"
@@ -42,6 +43,11 @@ class Outcome:
     path: str
     outcome: str
     detail: str
+
+
+def loose_outcomes(paths: Iterable[str]) -> list[Outcome]:
+    """Outcomes of files that lie beside the class folders."""
+    return [Outcome(path, LOOSE, "lies beside the class folders") for path in paths]
 
 
 def write_report(path: Path, outcomes: Iterable[Outcome]) -> None:

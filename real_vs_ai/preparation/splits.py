@@ -103,7 +103,9 @@ def plan_split(
     del ordered, first_of_content
     splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
     kept = [image for image in kept if not image.fixed_split]
-    splits.update(_divide(kept, fractions=fractions, seed=seed))
+    divided = dict(_divide(kept, fractions=fractions, seed=seed))
+    _fill_empty_splits(kept, divided, used=_used(fractions))
+    splits.update(divided)
     return SplitPlan(splits, duplicates, leaks)
 
 
@@ -160,7 +162,7 @@ def _divide(
     images: Sequence[SplitImage], *, fractions: Mapping[str, float], seed: int
 ) -> Iterator[tuple[str, str]]:
     """Give (path, split) of each image."""
-    used = [name for name in SPLITS if fractions.get(name, 0) > 0]
+    used = _used(fractions)
     # Images of one group lie together then: no dictionary of a million lists is needed.
     ranked = sorted(images, key=lambda image: rank(seed, image.key))
     room = _targets(ranked, fractions=fractions, used=used)
@@ -186,6 +188,45 @@ def _divide(
             split = next((name for name in used if room[image.label][name] > 0), used[0])
             room[image.label][split] -= 1
             yield image.path, split
+
+
+def _used(fractions: Mapping[str, float]) -> list[str]:
+    return [name for name in SPLITS if fractions.get(name, 0) > 0]
+
+
+def _fill_empty_splits(
+    images: Sequence[SplitImage], splits: dict[str, str], *, used: Sequence[str]
+) -> None:
+    """Give each split that lacks a class the smallest group that another split can spare.
+
+    A content with many copies may take all the room that two splits have for its class.
+
+    Raises:
+        InputError: No split can spare one.
+    """
+    counts = Counter((image.label, splits[image.path]) for image in images)
+    labels = sorted({image.label for image in images})
+    empty = [(label, name) for label in labels for name in used if not counts[label, name]]
+    if not empty:
+        return
+    groups: dict[str, list[SplitImage]] = {}
+    for image in sorted(images, key=attrgetter("path")):
+        groups.setdefault(image.key, []).append(image)
+    for label, name in empty:
+        for members in sorted(groups.values(), key=len):
+            before = splits[members[0].path]
+            taken = Counter(image.label for image in members)
+            if taken[label] and all(counts[one, before] > n for one, n in taken.items()):
+                for image in members:
+                    splits[image.path] = name
+                    counts[image.label, before] -= 1
+                    counts[image.label, name] += 1
+                break
+        else:
+            raise InputError(
+                f"Expected images of class {label} that can go to {name}, found none that do not "
+                "belong together with those of other splits. Add images of it."
+            )
 
 
 def _targets(

@@ -30,6 +30,7 @@ from real_vs_ai.preparation.outcomes import (
     REPORT_NAME,
     Outcome,
     closing_tables,
+    loose_outcomes,
     write_report,
 )
 from real_vs_ai.preparation.split_placement import (
@@ -163,6 +164,7 @@ def _write_source(
     groups = _near_duplicate_groups(inspected, options=options)
     plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups)
+    outcomes += loose_outcomes(layout.loose)
     if layout.collected and not options.keep_plain:
         outcomes += _leave_out_plain(plan, layout.collected)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]

@@ -84,7 +84,7 @@ def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> Fa
     )(service.judge_images)
     application.get(
         "/v1/models",
-        summary="The model that answers",
+        summary="The models that answer",
         response_model=documents.ModelsDocument,
         dependencies=guarded,
     )(service.list_models)
@@ -117,13 +117,13 @@ class _Service:
             answers = await self._judge_all(uploads)
         self.metrics.count_images(answers)
         document = documents.images_document(
-            answers, metadata=self._judge.metadata, identity=self._judge.identity
+            answers, metadata=self._judge.metadata, models=self._judge.models
         )
         return JSONResponse(document, status_code=documents.images_status(answers))
 
     async def list_models(self) -> Response:
-        """The model that answers, with its SHA-256 and thresholds."""
-        return JSONResponse({"models": [self._judge.identity]})
+        """The models that answer, with their SHA-256 and thresholds."""
+        return JSONResponse({"models": self._judge.models})
 
     async def is_alive(self) -> Response:
         """Status 200 as long as the process answers."""

@@ -1,6 +1,6 @@
 """Write the service's answers as JSON: the columns of the scores table and more details.
 
-document = images_document(answers, metadata=metadata, identity=identity)
+document = images_document(answers, metadata=metadata, models=models)
 document["images"][0]["label"]
 
 The classes describe the answers on the OpenAPI pages.
@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from real_vs_ai import __version__
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.service.judging import Answer
 from real_vs_ai.serving.provenance import describe_origin
@@ -77,9 +78,13 @@ class ModelDocument(BaseModel):
 
 
 class ImagesDocument(BaseModel):
-    """The answer to `POST /v1/images`: one entry for each file, in their order."""
+    """The answer to `POST /v1/images`: one entry for each file, in their order.
 
-    model: ModelDocument
+    The field `model` of an entry is the name of one of `models`.
+    """
+
+    version: str = Field(description="Of the program that answers.")
+    models: list[ModelDocument]
     images: list[ImageDocument]
 
 
@@ -103,10 +108,11 @@ class ErrorDocument(BaseModel):
 
 
 def images_document(
-    answers: Sequence[Answer], *, metadata: ModelMetadata, identity: dict[str, Any]
+    answers: Sequence[Answer], *, metadata: ModelMetadata, models: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The answer for the files of one request."""
-    return {"model": identity, "images": [_image(answer, metadata) for answer in answers]}
+    images = [_image(answer, metadata) for answer in answers]
+    return {"version": __version__, "models": models, "images": images}
 
 
 def images_status(answers: Sequence[Answer]) -> int:

@@ -1,4 +1,4 @@
-"""Judge the files of all clients, with one shared model on this machine or with replicas of it.
+"""Judge the files of all clients, with shared models on this machine or with replicas of them.
 
 judge = LocalJudge(model_path, limits=limits)
 answer = await judge.judge("photograph.jpg", data)
@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from real_vs_ai.errors import one_line
 from real_vs_ai.files import hash_file
 from real_vs_ai.images import ImageTooLargeError, decode_image
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
-from real_vs_ai.runs import model_name
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.provenance import Finding, read_provenance
 from real_vs_ai.serving.score_table import describe_model
@@ -50,12 +50,12 @@ class Judge(Protocol):
     """What judges files, here or elsewhere.
 
     Attributes:
-        metadata: Of the model.
-        identity: The model, as `score_table.describe_model` tells it.
+        metadata: Of the first model; all have its classes.
+        models: The models that answer together, as `score_table.describe_model` tells them.
     """
 
     metadata: ModelMetadata
-    identity: dict[str, Any]
+    models: list[dict[str, Any]]
 
     def unready_because(self) -> str:
         """Why no file can be judged now, or ""."""
@@ -75,7 +75,7 @@ class LocalJudge:
     """Judges on this machine; see `Judge`."""
 
     def __init__(self, model_path: Path, *, limits: Limits) -> None:
-        """Begin to open the model.
+        """Begin to open the model, or all of a folder: each file is judged by the one of its size.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -83,7 +83,7 @@ class LocalJudge:
         """
         self._model = SharedModel(model_path)
         self.metadata = self._model.metadata
-        self.identity = identity_of(model_path, self.metadata)
+        self.models = describe_models(model_path)
         self._limits = limits
         # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
         self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
@@ -154,6 +154,13 @@ def _refuse(name: str, digest: str, error: str, *, exceeds_limit: bool = False) 
     return Answer(ImageScore(name, error=error, sha256=digest), exceeds_limit=exceeds_limit)
 
 
-def identity_of(model_path: Path, metadata: ModelMetadata) -> dict[str, Any]:
-    """Which model gives the verdicts, in JSON's types."""
-    return describe_model(model_name(model_path), hash_file(model_path), metadata)
+def describe_models(path: Path) -> list[dict[str, Any]]:
+    """Which models give the verdicts, in JSON's types.
+
+    Args:
+        path: An `.h5` file, or a folder with several models that answer together.
+    """
+    return [
+        describe_model(model_name(one), hash_file(one), read_metadata(one))
+        for one in find_models(path)
+    ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.runs import find_model
+from real_vs_ai.runs import find_models
 from real_vs_ai.service.keys import add_key, required_keys
 from real_vs_ai.service.limits import Limits, limits_from
 
@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     if args.new_key:
         return _make_key(args.keys, args.new_key)
     keys = required_keys(args.keys, address=args.address)
-    model_path = find_model(args.model, models_dir=args.models_dir)
+    model_path, *others = find_models(args.model, models_dir=args.models_dir)
+    if others:
+        # The folder that holds them all.
+        model_path = model_path.parent
     limits = limits_from(args)
     try:
         from real_vs_ai.service.application import create_application
@@ -52,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
     judge = _open_judge(model_path, limits=limits, cluster=args.cluster, replicas=args.replicas)
     try:
         application = create_application(judge, limits=limits, keys=keys)
-        name, port = judge.identity["name"], listening.getsockname()[1]
-        print(f"Serving {name} at http://{_as_host(args.address)}:{port} (docs: /docs)", flush=True)
+        names = " and ".join(model["name"] for model in judge.models)
+        url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
+        print(f"Serving {names} at {url} (docs: /docs)", flush=True)
         serve(application, listening)
     finally:
         judge.close()

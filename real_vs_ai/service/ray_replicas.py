@@ -17,7 +17,8 @@ from typing import Any
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import read_metadata
-from real_vs_ai.service.judging import Answer, LocalJudge, identity_of
+from real_vs_ai.runs import find_models
+from real_vs_ai.service.judging import Answer, LocalJudge, describe_models
 from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.shared_model import ModelUnavailableError
 
@@ -61,12 +62,12 @@ class RayJudge:
                 "Run: pip install -r requirements-ray.txt"
             ) from error
         model_path = model_path.resolve()
-        self.metadata = read_metadata(model_path)
-        self.identity: dict[str, Any] = identity_of(model_path, self.metadata)
+        self.metadata = read_metadata(find_models(model_path)[0])
+        self.models: list[dict[str, Any]] = describe_models(model_path)
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         # Several services may share a cluster, each with replicas of its own.
-        self._name = f"real-vs-ai-{self.identity['sha256'][:12]}-{os.getpid()}"
+        self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         # One that asks for more than there is would wait forever.
         share = sum(cores) / replicas

@@ -57,7 +57,7 @@ class RayScorer:
         self.engine = f"ray ({computed_in})"
         self.identity = f"{self._fingerprint[:16]} {self.engine}"
         self._name = model_name(model_path)
-        self.model = describe_model(self._name, self._fingerprint, self.metadata)
+        self.models = [describe_model(self._name, self._fingerprint, self.metadata)]
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         self._ray = ray

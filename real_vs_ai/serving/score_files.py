@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai import __version__
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.serving.score_table import KINDS
@@ -42,7 +43,7 @@ class ScoreFile:
         columns: Sequence[str],
         model: str,
         resume: bool,
-        about: dict[str, Any] | None = None,
+        about: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Name the files; nothing is written before the context is entered.
 
@@ -51,9 +52,9 @@ class ScoreFile:
             columns: Of every row, in their order.
             model: Says which model and settings the rows come from; rows of another are refused.
             resume: Go on from an unfinished table, or add to a finished one.
-            about: What a JSON table says of the model.
+            about: What a JSON table says of the models.
         """
-        self._about = about or {}
+        self._about = list(about)
         self.path = path
         self.partial = _partial_path(path)
         self._format = score_format(path)
@@ -80,7 +81,7 @@ class ScoreFile:
             with atomic_write(self.path) as staging:
                 rows = _rows_of_partial(self.partial)
                 if self._format == "json":
-                    _write_json(staging, rows, model=self._about)
+                    _write_json(staging, rows, models=self._about)
                 else:
                     _WRITERS[self._format](staging, self._columns, rows)
             self.partial.unlink()
@@ -269,9 +270,10 @@ def _parse(column: str, text: str) -> Any:
     return text == "true" if kind is bool else kind(text)
 
 
-def _write_json(path: Path, rows: Iterable[Row], *, model: dict[str, Any]) -> None:
+def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f'{{"model": {json.dumps(model, ensure_ascii=False)},\n"images": [')
+        head = json.dumps({"version": __version__, "models": models}, ensure_ascii=False)
+        file.write(f'{head[:-1]},\n"images": [')
         separator = "\n"
         for row in rows:
             file.write(separator + json.dumps(row, ensure_ascii=False))

@@ -21,7 +21,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.runs import find_models
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -76,13 +76,13 @@ class Scorer(Protocol):
         metadata: Of the model.
         engine: What people are told: "openvino (bf16)".
         identity: Differs whenever the scores may: model content, engine, precision.
-        model: Which model it is, for JSON tables; see `describe_model`.
+        models: Which models judge, for JSON tables; see `describe_model`.
     """
 
     metadata: ModelMetadata
     engine: str
     identity: str
-    model: dict[str, Any]
+    models: list[dict[str, Any]]
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """One score for each source, in order."""
@@ -110,13 +110,12 @@ class LocalScorer:
         return f"{'+'.join(sha256[:16] for sha256 in self._hashes)} {self.engine}"
 
     @property
-    def model(self) -> dict[str, Any]:
+    def models(self) -> list[dict[str, Any]]:
         """See `Scorer`."""
-        models = [
-            describe_model(model_name(one.model_path), sha256, one.metadata)
+        return [
+            describe_model(one.name, sha256, one.metadata)
             for one, sha256 in zip(self._detector.detectors, self._hashes, strict=True)
         ]
-        return models[0] if len(models) == 1 else {"models": models}
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
         """See `Scorer.score`."""
@@ -257,7 +256,7 @@ def score_to_file(
     """Write a row for every image of the inputs; see `run_scoring`."""
     columns = tuple(score_columns(scorer.metadata, by_tiles=by_tiles))
     with ScoreFile(
-        output, columns=columns, model=scorer.identity, about=scorer.model, resume=resume
+        output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
     ) as file:
         sources = (s for s in _behind_progress_bar(inputs) if not file.has(s.name))
         return _consume(

@@ -18,20 +18,15 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.runs import write_history
-from real_vs_ai.training.checkpoints import Progress, save_checkpoint
+from real_vs_ai.training.checkpoints import Progress, TrainingDivergedError, save_checkpoint
 from real_vs_ai.training.hosts import Hosts
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0
-
-
-class TrainingDivergedError(InputError):
-    """The loss is no longer a number, or has exploded; the message says what to do."""
 
 
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):

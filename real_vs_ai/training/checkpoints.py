@@ -28,6 +28,10 @@ from real_vs_ai.runs import RunFolder
 _PROGRESS = "progress"
 
 
+class TrainingDivergedError(InputError):
+    """The loss or the weights are no longer numbers; the message says what to do."""
+
+
 @dataclass
 class Progress:
     """How far a run has come.
@@ -79,6 +83,7 @@ def save_checkpoint(
 
     Raises:
         OSError: The disk is full; the checkpoint before is still there.
+        TrainingDivergedError: The last step ruined the weights; likewise.
     """
     text = json.dumps(dataclasses.asdict(progress))
     arrays = {
@@ -86,6 +91,13 @@ def save_checkpoint(
         for group, variables in {**_variables(model), "metrics": _metric_variables(metrics)}.items()
         for i, variable in enumerate(variables)
     }
+    # The loss tells of a step that ruined the weights only when the next one is done.
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise TrainingDivergedError(
+            f"The weights are no longer numbers after step {progress.step} of this epoch, so they "
+            "are not saved: the learning rate is too high for this data or precision. Resume from "
+            "the checkpoint before with a lower --learning-rate, or use --precision float32."
+        )
     with atomic_write(path) as staging, staging.open("wb") as file:
         np.savez(file, **arrays, **{_PROGRESS: np.frombuffer(text.encode(), dtype=np.uint8)})
 

@@ -13,7 +13,10 @@ import pytest
 
 import ModelEvaluation
 from real_vs_ai.evaluation.data import find_splits
+from real_vs_ai.evaluation.report import weights_digest
+from real_vs_ai.evaluation.run import check_output
 from real_vs_ai.model_file import read_metadata, write_metadata
+from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import colour_model, decode, make_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +50,7 @@ def test_own_data_refresh_the_run_and_other_data_get_their_own_folder(project, c
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["images"]) == {"train", "validation", "test"}
     assert "Accuracy" in capsys.readouterr().out
+    assert metrics["weights"] == weights_digest(colour_model())
     calibrated = read_metadata(run / "model.h5")
     assert calibrated.calibrated
 
@@ -113,6 +117,16 @@ def test_report_on_other_images_is_not_replaced_unasked(project, capsys):
     shutil.rmtree(project / "photos" / "Fake")
     write_images(project / "photos", n=6, seed=9)
     assert evaluate("--data", "photos", "--output", "out", "--overwrite") == 0
+
+
+def test_report_on_another_model_is_not_replaced_unasked(tmp_path):
+    report = RunFolder(tmp_path)
+    digests = [weights_digest(colour_model(n)) for n in (2, 2, 3)]
+    assert digests[0] == digests[1] != digests[2]
+    report.metrics.write_text(json.dumps({"weights": digests[0], "data": {}}))
+    check_output(report, {}, weights=digests[0])
+    with pytest.raises(FileExistsError, match=r"another model.*--overwrite"):
+        check_output(report, {}, weights=digests[2])
 
 
 def test_redraw_needs_neither_the_model_nor_tensorflow(project):

@@ -326,6 +326,15 @@ def test_copies_of_what_left_the_training_images_are_refused(data):
     assert snapshot(data) == before
 
 
+def test_copies_of_an_original_that_was_replaced_are_refused(data):
+    augment(data, copies=1)
+    (data / "train" / "Fake" / "0.jpg").write_bytes(image_bytes(12345))
+    before = snapshot(data)
+    with pytest.raises(ValueError, match=r"1 of 12 copies.*DataAugmentation\.py --overwrite"):
+        move(data)
+    assert snapshot(data) == before
+
+
 def halfway(data, monkeypatch):
     """A move that dies before its third file."""
     moved = []

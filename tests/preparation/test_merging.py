@@ -78,10 +78,16 @@ def test_user_made_splits_without_manifest_are_understood(workplace):
         (own / part / "Real").rename(own / part / "RealArt")
     (own / "validation").rename(own / "valid")
     (own / "train" / "RealArt" / "broken.jpg").write_bytes(b"no image")
+    for name in ("loose.jpg", "train/loose.jpg"):
+        (own / name).write_bytes(image_bytes(998))
     summary = merge(workplace, own)
     assert {row.label for row in summary.rows} == {"Fake", "Real"}
     assert len(summary.rows) == 20
-    assert [row.outcome for row in summary.outcomes] == ["quarantined"]
+    assert {(row.path, row.outcome) for row in summary.outcomes} == {
+        ("own/train/RealArt/broken.jpg", "quarantined"),
+        ("own/loose.jpg", "in no class folder"),
+        ("own/train/loose.jpg", "in no class folder"),
+    }
 
 
 def test_files_a_user_added_or_removed_by_hand_are_followed(workplace):

@@ -51,6 +51,19 @@ def test_shares_stay_exact_when_contents_repeat_and_copies_are_kept():
     assert (result.count("train"), result.count("validation")) == (800, 200)
 
 
+@pytest.mark.parametrize("copies", [2, 10, 100])
+def test_content_with_many_copies_leaves_every_split_one_of_its_class(copies):
+    images = [
+        *images_of({"Fake": 20}),
+        *(SplitImage(f"copy {i}", "repeated", "Real") for i in range(copies)),
+        *images_of({"Real": 2}),
+    ]
+    splits = plan(images, keep_duplicates=True).splits
+    assert len(splits) == len(images)
+    assert {splits[image.path] for image in images if image.label == "Real"} == set(THREE)
+    assert len({splits[f"copy {i}"] for i in range(copies)}) == 1
+
+
 groups = st.lists(
     st.tuples(
         st.integers(0, 25),

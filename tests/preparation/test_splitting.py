@@ -227,6 +227,18 @@ def test_manifest_describes_every_file_and_the_report_every_other(tmp_path):
         assert (tmp_path / row.origin).read_bytes() == (folder / row.path).read_bytes()
 
 
+def test_files_beside_the_class_folders_are_reported(tmp_path):
+    make_train_test(tmp_path / "set" / "inner")
+    loose = {"notes.txt", "inner/a.txt", "inner/train/b.jpg"}
+    for path in loose:
+        (tmp_path / "set" / path).write_bytes(image_bytes(77))
+    (tmp_path / "set" / "inner" / ".hidden").touch()
+    summary = split(tmp_path / "set", tmp_path / "split", fractions=FOUR_TO_ONE)
+    outcomes = outcomes_of(summary)
+    assert {path for path, (kind, _) in outcomes.items() if kind == "in no class folder"} == loose
+    assert not loose & {row.origin.removeprefix("set/") for row in summary.rows}
+
+
 def test_exif_turned_images_are_recorded_upright(tmp_path):
     make_flat(tmp_path / "set")
     exif = Image.Exif()

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from real_vs_ai import __version__
+from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.keys import add_key, read_keys
 from tests.service.conftest import make_limits
-from tests.serving.trivial_model import encode, uniform_image
+from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 BRIGHT, DARK = encode(uniform_image(250)), encode(uniform_image(5))
 BROKEN = b"\xff\xd8\xff\xe0 no image"
@@ -44,8 +46,28 @@ def test_each_file_gets_its_verdict_and_a_broken_one_an_error(client, model_path
     assert fake["sha256"] == hashlib.sha256(BRIGHT).hexdigest()
     assert fake["reasons"][0]["code"] == "not_calibrated" and fake["reasons"][0]["sentence"]
     assert fake["origin"].startswith("No origin data")
-    assert document["model"]["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
-    assert document["model"]["thresholds"] == {"lower": 0.5, "upper": 0.5}
+    (model,) = document["models"]
+    assert model["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
+    assert model["thresholds"] == {"lower": 0.5, "upper": 0.5}
+    assert (fake["model"], broken["model"]) == (model["name"], "")
+    assert document["version"] == __version__
+
+
+def test_each_image_is_judged_by_the_released_model_of_its_size(tmp_path):
+    released = tmp_path / "released"
+    for folder, size in ((released, 32), (released / "photographs", 200)):
+        folder.mkdir()
+        sizes = summarise_training_images([size], [size], [""])
+        save_model(folder / "model.h5", dataclasses.replace(METADATA, training_images=sizes))
+    judge = LocalJudge(released, limits=make_limits())
+    judge.wait_until_open()
+    with client_with(judge) as client:
+        assert len(client.get("/v1/models").json()["models"]) == 2
+        large = encode(uniform_image(250, (200, 200)))
+        images = client.post("/v1/images", files=as_files(large, BRIGHT)).json()["images"]
+    judge.close()
+    assert [image["model"] for image in images] == ["released/photographs", "released"]
+    assert [image["label"] for image in images] == ["Fake", "Fake"]
 
 
 def test_image_may_be_the_whole_body(client):

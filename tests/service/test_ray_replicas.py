@@ -70,7 +70,7 @@ def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, mod
 
     replicas = RayJudge(model_path, limits=make_limits(), replicas=2)
     try:
-        assert replicas.identity == judge.identity
+        assert replicas.models == judge.models
         assert len(replica_processes()) == 2
         answers, killed = asyncio.run(ask_all(replicas))
     finally:

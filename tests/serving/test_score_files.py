@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from real_vs_ai import __version__
 from real_vs_ai.serving.score_files import FORMATS, ScoreFile, check_output, read_scores
 
 COLUMNS = ("path", "label", "probability_fake", "width", "error")
@@ -164,7 +165,7 @@ def test_csv_and_json_are_what_other_programs_expect(tmp_path):
     assert text == "path,label,probability_fake,width,error\né 0.png,Fake,0.25,32,\n"
     write(tmp_path / "scores.json", ROWS)
     document = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    assert document == {"model": {}, "images": ROWS}
+    assert document == {"version": __version__, "models": [], "images": ROWS}
     # Earlier releases wrote the rows alone.
     (tmp_path / "older.json").write_text(json.dumps(ROWS))
     assert list(read_scores(tmp_path / "older.json")) == ROWS

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai import Detector
+from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.serving import model_cache
@@ -325,8 +325,10 @@ def test_json_names_the_model_its_thresholds_and_each_file(detector, image_folde
     output = tmp_path / "scores.json"
     score([image_folder], output, detector=detector)
     document = json.loads(output.read_text(encoding="utf-8"))
-    assert document["model"]["sha256"] == hash_file(detector.model_path)
-    assert document["model"]["thresholds"] == thresholds_of(detector.metadata)
+    (model,) = document["models"]
+    assert document["version"] == __version__
+    assert model["sha256"] == hash_file(detector.model_path)
+    assert model["thresholds"] == thresholds_of(detector.metadata)
     for row in document["images"]:
         assert row["sha256"] == hash_file(Path(row["path"]))
 

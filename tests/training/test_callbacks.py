@@ -13,6 +13,7 @@ from real_vs_ai.training.callbacks import (
     TrainingDivergedError,
     write_history,
 )
+from real_vs_ai.training.checkpoints import Progress, save_checkpoint
 
 
 @pytest.fixture
@@ -88,6 +89,18 @@ def test_loss_that_is_no_number_or_explodes_ends_training_with_advice(loss):
     guard.on_train_batch_end(1, {"loss": 5.0})
     with pytest.raises(TrainingDivergedError, match=r"step 3.*Lower the learning rate\."):
         guard.on_train_batch_end(2, {"loss": loss})
+
+
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(model, tmp_path):
+    model.compile("sgd", "mse")
+    path = tmp_path / "state.npz"
+    save_checkpoint(path, model, Progress(batch_size=4), metrics=[])
+    before = path.read_bytes()
+    model.set_weights([np.array([[1.0], [math.nan]])])
+    with pytest.raises(TrainingDivergedError, match="--learning-rate"):
+        save_checkpoint(path, model, Progress(batch_size=4, step=3), metrics=[])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_callbacks_begin_and_end_once_over_several_fits(model):
