@@ -17,25 +17,22 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import MODELS_DIR
-from real_vs_ai.options import CLUSTERS, whole_number
+from real_vs_ai.options import CLUSTERS, MODEL_HELP, whole_number
 from real_vs_ai.service import launch
 from real_vs_ai.service.limits import add_limits
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--model", type=Path, help="run folder or .h5 file")
-    parser.add_argument(
-        "--models-dir", type=Path, default=MODELS_DIR, help="where finished runs are looked for"
-    )
-    parser.add_argument("--address", default="localhost", help="name or IP address to listen on")
-    parser.add_argument("--port", type=whole_number(0), default=8700, help="0: any that is free")
-    parser.add_argument("--keys", type=Path, metavar="FILE", help="ask clients for one of its keys")
-    parser.add_argument("--new-key", metavar="NAME", help="add a key to the file, show it and stop")
-    parser.add_argument("--cluster", choices=CLUSTERS, help="judge with replicas on a Ray cluster")
-    parser.add_argument(
-        "--replicas", type=whole_number(1), default=2, metavar="N", help="with --cluster ray"
-    )
+    add = parser.add_argument
+    add("--model", type=Path, help=MODEL_HELP)
+    add("--models-dir", type=Path, default=MODELS_DIR, help="where finished runs are looked for")
+    add("--address", default="localhost", help="name or IP address to listen on")
+    add("--port", type=whole_number(0), default=8700, help="port to listen on; 0 takes any")
+    add("--keys", type=Path, metavar="FILE", help="let in only clients with a key of this file")
+    add("--new-key", metavar="NAME", help="add a key to the file of --keys, show it and stop")
+    add("--cluster", choices=CLUSTERS, help="judge with replicas on a Ray cluster")
+    add("--replicas", type=whole_number(1), default=2, metavar="N", help="processes on the cluster")
     add_limits(parser)
     return parser.parse_args(argv)
 

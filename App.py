@@ -4,7 +4,7 @@
     python App.py --model models/first-try --port 8600
     streamlit run App.py -- --model models/first-try
 
-It opens at http://localhost:8501, with the newest finished model in models/, or the released one.
+It opens at http://localhost:8501, with the newest finished model in models/, or the released ones.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import MODELS_DIR
+from real_vs_ai.options import whole_number
 from real_vs_ai.ui import launch
 
 
@@ -22,7 +23,7 @@ def parse_args(argv=None):
         "--models-dir", type=Path, default=MODELS_DIR, help="where finished runs are looked for"
     )
     parser.add_argument("--address", default="localhost", help="name or IP address to listen on")
-    parser.add_argument("--port", type=int, default=8501, help="port to listen on")
+    parser.add_argument("--port", type=whole_number(0), default=8501, help="port to listen on")
     return parser.parse_args(argv)
 
 

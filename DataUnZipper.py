@@ -23,7 +23,7 @@ def parse_args(argv=None):
     add("archives", nargs="*", type=Path, help="archives (none: all those in data/archives)")
     add("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
     limit = number(0, 2**40, ends=False)
-    add("--max-gib", type=limit, default=200.0, help="refuse archives that unpack to more")
+    add("--max-gib", type=limit, default=200.0, help="refuse archives that unpack to more GiB")
     add("--max-files", type=whole_number(1), default=20_000_000, help="refuse archives of more")
     add("--max-ratio", type=limit, default=100.0, help="refuse files that grow by more than this")
     add_overwrite(parser)

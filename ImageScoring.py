@@ -2,7 +2,7 @@
 
 Prints a table, or writes one with --output (CSV, JSON, JSON lines or Parquet, by the name's
 ending). "-" reads one path a line from standard input; a .csv manifest is read by its column
-"path". The model is the newest finished run in models/, otherwise the released one.
+"path".
 
 Example:
     python ImageScoring.py photos more.zip --output scores.csv
@@ -12,33 +12,31 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser, options_from
-from real_vs_ai.options import add_cluster, add_workers
+from real_vs_ai.options import MODEL_HELP, add_cluster, add_workers
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help='image, folder, .zip, manifest .csv, or "-" (none: data/test)',
-    )
-    parser.add_argument("--model", type=Path, help="run folder or .h5 file")
-    parser.add_argument("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
-    parser.add_argument("--resume", action="store_true", help="add what the output does not have")
+    add = parser.add_argument
+    inputs = 'image, folder, .zip, manifest .csv, or "-" (none: data/test)'
+    add("inputs", nargs="*", metavar="INPUT", help=inputs)
+    add("--model", type=Path, help=MODEL_HELP)
+    add("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
+    add("--overwrite", action="store_true", help="replace the table if it is there")
+    add("--resume", action="store_true", help="add the images that the table lacks")
     add_cluster(parser, engines=("openvino", "keras"))
-    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="force a precision")
-    parser.add_argument(
+    add("--precision", choices=("f32", "bf16", "int8"), help="compute in this precision")
+    add(
         "--calibration",
         dest="calibration_dir",
+        metavar="DIR",
         type=Path,
         default=Path("data/validation"),
-        help="class folders that int8 is made and checked with, the first time",
+        help="labelled images that set up int8 the first time",
     )
-    parser.add_argument("--by-tiles", action="store_true", help="score crops of large images too")
+    add("--by-tiles", action="store_true", help="also score crops of large images at full detail")
     add_workers(parser)
-    parser.add_argument("--strict", action="store_true", help="exit 1 if any image is unreadable")
+    add("--strict", action="store_true", help="exit 1 if any image is unreadable")
     return parser.parse_args(argv)
 
 

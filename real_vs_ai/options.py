@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 CLUSTERS = ("ray",)
+MODEL_HELP = "run folder or .h5 file (default: the newest finished run, else all released models)"
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -157,5 +158,5 @@ def add_cluster(parser: argparse.ArgumentParser, *, engines: tuple[str, ...] = (
         "--engine",
         type=engine,
         metavar="|".join(engines) or None,
-        help="force an engine for the network" if engines else argparse.SUPPRESS,
+        help="compute with this engine" if engines else argparse.SUPPRESS,
     )

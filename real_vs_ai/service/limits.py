@@ -81,11 +81,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
     add("--max-megabytes", 50.0, "largest image file, in MB")
     add("--max-megapixels", MAX_IMAGE_PIXELS / _MEGA, "largest image, in millions of pixels")
-    add("--max-images", 100, "images in one request")
+    add("--max-images", 100, "most images in one request")
     add("--max-request-megabytes", 200.0, "largest request, in MB")
-    add("--max-requests", 64, "requests at the same time; more get status 429")
-    add("--max-held-megabytes", 1000.0, "requests held in memory, in MB; more get status 429")
-    add("--receive-seconds", 60.0, "in which a request must have arrived")
+    add("--max-requests", 64, "most requests at the same time; others get status 429")
+    add("--max-held-megabytes", 1000.0, "most MB of requests in memory; others get status 429")
+    add("--receive-seconds", 60.0, "seconds within which a request must arrive")
 
 
 def limits_from(args: argparse.Namespace) -> Limits:
