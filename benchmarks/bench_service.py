@@ -2,10 +2,11 @@
 
 Turns of both alternate, each in a process of its own, and the medians are compared. Then clients
 ask at twice the rate that the service can answer, and every answer is compared with its image. The
-service may refuse requests (429), but lose or mix up none.
+service may refuse requests (429), but lose or mix up none. With --kills it is killed meanwhile and
+started again, and clients send again what had no answer.
 
 Example:
-    python -m benchmarks.bench_service --images 192 --repeats 3 --seconds 600
+    python -m benchmarks.bench_service --images 192 --repeats 3 --seconds 600 --kills 3
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -38,28 +39,52 @@ from real_vs_ai.runs import find_model
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _CLIENTS = 16
 _IMAGES_IN_REQUEST = 8
-_TOO_BUSY = 429
+_ANSWERED, _TOO_BUSY, _NOT_READY = 200, 429, 503
 _TIMEOUT_SECONDS = 300
+_MOST_FAILURES = 1000
 _BOUNDARY = "benchmark-of-the-service"
 
 
-@contextmanager
-def running_service(model: Path) -> Iterator[int]:
-    """A service that is ready; gives its port."""
-    script = [sys.executable, str(_REPOSITORY / "ApiServer.py"), "--model", str(model)]
-    process = subprocess.Popen([*script, "--port", "0"], stdout=subprocess.PIPE, text=True)
-    try:
-        found = re.search(r":(\d+) ", process.stdout.readline())
+class Service:
+    """A service that is ready, and that can be killed and started again at its port.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, model: Path) -> None:
+        """Start it."""
+        self._model, self.port = model, 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it at its port, any that is free the first time, and wait until it is ready."""
+        script = [sys.executable, str(_REPOSITORY / "ApiServer.py"), "--model", str(self._model)]
+        self._process = subprocess.Popen(
+            [*script, "--port", str(self.port)], stdout=subprocess.PIPE, text=True
+        )
+        found = re.search(r":(\d+) ", self._process.stdout.readline())
         if not found:
             raise RuntimeError("the service did not start")
-        port = int(found[1])
-        while ask(port, "GET", "/readyz")[0] != 200:
+        self.port = int(found[1])
+        while ask(self.port, "GET", "/readyz")[0] != _ANSWERED:
             time.sleep(0.2)
-        yield port
+
+    def end(self, *, kill: bool) -> None:
+        """Stop it gracefully, or kill it."""
+        (self._process.kill if kill else self._process.terminate)()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@contextmanager
+def running_service(model: Path) -> Iterator[Service]:
+    """A service for the time of the block."""
+    service = Service(model)
+    try:
+        yield service
     finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
+        service.end(kill=False)
 
 
 def ask(
@@ -115,11 +140,11 @@ def images_a_second_by_service(model: Path, paths: list[Path]) -> tuple[float, l
 
     def timed(request: list[Path]) -> float:
         started = time.perf_counter()
-        status, _ = send(port, request)
-        assert status == 200, status
+        status, _ = send(service.port, request)
+        assert status == _ANSWERED, status
         return time.perf_counter() - started
 
-    with running_service(model) as port, ThreadPoolExecutor(_CLIENTS) as clients:
+    with running_service(model) as service, ThreadPoolExecutor(_CLIENTS) as clients:
         # The first batch compiles the form for batches, as the script does before it counts.
         list(clients.map(timed, requests[:2]))
         started = time.perf_counter()
@@ -128,9 +153,17 @@ def images_a_second_by_service(model: Path, paths: list[Path]) -> tuple[float, l
 
 
 def overload(
-    model: Path, paths: list[Path], *, rate: float, seconds: float
+    model: Path, paths: list[Path], *, rate: float, seconds: float, kills: int
 ) -> tuple[Counter[str], list[float]]:
-    """Single images at this rate: what became of each, and the seconds of those answered."""
+    """Single images at this rate: what became of each, and the seconds of those answered.
+
+    Args:
+        model: The `.h5` file.
+        paths: The images, again and again.
+        rate: Requests a second.
+        seconds: How long.
+        kills: So often the service is killed and started again; clients send again what fails.
+    """
     expected = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     outcomes: Counter[str] = Counter()
     waits: list[float] = []
@@ -140,31 +173,57 @@ def overload(
     def one(path: Path) -> None:
         started = time.perf_counter()
         try:
-            status, document = send(port, [path])
+            status, document, failures = _send_until_answered(service, path, patient=kills > 0)
         except OSError as error:
-            outcome = f"lost ({type(error).__name__})"
+            outcome, failures = f"lost ({type(error).__name__})", 0
         else:
             image = document.get("images", [{}])[0]
             right = (image.get("path"), image.get("sha256")) == (path.name, expected[path])
-            outcome = {200: "answered" if right else "mixed up", _TOO_BUSY: "refused (429)"}.get(
-                status, f"status {status}"
-            )
+            outcome = {
+                _ANSWERED: "answered" if right else "mixed up",
+                _TOO_BUSY: "refused (429)",
+            }.get(status, f"status {status}")
         with lock:
             outcomes[outcome] += 1
+            outcomes["failures after which one was sent again"] += failures
             if outcome == "answered":
                 waits.append(time.perf_counter() - started)
                 labels[path].add(image["label"])
 
-    with running_service(model) as port, ThreadPoolExecutor(256) as clients:
+    with running_service(model) as service, ThreadPoolExecutor(256) as clients:
         began = time.perf_counter()
         count = int(rate * seconds)
+        due = {count * number // (kills + 1) for number in range(1, kills + 1)}
         for index in range(count):
             # At a steady rate, whether or not earlier ones were answered.
             time.sleep(max(0.0, began + index / rate - time.perf_counter()))
+            if index in due:
+                service.end(kill=True)
+                threading.Thread(target=service.start).start()
             clients.submit(one, paths[index % len(paths)])
     outcomes["sent"] = count
     outcomes["images of two labels"] = sum(len(found) > 1 for found in labels.values())
     return outcomes, waits
+
+
+def _send_until_answered(service: Service, path: Path, *, patient: bool) -> tuple[int, dict, int]:
+    """Status, JSON, and after how many failures; one that is not patient sends once."""
+    failures = 0
+    while True:
+        try:
+            status, document = send(service.port, [path])
+            if status != _NOT_READY or not patient:
+                return status, document, failures
+        except OSError:
+            if not patient:
+                raise
+        except HTTPException as error:
+            if not patient:
+                raise ConnectionError(str(error)) from error
+        failures += 1
+        if failures == _MOST_FAILURES:
+            raise TimeoutError("the service did not come back")
+        time.sleep(0.2)
 
 
 def parse_args(argv=None):
@@ -174,6 +233,9 @@ def parse_args(argv=None):
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="turns of each")
     parser.add_argument(
         "--seconds", type=whole_number(0), default=600, help="of requests at twice the capacity"
+    )
+    parser.add_argument(
+        "--kills", type=whole_number(0), default=0, help="kill the service so often meanwhile"
     )
     return parser.parse_args(argv)
 
@@ -202,7 +264,9 @@ def main(argv=None):
         header = ["", "images a second", f"p95 of {_IMAGES_IN_REQUEST} images, s"]
         print(format_table(header, rows, title=title), flush=True)
         if args.seconds:
-            outcomes, waits = overload(model, paths, rate=2 * ours, seconds=args.seconds)
+            outcomes, waits = overload(
+                model, paths, rate=2 * ours, seconds=args.seconds, kills=args.kills
+            )
             p95 = f"{np.percentile(waits, 95):.2f}" if waits else "none"
             table = [[name, count] for name, count in outcomes.items()]
             title = f"{args.seconds} s at {2 * ours:.1f} requests a second; p95 {p95} s"
