@@ -32,7 +32,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.pixel_classifier import PixelClassifier, are_plain
+from real_vs_ai.pixel_classifier import PixelClassifier, are_plain, grey_values
 from real_vs_ai.verdict import Reason, ReasonCode
 
 # A few training images of odd sizes do not make such sizes in-distribution.
@@ -354,7 +354,7 @@ def sharpness(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 5:
         views = range(pixels.shape[1])
         return np.mean([sharpness(pixels[:, view]) for view in views], axis=0)
-    grey = pixels.astype(np.float32).mean(axis=3)
+    grey = grey_values(pixels)
     centre = grey[:, 1:-1, 1:-1]
     neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     return np.abs(4 * centre - neighbours).mean(axis=(1, 2))

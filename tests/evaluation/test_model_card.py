@@ -117,3 +117,31 @@ def test_names_cannot_become_markup():
     assert len(table.splitlines()) == 3
     assert "\\<script\\>" in table
     assert "a\\|b \\# heading \\*x\\* \\[link\\]" in table
+
+
+def test_card_lists_sources_rules_and_collections(card):
+    share = {"value": 0.25, "low": 0.1, "high": 0.5}
+    shares = {"coverage": 0.6, "wrong": 0.01, "worst": 0.04}
+    row = {"name": "a|b", "class": "Real", "n": 40, "fake": share, "real": share}
+    row |= {"uncertain": share, "wrong_of_certain": None, "auc": INTERVAL}
+    overall = {"auc": 0.912, "balanced_accuracy": 0.8, "coverage": share, "certain_wrong": share}
+    overall |= {"worst_real": {"name": "a|b", **share}, "worst_generator": None}
+    version = {"overall": overall, "collections": [row], "generators": []}
+    metrics = copy.deepcopy(METRICS)
+    metrics["input"] = {"kind": "crops", "crops": 5}
+    counted = {"name": "pexels", "class": "Real", "n": 467, "certain": share, "wrong": INTERVAL}
+    metrics["thresholds"]["sources"] = [counted]
+    metrics["threshold_rules"] = [{"rate": 0.05, "worst_source": shares, "conformal": shares}]
+    metrics["collections"] = [{"split": "test", "n": 40, "versions": {"web": version}}]
+    text = card(metrics)
+    for part in (
+        "5 crops of 224 × 224 pixels",
+        "at most 5 % of each validation source judged wrongly",
+        "| pexels | Real | 467 | 0.2500 (0.1000 to 0.5000) | 0.9512 (0.9400 to 0.9600) |",
+        "| 5% | 60.0% | 1.0% | 4.0% | 60.0% | 1.0% | 4.0% |",
+        "| web | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
+        "a\\|b: 25.0 % (10.0 to 50.0)",
+        "| a\\|b | Real | 40 |",
+    ):
+        assert part in text, part
+    assert "traces finer than that are lost" not in text
