@@ -130,6 +130,19 @@ def _multiply(node: ov.Node, slope: Any, position: int) -> Any:
     return _reduced_to(ops.multiply(slope, other), node.input_value(position))
 
 
+@_rule("Divide")
+def _divide(node: ov.Node, slope: Any, position: int) -> Any:
+    share = ops.divide(slope, node.input_value(1))
+    part = ops.negative(ops.multiply(share, node.output(0))) if position else share
+    return _reduced_to(part, node.input_value(position))
+
+
+@_rule("Maximum")
+def _maximum(node: ov.Node, slope: Any, position: int) -> Any:
+    x, other = node.input_value(position), node.input_value(1 - position)
+    return _reduced_to(_where(ops.greater(x, other), slope), x)
+
+
 @_rule("Relu")
 def _relu(node: ov.Node, slope: Any, _: int) -> Any:
     return _where(ops.greater(node.input_value(0), _number(0)), slope)
@@ -167,12 +180,14 @@ def _sqrt(node: ov.Node, slope: Any, _: int) -> Any:
     return ops.divide(slope, ops.multiply(_number(2), node.output(0)))
 
 
-@_rule("ReduceMean")
-def _reduce_mean(node: ov.Node, slope: Any, _: int) -> Any:
+@_rule("ReduceMean", "ReduceSum")
+def _reduce(node: ov.Node, slope: Any, _: int) -> Any:
     source = _shape(node.input_value(0))
     axes = [int(axis) for axis in node.input_value(1).get_node().get_data().reshape(-1)]
     kept = [1 if axis in axes else size for axis, size in enumerate(source)]
-    share = ops.divide(_reshaped(slope, kept), _number(np.prod([source[axis] for axis in axes])))
+    share = _reshaped(slope, kept)
+    if node.get_type_name() == "ReduceMean":
+        share = ops.divide(share, _number(np.prod([source[axis] for axis in axes])))
     return ops.broadcast(share, np.array(source))
 
 

@@ -58,13 +58,24 @@ def _deviation_head(layers, maps):
     return layers.Flatten()(layers.Concatenate()([mean, layers.Activation("tanh")(variance)]))
 
 
+def _stages_head(layers, maps):
+    """As `--pooling stages` makes it: mean and deviation, standardised and cut off."""
+    column = layers.Reshape((-1, 1, maps.shape[-1]))(maps)
+    mean = layers.GlobalAveragePooling2D(keepdims=True)(column)
+    offsets = layers.Subtract()([column, mean])
+    products = layers.Multiply()([offsets, layers.UnitNormalization(axis=1)(offsets)])
+    parts = [layers.Flatten()(mean), layers.GlobalAveragePooling2D()(products)]
+    x = layers.BatchNormalization()(layers.Concatenate()(parts))
+    return layers.ReLU(max_value=12.0)(layers.Rescaling(1.0, offset=6.0)(x))
+
+
 def _average_head(layers, maps):
     return layers.Flatten()(layers.AveragePooling2D(3)(maps))
 
 
 @pytest.mark.parametrize(
     "head",
-    [_dense_head, _residual_tail, _mobile_tail, _deviation_head, _average_head],
+    [_dense_head, _residual_tail, _mobile_tail, _deviation_head, _stages_head, _average_head],
     ids=lambda head: head.__name__.strip("_"),
 )
 def test_maps_are_those_of_keras(head, tmp_path):
