@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +27,6 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.scorer import predict_probabilities
-from real_vs_ai.evaluation.torch_export import write_pth
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, write_check
@@ -244,28 +246,39 @@ def _load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return predict
 
 
+# Keras exports for the backend it runs on, and a process has one backend.
+_EXPORT_FOR_TORCH = """
+import sys, keras, torch
+model = keras.models.load_model(sys.argv[1], compile=False)
+batch = {0: torch.export.Dim("batch", min=1, max=4096)}
+model.export(sys.argv[2], format="torch", dynamic_shapes=batch, verbose=False)
+"""
+
+
 def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
-    write_pth(
-        model,
-        path,
-        metadata={
-            "class_names": list(metadata.class_names),
-            "image_size": metadata.image_size,
-            "temperature": metadata.temperature,
-        },
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError("No module named 'torch'")
+    source = path.with_name("source.keras")
+    model.save(source)
+    done = subprocess.run(
+        [sys.executable, "-c", _EXPORT_FOR_TORCH, source, path],
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if done.returncode:
+        raise InputError(f"PyTorch: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
-    from real_vs_ai.evaluation.torch_network import load_network
-
-    network = load_network(path)
+    network = torch.export.load(path).module()
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(images).movedim(-1, 1)).numpy()
+            return network(torch.from_numpy(images)).numpy()
 
     return predict
 
@@ -283,5 +296,5 @@ FORMATS = {
     "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx),
     "openvino": _Format("openvino", _export_as("openvino"), _load_openvino),
     "litert": _Format("model.tflite", _export_as("litert"), _load_litert),
-    "torch": _Format("model.pth", _write_torch, _load_torch),
+    "torch": _Format("model.pt2", _write_torch, _load_torch),
 }
