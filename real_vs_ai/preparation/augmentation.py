@@ -20,15 +20,23 @@ from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_na
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
-from real_vs_ai.preparation.contact_sheet import CONTACT_SHEET_PATH, draw_contact_sheet
-from real_vs_ai.preparation.copies import is_augmented_name, names_for_copies, write_warped_copies
+from real_vs_ai.preparation.copies import (
+    CONTACT_SHEET_PATH,
+    draw_contact_sheet,
+    is_augmented_name,
+    names_for_copies,
+    write_warped_copies,
+)
 from real_vs_ai.preparation.files import rank, refuse_overlap
-from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, size_table, write_manifest
-from real_vs_ai.preparation.outcomes import (
+from real_vs_ai.preparation.manifest import (
     MOST_LISTED_SIZES,
     QUARANTINED,
     REPORT_NAME,
+    ManifestRow,
     Outcome,
+    read_manifest,
+    size_table,
+    write_manifest,
     write_report,
 )
 from real_vs_ai.preparation.parallel import run_chunks

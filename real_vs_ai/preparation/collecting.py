@@ -29,7 +29,7 @@ from real_vs_ai.preparation.collection_list import (
 )
 from real_vs_ai.preparation.files import rank, safe_name
 from real_vs_ai.preparation.git_objects import fetch_blobs, fetch_commit, find_git_dir, list_blobs
-from real_vs_ai.preparation.outcomes import DUPLICATE, REPORT_NAME, Outcome, write_report
+from real_vs_ai.preparation.manifest import DUPLICATE, REPORT_NAME, Outcome, write_report
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.staging import (
     finish_interrupted,

@@ -38,7 +38,7 @@ class Layout:
         kind: FLAT or TRAIN_TEST.
         class_by_folder: Class name of each class folder's name.
         files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
-        loose: Files beside the class folders, which belong to none: relative paths, sorted.
+        loose: Files next to the class folders, which belong to none: relative paths, sorted.
         folders: What was found, for people: ["train/FAKE", …].
         collected: What a collected folder says about itself; None in other data sets.
     """
@@ -148,7 +148,7 @@ def _make_layout(
             f"Expected folders of at least two classes in {base}, found {_named(class_by_folder)}, "
             f"which mean one: {_named(set(class_by_folder.values()))}."
         )
-    # What DataCollector.py notes beside the class folder of a collection is no data.
+    # What DataCollector.py notes next to the class folder of a collection is no data.
     folders = [] if collected else [base / name for name in class_folders.values()]
     return Layout(root, kind, class_by_folder, files, collected, _loose_files(root, folders))
 

@@ -40,8 +40,7 @@ from real_vs_ai.preparation.files import (
     unique_names,
 )
 from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
-from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.outcomes import (
+from real_vs_ai.preparation.manifest import (
     DUPLICATE,
     LEAK,
     NEAR_DUPLICATE,
@@ -49,13 +48,15 @@ from real_vs_ai.preparation.outcomes import (
     QUARANTINE_DIR_NAME,
     QUARANTINED,
     REPORT_NAME,
+    ManifestRow,
     Outcome,
     closing_tables,
     loose_outcomes,
+    read_manifest,
+    write_manifest,
     write_report,
 )
-from real_vs_ai.preparation.split_placement import placement_pairs, relative_origin
-from real_vs_ai.preparation.splits import SplitImage, plan_split
+from real_vs_ai.preparation.splits import SplitImage, placement_pairs, plan_split, relative_origin
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -66,7 +67,7 @@ from real_vs_ai.preparation.staging import (
     staged_output,
 )
 
-# What the splitters write beside the class folders.
+# What the splitters write next to the class folders.
 _OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
 
 

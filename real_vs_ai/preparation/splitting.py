@@ -21,25 +21,28 @@ from real_vs_ai.preparation.confound_report import ConfoundReport, report_confou
 from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
 from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
-from real_vs_ai.preparation.manifest import ManifestRow, write_manifest
-from real_vs_ai.preparation.outcomes import (
+from real_vs_ai.preparation.manifest import (
     DUPLICATE,
     LEAK,
     NEAR_DUPLICATE,
     PLAIN,
     REPORT_NAME,
+    ManifestRow,
     Outcome,
     closing_tables,
     loose_outcomes,
+    write_manifest,
     write_report,
 )
-from real_vs_ai.preparation.split_placement import (
+from real_vs_ai.preparation.splits import (
+    SplitImage,
+    SplitPlan,
     name_rows,
     place_rows,
+    plan_split,
     quarantine,
     relative_origin,
 )
-from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
 from real_vs_ai.preparation.staging import (
     finish_interrupted,
     locked,

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.affine import AffineRanges
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.splitting import split_sources
-from real_vs_ai.preparation.zipping import zip_folder
 from tests.preparation.material import (
     describe_worker,
     make_train_test,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.affine import AffineRanges
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.deletion import delete, plan_deletion
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
@@ -27,7 +27,6 @@ from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
 from real_vs_ai.preparation.splitting import split_sources
 from real_vs_ai.preparation.staging import locked, staged_output
-from real_vs_ai.preparation.zipping import zip_folder
 from tests.preparation.material import (
     make_merged,
     make_train_test,

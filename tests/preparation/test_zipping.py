@@ -8,8 +8,7 @@ import zipfile
 
 import pytest
 
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
-from real_vs_ai.preparation.zipping import zip_folder
+from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from tests.preparation.material import make_flat, snapshot
 
 
