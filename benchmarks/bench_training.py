@@ -85,11 +85,10 @@ def measure(size, batch_size, args):
     from real_vs_ai.dataset.decoded_images import decode_images
     from real_vs_ai.dataset.labelled_images import list_labelled_images
     from real_vs_ai.model_input import ModelInput
+    from real_vs_ai.training.compilation import epoch_metrics, make_optimizer
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
-    from real_vs_ai.training.epoch_metrics import epoch_metrics
     from real_vs_ai.training.model import build_model
     from real_vs_ai.training.networks.head import HeadOptions
-    from real_vs_ai.training.optimizers import make_optimizer
 
     keras.config.set_dtype_policy(args.precision)
     head = HeadOptions(noise=0.1, pooling="global-average", dense_units=256, l2=1e-4, dropout=0.4)

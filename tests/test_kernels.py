@@ -11,7 +11,7 @@ import pytest
 
 from real_vs_ai.kernels import kernels_in_use
 from real_vs_ai.training import devices
-from real_vs_ai.training.hosts import Hosts
+from real_vs_ai.training.devices import Hosts
 
 ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"

@@ -23,7 +23,7 @@ from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import progress_bar
 from real_vs_ai.runs import write_history
 from real_vs_ai.training.checkpoints import Progress, TrainingDivergedError, save_checkpoint
-from real_vs_ai.training.hosts import Hosts
+from real_vs_ai.training.devices import Hosts
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0

@@ -28,12 +28,10 @@ from real_vs_ai.training.checkpoints import (
     restore_metrics,
     restore_variables,
 )
+from real_vs_ai.training.compilation import epoch_metrics, make_optimizer
 from real_vs_ai.training.datasets import Shard, evaluation_batches, training_batches
-from real_vs_ai.training.devices import Device, is_out_of_memory
-from real_vs_ai.training.epoch_metrics import epoch_metrics
-from real_vs_ai.training.hosts import Hosts
+from real_vs_ai.training.devices import Device, Hosts, is_out_of_memory
 from real_vs_ai.training.model import set_trainable
-from real_vs_ai.training.optimizers import make_optimizer
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import note_plan
 from real_vs_ai.training.stages import Stage, format_duration, plan_stages

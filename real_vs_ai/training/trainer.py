@@ -33,9 +33,8 @@ from real_vs_ai.out_of_distribution import summarise_training_images, write_chec
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
-from real_vs_ai.training.devices import Device, multiply_adds, prepare_device
+from real_vs_ai.training.devices import Device, Hosts, join_hosts, multiply_adds, prepare_device
 from real_vs_ai.training.frozen_features import head_and_features
-from real_vs_ai.training.hosts import Hosts, join_hosts
 from real_vs_ai.training.model import build_model
 from real_vs_ai.training.networks.head import HeadOptions
 from real_vs_ai.training.options import TrainingOptions

@@ -8,18 +8,19 @@ from real_vs_ai.affine import AffineRanges
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
+from real_vs_ai.training.compilation import WarmedPolynomialDecay, make_optimizer
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
     WHOLE_BATCH,
     Shard,
     batch_indices,
+    degrade_images,
     draw_changes,
+    draw_degradations,
     evaluation_batches,
     training_batches,
     warp_images,
 )
-from real_vs_ai.training.degradation import degrade_images, draw_degradations
-from real_vs_ai.training.optimizers import WarmedPolynomialDecay, make_optimizer
 
 STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.training import devices
-from real_vs_ai.training.devices import choose_precision, is_out_of_memory, multiply_adds
-from real_vs_ai.training.hosts import Hosts
+from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory, multiply_adds
 
 HERE = Path(__file__).parent
 

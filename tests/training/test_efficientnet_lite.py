@@ -11,9 +11,13 @@ import pytest
 from real_vs_ai.errors import InputError
 from real_vs_ai.training.backbones import backbone_layers
 from real_vs_ai.training.model import build_model
-from real_vs_ai.training.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
+from real_vs_ai.training.networks.efficientnet_lite import (
+    VARIANTS,
+    efficientnet_lite,
+    read_state_dict,
+    weights_path,
+)
 from real_vs_ai.training.networks.head import HeadOptions
-from real_vs_ai.training.networks.torch_file import read_state_dict
 
 HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
 

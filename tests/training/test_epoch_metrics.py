@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from real_vs_ai.training.epoch_metrics import epoch_metrics
+from real_vs_ai.training.compilation import epoch_metrics
 
 
 def measured(class_names, labels, probabilities):

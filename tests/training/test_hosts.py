@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_devices import HERE, arguments_for, losses, run_script
 
-from real_vs_ai.training.hosts import Hosts, join_hosts
+from real_vs_ai.training.devices import Hosts, join_hosts
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 
 from real_vs_ai.training import time_budget, trainer
 from real_vs_ai.training.callbacks import Recorder
-from real_vs_ai.training.optimizers import FINAL_SHARE, PacedDecay, WarmedPolynomialDecay
+from real_vs_ai.training.compilation import FINAL_SHARE, PacedDecay, WarmedPolynomialDecay
 from real_vs_ai.training.time_budget import FEWEST_STEPS, Pace, StageWork, TimeBudget
 from real_vs_ai.training.trainer import train
 
