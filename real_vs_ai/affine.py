@@ -50,7 +50,6 @@ def affine_rows(
     """Two rows of three numbers: from a pixel of the result to the pixel that it shows.
 
     Args:
-        ranges: What to draw from.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         draws: Seven values from -1 to 1, or seven arrays of them for many images: rotation, shift
@@ -80,7 +79,6 @@ def draw_affine(
     """The map of `affine_rows` for one image, shape (2, 3), float64.
 
     Args:
-        ranges: What to draw from.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         draws: Seven values from -1 to 1, as `copy_draws` gives them.

@@ -32,9 +32,6 @@ class Confounds:
     """How well the class can be guessed from everything but the pixels.
 
     Attributes:
-        images: How many images were looked at.
-        counts: Of them, by class.
-        chance: Balanced accuracy of guessing.
         accuracy: Balanced accuracy of the tree that sees every trait, cross-validated.
         low: Lower end of its 95 % interval.
         high: Upper end.
@@ -60,7 +57,6 @@ def measure_confounds(
     Args:
         traits: Numbers of each trait, shape (n_images, n_columns).
         labels: Class name of each image.
-        seed: Divides the images for cross-validation.
         advice: Ends the warning: what to do about it.
 
     Returns:

@@ -56,7 +56,6 @@ def grad_cam(
     Args:
         model: Flat Keras model ending in a softmax layer: RGB 0 to 255 in.
         pixels: One image of any size, shape (height, width, 3), 0 to 255.
-        class_index: The output to explain.
         layer: Name of the layer whose feature maps are weighed; None takes the deepest one with
             at least 4 × 4 cells.
 

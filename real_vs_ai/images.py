@@ -57,9 +57,7 @@ class ImageFormat:
     """A file format that can be read.
 
     Attributes:
-        name: Pillow's name.
         extensions: Of its files; a file without an extension gets the first.
-        title: The name for people.
         animated: Whether a file may hold several frames, of which the first is taken.
         lossless: Whether pixels are stored as they were; otherwise compression changes them.
         copied: Whether augmented copies keep the format; otherwise they are PNG.

@@ -39,15 +39,12 @@ class ModelMetadata:
     Attributes:
         class_names: In the order of the softmax outputs.
         image_size: Side of the square input, in pixels.
-        resize: How images are resized to it.
         temperature: Divides the log-probabilities; 1.0 when not calibrated.
         calibrated: Whether temperature and thresholds were fitted on validation images.
         lower_threshold: For `verdict.decide`, of models that tell Fake from Real; 0 to 1.
         upper_threshold: As lower_threshold; never below it.
         minimum_confidence: For `verdict.decide`, of models of other classes; 0 to 1.
         backbone: "resnet101", …
-        training_data: Fingerprint and counts of the training data.
-        versions: Package versions at training.
         metrics: The `test` part of `metrics.json`, or {}.
         training_images: Sizes and sources of the training images, for telling
             out-of-distribution images; or {}.

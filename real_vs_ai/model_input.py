@@ -65,7 +65,6 @@ class ModelInput:
     Attributes:
         size: Side of the square inputs, in pixels.
         kind: "resize" (the whole image at one size) or "crops".
-        crops: Crops of one image.
         placement: How crops are placed: "grid" covers the image evenly.
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
@@ -228,9 +227,7 @@ def place_crops(height: int, width: int, *, size: int, number: int) -> list[tupl
 
     Args:
         height: Of the canvas, at least `size` pixels.
-        width: As height.
         size: Side of the crops in pixels.
-        number: How many there are.
     """
     side = math.isqrt(number - 1) + 1
 

@@ -32,7 +32,6 @@ class Perturbation:
     """One change to an image.
 
     Attributes:
-        name: For tables and figures.
         change: Takes pixels (height, width, 3), uint8, and a seed; returns such pixels, perhaps
             of another size.
         phrase: In a sentence of the app ("flips after …"); None: the app does not try it.
@@ -57,7 +56,6 @@ def recompress(
         seed: Not used.
         file_format: "JPEG" or "WEBP".
         quality: 1 to 100.
-        **options: Further options of Pillow's encoder.
     """
     longest = max(pixels.shape[:2])
     if longest > _LONGEST_SIDES[file_format]:

@@ -34,7 +34,6 @@ class PixelClassifier:
     Attributes:
         steps: What the brightness's frequencies were rounded to, shape (64,), float32.
         weights: Of each statistic, shape (n_statistics,), float32.
-        bias: Added to the weighted sum.
         least_score: Images that score lower are out-of-distribution.
     """
 
@@ -64,8 +63,6 @@ def fit_classifier(
     Args:
         train: In-distribution images as the network's input, shape (n, size, size, 3), uint8.
         others: Images of other kinds at the same size, shape (n_others, size, size, 3), uint8.
-        held_back: In-distribution images, as train.
-        seed: Of the solver.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

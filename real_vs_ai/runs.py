@@ -21,11 +21,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One training run, `models/<run>/`, or the released model's folder.
-
-    Attributes:
-        path: The folder.
-    """
+    """One training run, `models/<run>/`, or the released model's folder."""
 
     path: Path
 

@@ -58,7 +58,6 @@ class Reason:
 
     Attributes:
         code: For programs, which never look at the sentence.
-        sentence: For people.
     """
 
     code: ReasonCode
@@ -125,7 +124,6 @@ def make_verdict(
 
     Args:
         probabilities: Calibrated, shape (n_classes,).
-        metadata: The model's, with its thresholds.
         out_of_distribution: The result of each out-of-distribution check, None where the image
             passed. An image that fails one is Uncertain whatever its probabilities.
     """
@@ -165,7 +163,6 @@ def apply_stability(
     """Make a verdict Uncertain when a harmless change of the image turns it into another class.
 
     Args:
-        verdict: On the image itself.
         variants: Each change, in words, and the verdict on the changed image.
 
     Returns:
@@ -188,7 +185,6 @@ def decide(probabilities: np.ndarray, metadata: ModelMetadata) -> np.ndarray:
 
     Args:
         probabilities: Calibrated, shape (n_images, n_classes).
-        metadata: The model's, with its thresholds.
 
     Returns:
         Index of the class, UNDECIDED where the verdict is Uncertain, shape (n_images,), int64.

@@ -43,7 +43,6 @@ class Preparation:
     """What is made of each image: the model's own input, or random views to learn from.
 
     Attributes:
-        model_input: What the model is fed with.
         views: Random views in place of the model's own crops; None for those.
     """
 
@@ -142,9 +141,6 @@ def decode_images(
     """Decode every image once, on all workers, and resize or crop it.
 
     Args:
-        images: What to decode.
-        model_input: What the model is fed with.
-        workers: Processes that decode.
         cache_dir: Where the pixels are kept for the next run; None keeps nothing.
         max_memory_bytes: More than this becomes a memory-mapped file (in `cache_dir`, otherwise
             in the system's temporary folder).

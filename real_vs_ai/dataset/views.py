@@ -64,9 +64,7 @@ class ViewOptions:
     """What training sees of each image.
 
     Attributes:
-        count: Views of one image.
         history: Share of the views that go through a random history, 0 to 1.
-        seed: Of places and histories.
     """
 
     count: int
@@ -80,9 +78,7 @@ def draw_views(
     """Random views of one image.
 
     Args:
-        image: As it was decoded.
         model_input: Crops; its `longest_side` and `size` are used.
-        options: How many, and what happens to them.
         name: Of the image: the same name and seed give the same views.
 
     Returns:

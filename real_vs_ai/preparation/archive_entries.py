@@ -55,8 +55,6 @@ class ExtractionLimits:
     """What an archive may unpack to.
 
     Attributes:
-        max_bytes: All files together.
-        max_files: How many files.
         max_ratio: Unpacked bytes for each packed byte, of the archive and of every large entry.
     """
 
@@ -70,7 +68,6 @@ class ArchiveEntry:
     """One line of an archive's table of contents.
 
     Attributes:
-        name: As it stands in the archive.
         kind: "file", "folder", "link" or "device".
         size: Unpacked bytes, as the archive says.
         packed_size: Packed bytes, or -1 where entries are not packed one by one.

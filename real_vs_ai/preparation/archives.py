@@ -83,7 +83,6 @@ def extract_archives(
         archives: Files; none means every archive in data/archives.
         output_dir: Where the sources go.
         limits: What an archive may unpack to.
-        overwrite: Replace sources that are there.
         workers: Processes for zip archives; tar archives can be read in one way only.
         cluster: "ray", or None for this machine, for zip archives.
 
@@ -209,11 +208,9 @@ def zip_folder(
 
     Args:
         folder: Names in the archive are relative to it.
-        output: The archive to make.
         entries: Files and folders directly in `folder` to take; None takes all. Those that are
             not there are passed over.
         compress: Deflate the files; images hardly shrink and it takes long.
-        overwrite: Replace an archive that is there.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing to pack in it.

@@ -60,7 +60,6 @@ class Original:
 
     Attributes:
         path: POSIX path below the training folder: `<class folder>/<name>`.
-        label: Its class.
         source: The data set it came from, or "".
         area: Its pixels as the manifest says, or a guess; for sharing out the work.
         named_after: The name that its copies are named after, where that is not its own.
@@ -171,7 +170,6 @@ def plan_copies(
     """How many copies of which image; no disk.
 
     Args:
-        originals: The training images.
         total: Copies in all, spread evenly over the classes and over the images of each.
         copies: Copies of every image instead.
         seed: Chooses which images get one more than others.

@@ -34,8 +34,6 @@ class Job:
     """One file to read.
 
     Attributes:
-        path: In its repository.
-        blob: Its id there.
         stem: What its images are named after.
         tiles: (row, column) of the tiles to keep; one (0, 0) where the file is not cut.
     """
@@ -52,9 +50,7 @@ def write_images(
     """Write the images of some files into a folder.
 
     Args:
-        jobs: A few dozen files.
         git_dir: Where their contents are.
-        folder: Gets the images.
         grid: Rows and columns that each file is cut into.
         min_side: Smallest side in pixels that an image may have.
 
@@ -118,7 +114,6 @@ def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int
 
     Args:
         pixels: Shape (height, width, 3).
-        grid: Rows and columns of the sheet.
         row: From 0.
         column: From 0.
 

@@ -58,10 +58,7 @@ class CollectOptions:
     Attributes:
         git_dirs: Folder with git directories that are there already; None fetches them.
         server: Where repositories are fetched from.
-        repositories_dir: Gets the fetched git directories.
         min_side: Smallest side in pixels; smaller images are left out.
-        overwrite: Replace collections that are there.
-        workers: Processes to use.
     """
 
     git_dirs: Path | None
@@ -77,9 +74,6 @@ class CollectedCollection:
     """What became of one collection.
 
     Attributes:
-        collection: As the list has it.
-        images: How many there are.
-        left_out: How many files were left out.
         status: One of the constants above, or why it could not be collected.
         failed: Whether it is not there.
     """
@@ -140,9 +134,7 @@ def collect(
     """Collect every collection that is not there; one that fails does not stop the others.
 
     Args:
-        collections: What to collect.
         output_dir: Gets a folder for each.
-        options: See CollectOptions.
 
     Raises:
         InputError: Git is missing, or another data set lies where a collection should.
@@ -219,7 +211,6 @@ def plan_jobs(
     """Which files to read, and which of the matching ones not, and why; no disk.
 
     Args:
-        collection: Says what to take.
         blobs: (path, blob id) of every file of the commit, sorted.
 
     Raises:

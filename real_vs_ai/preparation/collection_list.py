@@ -52,18 +52,15 @@ class Collection:
     Attributes:
         name: Names its folder and, in manifests, its source.
         repository: "owner/name".
-        commit: Full id of the commit to read.
         pattern: Files to take, searched in their paths without regard to case.
         exclude: Files of these to leave out, or None.
         label: "Fake" or "Real".
-        generator: What made the pictures.
         generators: (pattern, generator) pairs for files whose path tells more; the first counts.
         group: Its first bracketed part, found in a path, names the file's group, or None: files
             of one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
         limit: Take at most so many files, or None.
         role: The split that the whole collection belongs to.
-        licence: As its owner states it.
     """
 
     name: str
@@ -245,7 +242,6 @@ class CollectedFolder:
     """What a collected folder says about itself.
 
     Attributes:
-        name: Of the collection.
         role: The split that the whole collection belongs to.
         groups: Group of each image that has one, by path below the folder.
         generators: What made each image, by path below the folder.

@@ -39,7 +39,6 @@ class FileTraits:
     """What a file shows before its picture is looked at.
 
     Attributes:
-        label: Its class.
         source: The data set it came from; "" for collections, each of which has one class.
         width: Upright width in pixels.
         height: Upright height in pixels.
@@ -100,9 +99,7 @@ def report_confounds(
     Args:
         rows: Images below `folder`, where the report goes too.
         folder: Where the rows' paths start.
-        title: What the data is called.
         seed: Chooses the images looked at, and divides them for cross-validation.
-        workers: Processes to use.
         cluster: "ray", or None for this machine.
 
     Returns:

@@ -85,9 +85,7 @@ def write_warped_copies(
     Args:
         chunk: (path below `train_dir`, label, number of copies, name that these are named after)
             of each original.
-        train_dir: Holds the originals.
         folder: Gets `<label>/<copy's name>`.
-        ranges: How far to warp.
         seed: Of all randomness.
 
     Returns:
@@ -182,7 +180,6 @@ def encoding_like(data: bytes, original_format: str) -> tuple[str, dict[str, Any
 
     Args:
         data: The original file, which is known to decode.
-        original_format: Its format.
     """
     if original_format in {"JPEG", "MPO"}:
         with Image.open(io.BytesIO(data)) as image:
@@ -291,9 +288,6 @@ def draw_contact_sheet(
 
     Args:
         rows: The copies; `origin` is relative to the parent of `train_dir`.
-        train_dir: Holds the originals.
-        folder: Holds the copies, and gets the picture.
-        seed: Chooses the originals.
     """
     by_origin: dict[str, list[ManifestRow]] = {}
     for row in rows:

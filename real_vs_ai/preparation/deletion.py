@@ -28,7 +28,6 @@ class DeletionTarget:
     Attributes:
         path: Where it is; its parents are real folders, it may itself be a link.
         kind: "folder", "file" or "link".
-        files: Files in it.
         size: Bytes in it; hard links are counted as if they were alone.
     """
 
@@ -57,7 +56,6 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
     """Look at what would be deleted; nothing is changed.
 
     Args:
-        paths: What to delete.
         allowed: The folders in which anything may be deleted; they themselves stay.
 
     Raises:

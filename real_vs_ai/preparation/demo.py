@@ -144,7 +144,6 @@ def random_crop(pixels: np.ndarray, *, side: int, random: np.random.Generator) -
     Args:
         pixels: Shape (height, width, 3), uint8.
         side: Side of the result in pixels.
-        random: Source of the choices.
 
     Returns:
         Shape (side, side, 3), uint8.

@@ -60,7 +60,6 @@ def write_equalised(
         output_dir: See `rows`.
         staging: See `rows`.
         image_size: Side of all images, in pixels.
-        workers: Processes to use.
         cluster: "ray", or None for this machine.
 
     Returns:

@@ -133,7 +133,6 @@ def read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
     """The content of each blob; None where the git directory lacks it, or it is too large.
 
     Args:
-        git_dir: The git directory.
         blobs: Ids; a few dozen at a time, for they go to git all at once.
 
     Raises:

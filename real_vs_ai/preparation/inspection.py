@@ -86,10 +86,8 @@ def inspect_files(
 
     Args:
         paths: POSIX paths relative to `root`.
-        root: The data set's folder.
         verify: Decode every image; otherwise only headers are read.
         perceptual: Hash the pixels too, which needs `verify`.
-        workers: Processes to use.
         cluster: "ray", or None for this machine.
 
     Returns:

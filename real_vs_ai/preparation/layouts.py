@@ -35,7 +35,6 @@ class Layout:
 
     Attributes:
         root: The folder that was asked for; file paths are relative to it.
-        kind: FLAT or TRAIN_TEST.
         class_by_folder: Class name of each class folder's name.
         files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
         loose: Files next to the class folders, which belong to none: relative paths, sorted.
@@ -171,7 +170,6 @@ def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:
 
     Args:
         folders: Those that were named; none means every one in data/raw that has the layout.
-        kind: The layout that the splitter takes.
 
     Raises:
         LayoutError: A named folder has another layout, or no folder has this one; the message

@@ -34,9 +34,7 @@ class ManifestRow:
     Attributes:
         path: POSIX path relative to the manifest's folder.
         sha256: Of the file's content, in hexadecimal.
-        label: Name of its class.
         split: "train", "validation" or "test".
-        source: The data set it came from.
         width: Upright width in pixels; 0 if the file could not be read (--no-verify).
         height: Upright height in pixels, likewise.
         format: The file's real format: "JPEG", "PNG", …
@@ -167,8 +165,6 @@ class Outcome:
     """What became of one file.
 
     Attributes:
-        path: POSIX path of the input file.
-        outcome: One of the constants above.
         detail: The reason, or the path of the file that is kept in its place.
     """
 

@@ -83,9 +83,7 @@ class MergeOptions:
         equalise: Side in pixels of the squares that all images become, alike in format and
             quality; None leaves them as they are.
         confounds: Whether to measure how far files alone give the class away.
-        seed: Chooses the images that are measured.
         copy: Make copies, not hard links.
-        overwrite: Replace merged data that is there.
         workers: Processes to use, for files that no manifest describes.
         cluster: "ray", or None for this machine.
     """
@@ -126,7 +124,6 @@ def merge_sources(
     Args:
         folders: Each holds train, validation and test folders; none means all in data/split.
         output_dir: Gets the three folders, the manifest and the report.
-        options: See MergeOptions.
 
     Raises:
         FileNotFoundError: There is no such folder, or none at all.

@@ -42,9 +42,6 @@ def run_chunks(
 
     Args:
         function: Module-level; takes a chunk and returns one result for each of its items.
-        chunks: The items in runs.
-        *arguments: Passed on with every chunk.
-        n_items: How many items the chunks hold together.
         workers: Processes on this machine; a Ray cluster uses what it has.
         cluster: "ray", or None for this machine.
         description: Stands before the progress bar.

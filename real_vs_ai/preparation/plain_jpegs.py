@@ -42,7 +42,6 @@ class PlainJpegSettings:
 
     Attributes:
         quality: 1 to 100, on libjpeg's scale.
-        sampling_factor: OpenCV's constant for the chroma subsampling.
         width: In pixels.
         height: In pixels.
     """

@@ -49,9 +49,6 @@ class SplitImage:
     """An image as the plan sees it.
 
     Attributes:
-        path: Names it in the plan.
-        sha256: Its content.
-        label: Its class.
         fixed_split: The split it must stay in, or "" to be divided.
         group: Images of one group share a split; "" means that its content is its group.
     """
@@ -100,7 +97,6 @@ def plan_split(
         images: In any order.
         fractions: Share of each split, summing to 1, for images without a fixed split. Shares
             that divide evenly are met exactly.
-        seed: Of the shuffle.
         keep_duplicates: Keep second copies, in the split of the first.
 
     Raises:

@@ -61,14 +61,11 @@ class SplitOptions:
         fractions: Share of each split, for the images that the data set does not fix.
         roles: Whether a collection goes whole into the split that its list names.
         keep_plain: Whether a collection's posters and diagrams may be training images.
-        seed: Of the shuffle.
         keep_duplicates: Keep second copies of a content, in the split of the first.
         verify: Decode every image before it is taken.
         near_duplicates: "off"; "report" lists them; "group" also keeps each group in one split.
         confounds: Whether to measure how far files alone give the class away.
         copy: Make copies, not hard links.
-        overwrite: Replace splits that are there.
-        workers: Processes to use.
         cluster: "ray", or None for this machine.
     """
 

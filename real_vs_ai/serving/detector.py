@@ -65,7 +65,6 @@ class Detector:
 
     Attributes:
         model_path: The `.h5` file.
-        metadata: What the file says of the model.
     """
 
     def __init__(

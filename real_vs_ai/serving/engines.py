@@ -31,7 +31,6 @@ class Engine(Protocol):
 
     Attributes:
         name: "openvino" or "keras".
-        precision: What it computes in: one of PRECISIONS.
         batch_size: How many images at a time suit it best.
         parallel_batches: How many calls of `predict` at once keep it busy.
         note: Why it was chosen in place of another, one sentence, or "".
@@ -136,7 +135,6 @@ def open_engine(
         engine: One of ENGINES, or None to choose.
         precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
         for_batches: Whether whole batches come first, not single images.
-        views: Network inputs that one image makes.
         lazy: Let OpenVINO read and compile the model when the first image needs it.
 
     Raises:

@@ -36,7 +36,6 @@ class Explanation:
     """Where an image speaks for a class.
 
     Attributes:
-        class_name: The class it speaks for.
         heatmap: Shape (height, width), float32, 0 (no evidence) to 1 (the most in this image).
         overlay: The image under the heatmap, shape (height, width, 3), uint8.
     """
@@ -104,7 +103,6 @@ def map_crops(crops: Sequence[CropScore], *, class_index: int) -> np.ndarray:
 
     Args:
         crops: `Verdict.crops`.
-        class_index: The class.
 
     Returns:
         The mean probability of the crops that show each place, 0 where none does; shape (96, 96)

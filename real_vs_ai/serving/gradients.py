@@ -30,8 +30,6 @@ def gradient(result: ov.Output, seed: Any, *, by: ov.Output, parameter: ov.Node)
     Args:
         result: The tensor; every shape in its graph is known.
         seed: The weights, of the tensor's shape.
-        by: The tensor to differentiate by.
-        parameter: The graph's input.
 
     Raises:
         UnsupportedGraphError: An operator between the two has no rule, or there is no way.

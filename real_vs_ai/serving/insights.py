@@ -68,8 +68,6 @@ class InsightChat:
         """Prepare the conversation; nothing is sent yet.
 
         Args:
-            api_key: The user's key.
-            model: Gemini's name for the model.
             base_url: Another server that speaks the same API, or None for Google's (or what
                 GOOGLE_GEMINI_BASE_URL says).
             timeout_s: How long to wait for each piece of an answer, in seconds.
@@ -104,7 +102,6 @@ class InsightChat:
 
         Args:
             pixels: Upright, shape (height, width, 3), uint8.
-            finding: The verdict in words.
 
         Raises:
             InsightError: While iterating, when no whole answer comes.

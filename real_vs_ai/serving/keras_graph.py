@@ -45,9 +45,7 @@ class Layer:
     """One layer of a graph.
 
     Attributes:
-        name: Unique in the graph.
         kind: Keras' class name: "Conv2D".
-        config: What Keras stores of it.
         operands: Names of the layers whose outputs it receives, or numbers.
         weights: By Keras' names ("kernel", "bias"), float32.
     """
@@ -65,7 +63,6 @@ class LayerGraph:
 
     Attributes:
         layers: By name, in the file's order: every layer follows those it receives from.
-        output: Name of the last layer.
     """
 
     layers: dict[str, Layer]

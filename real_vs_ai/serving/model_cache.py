@@ -80,7 +80,6 @@ def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: 
     Args:
         stored: The `.h5` file.
         state: Its `_state`.
-        notes: Folder for what is remembered.
     """
     key = hashlib.sha256(str(stored.path.resolve()).encode()).hexdigest()[:_NAME_LENGTH]
     note = notes / f"{key}.json"

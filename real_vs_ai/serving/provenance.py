@@ -100,7 +100,6 @@ class Finding:
 
     Attributes:
         kind: "C2PA", "IPTC", "EXIF" or "generator".
-        text: One sentence for people.
         speaks_for: "Fake", "Real", or None where it speaks for neither.
         claim: What the file says of itself, to follow "The file says it was", or "".
         forgery: What it would take to forge it, one sentence.
@@ -118,7 +117,6 @@ class Origin:
     """What a file's findings say together.
 
     Attributes:
-        headline: One sentence for people.
         speaks_for: "Fake", "Real", or None where the findings speak for neither or for both.
         forgery: What it would take to forge it, one sentence, or "" without findings.
     """

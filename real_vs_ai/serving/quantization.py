@@ -54,7 +54,6 @@ class QuantizationReport:
     """What the 8-bit form costs.
 
     Attributes:
-        n_images: Images it was checked on.
         accuracy: Of the model in float32, a fraction.
         int8_accuracy: Of its 8-bit form.
         n_float_convolutions: How many of the first convolutions stay in floating point.

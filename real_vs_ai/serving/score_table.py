@@ -115,13 +115,7 @@ def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> 
 
 
 def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str, Any]:
-    """Which model gave the verdicts, for JSON.
-
-    Args:
-        name: Of its run folder or file.
-        sha256: Of the model file.
-        metadata: With the thresholds that were used.
-    """
+    """Which model gave the verdicts, for JSON."""
     return {
         "name": name,
         "sha256": sha256,

@@ -38,8 +38,6 @@ class TilesScore:
     """What an image's tiles say together.
 
     Attributes:
-        count: How many there are.
-        verdict: Of their mean probabilities.
         highest_probability_fake: Of any of them; None for out-of-distribution images and
             for models of other classes.
     """
@@ -57,7 +55,6 @@ class ImageScore:
         path: Its `ImageSource.name`.
         verdict: None when the image cannot be read.
         width: In pixels, upright; None when the image cannot be read.
-        height: As width.
         format: The file's real format ("JPEG"), or "".
         provenance: What the file says of its origin, one sentence a finding, or "".
         error: One line that says why the image cannot be read, or "".
@@ -97,7 +94,6 @@ def score_images(
 
     Args:
         sources: Taken one by one, never all at once.
-        detector: Judges the images.
         workers: Threads that decode, at least 1.
         by_tiles: Score large images by crops at native resolution as well.
         in_batches: See `Engine.predict`. Without, images are judged one by one: sooner for a few.

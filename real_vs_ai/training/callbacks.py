@@ -38,7 +38,6 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     validation loss are restored; they are on disk from the end of that epoch on.
 
     Attributes:
-        best_loss: The lowest validation loss so far.
         best_epoch: Its epoch, counted from 1; 0 before the first.
         stopped: Whether this callback stopped the training.
     """
@@ -193,16 +192,11 @@ class Recorder(keras.callbacks.Callback):
 
         Args:
             progress: Kept up to date.
-            stage_name: For the history.
-            stop: Knows the best epoch.
             history_path: `history.csv`.
             checkpoint_path: Where the run's state is saved.
             checkpoint_steps: Also save after so many steps; 0 only after epochs.
-            steps_per_epoch: Steps of a whole epoch.
             last_epoch: The stage ends with this epoch, counted from 1.
-            metrics: Their running values are saved too.
             hosts: Only the first process writes.
-            interrupted: Set when the user asked to stop.
             on_epoch: Called after each epoch.
         """
         super().__init__()

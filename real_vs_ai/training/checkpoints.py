@@ -38,12 +38,10 @@ class Progress:
 
     Attributes:
         stage: Index of the stage that is under way.
-        epoch: Whole epochs done, over all stages.
         step: Steps done in the epoch that is under way.
         batch_size: Images in a batch; it may be lower than asked for.
         history: One row for each whole epoch, as `history.csv` has them.
         best_epoch: The epoch (from 1) with the lowest validation loss so far, 0 for none.
-        best_loss: Its validation loss.
         stage_done: Whether the stage needs no more epochs.
         position: How far the stage's learning rate has fallen, 0 to 1; of runs with --minutes.
         seconds: What the run has taken so far; of runs with --minutes.
@@ -74,12 +72,6 @@ def save_checkpoint(
     path: Path, model: keras.Model, progress: Progress, *, metrics: Sequence[keras.metrics.Metric]
 ) -> None:
     """Write a checkpoint in place of the one before.
-
-    Args:
-        path: The file.
-        model: Compiled and built.
-        progress: How far the run has come.
-        metrics: Whose running values an interrupted epoch needs.
 
     Raises:
         OSError: The disk is full; the checkpoint before is still there.

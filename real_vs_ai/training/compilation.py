@@ -31,9 +31,7 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
         """Make the schedule.
 
         Args:
-            *args: As for PolynomialDecay.
             warmup_steps: Steps until the decay is reached; 0 for none.
-            **options: As for PolynomialDecay.
         """
         super().__init__(*args, **options)
         self.warmup_steps = warmup_steps

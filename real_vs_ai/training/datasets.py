@@ -64,11 +64,9 @@ def training_batches(
     """Endless batches of (images, labels) from a step on.
 
     Args:
-        decoded: The training images.
         batch_size: Images in a batch of all processes together, at most as many as there are.
         steps_per_epoch: Steps after which the images are shuffled again. More steps than batches
             go through the images again, in a new order.
-        first_step: Steps already done, over all epochs.
         seed: Of the order and of the augmentation.
         augmentation: A name in `AUGMENTATIONS`.
         degrade: Share of the images that are degraded first; see `degrade_images`.
@@ -200,7 +198,6 @@ def draw_changes(count: int, ranges: AffineRanges, *, size: int, seed: list) -> 
     """A random warp for each of `count` images: rotation, shift, shear, zoom and mirroring in one.
 
     Args:
-        count: Images.
         ranges: What each image's change is drawn from.
         size: Side of the images, in pixels.
         seed: Two integers; the same ones give the same changes.
@@ -257,7 +254,6 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
     Args:
         pixels: Shape (n, side, side, 3), uint8; not changed.
         draws: Shape (n, 5), from `draw_degradations`.
-        share: Probability that an image is chosen.
 
     Returns:
         Same shape and type.

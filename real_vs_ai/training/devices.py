@@ -40,8 +40,6 @@ class Device:
     """Where and how the network learns.
 
     Attributes:
-        description: One line for people.
-        precision: The Keras policy that is now set.
         strategy: TensorFlow's strategy for several GPUs, or None.
         multiply_adds_per_second: Of the forward pass, while a short ResNet learnt.
         gain: How many times as fast as float32 the precision is here, where that was measured.
@@ -78,8 +76,6 @@ def prepare_device(
         precision: A Keras policy, or "auto" to measure which one learns fastest here.
         deterministic: Let every operation give the same bits each time.
         image_size: Of the network, in pixels; the measurement uses it.
-        batch_size: Images in a batch.
-        hosts: The processes that train together.
     """
     gpus = _gpus()
     _set_up_tensorflow(gpus, deterministic=deterministic)
@@ -265,7 +261,6 @@ class Hosts:
 
     Attributes:
         index: 0 for the first, which writes the files.
-        count: How many there are.
     """
 
     index: int

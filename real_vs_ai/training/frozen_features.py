@@ -43,7 +43,6 @@ def head_and_features(
     Args:
         model: Its backbone will not learn.
         splits: "train" and "validation" are used, with all their views.
-        say: Takes one line for the user.
         budget: Learns what the network takes to judge an image.
         hold_out: The head does not learn from the training images of these sources.
 

@@ -40,7 +40,6 @@ def build_model(
         image_size: Side of the square input in pixels, at least 32.
         weights: "imagenet", "none" (random), or the path of a backbone's weights file or of a
             `model.h5` made by this project; see `weights.load_weights`.
-        head: What follows the backbone.
         stem_stride: How much the first layers shrink the image together; a key of the
             backbone's `stem_strides`. Less than published keeps more of a small image and reads
             the same weights.

@@ -31,13 +31,7 @@ _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h
 def describe_run(
     options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: str
 ) -> dict[str, Any]:
-    """Everything that is needed to repeat a run, as `config.json` holds it.
-
-    Args:
-        options: With the precision that was chosen.
-        splits: The images, by split.
-        device: Description of the machine.
-    """
+    """Everything that is needed to repeat a run, as `config.json` holds it."""
     return {
         "options": options.stored(),
         "seed": options.seed,
@@ -53,10 +47,6 @@ def describe_run(
 
 def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> dict[str, Any] | None:
     """What `config.json` must hold when a run goes on with other options; None with the same ones.
-
-    Args:
-        stored: What it holds now.
-        options: What the run goes on with.
 
     Raises:
         ValueError: The batch size differs: the steps of an epoch are counted by it.

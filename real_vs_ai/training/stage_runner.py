@@ -48,13 +48,9 @@ class StageRunner:
     """Runs the stages of a run from where it stands.
 
     Attributes:
-        options: What to do.
-        run: Its folder.
-        device: What it runs on.
         splits: The images; "train" and "validation" are used.
         model: Built under the device's scope; learns in place.
         progress: How far the run has come; kept up to date.
-        hosts: The processes that train together.
         say: Takes one line at a time for the user.
         budget: The time that the run has, or None.
     """

@@ -79,10 +79,7 @@ def estimate_seconds(
     """About how long the stages take when none of them stops early.
 
     Args:
-        stages: What will be done.
-        multiply_adds: Of one image's forward pass.
         training_rate: Multiply-adds (forward) a second while learning, measured on a block.
-        images_per_epoch: Training images of an epoch.
         validation_images: Images that are only looked at after each epoch.
     """
     total = 0.0

@@ -41,7 +41,6 @@ class TimeBudget:
     """The time that a run has, in seconds, and what its evaluation will take of it.
 
     Attributes:
-        minutes: The time in all.
         clock: Tells the seconds since some instant.
         spent_before: Seconds that the run took before it was resumed.
         evaluation_images: Images that the network is asked about when training has ended.
@@ -89,10 +88,7 @@ class StageWork:
     """What a stage would do if it had all the time.
 
     Attributes:
-        steps: Of the whole stage.
         steps_per_epoch: Each epoch ends with the validation images.
-        batch_size: Images in a batch.
-        validation_images: How many there are.
         step_share: Cost of one of its steps, where one with the whole network learning costs 1.
         later_steps: Steps of the stages after it, in steps with the whole network learning.
         evaluation_slowdown: How much longer the evaluation takes an image than validation does.
@@ -111,7 +107,6 @@ class Pace:
     """How far a stage has come, and how many steps it still takes.
 
     Attributes:
-        done: Steps done.
         position: Share of the way that is behind it, 0 to 1.
     """
 
@@ -119,9 +114,6 @@ class Pace:
         """Make the pace of a stage that begins or goes on.
 
         Args:
-            budget: Of the run.
-            work: What the stage has to do.
-            done: Steps of it that are done.
             position: Where they have led.
         """
         self.budget = budget
@@ -246,15 +238,7 @@ class KeepPace(keras.callbacks.Callback):
         say: Callable[[str], None],
         on_plan: Callable[[Pace], None],
     ):
-        """Make the callback; it stands before the one that saves checkpoints.
-
-        Args:
-            pace: Of the stage.
-            position: The optimizer's schedule reads it.
-            progress: Keeps position and time for a resumption.
-            say: Takes a line for the user.
-            on_plan: Called when the steps were planned.
-        """
+        """Make the callback; it stands before the one that saves checkpoints."""
         super().__init__()
         self.pace = pace
         self.position = position

@@ -60,8 +60,6 @@ class TrainingResult:
     """A finished run.
 
     Attributes:
-        run: Its folder.
-        epochs: Epochs that were trained.
         best_epoch: The one whose weights were kept.
         metrics: Contents of `metrics.json`.
     """
@@ -92,7 +90,6 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     """Train a model and write its run folder, or go on with an interrupted run.
 
     Args:
-        options: What to do.
         say: Takes one line at a time for the user.
 
     Raises:

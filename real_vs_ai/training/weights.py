@@ -34,7 +34,6 @@ def load_weights(
             when its classes are the same. When that model is shallower, the blocks it lacks
             start as identities: the deeper network begins with the same output.
         backbone: A name in `BACKBONES`.
-        class_names: Of the model.
 
     Raises:
         OSError: The download failed, or the file cannot be read.

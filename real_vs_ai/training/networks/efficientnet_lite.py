@@ -46,10 +46,7 @@ class Variant:
     """What tells one EfficientNet-Lite from another.
 
     Attributes:
-        width: Multiplies the filters.
         depth: Multiplies the blocks of each stage.
-        package: The Python package that holds the weights.
-        weights_file: Its file of weights.
     """
 
     width: float

@@ -46,11 +46,7 @@ def add_head(
     """The softmax over a backbone's feature maps.
 
     Args:
-        body: The backbone.
-        head: What to add.
         stage_ends: Names of the layers that end the backbone's stages.
-        n_classes: Outputs.
-        seed: Of the noise and the dropout.
     """
     if head.pooling == "stages":
         x = _standardised(_stage_statistics(body, stage_ends))
