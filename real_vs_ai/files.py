@@ -122,10 +122,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield staging
-        shutil.rmtree(path, ignore_errors=True)
-        staging.replace(path)
+        put_in_place(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Rename what was made, a file or a folder, to the name of what it replaces."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    made.replace(target)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic_write(path) as staging:
+        staging.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from real_vs_ai.files import atomic_write
 from real_vs_ai.pixel_classifier import PixelClassifier, are_plain, grey_values
 from real_vs_ai.verdict import Reason, ReasonCode
 
@@ -279,25 +278,19 @@ def write_check(path: Path, check: OutOfDistributionCheck) -> None:
     Raises:
         OSError: The file is not HDF5, or cannot be written.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(path, staging)
-        with h5py.File(staging, "r+") as file:
-            for name in (_GROUP, _OLDER_GROUP):
-                if name in file:
-                    del file[name]
-            group = file.create_group(_GROUP)
-            group.attrs["format_version"] = _FORMAT_VERSION
-            group.attrs["layer"] = check.layer
-            for name in _NUMBERS:
-                group.attrs[name] = getattr(check, name)
-            for name in _ARRAYS:
-                group.create_dataset(name, data=getattr(check, name))
-            if check.classifier is not None:
-                _write_classifier(group.create_group(_CLASSIFIER), check.classifier)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with atomic_write(path, edit=True) as staging, h5py.File(staging, "r+") as file:
+        for name in (_GROUP, _OLDER_GROUP):
+            if name in file:
+                del file[name]
+        group = file.create_group(_GROUP)
+        group.attrs["format_version"] = _FORMAT_VERSION
+        group.attrs["layer"] = check.layer
+        for name in _NUMBERS:
+            group.attrs[name] = getattr(check, name)
+        for name in _ARRAYS:
+            group.create_dataset(name, data=getattr(check, name))
+        if check.classifier is not None:
+            _write_classifier(group.create_group(_CLASSIFIER), check.classifier)
 
 
 def read_check(path: Path) -> OutOfDistributionCheck | None:

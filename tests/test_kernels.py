@@ -23,8 +23,12 @@ def switch_after(module: str, **environment: str) -> str:
     code = f"import os, {module}; print(os.environ.get('{SWITCH}'))"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**clean, **environment}, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={**clean, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()
 
 

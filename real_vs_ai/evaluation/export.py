@@ -27,7 +27,7 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.scorer import predict_probabilities
-from real_vs_ai.files import write_json
+from real_vs_ai.files import put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, write_check
 
@@ -156,9 +156,7 @@ def _export(
         if not difference <= file_format.largest_difference:
             raise InputError(f"probabilities differ by up to {difference:.2g}")
         target = folder / file_format.file_name
-        if target.is_dir():
-            shutil.rmtree(target)
-        written.replace(target)
+        put_in_place(written, target)
     except ImportError as error:
         return ExportResult(name, None, None, 0, f"{_first_line(error)}; {_REQUIREMENTS}")
     except Exception as error:

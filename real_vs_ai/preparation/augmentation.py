@@ -11,7 +11,7 @@ the work, nor how many workers do it, nor what other copies there are changes a 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
+    CopiesOfOne,
     draw_contact_sheet,
     is_augmented_name,
     names_for_copies,
@@ -238,40 +239,35 @@ def write_copies(
             unit="image",
             heavy=True,
         )
-        rows, failed = [], []
-        for entry, result in zip(plan, results, strict=True):
-            # "." has no name of its own.
-            origin = f"{train_dir.absolute().name}/{entry.original.path}"
-            if isinstance(result, str):
-                failed.append(Outcome(origin, QUARANTINED, result))
-                continue
-            original = entry.original
-            label, source = original.label, original.source
-            file_format, width, height, names, digests, made_from = result
-            rows.extend(
-                ManifestRow(
-                    f"{label}/{name}",
-                    sha256,
-                    label,
-                    "train",
-                    source,
-                    width,
-                    height,
-                    file_format,
-                    origin,
-                    original.generator,
-                    original.collection,
-                    original.group,
-                    made_from,
-                )
-                for name, sha256 in zip(names, digests, strict=True)
-            )
+        rows, failed = _describe_copies(plan, results, train_dir=train_dir)
         if not rows:
             raise InputError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
         draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
         write_report(folder / REPORT_NAME, failed)
         write_manifest(folder / MANIFEST_NAME, rows)
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
+
+
+def _describe_copies(
+    plan: Sequence[Copies], results: Iterable[CopiesOfOne | str], *, train_dir: Path
+) -> tuple[list[ManifestRow], list[Outcome]]:
+    """Rows of the copies, and the originals that could not be read."""
+    rows, failed = [], []
+    for entry, result in zip(plan, results, strict=True):
+        original = entry.original
+        # "." has no name of its own.
+        origin = f"{train_dir.absolute().name}/{original.path}"
+        if isinstance(result, str):
+            failed.append(Outcome(origin, QUARANTINED, result))
+            continue
+        file_format, *size, names, digests, made_from = result
+        collected = original.generator, original.collection, original.group
+        kept = original.label, "train", original.source, *size, file_format, origin, *collected
+        rows.extend(
+            ManifestRow(f"{original.label}/{name}", sha256, *kept, made_from)
+            for name, sha256 in zip(names, digests, strict=True)
+        )
+    return rows, failed
 
 
 def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int, str]]]:

@@ -11,13 +11,13 @@ successor is made. `REAL_VS_AI_CACHE` names another folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from real_vs_ai.files import atomic_folder, hash_file, write_text
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError, convert, feature_layer
 from real_vs_ai.serving.keras_graph import StoredModel
 
@@ -68,12 +69,6 @@ def cache_dir() -> Path:
     return Path(named) if named else platformdirs.user_cache_path("real-vs-ai", appauthor=False)
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: Path) -> str:
     """`_network_fingerprint`, remembered for as long as the file is not touched.
 
@@ -92,7 +87,9 @@ def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: 
     found = _network_fingerprint(stored)
     # Not while it may still be written: a later change could leave time and size as they are.
     if time.time() - state[2] / 1e9 > _SETTLED_SECONDS:
-        write_atomically(note, json.dumps({"state": state, "network": found}).encode())
+        # A note that cannot be written is made again the next time.
+        with contextlib.suppress(OSError):
+            write_text(note, json.dumps({"state": state, "network": found}))
     return found
 
 
@@ -104,7 +101,7 @@ def _network_fingerprint(stored: StoredModel) -> str:
         return digest.hexdigest()[:_NAME_LENGTH]
     except (OSError, KeyError):
         # No Keras model. The conversion will say so.
-        return fingerprint(stored.path)[:_NAME_LENGTH]
+        return hash_file(stored.path)[:_NAME_LENGTH]
 
 
 def cached_ir(model_path: Path) -> CacheEntry:
@@ -139,18 +136,6 @@ def _find_or_make(
     return CacheEntry(folder)
 
 
-def write_atomically(path: Path, data: bytes) -> bool:
-    """Whether the file could be written; it appears whole or not at all."""
-    staging = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        staging.write_bytes(data)
-        staging.replace(path)
-    except OSError:
-        staging.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def discard(entry: CacheEntry) -> None:
     """Remove an entry that turned out to be damaged, or that was temporary."""
     shutil.rmtree(entry.folder, ignore_errors=True)
@@ -166,18 +151,13 @@ def _make_entry(
     stored: StoredModel, *, folder: Path, versions: dict[str, str], state: tuple[int, int, int]
 ) -> None:
     model_path = stored.path
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    # What a killed or damaged attempt left under this name is worth nothing.
+    with atomic_folder(folder) as staging:
         convert(model_path, output_dir=staging, stored=stored)
         if _state(model_path) != state:
             raise ConversionError(f"{model_path} changed while it was converted. Open it again.")
         description = {"source": str(model_path.resolve()), "versions": versions}
         (staging / _ENTRY_NAME).write_text(json.dumps(description), encoding="utf-8")
-        # What a killed or damaged attempt left under this name is worth nothing.
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     _remove_superseded(folder, source=model_path.resolve(), versions=versions)
 
 

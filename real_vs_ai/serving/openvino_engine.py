@@ -10,6 +10,7 @@ are kept in the cache; the others are compiled from the cached IR as fast as the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -23,9 +24,10 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
+from real_vs_ai.files import write_bytes
 from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving.conversion import build_model
-from real_vs_ai.serving.model_cache import CacheEntry, cached_ir, discard, write_atomically
+from real_vs_ai.serving.model_cache import CacheEntry, cached_ir, discard
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224
@@ -143,7 +145,9 @@ class OpenVINOEngine:
         compiled = _import_blob(self._core, blob_path, settings)
         if compiled is None:
             compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
-            write_atomically(blob_path, compiled.export_model().getvalue())
+            # Without room in the cache it is compiled again the next time.
+            with contextlib.suppress(OSError):
+                write_bytes(blob_path, compiled.export_model().getvalue())
         return compiled
 
     def _blob_name(self, batch_size: int, settings: dict[str, str]) -> str:

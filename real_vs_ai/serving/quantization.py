@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,7 @@ import openvino as ov
 
 from real_vs_ai.config import SEED, canonical_classes
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_folders
+from real_vs_ai.files import atomic_folder, list_folders
 from real_vs_ai.images import ImageError, open_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.reporting import progress
@@ -204,12 +202,8 @@ def _accuracy(
 
 def _keep(model: ov.Model, entry: CacheEntry) -> None:
     """Put the 8-bit form into the cache; it appears whole or not at all."""
-    staging = Path(tempfile.mkdtemp(prefix=".int8.", dir=entry.folder))
-    try:
+    with atomic_folder(entry.int8_ir.parent) as staging:
         ov.save_model(model, staging / entry.int8_ir.name, compress_to_fp16=False)
-        staging.replace(entry.int8_ir.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _read_labelled(folder: Path, metadata: ModelMetadata) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import hash_file, write_bytes
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.runs import model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
-from real_vs_ai.serving.model_cache import cache_dir, fingerprint, write_atomically
+from real_vs_ai.serving.model_cache import cache_dir
 from real_vs_ai.serving.score_table import describe_model
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
@@ -51,7 +52,7 @@ class RayScorer:
                 "Run: pip install -r requirements-ray.txt"
             ) from error
         self.metadata = read_metadata(model_path)
-        self._fingerprint = fingerprint(model_path)
+        self._fingerprint = hash_file(model_path)
         self._settings = {"precision": precision, "by_tiles": by_tiles}
         computed_in = precision or "each machine's own precision"
         self.engine = f"ray ({computed_in})"
@@ -125,9 +126,10 @@ def _score_chunk(
     """Runs on a worker, which keeps the opened model for its next chunk."""
     path = cache_dir() / "sent" / f"{model_fingerprint[:32]}.h5"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not write_atomically(path, model):
-            raise OSError(f"Expected room for the model in {path.parent}, found none.")
+        try:
+            write_bytes(path, model)
+        except OSError as error:
+            raise OSError(f"Expected room for the model in {path.parent}: {error}") from error
     detector = _opened(path, precision)
     return list(score_images(sources, detector=detector, workers=workers, by_tiles=by_tiles))
 

@@ -36,6 +36,17 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
+# Keras' names, which `config.json` holds, by the names that scoring uses as well.
+_PRECISIONS = {"auto": "auto", "f32": "float32", "bf16": "mixed_bfloat16", "f16": "mixed_float16"}
+
+
+def keras_precision(text: str) -> str:
+    """The Keras policy that a value of --precision means; a policy means itself."""
+    if text not in (*_PRECISIONS, *_PRECISIONS.values()):
+        raise argparse.ArgumentTypeError(f"expected {', '.join(_PRECISIONS)}, found {text}")
+    return _PRECISIONS.get(text, text)
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """What a training run is asked to do; each option says what it means.
@@ -231,9 +242,10 @@ class TrainingOptions:
         "the same seed gives the same weights to the last bit; slower", False
     )
     precision: str = option(
-        "of the arithmetic; auto measures which is fastest here",
+        "number format of the arithmetic; auto measures which one is fastest here",
         "auto",
-        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        "auto|f32|bf16|f16",
+        type=keras_precision,
         group="the machine",
     )
     workers: int = option(add=add_workers)

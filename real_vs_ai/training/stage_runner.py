@@ -237,7 +237,7 @@ class StageRunner:
         guard = cb.DivergenceGuard(
             advice=f"Go on from the last checkpoint with --resume {self.run.path} and a lower "
             f"learning rate (now {stage.learning_rate:g}), or begin again with "
-            "--precision float32."
+            "--precision f32."
         )
         bar = cb.ProgressBar(
             batch_size=self.progress.batch_size,

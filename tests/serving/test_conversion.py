@@ -171,10 +171,15 @@ def test_sequential_model_answers_as_in_keras(tmp_path):
     import keras
 
     layers = keras.layers
-    model = keras.Sequential([
-        keras.Input((SIZE, SIZE, 3)), layers.Conv2D(4, 3, strides=2), layers.BatchNormalization(),
-        layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            layers.Conv2D(4, 3, strides=2),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
     randomise(model)
     model.save(tmp_path / "model.h5")
     expected = model.predict(images(3), verbose=0)

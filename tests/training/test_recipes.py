@@ -125,6 +125,12 @@ def test_wrong_options_are_usage_errors(arguments, capsys):
     assert arguments[0].lstrip("-") in capsys.readouterr().err.replace("_", "-")
 
 
+def test_precision_takes_the_names_of_scoring_and_those_of_keras():
+    for name in ("bf16", "mixed_bfloat16"):
+        options = parse_training_options(["--precision", name, "--weights", "none"], description="")
+        assert options.precision == "mixed_bfloat16"
+
+
 def test_configuration_that_is_none_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"not the config\.json"):

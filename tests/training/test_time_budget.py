@@ -56,8 +56,12 @@ def make_pace(minutes, *, steps=400, steps_per_epoch=100, done=0, position=0.0, 
     budget = TimeBudget(minutes=minutes, clock=clock)
     budget.evaluation_images = 600
     work = {
-        "batch_size": 32, "validation_images": 300, "step_share": 1.0, "later_steps": 0.0, **work,
-    }  # fmt: skip
+        "batch_size": 32,
+        "validation_images": 300,
+        "step_share": 1.0,
+        "later_steps": 0.0,
+        **work,
+    }
     stage = StageWork(steps=steps, steps_per_epoch=steps_per_epoch, **work)
     return Pace(budget, stage, done=done, position=position), clock
 
@@ -139,9 +143,11 @@ def test_run_that_gets_a_limit_later_goes_on_where_its_schedule_was():
 def test_learning_rate_follows_the_position_and_warm_up_shrinks_with_it():
     position = keras.Variable(0.0, trainable=False)
     options = {
-        "initial_learning_rate": 0.1, "decay_steps": 100, "end_learning_rate": 0.001,
+        "initial_learning_rate": 0.1,
+        "decay_steps": 100,
+        "end_learning_rate": 0.001,
         "warmup_steps": 10,
-    }  # fmt: skip
+    }
     counted, paced = WarmedPolynomialDecay(**options), PacedDecay(position=position, **options)
     for step in (0, 5, 10, 50, 100):
         position.assign(step / 100)
@@ -218,9 +224,14 @@ def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, mo
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--minutes", "0"), ("--minutes", "-3"), ("--minutes", "nan"),
-                  ("--minutes", "5", "--deterministic")],
-)  # fmt: skip
+    "arguments",
+    [
+        ("--minutes", "0"),
+        ("--minutes", "-3"),
+        ("--minutes", "nan"),
+        ("--minutes", "5", "--deterministic"),
+    ],
+)
 def test_minutes_that_make_no_sense_are_refused(parse, arguments):
     with pytest.raises(SystemExit) as left:
         parse(*arguments)

@@ -14,9 +14,19 @@ from app_site import GREY, image_bytes
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What only training, evaluation and data preparation import.
 ABSENT = (
-    "tensorflow", "keras", "jax", "torch", "matplotlib", "sklearn", "skimage", "scipy", "cv2",
-    "joblib", "imagehash", "pydot",
-)  # fmt: skip
+    "tensorflow",
+    "keras",
+    "jax",
+    "torch",
+    "matplotlib",
+    "sklearn",
+    "skimage",
+    "scipy",
+    "cv2",
+    "joblib",
+    "imagehash",
+    "pydot",
+)
 _BLOCKER = f"""
 import sys
 
@@ -57,8 +67,11 @@ def run(code: str, *arguments: object, cache: Path) -> subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-c", _BLOCKER + code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": search_path, "REAL_VS_AI_CACHE": str(cache)},
-        cwd=cache.parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=cache.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture
