@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -24,7 +25,6 @@ from real_vs_ai.images import decode_image
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.provenance import read_provenance
-from real_vs_ai.serving.tiles import cut_tiles
 from real_vs_ai.verdict import Verdict
 
 # Batches that hold mostly unreadable images are sent on before they are full.
@@ -205,3 +205,50 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# Of very large images evenly spread tiles are taken: each costs as much as an image.
+MAX_TILES = 64
+# Neighbours share this part of their side, so that no trace is cut in two everywhere.
+_OVERLAP = 0.25
+
+
+def cut_tiles(pixels: np.ndarray, *, tile_size: int, max_tiles: int = MAX_TILES) -> np.ndarray:
+    """Crops of an image, row by row.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+        tile_size: Side of a tile in pixels.
+        max_tiles: The most to take, at least 1.
+
+    Returns:
+        Shape (n_tiles, tile_size, tile_size, 3), uint8; none of an image that is not larger than a
+        tile.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < tile_size or max(height, width) == tile_size:
+        return np.empty((0, tile_size, tile_size, 3), dtype=np.uint8)
+    rows, columns = _grid(height, width, tile_size=tile_size, max_tiles=max_tiles)
+    return np.stack(
+        [
+            pixels[top : top + tile_size, left : left + tile_size]
+            for top in _starts(height - tile_size, rows)
+            for left in _starts(width - tile_size, columns)
+        ]
+    )
+
+
+def _grid(height: int, width: int, *, tile_size: int, max_tiles: int) -> tuple[int, int]:
+    step = tile_size * (1 - _OVERLAP)
+    rows = math.ceil((height - tile_size) / step) + 1
+    columns = math.ceil((width - tile_size) / step) + 1
+    if rows * columns <= max_tiles:
+        return rows, columns
+    shrink = math.sqrt(max_tiles / (rows * columns))
+    rows = min(max(1, int(rows * shrink)), max_tiles)
+    return rows, min(columns, max_tiles // rows)
+
+
+def _starts(last: int, count: int) -> list[int]:
+    # A single one stands in the middle.
+    return [last // 2] if count == 1 else [round(i * last / (count - 1)) for i in range(count)]

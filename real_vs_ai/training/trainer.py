@@ -34,9 +34,8 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.devices import Device, Hosts, join_hosts, multiply_adds, prepare_device
-from real_vs_ai.training.frozen_features import head_and_features
 from real_vs_ai.training.model import build_model
-from real_vs_ai.training.networks.head import HeadOptions
+from real_vs_ai.training.networks.head import HeadOptions, head_and_features
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.recipes import describe_recipe
 from real_vs_ai.training.run_config import (

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.score_table import score_row
-from real_vs_ai.serving.scoring import score_images
-from real_vs_ai.serving.tiles import MAX_TILES, cut_tiles
+from real_vs_ai.serving.scoring import MAX_TILES, cut_tiles, score_images
 from tests.serving.trivial_model import IMAGE_SIZE, encode, uniform_image
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from real_vs_ai.training import frozen_features, trainer
+from real_vs_ai.training import trainer
+from real_vs_ai.training.networks import head as frozen
 from real_vs_ai.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -18,13 +19,13 @@ def quiet(line):
 @pytest.fixture
 def measured(monkeypatch):
     """Notes the splits whose features are computed."""
-    original, splits = frozen_features._features, []
+    original, splits = frozen._features, []
 
     def features(network, images, *, split, **named):
         splits.append(split)
         return original(network, images, split=split, **named)
 
-    monkeypatch.setattr(frozen_features, "_features", features)
+    monkeypatch.setattr(frozen, "_features", features)
     return splits
 
 
@@ -37,7 +38,7 @@ def of_another_source(data):
 def test_held_out_sources_are_validated_and_not_learnt_from(parse, data, short, monkeypatch):
     of_another_source(data)
     learnt = {}
-    original = frozen_features.head_and_features
+    original = frozen.head_and_features
 
     def watch(*args, **named):
         head, splits = original(*args, **named)

@@ -90,7 +90,7 @@ def test_unstrided_stem_keeps_the_weights_shapes_and_enlarges_the_features():
 def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
     """What ImageNet's weights were trained for, computed as Keras says and as our graph does."""
     original = keras.applications.ResNet50(include_top=False, weights=None)
-    from real_vs_ai.training.weights import _load_backbone_weights
+    from real_vs_ai.training.model import _load_backbone_weights
 
     model = build()
     _load_backbone_weights(model, original, in_bgr=True)

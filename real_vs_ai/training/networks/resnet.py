@@ -25,7 +25,7 @@ def resnet26(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
     """ResNet50 with two blocks in each stage: a quick start for the deeper ones.
 
     Its trained weights fit ResNet50, 101 and 152, whose further blocks then start as identities
-    (`weights.load_weights`).
+    (`model.load_weights`).
 
     Args:
         weights: None; nobody published ImageNet weights for these layers.
