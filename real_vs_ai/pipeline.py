@@ -97,57 +97,22 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     )
     sources = sorted(path.stem for path in archives.glob("*.zip"))
     flat, train_test = (str(raw / source) for source in sources)
-    data, models, run = str(data_dir), str(models_dir), str(models_dir / run_name)
     released = released_run(models_dir)
     weights = str(released.model) if released else "none"
+    archive_names = (str(archives / f"{source}.zip") for source in sources)
+    split_names = (str(split / source) for source in sources)
+    to_split = (f"--output-dir={split}", "--overwrite")
+    copies = (f"--train-dir={data_dir / 'train'}", f"--total={_DEMO_AUGMENTED}")
+    folders = (f"--data={data_dir}", f"--models-dir={models_dir}", f"--run-name={run_name}")
     return [
-        Stage(
-            1,
-            "DataUnZipper",
-            (
-                *(str(archives / f"{s}.zip") for s in sources),
-                "--output-dir",
-                str(raw),
-                "--overwrite",
-            ),
-        ),
-        Stage(2, "DataSplitD1", (flat, "--output-dir", str(split), "--overwrite")),
-        Stage(3, "DataSplitD2", (train_test, "--output-dir", str(split), "--overwrite")),
-        Stage(
-            4,
-            "DataMerger",
-            (*(str(split / s) for s in sources), "--output-dir", data, "--overwrite"),
-        ),
-        Stage(
-            5,
-            "DataAugmentation",
-            (
-                "--train-dir",
-                str(data_dir / "train"),
-                "--output-dir",
-                str(augmented),
-                "--total",
-                str(_DEMO_AUGMENTED),
-                "--overwrite",
-            ),
-        ),
-        Stage(6, "MoveAugmentedImages", ("--augmented-dir", str(augmented), "--data-dir", data)),
-        Stage(
-            7,
-            "ModelTraining",
-            (
-                "--data",
-                data,
-                "--models-dir",
-                models,
-                "--run-name",
-                run_name,
-                "--weights",
-                weights,
-                *_DEMO_TRAINING,
-            ),
-        ),
-        Stage(8, "ModelEvaluation", ("--model", run, "--data", data)),
+        Stage(1, "DataUnZipper", (*archive_names, f"--output-dir={raw}", "--overwrite")),
+        Stage(2, "DataSplitD1", (flat, *to_split)),
+        Stage(3, "DataSplitD2", (train_test, *to_split)),
+        Stage(4, "DataMerger", (*split_names, f"--output-dir={data_dir}", "--overwrite")),
+        Stage(5, "DataAugmentation", (*copies, f"--output-dir={augmented}", "--overwrite")),
+        Stage(6, "MoveAugmentedImages", (f"--augmented-dir={augmented}", f"--data-dir={data_dir}")),
+        Stage(7, "ModelTraining", (*folders, f"--weights={weights}", *_DEMO_TRAINING)),
+        Stage(8, "ModelEvaluation", (f"--model={models_dir / run_name}", f"--data={data_dir}")),
     ]
 
 

@@ -34,14 +34,7 @@ HARMLESS_BYTES = 64 * 2**20
 _NESTED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".xz", ".bz2", ".zst")
 # Names that Windows keeps for devices, with any extension.
 _DEVICE_NAMES = frozenset(
-    {
-        "con",
-        "prn",
-        "aux",
-        "nul",
-        *(f"com{i}" for i in range(1, 10)),
-        *(f"lpt{i}" for i in range(1, 10)),
-    }
+    ["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))]
 )
 _UNUSABLE_CHARACTERS = frozenset('<>"|?*')
 
