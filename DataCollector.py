@@ -2,7 +2,7 @@
 
     python DataCollector.py                            # all that data/collections.csv lists
     python DataCollector.py kodak bsds500              # these
-    python DataCollector.py --from ~/git               # git directories that are there already
+    python DataCollector.py --from ~/git               # existing git directories
 
 Each collection is one commit of a git repository; only the files that the list names are fetched.
 Grids are cut into tiles; what is no picture is left out and named in report.csv. Collections that

@@ -18,7 +18,7 @@ from real_vs_ai.preparation.options import add_overwrite
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="what to pack (none: merged data)")
-    parser.add_argument("--output", type=Path, help="the archive (none: beside the folder)")
+    parser.add_argument("--output", type=Path, help="the archive (none: next to the folder)")
     parser.add_argument(
         "--compress", action="store_true", help="deflate the files; images hardly shrink"
     )

@@ -1,4 +1,4 @@
-"""Inference beside what people do otherwise: ResNet101 on this machine's CPU, in one run.
+"""Inference compared with what people do otherwise: ResNet101 on this machine's CPU, in one run.
 
 Each contender runs in a process of its own on the same JPEG files, which are made for the run from
 scikit-image's photographs. The table gives images a second, waiting times, memory, and the ratios,
@@ -283,17 +283,17 @@ def report(results: dict[tuple[str, str], dict[str, float]], precision: str) -> 
         [what, f"{mine:.2f}", f"{other:.2f}", f"{ratio:.2f}"]
         for what, mine, other, ratio in (
             _beside(
-                "files → CSV, images/s, beside a loop of load_img and predict",
+                "files → CSV, images/s, compared with a loop of load_img and predict",
                 rate["ours_to_csv"],
                 rate["keras_loop"],
             ),
             _beside(
-                "the same, beside Keras predict on batches of 32 from tf.data",
+                "the same, compared with Keras predict on batches of 32 from tf.data",
                 rate["ours_to_csv"],
                 rate["keras_batches"],
             ),
             _beside(
-                "the same, beside OpenVINO's benchmark_app (no decoding)",
+                "the same, compared with OpenVINO's benchmark_app (no decoding)",
                 rate["ours_to_csv"],
                 rate["openvino_tool"],
             ),

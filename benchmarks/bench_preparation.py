@@ -1,10 +1,10 @@
-"""Data preparation beside what a user would do otherwise: ratios, measured in one run.
+"""Data preparation compared with what a user would do otherwise: ratios, measured in one run.
 
     python benchmarks/bench_preparation.py ../shared/data/cifake.zip --work-dir /tmp/bench
     python benchmarks/bench_preparation.py ARCHIVE --only unzip split
 
 The archive needs train/ and test/ folders. Every stage is timed as often as --repeats says, ours
-and the other in turn; the medians are compared. Processor seconds stand beside them: other work
+and the other in turn; the medians are compared. Processor seconds are given as well: other work
 on the machine disturbs those less. Augmentation makes five copies of every image, ours with the
 whole script's time, Keras without its imports; "libraries alone" is what OpenCV's calls and the
 files take on all cores without anything around them. Writes preparation.csv in --work-dir.
@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from real_vs_ai.reporting import format_table  # noqa: E402
 
-# Stage → (what it stands beside, the largest allowed ratio of times or the smallest of rates).
+# Stage → (what it is compared with, the largest allowed ratio of times or the smallest of rates).
 TARGETS = {
     "DataUnZipper": ("unzip -q", "at most 1.5 × its time"),
     "DataSplitD2": ("cp -r", "at most 2 × its time"),
@@ -44,7 +44,7 @@ TARGETS = {
     "DataZipper": ("zip -0 -r", "at most 1.5 × its time"),
     "DataDeleter": ("rm -r", "at most 1.5 × its time"),
 }
-_HEADERS = ["stage", "beside", "ours", "theirs", "ratio", "CPU ours", "CPU theirs", "target"]
+_HEADERS = ["stage", "compared with", "ours", "theirs", "ratio", "CPU ours", "CPU theirs", "target"]
 _TRASH = Path("old")
 # By size in pixels; each gets five copies.
 _KERAS_IMAGES = {32: 600, 224: 200}
@@ -134,10 +134,10 @@ def compare(
             times[who].append((seconds, cpu))
     middle = {who: statistics.median(t for t, _ in values) for who, values in times.items()}
     processor = {who: statistics.median(cpu for _, cpu in v) for who, v in times.items()}
-    beside, target = TARGETS[stage]
+    other, target = TARGETS[stage]
     return [
         stage,
-        beside,
+        other,
         f"{middle['ours']:.2f} s",
         f"{middle['theirs']:.2f} s",
         f"{middle['ours'] / middle['theirs']:.2f}",
@@ -211,12 +211,12 @@ def bench_augment(*, repeats: int) -> list[list]:
             rates["libraries"].append(library_rate(folder, size=size))
         ours, theirs, libraries = map(statistics.median, rates.values())
         stage = f"DataAugmentation, {size} px"
-        beside, target = TARGETS[stage]
+        other, target = TARGETS[stage]
         for name, rate in ((stage, ours), ("  libraries alone", libraries)):
             rows.append(
                 [
                     name,
-                    beside,
+                    other,
                     f"{rate:,.0f}/s",
                     f"{theirs:,.0f}/s",
                     f"{rate / theirs:.1f}",

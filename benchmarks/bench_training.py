@@ -1,4 +1,4 @@
-"""How near training comes to the network's own speed, beside the ImageDataGenerator way.
+"""How near training comes to the network's own speed, compared with ImageDataGenerator.
 
 For each image size, in a process of its own and on the same ResNet101 and images:
   step       the training step on one batch that stays in memory: nothing can be faster

@@ -30,7 +30,7 @@ class AffineRanges:
     """How far a copy may be warped; each value is drawn evenly from its range.
 
     Attributes:
-        rotation: Up to so many degrees to either side.
+        rotation: Up to this many degrees to either side.
         shift: Up to this share of the width, and of the height, to either side, in whole pixels.
         shear: Horizontal shift of a row for each row below the centre, to either side.
         zoom: Scale from 1 - zoom to 1 + zoom, for width and height apart.

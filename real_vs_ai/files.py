@@ -217,7 +217,7 @@ def table_columns(path: Path) -> list[str]:
         try:
             return next(csv.reader(file), [])
         except csv.Error as error:
-            raise InputError(f"{path} is no CSV table: {error}.") from error
+            raise InputError(f"{path} is not a CSV table: {error}.") from error
 
 
 def plain(values: Any) -> Any:

@@ -147,7 +147,7 @@ def _feature_layer(model: keras.Model, name: str | None) -> keras.Layer:
             raise InputError(f"Expected a layer with feature maps called {name!r}, found none.")
         return named[0]
     large = [layer for layer in maps if min(_cells(layer)) >= FEWEST_CELLS]
-    # The input itself is no feature map.
+    # The input itself is not a feature map.
     candidates = [layer for layer in large or maps if layer not in model.layers[:1]]
     if not candidates:
         raise InputError("Expected a model with convolutional feature maps, found none.")

@@ -248,7 +248,9 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
             f"too many pixels: {width} × {height}, the limit is {max_pixels:,}"
         )
     if image.format in _JPEG_FORMATS and _has_too_many_scans(data):
-        raise ImageError(f"more than {_MOST_JPEG_SCANS} scans in a JPEG: built to cost time")
+        raise ImageError(
+            f"more than {_MOST_JPEG_SCANS} scans in a JPEG: it would take too long to decode"
+        )
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width} × {height}")
     return image

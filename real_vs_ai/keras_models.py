@@ -70,7 +70,7 @@ def open_model(
 
     Args:
         path: The `.h5` file (or any other that Keras reads).
-        class_names: Of a model that does not say its classes, otherwise not looked at.
+        class_names: Of a model that does not name its classes, otherwise not looked at.
         image_size: Of such a model, in pixels; None asks the model's input.
 
     Returns:
@@ -86,7 +86,7 @@ def open_model(
     except ModelFileError as error:
         if class_names is None:
             raise ModelFileError(
-                f"{path} does not say its classes. Name them in the order of its "
+                f"{path} does not name its classes. Name them in the order of its "
                 f"{model.output_shape[-1]} outputs: --class-names Fake Real"
             ) from error
         image_size = image_size or input_size
@@ -110,7 +110,7 @@ def load_model(path: Path) -> keras.Model:
     """Load a Keras model without compiling it.
 
     Raises:
-        ModelFileError: It is no Keras model for square RGB images.
+        ModelFileError: It is not a Keras model for square RGB images.
     """
     import_keras_quietly()
     import keras
@@ -136,7 +136,7 @@ def load_for_inference(path: Path) -> keras.Model:
     Its second output are the features that the file has statistics of, if it has any.
 
     Raises:
-        ModelFileError: It is no Keras model for square RGB images.
+        ModelFileError: It is not a Keras model for square RGB images.
     """
     model = load_model(path)
     import keras

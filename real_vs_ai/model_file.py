@@ -96,7 +96,7 @@ def read_metadata(path: Path) -> ModelMetadata:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ModelFileError: It is not HDF5, or carries no (or damaged) metadata.
+        ModelFileError: It is not HDF5, or has no metadata, or damaged ones.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected a model file at {path}, found none.")
@@ -105,11 +105,11 @@ def read_metadata(path: Path) -> ModelMetadata:
             stored = file.attrs.get(_ATTRIBUTE)
     except OSError as error:
         raise ModelFileError(
-            f"{path} is not a readable HDF5 file (damaged or not whole)."
+            f"{path} is not a readable HDF5 file (damaged or incomplete)."
         ) from error
     if stored is None:
         raise ModelFileError(
-            f"{path} carries no real_vs_ai metadata. ModelTraining.py writes it; for a model "
+            f"{path} has no real_vs_ai metadata. ModelTraining.py writes it; for a model "
             "made elsewhere run ModelEvaluation.py --image-size N --class-names A B first."
         )
     try:
@@ -126,13 +126,13 @@ def read_metadata(path: Path) -> ModelMetadata:
         _ = metadata.model_input
         return metadata
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelFileError(f"{path} carries damaged real_vs_ai metadata: {error}") from error
+        raise ModelFileError(f"{path} has damaged real_vs_ai metadata: {error}") from error
 
 
 def read_strides(path: Path, layer_names: Iterable[str]) -> int | None:
     """How much some layers of a model file shrink an image together.
 
-    None where it is no model file, or of another network.
+    None where it is not a model file, or of another network.
     """
     try:
         with h5py.File(path, "r") as file:

@@ -222,7 +222,7 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
 def place_crops(height: int, width: int, *, size: int, number: int) -> list[tuple[int, int]]:
     """Where crops lie: in the middles of a grid's cells, pushed inside where they stick out.
 
-    A number that is no square takes places evenly from the next larger grid: 5 of 3 × 3 are the
+    A number that is not a square takes places evenly from the next larger grid: 5 of 3 × 3 are the
     corners and the centre.
 
     Args:

@@ -181,7 +181,7 @@ def read_history(path: Path | None, *, strict: bool = True) -> dict[str, list]:
             cells are not numbers are left out.
 
     Raises:
-        InputError: There is no `epoch` column, a line is damaged, or a cell is no number.
+        InputError: There is no `epoch` column, a line is damaged, or a cell is not a number.
     """
     names = list(dict.fromkeys(["epoch", *table_columns(path)])) if path and path.is_file() else []
     rows: list[tuple[str, ...]] = []

@@ -104,7 +104,7 @@ def test_unknown_input_is_refused_in_one_line(tmp_path, stored):
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
     write_metadata(path, ModelMetadata(("Fake", "Real"), 32, input=stored))
-    with pytest.raises(ModelFileError, match="carries damaged"):
+    with pytest.raises(ModelFileError, match="has damaged"):
         read_metadata(path)
 
 

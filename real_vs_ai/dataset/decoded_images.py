@@ -43,7 +43,7 @@ class Preparation:
     """What is made of each image: the model's own input, or random views to learn from.
 
     Attributes:
-        views: Random views in place of the model's own crops; None for those.
+        views: Random views instead of the model's own crops; None for those.
     """
 
     model_input: ModelInput
@@ -144,7 +144,7 @@ def decode_images(
         cache_dir: Where the pixels are kept for the next run; None keeps nothing.
         max_memory_bytes: More than this becomes a memory-mapped file (in `cache_dir`, otherwise
             in the system's temporary folder).
-        views: Random views to learn from, in place of the model's own crops; None for those.
+        views: Random views to learn from, instead of the model's own crops; None for those.
 
     Returns:
         The images that could be read; `failures` has the others with their reasons.
@@ -212,7 +212,7 @@ def _decode_into(
                 position += 1
     except TerminatedWorkerError as error:
         raise MemoryError(
-            f"A decoding process was ended by the system, most likely for lack of memory; "
+            f"The system ended a decoding process, probably because memory ran out; "
             f"{workers} were running. Use fewer workers."
         ) from error
     widths, heights = np.array(sizes, dtype=np.int32).reshape(-1, 2).T

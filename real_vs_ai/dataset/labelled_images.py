@@ -107,7 +107,7 @@ def list_labelled_images(
         class_names: The classes that must be there, in the order of the labels; None takes
             those that are there, sorted.
         manifest: A `manifest.csv` that names the images' sources; None looks in `folder` and
-            beside it. Images it does not name take the `<source>__` prefix of their names.
+            next to it. Images it does not name take the `<source>__` prefix of their names.
 
     Raises:
         FileNotFoundError: There is no such folder, or it holds no class folders.

@@ -44,7 +44,7 @@ _REQUIREMENTS = "pip install -r requirements-export.txt"
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What became of one format.
+    """The outcome of one format.
 
     Attributes:
         name: "onnx", …

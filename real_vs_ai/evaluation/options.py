@@ -67,7 +67,7 @@ class EvaluationOptions:
         "also judge the images after recompression, resizing, blur and the like", False
     )
     robustness_images: int = option(
-        "at most so many of them, drawn evenly over the classes", 2000, "N", type=whole_number(1)
+        "at most this many of them, drawn evenly over the classes", 2000, "N", type=whole_number(1)
     )
     by_collection: str | None = option(
         "judge these images as the app does, untouched and as sites and messengers send them on, "

@@ -279,7 +279,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
     if counted != found or tuple(metrics["class_names"]) != predictions.class_names:
         raise InputError(
             f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
-            f"together, found {found} rows beside {counted}. Run ModelEvaluation.py again."
+            f"together, found {found} rows but {counted} counted. Run ModelEvaluation.py again."
         )
     return _write_from_numbers(run, predictions, metrics, history_csv=run.history)
 

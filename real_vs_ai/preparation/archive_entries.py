@@ -5,7 +5,7 @@
     plan.skipped     # entries that are left out, each with its reason
 
 An entry that tries to leave the target, or an archive that is a bomb, refuses the whole archive;
-an entry that is no use (debris, a link, an unusable name) is left out and told.
+an entry that is no use (debris, a link, an unusable name) is left out and reported.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ def make_folders(folder: Path, plan: ExtractionPlan) -> None:
 
 
 def raise_if_disk(error: BaseException) -> None:
-    """Raise errors of the disk again: they are no fault of the archive."""
+    """Raise errors of the disk again: the archive is not at fault."""
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         raise error
 

@@ -3,7 +3,7 @@
     for summary in extract_archives([Path("cifake.zip")], output_dir=Path("data/raw"), …):
         print(summary)
 
-Zip, tar, tar.gz, tar.xz and tar.bz2 are told by their content, not by their names.
+Zip, tar, tar.gz, tar.xz and tar.bz2 are recognised by their content, not by their names.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _extract_archive(
         folder = staging / source
         folder.mkdir()
         try:
-            # A zip is told by its end, where a tar may hold a zip of its own: tar comes first.
+            # A zip is recognised by its end, where a tar may hold a zip: tar comes first.
             if starts_as_tar(path):
                 plan = extract_tar(path, folder, limits=limits)
             elif zipfile.is_zipfile(path):

@@ -109,7 +109,7 @@ class AugmentationSummary:
 
 
 def list_originals(train_dir: Path) -> list[Original]:
-    """The training images that are no augmented copies themselves, sorted by path.
+    """The training images that are not augmented copies themselves, sorted by path.
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no images.

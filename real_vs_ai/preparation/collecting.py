@@ -5,7 +5,7 @@
 
 Each collection appears whole or not at all, with `collection.json` (what it is), `images.csv`
 (where each image came from) and `report.csv` (what was left out, and why). A run that was
-interrupted goes on with the first collection that is not there.
+interrupted continues with the first missing collection.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CollectOptions:
     """How collections are collected; the script's options have the defaults.
 
     Attributes:
-        git_dirs: Folder with git directories that are there already; None fetches them.
+        git_dirs: Folder with existing git directories; None fetches them.
         server: Where repositories are fetched from.
         min_side: Smallest side in pixels; smaller images are left out.
     """
@@ -71,7 +71,7 @@ class CollectOptions:
 
 @dataclass(frozen=True)
 class CollectedCollection:
-    """What became of one collection.
+    """The outcome of one collection.
 
     Attributes:
         status: One of the constants above, or why it could not be collected.

@@ -59,7 +59,7 @@ class Collection:
         group: Its first bracketed part, found in a path, names the file's group, or None: files
             of one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
-        limit: Take at most so many files, or None.
+        limit: Take at most this many files, or None.
         role: The split that the whole collection belongs to.
     """
 

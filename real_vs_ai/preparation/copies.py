@@ -269,7 +269,7 @@ def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]
 
 def is_augmented_name(path: str) -> bool:
     """Whether a file's name is one that `copy_names` gives."""
-    # Most names are told by this alone, at a tenth of the time.
+    # Most names are recognised by this alone, at a tenth of the time.
     if _MARK not in path:
         return False
     _, mark, number = PurePosixPath(path).stem.rpartition(_MARK)

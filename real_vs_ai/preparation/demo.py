@@ -11,7 +11,7 @@ checkerboard, which is a peak in the spectrum, and missing fine detail. They are
 pictures made by a generator: a model trained on them detects these traces and nothing else.
 
 Scenes, sizes, file format and quality are drawn alike for both classes, so that none of them gives
-the class away. On purpose, some files stand in the archives twice, some stand both in train/ and
+the class away. On purpose, some files are in the archives twice, some are both in train/ and
 in test/, and one is broken.
 """
 
@@ -91,7 +91,7 @@ def make_demo_archives(
         test_images: Images of each class in its `test/`.
 
     Raises:
-        FileExistsError: An archive is there already with other content.
+        FileExistsError: An archive already exists with other content.
     """
     photographs = load_photographs()
     known = {name: pixels for name, pixels in photographs.items() if name not in _HELD_BACK}
@@ -233,6 +233,6 @@ def _write_archive(path: Path, files: dict[str, bytes]) -> None:
     if path.exists():
         if path.read_bytes() == data:
             return
-        raise FileExistsError(f"{path} is there already with other content. Move it away first.")
+        raise FileExistsError(f"{path} already exists with other content. Move it away first.")
     with atomic_write(path) as staging:
         staging.write_bytes(data)

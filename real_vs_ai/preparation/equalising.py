@@ -73,7 +73,7 @@ def write_equalised(
         side = min(min(row.width, row.height) for row in small)
         raise InputError(
             f"Expected images of at least {image_size} pixels to equalise, found {len(small):,} "
-            f"smaller ones ({small[0].origin}, …). Enlarging them would give them away; "
+            f"smaller ones ({small[0].origin}, …). Enlarged images are easy to recognise: "
             f"take --equalise {side} or less, or leave their source out."
         )
     jobs = [(row.origin, row.path) for row in rows]

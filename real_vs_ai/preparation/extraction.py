@@ -196,7 +196,7 @@ def _start_lzma(packed: Readable, info: zipfile.ZipInfo) -> lzma.LZMADecompresso
 
 # First bytes of each kind of compressed file.
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\x00", lzma.open), (b"BZh", bz2.open))
-NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is not whole"
+NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is incomplete"
 # Records that hold the long name or the properties of the entry behind them.
 _RECORD_TYPES = frozenset(
     {
@@ -305,7 +305,7 @@ def _read_members(
     except READ_ERRORS as error:
         raise_if_disk(error)
         raise ArchiveError(
-            f"it is damaged or not whole (last entry read: {printable(last)}): "
+            f"it is damaged or incomplete (last entry read: {printable(last)}): "
             f"{describe_damage(error)}"
         ) from error
 

@@ -74,7 +74,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
     if not folder.exists():
         return False
     path = path.resolve()
-    # Not told by the spelling: a file system may ignore case.
+    # Not decided by the spelling: a file system may ignore case.
     return any(place.exists() and place.samefile(folder) for place in (path, *path.parents))
 
 

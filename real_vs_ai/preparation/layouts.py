@@ -81,7 +81,7 @@ def find_layout(root: Path) -> Layout:
     if len(names) < 2:
         raise LayoutError(
             f"Expected at least two class folders (say real_images and fake_images), or train and "
-            f"test folders, in {base}, found {_named(names)}. Unpack or arrange the data set so."
+            f"test folders, in {base}, found {_named(names)}. Arrange the data set like that."
         )
     return _make_layout(root, base, FLAT, {("", name): name for name in names})
 
@@ -93,7 +93,7 @@ def _split_layout(
     splits = sorted(split_by_folder.values())
     if others:
         raise LayoutError(
-            f"Expected only split folders beside each other in {base}, found {_named(found)} and "
+            f"Expected only split folders in {base}, found {_named(found)} and "
             f"also {_named(others)}. Move the latter elsewhere."
         )
     if len(set(splits)) < len(splits):
@@ -211,7 +211,7 @@ def raw_sources(folder: Path = RAW_DIR) -> list[Path]:
 
 
 def _unwrap(folder: Path) -> Path:
-    """Descend while a folder holds nothing but one folder that is no split and has no images."""
+    """Descend while a folder holds nothing but one folder that is not a split and has no images."""
     for _ in range(_MOST_WRAPPING_FOLDERS):
         names = _subfolder_names(folder)
         if len(names) != 1 or canonical_split(names[0]):

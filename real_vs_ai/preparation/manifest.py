@@ -149,12 +149,12 @@ REPORT_NAME = "report.csv"
 QUARANTINE_DIR_NAME = "quarantine"
 
 DUPLICATE = "second copy"
-LEAK = "stands in another split"
+LEAK = "is in another split"
 QUARANTINED = "quarantined"
 NO_IMAGE = "not an image"
 PLAIN = "not for training"
 LOOSE = "in no class folder"
-# Told only: the file is in the manifest.
+# Reported only: the file is in the manifest.
 WRONG_EXTENSION = "kept, wrong extension"
 RENAMED = "kept, renamed"
 NEAR_DUPLICATE = "kept, near-duplicate"
@@ -162,7 +162,7 @@ NEAR_DUPLICATE = "kept, near-duplicate"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes:
         detail: The reason, or the path of the file that is kept in its place.

@@ -76,8 +76,8 @@ class MergeOptions:
     """How sources are merged; the script's options have the defaults.
 
     Attributes:
-        keep_duplicates: Keep contents that a second source has too, as long as they do not
-            stand in two splits.
+        keep_duplicates: Keep contents that a second source has too, as long as they are not
+            in two splits.
         near_duplicates: "off"; "report" lists images of all sources that look alike; "group" also
             leaves out those that look like an image of another split.
         equalise: Side in pixels of the squares that all images become, alike in format and
@@ -351,7 +351,7 @@ def _drop_shared(
     outcomes: list[Outcome],
     options: MergeOptions,
 ) -> list[ManifestRow]:
-    """Leave out what would stand in two splits, and contents that come from two sources."""
+    """Leave out what would be in two splits, and contents that come from two sources."""
     groups = {}
     if options.near_duplicates == "group":
         groups = {origin: first.sha256 for origin, first in alike.items()}

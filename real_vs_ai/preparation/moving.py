@@ -61,7 +61,7 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
         FileNotFoundError: There is nothing to move, or no training folder.
         FileExistsError: Another file has a copy's name.
         ValueError: A merge was interrupted, a move from another folder was interrupted, the
-            copies are incomplete, or the originals of some are no training images any more.
+            copies are incomplete, or the originals of some are no longer training images.
     """
     with locked(data_dir, label=MOVE_LABEL):
         refuse_interrupted_merge(data_dir)
@@ -87,7 +87,7 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
 def _plan_moves(
     augmented_dir: Path, data_dir: Path
 ) -> tuple[list[ManifestRow], int, list[ManifestRow] | None]:
-    """Rows of the copies with their new paths, how many are there already, the new manifest."""
+    """Rows of the copies with their new paths, how many are already there, the new manifest."""
     train_dir = data_dir / "train"
     if not train_dir.is_dir():
         raise FileNotFoundError(f"Expected {train_dir}, found none. Run DataMerger.py first.")

@@ -14,7 +14,7 @@ from real_vs_ai.preparation.splitting import NEAR_DUPLICATE_MODES, SplitOptions
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add --overwrite."""
-    parser.add_argument("--overwrite", action="store_true", help="replace output that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing output")
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:

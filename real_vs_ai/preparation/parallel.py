@@ -83,7 +83,7 @@ def _run_parallel(
             yield from parallel(delayed(function)(chunk, *arguments) for chunk in chunks)
         except TerminatedWorkerError as error:
             raise MemoryError(
-                "A worker process was ended by the system, most likely for lack of memory; "
+                "The system ended a worker process, probably because memory ran out; "
                 f"{workers} were running. Use fewer --workers."
             ) from error
 

@@ -35,7 +35,7 @@ from real_vs_ai.preparation.manifest import (
     Outcome,
 )
 
-# Where a content stands in several splits already, it stays in the first of these.
+# Where a content is in several splits already, it stays in the first of these.
 _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 _MOST_LISTED_CONFLICTS = 5
 
@@ -72,7 +72,7 @@ class SplitPlan:
         splits: Split of each image that is kept, by path.
         duplicates: The image kept in its place, for each second copy that is left out.
         leaks: The image of another split, for each that is left out because its content (or a
-            near-duplicate) stands in that split.
+            near-duplicate) is in that split.
     """
 
     splits: dict[str, str]
@@ -152,7 +152,7 @@ def _check_labels(images: Sequence[SplitImage]) -> dict[str, SplitImage]:
 def _drop_copies(
     ordered: Sequence[SplitImage], first_of_content: dict[str, SplitImage], *, keep_duplicates: bool
 ) -> tuple[list[SplitImage], dict[str, str], dict[str, str]]:
-    """Leave out what would stand in two splits, and second copies; test is looked at first."""
+    """Leave out what would be in two splits, and second copies; test is looked at first."""
     # Without near-duplicates every content is its own group.
     first_of_group = {} if any(image.group for image in ordered) else first_of_content
     kept, duplicates, leaks = [], {}, {}

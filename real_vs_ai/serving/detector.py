@@ -143,7 +143,7 @@ class Detector:
 
     @property
     def engine_note(self) -> str:
-        """Why this engine was chosen in place of the usual one, or ""."""
+        """Why this engine was chosen instead of the usual one, or ""."""
         return self._engine.note
 
     @property

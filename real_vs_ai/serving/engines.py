@@ -33,7 +33,7 @@ class Engine(Protocol):
         name: "openvino" or "keras".
         batch_size: How many images at a time suit it best.
         parallel_batches: How many calls of `predict` at once keep it busy.
-        note: Why it was chosen in place of another, one sentence, or "".
+        note: Why it was chosen instead of another, one sentence, or "".
     """
 
     name: str

@@ -129,7 +129,7 @@ class CompiledGradCam:
 
         Raises:
             UnsupportedGraphError: The model needs Keras for its gradients.
-            OSError: It is no HDF5 file.
+            OSError: It is not an HDF5 file.
         """
         graph = fold_normalisation(read_graph(model_path))
         try:
@@ -169,7 +169,7 @@ def _feature_layer(network: Network) -> str:
         for name, output in network.outputs.items()
         if output.get_partial_shape().rank.get_length() == 4
     }
-    # The input itself is no feature map.
+    # The input itself is not a feature map.
     names = list(maps)[1:]
     if not names or any(shape.is_dynamic for shape in maps.values()):
         raise UnsupportedGraphError("it has no feature maps of known size")

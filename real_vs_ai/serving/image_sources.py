@@ -87,10 +87,10 @@ def iterate_sources(
     """Every image of the inputs: these in the order given, folders and archives sorted.
 
     Args:
-        inputs: Paths of images (whatever their names), folders (searched through, images are told
+        inputs: Paths of images (whatever their names), folders (searched; images are recognised
             by their names), `.zip` archives (the same), `.csv` manifests with a column `path`
             (relative to the manifest's folder), or "-" for one path a line on standard input.
-        listing: Read in place of standard input.
+        listing: Read instead of standard input.
     """
     for text in _without_repeats(inputs):
         path = Path(text)
@@ -161,7 +161,7 @@ def _in_manifest(path: Path) -> Iterator[ImageSource]:
 
 
 def _undecodable_names_too(stream: TextIO) -> TextIO:
-    """The same, so that a name that is no text comes as the file system gives it."""
+    """The same, so that a name that is not text comes as the file system gives it."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="surrogateescape")
     return stream

@@ -234,7 +234,7 @@ class _CompiledForm:
 
 
 def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Model:
-    """The model for batches of so many images in whole numbers."""
+    """The model for batches of this many images in whole numbers."""
     model.reshape([batch_size, image_size, image_size, 3])
     preprocessing = PrePostProcessor(model)
     preprocessing.input().tensor().set_element_type(ov.Type.u8)

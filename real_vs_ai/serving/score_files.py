@@ -51,7 +51,7 @@ class ScoreFile:
             path: Its suffix says the format: one of FORMATS. See `check_output`.
             columns: Of every row, in their order.
             model: Says which model and settings the rows come from; rows of another are refused.
-            resume: Go on from an unfinished table, or add to a finished one.
+            resume: Resume an unfinished table, or add to a finished one.
             about: What a JSON table says of the models.
         """
         self._about = list(about)
@@ -113,7 +113,7 @@ class ScoreFile:
             for row in read_scores(self.path):
                 if list(row) != self._columns:
                     raise InputError(
-                        f"{self.path} is no scores table that can be gone on with: expected "
+                        f"{self.path} is not a scores table that can be resumed: expected "
                         f"columns {self._columns}, found {list(row)}."
                     )
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -166,7 +166,7 @@ def read_scores(path: Path) -> Iterator[Row]:
     """The rows of a finished table of any of FORMATS, with numbers as numbers.
 
     Raises:
-        ValueError: The file is no scores table.
+        ValueError: The file is not a scores table.
     """
     read = _READERS[score_format(path)]
     try:
@@ -175,7 +175,7 @@ def read_scores(path: Path) -> Iterator[Row]:
                 raise TypeError(f"expected rows of named values, found {type(row).__name__}")
             yield row
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is no scores table that can be gone on with: {error}") from error
+        raise InputError(f"{path} is not a scores table that can be resumed: {error}") from error
 
 
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -183,8 +183,8 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 
     Args:
         path: The table's path.
-        resume: Go on from an unfinished table, or add to a finished one.
-        overwrite: Replace a table that is there; with `resume`, by an unfinished one.
+        resume: Resume an unfinished table, or add to a finished one.
+        overwrite: Replace an existing table; with `resume`, by an unfinished one.
 
     Raises:
         ValueError: The suffix is none of FORMATS.
@@ -206,7 +206,7 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
         )
     if not resume and partial.exists():
         raise FileExistsError(
-            f"{partial} holds the scores of a run that did not end. Go on with --resume, or start "
+            f"{partial} holds the scores of a run that did not end. Resume with --resume, or start "
             "over with --overwrite."
         )
 

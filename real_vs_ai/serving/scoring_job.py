@@ -146,7 +146,7 @@ class ScoringSummary:
 
     @property
     def unreadable(self) -> int:
-        """Images that have an error in place of a verdict."""
+        """Images that have an error instead of a verdict."""
         return self.counts.get(UNREADABLE, 0)
 
     def failed(self, *, strict: bool) -> bool:
@@ -179,7 +179,7 @@ def run_scoring(
         inputs: See `iterate_sources`.
         output: `.csv`, `.json`, `.jsonl` or `.parquet`; None for a table on standard output.
         resume: Leave out what the output already has, and add the rest.
-        overwrite: Replace an output that is there.
+        overwrite: Replace an existing output.
 
     Raises:
         FileExistsError: The output exists and neither `resume` nor `overwrite` is given.

@@ -56,7 +56,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
 
         Args:
             path: Where the best weights are saved; ends in `.weights.h5`.
-            patience: So many epochs in a row may have a validation loss above the training loss.
+            patience: This many epochs in a row may have a validation loss above the training loss.
             keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
             writes: Whether this process saves the weights; another one does otherwise.
             best_loss: Of the epochs before these, when a run goes on.
@@ -194,7 +194,7 @@ class Recorder(keras.callbacks.Callback):
             progress: Kept up to date.
             history_path: `history.csv`.
             checkpoint_path: Where the run's state is saved.
-            checkpoint_steps: Also save after so many steps; 0 only after epochs.
+            checkpoint_steps: Also save after this many steps; 0 only after epochs.
             last_epoch: The stage ends with this epoch, counted from 1.
             hosts: Only the first process writes.
             on_epoch: Called after each epoch.
@@ -230,7 +230,7 @@ class Recorder(keras.callbacks.Callback):
         due = self.checkpoint_steps and self.progress.step % self.checkpoint_steps == 0
         if due or self.interrupted.is_set():
             self._save()
-        self._heed_interruption()
+        self._stop_if_interrupted()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Add a row to the history and save."""
@@ -252,13 +252,13 @@ class Recorder(keras.callbacks.Callback):
         self.on_epoch(progress)
         # What the first one wrote is there for all of them from here on.
         self.hosts.wait()
-        self._heed_interruption()
+        self._stop_if_interrupted()
 
     def _save(self) -> None:
         if self.hosts.is_first:
             save_checkpoint(self.checkpoint_path, self.model, self.progress, metrics=self.metrics)
 
-    def _heed_interruption(self) -> None:
+    def _stop_if_interrupted(self) -> None:
         if self.interrupted.is_set():
             raise KeyboardInterrupt
 

@@ -71,7 +71,7 @@ def checkpoint_path(run: RunFolder) -> Path:
 def save_checkpoint(
     path: Path, model: keras.Model, progress: Progress, *, metrics: Sequence[keras.metrics.Metric]
 ) -> None:
-    """Write a checkpoint in place of the one before.
+    """Write a checkpoint replacing the one before.
 
     Raises:
         OSError: The disk is full; the checkpoint before is still there.
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> Progress | None:
             return Progress(**json.loads(stored[_PROGRESS].tobytes()))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is not a checkpoint of this version ({error}). Delete it to begin again."
+            f"{path} is not a checkpoint of this version ({error}). Delete it to start again."
         ) from error
 
 

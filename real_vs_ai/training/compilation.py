@@ -50,7 +50,7 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
 
 
 class PacedDecay(WarmedPolynomialDecay):
-    """The same line, gone along by a variable from 0 to 1 in place of the count of steps."""
+    """The same line, gone along by a variable from 0 to 1 instead of the count of steps."""
 
     def __init__(self, *args: Any, position: keras.Variable, **options: Any):
         """Make the schedule; the other arguments are those of WarmedPolynomialDecay."""

@@ -73,7 +73,7 @@ class TrainingOptions:
         type=_names,
     )
     resume: Path | None = option(
-        "go on with an interrupted run (default: the newest unfinished one)",
+        "resume an interrupted run (default: the newest unfinished one)",
         metavar="RUN",
         nargs="?",
         const=_NEWEST,
@@ -168,7 +168,7 @@ class TrainingOptions:
         "epochs with the whole network learning", 20, "N", type=whole_number(0), group="learning"
     )
     minutes: float | None = option(
-        "end within about so many minutes, evaluation included: takes as many steps of the "
+        "end within about this many minutes, evaluation included: takes as many steps of the "
         "epochs as there is time for, and fits warm-up and decay to them (default: no limit)",
         metavar="N",
         type=number(0, math.inf, ends=False),
@@ -233,7 +233,7 @@ class TrainingOptions:
         choices=("best", "last"),
     )
     early_stopping: int = option(
-        "stop after so many epochs without a lower validation loss", 5, "N", type=whole_number(1)
+        "stop after this many epochs without a lower validation loss", 5, "N", type=whole_number(1)
     )
     seed: int = option(
         "of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)

@@ -46,7 +46,7 @@ def describe_run(
 
 
 def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> dict[str, Any] | None:
-    """What `config.json` must hold when a run goes on with other options; None with the same ones.
+    """What `config.json` must hold when other options resume a run; None with the same.
 
     Raises:
         ValueError: The batch size differs: the steps of an epoch are counted by it.

@@ -235,8 +235,8 @@ class StageRunner:
             on_epoch=lambda progress: self._after_epoch(stage),
         )
         guard = cb.DivergenceGuard(
-            advice=f"Go on from the last checkpoint with --resume {self.run.path} and a lower "
-            f"learning rate (now {stage.learning_rate:g}), or begin again with "
+            advice=f"Resume from the last checkpoint with --resume {self.run.path} and a lower "
+            f"learning rate (now {stage.learning_rate:g}), or start again with "
             "--precision f32."
         )
         bar = cb.ProgressBar(
@@ -315,16 +315,16 @@ class StageRunner:
         half = progress.batch_size // 2
         if begun or half < 1:
             raise MemoryError(
-                f"Out of memory in batches of {progress.batch_size}. Go on with --resume "
-                f"{self.run.path} when memory is free, or begin again with --batch-size "
+                f"Out of memory in batches of {progress.batch_size}. Resume with --resume "
+                f"{self.run.path} when memory is free, or start again with --batch-size "
                 f"{max(1, half)}."
             ) from error
-        self.say(f"Out of memory in batches of {progress.batch_size}: going on with {half}.")
+        self.say(f"Out of memory in batches of {progress.batch_size}: continuing with {half}.")
         progress.batch_size = half
 
     def _say_interrupted(self) -> None:
         if self.checkpoint.is_file():
-            self.say(f"Saved. Go on with: python ModelTraining.py --resume {self.run.path}")
+            self.say(f"Saved. Resume with: python ModelTraining.py --resume {self.run.path}")
         else:
             self.say(f"Nothing was learnt yet; delete {self.run.path} or resume it.")
 

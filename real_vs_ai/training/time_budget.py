@@ -24,9 +24,9 @@ from real_vs_ai.reporting import plural
 from real_vs_ai.training.checkpoints import Progress
 from real_vs_ai.training.stages import FORWARD_SHARE, format_duration
 
-# A stage takes at least so many steps (or all it has): a shorter one would only cost time.
+# A stage takes at least this many steps (or all it has): a shorter one would only cost time.
 FEWEST_STEPS = 10
-# The plan is announced after so many steps; the first one, in which the network is traced, is not
+# The plan is announced after this many steps; the first one, in which the network is traced, is not
 # among them. Later steps replace the older ones, so that a slower machine is noticed.
 _STEPS_BEFORE_PLAN = 4
 _REMEMBERED_STEPS = 16

@@ -86,14 +86,14 @@ class TrainingResult:
 
 
 def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
-    """Train a model and write its run folder, or go on with an interrupted run.
+    """Train a model and write its run folder, or resume an interrupted run.
 
     Args:
         say: Takes one line at a time for the user.
 
     Raises:
         FileNotFoundError: There is no data, or there are no weights.
-        FileExistsError: The run's folder is there already.
+        FileExistsError: The run's folder already exists.
         ValueError: The data or the options cannot be used, or the loss diverged.
         OSError: The disk is full, or the weights could not be downloaded.
         MemoryError: Even one image at a time does not fit.
@@ -266,7 +266,7 @@ def _open_run(
         if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
             raise InputError(
                 f"The images in {options.data} have changed since {run.path} was started. "
-                "Start a new run, or put the images back."
+                "Start a new run, or restore the images."
             )
         changed = note_changed_options(stored, options)
         if changed and hosts.is_first:
@@ -280,7 +280,7 @@ def _open_run(
     run.path.mkdir(parents=True, exist_ok=True)
     if _has_begun(run):
         raise FileExistsError(
-            f"{run.path} is there already. Go on with it with --resume {run.path}, "
+            f"{run.path} already exists. Resume it with --resume {run.path}, "
             "or choose another --run-name."
         )
     run.checkpoints.mkdir(exist_ok=True)

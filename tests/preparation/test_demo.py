@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(archives, 
 def test_an_archive_with_other_content_is_never_written_over(tmp_path):
     (tmp_path / "demo-flat.zip").write_bytes(b"mine")
 
-    with pytest.raises(FileExistsError, match=r"demo-flat\.zip is there already"):
+    with pytest.raises(FileExistsError, match=r"demo-flat\.zip already exists"):
         make_demo_archives(tmp_path, seed=1, **COUNTS)
     assert (tmp_path / "demo-flat.zip").read_bytes() == b"mine"
 

@@ -107,7 +107,7 @@ def test_content_of_two_sources_is_kept_once_and_never_in_two_splits(workplace):
     shutil.copy(train_image, split / "second" / "train" / "Real" / "double.jpg")
     summary = merge(workplace)
     outcomes = {row.path.rsplit("/", 1)[1]: row.outcome for row in summary.outcomes}
-    assert outcomes == {"leak.jpg": "stands in another split", "double.jpg": "second copy"}
+    assert outcomes == {"leak.jpg": "is in another split", "double.jpg": "second copy"}
     assert len(summary.rows) == 80
     kept = merge(workplace, overwrite=True, keep_duplicates=True)
     assert len(kept.rows) == 81

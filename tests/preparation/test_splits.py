@@ -76,7 +76,7 @@ groups = st.lists(
 
 
 def build(specification, *, grouped):
-    """Enough images of every class to fill the splits, and the drawn ones beside them."""
+    """Enough images of every class to fill the splits, and the drawn ones with them."""
     images = images_of({"Fake": 4, "Real": 4, "Other": 4}, prefix="base")
     for i, (content, label, fixed) in enumerate(specification):
         group = f"group-{content % 5}" if grouped else ""

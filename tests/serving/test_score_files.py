@@ -137,7 +137,7 @@ def test_other_formats_are_refused(tmp_path):
 def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
     output = tmp_path / "scores.csv"
     output.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no scores table"):
+    with pytest.raises(ValueError, match="not a scores table"):
         write(output, ROWS, resume=True)
     assert output.read_text() == "a,b\n1,2\n"
 
@@ -154,7 +154,7 @@ def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
 def test_a_damaged_table_is_an_error_of_one_line_and_stays(tmp_path, name, text):
     output = tmp_path / name
     output.write_text(text)
-    with pytest.raises(ValueError, match="no scores table"):
+    with pytest.raises(ValueError, match="not a scores table"):
         write(output, ROWS, resume=True)
     assert output.read_text() == text
 

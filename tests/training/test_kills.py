@@ -144,7 +144,7 @@ def test_signal_saves_after_the_step_and_says_how_to_go_on(data, tmp_path, signa
     process.send_signal(signal_number)
     output, _ = process.communicate(timeout=900)
     assert process.returncode not in (0, None)
-    assert f"Go on with: python ModelTraining.py --resume {run}" in output
+    assert f"Resume with: python ModelTraining.py --resume {run}" in output
     assert "Traceback" not in output
     assert not RunFolder(run).is_finished
     finish("--resume", str(run))

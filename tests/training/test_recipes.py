@@ -1,4 +1,4 @@
-"""Recipes build the networks they are named after; options given beside them win."""
+"""Recipes build the networks they are named after; options given with them win."""
 
 import keras
 import pytest

@@ -210,7 +210,7 @@ class Killed(BaseException):
 
 
 def kill_at(monkeypatch, *, step):
-    """Let the run die after so many steps, before the recorder hears of the last one."""
+    """Let the run die after this many steps, before the recorder hears of the last one."""
     done = {"steps": 0}
     original = callbacks.Recorder.on_train_batch_end
 
@@ -316,7 +316,7 @@ def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
         with pytest.raises(KeyboardInterrupt):
             train(parse("--run-name", "run"), say=said.append)
     path = parse().models_dir / "run"
-    assert said[-1] == f"Saved. Go on with: python ModelTraining.py --resume {path}"
+    assert said[-1] == f"Saved. Resume with: python ModelTraining.py --resume {path}"
     assert train(parse("--resume", str(path)), say=quiet).epochs == 2
 
 
@@ -349,8 +349,8 @@ def test_out_of_memory_before_the_first_step_halves_the_batch_and_says_so(
     said = []
     result = train(parse("--batch-size", "16", "--epochs", "1"), say=said.append)
     assert [line for line in said if "Out of memory" in line] == [
-        "Out of memory in batches of 16: going on with 8.",
-        "Out of memory in batches of 8: going on with 4.",
+        "Out of memory in batches of 16: continuing with 8.",
+        "Out of memory in batches of 8: continuing with 4.",
     ]
     assert result.run.is_finished
 
@@ -387,7 +387,7 @@ def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, sh
 
 def test_existing_run_is_never_written_over(parse, short):
     train(parse("--epochs", "1", "--run-name", "run"), say=quiet)
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         train(parse("--run-name", "run"), say=quiet)
     with pytest.raises(ValueError, match="is finished"):
         parse("--resume", str(parse().models_dir / "run"))

@@ -108,7 +108,7 @@ def read_published_weights(name: str, path: Path) -> keras.Model:
     """The network with the weights of a PyTorch file, as the packages hold them.
 
     Raises:
-        InputError: The file holds another network, or is no such file.
+        InputError: The file holds another network, or is not such a file.
     """
     model = efficientnet_lite(name, weights=None)
     try:
