@@ -75,18 +75,11 @@ def make_clock():
     return Clock()
 
 
-def measure(size, batch_size, args):
-    """Images a second of the three ways, and the peak memory of `fit` in MiB."""
-    import_keras_quietly()
+def compiled_model(size, args):
+    """A network of the given input size, ready to train."""
     import keras
-    import tensorflow as tf
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    from real_vs_ai.dataset.decoded_images import decode_images
-    from real_vs_ai.dataset.labelled_images import list_labelled_images
-    from real_vs_ai.model_input import ModelInput
     from real_vs_ai.training.compilation import epoch_metrics, make_optimizer
-    from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
     from real_vs_ai.training.model import build_model
     from real_vs_ai.training.networks.head import HeadOptions
 
@@ -102,13 +95,44 @@ def measure(size, batch_size, args):
         batch_norm_momentum=0.99,
         seed=0,
     )
-    steps = _WARM_UP + args.steps
     model.compile(
         make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=True),
         "categorical_crossentropy",
         metrics=epoch_metrics(("Fake", "Real")),
         jit_compile=False,
     )
+
+    return model
+
+
+def old_batches(folder, size, batch_size):
+    """The batches that Keras' ImageDataGenerator makes."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    generator = ImageDataGenerator(
+        rotation_range=20,
+        width_shift_range=0.2,
+        height_shift_range=0.2,
+        shear_range=0.2,
+        zoom_range=0.2,
+        horizontal_flip=True,
+        fill_mode="nearest",
+    )
+    images = generator.flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)
+    return _endless(images, batch_size)
+
+
+def measure(size, batch_size, args):
+    """Images a second of the three ways, and the peak memory of `fit` in MiB."""
+    import_keras_quietly()
+    import tensorflow as tf
+
+    from real_vs_ai.dataset.decoded_images import decode_images
+    from real_vs_ai.dataset.labelled_images import list_labelled_images
+    from real_vs_ai.model_input import ModelInput
+    from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
+
+    model, steps = compiled_model(size, args), _WARM_UP + args.steps
 
     def seconds(data):
         clock = make_clock()
@@ -144,16 +168,7 @@ def measure(size, batch_size, args):
             flush=True,
         )
         peak = peak_memory()
-        generator = ImageDataGenerator(
-            rotation_range=20,
-            width_shift_range=0.2,
-            height_shift_range=0.2,
-            shear_range=0.2,
-            zoom_range=0.2,
-            horizontal_flip=True,
-            fill_mode="nearest",
-        ).flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)
-        slow = seconds(_endless(generator, batch_size))
+        slow = seconds(old_batches(folder, size, batch_size))
     return [batch_size / value for value in (step, fit, slow)], peak
 
 

@@ -41,11 +41,9 @@ _DECODER_ERRORS = (
     SyntaxError,
     EOFError,
     struct.error,
-    IndexError,
-    KeyError,
+    LookupError,
     TypeError,
-    OverflowError,
-    ZeroDivisionError,
+    ArithmeticError,
     AttributeError,
     MemoryError,
     RuntimeError,
@@ -174,9 +172,7 @@ def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> by
     if not stat.S_ISREG(found.st_mode):
         raise ImageError("not a file that can be read to its end")
     if found.st_size > max_bytes:
-        raise ImageTooLargeError(
-            f"file too large: {found.st_size:,} bytes, the limit is {max_bytes:,}"
-        )
+        raise _too_large(found.st_size, max_bytes)
     with open(path, "rb") as file:  # noqa: PTH123 (speed)
         return file.read(found.st_size)
 
@@ -237,9 +233,7 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(
-            f"too many pixels: more than the limit of {max_pixels:,}"
-        ) from error
+        raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"damaged image header: {one_line(error)}") from error
     width, height = image.size
@@ -247,7 +241,8 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
         raise ImageTooLargeError(
             f"too many pixels: {width} × {height}, the limit is {max_pixels:,}"
         )
-    if image.format in _JPEG_FORMATS and _has_too_many_scans(data):
+    scans = _JPEG_SCAN.finditer(data) if image.format in _JPEG_FORMATS else ()
+    if any(itertools.islice(scans, _MOST_JPEG_SCANS, None)):
         raise ImageError(
             f"more than {_MOST_JPEG_SCANS} scans in a JPEG: it would take too long to decode"
         )
@@ -258,11 +253,6 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
 
 def _too_large(size: int, max_bytes: int) -> ImageTooLargeError:
     return ImageTooLargeError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
-
-
-def _has_too_many_scans(data: bytes) -> bool:
-    beyond = itertools.islice(_JPEG_SCAN.finditer(data), _MOST_JPEG_SCANS, None)
-    return next(beyond, None) is not None
 
 
 def resize_image(image: np.ndarray | DecodedImage, image_size: int) -> np.ndarray:
@@ -314,9 +304,7 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
     if not isinstance(source, bytes):
         source = read_image_file(source, max_bytes=max_bytes)
     if len(source) > max_bytes:
-        raise ImageTooLargeError(
-            f"file too large: {len(source):,} bytes, the limit is {max_bytes:,}"
-        )
+        raise _too_large(len(source), max_bytes)
     if not source:
         raise ImageError("empty file: 0 bytes")
     return source

@@ -45,6 +45,11 @@ class Shard:
     index: int
     count: int
 
+    def rows(self, batch_size: int) -> slice:
+        """This part's rows: in a row, so that together the parts are one process's batch."""
+        part = batch_size // self.count
+        return slice(self.index * part, (self.index + 1) * part)
+
 
 WHOLE_BATCH = Shard(0, 1)
 
@@ -67,10 +72,7 @@ def training_batches(
         batch_size: Images in a batch of all processes together, at most as many as there are.
         steps_per_epoch: Steps after which the images are shuffled again. More steps than batches
             go through the images again, in a new order.
-        seed: Of the order and of the augmentation.
-        augmentation: A name in `AUGMENTATIONS`.
         degrade: Share of the images that are degraded first; see `degrade_images`.
-        shard: The part of each batch that is wanted.
         weights: How much each image counts in the loss, shape (n_images,); None for all alike.
 
     Returns:
@@ -81,10 +83,7 @@ def training_batches(
     n_classes = len(decoded.images.class_names)
     size = decoded.pixels.shape[2]
     ranges = AUGMENTATIONS[augmentation]
-    part = batch_size // shard.count
-    # Parts in a row, so that together they are the very batch that one process would make.
-    rows = slice(shard.index * part, (shard.index + 1) * part)
-
+    part, rows = batch_size // shard.count, shard.rows(batch_size)
     counts = _weights(decoded, weights)
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

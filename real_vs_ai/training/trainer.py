@@ -123,18 +123,14 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         progress = load_checkpoint(checkpoint_path(run))
         progress = progress or Progress(min(options.batch_size, len(splits["train"])))
         learner, seen = model, splits
-        # A run that was killed in its report has nothing left to learn.
-        if options.stored_features and progress.stage < len(plan_stages(options)):
-            learner, seen = head_and_features(
-                model, splits, say=say, budget=budget, hold_out=options.hold_out
+        if options.stored_features:
+            learner, seen = _learn_head_alone(
+                options, model, splits, progress=progress, budget=budget, say=say
             )
-        if options.hold_out and options.stored_features:
-            kept = splits["train"].images.positions(options.hold_out)[1]
-            splits["train"] = splits["train"].take(kept)
         if budget:
             budget.spent_before = progress.seconds
             budget.evaluation_images = count_evaluation_images(splits)
-        runner = StageRunner(
+        StageRunner(
             options=options,
             run=run,
             device=device,
@@ -144,12 +140,32 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
             hosts=hosts,
             say=say,
             budget=budget,
-        )
-        runner.run_all()
+        ).run_all()
         hosts.leave()
     if not hosts.is_first:
         return TrainingResult(run, progress.epoch, progress.best_epoch, {})
     return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
+
+
+def _learn_head_alone(
+    options: TrainingOptions,
+    model: keras.Model,
+    splits: dict[str, DecodedImages],
+    *,
+    progress: Progress,
+    budget: TimeBudget | None,
+    say: Say,
+) -> tuple[keras.Model, Mapping[str, DecodedImages]]:
+    """The head and the features it learns from; takes what is held out from the training images."""
+    learner, seen = model, splits
+    # A run that was killed in its report has nothing left to learn.
+    if progress.stage < len(plan_stages(options)):
+        hold_out = options.hold_out
+        learner, seen = head_and_features(model, splits, say=say, budget=budget, hold_out=hold_out)
+    if options.hold_out:
+        kept = splits["train"].images.positions(options.hold_out)[1]
+        splits["train"] = splits["train"].take(kept)
+    return learner, seen
 
 
 def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
