@@ -2,6 +2,8 @@
 
     decoded = decode_images(images, model_input=ModelInput(224), workers=2, max_memory_bytes=2**31)
     decoded.pixels                                  # (n_images, 1, 224, 224, 3), uint8
+    folders = find_splits(Path("data"))             # {"train": …, "validation": …, "test": …}
+    decode_splits(folders, metadata=metadata, workers=2, max_memory_bytes=2**31)
 
 Training and evaluation read their pixels here, through the decoder and the crops of serving.
 """
@@ -12,7 +14,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +22,17 @@ import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.config import SPLITS, canonical_split
+from real_vs_ai.dataset.labelled_images import (
+    LabelledImages,
+    fingerprint_images,
+    list_labelled_images,
+)
 from real_vs_ai.dataset.views import ViewOptions, draw_views
-from real_vs_ai.errors import one_line
-from real_vs_ai.files import atomic_write, write_text
+from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.files import atomic_write, list_folders, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.reporting import progress
 
@@ -264,4 +272,72 @@ def _read_cache(
         np.array(description["heights"], dtype=np.int32),
         tuple((path, reason) for path, reason in description["failures"]),
         kept,
+    )
+
+
+def find_splits(folder: Path) -> dict[str, Path]:
+    """The split folders in `folder`; a folder of class folders is taken as test images.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it is empty.
+        ValueError: Two folders mean the same split, or there are training images only.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder of labelled images at {folder}, found none. "
+            "Run DataMerger.py first, or name another folder with --data."
+        )
+    names = [path.name for path in list_folders(folder)]
+    meant = {name: split for name in names if (split := canonical_split(name))}
+    found: dict[str, Path] = {}
+    for split in SPLITS:
+        folders = [folder / name for name, meaning in meant.items() if meaning == split]
+        if len(folders) > 1:
+            raise InputError(
+                f"Expected one {split} folder in {folder}, found "
+                f"{', '.join(path.name for path in folders)}. Name one of them with --data."
+            )
+        if folders:
+            found[split] = folders[0]
+    if not found:
+        return {"test": folder}
+    if set(found) == {"train"}:
+        raise InputError(
+            f"Expected test or validation images in {folder}, found only {found['train'].name}. "
+            "Training images flatter a model; to see that, name the folder itself with --data."
+        )
+    return found
+
+
+def decode_splits(
+    folders: Mapping[str, Path], *, metadata: ModelMetadata, workers: int, max_memory_bytes: int
+) -> dict[str, DecodedImages]:
+    """Decode every split but train, whose images are only counted."""
+    listed = {
+        split: list_labelled_images(path, class_names=metadata.class_names)
+        for split, path in folders.items()
+    }
+    return {
+        split: (
+            _not_decoded(images, model_input=metadata.model_input)
+            if split == "train"
+            else decode_images(
+                images,
+                model_input=metadata.model_input,
+                workers=workers,
+                max_memory_bytes=max_memory_bytes,
+            )
+        )
+        for split, images in listed.items()
+    }
+
+
+def _not_decoded(images: LabelledImages, *, model_input: ModelInput) -> DecodedImages:
+    size = model_input.size
+    return DecodedImages(
+        pixels=np.empty((0, model_input.views, size, size, 3), dtype=np.uint8),
+        widths=np.empty(0, dtype=np.int32),
+        heights=np.empty(0, dtype=np.int32),
+        failures=(),
+        images=images,
     )

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.out_of_distribution import find_out_of_distribution
 from real_vs_ai.evaluation.predictions import predict_images
 from real_vs_ai.evaluation.scorer import Scorer

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from real_vs_ai.config import canonical_split
-from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
-from real_vs_ai.evaluation.data import decode_splits, find_splits
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.evaluation.predictions import read_predictions
 from real_vs_ai.files import read_json
@@ -172,7 +171,7 @@ def _check_paths(options: EvaluationOptions) -> None:
 
 
 def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
-    from real_vs_ai.evaluation.thumbnails import fit_on_thumbnails
+    from real_vs_ai.evaluation.out_of_distribution import fit_on_thumbnails
 
     return fit_on_thumbnails(
         model_path,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ModelEvaluation
-from real_vs_ai.evaluation.data import find_splits
+from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation.report import weights_digest
 from real_vs_ai.evaluation.run import check_output
 from real_vs_ai.model_file import read_metadata, write_metadata

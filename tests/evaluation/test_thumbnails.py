@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.thumbnails import draw_thumbnail, make_thumbnails
+from real_vs_ai.evaluation.out_of_distribution import draw_thumbnail, make_thumbnails
 
 
 def write_pictures(folder, count, *, seed=0):
