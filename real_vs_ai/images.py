@@ -35,7 +35,7 @@ _ROWS_IN_STRIP = 256
 # More than 8 bits a sample, or floating point.
 _DEEP_MODES = ("I", "F")
 # What Pillow's decoders raise on damaged or hostile files, found by feeding them such files.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -203,7 +203,7 @@ def decode_image(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _to_upright_rgb(image)
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise ImageError(f"damaged or truncated image: {one_line(error)}") from error
 
 
@@ -218,7 +218,7 @@ def read_header(
     with _open_file(data, max_pixels=max_pixels) as image:
         width, height = image.size
         # Damaged EXIF data turns nothing, as in decoding; orientations 5 to 8 lie on their side.
-        with contextlib.suppress(*_DECODER_ERRORS):
+        with contextlib.suppress(*DECODER_ERRORS):
             if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9):
                 width, height = height, width
         return ImageHeader(width, height, _format_name(image))
@@ -234,7 +234,7 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
         raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ImageError(f"damaged image header: {one_line(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
@@ -327,7 +327,7 @@ def _to_upright_rgb(image: Image.Image) -> DecodedImage:
         upright = ImageOps.exif_transpose(image) if turned else image
         if turned:
             notes.append("Turned upright as its EXIF orientation says.")
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         upright = image
         notes.append("Its EXIF data is damaged and was left out.")
     flat = _over_white(upright, notes)
@@ -388,7 +388,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
                 )
                 notes.append("Its colour profile was converted to sRGB.")
                 return converted
-        except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+        except (ImageCms.PyCMSError, *DECODER_ERRORS):
             notes.append("Its colour profile is damaged and was left out.")
     # convert() would copy what is RGB already: 20 ms for a camera's photograph.
     return image if image.mode == "RGB" else image.convert("RGB")

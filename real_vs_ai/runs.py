@@ -131,7 +131,9 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
         if not runs:
             raise FileNotFoundError(
                 f"Expected a finished run in {models_dir} or a released model, found none. "
-                "Run ModelTraining.py first, or RunPipeline.py --demo for a small trained model."
+                "An installed package holds no released model: copy models/released from the "
+                f"repository to {models_dir}, name a model with --model, or train one with "
+                "ModelTraining.py."
             )
         return runs[0].model
     path = Path(path)

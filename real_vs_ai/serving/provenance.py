@@ -15,7 +15,6 @@ import io
 import itertools
 import json
 import re
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image
 
 from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.images import readable_formats
+from real_vs_ai.images import DECODER_ERRORS, readable_formats
 
 # Metadata stands at a file's beginning, or (PNG, WebP) at its end.
 _SEARCHED_BYTES = 2 * 2**20
@@ -75,23 +74,7 @@ _SAMPLER_SETTINGS = re.compile(
     r"\bsteps: \d+, .{0,400}?\b(?:sampler|cfg scale|seed): ", re.I | re.S
 )
 # What damaged metadata makes Pillow, its plugins and the JSON parser raise.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    ZeroDivisionError,
-    RuntimeError,
-    RecursionError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_DAMAGE = (*DECODER_ERRORS, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
