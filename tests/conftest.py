@@ -1,12 +1,16 @@
-"""The released model in Keras, once for all tests: it takes seconds to load, and more to trace."""
+"""What all tests share: no deadlines, and the released model in Keras, loaded once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 RELEASED = Path(__file__).resolve().parent.parent / "models" / "released" / "model.h5"
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
