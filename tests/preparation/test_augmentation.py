@@ -7,11 +7,10 @@ import shutil
 import tracemalloc
 from collections import Counter
 
-import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.affine import AffineRanges, copy_draws, draw_affine, warp
+from real_vs_ai.affine import AffineRanges
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.preparation import moving
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
@@ -188,47 +187,6 @@ def test_pixels_depend_on_neither_order_nor_workers_nor_other_copies(data, tmp_p
     augment(data, copies=2, seed=43)
     other = snapshot(data / "augmented_train")
     assert not {d for p, d in other.items() if p in few_images} & set(few_images.values())
-
-
-def test_without_any_range_the_warp_changes_no_pixel():
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    affine = draw_affine(NONE, width=40, height=30, draws=copy_draws(1, "a", 1))
-    assert np.array_equal(warp(pixels, affine), pixels)
-
-
-def test_a_flip_alone_mirrors_left_and_right():
-    ranges = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    results = set()
-    for number in range(20):
-        draws = copy_draws(1, "a", number)
-        warped = warp(pixels, draw_affine(ranges, width=40, height=30, draws=draws))
-        results.add(
-            "same"
-            if np.array_equal(warped, pixels)
-            else "mirrored"
-            if np.array_equal(warped, pixels[:, ::-1])
-            else "other"
-        )
-    assert results == {"same", "mirrored"}
-
-
-def test_warps_keep_within_their_ranges():
-    for number in range(200):
-        draws = copy_draws(3, "a", number)
-        affine = draw_affine(RANGES, width=100, height=50, draws=draws)
-        scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
-        assert 0.79 < scale < 1.21
-        centre = np.array([49.5, 24.5])
-        shift = affine @ np.array([*centre, 1]) - centre
-        assert abs(shift[0]) <= 20 + 1e-9
-        assert abs(shift[1]) <= 10 + 1e-9
-
-
-def test_uncovered_parts_show_the_nearest_edge_pixel():
-    pixels = np.full((20, 20, 3), 200, dtype=np.uint8)
-    affine = np.array([[1.0, 0, 15], [0, 1, 15]])
-    assert np.array_equal(warp(pixels, affine), pixels)
 
 
 @pytest.mark.parametrize(

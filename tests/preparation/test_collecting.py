@@ -1,13 +1,9 @@
-"""Collections come out of git whole, cut, checked and named; the splitter keeps them apart."""
+"""Collections come out of git whole, cut, checked and named."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
-import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,164 +11,21 @@ import pytest
 from PIL import Image
 
 import DataCollector
-from real_vs_ai.config import MANIFEST_COLUMNS
 from real_vs_ai.preparation.collected_images import cut_tile
-from real_vs_ai.preparation.collecting import (
-    ALREADY_THERE,
-    OTHER_SETTINGS,
-    UPDATED,
-    CollectOptions,
-    collect,
-)
+from real_vs_ai.preparation.collecting import ALREADY_THERE, OTHER_SETTINGS, UPDATED, collect
 from real_vs_ai.preparation.collection_list import CollectionError, read_collected, read_collections
-from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
-from real_vs_ai.preparation.manifest import read_manifest, write_manifest
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.splitting import describe_splits, split_sources
-from tests.preparation.material import (
-    image_bytes,
-    merge_options,
-    run_disturbed,
-    smooth_image,
-    snapshot,
-    split_options,
+from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.splitting import split_sources
+from tests.preparation.collection_material import (
+    SIDE,
+    collect_all,
+    git,
+    make_repository,
+    options,
+    outcomes,
+    write_list,
 )
-
-SIDE = 64
-
-
-def git(*arguments, folder) -> str:
-    names = ("AUTHOR", "COMMITTER")
-    identity = {f"GIT_{name}_{key}": "a@b.c" for name in names for key in ("NAME", "EMAIL")}
-    return subprocess.run(
-        ["git", "-c", "commit.gpgsign=false", *arguments],
-        cwd=folder,
-        env={**os.environ, **identity},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-
-
-def make_repository(folder: Path, files: dict[str, bytes]) -> str:
-    """A git repository with these files; gives the id of its commit."""
-    folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    git("init", "--quiet", folder=folder)
-    git("add", ".", folder=folder)
-    git("commit", "--quiet", "-m", "pictures", folder=folder)
-    return git("rev-parse", "HEAD", folder=folder)
-
-
-def sheet_bytes(seed: int, file_format: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    smooth_image(seed, (2 * SIDE, 2 * SIDE)).save(buffer, file_format, quality=90)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def mirror(tmp_path) -> Path:
-    """Two repositories: photographs, and generated pictures with much that is odd about them."""
-    photos = {f"photos/p{i}.jpg": image_bytes(i, size=(SIDE, SIDE)) for i in range(4)}
-    fakes = {
-        f"img/a{i}.png": image_bytes(50 + i, size=(SIDE, SIDE), file_format="PNG") for i in range(3)
-    }
-    fakes |= {
-        "img/a0_input.png": image_bytes(60, size=(SIDE, SIDE), file_format="PNG"),
-        "img/again.png": fakes["img/a1.png"],
-        "img/broken.png": fakes["img/a2.png"][:200],
-        "img/small.png": image_bytes(61, size=(8, 8), file_format="PNG"),
-        "img/blank.png": encoded(Image.new("RGB", (SIDE, SIDE), "grey")),
-        "img/really_jpeg.png": image_bytes(62, size=(SIDE, SIDE)),
-        "sheets/one.jpg": sheet_bytes(1),
-        "sheets/two.webp": sheet_bytes(2, "WEBP"),
-        "README.md": b"no picture",
-    }
-    folder = tmp_path / "git"
-    commits = {
-        "owner/photos": make_repository(folder / "owner+photos" / "repo", photos),
-        "owner/fakes": make_repository(folder / "owner" / "fakes", fakes),
-    }
-    (tmp_path / "commits.json").write_text(json.dumps(commits))
-    return folder
-
-
-def encoded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
-    """A list of three collections; `changes` update its rows, in order."""
-    commits = json.loads((tmp_path / "commits.json").read_text())
-    rows = [
-        {
-            "collection": "photos",
-            "repository": "owner/photos",
-            "pattern": r"^photos/.*\.jpg$",
-            "label": "Real",
-            "generator_or_source": "a camera",
-            "role": "train",
-        },
-        {
-            "collection": "fakes",
-            "repository": "owner/fakes",
-            "pattern": r"^img/.*\.PNG$",
-            "label": "Fake",
-            "generator_or_source": "GAN",
-            "role": "train",
-            "exclude": "input",
-            "generators": "/a1 = Diffusion",
-        },
-        {
-            "collection": "sheets",
-            "repository": "owner/fakes",
-            "pattern": "^sheets/",
-            "label": "Fake",
-            "generator_or_source": "SD",
-            "role": "validation",
-            "tiles": "2x2",
-        },
-    ]
-    for row, change in zip(rows, changes, strict=False):
-        row |= {"commit": commits[row["repository"]], "licence": "CC0"} | change
-    for row in rows:
-        row.setdefault("commit", commits[row["repository"]])
-        row.setdefault("licence", "CC0")
-    columns = dict.fromkeys([name for row in rows for name in row] + ["licence"])
-    path = tmp_path / "list.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def options(mirror: Path | None, **changes) -> CollectOptions:
-    values = {
-        "git_dirs": mirror,
-        "server": "",
-        "repositories_dir": Path("repositories"),
-        "min_side": 16,
-        "overwrite": False,
-        "workers": 1,
-    }
-    return CollectOptions(**{**values, **changes})
-
-
-def collect_all(tmp_path, mirror, *changes, names=(), **option_changes):
-    collections = read_collections(write_list(tmp_path, *changes), names=names)
-    return collect(
-        collections, output_dir=tmp_path / "raw", options=options(mirror, **option_changes)
-    )
-
-
-def outcomes(folder: Path) -> dict[str, str]:
-    with (folder / "report.csv").open(newline="") as file:
-        return {row["path"]: row["outcome"] + row["detail"] for row in csv.DictReader(file)}
+from tests.preparation.material import image_bytes, run_disturbed, snapshot, split_options
 
 
 def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
@@ -420,111 +273,3 @@ def test_project_list_is_valid_and_holds_whole_collections_of_both_classes_in_ea
     for role in ("train", "validation", "test"):
         assert {c.label for c in collections if c.role == role} == {"Fake", "Real"}
     assert all(collection.licence for collection in collections)
-
-
-@pytest.fixture
-def collected(tmp_path, mirror) -> Path:
-    """data/raw with three collections, one for each split."""
-    changes = ({"role": "test"}, {}, {})
-    collections = read_collections(write_list(tmp_path, *changes), names=[])
-    raw = tmp_path / "data" / "raw"
-    collect(collections, output_dir=raw, options=options(mirror))
-    return raw
-
-
-def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
-    layouts = find_sources([collected / name for name in ("photos", "fakes", "sheets")], kind=FLAT)
-    split = tmp_path / "data" / "split"
-    summaries = split_sources(layouts, output_dir=split, options=split_options())
-    table = describe_splits(summaries)
-    assert table.count("images") == 2
-    assert all(name in table for name in ("photos", "fakes", "sheets"))
-    merge_sources(
-        [split / name for name in ("photos", "fakes", "sheets")],
-        output_dir=tmp_path / "data",
-        options=merge_options(),
-    )
-    rows = read_manifest(tmp_path / "data" / "manifest.csv")
-    assert {(row.collection, row.split, row.label) for row in rows} == {
-        ("photos", "test", "Real"),
-        ("fakes", "train", "Fake"),
-        ("sheets", "validation", "Fake"),
-    }
-    assert {row.generator for row in rows} == {"a camera", "GAN", "Diffusion", "SD"}
-    assert {row.group for row in rows} == {"", "sheets/sheets/one", "sheets/sheets/two"}
-    assert all(row.source == row.collection for row in rows)
-
-
-def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
-    poster = np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)
-    poster[:16] = np.random.default_rng(0).integers(0, 256, (16, SIDE, 3), dtype=np.uint8)
-    commit = make_repository(
-        mirror / "owner+posters",
-        {"p.png": encoded(Image.fromarray(poster)), "q.jpg": image_bytes(1, size=(SIDE, SIDE))},
-    )
-    (tmp_path / "commits.json").write_text(
-        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/posters": commit})
-    )
-    change = {"repository": "owner/posters", "commit": commit, "pattern": ""}
-    collect_all(tmp_path, mirror, change, names=["photos"])
-
-    def kept(name, **changes):
-        layout = find_layout(tmp_path / "raw" / "photos")
-        summary = split_sources(
-            [layout], output_dir=tmp_path / name, options=split_options(**changes)
-        )[0]
-        return len(summary.rows), [outcome.path for outcome in summary.outcomes]
-
-    rows, told = kept("without")
-    assert rows == 1
-    assert told[0].startswith("real_images/p-")
-    assert kept("with", keep_plain=True) == (2, [])
-    collect_all(tmp_path, mirror, change | {"role": "test"}, names=["photos"])
-    assert kept("test") == (2, [])
-
-
-def test_merging_collections_of_one_split_alone_says_which_is_missing(tmp_path, collected):
-    split = tmp_path / "data" / "split"
-    layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
-    split_sources(layouts, output_dir=split, options=split_options())
-    with pytest.raises(ValueError, match="found none for validation"):
-        merge_sources(
-            [split / "photos", split / "fakes"],
-            output_dir=tmp_path / "data",
-            options=merge_options(),
-        )
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
-    collect_all(tmp_path, mirror, names=["sheets"])
-    layout = find_layout(tmp_path / "raw" / "sheets")
-    chosen = {"train": 0.5, "validation": 0.5}
-    choices = split_options(roles=False, seed=seed, fractions=chosen)
-    rows = split_sources([layout], output_dir=tmp_path / "split", options=choices)[0].rows
-    splits = {
-        group: {r.split for r in rows if r.group == group} for group in {r.group for r in rows}
-    }
-    assert [len(names) for names in splits.values()] == [1, 1]
-    assert {r.split for r in rows} == {"train", "validation"}
-
-
-def test_manifest_without_collections_keeps_its_columns(tmp_path, collected):
-    layout = find_layout(collected / "photos")
-    split = tmp_path / "split"
-    split_sources([layout], output_dir=split, options=split_options())
-    rows = read_manifest(split / "photos" / "manifest.csv")
-    assert rows[0].collection == "photos"
-    write_manifest(
-        tmp_path / "plain.csv",
-        [replace(row, collection="", generator="", group="") for row in rows],
-    )
-    header = (tmp_path / "plain.csv").read_text().splitlines()[0]
-    assert tuple(header.split(",")) == MANIFEST_COLUMNS
-    assert read_manifest(tmp_path / "plain.csv")[0].collection == ""
-
-
-def test_damaged_notes_of_a_collection_are_refused(tmp_path, collected):
-    (collected / "photos" / "images.csv").write_text("path\nx\n")
-    with pytest.raises(CollectionError, match="Run DataCollector"):
-        find_layout(collected / "photos")

@@ -4,6 +4,7 @@ As a script: ModelTraining.py with that network in place of resnet50. LOGICAL_CP
 environment makes that many devices of the CPU.
 """
 
+import csv
 import dataclasses
 import os
 import sys
@@ -73,6 +74,15 @@ def main():
         parts = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     return ModelTraining.main()
+
+
+def quiet(line):
+    pass
+
+
+def read_history(run):
+    with run.history.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,21 @@
 """A whole run on small folders: stages, stopping, resuming, and what the user is told."""
 
-import csv
 import json
 
 import keras
 import numpy as np
 import pytest
-from small_runs import write_splits
+from small_runs import quiet, read_history, write_splits
 
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.out_of_distribution import read_check
-from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.runs import find_model
 from real_vs_ai.training import callbacks, stage_runner
-from real_vs_ai.training.checkpoints import checkpoint_path
 from real_vs_ai.training.stage_runner import class_weights, source_weights
 from real_vs_ai.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
-
-
-def quiet(line):
-    pass
-
-
-def read_history(run):
-    with run.history.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_run_folder_holds_a_model_that_knows_its_classes_from_folder_to_verdict(parse, data):
@@ -203,186 +192,6 @@ def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     assert not np.array_equal(
         before.get_layer("head_dense").kernel, after.get_layer("head_dense").kernel
     )
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing in the code catches it."""
-
-
-def kill_at(monkeypatch, *, step):
-    """Let the run die after this many steps, before the recorder hears of the last one."""
-    done = {"steps": 0}
-    original = callbacks.Recorder.on_train_batch_end
-
-    def on_train_batch_end(self, batch, logs=None):
-        done["steps"] += 1
-        if done["steps"] == step:
-            raise Killed
-        original(self, batch, logs)
-
-    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", on_train_batch_end)
-
-
-@pytest.mark.slow
-def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short):
-    """6 steps an epoch; killed in the first, in the frozen stage's second, and in the next two."""
-    arguments = (
-        "--deterministic",
-        "--frozen-epochs",
-        "2",
-        "--epochs",
-        "2",
-        "--checkpoint-steps",
-        "1",
-        "--keep-checkpoints",
-    )
-    whole = train(parse(*arguments, "--run-name", "whole"), say=quiet).run
-    for step in (2, 9, 13, 15):
-        name = f"killed-{step}"
-        with monkeypatch.context() as patch:
-            kill_at(patch, step=step)
-            with pytest.raises(Killed):
-                train(parse(*arguments, "--run-name", name), say=quiet)
-        path = whole.path.with_name(name)
-        resumed = train(parse("--resume", str(path), "--keep-checkpoints"), say=quiet).run
-        assert_same_run(whole, resumed)
-
-
-def assert_same_run(first, second):
-    """The same history but for the clock, the same optimizer state, the same model."""
-    for a, b in zip(read_history(first), read_history(second), strict=True):
-        same = [name for name in a if "second" not in name]
-        assert {name: a[name] for name in same} == {name: b[name] for name in same}
-    states = [np.load(checkpoint_path(run)) for run in (first, second)]
-    assert states[0].files == states[1].files
-    for key in states[0].files:
-        if key != "progress":
-            np.testing.assert_array_equal(states[0][key], states[1][key])
-    models = [keras.models.load_model(run.model) for run in (first, second)]
-    for a, b in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_options_changed_in_going_on_are_recorded_and_the_batch_size_stays(
-    parse, monkeypatch, short
-):
-    with monkeypatch.context() as patch:
-        kill_at(patch, step=9)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run", "--checkpoint-steps", "1"), say=quiet)
-    path = parse().models_dir / "run"
-    with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
-        train(parse("--resume", str(path), "--batch-size", "4"), say=quiet)
-    before = json.loads((path / "config.json").read_text())
-    train(parse("--resume", str(path), "--learning-rate", "1e-5"), say=quiet)
-    after = json.loads((path / "config.json").read_text())
-    assert after["options"] == {**before["options"], **after["options"], "learning_rate": 1e-5}
-    (entry,) = after["resumed"]
-    assert entry["changed"]["learning_rate"] == [before["options"]["learning_rate"], 1e-5]
-    assert after["started"] == before["started"]
-
-
-def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
-    import real_vs_ai.training.trainer as trainer
-
-    def die(*args, **kwargs):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "write_report", die)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run"), say=quiet)
-    path = parse().models_dir / "run"
-    before = keras.models.load_model(path / "model.h5").get_weights()
-    said = []
-    resumed = train(parse("--resume"), say=said.append)
-    assert resumed.run.is_finished
-    assert not any(line.startswith("epoch") for line in said)
-    for a, b in zip(before, keras.models.load_model(path / "model.h5").get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
-    original = callbacks.Recorder.on_train_batch_end
-
-    def press_ctrl_c(self, batch, logs=None):
-        if batch == 2:
-            self.interrupted.set()
-        original(self, batch, logs)
-
-    said = []
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Recorder, "on_train_batch_end", press_ctrl_c)
-        with pytest.raises(KeyboardInterrupt):
-            train(parse("--run-name", "run"), say=said.append)
-    path = parse().models_dir / "run"
-    assert said[-1] == f"Saved. Resume with: python ModelTraining.py --resume {path}"
-    assert train(parse("--resume", str(path)), say=quiet).epochs == 2
-
-
-def test_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
-    parse, monkeypatch, short
-):
-    monkeypatch.setattr(
-        stage_runner, "_UNBALANCED", 0.5
-    )  # Weights of the classes are then in use, and can be poisoned.
-    poisoned = {0: float("nan"), 1: 1.0}
-    monkeypatch.setattr(stage_runner, "class_weights", lambda counts: poisoned)
-    with pytest.raises(callbacks.TrainingDivergedError, match=r"--resume .*learning rate"):
-        train(parse("--run-name", "run"), say=quiet)
-    run = RunFolder(parse().models_dir / "run")
-    assert not run.model.exists()
-    assert not list(run.checkpoints.iterdir())
-
-
-def test_out_of_memory_before_the_first_step_halves_the_batch_and_says_so(
-    parse, monkeypatch, short
-):
-    original = stage_runner.StageRunner._fit
-
-    def fit(self, *args):
-        if self.progress.batch_size > 4:
-            raise MemoryError("OOM when allocating tensor")
-        return original(self, *args)
-
-    monkeypatch.setattr(stage_runner.StageRunner, "_fit", fit)
-    said = []
-    result = train(parse("--batch-size", "16", "--epochs", "1"), say=said.append)
-    assert [line for line in said if "Out of memory" in line] == [
-        "Out of memory in batches of 16: continuing with 8.",
-        "Out of memory in batches of 8: continuing with 4.",
-    ]
-    assert result.run.is_finished
-
-
-def test_full_disk_keeps_the_checkpoint_before_and_resumes(parse, monkeypatch, short):
-    original = np.savez
-    calls = {"n": 0}
-
-    def savez(file, **arrays):
-        calls["n"] += 1
-        if calls["n"] == 2:
-            file.write(b"half")
-            raise OSError(28, "No space left on device")
-        original(file, **arrays)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", savez)
-        with pytest.raises(OSError, match="No space left"):
-            train(parse("--run-name", "run"), say=quiet)
-    run = RunFolder(parse().models_dir / "run")
-    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["best.weights.h5", "state.npz"]
-    assert train(parse("--resume", str(run.path)), say=quiet).epochs == 2
-
-
-def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, short):
-    with monkeypatch.context() as patch:
-        kill_at(patch, step=2)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run"), say=quiet)
-    next((data / "train" / "Fake").iterdir()).unlink()
-    with pytest.raises(ValueError, match="have changed since"):
-        train(parse("--resume"), say=quiet)
 
 
 def test_existing_run_is_never_written_over(parse, short):

@@ -1,0 +1,125 @@
+"""Collections in git repositories that tests make, and their lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from PIL import Image
+
+from real_vs_ai.preparation.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collection_list import read_collections
+from tests.preparation.material import smooth_image
+
+SIDE = 64
+
+
+def git(*arguments, folder) -> str:
+    names = ("AUTHOR", "COMMITTER")
+    identity = {f"GIT_{name}_{key}": "a@b.c" for name in names for key in ("NAME", "EMAIL")}
+    return subprocess.run(
+        ["git", "-c", "commit.gpgsign=false", *arguments],
+        cwd=folder,
+        env={**os.environ, **identity},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def make_repository(folder: Path, files: dict[str, bytes]) -> str:
+    """A git repository with these files; gives the id of its commit."""
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    git("init", "--quiet", folder=folder)
+    git("add", ".", folder=folder)
+    git("commit", "--quiet", "-m", "pictures", folder=folder)
+    return git("rev-parse", "HEAD", folder=folder)
+
+
+def sheet_bytes(seed: int, file_format: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    smooth_image(seed, (2 * SIDE, 2 * SIDE)).save(buffer, file_format, quality=90)
+    return buffer.getvalue()
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
+    """A list of three collections; `changes` update its rows, in order."""
+    commits = json.loads((tmp_path / "commits.json").read_text())
+    rows = [
+        {
+            "collection": "photos",
+            "repository": "owner/photos",
+            "pattern": r"^photos/.*\.jpg$",
+            "label": "Real",
+            "generator_or_source": "a camera",
+            "role": "train",
+        },
+        {
+            "collection": "fakes",
+            "repository": "owner/fakes",
+            "pattern": r"^img/.*\.PNG$",
+            "label": "Fake",
+            "generator_or_source": "GAN",
+            "role": "train",
+            "exclude": "input",
+            "generators": "/a1 = Diffusion",
+        },
+        {
+            "collection": "sheets",
+            "repository": "owner/fakes",
+            "pattern": "^sheets/",
+            "label": "Fake",
+            "generator_or_source": "SD",
+            "role": "validation",
+            "tiles": "2x2",
+        },
+    ]
+    for row, change in zip(rows, changes, strict=False):
+        row |= {"commit": commits[row["repository"]], "licence": "CC0"} | change
+    for row in rows:
+        row.setdefault("commit", commits[row["repository"]])
+        row.setdefault("licence", "CC0")
+    columns = dict.fromkeys([name for row in rows for name in row] + ["licence"])
+    path = tmp_path / "list.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def options(mirror: Path | None, **changes) -> CollectOptions:
+    values = {
+        "git_dirs": mirror,
+        "server": "",
+        "repositories_dir": Path("repositories"),
+        "min_side": 16,
+        "overwrite": False,
+        "workers": 1,
+    }
+    return CollectOptions(**{**values, **changes})
+
+
+def collect_all(tmp_path, mirror, *changes, names=(), **option_changes):
+    collections = read_collections(write_list(tmp_path, *changes), names=names)
+    return collect(
+        collections, output_dir=tmp_path / "raw", options=options(mirror, **option_changes)
+    )
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    with (folder / "report.csv").open(newline="") as file:
+        return {row["path"]: row["outcome"] + row["detail"] for row in csv.DictReader(file)}

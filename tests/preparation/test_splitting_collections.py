@@ -1,0 +1,117 @@
+"""The splitter keeps collections, sheets and prompts apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from real_vs_ai.config import MANIFEST_COLUMNS
+from real_vs_ai.preparation.collection_list import CollectionError
+from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
+from real_vs_ai.preparation.manifest import read_manifest, write_manifest
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.splitting import describe_splits, split_sources
+from tests.preparation.collection_material import SIDE, collect_all, encoded, make_repository
+from tests.preparation.material import image_bytes, merge_options, split_options
+
+
+def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
+    layouts = find_sources([collected / name for name in ("photos", "fakes", "sheets")], kind=FLAT)
+    split = tmp_path / "data" / "split"
+    summaries = split_sources(layouts, output_dir=split, options=split_options())
+    table = describe_splits(summaries)
+    assert table.count("images") == 2
+    assert all(name in table for name in ("photos", "fakes", "sheets"))
+    merge_sources(
+        [split / name for name in ("photos", "fakes", "sheets")],
+        output_dir=tmp_path / "data",
+        options=merge_options(),
+    )
+    rows = read_manifest(tmp_path / "data" / "manifest.csv")
+    assert {(row.collection, row.split, row.label) for row in rows} == {
+        ("photos", "test", "Real"),
+        ("fakes", "train", "Fake"),
+        ("sheets", "validation", "Fake"),
+    }
+    assert {row.generator for row in rows} == {"a camera", "GAN", "Diffusion", "SD"}
+    assert {row.group for row in rows} == {"", "sheets/sheets/one", "sheets/sheets/two"}
+    assert all(row.source == row.collection for row in rows)
+
+
+def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
+    poster = np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)
+    poster[:16] = np.random.default_rng(0).integers(0, 256, (16, SIDE, 3), dtype=np.uint8)
+    commit = make_repository(
+        mirror / "owner+posters",
+        {"p.png": encoded(Image.fromarray(poster)), "q.jpg": image_bytes(1, size=(SIDE, SIDE))},
+    )
+    (tmp_path / "commits.json").write_text(
+        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/posters": commit})
+    )
+    change = {"repository": "owner/posters", "commit": commit, "pattern": ""}
+    collect_all(tmp_path, mirror, change, names=["photos"])
+
+    def kept(name, **changes):
+        layout = find_layout(tmp_path / "raw" / "photos")
+        summary = split_sources(
+            [layout], output_dir=tmp_path / name, options=split_options(**changes)
+        )[0]
+        return len(summary.rows), [outcome.path for outcome in summary.outcomes]
+
+    rows, told = kept("without")
+    assert rows == 1
+    assert told[0].startswith("real_images/p-")
+    assert kept("with", keep_plain=True) == (2, [])
+    collect_all(tmp_path, mirror, change | {"role": "test"}, names=["photos"])
+    assert kept("test") == (2, [])
+
+
+def test_merging_collections_of_one_split_alone_says_which_is_missing(tmp_path, collected):
+    split = tmp_path / "data" / "split"
+    layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
+    split_sources(layouts, output_dir=split, options=split_options())
+    with pytest.raises(ValueError, match="found none for validation"):
+        merge_sources(
+            [split / "photos", split / "fakes"],
+            output_dir=tmp_path / "data",
+            options=merge_options(),
+        )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
+    collect_all(tmp_path, mirror, names=["sheets"])
+    layout = find_layout(tmp_path / "raw" / "sheets")
+    chosen = {"train": 0.5, "validation": 0.5}
+    choices = split_options(roles=False, seed=seed, fractions=chosen)
+    rows = split_sources([layout], output_dir=tmp_path / "split", options=choices)[0].rows
+    splits = {
+        group: {r.split for r in rows if r.group == group} for group in {r.group for r in rows}
+    }
+    assert [len(names) for names in splits.values()] == [1, 1]
+    assert {r.split for r in rows} == {"train", "validation"}
+
+
+def test_manifest_without_collections_keeps_its_columns(tmp_path, collected):
+    layout = find_layout(collected / "photos")
+    split = tmp_path / "split"
+    split_sources([layout], output_dir=split, options=split_options())
+    rows = read_manifest(split / "photos" / "manifest.csv")
+    assert rows[0].collection == "photos"
+    write_manifest(
+        tmp_path / "plain.csv",
+        [replace(row, collection="", generator="", group="") for row in rows],
+    )
+    header = (tmp_path / "plain.csv").read_text().splitlines()[0]
+    assert tuple(header.split(",")) == MANIFEST_COLUMNS
+    assert read_manifest(tmp_path / "plain.csv")[0].collection == ""
+
+
+def test_damaged_notes_of_a_collection_are_refused(tmp_path, collected):
+    (collected / "photos" / "images.csv").write_text("path\nx\n")
+    with pytest.raises(CollectionError, match="Run DataCollector"):
+        find_layout(collected / "photos")
