@@ -13,6 +13,7 @@ import pytest
 
 import ModelEvaluation
 from real_vs_ai.dataset.decoded_images import find_splits
+from real_vs_ai.evaluation import export
 from real_vs_ai.evaluation.report import weights_digest
 from real_vs_ai.evaluation.run import check_output
 from real_vs_ai.model_file import read_metadata, write_metadata
@@ -219,10 +220,11 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
 
 
 def test_export_that_fails_is_said_and_the_report_is_still_written(project, capsys, monkeypatch):
-    def no_converter(*_, **__):
+    def write_nothing(model, path, metadata):
         raise ImportError("No module named 'converter'")
 
-    monkeypatch.setattr("real_vs_ai.evaluation.export.write_pth", no_converter)
+    unwritable = replace(export.FORMATS["torch"], write=write_nothing)
+    monkeypatch.setitem(export.FORMATS, "torch", unwritable)
     assert evaluate("--model", "models/run", "--export", "torch") == 1
     output = capsys.readouterr().out
     assert "not written: No module named 'converter'; pip install -r requirements-export.txt" in (
