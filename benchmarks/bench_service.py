@@ -23,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -194,12 +194,16 @@ def overload(
         began = time.perf_counter()
         count = int(rate * seconds)
         due = {count * number // (kills + 1) for number in range(1, kills + 1)}
+        restarted: Future[None] = Future()
+        restarted.set_result(None)
         for index in range(count):
             # At a steady rate, whether or not earlier ones were answered.
             time.sleep(max(0.0, began + index / rate - time.perf_counter()))
             if index in due:
+                # One that is slow to start is not killed before it has.
+                restarted.result()
                 service.end(kill=True)
-                threading.Thread(target=service.start).start()
+                restarted = clients.submit(service.start)
             clients.submit(one, paths[index % len(paths)])
     outcomes["sent"] = count
     outcomes["images of two labels"] = sum(len(found) > 1 for found in labels.values())
