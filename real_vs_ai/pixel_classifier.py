@@ -166,7 +166,7 @@ def _jumps(plane: np.ndarray) -> np.ndarray:
 _FLAT_DEVIATION = 1.0
 _MOST_FLAT = 0.55
 _MOST_OF_ONE_COLOUR = 0.45
-_BLOCK = 16
+_FLAT_BLOCK = 16
 
 
 def grey_values(pixels: np.ndarray) -> np.ndarray:
@@ -183,10 +183,10 @@ def are_plain(views: np.ndarray) -> bool:
         views: The whole image, or crops of it, shape (n, height, width, 3), uint8.
     """
     grey = grey_values(views)
-    rows, columns = (side // _BLOCK for side in grey.shape[1:])
+    rows, columns = (side // _FLAT_BLOCK for side in grey.shape[1:])
     if rows and columns:
-        whole = grey[:, : rows * _BLOCK, : columns * _BLOCK]
-        blocks = whole.reshape(-1, rows, _BLOCK, columns, _BLOCK)
+        whole = grey[:, : rows * _FLAT_BLOCK, : columns * _FLAT_BLOCK]
+        blocks = whole.reshape(-1, rows, _FLAT_BLOCK, columns, _FLAT_BLOCK)
         if (blocks.std(axis=(2, 4)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
             return True
     levels = views[:, ::4, ::4].reshape(-1, 3).astype(np.int32) // 16

@@ -87,3 +87,8 @@ def test_model_file_keeps_the_classifier_and_the_check_uses_it(classifier, tmp_p
     with h5py.File(path, "r+") as file:
         del file["real_vs_ai_out_of_distribution/classifier/weights"]
     assert read_check(path) is None
+
+
+def test_statistics_stay_as_many_as_model_files_hold_weights():
+    pixels = np.zeros((1, 16, 16, 3), np.uint8)
+    assert measure(pixels, steps=np.ones(64, np.float32)).shape == (1, 534)
