@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from real_vs_ai.evaluation.metric_sums import CALIBRATION_BINS
@@ -42,6 +43,8 @@ class ReliabilityBins:
         observed: Share of images of the class in each bin, shape (n_bins,).
         counts: Images in each bin, shape (n_bins,).
         error: Expected calibration error.
+        margins: How far the 95 % interval of each observed share (Wilson 1927) reaches below and
+            above it, shape (2, n_bins).
     """
 
     name: str
@@ -49,6 +52,7 @@ class ReliabilityBins:
     observed: np.ndarray
     counts: np.ndarray
     error: float
+    margins: np.ndarray
 
 
 def roc_points(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,10 +100,17 @@ def reliability_bins(
     filled = counts > 0
     sums = np.bincount(index, weights=stated, minlength=CALIBRATION_BINS)
     observed = np.bincount(index, weights=hits, minlength=CALIBRATION_BINS)
+    share = observed[filled] / counts[filled]
+    intervals = [
+        binomtest(int(k), int(n)).proportion_ci(method="wilson")
+        for k, n in zip(observed[filled], counts[filled], strict=True)
+    ]
+    low, high = (np.array([getattr(part, end) for part in intervals]) for end in ("low", "high"))
     return ReliabilityBins(
         name=name,
         stated=sums[filled] / counts[filled],
-        observed=observed[filled] / counts[filled],
+        observed=share,
         counts=counts[filled],
         error=error,
+        margins=np.maximum(0, [share - low, high - share]),
     )

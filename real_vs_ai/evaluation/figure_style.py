@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from real_vs_ai.files import atomic_write
 
@@ -107,6 +109,19 @@ def unit_square(axes: Axes, *, x: str, y: str) -> None:
     )
 
 
+def enlarge_corner(
+    axes: Axes, *, x: tuple[float, float], y: tuple[float, float], like: Axes
+) -> None:
+    """Show a corner of another panel's curves, and mark it there."""
+    # A little room, so that lines on the border are seen; a corner has a height at least.
+    low = min(y[0], y[1] - 0.02)
+    margin = 0.04 * (y[1] - low)
+    axes.set(xlim=x, ylim=(low - margin, y[1] + margin), title="the corner, enlarged")
+    axes.set(xlabel=like.get_xlabel(), ylabel=like.get_ylabel())
+    corner = Rectangle((x[0], low), x[1] - x[0], y[1] - low, fill=False, ec="black", lw=1.2)
+    like.add_patch(corner)
+
+
 def shorten(text: str, length: int = 24) -> str:
     """A name that fits into a figure, on one line."""
     text = "".join(character if character.isprintable() else "?" for character in text)
@@ -129,3 +144,13 @@ def label_bars(axes: Axes, bars, texts: Sequence[str]) -> None:
     """Write a number over each bar."""
     axes.bar_label(bars, labels=list(texts), padding=3, fontsize=12)
     axes.margins(y=0.12)
+
+
+def stack_shares(axes: Axes, shares: Mapping[str, Sequence[float]], positions: np.ndarray) -> None:
+    """Bars of several shares, one after the other."""
+    start = np.zeros(len(positions))
+    for i, (name, share) in enumerate(shares.items()):
+        colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
+        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
+        axes.barh(positions, share, 0.7, left=start, **look)
+        start = start + np.asarray(share)

@@ -19,14 +19,15 @@ from real_vs_ai.evaluation.figure_style import (
     BLUE,
     GREY,
     ORANGE,
-    VERMILION,
     class_colour,
+    enlarge_corner,
     label_bars,
     line_style,
     new_figure,
     percent,
     save_figure,
     shorten,
+    stack_shares,
     styled,
     unit_square,
     with_interval,
@@ -41,6 +42,12 @@ _HISTORY_PANELS = {
     "f1": "F1",
 }
 _THOUSANDS = StrMethodFormatter("{x:,.0f}")
+# Of curves: the share of an axis that is drawn a second time, enlarged.
+_CORNER = 0.1
+# Bins of fewer images than this say little.
+_FEW = 30
+# In percentage points of accuracy.
+_LEAST_RANGE = 10.0
 
 
 @styled
@@ -119,37 +126,43 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Pa
 
 @styled
 def draw_confusion_matrix(
-    matrix: Sequence[Sequence[int]], *, class_names: Sequence[str], title: str, path: Path
+    matrix: Sequence[Sequence[int]],
+    *,
+    class_names: Sequence[str],
+    verdicts: Sequence[str],
+    title: str,
+    path: Path,
 ) -> None:
     """Counts, and shares of each true class.
 
     Args:
-        matrix: Rows are true classes, columns predicted ones.
-        class_names: In this order.
+        matrix: Rows are true classes, columns verdicts.
+        class_names: Of the rows.
+        verdicts: Of the columns.
         title: Which images.
         path: Where the PNG goes.
     """
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    size = len(class_names)
-    figure, (axes,) = new_figure(width=4.2 + 1.2 * size, height=3.2 + 1.1 * size)
+    rows, columns = counts.shape
+    figure, (axes,) = new_figure(width=4.2 + 1.2 * columns, height=3.2 + 1.1 * rows)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(size, size):
+    for row, column in np.ndindex(rows, columns):
         axes.text(
             column,
             row,
             f"{counts[row, column]:,}\n{percent(shares[row, column])}",
             ha="center",
             va="center",
-            fontsize=16 if size < 4 else 11,
+            fontsize=16 if columns < 5 else 11,
             color="white" if shares[row, column] > 0.55 else "black",
         )
+    axes.set_xticks(range(columns), [shorten(name, 16) for name in verdicts])
     names = [shorten(name, 16) for name in class_names]
-    axes.set_xticks(range(size), names)
-    rows = [f"{name}\n(n = {n:,})" for name, n in zip(names, totals[:, 0], strict=True)]
-    axes.set_yticks(range(size), rows)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    ticks = [f"{name}\n(n = {n:,})" for name, n in zip(names, totals[:, 0], strict=True)]
+    axes.set_yticks(range(rows), ticks)
+    axes.set(xlabel="verdict", ylabel="true class", title=title)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("share of the true class")
@@ -158,15 +171,15 @@ def draw_confusion_matrix(
 
 @styled
 def draw_roc(curves: Sequence[Curve], *, positive: str, path: Path) -> None:
-    """Recall against false-positive rate, with the area and its interval."""
-    figure, (axes,) = new_figure(width=6.6, height=6.6)
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
-    for i, curve in enumerate(curves):
-        label = f"{shorten(curve.name)} (n = {curve.n:,})\nAUC {with_interval(curve.summary)}"
-        axes.plot(curve.x, curve.y, color=class_colour(i), ls=line_style(i), label=label)
-    unit_square(axes, x="false-positive rate", y="recall (true-positive rate)")
-    axes.set_title(f"ROC curve, {positive}")
-    axes.legend(loc="lower right")
+    """Recall against false-positive rate, whole and near the corner, with area and interval."""
+    figure, panels = new_figure(1, 2, width=12.0, height=7.2)
+    panels[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
+    _draw_curves(curves, panels, "AUC")
+    unit_square(panels[0], x="false-positive rate", y="recall (true-positive rate)")
+    panels[0].set_title(f"ROC curve, {positive}")
+    at_least = min(float(np.interp(_CORNER / 10, curve.x, curve.y)) for curve in curves)
+    enlarge_corner(panels[1], x=(0, _CORNER), y=(at_least, 1), like=panels[0])
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, path)
 
 
@@ -174,25 +187,35 @@ def draw_roc(curves: Sequence[Curve], *, positive: str, path: Path) -> None:
 def draw_precision_recall(
     curves: Sequence[Curve], *, positive: str, prevalence: float | None, path: Path
 ) -> None:
-    """Precision against recall, with the average precision and its interval."""
-    figure, (axes,) = new_figure(width=6.6, height=6.6)
+    """Precision against recall, whole and near the corner, with average precision and interval."""
+    figure, panels = new_figure(1, 2, width=12.0, height=7.2)
     if prevalence is not None:
         label = f"chance ({percent(prevalence)})"
-        axes.axhline(prevalence, color=GREY, lw=1.2, ls=":", label=label)
-    for i, curve in enumerate(curves):
-        label = f"{shorten(curve.name)} (n = {curve.n:,})\nAP {with_interval(curve.summary)}"
-        axes.plot(curve.x, curve.y, color=class_colour(i), ls=line_style(i), label=label)
-    unit_square(axes, x="recall", y="precision")
-    axes.set_title(f"Precision and recall, {positive}")
-    axes.legend(loc="lower left")
+        panels[0].axhline(prevalence, color=GREY, lw=1.2, ls=":", label=label)
+    _draw_curves(curves, panels, "AP")
+    unit_square(panels[0], x="recall", y="precision")
+    panels[0].set_title(f"Precision and recall, {positive}")
+    start = 1 - 2 * _CORNER
+    at_least = min(float(curve.y[curve.x >= start].min(initial=1)) for curve in curves)
+    middle = min(float(np.interp(1 - _CORNER / 2, curve.x, curve.y)) for curve in curves)
+    enlarge_corner(panels[1], x=(start, 1), y=(max(at_least, 2 * middle - 1), 1), like=panels[0])
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, path)
+
+
+def _draw_curves(curves: Sequence[Curve], panels: Sequence[Axes], summary: str) -> None:
+    for i, curve in enumerate(curves):
+        name = f"{shorten(curve.name)} (n = {curve.n:,})"
+        label = f"{name}\n{summary} {with_interval(curve.summary)}"
+        for axes in panels:
+            axes.plot(curve.x, curve.y, color=class_colour(i), ls=line_style(i), label=label)
 
 
 @styled
 def draw_reliability(
     bins: Sequence[ReliabilityBins], *, stated: str, observed: str, path: Path
 ) -> None:
-    """Stated probability against observed share, and how many images lie where.
+    """Stated probability against observed share with intervals, and how many images lie where.
 
     Args:
         bins: Before and after calibration.
@@ -200,21 +223,27 @@ def draw_reliability(
         observed: Label of the vertical axis.
         path: Where the PNG goes.
     """
-    figure, axes = new_figure(1, 2, width=12.0, height=6.4)
+    figure, axes = new_figure(1, 2, width=12.0, height=6.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, part in enumerate(bins):
-        look = {"color": (ORANGE, BLUE)[i % 2], "ls": ("--", "-")[i % 2], "marker": "os"[i % 2]}
+        look = {"color": (ORANGE, BLUE)[i % 2], "marker": "os"[i % 2]}
+        line = {"ls": ("--", "-")[i % 2]}
         label = f"{part.name}: ECE {part.error:.3f}"
-        axes[0].plot(part.stated, part.observed, label=label, **look)
-        axes[1].plot(part.stated, part.counts, **look)
+        axes[0].errorbar(
+            part.stated, part.observed, yerr=part.margins, capsize=3, label=label, **look, **line
+        )
+        few = part.counts < _FEW
+        axes[0].plot(part.stated[few], part.observed[few], ls="", mfc="white", ms=9, **look)
+        axes[1].plot(part.stated, part.counts, **look, **line)
     unit_square(axes[0], x=stated, y=observed)
-    axes[0].set_title("Reliability")
+    axes[0].set_title(f"Reliability, 95 % intervals\n(hollow: fewer than {_FEW} images)")
+    axes[1].axhline(_FEW, color=GREY, lw=1.2, ls=":")
     axes[1].set(xlabel=stated, ylabel="images in the bin (log scale)", xlim=(-0.03, 1.03))
     axes[1].set_yscale("log")
     axes[1].set_ylim(bottom=0.8)
     axes[1].yaxis.set_major_formatter(_THOUSANDS)
     axes[1].yaxis.set_minor_formatter(NullFormatter())
-    axes[1].set_title(f"Where the {sum(bins[0].counts):,} images lie")
+    axes[1].set_title(f"Where the {sum(bins[0].counts):,} images lie\n(dotted: {_FEW} images)")
     figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, path)
 
@@ -257,39 +286,43 @@ def draw_score_histogram(
 def draw_robustness(
     rows: Sequence[Mapping], *, shares: Mapping[str, Sequence[float]], title: str, path: Path
 ) -> None:
-    """Accuracy after each change, and what became of the verdicts.
+    """What each change does to the accuracy on the same images, and to the verdicts.
 
     Args:
         rows: {"name", "accuracy": {"value", "low", "high"}} of each change, the unchanged first.
+            With "difference" of the same form, that paired interval is drawn.
         shares: {"turned": share of each row, "Uncertain": …}.
         title: Which images.
         path: Where the PNG goes.
     """
-    figure, (left, right) = new_figure(1, 2, width=12.5, height=1.6 + 0.42 * len(rows))
+    figure, (left, right) = new_figure(1, 2, width=12.5, height=1.8 + 0.42 * len(rows))
     positions = np.arange(len(rows))
-    values = np.array([[row["accuracy"][key] for key in ("value", "low", "high")] for row in rows])
-    left.axvline(values[0, 0], color=GREY, lw=1.4, ls=":", label="unchanged")
+    unchanged = rows[0]["accuracy"]["value"]
+    paired = all("difference" in row for row in rows)
+    key, offset = ("difference", 0.0) if paired else ("accuracy", unchanged)
+    values = 100 * np.array(
+        [[row[key][part] - offset for part in ("value", "low", "high")] for row in rows]
+    )
+    kind = "95 % interval of the difference" if paired else "95 % interval of the accuracy"
+    left.axvline(0, color=GREY, lw=1.4, ls=":", label="unchanged")
     left.hlines(positions, values[:, 1], values[:, 2], color=BLUE, lw=3, alpha=0.5)
-    left.plot(values[:, 0], positions, "o", color=BLUE, label="accuracy, 95 % interval")
+    left.plot(values[:, 0], positions, "o", color=BLUE, label=kind)
     left.set_yticks(positions, [row["name"] for row in rows])
-    left.set(ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy", title=title)
-    left.xaxis.set_major_formatter(PercentFormatter(1.0))
-    start = np.zeros(len(rows))
-    for i, (name, share) in enumerate(shares.items()):
-        colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
-        right.barh(
-            positions,
-            share,
-            0.7,
-            left=start,
-            label=name,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-        )
-        start = start + np.asarray(share)
+    # The unchanged images stand at 0, and small differences must not look large.
+    left.set(
+        ylim=(len(rows) - 0.4, -0.6),
+        xlim=(min(-_LEAST_RANGE, 1.05 * values.min()), max(2.0, 1.05 * values.max())),
+        xlabel="change in accuracy, in percentage points",
+        title=f"{title}, accuracy unchanged {percent(unchanged)}",
+    )
+    stack_shares(right, shares, positions)
     right.set_yticks(positions, [""] * len(rows))
-    right.set(ylim=(len(rows) - 0.4, -0.6), xlabel="share of verdicts", title="Verdicts")
+    right.set(
+        ylim=(len(rows) - 0.4, -0.6),
+        xlim=(0, max(0.25, 1.05 * float(np.sum(list(shares.values()), axis=0).max()))),
+        xlabel="share of verdicts",
+        title="Verdicts",
+    )
     right.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(loc="outside lower center", ncols=4)
     save_figure(figure, path)

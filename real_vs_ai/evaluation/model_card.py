@@ -29,7 +29,7 @@ METRIC_TITLES = {
     "recall_at_5_percent_fpr": "Recall at 5 % false positives",
     "loss": "Loss (cross-entropy)",
     "brier_score": "Brier score",
-    "expected_calibration_error": "Expected calibration error",
+    "expected_calibration_error": "Expected calibration error (debiased)",
     "uncertain_share": "Share of Uncertain verdicts",
     "error_when_certain": "Error of certain verdicts",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import (
     Curve,
@@ -21,11 +21,11 @@ from real_vs_ai.evaluation.curves import (
     risk_coverage_points,
     roc_points,
 )
-from real_vs_ai.evaluation.metrics import expected_calibration_error, is_binary
+from real_vs_ai.evaluation.metrics import is_binary
 from real_vs_ai.evaluation.predictions import Predictions
-from real_vs_ai.model_file import calibrate
+from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.verdict import uncertain_range
+from real_vs_ai.verdict import UNDECIDED, decide, uncertain_range
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 # Drawn where there is no test split.
@@ -61,10 +61,10 @@ def draw_report(
         drawn.append(folder / "class_distribution.png")
         figures.draw_class_distribution(metrics["images"], path=drawn[-1])
     split = main_split(predictions)
-    drawn.extend(_draw_confusion(folder, metrics, split))
+    drawn.extend(_draw_confusion(folder, predictions, metrics, split))
     drawn.extend(_draw_curves(folder, predictions, metrics, split))
     drawn.append(folder / "reliability.png")
-    _draw_reliability(predictions.of_split(split), metrics, path=drawn[-1])
+    _draw_reliability(predictions.of_split(split), metrics, split=split, path=drawn[-1])
     drawn.append(folder / "scores.png")
     _draw_scores(predictions.of_split(split), metrics, path=drawn[-1])
     drawn.append(folder / "risk_coverage.png")
@@ -102,19 +102,41 @@ def draw_robustness_file(robustness: Mapping, *, path: Path) -> None:
     )
 
 
-def _draw_confusion(folder: Path, metrics: Mapping, main: str) -> list[Path]:
+def _draw_confusion(
+    folder: Path, predictions: Predictions, metrics: Mapping, main: str
+) -> list[Path]:
     drawn = []
     for split in (name for name in _PREFERRED_SPLITS if name in metrics):
         suffix = "" if split == main else f"_{split}"
         drawn.append(folder / f"confusion_matrix{suffix}.png")
-        part = metrics[split]
+        matrix = verdict_matrix(predictions.of_split(split), metrics)
         figures.draw_confusion_matrix(
-            part["confusion_matrix"],
+            matrix,
             class_names=metrics["class_names"],
-            title=f"{split}: {part['n']:,} images,\naccuracy {part['accuracy']['value']:.3f}",
+            verdicts=[*metrics["class_names"], UNCERTAIN],
+            title=f"{split}: verdicts on {matrix.sum():,} images",
             path=drawn[-1],
         )
     return drawn
+
+
+def verdict_matrix(rows: Predictions, metrics: Mapping) -> np.ndarray:
+    """How many images of each class (rows) get each verdict (columns, the last one Uncertain).
+
+    The out-of-distribution check, which looks at the images themselves, is not part of it.
+    """
+    bounds, names = metrics["thresholds"], tuple(metrics["class_names"])
+    metadata = ModelMetadata(
+        names,
+        metrics["image_size"],
+        lower_threshold=bounds.get("lower", 0.5),
+        upper_threshold=bounds.get("upper", 0.5),
+        minimum_confidence=bounds.get("minimum_confidence", 0.0),
+    )
+    decided = decide(calibrate(rows.probabilities, temperature=metrics["temperature"]), metadata)
+    matrix = np.zeros((len(names), len(names) + 1), dtype=np.int64)
+    np.add.at(matrix, (rows.labels, np.where(decided == UNDECIDED, len(names), decided)), 1)
+    return matrix
 
 
 def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main: str) -> list[Path]:
@@ -151,20 +173,21 @@ def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main:
     return paths
 
 
-def _draw_reliability(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
+def _draw_reliability(rows: Predictions, metrics: Mapping, *, split: str, path: Path) -> None:
     after = calibrate(rows.probabilities, temperature=metrics["temperature"])
-    parts = [("as trained", rows.probabilities)]
+    measured = metrics[split]
+    parts = [("as trained", rows.probabilities, measured["uncalibrated"])]
     if metrics.get("calibrated"):
-        parts.append((f"calibrated, T = {metrics['temperature']:.2f}", after))
+        parts.append((f"calibrated, T = {metrics['temperature']:.2f}", after, measured))
     bins = []
-    for name, probabilities in parts:
+    for name, probabilities, numbers in parts:
         if is_binary(rows.class_names):
             index = rows.class_names.index(POSITIVE_CLASS)
             hits, stated = rows.labels == index, probabilities[:, index]
         else:
             hits = probabilities.argmax(axis=1) == rows.labels
             stated = probabilities.max(axis=1)
-        error = expected_calibration_error(rows.labels, probabilities)
+        error = numbers["expected_calibration_error"]["value"]
         bins.append(reliability_bins(hits, stated, name=name, error=error))
     binary = is_binary(rows.class_names)
     figures.draw_reliability(

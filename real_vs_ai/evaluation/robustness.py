@@ -23,7 +23,7 @@ from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.dataset.labelled_images import LabelledImages, read_manifest
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import exact_share
-from real_vs_ai.evaluation.metrics import compute_metrics
+from real_vs_ai.evaluation.metrics import accuracy_difference, compute_metrics
 from real_vs_ai.evaluation.scorer import Network, predict_probabilities
 from real_vs_ai.images import ImageError, decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
@@ -67,7 +67,8 @@ def measure_robustness(
 
     Returns:
         "split", "n", "perturbations" (see `describe_perturbations`), and "rows": for each change
-        its name, metrics with intervals, "flips" (verdicts turned from one class to another) and
+        its name, metrics with intervals, "difference" (of its accuracy from the unchanged images',
+        with a paired interval), "flips" (verdicts turned from one class to another) and
         "uncertain" (verdicts given up).
     """
     chosen = images.take(images.draw(max_images))
@@ -75,18 +76,21 @@ def measure_robustness(
     if not len(labels):
         raise InputError(f"Expected images that can be read in {images.root}, found none.")
     names = [UNCHANGED, *(perturbation.name for perturbation in PERTURBATIONS)]
-    before = None
+    before = right_before = None
     rows = []
     for index, name in enumerate(names):
         calibrated = calibrate(probabilities[:, index], temperature=metadata.temperature)
         decided = decide(calibrated, metadata)
-        before = decided if before is None else before
+        right = calibrated.argmax(axis=1) == labels
+        if before is None:
+            before, right_before = decided, right
         numbers = compute_metrics(labels, calibrated, class_names=metadata.class_names, seed=SEED)
         certain = (before >= 0) & (decided >= 0)
         rows.append(
             {
                 "name": name,
                 **{key: numbers[key] for key in _KEPT if key in numbers},
+                "difference": accuracy_difference(labels, right, right_before, seed=SEED),
                 "flips": int(np.sum(certain & (decided != before))),
                 "uncertain": int(np.sum(decided < 0)),
             }

@@ -6,7 +6,7 @@ show_models_page(models_dir=Path("models"))
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -23,12 +23,46 @@ from real_vs_ai.ui.run_files import (
     read_text,
     unfinished_runs,
 )
-from real_vs_ai.ui.wording import as_markdown, visible
+from real_vs_ai.ui.wording import as_markdown, harmless_markdown, percent, visible
 
 _LIVE_SECONDS = 3
 _NETWORK = "network"
 # Counts are no shares of anything.
 _COUNTS = frozenset({"n", "n_images", "count"})
+# Those that are no shares from 0 to 1 either.
+_NOT_SHARES = frozenset({"loss", "brier_score"})
+_HEADLINES = ("accuracy", "recall", "false_positive_rate", "uncertain_share")
+# In the order of the table.
+_METRIC_WORDS = {
+    "n": "Pictures",
+    "accuracy": "Right, with no verdict left Uncertain",
+    "recall": "AI-generated pictures found (recall)",
+    "false_positive_rate": "Real pictures called AI-generated",
+    "uncertain_share": "Verdicts left Uncertain",
+    "error_when_certain": "Wrong among the other verdicts",
+    "precision": "Right when it says AI-generated (precision)",
+    "balanced_accuracy": "Right, each class counted alike (balanced accuracy)",
+    "f1": "Precision and recall in one (F1)",
+    "roc_auc": "AI-generated ranked above Real (ROC AUC)",
+    "average_precision": "Precision over all thresholds (average precision)",
+    "recall_at_1_percent_fpr": "Found, if 1 % of real pictures may be accused",
+    "recall_at_5_percent_fpr": "Found, if 5 % of real pictures may be accused",
+    "expected_calibration_error": "Gap between stated and true probability (calibration error)",
+    "brier_score": "Squared error of the probability (Brier score)",
+    "loss": "Loss (cross-entropy)",
+}
+_INTERVALS = "In brackets the 95 % interval."
+_FIGURE_TITLES = {
+    "class_distribution": "Pictures of each class",
+    "confusion_matrix": "Verdicts on pictures of each class",
+    "confusion_matrix_validation": "Verdicts on pictures of each class, validation",
+    "history": "Training, epoch by epoch",
+    "precision_recall": "Found pictures and right alarms, over all thresholds",
+    "reliability": "Stated probability and what was seen",
+    "robustness": "What recompressing, resizing and other changes do",
+    "roc": "Found pictures and false alarms, over all thresholds",
+    "scores": "How the probabilities are spread",
+}
 
 
 def show_models_page(*, models_dir: Path) -> None:
@@ -64,39 +98,65 @@ def _show_run(run: RunFolder) -> None:
     metrics = read_metrics(run)
     st.header("How good it is")
     if metrics:
-        st.markdown(metrics_table(metrics))
-        st.caption("In brackets the 95 % interval. All but the loss are shares from 0 to 1.")
+        _show_headline(metrics)
     else:
         st.info("This model came without metrics.", icon=":material/info:")
+    if metrics:
+        with st.expander("All metrics", icon=":material/table:"):
+            st.markdown(metrics_table(metrics))
+            st.caption(_INTERVALS)
     curves = read_history(run.history)
     if curves:
-        st.header("How it was trained")
-        _show_curves({run.name: curves})
+        with st.expander("How it was trained", icon=":material/show_chart:"):
+            _show_curves({run.name: curves})
     figures = list_figures(run)
-    if figures:
-        st.header("Figures")
-        with st.grid(columns=2, min_column_width=340):
-            for path in (path for path in figures if path.stem != _NETWORK):
-                _show_figure(path)
-        for path in (path for path in figures if path.stem == _NETWORK):
-            # Many times higher than wide.
-            with st.expander("Drawing of the network"):
-                _show_figure(path)
+    # Many times higher than wide, so it has a place of its own.
+    drawing = [path for path in figures if path.stem == _NETWORK]
+    for title, paths in (
+        ("Figures", [path for path in figures if path not in drawing]),
+        ("Drawing of the network", drawing),
+    ):
+        if paths:
+            with (
+                st.expander(title, icon=":material/image:"),
+                st.grid(columns=1 if paths is drawing else 2, min_column_width=340),
+            ):
+                for path in paths:
+                    _show_figure(path)
     card = read_text(run.model_card)
     if card:
-        st.header("Model card")
-        # As text: a card can come from strangers, and Markdown can load pictures from anywhere.
-        st.code(card, language=None, wrap_lines=True)
+        with st.expander("Model card", icon=":material/description:"):
+            st.markdown(harmless_markdown(card))
+
+
+def _show_headline(metrics: dict[str, dict[str, Metric]]) -> None:
+    """The few numbers to know, of the first split: the test images where there are any."""
+    split, numbers = next(iter(metrics.items()))
+    shown = [name for name in _HEADLINES if name in numbers]
+    with st.grid(columns=4, min_column_width=220):
+        for name in shown:
+            metric = numbers[name]
+            with st.container(border=True):
+                st.metric(_words(name), percent(metric.value, digits=1))
+                if metric.low is not None:
+                    low, high = percent(metric.low, digits=1), percent(metric.high, digits=1)
+                    st.caption(f"95 % interval: {low} to {high}")
+    count = f"{numbers['n'].value:,.0f} " if "n" in numbers else ""
+    st.caption(
+        f"On {count}{as_markdown(split)} pictures of the kind that the model learnt from. On other "
+        "pictures it can be far worse."
+    )
 
 
 def _show_figure(path: Path) -> None:
     name = visible(path.stem.replace("_", " ").replace("-", " ")).capitalize()
+    title = _FIGURE_TITLES.get(path.stem, name)
     with st.container(border=True):
         try:
-            st.image(path.read_bytes(), alt=f"Figure: {name}", width="stretch")
+            st.image(path.read_bytes(), alt=f"Figure: {title}", width="stretch")
         except (OSError, ValueError, SyntaxError):
             st.warning("This figure cannot be read.", icon=":material/broken_image:")
-        st.caption(as_markdown(name))
+        st.caption(as_markdown(title))
 
 
 def _show_comparison(runs: dict[str, RunFolder]) -> None:
@@ -112,10 +172,10 @@ def _show_comparison(runs: dict[str, RunFolder]) -> None:
         return
     tables = [read_metrics(runs[name]).get("test", {}) for name in (first, second)]
     if all(tables):
-        st.header("On their test images")
+        st.header("On their test pictures")
         st.markdown(comparison_table(tables[0], tables[1], names=(first, second)))
         st.caption(
-            "Compare only models tested on the same images. Where the intervals overlap, the "
+            "Compare only models tested on the same pictures. Where the intervals overlap, the "
             "difference may be chance; `python ModelEvaluation.py` tests it."
         )
     else:
@@ -179,11 +239,11 @@ def _show_curves(histories: dict[str, dict[str, Curve]]) -> None:
 def metrics_table(metrics: dict[str, dict[str, Metric]]) -> str:
     """Markdown: a row for each metric, a column for each split."""
     splits = list(metrics)
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    names = _in_order({name for values in metrics.values() for name in values})
     lines = [f"| Metric | {' | '.join(splits)} |", "|---" * (len(splits) + 1) + "|"]
     for name in names:
         cells = [_cell(name, metrics[split].get(name)) for split in splits]
-        lines.append(f"| {as_markdown(name.replace('_', ' '))} | {' | '.join(cells)} |")
+        lines.append(f"| {as_markdown(_words(name))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -193,12 +253,28 @@ def comparison_table(
     """Markdown: the metrics that both have, and the second minus the first."""
     heads = " | ".join(as_markdown(name) for name in names)
     lines = [f"| Metric | {heads} | Difference |", "|---|---|---|---|"]
-    for name in (name for name in first if name in second):
+    for name in _in_order(first.keys() & second.keys()):
         difference = second[name].value - first[name].value
-        shown = "" if name in _COUNTS or math.isnan(difference) else f"{difference:+.4f}"
-        cells = f"{_cell(name, first[name])} | {_cell(name, second[name])} | {shown}"
-        lines.append(f"| {as_markdown(name.replace('_', ' '))} | {cells} |")
+        cells = f"{_cell(name, first[name])} | {_cell(name, second[name])}"
+        lines.append(f"| {as_markdown(_words(name))} | {cells} | {_change(name, difference)} |")
     return "\n".join(lines)
+
+
+def _words(name: str) -> str:
+    return _METRIC_WORDS.get(name, visible(name.replace("_", " ")).capitalize())
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    known = list(_METRIC_WORDS)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else 99, name))
+
+
+def _change(name: str, difference: float) -> str:
+    if name in _COUNTS or math.isnan(difference):
+        return ""
+    if name in _NOT_SHARES:
+        return f"{difference:+.4f}"
+    return f"{100 * difference:+.2f} points"
 
 
 def _cell(name: str, metric: Metric | None) -> str:
@@ -206,6 +282,12 @@ def _cell(name: str, metric: Metric | None) -> str:
         return ""
     if name in _COUNTS:
         return f"{metric.value:,.0f}"
+
+    def shown(value: float) -> str:
+        return f"{value:.4f}" if name in _NOT_SHARES else percent(value, digits=2)
+
     if metric.low is None:
-        return f"{metric.value:.4f}"
-    return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
+        return shown(metric.value)
+    # Resampled calibration errors are too high; older reports did not correct that.
+    biased = "" if metric.low <= metric.value <= metric.high else ", biased"
+    return f"{shown(metric.value)} ({shown(metric.low)} to {shown(metric.high)}{biased})"

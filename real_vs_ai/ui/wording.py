@@ -23,6 +23,8 @@ from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
 # What means something in Streamlit's Markdown; a dot or colon before a space is a sentence's.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
+# What links, pictures, HTML, formulas, addresses and ":icons:" begin with, in Markdown.
+_ACTIVE = re.compile(r"\\.|[\[<$@]|:(?=\S)|(?i:www)(?=\.)")
 _JOINER = "\N{WORD JOINER}"
 _LONGEST_NAME = 80
 # Width and height of what people upload most, in pixels.
@@ -197,6 +199,27 @@ def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:
         return shown
     half = (longest - 1) // 2
     return f"{shown[:half]}…{shown[-half:]}"
+
+
+def harmless_markdown(text: str) -> str:
+    """Markdown of a stranger with its headings, lists and tables, but no links, pictures or icons.
+
+    Headings become two levels lower, to fit under those of the page.
+    """
+    lines = (
+        "".join(c if c == "\t" or c.isprintable() else "�" for c in line)
+        for line in text.splitlines()
+    )
+    lowered = (f"##{line}" if line.startswith("#") else line for line in lines)
+    return _ACTIVE.sub(_parted, "\n".join(lowered))
+
+
+def _parted(found: re.Match) -> str:
+    """A character that does nothing any more; escaped ones stay as they are."""
+    character = found[0]
+    if character.startswith("\\"):
+        return character
+    return f"\\{character}" if character in "[<$" else f"{character}{_JOINER}"
 
 
 def as_markdown(text: str) -> str:

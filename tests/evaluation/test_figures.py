@@ -1,5 +1,7 @@
 """Figures: drawn from any numbers and names, the same bytes each time, with nothing left behind."""
 
+import types
+
 import matplotlib
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from real_vs_ai.evaluation.curves import (
     roc_points,
 )
 from real_vs_ai.evaluation.figure_style import shorten
-from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.evaluation.report_figures import draw_history_file, verdict_matrix
 from real_vs_ai.runs import read_history
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
@@ -63,8 +65,14 @@ def test_damaged_histories_are_named(tmp_path):
 @pytest.mark.parametrize("n_classes", [2, 7])
 def test_confusion_matrix_and_distribution_take_any_number_of_classes(tmp_path, n_classes):
     names = [f"class {i}" for i in range(n_classes)]
-    matrix = np.arange(n_classes**2).reshape(n_classes, n_classes)
-    figures.draw_confusion_matrix(matrix, class_names=names, title="test", path=tmp_path / "c.png")
+    matrix = np.arange(n_classes * (n_classes + 1)).reshape(n_classes, -1)
+    figures.draw_confusion_matrix(
+        matrix,
+        class_names=names,
+        verdicts=[*names, "Uncertain"],
+        title="test",
+        path=tmp_path / "c.png",
+    )
     counts = {split: dict.fromkeys(names, 5) for split in ("train", "test")}
     figures.draw_class_distribution(counts, path=tmp_path / "d.png")
     assert ink(tmp_path / "c.png") > 0.03
@@ -74,7 +82,11 @@ def test_confusion_matrix_and_distribution_take_any_number_of_classes(tmp_path, 
 def test_names_are_drawn_as_text_whatever_they_hold(tmp_path):
     names = list(HOSTILE)
     figures.draw_confusion_matrix(
-        np.ones((4, 4), int), class_names=names, title="test", path=tmp_path / "c.png"
+        np.ones((4, 4), int),
+        class_names=names,
+        verdicts=names,
+        title="test",
+        path=tmp_path / "c.png",
     )
     figures.draw_class_distribution({"test": dict.fromkeys(names, 3)}, path=tmp_path / "d.png")
     curves = [Curve(name, np.array([0, 1]), np.array([0, 1]), None, 5) for name in names]
@@ -95,7 +107,11 @@ def test_names_are_drawn_as_text_whatever_they_hold(tmp_path):
 def test_empty_class_is_drawn_without_dividing_by_zero(tmp_path):
     with np.errstate(all="raise"):
         figures.draw_confusion_matrix(
-            [[0, 0], [2, 3]], class_names=("Fake", "Real"), title="", path=tmp_path / "c.png"
+            [[0, 0], [2, 3]],
+            class_names=("Fake", "Real"),
+            verdicts=("Fake", "Real"),
+            title="",
+            path=tmp_path / "c.png",
         )
     assert ink(tmp_path / "c.png") > 0.03
 
@@ -113,6 +129,21 @@ def test_curves_and_bins_of_known_scores():
     assert bins.counts.sum() == 4
     assert bins.stated.tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])
     assert bins.observed.tolist() == [0, 1, 0, 1]
+    # Wilson's interval of one hit among one image begins at 0.207.
+    assert bins.margins[0].tolist() == pytest.approx([0, 0.793, 0, 0.793], abs=1e-3)
+
+
+def test_confusion_matrix_has_uncertain_verdicts_of_their_own():
+    fake = np.array([0.9, 0.5, 0.5, 0.1])
+    probabilities = np.stack([fake, 1 - fake], axis=1)
+    rows = types.SimpleNamespace(labels=np.array([0, 0, 1, 1]), probabilities=probabilities)
+    metrics = {
+        "class_names": ["Fake", "Real"],
+        "image_size": 32,
+        "temperature": 1.0,
+        "thresholds": {"lower": 0.3, "upper": 0.7},
+    }
+    assert verdict_matrix(rows, metrics).tolist() == [[1, 0, 1], [0, 1, 1]]
 
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):

@@ -28,11 +28,11 @@ def start_models_page(models_dir: Path) -> AppTest:
     return app
 
 
-def test_the_models_page_shows_metrics_with_intervals_figures_and_card_as_text(models):
+def test_the_models_page_shows_metrics_with_intervals_figures_and_card(models):
     app = start_models_page(models)
     texts = shown_texts(app)
-    assert "0.9100 (0.8800 to 0.9400)" in texts and "false positive rate" in texts
-    assert "![x](http://tracker.example/x.png)" in app.code[0].value
+    assert "91.00% (88.00% to 94.00%)" in texts and "Real pictures called AI-generated" in texts
+    assert "### Card" in texts and "](http" in texts and "![x]" not in texts
     assert "figure cannot be read" in app.warning[0].value
 
 

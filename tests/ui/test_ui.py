@@ -37,6 +37,7 @@ from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_rep
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
 from real_vs_ai.ui.wording import (
     as_markdown,
+    harmless_markdown,
     percent,
     scope_sentence,
     track_record,
@@ -109,6 +110,25 @@ def test_strange_texts_lose_their_meaning_and_keep_their_characters(name):
 def test_plain_words_stay_plain_markdown():
     for text in ("Malignant (stage 2)", "It isn't sharp: 98.5 % of it, at most."):
         assert re.sub(r"\u2060|\\", "", as_markdown(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](http://evil.example/p.png)",
+        r"\[x](http://evil.example)",
+        r"\\[x](http://evil.example)",
+        "[x]: http://evil.example",
+        "<img src=x>",
+        "www.evil.example",
+        "`a` :material/check: :red[x] :smile:",
+        "me@evil.example",
+    ],
+)
+def test_a_strangers_card_loads_and_links_nothing(text):
+    shown = re.sub(r"\\.", "", harmless_markdown(f"# Title\n\n| a | b |\n\n{text}"))
+    assert shown.startswith("### Title\n\n| a | b |\n")
+    assert not re.search(r"[\[<$]|:[a-z/]|www\.|@[a-z]", shown)
 
 
 def test_characters_that_hide_or_turn_others_become_visible():
