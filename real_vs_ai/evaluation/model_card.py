@@ -168,7 +168,12 @@ def _calibration(metrics: Mapping) -> str:
     band = describe_thresholds(thresholds)
     target = thresholds.get("target_error")
     by_source = thresholds.get("sources")
-    among = "of each validation source judged wrongly" if by_source else "wrong among the others"
+    among = "wrong among the others"
+    if by_source:
+        among = (
+            "of every source's real validation images called Fake, and of the generated ones "
+            "called Real on average over their sources"
+        )
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
     bounds = thresholds.get("validation", {}).values()
     missed = (

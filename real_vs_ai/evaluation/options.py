@@ -46,9 +46,10 @@ class EvaluationOptions:
         type=number(0, 0.5, ends=False),
     )
     thresholds: str | None = option(
-        "whether that share holds for the verdicts together, or for every source: at most that "
-        "share of each source's validation images gets a wrong verdict (default: by-source where "
-        "each class has two sources of 20 images or more)",
+        "whether that share holds for the verdicts together, or by source: at most that share of "
+        "every source's real validation images is called Fake, and of generated ones Real, on "
+        "average over their sources (default: by-source where each class has two sources of 20 "
+        "images or more)",
         choices=("by-source", "together"),
     )
     thresholds_from: tuple[Path, ...] = option(

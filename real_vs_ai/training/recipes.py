@@ -23,8 +23,8 @@ _RELEASED: dict[str, Any] = {
 }
 
 # What both steps of a model of photographs share: crops at native resolution, most of them after a
-# random history; a schedule that nothing ends early, and the weights at its end: the validation loss
-# on collections that training never saw jumps about.
+# random history; a schedule that nothing ends early, and the weights at its end, since the
+# validation loss on collections that training never saw is unsteady.
 _PHOTOGRAPHS: dict[str, Any] = {
     "backbone": "efficientnet-lite0",
     "image_size": 224,

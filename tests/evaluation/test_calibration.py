@@ -150,6 +150,18 @@ def test_thresholds_by_source_bound_the_worst_source():
     assert wrong["low"] < wrong["value"] < wrong["high"] < 0.1
 
 
+def test_one_source_of_fakes_may_be_missed_more_often_than_the_average():
+    labels, probabilities, sources = images_of_sources()
+    # 60 of the 200 look as real as any.
+    probabilities[np.flatnonzero(sources == "fakes-a")[:60]] = [0.01, 0.99]
+    _, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.2, sources=sources
+    )
+    missed = {row["name"]: row["wrong"]["value"] for row in found["sources"]}
+    assert missed["fakes-a"] > 0.3
+    assert 0.19 < (missed["fakes-a"] + missed["fakes-b"]) / 2 <= 0.2
+
+
 def test_side_without_a_possible_threshold_is_uncertain():
     labels, probabilities, sources = images_of_sources()
     probabilities[sources == "hard"] = [0.999, 0.001]
