@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from real_vs_ai.config import DATA_DIR
 from real_vs_ai.evaluation.other_images import OTHER_IMAGES_TITLES
-from real_vs_ai.files import read_json, write_text
+from real_vs_ai.files import read_json, read_table, write_text
 from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import describe_thresholds
@@ -74,7 +75,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _comparison(metrics),
         _confounds(metrics),
         _limits(metrics),
-        _licence(),
+        _licence(config),
     ]
     write_text(run.model_card, "\n\n".join(filter(None, sections)) + "\n")
 
@@ -389,12 +390,35 @@ def _limits(metrics: Mapping) -> str:
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence() -> str:
-    return (
+def _licence(config: Mapping) -> str:
+    text = (
         "## Licence and citation\n\n"
-        "The code is under the MIT licence; the training data keep their own terms. CIFAKE: Bird, "
+        "The code is under the MIT licence; the training data keep their own terms."
+    )
+    rows = _listed_collections(config)
+    if rows:
+        headers = ("collection", "split", "class", "images of", "repository", "licence")
+        return f"{text}\n\n{markdown_table(headers, rows)}"
+    return (
+        f"{text} CIFAKE: Bird, "
         "J. J. and Lotfi, A. (2024), CIFAKE: Image Classification and Explainable Identification "
         "of AI-Generated Synthetic Images, IEEE Access 12; its photographs: Krizhevsky, A. (2009), "
         "Learning Multiple Layers of Features from Tiny Images. ResNet: He, K. et al. (2016), Deep "
         "Residual Learning for Image Recognition, CVPR."
     )
+
+
+def _listed_collections(config: Mapping) -> list[list[str]]:
+    """What the list of public collections says of the run's sources; [] where it knows none."""
+    listed = DATA_DIR / "collections.csv"
+    sources = config.get("data", {}).get("sources", {})
+    if not sources or not listed.is_file():
+        return []
+    columns = ("collection", "label", "generator_or_source", "repository", "licence")
+    known = {name: row for name, *row in read_table(listed, columns)}
+    return [
+        [name, split, *known[name]]
+        for split, names in sources.items()
+        for name in names
+        if name in known
+    ]

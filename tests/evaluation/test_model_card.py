@@ -119,6 +119,19 @@ def test_names_cannot_become_markup():
     assert "a\\|b \\# heading \\*x\\* \\[link\\]" in table
 
 
+def test_card_lists_the_licence_of_every_public_collection(card, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "collections.csv").write_text(
+        "collection,label,generator_or_source,repository,licence\n"
+        "hills,Real,cameras,owner/hills,CC0\nother,Fake,x,owner/other,MIT\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    text = card(METRICS, {"data": {"sources": {"train": ["hills", "mine"]}}})
+    assert "| hills | train | Real | cameras | owner/hills | CC0 |" in text
+    assert "owner/other" not in text and "CIFAKE" not in text
+    assert "CIFAKE" in card(METRICS, {"data": {"sources": {"train": ["mine"]}}})
+
+
 def test_card_lists_sources_rules_and_collections(card):
     share = {"value": 0.25, "low": 0.1, "high": 0.5}
     shares = {"coverage": 0.6, "wrong": 0.01, "worst": 0.04}
@@ -136,7 +149,7 @@ def test_card_lists_sources_rules_and_collections(card):
     text = card(metrics)
     for part in (
         "5 crops of 224 × 224 pixels",
-        "at most 5 % of each validation source judged wrongly",
+        "at most 5 % of every source's real validation images called Fake",
         "| pexels | Real | 467 | 0.2500 (0.1000 to 0.5000) | 0.9512 (0.9400 to 0.9600) |",
         "| 5% | 60.0% | 1.0% | 4.0% | 60.0% | 1.0% | 4.0% |",
         "| web | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
