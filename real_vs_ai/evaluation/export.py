@@ -259,7 +259,7 @@ def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> Non
     if importlib.util.find_spec("torch") is None:
         raise ImportError("No module named 'torch'")
     source = path.with_name("source.keras")
-    model.save(source)
+    _without_dots(model).save(source)
     done = subprocess.run(
         [sys.executable, "-c", _EXPORT_FOR_TORCH, source, path],
         env={**os.environ, "KERAS_BACKEND": "torch"},
@@ -269,6 +269,21 @@ def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> Non
     )
     if done.returncode:
         raise InputError(f"PyTorch: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def _without_dots(model: keras.Model) -> keras.Model:
+    """The same model with layer names that PyTorch accepts."""
+    import keras
+
+    def renamed(layer: keras.Layer) -> keras.Layer:
+        config = {**layer.get_config(), "name": layer.name.replace(".", "_")}
+        return layer.__class__.from_config(config)
+
+    if not any("." in layer.name for layer in model.layers):
+        return model
+    clone = keras.models.clone_model(model, clone_function=renamed)
+    clone.set_weights(model.get_weights())
+    return keras.Model(clone.inputs[0], clone.outputs[0])
 
 
 def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
