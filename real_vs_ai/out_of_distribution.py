@@ -123,12 +123,19 @@ def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -
     return max(1.0, known[0] / scale, scale / known[1])
 
 
-def describe_sizes(training_images: Mapping[str, Any]) -> str:
-    """The training images' sizes for people: "about 32 × 32 pixels"; "" where not known."""
+def describe_sizes(training_images: Mapping[str, Any], *, crops: bool = False) -> str:
+    """The training images' sizes for people: "about 32 × 32 pixels"; "" where not known.
+
+    Args:
+        training_images: `ModelMetadata.training_images`.
+        crops: Whether the model judges crops, and so reduces larger images first.
+    """
     known = _scale_range(training_images)
     if known is None:
         return ""
     smallest, largest = (f"{round(scale)} × {round(scale)}" for scale in known)
+    if crops:
+        return f"about {smallest} pixels or more"
     if smallest == largest:
         return f"about {largest} pixels"
     return f"about {smallest} to {largest} pixels"

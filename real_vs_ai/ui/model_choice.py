@@ -199,7 +199,7 @@ def _facts(metadata: ModelMetadata) -> list[str]:
         if crops.is_crops
         else f"Reduces or enlarges every picture to {size} × {size} pixels"
     )
-    sizes = describe_sizes(metadata.training_images)
+    sizes = describe_sizes(metadata.training_images, crops=crops.is_crops)
     return [
         f"{len(metadata.class_names)} classes: {names}",
         seen,

@@ -112,6 +112,7 @@ _SHORT_REASONS = {
     ReasonCode.SHARPNESS: "Sharper or softer than what this model knows.",
     ReasonCode.FEATURES: "Unlike the pictures that this model knows.",
     ReasonCode.PIXELS: "Unlike the pictures that this model knows.",
+    ReasonCode.PLAIN: "Mostly flat, like a document, a screenshot or a drawing.",
 }
 
 
@@ -125,6 +126,8 @@ def shared_reason(code: ReasonCode, *, count: int, metadatas: Iterable[ModelMeta
     sizes = known_sizes(metadatas)
     if code is ReasonCode.SIZE and sizes:
         why = f"This model only knows pictures of {sizes}, and these have other sizes"
+    elif code is ReasonCode.PLAIN:
+        why = "They are mostly flat, like documents, screenshots and drawings"
     else:
         why = "They look different from the pictures that this model learnt from"
     return f"**Can't tell for {count} pictures.** {why}, so any answer would be a guess."
@@ -132,7 +135,10 @@ def shared_reason(code: ReasonCode, *, count: int, metadatas: Iterable[ModelMeta
 
 def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
     """The sizes of the training images: "about 32 × 32 pixels"; "" where one is not recorded."""
-    sizes = [describe_sizes(metadata.training_images) for metadata in metadatas]
+    sizes = [
+        describe_sizes(metadata.training_images, crops=metadata.model_input.is_crops)
+        for metadata in metadatas
+    ]
     return " or ".join(sizes) if all(sizes) else ""
 
 
