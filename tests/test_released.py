@@ -23,6 +23,7 @@ from real_vs_ai.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = RunFolder(ROOT / "models" / "released")
+PHOTOGRAPHS = RunFolder(RUN.path / "photographs")
 SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
 # What the best published ResNet101 at 32 pixels reaches on the same test images.
 PUBLISHED_ACCURACY = 0.9509
@@ -75,10 +76,11 @@ def test_everything_that_belongs_to_it_is_there_and_small_enough():
     assert RUN.model.stat().st_size < MOST_BYTES
 
 
-def test_nothing_in_it_tells_of_the_machine_it_was_made_on():
-    for path in (RUN.metrics, RUN.model_card, RUN.config):
+@pytest.mark.parametrize("run", [RUN, PHOTOGRAPHS], ids=lambda run: run.name)
+def test_nothing_in_it_tells_of_the_machine_it_was_made_on(run):
+    for path in (run.metrics, run.model_card, run.config):
         assert not re.search(r'["\s(](/|[A-Z]:\\)\w', path.read_text(encoding="utf-8")), path
-    assert "/" not in json.loads(RUN.config.read_text(encoding="utf-8"))["options"]["data"]
+    assert "/" not in json.loads(run.config.read_text(encoding="utf-8"))["options"]["data"]
 
 
 def test_card_metrics_and_model_file_state_the_same_and_more_than_was_published(metrics):
@@ -127,11 +129,30 @@ def test_it_is_the_model_where_no_other_was_trained(tmp_path, monkeypatch):
     assert Detector.open(None).model_path.samefile(RUN.model)
 
 
-def test_large_photographs_get_no_verdict_but_a_reason(detector):
+def test_small_model_gives_no_verdict_on_large_photographs_but_a_reason():
+    small = Detector.open(RUN.model, engine="openvino", precision="f32")
     for photograph in load_photographs().values():
-        verdict = detector.predict(photograph)
+        verdict = small.predict(photograph)
         assert verdict.label == "Uncertain"
         assert "yours is" in verdict.out_of_distribution_reason.sentence
+
+
+def test_photographs_go_to_the_model_for_them_and_are_not_called_generated(detector):
+    verdicts = [detector.predict(photograph) for photograph in load_photographs().values()]
+    assert {verdict.model for verdict in verdicts} == {"released/photographs"}
+    assert "Fake" not in {verdict.label for verdict in verdicts}
+    assert any(verdict.label == "Real" and verdict.crops for verdict in verdicts)
+
+
+def test_model_for_photographs_is_small_and_its_card_names_what_it_is_bad_at():
+    assert PHOTOGRAPHS.model.stat().st_size < 25_000_000
+    card = PHOTOGRAPHS.model_card.read_text(encoding="utf-8")
+    for part in ("unsplash-men", "Nano Banana Pro", "hard: collections", "gan-and-paintings"):
+        assert part in card
+    found = json.loads(PHOTOGRAPHS.metrics.read_text(encoding="utf-8"))["thresholds"]["sources"]
+    real = [row for row in found if row["class"] == "Real"]
+    assert len(real) >= 9
+    assert all(row["wrong"]["value"] <= 0.05 for row in real)
 
 
 @pytest.mark.slow
