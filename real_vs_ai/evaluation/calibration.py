@@ -25,6 +25,9 @@ from real_vs_ai.verdict import decide
 _TEMPERATURES = (0.05, 20.0)
 # With fewer images, one mistake is more than the usual 5 %: a source says little of its own.
 _FEWEST_OF_SOURCE = 20
+# By source, a generated image may be called Real so many times as often as a real one Fake: a false
+# accusation is the worse mistake.
+_MISSES = 2
 # What false-alarm and miss rates the two rules by source are compared at.
 _RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
@@ -136,35 +139,12 @@ def choose_conformal_threshold(
     holds if the new source is drawn like these. Of m sources no rate below 1 / (m + 1) can be
     promised; then nothing is certain. The arguments are those of `choose_threshold_by_source`.
     """
-    return _limit_mean(scores, wrong, sources, rate=rate, imagined=1, lowest=lowest)
-
-
-def choose_threshold_by_mean(
-    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
-) -> Threshold:
-    """The lowest score that wrong images reach in a share `rate` of a source, on average over all.
-
-    One source may be wrong more often. The arguments are those of `choose_threshold_by_source`.
-    """
-    return _limit_mean(scores, wrong, sources, rate=rate, imagined=0, lowest=lowest)
-
-
-def _limit_mean(
-    scores: np.ndarray,
-    wrong: np.ndarray,
-    sources: np.ndarray,
-    *,
-    rate: float,
-    imagined: int,
-    lowest: float,
-) -> Threshold:
-    """Limit the mean share over the sources and so many imagined ones that are always wrong."""
     names, which, counts = np.unique(
         sources[wrong].astype(str), return_inverse=True, return_counts=True
     )
     order = np.argsort(-scores[wrong], kind="stable")
     mistakes = np.cumsum((1 / counts)[which][order])
-    allowed = rate * (len(names) + imagined) - imagined
+    allowed = rate * (len(names) + 1) - 1
     if allowed < -1e-9:
         return Threshold(value=1.0, error=None, n=0, reached=False)
     first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
@@ -212,8 +192,8 @@ def calibrate_metadata(
         labels: Integer class of each image, shape (n_images,).
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes).
         target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
-            `sources`, share of the images of every source of real ones that may be called Fake,
-            and share of generated images, on average over their sources, that may be called Real.
+            `sources`, share of the images of every source of real ones that may be called Fake;
+            twice that share of every source of generated ones may be called Real.
         sources: Of each image, shape (n_images,); None for thresholds over all images together.
 
     Returns:
@@ -238,9 +218,10 @@ def calibrate_metadata(
         upper = choose_threshold(fake, is_fake, target_error=target_error, lowest=0.5)
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
     else:
-        # A false accusation is the worse mistake, and some generators are seldom recognised at all.
         upper = choose_threshold_by_source(fake, ~is_fake, sources, rate=target_error, lowest=0.5)
-        lower = choose_threshold_by_mean(1 - fake, is_fake, sources, rate=target_error, lowest=0.5)
+        lower = choose_threshold_by_source(
+            1 - fake, is_fake, sources, rate=min(0.5, _MISSES * target_error), lowest=0.5
+        )
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     found = _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)

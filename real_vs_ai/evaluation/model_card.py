@@ -172,8 +172,8 @@ def _calibration(metrics: Mapping) -> str:
     among = "wrong among the others"
     if by_source:
         among = (
-            "of every source's real validation images called Fake, and of the generated ones "
-            "called Real on average over their sources"
+            "of every source's real validation images called Fake, and twice that share of the "
+            "generated ones called Real"
         )
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
     bounds = thresholds.get("validation", {}).values()

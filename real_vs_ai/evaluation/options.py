@@ -47,8 +47,8 @@ class EvaluationOptions:
     )
     thresholds: str | None = option(
         "whether that share holds for the verdicts together, or by source: at most that share of "
-        "every source's real validation images is called Fake, and of generated ones Real, on "
-        "average over their sources (default: by-source where each class has two sources of 20 "
+        "every source's real validation images is called Fake, and twice that share of every "
+        "source's generated ones Real (default: by-source where each class has two sources of 20 "
         "images or more)",
         choices=("by-source", "together"),
     )

@@ -354,7 +354,7 @@ def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
     if "sources" in thresholds:
         share = f"{100 * thresholds['target_error']:g} %"
         sides = {"upper": ("false alarms in every source of real images", "Fake")}
-        sides["lower"] = ("misses, on average over the sources of fakes,", "Real")
+        sides["lower"] = ("misses in every source of fakes", "Real")
         return [
             f"No threshold keeps {what} of the validation images at {share} or less: no verdict "
             f"is {verdict}. ModelEvaluation.py --target-error asks for less."

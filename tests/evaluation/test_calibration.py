@@ -150,16 +150,16 @@ def test_thresholds_by_source_bound_the_worst_source():
     assert wrong["low"] < wrong["value"] < wrong["high"] < 0.1
 
 
-def test_one_source_of_fakes_may_be_missed_more_often_than_the_average():
+def test_every_source_of_fakes_is_missed_at_most_twice_as_often():
     labels, probabilities, sources = images_of_sources()
-    # 60 of the 200 look as real as any.
-    probabilities[np.flatnonzero(sources == "fakes-a")[:60]] = [0.01, 0.99]
+    # 15 of the 200 look as real as any.
+    probabilities[np.flatnonzero(sources == "fakes-a")[:15]] = [0.01, 0.99]
     _, found = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.2, sources=sources
+        METADATA, labels, probabilities, target_error=0.05, sources=sources
     )
-    missed = {row["name"]: row["wrong"]["value"] for row in found["sources"]}
-    assert missed["fakes-a"] > 0.3
-    assert 0.19 < (missed["fakes-a"] + missed["fakes-b"]) / 2 <= 0.2
+    wrong = {row["name"]: row["wrong"]["value"] for row in found["sources"]}
+    assert wrong["fakes-b"] <= wrong["fakes-a"] == 0.1
+    assert max(wrong["easy"], wrong["hard"]) <= 0.05
 
 
 def test_side_without_a_possible_threshold_is_uncertain():
