@@ -16,7 +16,6 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import RealVsAIError
-from real_vs_ai.keras_models import sees_gpu
 from real_vs_ai.reporting import progress
 
 if TYPE_CHECKING:
@@ -83,6 +82,9 @@ def open_scorer(model: keras.Model, model_path: Path | None, *, layer: str | Non
 
 def open_network(model: keras.Model, model_path: Path | None, *, layer: str | None) -> Network:
     """The same without a memory: gives the probabilities, then the layer's outputs."""
+    # Reports are drawn again without Keras.
+    from real_vs_ai.keras_models import sees_gpu
+
     network, image_size = None, model.input_shape[1]
     if model_path is not None and image_size is not None and not sees_gpu():
         network = _open_file(model_path, image_size=image_size, layer=layer)

@@ -20,6 +20,7 @@ HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 3,fine-tuning,0.5,0.8,0.63,0.64
 """
 FIGURES = {
+    "risk_coverage",
     "history",
     "class_distribution",
     "confusion_matrix",

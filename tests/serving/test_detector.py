@@ -147,7 +147,7 @@ def test_unknown_engines_and_pairs_are_refused(model_path):
 def test_a_truncated_model_file_gives_one_clear_line(model_path, tmp_path):
     damaged = tmp_path / "model.h5"
     damaged.write_bytes(model_path.read_bytes()[:-2000])
-    with pytest.raises(ModelFileError, match="damaged or not whole"):
+    with pytest.raises(ModelFileError, match="damaged or incomplete"):
         Detector.open(damaged)
 
 

@@ -63,7 +63,7 @@ print(Explainer(Path(sys.argv[1])).explain(pixels, class_name="Fake").overlay.sh
 
 def run(code: str, *arguments: object, cache: Path) -> subprocess.CompletedProcess:
     """Run code where the packages are absent."""
-    search_path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    search_path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "ui")])
     return subprocess.run(
         [sys.executable, "-c", _BLOCKER + code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": search_path, "REAL_VS_AI_CACHE": str(cache)},
