@@ -12,9 +12,8 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
@@ -36,6 +35,9 @@ from real_vs_ai.out_of_distribution import (
 )
 from real_vs_ai.pixel_classifier import fit_classifier
 from real_vs_ai.reporting import format_table
+
+if TYPE_CHECKING:
+    import keras
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
 MOST_IMAGES = 4000
@@ -125,6 +127,8 @@ def features_layer(model: keras.Model) -> keras.layers.Layer:
 
     Dropout and noise are passed over: they do nothing to an image that is judged.
     """
+    import keras
+
     idle = (keras.layers.Dropout, keras.layers.GaussianNoise)
     candidates = [x for x in model.layers[-2::-1] if not isinstance(x, idle)]
     small = (x for x in candidates if len(x.output.shape) == 2 and x.output.shape[1] <= _WIDEST)
