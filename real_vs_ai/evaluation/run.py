@@ -80,12 +80,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_collections, add_exports
-    from real_vs_ai.evaluation.report import (
-        TARGET_ERROR,
-        evaluate_model,
-        weights_digest,
-        write_evaluation,
-    )
+    from real_vs_ai.evaluation.report import weights_digest, write_evaluation
     from real_vs_ai.evaluation.scorer import open_scorer
     from real_vs_ai.keras_models import open_model
 
@@ -107,24 +102,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         weights = None if refreshes_run and own else weights_digest(model)
         check_output(report, decoded, weights=weights)
     check = _read_check(model_path)
-    stored = _stored_thresholds(run)
-    asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
-    asked = any(asked)
-    # Thresholds that rest on other runs are not replaced by the way.
-    keeps = own and not asked and bool(stored.get("files"))
-    by_source = options.thresholds == "by-source" if options.thresholds else None
-    by_source = True if by_source is None and "sources" in stored else by_source
     scorer = open_scorer(model, model_path, layer=check.layer if check else None)
-    evaluation = evaluate_model(
-        scorer,
-        metadata=metadata,
-        check=check,
-        decoded=decoded,
-        target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
-        recalibrate=(own and not keeps) or not metadata.calibrated or asked,
-        by_source=by_source,
-        others=options.thresholds_from,
-        thresholds=stored if keeps else None,
+    evaluation = _evaluate(
+        options, scorer, run=run, own=own, metadata=metadata, check=check, decoded=decoded
     )
     notes = _add_extras(
         evaluation, options=options, scorer=scorer, check=check, decoded=decoded, report=report
@@ -151,6 +131,41 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     )
     notes += [f"{exports}\n"] if exports else []
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
+
+
+def _evaluate(
+    options: EvaluationOptions,
+    scorer: Scorer,
+    *,
+    run: RunFolder,
+    own: bool,
+    metadata: ModelMetadata,
+    check: OutOfDistributionCheck | None,
+    decoded: Mapping[str, DecodedImages],
+) -> Evaluation:
+    """Score the images, with new thresholds or the model's own.
+
+    `own` says whether these are the images that the model's run was reported with.
+    """
+    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
+
+    stored = _stored_thresholds(run)
+    asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
+    # Thresholds that rest on other runs are not replaced by the way.
+    keeps = own and not any(asked) and bool(stored.get("files"))
+    by_source = options.thresholds == "by-source" if options.thresholds else None
+    by_source = True if by_source is None and "sources" in stored else by_source
+    return evaluate_model(
+        scorer,
+        metadata=metadata,
+        check=check,
+        decoded=decoded,
+        target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
+        recalibrate=(own and not keeps) or not metadata.calibrated or any(asked),
+        by_source=by_source,
+        others=options.thresholds_from,
+        thresholds=stored if keeps else None,
+    )
 
 
 def _check_paths(options: EvaluationOptions) -> None:

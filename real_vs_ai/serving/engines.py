@@ -173,6 +173,12 @@ def open_engine(
 
     if not lazy or precision == "int8":
         return open_now()
+    return _open_when_needed(open_now, image_size=image_size, precision=precision, views=views)
+
+
+def _open_when_needed(
+    open_now: Callable[[], Engine], *, image_size: int, precision: str | None, views: int
+) -> LazyEngine:
     import openvino as ov
 
     from real_vs_ai.serving.openvino_engine import best_precision, suitable_batch
