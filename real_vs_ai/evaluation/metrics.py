@@ -31,6 +31,25 @@ _CHUNK_WEIGHTS = 500_000
 
 _BIASED = "expected_calibration_error"
 
+# In the order of every table.
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "false_positive_rate": "False-positive rate",
+    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
+    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
+    "loss": "Loss (cross-entropy)",
+    "brier_score": "Brier score",
+    "expected_calibration_error": "Expected calibration error (debiased)",
+    "uncertain_share": "Share of Uncertain verdicts",
+    "error_when_certain": "Error of certain verdicts",
+}
+
 Interval = dict[str, float]
 
 

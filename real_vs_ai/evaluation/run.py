@@ -34,23 +34,6 @@ _EXPORTS = "exports"
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
 _GIBIBYTE = 2**30
-_SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "roc_auc",
-    "average_precision",
-    "false_positive_rate",
-    "recall_at_1_percent_fpr",
-    "recall_at_5_percent_fpr",
-    "loss",
-    "brier_score",
-    "expected_calibration_error",
-    "uncertain_share",
-    "error_when_certain",
-)
 
 
 @dataclass(frozen=True)
@@ -87,9 +70,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
-    if options.aggregate and metadata.model_input.is_crops:
-        changed = {**metadata.input, "aggregate_by": options.aggregate}
-        metadata = dataclasses.replace(metadata, input=changed)
+    metadata = _with_aggregate(metadata, options.aggregate)
     _check_extras(options, metadata)
     decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
@@ -97,9 +78,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     own = model_path == run.model and is_own_data(run, decoded, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     refreshes_run = report.path.resolve() == run.path.resolve()
+    # A run's own report may be of an earlier release, which did not tell the weights.
+    weights = None if refreshes_run and own else weights_digest(model)
     if not options.overwrite:
-        # A run's own report may be of an earlier release, which did not tell the weights.
-        weights = None if refreshes_run and own else weights_digest(model)
         check_output(report, decoded, weights=weights)
     check = _read_check(model_path)
     scorer = open_scorer(model, model_path, layer=check.layer if check else None)
@@ -109,12 +90,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     notes = _add_extras(
         evaluation, options=options, scorer=scorer, check=check, decoded=decoded, report=report
     )
+    which = options.by_collection
     judged = add_collections(
-        evaluation,
-        model_path,
-        which=options.by_collection,
-        decoded=decoded,
-        workers=options.workers,
+        evaluation, model_path, which=which, decoded=decoded, workers=options.workers
     )
     notes = [*fitted, *notes, *([judged] if judged else [])]
     if refreshes_run or not has_metadata:
@@ -166,6 +144,12 @@ def _evaluate(
         others=options.thresholds_from,
         thresholds=stored if keeps else None,
     )
+
+
+def _with_aggregate(metadata: ModelMetadata, aggregate: str | None) -> ModelMetadata:
+    if aggregate is None or not metadata.model_input.is_crops:
+        return metadata
+    return dataclasses.replace(metadata, input={**metadata.input, "aggregate_by": aggregate})
 
 
 def _check_paths(options: EvaluationOptions) -> None:
@@ -350,14 +334,14 @@ def _stored_thresholds(run: RunFolder) -> dict[str, Any]:
 
 
 def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
-    from real_vs_ai.evaluation.model_card import METRIC_TITLES
+    from real_vs_ai.evaluation.metrics import METRIC_TITLES
 
     lines = []
     for split in (split for split in ("validation", "test") if split in metrics):
         part = metrics[split]
         rows = [
-            [METRIC_TITLES[name], *(part[name][key] for key in ("value", "low", "high"))]
-            for name in _SHOWN
+            [title, *(part[name][key] for key in ("value", "low", "high"))]
+            for name, title in METRIC_TITLES.items()
             if name in part
         ]
         counts = ", ".join(f"{n:,} {name}" for name, n in part["counts"].items())
