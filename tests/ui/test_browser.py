@@ -223,16 +223,16 @@ def test_many_images_become_a_table_with_counts(open_page, tmp_path):
 
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     paths = []
-    for number in range(60):
+    for number in range(150):
         paths.append(tmp_path / f"{number}.jpg")
         colour = (220, number, 40)
         paths[-1].write_bytes(image_bytes(colour, size=(4000, 3000), file_format="JPEG"))
     page = open_page()
     upload(page, *paths)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("of 60 pictures were checked").wait_for()
+    page.get_by_text("of 150 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_text("60 smart_toy AI-generated").wait_for()
+    page.get_by_text("150 smart_toy AI-generated").wait_for()
 
 
 def test_a_picture_is_pasted_from_the_clipboard(open_page):
