@@ -17,8 +17,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import decide
 
 # Beyond these a network is not miscalibrated but broken.

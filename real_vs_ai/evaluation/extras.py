@@ -18,7 +18,6 @@ from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
 from real_vs_ai.evaluation.model_card import SUMMARY_TITLES, collection_summary
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.evaluation.other_images import measure_other_images, other_images_table
-from real_vs_ai.evaluation.predictions import Predictions, predict_images
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.evaluation.robustness import (
@@ -26,10 +25,11 @@ from real_vs_ai.evaluation.robustness import (
     measure_collections,
     measure_robustness,
 )
-from real_vs_ai.evaluation.scorer import Scorer
+from real_vs_ai.evaluation.scorer import Scorer, predict_images
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import RunFolder
 

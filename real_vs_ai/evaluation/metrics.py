@@ -20,8 +20,8 @@ from scipy.stats import binomtest
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
-from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import decide
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.

@@ -17,8 +17,7 @@ from scipy.stats import binomtest
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.out_of_distribution import find_out_of_distribution
-from real_vs_ai.evaluation.predictions import predict_images
-from real_vs_ai.evaluation.scorer import Scorer
+from real_vs_ai.evaluation.scorer import Scorer, predict_images
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table

@@ -15,11 +15,11 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten, styled
-from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.files import atomic_write, write_text
 from real_vs_ai.gradcam import GradCam, overlay_heatmap
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 
 if TYPE_CHECKING:

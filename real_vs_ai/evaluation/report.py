@@ -27,19 +27,18 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import calibrate_metadata, compare_rules, has_sources
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
-from real_vs_ai.evaluation.predictions import (
-    Predictions,
-    concatenate,
-    join_predictions,
-    predict_images,
-    read_predictions,
-    write_predictions,
-)
 from real_vs_ai.evaluation.report_figures import draw_report, main_split
-from real_vs_ai.evaluation.scorer import Scorer, open_scorer
+from real_vs_ai.evaluation.scorer import Scorer, open_scorer, predict_images
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
+from real_vs_ai.predictions import (
+    Predictions,
+    concatenate,
+    join_predictions,
+    read_predictions,
+    write_predictions,
+)
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.verdict import thresholds_of
 

@@ -22,8 +22,8 @@ from real_vs_ai.evaluation.curves import (
     roc_points,
 )
 from real_vs_ai.evaluation.metrics import is_binary
-from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import UNDECIDED, decide, uncertain_range
 

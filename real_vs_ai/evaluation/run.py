@@ -18,10 +18,10 @@ from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
 from real_vs_ai.evaluation.options import EvaluationOptions
-from real_vs_ai.evaluation.predictions import read_predictions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
+from real_vs_ai.predictions import read_predictions
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 

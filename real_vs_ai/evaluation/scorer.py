@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.errors import InputError, RealVsAIError
+from real_vs_ai.model_input import ModelInput
+from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
 
 if TYPE_CHECKING:
@@ -131,3 +133,34 @@ def predict_probabilities(
         batch = np.asarray(pixels[start : start + batch_size], dtype=np.float32)
         outputs.append(np.asarray(model.predict_on_batch(batch), dtype=np.float64))
     return np.concatenate(outputs)
+
+
+def predict_images(
+    scorer: Scorer, decoded: DecodedImages, *, split: str, model_input: ModelInput
+) -> Predictions:
+    """Ask a model about decoded images, in their order.
+
+    Args:
+        model_input: Says how the probabilities of an image's crops become the image's.
+
+    Raises:
+        InputError: There are no images, or the outputs are no softmax over the classes.
+    """
+    images = decoded.images
+    if not len(images):
+        raise InputError(
+            f"Expected images that can be read in {images.root}, found none "
+            f"({len(decoded.failures)} could not be read)."
+        )
+    outputs, _ = scorer.outputs(decoded, description=f"Scoring {split}")
+    check_softmax(outputs.reshape(-1, outputs.shape[-1]), n_classes=len(images.class_names))
+    return Predictions(
+        class_names=images.class_names,
+        paths=as_texts(f"{images.root.name}/{path}" for path in images.paths),
+        splits=as_texts([split] * len(images)),
+        labels=np.asarray(images.labels, dtype=np.int64),
+        sources=as_texts(images.sources),
+        widths=np.asarray(decoded.widths, dtype=np.int64),
+        heights=np.asarray(decoded.heights, dtype=np.int64),
+        probabilities=model_input.aggregate(outputs),
+    )

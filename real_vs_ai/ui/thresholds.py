@@ -7,8 +7,6 @@ outcome.false_alarms        # share of the real images that would be called AI-g
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -17,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import read_predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.wording import percent
 from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of, uncertain_range
 
-_SPLIT = "validation"
-_COLUMN_PREFIX = "probability_"
 _KEY, _KEY_OF = "uncertain", "uncertain_of"
 # Shares of the validation images beyond which thresholds are called extreme.
 _MANY_WRONG, _MOST_UNCERTAIN = 0.1, 0.5
@@ -88,28 +86,14 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
     Raises:
         OSError: The file is there but cannot be read.
     """
-    if not path.is_file():
+    try:
+        rows = read_predictions(path, strict=False).of_split("validation")
+    except (FileNotFoundError, InputError):
         return None
-    columns = [f"{_COLUMN_PREFIX}{name}" for name in metadata.class_names]
-    labels, outputs = [], []
-    # After a line that is no CSV nothing can be told apart any more: what came before is used.
-    with (
-        path.open(newline="", encoding="utf-8", errors="replace") as file,
-        contextlib.suppress(csv.Error),
-    ):
-        for row in csv.DictReader(file):
-            if row.get("split") != _SPLIT or row.get("label") not in metadata.class_names:
-                continue
-            try:
-                outputs.append([float(row[column]) for column in columns])
-            except (KeyError, TypeError, ValueError):
-                # A run that is being written may end in half a line.
-                continue
-            labels.append(metadata.class_names.index(row["label"]))
-    if not labels:
+    if rows.class_names != metadata.class_names or not len(rows):
         return None
-    probabilities = calibrate(np.array(outputs), temperature=metadata.temperature)
-    return ValidationScores(np.array(labels), probabilities)
+    probabilities = calibrate(rows.probabilities, temperature=metadata.temperature)
+    return ValidationScores(rows.labels, probabilities)
 
 
 def binary_outcome(scores: ValidationScores, metadata: ModelMetadata) -> BinaryOutcome:

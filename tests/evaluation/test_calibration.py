@@ -11,8 +11,8 @@ from real_vs_ai.evaluation.calibration import (
     fit_temperature,
     has_sources,
 )
-from real_vs_ai.evaluation.predictions import Predictions
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import decide
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=8)

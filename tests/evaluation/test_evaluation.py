@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from real_vs_ai.evaluation.metrics import size_groups
-from real_vs_ai.evaluation.predictions import read_predictions
 from real_vs_ai.evaluation.report import redraw_report, write_report
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.predictions import read_predictions
 from tests.evaluation.evaluation_material import colour_model, decode, make_run, write_images
 
 HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy

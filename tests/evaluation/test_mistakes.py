@@ -10,8 +10,7 @@ from real_vs_ai.evaluation.pictures import (
     most_confident_mistakes,
     stages_of,
 )
-from real_vs_ai.evaluation.predictions import predict_images
-from real_vs_ai.evaluation.scorer import open_scorer
+from real_vs_ai.evaluation.scorer import open_scorer, predict_images
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import SIZE, colour_model, decode, write_images

@@ -230,8 +230,8 @@ def test_only_unbalanced_classes_are_weighted():
 
 def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path, monkeypatch):
     """Red images are Fake, blue ones Real, as large pictures of which the network sees crops."""
-    from real_vs_ai.evaluation.predictions import read_predictions
     from real_vs_ai.images import decode_image
+    from real_vs_ai.predictions import read_predictions
     from real_vs_ai.training import devices
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)

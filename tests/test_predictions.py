@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.predictions import (
+from real_vs_ai.predictions import (
     Predictions,
     check_softmax,
     concatenate,

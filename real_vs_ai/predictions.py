@@ -1,0 +1,196 @@
+"""Read and write predictions.csv: a model's answers for labelled images.
+
+    write_predictions(run.predictions, predictions)         # path,split,label,…,probability_Fake,…
+    read_predictions(run.predictions).of_split("test")
+
+Every metric and every figure of a report is made from this table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from real_vs_ai.errors import InputError
+from real_vs_ai.files import read_table, table_columns, write_table
+
+_COLUMNS = ("path", "split", "label")
+_MORE_COLUMNS = ("source", "width", "height")
+_PROBABILITY = "probability_"
+_ARRAYS = ("paths", "splits", "labels", "sources", "widths", "heights", "probabilities")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's answers, row by row; every array has n_images rows.
+
+    Attributes:
+        class_names: In the order of the probabilities.
+        paths: POSIX paths, relative to the folder that holds the split folders.
+        splits: "validation", "test", … of each image.
+        labels: Index into `class_names` of each image.
+        sources: The data set each image came from, or "".
+        widths: In pixels.
+        heights: In pixels.
+        probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
+    """
+
+    class_names: tuple[str, ...]
+    paths: np.ndarray
+    splits: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, chosen: np.ndarray) -> Predictions:
+        """The rows of a mask or of positions."""
+        arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        return Predictions(class_names=self.class_names, **arrays)
+
+    def of_split(self, split: str) -> Predictions:
+        """The rows of one split; none when it is not there."""
+        return self.take(self.splits == split)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits in the order in which they first appear."""
+        return tuple(dict.fromkeys(self.splits.tolist()))
+
+
+def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:
+    """Refuse outputs that are not one probability for each class.
+
+    Raises:
+        InputError: Wrong shape, not finite, or rows that do not sum to 1.
+    """
+    if probabilities.ndim != 2 or probabilities.shape[1] != n_classes:
+        raise InputError(
+            f"Expected one output for each of the {n_classes} classes, found outputs of shape "
+            f"{probabilities.shape}. Name the model's classes with --class-names."
+        )
+    if not np.all(np.isfinite(probabilities)):
+        raise InputError("Expected probabilities, found NaN: the model's training has diverged.")
+    if np.any(probabilities < 0) or np.max(np.abs(probabilities.sum(axis=1) - 1)) > 0.01:
+        raise InputError(
+            "Expected softmax outputs (each row sums to 1), found "
+            f"{np.round(probabilities[0], 3).tolist()}. End the model in a softmax layer."
+        )
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the table as CSV; a killed process leaves the old file or the new one."""
+    names = predictions.class_names
+    columns = (getattr(predictions, name).tolist() for name in _ARRAYS)
+    rows = (
+        # Nine digits bring every float32 back exactly.
+        [path, split, names[label], *more, *(f"{value:.9g}" for value in probabilities)]
+        for path, split, label, *more, probabilities in zip(*columns, strict=True)
+    )
+    write_table(
+        path, (*_COLUMNS, *_MORE_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)), rows
+    )
+
+
+def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
+    """Read `predictions.csv`.
+
+    Args:
+        strict: Whether damage is an error. Otherwise rows that can be read count, as in a table
+            that is still being written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: It is not a table of predictions, or it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected predictions at {path}, found none. Run ModelEvaluation.py without --redraw."
+        )
+    columns = [name for name in table_columns(path) if name.startswith(_PROBABILITY)]
+    if len(columns) < 2:
+        raise InputError(f"{path} is not a table of predictions: no columns {_PROBABILITY}<class>.")
+    class_names = tuple(name.removeprefix(_PROBABILITY) for name in columns)
+    tolerated = () if strict else (ValueError,)
+    texts: list[tuple[str, ...]] = []
+    with contextlib.suppress(*tolerated):
+        texts.extend(read_table(path, (*_COLUMNS, *columns), optional=_MORE_COLUMNS))
+    rows = []
+    try:
+        for row in texts:
+            with contextlib.suppress(*tolerated):
+                rows.append(_parse(row, class_names))
+        if strict and not rows:
+            raise InputError("no rows")
+        predictions = _from_rows(rows, class_names)
+        if strict:
+            check_softmax(predictions.probabilities, n_classes=len(class_names))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    return predictions
+
+
+def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
+    """The values of `_ARRAYS`."""
+    path, split, label, *probabilities, source, width, height = row
+    size = int(width or 0), int(height or 0)
+    return path, split, class_names.index(label), source, *size, list(map(float, probabilities))
+
+
+def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictions:
+    paths, splits, labels, sources, widths, heights, probabilities = zip(*rows, strict=True)
+    return Predictions(
+        class_names,
+        as_texts(paths),
+        as_texts(splits),
+        np.array(labels, dtype=np.int64),
+        as_texts(sources),
+        np.array(widths, dtype=np.int64),
+        np.array(heights, dtype=np.int64),
+        # Through single precision, in which networks answer: nine digits are exact there.
+        np.array(probabilities, dtype=np.float32).astype(np.float64),
+    )
+
+
+def as_texts(values: Iterable[str]) -> np.ndarray:
+    """Texts as objects: numpy's own strings would all take the longest one's room."""
+    return np.array(list(values), dtype=object)
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """One table of several, whose classes must be the same."""
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    return Predictions(class_names=parts[0].class_names, **arrays)
+
+
+def join_predictions(own: Predictions, files: Sequence[Path]) -> Predictions:
+    """A model's validation images, and those of other tables that it has not judged itself.
+
+    Args:
+        own: Of the model itself, perhaps no rows.
+        files: `predictions.csv` of other runs; an image counts in the first that names it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: A file has other classes, or no validation images.
+    """
+    parts, seen = [own], set(own.paths.tolist())
+    for path in files:
+        rows = read_predictions(path).of_split("validation")
+        if rows.class_names != own.class_names or not len(rows):
+            raise InputError(
+                f"Expected validation images of the classes {', '.join(own.class_names)} in "
+                f"{path}, found {len(rows)} of {', '.join(rows.class_names)}."
+            )
+        rows = rows.take(np.array([name not in seen for name in rows.paths.tolist()]))
+        seen.update(rows.paths.tolist())
+        parts.append(rows)
+    return concatenate(parts)
