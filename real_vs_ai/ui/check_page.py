@@ -161,8 +161,10 @@ def _run_checks(
     if service.is_opening:
         with st.spinner("Preparing the model. The first time this can take a minute …"):
             service.detector()
-    bar = st.empty()
-    stop = st.empty()
+    # Those that an earlier run checked count too: files arrive while others are checked.
+    total = len(known) + len(waiting)
+    # The bar is there before the button, so that the button does not move away from the pointer.
+    bar, stop = st.progress(0.0, text=_progress_text(len(known), total)), st.empty()
     if len(waiting) > MOST_CARDS:
         stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")
     pool = ThreadPoolExecutor(_WORKERS)
@@ -171,17 +173,19 @@ def _run_checks(
             pool.submit(lambda d=digest, f=file: service.check(f.getvalue(), digest=d))
             for digest, file in waiting.items()
         ]
-        # Those that an earlier run checked count too: files arrive while others are checked.
-        total = len(known) + len(checks)
         for future in checks:
             check = future.result()
             known[check.digest] = check
-            bar.progress(len(known) / total, text=f"{len(known)} of {total} pictures checked")
+            bar.progress(len(known) / total, text=_progress_text(len(known), total))
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
         pool.shutdown(wait=False, cancel_futures=True)
     bar.empty()
     stop.empty()
+
+
+def _progress_text(done: int, total: int) -> str:
+    return f"{done} of {total} pictures checked"
 
 
 def _digests(files: Sequence[ImageFile]) -> list[str]:

@@ -222,21 +222,17 @@ def test_many_images_become_a_table_with_counts(open_page, tmp_path):
 
 
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
-    paths = []
-    for number in range(150):
-        paths.append(tmp_path / f"{number}.jpg")
-        colour = (220, number, 40)
-        paths[-1].write_bytes(image_bytes(colour, size=(4000, 3000), file_format="JPEG"))
+    encoded = image_bytes(RED, size=(6000, 4000))
+    paths = [tmp_path / f"{number}.png" for number in range(14)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded + bytes([number]))
     page = open_page()
     upload(page, *paths)
-    stop, done = page.get_by_role("button", name="Stop"), page.get_by_text("150 smart_toy")
-    stop.or_(done).first.wait_for()
-    if done.count():
-        pytest.skip("the batch was over before Stop could be pressed")
-    stop.click()
-    page.get_by_text("of 150 pictures were checked").wait_for()
+    # A pointer would wait until nothing on the page moves.
+    page.get_by_role("button", name="Stop").dispatch_event("click")
+    page.get_by_text("of 14 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_text("150 smart_toy AI-generated").wait_for()
+    page.get_by_text("14 smart_toy AI-generated").wait_for()
 
 
 def test_a_picture_is_pasted_from_the_clipboard(open_page):
