@@ -89,7 +89,6 @@ class LocalJudge:
         self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
 
     def unready_because(self) -> str:
-        """See `Judge`."""
         if self._model.is_opening:
             return "The model is being opened."
         try:
@@ -99,15 +98,10 @@ class LocalJudge:
         return ""
 
     def wait_until_open(self) -> None:
-        """Wait for the model.
-
-        Raises:
-            ModelUnavailableError: It cannot be opened.
-        """
+        """Wait for the model; raises ModelUnavailableError when it cannot be opened."""
         self._model.detector()
 
     async def judge(self, name: str, data: bytes) -> Answer:
-        """See `Judge`."""
         loop = asyncio.get_running_loop()
         answer, asked = await loop.run_in_executor(self._decoders, self._begin, name, data)
         if asked is None:
@@ -119,7 +113,6 @@ class LocalJudge:
         return dataclasses.replace(answer, score=dataclasses.replace(answer.score, verdict=verdict))
 
     def close(self) -> None:
-        """See `Judge`."""
         self._model.close()
         self._decoders.shutdown(wait=False)
 

@@ -20,6 +20,7 @@ from real_vs_ai.model_file import read_metadata
 from real_vs_ai.runs import find_models
 from real_vs_ai.service.judging import Answer, LocalJudge, describe_models
 from real_vs_ai.service.limits import Limits
+from real_vs_ai.serving.ray_scoring import join_cluster, worker_environment
 from real_vs_ai.serving.shared_model import ModelUnavailableError
 
 _CORES_PER_REPLICA = 2
@@ -27,7 +28,6 @@ _CORES_PER_REPLICA = 2
 _FILES_PER_REPLICA = 64
 _ATTEMPTS = 20
 _LONGEST_PAUSE_SECONDS = 2.0
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 class Replica:
@@ -39,7 +39,6 @@ class Replica:
         self._judge.wait_until_open()
 
     async def judge(self, name: str, data: bytes) -> Answer:
-        """See `judging.Judge`."""
         return await self._judge.judge(name, data)
 
 
@@ -51,24 +50,16 @@ class RayJudge:
 
         Raises:
             FileNotFoundError: There is no such model.
-            InputError: Ray Serve is not installed, or the replicas cannot be started.
+            InputError: Ray is not installed, or the replicas cannot be started.
         """
-        try:
-            import ray
-            from ray import serve
-        except ImportError as error:
-            raise InputError(
-                "Expected Ray Serve for --cluster ray, found none. "
-                "Run: pip install -r requirements-ray.txt"
-            ) from error
         model_path = model_path.resolve()
         self.metadata = read_metadata(find_models(model_path)[0])
         self.models: list[dict[str, Any]] = describe_models(model_path)
-        if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+        cores = join_cluster()
+        from ray import serve
+
         # Several services may share a cluster, each with replicas of its own.
         self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
-        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         # One that asks for more than there is would wait forever.
         share = sum(cores) / replicas
         cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)
@@ -79,7 +70,7 @@ class RayJudge:
             health_check_period_s=2,
             ray_actor_options={
                 "num_cpus": cores_of_one,
-                "runtime_env": {"env_vars": _replica_environment(cores_of_one)},
+                "runtime_env": {"env_vars": worker_environment(cores_of_one)},
             },
         )(Replica)
         # Requests come in through this process, not through Serve's own HTTP proxies.
@@ -93,11 +84,10 @@ class RayJudge:
         self._serve = serve
 
     def unready_because(self) -> str:
-        """See `judging.Judge`; while replicas are replaced, files wait."""
+        # While replicas are replaced, files wait.
         return ""
 
     async def judge(self, name: str, data: bytes) -> Answer:
-        """See `judging.Judge`."""
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
@@ -110,10 +100,4 @@ class RayJudge:
         raise ModelUnavailableError("no replica answers; ask the one who runs the cluster")
 
     def close(self) -> None:
-        """See `judging.Judge`."""
         self._serve.delete(self._name)
-
-
-def _replica_environment(cores: float) -> dict[str, str]:
-    """Each replica's own cores, and where it finds this package: where it is here."""
-    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": str(_PACKAGE_PARENT)}

@@ -65,6 +65,7 @@ class Detector:
 
     Attributes:
         model_path: The `.h5` file.
+        engine: What computes; its `name`, `precision` and `note` say how, and why so.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Detector:
         """For `Detector.open`, which finds the four."""
         self.model_path = model_path
         self.metadata = metadata
-        self._engine = engine
+        self.engine = engine
         self._check = check
 
     @classmethod
@@ -137,41 +138,26 @@ class Detector:
         return (self,)
 
     @property
-    def engine_name(self) -> str:
-        """ "openvino" or "keras"."""
-        return self._engine.name
-
-    @property
-    def engine_note(self) -> str:
-        """Why this engine was chosen instead of the usual one, or ""."""
-        return self._engine.note
-
-    @property
-    def precision(self) -> str:
-        """What it computes in: "f32", "bf16" or "int8"."""
-        return self._engine.precision
-
-    @property
     def batch_size(self) -> int:
         """How many images at a time suit the engine best."""
-        return max(1, self._engine.batch_size // self.metadata.model_input.views)
+        return max(1, self.engine.batch_size // self.metadata.model_input.views)
 
     @property
     def parallel_batches(self) -> int:
         """How many batches at once keep the engine busy."""
-        return self._engine.parallel_batches
+        return self.engine.parallel_batches
 
     @property
     def is_open(self) -> bool:
         """Whether its engine is ready; of several models, each waits for its first image."""
-        return getattr(self._engine, "is_open", True)
+        return getattr(self.engine, "is_open", True)
 
     def predict(self, image: ImageLike) -> Verdict:
         """The verdict for one image.
 
         Args:
-            image: A path, a file's bytes, upright RGB pixels, shape (height, width, 3), uint8, or
-                an image that is decoded already.
+            image: A path, bytes, a decoded image, or upright RGB pixels, shape (height, width, 3),
+                uint8.
 
         Raises:
             ImageError: It cannot be decoded.
@@ -187,12 +173,7 @@ class Detector:
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """One image as the network's input."""
-        if isinstance(image, np.ndarray):
-            _check_pixels(image)
-            height, width = image.shape[:2]
-        else:
-            image = image if isinstance(image, DecodedImage) else decode_image(image)
-            width, height = image.width, image.height
+        image, width, height = _read(image)
         model_input = self.metadata.model_input
         reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
         if not model_input.is_crops:
@@ -243,9 +224,9 @@ class Detector:
         made = make_verdict(probabilities, self.metadata, out_of_distribution=out_of_distribution)
         return replace(made, model=self.name)
 
-    def predict_pixels(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
+    def predict_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated probabilities alone; see `judge_pixels`."""
-        return self.judge_pixels(pixels, in_batches=in_batches)[0]
+        return self.judge_pixels(pixels)[0]
 
     def judge_pixels(
         self, pixels: np.ndarray, *, in_batches: bool = False
@@ -275,7 +256,7 @@ class Detector:
                 f"shape {pixels.shape} and type {pixels.dtype}."
             )
         flat = pixels.reshape(-1, size, size, 3)
-        outputs = self._engine.predict(flat, in_batches=in_batches)
+        outputs = self.engine.predict(flat, in_batches=in_batches)
         outputs = outputs.reshape(*pixels.shape[:2], -1)
         n_classes = len(self.metadata.class_names)
         return outputs[..., :n_classes], outputs[..., n_classes:]
@@ -311,7 +292,7 @@ class RoutingDetector(Detector):
                     f"{first.model_path} and {other.metadata.class_names} in {other.model_path}. "
                     "Name one of them with --model."
                 )
-        super().__init__(first.model_path, first.metadata, first._engine, first._check)
+        super().__init__(first.model_path, first.metadata, first.engine, first._check)
         self._detectors = tuple(detectors)
 
     @property
@@ -329,12 +310,7 @@ class RoutingDetector(Detector):
 
     def prepare(self, image: ImageLike) -> PreparedImage:
         """One image as the input of the network that fits its size."""
-        if isinstance(image, np.ndarray):
-            _check_pixels(image)
-            height, width = image.shape[:2]
-        else:
-            image = image if isinstance(image, DecodedImage) else decode_image(image)
-            width, height = image.width, image.height
+        image, width, height = _read(image)
         distances = [
             size_distance(
                 *detector.metadata.model_input.seen_size(width, height),
@@ -346,7 +322,6 @@ class RoutingDetector(Detector):
         return replace(self._detectors[index].prepare(image), model=index)
 
     def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
-        """Verdicts for prepared images, in their order, at least one."""
         verdicts: list[Verdict | None] = [None] * len(images)
         for index, detector in enumerate(self._detectors):
             own = [i for i, image in enumerate(images) if image.model == index]
@@ -367,9 +342,14 @@ def _for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
     return np.asarray(held.reduce(factor))
 
 
-def _check_pixels(pixels: np.ndarray) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+def _read(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:
+    """The decoded image, its width and its height."""
+    if not isinstance(image, np.ndarray):
+        image = image if isinstance(image, DecodedImage) else decode_image(image)
+        return image, image.width, image.height
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(
             "Expected pixels of shape (height, width, 3) and type uint8, found shape "
-            f"{pixels.shape} and type {pixels.dtype}."
+            f"{image.shape} and type {image.dtype}."
         )
+    return image, image.shape[1], image.shape[0]

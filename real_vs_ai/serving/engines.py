@@ -70,7 +70,6 @@ class KerasEngine:
         self._lock = threading.Lock()
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
-        """See `Engine.predict`."""
         outputs = []
         for start in range(0, len(pixels), _KERAS_BATCH):
             batch = pixels[start : start + _KERAS_BATCH].astype(np.float32)
@@ -84,21 +83,12 @@ class KerasEngine:
 class LazyEngine:
     """An engine that is opened when the first image needs it, for one of several models."""
 
-    def __init__(
-        self, open_now: Callable[[], Engine], *, name: str, precision: str, batch_size: int
-    ) -> None:
-        """Remember how to open the engine.
-
-        Args:
-            open_now: Opens it.
-            name: See `Engine`, as these two: what is said of it until it is open.
-            precision: As above.
-            batch_size: As above.
-        """
+    def __init__(self, open_now: Callable[[], Engine], *, planned: dict[str, Any]) -> None:
+        """Remember how to open the engine, and what its attributes are until then."""
         self._open_now = open_now
         self._opening = threading.Lock()
         self._opened: Engine | None = None
-        self._planned = {"name": name, "precision": precision, "batch_size": batch_size, "note": ""}
+        self._planned = planned
 
     @property
     def is_open(self) -> bool:
@@ -108,13 +98,10 @@ class LazyEngine:
     def __getattr__(self, name: str) -> Any:
         if self._opened is None and name in self._planned:
             return self._planned[name]
-        return getattr(self._open(), name)
-
-    def _open(self) -> Engine:
         with self._opening:
             if self._opened is None:
                 self._opened = self._open_now()
-            return self._opened
+        return getattr(self._opened, name)
 
 
 def open_engine(
@@ -183,12 +170,13 @@ def _open_when_needed(
 
     from real_vs_ai.serving.openvino_engine import best_precision, suitable_batch
 
-    return LazyEngine(
-        open_now,
-        name="openvino",
-        precision=precision or best_precision(ov.Core()),
-        batch_size=suitable_batch(image_size=image_size, views=views),
-    )
+    planned = {
+        "name": "openvino",
+        "note": "",
+        "precision": precision or best_precision(ov.Core()),
+        "batch_size": suitable_batch(image_size=image_size, views=views),
+    }
+    return LazyEngine(open_now, planned=planned)
 
 
 def _gpu_is_likely() -> bool:

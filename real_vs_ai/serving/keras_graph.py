@@ -75,12 +75,6 @@ def read_graph(path: Path) -> LayerGraph:
         return stored.graph()
 
 
-def network_digest(path: Path) -> hashlib.blake2b:
-    """Digest of a model file; see `StoredModel.digest`."""
-    with StoredModel(path) as stored:
-        return stored.digest()
-
-
 class StoredModel:
     """A model file, opened when it is needed: one walk over its weights serves digest and layers.
 
@@ -104,7 +98,10 @@ class StoredModel:
 
     @cached_property
     def _content(self) -> np.ndarray:
-        return _content_of(self.path, self._file)
+        """The file's bytes from where HDF5 counts, mapped, shape (n_bytes,), uint8."""
+        # A plain array of it: slices of a `memmap` take longer to make than to read.
+        start = self._file.userblock_size
+        return np.memmap(self.path, np.uint8, "r", offset=start).view(np.ndarray)
 
     @cached_property
     def _items(self) -> dict[str, h5py.Group | h5py.Dataset]:
@@ -138,8 +135,8 @@ class StoredModel:
             network = stored["config"]
             with ThreadPoolExecutor(os.cpu_count()) as workers:
                 arrays = _ArrayReader(self._items, self._content, workers)
-                read = _read_layers(stored["class_name"], network, arrays)
-                layers = {name: _with_weights(layer) for name, layer in list(read)}
+                read = list(_read_layers(stored["class_name"], network, arrays))
+                layers = {layer.name: _with_weights(layer) for layer in read}
             output = _output_of(stored["class_name"], network, layers)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, zlib.error) as error:
             if isinstance(error, UnsupportedGraphError):
@@ -163,12 +160,6 @@ def _update_digest(
     for offset, mask, stored in _stored_chunks(item, content):
         digest.update(repr((offset, mask)).encode())
         digest.update(stored)
-
-
-def _content_of(path: Path, file: h5py.File) -> np.ndarray:
-    """A file's bytes from where HDF5 counts, mapped, shape (n_bytes,), uint8."""
-    # A plain array of it: slices of a `memmap` take longer to make than to read.
-    return np.memmap(path, np.uint8, "r", offset=file.userblock_size).view(np.ndarray)
 
 
 def _stored_chunks(dataset: h5py.Dataset, content: np.ndarray) -> list[tuple[Any, int, np.ndarray]]:
@@ -240,9 +231,7 @@ def _with_weights(layer: Layer) -> Layer:
     return dataclasses.replace(layer, weights=weights)
 
 
-def _read_layers(
-    class_name: str, network: dict[str, Any], reader: _ArrayReader
-) -> Iterator[tuple[str, Layer]]:
+def _read_layers(class_name: str, network: dict[str, Any], reader: _ArrayReader) -> Iterator[Layer]:
     if class_name not in ("Functional", "Sequential"):
         raise UnsupportedGraphError(f"it is a model of kind {class_name}")
     previous: tuple[str, ...] = ()
@@ -254,7 +243,7 @@ def _read_layers(
         if config.get("data_format") == "channels_first":
             raise UnsupportedGraphError(f"its layer {name} has its channels first")
         operands = previous if class_name == "Sequential" else _operands(stored)
-        yield name, Layer(name, stored["class_name"], config, operands, reader.weights(name))
+        yield Layer(name, stored["class_name"], config, operands, reader.weights(name))
         previous = (name,)
 
 
@@ -266,7 +255,8 @@ def _operands(stored: dict[str, Any]) -> tuple[str | float, ...]:
     name = stored["config"]["name"]
     if len(nodes) > 1:
         raise UnsupportedGraphError(f"its layer {name} is used {len(nodes)} times")
-    if nodes[0]["kwargs"].get("training") or _has_tensor(nodes[0]["kwargs"]):
+    options = nodes[0]["kwargs"]
+    if options.get("training") or "__keras_tensor__" in json.dumps(options):
         raise UnsupportedGraphError(f"its layer {name} is called with special arguments")
     return tuple(_flat_arguments(nodes[0]["args"], name))
 
@@ -284,10 +274,6 @@ def _flat_arguments(arguments: Any, name: str) -> Iterator[str | float]:
         yield float(arguments)
     else:
         raise UnsupportedGraphError(f"its layer {name} is called with {arguments!r}")
-
-
-def _has_tensor(arguments: Any) -> bool:
-    return "__keras_tensor__" in json.dumps(arguments)
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,7 @@ def cache_dir() -> Path:
 
 
 def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: Path) -> str:
-    """`_network_fingerprint`, remembered for as long as the file is not touched.
-
-    Args:
-        stored: The `.h5` file.
-        state: Its `_state`.
-    """
+    """`_network_fingerprint`, remembered for as long as the file is not touched."""
     key = hashlib.sha256(str(stored.path.resolve()).encode()).hexdigest()[:_NAME_LENGTH]
     note = notes / f"{key}.json"
     try:

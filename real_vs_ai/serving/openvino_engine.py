@@ -49,14 +49,11 @@ class OpenVINOEngine:
         for_batches: bool = False,
         views: int = 1,
     ) -> None:
-        """Compile the model, or read what was compiled before.
+        """Compile the model, or read what was compiled before; see `engines.open_engine`.
 
         Args:
-            model_path: The `.h5` file.
             image_size: Side of the square input, in pixels.
-            precision: See `Engine`; None for the best one.
-            for_batches: Compile the form for batches now, and that for one image when it is needed,
-                instead of the other way round.
+            precision: None for the best one.
             views: Network inputs that one image makes: they are computed together.
 
         Raises:
@@ -88,19 +85,13 @@ class OpenVINOEngine:
         return self._batched.request_count + 1
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
-        """See `Engine.predict`."""
         # A batch is filled up to its size; for a few images that costs more than it gains.
         few = len(pixels) <= max(1, self._views, self.batch_size // 4)
         if not in_batches and few:
             single = self._single
             starts = range(0, len(pixels), self._views)
             return np.concatenate([single.infer(pixels[i : i + self._views]) for i in starts])
-        batched = self._batched
-        if len(pixels) <= batched.batch_size:
-            return batched.infer(pixels)
-        starts = range(0, len(pixels), batched.batch_size)
-        chunks = [pixels[start : start + batched.batch_size] for start in starts]
-        return np.concatenate(list(batched.workers.map(batched.infer, chunks)))
+        return self._batched.infer_all(pixels)
 
     @property
     def _single(self) -> _CompiledForm:
@@ -203,9 +194,7 @@ class Float32Network:
         Args:
             pixels: RGB 0 to 255, shape (n, image_size, image_size, 3).
         """
-        size = self._form.batch_size
-        chunks = [pixels[i : i + size].astype(np.uint8) for i in range(0, len(pixels), size)]
-        return np.concatenate(list(self._form.workers.map(self._form.infer, chunks)))
+        return self._form.infer_all(pixels.astype(np.uint8))
 
 
 class _CompiledForm:
@@ -217,7 +206,15 @@ class _CompiledForm:
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.request_count):
             self._requests.put(compiled.create_infer_request())
-        self.workers = ThreadPoolExecutor(self.request_count, thread_name_prefix="openvino")
+        self._workers = ThreadPoolExecutor(self.request_count, thread_name_prefix="openvino")
+
+    def infer_all(self, pixels: np.ndarray) -> np.ndarray:
+        """Outputs side by side of any number of images."""
+        size = self.batch_size
+        if len(pixels) <= size:
+            return self.infer(pixels)
+        chunks = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+        return np.concatenate(list(self._workers.map(self.infer, chunks)))
 
     def infer(self, pixels: np.ndarray) -> np.ndarray:
         """Outputs side by side of at most `batch_size` images, waiting for a free request."""

@@ -10,6 +10,7 @@ second, which OpenVINO's kernels want; Keras' axes are translated by `_axis`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -198,29 +199,20 @@ def _zero_padding2d(layer: Layer, x: ov.Output) -> Any:
     return ops.pad(x, [0, 0, top, left], [0, 0, bottom, right], "constant", _constant(0))
 
 
-@_builds("MaxPooling2D")
-def _max_pooling2d(layer: Layer, x: ov.Output) -> Any:
+@_builds("MaxPooling2D", "AveragePooling2D")
+def _pooling2d(layer: Layer, x: ov.Output) -> Any:
     kernel, strides = layer.config["pool_size"], layer.config["strides"]
     padding = _auto_pad(layer.config)
-    return ops.max_pool(x, strides, [1, 1], [0, 0], [0, 0], kernel, "floor", padding).output(0)
-
-
-@_builds("AveragePooling2D")
-def _average_pooling2d(layer: Layer, x: ov.Output) -> Any:
-    kernel, strides = layer.config["pool_size"], layer.config["strides"]
-    padding = _auto_pad(layer.config)
+    if layer.kind == "MaxPooling2D":
+        return ops.max_pool(x, strides, [1, 1], [0, 0], [0, 0], kernel, "floor", padding).output(0)
     # Keras leaves the padding out of the average.
     return ops.avg_pool(x, strides, [0, 0], [0, 0], kernel, True, "floor", padding)
 
 
-@_builds("GlobalAveragePooling2D")
-def _global_average_pooling2d(layer: Layer, x: ov.Output) -> Any:
-    return ops.reduce_mean(x, [2, 3], bool(layer.config["keepdims"]))
-
-
-@_builds("GlobalMaxPooling2D")
-def _global_max_pooling2d(layer: Layer, x: ov.Output) -> Any:
-    return ops.reduce_max(x, [2, 3], bool(layer.config["keepdims"]))
+@_builds("GlobalAveragePooling2D", "GlobalMaxPooling2D")
+def _global_pooling2d(layer: Layer, x: ov.Output) -> Any:
+    reduce = ops.reduce_max if layer.kind == "GlobalMaxPooling2D" else ops.reduce_mean
+    return reduce(x, [2, 3], bool(layer.config["keepdims"]))
 
 
 @_builds("Flatten")
@@ -240,34 +232,21 @@ def _concatenate(layer: Layer, *parts: ov.Output) -> Any:
     return ops.concat(list(parts), _axis(layer.config["axis"], parts[0]))
 
 
-@_builds("Add")
-def _add(layer: Layer, *terms: ov.Output) -> Any:
-    return _combined(layer, ops.add, terms)
+_COMBINERS: dict[str, Callable[..., Any]] = {
+    "Add": ops.add,
+    "Subtract": ops.subtract,
+    "Multiply": ops.multiply,
+    "Divide": ops.divide,
+    "TrueDivide": ops.divide,
+    "Maximum": ops.maximum,
+    "Minimum": ops.minimum,
+}
 
 
-@_builds("Subtract")
-def _subtract(layer: Layer, *terms: ov.Output) -> Any:
-    return _combined(layer, ops.subtract, terms)
-
-
-@_builds("Multiply")
-def _multiply(layer: Layer, *factors: ov.Output) -> Any:
-    return _combined(layer, ops.multiply, factors)
-
-
-@_builds("Divide", "TrueDivide")
-def _divide(layer: Layer, *terms: ov.Output) -> Any:
-    return _combined(layer, ops.divide, terms)
-
-
-@_builds("Maximum")
-def _maximum(layer: Layer, *terms: ov.Output) -> Any:
-    return _combined(layer, ops.maximum, terms)
-
-
-@_builds("Minimum")
-def _minimum(layer: Layer, *terms: ov.Output) -> Any:
-    return _combined(layer, ops.minimum, terms)
+@_builds(*_COMBINERS)
+def _combine(layer: Layer, *terms: ov.Output) -> Any:
+    _check_ranks(layer, terms)
+    return functools.reduce(_COMBINERS[layer.kind], terms)
 
 
 @_builds("Sqrt")
@@ -319,20 +298,22 @@ def _activated(config: dict[str, Any], x: Any) -> Any:
 
 def _convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
     """A convolution; the kernel as Keras has it: (height, width, channels in, channels out)."""
-    strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
     kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
     groups = config["groups"]
-    convolve = ops.convolution if groups == 1 else ops.group_convolution
     if groups > 1:
         kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
-    return convolve(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
+    return _convolve(ops.convolution if groups == 1 else ops.group_convolution, config, x, kernel)
 
 
 def _depthwise_convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
     """Each channel by itself; the kernel: (height, width, channels, outputs of each)."""
-    strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
     kernel = np.ascontiguousarray(kernel.transpose(2, 3, 0, 1)[:, :, None])
-    return ops.group_convolution(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
+    return _convolve(ops.group_convolution, config, x, kernel)
+
+
+def _convolve(operator: Callable[..., Any], config: dict[str, Any], x: Any, kernel: Any) -> Any:
+    strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
+    return operator(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
 
 
 def _with_bias(layer: Layer, x: Any) -> Any:
@@ -380,14 +361,6 @@ def _channels_last(x: Any) -> Any:
 
 def _channels_second(x: Any) -> Any:
     return ops.transpose(x, list(_TO_CHANNELS_SECOND)) if _rank(x) == 4 else x
-
-
-def _combined(layer: Layer, combine: Callable[..., Any], terms: Sequence[ov.Output]) -> Any:
-    _check_ranks(layer, terms)
-    result = terms[0]
-    for term in terms[1:]:
-        result = combine(result, term)
-    return result
 
 
 def _check_ranks(layer: Layer, parts: Sequence[ov.Output]) -> None:

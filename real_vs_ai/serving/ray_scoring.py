@@ -34,24 +34,38 @@ _IMAGES_PER_TASK = 256
 _RETRIES = 10
 
 
+def join_cluster() -> list[int]:
+    """Join the Ray cluster, or start Ray on this machine; returns the cores of each machine.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "Expected Ray for --cluster ray, found none. Run: pip install -r requirements-ray.txt"
+        ) from error
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def worker_environment(cores: float) -> dict[str, str]:
+    """Each worker's own cores, and where it finds this package: where it is here."""
+    package_parent = str(Path(__file__).resolve().parents[2])
+    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}
+
+
 class RayScorer:
     """Scores on a Ray cluster; see `scoring_job.Scorer`."""
 
     def __init__(self, model_path: Path, *, precision: str | None, by_tiles: bool) -> None:
-        """Join the cluster, or start Ray on this machine.
-
-        Raises:
-            ValueError: Ray is not installed.
-            FileNotFoundError: There is no such model.
-        """
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError(
-                "Expected Ray for --cluster ray, found none. "
-                "Run: pip install -r requirements-ray.txt"
-            ) from error
+        """Join the cluster; see `join_cluster` and `read_metadata` for what may be wrong."""
         self.metadata = read_metadata(model_path)
+        cores = join_cluster()
+        import ray
+
         self._fingerprint = hash_file(model_path)
         self._settings = {"precision": precision, "by_tiles": by_tiles}
         computed_in = precision or "each machine's own precision"
@@ -59,21 +73,17 @@ class RayScorer:
         self.identity = f"{self._fingerprint[:16]} {self.engine}"
         self._name = model_name(model_path)
         self.models = [describe_model(self._name, self._fingerprint, self.metadata)]
-        if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
         self._ray = ray
         self._model = ray.put(model_path.read_bytes())
-        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         # A task that asks for more than the smallest machine has would wait forever there.
         self._cores_per_task = min([_CORES_PER_TASK, *filter(None, cores)])
         self._tasks_ahead = 2 * max(1, sum(cores) // self._cores_per_task)
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
-        """See `scoring_job.Scorer.score`."""
         task = self._ray.remote(
             num_cpus=self._cores_per_task,
             max_retries=_RETRIES,
-            runtime_env={"env_vars": _worker_environment(self._cores_per_task)},
+            runtime_env={"env_vars": worker_environment(self._cores_per_task)},
         )(_score_chunk)
         sources = iter(sources)
         waiting: deque = deque()
@@ -100,18 +110,9 @@ class RayScorer:
             yield score
 
 
-def _worker_environment(cores: int) -> dict[str, str]:
-    """Each worker's own cores, and where it finds this package: where it is here."""
-    package_parent = str(Path(__file__).resolve().parents[2])
-    return {"REAL_VS_AI_THREADS": str(cores), "PYTHONPATH": package_parent}
-
-
 def _absolute(sources: list[ImageSource]) -> list[ImageSource]:
     # Workers are started in folders of their own; the names in the table stay as they are.
-    return [
-        ImageSource(source.name, str(Path(source.file).resolve()), source.member)
-        for source in sources
-    ]
+    return [replace(source, file=str(Path(source.file).resolve())) for source in sources]
 
 
 def _score_chunk(

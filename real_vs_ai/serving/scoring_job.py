@@ -97,7 +97,7 @@ class LocalScorer:
         self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
         self._in_batches = in_batches
         self.metadata = detector.metadata
-        self.engine = f"{detector.engine_name} ({detector.precision})"
+        self.engine = f"{detector.engine.name} ({detector.engine.precision})"
 
     @cached_property
     def _hashes(self) -> list[str]:
@@ -106,19 +106,16 @@ class LocalScorer:
 
     @property
     def identity(self) -> str:
-        """See `Scorer`."""
         return f"{'+'.join(sha256[:16] for sha256 in self._hashes)} {self.engine}"
 
     @property
     def models(self) -> list[dict[str, Any]]:
-        """See `Scorer`."""
         return [
             describe_model(one.name, sha256, one.metadata)
             for one, sha256 in zip(self._detector.detectors, self._hashes, strict=True)
         ]
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
-        """See `Scorer.score`."""
         return score_images(
             sources,
             detector=self._detector,
@@ -205,15 +202,11 @@ def run_scoring(
 
 
 def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
-    """Open the model on this machine, or on a Ray cluster.
-
-    Args:
-        options: See `ScoringOptions`.
-        in_batches: See `score_images`; a cluster always works in batches.
+    """Open the model on this machine, or on a Ray cluster, which always works in batches.
 
     Raises:
         FileNotFoundError: There is no such model.
-        ValueError: It cannot be opened with these options.
+        InputError: It cannot be opened with these options.
     """
     model_paths = find_models(options.model)
     names = " and ".join(map(str, model_paths))
@@ -243,8 +236,8 @@ def _open_scorer(model_path: Path, options: ScoringOptions, *, in_batches: bool)
     detector = Detector.open(
         options.model, engine=options.engine, precision=options.precision, for_batches=in_batches
     )
-    if detector.engine_note:
-        print(detector.engine_note, file=sys.stderr)
+    if detector.engine.note:
+        print(detector.engine.note, file=sys.stderr)
     return LocalScorer(
         detector, workers=options.workers, by_tiles=options.by_tiles, in_batches=in_batches
     )
@@ -258,7 +251,7 @@ def score_to_file(
     with ScoreFile(
         output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
     ) as file:
-        sources = (s for s in _behind_progress_bar(inputs) if not file.has(s.name))
+        sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
         return _consume(
             sources, scorer=scorer, by_tiles=by_tiles, write=file.append, resumed=file.resumed_rows
         )
@@ -275,7 +268,7 @@ def score_to_terminal(
 
     stream.write(f"{TERMINAL_HEADER}\n")
     # A bar among the lines of a table would be torn.
-    sources = iterate_sources(inputs) if stream.isatty() else _behind_progress_bar(inputs)
+    sources = iterate_sources(inputs) if stream.isatty() else _with_progress_bar(inputs)
     return _consume(sources, scorer=scorer, by_tiles=by_tiles, write=write, resumed=0)
 
 
@@ -303,7 +296,7 @@ def _consume(
     )
 
 
-def _behind_progress_bar(inputs: Sequence[str]) -> Iterator[ImageSource]:
+def _with_progress_bar(inputs: Sequence[str]) -> Iterator[ImageSource]:
     """The sources; on a terminal they are counted first, so that the bar knows the time left."""
     countable = sys.stderr.isatty() and STANDARD_INPUT not in inputs
     total = sum(1 for _ in iterate_sources(inputs)) if countable else None

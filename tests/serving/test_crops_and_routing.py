@@ -107,7 +107,7 @@ def test_each_image_goes_to_the_model_of_its_size(door, size, name):
 
 def test_only_the_models_that_images_need_are_opened(released):
     several = Detector.open(released, engine="openvino", precision="f32")
-    assert (several.engine_name, several.precision) == ("openvino", "f32")
+    assert (several.engine.name, several.engine.precision) == ("openvino", "f32")
     assert several.batch_size > 0
     assert [detector.is_open for detector in several.detectors] == [False, False]
     several.predict(uniform_image(250, (230, 200)))

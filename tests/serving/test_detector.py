@@ -66,7 +66,7 @@ def test_openvino_agrees_with_keras(detector, model_path):
     np.testing.assert_allclose(
         detector.predict_pixels(pixels), reference.predict_pixels(pixels), atol=1e-5
     )
-    assert (detector.engine_name, reference.engine_name) == ("openvino", "keras")
+    assert (detector.engine.name, reference.engine.name) == ("openvino", "keras")
 
 
 def test_probabilities_are_calibrated_with_the_models_temperature(model_with, detector):
@@ -130,8 +130,8 @@ def test_keras_takes_over_and_says_so_where_openvino_cannot(model_with, monkeypa
     monkeypatch.setattr("real_vs_ai.serving.model_cache.convert", fail)
     path = model_with(own_weights=True)
     detector = Detector.open(path)
-    assert detector.engine_name == "keras"
-    assert "no such layer" in detector.engine_note
+    assert detector.engine.name == "keras"
+    assert "no such layer" in detector.engine.note
     assert detector.predict(uniform_image(220)).label == "Fake"
     with pytest.raises(conversion.ConversionError):
         Detector.open(path, engine="openvino")
@@ -167,9 +167,9 @@ def test_a_model_without_its_weights_gives_one_clear_line(tmp_path):
 def test_keras_on_a_gpu_is_chosen_where_there_is_one(model_path, monkeypatch):
     monkeypatch.setattr(engines, "_gpu_is_likely", lambda: True)
     monkeypatch.setattr(engines, "sees_gpu", lambda: True)
-    assert Detector.open(model_path).engine_name == "keras"
+    assert Detector.open(model_path).engine.name == "keras"
     monkeypatch.setattr(engines, "sees_gpu", lambda: False)
-    assert Detector.open(model_path).engine_name == "openvino"
+    assert Detector.open(model_path).engine.name == "openvino"
 
 
 def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector, tmp_path):

@@ -71,9 +71,9 @@ def test_new_thresholds_keep_the_entry_and_new_weights_get_another(cache, model_
 
 
 def test_new_model_is_opened_once_for_its_fingerprint_and_its_weights(model_with, monkeypatch):
-    opened, open_file = [], keras_graph._content_of
+    opened, enter = [], keras_graph.StoredModel.__enter__
     monkeypatch.setattr(
-        keras_graph, "_content_of", lambda *file: opened.append(file[0]) or open_file(*file)
+        keras_graph.StoredModel, "__enter__", lambda file: opened.append(file.path) or enter(file)
     )
     path = model_with(own_weights=True)
     assert model_cache.cached_ir(path).ir.is_file()

@@ -83,7 +83,7 @@ def test_int8_is_made_once_kept_and_as_accurate(model, labelled, monkeypatch):
     assert ensure_int8(model, calibration_dir=labelled) is None
     assert layers_in_8_bits(cached_ir(model).int8_ir) == {"Convolution", "FullyConnected"}
     detector = Detector.open(model, precision="int8")
-    assert detector.precision == "int8"
+    assert detector.engine.precision == "int8"
     assert detector.predict(uniform_image(230)).label == "Fake"
     assert detector.predict(uniform_image(20)).label == "Real"
 
