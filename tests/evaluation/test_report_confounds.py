@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.evaluation.test_predictions import make_predictions
 
 from real_vs_ai.config import SEED
 from real_vs_ai.evaluation.report import find_confound
 from real_vs_ai.preparation.confound_report import FileTraits, measure_files
+from tests.test_predictions import make_predictions
 
 
 @pytest.fixture
