@@ -5,6 +5,7 @@ detector = Detector.open("models/released")
 print(detector.predict("photograph.jpg"))
 """
 
+import sys
 from typing import Any
 
 from real_vs_ai.kernels import prefer_fast_kernels
@@ -15,6 +16,10 @@ __all__ = ["Detector", "__version__"]
 # TensorFlow reads the setting once, when it is imported. Every module of the package, whatever
 # it imports first, passes here before that.
 prefer_fast_kernels()
+
+# Importing OpenVINO would report the import to a web service, from a forked process. This project
+# sends nothing. OpenVINO and NNCF do without the package where it cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ from real_vs_ai.serving.model_cache import CacheEntry, cached_ir, discard
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224
 _LARGEST_BATCH = 32
+_TABLES = threading.Lock()
 
 
 class OpenVINOEngine:
@@ -201,6 +202,7 @@ class _CompiledForm:
     """A compiled model of fixed batch size with the requests that may run side by side."""
 
     def __init__(self, compiled: ov.CompiledModel, *, batch_size: int) -> None:
+        _build_tables()
         self.batch_size = batch_size
         self.request_count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
@@ -228,6 +230,16 @@ class _CompiledForm:
             return np.concatenate([values[:count] for values in found.to_tuple()], axis=1)
         finally:
             self._requests.put(request)
+
+
+def _build_tables() -> None:
+    """Let one thread alone build OpenVINO's tables of types.
+
+    Its Python binding builds them when an array is first read. Two threads that do so at once wait
+    for each other for ever: one for Python's lock, the other, which holds it, for the tables.
+    """
+    with _TABLES:
+        _ = ov.Tensor(np.zeros(1, np.uint8)).data
 
 
 def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Model:

@@ -189,3 +189,51 @@ def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector,
         check=True,
     )
     assert done.stdout.split("\n")[:2] == ["Fake", "[]"]
+
+
+def _run_python(source: str, *, seconds: float) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=seconds
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_first_batches_in_two_threads_do_not_wait_for_each_other_for_ever():
+    # The short interval makes threads take turns where OpenVINO builds its tables of types.
+    _run_python(
+        """
+import sys, threading, numpy as np, openvino as ov
+from openvino import opset13 as ops
+from real_vs_ai.serving.openvino_engine import _CompiledForm
+pixels = ops.parameter([4, 8, 8, 3], np.uint8)
+model = ov.Model([ops.reduce_mean(ops.convert(pixels, "f32"), [1, 2], False)], [pixels])
+form = _CompiledForm(ov.Core().compile_model(model, "CPU", {"NUM_STREAMS": 2}), batch_size=4)
+sys.setswitchinterval(1e-9)
+together = threading.Barrier(4)
+def infer():
+    together.wait()
+    form.infer(np.zeros((4, 8, 8, 3), np.uint8))
+threads = [threading.Thread(target=infer) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+""",
+        seconds=60,
+    )
+
+
+def test_importing_the_engine_starts_no_process_and_opens_no_connection():
+    found = _run_python(
+        """
+import atexit, sys
+seen = []
+watched = ("os.fork", "socket.connect", "socket.getaddrinfo")
+sys.addaudithook(lambda event, _: seen.append(event) if event in watched else None)
+atexit.register(lambda: print(seen))
+import real_vs_ai.serving.openvino_engine
+""",
+        seconds=60,
+    )
+    assert found.strip() == "[]"
