@@ -15,6 +15,7 @@ from real_vs_ai.affine import AffineRanges
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR
 from real_vs_ai.options import add_cluster, add_workers, number, whole_number
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.options import add_overwrite, add_seed
 
@@ -53,8 +54,7 @@ def main(argv=None):
             ranges=ranges,
             seed=args.seed,
             overwrite=args.overwrite,
-            workers=args.workers,
-            cluster=args.cluster,
+            pool=Pool(args.workers, args.cluster),
         )
     )
 

@@ -12,12 +12,11 @@ are there are passed over, so a run that was interrupted goes on. DataSplitD1.py
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
-from real_vs_ai.options import add_workers, whole_number
-from real_vs_ai.preparation.collecting import CollectOptions, collect
-from real_vs_ai.preparation.collection_list import read_collections
-from real_vs_ai.preparation.options import add_overwrite
+from real_vs_ai.options import add_fields
+from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collections.collection_list import read_collections
 
 
 def parse_args(argv=None):
@@ -27,33 +26,14 @@ def parse_args(argv=None):
         "--list", type=Path, default=DATA_DIR / "collections.csv", help="the list of collections"
     )
     parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
-    parser.add_argument(
-        "--from",
-        type=Path,
-        dest="git_dirs",
-        metavar="DIR",
-        help="take git directories that lie here, as owner+name.git, and fetch nothing",
-    )
-    parser.add_argument("--server", default="https://github.com", help="where repositories are")
-    parser.add_argument(
-        "--min-side", type=whole_number(1), default=200, help="leave out smaller images, in pixels"
-    )
-    add_overwrite(parser)
-    add_workers(parser)
+    add_fields(parser, CollectOptions)
     return parser.parse_args(argv)
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = CollectOptions(
-        git_dirs=args.git_dirs,
-        server=args.server,
-        repositories_dir=REPOSITORIES_DIR,
-        min_side=args.min_side,
-        overwrite=args.overwrite,
-        workers=args.workers,
-    )
+    options = options_from(args, CollectOptions, repositories_dir=REPOSITORIES_DIR)
     collections = read_collections(args.list, names=args.collections)
     summary = collect(collections, output_dir=args.output_dir, options=options)
     print(summary)

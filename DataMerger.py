@@ -12,15 +12,9 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR
-from real_vs_ai.options import add_cluster, add_workers, whole_number
-from real_vs_ai.preparation.merging import MergeOptions, merge_sources
-from real_vs_ai.preparation.options import (
-    add_confounds,
-    add_copy,
-    add_near_duplicates,
-    add_overwrite,
-    add_seed,
-)
+from real_vs_ai.options import add_fields
+from real_vs_ai.preparation.merging import merge_sources
+from real_vs_ai.preparation.options import MergeOptions
 
 
 def parse_args(argv=None):
@@ -31,31 +25,14 @@ def parse_args(argv=None):
     parser.add_argument(
         "--output-dir", type=Path, default=DATA_DIR, help="gets train, validation and test"
     )
-    parser.add_argument(
-        "--keep-duplicates",
-        action="store_true",
-        help="keep contents that two data sets share, unless they stand in two splits",
-    )
-    add_near_duplicates(parser)
-    parser.add_argument(
-        "--equalise",
-        type=whole_number(1),
-        metavar="PIXELS",
-        help="make all images squares of this side, alike in format and quality",
-    )
-    add_confounds(parser)
-    add_seed(parser)
-    add_copy(parser)
-    add_overwrite(parser)
-    add_workers(parser)
-    add_cluster(parser)
+    add_fields(parser, MergeOptions)
     return parser.parse_args(argv)
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = options_from(args, MergeOptions, confounds=not args.no_confounds)
+    options = options_from(args, MergeOptions)
     print(merge_sources(args.folders, output_dir=args.output_dir, options=options))
 
 

@@ -11,31 +11,17 @@ are left out and listed in report.csv, broken files go to quarantine/.
 
 import sys
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import command, make_parser, options_from
+from real_vs_ai.options import add_fields
 from real_vs_ai.preparation.layouts import FLAT, find_sources
-from real_vs_ai.preparation.options import add_split_options, split_options, three_fractions
+from real_vs_ai.preparation.options import SplitOptions, add_sources
 from real_vs_ai.preparation.splitting import describe_splits, split_sources
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    add_split_options(parser)
-    parser.add_argument(
-        "--fractions",
-        type=three_fractions,
-        default="0.7,0.15,0.15",
-        help="shares of train, validation and test",
-    )
-    parser.add_argument(
-        "--ignore-roles",
-        action="store_true",
-        help="divide collections by these shares too, not whole as their list says",
-    )
-    parser.add_argument(
-        "--keep-plain",
-        action="store_true",
-        help="keep posters and diagrams among the training images of collections",
-    )
+    add_sources(parser)
+    add_fields(parser, SplitOptions)
     return parser.parse_args(argv)
 
 
@@ -43,9 +29,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=FLAT)
-    options = split_options(
-        args, fractions=args.fractions, roles=not args.ignore_roles, keep_plain=args.keep_plain
-    )
+    options = options_from(args, SplitOptions)
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 

@@ -11,16 +11,17 @@ go to quarantine/.
 
 import sys
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.options import number
+from real_vs_ai.cli import command, make_parser, options_from
+from real_vs_ai.options import add_fields, number
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
-from real_vs_ai.preparation.options import add_split_options, split_options
+from real_vs_ai.preparation.options import SplitOptions, SplitterOptions, add_sources
 from real_vs_ai.preparation.splitting import describe_splits, split_sources
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    add_split_options(parser)
+    add_sources(parser)
+    add_fields(parser, SplitterOptions)
     parser.add_argument(
         "--validation-fraction",
         type=number(0, 1, ends=False),
@@ -35,8 +36,9 @@ def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
     share = args.validation_fraction
-    options = split_options(
-        args, fractions={"train": 1 - share, "validation": share}, roles=True, keep_plain=True
+    fractions = {"train": 1 - share, "validation": share}
+    options = options_from(
+        args, SplitOptions, fractions=fractions, ignore_roles=False, keep_plain=True
     )
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 

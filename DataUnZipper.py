@@ -13,6 +13,7 @@ from pathlib import Path
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
 from real_vs_ai.options import add_cluster, add_workers, number, whole_number
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
 from real_vs_ai.preparation.options import add_overwrite
 
@@ -43,8 +44,7 @@ def main(argv=None):
         output_dir=args.output_dir,
         limits=limits,
         overwrite=args.overwrite,
-        workers=args.workers,
-        cluster=args.cluster,
+        pool=Pool(args.workers, args.cluster),
     ):
         print(summary)
 

@@ -75,9 +75,9 @@ def option(
             are not the field's name, `group` to open a group of options, `add` for a function
             that declares the option.
     """
-    return dataclasses.field(
-        metadata={"help": help_text, "default": default, "metavar": metavar, **declaration}
-    )
+    if metavar:
+        declaration["metavar"] = metavar
+    return dataclasses.field(metadata={"help": help_text, "default": default, **declaration})
 
 
 def add_fields(parser: argparse.ArgumentParser, options_type: type) -> None:

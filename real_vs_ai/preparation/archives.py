@@ -8,6 +8,7 @@ Zip, tar, tar.gz, tar.xz and tar.bz2 are recognised by their content, not by the
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import zipfile
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST_NAME, SPLITS
-from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write, is_junk, list_files
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archive_entries import (
     ArchiveError,
     ExtractionLimits,
@@ -26,13 +27,8 @@ from real_vs_ai.preparation.archive_entries import (
     stem_of,
 )
 from real_vs_ai.preparation.extraction import NO_ARCHIVE, extract_tar, extract_zip, starts_as_tar
-from real_vs_ai.preparation.files import source_name
-from real_vs_ai.preparation.staging import (
-    finish_interrupted,
-    locked,
-    refuse_existing,
-    staged_output,
-)
+from real_vs_ai.preparation.files import source_names
+from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
 
 _MOST_LISTED = 20
@@ -44,12 +40,12 @@ class ExtractionSummary:
 
     archive: Path
     output_dir: Path
-    rows: tuple[tuple[str, int], ...]
     plan: ExtractionPlan
 
     def __str__(self) -> str:
+        counts = Counter(name.rpartition("/")[0] or "." for name in self.plan.names.values())
         title = f"{self.archive} → {self.output_dir}: {self.plan.size / 2**20:,.1f} MiB"
-        lines = [format_table(["folder", "files"], self.rows, title=title)]
+        lines = [format_table(["folder", "files"], sorted(counts.items()), title=title)]
         if self.plan.debris:
             lines.append(f"Left out: {self.plan.debris:,} files of macOS or Windows.")
         lines += _listed("Left out", [f"{name} {why}" for name, why in self.plan.skipped])
@@ -70,8 +66,7 @@ def extract_archives(
     output_dir: Path,
     limits: ExtractionLimits,
     overwrite: bool,
-    workers: int,
-    cluster: str | None,
+    pool: Pool,
 ) -> Iterator[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
@@ -83,8 +78,7 @@ def extract_archives(
         archives: Files; none means every archive in data/archives.
         output_dir: Where the sources go.
         limits: What an archive may unpack to.
-        workers: Processes for zip archives; tar archives can be read in one way only.
-        cluster: "ray", or None for this machine, for zip archives.
+        pool: For zip archives; tar archives can be read in one way only.
 
     Raises:
         ArchiveError: An archive is damaged, hostile or too large.
@@ -93,39 +87,23 @@ def extract_archives(
         OSError: The disk is too small.
     """
     archives = list(archives) or _default_archives()
-    sources = [source_name(Path(stem_of(path.name))) for path in archives]
-    if len(set(sources)) < len(sources):
-        raise InputError(f"Expected archives of different names, found {', '.join(sources)}.")
+    sources = source_names(Path(stem_of(path.name)) for path in archives)
     for path in archives:
         if not path.is_file():
             raise FileNotFoundError(f"Expected an archive at {path}, found none.")
-    targets = [output_dir / source for source in sources]
-    for source in sources:
-        with locked(output_dir, label=source):
-            finish_interrupted(output_dir, label=source)
-    if all(target.exists() for target in targets):
-        refuse_existing(targets, overwrite=overwrite)
-    for path, source, target in zip(archives, sources, targets, strict=True):
-        if overwrite or not target.exists():
-            yield _extract_archive(
-                path,
-                source=source,
-                output_dir=output_dir,
-                limits=limits,
-                overwrite=overwrite,
-                workers=workers,
-                cluster=cluster,
-            )
+    wanted = still_to_make(output_dir, sources, overwrite=overwrite)
+    for path, source in itertools.compress(zip(archives, sources, strict=True), wanted):
+        with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
+            plan = _extract_archive(path, staging / source, limits=limits, pool=pool)
+        yield ExtractionSummary(path, output_dir / source, plan)
 
 
 def _default_archives() -> list[Path]:
-    found = []
-    if ARCHIVES_DIR.is_dir():
-        found = sorted(
-            path
-            for path in ARCHIVES_DIR.iterdir()
-            if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_junk(path.name)
-        )
+    found = [
+        path
+        for path in (sorted(ARCHIVES_DIR.iterdir()) if ARCHIVES_DIR.is_dir() else ())
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_junk(path.name)
+    ]
     if not found:
         raise FileNotFoundError(
             f"Expected archives ({', '.join(ARCHIVE_SUFFIXES)}) in {ARCHIVES_DIR}, found none. "
@@ -136,36 +114,22 @@ def _default_archives() -> list[Path]:
 
 
 def _extract_archive(
-    path: Path,
-    *,
-    source: str,
-    output_dir: Path,
-    limits: ExtractionLimits,
-    overwrite: bool,
-    workers: int,
-    cluster: str | None,
-) -> ExtractionSummary:
-    with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
-        folder = staging / source
-        folder.mkdir()
-        try:
-            # A zip is recognised by its end, where a tar may hold a zip: tar comes first.
-            if starts_as_tar(path):
-                plan = extract_tar(path, folder, limits=limits)
-            elif zipfile.is_zipfile(path):
-                plan = extract_zip(path, folder, limits=limits, workers=workers, cluster=cluster)
-            else:
-                raise ArchiveError(NO_ARCHIVE)
-        except ArchiveError as error:
-            raise ArchiveError(f"{path} was refused: {error}. Nothing was unpacked.") from error
-        if not plan.names:
-            raise ArchiveError(f"{path} was refused: it holds no files.")
-    return ExtractionSummary(path, output_dir / source, _count_folders(plan), plan)
-
-
-def _count_folders(plan: ExtractionPlan) -> tuple[tuple[str, int], ...]:
-    counts = Counter(name.rpartition("/")[0] or "." for name in plan.names.values())
-    return tuple(sorted(counts.items()))
+    path: Path, folder: Path, *, limits: ExtractionLimits, pool: Pool
+) -> ExtractionPlan:
+    folder.mkdir()
+    try:
+        # A zip is recognised by its end, where a tar may hold a zip: tar comes first.
+        if starts_as_tar(path):
+            plan = extract_tar(path, folder, limits=limits)
+        elif zipfile.is_zipfile(path):
+            plan = extract_zip(path, folder, limits=limits, pool=pool)
+        else:
+            raise ArchiveError(NO_ARCHIVE)
+    except ArchiveError as error:
+        raise ArchiveError(f"{path} was refused: {error}. Nothing was unpacked.") from error
+    if not plan.names:
+        raise ArchiveError(f"{path} was refused: it holds no files.")
+    return plan
 
 
 # Zip knows no earlier and no later years.

@@ -20,6 +20,7 @@ from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_na
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
+from real_vs_ai.parallel import Pool, run_chunks
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     CopiesOfOne,
@@ -30,7 +31,6 @@ from real_vs_ai.preparation.copies import (
 )
 from real_vs_ai.preparation.files import rank, refuse_overlap
 from real_vs_ai.preparation.manifest import (
-    MOST_LISTED_SIZES,
     QUARANTINED,
     REPORT_NAME,
     ManifestRow,
@@ -40,7 +40,6 @@ from real_vs_ai.preparation.manifest import (
     write_manifest,
     write_report,
 )
-from real_vs_ai.preparation.parallel import run_chunks
 from real_vs_ai.preparation.staging import (
     refuse_interrupted_merge,
     refuse_interrupted_move,
@@ -98,7 +97,7 @@ class AugmentationSummary:
         body = [[source, label, number] for (source, label), number in sorted(counts.items())]
         title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
         lines = [format_table(["source", "class", "copies"], body, title=title)]
-        lines.append(format_table(*size_table(self.rows, most=MOST_LISTED_SIZES)))
+        lines.append(format_table(*size_table(self.rows)))
         if self.failed:
             lines.append(
                 f"Left out: {len(self.failed):,} originals that cannot be read "
@@ -204,8 +203,7 @@ def write_copies(
     ranges: AffineRanges,
     seed: int,
     overwrite: bool,
-    workers: int,
-    cluster: str | None,
+    pool: Pool,
 ) -> AugmentationSummary:
     """Make the copies in `output_dir`, which appears whole or not at all.
 
@@ -227,17 +225,16 @@ def write_copies(
             (folder / name).mkdir(parents=True)
         results = run_chunks(
             write_warped_copies,
-            _chunks(plan, workers=workers),
+            _chunks(plan, workers=pool.workers),
             str(train_dir.resolve()),
             str(folder.resolve()),
             ranges,
             seed,
             n_items=len(plan),
-            workers=workers,
-            cluster=cluster,
+            pool=pool,
             description="Augmenting",
             unit="image",
-            heavy=True,
+            fewest=4,
         )
         rows, failed = _describe_copies(plan, results, train_dir=train_dir)
         if not rows:

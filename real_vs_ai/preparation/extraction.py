@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TypeVar
 
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.archive_entries import (
     COPY_BYTES,
     HARMLESS_BYTES,
@@ -32,7 +33,6 @@ from real_vs_ai.preparation.archive_entries import (
     raise_if_disk,
     write_file,
 )
-from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.reporting import progress_bar
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ _LZMA_UNKNOWN_SIZE = b"\xff" * 8
 
 
 def extract_zip(
-    path: Path, folder: Path, *, limits: ExtractionLimits, workers: int, cluster: str | None
+    path: Path, folder: Path, *, limits: ExtractionLimits, pool: Pool
 ) -> ExtractionPlan:
     """Unpack a zip archive into an empty folder.
 
@@ -60,15 +60,14 @@ def extract_zip(
     _check_overlaps([infos[index] for index in plan.names])
     check_free_space(folder, plan)
     make_folders(folder, plan)
-    chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=workers)
+    chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=pool.workers)
     results = run_chunks(
         _extract_zip_chunk,
         chunks,
         archive_id,
         str(folder.resolve()),
         n_items=len(plan.names),
-        workers=workers,
-        cluster=cluster,
+        pool=pool,
         description=f"Unpacking {path.name}",
         unit="file",
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.reporting import plural, progress
 
 # What every common file system takes: 255 bytes, with room for a suffix of ours.
@@ -147,6 +148,18 @@ def numbered_name(path: PurePosixPath, number: int) -> PurePosixPath:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
+def source_names(paths: Iterable[Path]) -> list[str]:
+    """The source that each folder or archive names.
+
+    Raises:
+        InputError: Two name the same one.
+    """
+    names = [source_name(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"Expected inputs of different names, found {', '.join(names)}.")
+    return names
+
+
 def source_name(path: Path) -> str:
     """The source that a folder or an archive (by its stem) names: letters, digits, "-", "."."""
     cleaned = "".join(c if c.isalnum() or c in "-." else "-" for c in path.name)
@@ -176,6 +189,32 @@ def place_files(
             copy_file(Path(existing), Path(new))
             copied += 1
     return Placement(linked, copied)
+
+
+def place_rows(
+    rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path, copy: bool
+) -> Placement:
+    """Put the images of the rows, whose origins are relative to `data_dir`, below `folder`."""
+    make_class_folders(rows, folder)
+    root = str(data_dir.resolve())
+    # Not glued together: the origin is absolute where it is on another drive. Strings, for paths
+    # as objects take their time.
+    pairs = ((os.path.join(root, row.origin), f"{folder}/{row.path}") for row in rows)  # noqa: PTH118
+    return place_files(pairs, copy=copy, total=len(rows))
+
+
+def make_class_folders(rows: Sequence[ManifestRow], folder: Path) -> None:
+    """Make the folders below `folder` that the rows' images go to."""
+    for subfolder in sorted({row.path.rpartition("/")[0] for row in rows}):
+        (folder / subfolder).mkdir(parents=True)
+
+
+def relative_origin(folder: Path, data_dir: Path) -> str:
+    """A folder as seen from the data folder, in POSIX form; absolute on another drive."""
+    try:
+        return Path(os.path.relpath(folder.resolve(), data_dir.resolve())).as_posix()
+    except ValueError:
+        return folder.resolve().as_posix()
 
 
 def _link(existing: str | Path, new: str | Path) -> bool:

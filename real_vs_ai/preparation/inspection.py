@@ -1,6 +1,6 @@
 """Inspect files by their content: hash, size, format, likeness, and why one cannot be used.
 
-files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, workers=2, cluster=None)
+files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, perceptual=False, pool=pool)
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from real_vs_ai.images import (
     is_image_name,
     read_header,
 )
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.files import read_file
-from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
 
 _CHUNK_FILES = 256
@@ -74,25 +74,19 @@ class InspectedFile:
 
 
 def inspect_files(
-    paths: Sequence[str],
-    *,
-    root: Path,
-    verify: bool,
-    perceptual: bool,
-    workers: int,
-    cluster: str | None,
+    paths: Sequence[str], *, root: Path, verify: bool, perceptual: bool, pool: Pool
 ) -> list[InspectedFile]:
     """Inspect files on all workers.
 
     Args:
         paths: POSIX paths relative to `root`.
         verify: Decode every image; otherwise only headers are read.
-        perceptual: Hash the pixels too, which needs `verify`.
-        cluster: "ray", or None for this machine.
+        perceptual: Decode every image and hash its pixels too.
 
     Returns:
         One for each path, in order.
     """
+    verify = verify or perceptual
     results = run_chunks(
         _inspect_chunk,
         chunked(paths, size=_CHUNK_FILES),
@@ -100,8 +94,7 @@ def inspect_files(
         verify,
         perceptual,
         n_items=len(paths),
-        workers=workers,
-        cluster=cluster,
+        pool=pool,
         description="Verifying" if verify else "Hashing",
         unit="file",
     )

@@ -15,7 +15,7 @@ from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import is_junk, list_files, list_folders
 from real_vs_ai.images import is_image_name
-from real_vs_ai.preparation.collection_list import CollectedFolder, read_collected
+from real_vs_ai.preparation.collections.collection_list import CollectedFolder, read_collected
 
 FLAT = "flat"
 TRAIN_TEST = "train-test"

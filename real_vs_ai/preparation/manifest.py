@@ -15,11 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from real_vs_ai.config import (
     COLLECTION_COLUMNS,
     COPY_COLUMNS,
     MANIFEST_COLUMNS,
+    MANIFEST_NAME,
+    SPLITS,
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
@@ -113,36 +116,31 @@ def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str |
     """Headers and rows of a table: images by source, split and class."""
     counts = Counter((row.source, row.split, row.label) for row in rows)
     class_names = ordered_class_names(label for _, _, label in counts)
-    groups = sorted({(source, _split_order(split), split) for source, split, _ in counts})
     body: list[list[str | int]] = []
-    for source, _, split in groups:
+    for source, split in sorted(
+        {(source, split) for source, split, _ in counts},
+        key=lambda group: (group[0], (*SPLITS, group[1]).index(group[1])),
+    ):
         numbers = [counts[source, split, name] for name in class_names]
         body.append([source, split, *numbers, sum(numbers)])
     return ["source", "split", *class_names, "images"], body
 
 
 def size_table(
-    rows: Iterable[ManifestRow], *, most: int
+    rows: Iterable[ManifestRow], *, most: int = 5
 ) -> tuple[list[str], list[list[str | int]]]:
     """Headers and rows of a table: images by size and class, the most frequent sizes first."""
     counts = Counter((row.width, row.height, row.label) for row in rows)
     class_names = ordered_class_names(label for _, _, label in counts)
-    totals: Counter[tuple[int, int]] = Counter()
-    for (width, height, _), number in counts.items():
-        totals[width, height] += number
-    ranked = sorted(totals, key=lambda size: (-totals[size], size))
+    by_size = {(w, h): [counts[w, h, name] for name in class_names] for w, h, _ in sorted(counts)}
+    ranked = sorted(by_size.items(), key=lambda entry: -sum(entry[1]))
     body: list[list[str | int]] = [
-        [f"{w} × {h}", *(counts[w, h, name] for name in class_names), totals[w, h]]
-        for w, h in ranked[:most]
+        [f"{w} × {h}", *numbers, sum(numbers)] for (w, h), numbers in ranked[:most]
     ]
-    if rest := ranked[most:]:
-        sums = [sum(counts[w, h, name] for w, h in rest) for name in class_names]
+    if rest := [numbers for _, numbers in ranked[most:]]:
+        sums = list(map(sum, zip(*rest, strict=True)))
         body.append([f"{len(rest):,} other sizes", *sums, sum(sums)])
     return ["width × height", *class_names, "images"], body
-
-
-def _split_order(split: str) -> int:
-    return {"train": 0, "validation": 1, "test": 2}.get(split, 3)
 
 
 REPORT_NAME = "report.csv"
@@ -191,17 +189,49 @@ def count_outcomes(outcomes: Iterable[Outcome]) -> list[list[str | int]]:
     return [[outcome, counts[outcome]] for outcome in sorted(counts)]
 
 
-MOST_LISTED_SIZES = 5
+@dataclass(frozen=True)
+class PreparedImages:
+    """What a splitter or the merger made; str() gives the closing tables.
+
+    Attributes:
+        placement: How the files were placed; None where an interrupted run was finished.
+        confounds: How far files alone give the class away; None where that was not measured.
+    """
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    outcomes: tuple[Outcome, ...]
+    placement: Any
+    confounds: Any
+
+    def __str__(self) -> str:
+        done = self.placement or "finished the run that was interrupted"
+        title = f"{self.output_dir}: {done}"
+        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
+        return f"{text}\n\n{self.confounds}" if self.confounds else text
+
+
+def write_tables(
+    folder: Path,
+    rows: Sequence[ManifestRow],
+    outcomes: Sequence[Outcome],
+    *,
+    output_dir: Path,
+    placement: Any,
+    confounds: Any,
+) -> PreparedImages:
+    """Write the report and the manifest of `folder`, which becomes `output_dir`, and sum up."""
+    write_report(folder / REPORT_NAME, outcomes)
+    write_manifest(folder / MANIFEST_NAME, rows)
+    return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
 
 
 def closing_tables(
     rows: Sequence[ManifestRow], outcomes: Sequence[Outcome], *, title: str, output_dir: Path
 ) -> str:
     """Images by source, split and class, and by size; what was left out or noted, and why."""
-    headers, body = count_table(rows)
-    tables = [format_table(headers, body, title=title)]
-    headers, body = size_table(rows, most=MOST_LISTED_SIZES)
-    tables.append(format_table(headers, body))
+    tables = [format_table(*count_table(rows), title=title)]
+    tables.append(format_table(*size_table(rows)))
     if outcomes:
         note = f"Left out or noted (see {output_dir / REPORT_NAME})"
         tables.append(format_table(["outcome", "files"], count_outcomes(outcomes), title=note))

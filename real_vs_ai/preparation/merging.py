@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
@@ -24,19 +24,20 @@ from real_vs_ai.config import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
-from real_vs_ai.preparation.confound_report import (
+from real_vs_ai.preparation.file_traits import (
     CONFOUNDS_FIGURE_PATH,
     CONFOUNDS_NAME,
-    ConfoundReport,
+    EQUALISED_EXTENSION,
     report_confounds,
+    write_equalised,
 )
-from real_vs_ai.preparation.equalising import EQUALISED_EXTENSION, write_equalised
 from real_vs_ai.preparation.files import (
     Placement,
-    place_files,
+    place_rows,
     refuse_overlap,
+    relative_origin,
     safe_name,
-    source_name,
+    source_names,
     unique_names,
 )
 from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
@@ -50,13 +51,13 @@ from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     ManifestRow,
     Outcome,
-    closing_tables,
+    PreparedImages,
     loose_outcomes,
     read_manifest,
-    write_manifest,
-    write_report,
+    write_tables,
 )
-from real_vs_ai.preparation.splits import SplitImage, placement_pairs, plan_split, relative_origin
+from real_vs_ai.preparation.options import MergeOptions
+from real_vs_ai.preparation.splits import SplitImage, plan_split
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -71,54 +72,9 @@ from real_vs_ai.preparation.staging import (
 _OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
 
 
-@dataclass(frozen=True)
-class MergeOptions:
-    """How sources are merged; the script's options have the defaults.
-
-    Attributes:
-        keep_duplicates: Keep contents that a second source has too, as long as they are not
-            in two splits.
-        near_duplicates: "off"; "report" lists images of all sources that look alike; "group" also
-            leaves out those that look like an image of another split.
-        equalise: Side in pixels of the squares that all images become, alike in format and
-            quality; None leaves them as they are.
-        confounds: Whether to measure how far files alone give the class away.
-        copy: Make copies, not hard links.
-        workers: Processes to use, for files that no manifest describes.
-        cluster: "ray", or None for this machine.
-    """
-
-    keep_duplicates: bool
-    near_duplicates: str
-    equalise: int | None
-    confounds: bool
-    seed: int
-    copy: bool
-    overwrite: bool
-    workers: int
-    cluster: str | None
-
-
-@dataclass(frozen=True)
-class MergeSummary:
-    """What was merged; str() gives the closing tables."""
-
-    output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    outcomes: tuple[Outcome, ...]
-    placement: Placement | None
-    confounds: ConfoundReport | None
-
-    def __str__(self) -> str:
-        done = self.placement or "finished the merge that was interrupted"
-        title = f"{self.output_dir}: {done}"
-        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
-        return f"{text}\n\n{self.confounds}" if self.confounds else text
-
-
 def merge_sources(
     folders: Sequence[Path], *, output_dir: Path, options: MergeOptions
-) -> MergeSummary:
+) -> PreparedImages:
     """Merge split sources into `output_dir`.
 
     Args:
@@ -136,13 +92,11 @@ def merge_sources(
             finish_interrupted(output_dir, label=MERGE_LABEL)
         if not options.overwrite:
             rows = read_manifest(output_dir / MANIFEST_NAME)
-            return MergeSummary(output_dir, tuple(rows), (), None, None)
+            return PreparedImages(output_dir, tuple(rows), (), None, None)
     if not options.overwrite:
         refuse_interrupted_move(output_dir)
     folders = list(folders) or split_folders()
-    sources = [source_name(folder.resolve()) for folder in folders]
-    if len(set(sources)) < len(sources):
-        raise InputError(f"Expected folders of different names, found {', '.join(sources)}.")
+    sources = source_names(folder.resolve() for folder in folders)
     for split in SPLITS:
         refuse_overlap(output_dir / split, inputs=_given_splits(folders))
     # The manifest comes last: it says that the rest is there.
@@ -160,15 +114,13 @@ def merge_sources(
 
 def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
     """Every split source, sorted by name."""
-    names = []
-    if folder.is_dir():
-        names = [path.name for path in list_folders(folder)]
-    if not names:
+    found = list_folders(folder)
+    if not found:
         raise FileNotFoundError(
             f"Expected split data sets in {folder}, found none. "
             "Run DataSplitD1.py or DataSplitD2.py first."
         )
-    return [folder / name for name in names]
+    return found
 
 
 def _given_splits(folders: Sequence[Path]) -> list[Path]:
@@ -183,7 +135,7 @@ def _write_merged(
     staging: Path,
     output_dir: Path,
     options: MergeOptions,
-) -> MergeSummary:
+) -> PreparedImages:
     outcomes: list[Outcome] = []
     rows: list[ManifestRow] = []
     for folder, source in zip(folders, sources, strict=True):
@@ -201,34 +153,21 @@ def _write_merged(
     renamed = _rename(rows, extension=EQUALISED_EXTENSION if options.equalise else None)
     for split in SPLITS:
         (staging / split).mkdir()
-    for subfolder in sorted({row.path.rpartition("/")[0] for row in renamed}):
-        (staging / subfolder).mkdir()
     if options.equalise:
         renamed = write_equalised(
             renamed,
             output_dir=output_dir,
             staging=staging,
             image_size=options.equalise,
-            workers=options.workers,
-            cluster=options.cluster,
+            pool=options.pool,
         )
         placement = Placement(encoded=len(renamed))
     else:
-        pairs = placement_pairs(renamed, data_dir=output_dir, folder=staging)
-        placement = place_files(pairs, copy=options.copy, total=len(renamed))
-    confounds = None
-    if options.confounds:
-        confounds = report_confounds(
-            renamed,
-            folder=staging,
-            title=output_dir.name,
-            seed=options.seed,
-            workers=options.workers,
-            cluster=options.cluster,
-        )
-    write_report(staging / REPORT_NAME, outcomes)
-    write_manifest(staging / MANIFEST_NAME, renamed)
-    return MergeSummary(output_dir, tuple(renamed), tuple(outcomes), placement, confounds)
+        placement = place_rows(renamed, data_dir=output_dir, folder=staging, copy=options.copy)
+    confounds = report_confounds(renamed, folder=staging, title=output_dir.name, options=options)
+    return write_tables(
+        staging, renamed, outcomes, output_dir=output_dir, placement=placement, confounds=confounds
+    )
 
 
 def _read_source(
@@ -249,12 +188,7 @@ def _read_source(
         known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
     unknown = [path for path in paths if path not in known]
     for file in inspect_files(
-        unknown,
-        root=folder,
-        verify=True,
-        perceptual=False,
-        workers=options.workers,
-        cluster=options.cluster,
+        unknown, root=folder, verify=True, perceptual=False, pool=options.pool
     ):
         if file.is_image:
             known[file.path] = ManifestRow(
@@ -330,14 +264,8 @@ def _near_duplicates(
     """For each image that is nearly another one, by origin: its group's first image."""
     if options.near_duplicates == "off":
         return {}
-    files = inspect_files(
-        [row.origin for row in rows],
-        root=output_dir,
-        verify=True,
-        perceptual=True,
-        workers=options.workers,
-        cluster=options.cluster,
-    )
+    origins = [row.origin for row in rows]
+    files = inspect_files(origins, root=output_dir, verify=True, perceptual=True, pool=options.pool)
     # What is kept unread (--no-verify) and broken looks like nothing.
     seen = [i for i, file in enumerate(files) if file.is_image]
     groups = group_near_duplicates([files[i].perceptual_hash for i in seen])

@@ -22,9 +22,8 @@ from real_vs_ai.config import MANIFEST_NAME, canonical_classes
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files
 from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH, is_augmented_name
-from real_vs_ai.preparation.files import copy_file, fold_name
+from real_vs_ai.preparation.files import copy_file, fold_name, relative_origin
 from real_vs_ai.preparation.manifest import REPORT_NAME, ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.splits import relative_origin
 from real_vs_ai.preparation.staging import (
     MOVE_LABEL,
     locked,

@@ -8,99 +8,48 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
-from real_vs_ai.config import MANIFEST_NAME
-from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.collection_list import CollectedFolder
-from real_vs_ai.preparation.confound_report import ConfoundReport, report_confounds
-from real_vs_ai.preparation.files import Placement, refuse_overlap, source_name
+from real_vs_ai.preparation.collections.collection_list import CollectedFolder
+from real_vs_ai.preparation.file_traits import report_confounds
+from real_vs_ai.preparation.files import (
+    Placement,
+    place_files,
+    place_rows,
+    refuse_overlap,
+    relative_origin,
+    safe_name,
+    source_names,
+    unique_names,
+)
 from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
     DUPLICATE,
     LEAK,
     NEAR_DUPLICATE,
+    NO_IMAGE,
     PLAIN,
-    REPORT_NAME,
+    QUARANTINE_DIR_NAME,
+    QUARANTINED,
+    RENAMED,
+    WRONG_EXTENSION,
     ManifestRow,
     Outcome,
+    PreparedImages,
     closing_tables,
     loose_outcomes,
-    write_manifest,
-    write_report,
+    write_tables,
 )
-from real_vs_ai.preparation.splits import (
-    SplitImage,
-    SplitPlan,
-    name_rows,
-    place_rows,
-    plan_split,
-    quarantine,
-    relative_origin,
-)
-from real_vs_ai.preparation.staging import (
-    finish_interrupted,
-    locked,
-    refuse_existing,
-    staged_output,
-)
-
-NEAR_DUPLICATE_MODES = ("off", "report", "group")
+from real_vs_ai.preparation.options import SplitOptions
+from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
+from real_vs_ai.preparation.staging import staged_output, still_to_make
 
 
-@dataclass(frozen=True)
-class SplitOptions:
-    """How data sets are split; the scripts' options have the defaults.
-
-    Attributes:
-        fractions: Share of each split, for the images that the data set does not fix.
-        roles: Whether a collection goes whole into the split that its list names.
-        keep_plain: Whether a collection's posters and diagrams may be training images.
-        keep_duplicates: Keep second copies of a content, in the split of the first.
-        verify: Decode every image before it is taken.
-        near_duplicates: "off"; "report" lists them; "group" also keeps each group in one split.
-        confounds: Whether to measure how far files alone give the class away.
-        copy: Make copies, not hard links.
-        cluster: "ray", or None for this machine.
-    """
-
-    fractions: Mapping[str, float]
-    roles: bool
-    keep_plain: bool
-    seed: int
-    keep_duplicates: bool
-    verify: bool
-    near_duplicates: str
-    confounds: bool
-    copy: bool
-    overwrite: bool
-    workers: int
-    cluster: str | None
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """What was done with one source; str() gives the closing tables."""
-
-    source: str
-    output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    outcomes: tuple[Outcome, ...]
-    placement: Placement
-    confounds: ConfoundReport | None
-
-    def __str__(self) -> str:
-        title = f"{self.output_dir}: {self.placement}"
-        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
-        return f"{text}\n\n{self.confounds}" if self.confounds else text
-
-
-def describe_splits(summaries: Sequence[SplitSummary]) -> str:
+def describe_splits(summaries: Sequence[PreparedImages]) -> str:
     """The closing tables; collections share one, for there are many and each is of one class."""
     collections = [summary for summary in summaries if summary.rows and summary.rows[0].collection]
     if len(collections) < 2:
@@ -117,7 +66,7 @@ def describe_splits(summaries: Sequence[SplitSummary]) -> str:
 
 def split_sources(
     layouts: Sequence[Layout], *, output_dir: Path, options: SplitOptions
-) -> list[SplitSummary]:
+) -> list[PreparedImages]:
     """Split every source into `output_dir/<source>`.
 
     Sources that are split already are passed over as long as there are others to do.
@@ -128,70 +77,41 @@ def split_sources(
         ValueError: Two sources have one name, a class has too few images, or an output would
             lie where an input does.
     """
-    sources = [source_name(layout.root) for layout in layouts]
-    if len(set(sources)) < len(sources):
-        raise InputError(f"Expected sources of different names, found {', '.join(sources)}.")
-    targets = [output_dir / source for source in sources]
-    for target in targets:
-        refuse_overlap(target, inputs=[layout.root for layout in layouts])
+    sources = source_names(layout.root for layout in layouts)
     for source in sources:
-        with locked(output_dir, label=source):
-            finish_interrupted(output_dir, label=source)
-    if all(target.exists() for target in targets):
-        refuse_existing(targets, overwrite=options.overwrite)
-    return [
-        split_source(layout, source=source, output_dir=output_dir, options=options)
-        for layout, source, target in zip(layouts, sources, targets, strict=True)
-        if options.overwrite or not target.exists()
-    ]
-
-
-def split_source(
-    layout: Layout, *, source: str, output_dir: Path, options: SplitOptions
-) -> SplitSummary:
-    """Split one source; see `split_sources`."""
-    with staged_output(output_dir, [source], label=source, overwrite=options.overwrite) as staging:
-        return _write_source(
-            layout, staging / source, source=source, output_dir=output_dir, options=options
-        )
+        refuse_overlap(output_dir / source, inputs=[layout.root for layout in layouts])
+    wanted = still_to_make(output_dir, sources, overwrite=options.overwrite)
+    done = []
+    for layout, source in itertools.compress(zip(layouts, sources, strict=True), wanted):
+        with staged_output(
+            output_dir, [source], label=source, overwrite=options.overwrite
+        ) as staging:
+            done.append(_write_source(layout, staging / source, output_dir / source, options))
+    return done
 
 
 def _write_source(
-    layout: Layout, folder: Path, *, source: str, output_dir: Path, options: SplitOptions
-) -> SplitSummary:
+    layout: Layout, folder: Path, output: Path, options: SplitOptions
+) -> PreparedImages:
+    """Split one source into `folder`, which becomes `output`."""
     folder.mkdir()
+    data_dir = output.parent.parent
     inspected = _inspect(layout, options=options)
     groups = _near_duplicate_groups(inspected, options=options)
     plan = _plan(layout, inspected, groups, options)
-    outcomes = _plan_outcomes(plan, groups)
-    outcomes += loose_outcomes(layout.loose)
+    outcomes = _plan_outcomes(plan, groups) + loose_outcomes(layout.loose)
     if layout.collected and not options.keep_plain:
         outcomes += _leave_out_plain(plan, layout.collected)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
-    rows = name_rows(
-        layout,
-        inspected,
-        plan,
-        source=source,
-        outcomes=outcomes,
-        origin_prefix=relative_origin(layout.root, output_dir.parent),
+    origin = relative_origin(layout.root, data_dir)
+    rows = _name_rows(
+        layout, inspected, plan, source=output.name, origin_prefix=origin, outcomes=outcomes
     )
-    placement = place_rows(rows, data_dir=output_dir.parent, folder=folder, copy=options.copy)
-    placement += quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
-    confounds = None
-    if options.confounds:
-        confounds = report_confounds(
-            rows,
-            folder=folder,
-            title=source,
-            seed=options.seed,
-            workers=options.workers,
-            cluster=options.cluster,
-        )
-    write_report(folder / REPORT_NAME, outcomes)
-    write_manifest(folder / MANIFEST_NAME, rows)
-    return SplitSummary(
-        source, output_dir / source, tuple(rows), tuple(outcomes), placement, confounds
+    placement = place_rows(rows, data_dir=data_dir, folder=folder, copy=options.copy)
+    placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
+    confounds = report_confounds(rows, folder=folder, title=output.name, options=options)
+    return write_tables(
+        folder, rows, outcomes, output_dir=output, placement=placement, confounds=confounds
     )
 
 
@@ -205,11 +125,12 @@ def _inspect(
         root=layout.root,
         verify=options.verify,
         perceptual=options.near_duplicates != "off",
-        workers=options.workers,
-        cluster=options.cluster,
+        pool=options.pool,
     )
     pairs = zip(keys, files, strict=True)
-    return {key: [file for _, file in run] for key, run in groupby(pairs, key=lambda p: p[0])}
+    return {
+        key: [file for _, file in run] for key, run in itertools.groupby(pairs, key=lambda p: p[0])
+    }
 
 
 def _near_duplicate_groups(
@@ -233,7 +154,7 @@ def _plan(
     if "validation" in layout.splits:
         # The data set brings its own validation images, so all of train stays train.
         fractions = {"train": 1.0}
-    role = layout.collected.role if layout.collected and options.roles else ""
+    role = layout.collected.role if layout.collected and not options.ignore_roles else ""
     groups = _joined_groups(layout, inspected, groups, options=options)
     planned = []
     for (split, folder), files in inspected.items():
@@ -296,16 +217,95 @@ def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list
     for path, first in groups.items():
         if path in plan.splits:
             members[first.path].append(path)
-    return [
-        *(Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()),
-        *(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()),
-        *(
-            Outcome(
-                path,
-                NEAR_DUPLICATE,
-                f"of {kept[0]} (in {plan.splits[kept[0]]}), itself in {plan.splits[path]}",
+    outcomes = [Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()]
+    outcomes += [Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()]
+    for first, *others in members.values():
+        for path in others:
+            detail = f"of {first} (in {plan.splits[first]}), itself in {plan.splits[path]}"
+            outcomes.append(Outcome(path, NEAR_DUPLICATE, detail))
+    return outcomes
+
+
+def _name_rows(
+    layout: Layout,
+    inspected: dict[tuple[str, str], list[InspectedFile]],
+    plan: SplitPlan,
+    *,
+    source: str,
+    origin_prefix: str,
+    outcomes: list[Outcome],
+) -> list[ManifestRow]:
+    """Rows of the plan's images, whose `origin` begins with `origin_prefix`, and notes of them.
+
+    Both `inspected` and the plan are emptied: a million files are held as rows or so, not twice.
+    """
+    kept: dict[tuple[str, str], list[tuple[str, InspectedFile]]] = defaultdict(list)
+    for split, folder in list(inspected):
+        label = layout.class_by_folder[folder]
+        for file in inspected.pop((split, folder)):
+            if file.path in plan.splits:
+                kept[plan.splits[file.path], label].append((folder, file))
+    plan.splits.clear()
+    collected = layout.collected
+    rows = []
+    for split, label in sorted(kept):
+        members = sorted(kept.pop((split, label)), key=lambda member: member[1].path)
+        wanted = [_flat_name(file.placed_name, folder) for folder, file in members]
+        for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
+            path = f"{split}/{label}/{name}"
+            rows.append(
+                ManifestRow(
+                    path,
+                    file.sha256,
+                    label,
+                    split,
+                    source,
+                    file.width,
+                    file.height,
+                    file.format,
+                    f"{origin_prefix}/{file.path}",
+                    *_collection_values(collected, file.path),
+                )
             )
-            for kept in members.values()
-            for path in kept[1:]
-        ),
-    ]
+            if file.note:
+                outcomes.append(Outcome(file.path, WRONG_EXTENSION, file.note))
+            if name != given or name != file.path.rpartition("/")[2]:
+                outcomes.append(Outcome(file.path, RENAMED, path))
+    return rows
+
+
+def _collection_values(collected: CollectedFolder | None, path: str) -> tuple[str, ...]:
+    """Generator, collection and group of an image, as the manifest has them."""
+    if collected is None:
+        return ()
+    return collected.generators.get(path, ""), collected.name, collected.groups.get(path, "")
+
+
+def _flat_name(path: str, class_folder: str) -> str:
+    """The name below the class folder, with deeper folders written into it."""
+    parts = path.split("/")
+    inside = parts[parts.index(class_folder) + 1 :]
+    return safe_name("_".join(inside))
+
+
+def _quarantine(
+    rejected: Sequence[InspectedFile],
+    root: Path,
+    folder: Path,
+    *,
+    outcomes: list[Outcome],
+    copy: bool,
+) -> Placement:
+    """Keep files that are broken images next to the splits, under their own paths."""
+    pairs = []
+    for file in rejected:
+        if not file.claims_to_be_image:
+            outcomes.append(Outcome(file.path, NO_IMAGE, file.problem))
+            continue
+        outcomes.append(Outcome(file.path, QUARANTINED, file.problem))
+        target = folder / QUARANTINE_DIR_NAME / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # What could not even be read cannot be placed either; the report has it.
+        if file.sha256:
+            pairs.append((root / file.path, target))
+    return place_files(pairs, copy=copy, total=len(pairs))

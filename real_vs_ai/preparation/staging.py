@@ -126,6 +126,21 @@ def finish_interrupted(parent: Path, *, label: str) -> bool:
     return whole
 
 
+def still_to_make(parent: Path, names: Sequence[str], *, overwrite: bool) -> list[bool]:
+    """Which outputs are still to be made, after finishing those that a killed run left whole.
+
+    Raises:
+        FileExistsError: All are there and may not be replaced.
+    """
+    for name in names:
+        with locked(parent, label=name):
+            finish_interrupted(parent, label=name)
+    there = [(parent / name).exists() for name in names]
+    if all(there):
+        refuse_existing([parent / name for name in names], overwrite=overwrite)
+    return [overwrite or not exists for exists in there]
+
+
 def refuse_existing(targets: Sequence[Path], *, overwrite: bool) -> None:
     """Raise FileExistsError if a target is there and may not be replaced."""
     existing = [target for target in targets if os.path.lexists(target)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from real_vs_ai.preparation.collecting import CollectOptions, collect
-from real_vs_ai.preparation.collection_list import read_collections
+from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collections.collection_list import read_collections
 from tests.preparation.material import smooth_image
 
 SIDE = 64

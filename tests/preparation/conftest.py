@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from real_vs_ai.preparation.collecting import collect
-from real_vs_ai.preparation.collection_list import read_collections
+from real_vs_ai.preparation.collections.collecting import collect
+from real_vs_ai.preparation.collections.collection_list import read_collections
 from tests.preparation.collection_material import (
     SIDE,
     encoded,

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import SPLITS
-from real_vs_ai.preparation.merging import MergeOptions
-from real_vs_ai.preparation.splitting import SplitOptions
+from real_vs_ai.preparation.options import MergeOptions, SplitOptions
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -84,7 +83,7 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 def split_options(**changes) -> SplitOptions:
     values = {
         "fractions": FRACTIONS,
-        "roles": True,
+        "ignore_roles": False,
         "keep_plain": False,
         "seed": 42,
         "keep_duplicates": False,

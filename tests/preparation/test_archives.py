@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import DataUnZipper
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation import archive_entries
 from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionLimits, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
@@ -41,7 +42,7 @@ LIMITS = ExtractionLimits(max_bytes=2**30, max_files=100_000, max_ratio=100)
 
 
 def extract(path, tmp_path, *, limits=LIMITS, **changes):
-    values = {"overwrite": False, "workers": 1, "cluster": None, **changes}
+    values = {"overwrite": False, "pool": Pool(1), **changes}
     target = tmp_path / "out" / "raw"
     (summary,) = extract_archives([path], output_dir=target, limits=limits, **values)
     return summary
@@ -96,7 +97,7 @@ def test_damage_found_by_a_worker_is_told_the_same_way(tmp_path, workers):
     make_zip(tmp_path / "bad.zip", [(f"{i}.jpg", image_bytes(i)) for i in range(1200)])
     patched(tmp_path / "bad.zip", image_bytes(1100)[-40:-10], b"y" * 30)
     with pytest.raises(ArchiveError, match=r"entry 1100\.jpg is damaged.*CRC"):
-        extract(tmp_path / "bad.zip", tmp_path, workers=workers)
+        extract(tmp_path / "bad.zip", tmp_path, pool=Pool(workers))
     assert_nothing_written(tmp_path)
 
 
@@ -305,7 +306,7 @@ def test_zip64_entries_are_unpacked(tmp_path):
 @pytest.mark.slow
 def test_more_than_65535_entries_are_unpacked(tmp_path):
     make_zip(tmp_path / "set.zip", [(f"{i % 100}/{i}.jpg", b"%d" % i) for i in range(66_000)])
-    summary = extract(tmp_path / "set.zip", tmp_path, workers=2)
+    summary = extract(tmp_path / "set.zip", tmp_path, pool=Pool(2))
     assert sum(count for _, count in summary.rows) == 66_000
     assert (tmp_path / "out" / "raw" / "set" / "99" / "65999.jpg").read_bytes() == b"65999"
 
@@ -322,8 +323,7 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
             output_dir=tmp_path / "out" / "raw",
             limits=LIMITS,
             overwrite=False,
-            workers=1,
-            cluster=None,
+            pool=Pool(1),
         )
     )
     assert [summary.output_dir.name for summary in done] == ["two"]

@@ -12,6 +12,7 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.affine import AffineRanges
 from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation import moving
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
@@ -38,8 +39,7 @@ def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
             "ranges": RANGES,
             "seed": seed,
             "overwrite": False,
-            "workers": workers,
-            "cluster": None,
+            "pool": Pool(workers),
             **changes,
         },
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.affine import AffineRanges
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.parallel import chunked, run_chunks
 from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.material import (
     describe_worker,
@@ -39,8 +39,7 @@ def run_stages(folder, *, cluster):
             output_dir=folder / "raw",
             limits=LIMITS,
             overwrite=False,
-            workers=1,
-            cluster=cluster,
+            pool=Pool(1, cluster),
         )
     )
     split_sources(
@@ -64,8 +63,7 @@ def run_stages(folder, *, cluster):
         seed=1,
         ranges=AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True),
         overwrite=False,
-        workers=1,
-        cluster=cluster,
+        pool=Pool(1, cluster),
     )
     files = snapshot(folder)
     # A zip holds the times of its files.
@@ -81,8 +79,7 @@ def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypat
                 describe_worker,
                 [[1]],
                 n_items=1,
-                workers=1,
-                cluster="ray",
+                pool=Pool(1, "ray"),
                 description="Working",
                 unit="item",
             )
@@ -106,13 +103,7 @@ def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
         chunks = chunked(range(40), size=1)
         workers = list(
             run_chunks(
-                describe_worker,
-                chunks,
-                n_items=40,
-                workers=1,
-                cluster="ray",
-                description="x",
-                unit="y",
+                describe_worker, chunks, n_items=40, pool=Pool(1, "ray"), description="x", unit="y"
             )
         )
         assert [item for item, _ in workers] == list(range(40))

@@ -11,9 +11,18 @@ import pytest
 from PIL import Image
 
 import DataCollector
-from real_vs_ai.preparation.collected_images import cut_tile
-from real_vs_ai.preparation.collecting import ALREADY_THERE, OTHER_SETTINGS, UPDATED, collect
-from real_vs_ai.preparation.collection_list import CollectionError, read_collected, read_collections
+from real_vs_ai.preparation.collections.collected_images import cut_tile
+from real_vs_ai.preparation.collections.collecting import (
+    ALREADY_THERE,
+    OTHER_SETTINGS,
+    UPDATED,
+    collect,
+)
+from real_vs_ai.preparation.collections.collection_list import (
+    CollectionError,
+    read_collected,
+    read_collections,
+)
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.collection_material import (

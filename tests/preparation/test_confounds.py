@@ -12,9 +12,14 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.images import ImageError
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
-from real_vs_ai.preparation.confound_report import FileTraits, measure_files, read_traits
-from real_vs_ai.preparation.equalising import _equalise_chunk
+from real_vs_ai.preparation.file_traits import (
+    FileTraits,
+    _equalise_chunk,
+    measure_files,
+    read_traits,
+)
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.merging import merge_sources
@@ -79,7 +84,7 @@ def test_source_of_a_collection_does_not_count_as_a_confound(tmp_path):
     (tmp_path / "a.png").write_bytes(image_bytes(1, file_format="PNG"))
     row = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "")
     collected = ManifestRow("a.png", "", "Fake", "train", "set", 8, 8, "PNG", "", "GAN", "set", "")
-    found = read_traits([row, collected], root=tmp_path, workers=1, cluster=None)
+    found = read_traits([row, collected], root=tmp_path, pool=Pool(1))
     assert [traits.source for traits in found] == ["set", ""]
 
 
@@ -111,7 +116,7 @@ def test_traits_are_read_from_the_files(tmp_path):
     rows = [
         ManifestRow(n, "", "Fake", "train", "s", 8, 8, "", "") for n in ("a.jpg", "b.jpg", "c.png")
     ]
-    first, second, third = read_traits(rows, root=tmp_path, workers=1, cluster=None)
+    first, second, third = read_traits(rows, root=tmp_path, pool=Pool(1))
     assert (first.exif, second.exif, third.exif) == (True, False, False)
     assert first.compression[0] > second.compression[0] > 0 == third.compression[0]
     assert first.file_size == len(buffer.getvalue())
@@ -207,8 +212,7 @@ def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, na
         extract_archives(
             [SHARED / "data" / name],
             output_dir=tmp_path / "raw",
-            workers=1,
-            cluster=None,
+            pool=Pool(1),
             overwrite=False,
             limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
         )

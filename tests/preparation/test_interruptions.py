@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.affine import AffineRanges
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.deletion import delete, plan_deletion
@@ -48,8 +49,7 @@ def unzip(data, *, overwrite=False):
             output_dir=data / "raw",
             limits=LIMITS,
             overwrite=overwrite,
-            workers=1,
-            cluster=None,
+            pool=Pool(1),
         )
     )
 
@@ -85,8 +85,7 @@ def augment(data, *, overwrite=False):
         ranges=RANGES,
         seed=1,
         overwrite=overwrite,
-        workers=1,
-        cluster=None,
+        pool=Pool(1),
     )
 
 

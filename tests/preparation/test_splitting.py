@@ -280,7 +280,7 @@ def test_existing_splits_are_refused_passed_over_or_replaced(tmp_path):
         split(tmp_path / "a", tmp_path / "split")
     layouts = [find_layout(tmp_path / "a"), find_layout(tmp_path / "b")]
     done = split_sources(layouts, output_dir=tmp_path / "split", options=split_options())
-    assert [summary.source for summary in done] == ["b"]
+    assert [summary.output_dir.name for summary in done] == ["b"]
     assert before.items() <= snapshot(tmp_path / "split").items()
     replaced = split(tmp_path / "a", tmp_path / "split", overwrite=True, seed=7)
     assert len(replaced.rows) == 40

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.config import MANIFEST_COLUMNS
-from real_vs_ai.preparation.collection_list import CollectionError
+from real_vs_ai.preparation.collections.collection_list import CollectionError
 from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
@@ -87,7 +87,7 @@ def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
     collect_all(tmp_path, mirror, names=["sheets"])
     layout = find_layout(tmp_path / "raw" / "sheets")
     chosen = {"train": 0.5, "validation": 0.5}
-    choices = split_options(roles=False, seed=seed, fractions=chosen)
+    choices = split_options(ignore_roles=True, seed=seed, fractions=chosen)
     rows = split_sources([layout], output_dir=tmp_path / "split", options=choices)[0].rows
     splits = {
         group: {r.split for r in rows if r.group == group} for group in {r.group for r in rows}

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from tests.preparation.material import make_flat, snapshot
 
@@ -29,8 +30,7 @@ def test_packing_and_unpacking_gives_the_same_files(tmp_path, compress):
             output_dir=tmp_path / "raw",
             limits=limits,
             overwrite=False,
-            workers=1,
-            cluster=None,
+            pool=Pool(1),
         )
     )
     assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")

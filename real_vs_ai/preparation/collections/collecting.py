@@ -19,18 +19,25 @@ from pathlib import Path, PurePosixPath
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_table
-from real_vs_ai.preparation.collected_images import MISSING, Job, write_images
-from real_vs_ai.preparation.collection_list import (
+from real_vs_ai.options import add_workers, option, whole_number
+from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.preparation.collections.collected_images import MISSING, Job, write_images
+from real_vs_ai.preparation.collections.collection_list import (
     COLLECTION_NAME,
     IMAGE_COLUMNS,
     IMAGES_NAME,
     Collection,
     CollectionError,
 )
+from real_vs_ai.preparation.collections.git_objects import (
+    fetch_blobs,
+    fetch_commit,
+    find_git_dir,
+    list_blobs,
+)
 from real_vs_ai.preparation.files import rank, safe_name
-from real_vs_ai.preparation.git_objects import fetch_blobs, fetch_commit, find_git_dir, list_blobs
 from real_vs_ai.preparation.manifest import DUPLICATE, REPORT_NAME, Outcome, write_report
-from real_vs_ai.preparation.parallel import chunked, run_chunks
+from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.staging import (
     finish_interrupted,
     locked,
@@ -53,20 +60,20 @@ _STEM_BYTES = 80
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """How collections are collected; the script's options have the defaults.
+    """How collections are collected."""
 
-    Attributes:
-        git_dirs: Folder with existing git directories; None fetches them.
-        server: Where repositories are fetched from.
-        min_side: Smallest side in pixels; smaller images are left out.
-    """
-
-    git_dirs: Path | None
-    server: str
     repositories_dir: Path
-    min_side: int
-    overwrite: bool
-    workers: int
+    git_dirs: Path | None = option(
+        "take git directories that lie here, as owner+name.git, and fetch nothing",
+        metavar="DIR",
+        flags=("--from",),
+        dest="git_dirs",
+        type=Path,
+    )
+    server: str = option("where repositories are", "https://github.com")
+    min_side: int = option("leave out smaller images, in pixels", 200, type=whole_number(1))
+    overwrite: bool = option(add=add_overwrite)
+    workers: int = option(add=add_workers)
 
 
 @dataclass(frozen=True)
@@ -280,11 +287,10 @@ def _write(
         collection.tiles,
         options.min_side,
         n_items=len(jobs),
-        workers=options.workers,
-        cluster=None,
+        pool=Pool(options.workers),
         description=f"Collecting {collection.name}",
         unit="file",
-        heavy=True,
+        fewest=4,
     )
     images, problems = [], []
     for job, (written, problem) in zip(jobs, results, strict=True):

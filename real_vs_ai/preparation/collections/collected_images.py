@@ -19,9 +19,9 @@ from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
 from real_vs_ai.pixel_classifier import are_plain
+from real_vs_ai.preparation.collections.git_objects import read_blobs
 from real_vs_ai.preparation.copies import encode, encoding_like
 from real_vs_ai.preparation.files import write_new_file
-from real_vs_ai.preparation.git_objects import read_blobs
 
 MISSING = "not in the git directory"
 # A picture whose brightest and darkest pixels differ by less shows nothing.

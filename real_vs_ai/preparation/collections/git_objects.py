@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
-from real_vs_ai.preparation.collection_list import CollectionError
+from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 _READ_BYTES = 1 << 20
 _FILE_MODES = frozenset({"100644", "100755", "100664"})

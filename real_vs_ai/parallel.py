@@ -1,6 +1,6 @@
 """Run a function over many chunks on all cores or a Ray cluster, results in the given order.
 
-for results in run_chunks(hash_files, chunks(paths, size=256), workers=4, cluster=None, …): ...
+    for results in run_chunks(hash_files, chunked(paths, size=256), pool=Pool(workers=4), …): ...
 
 The functions are module-level and pure but for the files they name, so that any worker may run
 any chunk, and a chunk may run twice.
@@ -9,6 +9,7 @@ any chunk, and a chunk may run twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
@@ -18,8 +19,19 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress_bar
 
 T = TypeVar("T")
-# Starting worker processes takes about as long as this many small files.
-_FEWEST_ITEMS_FOR_WORKERS = 1000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where chunks run.
+
+    Attributes:
+        workers: Processes on this machine; a Ray cluster uses what it has.
+        cluster: "ray", or None for this machine.
+    """
+
+    workers: int
+    cluster: str | None = None
 
 
 def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:
@@ -32,34 +44,29 @@ def run_chunks(
     chunks: Iterable[Sequence[Any]],
     *arguments: Any,
     n_items: int,
-    workers: int,
-    cluster: str | None,
+    pool: Pool,
     description: str,
     unit: str,
-    heavy: bool = False,
+    fewest: int = 1000,
 ) -> Iterator[Any]:
     """Yield the results of `function(chunk, *arguments)`, one for each item, in order.
 
     Args:
         function: Module-level; takes a chunk and returns one result for each of its items.
-        workers: Processes on this machine; a Ray cluster uses what it has.
-        cluster: "ray", or None for this machine.
         description: Stands before the progress bar.
         unit: Of what the items are: "image", "file".
-        heavy: Items of many milliseconds each, worth starting processes for even when few.
+        fewest: Items worth starting processes for, which takes as long as a thousand small files.
 
     Raises:
         MemoryError: The system ended a worker.
-        ModuleNotFoundError: Ray is asked for and not installed.
+        InputError: Ray is asked for and not installed.
     """
-    fewest = 4 if heavy else _FEWEST_ITEMS_FOR_WORKERS
-    in_process = cluster is None and (workers <= 1 or n_items < fewest)
+    if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
+        done = (function(chunk, *arguments) for chunk in chunks)
+    else:
+        done = _run_parallel(function, chunks, arguments, pool)
     with progress_bar(description=description, unit=unit, total=n_items) as bar:
-        for results in (
-            (function(chunk, *arguments) for chunk in chunks)
-            if in_process
-            else _run_parallel(function, chunks, arguments, workers=workers, cluster=cluster)
-        ):
+        for results in done:
             yield from results
             bar.update(len(results))
 
@@ -68,23 +75,22 @@ def _run_parallel(
     function: Callable[..., Sequence[Any]],
     chunks: Iterable[Sequence[Any]],
     arguments: tuple[Any, ...],
-    *,
-    workers: int,
-    cluster: str | None,
+    pool: Pool,
 ) -> Iterator[Sequence[Any]]:
-    if cluster == "ray":
+    on_ray = pool.cluster == "ray"
+    if on_ray:
         register_ray()
         configuration = parallel_config(backend="ray", n_jobs=-1)
     else:
-        configuration = parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1)
+        configuration = parallel_config("loky", n_jobs=pool.workers, inner_max_num_threads=1)
     with configuration:
-        parallel = Parallel(return_as="list" if cluster == "ray" else "generator")
+        parallel = Parallel(return_as="list" if on_ray else "generator")
         try:
             yield from parallel(delayed(function)(chunk, *arguments) for chunk in chunks)
         except TerminatedWorkerError as error:
             raise MemoryError(
                 "The system ended a worker process, probably because memory ran out; "
-                f"{workers} were running. Use fewer --workers."
+                f"{pool.workers} were running. Use fewer --workers."
             ) from error
 
 

@@ -1,27 +1,34 @@
-"""Report how far files give their class away, as JSON, a table and a figure.
+"""Report how far the traits of files give their class away, and make files alike.
 
-    report = report_confounds(rows, folder=folder, title="cifake", seed=42, workers=2, cluster=None)
+    report = report_confounds(rows, folder=folder, title="cifake", options=options)
     report.accuracy        # 1.0 where every generated image is 559 × 559 and no photograph is
     report.warning         # one sentence, or ""
 
-The traits are size, format, compression, file size, EXIF presence and source.
+The traits are size, format, compression, file size, EXIF presence and source. `write_equalised`
+cuts each image to its central square, reduces it and encodes it as a JPEG of one quality. What
+remains is how far an image was reduced, which leaves faint traces; nothing can be done about it
+here, so no image is ever enlarged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
-from real_vs_ai.preparation.files import rank
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import ImageError, decode_image
+from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.preparation.files import make_class_folders, rank, write_new_file
 from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.parallel import chunked, run_chunks
+from real_vs_ai.preparation.options import PlacingOptions
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
@@ -86,32 +93,24 @@ class ConfoundReport(Confounds):
 
 
 def report_confounds(
-    rows: Sequence[ManifestRow],
-    *,
-    folder: Path,
-    title: str,
-    seed: int,
-    workers: int,
-    cluster: str | None,
+    rows: Sequence[ManifestRow], *, folder: Path, title: str, options: PlacingOptions
 ) -> ConfoundReport | None:
     """Measure, write `confounds.json` and draw `figures/confounds.png`.
 
     Args:
         rows: Images below `folder`, where the report goes too.
-        folder: Where the rows' paths start.
-        seed: Chooses the images looked at, and divides them for cross-validation.
-        cluster: "ray", or None for this machine.
 
     Returns:
-        The report, or None where a class has too few images to tell anything.
+        The report, or None where it is not asked for, or a class has too few images.
     """
-    traits = read_traits(
-        sample_rows(rows, seed=seed), root=folder, workers=workers, cluster=cluster
-    )
-    report = measure_files(traits, seed=seed)
+    if not options.confounds:
+        return None
+    traits = read_traits(sample_rows(rows, seed=options.seed), root=folder, pool=options.pool)
+    report = measure_files(traits, seed=options.seed)
     if report is not None:
-        write_confounds(report, folder)
-        draw_confounds(report, traits, title=title, folder=folder)
+        text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
+        (folder / CONFOUNDS_NAME).write_text(text + "\n", encoding="utf-8")
+        _draw_confounds(report, traits, title=title, folder=folder)
     return report
 
 
@@ -122,9 +121,7 @@ def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
     return sorted(rows, key=lambda row: row.path)
 
 
-def read_traits(
-    rows: Sequence[ManifestRow], *, root: Path, workers: int, cluster: str | None
-) -> list[FileTraits]:
+def read_traits(rows: Sequence[ManifestRow], *, root: Path, pool: Pool) -> list[FileTraits]:
     """Look at the files of some rows, whose paths are relative to `root`."""
     paths = [row.path for row in rows]
     results = run_chunks(
@@ -132,8 +129,7 @@ def read_traits(
         chunked(paths, size=_CHUNK_FILES),
         str(root.resolve()),
         n_items=len(paths),
-        workers=workers,
-        cluster=cluster,
+        pool=pool,
         description="Comparing files",
         unit="file",
     )
@@ -208,13 +204,7 @@ def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
     }
 
 
-def write_confounds(report: ConfoundReport, folder: Path) -> None:
-    """Write `confounds.json`."""
-    text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-    (folder / CONFOUNDS_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def draw_confounds(
+def _draw_confounds(
     report: ConfoundReport, samples: Sequence[FileTraits], *, title: str, folder: Path
 ) -> None:
     """Write `figures/confounds.png`: accuracies by trait, sizes in pixels, sizes of files."""
@@ -262,3 +252,84 @@ def _draw_accuracies(axes, report: ConfoundReport) -> None:
     # Room below the bars for the legend.
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.legend(loc="lower right")
+
+
+EQUALISED_EXTENSION = ".jpg"
+_QUALITY = 90
+_CHUNK_IMAGES = 32
+
+
+def equalise(pixels: np.ndarray, image_size: int) -> bytes:
+    """The central square of an image, reduced, as a JPEG.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8; no side shorter than `image_size`.
+        image_size: Side of the result, in pixels.
+    """
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    buffer = io.BytesIO()
+    square.resize((image_size, image_size), Image.Resampling.LANCZOS).save(
+        buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0"
+    )
+    return buffer.getvalue()
+
+
+def write_equalised(
+    rows: Sequence[ManifestRow], *, output_dir: Path, staging: Path, image_size: int, pool: Pool
+) -> list[ManifestRow]:
+    """Write every row's image, made alike, below `staging`.
+
+    Args:
+        rows: `origin` is relative to `output_dir`, `path` to `staging`.
+        image_size: Side of all images, in pixels.
+
+    Returns:
+        The rows as they describe the new files.
+
+    Raises:
+        ValueError: Some images are smaller than `image_size`.
+    """
+    small = [row for row in rows if min(row.width, row.height) < image_size]
+    if small:
+        side = min(min(row.width, row.height) for row in small)
+        raise InputError(
+            f"Expected images of at least {image_size} pixels to equalise, found {len(small):,} "
+            f"smaller ones ({small[0].origin}, …). Enlarged images are easy to recognise: "
+            f"take --equalise {side} or less, or leave their source out."
+        )
+    make_class_folders(rows, staging)
+    jobs = [(row.origin, row.path) for row in rows]
+    results = run_chunks(
+        _equalise_chunk,
+        chunked(jobs, size=_CHUNK_IMAGES),
+        str(output_dir.resolve()),
+        str(staging.resolve()),
+        image_size,
+        n_items=len(jobs),
+        pool=pool,
+        description="Equalising",
+        unit="image",
+        fewest=4,
+    )
+    return [
+        replace(row, sha256=sha256, width=image_size, height=image_size, format="JPEG")
+        for row, sha256 in zip(rows, results, strict=True)
+    ]
+
+
+def _equalise_chunk(
+    jobs: Sequence[tuple[str, str]], data_dir: str, staging: str, image_size: int
+) -> list[str]:
+    digests = []
+    for origin, path in jobs:
+        try:
+            pixels = decode_image(Path(data_dir, origin)).pixels
+        except ImageError as error:
+            raise ImageError(f"{origin} cannot be equalised: {error}") from error
+        data = equalise(pixels, image_size)
+        write_new_file(f"{staging}/{path}", data)
+        digests.append(hashlib.sha256(data).hexdigest())
+    return digests

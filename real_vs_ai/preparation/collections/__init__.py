@@ -1,0 +1,1 @@
+"""Collect public collections of pictures from git, for DataCollector.py."""
