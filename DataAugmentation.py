@@ -1,11 +1,11 @@
 """Make augmented copies of the training images in data/augmented_train/.
 
-    python DataAugmentation.py                         # 20,000, or one per image if those are fewer
-    python DataAugmentation.py --copies 2              # two of every image
+    python DataAugmentation.py                         # 20,000 copies, at most one of each image
+    python DataAugmentation.py --copies 2              # two copies of each image
 
 Each copy is rotated, shifted, sheared, zoomed and perhaps mirrored in one step, and saved in the
-file format of its original. Copies that are in data/train already are never copied again;
-validation and test are not touched. MoveAugmentedImages.py adds the copies to data/train.
+file format of its original. Copies already in data/train are never copied again. Validation and
+test images are not changed. MoveAugmentedImages.py adds the copies to data/train.
 """
 
 import sys
@@ -24,15 +24,15 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--train-dir", type=Path, default=DATA_DIR / "train", help="images to copy")
-    add("--output-dir", type=Path, default=AUGMENTED_DIR, help="gets the copies")
+    add("--output-dir", type=Path, default=AUGMENTED_DIR, help="the copies go here")
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--total", type=whole_number(1), help="copies in all, spread evenly")
-    amount.add_argument("--copies", type=whole_number(1), help="copies of every image instead")
-    add("--rotation", type=number(0, 180), default=20.0, help="most degrees to either side")
-    add("--shift", type=number(0, 1), default=0.2, help="most share of width and height")
-    add("--shear", type=number(0, 1), default=0.2, help="most shear factor")
+    amount.add_argument("--total", type=whole_number(1), help="copies to make, spread evenly")
+    amount.add_argument("--copies", type=whole_number(1), help="copies to make of each image")
+    add("--rotation", type=number(0, 180), default=20.0, help="largest angle, in degrees")
+    add("--shift", type=number(0, 1), default=0.2, help="largest share of the side")
+    add("--shear", type=number(0, 1), default=0.2, help="largest shear factor")
     add("--zoom", type=number(0, 0.9), default=0.2, help="scale from 1 - zoom to 1 + zoom")
-    add("--no-flip", action="store_true", help="mirror none of the copies")
+    add("--no-flip", action="store_true", help="mirror no copies")
     add_seed(parser)
     add_overwrite(parser)
     add_workers(parser)

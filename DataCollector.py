@@ -1,12 +1,13 @@
 """Collect public collections of photographs and generated images into data/raw/<collection>/.
 
-    python DataCollector.py                            # all that data/collections.csv lists
-    python DataCollector.py kodak bsds500              # these
-    python DataCollector.py --from ~/git               # existing git directories
+    python DataCollector.py                            # every collection in data/collections.csv
+    python DataCollector.py kodak bsds500              # these two
+    python DataCollector.py --from ~/git               # from git directories you already have
 
-Each collection is one commit of a git repository; only the files that the list names are fetched.
-Grids are cut into tiles; what is no picture is left out and named in report.csv. Collections that
-are there are passed over, so a run that was interrupted goes on. DataSplitD1.py comes next.
+Each collection is one commit of a git repository. Only the files that the list names are fetched.
+Grids are cut into tiles. Files that are not pictures are left out and listed in report.csv.
+Collections that already exist are skipped, so an interrupted run can be started again.
+DataSplitD1.py comes next.
 """
 
 import sys
@@ -21,11 +22,11 @@ from real_vs_ai.preparation.collections.collection_list import read_collections
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("collections", nargs="*", help="names in the list (none: all)")
+    parser.add_argument("collections", nargs="*", help="names in the list (default: all)")
     parser.add_argument(
         "--list", type=Path, default=DATA_DIR / "collections.csv", help="the list of collections"
     )
-    parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
+    parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="for the new folders")
     add_fields(parser, CollectOptions)
     return parser.parse_args(argv)
 

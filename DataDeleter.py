@@ -1,10 +1,10 @@
-"""Delete prepared data or trained runs, after showing what would go and asking.
+"""Delete prepared data or trained runs, after showing what will be deleted and asking.
 
     python DataDeleter.py                              # data/raw, data/split, data/augmented_train
     python DataDeleter.py models/first-try --yes       # without asking
 
-Only what lies inside data/ and models/ can be deleted. Links are never followed: a link goes,
-what it points to stays. Downloaded archives go only when they are named.
+Only files and folders inside data/ and models/ can be deleted. A link is deleted, but never what it
+points to. Downloaded archives are deleted only if you name them.
 """
 
 import sys
@@ -19,7 +19,10 @@ from real_vs_ai.reporting import plural
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "paths", nargs="*", type=Path, help="what to delete (none: folders that can be made again)"
+        "paths",
+        nargs="*",
+        type=Path,
+        help="what to delete (default: the folders that the scripts can make again)",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     return parser.parse_args(argv)

@@ -3,8 +3,9 @@
     python DataMerger.py                               # everything in data/split
     python DataMerger.py data/split/cifake data/split/fake-or-real-sample
 
-Names get their data set before them (cifake__0001.jpg), so that nothing is lost. A content that
-two data sets share is kept once, and never in two splits. data/manifest.csv describes every image.
+Each file name starts with its data set (cifake__0001.jpg), so that no file replaces another. An
+image that is in two data sets is kept once, and never in two splits. data/manifest.csv describes
+every image.
 """
 
 import sys
@@ -20,10 +21,10 @@ from real_vs_ai.preparation.options import MergeOptions
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "folders", nargs="*", type=Path, help="split data sets (none: all those in data/split)"
+        "folders", nargs="*", type=Path, help="split data sets (default: all in data/split)"
     )
     parser.add_argument(
-        "--output-dir", type=Path, default=DATA_DIR, help="gets train, validation and test"
+        "--output-dir", type=Path, default=DATA_DIR, help="train, validation and test go here"
     )
     add_fields(parser, MergeOptions)
     return parser.parse_args(argv)

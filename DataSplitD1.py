@@ -1,12 +1,12 @@
-"""Split data sets that lie in flat class folders into train, validation and test.
+"""Split data sets of class folders into train, validation and test.
 
     python DataSplitD1.py                              # every such data set in data/raw
     python DataSplitD1.py data/raw/fake-or-real-sample --fractions 0.8,0.1,0.1
 
-Takes RealArt/ and GeneratedArt/, real_images/ and fake_images/, or any other class folders.
-Data sets with train/ and test/ folders are for DataSplitD2.py. A collection (DataCollector.py) goes
-whole into the split that its list names. The same content never stands in two splits; second copies
-are left out and listed in report.csv, broken files go to quarantine/.
+Reads RealArt/ and GeneratedArt/, real_images/ and fake_images/, or any other class folders. Use
+DataSplitD2.py for data sets with train/ and test/ folders. A whole collection (DataCollector.py)
+goes into the split that the list of collections names. The same content is never in two splits.
+Duplicates are left out and listed in report.csv. Broken files go to quarantine/.
 """
 
 import sys

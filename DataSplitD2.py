@@ -1,12 +1,12 @@
-"""Split data sets that come as train/ and test/: part of train becomes validation, test stays.
+"""Split data sets that have train/ and test/: part of train becomes validation, test stays.
 
     python DataSplitD2.py                              # every such data set in data/raw
     python DataSplitD2.py data/raw/cifake --validation-fraction 0.1
 
-Takes class folders (REAL/ and FAKE/, or any others) in train/ and test/, in any letter case; a
-validation/ folder is kept as it is. Data sets with class folders alone are for DataSplitD1.py.
-Contents of test are left out of train, as are second copies; report.csv lists them. Broken files
-go to quarantine/.
+Reads class folders (REAL/ and FAKE/, or any others) in train/ and test/, in any letter case. A
+validation/ folder is kept as it is. Use DataSplitD1.py for data sets with class folders alone.
+Images of test are left out of train, and so are duplicates; report.csv lists them. Broken files go
+to quarantine/.
 """
 
 import sys
@@ -26,7 +26,7 @@ def parse_args(argv=None):
         "--validation-fraction",
         type=number(0, 1, ends=False),
         default=0.2,
-        help="share of train that becomes validation",
+        help="share of the training images that becomes validation",
     )
     return parser.parse_args(argv)
 

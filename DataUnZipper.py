@@ -1,10 +1,10 @@
 """Unpack downloaded archives safely, each into data/raw/<name of the archive>/.
 
     python DataUnZipper.py                             # every archive in data/archives
-    python DataUnZipper.py ~/Downloads/cifake.zip      # these archives
+    python DataUnZipper.py ~/Downloads/cifake.zip      # this archive
 
-Zip, tar, tar.gz, tar.xz and tar.bz2 are read. Every entry is checked before anything is written;
-an archive that is damaged or hostile is refused as a whole.
+Reads zip, tar, tar.gz, tar.xz and tar.bz2. Every entry is checked before anything is written. A
+damaged or hostile archive is refused as a whole.
 """
 
 import sys
@@ -21,12 +21,12 @@ from real_vs_ai.preparation.options import add_overwrite
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("archives", nargs="*", type=Path, help="archives (none: all those in data/archives)")
-    add("--output-dir", type=Path, default=RAW_DIR, help="gets a folder for each")
+    add("archives", nargs="*", type=Path, help="archives (default: all in data/archives)")
+    add("--output-dir", type=Path, default=RAW_DIR, help="parent of the new folders")
     limit = number(0, 2**40, ends=False)
-    add("--max-gib", type=limit, default=200.0, help="refuse archives that unpack to more GiB")
-    add("--max-files", type=whole_number(1), default=20_000_000, help="refuse archives of more")
-    add("--max-ratio", type=limit, default=100.0, help="refuse files that grow by more than this")
+    add("--max-gib", type=limit, default=200.0, help="most GiB that an archive unpacks to")
+    add("--max-files", type=whole_number(1), default=20_000_000, help="most files in an archive")
+    add("--max-ratio", type=limit, default=100.0, help="most times that a file grows")
     add_overwrite(parser)
     add_workers(parser)
     add_cluster(parser)

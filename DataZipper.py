@@ -1,10 +1,10 @@
-"""Pack a folder into a zip archive; without arguments, the merged data set in data/.
+"""Pack a folder into a zip archive. Without arguments, pack the merged data set in data/.
 
     python DataZipper.py                               # data/ → data/prepared.zip
     python DataZipper.py models/first-try              # → models/first-try.zip
 
-Links, hidden files and debris of macOS and Windows are left out. The same files give the same
-archive, byte for byte.
+Links, hidden files and the system files of macOS and Windows are left out. The same files give the
+same archive, byte for byte.
 """
 
 import sys
@@ -17,10 +17,10 @@ from real_vs_ai.preparation.options import add_overwrite
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="what to pack (none: merged data)")
-    parser.add_argument("--output", type=Path, help="the archive (none: next to the folder)")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder (default: the merged data)")
+    parser.add_argument("--output", type=Path, help="archive (default: next to the folder)")
     parser.add_argument(
-        "--compress", action="store_true", help="deflate the files; images hardly shrink"
+        "--compress", action="store_true", help="compress; images hardly get smaller"
     )
     add_overwrite(parser)
     return parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""Move the augmented copies from data/augmented_train into data/train and the manifest.
+"""Move the augmented copies from data/augmented_train to data/train and list them in the manifest.
 
     python MoveAugmentedImages.py
 
-Nothing is overwritten or doubled: a second run adds nothing. A run that was interrupted is
-finished by running it again.
+No file is overwritten or added twice: a second run adds nothing. Run it again to finish a run that
+was interrupted.
 """
 
 import sys
@@ -17,9 +17,9 @@ from real_vs_ai.preparation.moving import move_augmented
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument(
-        "--augmented-dir", type=Path, default=AUGMENTED_DIR, help="holds the copies"
+        "--augmented-dir", type=Path, default=AUGMENTED_DIR, help="folder of the copies"
     )
-    parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="holds train/")
+    parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="folder that holds train/")
     return parser.parse_args(argv)
 
 

@@ -113,7 +113,7 @@ def add_workers(group: argparse._ActionsContainer) -> None:
         type=whole_number(1),
         default=available_workers(),
         metavar="N",
-        help="how many images or files to read at the same time",
+        help="number of images or files to read at the same time",
     )
 
 
@@ -138,7 +138,7 @@ def add_cluster(parser: argparse.ArgumentParser, *, engines: tuple[str, ...] = (
     parser.add_argument(
         "--cluster",
         choices=CLUSTERS,
-        help="spread the work over a cluster whose machines see the same folders",
+        help="spread the work over a cluster whose machines share the folders",
     )
 
     def engine(text: str) -> str:

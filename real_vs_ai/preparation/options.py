@@ -16,12 +16,14 @@ from real_vs_ai.preparation.splits import check_fractions
 
 def add_overwrite(parser: argparse._ActionsContainer) -> None:
     """Add --overwrite."""
-    parser.add_argument("--overwrite", action="store_true", help="replace existing output")
+    parser.add_argument("--overwrite", action="store_true", help="replace output that exists")
 
 
 def add_seed(parser: argparse._ActionsContainer) -> None:
     """Add --seed."""
-    parser.add_argument("--seed", type=whole_number(0), default=SEED, help="of everything random")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=SEED, help="seed of all random choices"
+    )
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +32,10 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="*",
         type=Path,
-        help="data sets (none: every one in data/raw that has this layout)",
+        help="data sets to split (default: all in data/raw with this layout)",
     )
     parser.add_argument(
-        "--output-dir", type=Path, default=SPLIT_DIR, help="gets a folder for each data set"
+        "--output-dir", type=Path, default=SPLIT_DIR, help="one folder for each data set goes here"
     )
 
 
@@ -54,18 +56,18 @@ class PlacingOptions:
     """What the splitters and the merger share."""
 
     near_duplicates: str = option(
-        "report lists images that look alike (pHash within 3 bits), group also keeps them out of "
-        "different splits; both decode every image, which takes several times as long",
+        "report: list images that look alike (pHash within 3 bits); group: also keep them in one "
+        "split; both decode every image and take several times as long",
         "off",
         choices=("off", "report", "group"),
     )
     confounds: bool = option(
-        "measure how far size, format and the like give the class away",
+        "measure whether size, format and similar properties reveal the class",
         True,
         action=BooleanOptionalAction,
     )
     seed: int = option(add=add_seed)
-    copy: bool = option("make copies even where hard links are possible", False)
+    copy: bool = option("copy files even where hard links are possible", False)
     overwrite: bool = option(add=add_overwrite)
     workers: int = option(add=add_workers)
     cluster: str | None = option(add=add_cluster)
@@ -80,11 +82,9 @@ class PlacingOptions:
 class SplitterOptions(PlacingOptions):
     """What the two splitters share."""
 
-    keep_duplicates: bool = option(
-        "keep second copies of the same content, in the split of the first", False
-    )
+    keep_duplicates: bool = option("keep duplicates, in the split of the first copy", False)
     verify: bool = option(
-        "decode every image; without it only headers are read", True, action=BooleanOptionalAction
+        "decode every image, not only its header", True, action=BooleanOptionalAction
     )
 
 
@@ -93,13 +93,15 @@ class SplitOptions(SplitterOptions):
     """How data sets are split; DataSplitD1.py offers all of it."""
 
     fractions: Mapping[str, float] = option(
-        "shares of train, validation and test", "0.7,0.15,0.15", type=three_fractions
+        "shares of train, validation and test, separated by commas",
+        "0.7,0.15,0.15",
+        type=three_fractions,
     )
     ignore_roles: bool = option(
-        "divide collections by these shares too, not whole as their list says", False
+        "divide collections by --fractions too, whatever split their list names", False
     )
     keep_plain: bool = option(
-        "keep posters and diagrams among the training images of collections", False
+        "keep posters and diagrams in the training images of collections", False
     )
 
 
@@ -108,10 +110,10 @@ class MergeOptions(PlacingOptions):
     """How split data sets are merged."""
 
     keep_duplicates: bool = option(
-        "keep contents that two data sets share, unless they stand in two splits", False
+        "keep images that are in two data sets, unless they are in two splits", False
     )
     equalise: int | None = option(
-        "make all images squares of this side, alike in format and quality",
+        "save all images as squares of this side, in one format and quality",
         metavar="PIXELS",
         type=whole_number(1),
     )

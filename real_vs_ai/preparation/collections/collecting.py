@@ -64,14 +64,16 @@ class CollectOptions:
 
     repositories_dir: Path
     git_dirs: Path | None = option(
-        "take git directories that lie here, as owner+name.git, and fetch nothing",
+        "use the git directories in this folder (owner+name.git) and fetch nothing",
         metavar="DIR",
         flags=("--from",),
         dest="git_dirs",
         type=Path,
     )
-    server: str = option("where repositories are", "https://github.com")
-    min_side: int = option("leave out smaller images, in pixels", 200, type=whole_number(1))
+    server: str = option("server of the repositories", "https://github.com")
+    min_side: int = option(
+        "leave out images smaller than this, in pixels", 200, type=whole_number(1)
+    )
     overwrite: bool = option(add=add_overwrite)
     workers: int = option(add=add_workers)
 
