@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,57 +30,45 @@ from real_vs_ai.training.devices import Hosts
 _EXPLODED = 100.0
 
 
+@dataclass(eq=False, kw_only=True)
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     """Stop when the validation loss exceeds the training loss; keep the best epoch's weights.
 
     Both losses hold the L2 penalty; the training loss is measured with noise, dropout and
-    augmentation, so a validation loss above it means that the network learns its images by heart.
-    When training ends, for this or any other reason, the weights of the epoch with the lowest
-    validation loss are restored; they are on disk from the end of that epoch on.
+    augmentation, so a validation loss above it means that the network overfits. When training ends,
+    for this or any other reason, the weights of the epoch with the lowest validation loss are
+    restored; they are on disk from the end of that epoch on.
 
     Attributes:
-        best_epoch: Its epoch, counted from 1; 0 before the first.
+        path: Where the best weights are saved; ends in `.weights.h5`.
+        patience: This many epochs in a row may have a validation loss above the training loss.
+        keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
+        writes: Whether this process saves the weights; another one does otherwise.
+        best_loss: The lowest so far; a resumed run gives that of its earlier epochs.
+        best_epoch: Its epoch, counted from 1; 0 before the first. Its weights are at `path`.
         stopped: Whether this callback stopped the training.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Path,
-        patience: int = 0,
-        keep: str = "best",
-        writes: bool = True,
-        best_loss: float = math.inf,
-        best_epoch: int = 0,
-    ):
-        """Make the callback.
+    path: Path
+    patience: int = 0
+    keep: str = "best"
+    writes: bool = True
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    stopped: bool = field(default=False, init=False)
+    _epochs_above: int = field(default=0, init=False)
 
-        Args:
-            path: Where the best weights are saved; ends in `.weights.h5`.
-            patience: This many epochs in a row may have a validation loss above the training loss.
-            keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
-            writes: Whether this process saves the weights; another one does otherwise.
-            best_loss: Of the epochs before these, when a run goes on.
-            best_epoch: Of the epochs before these; their weights are at `path`.
-        """
+    def __post_init__(self) -> None:
         super().__init__()
-        self.path = path
-        self.patience = patience
-        self.keep = keep
-        self.writes = writes
-        self.best_loss = best_loss
-        self.best_epoch = best_epoch
-        self.stopped = False
-        self._epochs_above = 0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Save the weights when they are to be kept; stop when it is time."""
         logs = logs or {}
         if self.keep == "last" or logs["val_loss"] < self.best_loss:
             self.best_loss = float(logs["val_loss"])
             self.best_epoch = epoch + 1
             if self.writes:
-                _save_weights(self.model, self.path)
+                with atomic_write(self.path) as staging:
+                    graph_of(self.model).save_weights(staging)
         self.count(logs)
         if self._epochs_above > self.patience:
             self.stopped = True
@@ -91,14 +80,8 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         self._epochs_above = self._epochs_above + 1 if above else 0
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        """Restore the best weights."""
         if self.best_epoch:
             graph_of(self.model).load_weights(self.path)
-
-
-def _save_weights(model: keras.Model, path: Path) -> None:
-    with atomic_write(path) as staging:
-        graph_of(model).save_weights(staging)
 
 
 class OneTraining(keras.callbacks.CallbackList):
@@ -111,7 +94,6 @@ class OneTraining(keras.callbacks.CallbackList):
     _begun = False
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Pass the first beginning on."""
         if not self._begun:
             self._begun = True
             super().on_train_begin(logs)
@@ -132,7 +114,6 @@ class AtNextEpoch(keras.callbacks.Callback):
         self._action: Callable[[], None] | None = action
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Do it, the first time."""
         if self._action:
             self._action()
             self._action = None
@@ -147,7 +128,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._first: float | None = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Look at the running mean of the epoch's loss."""
+        # The running mean of the epoch's loss.
         loss = float((logs or {})["loss"])
         self._first = loss if self._first is None else self._first
         exploded = loss > _EXPLODED * max(1.0, self._first)
@@ -158,7 +139,6 @@ class DivergenceGuard(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Look at the validation loss."""
         loss = float((logs or {}).get("val_loss", 0.0))
         if not math.isfinite(loss):
             raise TrainingDivergedError(
@@ -166,62 +146,44 @@ class DivergenceGuard(keras.callbacks.Callback):
             )
 
 
+@dataclass(eq=False, kw_only=True)
 class Recorder(keras.callbacks.Callback):
     """Keep the history, write `history.csv`, save checkpoints, and obey a request to stop.
 
     Stands last in the list, so that a checkpoint knows what the others decided.
+
+    Attributes:
+        progress: Kept up to date.
+        checkpoint_path: Where the run's state is saved.
+        checkpoint_steps: Also save after this many steps; 0 only after epochs.
+        last_epoch: The stage ends with this epoch, counted from 1.
+        hosts: Only the first process writes.
+        on_epoch: Called after each epoch.
     """
 
-    def __init__(
-        self,
-        progress: Progress,
-        *,
-        stage_name: str,
-        stop: StopTrainingOnValidationLoss,
-        history_path: Path,
-        checkpoint_path: Path,
-        checkpoint_steps: int,
-        steps_per_epoch: int,
-        last_epoch: int,
-        metrics: Sequence[keras.metrics.Metric],
-        hosts: Hosts,
-        interrupted: threading.Event,
-        on_epoch: Callable[[Progress], None],
-    ):
-        """Make the callback.
+    progress: Progress
+    stage_name: str
+    stop: StopTrainingOnValidationLoss
+    history_path: Path
+    checkpoint_path: Path
+    checkpoint_steps: int
+    steps_per_epoch: int
+    last_epoch: int
+    metrics: Sequence[keras.metrics.Metric]
+    hosts: Hosts
+    interrupted: threading.Event
+    on_epoch: Callable[[Progress], None]
+    _started: float = field(default=0.0, init=False)
+    _steps: int = field(default=0, init=False)
 
-        Args:
-            progress: Kept up to date.
-            history_path: `history.csv`.
-            checkpoint_path: Where the run's state is saved.
-            checkpoint_steps: Also save after this many steps; 0 only after epochs.
-            last_epoch: The stage ends with this epoch, counted from 1.
-            hosts: Only the first process writes.
-            on_epoch: Called after each epoch.
-        """
+    def __post_init__(self) -> None:
         super().__init__()
-        self.progress = progress
-        self.stage_name = stage_name
-        self.stop = stop
-        self.history_path = history_path
-        self.checkpoint_path = checkpoint_path
-        self.checkpoint_steps = checkpoint_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.last_epoch = last_epoch
-        self.metrics = metrics
-        self.hosts = hosts
-        self.interrupted = interrupted
-        self.on_epoch = on_epoch
-        self._started = 0.0
-        self._steps = 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Start the clock."""
         self._started = time.perf_counter()
         self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Count the step; save when it is time, or stop when the user asked to."""
         self.progress.step += 1
         self._steps += 1
         if self.progress.step >= self.steps_per_epoch:
@@ -233,7 +195,6 @@ class Recorder(keras.callbacks.Callback):
         self._stop_if_interrupted()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Add a row to the history and save."""
         progress, stop = self.progress, self.stop
         seconds = time.perf_counter() - self._started
         row = {"epoch": epoch + 1, "stage": self.stage_name}
@@ -263,37 +224,36 @@ class Recorder(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@dataclass(eq=False, kw_only=True)
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch on a terminal: images a second, time left, loss and accuracy."""
 
-    def __init__(self, *, batch_size: int, steps_per_epoch: int, first_step: int, title: str):
+    batch_size: int
+    steps_per_epoch: int
+    first_step: int
+    title: str
+    _bar: Any = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.batch_size = batch_size
-        self.steps = steps_per_epoch
-        self.first_step = first_step
-        self.title = title
-        self._bar: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Draw an empty bar."""
         self._bar = progress_bar(
             description=f"{self.title}, epoch {epoch + 1}",
             unit="image",
-            total=self.steps * self.batch_size,
+            total=self.steps_per_epoch * self.batch_size,
         )
         if self.first_step:
             self._bar.update(self.first_step * self.batch_size)
             self.first_step = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Advance the bar."""
         logs = logs or {}
         text = f"loss {logs.get('loss', 0):.4f}, accuracy {logs.get('accuracy', 0):.4f}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(self.batch_size)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Remove the bar."""
         self._bar.close()
 
 

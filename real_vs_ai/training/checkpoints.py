@@ -111,21 +111,18 @@ def load_checkpoint(path: Path) -> Progress | None:
         ) from error
 
 
-def restore_variables(path: Path, model: keras.Model) -> None:
-    """Put weights, optimizer and random layers back into a compiled model.
+def restore_variables(
+    path: Path, model: keras.Model, *, groups: Sequence[str] = ("layers", "optimizer")
+) -> None:
+    """Put weights, random layers and the optimizer back into a compiled model.
 
     Raises:
-        ValueError: The checkpoint is of another network.
+        InputError: The checkpoint is of another network.
     """
+    variables = _variables(model)
     with np.load(path) as stored:
-        for group, variables in _variables(model).items():
-            _assign(stored, group, variables)
-
-
-def restore_layers(path: Path, model: keras.Model) -> None:
-    """Put weights and random layers back, of a stage whose optimizer is done with."""
-    with np.load(path) as stored:
-        _assign(stored, "layers", _variables(model)["layers"])
+        for group in groups:
+            _assign(stored, group, variables[group])
 
 
 def restore_metrics(path: Path, metrics: Sequence[keras.metrics.Metric]) -> None:

@@ -9,7 +9,7 @@ The metrics are those of the Fake class where there is one, otherwise means over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -131,17 +131,25 @@ def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
     weights = None if positive is None else [float(i == positive) for i in range(len(names))]
     return [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
-        Precision(name="precision", **options),
-        Recall(name="recall", **options),
+        ClassMetric(name="precision", **options),
+        ClassMetric(name="recall", **options),
         keras.metrics.AUC(
             name="auc", multi_label=True, num_labels=len(names), label_weights=weights
         ),
-        F1(name="f1", **options),
+        ClassMetric(name="f1", **options),
     ]
 
 
-class _FromCounts(keras.metrics.Metric):
-    """A metric of the most probable class, from counts of hits, predictions and labels."""
+# Each is 0 where it would divide by 0: nothing was taken for the class, or nothing is of it.
+_FORMULAS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "precision": lambda hits, predicted, actual: ops.divide_no_nan(hits, predicted),
+    "recall": lambda hits, predicted, actual: ops.divide_no_nan(hits, actual),
+    "f1": lambda hits, predicted, actual: ops.divide_no_nan(2.0 * hits, predicted + actual),
+}
+
+
+class ClassMetric(keras.metrics.Metric):
+    """Precision, recall or F1 (its name says which) of the most probable class."""
 
     def __init__(self, *, n_classes: int, positive: int | None, name: str, dtype: Any = None):
         super().__init__(name=name, dtype=dtype)
@@ -162,37 +170,8 @@ class _FromCounts(keras.metrics.Metric):
 
     def result(self) -> Any:
         """The positive class's value, or the mean over the classes."""
-        values = self.by_class()
+        values = _FORMULAS[self.name](self.hits, self.predicted, self.actual)
         return ops.mean(values) if self.positive is None else values[self.positive]
 
-    def by_class(self) -> Any:
-        """The value of each class, shape (n_classes,)."""
-        raise NotImplementedError
-
     def get_config(self) -> dict[str, Any]:
-        """What a metric of the same kind is made from."""
         return {**super().get_config(), "n_classes": self.n_classes, "positive": self.positive}
-
-
-class Precision(_FromCounts):
-    """Share of the images taken for a class that are of it; 0 when none was taken for it."""
-
-    def by_class(self) -> Any:
-        """The precision of each class, shape (n_classes,)."""
-        return ops.divide_no_nan(self.hits, self.predicted)
-
-
-class Recall(_FromCounts):
-    """Share of a class's images that were taken for it."""
-
-    def by_class(self) -> Any:
-        """The recall of each class, shape (n_classes,)."""
-        return ops.divide_no_nan(self.hits, self.actual)
-
-
-class F1(_FromCounts):
-    """Harmonic mean of precision and recall."""
-
-    def by_class(self) -> Any:
-        """The F1 score of each class, shape (n_classes,)."""
-        return ops.divide_no_nan(2.0 * self.hits, self.predicted + self.actual)

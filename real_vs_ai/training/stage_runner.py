@@ -24,7 +24,6 @@ from real_vs_ai.training.checkpoints import (
     Progress,
     checkpoint_path,
     load_checkpoint,
-    restore_layers,
     restore_metrics,
     restore_variables,
 )
@@ -206,7 +205,7 @@ class StageRunner:
             return True
         if saved:
             # The random layers go on from where the stage before left them, killed or not.
-            restore_layers(self.checkpoint, model)
+            restore_variables(self.checkpoint, model, groups=("layers",))
         if self.progress.best_epoch:
             graph_of(model).load_weights(self.best_weights)
         return False
@@ -221,7 +220,7 @@ class StageRunner:
         resumed: bool,
     ) -> cb.OneTraining:
         recorder = cb.Recorder(
-            self.progress,
+            progress=self.progress,
             stage_name=stage.name,
             stop=stop,
             history_path=self.run.history,

@@ -16,7 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 
@@ -37,10 +37,12 @@ _REPORT_TRACINGS = 0.3
 _WORTH_SAYING = 0.25
 
 
+@dataclass
 class TimeBudget:
     """The time that a run has, in seconds, and what its evaluation will take of it.
 
     Attributes:
+        minutes: For the whole run, over all its resumptions.
         clock: Tells the seconds since some instant.
         spent_before: Seconds that the run took before it was resumed.
         evaluation_images: Images that the network is asked about when training has ended.
@@ -49,20 +51,15 @@ class TimeBudget:
         tracing_seconds: What the first step took, in which TensorFlow traces the network.
     """
 
-    def __init__(self, *, minutes: float, clock: Callable[[], float] = time.monotonic):
-        """Start the clock.
+    minutes: float
+    clock: Callable[[], float] = time.monotonic
+    spent_before: float = 0.0
+    evaluation_images: int = 0
+    image_seconds: float | None = None
+    tracing_seconds: float = 0.0
 
-        Args:
-            minutes: For the whole run, over all its resumptions.
-            clock: Tells the seconds since any instant.
-        """
-        self.minutes = minutes
-        self.clock = clock
-        self.spent_before = 0.0
-        self.evaluation_images = 0
-        self.image_seconds: float | None = None
-        self.tracing_seconds = 0.0
-        self._started = clock()
+    def __post_init__(self) -> None:
+        self._started = self.clock()
 
     @property
     def spent(self) -> float:
@@ -70,11 +67,7 @@ class TimeBudget:
         return self.spent_before + self.clock() - self._started
 
     def left_for_training(self, *, image_seconds: float) -> float:
-        """Seconds until the evaluation must begin; negative when it is late.
-
-        Args:
-            image_seconds: What the network takes to judge an image.
-        """
+        """Seconds until the evaluation must begin; negative when it is late."""
         return 60 * self.minutes - self.spent - self.evaluation_seconds(image_seconds)
 
     def evaluation_seconds(self, image_seconds: float) -> float:
@@ -111,11 +104,7 @@ class Pace:
     """
 
     def __init__(self, budget: TimeBudget, work: StageWork, *, done: int, position: float):
-        """Make the pace of a stage that begins or goes on.
-
-        Args:
-            position: Where they have led.
-        """
+        """Make the pace of a stage that has taken `done` steps, which have led to `position`."""
         self.budget = budget
         self.work = work
         self.done = done
@@ -226,35 +215,29 @@ class Pace:
         return steps_in_epoch + epochs * work.steps_per_epoch + more
 
 
+@dataclass(eq=False)
 class KeepPace(keras.callbacks.Callback):
-    """Move the learning rate along with the pace, and stop when the pace is at its end."""
+    """Move the learning rate along with the pace, and stop when the pace is at its end.
 
-    def __init__(
-        self,
-        pace: Pace,
-        *,
-        position: keras.Variable,
-        progress: Progress,
-        say: Callable[[str], None],
-        on_plan: Callable[[Pace], None],
-    ):
-        """Make the callback; it stands before the one that saves checkpoints."""
+    It stands before the callback that saves checkpoints.
+    """
+
+    pace: Pace
+    position: keras.Variable
+    progress: Progress
+    say: Callable[[str], None]
+    on_plan: Callable[[Pace], None]
+    _announced: int = field(default=0, init=False)
+    _validation_began: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.pace = pace
-        self.position = position
-        self.progress = progress
-        self.say = say
-        self.on_plan = on_plan
-        self._announced = 0
-        self._validation_began = 0.0
-        position.assign(pace.position)
+        self.position.assign(self.pace.position)
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        """Time the steps from here."""
         self.pace.start_timing()
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Count the step."""
         pace, progress = self.pace, self.progress
         pace.after_step()
         self.position.assign(pace.position)
@@ -265,15 +248,13 @@ class KeepPace(keras.callbacks.Callback):
             self._announce()
 
     def on_test_begin(self, logs: object = None) -> None:
-        """Time the validation."""
         self._validation_began = self.pace.budget.clock()
 
     def on_test_end(self, logs: object = None) -> None:
-        """Note what it took."""
         self.pace.after_validation(self.pace.budget.clock() - self._validation_began)
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-        """Note the time for the checkpoint that follows."""
+        # For the checkpoint that follows.
         self.progress.seconds = self.pace.budget.spent
 
     def _announce(self) -> None:
