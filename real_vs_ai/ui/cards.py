@@ -55,11 +55,9 @@ def show_card(
     said_above: Collection[ReasonCode] = (),
     small: bool = False,
 ) -> None:
-    """Origin data, verdict, picture, reason and details, in the current container.
+    """Show origin data, verdict, picture, reason and details in the current container.
 
     Args:
-        judged: The file and its verdict.
-        chosen: The model that answered.
         example: What the picture is, when it is one of the app's examples.
         said_above: Reasons that are explained once for many cards.
         small: One card of many: picture and texts stand below each other, and are shorter.
@@ -248,20 +246,15 @@ def _cell_style(label: str, metadata: ModelMetadata, *, dark: bool) -> str:
 
 
 def table_row(judged: JudgedUpload, *, chosen: ChosenModel, number: str) -> dict[str, object]:
-    """One row of the table: texts and numbers, the picture as a data URL.
-
-    Args:
-        judged: The file and its verdict.
-        chosen: The model that answered.
-        number: Name of the column for the probability.
-    """
+    """One row of the table; `number` is the name of the column for the probability."""
     upload, check, verdict = judged.upload, judged.upload.check, judged.verdict
+    thumbnail = base64.b64encode(check.thumbnail).decode("ascii")
     remarks = [check.error, *reason_sentences(verdict), *check.notes]
     remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
         remarks.append(f"Same content as {visible(upload.same_as)}.")
     return {
-        "Image": _data_url(check.thumbnail) if check.thumbnail else None,
+        "Image": f"data:image/jpeg;base64,{thumbnail}" if thumbnail else None,
         "File": visible(upload.name),
         "Verdict": verdict_style(label_of(judged), chosen.metadata_of(verdict)).plain,
         number: verdict_number(verdict),
@@ -280,7 +273,3 @@ def count_labels(judged: Sequence[JudgedUpload], metadata: ModelMetadata) -> dic
     counts = Counter(map(label_of, judged))
     order = [*metadata.class_names, UNCERTAIN, ""]
     return dict(sorted(counts.items(), key=lambda item: order.index(item[0])))
-
-
-def _data_url(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

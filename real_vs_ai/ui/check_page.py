@@ -17,18 +17,16 @@ from real_vs_ai.serving.shared_model import ModelUnavailableError
 from real_vs_ai.ui.checking import (
     CheckedUpload,
     ImageCheck,
-    JudgedUpload,
     content_digest,
     judge_upload,
     name_duplicates,
 )
 from real_vs_ai.ui.details import ask_variants, known_variants
-from real_vs_ai.ui.held_files import ImageFile
-from real_vs_ai.ui.image_input import ask_for_images
+from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.model_choice import (
+    MODEL_KEY,
     ChosenModel,
     choose_model,
-    link_model,
     offer_models,
     open_model,
     show_model_facts,
@@ -89,7 +87,8 @@ def _choose_settings(chosen: ChosenModel) -> tuple[ChosenModel, bool]:
     )
     st.caption("This link opens the page with the same model and settings, without the pictures:")
     # The default ones too: a newer model would change them.
-    link = [*link_model(chosen), *link_thresholds(chosen), (_TEST_ALL_KEY, str(test_all).lower())]
+    settings = [(MODEL_KEY, chosen.name), *link_thresholds(chosen)]
+    link = [*settings, (_TEST_ALL_KEY, str(test_all).lower())]
     address = (st.context.url or "").split("?")[0]
     st.code(f"{address}?{urlencode(link)}", language=None, wrap_lines=True)
     return chosen, test_all
@@ -99,11 +98,11 @@ def _show_verdicts(files: Sequence[ImageFile], *, chosen: ChosenModel, test_all:
     uploads = _check_all(files, chosen)
     if not uploads:
         return
-    by_digest = _files_by_digest(files)
+    by_digest = dict(zip(_digests(files), files, strict=True))
     if test_all:
         _ask_all_variants(uploads, by_digest, chosen=chosen)
     variants = known_variants(chosen)
-    judged: list[JudgedUpload] = [
+    judged = [
         judge_upload(
             upload,
             variants=variants.get(upload.check.digest, ()),
@@ -196,10 +195,6 @@ def _digests(files: Sequence[ImageFile]) -> list[str]:
     }
     st.session_state["digests"] = digests
     return [digests[file.file_id] for file in files]
-
-
-def _files_by_digest(files: Sequence[ImageFile]) -> dict[str, ImageFile]:
-    return dict(zip(_digests(files), files, strict=True))
 
 
 def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, ImageCheck]:

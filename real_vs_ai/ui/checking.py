@@ -75,8 +75,7 @@ class CheckedUpload:
     """One uploaded file.
 
     Attributes:
-        name: As the browser sent it: a stranger's text.
-        check: What its content turned out to be.
+        name: As the browser sent it: do not trust it.
         same_as: The name of an earlier file with the same content, or "".
     """
 
@@ -93,13 +92,7 @@ def content_digest(data: bytes) -> str:
 def check_image(
     data: bytes, *, digest: str, submit: Callable[[DecodedImage], Future[Verdict]]
 ) -> ImageCheck:
-    """Decode and judge one image; one that cannot be read becomes a check with its error.
-
-    Args:
-        data: The file's bytes, of any size and kind.
-        digest: Its `content_digest`.
-        submit: Asks the detector, given the decoded image.
-    """
+    """Decode and judge one image; one that cannot be read becomes a check with its error."""
     try:
         image = decode_upload(data)
     except ImageError as error:
@@ -157,12 +150,7 @@ class Variant:
 def judge_variants(
     pixels: np.ndarray, *, predict_batch: Callable[[list[np.ndarray]], list[Verdict]]
 ) -> tuple[Variant, ...]:
-    """Change an image in the ways that the app tries, and judge each copy.
-
-    Args:
-        pixels: Upright, shape (height, width, 3), uint8.
-        predict_batch: The detector.
-    """
+    """Change an image, shape (height, width, 3), uint8, as the app does, and judge each copy."""
     variants = []
     # One copy at a time: a dozen copies of a large photograph would fill the memory.
     for perturbation in PERTURBATIONS:
@@ -177,11 +165,10 @@ class JudgedUpload:
     """An uploaded file with the verdict to show.
 
     Attributes:
-        upload: The file and its check.
         verdict: The verdict to show; None when the image cannot be read.
-        own: The verdict on the image itself, before the treated copies were asked.
-        variants: The treated copies, if they were asked, with the same thresholds.
-        flipped_by: The treatments that turn the verdict into another class.
+        own: The verdict on the image itself, before the changed copies were judged.
+        variants: The changed copies, if they were judged, with the same thresholds.
+        flipped_by: The changes that turn the verdict into another class.
     """
 
     upload: CheckedUpload
@@ -201,8 +188,7 @@ def judge_upload(
     """Apply thresholds and stability to one checked file.
 
     Args:
-        upload: The file and its check.
-        variants: Verdicts on treated copies, or none when they were not asked.
+        variants: Verdicts on changed copies, or none when they were not asked for.
         model: The metadata that the detector decided with.
         chosen: The same with the thresholds that the user chose.
     """

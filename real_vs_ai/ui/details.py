@@ -38,13 +38,7 @@ _MISTAKE = ":material/flag: Report a mistake"
 
 
 def show_details(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
-    """Tabs on one readable image; those that explain a verdict only where there is one.
-
-    Args:
-        judged: The file and its verdict.
-        data: The file's bytes.
-        chosen: The model that answered.
-    """
+    """Show tabs on one readable image; those that explain a verdict only where there is one."""
     st.subheader("Why?")
     refused = judged.verdict.out_of_distribution
     names = [_ORIGIN, *([] if refused else [_STABILITY, _HEAT_MAP]), _GEMINI, _MISTAKE]
@@ -241,11 +235,9 @@ def heat_map(
     """Where the image speaks for a class: by its crops, or by Grad-CAM at the input size.
 
     Args:
-        chosen: The model.
         pixels: Upright, shape (height, width, 3), uint8.
         verdict: On the image; a verdict on crops says already where the evidence is.
         digest: Of the image; the map is computed once in a session.
-        class_name: The class to explain.
 
     Returns:
         Shape (side, side), float32, 0 to 1.

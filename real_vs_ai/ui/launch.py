@@ -104,7 +104,7 @@ def keep_uploads_in_memory() -> None:
     from starlette.formparsers import MultiPartParser
 
     from real_vs_ai.ui.checking import MAX_BYTES
-    from real_vs_ai.ui.held_files import bound_uploads
+    from real_vs_ai.ui.image_input import bound_uploads
 
     bound_uploads()
     # Some kilobytes more, for what surrounds the file in the request.

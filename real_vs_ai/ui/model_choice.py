@@ -28,7 +28,8 @@ from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
 from real_vs_ai.ui.wording import as_markdown, visible
 from real_vs_ai.verdict import Verdict
 
-_MODEL_KEY = "model"
+# In the session, and in a link to the page.
+MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
 
@@ -124,19 +125,19 @@ def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
         show_how_to_get_a_model(models_dir)
         return {}
     # From the session, or from a link.
-    wanted = st.session_state.get(_MODEL_KEY) or st.query_params.get(_MODEL_KEY)
+    wanted = st.session_state.get(MODEL_KEY) or st.query_params.get(MODEL_KEY)
     if wanted is not None and wanted not in paths:
         st.warning(
             f"The model {as_markdown(wanted)} is not here any more; another one answers.",
             icon=":material/swap_horiz:",
         )
-        st.session_state.pop(_MODEL_KEY, None)
+        st.session_state.pop(MODEL_KEY, None)
     return paths
 
 
 def choose_model(paths: Mapping[str, Path]) -> str:
     """Let the user choose one of the names; the page's address holds it."""
-    return st.selectbox("Model", list(paths), key=_MODEL_KEY, bind="query-params")
+    return st.selectbox("Model", list(paths), key=MODEL_KEY, bind="query-params")
 
 
 def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -159,11 +160,6 @@ def file_key(path: Path) -> tuple[str, int, int]:
     stats = [model.stat() for model in find_models(path)]
     newest = max(stat.st_mtime_ns for stat in stats)
     return (str(path.resolve()), newest, sum(stat.st_size for stat in stats))
-
-
-def link_model(chosen: ChosenModel) -> list[tuple[str, str]]:
-    """Name and value of the model in a link to the page."""
-    return [(_MODEL_KEY, chosen.name)]
 
 
 def show_how_to_get_a_model(models_dir: Path) -> None:
@@ -218,11 +214,6 @@ def show_error(what: str, text: str) -> None:
         st.text(text)
 
 
-def forget_failed_models() -> None:
-    """Open models again, after one could not be opened."""
-    _service.clear()
-
-
 @st.cache_resource(max_entries=3, show_spinner=False, on_release=ModelService.close)
 def _service(path: str, modified_ns: int, size: int) -> ModelService:
     return ModelService(Path(path))
@@ -251,4 +242,4 @@ def open_model(name: str, path: Path) -> ChosenModel | None:
 def show_unavailable(error: ModelUnavailableError) -> None:
     """Say that the model failed while it should answer, and offer to try again."""
     show_error("The model could not answer.", str(error))
-    st.button("Try again", on_click=forget_failed_models, icon=":material/refresh:")
+    st.button("Try again", on_click=_service.clear, icon=":material/refresh:")

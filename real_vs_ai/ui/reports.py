@@ -93,12 +93,7 @@ def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created:
 
 
 def mistake_report(result: JudgedUpload, *, model: ReportModel) -> str:
-    """All that a maintainer needs to reproduce a wrong verdict, as text; the file's name is not.
-
-    Args:
-        result: A readable image and its verdict.
-        model: The one that judged it.
-    """
+    """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
     check, verdict, metadata = result.upload.check, result.verdict, model.metadata
     thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in verdict.probabilities.items())

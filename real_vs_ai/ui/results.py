@@ -16,8 +16,7 @@ from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
 from real_vs_ai.ui.checking import JudgedUpload
 from real_vs_ai.ui.details import forget_details, show_details
-from real_vs_ai.ui.held_files import ImageFile
-from real_vs_ai.ui.image_input import clear_images, example_of
+from real_vs_ai.ui.image_input import ImageFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import extreme_thresholds
@@ -32,13 +31,7 @@ _WHY_KEY = "why"
 def show_results(
     judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    """Draw all results.
-
-    Args:
-        judged: The files and their verdicts, in the order of upload.
-        files: One uploaded file for each content digest.
-        chosen: The model that answered.
-    """
+    """Draw all results; `files` holds one uploaded file for each content digest."""
     extreme = extreme_thresholds(chosen)
     if extreme:
         st.warning(f"With the thresholds under Advanced: {extreme}", icon=":material/warning:")

@@ -236,7 +236,9 @@ def test_more_images_than_allowed_are_cut_off_with_a_warning(models, monkeypatch
 
 
 def test_files_that_are_too_large_together_are_let_go_with_a_message(models, monkeypatch):
-    monkeypatch.setattr(image_input, "MAX_TOTAL_BYTES", 150)
+    held_bytes = image_input.held_bytes
+    # As if each byte were 100 MB.
+    monkeypatch.setattr(image_input, "held_bytes", lambda: held_bytes() * 10**8)
     files = {f"{i}.png": image_bytes((i, 0, 0)) for i in range(3)}
     app = upload(start("--models-dir", models), files)
     assert "too large together" in app.error[0].value and not verdicts(app)

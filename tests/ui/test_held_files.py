@@ -10,7 +10,7 @@ from streamlit.proto.Common_pb2 import FileURLs as FileURLsProto
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
-from real_vs_ai.ui import held_files
+from real_vs_ai.ui import image_input
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def server(monkeypatch) -> MemoryUploadedFileManager:
     """Streamlit's memory of uploads, and a session "s" of it."""
     manager = MemoryUploadedFileManager("/upload")
     context = types.SimpleNamespace(session_id="s", uploaded_file_mgr=manager)
-    monkeypatch.setattr(held_files, "get_script_run_ctx", lambda: context)
-    monkeypatch.setattr(held_files, "st", types.SimpleNamespace(session_state={}))
+    monkeypatch.setattr(image_input, "get_script_run_ctx", lambda: context)
+    monkeypatch.setattr(image_input, "st", types.SimpleNamespace(session_state={}))
     return manager
 
 
@@ -35,44 +35,44 @@ def held_by(server, *file_ids: str) -> list[str]:
 
 def test_the_server_lets_go_of_uploads_that_no_widget_holds_any_more(server):
     first, second = put(server, "1"), put(server, "2")
-    held_files.remember_files("Upload", [first, second], live=[first, second])
+    image_input.remember_files("Upload", [first, second], live=[first, second])
     # On its way: its run has not begun.
     put(server, "3")
-    held_files.remember_files("Upload", [first, second], live=[second])
+    image_input.remember_files("Upload", [first, second], live=[second])
     assert held_by(server, "1", "2", "3") == ["2", "3"]
-    held_files.remember_files("Examples", [])
+    image_input.remember_files("Examples", [])
     assert held_by(server, "1", "2", "3") == ["3"]
 
 
 def test_files_are_kept_only_when_their_widget_has_forgotten_them(server):
-    session = held_files.st.session_state
-    assert held_files.kept_files("Upload", key="uploads_0") == []
+    session = image_input.st.session_state
+    assert image_input.kept_files("Upload", key="uploads_0") == []
     first = put(server, "1")
-    held_files.remember_files("Upload", [first], live=[first])
+    image_input.remember_files("Upload", [first], live=[first])
     session["uploads_0"] = [first]
-    assert held_files.kept_files("Upload", key="uploads_0") == []
+    assert image_input.kept_files("Upload", key="uploads_0") == []
     del session["uploads_0"]
-    assert held_files.kept_files("Upload", key="uploads_0") == [first]
-    held_files.forget_files()
-    assert held_files.kept_files("Upload", key="uploads_1") == []
+    assert image_input.kept_files("Upload", key="uploads_0") == [first]
+    image_input.forget_files()
+    assert image_input.kept_files("Upload", key="uploads_1") == []
 
 
 def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, monkeypatch):
     for name in ("add_file", "remove_session_files"):
         original = getattr(MemoryUploadedFileManager, name)
         monkeypatch.setattr(MemoryUploadedFileManager, name, original)
-    monkeypatch.setattr(held_files, "MAX_TOTAL_BYTES", 100)
-    monkeypatch.setattr(held_files, "MAX_SERVER_BYTES", 150)
-    held_files.bound_uploads.__wrapped__()
+    monkeypatch.setattr(image_input, "MAX_TOTAL_BYTES", 100)
+    monkeypatch.setattr(image_input, "MAX_SERVER_BYTES", 150)
+    image_input.bound_uploads.__wrapped__()
     first = put(server, "1", size=90)
     with pytest.raises(HTTPException) as refused:
         put(server, "2", size=20)
     assert refused.value.status_code == 413
     # Let go of by the server and kept by the session, it counts as before.
-    held_files.remember_files("Upload", [first], live=[first])
-    held_files.remember_files("Camera", [])
+    image_input.remember_files("Upload", [first], live=[first])
+    image_input.remember_files("Camera", [])
     assert held_by(server, "1") == []
-    assert held_files.held_bytes() == 90
+    assert image_input.held_bytes() == 90
     with pytest.raises(HTTPException) as refused:
         put(server, "2", size=20)
     assert refused.value.status_code == 413
@@ -80,10 +80,10 @@ def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, mo
         put(server, "3", size=80, session="other")
     assert refused.value.status_code == 507
     put(server, "4", size=60, session="other")
-    held_files.forget_files()
+    image_input.forget_files()
     fifth = put(server, "5", size=90)
     assert held_by(server, "1", "2", "5") == ["5"]
-    held_files.remember_files("Upload", [fifth], live=[fifth])
-    held_files.remember_files("Camera", [])
+    image_input.remember_files("Upload", [fifth], live=[fifth])
+    image_input.remember_files("Camera", [])
     server.remove_session_files("s")
     put(server, "6", size=90)
