@@ -139,13 +139,14 @@ def format_table(
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; cells are shown as text, whatever they hold."""
+    """A Markdown table; whole numbers get commas, every other cell is shown as text."""
     lines = [_markdown_row(headers), "|" + " --- |" * len(headers), *map(_markdown_row, rows)]
     return "\n".join(lines)
 
 
 def _markdown_row(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
+    texts = (f"{cell:,}" if type(cell) is int else markdown_text(cell) for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def markdown_text(value: Any) -> str:

@@ -245,7 +245,7 @@ def count_by_source(
         for name in np.unique(sources[labels == label].astype(str)):
             own = decided[(labels == label) & (sources == name)]
             certain, wrong = own >= 0, (own >= 0) & (own != label)
-            shares = {"certain": exact_share(certain), "wrong": exact_share(wrong)}
+            shares = {"certain": share_interval(certain), "wrong": share_interval(wrong)}
             rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
     return rows
 
@@ -293,12 +293,12 @@ def compare_rules(
     return rows
 
 
-def exact_share(which: np.ndarray) -> dict[str, float] | None:
-    """The share that is true, with its exact 95 % interval; None of an empty array."""
+def share_interval(which: np.ndarray, *, method: str = "exact") -> dict[str, float] | None:
+    """The share that is true, with its 95 % interval (SciPy's `method`); None of an empty array."""
     if not len(which):
         return None
     found = binomtest(int(np.sum(which)), len(which))
-    low, high = found.proportion_ci(method="exact")
+    low, high = found.proportion_ci(method=method)
     return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 

@@ -9,27 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import accuracy_difference, mcnemar_test
-from real_vs_ai.evaluation.model_card import SUMMARY_TITLES, collection_summary
+from real_vs_ai.evaluation.metrics import compare_models, comparison_table
 from real_vs_ai.evaluation.options import EvaluationOptions
-from real_vs_ai.evaluation.other_images import measure_other_images, other_images_table
+from real_vs_ai.evaluation.out_of_distribution import measure_other_images, other_images_table
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.evaluation.robustness import (
+    collections_table,
     describe_perturbations,
     measure_collections,
     measure_robustness,
+    robustness_table,
 )
 from real_vs_ai.evaluation.scorer import Scorer, predict_images
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck
-from real_vs_ai.predictions import Predictions
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import RunFolder
 
@@ -68,7 +65,8 @@ def add_robustness(
         max_images=options.robustness_images,
     )
     evaluation.metrics["robustness"] = found
-    return robustness_table(found)
+    title = f"Robustness: {found['n']:,} {split} images"
+    return format_table(*robustness_table(found), title=title)
 
 
 def add_collections(
@@ -83,11 +81,9 @@ def add_collections(
 
     Args:
         evaluation: Takes the result; its thresholds are used.
-        model_path: The model file.
         which: "test", "all" (validation too) or "none"; None for "test" where the model judges
             crops, otherwise "none".
         decoded: Images by split; only their files are looked at.
-        workers: Threads that decode and change images.
 
     Returns:
         A table for the terminal, or None.
@@ -108,21 +104,14 @@ def add_collections(
         for split in splits
     ]
     evaluation.metrics["collections"] = found
-    rows = [
-        [part["split"], name, *collection_summary(version["overall"])]
+    return "\n\n".join(
+        format_table(*collections_table(part), title=f"By collection: {part['split']}")
         for part in found
-        for name, version in part["versions"].items()
-    ]
-    return format_table(["split", "version", *SUMMARY_TITLES], rows, title="By collection") + "\n"
+    )
 
 
 def add_other_images(
-    evaluation: Evaluation,
-    *,
-    options: EvaluationOptions,
-    scorer: Scorer,
-    check: OutOfDistributionCheck | None,
-    report: RunFolder,
+    evaluation: Evaluation, *, options: EvaluationOptions, scorer: Scorer, report: RunFolder
 ) -> str | None:
     """Judge out-of-distribution images if asked, else keep the earlier shares while they hold.
 
@@ -133,20 +122,18 @@ def add_other_images(
         if stored := _stored("other_images", evaluation, report=report):
             evaluation.metrics["other_images"] = stored
         return None
-    found = [
-        part
-        for folder in options.out_of_distribution
-        for part in measure_other_images(
+    found = []
+    for folder in options.out_of_distribution:
+        found += measure_other_images(
             scorer,
+            folder,
             metadata=evaluation.metadata,
-            check=check,
-            folder=folder,
             workers=options.workers,
             max_memory_bytes=int(options.memory * 2**30),
         )
-    ]
     evaluation.metrics["other_images"] = found
-    return other_images_table(found)
+    images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
+    return format_table(*other_images_table(found), title=f"Images of another kind: {images}")
 
 
 def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
@@ -154,24 +141,6 @@ def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
     stored = read_json(report.metrics) if report.metrics.is_file() else {}
     same = all(stored.get(name) == evaluation.metrics[name] for name in _CALIBRATION)
     return stored.get(key) if same else None
-
-
-def robustness_table(robustness: Mapping[str, Any]) -> str:
-    """The rows as a table for the terminal."""
-    rows = [
-        [
-            row["name"],
-            *(row["accuracy"][key] for key in ("value", "low", "high")),
-            row["flips"],
-            row["uncertain"],
-        ]
-        for row in robustness["rows"]
-    ]
-    return format_table(
-        ["change", "accuracy", "low", "high", "turned", "uncertain"],
-        rows,
-        title=f"Robustness: {robustness['n']:,} {robustness['split']} images",
-    )
 
 
 def add_exports(
@@ -214,36 +183,6 @@ def add_exports(
     return format_table(headers, rows, title="Exports"), all(r.path for r in results)
 
 
-def compare_models(
-    predictions: Predictions, other: Mapping[str, Predictions], *, name: str
-) -> dict[str, Any]:
-    """Test whether two models err differently on the images that both could read.
-
-    Args:
-        predictions: Of the first model.
-        other: Of the second model, by split.
-        name: Of the second model.
-
-    Returns:
-        For each split the accuracies' difference with its interval, and McNemar's test.
-    """
-    compared: dict[str, Any] = {"model": name}
-    for split, second in other.items():
-        first = predictions.of_split(split)
-        if not np.array_equal(first.paths, second.paths):
-            raise InputError(f"Expected predictions for the same {split} images of both models.")
-        first_correct = first.probabilities.argmax(axis=1) == first.labels
-        second_correct = second.probabilities.argmax(axis=1) == second.labels
-        compared[split] = {
-            "n": len(first),
-            "accuracy_difference": accuracy_difference(
-                first.labels, first_correct, second_correct, seed=SEED
-            ),
-            **mcnemar_test(first_correct, second_correct),
-        }
-    return compared
-
-
 def add_comparison(
     evaluation: Evaluation,
     *,
@@ -255,49 +194,26 @@ def add_comparison(
     """Judge the same images with another model, and put the comparison into the metrics.
 
     Args:
-        evaluation: Of the first model.
-        scorer: Of the second one.
-        metadata: Of the second one.
+        evaluation: Of the first model; everything else is of the second one.
         decoded: The same images at the second one's size.
-        path: The second one's file.
 
     Returns:
         A table for the terminal.
 
     Raises:
-        ValueError: The second model has other classes.
+        InputError: The second model has other classes.
     """
     if metadata.class_names != evaluation.metadata.class_names:
         raise InputError(
             f"Expected a model of the classes {', '.join(evaluation.metadata.class_names)} to "
             f"compare with, found {', '.join(metadata.class_names)} in {path}."
         )
-    other = {
-        split: predict_images(scorer, decoded[split], split=split, model_input=metadata.model_input)
+    others = [
+        predict_images(scorer, decoded[split], split=split, model_input=metadata.model_input)
         for split in evaluation.predictions.split_names
-    }
+    ]
     run = RunFolder(path.parent)
     name = run.name if path == run.model else path.stem
-    compared = compare_models(evaluation.predictions, other, name=name)
+    compared = compare_models(evaluation.predictions, others, name=name)
     evaluation.metrics["comparison"] = compared
-    return _comparison_text(compared)
-
-
-def _comparison_text(compared: Mapping[str, Any]) -> str:
-    rows = [
-        [
-            split,
-            part["n"],
-            *(part["accuracy_difference"][key] for key in ("value", "low", "high")),
-            part["only_first"],
-            part["only_second"],
-            part["p_value"],
-        ]
-        for split, part in compared.items()
-        if split != "model"
-    ]
-    return format_table(
-        ["split", "images", "difference", "low", "high", "only this", "only other", "p (McNemar)"],
-        rows,
-        title=f"Accuracy compared with {compared['model']}",
-    )
+    return format_table(*comparison_table(compared), title=f"Accuracy compared with {name}")

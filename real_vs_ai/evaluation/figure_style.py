@@ -133,13 +133,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def with_interval(summary: dict[str, float] | None) -> str:
-    """{"value": 0.981, "low": 0.975, "high": 0.986} → "0.981 (0.975 to 0.986)"."""
-    if summary is None:
-        return "not defined"
-    return f"{summary['value']:.3f} ({summary['low']:.3f} to {summary['high']:.3f})"
-
-
 def label_bars(axes: Axes, bars, texts: Sequence[str]) -> None:
     """Write a number over each bar."""
     axes.bar_label(bars, labels=list(texts), padding=3, fontsize=12)

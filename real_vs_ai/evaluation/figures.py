@@ -2,19 +2,19 @@
 
     draw_roc([Curve("test", x, y, summary, n)], path=run.figures / "roc.png")
 
-Each function draws one PNG. What the numbers are is decided in curves.py and metrics.py.
+Each function draws one PNG at `path`. What the numbers are is decided in report_figures.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from real_vs_ai.evaluation.curves import Curve, ReliabilityBins
 from real_vs_ai.evaluation.figure_style import (
     BLUE,
     GREY,
@@ -30,8 +30,8 @@ from real_vs_ai.evaluation.figure_style import (
     stack_shares,
     styled,
     unit_square,
-    with_interval,
 )
+from real_vs_ai.evaluation.metrics import interval_text
 
 _HISTORY_PANELS = {
     "loss": "Loss (cross-entropy + L2)",
@@ -50,6 +50,47 @@ _FEW = 30
 _LEAST_RANGE = 10.0
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A line to draw.
+
+    Attributes:
+        name: What it is of, for the legend.
+        x: Shape (n_points,), 0 to 1.
+        y: Shape (n_points,), 0 to 1.
+        summary: The number that sums it up (area, average precision), with its interval.
+        n: Images behind it.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    summary: dict[str, float] | None
+    n: int
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Stated probability and observed share, in equal-width bins; empty bins are left out.
+
+    Attributes:
+        name: "before calibration", "after calibration".
+        stated: Mean probability in each bin, shape (n_bins,).
+        observed: Share of images of the class in each bin, shape (n_bins,).
+        counts: Images in each bin, shape (n_bins,).
+        error: Expected calibration error.
+        margins: How far the 95 % interval of each observed share (Wilson 1927) reaches below and
+            above it, shape (2, n_bins).
+    """
+
+    name: str
+    stated: np.ndarray
+    observed: np.ndarray
+    counts: np.ndarray
+    error: float
+    margins: np.ndarray
+
+
 @styled
 def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, path: Path) -> None:
     """Training and validation curves by epoch, one panel for each metric that was recorded.
@@ -57,7 +98,6 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
     Args:
         history: The columns of `history.csv`: "epoch", "stage", "loss", "val_loss", …
         best_epoch: The epoch whose weights were kept; marked.
-        path: Where the PNG goes.
     """
     names = [name for name in _HISTORY_PANELS if name in history]
     columns = min(3, len(names))
@@ -67,15 +107,8 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
         epochs = history["epoch"]
         axes.plot(epochs, history[name], color=BLUE, marker="o", ms=4, label="training")
         if f"val_{name}" in history:
-            axes.plot(
-                epochs,
-                history[f"val_{name}"],
-                color=ORANGE,
-                ls="--",
-                marker="s",
-                ms=4,
-                label="validation",
-            )
+            look = {"color": ORANGE, "ls": "--", "marker": "s", "ms": 4}
+            axes.plot(epochs, history[f"val_{name}"], label="validation", **look)
         _mark_stages(axes, epochs, history.get("stage", ()))
         if best_epoch is not None:
             axes.axvline(best_epoch, color=GREY, lw=6, alpha=0.25, label="weights kept")
@@ -95,7 +128,6 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Pa
 
     Args:
         counts: {"train": {"Fake": 50, "Real": 48}, "validation": …}.
-        path: Where the PNG goes.
     """
     splits = list(counts)
     class_names = list(dict.fromkeys(name for split in counts.values() for name in split))
@@ -133,15 +165,7 @@ def draw_confusion_matrix(
     title: str,
     path: Path,
 ) -> None:
-    """Counts, and shares of each true class.
-
-    Args:
-        matrix: Rows are true classes, columns verdicts.
-        class_names: Of the rows.
-        verdicts: Of the columns.
-        title: Which images.
-        path: Where the PNG goes.
-    """
+    """Counts, and shares of each true class: rows are true classes, columns verdicts."""
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
@@ -206,7 +230,7 @@ def draw_precision_recall(
 def _draw_curves(curves: Sequence[Curve], panels: Sequence[Axes], summary: str) -> None:
     for i, curve in enumerate(curves):
         name = f"{shorten(curve.name)} (n = {curve.n:,})"
-        label = f"{name}\n{summary} {with_interval(curve.summary)}"
+        label = f"{name}\n{summary} {interval_text(curve.summary, digits=3)}"
         for axes in panels:
             axes.plot(curve.x, curve.y, color=class_colour(i), ls=line_style(i), label=label)
 
@@ -215,14 +239,7 @@ def _draw_curves(curves: Sequence[Curve], panels: Sequence[Axes], summary: str) 
 def draw_reliability(
     bins: Sequence[ReliabilityBins], *, stated: str, observed: str, path: Path
 ) -> None:
-    """Stated probability against observed share with intervals, and how many images lie where.
-
-    Args:
-        bins: Before and after calibration.
-        stated: Label of the horizontal axis.
-        observed: Label of the vertical axis.
-        path: Where the PNG goes.
-    """
+    """Stated probability against observed share with intervals, and how many images lie where."""
     figure, axes = new_figure(1, 2, width=12.0, height=6.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, part in enumerate(bins):
@@ -260,11 +277,8 @@ def draw_score_histogram(
     """How the scores of each true class are spread, with the Uncertain band.
 
     Args:
-        counts: Images in each bin, for each true class.
-        edges: Of the bins, 0 to 1.
+        counts: Images in each bin between `edges`, for each true class.
         bounds: Of the Uncertain band; equal when there is none.
-        axis: What the score is.
-        path: Where the PNG goes.
     """
     figure, (axes,) = new_figure(width=8.0)
     for i, (name, values) in enumerate(counts.items()):
@@ -292,8 +306,6 @@ def draw_robustness(
         rows: {"name", "accuracy": {"value", "low", "high"}} of each change, the unchanged first.
             With "difference" of the same form, that paired interval is drawn.
         shares: {"turned": share of each row, "Uncertain": …}.
-        title: Which images.
-        path: Where the PNG goes.
     """
     figure, (left, right) = new_figure(1, 2, width=12.5, height=1.8 + 0.42 * len(rows))
     positions = np.arange(len(rows))
@@ -339,10 +351,8 @@ def draw_risk_coverage(
     """Mistakes against coverage, and the coverage that each rule for thresholds allows.
 
     Args:
-        curves: Coverage and share of mistakes of each split.
-        chosen: Both of each split at the model's thresholds.
+        chosen: Coverage and share of mistakes of each split at the model's thresholds.
         rules: The `threshold_rules` of `metrics.json`; empty draws the first panel only.
-        path: Where the PNG goes.
     """
     figure, panels = new_figure(1, 2 if rules else 1, width=12.0 if rules else 6.6, height=5.6)
     for i, curve in enumerate(curves):
@@ -382,13 +392,5 @@ def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
         middle = (epochs[i] + epochs[i - 1]) / 2
         axes.axvline(middle, color="black", lw=1.2, ls=":")
         for text, side in ((f"{stages[i - 1]} ", "right"), (f" {stages[i]}", "left")):
-            axes.text(
-                middle,
-                0.995,
-                text,
-                ha=side,
-                va="top",
-                fontsize=10,
-                color=GREY,
-                transform=axes.get_xaxis_transform(),
-            )
+            where = {"ha": side, "va": "top", "transform": axes.get_xaxis_transform()}
+            axes.text(middle, 0.995, text, fontsize=10, color=GREY, **where)

@@ -11,34 +11,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
-from real_vs_ai.evaluation.metrics import METRIC_TITLES
-from real_vs_ai.evaluation.other_images import OTHER_IMAGES_TITLES
+from real_vs_ai.evaluation.metrics import (
+    METRIC_TITLES,
+    REPORTED_SPLITS,
+    comparison_table,
+    interval_text,
+    percent_text,
+    results_table,
+)
+from real_vs_ai.evaluation.out_of_distribution import other_images_table
+from real_vs_ai.evaluation.robustness import collections_table, robustness_table
 from real_vs_ai.files import read_json, read_table, write_text
 from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import describe_thresholds
 
-SUMMARY_TITLES = (
-    "mean ROC AUC",
-    "balanced accuracy, forced",
-    "coverage",
-    "certain and wrong",
-    "worst real source: wrong among certain",
-    "worst generator: ROC AUC",
-)
-_SPLITS = ("test", "validation")
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Options that say where and how conveniently a run was made, and change nothing in the model.
 _NOT_RECIPE = (
-    "data",
-    "models_dir",
-    "run_name",
-    "workers",
-    "cache_dir",
-    "memory",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "tensorboard",
+    *("data", "models_dir", "run_name", "workers", "cache_dir", "memory"),
+    *("checkpoint_steps", "keep_checkpoints", "tensorboard"),
 )
 
 
@@ -64,11 +56,8 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
     write_text(run.model_card, "\n\n".join(filter(None, sections)) + "\n")
 
 
-def interval_text(entry: Mapping[str, float] | None) -> str:
-    """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.950 (0.940 to 0.960)"."""
-    if not entry:
-        return "not defined"
-    return f"{entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})"
+def _section(title: str, *paragraphs: str) -> str:
+    return "\n\n".join([f"## {title}", *filter(None, paragraphs)])
 
 
 def _header(run: RunFolder, metrics: Mapping) -> str:
@@ -86,72 +75,57 @@ def _header(run: RunFolder, metrics: Mapping) -> str:
 
 
 def _intended_use(metrics: Mapping) -> str:
-    if metrics.get("positive_class") is None:
-        use = "Sorting images like those of the training data into the classes above."
-    else:
+    use = "Sorting images like those of the training data into the classes above."
+    if metrics.get("positive_class") is not None:
         use = (
             "A hint whether an image was made by a generative model. It is evidence, not proof: "
             "no decision about a person should rest on it alone. Fake is the positive class."
         )
-    return f"## Intended use\n\n{use}"
+    return _section("Intended use", use)
 
 
 def _data(metrics: Mapping) -> str:
-    images = metrics.get("images", {})
     names = metrics["class_names"]
     rows = [
-        [split, *(f"{counts.get(name, 0):,}" for name in names), f"{sum(counts.values()):,}"]
-        for split, counts in images.items()
+        [split, *(counts.get(name, 0) for name in names), sum(counts.values())]
+        for split, counts in metrics.get("images", {}).items()
     ]
     unreadable = sum(len(part["unreadable"]) for part in metrics.get("data", {}).values())
-    note = f"\n\n{unreadable:,} files could not be read and were left out." if unreadable else ""
-    return f"## Data\n\n{markdown_table(['split', *names, 'images'], rows)}{note}"
+    note = f"{unreadable:,} files could not be read and were left out." if unreadable else ""
+    return _section("Data", markdown_table(["split", *names, "images"], rows), note)
 
 
 def _recipe(config: Mapping) -> str:
-    options = config.get("options", {})
     rows = [
-        [name, value]
-        for name, value in options.items()
+        [name, str(value)]
+        for name, value in config.get("options", {}).items()
         if isinstance(value, (str, int, float, bool)) and name not in _NOT_RECIPE
     ]
     if not rows:
         return ""
-    made = [
-        f"{title}: {markdown_text(value).rstrip('.')}."
-        for title, value in (
-            ("Started", config.get("started")),
-            ("Machine", config.get("device")),
-            ("Code", (config.get("git") or {}).get("commit")),
-            ("Versions", ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())),
-        )
-        if value
-    ]
-    return f"## Recipe\n\n{markdown_table(['option', 'value'], rows)}\n\n{' '.join(made)}".rstrip()
+    made = {
+        "Started": config.get("started"),
+        "Machine": config.get("device"),
+        "Code": (config.get("git") or {}).get("commit"),
+        "Versions": ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
+    }
+    told = (f"{key}: {markdown_text(v).rstrip('.')}." for key, v in made.items() if v)
+    return _section("Recipe", markdown_table(["option", "value"], rows), " ".join(told))
 
 
 def _results(metrics: Mapping) -> str:
-    splits = [split for split in _SPLITS if split in metrics]
-    rows = [
-        [title, *(interval_text(metrics[split].get(name)) for split in splits)]
-        for name, title in METRIC_TITLES.items()
-        if any(name in metrics[split] for split in splits)
-    ]
-    headers = ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)]
     averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
-    return (
-        "## Results\n\n"
-        "Values with 95 % bootstrap intervals, as fractions; probabilities are calibrated."
-        f"{averaged}\n\n{markdown_table(headers, rows)}\n\n{_calibration(metrics)}"
-    )
+    intro = "Values with 95 % bootstrap intervals, as fractions; probabilities are calibrated."
+    table = markdown_table(*results_table(metrics))
+    return _section("Results", intro + averaged, table, *_calibration(metrics))
 
 
-def _calibration(metrics: Mapping) -> str:
+def _calibration(metrics: Mapping) -> list[str]:
     if not metrics.get("calibrated"):
-        return "The probabilities are not calibrated: there were no validation images to do it on."
+        return [
+            "The probabilities are not calibrated: there were no validation images to do it on."
+        ]
     thresholds = metrics["thresholds"]
-    band = describe_thresholds(thresholds)
-    target = thresholds.get("target_error")
     by_source = thresholds.get("sources")
     among = "wrong among the others"
     if by_source:
@@ -159,30 +133,33 @@ def _calibration(metrics: Mapping) -> str:
             "of every source's real validation images called Fake, and twice that share of the "
             "generated ones called Real"
         )
+    target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
-    bounds = thresholds.get("validation", {}).values()
-    missed = (
-        " The validation images are too few, or the model too poor, to promise that."
-        if any(not bound["reached"] for bound in bounds)
-        else ""
+    text = (
+        f"Temperature {metrics['temperature']:.3f}, fitted on validation. "
+        f"{describe_thresholds(thresholds)}{asked}."
     )
-    table = f"\n\n{_by_source(by_source)}{_rules(metrics)}" if by_source else ""
-    fitted = f"Temperature {metrics['temperature']:.3f}, fitted on validation."
-    return f"{fitted} {band}{asked}.{missed}{table}"
+    if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
+        text += " The validation images are too few, or the model too poor, to promise that."
+    return [text, *(_by_source(by_source) if by_source else ()), *_rules(metrics)]
 
 
-def _by_source(counted: Sequence[Mapping]) -> str:
-    shares = ("certain", "wrong")
+def _by_source(counted: Sequence[Mapping]) -> list[str]:
     rows = [
-        [row["name"], row["class"], f"{row['n']:,}", *(interval_text(row[key]) for key in shares)]
+        [
+            row["name"],
+            row["class"],
+            row["n"],
+            *(interval_text(row[k]) for k in ("certain", "wrong")),
+        ]
         for row in counted
     ]
     headers = ["validation source", "class", "images", "share certain", "certain and wrong"]
-    table = markdown_table(headers, rows)
-    return f"Validation by source, with exact (Clopper-Pearson) 95 % intervals:\n\n{table}"
+    intro = "Validation by source, with exact (Clopper-Pearson) 95 % intervals:"
+    return [intro, markdown_table(headers, rows)]
 
 
-def _rules(metrics: Mapping) -> str:
+def _rules(metrics: Mapping) -> list[str]:
     """What other rates and conformal risk control over sources would lead to."""
     names = ("worst_source", "conformal")
     rows = [
@@ -190,60 +167,44 @@ def _rules(metrics: Mapping) -> str:
         for row in metrics.get("threshold_rules", ())
     ]
     if not rows:
-        return ""
+        return []
     columns = ("coverage", "certain and wrong", "of the worst source")
     headers = [f"{title}: {c}" for title in ("worst source", "conformal") for c in columns]
-    return (
-        "\n\nThe same images at other rates: thresholds for the worst validation source (the "
+    intro = (
+        "The same images at other rates: thresholds for the worst validation source (the "
         "model's own rule), and conformal risk control over sources, which bounds the expected "
-        "rate of a source like these and promises nothing below 1 / (sources + 1):\n\n"
-        + markdown_table(["rate", *headers], rows)
+        "rate of a source like these and promises nothing below 1 / (sources + 1):"
     )
+    return [intro, markdown_table(["rate", *headers], rows)]
 
 
 def _groups(metrics: Mapping) -> str:
-    split = next((split for split in _SPLITS if split in metrics), None)
+    split = next((split for split in REPORTED_SPLITS if split in metrics), None)
     tables = []
     for key, title in (("per_source", "source"), ("per_size", "shorter side")):
         groups = metrics[split].get(key, {}) if split else {}
-        if len(groups) < 2:
-            continue
-        rows = [
-            [name, f"{part['n']:,}", *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
-            for name, part in groups.items()
-        ]
-        headers = [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)]
-        tables.append(markdown_table(headers, rows))
-    return f"## By source and size ({split})\n\n" + "\n\n".join(tables) if tables else ""
-
-
-def collection_summary(overall: Mapping[str, Any]) -> list[str]:
-    """What a release is judged by, of one version of the images, in `SUMMARY_TITLES`' order."""
-    worst = [overall["worst_real"], overall["worst_generator"]]
-    return [
-        "not defined" if overall["auc"] is None else f"{overall['auc']:.3f}",
-        f"{overall['balanced_accuracy']:.3f}",
-        *(_percent(overall[key]) for key in ("coverage", "certain_wrong")),
-        f"{worst[0]['name']}: {_percent(worst[0])}" if worst[0] else "none",
-        f"{worst[1]['name']}: {worst[1]['value']:.3f}" if worst[1] else "none",
-    ]
+        if len(groups) > 1:
+            rows = [
+                [name, part["n"], *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
+                for name, part in groups.items()
+            ]
+            headers = [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)]
+            tables.append(markdown_table(headers, rows))
+    return _section(f"By source and size ({split})", *tables) if tables else ""
 
 
 def _collections(metrics: Mapping) -> list[str]:
     sections = []
     for part in metrics.get("collections", ()):
-        rows = [
-            [name, *collection_summary(version["overall"])]
-            for name, version in part["versions"].items()
-        ]
         intro = (
-            f"## By collection and generator ({part['split']})\n\n{part['n']:,} images, judged as "
-            "the app judges them: a verdict that sending the image on would turn is Uncertain. "
-            "Web: longer side at most 768 pixels, JPEG 60; hard: 512 pixels, JPEG 40. Intervals "
-            "are exact (Clopper-Pearson), those of areas under the ROC curve DeLong's; each area "
-            "is the mean over the other class's collections."
+            f"{part['n']:,} images, judged as the app judges them: a verdict that sending the "
+            "image on would turn is Uncertain. Web: longer side at most 768 pixels, JPEG 60; "
+            "hard: 512 pixels, JPEG 40. Intervals are exact (Clopper-Pearson), those of areas "
+            "under the ROC curve DeLong's; each area is the mean over the other class's "
+            "collections."
         )
-        sections.append(f"{intro}\n\n{markdown_table(['version', *SUMMARY_TITLES], rows)}")
+        title = f"By collection and generator ({part['split']})"
+        sections.append(_section(title, intro, markdown_table(*collections_table(part))))
         sections += [
             f"### {name}: {key}\n\n{_group_table(version[key])}"
             for name, version in part["versions"].items()
@@ -253,54 +214,41 @@ def _collections(metrics: Mapping) -> list[str]:
 
 
 def _group_table(rows: Sequence[Mapping]) -> str:
-    shares = ("fake", "real", "uncertain")
-    headers = ["name", "class", "images", *(f"called {key}" for key in shares[:2]), shares[2]]
+    shares = {"fake": "called fake", "real": "called real", "uncertain": "uncertain"}
+    shares["wrong_of_certain"] = "wrong among certain"
     return markdown_table(
-        [*headers, "wrong among certain", "ROC AUC"],
+        ["name", "class", "images", *shares.values(), "ROC AUC"],
         [
-            [row["name"], row["class"], f"{row['n']:,}"]
-            + [_percent(row[key]) for key in (*shares, "wrong_of_certain")]
+            [row["name"], row["class"], row["n"]]
+            + [percent_text(row[key]) for key in shares]
             + [interval_text(row["auc"])]
             for row in rows
         ],
     )
 
 
-def _percent(entry: Mapping[str, Any] | None) -> str:
-    if not entry:
-        return "none"
-    return f"{100 * entry['value']:.1f} % ({100 * entry['low']:.1f} to {100 * entry['high']:.1f})"
-
-
 def _robustness(metrics: Mapping) -> str:
     robustness = metrics.get("robustness")
     if not robustness:
-        return (
-            "## Robustness\n\nNot measured. Run `ModelEvaluation.py --robustness` to see how "
-            "verdicts hold under recompression, resizing, blur and the like."
+        return _section(
+            "Robustness",
+            "Not measured. Run `ModelEvaluation.py --robustness` to see how verdicts hold under "
+            "recompression, resizing, blur and the like.",
         )
-    rows = [
-        [row["name"], interval_text(row["accuracy"]), f"{row['flips']:,}", f"{row['uncertain']:,}"]
-        for row in robustness["rows"]
-    ]
-    headers = ["change", "accuracy", "verdicts flipped", "Uncertain"]
-    n = robustness["n"]
-    return (
-        f"## Robustness\n\nThe same {n:,} {robustness['split']} images after each change.\n\n"
-        f"{markdown_table(headers, rows)}"
-    )
+    intro = f"The same {robustness['n']:,} {robustness['split']} images after each change."
+    return _section("Robustness", intro, markdown_table(*robustness_table(robustness)))
 
 
 def _out_of_distribution(metrics: Mapping) -> str:
     shares = metrics.get("out_of_distribution")
     if not shares:
         return ""
-    rows = [[split, f"{part['n']:,}", f"{part['share']:.4f}"] for split, part in shares.items()]
-    return (
-        "## Out-of-distribution images\n\n"
+    rows = [[split, part["n"], f"{part['share']:.4f}"] for split, part in shares.items()]
+    return _section(
+        "Out-of-distribution images",
         "Size, sharpness and the network's features tell them; the limits are set on validation "
-        "images. The verdict on such an image is Uncertain, with the reason.\n\n"
-        + markdown_table(["split", "images", "share out-of-distribution"], rows)
+        "images. The verdict on such an image is Uncertain, with the reason.",
+        markdown_table(["split", "images", "share out-of-distribution"], rows),
     )
 
 
@@ -308,55 +256,30 @@ def _other_images(metrics: Mapping) -> str:
     found = metrics.get("other_images")
     if not found:
         return ""
-    rows = [
-        [title, *(interval_text(part[key]) for part in found)]
-        for key, title in OTHER_IMAGES_TITLES.items()
-    ]
-    headers = ["share of the images", *(f"{part['data']} (n = {part['n']:,})" for part in found)]
-    return (
-        "## Images of another kind\n\n"
-        "Labelled images unlike the training images, judged as the app judges them.\n\n"
-        f"{markdown_table(headers, rows)}"
-    )
+    intro = "Labelled images unlike the training images, judged as the app judges them."
+    return _section("Images of another kind", intro, markdown_table(*other_images_table(found)))
 
 
 def _comparison(metrics: Mapping) -> str:
     compared = metrics.get("comparison")
     if not compared:
         return ""
-    rows = [
-        [
-            split,
-            f"{part['n']:,}",
-            interval_text(part["accuracy_difference"]),
-            f"{part['only_first']:,}",
-            f"{part['only_second']:,}",
-            f"{part['p_value']:.3g}",
-        ]
-        for split, part in compared.items()
-        if split != "model"
-    ]
-    headers = [
-        "split",
-        "images",
-        "accuracy difference",
-        "only this model right",
-        "only the other right",
-        "p (McNemar)",
-    ]
-    return f"## Compared with {markdown_text(compared['model'])}\n\n{markdown_table(headers, rows)}"
+    title = f"Compared with {markdown_text(compared['model'])}"
+    return _section(title, markdown_table(*comparison_table(compared)))
 
 
 def _confounds(metrics: Mapping) -> str:
     found = metrics.get("confound")
     if not found:
         return ""
-    told = found["warning"] or (
-        "Width, height and source alone tell the classes of these images apart with a balanced "
+    told = found["warning"] and f"**Warning.** {found['warning']}"
+    return _section(
+        "Confounds",
+        told
+        or "Width, height and source alone tell the classes of these images apart with a balanced "
         f"accuracy of {found['balanced_accuracy']:.2f} (chance {found['chance']:.2f}): they do not "
-        "give the labels away."
+        "give the labels away.",
     )
-    return f"## Confounds\n\n{'**Warning.** ' if found['warning'] else ''}{told}"
 
 
 def _limits(metrics: Mapping) -> str:
@@ -371,15 +294,11 @@ def _limits(metrics: Mapping) -> str:
         limits.append(
             "Partly edited images (a face swapped, an object painted in) are not what it learnt."
         )
-    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+    return _section("Limits", "\n".join(f"- {limit}" for limit in limits))
 
 
 def _licence(config: Mapping) -> str:
-    text = (
-        "## Licence and citation\n\n"
-        "The code is under the MIT licence; the training data keep their own terms."
-    )
-    rows = _listed_collections(config)
+    text = "The code is under the MIT licence; the training data keep their own terms."
     backbone = config.get("options", {}).get("backbone", "")
     if backbone.startswith("efficientnet-lite"):
         text += (
@@ -387,16 +306,19 @@ def _licence(config: Mapping) -> str:
             "(Apache-2.0). EfficientNet: Tan, M. and Le, Q. (2019), EfficientNet: Rethinking Model "
             "Scaling for Convolutional Neural Networks, ICML."
         )
-    if rows:
+    table = ""
+    if rows := _listed_collections(config):
         headers = ("collection", "split", "class", "images of", "repository", "licence")
-        return f"{text}\n\n{markdown_table(headers, rows)}"
-    return (
-        f"{text} CIFAKE: Bird, "
-        "J. J. and Lotfi, A. (2024), CIFAKE: Image Classification and Explainable Identification "
-        "of AI-Generated Synthetic Images, IEEE Access 12; its photographs: Krizhevsky, A. (2009), "
-        "Learning Multiple Layers of Features from Tiny Images. ResNet: He, K. et al. (2016), Deep "
-        "Residual Learning for Image Recognition, CVPR."
-    )
+        table = markdown_table(headers, rows)
+    else:
+        text += (
+            " CIFAKE: Bird, J. J. and Lotfi, A. (2024), CIFAKE: Image Classification and "
+            "Explainable Identification of AI-Generated Synthetic Images, IEEE Access 12; its "
+            "photographs: Krizhevsky, A. (2009), Learning Multiple Layers of Features from Tiny "
+            "Images. ResNet: He, K. et al. (2016), Deep Residual Learning for Image Recognition, "
+            "CVPR."
+        )
+    return _section("Licence and citation", text, table)
 
 
 def _listed_collections(config: Mapping) -> list[list[str]]:

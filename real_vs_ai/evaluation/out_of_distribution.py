@@ -1,8 +1,9 @@
 """Fit a model's out-of-distribution check and its classifier of thumbnails; count what fails them.
 
-check = learn_check(scorer, splits, layer=layer)
-write_check(run.model, check)
-share_out_of_distribution(scorer, metadata=metadata, check=check, decoded=splits["test"])
+write_check(run.model, learn_check(scorer, splits, layer=layer))
+share_out_of_distribution(scorer, splits["test"], metadata=metadata)
+found = measure_other_images(scorer, Path("photographs"), metadata=metadata, workers=2, …)
+found[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from PIL import Image
 
 from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import Scorer
+from real_vs_ai.evaluation.calibration import share_interval
+from real_vs_ai.evaluation.metrics import Table, interval_text
+from real_vs_ai.evaluation.scorer import Scorer, predict_images
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
-from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.out_of_distribution import (
     OutOfDistributionCheck,
     Sample,
@@ -33,8 +35,11 @@ from real_vs_ai.out_of_distribution import (
     read_check,
     write_check,
 )
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.pixel_classifier import fit_classifier
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.reporting import format_table
+from real_vs_ai.verdict import decide
 
 if TYPE_CHECKING:
     import keras
@@ -44,17 +49,23 @@ MOST_IMAGES = 4000
 _MOST_BYTES = 2**30
 # A covariance of more features would weigh more than the network.
 _WIDEST = 1280
+OTHER_IMAGES_TITLES = {
+    "out_of_distribution": "out-of-distribution",
+    "uncertain": "Uncertain for another reason",
+    "certain_right": "certain and right",
+    "certain_wrong": "certain and wrong",
+    "certain_wrong_unchecked": "certain and wrong without the check",
+    "accuracy_unchecked": "accuracy without the check",
+}
 
 
 def learn_check(
     scorer: Scorer, splits: Mapping[str, DecodedImages], *, layer: str
 ) -> OutOfDistributionCheck:
-    """Fit the check on the training and validation images as the network sees them.
+    """Fit the check on some thousand training and validation images as the network sees them.
 
     Args:
         scorer: Of the model as it is saved, with that layer's features.
-        splits: "train" and "validation" are used, some thousand images of each.
-        layer: Name of the layer that the features come from.
     """
     validation = splits["validation"]
     # The report asks about every validation image anyway, but about no training image.
@@ -67,59 +78,95 @@ def learn_check(
 
 
 def share_out_of_distribution(
-    scorer: Scorer,
-    *,
-    metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
-    decoded: DecodedImages,
+    scorer: Scorer, decoded: DecodedImages, *, metadata: ModelMetadata
 ) -> dict[str, Any]:
-    """Count the out-of-distribution images among labelled ones.
-
-    Args:
-        scorer: Of the model, with the features that the check compares.
-        metadata: Its `training_images` tell the training images' sizes.
-        check: From the model file, or None.
-        decoded: The images; some thousand of them are drawn.
-
-    Returns:
-        "n" images, and the "share" of them that is out-of-distribution.
-    """
+    """ "n", how many images were drawn, and the "share" of them that is out-of-distribution."""
     drawn = _draw(decoded)
-    found = find_out_of_distribution(
-        scorer, metadata=metadata, check=check, decoded=decoded, positions=drawn
-    )
+    found = find_out_of_distribution(scorer, decoded, drawn, metadata=metadata)
     return {"n": len(drawn), "share": float(found.mean())}
 
 
 def find_out_of_distribution(
-    scorer: Scorer,
-    *,
-    metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
-    decoded: DecodedImages,
-    positions: np.ndarray,
+    scorer: Scorer, decoded: DecodedImages, positions: np.ndarray, *, metadata: ModelMetadata
 ) -> np.ndarray:
     """Find the out-of-distribution images among labelled ones.
 
     Args:
-        scorer: Of the model, with the features that the check compares.
-        metadata: Its `training_images` tell the training images' sizes.
-        check: From the model file, or None.
-        decoded: The images.
         positions: Which of them to look at, shape (n,).
+        metadata: Its `training_images` tell the training images' sizes.
 
     Returns:
         Shape (n,), bool.
     """
     seen = metadata.model_input.seen_sizes(decoded.widths[positions], decoded.heights[positions])
     sizes = zip(*(sides.tolist() for sides in seen), strict=True)
-    reasons = [compare_size(*size, metadata.training_images) for size in sizes]
-    found = np.array([reason is not None for reason in reasons])
-    if check is not None:
+    found = np.array([bool(compare_size(*size, metadata.training_images)) for size in sizes])
+    if scorer.check is not None:
         sample = _sample(scorer, decoded, positions)
-        reasons = check.compare(sample.features, sample.pixels)
+        reasons = scorer.check.compare(sample.features, sample.pixels)
         found |= [reason is not None for reason in reasons]
     return found
+
+
+def measure_other_images(
+    scorer: Scorer, folder: Path, *, metadata: ModelMetadata, workers: int, max_memory_bytes: int
+) -> list[dict[str, Any]]:
+    """Judge labelled images as the app would, and count how often it would be wrong and certain.
+
+    Args:
+        folder: Holds a folder for each class, or splits of such; training images are left out.
+        metadata: Of the model, with its calibration and the training images' sizes.
+
+    Returns:
+        For each split "data" (its name), "n" images, and the shares that `OTHER_IMAGES_TITLES`
+        names, each with Wilson's 95 % interval. The first four add up to 1.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        InputError: It holds other classes, or nothing that can be read.
+    """
+    splits = decode_splits(
+        find_splits(folder), metadata=metadata, workers=workers, max_memory_bytes=max_memory_bytes
+    )
+    judged = {split: decoded for split, decoded in splits.items() if split != "train"}
+    if not all(map(len, judged.values())):
+        raise InputError(f"Expected images that can be read in {folder}, found none.")
+    name = folder.resolve().name
+    counted = []
+    for split, decoded in judged.items():
+        every = np.arange(len(decoded))
+        found = find_out_of_distribution(scorer, decoded, every, metadata=metadata)
+        rows = predict_images(scorer, decoded, split=split, model_input=metadata.model_input)
+        data = name if len(judged) == 1 else f"{name}, {split}"
+        counted.append({"data": data, "n": len(rows), **_count_verdicts(rows, found, metadata)})
+    return counted
+
+
+def _count_verdicts(
+    predictions: Predictions, found: np.ndarray, metadata: ModelMetadata
+) -> dict[str, Any]:
+    """The shares of `OTHER_IMAGES_TITLES`; `found` says which are out-of-distribution."""
+    calibrated = calibrate(predictions.probabilities, temperature=metadata.temperature)
+    decided, labels = decide(calibrated, metadata), predictions.labels
+    certain = decided >= 0
+    shares = {
+        "out_of_distribution": found,
+        "uncertain": ~found & ~certain,
+        "certain_right": ~found & certain & (decided == labels),
+        "certain_wrong": ~found & certain & (decided != labels),
+        "certain_wrong_unchecked": certain & (decided != labels),
+        "accuracy_unchecked": calibrated.argmax(axis=1) == labels,
+    }
+    return {key: share_interval(which, method="wilson") for key, which in shares.items()}
+
+
+def other_images_table(found: Sequence[Mapping]) -> Table:
+    """The shares of images of another kind."""
+    rows = [
+        [title, *(interval_text(part[key]) for part in found)]
+        for key, title in OTHER_IMAGES_TITLES.items()
+    ]
+    return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
 
 
 def features_layer(model: keras.Model) -> keras.layers.Layer:
@@ -161,6 +208,7 @@ _USUAL_QUALITY = 75
 _QUALITIES = (50, 95)
 _PER_PICTURE = 3
 _MOST_PICTURES = 3000
+_PICTURES_OF_CHUNK = 16
 _MOST_IMAGES = 8000
 # One picture in so many is held back, to state how many thumbnails still pass.
 _HELD_BACK = 4
@@ -177,8 +225,6 @@ def fit_on_thumbnails(
         model_path: The `.h5` file, with an out-of-distribution check from its training.
         data: Holds the model's own validation images.
         folders: Pictures of other kinds, in any arrangement.
-        workers: Processes that decode.
-        max_memory_bytes: Decoded images beyond this are kept on disk.
 
     Raises:
         InputError: The model has no check or judges crops, or there are too few images.
@@ -196,14 +242,11 @@ def fit_on_thumbnails(
     )
     classifier = fit_classifier(own[::2], others, own[1::2], seed=SEED)
     write_check(model_path, dataclasses.replace(check, classifier=classifier))
-    rows = [
-        ["validation images that pass", len(own[1::2]), classifier.accepts(own[1::2]).mean()],
-        [
-            "thumbnails of held-back pictures that pass",
-            len(held_back),
-            classifier.accepts(held_back).mean(),
-        ],
-    ]
+    tested = {
+        "validation images that pass": own[1::2],
+        "thumbnails of held-back pictures that pass": held_back,
+    }
+    rows = [[name, len(part), classifier.accepts(part).mean()] for name, part in tested.items()]
     return format_table(["", "images", "share"], rows, title=f"Pixel classifier in {model_path}")
 
 
@@ -216,7 +259,6 @@ def make_thumbnails(
         folders: Pictures in any arrangement; as many are drawn from each.
         side: Of most thumbnails, in pixels.
         image_size: Of the network's input, in pixels.
-        workers: Processes that decode.
 
     Returns:
         Thumbnails to fit on and thumbnails of held-back pictures, each of shape (n, image_size,
@@ -231,8 +273,16 @@ def make_thumbnails(
         paths = list_files(folder)
         most = -(-_MOST_PICTURES // len(folders))
         drawn += [folder / paths[i] for i in generator.permutation(len(paths))[:most]]
-    made = Parallel(n_jobs=workers)(
-        delayed(_reduce)(path, side=side, image_size=image_size) for path in drawn
+    made = run_chunks(
+        _reduce_chunk,
+        chunked(drawn, size=_PICTURES_OF_CHUNK),
+        side,
+        image_size,
+        n_items=len(drawn),
+        pool=Pool(workers),
+        description="Reducing",
+        unit="picture",
+        fewest=2 * _PICTURES_OF_CHUNK,
     )
     parts = [np.stack(thumbnails) for thumbnails in made if thumbnails]
     if len(parts) < 2 * _HELD_BACK:
@@ -268,6 +318,10 @@ def draw_thumbnail(pixels: np.ndarray, *, side: int, generator: np.random.Genera
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if way < 0.9 else "WEBP", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _reduce_chunk(paths: Sequence[Path], side: int, image_size: int) -> list[list[np.ndarray]]:
+    return [_reduce(path, side=side, image_size=image_size) for path in paths]
 
 
 def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:

@@ -27,11 +27,11 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import calibrate_metadata, compare_rules, has_sources
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.out_of_distribution import MOST_IMAGES, share_out_of_distribution
 from real_vs_ai.evaluation.report_figures import draw_report, main_split
-from real_vs_ai.evaluation.scorer import Scorer, open_scorer, predict_images
+from real_vs_ai.evaluation.scorer import Scorer, open_checked_scorer, predict_images
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.predictions import (
     Predictions,
     concatenate,
@@ -92,12 +92,9 @@ def write_report(
     Returns:
         The contents of `metrics.json`.
     """
-    check = read_check(run.model)
-    layer = check.layer if check else None
     evaluation = evaluate_model(
-        scorer or open_scorer(model, run.model, layer=layer),
+        scorer or open_checked_scorer(model, run.model),
         metadata=metadata,
-        check=check,
         decoded=decoded,
         target_error=target_error,
         recalibrate=True,
@@ -112,8 +109,6 @@ def count_evaluation_images(decoded: Mapping[str, DecodedImages]) -> int:
 
     Each split is scored once, of the training images only those that others are compared with.
     """
-    from real_vs_ai.evaluation.out_of_distribution import MOST_IMAGES
-
     return sum(
         (min(len(images), MOST_IMAGES) if split == _TRAIN else len(images)) * images.views
         for split, images in decoded.items()
@@ -124,7 +119,6 @@ def evaluate_model(
     scorer: Scorer,
     *,
     metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     target_error: float,
     recalibrate: bool,
@@ -135,9 +129,6 @@ def evaluate_model(
     """Ask the model about every split but train, and compute all metrics.
 
     Args:
-        scorer: Of the model, with the features that the check compares.
-        metadata: Of the model.
-        check: The model file's out-of-distribution check, or None.
         decoded: Images by split.
         target_error: Share of certain verdicts that may be wrong.
         recalibrate: Fit temperature and thresholds on the validation images, if there are any;
@@ -170,9 +161,7 @@ def evaluate_model(
             split: split_metrics(predictions.of_split(split), metadata)
             for split in predictions.split_names
         },
-        "out_of_distribution": _shares_out_of_distribution(
-            scorer, metadata=metadata, check=check, decoded=decoded
-        ),
+        "out_of_distribution": _shares_out_of_distribution(scorer, metadata, decoded),
         "confound": find_confound(predictions.of_split(main_split(predictions))),
         "notes": _notes(thresholds),
     }
@@ -327,19 +316,13 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
 
 
 def _shares_out_of_distribution(
-    scorer: Scorer,
-    *,
-    metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
-    decoded: Mapping[str, DecodedImages],
+    scorer: Scorer, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
 ) -> dict[str, Any]:
     """The share of each split that is out-of-distribution."""
-    from real_vs_ai.evaluation.out_of_distribution import share_out_of_distribution
-
-    if not metadata.training_images and check is None:
+    if not metadata.training_images and scorer.check is None:
         return {}
     return {
-        split: share_out_of_distribution(scorer, metadata=metadata, check=check, decoded=images)
+        split: share_out_of_distribution(scorer, images, metadata=metadata)
         for split, images in decoded.items()
         if split != _TRAIN
     }

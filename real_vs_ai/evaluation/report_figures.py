@@ -11,25 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.evaluation import figures
-from real_vs_ai.evaluation.curves import (
-    Curve,
-    precision_recall_points,
-    reliability_bins,
-    risk_coverage_points,
-    roc_points,
-)
-from real_vs_ai.evaluation.metrics import is_binary
+from real_vs_ai.evaluation.figures import Curve, ReliabilityBins
+from real_vs_ai.evaluation.metric_sums import CALIBRATION_BINS
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, is_binary
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import UNDECIDED, decide, uncertain_range
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
-# Drawn where there is no test split.
-_PREFERRED_SPLITS = ("test", "validation")
 # More classes than colours make curves that nobody can tell apart.
 _MOST_CURVES = 7
 
@@ -45,8 +40,7 @@ def draw_report(
 
     Args:
         run: Its `figures` folder takes the pictures.
-        predictions: Of one split or more.
-        metrics: The contents of `metrics.json` for them.
+        metrics: The contents of `metrics.json` for the predictions.
         history: The columns of `history.csv`, or nothing.
 
     Returns:
@@ -78,7 +72,7 @@ def draw_report(
 def main_split(predictions: Predictions) -> str:
     """The split that a report is about: test where it is there."""
     names = predictions.split_names
-    return next((name for name in _PREFERRED_SPLITS if name in names), names[0])
+    return next((name for name in REPORTED_SPLITS if name in names), names[0])
 
 
 def draw_history_file(history: Mapping[str, Sequence], *, path: Path) -> None:
@@ -106,7 +100,7 @@ def _draw_confusion(
     folder: Path, predictions: Predictions, metrics: Mapping, main: str
 ) -> list[Path]:
     drawn = []
-    for split in (name for name in _PREFERRED_SPLITS if name in metrics):
+    for split in (name for name in REPORTED_SPLITS if name in metrics):
         suffix = "" if split == main else f"_{split}"
         drawn.append(folder / f"confusion_matrix{suffix}.png")
         matrix = verdict_matrix(predictions.of_split(split), metrics)
@@ -143,7 +137,7 @@ def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main:
     names = predictions.class_names
     if is_binary(names):
         index = names.index(POSITIVE_CLASS)
-        wanted = [(split, index, split) for split in _PREFERRED_SPLITS]
+        wanted = [(split, index, split) for split in REPORTED_SPLITS]
         positive = f"positive class {POSITIVE_CLASS}"
     else:
         wanted = [(main, i, name) for i, name in enumerate(names[:_MOST_CURVES])]
@@ -200,7 +194,7 @@ def _draw_reliability(rows: Predictions, metrics: Mapping, *, split: str, path: 
 
 def _draw_risk_coverage(predictions: Predictions, metrics: Mapping, *, path: Path) -> None:
     curves, chosen = [], {}
-    for split in (name for name in _PREFERRED_SPLITS if name in predictions.split_names):
+    for split in (name for name in REPORTED_SPLITS if name in predictions.split_names):
         rows = predictions.of_split(split)
         calibrated = calibrate(rows.probabilities, temperature=metrics["temperature"])
         points = risk_coverage_points(rows.labels, calibrated)
@@ -228,4 +222,65 @@ def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
     }
     figures.draw_score_histogram(
         counts, edges=_HISTOGRAM_EDGES, bounds=bounds, axis=axis, path=path
+    )
+
+
+def roc_points(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False-positive rate and recall over all thresholds; both classes must be there."""
+    false_positive_rate, recall, _ = roc_curve(positive, scores)
+    return false_positive_rate, recall
+
+
+def precision_recall_points(
+    positive: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision over all thresholds, recall rising."""
+    precision, recall, _ = precision_recall_curve(positive, scores, drop_intermediate=True)
+    return recall[::-1], precision[::-1]
+
+
+def risk_coverage_points(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage, and the share of mistakes in it, when the most confident images are answered.
+
+    Args:
+        labels: Integer class of each image, shape (n_images,), at least one.
+        probabilities: Shape (n_images, n_classes).
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = probabilities.argmax(axis=1)[order] != labels[order]
+    counts = np.arange(1, len(wrong) + 1)
+    return counts / len(wrong), np.cumsum(wrong) / counts
+
+
+def reliability_bins(
+    hits: np.ndarray, stated: np.ndarray, *, name: str, error: float
+) -> ReliabilityBins:
+    """Bin stated probabilities.
+
+    Args:
+        hits: Whether the stated class was right, shape (n_images,), bool.
+        stated: Its probability, shape (n_images,), 0 to 1.
+        name: For the legend.
+        error: Expected calibration error, for the legend.
+    """
+    index = np.clip(np.ceil(stated * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    counts = np.bincount(index, minlength=CALIBRATION_BINS)
+    filled = counts > 0
+    sums = np.bincount(index, weights=stated, minlength=CALIBRATION_BINS)
+    observed = np.bincount(index, weights=hits, minlength=CALIBRATION_BINS)
+    share = observed[filled] / counts[filled]
+    intervals = [
+        binomtest(int(k), int(n)).proportion_ci(method="wilson")
+        for k, n in zip(observed[filled], counts[filled], strict=True)
+    ]
+    low, high = (np.array([getattr(part, end) for part in intervals]) for end in ("low", "high"))
+    return ReliabilityBins(
+        name=name,
+        stated=sums[filled] / counts[filled],
+        observed=share,
+        counts=counts[filled],
+        error=error,
+        margins=np.maximum(0, [share - low, high - share]),
     )

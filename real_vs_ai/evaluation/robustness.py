@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,14 @@ from joblib import Parallel, delayed
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.dataset.labelled_images import LabelledImages, read_manifest
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import exact_share
-from real_vs_ai.evaluation.metrics import accuracy_difference, compute_metrics
+from real_vs_ai.evaluation.calibration import share_interval
+from real_vs_ai.evaluation.metrics import (
+    Table,
+    accuracy_difference,
+    compute_metrics,
+    interval_text,
+    percent_text,
+)
 from real_vs_ai.evaluation.scorer import Network, predict_probabilities
 from real_vs_ai.images import ImageError, decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
@@ -42,6 +48,14 @@ _KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
 _CHUNK_BYTES = 64 * 2**20
 # Images that are decoded, changed and judged together.
 _TOGETHER = 16
+_SUMMARY_TITLES = (
+    "mean ROC AUC",
+    "balanced accuracy, forced",
+    "coverage",
+    "certain and wrong",
+    "worst real source: wrong among certain",
+    "worst generator: ROC AUC",
+)
 # What each image is judged as: untouched, as sites and messengers send it on, and worse.
 VERSIONS = {"clean": None, "web": WEB, "hard": HARD}
 
@@ -266,8 +280,8 @@ def _describe_version(
                         "name": str(name),
                         "class": "Fake" if fake else "Real",
                         "n": int(own.sum()),
-                        **{key: exact_share(which) for key, which in shares.items()},
-                        "wrong_of_certain": exact_share(verdicts[verdicts >= 0] != fake),
+                        **{key: share_interval(which) for key, which in shares.items()},
+                        "wrong_of_certain": share_interval(verdicts[verdicts >= 0] != fake),
                         "auc": _mean_auc(scores, own, is_fake != fake, sources, higher=fake),
                     }
                 )
@@ -328,8 +342,40 @@ def _sum_up(
     return {
         "auc": float(np.mean(areas)) if areas else None,
         "balanced_accuracy": float(np.mean(halves)),
-        "coverage": exact_share(decided >= 0),
-        "certain_wrong": exact_share((decided >= 0) & (decided != is_fake)),
+        "coverage": share_interval(decided >= 0),
+        "certain_wrong": share_interval((decided >= 0) & (decided != is_fake)),
         "worst_real": worst and {"name": worst["name"], **worst["wrong_of_certain"]},
         "worst_generator": weakest and {"name": weakest["name"], **weakest["auc"]},
     }
+
+
+def robustness_table(robustness: Mapping) -> Table:
+    """Accuracy and verdicts after each change."""
+    rows = [
+        [row["name"], interval_text(row["accuracy"]), row["flips"], row["uncertain"]]
+        for row in robustness["rows"]
+    ]
+    return ["change", "accuracy", "verdicts flipped", "Uncertain"], rows
+
+
+def collections_table(part: Mapping) -> Table:
+    """What a release is judged by, for each version of a split's images."""
+
+    def name_of(entry: Mapping | None, shown: Callable[[Mapping], str]) -> str:
+        return f"{entry['name']}: {shown(entry)}" if entry else "none"
+
+    rows = []
+    for name, version in part["versions"].items():
+        found = version["overall"]
+        rows.append(
+            [
+                name,
+                "not defined" if found["auc"] is None else f"{found['auc']:.3f}",
+                f"{found['balanced_accuracy']:.3f}",
+                percent_text(found["coverage"]),
+                percent_text(found["certain_wrong"]),
+                name_of(found["worst_real"], percent_text),
+                name_of(found["worst_generator"], lambda entry: f"{entry['value']:.3f}"),
+            ]
+        )
+    return ["version", *_SUMMARY_TITLES], rows

@@ -20,7 +20,6 @@ from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
@@ -64,7 +63,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_collections, add_exports
     from real_vs_ai.evaluation.report import weights_digest, write_evaluation
-    from real_vs_ai.evaluation.scorer import open_scorer
+    from real_vs_ai.evaluation.scorer import open_checked_scorer
     from real_vs_ai.keras_models import open_model
 
     model, metadata, has_metadata = open_model(
@@ -82,19 +81,16 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     weights = None if refreshes_run and own else weights_digest(model)
     if not options.overwrite:
         check_output(report, decoded, weights=weights)
-    check = _read_check(model_path)
-    scorer = open_scorer(model, model_path, layer=check.layer if check else None)
-    evaluation = _evaluate(
-        options, scorer, run=run, own=own, metadata=metadata, check=check, decoded=decoded
-    )
-    notes = _add_extras(
-        evaluation, options=options, scorer=scorer, check=check, decoded=decoded, report=report
+    scorer = open_checked_scorer(model, model_path)
+    evaluation = _evaluate(options, scorer, run=run, own=own, metadata=metadata, decoded=decoded)
+    notes = fitted + _add_extras(
+        evaluation, options=options, scorer=scorer, decoded=decoded, report=report
     )
     which = options.by_collection
     judged = add_collections(
         evaluation, model_path, which=which, decoded=decoded, workers=options.workers
     )
-    notes = [*fitted, *notes, *([judged] if judged else [])]
+    notes += [f"{judged}\n"] if judged else []
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
@@ -103,7 +99,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         evaluation,
         formats=options.export,
         model=model,
-        check=check,
+        check=scorer.check,
         decoded=decoded,
         folder=run.path / _EXPORTS,
     )
@@ -118,7 +114,6 @@ def _evaluate(
     run: RunFolder,
     own: bool,
     metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
 ) -> Evaluation:
     """Score the images, with new thresholds or the model's own.
@@ -136,7 +131,6 @@ def _evaluate(
     return evaluate_model(
         scorer,
         metadata=metadata,
-        check=check,
         decoded=decoded,
         target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
         recalibrate=(own and not keeps) or not metadata.calibrated or any(asked),
@@ -196,14 +190,6 @@ def _store(model_path: Path, evaluation: Evaluation) -> str:
         return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
     store_in_model(model_path, evaluation)
     return f"Calibration and metrics are stored in {model_path}."
-
-
-def _read_check(model_path: Path) -> OutOfDistributionCheck | None:
-    try:
-        return read_check(model_path)
-    except OSError:
-        # Keras reads more formats than HDF5.
-        return None
 
 
 def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
@@ -286,7 +272,6 @@ def _add_extras(
     *,
     options: EvaluationOptions,
     scorer: Scorer,
-    check: OutOfDistributionCheck | None,
     decoded: Mapping[str, DecodedImages],
     report: RunFolder,
 ) -> list[str]:
@@ -297,7 +282,7 @@ def _add_extras(
 
     texts = [
         add_robustness(evaluation, options=options, scorer=scorer, decoded=decoded, report=report),
-        add_other_images(evaluation, options=options, scorer=scorer, check=check, report=report),
+        add_other_images(evaluation, options=options, scorer=scorer, report=report),
     ]
     if options.compare:
         other_path = find_model(options.compare)
@@ -306,13 +291,10 @@ def _add_extras(
         )
         if metadata.model_input != evaluation.metadata.model_input:
             decoded = _decode(options, metadata=metadata)
+        scorer = open_scorer(other, other_path, layer=None)
         texts.append(
             add_comparison(
-                evaluation,
-                scorer=open_scorer(other, other_path, layer=None),
-                metadata=metadata,
-                decoded=decoded,
-                path=other_path,
+                evaluation, scorer=scorer, metadata=metadata, decoded=decoded, path=other_path
             )
         )
     return [f"{text}\n" for text in texts if text]
@@ -334,22 +316,16 @@ def _stored_thresholds(run: RunFolder) -> dict[str, Any]:
 
 
 def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
-    from real_vs_ai.evaluation.metrics import METRIC_TITLES
+    from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, results_table
 
-    lines = []
-    for split in (split for split in ("validation", "test") if split in metrics):
-        part = metrics[split]
-        rows = [
-            [title, *(part[name][key] for key in ("value", "low", "high"))]
-            for name, title in METRIC_TITLES.items()
-            if name in part
-        ]
-        counts = ", ".join(f"{n:,} {name}" for name, n in part["counts"].items())
-        title = f"{split}: {plural(part['n'], 'image')} ({counts})"
-        lines += [format_table(["metric", "value", "low", "high"], rows, title=title), ""]
+    title = "; ".join(
+        f"{split}: " + ", ".join(f"{n:,} {name}" for name, n in metrics[split]["counts"].items())
+        for split in REPORTED_SPLITS
+        if split in metrics
+    )
+    lines = [format_table(*results_table(metrics), title=title), ""]
     for split, part in metrics["data"].items():
-        for item in part["unreadable"]:
-            lines.append(f"Left out of {split}: {item['path']}: {item['reason']}")
+        lines += [f"Left out of {split}: {x['path']}: {x['reason']}" for x in part["unreadable"]]
     confound = metrics.get("confound") or {}
     if confound.get("warning"):
         lines += [f"Warning: {confound['warning']}", ""]

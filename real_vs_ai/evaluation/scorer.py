@@ -17,6 +17,7 @@ import numpy as np
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError, RealVsAIError
 from real_vs_ai.model_input import ModelInput
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
 
@@ -36,17 +37,17 @@ class Network(Protocol):
 
 
 class Scorer:
-    """A model that remembers what it said of the images that it was asked about."""
+    """A model that remembers what it said of the images that it was asked about.
+
+    Attributes:
+        check: The model's out-of-distribution check on the features, or None.
+    """
 
     def __init__(self, network: Network, *, n_classes: int):
-        """Make the scorer; see `open_scorer`.
-
-        Args:
-            network: Gives the probabilities, then the features.
-            n_classes: How many of its outputs are probabilities.
-        """
+        """Make the scorer of a network that gives `n_classes` probabilities, then the features."""
         self._network = network
         self._n_classes = n_classes
+        self.check: OutOfDistributionCheck | None = None
         self._known: list[tuple[DecodedImages, np.ndarray]] = []
 
     def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
@@ -59,7 +60,6 @@ class Scorer:
         """Probabilities (n, views, n_classes) and features (n, views, n_features), float64.
 
         Args:
-            decoded: Images, prepared for the model.
             description: Text of the progress bar; None shows none.
         """
         found = next((known for images, known in self._known if images is decoded), None)
@@ -74,12 +74,23 @@ def open_scorer(model: keras.Model, model_path: Path | None, *, layer: str | Non
     """Choose the fastest way to compute a model here.
 
     Args:
-        model: The network.
         model_path: A file of the same network; None where there is none.
         layer: Name of the layer whose outputs are the features; None for no features.
     """
     network = open_network(model, model_path, layer=layer)
     return Scorer(network, n_classes=model.output_shape[-1])
+
+
+def open_checked_scorer(model: keras.Model, model_path: Path) -> Scorer:
+    """The scorer of a model file with the out-of-distribution check in it, if it holds one."""
+    try:
+        check = read_check(model_path)
+    except OSError:
+        # Keras reads more formats than HDF5.
+        check = None
+    scorer = open_scorer(model, model_path, layer=check.layer if check else None)
+    scorer.check = check
+    return scorer
 
 
 def open_network(model: keras.Model, model_path: Path | None, *, layer: str | None) -> Network:

@@ -369,7 +369,8 @@ def _finish(
     say("Training has ended; evaluating the model ...")
     layer = features_layer(model).name
     scorer = open_scorer(model, run.model, layer=layer)
-    write_check(run.model, learn_check(scorer, splits, layer=layer))
+    scorer.check = learn_check(scorer, splits, layer=layer)
+    write_check(run.model, scorer.check)
     metrics = write_report(
         run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
     )

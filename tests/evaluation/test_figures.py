@@ -9,15 +9,16 @@ from matplotlib import pyplot
 from PIL import Image
 
 from real_vs_ai.evaluation import figures
-from real_vs_ai.evaluation.curves import (
+from real_vs_ai.evaluation.figure_style import shorten
+from real_vs_ai.evaluation.report_figures import (
     Curve,
+    draw_history_file,
     precision_recall_points,
     reliability_bins,
     risk_coverage_points,
     roc_points,
+    verdict_matrix,
 )
-from real_vs_ai.evaluation.figure_style import shorten
-from real_vs_ai.evaluation.report_figures import draw_history_file, verdict_matrix
 from real_vs_ai.runs import read_history
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
