@@ -50,8 +50,6 @@ def affine_rows(
     """Two rows of three numbers: from a pixel of the result to the pixel that it shows.
 
     Args:
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
         draws: Seven values from -1 to 1, or seven arrays of them for many images: rotation, shift
             to the right, shift down, shear, zoom of the width, zoom of the height, mirroring.
         xp: The library of the draws: `numpy` or `tensorflow`.
@@ -79,8 +77,6 @@ def draw_affine(
     """The map of `affine_rows` for one image, shape (2, 3), float64.
 
     Args:
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
         draws: Seven values from -1 to 1, as `copy_draws` gives them.
     """
     return np.array(affine_rows(ranges, width=width, height=height, draws=draws, xp=np))

@@ -5,7 +5,7 @@ Paths are relative to the folder a script is started in, as its arguments are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # Index 0 is Fake and 1 is Real, as the alphabet and the field's folders have it.
@@ -19,44 +19,17 @@ SEED = 42
 
 # Raw folder names that mean the same class; compared without case, spaces, "_" and "-".
 RAW_CLASS_NAMES = {
-    "Fake": (
-        "fake",
-        "fakes",
-        "fake_images",
-        "fake_image",
-        "generated",
-        "generated_art",
-        "generated_images",
-        "ai",
-        "ai_art",
-        "ai_art_data",
-        "ai_images",
-        "ai_generated",
-        "ai_generated_images",
-        "synthetic",
-        "synthetic_images",
-    ),
-    "Real": (
-        "real",
-        "reals",
-        "real_images",
-        "real_image",
-        "real_art",
-        "real_art_data",
-        "photo",
-        "photos",
-        "photographs",
-        "human",
-        "human_art",
-        "nature",
-        "authentic",
-    ),
+    "Fake": "fake, fakes, fake image, fake images, generated, generated art, generated images, ai, "
+    "ai art, ai art data, ai images, ai generated, ai generated images, synthetic, "
+    "synthetic images",
+    "Real": "real, reals, real image, real images, real art, real art data, photo, photos, "
+    "photographs, human, human art, nature, authentic",
 }
 # Raw folder names that mean the same split, compared in the same way.
 RAW_SPLIT_NAMES = {
-    "train": ("train", "training", "train_data", "training_data"),
-    "validation": ("validation", "valid", "val", "validation_data"),
-    "test": ("test", "testing", "test_data", "testing_data"),
+    "train": "train, training, train data, training data",
+    "validation": "validation, valid, val, validation data",
+    "test": "test, testing, test data, testing data",
 }
 
 DATA_DIR = Path("data")
@@ -72,15 +45,8 @@ PACKAGED_RELEASED_MODEL_DIR = Path(__file__).resolve().parent.parent / RELEASED_
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = (
-    "path",
-    "sha256",
-    "label",
-    "split",
-    "source",
-    "width",
-    "height",
-    "format",
-    "origin",
+    *("path", "sha256", "label", "split", "source"),
+    *("width", "height", "format", "origin"),
 )
 # They follow where an image comes from a collection; other manifests have no such columns.
 COLLECTION_COLUMNS = ("generator", "collection", "group")
@@ -104,12 +70,12 @@ def _folded(name: str) -> str:
     return name.casefold().replace("_", "").replace("-", "").replace(" ", "")
 
 
-_CLASS_BY_FOLDED_NAME = {
-    _folded(alias): name for name, aliases in RAW_CLASS_NAMES.items() for alias in aliases
-}
-_SPLIT_BY_FOLDED_NAME = {
-    _folded(alias): name for name, aliases in RAW_SPLIT_NAMES.items() for alias in aliases
-}
+def _by_folded_name(names: Mapping[str, str]) -> dict[str, str]:
+    return {_folded(alias): name for name, text in names.items() for alias in text.split(",")}
+
+
+_CLASS_BY_FOLDED_NAME = _by_folded_name(RAW_CLASS_NAMES)
+_SPLIT_BY_FOLDED_NAME = _by_folded_name(RAW_SPLIT_NAMES)
 
 
 def canonical_split(folder_name: str) -> str | None:
@@ -122,9 +88,6 @@ def canonical_classes(folder_names: Iterable[str]) -> dict[str, str]:
 
     When every folder is known as Fake or Real, they become those; any other set (say benign,
     malignant, normal) keeps its own names.
-
-    Args:
-        folder_names: Names of the class folders, in any order.
 
     Returns:
         One entry for each folder, sorted by folder name: {"GeneratedArt": "Fake", …}.

@@ -189,7 +189,6 @@ def decode_image(
     laid over white, 16-bit samples are scaled to 8 bits, CMYK and greyscale become RGB.
 
     Args:
-        source: A file's path, or its bytes.
         max_pixels: Larger images (width × height) are refused before they are decoded.
         max_bytes: Larger files are refused before they are read.
 

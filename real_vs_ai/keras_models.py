@@ -69,7 +69,6 @@ def open_model(
     """Load a model, and what it says of itself.
 
     Args:
-        path: The `.h5` file (or any other that Keras reads).
         class_names: Of a model that does not name its classes, otherwise not looked at.
         image_size: Of such a model, in pixels; None asks the model's input.
 

@@ -37,7 +37,6 @@ class ModelMetadata:
     """Everything that a verdict needs except the weights.
 
     Attributes:
-        class_names: In the order of the softmax outputs.
         image_size: Side of the square input, in pixels.
         temperature: Divides the log-probabilities; 1.0 when not calibrated.
         calibrated: Whether temperature and thresholds were fitted on validation images.

@@ -70,7 +70,6 @@ def option(
     Args:
         help_text: What --help says of it.
         default: Where the option is not given; False declares a switch.
-        metavar: What stands for the value in --help.
         **declaration: More for argparse (`type`, `choices`, `nargs`, …), and: `flags` where they
             are not the field's name, `group` to open a group of options, `add` for a function
             that declares the option.
@@ -132,7 +131,6 @@ def add_cluster(parser: argparse.ArgumentParser, *, engines: tuple[str, ...] = (
     """Add --cluster, and --engine for a script that can choose what runs the network.
 
     Args:
-        parser: Of the script.
         engines: The choices of --engine; none: the option only says that it has a new name.
     """
     parser.add_argument(

@@ -88,7 +88,6 @@ def compare_size(width: int, height: int, training_images: Mapping[str, Any]) ->
 
     Args:
         width: Of the image, upright, in pixels.
-        height: As width.
         training_images: `ModelMetadata.training_images`; without sizes every size passes.
 
     Returns:
@@ -113,7 +112,6 @@ def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -
 
     Args:
         width: Of the image, upright, in pixels.
-        height: As width.
         training_images: `ModelMetadata.training_images`; without sizes every size is usual.
     """
     known = _scale_range(training_images)

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.reporting import progress_bar
+from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
 
@@ -53,7 +53,6 @@ def run_chunks(
 
     Args:
         function: Module-level; takes a chunk and returns one result for each of its items.
-        description: Stands before the progress bar.
         unit: Of what the items are: "image", "file".
         fewest: Items worth starting processes for, which takes as long as a thousand small files.
 
@@ -65,7 +64,7 @@ def run_chunks(
         done = (function(chunk, *arguments) for chunk in chunks)
     else:
         done = _run_parallel(function, chunks, arguments, pool)
-    with progress_bar(description=description, unit=unit, total=n_items) as bar:
+    with progress(description=description, unit=unit, total=n_items) as bar:
         for results in done:
             yield from results
             bar.update(len(results))

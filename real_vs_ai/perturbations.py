@@ -53,7 +53,6 @@ def recompress(
 
     Args:
         pixels: Shape (height, width, 3), uint8.
-        seed: Not used.
         file_format: "JPEG" or "WEBP".
         quality: 1 to 100.
     """

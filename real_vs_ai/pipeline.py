@@ -90,7 +90,6 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     Args:
         data_dir: Gets archives, raw, split, augmented and merged images of the demo.
         models_dir: Gets the run folder.
-        run_name: Name of the run folder.
     """
     archives, raw, split, augmented = (
         data_dir / folder.name for folder in (ARCHIVES_DIR, RAW_DIR, SPLIT_DIR, AUGMENTED_DIR)
@@ -127,7 +126,6 @@ def run_stages(
     """Run each stage's script; the first that fails ends it.
 
     Args:
-        stages: In order.
         raw_dir: Where the unpacked data sets are, to tell which splitters have work.
         say: Receives the lines that announce stages.
     """

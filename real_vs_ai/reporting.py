@@ -24,16 +24,12 @@ _LINE_WITHOUT_TOTAL = "{desc}: {n:,.0f}{unit}{postfix}, {elapsed}"
 
 
 def progress(
-    items: Iterable[T], *, description: str, unit: str, total: int | None = None
-) -> Iterable[T]:
-    """The same items behind a progress bar; where there is no terminal, lines every 10 seconds."""
-    return progress_bar(items, description=description, unit=unit, total=total)
-
-
-def progress_bar(
     items: Iterable[T] | None = None, *, description: str, unit: str, total: int | None = None
 ) -> tqdm:
-    """A progress bar to be advanced by hand with `update(n)`; see `progress`."""
+    """The same items behind a progress bar; where there is no terminal, lines every 10 seconds.
+
+    Without items, a bar to be advanced by hand with `update(n)`.
+    """
     options = {"desc": description, "unit": f" {unit}s", "total": total, "leave": False}
     if sys.stderr.isatty():
         return tqdm(items, **options, dynamic_ncols=True, unit_scale=False)

@@ -121,7 +121,6 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
     Args:
         path: A run folder, an `.h5` file, or None for the newest finished run (otherwise the
             released model).
-        models_dir: Where runs are looked for when `path` is None.
 
     Raises:
         FileNotFoundError: There is no such model, or none at all.

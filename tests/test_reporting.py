@@ -7,7 +7,7 @@ import time
 import pytest
 
 from real_vs_ai import reporting
-from real_vs_ai.reporting import keep_informed, progress, progress_bar
+from real_vs_ai.reporting import keep_informed, progress
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def wait_until(condition):
 
 
 def test_log_file_gets_lines_with_count_share_and_time_left(capsys):
-    with progress_bar(description="Scoring", unit="image", total=200) as bar:
+    with progress(description="Scoring", unit="image", total=200) as bar:
         time.sleep(0.1)
         bar.set_postfix_str("loss 0.5", refresh=False)
         bar.update(100)

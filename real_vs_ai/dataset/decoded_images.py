@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from real_vs_ai.config import SPLITS, canonical_split
 from real_vs_ai.dataset.labelled_images import (
@@ -34,7 +32,7 @@ from real_vs_ai.files import atomic_write, list_folders, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.reporting import progress
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 
 # Enough images to keep a worker busy, few enough to keep its answer small.
 _CHUNK_BYTES = 8 * 2**20
@@ -121,7 +119,6 @@ class DecodedImages:
 
         Args:
             views: Which view of each, shape (n,); numbers beyond the views begin again at 0.
-            indices: Positions of the images, shape (n,).
         """
         return self.pixels[indices, views % self.views]
 
@@ -183,7 +180,7 @@ def decode_images(
     return decoded
 
 
-def _decode_chunk(root: str, paths: Sequence[str], preparation: Preparation) -> list[tuple | str]:
+def _decode_chunk(paths: Sequence[str], root: str, preparation: Preparation) -> list[tuple | str]:
     """(pixels, width, height) of each image, or the reason why not; runs in a worker."""
     results: list[tuple | str] = []
     for path in paths:
@@ -200,29 +197,25 @@ def _decode_into(
     pixels: np.ndarray, images: LabelledImages, *, preparation: Preparation, workers: int
 ) -> DecodedImages:
     size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(preparation.shape))))
-    chunks = [images.paths[i : i + size] for i in range(0, len(images), size)]
-    if len(images) < _FEWEST_IMAGES_FOR_WORKERS[preparation.model_input.kind]:
-        workers = 1
-    root = str(images.root.resolve())
-    parallel = Parallel(n_jobs=workers, return_as="generator")
-    results = parallel(delayed(_decode_chunk)(root, chunk, preparation) for chunk in chunks)
+    results = run_chunks(
+        _decode_chunk,
+        chunked(images.paths, size=size),
+        str(images.root.resolve()),
+        preparation,
+        n_items=len(images),
+        pool=Pool(workers),
+        description="Decoding",
+        unit="image",
+        fewest=_FEWEST_IMAGES_FOR_WORKERS[preparation.model_input.kind],
+    )
     kept, sizes, failures = [], [], []
-    position = 0
-    try:
-        for chunk in progress(results, description="Decoding", unit="batch", total=len(chunks)):
-            for result in chunk:
-                if isinstance(result, str):
-                    failures.append((images.paths[position], result))
-                else:
-                    pixels[len(kept)] = result[0]
-                    sizes.append(result[1:])
-                    kept.append(position)
-                position += 1
-    except TerminatedWorkerError as error:
-        raise MemoryError(
-            f"The system ended a decoding process, probably because memory ran out; "
-            f"{workers} were running. Use fewer workers."
-        ) from error
+    for position, result in enumerate(results):
+        if isinstance(result, str):
+            failures.append((images.paths[position], result))
+        else:
+            pixels[len(kept)] = result[0]
+            sizes.append(result[1:])
+            kept.append(position)
     widths, heights = np.array(sizes, dtype=np.int32).reshape(-1, 2).T
     return DecodedImages(pixels[: len(kept)], widths, heights, tuple(failures), images.take(kept))
 

@@ -35,11 +35,9 @@ class LabelledImages:
     """Image files and their classes, sorted by path.
 
     Attributes:
-        root: The folder that `paths` are relative to.
         paths: POSIX paths, relative to `root`.
         labels: Index into `class_names` of each image, shape (n_images,), int32.
         class_names: In the order of a model's outputs.
-        sources: The data set each image came from, or "".
     """
 
     root: Path

@@ -188,7 +188,6 @@ def calibrate_metadata(
     """Fit temperature and thresholds on validation images.
 
     Args:
-        metadata: Of the model that gave the probabilities.
         labels: Integer class of each image, shape (n_images,).
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes).
         target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
@@ -256,7 +255,6 @@ def compare_rules(
     """What the worst source's rule and the conformal one lead to, at several rates.
 
     Args:
-        metadata: With its temperature.
         validation: Sets the thresholds.
         judged: Tests them.
 

@@ -94,11 +94,8 @@ def export_model(
     """Write and check each format; one that fails does not stop the others.
 
     Args:
-        model: As loaded from the HDF5 file.
-        formats: Names in `FORMATS`.
         folder: Takes the files; earlier exports of the same format are replaced.
         metadata: Class names, image size and calibration, also written as `metadata.json`.
-        check: The HDF5 file's out-of-distribution check, or None.
         pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
             evenly spaced, are used.
     """

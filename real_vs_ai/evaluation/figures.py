@@ -59,7 +59,6 @@ class Curve:
         x: Shape (n_points,), 0 to 1.
         y: Shape (n_points,), 0 to 1.
         summary: The number that sums it up (area, average precision), with its interval.
-        n: Images behind it.
     """
 
     name: str

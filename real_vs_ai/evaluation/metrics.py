@@ -74,10 +74,7 @@ def compute_metrics(
     Args:
         labels: Integer class of each image, shape (n_images,).
         probabilities: Softmax outputs, shape (n_images, n_classes), rows summing to 1.
-        class_names: In the order of the probabilities.
-        seed: Of the resampling.
         decided: The verdict's class, -1 where it is Uncertain, shape (n_images,).
-        resamples: How often the images are drawn again.
 
     Returns:
         "n", "counts" (images of each class), "confusion_matrix" (rows: true class), one
@@ -287,7 +284,6 @@ def compare_models(
 
     Args:
         others: Of the second model, one split each.
-        name: Of the second model.
 
     Returns:
         For each split the accuracies' difference with its interval, and McNemar's test.

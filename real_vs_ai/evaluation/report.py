@@ -57,7 +57,6 @@ class Evaluation:
     Attributes:
         predictions: Of every split but train.
         metadata: With the calibration that the metrics are for.
-        metrics: The contents of `metrics.json`.
     """
 
     predictions: Predictions
@@ -82,10 +81,8 @@ def write_report(
 
     Args:
         run: Holds `model.h5`; takes the report.
-        model: The network in `model.h5`.
         metadata: What is known of it so far.
         decoded: Images by split; "train" is used for its class counts only.
-        history_csv: The training's history, or None.
         scorer: Of the model, where it was opened before.
         target_error: Share of certain verdicts that may be wrong.
 

@@ -39,9 +39,7 @@ def draw_report(
     """Draw what the data allow.
 
     Args:
-        run: Its `figures` folder takes the pictures.
         metrics: The contents of `metrics.json` for the predictions.
-        history: The columns of `history.csv`, or nothing.
 
     Returns:
         The PNG files, in the order of a report.
@@ -262,8 +260,6 @@ def reliability_bins(
     Args:
         hits: Whether the stated class was right, shape (n_images,), bool.
         stated: Its probability, shape (n_images,), 0 to 1.
-        name: For the legend.
-        error: Expected calibration error, for the legend.
     """
     index = np.clip(np.ceil(stated * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     counts = np.bincount(index, minlength=CALIBRATION_BINS)

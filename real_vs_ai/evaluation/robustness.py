@@ -35,7 +35,7 @@ from real_vs_ai.images import ImageError, decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
-from real_vs_ai.reporting import progress_bar
+from real_vs_ai.reporting import progress
 from real_vs_ai.verdict import decide
 
 if TYPE_CHECKING:
@@ -72,11 +72,7 @@ def measure_robustness(
     """Judge the same images as they are and after each of `PERTURBATIONS`.
 
     Args:
-        scorer: Of the model.
         images: The files; unreadable ones are passed over.
-        split: Their split, for the report.
-        metadata: Of the model, with its calibration.
-        workers: Processes that decode and change images.
         max_images: If there are more, so many are drawn, evenly over the classes.
 
     Returns:
@@ -144,7 +140,7 @@ def _predict_all(
         for some in windows
     )
     labels, outputs = [], []
-    with progress_bar(description="Changing and scoring", unit="image", total=len(images)) as bar:
+    with progress(description="Changing and scoring", unit="image", total=len(images)) as bar:
         for start, (positions, pixels) in zip(starts, results, strict=True):
             bar.update(min(chunk, len(images) - start))
             if not len(positions):
@@ -190,8 +186,6 @@ def measure_collections(
     Args:
         judge: Of a model that tells Fake from Real.
         images: The files; unreadable ones are passed over.
-        split: Their split, for the report.
-        workers: Threads that decode and change images.
 
     Returns:
         "split", "n", and "versions": for each of `VERSIONS` "overall" (see `_sum_up`) and the rows
@@ -200,7 +194,7 @@ def measure_collections(
         class's collections.
     """
     readable, scores, decided = [], [], []
-    with progress_bar(description=f"Judging {split}", unit="image", total=len(images)) as bar:
+    with progress(description=f"Judging {split}", unit="image", total=len(images)) as bar:
         for start in range(0, len(images), _TOGETHER):
             paths = images.paths[start : start + _TOGETHER]
             for position, row in _judge_some(judge, images.root, paths, workers=workers):

@@ -40,7 +40,6 @@ class Outcome:
     """What came out.
 
     Attributes:
-        text: For the terminal.
         complete: Whether everything asked for was written.
     """
 
@@ -221,8 +220,6 @@ def check_output(
     """Refuse to replace a report on other images or another model.
 
     Args:
-        report: Where the report is to go.
-        decoded: The images.
         weights: `weights_digest` of the model; None where it is known to be the same.
 
     Raises:

@@ -57,11 +57,7 @@ class Scorer:
     def outputs(
         self, decoded: DecodedImages, *, description: str | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (n, views, n_classes) and features (n, views, n_features), float64.
-
-        Args:
-            description: Text of the progress bar; None shows none.
-        """
+        """Probabilities (n, views, n_classes) and features (n, views, n_features), float64."""
         found = next((known for images, known in self._known if images is decoded), None)
         if found is None:
             found = predict_probabilities(self._network, decoded.inputs, description=description)

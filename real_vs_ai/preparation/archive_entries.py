@@ -64,7 +64,6 @@ class ArchiveEntry:
         kind: "file", "folder", "link" or "device".
         size: Unpacked bytes, as the archive says.
         packed_size: Packed bytes, or -1 where entries are not packed one by one.
-        encrypted: Whether a password is needed.
     """
 
     name: str
@@ -83,7 +82,6 @@ class ExtractionPlan:
         skipped: (entry's name, reason) of each that is left out; debris is not listed.
         renamed: (entry's name, new path) where two names are one on some file systems.
         debris: How many files of macOS and Windows are left out.
-        size: Unpacked bytes of the usable entries.
     """
 
     names: dict[int, str]

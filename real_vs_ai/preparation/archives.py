@@ -76,8 +76,6 @@ def extract_archives(
 
     Args:
         archives: Files; none means every archive in data/archives.
-        output_dir: Where the sources go.
-        limits: What an archive may unpack to.
         pool: For zip archives; tar archives can be read in one way only.
 
     Raises:

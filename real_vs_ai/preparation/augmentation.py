@@ -60,7 +60,6 @@ class Original:
 
     Attributes:
         path: POSIX path below the training folder: `<class folder>/<name>`.
-        source: The data set it came from, or "".
         area: Its pixels as the manifest says, or a guess; for sharing out the work.
         named_after: The name that its copies are named after, where that is not its own.
     """

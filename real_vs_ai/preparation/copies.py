@@ -86,7 +86,6 @@ def write_warped_copies(
         chunk: (path below `train_dir`, label, number of copies, name that these are named after)
             of each original.
         folder: Gets `<label>/<copy's name>`.
-        seed: Of all randomness.
 
     Returns:
         For each original what its copies are, or the reason why it cannot be read.

@@ -27,7 +27,6 @@ class DeletionTarget:
 
     Attributes:
         path: Where it is; its parents are real folders, it may itself be a link.
-        kind: "folder", "file" or "link".
         size: Bytes in it; hard links are counted as if they were alone.
     """
 

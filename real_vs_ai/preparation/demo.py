@@ -67,7 +67,6 @@ class DemoArchives:
     Attributes:
         flat: Class folders only: `real_images/`, `fake_images/` (for DataSplitD1.py).
         train_test: `train/` and `test/` with `REAL/`, `FAKE/` (for DataSplitD2.py).
-        rows: (archive, folder, files) for each class folder.
     """
 
     flat: Path

@@ -33,7 +33,7 @@ from real_vs_ai.preparation.archive_entries import (
     raise_if_disk,
     write_file,
 )
-from real_vs_ai.reporting import progress_bar
+from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
 _CHUNK_FILES = 1000
@@ -260,9 +260,7 @@ def extract_tar(path: Path, folder: Path, *, limits: ExtractionLimits) -> Extrac
     plan = plan_extraction(entries, archive_bytes=path.stat().st_size, limits=limits)
     check_free_space(folder, plan)
     make_folders(folder, plan)
-    with progress_bar(
-        description=f"Unpacking {path.name}", unit="file", total=len(plan.names)
-    ) as bar:
+    with progress(description=f"Unpacking {path.name}", unit="file", total=len(plan.names)) as bar:
         for index, (member, packed) in enumerate(_read_members(path, limits=limits)):
             if index in plan.names and packed is not None:
                 try:

@@ -43,17 +43,13 @@ _SHORTER_SIDE = "shorter side"
 
 @dataclass(frozen=True, slots=True)
 class FileTraits:
-    """What a file shows before its picture is looked at.
+    """What a file shows before its picture is looked at; sizes are upright, in pixels and bytes.
 
     Attributes:
         source: The data set it came from; "" for collections, each of which has one class.
-        width: Upright width in pixels.
-        height: Upright height in pixels.
         format: "JPEG", "PNG", …
         compression: Sums of a JPEG's luma and chroma quantisation tables (lower is better
             quality); zeros for others.
-        file_size: In bytes.
-        exif: Whether it carries EXIF data.
     """
 
     label: str
@@ -264,7 +260,6 @@ def equalise(pixels: np.ndarray, image_size: int) -> bytes:
 
     Args:
         pixels: Shape (height, width, 3), uint8; no side shorter than `image_size`.
-        image_size: Side of the result, in pixels.
     """
     height, width = pixels.shape[:2]
     side = min(height, width)
@@ -284,7 +279,6 @@ def write_equalised(
 
     Args:
         rows: `origin` is relative to `output_dir`, `path` to `staging`.
-        image_size: Side of all images, in pixels.
 
     Returns:
         The rows as they describe the new files.

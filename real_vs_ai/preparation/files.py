@@ -37,8 +37,6 @@ class Placement:
 
     Attributes:
         linked: Hard links: no space taken, the same file under a second name.
-        copied: Copies, where the file system allows no hard links.
-        encoded: Files that were encoded again.
     """
 
     linked: int = 0
@@ -176,7 +174,6 @@ def place_files(
     Args:
         pairs: (existing file, new path); the folders of the new paths exist.
         copy: Make copies even where links are possible.
-        total: How many pairs there are, for the progress bar.
 
     Raises:
         FileExistsError: A new path is taken; nothing is overwritten.

@@ -35,15 +35,12 @@ _CHUNK_FILES = 256
 
 @dataclass(frozen=True, slots=True)
 class InspectedFile:
-    """One file as it is.
+    """One file as it is; its size is upright, in pixels, 0 where it is not known.
 
     Attributes:
         path: POSIX path relative to the data set's folder.
         sha256: Of its content; "" if it cannot be read.
-        width: Upright width in pixels, or 0.
-        height: Upright height in pixels, or 0.
         format: Real format, whatever the name says, or "".
-        problem: Why it cannot be used, or "".
         note: What a person may want to know of a usable file, or "".
         perceptual_hash: pHash of its pixels where it was asked for, otherwise 0.
     """
@@ -79,9 +76,7 @@ def inspect_files(
     """Inspect files on all workers.
 
     Args:
-        paths: POSIX paths relative to `root`.
         verify: Decode every image; otherwise only headers are read.
-        perceptual: Decode every image and hash its pixels too.
 
     Returns:
         One for each path, in order.

@@ -35,7 +35,6 @@ class Layout:
 
     Attributes:
         root: The folder that was asked for; file paths are relative to it.
-        class_by_folder: Class name of each class folder's name.
         files: Every file by (split, class folder), sorted; the split is "" in flat layouts.
         loose: Files next to the class folders, which belong to none: relative paths, sorted.
         folders: What was found, for people: ["train/FAKE", …].

@@ -37,13 +37,11 @@ class ManifestRow:
     Attributes:
         path: POSIX path relative to the manifest's folder.
         sha256: Of the file's content, in hexadecimal.
-        split: "train", "validation" or "test".
         width: Upright width in pixels; 0 if the file could not be read (--no-verify).
         height: Upright height in pixels, likewise.
         format: The file's real format: "JPEG", "PNG", …
         origin: Path of the file it was made from.
         generator: What made it, or where it was photographed, as far as a collection says so.
-        collection: The collection it came from, or "".
         group: Images of one group (a sheet, a prompt) share a split; "" means none.
         origin_sha256: Of the training image that an augmented copy was made from; otherwise "".
     """

@@ -42,8 +42,6 @@ class PlainJpegSettings:
 
     Attributes:
         quality: 1 to 100, on libjpeg's scale.
-        width: In pixels.
-        height: In pixels.
     """
 
     quality: int

@@ -80,7 +80,6 @@ def plan_split(
     """Divide images over splits by content, stratified by class.
 
     Args:
-        images: In any order.
         fractions: Share of each split, summing to 1, for images without a fixed split. Shares
             that divide evenly are met exactly.
         keep_duplicates: Keep second copies, in the split of the first.

@@ -59,11 +59,9 @@ def staged_output(
     """A staging folder whose entries become `parent/<name>` at the end.
 
     Args:
-        parent: Where the outputs will be.
         names: The files and folders that the work may make, in the order they are to appear;
             a name may lie in a folder: "figures/confounds.png".
         label: Names the staging folder and the lock: one for each kind of output in `parent`.
-        overwrite: Whether existing outputs are replaced.
 
     Yields:
         The empty staging folder. An exception inside leaves everything as it was.

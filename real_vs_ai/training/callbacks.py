@@ -21,7 +21,7 @@ import keras
 
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
-from real_vs_ai.reporting import progress_bar
+from real_vs_ai.reporting import progress
 from real_vs_ai.runs import write_history
 from real_vs_ai.training.checkpoints import Progress, TrainingDivergedError, save_checkpoint
 from real_vs_ai.training.devices import Hosts
@@ -238,7 +238,7 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._bar = progress_bar(
+        self._bar = progress(
             description=f"{self.title}, epoch {epoch + 1}",
             unit="image",
             total=self.steps_per_epoch * self.batch_size,

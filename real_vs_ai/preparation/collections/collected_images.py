@@ -34,7 +34,6 @@ class Job:
     """One file to read.
 
     Attributes:
-        stem: What its images are named after.
         tiles: (row, column) of the tiles to keep; one (0, 0) where the file is not cut.
     """
 
@@ -52,7 +51,6 @@ def write_images(
     Args:
         git_dir: Where their contents are.
         grid: Rows and columns that each file is cut into.
-        min_side: Smallest side in pixels that an image may have.
 
     Returns:
         For each file: (name, whether it is plain) of its images, and why there are none, or "".
@@ -114,8 +112,6 @@ def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int
 
     Args:
         pixels: Shape (height, width, 3).
-        row: From 0.
-        column: From 0.
 
     Returns:
         Shape (height // rows, width // columns, 3), or a pixel more on either side.

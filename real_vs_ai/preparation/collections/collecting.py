@@ -142,9 +142,6 @@ def collect(
 ) -> CollectSummary:
     """Collect every collection that is not there; one that fails does not stop the others.
 
-    Args:
-        output_dir: Gets a folder for each.
-
     Raises:
         InputError: Git is missing, or another data set lies where a collection should.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,14 +25,8 @@ COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"
 IMAGE_COLUMNS = ("path", "origin", "group", "generator", "plain")
 REQUIRED_COLUMNS = (
-    "collection",
-    "repository",
-    "commit",
-    "pattern",
-    "label",
-    "generator_or_source",
-    "licence",
-    "role",
+    *("collection", "repository", "commit", "pattern"),
+    *("label", "generator_or_source", "licence", "role"),
 )
 _OPTIONAL_COLUMNS = ("exclude", "group", "tiles", "limit", "generators")
 CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
@@ -51,16 +46,13 @@ class Collection:
 
     Attributes:
         name: Names its folder and, in manifests, its source.
-        repository: "owner/name".
         pattern: Files to take, searched in their paths without regard to case.
         exclude: Files of these to leave out, or None.
-        label: "Fake" or "Real".
         generators: (pattern, generator) pairs for files whose path tells more; the first counts.
         group: Its first bracketed part, found in a path, names the file's group, or None: files
             of one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
         limit: Take at most this many files, or None.
-        role: The split that the whole collection belongs to.
     """
 
     name: str
@@ -137,7 +129,8 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
         )
     ]
     listed = [collection.name for collection in collections]
-    repeated = sorted({name.casefold() for name in listed if _count(listed, name) > 1})
+    counts = Counter(map(str.casefold, listed))
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise CollectionError(
             f"Expected collections of different names in {path}, found {', '.join(repeated)} twice."
@@ -151,24 +144,13 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
     return [collection for collection in collections if not names or collection.name in names]
 
 
-def _count(names: Sequence[str], name: str) -> int:
-    return sum(other.casefold() == name.casefold() for other in names)
-
-
 def _parse(row: Mapping[str, str], *, where: str) -> Collection:
     values = {name: value.strip() for name, value in row.items()}
 
-    def need(column: str, pattern: re.Pattern[str], meaning: str) -> str:
-        if not pattern.fullmatch(values[column]):
+    def need(column: str, pattern: str | re.Pattern[str], meaning: str) -> str:
+        if not re.fullmatch(pattern, values[column]):
             raise CollectionError(
                 f"Expected {meaning} as {column} in {where}, found {values[column]!r}."
-            )
-        return values[column]
-
-    def choice(column: str, choices: Sequence[str]) -> str:
-        if values[column] not in choices:
-            raise CollectionError(
-                f"Expected {' or '.join(choices)} as {column} in {where}, found {values[column]!r}."
             )
         return values[column]
 
@@ -181,13 +163,13 @@ def _parse(row: Mapping[str, str], *, where: str) -> Collection:
         need("commit", _COMMIT, "the full id of a commit"),
         _regex(values["pattern"], where) or re.compile(""),
         _regex(values["exclude"], where),
-        choice("label", CLASS_NAMES),
+        need("label", "|".join(CLASS_NAMES), " or ".join(CLASS_NAMES)),
         values["generator_or_source"],
         _generators(values["generators"], where),
         _group(values["group"], where),
         _tiles(values["tiles"], where),
         _limit(values["limit"], where),
-        choice("role", SPLITS),
+        need("role", "|".join(SPLITS), " or ".join(SPLITS)),
         values["licence"],
     )
 
@@ -242,7 +224,6 @@ class CollectedFolder:
     """What a collected folder says about itself.
 
     Attributes:
-        role: The split that the whole collection belongs to.
         groups: Group of each image that has one, by path below the folder.
         generators: What made each image, by path below the folder.
         plain: Paths of the images that are mostly flat or of one colour.

@@ -20,6 +20,11 @@ from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 _READ_BYTES = 1 << 20
+# Files are named on standard input; nothing else may come or be noted with them.
+_FETCH_FILES = (
+    *("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none"),
+    *("--stdin", "origin"),
+)
 _FILE_MODES = frozenset({"100644", "100755", "100664"})
 
 
@@ -29,7 +34,6 @@ def find_git_dir(folder: Path, repository: str) -> Path:
     Args:
         folder: Holds `owner+name/repo`, `owner+name`, `owner/name` or `name`, each perhaps with
             `.git` added to it or inside it.
-        repository: "owner/name".
 
     Raises:
         CollectionError: There is none.
@@ -75,22 +79,10 @@ def fetch_blobs(git_dir: Path, blobs: Sequence[str]) -> None:
     Raises:
         CollectionError: The server cannot be reached or lacks one.
     """
-    wanted = "\n".join(blobs)
     _git(
-        [
-            "-c",
-            "fetch.negotiationAlgorithm=noop",
-            "fetch",
-            *_quiet(),
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--recurse-submodules=no",
-            "--filter=blob:none",
-            "--stdin",
-            "origin",
-        ],
+        ["-c", "fetch.negotiationAlgorithm=noop", "fetch", *_quiet(), *_FETCH_FILES],
         git_dir,
-        given=wanted,
+        given="\n".join(blobs),
         progress=True,
     )
 
