@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import socket
 import subprocess
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from PIL import Image
 
 from benchmarks.app_client import AppClient, Page
+from benchmarks.common import make_photograph
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.ui.wording import percent, verdict_style
 
@@ -166,18 +165,6 @@ def cpu_seconds(app: RunningApp) -> float:
 def quantile(values: list[float], share: float) -> float:
     """The value that this share of the values does not exceed."""
     return float(np.quantile(values, share))
-
-
-def make_photograph(seed: int, *, width: int, height: int) -> bytes:
-    """A JPEG with the detail and the size of a camera's, about 0.25 byte a pixel."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
-    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise = random.normal(0, 5, (height, width, 1))
-    pixels = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=85)
-    return buffer.getvalue()
 
 
 def _known_answers(model: Path, *, count: int) -> list[tuple[bytes, str, str]]:

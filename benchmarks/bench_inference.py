@@ -282,31 +282,31 @@ def report(results: dict[tuple[str, str], dict[str, float]], precision: str) -> 
     rows = [
         [what, f"{mine:.2f}", f"{other:.2f}", f"{ratio:.2f}"]
         for what, mine, other, ratio in (
-            _beside(
+            _row(
                 "files → CSV, images/s, compared with a loop of load_img and predict",
                 rate["ours_to_csv"],
                 rate["keras_loop"],
             ),
-            _beside(
+            _row(
                 "the same, compared with Keras predict on batches of 32 from tf.data",
                 rate["ours_to_csv"],
                 rate["keras_batches"],
             ),
-            _beside(
+            _row(
                 "the same, compared with OpenVINO's benchmark_app (no decoding)",
                 rate["ours_to_csv"],
                 rate["openvino_tool"],
             ),
-            _beside("one image, warm, p50 in ms", 1e3 * ours["p50"], 1e3 * theirs["p50"], True),
-            _beside("fresh process to first verdict, s", ours["first"], theirs["first"], True),
-            _beside("resident memory, MiB", ours["memory"], theirs["memory"], True),
+            _row("one image, warm, p50 in ms", 1e3 * ours["p50"], 1e3 * theirs["p50"], True),
+            _row("fresh process to first verdict, s", ours["first"], theirs["first"], True),
+            _row("resident memory, MiB", ours["memory"], theirs["memory"], True),
         )
     ]
     title = f"ResNet101, precision {precision}; Keras in float32"
     return format_table(["", "ours", "theirs", "ratio"], rows, title=title)
 
 
-def _beside(
+def _row(
     what: str, ours: float, theirs: float, less_is_better: bool = False
 ) -> tuple[str, float, float, float]:
     return what, ours, theirs, theirs / ours if less_is_better else ours / theirs

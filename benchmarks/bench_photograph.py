@@ -7,14 +7,13 @@ that the second copy, as sites send pictures on, is judged as well: the longest 
 """
 
 import dataclasses
-import io
 import statistics
 import sys
 import time
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.common import make_photograph
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.images import decode_image
 from real_vs_ai.model_file import read_metadata
@@ -31,17 +30,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def make_photograph(width=4000, height=3000) -> bytes:
-    generator = np.random.default_rng(7)
-    small = generator.integers(0, 256, (height // 100, width // 100, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-    noise = generator.normal(scale=6, size=(height, width, 1))
-    pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=92)
-    return file.getvalue()
-
-
 @command
 def main(argv=None):
     args = parse_args(argv)
@@ -53,7 +41,7 @@ def main(argv=None):
     )
     # Sizes and looks of a made picture are no matter of time.
     detector = Detector(path, dataclasses.replace(metadata, training_images={}), engine, None)
-    data = make_photograph()
+    data = make_photograph(7, width=4000, height=3000, quality=92)
     detector.predict(data)
     computed = []
     steps = {"decode": [], "prepare": [], "judge": [], "bytes to verdict": []}

@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import image_data_generator  # noqa: E402
 from real_vs_ai.reporting import format_table  # noqa: E402
 
 # Stage → (what it is compared with, the largest allowed ratio of times or the smallest of rates).
@@ -265,18 +266,9 @@ def our_rate(data_dir: Path) -> float:
 def keras_rate(data_dir: Path, *, size: int, images: int) -> float:
     """Images per second of the loop that hobby scripts have; its imports are not counted."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
     from keras.utils import img_to_array, load_img
 
-    generator = ImageDataGenerator(
-        rotation_range=20,
-        width_shift_range=0.2,
-        height_shift_range=0.2,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-        fill_mode="nearest",
-    )
+    generator = image_data_generator()
     output = data_dir / "keras"
     remove(str(output))
     output.mkdir()

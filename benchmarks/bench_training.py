@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import image_data_generator
 from real_vs_ai.keras_models import import_keras_quietly
 
 # Steps before the clock starts: tracing, and the first allocations.
@@ -107,18 +108,9 @@ def compiled_model(size, args):
 
 def old_batches(folder, size, batch_size):
     """The batches that Keras' ImageDataGenerator makes."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    generator = ImageDataGenerator(
-        rotation_range=20,
-        width_shift_range=0.2,
-        height_shift_range=0.2,
-        shear_range=0.2,
-        zoom_range=0.2,
-        horizontal_flip=True,
-        fill_mode="nearest",
+    images = image_data_generator().flow_from_directory(
+        folder, target_size=(size, size), batch_size=batch_size
     )
-    images = generator.flow_from_directory(folder, target_size=(size, size), batch_size=batch_size)
     return _endless(images, batch_size)
 
 

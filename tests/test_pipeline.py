@@ -49,7 +49,7 @@ def test_wheel_holds_every_script_that_the_pipeline_imports():
     assert held >= {stage.script for stage in stages}
 
 
-def test_all_eight_stages_are_planned_in_order_and_training_options_are_passed_on():
+def test_eight_stages_run_in_order_and_training_gets_its_options():
     stages = plan_pipeline(first=1, last=8, training_arguments=["--epochs", "3"])
 
     assert [stage.number for stage in stages] == list(range(1, 9))
@@ -57,7 +57,7 @@ def test_all_eight_stages_are_planned_in_order_and_training_options_are_passed_o
     assert [s.number for s in plan_pipeline(first=4, last=6, training_arguments=[])] == [4, 5, 6]
 
 
-def test_the_demo_refuses_options_that_it_would_not_heed(capsys):
+def test_demo_refuses_options_that_it_would_ignore(capsys):
     for options in (["--from", "7"], ["--to", "3"], ["--", "--epochs", "1"]):
         with pytest.raises(SystemExit) as left:
             RunPipeline.main(["--demo", *options])
@@ -81,9 +81,7 @@ def test_a_splitter_whose_layout_is_not_there_is_passed_over(tmp_path, monkeypat
     assert (tmp_path / "data" / "split" / "set" / "manifest.csv").is_file()
 
 
-def test_the_first_stage_that_fails_ends_the_pipeline_with_its_exit_code(
-    tmp_path, monkeypatch, capsys
-):
+def test_first_failing_stage_ends_the_pipeline_with_its_exit_code(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     result = run_stages(
         plan_pipeline(first=1, last=8, training_arguments=[]),
@@ -96,7 +94,7 @@ def test_the_first_stage_that_fails_ends_the_pipeline_with_its_exit_code(
     assert "error: Expected" in capsys.readouterr().err
 
 
-def test_the_demo_keeps_to_its_own_folders_and_starts_from_a_released_model(tmp_path):
+def test_demo_uses_its_own_folders_and_the_released_model(tmp_path):
     pipeline.make_demo_archives(
         tmp_path / "demo" / "archives", seed=1, flat_images=4, train_images=4, test_images=2
     )

@@ -77,13 +77,13 @@ def test_everything_that_belongs_to_it_is_there_and_small_enough():
 
 
 @pytest.mark.parametrize("run", [RUN, PHOTOGRAPHS], ids=lambda run: run.name)
-def test_nothing_in_it_tells_of_the_machine_it_was_made_on(run):
+def test_released_model_names_no_machine(run):
     for path in (run.metrics, run.model_card, run.config):
         assert not re.search(r'["\s(](/|[A-Z]:\\)\w', path.read_text(encoding="utf-8")), path
     assert "/" not in json.loads(run.config.read_text(encoding="utf-8"))["options"]["data"]
 
 
-def test_card_metrics_and_model_file_state_the_same_and_more_than_was_published(metrics):
+def test_card_metrics_and_model_file_agree_and_beat_the_published_result(metrics):
     accuracy = metrics["test"]["accuracy"]
     assert accuracy["low"] < accuracy["value"] < accuracy["high"]
     assert accuracy["value"] > PUBLISHED_ACCURACY
@@ -137,14 +137,14 @@ def test_small_model_gives_no_verdict_on_large_photographs_but_a_reason():
         assert "yours is" in verdict.out_of_distribution_reason.sentence
 
 
-def test_photographs_go_to_the_model_for_them_and_are_not_called_generated(detector):
+def test_photographs_reach_their_model_and_are_not_called_generated(detector):
     verdicts = [detector.predict(photograph) for photograph in load_photographs().values()]
     assert {verdict.model for verdict in verdicts} == {"released/photographs"}
     assert "Fake" not in {verdict.label for verdict in verdicts}
     assert any(verdict.label == "Real" and verdict.crops for verdict in verdicts)
 
 
-def test_model_for_photographs_is_small_and_its_card_names_what_it_is_bad_at():
+def test_photograph_model_is_small_and_its_card_names_weaknesses():
     assert PHOTOGRAPHS.model.stat().st_size < 25_000_000
     card = PHOTOGRAPHS.model_card.read_text(encoding="utf-8")
     for part in ("unsplash-men", "Nano Banana Pro", "hard: collections", "gan-and-paintings"):
@@ -171,7 +171,7 @@ def test_held_back_images_are_judged_as_well_as_the_card_says(detector, metrics)
     assert out_of_distribution / n <= 0.05
 
 
-def test_large_pictures_and_newer_generators_seldom_get_a_confident_wrong_verdict(detector):
+def test_newer_generators_seldom_get_a_confident_wrong_verdict(detector):
     archive = SHARED_DATA / "fake-or-real-sample.zip"
     images = read_images(archive, r"(fake|real)_images/.*\.(?:jpe?g|png)$")
     wrong = [

@@ -45,7 +45,7 @@ def test_short_work_leaves_no_line(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_silent_work_is_said_to_go_on_until_it_ends(capsys):
+def test_silent_work_reports_that_it_continues(capsys):
     said = ""
 
     def has_spoken():

@@ -1,4 +1,4 @@
-"""No module of the package needs, by whatever way, a module that needs it."""
+"""No two modules of the package import each other, directly or through others."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_wrong_options_end_with_one_line_before_it_listens(arguments, message, c
     assert message in error and error.count("\n") == 1
 
 
-def test_taken_port_is_said_in_one_line(model_path, capsys):
+def test_taken_port_gives_a_one_line_error(model_path, capsys):
     import socket
 
     with socket.create_server(("localhost", 0)) as taken:

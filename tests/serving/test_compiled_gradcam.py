@@ -119,7 +119,7 @@ def test_heads_without_a_rule_are_explained_by_keras(pooled_model):
     assert explained.heatmap.shape == (40, 48)
 
 
-def test_heads_without_a_rule_name_the_command_where_keras_is_missing(pooled_model, monkeypatch):
+def test_head_without_gradient_rule_names_the_install_command(pooled_model, monkeypatch):
     monkeypatch.setattr(explanation, "keras_is_installed", lambda: False)
     with pytest.raises(ValueError, match=r"MaxPool.*pip install -r requirements.txt"):
         Explainer(pooled_model).explain(uniform_image(90), class_name="Fake")

@@ -65,7 +65,7 @@ def converted(residual_model, tmp_path_factory) -> ov.Model:
     return ov.Core().read_model(path)
 
 
-def test_no_layout_changes_and_no_normalisation_are_left_between_the_convolutions(converted):
+def test_convolutions_follow_each_other_without_transposes_or_normalisation(converted):
     kinds = Counter(node.get_type_name() for node in converted.get_ordered_ops())
     assert kinds["Convolution"] == 5
     # The image itself arrives with its channels last.
@@ -242,7 +242,7 @@ def test_known_layers_need_neither_tensorflow_nor_a_process(residual_model, tmp_
     assert convert(residual_model, output_dir=tmp_path).is_file()
 
 
-def test_a_file_that_is_no_model_says_why_and_leaves_no_form(tmp_path):
+def test_file_that_is_no_model_is_refused_with_a_reason(tmp_path):
     broken = tmp_path / "model.h5"
     broken.write_bytes(b"no model")
     with pytest.raises(ConversionError, match="conversion to OpenVINO failed") as caught:

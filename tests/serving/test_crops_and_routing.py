@@ -161,7 +161,7 @@ def test_models_of_other_classes_do_not_share_a_door(released, tmp_path):
         Detector.open(folder, engine="openvino", precision="f32")
 
 
-def test_map_of_crops_is_bright_where_the_crops_speak_for_a_class(photographs):
+def test_crop_map_is_bright_where_crops_favour_a_class(photographs):
     verdict = photographs.predict(half_bright())
     fake, real = (map_crops(verdict.crops, class_index=i) for i in (0, 1))
     half = fake.shape[1] // 2

@@ -89,7 +89,7 @@ def test_between_the_thresholds_the_verdict_is_uncertain_and_says_why(model_with
     assert "0.80" in verdict.reasons[0].sentence
 
 
-def test_other_classes_keep_their_names_and_have_no_probability_of_fake(tmp_path):
+def test_other_classes_keep_names_without_probability_fake(tmp_path):
     from real_vs_ai.model_file import ModelMetadata
 
     names = ("benign", "malignant", "normal")
@@ -201,7 +201,7 @@ def _run_python(source: str, *, seconds: float) -> str:
     return done.stdout
 
 
-def test_first_batches_in_two_threads_do_not_wait_for_each_other_for_ever():
+def test_first_batches_in_two_threads_do_not_deadlock():
     # The short interval makes threads take turns where OpenVINO builds its tables of types.
     _run_python(
         """

@@ -25,7 +25,7 @@ def names(*inputs, **options):
     return [source.name for source in iterate_sources([str(i) for i in inputs], **options)]
 
 
-def test_folders_are_searched_through_in_a_stable_order_for_images_only(image_folder):
+def test_folders_are_searched_for_images_in_stable_order(image_folder):
     (image_folder / "__MACOSX").mkdir()
     (image_folder / "__MACOSX" / "x.png").write_bytes(b"debris")
     found = [name.removeprefix(image_folder.as_posix()) for name in names(image_folder)]
@@ -36,7 +36,7 @@ def test_folders_are_searched_through_in_a_stable_order_for_images_only(image_fo
     ]
 
 
-def test_inputs_keep_their_order_and_files_are_taken_whatever_their_names(image_folder):
+def test_inputs_keep_their_order_and_files_may_have_any_name(image_folder):
     last, first = image_folder / "notes.txt", image_folder / "b" / "7.png"
     assert names(first, last) == [first.as_posix(), last.as_posix()]
 
@@ -46,7 +46,7 @@ def test_an_image_that_two_inputs_hold_is_scored_once(image_folder):
     assert len(names(inside, image_folder, inside / "1.png", image_folder)) == 11
 
 
-def test_what_a_folder_does_not_bring_by_itself_is_scored_beside_it(image_folder):
+def test_files_that_a_folder_skips_are_scored_when_named(image_folder):
     with zipfile.ZipFile(image_folder / "more.zip", "w") as archive:
         archive.writestr("z.png", b"data")
     (image_folder / "m.csv").write_text("path\na/0.png\n", encoding="utf-8")
@@ -103,7 +103,7 @@ def test_folders_may_lie_deeper_than_python_can_call(tmp_path, deep_folder):
     assert source.name == (tmp_path / "/".join(["d"] * deep_folder) / "x.png").as_posix()
 
 
-def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
+def test_zip_members_are_named_after_the_archive_and_readable(tmp_path):
     path = tmp_path / "photos.zip"
     data = encode(uniform_image(9))
     with zipfile.ZipFile(path, "w") as archive:
@@ -119,7 +119,7 @@ def test_members_of_a_zip_are_named_after_it_and_read_from_it(tmp_path):
     assert read_source(sources[1]) == data
 
 
-def test_two_entries_of_one_name_are_both_read_and_told_apart(tmp_path):
+def test_two_zip_entries_of_one_name_are_both_read(tmp_path):
     path = tmp_path / "twins.zip"
     with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a.png", b"first")
@@ -137,7 +137,7 @@ def test_a_list_on_standard_input_is_read_line_by_line():
     assert names("-", listing=io.StringIO("a.png\n\nb c.png\r\n")) == ["a.png", "b c.png"]
 
 
-def test_a_manifest_names_images_beside_it(tmp_path):
+def test_manifest_paths_are_relative_to_its_folder(tmp_path):
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("sha256,path\n00,train/Fake/x.jpg\n", encoding="utf-8")
     assert names(manifest) == [(tmp_path / "train/Fake/x.jpg").as_posix()]
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_zip_is_refused_by_name(tmp_path):
         names(path)
 
 
-def test_entries_that_are_damaged_encrypted_or_too_large_are_refused_one_by_one(tmp_path):
+def test_bad_zip_entries_are_refused_one_by_one(tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", b"x" * 1000)
@@ -194,7 +194,7 @@ def test_entries_that_are_damaged_encrypted_or_too_large_are_refused_one_by_one(
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_an_entry_that_holds_more_than_it_says_costs_no_memory(tmp_path, method):
+def test_zip_entry_larger_than_declared_costs_no_memory(tmp_path, method):
     path = tmp_path / "lying.zip"
     size = 50_000_000
     with zipfile.ZipFile(path, "w", method) as archive:

@@ -90,7 +90,7 @@ def test_pieces_are_shown_while_the_answer_is_still_being_written(gemini):
     assert "**Nothing** odd." in "".join(pieces)
 
 
-def test_an_answer_that_stops_in_the_middle_is_told_after_what_came(gemini):
+def test_interrupted_answer_shows_its_beginning_and_an_error(gemini):
     gemini.mode = "slow"
     pieces = open_chat(gemini, timeout_s=0.5).ask("Are you there?")
     assert next(pieces) == "A red square. "
@@ -98,7 +98,7 @@ def test_an_answer_that_stops_in_the_middle_is_told_after_what_came(gemini):
         list(pieces)
 
 
-def test_a_connection_that_breaks_in_the_middle_is_told_in_plain_words(gemini):
+def test_broken_connection_is_explained_in_plain_words(gemini):
     gemini.mode = "dropped"
     with pytest.raises(InsightError, match="broke off"):
         list(open_chat(gemini).ask("Are you there?"))

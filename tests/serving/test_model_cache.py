@@ -52,7 +52,7 @@ def test_simultaneous_first_uses_convert_once(cache, model):
     assert len(cache) == 1
 
 
-def test_a_changed_model_gets_a_new_entry_and_the_old_one_is_removed(cache, model):
+def test_changed_model_replaces_its_cache_entry(cache, model):
     old = model_cache.cached_ir(model)
     model.write_bytes(b"other weights")
     new = model_cache.cached_ir(model)
@@ -123,9 +123,7 @@ def test_a_damaged_entry_is_made_again(cache, model, damage):
     assert model_cache.cached_ir(model).ir.read_bytes() == b"weights"
 
 
-def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
-    cache, model, monkeypatch
-):
+def test_failed_conversion_leaves_no_cache_entry(cache, model, monkeypatch):
     def fail(model_path, *, output_dir, stored):
         (output_dir / IR_NAME).write_bytes(b"half")
         raise ConversionError("killed")
@@ -137,9 +135,7 @@ def test_a_failed_conversion_leaves_nothing_that_could_be_taken_for_a_model(
     assert folders == []
 
 
-def test_a_model_that_changes_while_it_is_converted_is_not_kept_under_its_old_name(
-    cache, model, monkeypatch
-):
+def test_model_changed_during_conversion_is_not_cached(cache, model, monkeypatch):
     def convert_slowly(model_path, *, output_dir, stored):
         (output_dir / IR_NAME).write_bytes(b"form of the new one")
         model_path.write_bytes(b"replaced meanwhile")
@@ -150,7 +146,7 @@ def test_a_model_that_changes_while_it_is_converted_is_not_kept_under_its_old_na
     assert not [p for p in (model_cache.cache_dir() / "models").iterdir() if p.is_dir()]
 
 
-def test_what_a_killed_conversion_left_is_removed_by_a_later_one(cache, model):
+def test_leftovers_of_a_killed_conversion_are_removed_later(cache, model):
     abandoned = model_cache.cache_dir() / "models" / ".0123.abc"
     abandoned.mkdir(parents=True)
     recent = abandoned.with_name(".4567.def")
@@ -161,7 +157,7 @@ def test_what_a_killed_conversion_left_is_removed_by_a_later_one(cache, model):
     assert recent.exists()
 
 
-def test_an_open_detector_goes_on_when_a_newer_file_takes_its_place(model_with, detector):
+def test_open_detector_keeps_working_after_its_file_is_replaced(model_with, detector):
     path = model_with(own_weights=True)
     opened = Detector.open(path, engine="openvino", precision="f32")
     images = [uniform_image(10 * index) for index in range(1, 21)]
@@ -172,9 +168,7 @@ def test_an_open_detector_goes_on_when_a_newer_file_takes_its_place(model_with, 
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_cache_folder_that_cannot_be_made_costs_time_but_no_verdict(
-    cache, model, tmp_path, monkeypatch
-):
+def test_verdict_comes_even_without_a_cache_folder(cache, model, tmp_path, monkeypatch):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     monkeypatch.setenv("REAL_VS_AI_CACHE", str(in_the_way))

@@ -82,7 +82,7 @@ def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp
         np.testing.assert_allclose(found, plain.predict_pixels(pixels), atol=1e-5)
 
 
-def test_table_of_scores_tells_them_beside_their_neighbours(detector, tmp_path):
+def test_only_out_of_distribution_images_become_uncertain_in_the_table(detector, tmp_path):
     tinted = grey(150, tint=(60, -60, 0), seed=1)
     for name, pixels in (("a", grey(190, seed=2)), ("b", tinted), ("c", grey(60, seed=3))):
         (tmp_path / f"{name}.png").write_bytes(encode(pixels))

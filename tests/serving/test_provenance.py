@@ -156,7 +156,7 @@ def test_a_valid_manifest_of_a_camera_speaks_for_real(sign):
     assert read_provenance(sign("digitalCapture", "Camera"))[1].speaks_for == "Real"
 
 
-def test_a_manifest_that_does_not_fit_the_file_is_said_to_and_proves_nothing(sign):
+def test_manifest_that_does_not_fit_the_file_proves_nothing(sign):
     data = bytearray(sign("digitalCapture", "Camera"))
     data[-20] ^= 0xFF
     (finding,) = read_provenance(bytes(data))

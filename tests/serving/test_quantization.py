@@ -88,9 +88,7 @@ def test_int8_is_made_once_kept_and_as_accurate(model, labelled, monkeypatch):
     assert detector.predict(uniform_image(20)).label == "Real"
 
 
-def test_the_first_layers_and_the_classifier_stay_exact_where_8_bits_cost_too_much(
-    model, labelled, monkeypatch
-):
+def test_sensitive_layers_stay_in_float_when_int8_costs_too_much(model, labelled, monkeypatch):
     # Exactly the loss that is allowed, which is a trifle more in floating point.
     assert quantization.LARGEST_ACCURACY_LOSS < 0.95 - 0.948
     with accuracies_of(monkeypatch, 0.95, 0.94, 0.948):
@@ -100,7 +98,7 @@ def test_the_first_layers_and_the_classifier_stay_exact_where_8_bits_cost_too_mu
     assert layers_in_8_bits(cached_ir(model).int8_ir) == set()
 
 
-def test_a_cache_that_cannot_be_written_is_said(model, labelled, tmp_path, monkeypatch):
+def test_unwritable_cache_is_reported(model, labelled, tmp_path, monkeypatch):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     monkeypatch.setenv("REAL_VS_AI_CACHE", str(in_the_way))

@@ -55,7 +55,7 @@ def test_every_format_can_be_empty(output):
     assert list(read_scores(output)) == []
 
 
-def test_a_killed_run_leaves_no_table_and_is_gone_on_with(output):
+def test_killed_run_leaves_no_table_and_resumes(output):
     partial = interrupt_after(output, ROWS[:2], torn=b'{"path": "half')
     assert not output.exists()
     assert partial.exists()
@@ -70,7 +70,7 @@ def test_a_finished_table_is_added_to(output):
     assert list(read_scores(output)) == [*ROWS, row(3)]
 
 
-def test_an_addition_to_a_finished_table_that_was_killed_is_gone_on_with(output):
+def test_killed_addition_to_a_finished_table_resumes(output):
     write(output, ROWS)
     with pytest.raises(KeyboardInterrupt), score_file(output, resume=True):
         raise KeyboardInterrupt
@@ -120,7 +120,7 @@ def test_an_unfinished_table_is_touched_with_leave_only(tmp_path):
     check_output(output, resume=True, overwrite=False)
 
 
-def test_a_table_beside_an_unfinished_one_needs_both_leaves(tmp_path):
+def test_finished_and_unfinished_table_need_resume_and_overwrite(tmp_path):
     output = tmp_path / "scores.csv"
     write(output, ROWS)
     interrupt_after(output, ROWS[:1])
@@ -134,7 +134,7 @@ def test_other_formats_are_refused(tmp_path):
         check_output(tmp_path / "scores.xlsx", resume=False, overwrite=False)
 
 
-def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
+def test_table_of_something_else_cannot_be_resumed(tmp_path):
     output = tmp_path / "scores.csv"
     output.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="not a scores table"):
@@ -151,7 +151,7 @@ def test_a_table_of_something_else_cannot_be_gone_on_with(tmp_path):
         ("scores.jsonl", "[1]\n"),
     ],
 )
-def test_a_damaged_table_is_an_error_of_one_line_and_stays(tmp_path, name, text):
+def test_damaged_table_gives_one_line_and_stays(tmp_path, name, text):
     output = tmp_path / name
     output.write_text(text)
     with pytest.raises(ValueError, match="not a scores table"):

@@ -234,7 +234,7 @@ def test_the_script_scores_a_list_from_standard_input(image_folder, detector, tm
     assert "Fake" in done.stdout
 
 
-def test_the_script_exits_with_1_for_unreadable_images_only_when_strict(image_folder, detector):
+def test_unreadable_images_exit_with_1_only_when_strict(image_folder, detector):
     arguments = [image_folder / "a", "--model", detector.model_path, "--precision", "f32"]
     relaxed, strict = run_script(*arguments), run_script(*arguments, "--strict")
     assert (relaxed.returncode, strict.returncode) == (0, 1)
@@ -261,7 +261,7 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
+def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
     def fail(model_path, *, output_dir, stored):
         raise ConversionError("conversion to OpenVINO failed: an unknown layer")
 
@@ -281,7 +281,7 @@ def test_a_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, mon
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kills by signal")
-def test_a_scoring_killed_at_any_moment_is_gone_on_with_to_the_same_table(detector, tmp_path):
+def test_killed_scoring_resumes_to_the_same_table(detector, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(1500):

@@ -63,7 +63,7 @@ def test_many_threads_get_each_its_own_answer(service):
     assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
 
 
-def test_the_first_answer_does_not_wait_for_the_form_for_batches(tmp_path, monkeypatch):
+def test_first_answer_does_not_wait_for_the_batch_form(tmp_path, monkeypatch):
     answered, taken = threading.Event(), threading.Event()
     at_work = threading.Barrier(2, timeout=20)
 
@@ -140,7 +140,7 @@ def test_an_image_that_fails_does_not_spoil_the_batch(service):
     assert failures == ["no red"] * 20
 
 
-def test_a_closed_service_answers_who_is_at_work_with_it_and_then_refuses(service, monkeypatch):
+def test_closed_model_answers_waiting_callers_then_refuses(service, monkeypatch):
     monkeypatch.setattr("real_vs_ai.serving.shared_model._IDLE_SECONDS", 0.2)
     images = [np.ones((4, 4, 3), np.uint8)]
     service.detector()

@@ -49,7 +49,7 @@ def test_images_no_larger_than_a_tile_have_none(size):
     assert len(cut_tiles(uniform_image(1, size), tile_size=32)) == 0
 
 
-def test_a_fake_part_shows_in_the_tiles_and_not_in_the_whole(detector, tmp_path):
+def test_fake_part_shows_in_the_tiles_only(detector, tmp_path):
     pixels = uniform_image(20, (320, 320))
     pixels[100:170, 100:170] = 250
     (tmp_path / "patched.png").write_bytes(encode(pixels))

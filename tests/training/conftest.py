@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from small_runs import like_resnet50, tiny_backbone, write_splits
+from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
 
 from real_vs_ai.training import backbones
 from real_vs_ai.training.options import parse_training_options
@@ -39,31 +39,7 @@ def parse(data, tmp_path):
     """Options for a small run on `data`, as the command line would give them."""
 
     def parse(*arguments, data=data):
-        return parse_training_options(
-            [
-                "--data",
-                str(data),
-                "--models-dir",
-                str(tmp_path / "models"),
-                "--backbone",
-                "resnet50",
-                "--weights",
-                "none",
-                "--image-size",
-                "32",
-                "--batch-size",
-                "8",
-                "--precision",
-                "float32",
-                "--workers",
-                "1",
-                "--patience",
-                "99",
-                "--epochs",
-                "2",
-                *arguments,
-            ],
-            description="test",
-        )
+        command_line = options_for(data, tmp_path / "models", *arguments)
+        return parse_training_options(command_line, description="test")
 
     return parse

@@ -35,7 +35,7 @@ def play(model, losses, *, path, **options):
     return stop, epoch + 1, float(model.get_weights()[0][0, 0])
 
 
-def test_stops_at_the_first_epoch_whose_validation_loss_exceeds_the_training_loss(model, tmp_path):
+def test_training_stops_when_validation_loss_exceeds_training_loss(model, tmp_path):
     path = tmp_path / "best.weights.h5"
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.61), (0.4, 0.1)]
     stop, epochs, weights = play(model, losses, path=path)
@@ -75,7 +75,7 @@ def test_best_weights_are_restored_when_training_ends_by_itself(model, tmp_path)
     assert weights == 1.0
 
 
-def test_a_later_stage_that_never_gets_better_keeps_the_earlier_stages_weights(model, tmp_path):
+def test_stage_without_improvement_keeps_earlier_weights(model, tmp_path):
     path = tmp_path / "best.weights.h5"
     play(model, [(0.9, 0.3)], path=path)
     stop, _, weights = play(model, [(0.9, 0.5)] * 2, path=path, best_loss=0.3, best_epoch=1)
@@ -83,7 +83,7 @@ def test_a_later_stage_that_never_gets_better_keeps_the_earlier_stages_weights(m
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e6])
-def test_loss_that_is_no_number_or_explodes_ends_training_with_advice(loss):
+def test_nan_or_exploding_loss_ends_training_with_advice(loss):
     guard = DivergenceGuard(advice="Lower the learning rate.")
     guard.on_train_batch_end(0, {"loss": 0.7})
     guard.on_train_batch_end(1, {"loss": 5.0})

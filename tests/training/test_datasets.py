@@ -47,7 +47,7 @@ def batches(
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
 
 
-def test_every_image_comes_once_an_epoch_in_a_new_order_each_time():
+def test_each_epoch_shows_every_image_once_in_a_new_order():
     def epoch(number):
         steps = range(number * 6, number * 6 + 6)
         options = {"batch_size": 8, "steps_per_epoch": 6, "seed": 1}
@@ -57,7 +57,7 @@ def test_every_image_comes_once_an_epoch_in_a_new_order_each_time():
     assert epoch(0).tolist() != epoch(1).tolist()
 
 
-def test_more_steps_than_batches_go_through_the_images_again_in_another_order():
+def test_extra_steps_repeat_the_images_in_a_new_order():
     options = {"batch_size": 5, "steps_per_epoch": 100, "seed": 1}
     first, second = (
         np.concatenate([batch_indices(10, step=step, **options) for step in steps])
@@ -211,7 +211,7 @@ def test_fused_adam_gives_adams_numbers():
     assert float(optimizer.learning_rate) == pytest.approx(0.001)
 
 
-def test_learning_rate_rises_over_the_warm_up_and_then_falls_as_without_it():
+def test_learning_rate_rises_during_warm_up_then_falls_as_usual():
     schedule, plain = (
         WarmedPolynomialDecay(0.1, 100, end_learning_rate=0.001, warmup_steps=steps)
         for steps in (10, 0)

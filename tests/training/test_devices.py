@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import options_for
 
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory, multiply_adds
@@ -29,38 +30,8 @@ def run_script(*arguments, **environment):
 
 
 def arguments_for(data, models, name):
-    return (
-        "--data",
-        str(data),
-        "--models-dir",
-        str(models),
-        "--run-name",
-        name,
-        "--backbone",
-        "resnet50",
-        "--weights",
-        "none",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--precision",
-        "float32",
-        "--workers",
-        "1",
-        "--patience",
-        "99",
-        "--epochs",
-        "2",
-        "--noise",
-        "0",
-        "--dropout",
-        "0",
-        "--batch-norm",
-        "frozen",
-        "--augmentation",
-        "none",
-    )
+    steady = "--noise 0 --dropout 0 --batch-norm frozen --augmentation none"
+    return options_for(data, models, "--run-name", name, *steady.split())
 
 
 def losses(run):

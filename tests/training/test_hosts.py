@@ -91,9 +91,7 @@ def test_two_processes_learn_as_one_and_one_of_them_writes(data, tmp_path, start
 
 
 @pytest.mark.optional
-def test_lost_process_ends_the_other_with_a_clear_message_and_the_run_resumes(
-    data, tmp_path, start_two
-):
+def test_lost_process_ends_the_other_and_the_run_resumes(data, tmp_path, start_two):
     pytest.importorskip("jax")
     arguments = [
         *arguments_for(data, tmp_path, "run"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from small_runs import options_for
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import checkpoint_path
@@ -39,42 +40,9 @@ def start(*arguments):
 
 
 def arguments_for(data, run):
-    return (
-        "--data",
-        str(data),
-        "--models-dir",
-        str(run.parent),
-        "--run-name",
-        run.name,
-        "--backbone",
-        "resnet50",
-        "--weights",
-        "none",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--precision",
-        "float32",
-        "--workers",
-        "1",
-        "--patience",
-        "99",
-        "--early-stopping",
-        "99",
-        "--epochs",
-        "3",
-        "--steps-per-epoch",
-        "40",
-        "--checkpoint-steps",
-        "1",
-        "--deterministic",
-        "--degrade",
-        "0.3",
-        "--warmup-steps",
-        "10",
-        "--keep-checkpoints",
-    )
+    steps = "--early-stopping 99 --epochs 3 --steps-per-epoch 40 --warmup-steps 10"
+    safety = "--checkpoint-steps 1 --keep-checkpoints --deterministic --degrade 0.3"
+    return options_for(data, run.parent, "--run-name", run.name, *steps.split(), *safety.split())
 
 
 def finish(*arguments):
@@ -137,7 +105,7 @@ def test_run_killed_at_random_instants_ends_as_an_undisturbed_one(data, tmp_path
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_after_the_step_and_says_how_to_go_on(data, tmp_path, signal_number):
+def test_signal_saves_after_the_step_and_says_how_to_resume(data, tmp_path, signal_number):
     run = tmp_path / "models" / "run"
     process = start(*arguments_for(data, run))
     wait_for_step(process, run)
@@ -151,7 +119,7 @@ def test_signal_saves_after_the_step_and_says_how_to_go_on(data, tmp_path, signa
     assert len(history(run)) == 1 + 3
 
 
-def test_folder_of_a_run_that_was_killed_before_it_began_is_used_again(data, tmp_path):
+def test_folder_of_a_run_killed_before_it_began_is_reused(data, tmp_path):
     run = tmp_path / "models" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / ".config.json.123.tmp").write_text("{")

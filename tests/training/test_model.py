@@ -225,7 +225,7 @@ def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), 2), (("--stem-stride", "1"), 1)])
-def test_training_on_from_a_model_keeps_its_stem_unless_told_otherwise(tmp_path, given, expected):
+def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expected):
     path = tmp_path / "model.h5"
     metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet26")
     save_model(build(backbone="resnet26", stem_stride=2), path, metadata=metadata)

@@ -82,7 +82,7 @@ def test_recipe_builds_the_stated_network(recipe, backbone, size, head):
     assert not any(layer.trainable for layer in backbone_layers(model))
 
 
-def test_two_stage_recipe_trains_the_head_first_and_then_everything_at_a_lower_rate():
+def test_two_stage_recipe_trains_head_first_then_all_layers_slower():
     options = parse_training_options(["--recipe", "resnet50-two-stage"], description="")
     frozen, whole = plan_stages(options)
     assert (frozen.train_backbone, whole.train_backbone) == (False, True)
@@ -131,7 +131,7 @@ def test_precision_takes_the_names_of_scoring_and_those_of_keras():
         assert options.precision == "mixed_bfloat16"
 
 
-def test_configuration_that_is_none_is_refused(tmp_path):
+def test_file_that_is_no_configuration_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"not the config\.json"):
         parse_training_options(["--config", str(tmp_path)], description="")

@@ -73,9 +73,7 @@ def assert_same_run(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-def test_options_changed_in_going_on_are_recorded_and_the_batch_size_stays(
-    parse, monkeypatch, short
-):
+def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeypatch, short):
     with monkeypatch.context() as patch:
         kill_at(patch, step=9)
         with pytest.raises(Killed):
@@ -130,9 +128,7 @@ def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
     assert train(parse("--resume", str(path)), say=quiet).epochs == 2
 
 
-def test_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
-    parse, monkeypatch, short
-):
+def test_nan_loss_ends_the_run_and_keeps_the_last_checkpoint(parse, monkeypatch, short):
     monkeypatch.setattr(
         stage_runner, "_UNBALANCED", 0.5
     )  # Weights of the classes are then in use, and can be poisoned.
@@ -145,9 +141,7 @@ def test_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
     assert not list(run.checkpoints.iterdir())
 
 
-def test_out_of_memory_before_the_first_step_halves_the_batch_and_says_so(
-    parse, monkeypatch, short
-):
+def test_out_of_memory_before_the_first_step_halves_the_batch(parse, monkeypatch, short):
     original = stage_runner.StageRunner._fit
 
     def fit(self, *args):

@@ -135,7 +135,7 @@ def test_resumed_stage_has_what_the_first_session_left():
     assert total_seconds(pace) == pytest.approx(480, rel=0.05)
 
 
-def test_run_that_gets_a_limit_later_goes_on_where_its_schedule_was():
+def test_limit_added_on_resume_continues_the_schedule():
     pace, _ = make_pace(8, done=100)
     assert pace.position == 0.25
 
@@ -176,7 +176,7 @@ def read_rates(run):
         return [float(row["learning_rate"]) for row in csv.DictReader(file)]
 
 
-def test_run_is_cut_to_its_minutes_with_the_rate_decayed_and_the_plan_recorded(parse, slow_steps):
+def test_run_ends_within_its_minutes_and_records_its_plan(parse, slow_steps):
     said = []
     options = parse("--epochs", "20", "--minutes", "1", "--early-stopping", "99")
     result = train(options, say=said.append)

@@ -18,7 +18,7 @@ from real_vs_ai.training.trainer import train
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-def test_run_folder_holds_a_model_that_knows_its_classes_from_folder_to_verdict(parse, data):
+def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
     """Red images are Fake, blue ones Real: any swap of the order would show."""
     said = []
     result = train(parse("--epochs", "4", "--learning-rate", "0.01"), say=said.append)
@@ -69,7 +69,7 @@ def test_three_classes_go_through(tmp_path, parse):
     assert result.metrics["test"]["accuracy"]["value"] > 0.9
 
 
-def test_learning_rate_falls_over_the_real_number_of_steps_of_each_stage(parse, short):
+def test_learning_rate_falls_over_the_steps_of_each_stage(parse, short):
     options = parse(
         "--frozen-epochs",
         "2",
@@ -91,9 +91,7 @@ def test_learning_rate_falls_over_the_real_number_of_steps_of_each_stage(parse, 
     assert rates == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_stage_has_its_epochs_and_rates_when_the_one_before_stopped_early(
-    parse, short, monkeypatch
-):
+def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monkeypatch):
     count = callbacks.StopTrainingOnValidationLoss.on_epoch_end
 
     def stop_after_the_first_epoch(self, epoch, logs=None):
@@ -156,9 +154,7 @@ def test_sources_count_by_the_root_of_their_size(tmp_path):
     assert weights[:4].sum() == pytest.approx(2 * weights[4])
 
 
-def test_head_learns_from_stored_features_what_the_whole_model_then_answers(
-    parse, data, monkeypatch
-):
+def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
     from real_vs_ai.training import devices
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)

@@ -17,7 +17,7 @@ def session(monkeypatch):
     return state
 
 
-def test_what_gemini_said_of_another_verdict_is_not_shown(monkeypatch):
+def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
     def page():
         import numpy as np
         import streamlit as st

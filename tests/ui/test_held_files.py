@@ -33,7 +33,7 @@ def held_by(server, *file_ids: str) -> list[str]:
     return [record.file_id for record in server.get_files("s", file_ids)]
 
 
-def test_the_server_lets_go_of_uploads_that_no_widget_holds_any_more(server):
+def test_server_frees_uploads_that_no_widget_holds(server):
     first, second = put(server, "1"), put(server, "2")
     image_input.remember_files("Upload", [first, second], live=[first, second])
     # On its way: its run has not begun.
@@ -57,7 +57,7 @@ def test_files_are_kept_only_when_their_widget_has_forgotten_them(server):
     assert image_input.kept_files("Upload", key="uploads_1") == []
 
 
-def test_the_server_refuses_more_bytes_than_a_visitor_or_all_may_hold(server, monkeypatch):
+def test_server_limits_bytes_per_visitor_and_in_total(server, monkeypatch):
     for name in ("add_file", "remove_session_files"):
         original = getattr(MemoryUploadedFileManager, name)
         monkeypatch.setattr(MemoryUploadedFileManager, name, original)

@@ -1,4 +1,4 @@
-"""The parts of the app that need no page: words, checks, thresholds, reports, run files."""
+"""The parts of the app that need no page: checks, thresholds, reports, run files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import math
-import re
 import sys
 import threading
 import types
@@ -19,7 +18,6 @@ from app_site import RED, image_bytes, unusual_images, write_predictions
 
 from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui import run_files
@@ -35,15 +33,6 @@ from real_vs_ai.ui.checking import (
 )
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
-from real_vs_ai.ui.wording import (
-    as_markdown,
-    harmless_markdown,
-    percent,
-    scope_sentence,
-    track_record,
-    verdict_style,
-    visible,
-)
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, apply_thresholds, make_verdict
 
 METADATA = ModelMetadata(
@@ -79,107 +68,9 @@ def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
     return judge_upload(upload, variants=variants, model=METADATA, chosen=chosen)
 
 
-# --- words ---
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "![x](http://evil.example/p.png)",
-        "[a](javascript:alert(1))",
-        ":red[Real]",
-        "www.evil.com",
-        ":material/check: Real",
-        "a_b_c",
-        "**bold**",
-        "$x^2$",
-        "# big",
-        "<b>x</b>",
-        "a@b.example",
-        ":smile:",
-        "x`y``z",
-        "| a | b |",
-    ],
-)
-def test_strange_texts_lose_their_meaning_and_keep_their_characters(name):
-    shown = as_markdown(name)
-    assert re.sub(r"\u2060|\\(?=[^a-zA-Z\d\s])", "", shown) == name
-    assert not re.search(r"(?<!\\)[!#$*<@\[`|_]|://|www\\?\.|:[a-z]", shown)
-
-
-def test_plain_words_stay_plain_markdown():
-    for text in ("Malignant (stage 2)", "It isn't sharp: 98.5 % of it, at most."):
-        assert re.sub(r"\u2060|\\", "", as_markdown(text)) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "![x](http://evil.example/p.png)",
-        r"\[x](http://evil.example)",
-        r"\\[x](http://evil.example)",
-        "[x]: http://evil.example",
-        "<img src=x>",
-        "www.evil.example",
-        "`a` :material/check: :red[x] :smile:",
-        "me@evil.example",
-    ],
-)
-def test_a_strangers_card_loads_and_links_nothing(text):
-    shown = re.sub(r"\\.", "", harmless_markdown(f"# Title\n\n| a | b |\n\n{text}"))
-    assert shown.startswith("### Title\n\n| a | b |\n")
-    assert not re.search(r"[\[<$]|:[a-z/]|www\.|@[a-z]", shown)
-
-
-def test_characters_that_hide_or_turn_others_become_visible():
-    assert visible("\u202egpj.exe\n\x00") == "�gpj.exe��"
-    assert len(visible("x" * 5000)) <= 80
-
-
-@pytest.mark.parametrize(
-    ("fraction", "words"),
-    [(0.9999, "over 99.9%"), (0.0001, "under 0.1%"), (1.0, "100.0%"), (0.5, "50.0%")],
-)
-def test_percentages_never_round_to_certainty(fraction, words):
-    assert percent(fraction, digits=1) == words
-
-
-def test_verdicts_have_words_and_icons_of_their_own():
-    styles = [verdict_style(label, METADATA) for label in ("Fake", "Real", "Uncertain")]
-    assert [style.words for style in styles] == ["AI-generated", "Real", "Uncertain"]
-    assert len({style.icon for style in styles}) == 3
-
-
-def test_the_track_record_names_false_accusations():
-    metrics = {"recall": {"value": 0.93}, "false_positive_rate": {"value": 0.04}}
-    record = track_record(dataclasses.replace(METADATA, metrics=metrics))
-    assert "93.0%" in record and "accuses 4.0%" in record
-    metrics["error_when_certain"] = {"value": 0.021}
-    metadata = dataclasses.replace(METADATA, metrics=metrics)
-    assert "2.1% are wrong" in track_record(metadata)
-    assert "sure of" not in track_record(metadata, own_thresholds=False)
-    assert track_record(METADATA) == ""
-
-
-def test_scope_names_the_sizes_that_each_model_knows():
-    def knowing(*sides: int) -> ModelMetadata:
-        sizes = summarise_training_images(sides, sides, ["s"] * len(sides))
-        return dataclasses.replace(METADATA, training_images=sizes)
-
-    small, large = knowing(32, 32), knowing(300, 1500)
-    assert "about 32 × 32 pixels" in scope_sentence([small])
-    assert "photos from phones" in scope_sentence([small])
-    both = scope_sentence([small, large])
-    assert "32 × 32" in both and " or about " in both and "phones" not in both
-    assert "not recorded" in scope_sentence([METADATA])
-
-
 def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
     bar = probability_bar(0.9, lower=0.25, upper=0.75)
     assert '<rect x="162.0" y="16" width="300.0" height="18" fill="url(#stripes)"/>' in bar
-
-
-# --- checks ---
 
 
 def test_every_unusual_kind_of_image_is_judged():
@@ -223,7 +114,7 @@ def test_the_second_file_of_a_content_names_the_first():
     assert [upload.same_as for upload in uploads] == ["", "", "a", "a"]
 
 
-def test_what_fails_beside_the_verdict_is_said_of_that_image_alone(monkeypatch):
+def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
     def fail(data):
         raise ZeroDivisionError("damaged in an unknown way")
 
@@ -311,7 +202,7 @@ def test_a_picture_of_one_pixel_can_be_treated():
     assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
 
 
-def test_an_image_too_long_for_a_jpeg_is_treated_all_the_same():
+def test_image_too_long_for_a_jpeg_is_changed_too():
     pixels = np.zeros((2, 70_000, 3), np.uint8)
     assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
 
