@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-
 from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress
 
@@ -76,6 +73,10 @@ def _run_parallel(
     arguments: tuple[Any, ...],
     pool: Pool,
 ) -> Iterator[Sequence[Any]]:
+    # Here, since scripts import this module to name their options before they check the packages.
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     on_ray = pool.cluster == "ray"
     if on_ray:
         register_ray()
