@@ -80,8 +80,14 @@ def new_figure(
     return figure, list(axes.ravel())
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
+def save_figure(figure: Figure, path: Path, *, legend_columns: int = 0) -> None:
+    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        legend_columns: Of a legend of all panels below them; 0 for none.
+    """
+    if legend_columns:
+        figure.legend(loc="outside lower center", ncols=legend_columns)
     with atomic_write(path) as staging, warnings.catch_warnings():
         # Names in scripts that the font lacks are drawn as boxes; that is no news to the user.
         warnings.filterwarnings("ignore", message="Glyph")

@@ -151,8 +151,7 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Pa
     axes.set(ylabel="images", title="Images of each class")
     axes.yaxis.set_major_formatter(_THOUSANDS)
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside lower center", ncols=min(6, len(class_names)))
-    save_figure(figure, path)
+    save_figure(figure, path, legend_columns=min(6, len(class_names)))
 
 
 @styled
@@ -260,8 +259,7 @@ def draw_reliability(
     axes[1].yaxis.set_major_formatter(_THOUSANDS)
     axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[1].set_title(f"Where the {sum(bins[0].counts):,} images lie\n(dotted: {_FEW} images)")
-    figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, path)
+    save_figure(figure, path, legend_columns=3)
 
 
 @styled
@@ -291,8 +289,7 @@ def draw_score_histogram(
     axes.set(xlabel=axis, ylabel="images (log scale)", xlim=(0, 1), ylim=(0, None))
     axes.yaxis.set_major_formatter(_THOUSANDS)
     axes.set_title("Scores by true class")
-    figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, path)
+    save_figure(figure, path, legend_columns=3)
 
 
 @styled
@@ -335,8 +332,7 @@ def draw_robustness(
         title="Verdicts",
     )
     right.xaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(loc="outside lower center", ncols=4)
-    save_figure(figure, path)
+    save_figure(figure, path, legend_columns=4)
 
 
 @styled
@@ -380,8 +376,7 @@ def draw_risk_coverage(
         axes.set_ylim(bottom=-0.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(loc="outside lower center", ncols=2)
-    save_figure(figure, path)
+    save_figure(figure, path, legend_columns=2)
 
 
 def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.evaluation import figures
@@ -44,26 +44,25 @@ def draw_report(
     Returns:
         The PNG files, in the order of a report.
     """
-    folder = run.figures
-    drawn = []
+    folder, split = run.figures, main_split(predictions)
+    rows, drawn = predictions.of_split(split), []
+
+    def place(name: str) -> Path:
+        drawn.append(folder / name)
+        return drawn[-1]
+
     if history and len(history["epoch"]):
-        drawn.append(folder / "history.png")
-        draw_history_file(history, path=drawn[-1])
+        draw_history_file(history, path=place("history.png"))
     if metrics.get("images"):
-        drawn.append(folder / "class_distribution.png")
-        figures.draw_class_distribution(metrics["images"], path=drawn[-1])
-    split = main_split(predictions)
+        path = place("class_distribution.png")
+        figures.draw_class_distribution(metrics["images"], path=path)
     drawn.extend(_draw_confusion(folder, predictions, metrics, split))
     drawn.extend(_draw_curves(folder, predictions, metrics, split))
-    drawn.append(folder / "reliability.png")
-    _draw_reliability(predictions.of_split(split), metrics, split=split, path=drawn[-1])
-    drawn.append(folder / "scores.png")
-    _draw_scores(predictions.of_split(split), metrics, path=drawn[-1])
-    drawn.append(folder / "risk_coverage.png")
-    _draw_risk_coverage(predictions, metrics, path=drawn[-1])
+    _draw_reliability(rows, metrics, split=split, path=place("reliability.png"))
+    _draw_scores(rows, metrics, path=place("scores.png"))
+    _draw_risk_coverage(predictions, metrics, path=place("risk_coverage.png"))
     if metrics.get("robustness"):
-        drawn.append(folder / "robustness.png")
-        draw_robustness_file(metrics["robustness"], path=drawn[-1])
+        draw_robustness_file(metrics["robustness"], path=place("robustness.png"))
     return drawn
 
 
@@ -126,9 +125,8 @@ def verdict_matrix(rows: Predictions, metrics: Mapping) -> np.ndarray:
         minimum_confidence=bounds.get("minimum_confidence", 0.0),
     )
     decided = decide(calibrate(rows.probabilities, temperature=metrics["temperature"]), metadata)
-    matrix = np.zeros((len(names), len(names) + 1), dtype=np.int64)
-    np.add.at(matrix, (rows.labels, np.where(decided == UNDECIDED, len(names), decided)), 1)
-    return matrix
+    columns = np.where(decided == UNDECIDED, len(names), decided)
+    return confusion_matrix(rows.labels, columns, labels=range(len(names) + 1))[:-1]
 
 
 def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main: str) -> list[Path]:

@@ -31,8 +31,8 @@ from real_vs_ai.preparation.copies import (
 )
 from real_vs_ai.preparation.files import rank, refuse_overlap
 from real_vs_ai.preparation.manifest import (
-    QUARANTINED,
     REPORT_NAME,
+    Fate,
     ManifestRow,
     Outcome,
     read_manifest,
@@ -41,13 +41,16 @@ from real_vs_ai.preparation.manifest import (
     write_report,
 )
 from real_vs_ai.preparation.staging import (
-    refuse_interrupted_merge,
-    refuse_interrupted_move,
+    MERGE_LABEL,
+    MOVE_LABEL,
+    refuse_interrupted,
     staged_output,
 )
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
+# Of images that no manifest describes, in pixels; for sharing out the work.
+_GUESSED_SIZE = 512, 512
 # What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
 _SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
 # Towards the end workers wait for each other, so there are several chunks for each.
@@ -59,19 +62,12 @@ class Original:
     """A training image that copies may be made of.
 
     Attributes:
-        path: POSIX path below the training folder: `<class folder>/<name>`.
-        area: Its pixels as the manifest says, or a guess; for sharing out the work.
-        named_after: The name that its copies are named after, where that is not its own.
+        row: Its `path` is below the training folder: `<class folder>/<name>`.
+        name: What its copies are named after.
     """
 
-    path: str
-    label: str
-    source: str
-    area: int = 2**18
-    named_after: str = ""
-    generator: str = ""
-    collection: str = ""
-    group: str = ""
+    row: ManifestRow
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,7 @@ def list_originals(train_dir: Path) -> list[Original]:
             if row.path.startswith(prefix)
         }
     made_from = {f"{train_dir.name}/{path}" for path in paths}
-    originals = []
+    by_label: dict[str, list[ManifestRow]] = defaultdict(list)
     for path in paths:
         row = rows.get(path)
         if is_augmented_name(path) or (row is not None and row.origin in made_from):
@@ -138,29 +134,15 @@ def list_originals(train_dir: Path) -> list[Original]:
         label = classes[path.partition("/")[0]]
         if row is None:
             source = path.rpartition("/")[2].partition("__")[0]
-            originals.append(Original(path, label, source))
-        else:
-            area = row.width * row.height
-            originals.append(
-                Original(
-                    path, label, row.source, area, "", row.generator, row.collection, row.group
-                )
-            )
-    if not originals:
+            row = ManifestRow(path, "", label, "train", source, *_GUESSED_SIZE, "", "")
+        by_label[label].append(replace(row, path=path, label=label))
+    if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
-    return _keep_names_apart(originals)
-
-
-def _keep_names_apart(originals: list[Original]) -> list[Original]:
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for i, original in enumerate(originals):
-        by_label[original.label].append(i)
+    originals = []
     for members in by_label.values():
-        names = names_for_copies([originals[i].path for i in members])
-        for i, name in zip(members, names, strict=True):
-            if name != originals[i].path.rpartition("/")[2]:
-                originals[i] = replace(originals[i], named_after=name)
-    return originals
+        names = names_for_copies([row.path for row in members])
+        originals += map(Original, members, names)
+    return sorted(originals, key=lambda original: original.row.path)
 
 
 def plan_copies(
@@ -182,16 +164,16 @@ def plan_copies(
         total = min(DEFAULT_MOST_COPIES, len(originals))
     by_class: dict[str, list[Original]] = defaultdict(list)
     for original in originals:
-        by_class[original.label].append(original)
+        by_class[original.row.label].append(original)
     class_names = ordered_class_names(by_class)
     plan = []
     for position, name in enumerate(class_names):
         share = total // len(class_names) + (position < total % len(class_names))
-        members = sorted(by_class[name], key=lambda original: rank(seed, original.path))
+        members = sorted(by_class[name], key=lambda original: rank(seed, original.row.path))
         each, more = divmod(share, len(members))
         counts = (each + (i < more) for i in range(len(members)))
         plan.extend(Copies(m, count) for m, count in zip(members, counts, strict=True) if count)
-    return sorted(plan, key=lambda entry: entry.original.path)
+    return sorted(plan, key=lambda entry: entry.original.row.path)
 
 
 def write_copies(
@@ -214,13 +196,12 @@ def write_copies(
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
     refuse_overlap(output_dir, inputs=[train_dir])
-    refuse_interrupted_merge(train_dir.parent)
-    refuse_interrupted_move(train_dir.parent)
+    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
     with staged_output(
         output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
     ) as staging:
         folder = staging / output_dir.name
-        for name in sorted({entry.original.label for entry in plan}):
+        for name in sorted({entry.original.row.label for entry in plan}):
             (folder / name).mkdir(parents=True)
         results = run_chunks(
             write_warped_copies,
@@ -250,17 +231,17 @@ def _describe_copies(
     """Rows of the copies, and the originals that could not be read."""
     rows, failed = [], []
     for entry, result in zip(plan, results, strict=True):
-        original = entry.original
+        row = entry.original.row
         # "." has no name of its own.
-        origin = f"{train_dir.absolute().name}/{original.path}"
+        origin = f"{train_dir.absolute().name}/{row.path}"
         if isinstance(result, str):
-            failed.append(Outcome(origin, QUARANTINED, result))
+            failed.append(Outcome(origin, Fate.QUARANTINED, result))
             continue
-        file_format, *size, names, digests, made_from = result
-        collected = original.generator, original.collection, original.group
-        kept = original.label, "train", original.source, *size, file_format, origin, *collected
+        file_format, width, height, names, digests, made_from = result
+        made = {"split": "train", "width": width, "height": height, "format": file_format}
+        made |= {"origin": origin, "origin_sha256": made_from}
         rows.extend(
-            ManifestRow(f"{original.label}/{name}", sha256, *kept, made_from)
+            replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
             for name, sha256 in zip(names, digests, strict=True)
         )
     return rows, failed
@@ -272,16 +253,15 @@ def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str
     Copies of one original are made together: it is decoded once.
     """
     costs = [
-        entry.count * (_SECONDS_PER_COPY + _SECONDS_PER_PIXEL * entry.original.area)
-        for entry in plan
+        entry.count * (_SECONDS_PER_COPY + _SECONDS_PER_PIXEL * row.width * row.height)
+        for entry, row in ((entry, entry.original.row) for entry in plan)
     ]
     enough = min(_SECONDS_PER_CHUNK, sum(costs) / (workers * _CHUNKS_PER_WORKER))
     chunks: list[list[tuple[str, str, int, str]]] = [[]]
     waiting = 0.0
     for entry, cost in zip(plan, costs, strict=True):
-        original = entry.original
-        name = original.named_after or original.path.rpartition("/")[2]
-        chunks[-1].append((original.path, original.label, entry.count, name))
+        row, name = entry.original.row, entry.original.name
+        chunks[-1].append((row.path, row.label, entry.count, name))
         waiting += cost
         if waiting >= enough:
             chunks.append([])

@@ -27,30 +27,21 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.files import atomic_write
+from real_vs_ai.files import write_bytes
 from real_vs_ai.images import open_image
+from real_vs_ai.preparation.copies import encode
 from real_vs_ai.reporting import format_table, progress
 
 FLAT_NAME = "demo-flat.zip"
 SPLIT_NAME = "demo-train-test.zip"
 
-# (package, file): only photographs under free licences, see the packages' own notices.
-_PHOTOGRAPHS = (
-    ("skimage.data", "astronaut.png"),
-    ("skimage.data", "brick.png"),
-    ("skimage.data", "camera.png"),
-    ("skimage.data", "chelsea.png"),
-    ("skimage.data", "coffee.png"),
-    ("skimage.data", "coins.png"),
-    ("skimage.data", "grass.png"),
-    ("skimage.data", "gravel.png"),
-    ("skimage.data", "hubble_deep_field.jpg"),
-    ("skimage.data", "motorcycle_left.png"),
-    ("skimage.data", "rocket.jpg"),
-    ("sklearn.datasets.images", "china.jpg"),
-    ("sklearn.datasets.images", "flower.jpg"),
-    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-)
+# Only photographs under free licences, see the packages' own notices.
+_PHOTOGRAPHS = {
+    "skimage.data": "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png "
+    "gravel.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg",
+    "sklearn.datasets.images": "china.jpg flower.jpg",
+    "matplotlib": "mpl-data/sample_data/grace_hopper.jpg",
+}
 # These appear in test/ of the second archive only: scenes the model never met.
 _HELD_BACK = frozenset({"china.jpg", "chelsea.png", "gravel.png"})
 _JPEG_QUALITY = 90
@@ -83,11 +74,9 @@ def make_demo_archives(
     """Write both archives; an existing one is kept when it holds the same bytes.
 
     Args:
-        output_dir: Folder of the two archives, made when it is missing.
         seed: The same seed gives the same bytes with the same versions of the packages.
-        flat_images: Images of each class in the flat archive.
-        train_images: Images of each class in `train/` of the other archive.
-        test_images: Images of each class in its `test/`.
+        flat_images: Of each class in the flat archive; the others are of each class in the folders
+            of the other archive.
 
     Raises:
         FileExistsError: An archive already exists with other content.
@@ -125,7 +114,8 @@ def load_photographs() -> dict[str, np.ndarray]:
         FileNotFoundError: An installed package no longer ships one of them.
     """
     photographs = {}
-    for package, file in _PHOTOGRAPHS:
+    listed = ((package, file) for package, files in _PHOTOGRAPHS.items() for file in files.split())
+    for package, file in listed:
         try:
             data = resources.files(package).joinpath(file).read_bytes()
         except (ModuleNotFoundError, FileNotFoundError) as error:
@@ -142,10 +132,6 @@ def random_crop(pixels: np.ndarray, *, side: int, random: np.random.Generator) -
 
     Args:
         pixels: Shape (height, width, 3), uint8.
-        side: Side of the result in pixels.
-
-    Returns:
-        Shape (side, side, 3), uint8.
     """
     height, width = pixels.shape[:2]
     largest = min(height, width)
@@ -208,19 +194,18 @@ def _class_folders(
         real = random_crop(photograph, side=side, random=random)
         fake = resynthesise(random_crop(photograph, side=side, random=random), random=random)
         for folder, pixels in zip(folders, (real, fake), strict=True):
-            files[f"{folder}/{number:04}.jpg"] = _encode(pixels)
+            files[f"{folder}/{number:04}.jpg"] = encode(
+                pixels,
+                file_format="JPEG",
+                options={"quality": _JPEG_QUALITY, "subsampling": 0},
+                grey=False,
+            )
     return files
 
 
 def _second_copies(files: dict[str, bytes], prefix: str, copy_prefix: str) -> dict[str, bytes]:
     originals = [path for path in files if path.startswith(prefix)][:_DUPLICATES]
     return {copy_prefix + path.rpartition("/")[2]: files[path] for path in originals}
-
-
-def _encode(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 def _write_archive(path: Path, files: dict[str, bytes]) -> None:
@@ -233,5 +218,4 @@ def _write_archive(path: Path, files: dict[str, bytes]) -> None:
         if path.read_bytes() == data:
             return
         raise FileExistsError(f"{path} already exists with other content. Move it away first.")
-    with atomic_write(path) as staging:
-        staging.write_bytes(data)
+    write_bytes(path, data)

@@ -266,9 +266,8 @@ def equalise(pixels: np.ndarray, image_size: int) -> bytes:
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side])
     buffer = io.BytesIO()
-    square.resize((image_size, image_size), Image.Resampling.LANCZOS).save(
-        buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0"
-    )
+    reduced = square.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    reduced.save(buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0")
     return buffer.getvalue()
 
 

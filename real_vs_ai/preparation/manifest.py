@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -144,16 +145,19 @@ def size_table(
 REPORT_NAME = "report.csv"
 QUARANTINE_DIR_NAME = "quarantine"
 
-DUPLICATE = "second copy"
-LEAK = "is in another split"
-QUARANTINED = "quarantined"
-NO_IMAGE = "not an image"
-PLAIN = "not for training"
-LOOSE = "in no class folder"
-# Reported only: the file is in the manifest.
-WRONG_EXTENSION = "kept, wrong extension"
-RENAMED = "kept, renamed"
-NEAR_DUPLICATE = "kept, near-duplicate"
+
+class Fate(StrEnum):
+    """What became of a file; those kept are in the manifest as well."""
+
+    DUPLICATE = "second copy"
+    LEAK = "is in another split"
+    QUARANTINED = "quarantined"
+    NO_IMAGE = "not an image"
+    PLAIN = "not for training"
+    LOOSE = "in no class folder"
+    WRONG_EXTENSION = "kept, wrong extension"
+    RENAMED = "kept, renamed"
+    NEAR_DUPLICATE = "kept, near-duplicate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ class Outcome:
 
 def loose_outcomes(paths: Iterable[str]) -> list[Outcome]:
     """Outcomes of files that lie next to the class folders."""
-    return [Outcome(path, LOOSE, "lies next to the class folders") for path in paths]
+    return [Outcome(path, Fate.LOOSE, "lies next to the class folders") for path in paths]
 
 
 def write_report(path: Path, outcomes: Iterable[Outcome]) -> None:

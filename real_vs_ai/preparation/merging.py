@@ -42,13 +42,9 @@ from real_vs_ai.preparation.files import (
 )
 from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
 from real_vs_ai.preparation.manifest import (
-    DUPLICATE,
-    LEAK,
-    NEAR_DUPLICATE,
-    NO_IMAGE,
     QUARANTINE_DIR_NAME,
-    QUARANTINED,
     REPORT_NAME,
+    Fate,
     ManifestRow,
     Outcome,
     PreparedImages,
@@ -64,7 +60,7 @@ from real_vs_ai.preparation.staging import (
     finish_interrupted,
     is_interrupted,
     locked,
-    refuse_interrupted_move,
+    refuse_interrupted,
     staged_output,
 )
 
@@ -94,7 +90,7 @@ def merge_sources(
             rows = read_manifest(output_dir / MANIFEST_NAME)
             return PreparedImages(output_dir, tuple(rows), (), None, None)
     if not options.overwrite:
-        refuse_interrupted_move(output_dir)
+        refuse_interrupted(output_dir, MOVE_LABEL)
     folders = list(folders) or split_folders()
     sources = source_names(folder.resolve() for folder in folders)
     for split in SPLITS:
@@ -195,7 +191,7 @@ def _read_source(
                 file.path, file.sha256, "", "", source, file.width, file.height, file.format, ""
             )
         else:
-            outcome = QUARANTINED if file.claims_to_be_image else NO_IMAGE
+            outcome = Fate.QUARANTINED if file.claims_to_be_image else Fate.NO_IMAGE
             outcomes.append(Outcome(f"{folder.name}/{file.path}", outcome, file.problem))
     rows = []
     for path in paths:
@@ -293,7 +289,7 @@ def _drop_shared(
         # Copies within a source were decided when it was split.
         keep_duplicates=True,
     )
-    outcomes.extend(Outcome(path, LEAK, kept) for path, kept in plan.leaks.items())
+    outcomes.extend(Outcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items())
     first: dict[str, ManifestRow] = {}
     kept = []
     for row in rows:
@@ -301,13 +297,13 @@ def _drop_shared(
             continue
         holder = first.setdefault(row.sha256, row)
         if holder.source != row.source and not options.keep_duplicates:
-            outcomes.append(Outcome(row.origin, DUPLICATE, holder.origin))
+            outcomes.append(Outcome(row.origin, Fate.DUPLICATE, holder.origin))
             continue
         kept.append(row)
         other = alike.get(row.origin, row)
         if other is not row:
             detail = f"of {other.origin} (in {other.split}), itself in {row.split}"
-            outcomes.append(Outcome(row.origin, NEAR_DUPLICATE, detail))
+            outcomes.append(Outcome(row.origin, Fate.NEAR_DUPLICATE, detail))
     return kept
 
 

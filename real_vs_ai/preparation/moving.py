@@ -25,9 +25,10 @@ from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH, is_augmented_name
 from real_vs_ai.preparation.files import copy_file, fold_name, relative_origin
 from real_vs_ai.preparation.manifest import REPORT_NAME, ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.staging import (
+    MERGE_LABEL,
     MOVE_LABEL,
     locked,
-    refuse_interrupted_merge,
+    refuse_interrupted,
     write_text_durably,
 )
 from real_vs_ai.reporting import format_table, progress
@@ -63,7 +64,7 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
             copies are incomplete, or the originals of some are no longer training images.
     """
     with locked(data_dir, label=MOVE_LABEL):
-        refuse_interrupted_merge(data_dir)
+        refuse_interrupted(data_dir, MERGE_LABEL)
         staging, ready = data_dir / f".{MOVE_LABEL}.staging", data_dir / f".{MOVE_LABEL}.ready"
         if staging.is_dir():
             shutil.rmtree(staging)

@@ -28,15 +28,8 @@ from real_vs_ai.preparation.files import (
 from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
-    DUPLICATE,
-    LEAK,
-    NEAR_DUPLICATE,
-    NO_IMAGE,
-    PLAIN,
     QUARANTINE_DIR_NAME,
-    QUARANTINED,
-    RENAMED,
-    WRONG_EXTENSION,
+    Fate,
     ManifestRow,
     Outcome,
     PreparedImages,
@@ -209,7 +202,7 @@ def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[Outcom
     paths = sorted(path for path in collected.plain if plan.splits.get(path) == "train")
     for path in paths:
         del plan.splits[path]
-    return [Outcome(path, PLAIN, "mostly flat or of one colour") for path in paths]
+    return [Outcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
 
 
 def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[Outcome]:
@@ -217,12 +210,12 @@ def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list
     for path, first in groups.items():
         if path in plan.splits:
             members[first.path].append(path)
-    outcomes = [Outcome(path, DUPLICATE, kept) for path, kept in plan.duplicates.items()]
-    outcomes += [Outcome(path, LEAK, kept) for path, kept in plan.leaks.items()]
+    outcomes = [Outcome(path, Fate.DUPLICATE, kept) for path, kept in plan.duplicates.items()]
+    outcomes += [Outcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items()]
     for first, *others in members.values():
         for path in others:
             detail = f"of {first} (in {plan.splits[first]}), itself in {plan.splits[path]}"
-            outcomes.append(Outcome(path, NEAR_DUPLICATE, detail))
+            outcomes.append(Outcome(path, Fate.NEAR_DUPLICATE, detail))
     return outcomes
 
 
@@ -268,9 +261,9 @@ def _name_rows(
                 )
             )
             if file.note:
-                outcomes.append(Outcome(file.path, WRONG_EXTENSION, file.note))
+                outcomes.append(Outcome(file.path, Fate.WRONG_EXTENSION, file.note))
             if name != given or name != file.path.rpartition("/")[2]:
-                outcomes.append(Outcome(file.path, RENAMED, path))
+                outcomes.append(Outcome(file.path, Fate.RENAMED, path))
     return rows
 
 
@@ -300,9 +293,9 @@ def _quarantine(
     pairs = []
     for file in rejected:
         if not file.claims_to_be_image:
-            outcomes.append(Outcome(file.path, NO_IMAGE, file.problem))
+            outcomes.append(Outcome(file.path, Fate.NO_IMAGE, file.problem))
             continue
-        outcomes.append(Outcome(file.path, QUARANTINED, file.problem))
+        outcomes.append(Outcome(file.path, Fate.QUARANTINED, file.problem))
         target = folder / QUARANTINE_DIR_NAME / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         # What could not even be read cannot be placed either; the report has it.

@@ -28,6 +28,7 @@ _STAGING_SUFFIX = ".staging"
 # Both change data/train; neither may start while the other is unfinished.
 MERGE_LABEL = "merge"
 MOVE_LABEL = "move"
+_SCRIPTS = {MERGE_LABEL: "DataMerger.py", MOVE_LABEL: "MoveAugmentedImages.py"}
 
 
 @contextlib.contextmanager
@@ -94,21 +95,14 @@ def is_interrupted(parent: Path, *, label: str) -> bool:
     return _ready(parent, label).is_dir()
 
 
-def refuse_interrupted_merge(data_dir: Path) -> None:
-    """Raise ValueError if a merge into `data_dir` waits to be finished."""
-    if is_interrupted(data_dir, label=MERGE_LABEL):
-        raise InputError(
-            f"A merge into {data_dir} was interrupted. Run DataMerger.py again to finish it."
-        )
-
-
-def refuse_interrupted_move(data_dir: Path) -> None:
-    """Raise ValueError if a move into `data_dir/train` waits to be finished."""
-    if is_interrupted(data_dir, label=MOVE_LABEL):
-        raise InputError(
-            f"A move into {data_dir / 'train'} was interrupted. "
-            "Run MoveAugmentedImages.py again to finish it."
-        )
+def refuse_interrupted(data_dir: Path, *labels: str) -> None:
+    """Raise InputError if a merge or a move into `data_dir` waits to be finished."""
+    for label in labels:
+        if is_interrupted(data_dir, label=label):
+            raise InputError(
+                f"A {label} into {data_dir} was interrupted. Run {_SCRIPTS[label]} again to "
+                "finish it."
+            )
 
 
 def finish_interrupted(parent: Path, *, label: str) -> bool:

@@ -15,7 +15,7 @@ from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation import moving
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
-from real_vs_ai.preparation.manifest import read_manifest, write_manifest
+from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
 from tests.preparation.material import image_bytes, make_merged, merge_options, snapshot
@@ -51,7 +51,7 @@ def move(data):
 
 def originals(n_fake, n_real):
     return [
-        Original(f"{label}/{i}.jpg", label, "s")
+        Original(ManifestRow(f"{label}/{i}.jpg", "", label, "train", "s", 8, 8, "", ""), "")
         for label, n in (("Fake", n_fake), ("Real", n_real))
         for i in range(n)
     ]
@@ -62,11 +62,11 @@ def test_total_is_spread_evenly_over_classes_and_images(n_fake, n_real, total):
     plan = plan_copies(originals(n_fake, n_real), total=total, copies=None, seed=1)
     by_class = Counter()
     for entry in plan:
-        by_class[entry.original.label] += entry.count
+        by_class[entry.original.row.label] += entry.count
     assert sum(by_class.values()) == total
     assert abs(by_class["Fake"] - by_class["Real"]) <= 1
     for label, n in (("Fake", n_fake), ("Real", n_real)):
-        counts = [e.count for e in plan if e.original.label == label]
+        counts = [e.count for e in plan if e.original.row.label == label]
         counts += [0] * (n - len(counts))
         assert max(counts) - min(counts) <= 1
 
@@ -146,7 +146,7 @@ def test_a_copy_known_by_its_origin_is_not_copied_again_whatever_its_name(data):
     (data / first.path).rename(data / renamed)
     fields = {name: getattr(first, name) for name in first.__slots__}
     write_manifest(data / "manifest.csv", [type(first)(**{**fields, "path": renamed}), *rows[1:]])
-    assert f"train/{list_originals(data / 'train')[0].path}" != renamed
+    assert f"train/{list_originals(data / 'train')[0].row.path}" != renamed
     assert len(list_originals(data / "train")) == 12
 
 

@@ -36,7 +36,7 @@ from real_vs_ai.preparation.collections.git_objects import (
     list_blobs,
 )
 from real_vs_ai.preparation.files import rank, safe_name
-from real_vs_ai.preparation.manifest import DUPLICATE, REPORT_NAME, Outcome, write_report
+from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, Outcome, write_report
 from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.staging import (
     finish_interrupted,
@@ -230,7 +230,7 @@ def plan_jobs(
         if collection.exclude and collection.exclude.search(path):
             outcomes.append(Outcome(path, EXCLUDED, ""))
         elif blob in first:
-            outcomes.append(Outcome(path, DUPLICATE, first[blob]))
+            outcomes.append(Outcome(path, Fate.DUPLICATE, first[blob]))
         else:
             first[blob] = path
             jobs.append(Job(path, blob, _stem(path, blob), _tiles(collection)))
