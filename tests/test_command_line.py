@@ -22,7 +22,7 @@ def test_misspelled_option_is_answered_with_the_right_one(capsys):
     assert "Did you mean --output?" in capsys.readouterr().err
 
 
-def test_wrong_model_path_lists_the_models_there_are(tmp_path, monkeypatch, capsys):
+def test_wrong_model_path_lists_the_known_models(tmp_path, monkeypatch, capsys):
     run = tmp_path / "models" / "first"
     run.mkdir(parents=True)
     (run / "model.h5").touch()

@@ -120,7 +120,7 @@ def test_missing_folder_has_no_folders(tmp_path):
     assert list_folders(tmp_path / "none") == []
 
 
-def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_interrupted_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
     for options in ({}, {"alone": True}, {"edit": True}):

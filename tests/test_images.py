@@ -140,7 +140,7 @@ def test_16_bit_samples_are_scaled_and_not_clipped(file_format):
     np.testing.assert_array_equal(pixels[..., 0], np.rint(samples / 257.0))
 
 
-def test_16_bit_samples_with_a_transparent_grey_level_are_scaled_too():
+def test_16_bit_samples_with_transparent_grey_are_scaled():
     samples = np.full((8, 8), 30_000, dtype=np.uint16)
     plain = Image.fromarray(samples)
     expected = open_image(encode(plain, "PNG"))
@@ -184,7 +184,7 @@ def test_colour_profiles_of_palette_images_are_converted():
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
-def test_of_animations_the_first_frame_is_used(file_format):
+def test_first_frame_of_an_animation_is_used(file_format):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "white", "red")]
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)

@@ -79,7 +79,7 @@ def test_mean_log_odds_of_the_crops_is_the_image():
     assert np.log(probabilities[0, 0] / probabilities[0, 1]) == pytest.approx(2.0)
 
 
-def test_certain_crops_do_not_make_the_image_not_a_number():
+def test_certain_crops_never_give_nan():
     probabilities = crops(2).aggregate(np.array([[[1.0, 0.0], [0.0, 1.0]]]))
     assert probabilities[0] == pytest.approx([0.5, 0.5])
 

@@ -77,12 +77,12 @@ def test_blurred_and_noisy_images_fail_with_the_reason(fitted):
             assert reason in found_reason.sentence
 
 
-def test_features_that_are_no_numbers_are_not_taken_for_near(fitted):
+def test_features_that_are_not_numbers_fail_the_check(fitted):
     images = sample(3, seed=6)
     assert found(fitted, Sample(np.full_like(images.features, np.nan), images.pixels, None)).all()
 
 
-def test_model_file_keeps_it_and_everything_else(fitted, tmp_path):
+def test_model_file_keeps_the_check_and_everything_else(fitted, tmp_path):
     path = tmp_path / "model.h5"
     with h5py.File(path, "w") as file:
         file["weights"] = np.arange(3)

@@ -65,7 +65,7 @@ def test_demo_refuses_options_that_it_would_ignore(capsys):
     assert "settings of its own" in capsys.readouterr().err
 
 
-def test_a_splitter_whose_layout_is_not_there_is_passed_over(tmp_path, monkeypatch, capsys):
+def test_splitter_without_matching_data_is_skipped(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_flat(tmp_path / "data" / "raw" / "set", count=12)
     said = []
@@ -144,7 +144,7 @@ def small_backbone(*, weights, input_tensor):
 
 
 @pytest.mark.slow
-def test_demo_ends_with_a_model_that_clearly_beats_chance_and_serves(project, monkeypatch):
+def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
     # The random weights stay as they are; the head learns.
     monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
     assert RunPipeline.main(["--demo"]) == 0

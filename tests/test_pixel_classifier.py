@@ -58,7 +58,7 @@ def test_steps_are_those_of_the_jpeg_table():
     assert [int(steps[i]) for i in low] == [table[i] for i in low]
 
 
-def test_sizes_that_are_no_multiple_of_a_block_can_be_measured():
+def test_sizes_that_are_no_block_multiple_can_be_measured():
     images = pictures(3, seed=7, quality=75, size=21)
     assert np.isfinite(measure(images, steps=find_steps(images))).all()
 

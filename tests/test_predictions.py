@@ -35,7 +35,7 @@ def assert_equal(first, second):
 
 
 @pytest.mark.parametrize("class_names", [("Fake", "Real"), ("a,b", 'c"d', "é=1")])
-def test_what_is_written_is_read_again_to_the_last_digit(tmp_path, class_names):
+def test_predictions_survive_a_round_trip_to_the_last_digit(tmp_path, class_names):
     predictions = make_predictions(class_names=class_names)
     write_predictions(tmp_path / "predictions.csv", predictions)
     assert_equal(read_predictions(tmp_path / "predictions.csv"), predictions)

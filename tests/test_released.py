@@ -66,7 +66,7 @@ def read_images(archive: Path, pattern: str, *, every: int = 1) -> dict[str, lis
     return images
 
 
-def test_everything_that_belongs_to_it_is_there_and_small_enough():
+def test_released_files_are_complete_and_small_enough():
     for path in (RUN.model, RUN.metrics, RUN.model_card, RUN.config, RUN.history, RUN.predictions):
         assert path.is_file(), path
     figures = {path.name for path in RUN.figures.iterdir()}
@@ -83,7 +83,7 @@ def test_released_model_names_no_machine(run):
     assert "/" not in json.loads(run.config.read_text(encoding="utf-8"))["options"]["data"]
 
 
-def test_card_metrics_and_model_file_agree_and_beat_the_published_result(metrics):
+def test_card_and_metrics_agree_and_beat_the_published_result(metrics):
     accuracy = metrics["test"]["accuracy"]
     assert accuracy["low"] < accuracy["value"] < accuracy["high"]
     assert accuracy["value"] > PUBLISHED_ACCURACY
@@ -97,7 +97,7 @@ def test_card_metrics_and_model_file_agree_and_beat_the_published_result(metrics
     assert "JPEG quality 75" in card
 
 
-def test_it_promises_what_is_asked_of_it_on_other_images(metrics):
+def test_released_model_keeps_its_promise_on_other_images(metrics):
     for part in metrics["other_images"]:
         assert part["certain_wrong"]["value"] <= 0.10
     assert metrics["out_of_distribution"]["test"]["share"] <= 0.05
@@ -124,12 +124,12 @@ def test_engines_agree_on_it(detector, released_keras_detector, crops):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_it_is_the_model_where_no_other_was_trained(tmp_path, monkeypatch):
+def test_released_model_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Detector.open(None).model_path.samefile(RUN.model)
 
 
-def test_small_model_gives_no_verdict_on_large_photographs_but_a_reason():
+def test_small_model_refuses_large_photographs_with_a_reason():
     small = Detector.open(RUN.model, engine="openvino", precision="f32")
     for photograph in load_photographs().values():
         verdict = small.predict(photograph)
@@ -156,7 +156,7 @@ def test_photograph_model_is_small_and_its_card_names_weaknesses():
 
 
 @pytest.mark.slow
-def test_held_back_images_are_judged_as_well_as_the_card_says(detector, metrics):
+def test_held_back_images_are_judged_as_the_card_says(detector, metrics):
     images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=10)
     right, out_of_distribution, n = 0, 0, 0
     for label, files in images.items():

@@ -89,7 +89,7 @@ def test_a_script_is_a_docstring_parse_args_and_main(name):
 
 
 @pytest.mark.parametrize("name", DATA_SCRIPTS)
-def test_data_script_without_input_exits_with_1_and_says_why(name, tmp_path, monkeypatch, capsys):
+def test_data_script_without_input_exits_1_and_says_why(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert importlib.import_module(name).main([]) == 1
     errors = capsys.readouterr().err.strip().splitlines()

@@ -36,7 +36,7 @@ def decode(images, **options):
     )
 
 
-def test_raw_folder_names_become_fake_0_and_real_1_in_path_order(folder):
+def test_raw_folder_names_become_fake_0_and_real_1(folder):
     images = list_labelled_images(folder)
     assert images.class_names == ("Fake", "Real")
     assert images.paths == tuple(sorted(images.paths))
@@ -98,7 +98,7 @@ def test_one_class_only_is_refused(tmp_path):
         list_labelled_images(tmp_path)
 
 
-def test_classes_other_than_expected_are_told(folder):
+def test_unexpected_classes_are_named(folder):
     with pytest.raises(ValueError, match=r"Expected the classes cat, dog .* found Fake, Real"):
         list_labelled_images(folder, class_names=("cat", "dog"))
 
@@ -112,7 +112,7 @@ def test_pixels_are_those_that_serving_decodes(folder):
     assert decoded.heights.tolist() == [8] * 6
 
 
-def test_broken_files_are_left_out_and_reported_with_labels_still_matching(folder):
+def test_broken_files_are_reported_and_labels_still_match(folder):
     (folder / "FAKE" / "f1.png").write_bytes(b"not an image")
     (folder / "REAL" / "a.jpg").write_bytes(b"")
     images = list_labelled_images(folder)
@@ -136,7 +136,7 @@ def test_worker_processes_and_memory_map_give_the_same_pixels(tmp_path):
     assert np.array_equal(plain.pixels, mapped.pixels)
 
 
-def test_disk_too_small_for_the_decoded_images_is_told_before(folder, monkeypatch):
+def test_too_small_a_disk_for_decoding_is_reported_first(folder, monkeypatch):
     usage = decoded_images.shutil._ntuple_diskusage(100, 90, 10)
     monkeypatch.setattr(decoded_images.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="--cache-dir"):
@@ -156,7 +156,7 @@ def test_cache_is_used_again_until_a_file_changes(folder, tmp_path):
     assert decode(images, cache_dir=cache).pixels.any()
 
 
-def test_damaged_cache_is_made_anew(folder, tmp_path):
+def test_damaged_cache_is_made_again(folder, tmp_path):
     images = list_labelled_images(folder)
     first = decode(images, cache_dir=tmp_path / "cache")
     next((tmp_path / "cache").glob("*.npy")).write_bytes(b"half")

@@ -77,7 +77,7 @@ def test_threshold_lies_between_scores_and_never_splits_equal_ones():
     assert (found.n, found.error, found.reached) == (3, 0.0, True)
 
 
-def test_target_out_of_reach_leaves_hardly_anything_certain_and_says_so():
+def test_unreachable_target_leaves_little_certain_and_says_so():
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, 2, 100), generator.random(100)
     probabilities = np.stack([scores, 1 - scores], axis=1)
@@ -150,7 +150,7 @@ def test_thresholds_by_source_bound_the_worst_source():
     assert wrong["low"] < wrong["value"] < wrong["high"] < 0.1
 
 
-def test_every_source_of_fakes_is_missed_at_most_twice_as_often():
+def test_misses_of_every_fake_source_are_bounded():
     labels, probabilities, sources = images_of_sources()
     # 15 of the 200 look as real as any.
     probabilities[np.flatnonzero(sources == "fakes-a")[:15]] = [0.01, 0.99]

@@ -83,7 +83,7 @@ def test_metrics_are_those_of_the_predictions(reported):
     assert metrics["images"]["train"] == {"Fake": 6, "Real": 6}
 
 
-def test_predictions_keep_the_order_of_the_paths_and_the_models_own_outputs(reported):
+def test_predictions_keep_path_order_and_raw_outputs(reported):
     run, _, model = reported
     with run.predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -45,7 +45,7 @@ def evaluate(*arguments):
     return ModelEvaluation.main(["--workers", "1", *map(str, arguments)])
 
 
-def test_own_data_refresh_the_run_and_other_data_get_their_own_folder(project, capsys):
+def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
     assert evaluate("--model", "models/run") == 0
     run = project / "models" / "run"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -92,7 +92,7 @@ def test_thresholds_rest_on_other_runs_until_asked_again(project):
     assert "certain and wrong" not in (run / "MODEL_CARD.md").read_text()
 
 
-def test_report_made_by_training_counts_as_one_on_the_same_images(project):
+def test_training_report_counts_as_one_on_the_same_images(project):
     from real_vs_ai.evaluation.report import write_report
 
     model = colour_model()
@@ -219,7 +219,7 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_export_that_fails_is_said_and_the_report_is_still_written(project, capsys, monkeypatch):
+def test_failed_export_is_reported_and_the_report_still_written(project, capsys, monkeypatch):
     def write_nothing(model, path, metadata):
         raise ImportError("No module named 'converter'")
 
@@ -233,7 +233,7 @@ def test_export_that_fails_is_said_and_the_report_is_still_written(project, caps
     assert (project / "models" / "run" / "metrics.json").is_file()
 
 
-def test_missing_graphviz_is_said_and_stops_nothing(project, capsys, monkeypatch):
+def test_missing_graphviz_is_reported_and_stops_nothing(project, capsys, monkeypatch):
     monkeypatch.setattr("keras.src.utils.model_visualization.check_graphviz", lambda: False)
     assert evaluate("--model", "models/run") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "Graphviz" in line]
@@ -248,7 +248,7 @@ def test_models_of_other_classes_are_not_compared(project, capsys):
     assert "a, b, c" in capsys.readouterr().err
 
 
-def test_another_model_file_in_a_runs_folder_leaves_the_runs_report_alone(project):
+def test_second_model_file_leaves_the_runs_report_alone(project):
     run = project / "models" / "run"
     assert evaluate("--model", "models/run") == 0
     before = {name: (run / name).read_bytes() for name in ("metrics.json", "model.h5")}
@@ -258,7 +258,7 @@ def test_another_model_file_in_a_runs_folder_leaves_the_runs_report_alone(projec
     assert (run / "evaluations" / "other-data" / "metrics.json").is_file()
 
 
-def test_a_model_that_is_no_hdf5_file_is_evaluated_and_left_alone(project, capsys):
+def test_model_in_another_format_is_evaluated_unchanged(project, capsys):
     colour_model().save(project / "made.keras")
     before = (project / "made.keras").read_bytes()
     names = ("--class-names", "Fake", "Real", "--output", "report")

@@ -55,7 +55,7 @@ def residual_model():
     return model
 
 
-def test_formats_that_need_nothing_more_are_written_and_checked_on_200_images(tmp_path):
+def test_built_in_formats_are_written_and_checked_on_200_images(tmp_path):
     results = export_to(tmp_path, "keras", "openvino")
     assert [result.name for result in results] == ["keras", "openvino"]
     for result in results:
@@ -137,7 +137,7 @@ def test_saved_model_serves_without_keras(tmp_path):
 @pytest.mark.parametrize(
     ("name", "package"), [("onnx", "onnx"), ("litert", "ai_edge_litert"), ("torch", "torch")]
 )
-def test_formats_of_optional_packages_are_written_or_say_what_they_need(tmp_path, name, package):
+def test_optional_formats_are_written_or_name_their_package(tmp_path, name, package):
     (result,) = export_to(tmp_path, name)
     try:
         __import__(package)

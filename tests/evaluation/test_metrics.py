@@ -159,7 +159,7 @@ def test_calibration_error_of_hand_made_bins():
     assert expected_calibration_error(labels, probabilities) == pytest.approx(expected)
 
 
-def test_calibration_error_lies_in_its_interval_when_chance_alone_makes_it():
+def test_chance_calibration_error_lies_in_its_interval():
     rng = np.random.default_rng(0)
     fake = rng.random(500)
     labels = (rng.random(500) > fake).astype(int)
@@ -169,7 +169,7 @@ def test_calibration_error_lies_in_its_interval_when_chance_alone_makes_it():
     assert found["value"] < expected_calibration_error(labels, probabilities)
 
 
-def test_a_lean_towards_one_class_does_not_cancel_out_of_the_calibration_error():
+def test_one_sided_calibration_error_does_not_cancel_out():
     fake = np.array([0.4] * 10 + [0.6] * 10)
     labels = np.array([0] * 2 + [1] * 8 + [0] * 4 + [1] * 6)
     # Stated 0.4 and 0.6, seen 0.2 and 0.4; by confidence 0.6 stated, 0.6 seen.

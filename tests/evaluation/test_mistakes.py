@@ -77,7 +77,7 @@ def test_network_is_listed_and_drawn_where_graphviz_is(tmp_path):
     assert (run.figures / "network.png").is_file() == (missing is None)
 
 
-def test_missing_graphviz_is_said_in_one_line(tmp_path, monkeypatch):
+def test_missing_graphviz_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("keras.src.utils.model_visualization.check_graphviz", lambda: False)
     run = RunFolder(tmp_path)
     missing = draw_network(colour_model(), run)
@@ -98,7 +98,7 @@ def staged_model():
     return keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
 
 
-def test_deep_network_is_folded_into_its_stages_and_computes_the_same():
+def test_deep_network_folds_into_stages_with_equal_outputs():
     model = staged_model()
     folded = stages_of(model)
     names = [layer.name for layer in folded.layers]
@@ -110,7 +110,7 @@ def test_deep_network_is_folded_into_its_stages_and_computes_the_same():
     )
 
 
-def test_picture_of_a_deep_network_is_no_longer_than_a_page(tmp_path):
+def test_picture_of_a_deep_network_fits_a_page(tmp_path):
     run = RunFolder(tmp_path)
     if draw_network(staged_model(), run) is not None:
         pytest.skip("Graphviz is not installed")

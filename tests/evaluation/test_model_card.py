@@ -80,7 +80,7 @@ def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
     assert "/home/me" not in text
 
 
-def test_robustness_comparison_and_confounds_are_told(card):
+def test_card_tells_robustness_comparison_and_confounds(card):
     metrics = copy.deepcopy(METRICS) | {
         "robustness": {
             "split": "test",

@@ -93,7 +93,7 @@ def test_broken_and_hostile_archives_are_refused_and_leave_nothing(tmp_path, mak
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_damage_found_by_a_worker_is_told_the_same_way(tmp_path, workers):
+def test_damage_found_by_a_worker_is_reported_alike(tmp_path, workers):
     make_zip(tmp_path / "bad.zip", [(f"{i}.jpg", image_bytes(i)) for i in range(1200)])
     patched(tmp_path / "bad.zip", image_bytes(1100)[-40:-10], b"y" * 30)
     with pytest.raises(ArchiveError, match=r"entry 1100\.jpg is damaged.*CRC"):
@@ -102,7 +102,7 @@ def test_damage_found_by_a_worker_is_told_the_same_way(tmp_path, workers):
 
 
 @pytest.mark.parametrize("make", [lying_bzip2, lying_lzma])
-def test_what_an_entry_unpacks_to_beyond_its_size_is_never_in_memory(tmp_path, make):
+def test_entry_larger_than_stated_is_never_held_in_memory(tmp_path, make):
     make(tmp_path / "bad.zip")
     tracemalloc.start()
     try:
@@ -124,7 +124,7 @@ def test_limits_are_finite_numbers_above_0(capsys, option, value):
     assert f"expected a finite number above 0, found {value}" in capsys.readouterr().err
 
 
-def test_what_was_left_out_is_told_even_when_a_later_archive_is_refused(tmp_path, capsys):
+def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, capsys):
     make_zip(tmp_path / "one.zip", [("a.jpg", GOOD), ("inner.zip", b"zip")])
     wrong_checksum(tmp_path / "two.zip")
     archives = [str(tmp_path / name) for name in ("one.zip", "two.zip")]
@@ -155,7 +155,7 @@ def test_limits_on_bytes_and_files_name_the_option(tmp_path, limits, option):
     assert_nothing_written(tmp_path)
 
 
-def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_too_small_a_disk_is_reported_before_writing(tmp_path, monkeypatch):
     make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(archive_entries.shutil, "disk_usage", lambda path: usage)
@@ -231,7 +231,7 @@ def test_a_link_cannot_be_written_through(tmp_path):
     [("a.jpg", "A.JPG"), ("a.jpg", "a.jpg"), ("é.jpg", "e\u0301.jpg"), ("x/a.jpg", "X/a.jpg")],
 )
 @pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
-def test_names_that_are_one_elsewhere_are_both_kept_and_told(tmp_path, make, names):
+def test_names_equal_on_other_systems_are_both_kept(tmp_path, make, names):
     contents = [image_bytes(1), image_bytes(2)]
     make(tmp_path / "set.zip", zip(names, contents, strict=True))
     summary = extract(tmp_path / "set.zip", tmp_path)
@@ -250,7 +250,7 @@ def test_debris_of_macos_and_windows_is_left_out_and_counted(tmp_path):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip", ".TAR"])
-def test_tars_are_told_by_content_and_unpacked(tmp_path, mode, suffix):
+def test_tars_are_recognised_by_content(tmp_path, mode, suffix):
     make_tar(tmp_path / f"my set{suffix}", [("x/a.jpg", GOOD), ("x/b.jpg", b"b")], mode=mode)
     summary = extract(tmp_path / f"my set{suffix}", tmp_path)
     assert summary.output_dir.name == "my-set"
@@ -258,7 +258,7 @@ def test_tars_are_told_by_content_and_unpacked(tmp_path, mode, suffix):
 
 
 @pytest.mark.parametrize("kind", ["ustar", "v7", "gz"])
-def test_a_tar_that_ends_with_a_zip_is_still_a_tar(tmp_path, kind):
+def test_tar_that_ends_with_a_zip_is_a_tar(tmp_path, kind):
     inner = make_zip(tmp_path / "inner.zip", [("wrong.jpg", GOOD)]).read_bytes()
     tar = make_tar(tmp_path / "set.tar", [("a.jpg", GOOD), ("inner.zip", inner)])
     if kind == "v7":
@@ -342,7 +342,7 @@ def test_a_refused_replacement_keeps_the_old_source(tmp_path):
 
 
 @given(st.text(alphabet="ab./\\:C\x00~ ", max_size=12))
-def test_no_name_whatever_leads_outside(name):
+def test_no_entry_name_leads_outside(name):
     try:
         parts = safe_parts(name)
     except ArchiveError:
@@ -353,7 +353,7 @@ def test_no_name_whatever_leads_outside(name):
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_every_cut_of_a_compressed_tar_is_refused_or_read_whole(tmp_path, compress):
+def test_truncated_compressed_tar_is_refused_or_read_whole(tmp_path, compress):
     tar = make_tar(tmp_path / "t", [(f"{i}.jpg", image_bytes(i)) for i in range(4)]).read_bytes()
     data = compress(tar)
     for cut in range(len(data) - 1, 0, -max(1, len(data) // 12)):

@@ -71,14 +71,14 @@ def test_total_is_spread_evenly_over_classes_and_images(n_fake, n_real, total):
         assert max(counts) - min(counts) <= 1
 
 
-def test_default_total_is_20000_or_the_number_of_images_if_that_is_less():
+def test_default_total_is_the_number_of_images_up_to_20000():
     small = plan_copies(originals(30, 30), total=None, copies=None, seed=1)
     assert sum(entry.count for entry in small) == 60
     large = plan_copies(originals(12_000, 12_000), total=None, copies=None, seed=1)
     assert sum(entry.count for entry in large) == 20_000
 
 
-def test_copies_go_beside_train_and_touch_no_split(data):
+def test_copies_go_next_to_train_and_change_no_split(data):
     before = snapshot(data)
     augment(data, copies=3)
     after = snapshot(data)
@@ -88,7 +88,7 @@ def test_copies_go_beside_train_and_touch_no_split(data):
     assert len([path for path in new if path.endswith(".jpg")]) == 36
 
 
-def test_moving_adds_every_copy_and_its_row_and_changes_nothing_else(data):
+def test_moving_adds_copies_and_rows_and_nothing_else(data):
     augment(data, copies=2)
     rows = read_manifest(data / "augmented_train" / "manifest.csv")
     write_manifest(data / "manifest.csv", [])
@@ -116,7 +116,7 @@ def test_moving_twice_doubles_nothing(data):
     assert snapshot(data) == before
 
 
-def test_making_and_moving_the_same_copies_again_changes_nothing(data):
+def test_making_and_moving_copies_twice_changes_nothing(data):
     write_manifest(data / "manifest.csv", [])
     augment(data, copies=1)
     move(data)
@@ -136,7 +136,7 @@ def test_copies_are_never_copied_again(data):
     assert not any(p.name.count("__augmented") > 1 for p in data.rglob("*.jpg"))
 
 
-def test_a_copy_known_by_its_origin_is_not_copied_again_whatever_its_name(data):
+def test_renamed_copy_is_not_copied_again(data):
     augment(data, copies=1)
     write_manifest(data / "manifest.csv", [])
     move(data)
@@ -167,7 +167,7 @@ def test_moving_incomplete_copies_is_refused(data):
         move(data)
 
 
-def test_a_user_s_own_file_beside_the_copies_is_left_where_it_is(data):
+def test_users_own_file_next_to_copies_stays(data):
     augment(data, copies=1)
     own = data / "augmented_train" / "Fake" / "mine.jpg"
     own.write_bytes(b"mine")
@@ -310,7 +310,7 @@ def halfway(data, monkeypatch):
             move(data)
 
 
-def test_an_interrupted_move_is_finished_from_its_own_folder_alone(data, monkeypatch):
+def test_interrupted_move_is_finished_only_from_its_own_folder(data, monkeypatch):
     augment(data, copies=1)
     augment(data, copies=1, seed=7, output_dir=data / "others")
     halfway(data, monkeypatch)
@@ -321,7 +321,7 @@ def test_an_interrupted_move_is_finished_from_its_own_folder_alone(data, monkeyp
     assert len(move(data).rows) == 12
 
 
-def test_a_finished_move_never_leaves_a_mark_that_cannot_be_read(data, monkeypatch):
+def test_finished_move_leaves_no_unreadable_mark(data, monkeypatch):
     augment(data, copies=1)
 
     def die(path):
@@ -335,7 +335,7 @@ def test_a_finished_move_never_leaves_a_mark_that_cannot_be_read(data, monkeypat
     assert len(move(data).rows) == 12
 
 
-def test_a_merge_that_replaces_the_data_ends_a_move_that_cannot_be_finished(tmp_path, monkeypatch):
+def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     data = tmp_path / "data"
     make_merged(data / "split" / "set")
     options = merge_options(overwrite=True)
@@ -355,7 +355,7 @@ def test_a_merge_that_replaces_the_data_ends_a_move_that_cannot_be_finished(tmp_
     assert len(read_manifest(data / "manifest.csv")) == 32
 
 
-def test_originals_of_like_names_have_copies_of_different_names(data):
+def test_originals_of_similar_names_get_differently_named_copies(data):
     names = {
         "a.gif": "GIF",
         "a.gif.png": "PNG",

@@ -71,7 +71,7 @@ def run_stages(folder, *, cluster):
     return files
 
 
-def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypatch):
+def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
     with pytest.raises(ValueError, match=r"requirements-ray\.txt"):
         list(
@@ -88,7 +88,7 @@ def test_asking_for_ray_without_having_it_says_how_to_get_it(tmp_path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.optional
-def test_two_ray_nodes_give_the_bytes_of_one_machine(tmp_path):
+def test_two_ray_nodes_and_one_machine_write_equal_bytes(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
     import ray
     from ray.cluster_utils import Cluster

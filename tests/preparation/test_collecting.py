@@ -276,7 +276,7 @@ def test_list_without_a_column_or_the_named_collection_is_refused(tmp_path, mirr
         read_collections(path, names=[])
 
 
-def test_project_list_is_valid_and_holds_whole_collections_of_both_classes_in_each_split():
+def test_project_list_is_valid_and_every_split_has_both_classes():
     path = Path(__file__).resolve().parents[2] / "data" / "collections.csv"
     collections = read_collections(path, names=[])
     for role in ("train", "validation", "test"):

@@ -59,7 +59,7 @@ GIVEAWAYS = {
 
 
 @pytest.mark.parametrize("trait", GIVEAWAYS)
-def test_each_trait_that_tells_the_class_raises_a_warning_that_names_it(trait):
+def test_revealing_trait_is_named_in_the_warning(trait):
     fake, real = GIVEAWAYS[trait]
     report = measure_files([*traits("Fake", n=40, **fake), *traits("Real", n=40, **real)], seed=1)
     assert report.by_trait[trait] == 1.0
@@ -67,7 +67,7 @@ def test_each_trait_that_tells_the_class_raises_a_warning_that_names_it(trait):
     assert report.low <= report.accuracy <= report.high
 
 
-def test_report_shows_the_share_of_each_class_by_format_and_shape():
+def test_report_shows_format_and_shape_shares_per_class():
     samples = [
         *traits("Fake", n=30, format="PNG"),
         *traits("Fake", n=10, width=200),
@@ -94,7 +94,7 @@ def test_alike_files_raise_no_warning():
     assert abs(report.accuracy - 0.5) < 0.15
 
 
-def test_chance_follows_the_number_of_classes_and_imbalance_does_not_fool_it():
+def test_chance_level_ignores_imbalance():
     samples = [*traits("a", n=300), *traits("b", n=20), *traits("c", n=20)]
     report = measure_files(samples, seed=1)
     assert report.chance == pytest.approx(1 / 3)
@@ -178,7 +178,7 @@ def test_equalising_never_enlarges(two_sizes):
     assert not (two_sizes / "train").exists()
 
 
-def test_a_report_that_no_longer_holds_is_removed_with_its_data(two_sizes):
+def test_stale_report_is_removed_with_its_data(two_sizes):
     prepare(two_sizes)
     merge_sources(
         [two_sizes / "split" / "set"], output_dir=two_sizes, options=merge_options(overwrite=True)
@@ -207,7 +207,7 @@ def test_same_bytes_twice_and_on_more_workers(tmp_path):
 @pytest.mark.parametrize(
     "name, fires", [("fake-or-real-sample.zip", True), ("cifake-mini.zip", False)]
 )
-def test_it_fires_on_the_real_set_with_a_confound_and_not_on_cifake(tmp_path, name, fires):
+def test_real_set_with_a_confound_warns_and_cifake_does_not(tmp_path, name, fires):
     list(
         extract_archives(
             [SHARED / "data" / name],

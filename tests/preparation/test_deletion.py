@@ -79,7 +79,7 @@ def test_hard_linked_copies_elsewhere_survive(workplace):
     assert kept.stat().st_size > 0
 
 
-def test_a_deletion_that_was_killed_halfway_is_finished_by_the_next(workplace, monkeypatch):
+def test_next_run_finishes_a_killed_deletion(workplace, monkeypatch):
     def die(path):
         raise KeyboardInterrupt
 

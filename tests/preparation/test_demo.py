@@ -42,7 +42,7 @@ def test_both_layouts_hold_the_stated_numbers_of_images(archives):
     }
 
 
-def test_exactly_one_file_is_broken_and_some_contents_stand_in_train_and_test(archives):
+def test_one_file_is_broken_and_some_contents_leak(archives):
     flat, train_test = read_files(archives.flat), read_files(archives.train_test)
     broken = []
     for name, data in {**flat, **train_test}.items():
@@ -57,7 +57,7 @@ def test_exactly_one_file_is_broken_and_some_contents_stand_in_train_and_test(ar
     assert len(train & test) == 6
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(archives, tmp_path):
+def test_only_the_same_seed_gives_the_same_bytes(archives, tmp_path):
     again = make_demo_archives(tmp_path / "again", seed=1, **COUNTS)
     other = make_demo_archives(tmp_path / "other", seed=2, **COUNTS)
 

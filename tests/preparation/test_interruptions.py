@@ -184,19 +184,19 @@ def some_operations(case, *, count, seed):
     return sorted(random.Random(seed).sample(range(1, operations + 1), min(count, operations)))
 
 
-def test_killed_at_some_operations_it_is_finished_by_the_next_run(case):
+def test_next_run_finishes_after_a_kill_at_some_operations(case):
     for at in some_operations(case, count=12, seed=0):
         check_disturbed(case, at=at, how="kill")
 
 
 @pytest.mark.slow
-def test_killed_at_many_operations_it_is_finished_by_the_next_run(case):
+def test_next_run_finishes_after_a_kill_at_many_operations(case):
     for at in some_operations(case, count=150 if case[-2] else 40, seed=3):
         check_disturbed(case, at=at, how="kill")
 
 
 @pytest.mark.parametrize("how", ["full", "interrupt"])
-def test_full_disk_and_interrupt_leave_the_old_state_or_the_new(case, how):
+def test_full_disk_or_interrupt_leaves_old_or_new_state(case, how):
     fresh, run, _, after, _, _ = case
     for at in some_operations(case, count=6, seed=1):
         data = fresh()
@@ -205,7 +205,7 @@ def test_full_disk_and_interrupt_leave_the_old_state_or_the_new(case, how):
         assert snapshot(data) == after, f"{how} at operation {at}"
 
 
-def test_two_outputs_whose_names_begin_alike_do_not_disturb_each_other(tmp_path):
+def test_outputs_with_a_common_prefix_stay_independent(tmp_path):
     with (
         staged_output(tmp_path, ["a.b"], label="a.b", overwrite=False) as first,
         staged_output(tmp_path, ["a"], label="a", overwrite=False) as second,
@@ -291,7 +291,7 @@ def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
             assert all(path.name.endswith(".lock") for path in (data / "split").iterdir())
 
 
-def test_a_read_only_folder_is_a_clear_error_and_changes_nothing(tmp_path, monkeypatch):
+def test_read_only_folder_is_a_clear_error(tmp_path, monkeypatch):
     make_train_test(tmp_path / "raw" / "set")
     before = snapshot(tmp_path)
 

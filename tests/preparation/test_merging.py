@@ -99,7 +99,7 @@ def test_files_a_user_added_or_removed_by_hand_are_followed(workplace):
     assert "first__added.jpg" in names
 
 
-def test_content_of_two_sources_is_kept_once_and_never_in_two_splits(workplace):
+def test_content_of_two_sources_is_kept_once(workplace):
     split = workplace / "data" / "split"
     test_image = sorted((split / "first" / "test" / "Fake").iterdir())[0]
     train_image = sorted((split / "first" / "train" / "Real").iterdir())[0]
@@ -167,7 +167,7 @@ def alike(workplace):
     return workplace
 
 
-def test_grouped_near_duplicates_of_two_sources_stand_in_test_alone(alike):
+def test_grouped_near_duplicates_of_two_sources_stay_in_test(alike):
     summary = merge(alike, near_duplicates="group")
     left_out = {row.path: row.detail for row in summary.outcomes if "another split" in row.outcome}
     assert left_out == {"split/second/train/Fake/again.jpg": "split/first/test/Fake/picture.jpg"}

@@ -55,7 +55,7 @@ def test_banding_finds_exactly_the_groups_of_a_full_comparison(hashes):
         lambda image: image.point(lambda value: min(value + 6, 255)),
     ],
 )
-def test_a_changed_copy_of_a_picture_is_near_and_another_picture_is_not(change):
+def test_changed_copy_is_near_and_other_picture_is_not(change):
     first = perceptual_hash(np.asarray(smooth_image(1)))
     changed = perceptual_hash(np.asarray(change(smooth_image(1))))
     other = perceptual_hash(np.asarray(smooth_image(2)))
@@ -104,7 +104,7 @@ def test_reported_near_duplicates_are_listed_and_change_no_split(data_set):
     assert len(listed) == 20
 
 
-def test_train_images_near_to_a_given_test_image_are_left_out_when_grouped(tmp_path):
+def test_grouping_drops_train_images_near_a_test_image(tmp_path):
     root = tmp_path / "set"
     for index, label in enumerate(("Fake", "Real")):
         for i in range(10):

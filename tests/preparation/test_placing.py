@@ -83,7 +83,7 @@ def test_placing_links_where_the_file_system_allows(tmp_path):
     assert (tmp_path / "a").samefile(tmp_path / "b")
 
 
-def test_placing_copies_where_links_are_refused_and_says_so(tmp_path, monkeypatch):
+def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(18, "Invalid cross-device link")
 

@@ -106,7 +106,7 @@ def test_damaged_files_never_raise(cut, bite):
     plain_jpeg_settings(data[:cut] + bite + data[cut + len(bite) :])
 
 
-def test_what_opencv_decodes_of_a_damaged_file_pillow_decodes_too():
+def test_pillow_decodes_damaged_files_that_opencv_decodes():
     random = np.random.default_rng(5)
     whole = jpeg()
     scan = whole.index(b"\xff\xda") + 14

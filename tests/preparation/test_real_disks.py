@@ -84,7 +84,7 @@ def command(script: str, data: Path, out: Path) -> str:
 
 
 @pytest.mark.parametrize("script", STAGES)
-def test_a_really_full_disk_is_said_and_leaves_no_half_output(script, data, tmp_path):
+def test_full_disk_is_reported_and_leaves_no_partial_output(script, data, tmp_path):
     before = snapshot(data)
     out, listing = tmp_path / "out", tmp_path / "left.txt"
     out.mkdir()
@@ -102,7 +102,7 @@ def test_a_really_full_disk_is_said_and_leaves_no_half_output(script, data, tmp_
 
 
 @pytest.mark.parametrize("script", STAGES)
-def test_a_really_read_only_disk_is_said_and_nothing_changes(script, data, tmp_path):
+def test_read_only_disk_is_reported_and_nothing_changes(script, data, tmp_path):
     before = snapshot(data)
     out = tmp_path / "out"
     out.mkdir()

@@ -52,7 +52,7 @@ def test_shares_stay_exact_when_contents_repeat_and_copies_are_kept():
 
 
 @pytest.mark.parametrize("copies", [2, 10, 100])
-def test_content_with_many_copies_leaves_every_split_one_of_its_class(copies):
+def test_every_split_gets_its_class_despite_many_copies(copies):
     images = [
         *images_of({"Fake": 20}),
         *(SplitImage(f"copy {i}", "repeated", "Real") for i in range(copies)),
@@ -86,7 +86,7 @@ def build(specification, *, grouped):
 
 @settings(max_examples=150, deadline=None)
 @given(groups, st.booleans(), st.booleans())
-def test_no_content_and_no_group_ever_straddles_two_splits(specification, grouped, keep):
+def test_contents_and_groups_never_straddle_splits(specification, grouped, keep):
     images = build(specification, grouped=grouped)
     result = plan(images, keep_duplicates=keep)
     splits = defaultdict(set)
@@ -161,7 +161,7 @@ def test_test_contents_are_removed_from_train():
     assert result.splits["test/copy"] == "test"
 
 
-def test_same_content_under_two_labels_is_an_error_that_lists_the_files():
+def test_content_under_two_labels_is_an_error_naming_files():
     images = [*images_of({"Fake": 5, "Real": 5}), SplitImage("Real/x", "Fake-0", "Real")]
     with pytest.raises(LabelConflictError, match=r"Fake/0 \(Fake\) = Real/x \(Real\)"):
         plan(images)

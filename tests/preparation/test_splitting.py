@@ -57,7 +57,7 @@ def test_three_unknown_classes_keep_their_names(tmp_path):
 @pytest.mark.parametrize(
     "train, test", [("train", "test"), ("Train", "TEST"), ("training", "Testing")]
 )
-def test_given_test_set_stays_and_a_share_of_train_becomes_validation(tmp_path, train, test):
+def test_given_test_stays_and_train_gives_validation(tmp_path, train, test):
     make_train_test(tmp_path / "set")
     (tmp_path / "set" / "train").rename(tmp_path / "set" / "t1")
     (tmp_path / "set" / "t1").rename(tmp_path / "set" / train)
@@ -91,7 +91,7 @@ def test_wrapping_folders_are_looked_through(tmp_path):
     assert len(summary.rows) == 40
 
 
-def test_wrong_layout_names_what_was_found_and_who_takes_it(tmp_path, monkeypatch):
+def test_wrong_layout_names_what_was_found_and_the_right_script(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_flat(tmp_path / "data" / "raw" / "flat")
     make_train_test(tmp_path / "data" / "raw" / "nested")
@@ -119,7 +119,7 @@ def test_wrong_layout_names_what_was_found_and_who_takes_it(tmp_path, monkeypatc
         ([], "found no folders"),
     ],
 )
-def test_folders_of_no_known_layout_are_refused_with_what_was_found(tmp_path, folders, message):
+def test_unknown_layout_is_refused_with_what_was_found(tmp_path, folders, message):
     (tmp_path / "set").mkdir()
     for i, folder in enumerate(folders):
         write_images(tmp_path / "set" / folder, 2, seed=i)
@@ -127,7 +127,7 @@ def test_folders_of_no_known_layout_are_refused_with_what_was_found(tmp_path, fo
         find_layout(tmp_path / "set")
 
 
-def test_second_copies_are_dropped_and_told(tmp_path):
+def test_second_copies_are_dropped_and_reported(tmp_path):
     make_flat(tmp_path / "set")
     folder = tmp_path / "set" / "RealArt"
     shutil.copy(folder / "3.jpg", folder / "copy.jpg")
@@ -181,7 +181,7 @@ def test_broken_images_go_to_quarantine_with_their_reason(tmp_path):
     assert len(summary.rows) == 40
 
 
-def test_images_are_told_by_content_not_by_name(tmp_path):
+def test_images_are_recognised_by_content_not_name(tmp_path):
     make_flat(tmp_path / "set")
     folder = tmp_path / "set" / "RealArt"
     (folder / "lies.jpg").write_bytes(image_bytes(77, file_format="PNG"))
@@ -227,7 +227,7 @@ def test_manifest_describes_every_file_and_the_report_every_other(tmp_path):
         assert (tmp_path / row.origin).read_bytes() == (folder / row.path).read_bytes()
 
 
-def test_files_beside_the_class_folders_are_reported(tmp_path):
+def test_files_next_to_class_folders_are_reported(tmp_path):
     make_train_test(tmp_path / "set" / "inner")
     loose = {"notes.txt", "inner/a.txt", "inner/train/b.jpg"}
     for path in loose:
@@ -252,7 +252,7 @@ def test_exif_turned_images_are_recorded_upright(tmp_path):
         assert (row.width, row.height) == (10, 20)
 
 
-def test_names_that_differ_by_case_or_lie_in_deeper_folders_all_arrive(tmp_path):
+def test_names_differing_by_case_or_depth_all_arrive(tmp_path):
     make_flat(tmp_path / "set")
     folder = tmp_path / "set" / "RealArt"
     (folder / "deep").mkdir()
@@ -264,7 +264,7 @@ def test_names_that_differ_by_case_or_lie_in_deeper_folders_all_arrive(tmp_path)
     assert set(snapshot(tmp_path / "set").values()) == {row.sha256 for row in summary.rows}
 
 
-def test_the_same_input_gives_the_same_bytes_twice_and_on_more_workers(tmp_path):
+def test_output_is_equal_on_repeat_and_with_more_workers(tmp_path):
     make_flat(tmp_path / "set", count=600)
     split(tmp_path / "set", tmp_path / "one" / "split")
     split(tmp_path / "set", tmp_path / "two" / "split", workers=2)
@@ -296,7 +296,7 @@ def test_raw_data_is_never_changed(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["", "set", "set/RealArt", "set/deeper"])
-def test_a_split_never_takes_the_place_of_its_data_set(tmp_path, output):
+def test_split_never_replaces_its_data_set(tmp_path, output):
     make_flat(tmp_path / "set")
     make_flat(tmp_path / "set" / "RealArt" / "set", count=1)
     before = snapshot(tmp_path)
@@ -305,13 +305,13 @@ def test_a_split_never_takes_the_place_of_its_data_set(tmp_path, output):
     assert snapshot(tmp_path, hidden=True) == before
 
 
-def test_a_split_never_takes_the_place_of_a_folder_around_its_data_set(tmp_path):
+def test_split_never_replaces_a_parent_of_its_data(tmp_path):
     make_flat(tmp_path / "set" / "raw" / "set")
     with pytest.raises(ValueError, match="output apart from its input"):
         split(tmp_path / "set" / "raw" / "set", tmp_path, overwrite=True)
 
 
-def test_a_file_too_large_for_an_image_is_hashed_in_pieces(tmp_path, monkeypatch):
+def test_too_large_file_is_hashed_in_pieces(tmp_path, monkeypatch):
     make_flat(tmp_path / "set")
     huge = tmp_path / "set" / "RealArt" / "huge.jpg"
     huge.write_bytes(bytes(5_000))

@@ -70,7 +70,7 @@ def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
     assert kept("test") == (2, [])
 
 
-def test_merging_collections_of_one_split_alone_says_which_is_missing(tmp_path, collected):
+def test_merging_collections_of_one_split_names_missing_splits(tmp_path, collected):
     split = tmp_path / "data" / "split"
     layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
     split_sources(layouts, output_dir=split, options=split_options())
