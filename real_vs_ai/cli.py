@@ -31,18 +31,20 @@ Options = TypeVar("Options")
 _EXPECTED_ERRORS = (RealVsAIError, OSError, MemoryError, UnicodeError)
 
 # Modules that requirements.txt adds to requirements-app.txt.
-_BEYOND_THE_APP = {
-    "tensorflow",
-    "keras",
-    "matplotlib",
-    "sklearn",
-    "scipy",
-    "joblib",
-    "cv2",
-    "imagehash",
-    "skimage",
-    "pydot",
-}
+_BEYOND_THE_APP = frozenset(
+    [
+        "tensorflow",
+        "keras",
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "joblib",
+        "cv2",
+        "imagehash",
+        "skimage",
+        "pydot",
+    ]
+)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

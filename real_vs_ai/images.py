@@ -129,13 +129,7 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says of itself before it is decoded.
-
-    Attributes:
-        width: Upright width in pixels.
-        height: Upright height in pixels.
-        format: The file's real format: "JPEG", "PNG", …
-    """
+    """What a file says of itself before it is decoded: its upright size and its real format."""
 
     width: int
     height: int
@@ -162,7 +156,6 @@ def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> by
 
     Args:
         path: Of an ordinary file: a device or a pipe may never end.
-        max_bytes: Larger files are refused before they are read.
 
     Raises:
         ImageError: It is too large, or no ordinary file.

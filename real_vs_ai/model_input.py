@@ -79,11 +79,7 @@ class ModelInput:
     aggregate_by: str = "mean-log-odds"
 
     def __post_init__(self) -> None:
-        """Refuse values that no code here understands.
-
-        Raises:
-            InputError: One of them is unknown or out of range.
-        """
+        """Refuse values that no code here understands, by an InputError."""
         for name, choices in (
             ("kind", INPUT_KINDS),
             ("placement", PLACEMENTS),
@@ -123,14 +119,7 @@ class ModelInput:
         }
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
-        """The network's inputs for one image.
-
-        Args:
-            image: Decoded, or its pixels, shape (height, width, 3), uint8: the same result.
-
-        Returns:
-            Shape (views, size, size, 3), uint8.
-        """
+        """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
         if not self.is_crops:
             return resize_image(image, self.size)[None]
         held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
@@ -190,14 +179,7 @@ class ModelInput:
         return place_crops(height, width, size=self.size, number=self.crops)
 
     def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
-        """One row for each image of one row for each crop.
-
-        Args:
-            probabilities: Softmax outputs, shape (n_images, views, n_classes).
-
-        Returns:
-            Shape (n_images, n_classes), rows summing to 1.
-        """
+        """One row for each image: (n_images, views, n_classes) in, (n_images, n_classes) out."""
         if probabilities.shape[1] == 1:
             return probabilities[:, 0]
         return AGGREGATES[self.aggregate_by](np.asarray(probabilities, dtype=np.float64))
@@ -246,11 +228,7 @@ def crop(pixels: np.ndarray, top: int, left: int, *, size: int) -> np.ndarray:
 
 
 def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray:
-    """The image with its longer side reduced to a limit, antialiased; smaller ones as they are.
-
-    Returns:
-        Shape (height, width, 3), uint8.
-    """
+    """Pixels with the longer side reduced to a limit, antialiased; smaller ones as they are."""
     held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
     size = _reduced_size(*held.size, longest_side)
     if size == held.size:

@@ -64,9 +64,8 @@ def summarise_training_images(
     """Summarise the training images for `ModelMetadata.training_images`.
 
     Args:
-        widths: Upright width of each training image in pixels, shape (n_images,).
-        heights: Upright height of each, shape (n_images,).
-        sources: The data set each came from, shape (n_images,); "" where it is not known.
+        widths: Upright, in pixels, shape (n_images,).
+        sources: The data set each image came from; "" where it is not known.
 
     Returns:
         `scale`: quantiles of the images' scales in pixels; `sources`: images of each source.
@@ -84,14 +83,10 @@ def summarise_training_images(
 
 
 def compare_size(width: int, height: int, training_images: Mapping[str, Any]) -> Reason | None:
-    """Compare an image's size with the training images'.
+    """Why an image of this upright size, in pixels, is out-of-distribution, or None.
 
     Args:
-        width: Of the image, upright, in pixels.
         training_images: `ModelMetadata.training_images`; without sizes every size passes.
-
-    Returns:
-        Why the image is out-of-distribution, or None.
     """
     known = _scale_range(training_images)
     if known is None:
@@ -111,7 +106,6 @@ def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -
     """How many times an image's scale lies beyond the training images', 1 where it is usual.
 
     Args:
-        width: Of the image, upright, in pixels.
         training_images: `ModelMetadata.training_images`; without sizes every size is usual.
     """
     known = _scale_range(training_images)
@@ -125,7 +119,6 @@ def describe_sizes(training_images: Mapping[str, Any], *, crops: bool = False) -
     """The training images' sizes for people: "about 32 × 32 pixels"; "" where not known.
 
     Args:
-        training_images: `ModelMetadata.training_images`.
         crops: Whether the model judges crops, and so reduces larger images first.
     """
     known = _scale_range(training_images)
@@ -153,7 +146,6 @@ class Sample:
     Attributes:
         features: Output of the layer, shape (n, n_features).
         pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
-        labels: Classes, shape (n,), int.
     """
 
     features: np.ndarray
@@ -185,11 +177,7 @@ class OutOfDistributionCheck:
     classifier: PixelClassifier | None = None
 
     def distances(self, features: np.ndarray) -> np.ndarray:
-        """Distance to the nearest class, shape (n,), float32: about 1 for normal features.
-
-        Args:
-            features: Shape (n, n_features).
-        """
+        """Distance of features (n, n_features) to the nearest class, (n,): about 1 if normal."""
         result = np.empty(len(features), np.float32)
         for start in range(0, len(features), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -244,13 +232,7 @@ class OutOfDistributionCheck:
 
 
 def fit_check(train: Sample, validation: Sample, *, layer: str) -> OutOfDistributionCheck:
-    """Fit the statistics on training images, and the limits on images held back from training.
-
-    Args:
-        train: Training images, some of every class.
-        validation: Images that the network did not learn from.
-        layer: Name of the layer that the features come from.
-    """
+    """Fit the statistics on training images of every class, the limits on images held back."""
     from sklearn.covariance import ledoit_wolf
 
     features = train.features.astype(np.float64)

@@ -19,6 +19,10 @@ from real_vs_ai.files import list_folders, read_table, table_columns, write_tabl
 _MOST_NAMED = 10
 
 
+def _file(name: str) -> property:
+    return property(lambda run: run.path / name)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One training run, `models/<run>/`, or the released model's folder."""
@@ -32,42 +36,16 @@ class RunFolder:
         own = path.name
         return f"{path.parent.name}/{own}" if path.parent.name == RELEASED_MODEL_DIR.name else own
 
-    @property
-    def model(self) -> Path:
-        return self.path / "model.h5"
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def history(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """Written last: a run that has it is finished."""
-        return self.path / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.csv"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def model_card(self) -> Path:
-        return self.path / "MODEL_CARD.md"
-
-    @property
-    def classification_report(self) -> Path:
-        return self.path / "classification_report.txt"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    model = _file("model.h5")
+    config = _file("config.json")
+    history = _file("history.csv")
+    # Written last: a run that has it is finished.
+    metrics = _file("metrics.json")
+    predictions = _file("predictions.csv")
+    figures = _file("figures")
+    model_card = _file("MODEL_CARD.md")
+    classification_report = _file("classification_report.txt")
+    checkpoints = _file("checkpoints")
 
     @property
     def is_finished(self) -> bool:

@@ -5,6 +5,9 @@
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks"; the targets are smoothed as in Platt
 1999, so that a small validation set without a mistake does not ask for endless confidence.
+
+`labels` are integer classes, shape (n_images,), `probabilities` softmax outputs, shape (n_images,
+n_classes), and `sources` names of data sets, shape (n_images,).
 """
 
 from __future__ import annotations
@@ -52,15 +55,7 @@ class Threshold:
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy.
-
-    Args:
-        labels: Integer class of each image, shape (n_images,).
-        probabilities: Softmax outputs, shape (n_images, n_classes).
-
-    Raises:
-        ValueError: There are no images.
-    """
+    """The temperature with the lowest cross-entropy; InputError without images."""
     if not len(labels):
         raise InputError("Expected validation images to fit a temperature, found none.")
     targets = _smoothed_targets(labels, probabilities.shape[1])
@@ -79,10 +74,9 @@ def choose_threshold(
     """The lowest score above which at most `target_error` of the images are wrong.
 
     One imagined mistake is added to those seen, as in conformal risk control (Angelopoulos et al.
-    2024), so that few images cannot promise much. It is no guarantee: the share of mistakes among
-    what is left certain is no monotone risk, and the best of many thresholds flatters itself (with
-    hundreds of images by a fraction of the target). Where the target cannot be had so, the mistakes
-    seen must keep it; where even the best score is wrong, nothing is certain: the threshold is 1.
+    2024), so that few images cannot promise much. It is no guarantee: the best of many thresholds
+    flatters itself. Where the target cannot be had so, the mistakes seen must keep it; where even
+    the best score is wrong, nothing is certain: the threshold is 1.
 
     Args:
         scores: Confidence in one decision, shape (n_images,).
@@ -118,7 +112,6 @@ def choose_threshold_by_source(
     Args:
         scores: Confidence in one decision, shape (n_images,).
         wrong: Whether that decision would be wrong, shape (n_images,), bool.
-        sources: Of each image, shape (n_images,).
         rate: 0 to 1: false alarms, or misses, among all images of a source.
         lowest: The threshold when all scores may pass.
     """
@@ -188,12 +181,11 @@ def calibrate_metadata(
     """Fit temperature and thresholds on validation images.
 
     Args:
-        labels: Integer class of each image, shape (n_images,).
-        probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes).
+        probabilities: Uncalibrated.
         target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
             `sources`, share of the images of every source of real ones that may be called Fake;
             twice that share of every source of generated ones may be called Real.
-        sources: Of each image, shape (n_images,); None for thresholds over all images together.
+        sources: None for thresholds over all images together.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -254,9 +246,7 @@ def compare_rules(
 ) -> list[dict]:
     """What the worst source's rule and the conformal one lead to, at several rates.
 
-    Args:
-        validation: Sets the thresholds.
-        judged: Tests them.
+    The thresholds are set on `validation` and tested on `judged`.
 
     Returns:
         For each rate "rate", and for "worst_source" and "conformal" the "coverage" of `judged`, the

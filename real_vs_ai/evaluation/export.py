@@ -49,10 +49,8 @@ class ExportResult:
     """The outcome of one format.
 
     Attributes:
-        name: "onnx", …
         path: The file or folder, or None when nothing was written.
-        difference: Largest difference of a probability from the HDF5 model's, or None.
-        n: Images it was checked on.
+        difference: Largest difference of a probability from the HDF5 model's on `n` images.
         error: Why nothing was written, or "".
     """
 
@@ -68,8 +66,6 @@ class _Format:
     """How a format is written and read again.
 
     Attributes:
-        file_name: In the export folder; a folder's name where the format is a folder.
-        write: Takes the model, a path and the metadata.
         load: Takes the path; returns a function from float32 images to probabilities.
         largest_difference: Of a probability from the HDF5 model's.
         holds_check: Whether the file also holds the out-of-distribution check.

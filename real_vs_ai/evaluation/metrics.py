@@ -6,6 +6,9 @@
 Fake is the positive class of a model that tells Fake from Real; with other classes the metrics
 of one class against the rest are averaged over the classes (macro). Definitions are
 scikit-learn's. A metric that is not defined (the recall of a class without images) is left out.
+
+`labels` are integer classes, shape (n_images,), and `probabilities` softmax outputs, shape
+(n_images, n_classes), rows summing to 1.
 """
 
 from __future__ import annotations
@@ -72,8 +75,6 @@ def compute_metrics(
     and Real images.
 
     Args:
-        labels: Integer class of each image, shape (n_images,).
-        probabilities: Softmax outputs, shape (n_images, n_classes), rows summing to 1.
         decided: The verdict's class, -1 where it is Uncertain, shape (n_images,).
 
     Returns:
@@ -126,10 +127,6 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
 
     Of two classes: the first one's probability and its share. Of more: confidence and accuracy
     (Guo et al. 2017).
-
-    Args:
-        labels: Integer class of each image, shape (n_images,).
-        probabilities: Softmax outputs, shape (n_images, n_classes), rows summing to 1.
     """
     weights = np.ones((1, len(labels)))
     return float(image_sums(weights, labels, probabilities)["expected_calibration_error"][0])
@@ -140,7 +137,6 @@ def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[
 
     Args:
         first_correct: Whether the first model is right, shape (n_images,), bool.
-        second_correct: The same for the second model, on the same images.
 
     Returns:
         Counts of images that only one of them has right, and the two-sided p-value.

@@ -33,14 +33,10 @@ _NAME_LENGTH = 20
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that the model gets wrong.
+    """One image that the model gets wrong: its row, class, and class of highest probability.
 
     Attributes:
-        position: Row in the split's predictions.
-        path: Of the image.
-        true: Its class.
-        predicted: Index of the class of highest probability.
-        confidence: Calibrated probability of that class.
+        confidence: Calibrated probability of the predicted class.
     """
 
     position: int

@@ -10,7 +10,7 @@ the work, nor how many workers do it, nor what other copies there are changes a 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     ManifestRow,
     Outcome,
+    copies_table,
     read_manifest,
     size_table,
     write_manifest,
@@ -88,10 +89,8 @@ class AugmentationSummary:
     failed: tuple[Outcome, ...]
 
     def __str__(self) -> str:
-        counts = Counter((row.source, row.label) for row in self.rows)
-        body = [[source, label, number] for (source, label), number in sorted(counts.items())]
         title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
-        lines = [format_table(["source", "class", "copies"], body, title=title)]
+        lines = [format_table(*copies_table(self.rows), title=title)]
         lines.append(format_table(*size_table(self.rows)))
         if self.failed:
             lines.append(

@@ -85,25 +85,15 @@ def read_manifest(path: Path) -> list[ManifestRow]:
     """
     try:
         table = read_table(path, MANIFEST_COLUMNS, optional=COLLECTION_COLUMNS + COPY_COLUMNS)
-        return [_parse(*values) for values in table]
+        return [_parse(values) for values in table]
     except InputError as error:
         raise InputError(f"{error} Run the stage that writes the manifest again.") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}.") from error
 
 
-def _parse(
-    path: str,
-    sha256: str,
-    label: str,
-    split: str,
-    source: str,
-    width: str,
-    height: str,
-    file_format: str,
-    origin: str,
-    *optional: str,
-) -> ManifestRow:
+def _parse(values: Sequence[str]) -> ManifestRow:
+    path, sha256, label, split, source, width, height, file_format, origin, *optional = values
     # A million rows share a handful of these values; interned, each is held once.
     label, split, source, file_format = map(sys.intern, (label, split, source, file_format))
     size = int(width), int(height)
@@ -123,6 +113,12 @@ def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str |
         numbers = [counts[source, split, name] for name in class_names]
         body.append([source, split, *numbers, sum(numbers)])
     return ["source", "split", *class_names, "images"], body
+
+
+def copies_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str | int]]]:
+    """Headers and rows of a table: augmented copies by source and class."""
+    counts = Counter((row.source, row.label) for row in rows)
+    return ["source", "class", "copies"], [[*key, counts[key]] for key in sorted(counts)]
 
 
 def size_table(

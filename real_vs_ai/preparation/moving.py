@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,13 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files
 from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH, is_augmented_name
 from real_vs_ai.preparation.files import copy_file, fold_name, relative_origin
-from real_vs_ai.preparation.manifest import REPORT_NAME, ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.manifest import (
+    REPORT_NAME,
+    ManifestRow,
+    copies_table,
+    read_manifest,
+    write_manifest,
+)
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -45,10 +50,8 @@ class MoveSummary:
     already_there: int
 
     def __str__(self) -> str:
-        counts = Counter((row.source, row.label) for row in self.rows)
-        body = [[source, label, number] for (source, label), number in sorted(counts.items())]
         title = f"{self.train_dir}: {len(self.rows):,} augmented copies added"
-        text = format_table(["source", "class", "copies"], body, title=title)
+        text = format_table(*copies_table(self.rows), title=title)
         if self.already_there:
             text += f"\nAlready there, not doubled: {self.already_there:,}"
         return text

@@ -10,15 +10,15 @@ interrupted continues with the first missing collection.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import write_table
+from real_vs_ai.files import atomic_write, write_table
 from real_vs_ai.options import add_workers, option, whole_number
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.collections.collected_images import MISSING, Job, write_images
@@ -38,12 +38,7 @@ from real_vs_ai.preparation.collections.git_objects import (
 from real_vs_ai.preparation.files import rank, safe_name
 from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, Outcome, write_report
 from real_vs_ai.preparation.options import add_overwrite
-from real_vs_ai.preparation.staging import (
-    finish_interrupted,
-    locked,
-    staged_output,
-    write_text_durably,
-)
+from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
 
 LEFT_OUT = "left out"
@@ -106,12 +101,18 @@ class CollectSummary:
         return sum(result.failed for result in self.results)
 
     def __str__(self) -> str:
-        body = []
-        for result in self.results:
-            c, status = result.collection, FAILED if result.failed else result.status
-            body.append(
-                [c.name, c.label, c.role, result.images, result.left_out, c.licence, status]
-            )
+        body = [
+            [
+                c.name,
+                c.label,
+                c.role,
+                r.images,
+                r.left_out,
+                c.licence,
+                FAILED if r.failed else r.status,
+            ]
+            for r, c in ((result, result.collection) for result in self.results)
+        ]
         headers = ["collection", "class", "split", "images", "left out", "licence", "status"]
         lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
         lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
@@ -223,6 +224,7 @@ def plan_jobs(
         CollectionError: Nothing matches.
     """
     jobs, outcomes = [], []
+    tiles = tuple(itertools.product(*map(range, collection.tiles)))
     first: dict[str, str] = {}
     for path, blob in blobs:
         if not collection.pattern.search(path):
@@ -233,18 +235,13 @@ def plan_jobs(
             outcomes.append(Outcome(path, Fate.DUPLICATE, first[blob]))
         else:
             first[blob] = path
-            jobs.append(Job(path, blob, _stem(path, blob), _tiles(collection)))
+            jobs.append(Job(path, blob, _stem(path, blob), tiles))
     if not jobs:
         raise CollectionError(
             f"Expected files that match {collection.pattern.pattern} in {collection.repository}, "
             f"found none of {len(blobs):,}."
         )
     return _limited(collection, jobs, outcomes), outcomes
-
-
-def _tiles(collection: Collection) -> tuple[tuple[int, int], ...]:
-    rows, columns = collection.tiles
-    return tuple((row, column) for row in range(rows) for column in range(columns))
 
 
 def _stem(path: str, blob: str) -> str:
@@ -276,7 +273,7 @@ def _write(
     folder: Path,
     *,
     options: CollectOptions,
-) -> tuple[list[dict[str, str]], list[Outcome]]:
+) -> tuple[list[tuple[str, ...]], list[Outcome]]:
     """Write the images; gives rows of `images.csv`, and what could not be used."""
     results = run_chunks(
         write_images,
@@ -297,13 +294,7 @@ def _write(
             problems.append(Outcome(job.path, LEFT_OUT, problem))
         facts = (job.path, collection.group_of(job.path), collection.generator_of(job.path))
         images += [
-            dict(
-                zip(
-                    IMAGE_COLUMNS,
-                    (f"{collection.class_folder}/{name}", *facts, "yes" if plain else ""),
-                    strict=True,
-                )
-            )
+            (f"{collection.class_folder}/{name}", *facts, "yes" if plain else "")
             for name, plain in written
         ]
     if problems and not images and all(row.detail == MISSING for row in problems):
@@ -314,13 +305,12 @@ def _write(
 def _write_notes(
     folder: Path,
     collection: Collection,
-    images: Sequence[dict[str, str]],
+    images: Sequence[tuple[str, ...]],
     outcomes: Sequence[Outcome],
     *,
     min_side: int,
 ) -> None:
-    ordered = sorted(images, key=itemgetter("path"))
-    write_table(folder / IMAGES_NAME, IMAGE_COLUMNS, map(itemgetter(*IMAGE_COLUMNS), ordered))
+    write_table(folder / IMAGES_NAME, IMAGE_COLUMNS, sorted(images))
     write_report(folder / REPORT_NAME, outcomes)
     facts = collection.describe()
     facts |= {"min_side": min_side, "images": len(images), "left_out": len(outcomes)}
@@ -329,6 +319,5 @@ def _write_notes(
 
 def _write_facts(folder: Path, facts: dict[str, object]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    staging = folder / f".{COLLECTION_NAME}.staging"
-    write_text_durably(staging, text + "\n")
-    staging.replace(folder / COLLECTION_NAME)
+    with atomic_write(folder / COLLECTION_NAME, alone=True) as staging:
+        staging.write_text(text + "\n", encoding="utf-8")
