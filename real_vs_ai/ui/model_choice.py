@@ -86,6 +86,16 @@ class ChosenModel:
         """Whether the user left the model's thresholds as they are."""
         return self.metadata == self.service.metadata
 
+    @property
+    def models(self) -> list[tuple[str, ModelMetadata, str]]:
+        """Name, metadata and the file's SHA-256 of each model that answers."""
+        if not self.is_several:
+            return [(self.name, self.metadata, self.sha256_of(None))]
+        digests = {
+            model_name(path): model_digest(*file_key(path)) for path in find_models(self.path)
+        }
+        return [(name, m, digests[name]) for name, m in self.service.metadatas.items()]
+
     def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
         """Of the model that gave a verdict; of a single model, with the user's thresholds."""
         if not self.is_several:

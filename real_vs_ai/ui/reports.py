@@ -1,7 +1,7 @@
 """Write checked images as CSV, as JSON and as one HTML page with the pictures in it.
 
     csv_text = csv_report(results, metadata=metadata)
-    html = html_report(results, model=description, created="2026-11-21 10:00 UTC")
+    html = html_report(results, models=[description], created="2026-11-21 10:00 UTC")
 
 The CSV has the columns of `ImageScoring.py`.
 """
@@ -31,7 +31,7 @@ _TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class ReportModel:
-    """The model that a report speaks of.
+    """A model that a report speaks of.
 
     Attributes:
         name: Its run's name.
@@ -60,36 +60,67 @@ def csv_report(results: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> b
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def json_report(results: Sequence[JudgedUpload], *, model: ReportModel, created: str) -> bytes:
-    """The same for programs, with what is known of the model."""
-    metadata = model.metadata
+def json_report(
+    results: Sequence[JudgedUpload], *, models: Sequence[ReportModel], created: str
+) -> bytes:
+    """The same for programs, with what is known of the models that answer."""
     document = {
         "created": created,
-        "model": describe_model(model.name, model.sha256, metadata),
-        "images": [_record(result, metadata) for result in results],
+        "models": [describe_model(m.name, m.sha256, m.metadata) for m in models],
+        "images": [_record(result, _metadata_of(result, models)) for result in results],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def html_report(results: Sequence[JudgedUpload], *, model: ReportModel, created: str) -> bytes:
+def html_report(
+    results: Sequence[JudgedUpload], *, models: Sequence[ReportModel], created: str
+) -> bytes:
     """A page that stands alone: pictures inside, no scripts, nothing loaded from elsewhere."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    metadata = model.metadata
     page = template.render(
         created=created,
-        model_name=visible(model.name),
-        model_sha256=model.sha256,
-        metadata=metadata,
-        thresholds=_thresholds_sentence(metadata),
-        # Neither holds for images that the model refuses.
-        has_verdicts=any(r.verdict and not r.verdict.out_of_distribution for r in results),
-        track_record=track_record(metadata, own_thresholds=model.own_thresholds),
-        images=[_view(result, metadata) for result in results],
+        models=[
+            {
+                "name": visible(model.name),
+                "sha256": model.sha256,
+                "created": model.metadata.created[:10] if model.metadata.created else "",
+            }
+            for model in models
+        ],
+        notes=_model_notes(results, models),
+        images=[_view(result, _metadata_of(result, models)) for result in results],
     )
     return page.encode("utf-8", "replace")
+
+
+def _model_notes(results: Sequence[JudgedUpload], models: Sequence[ReportModel]) -> list[str]:
+    """Track record and thresholds of each model that judged an image.
+
+    They hold for no image that a model refuses.
+    """
+    verdicts = [r.verdict for r in results if r.verdict and not r.verdict.out_of_distribution]
+    answered = {verdict.model for verdict in verdicts}
+    used = [m for m in models if answered and (len(models) == 1 or m.name in answered)]
+    notes = []
+    for model in used:
+        said = [
+            track_record(model.metadata, own_thresholds=model.own_thresholds),
+            _thresholds_sentence(model.metadata),
+        ]
+        if not model.metadata.calibrated:
+            said.append("The model is not calibrated: its scores are not probabilities.")
+        name = f"{visible(model.name)}: " if len(models) > 1 else ""
+        notes.append(name + " ".join(filter(None, said)))
+    return notes
+
+
+def _metadata_of(result: JudgedUpload, models: Sequence[ReportModel]) -> ModelMetadata:
+    """Of the model that judged an image; of the first where none did."""
+    name = result.verdict.model if result.verdict else ""
+    return next((m.metadata for m in models if m.name == name), models[0].metadata)
 
 
 def mistake_report(result: JudgedUpload, *, model: ReportModel) -> str:

@@ -173,15 +173,13 @@ def show_downloads(judged: Sequence[JudgedUpload], *, chosen: ChosenModel) -> No
     """Three buttons; each file is made when its button is clicked."""
     now = datetime.now(UTC)
     created = f"{now:%Y-%m-%d %H:%M} UTC"
-    model = ReportModel(
-        chosen.name,
-        chosen.metadata,
-        chosen.sha256_of(None),
-        own_thresholds=chosen.has_own_thresholds,
-    )
-    make_html = functools.partial(html_report, judged, model=model, created=created)
-    make_csv = functools.partial(csv_report, judged, metadata=model.metadata)
-    make_json = functools.partial(json_report, judged, model=model, created=created)
+    models = [
+        ReportModel(name, metadata, sha256, own_thresholds=chosen.has_own_thresholds)
+        for name, metadata, sha256 in chosen.models
+    ]
+    make_html = functools.partial(html_report, judged, models=models, created=created)
+    make_csv = functools.partial(csv_report, judged, metadata=chosen.metadata)
+    make_json = functools.partial(json_report, judged, models=models, created=created)
     for label, make, suffix, mime, icon in (
         ("Report (HTML, PDF)", make_html, "html", "text/html", ":material/description:"),
         ("Table (CSV)", make_csv, "csv", "text/csv", ":material/table:"),

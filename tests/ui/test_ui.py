@@ -154,10 +154,10 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     )
     assert (row["label"], row["probability_fake"], row["confidence"]) == ("Uncertain", "", "")
     assert (row["out_of_distribution"], row["reason"]) == ("true", "size")
-    (image,) = json.loads(json_report([result], model=REPORT_MODEL, created="now"))["images"]
+    (image,) = json.loads(json_report([result], models=[REPORT_MODEL], created="now"))["images"]
     assert image["probability_fake"] is None and image["confidence"] is None
     assert image["probabilities"] == {} and image["out_of_distribution"] is True
-    html = html_report([result], model=REPORT_MODEL, created="now").decode()
+    html = html_report([result], models=[REPORT_MODEL], created="now").decode()
     assert "Much larger." in html and "calibrated" not in html and "0.9" not in html
     chosen = types.SimpleNamespace(metadata_of=lambda verdict: METADATA)
     assert table_row(result, chosen=chosen, number="Probability")["Probability"] is None
@@ -284,18 +284,32 @@ def test_csv_of_other_classes_has_their_probabilities():
 
 
 def test_the_json_says_which_model_with_which_thresholds():
-    document = json.loads(json_report([judge(upload_of(0.9))], model=REPORT_MODEL, created="now"))
-    assert document["model"]["thresholds"] == {"lower": 0.3, "upper": 0.7}
-    assert document["model"]["sha256"] == "5ba256"
+    document = json.loads(
+        json_report([judge(upload_of(0.9))], models=[REPORT_MODEL], created="now")
+    )
+    assert document["models"][0]["thresholds"] == {"lower": 0.3, "upper": 0.7}
+    assert document["models"][0]["sha256"] == "5ba256"
     assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
 
 
 def test_the_html_shows_names_as_text_and_runs_nothing():
-    page = html_report([judge(upload_of(0.9, EVIL_NAME))], model=REPORT_MODEL, created="now")
+    page = html_report([judge(upload_of(0.9, EVIL_NAME))], models=[REPORT_MODEL], created="now")
     text = page.decode()
     assert "<script" not in text and "&lt;script&gt;" in text and "run &lt;b&gt;" in text
     assert "default-src 'none'" in text and "AI-generated" in text
     assert "data:image/jpeg;base64,anBlZw==" in text
+
+
+def test_the_html_gives_figures_of_models_that_judged_a_picture_only():
+    small, large = (
+        ReportModel(name, dataclasses.replace(METADATA, upper_threshold=threshold), "5ba256")
+        for name, threshold in (("small", 0.7), ("large", 0.9))
+    )
+    judged = judge(upload_of(0.95))
+    judged = dataclasses.replace(judged, verdict=dataclasses.replace(judged.verdict, model="large"))
+    text = html_report([judged], models=[small, large], created="now").decode()
+    assert "large: " in text and "between 30% and 90%" in text
+    assert "between 30% and 70%" not in text
 
 
 # --- run files ---
