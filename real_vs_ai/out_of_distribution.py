@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.files import atomic_write
-from real_vs_ai.pixel_classifier import PixelClassifier, are_plain, grey_values
+from real_vs_ai.pixel_classifier import PixelClassifier, PixelNetwork, are_plain, grey_values
 from real_vs_ai.verdict import Reason, ReasonCode
 
 # A few training images of odd sizes do not make such sizes in-distribution.
@@ -48,6 +48,7 @@ _NUMBERS = ("largest_distance", "least_sharpness", "largest_sharpness")
 _CLASSIFIER = "classifier"
 _CLASSIFIER_ARRAYS = ("steps", "weights")
 _CLASSIFIER_NUMBERS = ("bias", "least_score")
+_NETWORK = "network"
 _FORMAT_VERSION = 1
 # Share of the validation images that each check may fail: together less than one in a hundred.
 _SHARE_BY_DISTANCE = 0.005
@@ -166,6 +167,7 @@ class OutOfDistributionCheck:
         least_sharpness: Images less sharp are out-of-distribution.
         largest_sharpness: Sharper images are too.
         classifier: Tells the training images' pixels from others'; None where it was not fitted.
+        network: Does so for images that were stored alike; None where it was not fitted.
     """
 
     layer: str
@@ -175,6 +177,7 @@ class OutOfDistributionCheck:
     least_sharpness: float
     largest_sharpness: float
     classifier: PixelClassifier | None = None
+    network: PixelNetwork | None = None
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Distance of features (n, n_features) to the nearest class, (n,): about 1 if normal."""
@@ -208,12 +211,13 @@ class OutOfDistributionCheck:
         ]
 
     def _accepts(self, pixels: np.ndarray) -> np.ndarray:
-        """Whether the pixels pass the classifier, shape (n,), bool."""
-        if self.classifier is None:
-            return np.ones(len(pixels), bool)
+        """Whether the pixels pass the classifier and the network, shape (n,), bool."""
+        accepted = np.ones(len(pixels), bool)
         views = pixels.reshape(-1, *pixels.shape[-3:])
-        scores = self.classifier.scores(views).reshape(len(pixels), -1).mean(axis=1)
-        return scores >= self.classifier.least_score
+        for part in filter(None, (self.classifier, self.network)):
+            scores = part.scores(views).reshape(len(pixels), -1).mean(axis=1)
+            accepted &= scores >= part.least_score
+        return accepted
 
     def _judge(self, distance: float, sharp: float, *, accepted: bool) -> Reason | None:
         if sharp < self.least_sharpness:
@@ -222,7 +226,7 @@ class OutOfDistributionCheck:
             code, what = ReasonCode.SHARPNESS, "It has harder edges or more noise than"
         # "Not <=" and not ">", so that NaN is out-of-distribution.
         elif not distance <= self.largest_distance:
-            code, what = ReasonCode.FEATURES, "To this model it looks different from"
+            code, what = ReasonCode.FEATURES, "It looks different from"
         elif not accepted:
             code, what = ReasonCode.PIXELS, "Its finest detail and compression differ from"
         else:
@@ -278,6 +282,8 @@ def write_check(path: Path, check: OutOfDistributionCheck) -> None:
             group.create_dataset(name, data=getattr(check, name))
         if check.classifier is not None:
             _write_classifier(group.create_group(_CLASSIFIER), check.classifier)
+        if check.network is not None:
+            _write_network(group.create_group(_NETWORK), check.network)
 
 
 def read_check(path: Path) -> OutOfDistributionCheck | None:
@@ -297,6 +303,8 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
             if _CLASSIFIER in group:
                 classifier = _read_classifier(group[_CLASSIFIER])
                 check = dataclasses.replace(check, classifier=classifier)
+            if _NETWORK in group:
+                check = dataclasses.replace(check, network=_read_network(group[_NETWORK]))
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
     if check.means.ndim != 2:
@@ -319,6 +327,27 @@ def _read_classifier(group: h5py.Group) -> PixelClassifier:
     # Refuses arrays that do not fit together.
     classifier.scores(np.zeros((1, 16, 16, 3), np.uint8))
     return classifier
+
+
+def _write_network(group: h5py.Group, network: PixelNetwork) -> None:
+    group.attrs["least_score"] = network.least_score
+    group.create_dataset("weights", data=network.weights)
+    for index, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
+        group.create_dataset(f"kernel_{index}", data=kernel)
+        group.create_dataset(f"bias_{index}", data=bias)
+
+
+def _read_network(group: h5py.Group) -> PixelNetwork:
+    count = sum(name.startswith("kernel_") for name in group)
+    kernels, biases = (
+        tuple(group[f"{name}_{index}"][()].astype(np.float32) for index in range(count))
+        for name in ("kernel", "bias")
+    )
+    weights, limit = group["weights"][()].astype(np.float32), float(group.attrs["least_score"])
+    network = PixelNetwork(kernels, biases, weights, limit)
+    # Refuses arrays that do not fit together.
+    network.scores(np.zeros((1, 16, 16, 3), np.uint8))
+    return network
 
 
 def sharpness(pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
-from real_vs_ai.pixel_classifier import find_steps, fit_classifier, measure
+from real_vs_ai.pixel_classifier import PixelNetwork, find_steps, fit_classifier, measure
 from real_vs_ai.verdict import ReasonCode
 
 
@@ -92,3 +92,41 @@ def test_model_file_keeps_the_classifier_and_the_check_uses_it(classifier, tmp_p
 def test_statistics_stay_as_many_as_model_files_hold_weights():
     pixels = np.zeros((1, 16, 16, 3), np.uint8)
     assert measure(pixels, steps=np.ones(64, np.float32)).shape == (1, 534)
+
+
+@pytest.fixture
+def network():
+    """Scores the brightness."""
+    kernel = np.zeros((3, 3, 3, 1), np.float32)
+    kernel[1, 1] = 1
+    again = np.zeros((3, 3, 1, 1), np.float32)
+    again[0, 0] = 1
+    bias = np.zeros(1, np.float32)
+    return PixelNetwork((kernel, again), (bias, bias), np.ones(1, np.float32), least_score=0.5)
+
+
+def test_network_looks_at_every_second_pixel_of_its_second_layer(network):
+    pixels = np.full((1, 16, 16, 3), 128, np.uint8)
+    assert network.scores(pixels) == pytest.approx([0.0])
+    pixels[:, ::2, ::2] = 192
+    assert network.scores(pixels) == pytest.approx([3.0])
+    # Of an odd side, as Keras has it: the first window begins outside.
+    assert network.scores(pixels[:, :15, :15]) < 3
+
+
+def test_model_file_keeps_the_network_and_the_check_uses_it(network, tmp_path):
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    check = OutOfDistributionCheck(
+        layer="head_dense",
+        means=np.zeros((2, 4), np.float32),
+        whitening=np.eye(4, dtype=np.float32),
+        largest_distance=1.0,
+        least_sharpness=0.0,
+        largest_sharpness=1020.0,
+        network=network,
+    )
+    write_check(path, check)
+    pixels = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (100, 250)])
+    reasons = read_check(path).compare(np.zeros((2, 4), np.float32), pixels)
+    assert [reason and reason.code for reason in reasons] == [ReasonCode.PIXELS, None]

@@ -1,4 +1,4 @@
-"""Fit a model's out-of-distribution check and its classifier of thumbnails; count what fails them.
+"""Fit a model's out-of-distribution check, and count what fails it.
 
 write_check(run.model, learn_check(scorer, splits, layer=layer))
 share_out_of_distribution(scorer, splits["test"], metadata=metadata)
@@ -8,37 +8,20 @@ found[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from real_vs_ai.config import SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import share_interval
 from real_vs_ai.evaluation.metrics import Table, interval_text
 from real_vs_ai.evaluation.scorer import Scorer, predict_images
-from real_vs_ai.files import list_files
-from real_vs_ai.images import ImageError, open_image, resize_image
-from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
-from real_vs_ai.out_of_distribution import (
-    OutOfDistributionCheck,
-    Sample,
-    compare_size,
-    fit_check,
-    read_check,
-    write_check,
-)
-from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.pixel_classifier import fit_classifier
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, Sample, compare_size, fit_check
 from real_vs_ai.predictions import Predictions
-from real_vs_ai.reporting import format_table
 from real_vs_ai.verdict import decide
 
 if TYPE_CHECKING:
@@ -193,162 +176,3 @@ def _draw(decoded: DecodedImages) -> np.ndarray:
     """Positions of some thousand images."""
     most = min(MOST_IMAGES, max(1, _MOST_BYTES // decoded.pixels[:1].nbytes))
     return decoded.images.draw(most)
-
-
-_FILTERS = (
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.HAMMING,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
-    Image.Resampling.NEAREST,
-)
-# Pillow's own quality half of the time: thumbnails are often saved with it, and so is CIFAKE.
-_USUAL_QUALITY = 75
-_QUALITIES = (50, 95)
-_PER_PICTURE = 3
-_MOST_PICTURES = 3000
-_PICTURES_OF_CHUNK = 16
-_MOST_IMAGES = 8000
-# One picture in so many is held back, to state how many thumbnails still pass.
-_HELD_BACK = 4
-
-
-def fit_on_thumbnails(
-    model_path: Path, *, data: Path, folders: Sequence[Path], workers: int, max_memory_bytes: int
-) -> str:
-    """Fit the classifier, store it in the model file, and say what it does.
-
-    Half of the validation images are fitted on; the others set the limit.
-
-    Args:
-        model_path: The `.h5` file, with an out-of-distribution check from its training.
-        data: Holds the model's own validation images.
-        folders: Pictures of other kinds, in any arrangement.
-
-    Raises:
-        InputError: The model has no check or judges crops, or there are too few images.
-    """
-    metadata, check = read_metadata(model_path), read_check(model_path)
-    if check is None or metadata.model_input.is_crops:
-        raise InputError(
-            f"Expected a model of whole images that ModelTraining.py has given an "
-            f"out-of-distribution check, found none in {model_path}."
-        )
-    own = _validation_pixels(data, metadata, workers=workers, max_memory_bytes=max_memory_bytes)
-    side = round(metadata.training_images.get("scale", {}).get("median", metadata.image_size))
-    others, held_back = make_thumbnails(
-        folders, side=side, image_size=metadata.image_size, workers=workers
-    )
-    classifier = fit_classifier(own[::2], others, own[1::2], seed=SEED)
-    write_check(model_path, dataclasses.replace(check, classifier=classifier))
-    tested = {
-        "validation images that pass": own[1::2],
-        "thumbnails of held-back pictures that pass": held_back,
-    }
-    rows = [[name, len(part), classifier.accepts(part).mean()] for name, part in tested.items()]
-    return format_table(["", "images", "share"], rows, title=f"Pixel classifier in {model_path}")
-
-
-def make_thumbnails(
-    folders: Sequence[Path], *, side: int, image_size: int, workers: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce pictures in many ways, as the network's input.
-
-    Args:
-        folders: Pictures in any arrangement; as many are drawn from each.
-        side: Of most thumbnails, in pixels.
-        image_size: Of the network's input, in pixels.
-
-    Returns:
-        Thumbnails to fit on and thumbnails of held-back pictures, each of shape (n, image_size,
-        image_size, 3), uint8.
-
-    Raises:
-        InputError: There are too few pictures that can be read.
-    """
-    generator = np.random.default_rng(SEED)
-    drawn = []
-    for folder in folders:
-        paths = list_files(folder)
-        most = -(-_MOST_PICTURES // len(folders))
-        drawn += [folder / paths[i] for i in generator.permutation(len(paths))[:most]]
-    made = run_chunks(
-        _reduce_chunk,
-        chunked(drawn, size=_PICTURES_OF_CHUNK),
-        side,
-        image_size,
-        n_items=len(drawn),
-        pool=Pool(workers),
-        description="Reducing",
-        unit="picture",
-        fewest=2 * _PICTURES_OF_CHUNK,
-    )
-    parts = [np.stack(thumbnails) for thumbnails in made if thumbnails]
-    if len(parts) < 2 * _HELD_BACK:
-        raise InputError(
-            f"Expected at least {2 * _HELD_BACK} pictures that can be read in "
-            f"{', '.join(map(str, folders))}, found {len(parts)}."
-        )
-    held_back = parts[::_HELD_BACK]
-    others = [part for index, part in enumerate(parts) if index % _HELD_BACK]
-    return np.concatenate(others), np.concatenate(held_back)
-
-
-def draw_thumbnail(pixels: np.ndarray, *, side: int, generator: np.random.Generator) -> np.ndarray:
-    """Reduce a picture in a way drawn at random: cut square or squeezed, and then stored.
-
-    Args:
-        pixels: Shape (height, width, 3), uint8.
-        side: Of the thumbnail, in pixels.
-        generator: Draws.
-    """
-    image = Image.fromarray(pixels)
-    if generator.random() < 0.7:
-        short = min(image.size)
-        left, top = (image.width - short) // 2, (image.height - short) // 2
-        image = image.crop((left, top, left + short, top + short))
-    method = _FILTERS[generator.integers(len(_FILTERS))]
-    image = image.resize((side, side), method)
-    way = generator.random()
-    if way < 0.2:
-        return np.asarray(image)
-    usual = generator.random() < 0.5
-    quality = _USUAL_QUALITY if usual else int(generator.integers(*_QUALITIES))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG" if way < 0.9 else "WEBP", quality=quality)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def _reduce_chunk(paths: Sequence[Path], side: int, image_size: int) -> list[list[np.ndarray]]:
-    return [_reduce(path, side=side, image_size=image_size) for path in paths]
-
-
-def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:
-    """Some thumbnails of one picture as the network's input; none where it cannot be read."""
-    try:
-        pixels = open_image(path)
-    except (ImageError, OSError):
-        return []
-    generator = np.random.default_rng(zlib.crc32(path.name.encode("utf-8", "surrogateescape")))
-    # Most at the very size of the training images, where nothing else tells them.
-    sides = [side] * (_PER_PICTURE - 1) + [int(side * generator.uniform(0.75, 1.4))]
-    thumbnails = (draw_thumbnail(pixels, side=max(8, s), generator=generator) for s in sides)
-    return [resize_image(thumbnail, image_size) for thumbnail in thumbnails]
-
-
-def _validation_pixels(
-    data: Path, metadata: ModelMetadata, *, workers: int, max_memory_bytes: int
-) -> np.ndarray:
-    splits = find_splits(data)
-    if "validation" not in splits:
-        raise InputError(f"Expected a validation folder in {data}, found {', '.join(splits)}.")
-    (decoded,) = decode_splits(
-        {"validation": splits["validation"]},
-        metadata=metadata,
-        workers=workers,
-        max_memory_bytes=max_memory_bytes,
-    ).values()
-    pixels = decoded.take(decoded.images.draw(_MOST_IMAGES)).inputs
-    # Drawn class by class: shuffled, so that both halves hold every class.
-    return pixels[np.random.default_rng(SEED).permutation(len(pixels))]

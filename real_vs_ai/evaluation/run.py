@@ -163,7 +163,7 @@ def _check_paths(options: EvaluationOptions) -> None:
 
 
 def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
-    from real_vs_ai.evaluation.out_of_distribution import fit_on_thumbnails
+    from real_vs_ai.evaluation.thumbnails import fit_on_thumbnails
 
     return fit_on_thumbnails(
         model_path,

@@ -1,0 +1,265 @@
+"""Teach a model's out-of-distribution check to recognise thumbnails of other pictures.
+
+    print(fit_on_thumbnails(run.model, data=Path("data"), folders=[Path("photographs")], …))
+
+Thumbnails of the training images' size that were stored like them pass every other check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from real_vs_ai.config import SEED
+from real_vs_ai.dataset.decoded_images import decode_images, find_splits
+from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.errors import InputError
+from real_vs_ai.files import list_files
+from real_vs_ai.images import ImageError, open_image, resize_image
+from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.out_of_distribution import read_check, write_check
+from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.pixel_classifier import PixelNetwork, fit_classifier
+from real_vs_ai.reporting import format_table
+
+_FILTERS = (
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.NEAREST,
+)
+# Pillow's own quality half of the time: thumbnails are often saved with it, and so is CIFAKE.
+_USUAL_QUALITY = 75
+_QUALITIES = (50, 95)
+# Thumbnails of one picture in any way, and such as are stored like CIFAKE.
+_PER_PICTURE = 3
+_USUAL_PER_PICTURE = 4
+_MOST_PICTURES = 4000
+_PICTURES_OF_CHUNK = 16
+_MOST_IMAGES = 20_000
+# One picture in so many is held back, to state how many thumbnails still pass.
+_HELD_BACK = 8
+# Of the network's convolutions, and how it is trained.
+_WIDTHS = (24, 48, 48, 96, 128)
+_PASSES = 6
+_BATCH = 64
+_LEARNING_RATE = 1.5e-3
+
+
+def fit_on_thumbnails(
+    model_path: Path, *, data: Path, folders: Sequence[Path], workers: int, max_memory_bytes: int
+) -> str:
+    """Fit both classifiers of pixels, store them in the model file, and say what they do.
+
+    The limits are set on validation images; without training images, half of them are fitted on.
+
+    Args:
+        model_path: The `.h5` file, with an out-of-distribution check from its training.
+        data: Holds the model's own validation images, and training images where there are any.
+        folders: Pictures of other kinds, in any arrangement.
+
+    Raises:
+        InputError: The model has no check or judges crops, or there are too few images.
+    """
+    metadata, check = read_metadata(model_path), read_check(model_path)
+    if check is None or metadata.model_input.is_crops:
+        raise InputError(
+            f"Expected a model of whole images that ModelTraining.py has given an "
+            f"out-of-distribution check, found none in {model_path}."
+        )
+    train, validation = _own_pixels(
+        data, metadata, workers=workers, max_memory_bytes=max_memory_bytes
+    )
+    side = round(metadata.training_images.get("scale", {}).get("median", metadata.image_size))
+    others, held_back = make_thumbnails(
+        folders, side=side, image_size=metadata.image_size, workers=workers
+    )
+    check = dataclasses.replace(
+        check,
+        classifier=fit_classifier(train, others, validation, seed=SEED),
+        network=_fit_network(train, others, validation),
+    )
+    write_check(model_path, check)
+    tested = {
+        "validation images that pass": validation,
+        "thumbnails of held-back pictures that pass": held_back,
+    }
+    rows = []
+    for name, part in tested.items():
+        passed = [fitted.accepts(part) for fitted in (check.classifier, check.network)]
+        rows.append([name, len(part), *(p.mean() for p in passed), (passed[0] & passed[1]).mean()])
+    header = ["", "images", "statistics", "network", "both"]
+    return format_table(header, rows, title=f"Classifiers of pixels in {model_path}")
+
+
+def _fit_network(train: np.ndarray, others: np.ndarray, validation: np.ndarray) -> PixelNetwork:
+    """Train the network that tells training images from thumbnails stored alike."""
+    import keras
+
+    keras.utils.set_random_seed(SEED)
+    layers = keras.layers
+    inputs = x = layers.Input(train.shape[1:])
+    x = layers.Rescaling(1 / 64, -2)(x)
+    pairs = []
+    for index, width in enumerate(_WIDTHS):
+        step = 1 + index % 2
+        convolution = layers.Conv2D(width, 3, step, padding="same", use_bias=False)
+        pairs.append((convolution, layers.BatchNormalization()))
+        x = layers.ReLU()(pairs[-1][1](convolution(x)))
+    x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
+    last = layers.Dense(1, activation="sigmoid")
+    model = keras.Model(inputs, last(x))
+    pixels = np.concatenate([train, others])
+    # Mirrored, the blocks of the compression lie where they lay.
+    pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    labels = np.tile(np.repeat([1.0, 0.0], [len(train), len(others)]), 2)
+    steps = max(1, len(pixels) * _PASSES // _BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
+    loss = keras.losses.BinaryCrossentropy(label_smoothing=0.02)
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3), loss)
+    share = {0.0: len(train) / len(others), 1.0: 1.0}
+    model.fit(pixels, labels, batch_size=_BATCH, epochs=_PASSES, verbose=0, class_weight=share)
+    kernels, biases = zip(*(_fold(*pair) for pair in pairs), strict=True)
+    network = PixelNetwork(kernels, biases, np.asarray(last.kernel)[:, 0], least_score=-np.inf)
+    return network.with_limit(validation)
+
+
+def _fold(convolution: Any, normalisation: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a convolution that does the normalisation's work too."""
+    mean, variance, gamma, beta = (
+        np.asarray(getattr(normalisation, name))
+        for name in ("moving_mean", "moving_variance", "gamma", "beta")
+    )
+    scale = gamma / np.sqrt(variance + normalisation.epsilon)
+    return np.asarray(convolution.kernel) * scale, beta - mean * scale
+
+
+def make_thumbnails(
+    folders: Sequence[Path], *, side: int, image_size: int, workers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce pictures in many ways, as the network's input.
+
+    Args:
+        folders: Pictures in any arrangement; as many are drawn from each.
+        side: Of most thumbnails, in pixels.
+        image_size: Of the network's input, in pixels.
+
+    Returns:
+        Thumbnails to fit on and thumbnails of held-back pictures, each of shape (n, image_size,
+        image_size, 3), uint8.
+
+    Raises:
+        InputError: There are too few pictures that can be read.
+    """
+    generator = np.random.default_rng(SEED)
+    drawn = []
+    for folder in folders:
+        paths = list_files(folder)
+        most = -(-_MOST_PICTURES // len(folders))
+        drawn += [folder / paths[i] for i in generator.permutation(len(paths))[:most]]
+    made = run_chunks(
+        _reduce_chunk,
+        chunked(drawn, size=_PICTURES_OF_CHUNK),
+        side,
+        image_size,
+        n_items=len(drawn),
+        pool=Pool(workers),
+        description="Reducing",
+        unit="picture",
+        fewest=2 * _PICTURES_OF_CHUNK,
+    )
+    parts = [np.stack(thumbnails) for thumbnails in made if thumbnails]
+    if len(parts) < 2 * _HELD_BACK:
+        raise InputError(
+            f"Expected at least {2 * _HELD_BACK} pictures that can be read in "
+            f"{', '.join(map(str, folders))}, found {len(parts)}."
+        )
+    held_back = parts[::_HELD_BACK]
+    others = [part for index, part in enumerate(parts) if index % _HELD_BACK]
+    return np.concatenate(others), np.concatenate(held_back)
+
+
+def draw_thumbnail(pixels: np.ndarray, *, side: int, generator: np.random.Generator) -> np.ndarray:
+    """Reduce a picture in a way drawn at random: cut square or squeezed, and then stored.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+        side: Of the thumbnail, in pixels.
+        generator: Draws.
+    """
+    image = _shrink(Image.fromarray(pixels), side=side, generator=generator)
+    way = generator.random()
+    if way < 0.2:
+        return np.asarray(image)
+    usual = generator.random() < 0.5
+    quality = _USUAL_QUALITY if usual else int(generator.integers(*_QUALITIES))
+    return _store(image, "JPEG" if way < 0.9 else "WEBP", quality)
+
+
+def _shrink(image: Image.Image, *, side: int, generator: np.random.Generator) -> Image.Image:
+    """Reduce a picture with any filter, most cut square and some squeezed."""
+    if generator.random() < 0.7:
+        short = min(image.size)
+        left, top = (int(generator.integers(side - short + 1)) for side in image.size)
+        image = image.crop((left, top, left + short, top + short))
+    method = _FILTERS[generator.integers(len(_FILTERS))]
+    return image.resize((side, side), method)
+
+
+def _store(image: Image.Image, file_format: str, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _reduce_chunk(paths: Sequence[Path], side: int, image_size: int) -> list[list[np.ndarray]]:
+    return [_reduce(path, side=side, image_size=image_size) for path in paths]
+
+
+def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:
+    """Some thumbnails of one picture as the network's input; none where it cannot be read."""
+    try:
+        pixels = open_image(path)
+    except (ImageError, OSError):
+        return []
+    generator = np.random.default_rng(zlib.crc32(path.name.encode("utf-8", "surrogateescape")))
+    # Most at the very size of the training images, where nothing else tells them.
+    sides = [side] * (_PER_PICTURE - 1) + [int(side * generator.uniform(0.75, 1.4))]
+    thumbnails = [draw_thumbnail(pixels, side=max(8, s), generator=generator) for s in sides]
+    image = Image.fromarray(pixels)
+    for _ in range(_USUAL_PER_PICTURE):
+        small = _shrink(image, side=side, generator=generator)
+        thumbnails.append(_store(small, "JPEG", _USUAL_QUALITY))
+    return [resize_image(thumbnail, image_size) for thumbnail in thumbnails]
+
+
+def _own_pixels(
+    data: Path, metadata: ModelMetadata, *, workers: int, max_memory_bytes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Some thousand training images and validation images as the network's input."""
+    splits = find_splits(data)
+    if "validation" not in splits:
+        raise InputError(f"Expected a validation folder in {data}, found {', '.join(splits)}.")
+    pixels = {}
+    for name in splits.keys() & {"train", "validation"}:
+        images = list_labelled_images(splits[name], class_names=metadata.class_names)
+        pixels[name] = decode_images(
+            images.take(images.draw(_MOST_IMAGES)),
+            model_input=metadata.model_input,
+            workers=workers,
+            max_memory_bytes=max_memory_bytes,
+        ).inputs
+    # Drawn class by class: shuffled, so that both halves hold every class.
+    validation = np.random.default_rng(SEED).permutation(pixels["validation"])
+    if "train" in pixels:
+        return pixels["train"], validation
+    return validation[::2], validation[1::2]
