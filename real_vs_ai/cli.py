@@ -31,20 +31,7 @@ Options = TypeVar("Options")
 _EXPECTED_ERRORS = (RealVsAIError, OSError, MemoryError, UnicodeError)
 
 # Modules that requirements.txt adds to requirements-app.txt.
-_BEYOND_THE_APP = frozenset(
-    [
-        "tensorflow",
-        "keras",
-        "matplotlib",
-        "sklearn",
-        "scipy",
-        "joblib",
-        "cv2",
-        "imagehash",
-        "skimage",
-        "pydot",
-    ]
-)
+_BEYOND_THE_APP = "tensorflow keras matplotlib sklearn scipy joblib cv2 imagehash skimage pydot"
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -117,7 +104,7 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
-            if module not in _BEYOND_THE_APP:
+            if module not in _BEYOND_THE_APP.split():
                 raise
             print(f"error: {_missing(module)}", file=sys.stderr)
         except _EXPECTED_ERRORS as error:

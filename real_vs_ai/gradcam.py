@@ -1,8 +1,7 @@
 """Compute Grad-CAM with Keras: where in an image the evidence for a class lies.
 
-    heatmap = grad_cam(model, pixels, class_index=0)      # (height, width), float32, 0 to 1
-    explain = GradCam(model)                              # the same, kept for many images
-    heatmaps = explain(batch, class_indices=[0, 1, 0])
+    explain = GradCam(model)
+    heatmaps = explain(images, class_indices=[0, 1, 0])     # (height, width), float32, 0 to 1
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization". TensorFlow is imported when a heatmap is made, and not before.
@@ -33,29 +32,18 @@ _INFERNO = bytes.fromhex(
 )
 
 
-def grad_cam(
-    model: keras.Model, pixels: np.ndarray, class_index: int, layer: str | None = None
-) -> np.ndarray:
-    """Where an image speaks for a class.
+class GradCam:
+    """Where images speak for a class.
 
     Args:
         model: Flat Keras model ending in a softmax layer: RGB 0 to 255 in.
-        pixels: One image of any size, shape (height, width, 3), 0 to 255.
         layer: Name of the layer whose feature maps are weighed; None takes the deepest one with
             at least 4 × 4 cells.
 
-    Returns:
-        Shape (height, width), float32, 0 (no evidence) to 1 (the most in this image).
-
     Raises:
-        ValueError: The model has no such class or layer, or no feature maps.
-        InputError: Keras runs on another backend than TensorFlow.
+        InputError: The model has no such layer, no feature maps or no dense end, or Keras runs on
+            another backend than TensorFlow.
     """
-    return GradCam(model, layer=layer)([pixels], class_indices=[class_index])[0]
-
-
-class GradCam:
-    """Heatmaps of one model for many images; see `grad_cam`."""
 
     def __init__(self, model: keras.Model, *, layer: str | None = None) -> None:
         import keras

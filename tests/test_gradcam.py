@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.gradcam import GradCam, grad_cam, overlay_heatmap
+from real_vs_ai.gradcam import GradCam, overlay_heatmap
+
+
+def grad_cam(model, pixels, class_index, layer=None):
+    return GradCam(model, layer=layer)([pixels], class_indices=[class_index])[0]
 
 
 @pytest.fixture(scope="module")

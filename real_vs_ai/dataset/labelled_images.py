@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,7 +120,8 @@ def list_labelled_images(
     labelled = []
     for raw_name in raw_names:
         label = names.index(renamed[raw_name])
-        labelled.extend((path, label) for path in _image_paths(folder, raw_name))
+        files = list_files(folder / raw_name, links=True)
+        labelled += [(f"{raw_name}/{path}", label) for path in files if is_image_name(path)]
     labelled.sort()
     paths = tuple(path for path, _ in labelled)
     labels = np.array([label for _, label in labelled], dtype=np.int32)
@@ -180,11 +181,6 @@ def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str
             f"Expected two classes or more in {folder}, found only {found[0]}. "
             "Add a folder with images of the other class."
         )
-
-
-def _image_paths(folder: Path, class_folder: str) -> Iterable[str]:
-    paths = list_files(folder / class_folder, links=True)
-    return [f"{class_folder}/{path}" for path in paths if is_image_name(path)]
 
 
 def read_manifest(folder: Path, column: str, *, manifest: Path | None = None) -> dict[str, str]:

@@ -179,12 +179,13 @@ def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
-    from real_vs_ai.evaluation.export import write_compact
+    """Write the HDF5 file with large float32 arrays as float16, all of them compressed."""
     from real_vs_ai.keras_models import save_model
 
     whole = path.with_name("float32.h5")
     save_model(model, whole, metadata=metadata)
-    write_compact(whole, path)
+    with h5py.File(whole, "r") as old, h5py.File(path, "x", track_order=True) as new:
+        _copy_group(old, new)
 
 
 def _export_as(keras_format: str) -> Callable[[keras.Model, Path, ModelMetadata], None]:
@@ -314,24 +315,6 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 _DEFLATE_LEVEL = 9
 
 
-def write_compact(source: Path, target: Path) -> None:
-    """Copy a model file, its large float32 arrays as float16, all of them compressed.
-
-    Args:
-        source: HDF5, as Keras writes it; groups, attributes and their order are kept.
-        target: Must not exist.
-
-    Raises:
-        FileExistsError: The target is there.
-        ValueError: A weight is too large for float16.
-        OSError: The source is not HDF5, or the disk is full.
-    """
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; nothing was written.")
-    with h5py.File(source, "r") as old, h5py.File(target, "x", track_order=True) as new:
-        _copy_group(old, new)
-
-
 def _copy_group(old: h5py.Group, new: h5py.Group) -> None:
     _copy_attributes(old, new)
     for name, item in old.items():
@@ -351,12 +334,8 @@ def _copy_array(old: h5py.Dataset, parent: h5py.Group, name: str) -> None:
                 f"{old.name}."
             )
         values = values.astype(np.float16)
-        compression = {
-            "chunks": True,
-            "shuffle": True,
-            "compression": "gzip",
-            "compression_opts": _DEFLATE_LEVEL,
-        }
+        compression = {"chunks": True, "shuffle": True, "compression": "gzip"}
+        compression["compression_opts"] = _DEFLATE_LEVEL
     new = parent.create_dataset(name, data=values, **compression)
     _copy_attributes(old, new)
 

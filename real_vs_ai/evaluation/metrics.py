@@ -122,16 +122,6 @@ def is_binary(class_names: Sequence[str]) -> bool:
     return len(class_names) == 2 and POSITIVE_CLASS in class_names
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean gap between what is stated and what is seen, over 15 equal-width bins.
-
-    Of two classes: the first one's probability and its share. Of more: confidence and accuracy
-    (Guo et al. 2017).
-    """
-    weights = np.ones((1, len(labels)))
-    return float(image_sums(weights, labels, probabilities)["expected_calibration_error"][0])
-
-
 def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, float]:
     """Whether two models err differently on the same images (exact test, McNemar 1947).
 

@@ -148,9 +148,12 @@ def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main:
         scores = calibrate(rows.probabilities, temperature=temperature)[:, index]
         part = metrics[split]["per_class"][names[index]]
         n = len(rows)
-        roc.append(Curve(name, *roc_points(is_positive, scores), part.get("roc_auc"), n))
-        points = precision_recall_points(is_positive, scores)
-        precision_recall.append(Curve(name, *points, part.get("average_precision"), n))
+        alarms, found, _ = roc_curve(is_positive, scores)
+        roc.append(Curve(name, alarms, found, part.get("roc_auc"), n))
+        precision, recall, _ = precision_recall_curve(is_positive, scores, drop_intermediate=True)
+        # Recall rising, from left to right.
+        summary = part.get("average_precision")
+        precision_recall.append(Curve(name, recall[::-1], precision[::-1], summary, n))
         if is_binary(names) and prevalence is None:
             prevalence = float(is_positive.mean())
     if not roc:
@@ -219,20 +222,6 @@ def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
     figures.draw_score_histogram(
         counts, edges=_HISTOGRAM_EDGES, bounds=bounds, axis=axis, path=path
     )
-
-
-def roc_points(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False-positive rate and recall over all thresholds; both classes must be there."""
-    false_positive_rate, recall, _ = roc_curve(positive, scores)
-    return false_positive_rate, recall
-
-
-def precision_recall_points(
-    positive: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision over all thresholds, recall rising."""
-    precision, recall, _ = precision_recall_curve(positive, scores, drop_intermediate=True)
-    return recall[::-1], precision[::-1]
 
 
 def risk_coverage_points(

@@ -68,8 +68,13 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
-    metadata = _with_aggregate(metadata, options.aggregate)
-    _check_extras(options, metadata)
+    if options.aggregate and metadata.model_input.is_crops:
+        stored = {**metadata.input, "aggregate_by": options.aggregate}
+        metadata = dataclasses.replace(metadata, input=stored)
+    # Refuse what could not be done later, before minutes are spent on the images.
+    for folder in options.out_of_distribution:
+        for split_folder in find_splits(folder).values():
+            list_labelled_images(split_folder, class_names=metadata.class_names)
     decoded = _decode(options, metadata=metadata)
     run = RunFolder(model_path.parent)
     # Another file in the run's folder has nothing to do with its report.
@@ -121,7 +126,7 @@ def _evaluate(
     """
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
 
-    stored = _stored_thresholds(run)
+    stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not any(asked) and bool(stored.get("files"))
@@ -137,12 +142,6 @@ def _evaluate(
         others=options.thresholds_from,
         thresholds=stored if keeps else None,
     )
-
-
-def _with_aggregate(metadata: ModelMetadata, aggregate: str | None) -> ModelMetadata:
-    if aggregate is None or not metadata.model_input.is_crops:
-        return metadata
-    return dataclasses.replace(metadata, input={**metadata.input, "aggregate_by": aggregate})
 
 
 def _check_paths(options: EvaluationOptions) -> None:
@@ -172,13 +171,6 @@ def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
         workers=options.workers,
         max_memory_bytes=int(options.memory * 2**30),
     )
-
-
-def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> None:
-    """Refuse what could not be done later, before minutes are spent on the images."""
-    for folder in options.out_of_distribution:
-        for split_folder in find_splits(folder).values():
-            list_labelled_images(split_folder, class_names=metadata.class_names)
 
 
 def _store(model_path: Path, evaluation: Evaluation) -> str:
@@ -304,12 +296,6 @@ def _redraw(options: EvaluationOptions) -> str:
     folder = named if named and named.is_dir() else find_model(options.model).parent
     drawn = redraw_report(RunFolder(folder))
     return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
-
-
-def _stored_thresholds(run: RunFolder) -> dict[str, Any]:
-    if not run.metrics.is_file():
-        return {}
-    return read_json(run.metrics).get("thresholds", {})
 
 
 def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:

@@ -216,14 +216,11 @@ def _unwrap(folder: Path) -> Path:
         if len(names) != 1 or canonical_split(names[0]):
             return folder
         inner = folder / names[0]
-        if not _subfolder_names(inner) or _has_images(inner):
+        has_images = any(is_image_name(entry) and entry.is_file() for entry in inner.iterdir())
+        if has_images or not _subfolder_names(inner):
             return folder
         folder = inner
     return folder
-
-
-def _has_images(folder: Path) -> bool:
-    return any(is_image_name(entry) and entry.is_file() for entry in folder.iterdir())
 
 
 def _subfolder_names(folder: Path) -> list[str]:

@@ -181,12 +181,6 @@ def write_report(path: Path, outcomes: Iterable[Outcome]) -> None:
     write_table(path, columns, map(attrgetter(*columns), ordered))
 
 
-def count_outcomes(outcomes: Iterable[Outcome]) -> list[list[str | int]]:
-    """Rows (outcome, files) of a table."""
-    counts = Counter(row.outcome for row in outcomes)
-    return [[outcome, counts[outcome]] for outcome in sorted(counts)]
-
-
 @dataclass(frozen=True)
 class PreparedImages:
     """What a splitter or the merger made; str() gives the closing tables.
@@ -232,5 +226,6 @@ def closing_tables(
     tables.append(format_table(*size_table(rows)))
     if outcomes:
         note = f"Left out or noted (see {output_dir / REPORT_NAME})"
-        tables.append(format_table(["outcome", "files"], count_outcomes(outcomes), title=note))
+        counts = sorted(Counter(row.outcome for row in outcomes).items())
+        tables.append(format_table(["outcome", "files"], counts, title=note))
     return "\n\n".join(tables)

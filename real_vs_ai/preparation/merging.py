@@ -93,8 +93,9 @@ def merge_sources(
         refuse_interrupted(output_dir, MOVE_LABEL)
     folders = list(folders) or split_folders()
     sources = source_names(folder.resolve() for folder in folders)
+    given = [p for folder in folders for p in list_folders(folder) if canonical_split(p.name)]
     for split in SPLITS:
-        refuse_overlap(output_dir / split, inputs=_given_splits(folders))
+        refuse_overlap(output_dir / split, inputs=given)
     # The manifest comes last: it says that the rest is there.
     names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
     # Never made, so it goes with the old data: an unfinished move is into the train that makes way.
@@ -117,11 +118,6 @@ def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
             "Run DataSplitD1.py or DataSplitD2.py first."
         )
     return found
-
-
-def _given_splits(folders: Sequence[Path]) -> list[Path]:
-    existing = [folder for folder in folders if folder.is_dir()]
-    return [path for f in existing for path in sorted(f.iterdir()) if canonical_split(path.name)]
 
 
 def _write_merged(

@@ -13,10 +13,8 @@ from real_vs_ai.evaluation.figure_style import shorten
 from real_vs_ai.evaluation.report_figures import (
     Curve,
     draw_history_file,
-    precision_recall_points,
     reliability_bins,
     risk_coverage_points,
-    roc_points,
     verdict_matrix,
 )
 from real_vs_ai.runs import read_history
@@ -117,15 +115,9 @@ def test_empty_class_is_drawn_without_dividing_by_zero(tmp_path):
     assert ink(tmp_path / "c.png") > 0.03
 
 
-def test_curves_and_bins_of_known_scores():
+def test_bins_of_known_scores():
     positive = np.array([True, True, False, False])
     scores = np.array([0.9, 0.4, 0.6, 0.1])
-    false_positive_rate, recall = roc_points(positive, scores)
-    assert np.trapezoid(recall, false_positive_rate) == 0.75
-    recall, precision = precision_recall_points(positive, scores)
-    assert recall[0] == 0
-    assert recall[-1] == 1
-    assert precision[-1] == pytest.approx(0.5)
     bins = reliability_bins(positive, scores, name="as trained", error=0.1)
     assert bins.counts.sum() == 4
     assert bins.stated.tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])

@@ -4,17 +4,21 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from real_vs_ai.evaluation.metric_sums import ranking
+from real_vs_ai.evaluation.metric_sums import image_sums, ranking
 from real_vs_ai.evaluation.metrics import (
     compute_calibration_metrics,
     compute_metrics,
-    expected_calibration_error,
     is_binary,
     mcnemar_test,
 )
 
 FAKE_REAL = ("Fake", "Real")
 THREE = ("benign", "malignant", "normal")
+
+
+def expected_calibration_error(labels, probabilities):
+    values = image_sums(np.ones((1, len(labels))), labels, probabilities)
+    return values["expected_calibration_error"][0]
 
 
 def draw_images(n, *, n_classes=2, seed=0, decimals=None):

@@ -183,12 +183,9 @@ def _git(
     if result.returncode:
         lines = (result.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with {result.returncode}"
-        raise CollectionError(f"Expected git {_verb(arguments)} to succeed, found: {reason}")
+        verb = arguments[2] if arguments[0] == "-c" else arguments[0]
+        raise CollectionError(f"Expected git {verb} to succeed, found: {reason}")
     return result.stdout
-
-
-def _verb(arguments: Sequence[str]) -> str:
-    return arguments[2] if arguments[0] == "-c" else arguments[0]
 
 
 def _command(arguments: Sequence[str], git_dir: Path | None) -> list[str]:
