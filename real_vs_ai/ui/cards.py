@@ -66,7 +66,7 @@ def show_card(
     if judged.verdict is None:
         st.markdown(f"## {UNREADABLE.heading}")
         st.text(visible(judged.upload.name))
-        st.text(f"{check.error[:1].upper()}{check.error[1:]}.")
+        st.text(error_sentence(check.error))
         return
     metadata = chosen.metadata_of(judged.verdict)
     if check.provenance or not small:
@@ -249,7 +249,8 @@ def table_row(judged: JudgedUpload, *, chosen: ChosenModel, number: str) -> dict
     """One row of the table; `number` is the name of the column for the probability."""
     upload, check, verdict = judged.upload, judged.upload.check, judged.verdict
     thumbnail = base64.b64encode(check.thumbnail).decode("ascii")
-    remarks = [check.error, *reason_sentences(verdict), *check.notes]
+    error = error_sentence(check.error) if check.error else ""
+    remarks = [error, *reason_sentences(verdict), *check.notes]
     remarks += [finding.text for finding in check.provenance]
     if upload.same_as:
         remarks.append(f"Same content as {visible(upload.same_as)}.")
@@ -261,6 +262,11 @@ def table_row(judged: JudgedUpload, *, chosen: ChosenModel, number: str) -> dict
         "Size": f"{check.width} × {check.height}" if verdict else "",
         "Remarks": " ".join(filter(None, remarks)),
     }
+
+
+def error_sentence(error: str) -> str:
+    """Why a file cannot be read, with a capital and a full stop."""
+    return f"{error[:1].upper()}{error[1:]}."
 
 
 def label_of(judged: JudgedUpload) -> str:

@@ -25,7 +25,7 @@ from real_vs_ai.runs import find_model, find_models, list_runs, model_name, rele
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel, as_unavailable
 from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
-from real_vs_ai.ui.wording import as_markdown, visible
+from real_vs_ai.ui.wording import as_markdown, verdict_style, visible
 from real_vs_ai.verdict import Verdict
 
 # In the session, and in a link to the page.
@@ -198,7 +198,7 @@ def show_model_facts(chosen: ChosenModel) -> None:
 
 
 def _facts(metadata: ModelMetadata) -> list[str]:
-    names = ", ".join(as_markdown(visible(name)) for name in metadata.class_names)
+    words = [as_markdown(verdict_style(name, metadata).words) for name in metadata.class_names]
     size, crops = metadata.image_size, metadata.model_input
     seen = (
         f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail"
@@ -207,7 +207,7 @@ def _facts(metadata: ModelMetadata) -> list[str]:
     )
     sizes = describe_sizes(metadata.training_images, crops=crops.is_crops)
     return [
-        f"{len(metadata.class_names)} classes: {names}",
+        f"Tells {len(words)} classes apart: {', '.join(words)}",
         seen,
         *([f"Learnt from pictures of {sizes}; others stay Uncertain"] if sizes else []),
         *([f"Network: {as_markdown(metadata.backbone)}"] if metadata.backbone else []),
