@@ -45,26 +45,20 @@ _BODY = {
         },
     }
 }
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "No images, or a damaged form."},
-    401: {"description": "No key, or a wrong one."},
-    408: {"description": "The request came too slowly."},
-    413: {"description": "Too many images, or too large ones."},
-    415: {"description": "Not images."},
-    422: {"description": "No file could be read: the entries say why."},
-    429: {"description": "Too busy: Retry-After says when to come back."},
-    503: {"description": "The model is not ready."},
+_REFUSALS = {
+    400: "No images, or a damaged form.",
+    401: "No key, or a wrong one.",
+    408: "The request came too slowly.",
+    413: "Too many images, or too large ones.",
+    415: "Not images.",
+    422: "No file could be read: the entries say why.",
+    429: "Too busy: Retry-After says when to come back.",
+    503: "The model is not ready.",
 }
 
 
 def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> FastAPI:
-    """The service with this judge.
-
-    Args:
-        judge: Judges the files.
-        limits: Of requests.
-        keys: Asked for where they are given; /healthz and /readyz are open to all.
-    """
+    """The service with this judge; with keys, only /healthz and /readyz are open to all."""
     application = FastAPI(
         title="Real or AI?",
         version=__version__,
@@ -78,7 +72,7 @@ def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> Fa
         "/v1/images",
         summary="Judge one or many images",
         response_model=documents.ImagesDocument,
-        responses=_described(_REFUSALS),
+        responses={status: _described(status, text) for status, text in _REFUSALS.items()},
         openapi_extra=_BODY,
         dependencies=guarded,
     )(service.judge_images)
@@ -97,11 +91,7 @@ def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> Fa
 
 
 class _Service:
-    """What stands behind the addresses.
-
-    Attributes:
-        metrics: Of all requests.
-    """
+    """What stands behind the addresses."""
 
     def __init__(self, judge: Judge, limits: Limits) -> None:
         self._judge, self._limits = judge, limits
@@ -186,12 +176,6 @@ def _add_error_answers(application: FastAPI) -> None:
         return JSONResponse(document, status_code=error.status_code, headers=error.headers)
 
 
-def _described(refusals: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
-    """With the form of each answer; the entries of 413 and 422 may be those of images."""
-    return {
-        status: {
-            **value,
-            "model": documents.ImagesDocument if status == 422 else documents.ErrorDocument,
-        }
-        for status, value in refusals.items()
-    }
+def _described(status: int, text: str) -> dict[str, Any]:
+    model = documents.ImagesDocument if status == 422 else documents.ErrorDocument
+    return {"description": text, "model": model}

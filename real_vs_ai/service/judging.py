@@ -148,11 +148,7 @@ def _refuse(name: str, digest: str, error: str, *, exceeds_limit: bool = False) 
 
 
 def describe_models(path: Path) -> list[dict[str, Any]]:
-    """Which models give the verdicts, in JSON's types.
-
-    Args:
-        path: An `.h5` file, or a folder with several models that answer together.
-    """
+    """The models of an `.h5` file, or of a folder of several that answer together, for JSON."""
     return [
         describe_model(model_name(one), hash_file(one), read_metadata(one))
         for one in find_models(path)

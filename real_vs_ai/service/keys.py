@@ -28,11 +28,7 @@ _PREFIX = "rva_"
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that open the service.
-
-    Attributes:
-        digests: SHA-256 in hexadecimal of each key, by the key's name.
-    """
+    """The keys that open the service: the SHA-256 in hexadecimal of each, by its name."""
 
     digests: dict[str, str]
 

@@ -26,10 +26,7 @@ _GRACE_SECONDS = 60
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make a key, or serve until SIGTERM or Ctrl-C; returns the exit code.
-
-    Args:
-        args: The options of ApiServer.py.
+    """Make a key, or serve until SIGTERM or Ctrl-C; returns the exit code of ApiServer.py.
 
     Raises:
         InputError: The options do not go together, or a package is missing.

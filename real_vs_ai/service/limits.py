@@ -1,7 +1,7 @@
 """Limit what a request may ask for, and how much the service accepts at a time.
 
     admission = Admission(limits)
-    with admission.request(size=2_000_000):     # or TooBusyError: come back later
+    with admission.request(size=2_000_000):     # or RequestError: come back later
         ...
 
 All of it runs in the server's event loop, so nothing here needs a lock.
@@ -50,25 +50,11 @@ class Limits:
 
 
 class RequestError(RealVsAIError):
-    """A request that is not answered; becomes a JSON answer with this status.
-
-    Attributes:
-        status: The HTTP status, 400 to 599.
-        code: For programs.
-        headers: Of the answer.
-    """
+    """A refused request; becomes a JSON answer with this HTTP status, code and headers."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status, self.code, self.headers = status, code, headers
-
-
-class TooBusyError(RequestError):
-    """There is no room for another request now."""
-
-    def __init__(self, retry_after: int) -> None:
-        message = f"The service is busy. Send the request again in {retry_after} s."
-        super().__init__(429, "busy", message, **{"Retry-After": str(retry_after)})
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +94,6 @@ class Admission:
 
     Attributes:
         held_bytes: Of the requests that are in.
-        requests: How many requests are in.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -119,17 +104,17 @@ class Admission:
 
     @contextlib.contextmanager
     def request(self, *, size: int) -> Iterator[None]:
-        """Be in while the block runs.
-
-        Args:
-            size: How many bytes the request may hold.
+        """Hold a place and `size` bytes while the block runs.
 
         Raises:
-            TooBusyError: There is no room.
+            RequestError: There is no room now: status 429, with the seconds to wait.
         """
         limits = self._limits
         if self.requests >= limits.max_requests or self.held_bytes + size > limits.max_held_bytes:
-            raise TooBusyError(self._seconds_until_room())
+            # By then about as much time has passed as a request takes.
+            seconds = min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)
+            message = f"The service is busy. Send the request again in {seconds} s."
+            raise RequestError(429, "busy", message, **{"Retry-After": str(seconds)})
         self.requests += 1
         self.held_bytes += size
         started = time.monotonic()
@@ -139,7 +124,3 @@ class Admission:
             self.requests -= 1
             self.held_bytes -= size
             self._mean_seconds += _NEWEST_SHARE * (time.monotonic() - started - self._mean_seconds)
-
-    def _seconds_until_room(self) -> int:
-        """About as long as a request takes: by then those that are in now have ended."""
-        return min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)

@@ -28,12 +28,7 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a request.
-
-    Attributes:
-        name: As the client calls it: a stranger's text.
-        data: Its bytes.
-    """
+    """One file of a request; its name is the client's: do not trust it."""
 
     name: str
     data: bytes
@@ -47,11 +42,7 @@ class _InMemoryParser(MultiPartParser):
 
 
 def declared_size(request: Request, limits: Limits) -> int:
-    """How many bytes a request may hold.
-
-    Raises:
-        RequestError: More than one request may.
-    """
+    """How many bytes a request may hold; RequestError if that is too much."""
     text = request.headers.get("content-length")
     # Sent in pieces without a length, it may grow as large as any.
     size = int(text) if text and text.isdecimal() else limits.max_request_bytes

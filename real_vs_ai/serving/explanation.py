@@ -49,12 +49,7 @@ class Explainer:
     """Grad-CAM of one model; may be shared by threads, which wait for one another."""
 
     def __init__(self, model_path: Path) -> None:
-        """Read what the file says of the model; the model itself is loaded when it is needed.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ModelFileError: It is not one of our model files.
-        """
+        """Read the file's metadata; the model itself is loaded when it is needed."""
         self.model_path = model_path
         self.class_names = read_metadata(model_path).class_names
         self._lock = threading.Lock()
@@ -99,14 +94,10 @@ _MAP_SIDE = 96
 
 
 def map_crops(crops: Sequence[CropScore], *, class_index: int) -> np.ndarray:
-    """Where the crops of an image speak for a class.
-
-    Args:
-        crops: `Verdict.crops`.
+    """The mean probability of the crops that show each place of an image, 0 where none does.
 
     Returns:
-        The mean probability of the crops that show each place, 0 where none does; shape (96, 96)
-        over the whole image, float32.
+        Shape (96, 96) over the whole image, float32.
     """
     sums = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
     counts = np.zeros_like(sums)
@@ -125,11 +116,10 @@ class CompiledGradCam:
     """Heatmaps of one model for many images; see `gradcam.GradCam`."""
 
     def __init__(self, model_path: Path) -> None:
-        """Read the model and compile its forward and backward pass, in float32.
+        """Compile the model's forward and backward pass, in float32.
 
         Raises:
             UnsupportedGraphError: The model needs Keras for its gradients.
-            OSError: It is not an HDF5 file.
         """
         graph = fold_normalisation(read_graph(model_path))
         try:

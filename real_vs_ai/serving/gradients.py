@@ -76,6 +76,13 @@ def _rule(*kinds: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def _transposed(node: ov.Node, slope: Any, kernel: Any, **sizes: Any) -> Any:
+    """The convolution back from outputs to inputs, of as many groups as the operator has."""
+    plain = node.get_type_name() == "Convolution"
+    operator = ops.convolution_backprop_data if plain else ops.group_convolution_backprop_data
+    return operator(slope, kernel, node.get_attributes()["strides"], auto_pad="explicit", **sizes)
+
+
 @_rule("Convolution", "GroupConvolution")
 def _convolution(node: ov.Node, slope: Any, _: int) -> Any:
     options = node.get_attributes()
@@ -98,28 +105,14 @@ def _convolution(node: ov.Node, slope: Any, _: int) -> Any:
         ends.append(padding - padding // 2)
         # Rows at the end that no window reached.
         lasts.append(size + padding - covered)
-    grouped = node.get_type_name() == "GroupConvolution"
-    transposed = ops.group_convolution_backprop_data if grouped else ops.convolution_backprop_data
-    return transposed(
-        slope,
-        kernel,
-        options["strides"],
-        pads_begin=begins,
-        pads_end=ends,
-        dilations=options["dilations"],
-        auto_pad="explicit",
-        output_padding=lasts,
-    )
+    sizes = {"pads_begin": begins, "pads_end": ends, "output_padding": lasts}
+    return _transposed(node, slope, kernel, dilations=options["dilations"], **sizes)
 
 
-@_rule("Add")
+@_rule("Add", "Subtract")
 def _add(node: ov.Node, slope: Any, position: int) -> Any:
-    return _reduced_to(slope, node.input_value(position))
-
-
-@_rule("Subtract")
-def _subtract(node: ov.Node, slope: Any, position: int) -> Any:
-    return _reduced_to(ops.negative(slope) if position else slope, node.input_value(position))
+    negative = position and node.get_type_name() == "Subtract"
+    return _reduced_to(ops.negative(slope) if negative else slope, node.input_value(position))
 
 
 @_rule("Multiply")
@@ -234,16 +227,8 @@ def _avg_pool(node: ov.Node, slope: Any, _: int) -> Any:
     if min(lasts) < 0:
         raise UnsupportedGraphError("it averages over padding")
     weights = np.full((size[1], 1, 1, *kernel), 1 / np.prod(kernel), np.float32)
-    return ops.group_convolution_backprop_data(
-        slope,
-        ops.constant(weights),
-        strides,
-        pads_begin=[0, 0],
-        pads_end=[0, 0],
-        dilations=[1, 1],
-        auto_pad="explicit",
-        output_padding=lasts,
-    )
+    sizes = {"pads_begin": [0, 0], "pads_end": [0, 0], "output_padding": lasts}
+    return _transposed(node, slope, ops.constant(weights), dilations=[1, 1], **sizes)
 
 
 def _shape(output: ov.Output) -> list[int]:

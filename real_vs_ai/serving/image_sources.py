@@ -51,12 +51,7 @@ class ImageSource:
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
-    """Refuse inputs that are not there, or are of a kind that cannot be scored, before any work.
-
-    Raises:
-        FileNotFoundError: There is nothing at one of the paths.
-        ValueError: One is an archive other than a zip.
-    """
+    """Refuse missing inputs (FileNotFoundError) and archives other than zips before any work."""
     for text in inputs:
         if text == STANDARD_INPUT:
             continue
@@ -95,13 +90,15 @@ def iterate_sources(
     for text in _without_repeats(inputs):
         path = Path(text)
         if text == STANDARD_INPUT:
-            yield from _listed(listing or _undecodable_names_too(sys.stdin))
+            yield from _listed(listing or sys.stdin)
         elif path.is_dir():
-            yield from _in_folder(path)
+            images = filter(is_image_name, iterate_files(path, links=True))
+            yield from map(_file_source, images)
         elif _is_zip(path):
             yield from _in_zip(path)
         elif path.suffix.lower() == _MANIFEST_SUFFIX:
-            yield from _in_manifest(path)
+            rows = read_table(path, ("path",))
+            yield from (_file_source(path.parent / image) for (image,) in rows if image)
         else:
             yield _file_source(path)
 
@@ -130,13 +127,9 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
     return data
 
 
-def printable_name(path: str | os.PathLike[str]) -> str:
+def printable_name(path: Path) -> str:
     """A path with forward slashes, undecodable bytes and line breaks escaped: fit for any table."""
-    return _printable(Path(path).as_posix())
-
-
-def _in_folder(folder: Path) -> Iterator[ImageSource]:
-    return (_file_source(p) for p in iterate_files(folder, links=True) if is_image_name(p))
+    return _printable(path.as_posix())
 
 
 def _in_zip(path: Path) -> Iterator[ImageSource]:
@@ -154,20 +147,10 @@ def _in_zip(path: Path) -> Iterator[ImageSource]:
                 yield ImageSource(shown if number == 1 else f"{shown}#{number}", str(path), index)
 
 
-def _in_manifest(path: Path) -> Iterator[ImageSource]:
-    for (image,) in read_table(path, ("path",)):
-        if image:
-            yield _file_source(path.parent / image)
-
-
-def _undecodable_names_too(stream: TextIO) -> TextIO:
-    """The same, so that a name that is not text comes as the file system gives it."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="surrogateescape")
-    return stream
-
-
 def _listed(lines: TextIO) -> Iterator[ImageSource]:
+    if isinstance(lines, io.TextIOWrapper):
+        # A name that is not text comes as the file system gives it.
+        lines.reconfigure(errors="surrogateescape")
     for line in lines:
         if line.strip():
             yield _file_source(Path(line.rstrip("\r\n")))

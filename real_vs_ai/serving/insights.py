@@ -68,10 +68,9 @@ class InsightChat:
         """Prepare the conversation; nothing is sent yet.
 
         Args:
-            base_url: Another server that speaks the same API, or None for Google's (or what
-                GOOGLE_GEMINI_BASE_URL says).
+            base_url: Another server with the same API; None for Google's.
             timeout_s: How long to wait for each piece of an answer, in seconds.
-            longest_answer_s: How long an answer may take in all, in seconds.
+            longest_answer_s: How long a whole answer may take, in seconds.
 
         Raises:
             InsightError: google-genai is not installed, or the key is unusable.

@@ -110,17 +110,17 @@ class Origin:
 
 
 def read_provenance(data: bytes) -> tuple[Finding, ...]:
-    """Everything a file's metadata tells of its origin, the strongest evidence first.
-
-    Args:
-        data: The file's bytes, of any kind; what cannot be read has no findings.
-    """
+    """What a file's metadata says of its origin, the strongest evidence first; () if unreadable."""
     c2pa_findings, c2pa_texts = _read_c2pa(data)
     fields = dict(itertools.islice(_metadata_fields(data), _MOST_FIELDS))
     texts = _searched_texts(fields)
     return (
         *c2pa_findings,
-        *_source_types(fields.get("XMP", "")),
+        *_describe_source_types(
+            _named_source_types(fields.get("XMP", "")),
+            kind="IPTC",
+            said_by="Its IPTC digital source type",
+        ),
         *_generator_traces(fields, [*texts, *c2pa_texts]),
         *_camera(fields),
     )
@@ -176,9 +176,8 @@ def _read_c2pa(data: bytes) -> tuple[list[Finding], list[str]]:
         manifest = store["manifests"][store["active_manifest"]]
         return _describe_manifest(manifest, state=state), [json.dumps(_agents(manifest))]
     except (c2pa.C2paError, *_DAMAGE):
-        return [
-            Finding("C2PA", "It carries a C2PA manifest that is damaged.", forgery=_BROKEN_SEAL)
-        ], []
+        text = "It carries a C2PA manifest that is damaged."
+        return [Finding("C2PA", text, forgery=_BROKEN_SEAL)], []
 
 
 @functools.cache
@@ -220,11 +219,6 @@ def _agents(manifest: dict) -> list:
     return [manifest.get("claim_generator"), manifest.get("claim_generator_info"), *actions]
 
 
-def _source_types(xmp: str) -> list[Finding]:
-    kinds = _named_source_types(xmp)
-    return _describe_source_types(kinds, kind="IPTC", said_by="Its IPTC digital source type")
-
-
 def _named_source_types(text: str) -> list[str]:
     """The first few different ones: an honest file has one."""
     found = dict.fromkeys(match[1] for match in _SOURCE_TYPE.finditer(text))
@@ -236,14 +230,11 @@ def _describe_source_types(
 ) -> list[Finding]:
     findings = []
     for name in kinds:
-        if name in _AI_SOURCE_TYPES:
-            claim = _AI_SOURCE_TYPES[name]
+        claim = _AI_SOURCE_TYPES.get(name) or _CAMERA_SOURCE_TYPES.get(name)
+        if claim:
+            speaks_for = POSITIVE_CLASS if name in _AI_SOURCE_TYPES else "Real"
             text = f"{said_by} says: {claim} ({name})."
-            findings.append(Finding(kind, text, POSITIVE_CLASS, claim, forgery))
-        elif name in _CAMERA_SOURCE_TYPES:
-            claim = _CAMERA_SOURCE_TYPES[name]
-            text = f"{said_by} says: {claim} ({name})."
-            findings.append(Finding(kind, text, "Real", claim, forgery))
+            findings.append(Finding(kind, text, speaks_for, claim, forgery))
         else:
             findings.append(Finding(kind, f"{said_by} is {_clean(name)}.", forgery=forgery))
     return findings

@@ -53,7 +53,6 @@ class QuantizationReport:
 
     Attributes:
         accuracy: Of the model in float32, a fraction.
-        int8_accuracy: Of its 8-bit form.
         n_float_convolutions: How many of the first convolutions stay in floating point.
     """
 
@@ -71,8 +70,8 @@ class QuantizationReport:
     def __str__(self) -> str:
         kept = ""
         if self.n_float_convolutions:
-            many = self.n_float_convolutions > 1
-            first = f"{self.n_float_convolutions} convolutions" if many else "convolution"
+            n = self.n_float_convolutions
+            first = "convolution" if n == 1 else f"{n} convolutions"
             kept = f" (the first {first} and the classifier left in floating point)"
         return (
             f"int8 checked on {self.n_images:,} images: accuracy {self.int8_accuracy:.2%}, "
@@ -121,7 +120,8 @@ def ensure_int8(model_path: Path, *, calibration_dir: Path) -> QuantizationRepor
                 f"{report}: more than {LARGEST_ACCURACY_LOSS:.1%} lost, so int8 is refused. Use "
                 "--precision bf16 or f32."
             )
-        _keep(model, entry)
+        with atomic_folder(entry.int8_ir.parent) as staging:
+            ov.save_model(model, staging / entry.int8_ir.name, compress_to_fp16=False)
     return report
 
 
@@ -198,12 +198,6 @@ def _accuracy(
         requests.start_async(image[None].astype(np.float32), index)
     requests.wait_all()
     return float(np.mean(predicted == labels))
-
-
-def _keep(model: ov.Model, entry: CacheEntry) -> None:
-    """Put the 8-bit form into the cache; it appears whole or not at all."""
-    with atomic_folder(entry.int8_ir.parent) as staging:
-        ov.save_model(model, staging / entry.int8_ir.name, compress_to_fp16=False)
 
 
 def _read_labelled(folder: Path, metadata: ModelMetadata) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -150,11 +151,7 @@ class ScoreFile:
 
 
 def score_format(path: Path) -> str:
-    """The format that a table's name stands for.
-
-    Raises:
-        ValueError: It is none of FORMATS.
-    """
+    """The format that a table's name stands for; InputError if it is none of FORMATS."""
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         expected = ", ".join(f".{name}" for name in FORMATS)
@@ -182,13 +179,12 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output that is of no known format, or is there and may not be touched.
 
     Args:
-        path: The table's path.
         resume: Resume an unfinished table, or add to a finished one.
         overwrite: Replace an existing table; with `resume`, by an unfinished one.
 
     Raises:
-        ValueError: The suffix is none of FORMATS.
-        FileExistsError: There is a table, finished or not, and no leave to touch it.
+        InputError: The suffix is none of FORMATS.
+        FileExistsError: There is a table, finished or not, that may not be touched.
     """
     score_format(path)
     partial = _partial_path(path)
@@ -242,17 +238,12 @@ def _key(path: str) -> bytes:
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_with_lower_case_booleans(row) for row in rows)
-
-
-def _with_lower_case_booleans(row: Row) -> Row:
-    """As JSON spells them; Python's CSV writer would write "True"."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else value
-        for name, value in row.items()
-    }
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            values = [row.get(name, "") for name in columns]
+            # As JSON spells them; Python's CSV writer would write "True".
+            writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -298,8 +289,6 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
-    import itertools
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from real_vs_ai.errors import one_line
 from real_vs_ai.images import decode_image
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource, read_source
@@ -160,7 +161,8 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
         return _Prepared(score, prepared, tiles)
     # Whatever one stranger's file may cause, it must not end a run over a million others.
     except Exception as error:
-        return _Prepared(ImageScore(source.name, error=_describe(error), sha256=digest))
+        text = (isinstance(error, OSError) and error.strerror) or one_line(error, longest=None)
+        return _Prepared(ImageScore(source.name, error=text, sha256=digest))
 
 
 def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator[list[_Prepared]]:
@@ -201,12 +203,6 @@ def _with_verdict(item: _Prepared, verdict: Verdict, detector: Detector) -> Imag
     return replace(item.score, verdict=verdict, tiles=tiles)
 
 
-def _describe(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 # Of very large images evenly spread tiles are taken: each costs as much as an image.
 MAX_TILES = 64
 # Neighbours share this part of their side, so that no trace is cut in two everywhere.
@@ -214,12 +210,7 @@ _OVERLAP = 0.25
 
 
 def cut_tiles(pixels: np.ndarray, *, tile_size: int, max_tiles: int = MAX_TILES) -> np.ndarray:
-    """Crops of an image, row by row.
-
-    Args:
-        pixels: Shape (height, width, 3), uint8.
-        tile_size: Side of a tile in pixels.
-        max_tiles: The most to take, at least 1.
+    """Crops of an image of shape (height, width, 3), uint8, row by row.
 
     Returns:
         Shape (n_tiles, tile_size, tile_size, 3), uint8; none of an image that is not larger than a

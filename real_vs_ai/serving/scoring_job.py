@@ -51,10 +51,8 @@ class ScoringOptions:
     """How images are scored.
 
     Attributes:
-        model: Run folder or `.h5` file; None as in `find_model`.
-        engine: "openvino", "keras", or None to choose.
+        model: As in `Detector.open`, with engine and precision.
         cluster: "ray" spreads the work over a Ray cluster; None keeps it on this machine.
-        precision: As in `Detector.open`.
         workers: Threads that decode, on each machine.
         by_tiles: Score large images by crops at native resolution as well.
         calibration_dir: Labelled images for the first use of precision int8.
@@ -133,7 +131,6 @@ class ScoringSummary:
         counts: Images by verdict, the unreadable ones under UNREADABLE.
         resumed: Images that the table had before.
         seconds: From the first image to the last.
-        engine: The engine and precision they were judged with.
     """
 
     counts: dict[str, int]

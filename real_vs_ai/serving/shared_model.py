@@ -100,19 +100,12 @@ class SharedModel:
         return not self._opening.done()
 
     def detector(self) -> Detector:
-        """The detector, once it is open.
-
-        Raises:
-            ModelUnavailableError: It could not be opened.
-        """
+        """The detector, once it is open; ModelUnavailableError if it could not be opened."""
         with as_unavailable():
             return self._opening.result()
 
     def predict_batch(self, images: list[np.ndarray]) -> list[Verdict]:
-        """Verdicts for several images; waits for their turn.
-
-        Args:
-            images: Each of shape (height, width, 3), uint8.
+        """Verdicts for several images, each of shape (height, width, 3), uint8; waits its turn.
 
         Raises:
             ModelUnavailableError: The model cannot answer.
@@ -123,9 +116,6 @@ class SharedModel:
 
     def submit(self, image: DecodedImage | np.ndarray) -> Future[Verdict]:
         """Ask for a verdict without waiting for it.
-
-        Args:
-            image: Decoded, or its pixels, shape (height, width, 3), uint8.
 
         Raises:
             ModelUnavailableError: The model could not be opened, or was closed.

@@ -95,11 +95,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Progress | None:
-    """How far the run had come, or None where there is no checkpoint yet.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """How far the run had come, None without a checkpoint; InputError if the file is damaged."""
     if not path.is_file():
         return None
     try:

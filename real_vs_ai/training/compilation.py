@@ -28,16 +28,11 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
     """
 
     def __init__(self, *args: Any, warmup_steps: int, **options: Any):
-        """Make the schedule.
-
-        Args:
-            warmup_steps: Steps until the decay is reached; 0 for none.
-        """
+        """Make the schedule, with steps until the decay is reached; 0 for none."""
         super().__init__(*args, **options)
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at a step, counted from 0."""
         rate = super().__call__(step)
         if not self.warmup_steps:
             return rate
@@ -45,7 +40,6 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
         return rate * ops.minimum(risen, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Its arguments."""
         return {**super().get_config(), "warmup_steps": self.warmup_steps}
 
 
@@ -58,7 +52,6 @@ class PacedDecay(WarmedPolynomialDecay):
         self.position = position
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate at the variable's position."""
         return super().__call__(ops.convert_to_tensor(self.position) * self.decay_steps)
 
 
@@ -120,11 +113,7 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
-    """Metrics to compile a softmax model with, for one-hot labels.
-
-    Args:
-        class_names: In the order of the outputs.
-    """
+    """Metrics to compile a softmax model with, for one-hot labels in the order of the classes."""
     names = tuple(class_names)
     positive = names.index(POSITIVE_CLASS) if POSITIVE_CLASS in names and len(names) == 2 else None
     options = {"n_classes": len(names), "positive": positive}

@@ -194,12 +194,7 @@ def _first_views(n_images: int, seed: int) -> np.ndarray:
 
 
 def draw_changes(count: int, ranges: AffineRanges, *, size: int, seed: list) -> tf.Tensor:
-    """A random warp for each of `count` images: rotation, shift, shear, zoom and mirroring in one.
-
-    Args:
-        ranges: What each image's change is drawn from.
-        size: Side of the images, in pixels.
-        seed: Two integers; the same ones give the same changes.
+    """A random warp for each of `count` images of this side; the seed is two integers.
 
     Returns:
         Projective transforms from output to input pixels, shape (count, 8), float32.
@@ -214,11 +209,8 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     """Change every image in one bilinear resampling, edges repeated; TensorFlow has no bicubic.
 
     Args:
-        images: Shape (batch, size, size, 3), float32.
+        images: Shape (batch, size, size, 3), float32, as the result.
         transforms: What `draw_changes` gave, shape (batch, 8).
-
-    Returns:
-        Same shape and range as the images.
     """
     size = images.shape[1]
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -251,11 +243,8 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
     of three of these, and all the rest, are recompressed as JPEG.
 
     Args:
-        pixels: Shape (n, side, side, 3), uint8; not changed.
+        pixels: Shape (n, side, side, 3), uint8, as the result; not changed.
         draws: Shape (n, 5), from `draw_degradations`.
-
-    Returns:
-        Same shape and type.
     """
     chosen = np.flatnonzero(draws[:, 0] < share)
     degraded = pixels.copy()

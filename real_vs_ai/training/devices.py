@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import keras
@@ -74,7 +75,6 @@ def prepare_device(
 
     Args:
         precision: A Keras policy, or "auto" to measure which one learns fastest here.
-        deterministic: Let every operation give the same bits each time.
         image_size: Of the network, in pixels; the measurement uses it.
     """
     gpus = _gpus()
@@ -107,11 +107,7 @@ def prepare_device(
 
 
 def choose_precision(rates: dict[str, float]) -> str:
-    """The fastest policy; half precisions only where they gain clearly.
-
-    Args:
-        rates: Multiply-adds a second of each policy, float32 among them.
-    """
+    """The policy of most multiply-adds a second; half precisions only where they gain clearly."""
     # bfloat16 before float16 when they are equally fast: it needs no loss scaling.
     ordered = sorted(rates, key=lambda name: (rates[name], name == "mixed_bfloat16"), reverse=True)
     fastest = ordered[0]
@@ -240,13 +236,7 @@ def _describe(
     if len(rates) > 1:
         gain = rates[precision] / rates["float32"]
         text += f" ({gain:.1f} times float32's speed)" if gain != 1 else " (the fastest here)"
-    return f"{text}, {keras.backend.backend()} {_backend_version()}."
-
-
-def _backend_version() -> str:
-    from importlib.metadata import version
-
-    return version(keras.backend.backend())
+    return f"{text}, {keras.backend.backend()} {version(keras.backend.backend())}."
 
 
 _COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
@@ -268,7 +258,6 @@ class Hosts:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files."""
         return self.index == 0
 
     def share(self, text: str) -> str:
@@ -319,11 +308,7 @@ class Hosts:
 
 
 def join_hosts() -> Hosts:
-    """Meet the other processes that the environment names, if it names any.
-
-    Raises:
-        ValueError: Others are named, but the backend cannot train with them.
-    """
+    """Meet the processes that the environment names; InputError if the backend cannot join them."""
     slurm_tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
     count = int(os.environ.get(_COUNT) or slurm_tasks)
     if count < 2:

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,11 +293,9 @@ def parse_training_options(
 
     Raises:
         SystemExit: Wrong usage (code 2), or --help.
-        ValueError: A configuration file that cannot be used.
+        InputError: A configuration file that cannot be used.
         FileNotFoundError: There is no run to resume, or no such configuration file.
     """
-    import sys
-
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description)
     add_fields(parser, TrainingOptions)
@@ -331,12 +330,7 @@ def _stem_stride(weights: str, backbone: str) -> int:
 
 
 def read_stored_options(path: Path) -> dict[str, Any]:
-    """The options that a run's `config.json` keeps; unknown ones are left out.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a run's configuration.
-    """
+    """The options that a run's `config.json` keeps; unknown ones are left out."""
     path = RunFolder(path).config if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"Expected a run's config.json at {path}, found none.")
@@ -349,12 +343,7 @@ def read_stored_options(path: Path) -> dict[str, Any]:
 
 
 def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
-    """The run that `--resume` means: a folder, or the newest unfinished one in `models_dir`.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: The run is finished.
-    """
+    """The run that `--resume` means: a folder, or the newest unfinished one in `models_dir`."""
     if name != _NEWEST:
         run = RunFolder(Path(name))
         if not run.config.is_file():

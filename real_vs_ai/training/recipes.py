@@ -138,12 +138,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def describe_recipe(name: str, options: Mapping[str, Any]) -> str:
-    """Say what a recipe sets, and which of that was given otherwise.
-
-    Args:
-        name: Of the recipe.
-        options: The values in force.
-    """
+    """Say what a recipe sets, and which of the options in force differ from it."""
 
     def words(names: list[str]) -> str:
         flags = {key: f"--{key.replace('_', '-')}" for key in names}

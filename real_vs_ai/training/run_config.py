@@ -49,7 +49,7 @@ def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> di
     """What `config.json` must hold when other options resume a run; None with the same.
 
     Raises:
-        ValueError: The batch size differs: the steps of an epoch are counted by it.
+        InputError: The batch size differs: the steps of an epoch are counted by it.
     """
     now, before = json.loads(json.dumps(options.stored())), stored["options"]
     changed = {name: [before.get(name), now[name]] for name in now if now[name] != before.get(name)}

@@ -51,7 +51,6 @@ class StageRunner:
         model: Built under the device's scope; learns in place.
         progress: How far the run has come; kept up to date.
         say: Takes one line at a time for the user.
-        budget: The time that the run has, or None.
     """
 
     options: TrainingOptions
@@ -329,11 +328,7 @@ class StageRunner:
 
 
 def class_weights(counts: Mapping[str, int]) -> dict[int, float] | None:
-    """Weights that let every class count the same, or None when they are balanced already.
-
-    Args:
-        counts: Images of each class, in the order of the outputs.
-    """
+    """Weights that let every class count the same, or None when they are balanced already."""
     numbers = list(counts.values())
     if max(numbers) <= _UNBALANCED * min(numbers):
         return None

@@ -80,13 +80,10 @@ def estimate_seconds(
 
     Args:
         training_rate: Multiply-adds (forward) a second while learning, measured on a block.
-        validation_images: Images that are only looked at after each epoch.
     """
-    total = 0.0
-    for stage in stages:
-        images = images_per_epoch * stage.step_share + validation_images * FORWARD_SHARE
-        total += stage.epochs * images
-    return total * multiply_adds / training_rate
+    forward = validation_images * FORWARD_SHARE
+    images = sum(s.epochs * (images_per_epoch * s.step_share + forward) for s in stages)
+    return images * multiply_adds / training_rate
 
 
 def format_duration(seconds: float) -> str:

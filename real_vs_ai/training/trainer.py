@@ -59,8 +59,8 @@ class TrainingResult:
     """A finished run.
 
     Attributes:
-        best_epoch: The one whose weights were kept.
-        metrics: Contents of `metrics.json`.
+        best_epoch: The epoch whose weights were kept.
+        metrics: Contents of `metrics.json`; {} in processes that write no report.
     """
 
     run: RunFolder
@@ -100,7 +100,8 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
     """
     hosts = join_hosts()
-    say = say if hosts.is_first else _say_nothing
+    # Only the first of several processes speaks.
+    say = say if hosts.is_first else lambda line: None
     if options.recipe:
         say(describe_recipe(options.recipe, dataclasses.asdict(options)))
     budget = _start_budget(options, hosts)
@@ -181,20 +182,15 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
     return TimeBudget(minutes=options.minutes)
 
 
-def _say_nothing(line: str) -> None:
-    """Only the first of several processes speaks."""
-
-
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:
     """List and decode train, validation and (where there is one) test.
 
     Raises:
         FileNotFoundError: There is no train or validation folder.
-        ValueError: The splits have other classes, or no readable image of one.
+        InputError: The splits have other classes, or no readable image of one.
     """
-    splits: dict[str, DecodedImages] = {}
+    splits, listed = {}, {}
     class_names = None
-    listed = {}
     for split in SPLITS:
         folder = options.data / split
         if split == "test" and not folder.is_dir():

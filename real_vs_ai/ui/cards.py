@@ -176,13 +176,7 @@ def _show_class_bars(verdict: Verdict) -> None:
 
 
 def probability_bar(probability: float, *, lower: float, upper: float) -> str:
-    """An SVG of the scale from real to AI-generated with the Uncertain band and a marker.
-
-    Args:
-        probability: Of being AI-generated, 0 to 1; where the marker stands.
-        lower: Left end of the Uncertain band, 0 to 1.
-        upper: Right end, at least `lower`.
-    """
+    """An SVG of the scale from real (0) to AI-generated (1) with Uncertain band and marker."""
     width, left = 600.0, 12.0
     x_lower, x_upper, x_marker = (left + width * p for p in (lower, upper, probability))
     end = left + width

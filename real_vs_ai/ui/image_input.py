@@ -49,13 +49,7 @@ class ImageFile(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """One of the app's own pictures; an `ImageFile`.
-
-    Attributes:
-        name: Of its file.
-        label: What it truly is: "Fake" or "Real".
-        caption: The same for people, in a sentence.
-    """
+    """One of the app's own pictures, an `ImageFile`, with its true label and a sentence on it."""
 
     name: str
     label: str

@@ -29,13 +29,7 @@ _CONVERSATIONS_KEY = "insights"
 
 
 def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
-    """Explain the option, ask for consent, then show the conversation about one image.
-
-    Args:
-        digest: Of the image; each has its own conversation.
-        pixels: Upright, shape (height, width, 3), uint8.
-        finding: The verdict in words.
-    """
+    """Explain the option, ask for consent, then show the conversation about one image."""
     key = find_key(_secrets())
     if key is None:
         st.info(

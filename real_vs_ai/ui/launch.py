@@ -54,12 +54,7 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
 
 
 def show_app(*, model: str | None, models_dir: Path) -> None:
-    """Draw the page that the user is on.
-
-    Args:
-        model: A run folder or `.h5` file to offer first, or None.
-        models_dir: Where runs are looked for.
-    """
+    """Draw the page that the user is on; for the arguments see `model_choice.offer_models`."""
     import streamlit as st
 
     share_memory_pools()

@@ -31,14 +31,7 @@ _TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class ReportModel:
-    """A model that a report speaks of.
-
-    Attributes:
-        name: Its run's name.
-        metadata: With the thresholds that were chosen.
-        sha256: Of the model file.
-        own_thresholds: Whether the thresholds are the model's own.
-    """
+    """A model that a report speaks of; its metadata has the thresholds that were chosen."""
 
     name: str
     metadata: ModelMetadata

@@ -50,8 +50,6 @@ class BinaryOutcome:
         missed: AI-generated images called real.
         found: AI-generated images called AI-generated.
         uncertain: Images of either class left Uncertain.
-        n_fake: How many AI-generated images were counted.
-        n_real: How many real ones.
     """
 
     false_alarms: float
@@ -97,12 +95,7 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
 
 
 def binary_outcome(scores: ValidationScores, metadata: ModelMetadata) -> BinaryOutcome:
-    """What the thresholds do to the validation images of a model that tells Fake from Real.
-
-    Args:
-        scores: The validation images.
-        metadata: The model's, with the thresholds.
-    """
+    """What the thresholds do to the validation images of a model that tells Fake from Real."""
     decided = decide(scores.probabilities, metadata)
     fake = scores.labels == metadata.positive_index
     called_fake = decided == metadata.positive_index

@@ -35,11 +35,7 @@ _A_PHOTO = (1024, 768)
 class VerdictStyle:
     """How a label looks: words and icon carry the meaning, colour only repeats it.
 
-    Attributes:
-        words: What people read: "AI-generated", "Real", "Uncertain", or a class name.
-        icon: A Streamlit icon code.
-        symbol: One character, where icons cannot be drawn.
-        colour: A colour name of Streamlit's Markdown.
+    The symbol is one character, where icons cannot be drawn.
     """
 
     words: str
@@ -160,9 +156,7 @@ def scope_sentence(metadatas: Iterable[ModelMetadata]) -> str:
 def track_record(metadata: ModelMetadata, *, own_thresholds: bool = True) -> str:
     """How often this model is right on test images of the kind that it knows; or "".
 
-    Args:
-        metadata: The model's; its metrics may be of an older release, or missing.
-        own_thresholds: Whether the thresholds are those that the metrics were measured with.
+    `own_thresholds`: whether the metrics were measured with the thresholds in use.
     """
     metrics = metadata.metrics
     false_alarms = metric_value(metrics, "false_positive_rate")

@@ -130,7 +130,7 @@ def test_two_zip_entries_of_one_name_are_both_read(tmp_path):
 
 
 def test_line_breaks_in_names_are_escaped():
-    assert printable_name("a\rb\nc.png") == r"a\rb\nc.png"
+    assert printable_name(Path("a\rb\nc.png")) == r"a\rb\nc.png"
 
 
 def test_a_list_on_standard_input_is_read_line_by_line():
@@ -232,4 +232,4 @@ def test_names_that_are_no_text_are_escaped_and_still_read(tmp_path):
     (source,) = iterate_sources([str(tmp_path)])
     assert source.name.endswith(r"\udcff.png")
     assert read_source(source) == b"data"
-    assert printable_name("a/b") == "a/b"
+    assert printable_name(Path("a/b")) == "a/b"

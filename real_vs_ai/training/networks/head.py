@@ -61,11 +61,7 @@ class HeadOptions:
 def add_head(
     body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int, seed: int
 ) -> Any:
-    """The softmax over a backbone's feature maps.
-
-    Args:
-        stage_ends: Names of the layers that end the backbone's stages.
-    """
+    """The softmax over a backbone's feature maps, whose stages end with the layers named."""
     if head.pooling == "stages":
         x = _standardised(_stage_statistics(body, stage_ends))
         x = _noise(x, head, seed=seed)
