@@ -1,15 +1,16 @@
 """Add to a report on request: robustness, out-of-distribution images, another model, exports.
 
-notes = add_extras(evaluation, options=options, model=model, decoded=decoded, report=report)
+tables = add_extras(evaluation, Job(options, model, model_path, scorer, decoded, report))
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metrics import compare_models, comparison_table
 from real_vs_ai.evaluation.options import EvaluationOptions
@@ -23,12 +24,11 @@ from real_vs_ai.evaluation.robustness import (
     measure_robustness,
     robustness_table,
 )
-from real_vs_ai.evaluation.scorer import Scorer, predict_images
+from real_vs_ai.evaluation.scorer import Scorer, open_scorer, predict_images
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck
 from real_vs_ai.reporting import format_table
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
     import keras
@@ -37,70 +37,67 @@ if TYPE_CHECKING:
 _CALIBRATION = ("temperature", "thresholds", "data")
 
 
-def add_robustness(
-    evaluation: Evaluation,
-    *,
-    options: EvaluationOptions,
-    scorer: Scorer,
-    decoded: Mapping[str, DecodedImages],
-    report: RunFolder,
-) -> str | None:
-    """Measure robustness if asked, else keep the report's earlier table while it still holds.
+@dataclass(frozen=True)
+class Job:
+    """What the extras of a report are made from.
 
-    Returns:
-        A table for the terminal, or None.
+    Attributes:
+        decoded: Images by split.
+        report: The report's folder; tables of an earlier report in it may still hold.
     """
-    if not options.robustness:
-        stored = _stored("robustness", evaluation, report=report)
+
+    options: EvaluationOptions
+    model: keras.Model
+    model_path: Path
+    scorer: Scorer
+    decoded: Mapping[str, DecodedImages]
+    report: RunFolder
+
+
+def add_extras(evaluation: Evaluation, job: Job) -> list[str]:
+    """Add to the metrics what was asked for beyond them, and return tables for the terminal."""
+    extras = (add_robustness, add_other_images, add_comparison, add_collections)
+    return [f"{table}\n" for add in extras if (table := add(evaluation, job))]
+
+
+def add_robustness(evaluation: Evaluation, job: Job) -> str | None:
+    """Measure robustness if asked, else keep the report's earlier table while it still holds."""
+    if not job.options.robustness:
+        stored = _stored("robustness", evaluation, report=job.report)
         if stored and stored.get("perturbations") == describe_perturbations():
             evaluation.metrics["robustness"] = stored
         return None
     split = main_split(evaluation.predictions)
     found = measure_robustness(
-        scorer,
-        decoded[split].images,
+        job.scorer,
+        job.decoded[split].images,
         split=split,
         metadata=evaluation.metadata,
-        workers=options.workers,
-        max_images=options.robustness_images,
+        workers=job.options.workers,
+        max_images=job.options.robustness_images,
     )
     evaluation.metrics["robustness"] = found
     title = f"Robustness: {found['n']:,} {split} images"
     return format_table(*robustness_table(found), title=title)
 
 
-def add_collections(
-    evaluation: Evaluation,
-    model_path: Path,
-    *,
-    which: str | None,
-    decoded: Mapping[str, DecodedImages],
-    workers: int,
-) -> str | None:
-    """Judge images by collection and generator, clean and after the web.
-
-    Args:
-        evaluation: Takes the result; its thresholds are used.
-        which: "test", "all" (validation too) or "none"; None for "test" where the model judges
-            crops, otherwise "none".
-        decoded: Images by split; only their files are looked at.
-
-    Returns:
-        A table for the terminal, or None.
-    """
-    metadata = evaluation.metadata
+def add_collections(evaluation: Evaluation, job: Job) -> str | None:
+    """Judge images by collection and generator, clean and after the web."""
+    metadata, which = evaluation.metadata, job.options.by_collection
     if which is None:
         which = "test" if metadata.model_input.is_crops else "none"
-    splits = {"all": ("test", "validation"), "test": ("test",)}.get(which, ())
-    splits = tuple(split for split in splits if split in decoded)
+    wanted = {"all": ("test", "validation"), "test": ("test",)}.get(which, ())
+    splits = [split for split in wanted if split in job.decoded]
     if not splits or metadata.positive_index is None:
         return None
     from real_vs_ai.serving.detector import Detector
 
-    judge = Detector.open(model_path, for_batches=True)
+    judge = Detector.open(job.model_path, for_batches=True)
     judge.metadata = metadata
     found = [
-        measure_collections(judge, decoded[split].images, split=split, workers=workers)
+        measure_collections(
+            judge, job.decoded[split].images, split=split, workers=job.options.workers
+        )
         for split in splits
     ]
     evaluation.metrics["collections"] = found
@@ -110,26 +107,21 @@ def add_collections(
     )
 
 
-def add_other_images(
-    evaluation: Evaluation, *, options: EvaluationOptions, scorer: Scorer, report: RunFolder
-) -> str | None:
-    """Judge out-of-distribution images if asked, else keep the earlier shares while they hold.
-
-    Returns:
-        A table for the terminal, or None.
-    """
+def add_other_images(evaluation: Evaluation, job: Job) -> str | None:
+    """Judge out-of-distribution images if asked, else keep the earlier shares while they hold."""
+    options = job.options
     if not options.out_of_distribution:
-        if stored := _stored("other_images", evaluation, report=report):
+        if stored := _stored("other_images", evaluation, report=job.report):
             evaluation.metrics["other_images"] = stored
         return None
     found = []
     for folder in options.out_of_distribution:
         found += measure_other_images(
-            scorer,
+            job.scorer,
             folder,
             metadata=evaluation.metadata,
             workers=options.workers,
-            max_memory_bytes=int(options.memory * 2**30),
+            max_memory_bytes=options.max_memory_bytes,
         )
     evaluation.metrics["other_images"] = found
     images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
@@ -143,32 +135,19 @@ def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
     return stored.get(key) if same else None
 
 
-def add_exports(
-    evaluation: Evaluation,
-    *,
-    formats: Sequence[str],
-    model: keras.Model,
-    check: OutOfDistributionCheck | None,
-    decoded: Mapping[str, DecodedImages],
-    folder: Path,
-) -> tuple[str | None, bool]:
-    """Write the model in other formats.
-
-    Returns:
-        A table for the terminal (or None when none was asked for), and whether all were written.
-    """
+def add_exports(evaluation: Evaluation, job: Job, *, folder: Path) -> tuple[list[str], bool]:
+    """Write the model in other formats; a table for the terminal, and whether all were written."""
     from real_vs_ai.evaluation.export import export_model
 
-    if not formats:
-        return None, True
-    split = main_split(evaluation.predictions)
+    if not job.options.export:
+        return [], True
     results = export_model(
-        model,
-        formats=formats,
+        job.model,
+        formats=job.options.export,
         folder=folder,
         metadata=evaluation.metadata,
-        check=check,
-        pixels=decoded[split].inputs,
+        check=job.scorer.check,
+        pixels=job.decoded[main_split(evaluation.predictions)].inputs,
     )
     rows = [
         [
@@ -180,34 +159,32 @@ def add_exports(
         for r in results
     ]
     headers = ["format", "file", "checked on", "largest difference"]
-    return format_table(headers, rows, title="Exports"), all(r.path for r in results)
+    return [f"{format_table(headers, rows, title='Exports')}\n"], all(r.path for r in results)
 
 
-def add_comparison(
-    evaluation: Evaluation,
-    *,
-    scorer: Scorer,
-    metadata: ModelMetadata,
-    decoded: Mapping[str, DecodedImages],
-    path: Path,
-) -> str:
+def add_comparison(evaluation: Evaluation, job: Job) -> str | None:
     """Judge the same images with another model, and put the comparison into the metrics.
 
-    Args:
-        evaluation: Of the first model; everything else is of the second one.
-        decoded: The same images at the second one's size.
-
-    Returns:
-        A table for the terminal.
-
     Raises:
-        InputError: The second model has other classes.
+        InputError: The other model has other classes.
     """
+    from real_vs_ai.keras_models import open_model
+
+    options, decoded = job.options, job.decoded
+    if not options.compare:
+        return None
+    path = find_model(options.compare)
+    model, metadata, _ = open_model(
+        path, class_names=options.class_names, image_size=options.image_size
+    )
     if metadata.class_names != evaluation.metadata.class_names:
         raise InputError(
             f"Expected a model of the classes {', '.join(evaluation.metadata.class_names)} to "
             f"compare with, found {', '.join(metadata.class_names)} in {path}."
         )
+    if metadata.model_input != evaluation.metadata.model_input:
+        decoded = decode_data(options, metadata)
+    scorer = open_scorer(model, path, layer=None)
     others = [
         predict_images(scorer, decoded[split], split=split, model_input=metadata.model_input)
         for split in evaluation.predictions.split_names
@@ -217,3 +194,13 @@ def add_comparison(
     compared = compare_models(evaluation.predictions, others, name=name)
     evaluation.metrics["comparison"] = compared
     return format_table(*comparison_table(compared), title=f"Accuracy compared with {name}")
+
+
+def decode_data(options: EvaluationOptions, metadata: ModelMetadata) -> dict[str, DecodedImages]:
+    """The images of `--data` by split, prepared for a model."""
+    return decode_splits(
+        find_splits(options.data),
+        metadata=metadata,
+        workers=options.workers,
+        max_memory_bytes=options.max_memory_bytes,
+    )

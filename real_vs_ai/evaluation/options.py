@@ -111,6 +111,11 @@ class EvaluationOptions:
     workers: int = option(add=add_workers)
     memory: float = option(add=add_memory)
 
+    @property
+    def max_memory_bytes(self) -> int:
+        """Decoded images beyond this stay on disk."""
+        return int(self.memory * 2**30)
+
 
 def parse_evaluation_options(
     argv: Sequence[str] | None, *, description: str | None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from real_vs_ai.config import canonical_split
-from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
+from real_vs_ai.dataset.decoded_images import DecodedImages, find_splits
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
@@ -32,7 +32,6 @@ _EXPORTS = "exports"
 # Its images are only counted here, so unreadable ones among them are not known.
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
-_GIBIBYTE = 2**30
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     _check_paths(options)
     fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
     # After the checks, since these import TensorFlow.
-    from real_vs_ai.evaluation.extras import add_collections, add_exports
+    from real_vs_ai.evaluation.extras import Job, add_exports, add_extras, decode_data
     from real_vs_ai.evaluation.report import weights_digest, write_evaluation
     from real_vs_ai.evaluation.scorer import open_checked_scorer
     from real_vs_ai.keras_models import open_model
@@ -75,7 +74,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     for folder in options.out_of_distribution:
         for split_folder in find_splits(folder).values():
             list_labelled_images(split_folder, class_names=metadata.class_names)
-    decoded = _decode(options, metadata=metadata)
+    decoded = decode_data(options, metadata)
     run = RunFolder(model_path.parent)
     # Another file in the run's folder has nothing to do with its report.
     own = model_path == run.model and is_own_data(run, decoded, data=options.data)
@@ -87,27 +86,14 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         check_output(report, decoded, weights=weights)
     scorer = open_checked_scorer(model, model_path)
     evaluation = _evaluate(options, scorer, run=run, own=own, metadata=metadata, decoded=decoded)
-    notes = fitted + _add_extras(
-        evaluation, options=options, scorer=scorer, decoded=decoded, report=report
-    )
-    which = options.by_collection
-    judged = add_collections(
-        evaluation, model_path, which=which, decoded=decoded, workers=options.workers
-    )
-    notes += [f"{judged}\n"] if judged else []
+    job = Job(options, model, model_path, scorer, decoded, report)
+    notes = fitted + add_extras(evaluation, job)
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
     write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
-    exports, complete = add_exports(
-        evaluation,
-        formats=options.export,
-        model=model,
-        check=scorer.check,
-        decoded=decoded,
-        folder=run.path / _EXPORTS,
-    )
-    notes += [f"{exports}\n"] if exports else []
+    exports, complete = add_exports(evaluation, job, folder=run.path / _EXPORTS)
+    notes += exports
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
 
 
@@ -169,7 +155,7 @@ def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
         data=options.data,
         folders=options.fit_out_of_distribution,
         workers=options.workers,
-        max_memory_bytes=int(options.memory * 2**30),
+        max_memory_bytes=options.max_memory_bytes,
     )
 
 
@@ -245,48 +231,6 @@ def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]
         for split, images in decoded.items()
         if split != _COUNTED_SPLIT
     }
-
-
-def _decode(options: EvaluationOptions, *, metadata: ModelMetadata) -> dict[str, DecodedImages]:
-    return decode_splits(
-        find_splits(options.data),
-        metadata=metadata,
-        workers=options.workers,
-        max_memory_bytes=int(options.memory * _GIBIBYTE),
-    )
-
-
-def _add_extras(
-    evaluation: Evaluation,
-    *,
-    options: EvaluationOptions,
-    scorer: Scorer,
-    decoded: Mapping[str, DecodedImages],
-    report: RunFolder,
-) -> list[str]:
-    """Do what was asked beyond the report, and return what to print of it."""
-    from real_vs_ai.evaluation.extras import add_comparison, add_other_images, add_robustness
-    from real_vs_ai.evaluation.scorer import open_scorer
-    from real_vs_ai.keras_models import open_model
-
-    texts = [
-        add_robustness(evaluation, options=options, scorer=scorer, decoded=decoded, report=report),
-        add_other_images(evaluation, options=options, scorer=scorer, report=report),
-    ]
-    if options.compare:
-        other_path = find_model(options.compare)
-        other, metadata, _ = open_model(
-            other_path, class_names=options.class_names, image_size=options.image_size
-        )
-        if metadata.model_input != evaluation.metadata.model_input:
-            decoded = _decode(options, metadata=metadata)
-        scorer = open_scorer(other, other_path, layer=None)
-        texts.append(
-            add_comparison(
-                evaluation, scorer=scorer, metadata=metadata, decoded=decoded, path=other_path
-            )
-        )
-    return [f"{text}\n" for text in texts if text]
 
 
 def _redraw(options: EvaluationOptions) -> str:

@@ -270,7 +270,7 @@ def test_model_in_another_format_is_evaluated_unchanged(project, capsys):
 
 def test_extras_that_cannot_be_done_are_refused_before_any_work(project, capsys, monkeypatch):
     monkeypatch.setattr(
-        "real_vs_ai.evaluation.run._decode", lambda *_, **__: pytest.fail("work began")
+        "real_vs_ai.evaluation.extras.decode_data", lambda *_, **__: pytest.fail("work began")
     )
     assert evaluate("--model", "models/run", "--compare", "models/typo") == 1
     assert "models/typo" in capsys.readouterr().err

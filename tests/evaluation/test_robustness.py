@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.evaluation.extras import add_robustness
+from real_vs_ai.evaluation.extras import Job, add_robustness
 from real_vs_ai.evaluation.robustness import (
     _mean_auc,
     describe_perturbations,
@@ -137,7 +137,7 @@ def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribu
     def kept():
         evaluation = SimpleNamespace(metrics=dict(calibration))
         options = SimpleNamespace(robustness=False)
-        add_robustness(evaluation, options=options, scorer=None, decoded={}, report=report)
+        add_robustness(evaluation, Job(options, None, None, None, {}, report))
         return "robustness" in evaluation.metrics
 
     assert kept()
