@@ -2,6 +2,7 @@
 
 Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
 --avx2, limited to AVX2; or the first upload in the app, from the moment that the page is complete.
+The released models share the work: a photograph of 12 megapixels goes to one, a thumbnail to another.
 "through TensorFlow" converts the model as it was done before: by Keras' export in a process of its
 own; --ours leaves that out. Each number is the median of its turns.
 
@@ -24,7 +25,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.app_load import measure_first_upload  # noqa: E402
+from benchmarks.app_load import make_photograph, measure_first_upload  # noqa: E402
 from real_vs_ai.cli import command, make_parser  # noqa: E402
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
 from real_vs_ai.reporting import format_table  # noqa: E402
@@ -50,7 +51,7 @@ def measure(code: str, picture: Path, *, cache: Path, environment: dict[str, str
     """Seconds from the start of a process to its end, with one verdict in between."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", code, str(picture), "--model", str(PACKAGED_RELEASED_MODEL_DIR)],
+        [sys.executable, "-c", code, str(picture)],
         env=os.environ | environment | {"REAL_VS_AI_CACHE": str(cache)},
         cwd=REPOSITORY,
         capture_output=True,
@@ -88,19 +89,21 @@ def measure_uploads(environment: dict[str, str], *, repeats: int) -> tuple[float
 
 
 def measure_cpu(
-    picture: Path, *, environment: dict[str, str], name: str, repeats: int, alone: bool
+    pictures: list[Path], *, environment: dict[str, str], name: str, repeats: int, alone: bool
 ) -> list[list[str]]:
     """The rows of one kind of CPU."""
-    ours = measure_start(_DIRECTLY, picture, environment=environment, repeats=repeats)
-    theirs = (float("nan"), float("nan"))
-    if not alone and importlib.util.find_spec("tensorflow"):
-        theirs = measure_start(
-            _THROUGH_TENSORFLOW, picture, environment=environment, repeats=repeats
-        )
-    rows = [
-        [name, f"ImageScoring.py, {what}", f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
-        for what, mine, old in zip(("nothing cached", "cached"), ours, theirs, strict=True)
-    ]
+    rows = []
+    for picture in pictures:
+        ours = measure_start(_DIRECTLY, picture, environment=environment, repeats=repeats)
+        theirs = (float("nan"), float("nan"))
+        if not alone and importlib.util.find_spec("tensorflow"):
+            theirs = measure_start(
+                _THROUGH_TENSORFLOW, picture, environment=environment, repeats=repeats
+            )
+        rows += [
+            [name, f"{picture.stem}, {what}", f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
+            for what, mine, old in zip(("nothing cached", "cached"), ours, theirs, strict=True)
+        ]
     for what, upload in zip(
         ("nothing cached", "cached"), measure_uploads(environment, repeats=repeats), strict=True
     ):
@@ -116,15 +119,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--avx2", action="store_true", help="measure an AVX2 machine too")
     parser.add_argument("--ours", action="store_true", help="leave out the way through TensorFlow")
     args = parser.parse_args(argv)
-    picture = REPOSITORY / "docs" / "images" / "app.png"
     machines = {"as it is": {}, **({"AVX2": _AVX2} if args.avx2 else {})}
-    rows = [
-        row
-        for name, environment in machines.items()
-        for row in measure_cpu(
-            picture, environment=environment, name=name, repeats=args.repeats, alone=args.ours
-        )
-    ]
+    with tempfile.TemporaryDirectory() as made:
+        pictures = [Path(made, "photograph.jpg"), Path(made, "thumbnail.jpg")]
+        for picture, size in zip(pictures, ((4000, 3000), (32, 32)), strict=True):
+            picture.write_bytes(make_photograph(1, width=size[0], height=size[1]))
+        rows = [
+            row
+            for name, environment in machines.items()
+            for row in measure_cpu(
+                pictures, environment=environment, name=name, repeats=args.repeats, alone=args.ours
+            )
+        ]
     header = ["CPU", "one picture", "ours, s", "through TensorFlow, s", "ratio"]
     print(format_table(header, rows, title="Start to verdict"))
     return 0

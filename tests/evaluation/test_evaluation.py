@@ -140,6 +140,7 @@ def test_card_and_report_name_the_numbers(reported):
     assert "test: 24 images, accuracy 0.8333" in run.classification_report.read_text()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_three_classes_are_reported_with_macro_averages(tmp_path):
     names = ("benign", "malignant", "normal")
     for split in ("validation", "test"):
@@ -161,6 +162,7 @@ def test_three_classes_are_reported_with_macro_averages(tmp_path):
     no_nan(run.metrics.read_text())
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_unreadable_images_are_named_and_left_out(tmp_path):
     for split in ("validation", "test"):
         write_images(tmp_path / split)
@@ -175,6 +177,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
     assert metrics["test"]["n"] == 24
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_without_validation_images_nothing_is_calibrated(tmp_path):
     write_images(tmp_path / "test")
     model = colour_model()
@@ -206,6 +209,7 @@ def test_diverged_model_is_refused_before_anything_is_written(tmp_path):
     assert {path.name for path in run.path.iterdir()} == {"model.h5"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
     write_images(tmp_path / "test")
     model = colour_model()

@@ -23,10 +23,8 @@ from tests.evaluation.evaluation_material import colour_model, decode, make_run,
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def coarse_figures(monkeypatch):
-    """What the figures look like is tested elsewhere; here they only cost time."""
-    monkeypatch.setattr("real_vs_ai.evaluation.figure_style.DOTS_PER_INCH", 40)
+# What the figures look like is tested elsewhere.
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture

@@ -10,11 +10,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -36,6 +33,7 @@ from tests.preparation.material import (
     snapshot,
     split_options,
 )
+from tests.script_processes import ScriptProcess
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
@@ -239,35 +237,28 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
     make_train_test(tmp_path / "set", train=260, test=30)
     pack_folder(tmp_path / "set", data / "archives" / "set.zip")
     clock = random.Random(7)
+
+    def start(script):
+        return ScriptProcess(script, "--workers", "2", folder=tmp_path)
+
     for script, outputs in SCRIPT_STAGES.items():
         started = time.perf_counter()
-        assert start_script(script, tmp_path).wait() == 0
+        assert start(script).wait()[0] == 0
         seconds = time.perf_counter() - started
         undisturbed = snapshot(data)
         for _ in range(2):
             for name in outputs:
                 remove_output(data / name)
-            process = start_script(script, tmp_path)
-            # Python itself takes a good part of the time to start.
-            time.sleep(seconds * clock.uniform(0.3, 1.0))
+            process = start(script)
+            time.sleep(seconds * clock.uniform(0.0, 1.0))
             process.kill()
             process.wait()
-            start_script(script, tmp_path).wait()
+            start(script).wait()
             assert snapshot(data) == undisturbed, script
 
 
 def pack_folder(folder, output):
     zip_folder(folder, output=output, entries=None, compress=False, overwrite=False)
-
-
-def start_script(name, folder):
-    root = Path(__file__).resolve().parents[2]
-    return subprocess.Popen(
-        [sys.executable, str(root / f"{name}.py"), "--workers", "2"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def remove_output(path):

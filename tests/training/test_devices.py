@@ -1,32 +1,13 @@
 """Precision, several devices, and logs for TensorBoard."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from small_runs import options_for
 
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory, multiply_adds
-
-HERE = Path(__file__).parent
-
-
-def run_script(*arguments, **environment):
-    """ModelTraining.py on the tiny network, in a process of its own."""
-    root = HERE.parent.parent
-    path = os.pathsep.join([str(root), str(HERE)])
-    return subprocess.run(
-        [sys.executable, str(HERE / "small_runs.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+from tests.script_processes import ScriptProcess
 
 
 def arguments_for(data, models, name):
@@ -81,15 +62,18 @@ def test_multiply_adds_of_resnet50_are_the_published_number():
 @pytest.mark.slow
 def test_two_devices_of_one_host_learn_as_one_does(data, tmp_path):
     for name, count in (("one", "0"), ("two", "2")):
-        done = run_script(*arguments_for(data, tmp_path, name), LOGICAL_CPUS=count)
-        assert done.returncode == 0, done.stderr
-        assert ("2 logical CPUs" in done.stdout) == (count == "2")
+        arguments = arguments_for(data, tmp_path, name)
+        process = ScriptProcess("small_runs", *arguments, folder=tmp_path, LOGICAL_CPUS=count)
+        status, output = process.wait()
+        assert status == 0, output
+        assert ("2 logical CPUs" in output) == (count == "2")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
 
 
 @pytest.mark.slow
 def test_tensorboard_logs_are_written_into_the_run(data, tmp_path):
     pytest.importorskip("tensorboard")
-    done = run_script(*arguments_for(data, tmp_path, "run"), "--tensorboard")
-    assert done.returncode == 0, done.stderr
+    arguments = [*arguments_for(data, tmp_path, "run"), "--tensorboard"]
+    status, output = ScriptProcess("small_runs", *arguments, folder=tmp_path).wait()
+    assert status == 0, output
     assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))

@@ -1,12 +1,9 @@
 """Real processes, really killed: whatever the instant, the run goes on to the same end."""
 
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,8 +12,8 @@ from small_runs import options_for
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.checkpoints import checkpoint_path
+from tests.script_processes import ScriptProcess
 
-HERE = Path(__file__).parent
 KILLS = 6
 
 pytestmark = [
@@ -25,30 +22,19 @@ pytestmark = [
 ]
 
 
-def start(*arguments):
-    """ModelTraining.py on the tiny network; its output goes into one pipe."""
-    root = HERE.parent.parent
-    path = os.pathsep.join([str(root), str(HERE)])
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "small_runs.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=root,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 def arguments_for(data, run):
     steps = "--early-stopping 99 --epochs 3 --steps-per-epoch 40 --warmup-steps 10"
     safety = "--checkpoint-steps 1 --keep-checkpoints --deterministic --degrade 0.3"
     return options_for(data, run.parent, "--run-name", run.name, *steps.split(), *safety.split())
 
 
-def finish(*arguments):
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
+def start(*arguments, folder):
+    return ScriptProcess("small_runs", *arguments, folder=folder)
+
+
+def finish(*arguments, folder):
+    status, said = start(*arguments, folder=folder).wait()
+    assert status == 0, said
 
 
 def wait_for_step(process, run, *, seconds=900):
@@ -80,22 +66,22 @@ def history(run):
 
 def test_run_killed_at_random_instants_ends_as_an_undisturbed_one(data, tmp_path):
     whole, killed = tmp_path / "models" / "whole", tmp_path / "models" / "killed"
-    finish(*arguments_for(data, whole))
+    finish(*arguments_for(data, whole), folder=tmp_path)
     generator = random.Random(7)
     for kill in range(KILLS):
-        process = start(*arguments_to_go_on(data, killed))
+        process = start(*arguments_to_go_on(data, killed), folder=tmp_path)
         if kill % 3:
             wait_for_step(process, killed)
             time.sleep(generator.uniform(0, 1))
         else:
-            # While it starts, decodes, makes its folder, or traces its first step.
-            time.sleep(generator.uniform(1, 10))
+            # While it decodes, makes its folder, or traces its first step.
+            time.sleep(generator.uniform(0, 4))
         process.kill()
-        process.communicate()
+        process.wait()
         if RunFolder(killed).is_finished:
             break
     if not RunFolder(killed).is_finished:
-        finish(*arguments_to_go_on(data, killed))
+        finish(*arguments_to_go_on(data, killed), folder=tmp_path)
     assert history(killed) == history(whole)
     models = [keras.models.load_model(run / "model.h5", compile=False) for run in (whole, killed)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
@@ -104,18 +90,18 @@ def test_run_killed_at_random_instants_ends_as_an_undisturbed_one(data, tmp_path
     assert {path.name for path in whole.rglob("*") if path.is_file()} <= left
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_after_the_step_and_says_how_to_resume(data, tmp_path, signal_number):
+def test_either_signal_saves_after_the_step_and_says_how_to_resume(data, tmp_path):
     run = tmp_path / "models" / "run"
-    process = start(*arguments_for(data, run))
-    wait_for_step(process, run)
-    process.send_signal(signal_number)
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode not in (0, None)
-    assert f"Resume with: python ModelTraining.py --resume {run}" in output
-    assert "Traceback" not in output
-    assert not RunFolder(run).is_finished
-    finish("--resume", str(run))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(*arguments_to_go_on(data, run), folder=tmp_path)
+        wait_for_step(process, run)
+        process.send_signal(number)
+        status, said = process.wait()
+        assert status not in (0, None)
+        assert f"Resume with: python ModelTraining.py --resume {run}" in said
+        assert "Traceback" not in said
+        assert not RunFolder(run).is_finished
+    finish("--resume", str(run), folder=tmp_path)
     assert len(history(run)) == 1 + 3
 
 
@@ -123,5 +109,6 @@ def test_folder_of_a_run_killed_before_it_began_is_reused(data, tmp_path):
     run = tmp_path / "models" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / ".config.json.123.tmp").write_text("{")
-    finish(*arguments_for(data, run))
+    short = ("--epochs", "1", "--steps-per-epoch", "2")
+    finish(*arguments_for(data, run), *short, folder=tmp_path)
     assert RunFolder(run).is_finished
