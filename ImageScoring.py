@@ -1,7 +1,7 @@
 """Judge images: a verdict for every image in files, folders and zip archives.
 
-Prints a table, or writes one with --output (CSV, JSON, JSON lines or Parquet, by the name's
-ending). "-" reads one path a line from standard input; a .csv manifest is read by its column
+The script prints a table, or writes one with --output (CSV, JSON, JSON lines or Parquet, by the
+suffix). "-" reads one path a line from standard input. A .csv manifest names images in its column
 "path".
 
 Example:
@@ -22,7 +22,7 @@ def parse_args(argv=None):
     add("inputs", nargs="*", metavar="INPUT", help=inputs)
     add("--model", type=Path, help=MODEL_HELP)
     add("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
-    add("--overwrite", action="store_true", help="replace the table if it is there")
+    add("--overwrite", action="store_true", help="replace an existing table")
     add("--resume", action="store_true", help="add the images that the table lacks")
     add_cluster(parser, engines=("openvino", "keras"))
     add("--precision", choices=("f32", "bf16", "int8"), help="compute in this precision")

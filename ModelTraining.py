@@ -1,7 +1,7 @@
 """Train a detector: images in data/{train,validation,test} → models/<run>/model.h5 and its report.
 
-Run DataMerger.py first. A frozen stage teaches the head, then the whole network is fine-tuned at
-a lower rate. An interrupted run goes on with --resume.
+Run DataMerger.py first. A frozen stage trains the head alone, then fine-tuning trains the whole
+network at a lower rate. --resume continues an interrupted run.
 
 Example:
     python ModelTraining.py --image-size 64 --epochs 10

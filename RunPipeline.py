@@ -4,8 +4,8 @@
     python RunPipeline.py                        # your archives, with every script's defaults
     python RunPipeline.py --from 7 -- --image-size 64 --epochs 10
 
-What follows -- goes to ModelTraining.py. The demo keeps to data/demo and models/demo-*; its fake
-images are stand-ins with a generator's traces, so its model judges such traces and nothing else.
+Options after -- go to ModelTraining.py. The demo writes to data/demo and models/demo-* only. Its
+fake images imitate a generator's traces, so its model detects those traces and nothing else.
 """
 
 import sys
@@ -27,7 +27,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--to", dest="last", type=int, choices=numbers, default=N_STAGES, help="last stage to run"
     )
-    parser.add_argument("--models-dir", type=Path, default=MODELS_DIR, help="gets the demo's run")
+    parser.add_argument("--models-dir", type=Path, default=MODELS_DIR, help="for the demo's run")
     parser.add_argument(
         "training",
         nargs="*",

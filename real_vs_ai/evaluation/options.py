@@ -27,11 +27,11 @@ class EvaluationOptions:
         type=Path,
     )
     data: Path = option(
-        "holds a folder for each class, or validation/ and test/ with such folders", DATA_DIR, "DIR"
+        "class folders, or a folder with validation/ and test/ that have them", DATA_DIR, "DIR"
     )
     output: Path | None = option(
-        "where the report goes (default: the run's folder for the data it was trained with, "
-        "evaluations/<data> in it for other data)",
+        "folder of the report (default: the run's folder for its own data, evaluations/<data> in "
+        "it for other data)",
         metavar="DIR",
         type=Path,
     )
@@ -46,33 +46,32 @@ class EvaluationOptions:
         type=number(0, 0.5, ends=False),
     )
     thresholds: str | None = option(
-        "whether that share holds for the verdicts together, or by source: at most that share of "
-        "every source's real validation images is called Fake, and twice that share of every "
-        "source's generated ones Real (default: by-source where each class has two sources of 20 "
-        "images or more)",
+        "hold that share for all verdicts together, or by source: at most that share of every "
+        "source's real validation images is called Fake, and at most twice that share of its "
+        "generated ones Real (default: by-source if each class has two sources of 20 images)",
         choices=("by-source", "together"),
     )
     thresholds_from: tuple[Path, ...] = option(
-        "fit the band on the validation images of these predictions.csv as well, of runs that left "
-        "other sources out of training",
+        "also fit the band on the validation images in these predictions.csv of runs that held out "
+        "other sources",
         metavar="FILE",
         nargs="+",
         type=Path,
     )
     aggregate: str | None = option(
-        "make the image's probabilities of its crops' in this way from now on, of a model that "
-        "judges crops (default: as the model file says)",
+        "let a model of crops combine their probabilities in this way from now on (default: as the "
+        "model file says)",
         choices=tuple(AGGREGATES),
     )
     robustness: bool = option(
-        "also judge the images after recompression, resizing, blur and the like", False
+        "also judge the images after recompression, resizing, blur and other changes", False
     )
     robustness_images: int = option(
-        "at most this many of them, drawn evenly over the classes", 2000, "N", type=whole_number(1)
+        "most images to change, drawn evenly over the classes", 2000, "N", type=whole_number(1)
     )
     by_collection: str | None = option(
-        "judge these images as the app does, untouched and as sites and messengers send them on, "
-        "and report each collection and generator (default: test, of models that judge crops)",
+        "judge these images by the app's rules, untouched and as sites and messengers send them "
+        "on, and report each collection and generator (default: test for models of crops)",
         choices=("test", "all", "none"),
     )
     fit_out_of_distribution: tuple[Path, ...] = option(
@@ -96,7 +95,7 @@ class EvaluationOptions:
         choices=EXPORT_FORMATS,
     )
     compare: Path | None = option(
-        "another model: test whether the two err differently on the same images",
+        "test whether this model and another one err differently on the same images",
         metavar="MODEL",
         type=Path,
     )
@@ -104,7 +103,7 @@ class EvaluationOptions:
         "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
     )
     image_size: int | None = option(
-        "input of a model made elsewhere (default: what the model says)",
+        "input size of a model made elsewhere (default: what the model says)",
         metavar="PIXELS",
         type=whole_number(1),
     )

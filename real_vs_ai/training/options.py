@@ -56,19 +56,19 @@ class TrainingOptions:
     """
 
     data: Path = option(
-        "holds train/, validation/ and test/ with a folder for each class",
+        "folder with train/, validation/ and test/, each with a folder for each class",
         DATA_DIR,
         "DIR",
         group="the run",
     )
-    models_dir: Path = option("where the run's folder is made", MODELS_DIR, "DIR")
+    models_dir: Path = option("folder in which the run gets its own", MODELS_DIR, "DIR")
     run_name: str | None = option(
-        "the folder's name (default: date, time and backbone)", metavar="NAME"
+        "name of the run's folder (default: date, time and backbone)", metavar="NAME"
     )
-    recipe: str | None = option("a named set of options to start from", choices=sorted(RECIPES))
+    recipe: str | None = option("start from a named set of options", choices=sorted(RECIPES))
     hold_out: tuple[str, ...] = option(
-        "train without these sources of the training images, and validate on them alone: how the "
-        "model does on kinds of pictures that it never saw (comma-separated)",
+        "train without these sources (comma-separated) and validate on them alone, to see how the "
+        "model does on unseen kinds of pictures",
         (),
         "SOURCES",
         type=_names,
@@ -80,16 +80,16 @@ class TrainingOptions:
         const=_NEWEST,
     )
     backbone: str = option(
-        "the network that makes features of an image; resnet26 has no ImageNet weights and "
-        "is a quick start for the others",
+        "network that computes the features; resnet26 has no ImageNet weights and is a quick start "
+        "for the other ResNets",
         "resnet101",
         choices=tuple(BACKBONES),
         group="the network",
     )
     weights: str = option(
-        "weights to start from: ImageNet's (downloaded once, or from the package that "
-        "requirements-photographs.txt names), random ones, a file with the backbone's weights, "
-        "or the model.h5 of an earlier run, also of a shallower backbone",
+        "weights to start from: ImageNet's (downloaded once, or from a package in "
+        "requirements-photographs.txt), random ones, a file of backbone weights, or the model.h5 "
+        "of an earlier run, even one with a shallower backbone",
         "imagenet",
         "imagenet|none|PATH",
     )
@@ -107,54 +107,54 @@ class TrainingOptions:
         choices=INPUT_KINDS,
     )
     crops: int = option(
-        "crops that are judged of each image, spread evenly (with --input crops)",
+        "number of evenly spread crops by which an image is judged (with --input crops)",
         9,
         "N",
         type=whole_number(1),
     )
     aggregate: str = option(
-        "how the crops' probabilities become the image's",
+        "how the crops' probabilities are combined",
         next(iter(AGGREGATES)),
         choices=tuple(AGGREGATES),
     )
     views: int = option(
-        "random crops made of each training image; an epoch takes one (with --input crops)",
+        "number of random crops of each training image; an epoch uses one (with --input crops)",
         6,
         "N",
         type=whole_number(1),
     )
     history: float = option(
-        "share of them that are first resampled and recompressed at random, as pictures are "
-        "on their way (with --input crops)",
+        "share of these crops that are first resampled and recompressed at random, as sites and "
+        "messengers do (with --input crops)",
         1.0,
         "SHARE",
         type=number(0, 1),
     )
     stem_stride: int = option(
-        "how much the first layers shrink the image; less keeps more of small images "
-        "and costs 4 or 16 times the time (default: that of the model named by --weights, "
-        "otherwise the published one: 4, or 2 for EfficientNets)",
+        "how much the first layers shrink the image; less keeps more of small images and takes 4 "
+        "or 16 times as long (default: that of the model in --weights, otherwise the published "
+        "one: 4, or 2 for EfficientNets)",
         type=int,
         choices=(4, 2, 1),
     )
     pooling: str = option(
-        "how the head summarises the feature maps; stages: mean and deviation of every "
-        "stage's, standardised",
+        "how the head summarises the feature maps; stages takes mean and deviation of the maps of "
+        "every stage, standardised",
         "global-average",
         choices=("global-average", "average-flatten", "stages"),
     )
     noise: float = option(
-        "Gaussian noise on the features while learning", 0.1, "STD", type=number(0, 10)
+        "Gaussian noise on the features during training", 0.1, "STD", type=number(0, 10)
     )
     dense_units: int = option(
         "units of the head's hidden layer; 0 for none", 256, "N", type=whole_number(0)
     )
     l2: float = option("penalty on the hidden layer's weights", 1e-4, "WEIGHT", type=number(0, 10))
     dropout: float = option(
-        "share of the hidden units left out while learning", 0.4, "SHARE", type=number(0, 0.95)
+        "share of the hidden units left out during training", 0.4, "SHARE", type=number(0, 0.95)
     )
     batch_norm: str = option(
-        "whether batch statistics are learnt; auto: only from random weights, or in batches "
+        "whether batch statistics are learnt; auto learns them from random weights or in batches "
         "of 64 or more",
         "auto",
         choices=("auto", "train", "frozen"),
@@ -169,13 +169,13 @@ class TrainingOptions:
         "epochs with the whole network learning", 20, "N", type=whole_number(0), group="learning"
     )
     minutes: float | None = option(
-        "end within about this many minutes, evaluation included: takes as many steps of the "
-        "epochs as there is time for, and fits warm-up and decay to them (default: no limit)",
+        "end within about this many minutes, evaluation included: take as many steps as there is "
+        "time for, and fit warm-up and decay to them (default: no limit)",
         metavar="N",
         type=number(0, math.inf, ends=False),
     )
     frozen_epochs: int | None = option(
-        "epochs before that with only the head learning (default: 3, or 0 from random weights)",
+        "epochs before those with only the head learning (default: 3, or 0 from random weights)",
         metavar="N",
         type=whole_number(0),
     )
@@ -184,13 +184,16 @@ class TrainingOptions:
     )
     batch_size: int = option("images in a batch", 32, "N", type=whole_number(1))
     learning_rate: float = option(
-        "at the start, for the head alone or from random weights; falls to 1 %%",
+        "first learning rate of the head alone, or from random weights; it falls to 1 %%",
         1e-3,
         "RATE",
         type=number(0, 10),
     )
     fine_tune_learning_rate: float = option(
-        "at the start, for the whole network from trained weights", 1e-4, "RATE", type=number(0, 10)
+        "first learning rate of the whole network from trained weights",
+        1e-4,
+        "RATE",
+        type=number(0, 10),
     )
     label_smoothing: float = option(
         "share of each label spread over all classes", 0.0, "SHARE", type=number(0, 0.9)
@@ -199,37 +202,38 @@ class TrainingOptions:
         "steps over which the learning rate first rises to its start", 0, "N", type=whole_number(0)
     )
     augmentation: str = option(
-        "standard: rotation 20 degrees, shift, shear and zoom 0.2, flip; light: flip and shift 0.1",
+        "standard: rotate by 20 degrees, shift, shear and zoom by 0.2, flip; light: flip, shift "
+        "by 0.1",
         "standard",
         choices=("standard", "light", "flip", "none"),
     )
     balance: str = option(
-        "what counts the same in the loss: every class; or every class, and in it each "
-        "source by the square root of its size",
+        "weigh the loss so that every class counts the same; sources also weighs each source in "
+        "its class by the square root of its size",
         "classes",
         choices=("classes", "sources"),
     )
     stored_features: bool = option(
-        "compute the frozen backbone's features once and learn the head from them: hundreds "
-        "of epochs in minutes (with --epochs 0 and --augmentation none)",
+        "compute the frozen backbone's features once and train the head on them, hundreds of "
+        "epochs in minutes (with --epochs 0 and --augmentation none)",
         False,
     )
     degrade: float = option(
-        "share of the images recompressed (JPEG), shrunk or blurred while learning; a model "
-        "trained so holds better on pictures from the web",
+        "share of the training images that are recompressed (JPEG), shrunk or blurred, which helps "
+        "on pictures from the web",
         0.0,
         "SHARE",
         type=number(0, 1),
     )
     patience: int = option(
-        "epochs in a row that the validation loss may exceed the training loss",
+        "how many epochs in a row the validation loss may exceed the training loss",
         0,
         "N",
         type=whole_number(0),
     )
     keep: str = option(
-        "the weights that a run keeps: of the epoch with the lowest validation loss, or of the "
-        "last one, whose learning rate is lowest",
+        "keep the weights of the epoch with the lowest validation loss, or of the last one, whose "
+        "learning rate is lowest",
         "best",
         choices=("best", "last"),
     )
@@ -237,10 +241,10 @@ class TrainingOptions:
         "stop after this many epochs without a lower validation loss", 5, "N", type=whole_number(1)
     )
     seed: int = option(
-        "of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
+        "seed of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
     )
     deterministic: bool = option(
-        "the same seed gives the same weights to the last bit; slower", False
+        "make equal seeds give equal weights to the last bit, which takes longer", False
     )
     precision: str = option(
         "number format of the arithmetic; auto measures which one is fastest here",
@@ -251,17 +255,17 @@ class TrainingOptions:
     )
     workers: int = option(add=add_workers)
     cache_dir: Path | None = option(
-        "keep the decoded images there for the next run", metavar="DIR", type=Path
+        "keep the decoded images in this folder for the next run", metavar="DIR", type=Path
     )
     memory: float = option(add=add_memory)
     checkpoint_steps: int = option(
-        "also save a checkpoint every N steps; 0: after each epoch only",
+        "also save a checkpoint every N steps; 0 saves after each epoch only",
         0,
         "N",
         type=whole_number(0),
     )
-    keep_checkpoints: bool = option("keep them when the run has ended", False)
-    tensorboard: bool = option("write logs for TensorBoard into the run", False)
+    keep_checkpoints: bool = option("keep the checkpoints when the run has ended", False)
+    tensorboard: bool = option("write logs for TensorBoard into the run's folder", False)
     command: tuple[str, ...] = ()
 
     @property
@@ -303,7 +307,7 @@ def parse_training_options(
         "--config",
         type=Path,
         metavar="FILE",
-        help="repeat a run: take the options of its config.json",
+        help="repeat a run: take the options from its config.json",
     )
     first = parser.parse_args(argv)
     parser.set_defaults(**RECIPES.get(first.recipe, {}))
