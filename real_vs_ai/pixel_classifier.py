@@ -5,7 +5,7 @@
 
 A logistic classifier on statistics of 8 × 8 blocks: the strength of every frequency, and how well
 each fits the steps that compression rounded the training images' frequencies to. It finds what was
-stored otherwise. A `PixelNetwork` beside it finds what was stored alike and shows something else.
+stored otherwise. A `PixelNetwork` also finds what was stored alike and shows something else.
 Features of the model's own network tell thumbnails of other pictures far worse: it learnt to tell
 the classes, whatever the pictures show.
 """

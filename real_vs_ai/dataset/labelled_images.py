@@ -189,7 +189,7 @@ def read_manifest(folder: Path, column: str, *, manifest: Path | None = None) ->
     Args:
         folder: Of a split, or of class folders.
         column: "source", "generator", …; "" where the manifest does not have it.
-        manifest: The file; None looks in `folder` and beside it.
+        manifest: The file; None looks in `folder` and next to it.
     """
     candidates = [manifest] if manifest else [folder / MANIFEST_NAME, folder.parent / MANIFEST_NAME]
     path = next((path for path in candidates if path.is_file()), None)

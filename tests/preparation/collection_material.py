@@ -1,4 +1,4 @@
-"""Collections in git repositories that tests make, and their lists."""
+"""Make collections in git repositories, and their lists, for tests."""
 
 from __future__ import annotations
 

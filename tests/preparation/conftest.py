@@ -1,4 +1,4 @@
-"""Collections that several tests start from."""
+"""Make the collections that several tests start from."""
 
 from __future__ import annotations
 

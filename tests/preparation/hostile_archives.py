@@ -1,4 +1,4 @@
-"""Archives that no unpacker should trust, each made by a function of its own."""
+"""Make archives that no unpacker should trust, each by a function of its own."""
 
 from __future__ import annotations
 

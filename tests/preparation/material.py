@@ -1,4 +1,4 @@
-"""Small data sets made on the spot, and a way to disturb a stage at any of its disk operations."""
+"""Make small data sets, and disturb a stage at any of its disk operations."""
 
 from __future__ import annotations
 
