@@ -1,4 +1,4 @@
-"""What all tests share: no deadlines, reports without drawings, the released model loaded once."""
+"""Lift deadlines for all tests, and load the released model in Keras once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One definition of warps for the copies on disk and the batches of a training."""
+"""Copies on disk and training batches share one definition of warps."""
 
 from __future__ import annotations
 

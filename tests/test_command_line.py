@@ -1,4 +1,4 @@
-"""What every script answers to wrong options and wrong paths."""
+"""Every script answers wrong options and wrong paths in one helpful line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md, applied to a copy of the package."""
+"""The worked examples of docs/extending.md work on a copy of the package."""
 
 from __future__ import annotations
 

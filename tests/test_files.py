@@ -1,4 +1,4 @@
-"""Which files count as data, and how files are written."""
+"""One rule says which files count as data, and files are written whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: the evidence is found where it was put."""
+"""Grad-CAM finds the evidence where it was put."""
 
 import numpy as np
 import pytest

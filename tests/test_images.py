@@ -1,4 +1,4 @@
-"""Decoding: every kind of image has one defined outcome, and no file can cost much."""
+"""Every kind of image file has one defined outcome, and no file can cost much."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is fed with: resized images, or crops that cover them evenly."""
+"""A model gets resized images, or crops that cover them evenly."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Out-of-distribution images are told by size, sharpness and features, and no others."""
+"""Size, sharpness and features recognise out-of-distribution images, and no others."""
 
 import h5py
 import numpy as np

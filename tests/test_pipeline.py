@@ -1,4 +1,4 @@
-"""The whole chain, script by script: what runs in which order, and that it ends in verdicts."""
+"""The pipeline runs the scripts in order and ends in verdicts."""
 
 from __future__ import annotations
 

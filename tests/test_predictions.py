@@ -1,4 +1,4 @@
-"""The table of predictions: written and read without loss, refused where it is damaged."""
+"""The table of predictions survives a round trip, and damaged tables are refused."""
 
 import dataclasses
 

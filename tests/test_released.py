@@ -1,6 +1,6 @@
-"""The model that comes with the project: its files belong together, and it does what its card says.
+"""The files of the released model belong together, and it does what its card says.
 
-On real images only where they are at hand; REAL_VS_AI_SHARED names their folder.
+Some tests need real images; REAL_VS_AI_SHARED names their folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Progress is told in a log file too: in lines, and while nothing can be counted."""
+"""A log file gets lines of progress, also while nothing can be counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Uncertain rule: thresholds, out-of-distribution images, verdicts that do not hold."""
+"""The Uncertain rule covers thresholds, out-of-distribution images and unstable verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled images, listed and decoded for training and evaluation."""
+"""List and decode labelled images, for training and evaluation."""
 
 from real_vs_ai.cli import exit_without
 

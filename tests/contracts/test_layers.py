@@ -1,4 +1,4 @@
-"""Who may import whom inside the package."""
+"""The package's imports follow the declared layers."""
 
 from __future__ import annotations
 

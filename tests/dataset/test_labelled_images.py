@@ -1,4 +1,4 @@
-"""Listing and decoding labelled folders: order, labels, sources, broken files, caches."""
+"""Labelled folders are listed in order and decoded; broken files are reported, caches reused."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Training views: random crops with histories, repeatable, and alike for all classes."""
+"""Training views are random crops with histories, repeatable, and alike for all classes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A model whose answers are known, and folders of images for it: red is Fake, blue is Real."""
+"""Make a model whose answers are known, and images for it: red is Fake, blue is Real."""
 
 import numpy as np
 from PIL import Image

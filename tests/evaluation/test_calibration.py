@@ -1,4 +1,4 @@
-"""Temperature and the Uncertain band: fitted where they should be, agreeing with the verdicts."""
+"""Temperature and thresholds are fitted where they should be and agree with the verdicts."""
 
 import numpy as np
 import pytest

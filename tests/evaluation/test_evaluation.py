@@ -1,4 +1,4 @@
-"""Reports: everything in a run folder fits together, is right, and can be drawn again."""
+"""The files of a report fit together, are right, and can be drawn again."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""ModelEvaluation.py: which model, which images, which folder; and clear refusals."""
+"""ModelEvaluation.py finds model, images and folder, and refuses what does not fit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Exports: the same probabilities in every format, or no file."""
+"""Every exported file gives the same probabilities, or is not written."""
 
 import json
 

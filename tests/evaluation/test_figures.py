@@ -1,4 +1,4 @@
-"""Figures: drawn from any numbers and names, the same bytes each time, with nothing left behind."""
+"""Figures take any numbers and names, and the same figure gives the same bytes."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Metrics: equal to scikit-learn's, with intervals that hold, and right where little is there."""
+"""Metrics equal scikit-learn's, their intervals hold, and few images give no error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The sheet of mistakes and the picture of the network."""
+"""The sheet shows the most confident mistakes, and the network is drawn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Model cards: everything in them stands in the metrics, and no name becomes markup."""
+"""Everything in a model card stands in the metrics, and no name becomes markup."""
 
 import copy
 import json

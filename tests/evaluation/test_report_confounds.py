@@ -1,4 +1,4 @@
-"""The confound warning: fires when sizes or sources give the labels away, and only then."""
+"""The confound warning fires only when sizes or sources give the labels away."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Perturbations and the table of what they do to verdicts."""
+"""Perturbations do what their names say, and the table counts what they do to verdicts."""
 
 import dataclasses
 from types import SimpleNamespace

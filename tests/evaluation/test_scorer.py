@@ -1,4 +1,4 @@
-"""One pass over the images gives probabilities and features, by whichever engine computes it."""
+"""One pass over the images gives probabilities and features, whichever engine computes it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A zoo of archives: hostile and broken ones are refused or skipped with a line that names why.
+"""Hostile and broken archives are refused, or entries skipped, with a line that says why.
 
 Nothing is ever written outside the target, and a refused archive leaves no folder behind.
 """

@@ -1,4 +1,4 @@
-"""Augmented copies: seeded one by one, in their originals' format, of training images only."""
+"""Augmented copies are seeded one by one and keep their originals' format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What augmented copies are called: recognised as such, and never the names of others."""
+"""Names of augmented copies are recognised, and never those of other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletion: only inside the allowed folders, links never followed, nothing half gone."""
+"""Deletion stays inside the allowed folders, follows no link and leaves nothing half gone."""
 
 from __future__ import annotations
 

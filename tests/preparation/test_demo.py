@@ -1,4 +1,4 @@
-"""The embedded demo: archives in the two real layouts, honest about what they hold."""
+"""The embedded demo has archives in the two real layouts and says what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every stage, disturbed at every kind of disk operation: the next run gives the undisturbed bytes.
+"""A stage that is disturbed at any disk operation gives the undisturbed bytes in the next run.
 
 A stage runs in a forked process that is killed (or meets a full disk, or Ctrl-C) at one of its
 disk operations. What it leaves must be the old state or the new one, and running it again must

@@ -1,4 +1,4 @@
-"""Split sources become one data set: names keep apart, nothing is lost, no content straddles."""
+"""Split sources become one data set: names stay distinct, no content is lost or straddles."""
 
 from __future__ import annotations
 

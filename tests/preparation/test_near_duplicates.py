@@ -1,4 +1,4 @@
-"""Near-duplicates: found as a full comparison finds them, and kept in one split when grouped."""
+"""Near-duplicates are found as a full comparison finds them, and share a split when grouped."""
 
 from __future__ import annotations
 

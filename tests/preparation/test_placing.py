@@ -1,4 +1,4 @@
-"""Names, listing and placing: nothing collides, nothing is followed, nothing is overwritten."""
+"""Names never collide, links are not followed, and placing overwrites nothing."""
 
 from __future__ import annotations
 

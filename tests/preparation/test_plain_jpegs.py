@@ -1,4 +1,4 @@
-"""The short way for ordinary JPEGs gives what Pillow gives; every other file is left to Pillow."""
+"""OpenCV gives Pillow's pixels and bytes for ordinary JPEGs; Pillow reads every other file."""
 
 from __future__ import annotations
 

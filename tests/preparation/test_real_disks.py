@@ -1,4 +1,4 @@
-"""Disks that are really full and folders that are really read-only, mounted for a test (Linux)."""
+"""Stages report full disks and read-only folders, which these tests mount (Linux)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split plan: exact shares, no content in two splits, the same plan for the same contents."""
+"""The split plan meets its shares, keeps contents together and depends on contents alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw data sets become splits: layouts are recognised, broken files kept apart, nothing lost."""
+"""Raw data sets become splits: layouts are recognised, broken files set apart, nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing: everything arrives, links and debris do not, the same files give the same archive."""
+"""Packing takes every file but links and junk, and the same files give the same archive."""
 
 from __future__ import annotations
 
