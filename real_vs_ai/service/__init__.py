@@ -1,1 +1,1 @@
-"""The HTTP service for programs, which ApiServer.py starts."""
+"""Serve verdicts over HTTP to programs; ApiServer.py starts it."""

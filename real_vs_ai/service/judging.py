@@ -108,7 +108,7 @@ class LocalJudge:
             return answer
         try:
             verdict = await asyncio.wrap_future(asked)
-        except Exception as error:  # Whatever one image may cause, it is said of that image.
+        except Exception as error:  # An error of one image belongs to that image.
             return _refuse(name, answer.score.sha256, f"could not be judged: {one_line(error)}")
         return dataclasses.replace(answer, score=dataclasses.replace(answer.score, verdict=verdict))
 
@@ -117,7 +117,7 @@ class LocalJudge:
         self._decoders.shutdown(wait=False)
 
     def _begin(self, name: str, data: bytes) -> tuple[Answer, Future[Verdict] | None]:
-        """Everything but the verdict, which the model is asked for meanwhile."""
+        """Everything but the verdict, which the model computes meanwhile."""
         digest = hashlib.sha256(data).hexdigest()
         limits = self._limits
         try:
@@ -128,7 +128,7 @@ class LocalJudge:
             findings = read_provenance(data)
         except ModelUnavailableError:
             raise
-        # Whatever one stranger's file may cause, it must not spoil the rest of the request.
+        # No error of one file may spoil the rest of the request.
         except Exception as error:
             too_large = isinstance(error, ImageTooLargeError)
             return _refuse(name, digest, one_line(error), exceeds_limit=too_large), None

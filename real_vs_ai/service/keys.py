@@ -68,7 +68,7 @@ def read_keys(path: Path) -> Keys:
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: It is no file of keys, or holds none.
+        InputError: The file has a damaged line, or no key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected a file of keys at {path}, found none. {_how_to_add()}")
@@ -102,7 +102,7 @@ def required_keys(path: Path | None, *, address: str) -> Keys | None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: It is no file of keys, or others can reach the address and there are no keys.
+        InputError: The file is damaged, or others can reach the address and there are no keys.
     """
     if path is not None:
         return read_keys(path)

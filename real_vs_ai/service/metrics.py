@@ -45,7 +45,7 @@ class Metrics:
             Gauge(f"real_vs_ai_{name}", help, registry=registry).set_function(value)
 
     def count_request(self, path: str, *, status: int, seconds: float) -> None:
-        """Count a request; `path` is one of the service's own, never a stranger's text."""
+        """Count a request; `path` is one of the service's own, never a client's text."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 

@@ -37,7 +37,7 @@ class RequestWatch:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # A client waits for leave to send its body where it says so: it has sent nothing.
+                # A client that asks before it sends its body has sent nothing.
                 waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
                 if status >= _FIRST_REFUSAL and not waits:
                     await body.discard_rest()

@@ -273,7 +273,7 @@ class Detector:
 
 
 class RoutingDetector(Detector):
-    """Several models behind one door: each image goes to the one whose training sizes include it.
+    """Several models as one: each image goes to the model whose training sizes include it.
 
     Of models that all do or all do not, the first of the nearest in size answers.
     """

@@ -32,7 +32,7 @@ def gradient(result: ov.Output, seed: Any, *, by: ov.Output, parameter: ov.Node)
         seed: The weights, of the tensor's shape.
 
     Raises:
-        UnsupportedGraphError: An operator between the two has no rule, or there is no way.
+        UnsupportedGraphError: An operator between the two has no rule, or nothing connects them.
     """
     between = _nodes_between(by, result, parameter)
     found: dict[str, Any] = {result.get_node().get_name(): seed}

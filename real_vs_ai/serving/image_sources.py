@@ -3,8 +3,8 @@
     for source in iterate_sources(["photos", "more.zip", "scan.png"]):
         data = read_source(source)
 
-Sources are found one by one, in a stable order, and read only when they are asked for, so that a
-million of them cost no more memory than the names of one folder.
+Sources are found one by one, in a stable order, and read only when needed, so that a million of
+them cost no more memory than the names of one folder.
 """
 
 from __future__ import annotations

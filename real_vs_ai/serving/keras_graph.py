@@ -127,7 +127,7 @@ class StoredModel:
         """The layers with their weights.
 
         Raises:
-            UnsupportedGraphError: It is no model that this module can read.
+            UnsupportedGraphError: This module cannot read the model.
             OSError: The file is not HDF5, or not whole.
         """
         try:

@@ -1,4 +1,4 @@
-"""Compiled models in the user's cache folder, one entry for each network.
+"""Keep compiled models in the user's cache folder, one entry for each network.
 
     entry = cached_ir(Path("models/released/model.h5"))      # the first time: a second
     entry.ir                                                 # …/<fingerprint>/model.xml

@@ -121,7 +121,7 @@ class OpenVINOEngine:
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._float_precision}
-        # Where several processes share a machine, each is told how many cores are its own.
+        # Several processes that share a machine each have a number of cores of their own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):
             settings["INFERENCE_NUM_THREADS"] = threads
         if self.precision == "int8":

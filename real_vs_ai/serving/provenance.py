@@ -4,8 +4,8 @@
     print(describe_origin(findings).headline)     # "The file says it was made with Midjourney."
 
 Metadata is easily removed or forged, so findings never change the verdict.
-Every field is a stranger's: it is read within limits, never followed (no network), and cut to a
-line of printable text.
+Do not trust any field: each is read within limits, never followed (no network), and cut to a line
+of printable text.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CAMERA_SOURCE_TYPES = {
     "digitalCapture": "a photograph from a digital camera",
     "computationalCapture": "a photograph from a phone or computational camera",
 }
-# A name alone proves little in prose, so these are looked for in metadata fields only.
+# A name alone proves little in prose, so only metadata fields are searched for these.
 _GENERATORS = (
     ("Stable Diffusion", r"stable[ _-]?diffusion|sd[_-]metadata|automatic1111|\bsdxl\b|invokeai"),
     ("ComfyUI", r"comfyui"),

@@ -5,7 +5,7 @@
 
 Rows go at once into `scores.csv.partial`, one JSON object a line, whatever the format; closing
 the file without an error writes the table from it in one step. A killed run leaves the partial
-file, and the next one goes on from there with `resume`.
+file, and the next one resumes from there with `resume`.
 """
 
 from __future__ import annotations

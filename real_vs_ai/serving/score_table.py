@@ -135,7 +135,7 @@ def terminal_line(row: dict[str, Any]) -> str:
         return "" if value is None else f"{value:.4f}"
 
     size = f"{row['width']}×{row['height']}" if row["width"] else ""
-    # A stranger's file name may hold line breaks and escape sequences.
+    # An untrusted file name may hold line breaks and escape sequences.
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in row["path"])
     line = _TERMINAL_LAYOUT.format(
         row["label"] or UNREADABLE,

@@ -106,7 +106,7 @@ def score_images(
     def judge(batch: list[_Prepared]) -> list[ImageScore]:
         return _judge(batch, detector=detector, in_batches=in_batches)
 
-    # The detector compiles its form for batches when it is asked how many it wants.
+    # Reading these compiles the detector's form for batches.
     batch_size, parallel = 1, 1
     if in_batches:
         batch_size, parallel = detector.batch_size, detector.parallel_batches
@@ -159,7 +159,7 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
         tile_size = detector.of(prepared).metadata.image_size
         tiles = cut_tiles(image.pixels, tile_size=tile_size)
         return _Prepared(score, prepared, tiles)
-    # Whatever one stranger's file may cause, it must not end a run over a million others.
+    # No error of one file may end a run over a million others.
     except Exception as error:
         text = (isinstance(error, OSError) and error.strerror) or one_line(error, longest=None)
         return _Prepared(ImageScore(source.name, error=text, sha256=digest))

@@ -72,7 +72,7 @@ class Scorer(Protocol):
 
     Attributes:
         metadata: Of the model.
-        engine: What people are told: "openvino (bf16)".
+        engine: What people read: "openvino (bf16)".
         identity: Differs whenever the scores may: model content, engine, precision.
         models: Which models judge, for JSON tables; see `describe_model`.
     """

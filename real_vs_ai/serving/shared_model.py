@@ -1,4 +1,4 @@
-"""Share one compiled model among all who ask: the app's visitors, or the clients of the service.
+"""Share one compiled model among the app's visitors or the clients of the service.
 
     model = SharedModel(Path("models/released/model.h5"))
     verdict = model.submit(pixels).result()
@@ -36,7 +36,7 @@ _MOST_BATCHES = 256
 _PATIENCE_SECONDS = 0.25
 # Of a model that is to be closed: until no caller's check can be under way any more.
 _IDLE_SECONDS = 60.0
-# What the thread that forms batches is told besides requests.
+# Messages to the thread that forms batches, apart from requests.
 _ENDED, _WAKE = "a batch has ended", "look again"
 
 
@@ -66,7 +66,7 @@ def as_unavailable() -> Iterator[None]:
 
 
 class SharedModel:
-    """Answers in threads of its own; the model is opened there while the caller goes on.
+    """Answers in threads of its own, where the model opens while the caller continues.
 
     Attributes:
         path: The `.h5` file, or a folder with several models that answer together.
@@ -130,7 +130,7 @@ class SharedModel:
         return answer
 
     def close(self) -> None:
-        """Let the threads end once nobody has asked for a while: others may be at work with it."""
+        """Let the threads end once no request has come for a while: others may still use it."""
         self._retiring = True
         self._arrivals.put(_WAKE)
 
@@ -185,7 +185,7 @@ class SharedModel:
 
     def _widen(self, detector: Detector) -> None:
         """Let as many batches run side by side as the engine wants, not one after another."""
-        # Where it cannot be compiled, batches go on one after another, and tell their callers.
+        # If it cannot be compiled, batches run one after another and report the error.
         with contextlib.suppress(Exception):
             self._side_by_side = min(detector.parallel_batches, _MOST_BATCHES)
             self._arrivals.put(_WAKE)

@@ -1,1 +1,1 @@
-"""Train, evaluate and document a model from labelled folders."""
+"""Train a model on labelled folders."""

@@ -83,7 +83,7 @@ def save_checkpoint(
         for group, variables in {**_variables(model), "metrics": _metric_variables(metrics)}.items()
         for i, variable in enumerate(variables)
     }
-    # The loss tells of a step that ruined the weights only when the next one is done.
+    # The loss shows that a step ruined the weights only after the next step.
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise TrainingDivergedError(
             f"The weights are no longer numbers after step {progress.step} of this epoch, so they "

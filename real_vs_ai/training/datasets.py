@@ -263,7 +263,7 @@ def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
     changed = pixels
     if kind < 1 / 3:
         small = resize(pixels, factor=_between(_RESIZE_FACTOR, strength))
-        # A picture that was shrunk meets the network as any other: resized to its side.
+        # The network sees a shrunk picture like any other: resized to its side.
         changed = resize_image(small, side)
     elif kind < 2 / 3:
         changed = blur(pixels, sigma=_between(_BLUR_SIGMA, strength))

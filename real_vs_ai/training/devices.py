@@ -247,7 +247,7 @@ _TEXT_BYTES = 512
 
 @dataclass(frozen=True)
 class Hosts:
-    """This process among those that train together.
+    """One of the processes that train together.
 
     Attributes:
         index: 0 for the first, which writes the files.

@@ -50,7 +50,7 @@ def keras_precision(text: str) -> str:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a training run is asked to do; each option says what it means.
+    """The options of a training run; each says what it means.
 
     `resume` becomes the path of the run folder, and `command` is the command line, for the record.
     """

@@ -203,7 +203,7 @@ class StageRunner:
             restore_variables(self.checkpoint, model)
             return True
         if saved:
-            # The random layers go on from where the stage before left them, killed or not.
+            # The random layers continue from where the stage before left them, killed or not.
             restore_variables(self.checkpoint, model, groups=("layers",))
         if self.progress.best_epoch:
             graph_of(model).load_weights(self.best_weights)

@@ -45,7 +45,7 @@ class TimeBudget:
         minutes: For the whole run, over all its resumptions.
         clock: Tells the seconds since some instant.
         spent_before: Seconds that the run took before it was resumed.
-        evaluation_images: Images that the network is asked about when training has ended.
+        evaluation_images: Images that the network scores after the training.
         image_seconds: What the network takes to judge an image, where that was measured before the
             steps; None where they tell it.
         tracing_seconds: What the first step took, in which TensorFlow traces the network.

@@ -3,7 +3,7 @@
     result = train(options, say=print)
     print(result)
 
-A run that was killed at any instant goes on from its last checkpoint with `options.resume`.
+`options.resume` continues a killed run from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
 def _open_run(
     options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: Device, hosts: Hosts
 ) -> RunFolder:
-    """Make the run's folder, or check that the one to go on with was made from the same data."""
+    """Make the run's folder, or check that the run to resume was made from the same data."""
     if options.resume:
         run = RunFolder(options.resume)
         stored = read_json(run.config)

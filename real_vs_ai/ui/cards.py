@@ -108,7 +108,7 @@ def show_origin(findings: Sequence[Finding]) -> None:
 def _show_reasons(
     verdict: Verdict, metadata: ModelMetadata, *, said_above: Collection[ReasonCode], small: bool
 ) -> None:
-    """Why there is no verdict; otherwise number, bar and what else to know about them."""
+    """Show why there is no verdict, or the number, its bar and what limits them."""
     refused = verdict.out_of_distribution_reason
     if refused:
         if refused.code in said_above:

@@ -117,7 +117,7 @@ def _show_verdicts(files: Sequence[ImageFile], *, chosen: ChosenModel, test_all:
 def _ask_all_variants(
     uploads: Sequence[CheckedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    """Judge the treated copies of every readable image that has not been tested yet."""
+    """Judge the changed copies of every readable image that has not been tested yet."""
     known = known_variants(chosen)
     judged = [upload.check for upload in uploads if upload.check.verdict]
     digests = {c.digest for c in judged if not c.verdict.out_of_distribution} - known.keys()
@@ -198,7 +198,7 @@ def _digests(files: Sequence[ImageFile]) -> list[str]:
 
 
 def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, ImageCheck]:
-    """This session's checks by the same model; those of files no longer there are let go."""
+    """This session's checks by the same model, without those of files that are gone."""
     kept = {}
     if st.session_state.get("checks_model") == chosen.key:
         earlier: dict[str, ImageCheck] = st.session_state.get("checks", {})

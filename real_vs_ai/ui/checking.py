@@ -98,8 +98,7 @@ def check_image(
     except ImageError as error:
         return ImageCheck(digest=digest, error=str(error))
     answer = submit(image)
-    # Made while the detector is at work. Whatever one stranger's file may cause here, it is said of
-    # that file and not of the model.
+    # Made while the detector works. An error here is the file's and not the model's.
     try:
         preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
         provenance = read_provenance(data)

@@ -59,7 +59,7 @@ def show_details(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> N
 
 
 def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
-    """The treated copies judged so far in this session by this model, by content digest."""
+    """The changed copies that this model judged in this session, by content digest."""
     if st.session_state.get("variants_model") != chosen.key:
         st.session_state["variants_model"] = chosen.key
         st.session_state["variants"] = {}
@@ -67,13 +67,13 @@ def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
 
 
 def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> None:
-    """Judge treated copies of an image and remember what came out, for `known_variants`."""
+    """Judge changed copies of an image and remember the verdicts, for `known_variants`."""
     variants = judge_variants(pixels, predict_batch=chosen.service.predict_batch)
     known_variants(chosen)[digest] = variants
 
 
 def forget_details() -> None:
-    """Let go of what was made for the tabs."""
+    """Forget what was made for the tabs."""
     st.session_state.pop(_PIXELS_KEY, None)
     forget_conversations()
 

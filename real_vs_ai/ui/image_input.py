@@ -131,7 +131,7 @@ def _number() -> int:
 def _upload() -> list[ImageFile]:
     key = f"uploads_{_number()}"
     kept = kept_files(_UPLOAD, key=key)
-    # Any type: a file that is no picture gets a reason on the page, not only on hovering.
+    # Any type: the page says why a file is no picture; a filter says so only on hovering.
     files = st.file_uploader(
         "Images to check", accept_multiple_files=True, key=key, label_visibility="collapsed"
     )
@@ -163,7 +163,7 @@ def _paste() -> list[ImageFile]:
 
 
 def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -> list[ImageFile]:
-    """The files kept from before with those that the widget holds."""
+    """The files kept from earlier, then those that the widget holds."""
     live_ids = {file.file_id for file in live}
     earlier = [file for file in kept if file.file_id not in live_ids]
     if earlier:
@@ -230,7 +230,7 @@ def remember_files(
 
 
 def forget_files() -> None:
-    """Let go of all kept files."""
+    """Forget all kept files."""
     st.session_state.pop(_HELD_KEY, None)
     _HELD_SIZES.pop(get_script_run_ctx().session_id, None)
 

@@ -60,7 +60,7 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
 
 
 def forget_conversations() -> None:
-    """Let go of what was said of the images."""
+    """Forget the conversations about the images."""
     st.session_state.pop(_CONVERSATIONS_KEY, None)
 
 
@@ -73,7 +73,7 @@ def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: st
         conversation = None
     for role, text in conversation["messages"] if conversation else []:
         with st.chat_message(role):
-            # As text: Markdown from a machine that looks at strangers' pictures could load others.
+            # As text: untrusted pictures could make Gemini write Markdown that loads others.
             st.text(text)
     if conversation is None:
         if st.button("Ask Gemini about this image", icon=":material/auto_awesome:"):
@@ -84,7 +84,7 @@ def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: st
             with st.chat_message("user"):
                 st.text(question)
             _answer(conversation, conversation["chat"].ask(question), question)
-    st.caption("Gemini can be wrong. It is asked for its opinion; the verdict stays the model's.")
+    st.caption("Gemini can be wrong. It gives an opinion; the verdict stays the model's.")
     st.button("Withdraw my consent", on_click=_withdraw, type="tertiary")
 
 

@@ -124,7 +124,7 @@ def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
 
     Args:
         model: A run folder or `.h5` file to offer first, or None.
-        models_dir: Where runs are looked for.
+        models_dir: The folder of runs.
     """
     try:
         paths = available_models(model=model, models_dir=models_dir)
@@ -173,7 +173,7 @@ def file_key(path: Path) -> tuple[str, int, int]:
 
 
 def show_how_to_get_a_model(models_dir: Path) -> None:
-    """What to do where there is no model yet."""
+    """Say what to do where there is no model yet."""
     st.info("There is no trained model yet, so no image can be checked.", icon=":material/info:")
     st.markdown(
         "To get one, run this in a terminal in the project's folder, then reload this page:\n\n"

@@ -66,7 +66,7 @@ _FIGURE_TITLES = {
 
 
 def show_models_page(*, models_dir: Path) -> None:
-    """Draw the page; `models_dir` is where runs are looked for."""
+    """Draw the page for the runs in `models_dir`."""
     st.title("Models")
     runs = {visible(run.name): run for run in list_runs(models_dir)}
     training = unfinished_runs(models_dir)

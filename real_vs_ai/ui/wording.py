@@ -202,7 +202,7 @@ def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:
 
 
 def harmless_markdown(text: str) -> str:
-    """Markdown of a stranger with its headings, lists and tables, but no links, pictures or icons.
+    """Untrusted Markdown with its headings, lists and tables, but no links, pictures or icons.
 
     Headings become two levels lower, to fit under those of the page.
     """
