@@ -1,9 +1,4 @@
-"""A detector of AI-generated images: prepare data, train, evaluate, serve.
-
-from real_vs_ai import Detector
-detector = Detector.open("models/released")
-print(detector.predict("photograph.jpg"))
-"""
+"""A detector of AI-generated images: prepare data, train, evaluate, serve."""
 
 import sys
 from typing import Any

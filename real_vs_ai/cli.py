@@ -1,13 +1,4 @@
-"""Parse arguments and exit for every script: help with defaults, exit codes 0, 1 and 2.
-
-@command
-def main(argv=None):
-    args = parse_args(argv)
-    print(merge_sources(args.sources, output_dir=args.output_dir))
-
-if __name__ == "__main__":
-    sys.exit(main())
-"""
+"""Parse arguments and exit for every script: help with defaults, exit codes 0, 1 and 2."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""Find files, hash them, and write them so that each appears whole or not at all.
-
-for path in iterate_files(Path("photos"), links=True): ...   # sorted, junk left out
-with atomic_write(run.predictions) as staging:
-    staging.write_text(table)
-write_json(run.metrics, metrics)
-"""
+"""Find files, hash them, and write them so that each appears whole or not at all."""
 
 from __future__ import annotations
 

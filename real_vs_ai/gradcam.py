@@ -1,8 +1,5 @@
 """Compute Grad-CAM with Keras: where in an image the evidence for a class lies.
 
-    explain = GradCam(model)
-    heatmaps = explain(images, class_indices=[0, 1, 0])     # (height, width), float32, 0 to 1
-
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization". TensorFlow is imported when a heatmap is made, and not before.
 """

@@ -1,7 +1,5 @@
 """Decode bytes or a path to upright sRGB pixels, or say in one line why that fails.
 
-    pixels = open_image("photograph.heic")      # (height, width, 3), uint8, 0 to 255
-
 Training, scoring and the app all read images here, so that they see the same pixels.
 """
 

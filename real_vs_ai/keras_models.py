@@ -1,9 +1,5 @@
 """Import Keras, load a saved model, and save one: the only code that knows Keras' files.
 
-    import_keras_quietly()
-    model, metadata, has_metadata = open_model(path, class_names=None, image_size=None)
-    save_model(model, Path("model.h5"), metadata=metadata)
-
 This module does not import Keras until a function needs it.
 """
 

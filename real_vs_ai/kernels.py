@@ -1,8 +1,5 @@
 """Choose the fastest CPU kernels that TensorFlow has, and say which ones are in use.
 
-    prefer_fast_kernels()      # `import real_vs_ai` does it, so before any import of TensorFlow
-    kernels_in_use()           # "oneDNN"
-
 This module imports TensorFlow in `kernels_in_use` only.
 """
 

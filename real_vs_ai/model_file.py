@@ -1,8 +1,5 @@
 """Read and write the metadata in a model file, so that the file serves when copied alone.
 
-    metadata = read_metadata(Path("models/released/model.h5"))
-    probabilities = calibrate(softmax_outputs, temperature=metadata.temperature)
-
 The metadata is JSON in the HDF5 attribute `real_vs_ai` of `model.h5`. Training writes it; serving
 reads it without TensorFlow.
 """

@@ -1,9 +1,5 @@
 """Prepare a model's input: the whole image resized, or crops at native resolution.
 
-    model_input = ModelInput(size=224, kind="crops", crops=9)
-    pixels = model_input.prepare(decode_image("photograph.jpg"))     # (9, 224, 224, 3), uint8
-    probabilities = model_input.aggregate(outputs)                   # (n, 9, 2) → (n, 2)
-
 Training, evaluation, library, command line and app prepare their images here, so that they see the
 same pixels. Resizing a photograph to the network's input erases the traces that generators leave;
 crops keep them.

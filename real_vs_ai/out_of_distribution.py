@@ -1,11 +1,5 @@
 """Tell out-of-distribution images from those like the training images: fit, store, compare.
 
-    training_images = summarise_training_images(widths, heights, sources)
-    compare_size(4000, 3000, training_images)      # a Reason, or None when in-distribution
-    check = fit_check(train, validation, layer="head_dense")
-    write_check(Path("model.h5"), check)
-    read_check(Path("model.h5")).compare(features, pixels)      # the same for each image
-
 The check compares the image's size, its sharpness and the network's features; a model file may also
 hold a classifier of the traces that files leave in their pixels (see `pixel_classifier`).
 

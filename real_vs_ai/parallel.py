@@ -1,7 +1,5 @@
 """Run a function over many chunks on all cores or a Ray cluster, results in the given order.
 
-    for results in run_chunks(hash_files, chunked(paths, size=256), pool=Pool(workers=4), …): ...
-
 The functions are module-level and pure but for the files they name, so that any worker may run
 any chunk, and a chunk may run twice.
 """

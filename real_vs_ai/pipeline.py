@@ -1,8 +1,5 @@
 """Plan the stages in order, and run each script with its arguments.
 
-    stages = plan_demo(data_dir=Path("data/demo"), models_dir=Path("models"), run_name="demo")
-    run_stages(stages, raw_dir=Path("data/demo/raw"), say=print)
-
 The scripts stay the only place that knows what a stage does; this module only calls their mains.
 """
 

@@ -1,8 +1,5 @@
 """Tell in-distribution images from others by their pixels.
 
-    classifier = fit_classifier(train_pixels, other_pixels, held_back_pixels)
-    classifier.accepts(pixels)      # shape (n,), bool
-
 A logistic classifier on statistics of 8 × 8 blocks: the strength of every frequency, and how well
 each fits the steps that compression rounded the training images' frequencies to. It finds what was
 stored otherwise. A `PixelNetwork` also finds what was stored alike and shows something else.

@@ -1,8 +1,5 @@
 """Read and write predictions.csv: a model's answers for labelled images.
 
-    write_predictions(run.predictions, predictions)         # path,split,label,…,probability_Fake,…
-    read_predictions(run.predictions).of_split("test")
-
 Every metric and every figure of a report is made from this table.
 """
 

@@ -1,8 +1,4 @@
-"""Format results and progress for a terminal.
-
-print(format_table(["class", "images"], [["Fake", 12]], title="data/train"))
-for path in progress(paths, description="Hashing", unit="image"): ...
-"""
+"""Format results and progress for a terminal."""
 
 from __future__ import annotations
 

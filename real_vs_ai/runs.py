@@ -1,8 +1,4 @@
-"""Name the files of a run folder, and find the model that is meant.
-
-model_path = find_model("models/first-try")
-paths = find_models(None)       # the newest finished run's model, otherwise all released ones
-"""
+"""Name the files of a run folder, and find the model that is meant."""
 
 from __future__ import annotations
 

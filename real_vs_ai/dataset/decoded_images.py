@@ -1,10 +1,5 @@
 """Decode labelled images for a model, in memory or memory-mapped; no TensorFlow here.
 
-    decoded = decode_images(images, model_input=ModelInput(224), workers=2, max_memory_bytes=2**31)
-    decoded.pixels                                  # (n_images, 1, 224, 224, 3), uint8
-    folders = find_splits(Path("data"))             # {"train": …, "validation": …, "test": …}
-    decode_splits(folders, metadata=metadata, workers=2, max_memory_bytes=2**31)
-
 Training and evaluation read their pixels here, through the decoder and the crops of serving.
 """
 

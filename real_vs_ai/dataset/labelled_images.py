@@ -1,8 +1,5 @@
 """List folders of labelled images with names, labels and sources, without opening an image.
 
-    images = list_labelled_images(Path("data/train"))
-    images.paths, images.labels, images.class_names
-
 `decoded_images.py` decodes them.
 """
 

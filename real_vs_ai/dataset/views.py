@@ -1,7 +1,5 @@
 """Draw random training crops of an image, each after a random history.
 
-    views = draw_views(image, model_input, ViewOptions(count=6, history=1.0, seed=42), name="a.jpg")
-
 A history is what happens to pictures between their maker and the reader: they are resampled, and
 recompressed once or twice. Every class goes through the same histories, so that neither compression
 nor sharpness gives a class away.

@@ -1,8 +1,5 @@
 """Fit a model's temperature and thresholds on its validation images.
 
-    temperature = fit_temperature(labels, probabilities)
-    metadata, thresholds = calibrate_metadata(metadata, labels, probabilities, target_error=0.05)
-
 Guo et al. 2017, "On Calibration of Modern Neural Networks"; the targets are smoothed as in Platt
 1999, so that a small validation set without a mistake does not ask for endless confidence.
 

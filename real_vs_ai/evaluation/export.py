@@ -1,8 +1,5 @@
 """Export a model to other formats, and check each file before it takes its name.
 
-    results = export_model(model, formats=["onnx", "torch"], folder=run.path / "exports",
-                           metadata=metadata, check=None, pixels=decoded.pixels)
-
 A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
 halved) is not written.
 """

@@ -1,7 +1,4 @@
-"""Add to a report on request: robustness, out-of-distribution images, another model, exports.
-
-tables = add_extras(evaluation, Job(options, model, model_path, scorer, decoded, report))
-"""
+"""Add to a report on request: robustness, out-of-distribution images, another model, exports."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Set the style of every figure: fonts legible at half size, colours for colour-blind readers.
-
-@styled
-def draw_something(values, *, path):
-    figure, (axes,) = new_figure()
-    axes.plot(values)
-    save_figure(figure, path)
-"""
+"""Set the style of every figure: fonts legible at half size, colours for colour-blind readers."""
 
 from __future__ import annotations
 

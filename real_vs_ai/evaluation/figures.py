@@ -1,7 +1,5 @@
 """Draw figures from numbers; nothing is computed here.
 
-    draw_roc([Curve("test", x, y, summary, n)], path=run.figures / "roc.png")
-
 Each function draws one PNG at `path`. What the numbers are is decided in report_figures.py.
 """
 

@@ -1,8 +1,5 @@
 """Compute metrics from labels and probabilities, once for each row of weights.
 
-    weights = np.ones((1, n_images))
-    statistics(weights, labels, probabilities, decided=None, ranked=[0])["accuracy"]     # (1,)
-
 A row of weights says how often each image counts: all once for the value itself, at random for
 the resamples of the bootstrap. Everything is computed for many rows at a time.
 """

@@ -1,8 +1,5 @@
 """Compute metrics with 95 % intervals from labels and probabilities, split by split.
 
-    numbers = compute_metrics(labels, probabilities, class_names=("Fake", "Real"), seed=42)
-    numbers["accuracy"]          # {"value": 0.951, "low": 0.947, "high": 0.955}
-
 Fake is the positive class of a model that tells Fake from Real; with other classes the metrics
 of one class against the rest are averaged over the classes (macro). Definitions are
 scikit-learn's. A metric that is not defined (the recall of a class without images) is left out.

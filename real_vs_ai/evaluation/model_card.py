@@ -1,7 +1,5 @@
 """Write MODEL_CARD.md from metrics: what the model is, how good it is, and where it fails.
 
-    write_model_card(run, metrics)
-
 Everything in the card stands in `metrics.json` and `config.json`, but for the fixed text.
 """
 

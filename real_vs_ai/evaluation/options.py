@@ -1,7 +1,4 @@
-"""Declare every option of ModelEvaluation.py with its default, without Keras, for a fast --help.
-
-options = parse_evaluation_options(["--data", "photos"], description=__doc__)
-"""
+"""Declare every option of ModelEvaluation.py with its default, without Keras, for a fast --help."""
 
 from __future__ import annotations
 

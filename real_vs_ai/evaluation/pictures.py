@@ -1,7 +1,4 @@
-"""Draw a sheet of the most confident errors with Grad-CAM, and the network itself.
-
-draw_mistakes(run, predictions, metadata=metadata, model=model, decoded=decoded)
-"""
+"""Draw a sheet of the most confident errors with Grad-CAM, and the network itself."""
 
 from __future__ import annotations
 

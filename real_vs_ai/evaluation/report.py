@@ -1,9 +1,5 @@
 """Evaluate a model on labelled images and write its report folder.
 
-    metrics = write_report(run, model=model, metadata=metadata, decoded=decoded,
-                           history_csv=run.history)
-    redraw_report(run)          # the figures again, from predictions.csv; no model needed
-
 Training ends with `write_report`; ModelEvaluation.py calls it again for any model.
 """
 

@@ -1,7 +1,5 @@
 """Draw every figure of a report from predictions and metrics, without a model.
 
-    draw_report(run, predictions, metrics, history=read_history(run.history))
-
 What is drawn is decided here; how it looks, in figures.py.
 """
 

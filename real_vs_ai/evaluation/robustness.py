@@ -1,11 +1,4 @@
-"""Measure how a model's verdicts hold when images are perturbed.
-
-robustness = measure_robustness(scorer, images, split="test", metadata=metadata, workers=2,
-                                max_images=2000)
-robustness["rows"][0]     # {"name": "unchanged", "accuracy": {"value": …}, "flips": 0, …}
-collections = measure_collections(detector, images, split="test", workers=2)
-collections["versions"]["web"]["collections"][0]     # {"name": "pexels", "fake": {…}, "auc": {…}}
-"""
+"""Measure how a model's verdicts hold when images are perturbed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Run ModelEvaluation.py: write a report folder and return a text for the terminal.
-
-print(run_evaluation(options))
-"""
+"""Run ModelEvaluation.py: write a report folder and return a text for the terminal."""
 
 from __future__ import annotations
 

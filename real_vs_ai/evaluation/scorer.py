@@ -1,8 +1,5 @@
 """Ask a model about images once: probabilities and features come from the same pass.
 
-scorer = open_scorer(model, model_path, layer="head_dense")
-probabilities, features = scorer.outputs(decoded, description="Scoring test")
-
 OpenVINO computes a model's file: it starts in a second, where Keras traces a deep network for many,
 and is faster on CPUs. Keras computes on GPUs, and what OpenVINO cannot read.
 """

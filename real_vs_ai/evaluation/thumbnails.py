@@ -1,7 +1,5 @@
 """Teach a model's out-of-distribution check to recognise thumbnails of other pictures.
 
-    print(fit_on_thumbnails(run.model, data=Path("data"), folders=[Path("photographs")], …))
-
 Thumbnails of the training images' size that were stored like them pass every other check.
 """
 

@@ -1,9 +1,5 @@
 """Decide what an archive may unpack before a byte is written, and write files within limits.
 
-    plan = plan_extraction(entries, archive_bytes=path.stat().st_size, limits=limits)
-    plan.names       # {index of the entry: POSIX path below the target}
-    plan.skipped     # entries that are left out, each with its reason
-
 An entry that tries to leave the target, or an archive that is a bomb, refuses the whole archive;
 an entry that is no use (debris, a link, an unusable name) is left out and reported.
 """

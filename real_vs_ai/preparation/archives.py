@@ -1,8 +1,5 @@
 """Unpack archives into data/raw/<source>/, after checks, and pack folders; nothing lands elsewhere.
 
-    for summary in extract_archives([Path("cifake.zip")], output_dir=Path("data/raw"), …):
-        print(summary)
-
 Zip, tar, tar.gz, tar.xz and tar.bz2 are recognised by their content, not by their names.
 """
 

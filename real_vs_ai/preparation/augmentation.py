@@ -1,9 +1,5 @@
 """Make augmented copies of training images, one seeded affine warp and flip for each.
 
-    images = list_originals(Path("data/train"))
-    plan = plan_copies(images, total=20_000, copies=None, seed=42)
-    print(write_copies(plan, …))
-
 A copy's warp depends on its original's path, its number and the seed alone: neither the order of
 the work, nor how many workers do it, nor what other copies there are changes a pixel.
 """

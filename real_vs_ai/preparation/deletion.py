@@ -1,9 +1,4 @@
-"""Delete data and runs safely: only inside the project's folders, never through links.
-
-plan = plan_deletion([Path("data/raw")], allowed=[Path("data"), Path("models")])
-print(plan)
-delete(plan)
-"""
+"""Delete data and runs safely: only inside the project's folders, never through links."""
 
 from __future__ import annotations
 

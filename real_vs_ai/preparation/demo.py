@@ -1,7 +1,5 @@
 """Make the demo data: two small archives in the layouts of the real data sets.
 
-    archives = make_demo_archives(Path("demo/archives"), seed=42)
-
 The photographs come from packages that are installed anyway (scikit-image, scikit-learn,
 matplotlib); nothing is downloaded. Real images are crops of them at many scales. Fake images are
 other crops of the same photographs, re-synthesised: reduced, then enlarged again by strided

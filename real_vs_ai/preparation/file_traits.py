@@ -1,9 +1,5 @@
 """Report how far the traits of files give their class away, and make files alike.
 
-    report = report_confounds(rows, folder=folder, title="cifake", options=options)
-    report.accuracy        # 1.0 where every generated image is 559 × 559 and no photograph is
-    report.warning         # one sentence, or ""
-
 The traits are size, format, compression, file size, EXIF presence and source. `write_equalised`
 cuts each image to its central square, reduces it and encodes it as a JPEG of one quality. What
 remains is how far an image was reduced, which leaves faint traces; nothing can be done about it

@@ -1,8 +1,5 @@
 """Name files safely, and place them without overwriting any.
 
-    names = unique_names(["a.jpg", "A.jpg"])             # ["a.jpg", "A-2.jpg"]
-    placement = place_files(pairs)                       # hard links where possible
-
 Nothing here follows a symbolic link.
 """
 

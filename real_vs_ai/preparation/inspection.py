@@ -1,7 +1,4 @@
-"""Inspect files by their content: hash, size, format, likeness, and why one cannot be used.
-
-files = inspect_files(paths, root=Path("data/raw/cifake"), verify=True, perceptual=False, pool=pool)
-"""
+"""Inspect files by their content: hash, size, format, likeness, and why one cannot be used."""
 
 from __future__ import annotations
 

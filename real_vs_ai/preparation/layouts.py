@@ -1,9 +1,4 @@
-"""Recognise a raw data set's layout: class folders, or splits with class folders inside.
-
-layout = find_layout(Path("data/raw/cifake"))
-layout.kind            # "train-test"
-layout.files           # {("test", "FAKE"): ("test/FAKE/0 (10).jpg", …), …}
-"""
+"""Recognise a raw data set's layout: class folders, or splits with class folders inside."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """Read and write the manifest, a row for each image, and the report of all other files.
 
-    rows = read_manifest(Path("data/manifest.csv"))
-    write_manifest(Path("data/manifest.csv"), rows)
-    write_report(Path("data/report.csv"), outcomes)
-
 Every input file is in the manifest or in the report, so that nothing is dropped silently.
 """
 

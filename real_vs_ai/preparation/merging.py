@@ -1,7 +1,5 @@
 """Merge split sources into data/{train,validation,test}/<Class>/<source>__<name>.
 
-    print(merge_sources([], output_dir=Path("data"), options=MergeOptions(…)))
-
 The three folders and the manifest appear together: they are made next to the targets and moved
 into place at the end, the manifest last, and a killed run is finished by the next one.
 """

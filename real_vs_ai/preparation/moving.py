@@ -1,7 +1,5 @@
 """Move augmented copies from data/augmented_train to data/train, and update the manifest.
 
-    print(move_augmented(augmented_dir=Path("data/augmented_train"), data_dir=Path("data")))
-
 The new manifest is written first, into a hidden folder whose appearance is the instant that
 counts. From then on every step can be taken again: each file is renamed once, the manifest takes
 its place last, and a killed run is finished by the next one.

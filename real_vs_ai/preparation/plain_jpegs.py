@@ -1,9 +1,5 @@
 """Decode and encode ordinary JPEGs with OpenCV: Pillow's pixels and bytes, several times faster.
 
-    settings = plain_jpeg_settings(data)            # None: leave the file to Pillow
-    pixels = decode_plain_jpeg(data)                # (height, width, 3), uint8, blue first
-    data = encode_plain_jpeg(pixels, settings)
-
 Both libraries are built on libjpeg-turbo; what differs is the work around it. Ordinary means:
 baseline, three components, no metadata that changes pixels, and quantisation tables that are those
 of a quality from 1 to 100 (Annex K of the JPEG standard, scaled as libjpeg does).

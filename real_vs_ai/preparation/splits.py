@@ -1,9 +1,5 @@
 """Plan which image goes into which split, from contents and labels alone.
 
-    plan = plan_split(images, fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
-                      seed=42, keep_duplicates=False)
-    plan.splits["fake_images/3.jpg"]        # "validation"
-
 Files of one content (or one group of near-duplicates) share a split. The place of a content in
 the shuffle comes from its hash and the seed, so neither the order of the listing, nor the names,
 nor what else is in the data set decides it.

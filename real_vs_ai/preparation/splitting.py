@@ -1,8 +1,5 @@
 """Split raw data sets into data/split/<source>/{train,validation,test}/<Class>/.
 
-    layouts = find_sources([], kind=TRAIN_TEST)
-    print(split_sources(layouts, output_dir=Path("data/split"), options=options))
-
 `plan_split` decides; this module inspects the files, asks it, and places the result.
 """
 

@@ -1,8 +1,5 @@
 """Write outputs that appear whole or not at all, even when the process is killed.
 
-    with staged_output(Path("data/split"), ["cifake"], label="cifake", overwrite=False) as staging:
-        write_everything(staging / "cifake")
-
 The work goes into a hidden folder next to the targets, `.<label>.<random>.staging`. Renaming it to
 `.<label>.ready` is the instant that counts: killed before it, the old state stands and the next run
 starts again; killed after it, the next run moves the rest into place.

@@ -1,7 +1,5 @@
 """Build the service's web application: images in requests, verdicts in answers.
 
-application = create_application(judge, limits=limits, keys=None)
-
 It is an ASGI application: uvicorn runs it, tests call it.
 """
 

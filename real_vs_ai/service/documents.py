@@ -1,8 +1,5 @@
 """Write the service's answers as JSON: the columns of the scores table and more details.
 
-document = images_document(answers, metadata=metadata, models=models)
-document["images"][0]["label"]
-
 The classes describe the answers on the OpenAPI pages.
 """
 

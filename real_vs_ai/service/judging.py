@@ -1,9 +1,4 @@
-"""Judge the files of all clients, with shared models on this machine or with replicas of them.
-
-judge = LocalJudge(model_path, limits=limits)
-answer = await judge.judge("photograph.jpg", data)
-answer.score.verdict.label
-"""
+"""Judge the files of all clients, with shared models on this machine or with replicas of them."""
 
 from __future__ import annotations
 

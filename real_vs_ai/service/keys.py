@@ -1,8 +1,5 @@
 """Create and check the keys of clients; a file holds only their hashes.
 
-    key = add_key(Path("api-keys.txt"), name="newsroom")     # shown once
-    read_keys(Path("api-keys.txt")).allows(key)              # True
-
 A line of the file is a name and the SHA-256 of a key. A key has 256 random bits, so that a slow
 hash, which protects passwords that people choose, would add nothing.
 """

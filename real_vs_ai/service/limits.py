@@ -1,9 +1,5 @@
 """Limit what a request may ask for, and how much the service accepts at a time.
 
-    admission = Admission(limits)
-    with admission.request(size=2_000_000):     # or RequestError: come back later
-        ...
-
 All of it runs in the server's event loop, so nothing here needs a lock.
 """
 

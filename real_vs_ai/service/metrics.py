@@ -1,9 +1,4 @@
-"""Count what the service does, in Prometheus' text format.
-
-metrics = Metrics(admission)
-metrics.count_request("/v1/images", status=200, seconds=0.05)
-text = metrics.text()
-"""
+"""Count what the service does, in Prometheus' text format."""
 
 from __future__ import annotations
 

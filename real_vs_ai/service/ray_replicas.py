@@ -1,8 +1,5 @@
 """Judge with replicas of the model on a Ray cluster, by Ray Serve.
 
-    judge = RayJudge(model_path, limits=limits, replicas=2)
-    answer = await judge.judge("photograph.jpg", data)
-
 Every machine must see the model under the same path. A file whose replica dies is given to another
 one: judging changes nothing, so that it may be done twice. Serve starts a new replica meanwhile.
 `RAY_ADDRESS` names the cluster; without it Ray uses this machine.

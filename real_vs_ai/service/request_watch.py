@@ -1,7 +1,4 @@
-"""Count every request, and let a client that is refused early read why.
-
-application.add_middleware(RequestWatch, metrics=metrics)
-"""
+"""Count every request, and let a client that is refused early read why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Read the images of a request into memory, within limits.
 
-    uploads = await read_uploads(request, limits)
-
 A request holds one or many files in the multipart field `files`, or one image as its whole body.
 Nothing is written to disk.
 """

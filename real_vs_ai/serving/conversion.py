@@ -1,8 +1,5 @@
 """Make OpenVINO's form of a Keras model file, without Keras.
 
-    convert(Path("models/released/model.h5"), output_dir=Path("converted"))   # model.xml, model.bin
-    model = build_model(Path("models/released/model.h5"))                     # the same in memory
-
 The layers and weights are read from the HDF5 file and built with OpenVINO's own operators. A file
 with other layers than these is converted through TensorFlow, where that is installed.
 """

@@ -1,9 +1,5 @@
 """Judge images with a model.
 
-    detector = Detector.open("models/released")
-    verdict = detector.predict("photograph.jpg")
-    print(verdict.label, verdict.probability_fake, verdict.reasons)
-
 The first opening of a model compiles it (some seconds); later ones take a moment, and TensorFlow is
 not imported. One detector may be shared by any number of threads. Where several models are
 released, each image is judged by the one that fits its size.

@@ -1,8 +1,5 @@
 """Compute the softmax with OpenVINO on the CPU, or with Keras.
 
-    engine = open_engine(model_path, image_size=224, engine=None, precision=None)
-    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)
-
 OpenVINO is chosen wherever it works: it needs no TensorFlow. Keras is chosen on a machine whose GPU
 TensorFlow can use, is what remains where the model cannot be compiled, and is the reference.
 """

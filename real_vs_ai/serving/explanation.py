@@ -1,9 +1,5 @@
 """Explain a model's answer to an image: Grad-CAM as an array and as a picture.
 
-    explainer = Explainer(detector.model_path)
-    explanation = explainer.explain("photograph.jpg", class_name="Fake")
-    Image.fromarray(explanation.overlay).save("why.png")
-
 The first explanation compiles the model with its gradient. A model with layers whose gradient is
 not known here needs Keras; verdicts do not.
 """

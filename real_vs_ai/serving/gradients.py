@@ -1,7 +1,5 @@
 """Differentiate an OpenVINO graph: one small rule for each kind of operator.
 
-    slope = gradient(logit, by=maps, parameter=image)      # d logit / d maps, an OpenVINO output
-
 OpenVINO runs networks forward only. The gradient is built from the same operators as a graph of
 its own: it goes back from the result to the tensor asked for, by the chain rule, and needs only the
 operators that lie between the two.

@@ -1,8 +1,5 @@
 """Find the images to score in files, folders, zip archives, lists and manifests.
 
-    for source in iterate_sources(["photos", "more.zip", "scan.png"]):
-        data = read_source(source)
-
 Sources are found one by one, in a stable order, and read only when needed, so that a million of
 them cost no more memory than the names of one folder.
 """

@@ -1,11 +1,5 @@
 """Ask Google's Gemini for an explanation, for users who want one.
 
-    chat = InsightChat(api_key=key, model=DEFAULT_MODEL, base_url=None)
-    for piece in chat.describe(pixels, finding="AI-generated, probability 93 %"):
-        print(piece, end="")
-    for piece in chat.ask("Which part looks wrong?"):
-        print(piece, end="")
-
 It is a second opinion in words and never changes a verdict. What leaves the machine is a reduced
 copy of the picture without metadata, the finding and the questions; the caller asks the user first.
 """

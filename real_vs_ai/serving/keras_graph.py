@@ -1,8 +1,5 @@
 """Read the layers and weights of a Keras HDF5 file without Keras.
 
-    graph = fold_normalisation(read_graph(Path("model.h5")))
-    graph.layers["conv1_conv"].weights["kernel"]        # (7, 7, 3, 64), float32
-
 It reads models that are one flat graph from one input to one output, which is what this project
 saves. `UnsupportedGraphError` says what else a file holds.
 """

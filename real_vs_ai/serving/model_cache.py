@@ -1,8 +1,5 @@
 """Keep compiled models in the user's cache folder, one entry for each network.
 
-    entry = cached_ir(Path("models/released/model.h5"))      # the first time: a second
-    entry.ir                                                 # …/<fingerprint>/model.xml
-
 Entries appear whole or not at all, and processes that need the same one at the same time wait for
 the first. An entry belongs to one graph with its weights and one set of versions: new thresholds in
 the file need no new one. What a changed network or version leaves behind is removed when its

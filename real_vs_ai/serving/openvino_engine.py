@@ -1,8 +1,5 @@
 """Run a model file compiled by OpenVINO for this CPU.
 
-    engine = OpenVINOEngine(model_path, image_size=224, precision=None)
-    engine.predict(batch)               # uint8 (n, 224, 224, 3) → float32 (n, n_outputs)
-
 Two compiled forms share the work: one image at once on all cores (the shortest wait), and batches
 side by side (the most images a second). Each is compiled when it is first needed. The 8-bit forms
 are kept in the cache; the others are compiled from the cached IR as fast as they would be read.

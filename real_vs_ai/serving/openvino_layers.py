@@ -1,8 +1,5 @@
 """Build an OpenVINO graph from Keras layers: one small function for each kind of layer.
 
-    network = build_network(graph, batch_size=None)
-    model = ov.Model([network.outputs[graph.output]], [network.parameter], "model")
-
 Add a kind of layer by writing a function under `@_builds("KerasClassName")`. It receives the layer
 and OpenVINO's outputs of its operands. Inside the network a tensor of four axes has its channels
 second, which OpenVINO's kernels want; Keras' axes are translated by `_axis`.

@@ -1,8 +1,5 @@
 """Read what a file says about its own origin.
 
-    findings = read_provenance(data)
-    print(describe_origin(findings).headline)     # "The file says it was made with Midjourney."
-
 Metadata is easily removed or forged, so findings never change the verdict.
 Do not trust any field: each is read within limits, never followed (no network), and cut to a line
 of printable text.

@@ -1,8 +1,5 @@
 """Make an 8-bit form of a model from labelled images, and keep it only if it stays accurate.
 
-    report = ensure_int8(model_path, calibration_dir=Path("data/validation"))
-    detector = Detector.open(model_path, precision="int8")
-
 Post-training quantisation by NNCF (`pip install -r requirements-int8.txt`): some images set the
 ranges, others, not among them, show what it costs. Where 8 bits throughout cost too much, the first
 layers and the classifier, which feel the rounding most, stay in floating point. The result lies in

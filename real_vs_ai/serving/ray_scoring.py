@@ -1,8 +1,5 @@
 """Spread scoring over a Ray cluster.
 
-    scorer = RayScorer(model_path, precision=None, by_tiles=False)
-    for score in scorer.score(iterate_sources(["/shared/photos"])): ...
-
 Every machine must see the images under the same paths; the model is sent to them. Ray runs the work
 of a worker that died again on another one, and scores are taken in the order of their sources, so
 that nothing is lost or doubled. `RAY_ADDRESS` names the cluster; without it Ray uses this machine.

@@ -1,8 +1,5 @@
 """Write and resume scores tables: CSV, JSON, JSON lines or Parquet.
 
-    with ScoreFile(Path("scores.csv"), columns=columns, model="…", resume=False) as file:
-        file.append(rows)
-
 Rows go at once into `scores.csv.partial`, one JSON object a line, whatever the format; closing
 the file without an error writes the table from it in one step. A killed run leaves the partial
 file, and the next one resumes from there with `resume`.

@@ -1,8 +1,4 @@
-"""Turn scores into rows of a table and lines for the terminal.
-
-columns = score_columns(metadata, by_tiles=False)
-rows = [score_row(score, metadata, by_tiles=False) for score in scores]
-"""
+"""Turn scores into rows of a table and lines for the terminal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Decode and judge a stream of images, one score for each.
 
-    for score in score_images(iterate_sources(["photos"]), detector=detector, workers=2): ...
-
 Images are decoded by a few threads while the engine works on earlier ones; batches are filled
 across files, folders and archives. Scores come in the order of their sources, and only as many
 images are in memory as the engine and the threads keep busy with. An image that cannot be read

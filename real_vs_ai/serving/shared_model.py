@@ -1,8 +1,5 @@
 """Share one compiled model among the app's visitors or the clients of the service.
 
-    model = SharedModel(Path("models/released/model.h5"))
-    verdict = model.submit(pixels).result()
-
 Requests wait in one queue for each model and are answered in the order they came, those that wait
 together as one batch. Each caller asks for a few images at a time, so that somebody with one image
 stands behind a handful of others, never behind somebody's five hundred.

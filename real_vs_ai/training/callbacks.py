@@ -1,8 +1,4 @@
-"""Stop, record and save a run between its epochs.
-
-stop = StopTrainingOnValidationLoss(patience=0, path=Path("best.weights.h5"))
-model.fit(…, callbacks=[stop])               # model now has the weights of stop.best_epoch
-"""
+"""Stop, record and save a run between its epochs."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """Save all that a run needs to resume, in one file that appears whole or not at all.
 
-    save_checkpoint(path, model, progress, metrics=metrics)
-    progress = load_checkpoint(path)             # before the model is there
-    restore_variables(path, model)               # once it is compiled
-
 The file holds the weights, the optimizer's variables, the state of the random layers, the running
 metrics and, as JSON, how far the run has come.
 """

@@ -1,9 +1,5 @@
 """Build batches from decoded images with tf.data: shuffled, degraded, augmented and labelled.
 
-    batches = training_batches(decoded, batch_size=64, steps_per_epoch=100, first_step=0, seed=42,
-                               augmentation="standard", degrade=0.0, shard=WHOLE_BATCH)
-    model.fit(batches, steps_per_epoch=100, …)
-
 Every batch depends on the seed and the step alone, so that a resumed run sees what an undisturbed
 one would have seen. Both classes are degraded alike, so that a network cannot take compression for
 a class, and learns what survives it.

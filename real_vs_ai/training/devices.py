@@ -1,10 +1,5 @@
 """Choose the device, the precision and what trains together: devices here, processes anywhere.
 
-    hosts = join_hosts()                # alone, unless the environment names others
-    device = prepare_device(precision="auto", deterministic=False, image_size=224, batch_size=32,
-                            hosts=hosts)
-    with hosts.together(), device.scope(): ...      # a process that fails ends all of them
-
 Several processes train on JAX. They are started by the variables that Keras documents
 (KERAS_DISTRIBUTION_JOB_ADDRESSES, …_NUM_PROCESSES, …_PROCESS_ID) or by SLURM's. Only the first
 process writes files; all of them read the run folder, so it must be on a shared file system.

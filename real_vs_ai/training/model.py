@@ -1,10 +1,5 @@
 """Build a Keras model from options: preprocessing, backbone and head as plain layers.
 
-    model = build_model(
-        backbone="resnet101", n_classes=2, image_size=224, weights="imagenet", head=head,
-        stem_stride=4, batch_norm_momentum=0.99, class_names=("Fake", "Real"),
-    )
-
 The input is RGB, 0 to 255; the output is softmax in the order of the class names.
 """
 

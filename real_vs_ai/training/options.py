@@ -1,7 +1,5 @@
 """Declare every option of ModelTraining.py with its default, without Keras, for a fast --help.
 
-    options = parse_training_options(["--epochs", "5"], description=__doc__)
-
 Later ones win: the defaults, the recipe, the stored configuration, the command line.
 """
 

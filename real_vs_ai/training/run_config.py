@@ -1,8 +1,4 @@
-"""Record what a run was made from and with, in `config.json`.
-
-config = describe_run(options, splits=splits, device=device)
-write_json(run.config, config)
-"""
+"""Record what a run was made from and with, in `config.json`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Plan a run's stages and estimate how long they take; nothing is trained here.
-
-stages = plan_stages(options)   # [Stage("frozen", …), Stage("fine-tuning", …)]
-"""
+"""Plan a run's stages and estimate how long they take; nothing is trained here."""
 
 from __future__ import annotations
 
@@ -87,7 +84,11 @@ def estimate_seconds(
 
 
 def format_duration(seconds: float) -> str:
-    """ "40 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    """A duration for people.
+
+    >>> [format_duration(seconds) for seconds in (40, 700, 12_000, 190_000)]
+    ['40 s', '12 min', '3 h 20 min', '2 d 4 h']
+    """
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

@@ -1,10 +1,5 @@
 """Fit a run into a number of minutes: plan its steps from their measured speed.
 
-    budget = TimeBudget(minutes=10)
-    pace = Pace(budget, steps=1000, …)      # one for each stage; at most 1000 steps
-    pace.after_step()                       # after every step of it
-    pace.position                           # 0 to 1: how far the learning rate has fallen
-
 The learning rate follows the position and not the count of steps. While the machine keeps its
 speed, both grow alike. When it slows down, the position takes longer strides: the rate still ends
 at its lowest value when the time is used up.

@@ -1,8 +1,5 @@
 """Train a model and write its run folder.
 
-    result = train(options, say=print)
-    print(result)
-
 `options.resume` continues a killed run from its last checkpoint.
 """
 

@@ -1,7 +1,4 @@
-"""Show a checked image as a card or as a row of a table.
-
-show_card(judged, chosen=chosen, example=None)
-"""
+"""Show a checked image as a card or as a row of a table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Show the page where users upload pictures and read verdicts.
-
-show_check_page(model=None, models_dir=Path("models"))
-"""
+"""Show the page where users upload pictures and read verdicts."""
 
 from __future__ import annotations
 

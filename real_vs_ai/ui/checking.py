@@ -1,9 +1,5 @@
 """Turn uploaded bytes into what a card shows; no Streamlit here.
 
-    check = check_image(data, digest=content_digest(data), submit=service.submit)
-    uploads = name_duplicates([("a.jpg", check), ("b.jpg", check)])
-    judged = judge_upload(uploads[0], variants=(), model=model_metadata, chosen=chosen_metadata)
-
 An upload is decoded in memory and never written to disk. Of its pixels only a small preview is
 kept.
 """

@@ -1,7 +1,5 @@
 """Explain a verdict: origin data, stability, heat map, Gemini, and how to report a mistake.
 
-    show_details(judged, data=file.getvalue(), chosen=chosen)
-
 Each part is computed when its tab is opened.
 """
 

@@ -1,8 +1,5 @@
 """Take images from uploads, the clipboard, the camera or the app's examples, and hold them.
 
-for image in ask_for_images():
-    image.name, image.getvalue()
-
 Streamlit forgets an uploader's files when a page is drawn without it, and its server keeps the
 bytes of every upload until the session ends. Here a session keeps the files it showed last until
 they are cleared, and the server keeps no others.

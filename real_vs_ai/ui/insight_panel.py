@@ -1,7 +1,4 @@
-"""Show Gemini's optional explanation, after asking for consent.
-
-show_insight(check, pixels=pixels, finding="AI-generated, 93 %")
-"""
+"""Show Gemini's optional explanation, after asking for consent."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Let the user choose the model, and open it for all sessions of the app.
-
-paths = offer_models(model=None, models_dir=Path("models"))
-chosen = open_model(name, paths[name])
-check = chosen.service.check(data, digest=content_digest(data))
-"""
+"""Let the user choose the model, and open it for all sessions of the app."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Show each model's quality and training, compare two, and follow one in training.
-
-show_models_page(models_dir=Path("models"))
-"""
+"""Show each model's quality and training, compare two, and follow one in training."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Write checked images as CSV, as JSON and as one HTML page with the pictures in it.
 
-    csv_text = csv_report(results, metadata=metadata)
-    html = html_report(results, models=[description], created="2026-11-21 10:00 UTC")
-
 The CSV has the columns of `ImageScoring.py`.
 """
 

@@ -1,7 +1,4 @@
-"""Show checked images: one with its details, a dozen as cards, more as a table.
-
-show_results(judged, files, chosen=chosen)
-"""
+"""Show checked images: one with its details, a dozen as cards, more as a table."""
 
 from __future__ import annotations
 

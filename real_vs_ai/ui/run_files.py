@@ -1,8 +1,5 @@
 """Read run folders for the Models page, also while they are written; no Streamlit here.
 
-    metrics = read_metrics(run)                 # {"test": {"accuracy": Metric(…)}, …}
-    curves = read_history(run.history)          # {"loss": Curve(training=[…], validation=[…])}
-
 A file that is missing, damaged or half written gives what can be read of it.
 """
 

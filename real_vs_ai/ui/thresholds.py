@@ -1,9 +1,4 @@
-"""Let the user move the thresholds, and estimate the effect from the validation images.
-
-metadata = choose_thresholds(chosen)        # the model's metadata with the thresholds chosen
-outcome = binary_outcome(scores, metadata)
-outcome.false_alarms        # share of the real images that would be called AI-generated
-"""
+"""Let the user move the thresholds, and estimate the effect from the validation images."""
 
 from __future__ import annotations
 

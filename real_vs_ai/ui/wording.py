@@ -1,8 +1,5 @@
 """Put verdicts and untrusted texts into words; pure functions, no Streamlit.
 
-    style = verdict_style("Fake", metadata)     # AI-generated, red, with an icon
-    st.error(f"{as_markdown(upload.name)}: damaged image")
-
 Streamlit's labels and messages are Markdown, and a file may be called `![](http://…)` or
 `:material/check_circle: Real`. Text that comes from a file goes through `as_markdown`, or through
 `st.text`, which shows it as it is.
@@ -71,7 +68,11 @@ def verdict_style(label: str, metadata: ModelMetadata) -> VerdictStyle:
 
 
 def percent(fraction: float, *, digits: int = 0) -> str:
-    """A share from 0 to 1 for people; never a rounded 0 % or 100 % that is not exact."""
+    """A share from 0 to 1 for people; never a rounded 0 % or 100 % that is not exact.
+
+    >>> percent(0.5), percent(0.9999, digits=1)
+    ('50%', 'over 99.9%')
+    """
     step = 10.0 ** -(digits + 2)
     if 0 < fraction < step / 2:
         return f"under {step:.{digits}%}"

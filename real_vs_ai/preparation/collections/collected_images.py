@@ -1,7 +1,5 @@
 """Check the files of a collection, cut grids into tiles, and write what is a picture.
 
-    results = write_images(jobs, git_dir, folder, tiles=(2, 2), min_side=200)
-
 A file that is not cut keeps its bytes. A tile keeps its sheet's format, so that cutting adds no
 sign of its own: JPEG with the sheet's own quantisation tables (seams that lie on the borders of
 the codec's blocks change next to nothing), WebP and everything else without loss.

@@ -1,8 +1,5 @@
 """Collect public collections of pictures from git: a list becomes data/raw/<collection>/.
 
-    collections = read_collections(Path("data/collections.csv"), names=[])
-    print(collect(collections, output_dir=Path("data/raw"), options=options))
-
 Each collection appears whole or not at all, with `collection.json` (what it is), `images.csv`
 (where each image came from) and `report.csv` (what was left out, and why). A run that was
 interrupted continues with the first missing collection.

@@ -1,8 +1,5 @@
 """Read the list of public collections, and what a collected folder says about itself.
 
-    for collection in read_collections(Path("data/collections.csv")):
-        collection.name, collection.repository, collection.commit
-
 The list is a CSV file with one collection a row: which files of which commit of a git repository
 to take, what they are, under which licence, and which split they belong to.
 """

@@ -1,9 +1,5 @@
 """Read files straight out of a git directory, fetched before or already there; no work tree.
 
-    git_dir = fetch_commit("owner/name", commit, server="https://github.com", folder=folder)
-    for path, blob in list_blobs(git_dir, commit): ...
-    for data in read_blobs(git_dir, blobs): ...
-
 Only the files that are asked for travel: the commit comes without its history and without files,
 and `fetch_blobs` gets those that are wanted.
 """

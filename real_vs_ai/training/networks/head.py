@@ -1,7 +1,5 @@
 """Build what follows a backbone, and compute a frozen backbone's features once for it.
 
-    head, splits = head_and_features(model, splits, say=print)
-
 The head shares its layers with the model: when it has learnt, the model has.
 """
 
