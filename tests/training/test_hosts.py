@@ -6,14 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from test_devices import HERE, arguments_for, losses, run_script
+from test_devices import arguments_for, losses
 
 from real_vs_ai.training.devices import Hosts, join_hosts
 
+HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
 
 
@@ -39,31 +41,35 @@ def start_two():
         process.wait()
 
 
+def start_on_jax(arguments, *, output, **environment):
+    """ModelTraining.py on the tiny network; what it prints is added to `output`."""
+    root = HERE.parent.parent
+    path = os.pathsep.join([str(root), str(HERE)])
+    with output.open("a") as out:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "small_runs.py"), *arguments],
+            env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": "jax", **environment},
+            cwd=root,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
 def two_processes(arguments, *, folder):
     """Two processes of one run; their output goes to `folder`."""
-    root = HERE.parent.parent
-    address = f"127.0.0.1:{free_port()}"
-    processes = []
-    for index in range(2):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(root), str(HERE)]),
-            "KERAS_BACKEND": "jax",
-            "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
-            "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
-            "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
-        }
-        with (folder / f"out{index}.txt").open("a") as out:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, str(HERE / "small_runs.py"), *arguments],
-                    env=environment,
-                    cwd=root,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    return processes
+    hosts = {
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{free_port()}",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+    }
+    return [
+        start_on_jax(
+            arguments,
+            output=folder / f"out{index}.txt",
+            **hosts,
+            KERAS_DISTRIBUTION_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
 
 
 def finish(processes, *, folder):
@@ -76,8 +82,9 @@ def test_two_processes_learn_as_one_and_one_of_them_writes(data, tmp_path, start
     pytest.importorskip("jax")
     # With noise, dropout and augmentation: they too are those of the whole batch.
     extra = ("--noise", "0.1", "--dropout", "0.4", "--augmentation", "standard")
-    one = run_script(*arguments_for(data, tmp_path, "one"), *extra, KERAS_BACKEND="jax")
-    assert one.returncode == 0, one.stderr
+    said = tmp_path / "one.txt"
+    one = start_on_jax([*arguments_for(data, tmp_path, "one"), *extra], output=said)
+    assert one.wait(timeout=900) == 0, said.read_text()
     processes = start_two([*arguments_for(data, tmp_path, "two"), *extra], folder=tmp_path)
     codes, texts = finish(processes, folder=tmp_path)
     assert codes == [0, 0], texts
