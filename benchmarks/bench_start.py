@@ -2,7 +2,7 @@
 
 Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
 --avx2, limited to AVX2; or the first upload in the app, from the moment that the page is complete.
-The released models share the work: a photograph of 12 megapixels goes to one, a thumbnail to another.
+A photograph of 12 megapixels goes to one of the released models, a thumbnail to another.
 "through TensorFlow" converts the model as it was done before: by Keras' export in a process of its
 own; --ours leaves that out. Each number is the median of its turns.
 

@@ -103,12 +103,13 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         say(describe_recipe(options.recipe, dataclasses.asdict(options)))
     budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
+    batch_size = min(options.batch_size, len(splits["train"]))
     with hosts.together():
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
             image_size=options.image_size,
-            batch_size=min(options.batch_size, len(splits["train"])),
+            batch_size=batch_size,
             hosts=hosts,
         )
         say(device.description)
@@ -118,13 +119,10 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
             model = build_from_options(options, splits["train"].images.class_names)
         run = _open_run(options, splits=splits, device=device, hosts=hosts)
         _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
-        progress = load_checkpoint(checkpoint_path(run))
-        progress = progress or Progress(min(options.batch_size, len(splits["train"])))
-        learner, seen = model, splits
-        if options.stored_features:
-            learner, seen = _learn_head_alone(
-                options, model, splits, progress=progress, budget=budget, say=say
-            )
+        progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
+        learner, seen = _choose_learner(
+            options, model, splits, progress=progress, budget=budget, say=say
+        )
         if budget:
             budget.spent_before = progress.seconds
             budget.evaluation_images = count_evaluation_images(splits)
@@ -145,7 +143,7 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
 
 
-def _learn_head_alone(
+def _choose_learner(
     options: TrainingOptions,
     model: keras.Model,
     splits: dict[str, DecodedImages],
@@ -154,8 +152,13 @@ def _learn_head_alone(
     budget: TimeBudget | None,
     say: Say,
 ) -> tuple[keras.Model, Mapping[str, DecodedImages]]:
-    """The head and the features it learns from; takes what is held out from the training images."""
+    """What learns, and from what: the model from images, or the head alone from stored features.
+
+    With stored features, the sources held out leave the training images here.
+    """
     learner, seen = model, splits
+    if not options.stored_features:
+        return learner, seen
     # A run that was killed in its report has nothing left to learn.
     if progress.stage < len(plan_stages(options)):
         hold_out = options.hold_out
