@@ -1,4 +1,4 @@
-"""The service around the trivial model, called without a network."""
+"""Build the service around the trivial model, and call it without a network."""
 
 from __future__ import annotations
 

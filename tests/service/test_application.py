@@ -1,4 +1,4 @@
-"""Images in, verdicts out; whatever else comes in gets a clear refusal."""
+"""Images get verdicts; every other request gets a clear refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room for requests is bounded, and given back however a request ends."""
+"""Room for requests is bounded, and freed however a request ends."""
 
 from __future__ import annotations
 

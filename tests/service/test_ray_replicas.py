@@ -1,4 +1,4 @@
-"""Replicas on a Ray cluster: the same answers, also when one is killed under load."""
+"""Replicas on a Ray cluster give the same answers, even if one is killed under load."""
 
 from __future__ import annotations
 

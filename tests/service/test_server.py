@@ -1,4 +1,4 @@
-"""The real server on loopback: it stops gracefully and refuses what it must before it listens."""
+"""The real server stops gracefully and refuses bad settings before it listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trivial model, opened once, and a folder of images for it."""
+"""Open the trivial model once, and make a folder of images for it."""
 
 from __future__ import annotations
 

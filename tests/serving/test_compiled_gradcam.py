@@ -1,4 +1,4 @@
-"""Grad-CAM from compiled graphs: the same maps as Keras' gradients give."""
+"""Compiled graphs give the Grad-CAM maps that Keras gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO's form of a model: what makes it fast is in it, and it answers as Keras does."""
+"""The converted network is free of slow operations and answers as Keras does."""
 
 from __future__ import annotations
 

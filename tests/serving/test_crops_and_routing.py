@@ -1,4 +1,4 @@
-"""Models that judge crops, and several models behind one door."""
+"""Models of crops judge whole images, and each image goes to the model of its size."""
 
 import dataclasses
 

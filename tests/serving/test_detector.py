@@ -1,4 +1,4 @@
-"""Verdicts: right, the same for every form of an image, and from any number of threads."""
+"""A verdict is the same for every form of an image and from any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanations: the evidence lies where the model sees it."""
+"""An explanation shows the evidence where the model sees it."""
 
 from __future__ import annotations
 

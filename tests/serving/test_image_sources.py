@@ -1,4 +1,4 @@
-"""What is scored, in which order, and under which name."""
+"""Inputs are scored in a stable order, each image once and under a clear name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Gemini option against a server on this machine that speaks the same API over HTTP."""
+"""Gemini's answers and failures reach the user in plain words (against a local server)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of compiled models: made once, whole, thrown away when it no longer fits."""
+"""The cache makes each compiled model once and whole, and drops it when it no longer fits."""
 
 from __future__ import annotations
 

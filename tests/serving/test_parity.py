@@ -1,4 +1,4 @@
-"""ResNet101 as it is served agrees with Keras on real images, untrained and as released."""
+"""The served ResNet101 agrees with Keras on real images, untrained and as released."""
 
 from __future__ import annotations
 

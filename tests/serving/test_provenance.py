@@ -1,4 +1,4 @@
-"""Provenance: what metadata say is found, what is forged or broken is said to be, nothing fails."""
+"""Metadata is found and weighed, and damaged or forged metadata does no harm."""
 
 from __future__ import annotations
 

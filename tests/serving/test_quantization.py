@@ -1,4 +1,4 @@
-"""int8: made from labelled images, and refused where it would cost accuracy."""
+"""int8 is made from labelled images, and refused where it would cost accuracy."""
 
 from __future__ import annotations
 

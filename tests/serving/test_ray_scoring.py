@@ -1,4 +1,4 @@
-"""A cluster: the same scores as on one machine, also when a worker dies in the middle."""
+"""A cluster gives the scores of one machine, even if a worker dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores tables: whole or resumable, in four formats."""
+"""Scores tables are whole or resumable, in four formats."""
 
 from __future__ import annotations
 

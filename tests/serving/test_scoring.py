@@ -1,4 +1,4 @@
-"""Scoring: every image has its row, in order, whatever happens to the others."""
+"""Every image has its row, in order, whatever happens to the others."""
 
 from __future__ import annotations
 

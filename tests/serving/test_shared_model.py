@@ -1,4 +1,4 @@
-"""One model for all sessions: everybody gets their own answer, and nobody waits for ever."""
+"""All sessions share one model, get their own answers and never wait for ever."""
 
 from __future__ import annotations
 

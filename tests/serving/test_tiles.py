@@ -1,4 +1,4 @@
-"""Tiles: within the image, all over it, and never too many."""
+"""Tiles lie within the image, cover it and are never too many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deliberately trivial model: the brighter an image, the more it is Fake."""
+"""Make a deliberately trivial model: the brighter an image, the more it is Fake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small training runs: a tiny network in place of a ResNet, on images it can tell apart."""
+"""Run small trainings: a tiny network in place of a ResNet, on images it can tell apart."""
 
 import keras
 import pytest

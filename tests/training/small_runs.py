@@ -1,4 +1,4 @@
-"""A network of a few thousand weights, and class folders that it can tell apart.
+"""Make a network of a few thousand weights, and class folders that it can tell apart.
 
 `main` is ModelTraining.py with that network in place of resnet50, and with empty figures.
 LOGICAL_CPUS in the environment makes that many devices of the CPU.

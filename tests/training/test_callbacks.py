@@ -1,4 +1,4 @@
-"""When training stops, and what is kept."""
+"""Training stops in time and keeps the right weights."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Batches: every image once an epoch, the same for the same seed and step, warped in one go."""
+"""Batches show every image once an epoch, and the same seed and step give the same batch."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Precision, several devices, and logs for TensorBoard."""
+"""Training chooses its precision, uses several devices and writes logs for TensorBoard."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: its weights without torch, its preprocessing inside the model file."""
+"""EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
 
 import io
 import pickle

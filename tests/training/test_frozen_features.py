@@ -1,4 +1,4 @@
-"""Heads that learn from stored features, and runs that hold sources out."""
+"""Heads learn from stored features, and runs can hold sources out."""
 
 import pytest
 

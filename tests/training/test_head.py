@@ -1,4 +1,4 @@
-"""Heads: what pooling by stages computes, and that plain Keras reads it back."""
+"""Pooling by stages computes mean and deviation, and plain Keras reads it back."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Real processes, really killed: whatever the instant, the run goes on to the same end."""
+"""A run that is killed at any moment resumes to the same end."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""The network: its layers, where its weights come from, and the file it is saved in."""
+"""The network has the right layers, loads its weights and saves a plain file."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""How a run keeps to its minutes: planned steps, slower machines, resumption, the learning rate."""
+"""A run keeps to its minutes, on slow machines and after a resumption too."""
 
 import csv
 import json

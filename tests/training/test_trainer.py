@@ -1,4 +1,4 @@
-"""A whole run on small folders: stages, stopping, resuming, and what the user is told."""
+"""A whole run on small folders trains, stops, resumes and tells the user."""
 
 import json
 

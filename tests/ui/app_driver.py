@@ -1,4 +1,4 @@
-"""The app driven by Streamlit's AppTest: what a user does there, and reads."""
+"""Drive the app by Streamlit's AppTest as a user would, and read its pages."""
 
 from __future__ import annotations
 

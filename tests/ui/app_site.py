@@ -1,4 +1,4 @@
-"""What the app's tests share: models whose verdicts are known in advance, and images of every kind.
+"""Make models whose verdicts are known in advance, and images of every kind.
 
 The colour model calls an image Fake when it has more red than blue, Real when it has more blue,
 and is Uncertain when they are alike.

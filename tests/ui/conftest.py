@@ -1,4 +1,4 @@
-"""What several tests of the app share: models to serve, and surroundings without secrets."""
+"""Serve two models to the app's tests, in surroundings without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app as a user meets it, by Streamlit's AppTest: real uploads, the real detector."""
+"""A user of the app gets verdicts, reasons and messages (AppTest, with the real detector)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app's server over HTTP and WebSocket: hostile uploads, forged requests, several visitors."""
+"""The app's server withstands hostile uploads, forged requests and many visitors."""
 
 from __future__ import annotations
 

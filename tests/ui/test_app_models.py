@@ -1,4 +1,4 @@
-"""The app's page of models, by Streamlit's AppTest."""
+"""The Models page shows, compares and follows runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app in a real Chromium: what AppTest cannot see. Skipped where there is no browser.
+"""The app works in a real Chromium, where AppTest cannot look. Skipped without a browser.
 
 Needs Debian's `chromium` (or another Chrome; CHROMIUM names its program) and Python's playwright.
 """

@@ -1,4 +1,4 @@
-"""What a session keeps for the tabs under a verdict, and for how long."""
+"""A session keeps what its tabs need, and no longer than they need it."""
 
 from __future__ import annotations
 

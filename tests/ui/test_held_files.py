@@ -1,4 +1,4 @@
-"""What a session holds of its uploads, and what the server holds of them."""
+"""Session and server hold uploads as long as the user sees them, within limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the app that need no page: checks, thresholds, reports, run files."""
+"""Checks, thresholds, reports and run files of the app work without a page."""
 
 from __future__ import annotations
 

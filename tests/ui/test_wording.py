@@ -1,4 +1,4 @@
-"""How the page words models, refusals, numbers and untrusted texts."""
+"""The page words models, refusals and numbers plainly, and shows untrusted text safely."""
 
 from __future__ import annotations
 
