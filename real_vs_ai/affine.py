@@ -6,9 +6,8 @@
 
 The copies on disk and the batches of a training draw their maps here, so that an option means the
 same in both. The parts are composed into one map, so that pixels are interpolated once; the nearest
-edge pixel fills what the warp uncovers. There is no further antialiasing: the strongest reduction,
-1 / 1.2, is too weak to need it, and a low-pass filter would wipe out the fine traces that a
-detector looks for.
+edge pixel fills what the warp uncovers. There is no further antialiasing, as a low-pass filter
+would wipe out the fine traces that a detector looks for.
 """
 
 from __future__ import annotations

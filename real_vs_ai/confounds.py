@@ -56,7 +56,6 @@ def measure_confounds(
 
     Args:
         traits: Numbers of each trait, shape (n_images, n_columns).
-        labels: Class name of each image.
         advice: Ends the warning: what to do about it.
 
     Returns:

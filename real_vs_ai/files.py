@@ -134,9 +134,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         staging.write_bytes(data)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic_write(path) as staging:
+def write_text(path: Path, text: str, *, alone: bool = False) -> None:
+    """Write a text file whole or not at all; see `atomic_write`."""
+    with atomic_write(path, alone=alone) as staging:
         staging.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 

@@ -109,12 +109,9 @@ def overlay_heatmap(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float)
     """Lay a heatmap over an image in a colour scale that colour-blind people can read.
 
     Args:
-        pixels: Shape (height, width, 3), uint8.
+        pixels: Shape (height, width, 3), uint8, as is the result.
         heatmap: Shape (height, width), 0 to 1.
         strength: 0 leaves the image as it is, 1 covers the strongest places wholly.
-
-    Returns:
-        Shape (height, width, 3), uint8.
     """
     scale = np.frombuffer(_INFERNO, np.uint8).reshape(-1, 3)
     places = np.linspace(0, 1, len(scale))

@@ -152,11 +152,8 @@ def open_image(
 def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
     """A file's bytes.
 
-    Args:
-        path: Of an ordinary file: a device or a pipe may never end.
-
     Raises:
-        ImageError: It is too large, or no ordinary file.
+        ImageError: It is too large, or no ordinary file: a device or a pipe may never end.
         OSError: It cannot be read.
     """
     found = os.stat(path)  # noqa: PTH116 (speed)

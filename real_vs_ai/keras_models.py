@@ -167,16 +167,12 @@ def to_float32(model: keras.Model) -> keras.Model:
         config = {**layer.get_config(), "dtype": "float32", "trainable": True}
         return layer.__class__.from_config(config)
 
-    if all(_is_plain(layer) for layer in model.layers):
+    # A clone of a ResNet101 takes seconds.
+    if all(layer.dtype_policy.name == "float32" and layer.trainable for layer in model.layers):
         return graph_of(model)
     clone = keras.models.clone_model(graph_of(model), clone_function=in_float32)
     clone.set_weights(model.get_weights())
     return clone
-
-
-def _is_plain(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is as `to_float32` would make it: a clone of a ResNet101 takes seconds."""
-    return layer.dtype_policy.name == "float32" and layer.trainable
 
 
 def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> None:

@@ -71,7 +71,6 @@ class ReliabilityBins:
     """Stated probability and observed share, in equal-width bins; empty bins are left out.
 
     Attributes:
-        name: "before calibration", "after calibration".
         stated: Mean probability in each bin, shape (n_bins,).
         observed: Share of images of the class in each bin, shape (n_bins,).
         counts: Images in each bin, shape (n_bins,).

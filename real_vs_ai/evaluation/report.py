@@ -77,7 +77,6 @@ def write_report(
 
     Args:
         run: Holds `model.h5`; takes the report.
-        metadata: What is known of it so far.
         decoded: Images by split; "train" is used for its class counts only.
         scorer: Of the model, where it was opened before.
         target_error: Share of certain verdicts that may be wrong.

@@ -68,8 +68,7 @@ def extract_archives(
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
     Archives that are unpacked already are passed over as long as there are others to do. Each
-    summary comes as soon as its archive is unpacked, so that what was left out of the first ones
-    is told even when a later one is refused; what is not asked for is not unpacked.
+    summary comes as soon as its archive is unpacked.
 
     Args:
         archives: Files; none means every archive in data/archives.
@@ -167,9 +166,7 @@ def zip_folder(
 
     Args:
         folder: Names in the archive are relative to it.
-        entries: Files and folders directly in `folder` to take; None takes all. Those that are
-            not there are passed over.
-        compress: Deflate the files; images hardly shrink and it takes long.
+        entries: Files and folders directly in `folder` to take, if they are there; None takes all.
 
     Raises:
         FileNotFoundError: There is no such folder, or nothing to pack in it.

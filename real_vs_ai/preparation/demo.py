@@ -1,12 +1,11 @@
 """Make the demo data: two small archives in the layouts of the real data sets.
 
-The photographs come from packages that are installed anyway (scikit-image, scikit-learn,
-matplotlib); nothing is downloaded. Real images are crops of them at many scales. Fake images are
-other crops of the same photographs, re-synthesised: reduced, then enlarged again by strided
-transposed convolutions whose kernels are uneven, as learned ones are. That leaves the traces which
-the up-sampling of generators is known to leave (Odena et al. 2016, Durall et al. 2020): a
-checkerboard, which is a peak in the spectrum, and missing fine detail. They are stand-ins, not
-pictures made by a generator: a model trained on them detects these traces and nothing else.
+The photographs come from installed packages (scikit-image, scikit-learn, matplotlib). Real images
+are crops of them at many scales. Fake images are other crops, reduced and then enlarged by strided
+transposed convolutions with uneven kernels, as learned ones are. That leaves the traces of
+generators' up-sampling (Odena et al. 2016, Durall et al. 2020): a checkerboard, which is a peak in
+the spectrum, and missing fine detail. They are stand-ins: a model trained on them detects these
+traces and nothing else.
 
 Scenes, sizes, file format and quality are drawn alike for both classes, so that none of them gives
 the class away. On purpose, some files are in the archives twice, some are both in train/ and

@@ -20,6 +20,7 @@ from PIL import Image
 
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import write_text
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.files import make_class_folders, rank, write_new_file
@@ -101,7 +102,7 @@ def report_confounds(
     report = measure_files(traits, seed=options.seed)
     if report is not None:
         text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-        (folder / CONFOUNDS_NAME).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / CONFOUNDS_NAME, text + "\n")
         _draw_confounds(report, traits, title=title, folder=folder)
     return report
 

@@ -24,7 +24,6 @@ MAX_NAME_BYTES = 240
 _RESERVED_CHARACTERS = frozenset('<>:"/\\|?*')
 # Windows turns "\n" into "\r\n" without it.
 _BINARY = getattr(os, "O_BINARY", 0)
-_READ_BYTES = 2**16
 _PLAIN_NAME = re.compile(rf"[\w (),+=@%&#~^!;'.-]{{1,{MAX_NAME_BYTES}}}(?<![ .])", re.ASCII)
 
 
@@ -227,18 +226,6 @@ def copy_file(existing: Path, new: Path) -> None:
     with existing.open("rb") as source, new.open("xb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
     shutil.copystat(existing, new)
-
-
-def read_file(path: str) -> bytes:
-    """A file's content; for many small ones, where Python's layers would show."""
-    descriptor = os.open(path, os.O_RDONLY | _BINARY)
-    try:
-        parts = []
-        while part := os.read(descriptor, _READ_BYTES):
-            parts.append(part)
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)
 
 
 def write_new_file(path: str, data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import sys
 from collections.abc import Sequence
@@ -13,18 +12,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.files import hash_file
 from real_vs_ai.images import (
     FORMATS,
     ImageError,
+    ImageTooLargeError,
     decode_image,
     file_extension,
     is_image_name,
     read_header,
+    read_image_file,
 )
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.files import read_file
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
 
 _CHUNK_FILES = 256
@@ -104,11 +103,9 @@ def _inspect(
 ) -> tuple[str, int, int, str, str, str, int]:
     """The fields of InspectedFile after its path."""
     try:
-        size = os.stat(path).st_size  # noqa: PTH116 (speed)
-        if size > MAX_IMAGE_BYTES:
-            problem = f"file too large: {size:,} bytes, the limit is {MAX_IMAGE_BYTES:,}"
-            return hash_file(Path(path)), 0, 0, "", problem, "", 0
-        data = read_file(path)
+        data = read_image_file(path)
+    except ImageTooLargeError as error:
+        return hash_file(Path(path)), 0, 0, "", str(error), "", 0
     except OSError as error:
         return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
     sha256 = hashlib.sha256(data).hexdigest()

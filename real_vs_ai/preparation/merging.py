@@ -78,7 +78,7 @@ def merge_sources(
     Raises:
         FileNotFoundError: There is no such folder, or none at all.
         FileExistsError: There is merged data, and it may not be replaced.
-        ValueError: The sources' classes differ, one content stands under two labels, or a source
+        InputError: The sources' classes differ, one content stands under two labels, or a source
             lies where the output does.
     """
     if is_interrupted(output_dir, label=MERGE_LABEL):

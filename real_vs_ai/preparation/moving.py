@@ -17,7 +17,7 @@ from pathlib import Path
 
 from real_vs_ai.config import MANIFEST_NAME, canonical_classes
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import hash_file, list_files
+from real_vs_ai.files import hash_file, list_files, write_text
 from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH, is_augmented_name
 from real_vs_ai.preparation.files import copy_file, fold_name, relative_origin
 from real_vs_ai.preparation.manifest import (
@@ -27,13 +27,7 @@ from real_vs_ai.preparation.manifest import (
     read_manifest,
     write_manifest,
 )
-from real_vs_ai.preparation.staging import (
-    MERGE_LABEL,
-    MOVE_LABEL,
-    locked,
-    refuse_interrupted,
-    write_text_durably,
-)
+from real_vs_ai.preparation.staging import MERGE_LABEL, MOVE_LABEL, locked, refuse_interrupted
 from real_vs_ai.reporting import format_table, progress
 
 _MOVES_NAME, _PLACE_NAME = "moves.csv", "place.json"
@@ -79,7 +73,7 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
             if manifest is not None:
                 write_manifest(staging / MANIFEST_NAME, manifest)
             place = json.dumps(relative_origin(augmented_dir, data_dir))
-            write_text_durably(staging / _PLACE_NAME, place)
+            write_text(staging / _PLACE_NAME, place, alone=True)
             staging.rename(ready)
         moves = _roll_forward(ready, augmented_dir=augmented_dir, data_dir=data_dir)
     return MoveSummary(data_dir / "train", tuple(moves), already_there)

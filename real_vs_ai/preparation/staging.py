@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.files import write_text
 
 _JOURNAL_NAME = "journal.json"
 _STAGING_SUFFIX = ".staging"
@@ -66,7 +67,7 @@ def staged_output(
 
     Raises:
         FileExistsError: An output is there and may not be replaced.
-        ValueError: Another process is making the same outputs.
+        InputError: Another process is making the same outputs.
     """
     with locked(parent, label=label):
         finish_interrupted(parent, label=label)
@@ -79,7 +80,7 @@ def staged_output(
             # An old output that the new run does not make would describe data that is gone.
             stale = [name for name in names if name not in made]
             journal = {"made": made, "stale": stale, "overwrite": overwrite}
-            write_text_durably(staging / _JOURNAL_NAME, json.dumps(journal))
+            write_text(staging / _JOURNAL_NAME, json.dumps(journal), alone=True)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -138,14 +139,6 @@ def refuse_existing(targets: Sequence[Path], *, overwrite: bool) -> None:
             f"Expected no {' or '.join(map(str, existing))} yet, found it. "
             "Add --overwrite to replace it, or name another output."
         )
-
-
-def write_text_durably(path: Path, text: str) -> None:
-    """Write a small file and wait until the disk has it."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _roll_forward(parent: Path, *, label: str) -> None:

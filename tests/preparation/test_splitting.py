@@ -315,10 +315,14 @@ def test_too_large_file_is_hashed_in_pieces(tmp_path, monkeypatch):
     make_flat(tmp_path / "set")
     huge = tmp_path / "set" / "RealArt" / "huge.jpg"
     huge.write_bytes(bytes(5_000))
-    monkeypatch.setattr(inspection, "MAX_IMAGE_BYTES", 4_999)
-    whole = inspection.read_file
-    read = []
-    monkeypatch.setattr(inspection, "read_file", lambda path: read.append(path) or whole(path))
+    whole, read = inspection.read_image_file, []
+
+    def read_whole(path):
+        data = whole(path, max_bytes=4_999)
+        read.append(path)
+        return data
+
+    monkeypatch.setattr(inspection, "read_image_file", read_whole)
     summary = split(tmp_path / "set", tmp_path / "split")
     expected = ("quarantined", "file too large: 5,000 bytes, the limit is 4,999")
     assert outcomes_of(summary)["RealArt/huge.jpg"] == expected

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import atomic_write, write_table
+from real_vs_ai.files import write_table, write_text
 from real_vs_ai.options import add_workers, option, whole_number
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.collections.collected_images import MISSING, Job, write_images
@@ -316,5 +316,4 @@ def _write_notes(
 
 def _write_facts(folder: Path, facts: dict[str, object]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    with atomic_write(folder / COLLECTION_NAME, alone=True) as staging:
-        staging.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / COLLECTION_NAME, text + "\n", alone=True)
