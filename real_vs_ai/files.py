@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: It is not JSON.
+        InputError: It is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

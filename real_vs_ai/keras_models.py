@@ -72,7 +72,7 @@ def open_model(
         The model, its metadata, and whether the file carried them.
 
     Raises:
-        ValueError: It cannot be loaded, or its classes or input are not known.
+        InputError: It cannot be loaded, or its classes or input are not known.
     """
     model = load_model(path)
     input_size = model.input_shape[1]

@@ -268,7 +268,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: There is no such folder, or it is empty.
-        ValueError: Two folders mean the same split, or there are training images only.
+        InputError: Two folders mean the same split, or there are training images only.
     """
     if not folder.is_dir():
         raise FileNotFoundError(

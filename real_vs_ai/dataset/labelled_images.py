@@ -68,7 +68,7 @@ class LabelledImages:
         """Positions of the images of these sources, and of all others, int64.
 
         Raises:
-            ValueError: No image is of one of these sources, or none is of another.
+            InputError: No image is of one of these sources, or none is of another.
         """
         missing = set(sources) - set(self.sources)
         if missing:
@@ -106,7 +106,7 @@ def list_labelled_images(
 
     Raises:
         FileNotFoundError: There is no such folder, or it holds no class folders.
-        ValueError: A class has no images, there is only one class, or other classes are expected.
+        InputError: A class has no images, there is only one class, or other classes are expected.
     """
     folder = Path(folder)
     raw_names = _class_folders(folder)

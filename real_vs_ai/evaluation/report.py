@@ -130,7 +130,7 @@ def evaluate_model(
         thresholds: What is known of the metadata's thresholds; None for nothing.
 
     Raises:
-        ValueError: There is nothing to evaluate, or the model has other classes or outputs.
+        InputError: There is nothing to evaluate, or the model has other classes or outputs.
     """
     predictions = _predict_splits(scorer, metadata=metadata, decoded=decoded)
     validation = join_predictions(predictions.of_split("validation"), others)
@@ -245,7 +245,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
 
     Raises:
         FileNotFoundError: The folder has no report.
-        ValueError: Its files are damaged or do not belong together.
+        InputError: Its files are damaged or do not belong together.
     """
     if not run.metrics.is_file():
         raise FileNotFoundError(

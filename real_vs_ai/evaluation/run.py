@@ -48,7 +48,8 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
 
     Raises:
         FileNotFoundError: There is no such model or data.
-        ValueError: Model and data do not fit, or another report would be replaced.
+        InputError: Model and data do not fit.
+        FileExistsError: Another report would be replaced.
     """
     if options.redraw:
         return Outcome(_redraw(options), complete=True)

@@ -102,7 +102,6 @@ def list_originals(train_dir: Path) -> list[Original]:
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no images.
-        ValueError: It holds splits, not classes.
     """
     if not train_dir.is_dir():
         raise FileNotFoundError(
@@ -185,7 +184,7 @@ def write_copies(
 
     Raises:
         FileExistsError: It is there and may not be replaced.
-        ValueError: There is nothing to make, no original can be read, or the output would lie
+        InputError: There is nothing to make, no original can be read, or the output would lie
             where the originals do.
     """
     if not plan:

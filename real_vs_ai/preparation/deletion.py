@@ -54,7 +54,7 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
 
     Raises:
         FileNotFoundError: A path is not there.
-        ValueError: A path is not strictly inside an allowed folder, or is kept by the project.
+        InputError: A path is not strictly inside an allowed folder, or is kept by the project.
     """
     roots = [root.resolve() for root in allowed]
     targets: dict[Path, DeletionTarget] = {}

@@ -280,7 +280,7 @@ def write_equalised(
         The rows as they describe the new files.
 
     Raises:
-        ValueError: Some images are smaller than `image_size`.
+        InputError: Some images are smaller than `image_size`.
     """
     small = [row for row in rows if min(row.width, row.height) < image_size]
     if small:

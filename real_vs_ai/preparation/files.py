@@ -56,7 +56,7 @@ class Placement:
 
 
 def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
-    """Raise ValueError if an output is an input, contains one or lies in one: it would be lost."""
+    """Raise InputError if an output is an input, contains one or lies in one: it would be lost."""
     for folder in inputs:
         if _lies_in(output, folder) or _lies_in(folder, output):
             raise InputError(

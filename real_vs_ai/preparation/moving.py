@@ -55,7 +55,7 @@ def move_augmented(*, augmented_dir: Path, data_dir: Path) -> MoveSummary:
     Raises:
         FileNotFoundError: There is nothing to move, or no training folder.
         FileExistsError: Another file has a copy's name.
-        ValueError: A merge was interrupted, a move from another folder was interrupted, the
+        InputError: A merge was interrupted, a move from another folder was interrupted, the
             copies are incomplete, or the originals of some are no longer training images.
     """
     with locked(data_dir, label=MOVE_LABEL):

@@ -82,7 +82,7 @@ def plan_split(
 
     Raises:
         LabelConflictError: The same content stands under two labels.
-        ValueError: The fractions are wrong, or a class has fewer contents than splits.
+        InputError: The fractions are wrong, or a class has fewer contents than splits.
     """
     check_fractions(fractions)
     ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.fixed_split], image.path))
@@ -101,7 +101,7 @@ def plan_split(
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Raise ValueError unless the fractions are of known splits, none negative, and sum to 1."""
+    """Raise InputError unless the fractions are of known splits, none negative, and sum to 1."""
     unknown = set(fractions) - set(SPLITS)
     total = sum(fractions.values())
     if unknown or any(share < 0 for share in fractions.values()) or abs(total - 1) > 1e-6:

@@ -64,7 +64,7 @@ def split_sources(
     Raises:
         FileExistsError: All of them are split already, and may not be replaced.
         LabelConflictError: A source has the same content under two labels.
-        ValueError: Two sources have one name, a class has too few images, or an output would
+        InputError: Two sources have one name, a class has too few images, or an output would
             lie where an input does.
     """
     sources = source_names(layout.root for layout in layouts)

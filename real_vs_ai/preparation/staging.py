@@ -34,7 +34,7 @@ def locked(parent: Path, *, label: str) -> Iterator[None]:
     """Keep a second process from the same work; the system frees the lock of a dead one.
 
     Raises:
-        ValueError: Another process holds it.
+        InputError: Another process holds it.
     """
     parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(parent / f".{label}.lock")
