@@ -24,6 +24,7 @@ _SHARE_REFUSED = 0.005
 _SHARE_REFUSED_BY_NETWORK = 0.035
 # Images measured at a time.
 _ROWS = 256
+_ROWS_IN_NETWORK = 32
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class PixelNetwork:
         Args:
             pixels: Shape (n, height, width, 3), uint8.
         """
-        parts = [pixels[start : start + _ROWS] for start in range(0, len(pixels), _ROWS)]
+        parts = [
+            pixels[start : start + _ROWS_IN_NETWORK]
+            for start in range(0, len(pixels), _ROWS_IN_NETWORK)
+        ]
         return np.concatenate([self._score(part) for part in parts])
 
     def accepts(self, pixels: np.ndarray) -> np.ndarray:
@@ -112,12 +116,15 @@ def _convolve(values: np.ndarray, kernel: np.ndarray, *, step: int) -> np.ndarra
     ]
     around = [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)]
     padded = np.pad(values, around)
-    result = np.zeros((len(values), rows, columns, kernel.shape[-1]), np.float32)
-    for y in range(3):
-        for x in range(3):
-            window = padded[:, y : y + step * rows : step, x : x + step * columns : step]
-            result += window @ kernel[y, x]
-    return result
+    windows = [
+        padded[:, y : y + step * rows : step, x : x + step * columns : step]
+        for y in range(3)
+        for x in range(3)
+    ]
+    # One large product takes a tenth of the time of nine on the windows as they lie.
+    flat = np.concatenate(windows, axis=-1).reshape(-1, 9 * values.shape[-1])
+    result = flat @ kernel.reshape(-1, kernel.shape[-1])
+    return result.reshape(len(values), rows, columns, -1)
 
 
 def fit_classifier(

@@ -20,6 +20,7 @@ from real_vs_ai import Detector
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.preparation.demo import load_photographs
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.ui.image_input import EXAMPLE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = RunFolder(ROOT / "models" / "released")
@@ -183,3 +184,13 @@ def test_newer_generators_seldom_get_a_confident_wrong_verdict(detector):
     n = sum(map(len, images.values()))
     assert n >= 50
     assert len(wrong) <= 0.10 * n
+
+
+def test_examples_of_the_app_teach_right_wrong_and_uncertain(detector):
+    judged = [(file.label, detector.predict(file.getvalue()).label) for file in EXAMPLE_FILES]
+    assert sorted(judged) == [
+        ("Fake", "Fake"),
+        ("Fake", "Real"),
+        ("Fake", "Uncertain"),
+        ("Real", "Real"),
+    ]

@@ -64,15 +64,15 @@ class Example:
         return (_EXAMPLES_DIR / self.name).read_bytes()
 
 
-_EXAMPLE_FILES = (
+EXAMPLE_FILES = (
     Example(
-        "generated-squirrel-small.png",
+        "generated-squirrel-small.jpg",
         "Fake",
         "Generated: “a painting of a squirrel eating a burger”, reduced to 32 × 32 pixels.",
     ),
     Example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
     Example(
-        "generated-mouse-small.png",
+        "generated-mouse-small.jpg",
         "Fake",
         "Generated: “an animal half mouse half octopus”, reduced to 32 × 32 pixels.",
     ),
@@ -103,7 +103,7 @@ def ask_for_images() -> list[ImageFile]:
             "Three generated pictures and a photograph: verdicts that are right, one that is wrong "
             "and one that this model refuses to give. Other models may judge them differently."
         )
-        return list(_EXAMPLE_FILES)
+        return list(EXAMPLE_FILES)
     files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
     _refuse_too_many_bytes(files)
     if len(files) > MAX_IMAGES:
