@@ -22,7 +22,7 @@ ALLOWED = {
 # `pipeline.py` starts the stages; the package offers the detector as its own name.
 EXCEPTIONS = {("pipeline.py", "preparation"), ("__init__.py", "serving")}
 FORBIDDEN = [
-    (part, other) for part in ALLOWED for other in set(ALLOWED) - {part, ""} - ALLOWED[part]
+    (part, other) for part in ALLOWED for other in sorted(set(ALLOWED) - {part, ""} - ALLOWED[part])
 ]
 
 
