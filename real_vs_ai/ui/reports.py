@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from real_vs_ai import __version__
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_row
@@ -87,19 +88,19 @@ def html_report(
 
 
 def _model_notes(results: Sequence[JudgedUpload], models: Sequence[ReportModel]) -> list[str]:
-    """Track record and thresholds of each model that judged an image.
+    """Thresholds of each model that judged an image, and track record of each that is sure of one.
 
     They hold for no image that a model refuses.
     """
     verdicts = [r.verdict for r in results if r.verdict and not r.verdict.out_of_distribution]
     answered = {verdict.model for verdict in verdicts}
+    sure = {verdict.model for verdict in verdicts if verdict.label != UNCERTAIN}
     used = [m for m in models if answered and (len(models) == 1 or m.name in answered)]
     notes = []
     for model in used:
-        said = [
-            track_record(model.metadata, own_thresholds=model.own_thresholds),
-            _thresholds_sentence(model.metadata),
-        ]
+        said = [_thresholds_sentence(model.metadata)]
+        if sure and (len(models) == 1 or model.name in sure):
+            said.insert(0, track_record(model.metadata, own_thresholds=model.own_thresholds))
         if not model.metadata.calibrated:
             said.append("The model is not calibrated: its scores are not probabilities.")
         name = f"{visible(model.name)}: " if len(models) > 1 else ""

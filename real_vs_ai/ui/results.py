@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
 from real_vs_ai.ui.checking import JudgedUpload
@@ -64,8 +65,8 @@ def _clear() -> None:
 
 
 def _show_track_record(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> None:
-    """How often the models that gave a verdict here are right."""
-    answers = [one.verdict for one in judged if one.verdict and not one.verdict.out_of_distribution]
+    """How often the models that are sure of a verdict here are right."""
+    answers = [one.verdict for one in judged if one.verdict and one.verdict.label != UNCERTAIN]
     if not answers:
         return
     records = {

@@ -171,13 +171,23 @@ def track_record(metadata: ModelMetadata, *, own_thresholds: bool = True) -> str
             "ones"
         )
         if wrong is not None and own_thresholds:
-            said += f"; of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong"
+            said += f"; {_certain_record(metrics, wrong)}"
     elif accuracy is not None:
         said = f"it is right for {percent(accuracy, digits=1)}"
     else:
         return ""
     sizes = known_sizes([metadata])
     return f"On test pictures like those it learnt from{f' ({sizes})' if sizes else ''}, {said}."
+
+
+def _certain_record(metrics: Mapping[str, Any], wrong: float) -> str:
+    """How many verdicts stay Uncertain, and what share of the others is wrong."""
+    uncertain, count = (metric_value(metrics, name) for name in ("uncertain_share", "n"))
+    left = "" if uncertain is None else f"it leaves {percent(uncertain, digits=1)} Uncertain, and "
+    if wrong or uncertain is None or count is None:
+        return f"{left}of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong"
+    # Of few verdicts, 0 % would promise more than was measured.
+    return f"{left}of the {count * (1 - uncertain):,.0f} verdicts it is sure of, none is wrong"
 
 
 def metric_value(metrics: Mapping[str, Any], name: str) -> float | None:

@@ -119,6 +119,11 @@ def test_the_track_record_names_false_accusations():
     metadata = dataclasses.replace(METADATA, metrics=metrics)
     assert "2.1% are wrong" in track_record(metadata)
     assert "sure of" not in track_record(metadata, own_thresholds=False)
+    few = dict(metadata.metrics, n=371, uncertain_share=0.943, error_when_certain={"value": 0.0})
+    record = track_record(dataclasses.replace(metadata, metrics=few))
+    assert (
+        "it leaves 94.3% Uncertain, and of the 21 verdicts it is sure of, none is wrong" in record
+    )
     assert track_record(METADATA) == ""
 
 
