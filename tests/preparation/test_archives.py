@@ -306,8 +306,8 @@ def test_zip64_entries_are_unpacked(tmp_path):
 @pytest.mark.slow
 def test_more_than_65535_entries_are_unpacked(tmp_path):
     make_zip(tmp_path / "set.zip", [(f"{i % 100}/{i}.jpg", b"%d" % i) for i in range(66_000)])
-    summary = extract(tmp_path / "set.zip", tmp_path, pool=Pool(2))
-    assert sum(count for _, count in summary.rows) == 66_000
+    extract(tmp_path / "set.zip", tmp_path, pool=Pool(2))
+    assert sum(1 for _ in (tmp_path / "out" / "raw" / "set").glob("*/*.jpg")) == 66_000
     assert (tmp_path / "out" / "raw" / "set" / "99" / "65999.jpg").read_bytes() == b"65999"
 
 
