@@ -175,6 +175,7 @@ def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
 def test_three_classes_go_through_every_script(project):
     random = np.random.default_rng(0)
     colours = {"benign": (200, 60, 60), "malignant": (60, 200, 60), "normal": (60, 60, 200)}

@@ -6,7 +6,7 @@ from real_vs_ai.training import trainer
 from real_vs_ai.training.networks import head as frozen
 from real_vs_ai.training.trainer import train
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
 HEAD_ONLY = ("--stored-features", "--epochs", "0", "--frozen-epochs", "2", "--augmentation", "none")
 HEAD_ONLY += ("--pooling", "stages", "--dense-units", "0", "--early-stopping", "99")

@@ -15,7 +15,7 @@ from real_vs_ai.training import callbacks, stage_runner
 from real_vs_ai.training.stage_runner import class_weights, source_weights
 from real_vs_ai.training.trainer import train
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
 
 def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
