@@ -61,6 +61,7 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
         st.markdown(scope_sentence(chosen.service.metadatas.values()))
         files = ask_for_images()
         if not files:
+            _resume()
             st.caption(
                 "Pictures stay in the memory of the computer that runs this app and are never "
                 "stored. Reloading or closing the page forgets them."
@@ -135,7 +136,8 @@ def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedU
     digests = _digests(files)
     known: dict[str, ImageCheck] = _known_checks(chosen, set(digests))
     waiting = {d: file for d, file in zip(digests, files, strict=True) if d not in known}
-    if waiting and not _is_stopped(digests):
+    # Stop holds for files that are still on their way, too.
+    if waiting and not st.session_state.get("stopped"):
         _run_checks(waiting, chosen, known)
     missing = [file.name for d, file in zip(digests, files, strict=True) if d not in known]
     if missing:
@@ -144,6 +146,8 @@ def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedU
             icon=":material/pause_circle:",
         )
         st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
+    else:
+        _resume()
     return name_duplicates(
         (file.name, known[d]) for d, file in zip(digests, files, strict=True) if d in known
     )
@@ -161,7 +165,7 @@ def _run_checks(
     total = len(known) + len(waiting)
     # The bar is there before the button, so that the button does not move away from the pointer.
     bar, stop = st.progress(0.0, text=_progress_text(len(known), total)), st.empty()
-    if len(waiting) > MOST_CARDS:
+    if total > MOST_CARDS:
         stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")
     pool = ThreadPoolExecutor(_WORKERS)
     try:
@@ -206,13 +210,8 @@ def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, ImageChec
 
 
 def _stop() -> None:
-    st.session_state["stopped"] = sorted(st.session_state["digests"].values())
+    st.session_state["stopped"] = True
 
 
 def _resume() -> None:
     st.session_state.pop("stopped", None)
-
-
-def _is_stopped(digests: Sequence[str]) -> bool:
-    """Whether Stop was clicked for these very files; other files make a new start."""
-    return st.session_state.get("stopped") == sorted(digests)

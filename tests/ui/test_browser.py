@@ -223,16 +223,16 @@ def test_many_images_become_a_table_with_counts(open_page, tmp_path):
 
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     encoded = image_bytes(RED, size=(6000, 4000))
-    paths = [tmp_path / f"{number}.png" for number in range(14)]
+    paths = [tmp_path / f"{number}.png" for number in range(30)]
     for number, path in enumerate(paths):
         path.write_bytes(encoded + bytes([number]))
     page = open_page()
     upload(page, *paths)
     # A pointer would wait until nothing on the page moves.
     page.get_by_role("button", name="Stop").dispatch_event("click")
-    page.get_by_text("of 14 pictures were checked").wait_for()
+    page.get_by_text("of 30 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_text("14 smart_toy AI-generated").wait_for()
+    page.get_by_text("30 smart_toy AI-generated").wait_for()
 
 
 def test_a_picture_is_pasted_from_the_clipboard(open_page):
