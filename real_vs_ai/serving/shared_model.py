@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import queue
 import threading
 import time
@@ -162,12 +163,26 @@ class SharedModel:
                     batch := _take(waiting, detector, busy=running > 0)
                 ):
                     running += 1
-                    answered = judges.submit(answer, batch)
+                    try:
+                        answered = judges.submit(answer, batch)
+                    except RuntimeError:
+                        # The interpreter is ending, and waits for every thread that waits for us.
+                        self._refuse([*batch, *itertools.chain(*waiting)])
+                        return
                     if not self._is_wide:
                         # The engine compiles its form for batches to know how many it wants. The
                         # first visitor need not wait for that.
                         self._is_wide = True
                         answered.add_done_callback(lambda _: self._widen(detector))
+
+    def _refuse(self, requests: list[_Request]) -> None:
+        """Answer these, what has arrived since, and everything that comes later with an error."""
+        with self._gate:
+            self._closed = True
+            arrivals = [self._arrivals.get() for _ in range(self._arrivals.qsize())]
+        requests += [arrival for arrival in arrivals if isinstance(arrival, _Request)]
+        for request in requests:
+            request.answer.set_exception(ModelUnavailableError("the program is closing"))
 
     def _next_arrivals(self, *, may_end: bool) -> list[_Arrival]:
         """What came since the last time, at least one thing; nothing once the service ends."""

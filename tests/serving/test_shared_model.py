@@ -162,3 +162,17 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):
             service.predict_batch([np.ones((4, 4, 3), np.uint8)])
+
+
+def test_callers_get_an_error_when_the_program_ends(service, monkeypatch):
+    service.detector()
+    pixels = np.full((4, 4, 3), 9, np.uint8)
+
+    def refuse(*_):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", refuse)
+    with pytest.raises(ModelUnavailableError, match="program is closing"):
+        service.submit(pixels).result(timeout=30)
+    with pytest.raises(ModelUnavailableError):
+        service.submit(pixels)
