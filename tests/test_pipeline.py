@@ -144,6 +144,7 @@ def small_backbone(*, weights, input_tensor):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
 def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
     # The random weights stay as they are; the head learns.
     monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
@@ -205,6 +206,7 @@ def test_three_classes_go_through_every_script(project):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.skipif(
     not (SHARED_DATA / "cifake-mini.zip").is_file(), reason="the real images are not here"
 )

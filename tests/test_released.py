@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -105,15 +103,12 @@ def test_released_model_keeps_its_promise_on_other_images(metrics):
 
 
 @pytest.mark.slow
-def test_plain_keras_reads_it(tmp_path):
-    code = (
-        "import sys, keras, numpy as np; model = keras.models.load_model(sys.argv[1]);"
-        "p = model(np.full((1, 32, 32, 3), 128, 'float32')).numpy();"
-        "assert p.shape == (1, 2) and abs(p.sum() - 1) < 1e-5;"
-        "assert {w.dtype for w in model.weights} == {'float32'};"
-        "assert not [name for name in sys.modules if name.startswith('real_vs_ai')]"
-    )
-    subprocess.run([sys.executable, "-c", code, str(RUN.model)], cwd=tmp_path, check=True)
+def test_plain_keras_reads_it(released_in_keras):
+    modules = {type(layer).__module__ for layer in released_in_keras.layers}
+    assert all(module.startswith("keras.") for module in modules)
+    assert released_in_keras.inputs[0].shape == (None, 32, 32, 3)
+    assert released_in_keras.outputs[0].shape == (None, 2)
+    assert {weight.dtype for weight in released_in_keras.weights} == {"float32"}
 
 
 @pytest.mark.slow
@@ -158,16 +153,16 @@ def test_photograph_model_is_small_and_its_card_names_weaknesses():
 
 @pytest.mark.slow
 def test_held_back_images_are_judged_as_the_card_says(detector, metrics):
-    images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=10)
+    images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=20)
     right, out_of_distribution, n = 0, 0, 0
     for label, files in images.items():
-        prepared = [detector.prepare(file) for file in files]
-        fake = detector.predict_pixels(np.stack([image.pixels for image in prepared]))[:, 0] > 0.5
-        right += int(np.sum(fake == (label == "Fake")))
-        out_of_distribution += sum(v.out_of_distribution for v in detector.judge(prepared))
+        pixels = np.stack([detector.prepare(file).pixels for file in files])
+        probabilities, reasons = detector.judge_pixels(pixels)
+        right += int(np.sum((probabilities[:, 0] > 0.5) == (label == "Fake")))
+        out_of_distribution += sum(reason is not None for reason in reasons)
         n += len(files)
-    assert n > 900
-    # 1,000 images: the standard error of the accuracy is about 0.006.
+    assert n > 450
+    # 500 images: the standard error of the accuracy is about 0.008.
     assert right / n > metrics["test"]["accuracy"]["value"] - 0.02
     assert out_of_distribution / n <= 0.05
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -98,15 +99,18 @@ def test_data_script_without_input_exits_1_and_says_why(name, tmp_path, monkeypa
     assert "found" in errors[0]
 
 
-def test_the_data_scripts_run_in_order_without_arguments(tmp_path):
+def test_the_data_scripts_run_in_order_without_arguments(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     make_flat(tmp_path / "flat", count=12)
     make_train_test(tmp_path / "nested", train=15, test=4)
     (tmp_path / "data" / "archives").mkdir(parents=True)
     for name in ("flat", "nested"):
         archive = tmp_path / "data" / "archives" / f"{name}.zip"
-        assert run_script("DataZipper", name, "--output", archive, folder=tmp_path)[0] == 0
+        assert importlib.import_module("DataZipper").main([name, "--output", str(archive)]) == 0
     for name in DATA_SCRIPTS:
-        code, output, errors = run_script(name, folder=tmp_path, stdin="y\n")
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+        code = importlib.import_module(name).main([])
+        output, errors = capsys.readouterr()
         if name == "DataZipper":
             # It comes second in the list and packs merged data, which is not there yet.
             assert code == 1
@@ -125,7 +129,7 @@ def test_the_data_scripts_run_in_order_without_arguments(tmp_path):
     n_train = sum(1 for path in (data / "train").rglob("*.jpg"))
     n_augmented = sum(1 for path in (data / "train").rglob("*__augmented*.jpg"))
     assert n_augmented * 2 == n_train
-    assert run_script("DataZipper", folder=tmp_path)[0] == 0
+    assert importlib.import_module("DataZipper").main([]) == 0
     assert (data / "prepared.zip").is_file()
 
 

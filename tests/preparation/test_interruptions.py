@@ -7,11 +7,13 @@ end in the same bytes as a run that nothing disturbed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
 import time
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -125,31 +127,56 @@ REPLACING = [unzip, split, merge, equalise, augment, pack]
 CASES = [(stage, False) for stage in STAGES] + [(stage, True) for stage in REPLACING]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}{'-overwrite' * case[1]}")
-def case(request, tmp_path):
-    """(make a fresh data folder, run, state before, state after, all at once, operations)."""
-    stage, replacing = request.param
-    template = tmp_path / "template"
+@pytest.fixture(scope="module")
+def in_light_process():
+    """Calls functions where little is imported: a fork copies what its parent holds."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        yield lambda function, *given: pool.submit(function, *given).result()
+
+
+def disturb(stage, replacing, folder, how, counts, seed):
+    """Disturb a stage at operations chosen at random, one in each run, and run it again after each.
+
+    Args:
+        stage: Its function.
+        replacing: Whether it replaces its own earlier output.
+        folder: An empty folder to work in.
+        how: "kill", "full" or "interrupt"; see `run_disturbed`.
+        counts: The number of runs, of stages whose output appears at once and of others.
+        seed: Seed of the choice.
+    """
+    template, data = folder / "template", folder / "data"
     template.mkdir()
     prepare(template, stage)
     if replacing:
         stage(template)
     before = snapshot(template)
-    data = tmp_path / "data"
-
-    def fresh():
-        shutil.rmtree(data, ignore_errors=True)
-        shutil.copytree(template, data)
-        return data
+    shutil.copytree(template, data)
 
     def run():
         stage(data, overwrite=replacing)
 
-    fresh()
     operations = run_disturbed(run, at=0, how="kill")
+    after = snapshot(data)
+    # Several outputs, or old ones that make way, take more than one step to change places.
     at_once = stage in {unzip, split, augment, pack, remove} and not replacing
     assert operations > 5
-    return fresh, run, before, snapshot(data), at_once, operations
+    count = counts[0] if at_once else counts[1]
+    if operations > 150:
+        # Drawing a figure opens many files, and takes its time.
+        count = -(-count // 4)
+    for at in random.Random(seed).sample(range(1, operations + 1), min(count, operations)):
+        shutil.rmtree(data)
+        shutil.copytree(template, data)
+        run_disturbed(run, at=at, how=how)
+        if at_once and how == "kill":
+            assert snapshot(data) in (before, after), f"{how} at operation {at}"
+        finish(run, data, after)
+        assert snapshot(data) == after, f"{how} at operation {at}"
+        if how == "kill":
+            hidden = [path for path in snapshot(data, hidden=True) if path not in after]
+            assert all(path.endswith(".lock") for path in hidden), f"{at} left {hidden}"
 
 
 def finish(run, data, after):
@@ -160,47 +187,26 @@ def finish(run, data, after):
         assert snapshot(data) == after
 
 
-def check_disturbed(case, *, at, how):
-    fresh, run, before, after, at_once, _ = case
-    data = fresh()
-    run_disturbed(run, at=at, how=how)
-    left = snapshot(data)
-    # Several outputs, or old ones that make way, take more than one step to change places.
-    if at_once:
-        assert left in (before, after), f"{how} at operation {at}"
-    finish(run, data, after)
-    assert snapshot(data) == after, f"{how} at operation {at}"
-    hidden = [path for path in snapshot(data, hidden=True) if path not in after]
-    assert all(path.endswith(".lock") for path in hidden), f"{how} at {at} left {hidden}"
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0].__name__}{'-overwrite' * case[1]}"
+)
 
 
-def some_operations(case, *, count, seed):
-    operations = case[-1]
-    if operations > 150:
-        # Drawing a figure opens many files, and takes its time.
-        count = -(-count // 4)
-    return sorted(random.Random(seed).sample(range(1, operations + 1), min(count, operations)))
-
-
-def test_next_run_finishes_after_a_kill_at_some_operations(case):
-    for at in some_operations(case, count=12, seed=0):
-        check_disturbed(case, at=at, how="kill")
+@each_case
+def test_next_run_finishes_after_a_kill_at_some_operations(case, in_light_process, tmp_path):
+    in_light_process(disturb, *case, tmp_path, "kill", (12, 12), 0)
 
 
 @pytest.mark.slow
-def test_next_run_finishes_after_a_kill_at_many_operations(case):
-    for at in some_operations(case, count=150 if case[-2] else 40, seed=3):
-        check_disturbed(case, at=at, how="kill")
+@each_case
+def test_next_run_finishes_after_a_kill_at_many_operations(case, in_light_process, tmp_path):
+    in_light_process(disturb, *case, tmp_path, "kill", (150, 40), 3)
 
 
+@each_case
 @pytest.mark.parametrize("how", ["full", "interrupt"])
-def test_full_disk_or_interrupt_leaves_old_or_new_state(case, how):
-    fresh, run, _, after, _, _ = case
-    for at in some_operations(case, count=6, seed=1):
-        data = fresh()
-        run_disturbed(run, at=at, how=how)
-        finish(run, data, after)
-        assert snapshot(data) == after, f"{how} at operation {at}"
+def test_full_disk_or_interrupt_leaves_old_or_new_state(case, how, in_light_process, tmp_path):
+    in_light_process(disturb, *case, tmp_path, how, (6, 6), 1)
 
 
 def test_outputs_with_a_common_prefix_stay_independent(tmp_path):
