@@ -125,3 +125,13 @@ def test_two_highest_crops_speak_for_the_image():
     odds = np.sqrt(0.9 / 0.1 * 0.6 / 0.4)
     assert found[:, 0] == pytest.approx([odds / (1 + odds), 0.3])
     assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_extremes_speak_for_the_side_that_outweighs_the_other():
+    fake = np.array([[0.2, 0.9, 0.6, 0.5], [0.6, 0.1, 0.1, 0.2]])
+    outputs = np.stack([fake, 1 - fake], axis=2)
+    found = crops(4, aggregate_by="extremes").aggregate(outputs)
+    # The two highest of the first image; the three lowest of the second.
+    high, low = np.sqrt(0.9 / 0.1 * 0.6 / 0.4), np.cbrt(0.1 / 0.9 * 0.1 / 0.9 * 0.2 / 0.8)
+    assert found[:, 0] == pytest.approx([high / (1 + high), low / (1 + low)])
+    assert found.sum(axis=1) == pytest.approx(1)

@@ -137,9 +137,9 @@ class TrainingOptions:
     )
     pooling: str = option(
         "how the head summarises the feature maps; stages takes mean and deviation of the maps of "
-        "every stage, standardised",
+        "every stage, standardised, equal-stages the same with equal weight for each stage",
         "global-average",
-        choices=("global-average", "average-flatten", "stages"),
+        choices=("global-average", "average-flatten", "stages", "equal-stages"),
     )
     noise: float = option(
         "Gaussian noise on the features during training", 0.1, "STD", type=number(0, 10)

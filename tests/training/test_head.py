@@ -30,8 +30,18 @@ def test_stages_are_pooled_to_mean_and_deviation():
     assert pooled == pytest.approx(np.concatenate(expected, axis=1), abs=1e-5)
 
 
-def test_plain_keras_reads_the_model_back(tmp_path):
-    model = build()
+def test_equal_stages_weigh_the_same_whatever_their_size():
+    model = build(pooling="equal-stages")
+    outputs = [model.get_layer(name).output for name in ("head_unshift", "head_weights")]
+    before, after = keras.Model(model.inputs, outputs).predict(pictures(), verbose=0)
+    factors = np.repeat([np.sqrt(16 / 8), 1], [2 * 8, 2 * 16])
+    assert after == pytest.approx(before * factors, abs=1e-5)
+    assert model.get_layer("head_weights").trainable is False
+
+
+@pytest.mark.parametrize("pooling", ["stages", "equal-stages"])
+def test_plain_keras_reads_the_model_back(pooling, tmp_path):
+    model = build(pooling=pooling)
     model.save(tmp_path / "model.h5")
     again = keras.models.load_model(tmp_path / "model.h5", compile=False)
     expected = model.predict(pictures(), verbose=0)

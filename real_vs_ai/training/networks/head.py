@@ -31,6 +31,8 @@ from real_vs_ai.training.time_budget import TimeBudget
 # while only the head learns.
 POOL_LAYER = "head_pool"
 NORM_LAYER = "head_norm"
+# By statistics of all stages.
+_BY_STAGES = ("stages", "equal-stages")
 # Standardised features are cut off here, so that odd images cannot outvote everything else.
 _LARGEST_FEATURE = 6.0
 _layers = keras.layers
@@ -42,8 +44,9 @@ class HeadOptions:
 
     Attributes:
         noise: Standard deviation of the Gaussian noise on the features, in training only.
-        pooling: "global-average"; "average-flatten": 7 × 7 averages, laid out in a row; or
-            "stages": mean and deviation of the maps of every stage, standardised.
+        pooling: "global-average"; "average-flatten": 7 × 7 averages, laid out in a row; "stages":
+            mean and deviation of the maps of every stage, standardised; or "equal-stages": these,
+            where each stage counts the same, however few maps it has.
         dense_units: Units of the hidden layer; 0 leaves it out.
         l2: Weight of the L2 penalty on the hidden layer, or on the last one where there is none.
         dropout: Share of the hidden units left out, in training only.
@@ -60,8 +63,10 @@ def add_head(
     body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int, seed: int
 ) -> Any:
     """The softmax over a backbone's feature maps, whose stages end with the layers named."""
-    if head.pooling == "stages":
+    if head.pooling in _BY_STAGES:
         x = _standardised(_stage_statistics(body, stage_ends))
+        if head.pooling == "equal-stages":
+            x = _weighed([body.get_layer(name).output.shape[-1] for name in stage_ends], x)
         x = _noise(x, head, seed=seed)
     else:
         x = _pooled(_noise(body.output, head, seed=seed), head.pooling)
@@ -114,7 +119,8 @@ def _pooled(x: Any, pooling: str) -> Any:
         x = _layers.AveragePooling2D(min(7, *x.shape[1:3]), name=POOL_LAYER)(x)
         return _layers.Flatten(name="head_flatten")(x)
     raise InputError(
-        f"Expected the pooling global-average, average-flatten or stages, got {pooling}."
+        "Expected the pooling global-average, average-flatten, stages or equal-stages, got "
+        f"{pooling}."
     )
 
 
@@ -148,6 +154,20 @@ def _standardised(x: Any) -> Any:
     x = _layers.Rescaling(1.0, offset=_LARGEST_FEATURE, name="head_shift")(x)
     x = _layers.ReLU(max_value=2 * _LARGEST_FEATURE, name="head_clip")(x)
     return _layers.Rescaling(1.0, offset=-_LARGEST_FEATURE, name="head_unshift")(x)
+
+
+def _weighed(channels: Sequence[int], x: Any) -> Any:
+    """The features of each stage times a number, so that those of all stages have the same power.
+
+    Otherwise the last stages, with most maps, outvote the first ones, which see the finest traces.
+    """
+    factors = np.repeat([math.sqrt(max(channels) / n) for n in channels], [2 * n for n in channels])
+    # A normalisation that only multiplies: HDF5's attributes are too small for so many numbers.
+    layer = _layers.BatchNormalization(center=False, epsilon=0.0, name="head_weights")
+    x = layer(x)
+    layer.set_weights([factors, np.zeros_like(factors), np.ones_like(factors)])
+    layer.trainable = False
+    return x
 
 
 # One batch of float32 pixels.
