@@ -137,7 +137,8 @@ def test_photographs_reach_their_model_and_are_not_called_generated(detector):
     verdicts = [detector.predict(photograph) for photograph in load_photographs().values()]
     assert {verdict.model for verdict in verdicts} == {"released/photographs"}
     assert "Fake" not in {verdict.label for verdict in verdicts}
-    assert any(verdict.label == "Real" and verdict.crops for verdict in verdicts)
+    judged = [verdict.probability_fake for verdict in verdicts if verdict.crops]
+    assert len(judged) >= 10 and np.median(judged) < 0.3
 
 
 def test_photograph_model_is_small_and_its_card_names_weaknesses():
