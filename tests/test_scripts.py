@@ -28,6 +28,7 @@ DATA_SCRIPTS = (
 SCRIPTS = (
     *DATA_SCRIPTS,
     "DataCollector",
+    "DataReconstruction",
     "ModelTraining",
     "ModelEvaluation",
     "ImageScoring",

@@ -126,7 +126,8 @@ def _check_complete(rows: Sequence[ManifestRow], augmented_dir: Path) -> None:
     if missing:
         raise InputError(
             f"Expected {len(rows):,} copies in {augmented_dir}, found {len(missing):,} missing "
-            f"({missing[0]}, …). Run DataAugmentation.py --overwrite."
+            f"({missing[0]}, …). Run DataAugmentation.py --overwrite "
+            "(or DataReconstruction.py --overwrite, for its pairs)."
         )
 
 
@@ -149,7 +150,8 @@ def _check_originals(
         raise InputError(
             f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
             f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
-            "has been prepared again since. Nothing was moved. Run DataAugmentation.py --overwrite."
+            "has been prepared again since. Nothing was moved. Run DataAugmentation.py --overwrite "
+            "(or DataReconstruction.py --overwrite, for its pairs)."
         )
 
 

@@ -1,9 +1,5 @@
 """EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
 
-import io
-import pickle
-import zipfile
-
 import keras
 import numpy as np
 import pytest
@@ -11,12 +7,7 @@ import pytest
 from real_vs_ai.errors import InputError
 from real_vs_ai.training.backbones import backbone_layers
 from real_vs_ai.training.model import build_model
-from real_vs_ai.training.networks.efficientnet_lite import (
-    VARIANTS,
-    efficientnet_lite,
-    read_state_dict,
-    weights_path,
-)
+from real_vs_ai.training.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
 from real_vs_ai.training.networks.head import HeadOptions
 
 HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
@@ -112,27 +103,3 @@ def test_weights_of_another_variant_are_refused():
     path = packaged("efficientnet-lite0")
     with pytest.raises(InputError, match="another network"):
         build("efficientnet-lite2", weights=str(path))
-
-
-class Runs:
-    def __reduce__(self):
-        return (print, ("code from the file ran",))
-
-
-@pytest.mark.parametrize("content", [pickle.dumps(Runs()), b"", b"no pickle", b"\x80\x02."])
-def test_foreign_files_are_refused_and_run_nothing(tmp_path, capsys, content):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="torch"):
-        read_state_dict(path)
-    assert not capsys.readouterr().out
-
-
-def test_zip_archives_are_refused(tmp_path):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("data.pkl", b"")
-    path = tmp_path / "weights.pth"
-    path.write_bytes(file.getvalue())
-    with pytest.raises(InputError, match="zip"):
-        read_state_dict(path)

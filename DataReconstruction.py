@@ -1,0 +1,60 @@
+"""Make pairs of real training images and their reconstructions by a generator's autoencoder.
+
+    python DataReconstruction.py --weights ~/taesd     # up to 50 pairs of each source
+    python DataReconstruction.py --per-source 200
+
+The content of a pair is the same, so that only traces of the decoder tell Fake from Real. A part of
+each image goes through TAEF2, the tiny autoencoder of FLUX.2; the result is Fake, the part itself
+Real, and both are stored as their original was. MoveAugmentedImages.py adds them to data/train.
+The weights are two files of 2.7 MB from github.com/madebyollin/taesd (MIT).
+"""
+
+import sys
+from pathlib import Path
+
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR
+from real_vs_ai.options import whole_number
+from real_vs_ai.preparation.augmentation import list_originals
+from real_vs_ai.preparation.options import add_overwrite, add_seed
+from real_vs_ai.preparation.reconstruction import choose_originals, read_weights, write_pairs
+
+
+def parse_args(argv=None):
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--train-dir", type=Path, default=DATA_DIR / "train", help="images to reconstruct")
+    add("--output-dir", type=Path, default=AUGMENTED_DIR, help="the pairs go here")
+    add("--weights", type=Path, default=DATA_DIR / "taef2", help="folder of the two weight files")
+    add("--per-source", type=whole_number(1), default=50, help="most images of each source")
+    add("--size", type=whole_number(8), default=384, help="longest side of a part, in pixels")
+    add_seed(parser)
+    add_overwrite(parser)
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv=None):
+    args = parse_args(argv)
+    originals = choose_originals(
+        list_originals(args.train_dir), per_source=args.per_source, seed=args.seed
+    )
+    weights = read_weights(args.weights)
+    # Loads TensorFlow, which the rest does without.
+    from real_vs_ai.tiny_autoencoder import open_autoencoder
+
+    print(
+        write_pairs(
+            originals,
+            train_dir=args.train_dir,
+            output_dir=args.output_dir,
+            reconstruct=open_autoencoder(*weights),
+            size=args.size,
+            seed=args.seed,
+            overwrite=args.overwrite,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

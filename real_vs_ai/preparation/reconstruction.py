@@ -1,0 +1,252 @@
+"""Make aligned pairs of real training images: a part of each, and what an autoencoder makes of it.
+
+A pair shows the same content in the same format and size, with the same history of compression.
+What tells its two halves apart are the traces of the decoder, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from real_vs_ai.config import CLASS_NAMES, MANIFEST_NAME
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import ImageError, decode_image, read_image_file
+from real_vs_ai.preparation.augmentation import Original
+from real_vs_ai.preparation.copies import copy_names, draw_contact_sheet, encode, encoding_like
+from real_vs_ai.preparation.files import rank, refuse_overlap, write_new_file
+from real_vs_ai.preparation.manifest import (
+    REPORT_NAME,
+    Fate,
+    ManifestRow,
+    Outcome,
+    write_manifest,
+    write_report,
+)
+from real_vs_ai.preparation.staging import (
+    MERGE_LABEL,
+    MOVE_LABEL,
+    refuse_interrupted,
+    staged_output,
+)
+from real_vs_ai.reporting import format_table, progress
+from real_vs_ai.torch_files import read_state_dict
+
+GENERATOR = "taef2"
+_WEIGHTS = ("taef2_encoder.pth", "taef2_decoder.pth")
+_WEIGHTS_FROM = (
+    "github.com/madebyollin/taesd, commit 5cccb12dc72074a4be35680c3b108548a7c69978 (MIT)"
+)
+_FAKE, _REAL = CLASS_NAMES
+# What the autoencoder takes, and the largest block of a JPEG: a part that begins on the grid of
+# its file's blocks hardly changes when it is stored again.
+_REDUCTION, _GRID = 8, 16
+_WHITE = 255.0
+
+
+@dataclass(frozen=True)
+class ReconstructionSummary:
+    """What was made; str() gives the closing table.
+
+    Attributes:
+        fidelity: Source and PSNR (dB) of each pair before it was stored.
+    """
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    fidelity: tuple[tuple[str, float], ...]
+    failed: tuple[Outcome, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        by_source: dict[str, list[float]] = defaultdict(list)
+        for source, decibels in self.fidelity:
+            by_source[source].append(decibels)
+        body = [
+            [name, len(values), f"{np.mean(values):.1f}"]
+            for name, values in sorted(by_source.items())
+        ]
+        speed = len(self.fidelity) / max(self.seconds, 1e-9)
+        title = f"{self.output_dir}: {len(self.fidelity):,} pairs, {speed:.1f} a second"
+        text = format_table(["source", "pairs", "PSNR (dB)"], body, title=title)
+        if self.failed:
+            report = self.output_dir / REPORT_NAME
+            text += f"\nLeft out: {len(self.failed):,} images that cannot be used (see {report})."
+        return f"{text}\nMoveAugmentedImages.py adds them to the training images."
+
+
+def read_weights(folder: Path) -> list[dict[str, np.ndarray]]:
+    """The weights of the encoder and of the decoder, by their published names.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        InputError: One is damaged. Both messages say where to get them.
+    """
+    names = " and ".join(_WEIGHTS)
+    missing = [name for name in _WEIGHTS if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Expected {names} in {folder}, found no {' and no '.join(missing)}. Copy both from "
+            f"{_WEIGHTS_FROM}, or name their folder with --weights."
+        )
+    try:
+        return [read_state_dict(folder / name) for name in _WEIGHTS]
+    except InputError as error:
+        raise InputError(f"{error}. Copy {names} again from {_WEIGHTS_FROM}.") from error
+
+
+def choose_originals(
+    originals: Sequence[Original], *, per_source: int, seed: int
+) -> list[Original]:
+    """Up to `per_source` real images of each source, sorted by path.
+
+    A choice of more holds every choice of fewer with the same seed.
+
+    Raises:
+        InputError: There are no real images.
+    """
+    by_source: dict[str, list[Original]] = defaultdict(list)
+    for original in originals:
+        if original.row.label == _REAL:
+            by_source[original.row.source].append(original)
+    if not by_source:
+        found = ", ".join(sorted({original.row.label for original in originals}))
+        raise InputError(f"Expected training images of the class {_REAL}, found only {found}.")
+    chosen = []
+    for members in by_source.values():
+        members.sort(key=lambda original: rank(seed, original.row.path))
+        chosen += members[:per_source]
+    return sorted(chosen, key=lambda original: original.row.path)
+
+
+def write_pairs(
+    originals: Sequence[Original],
+    *,
+    train_dir: Path,
+    output_dir: Path,
+    reconstruct: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    seed: int,
+    overwrite: bool,
+) -> ReconstructionSummary:
+    """Make a pair of each image in `output_dir`, which appears whole or not at all.
+
+    Args:
+        reconstruct: Takes and gives pixels, (height, width, 3), uint8; sides are multiples of 8.
+        size: Longest side of a part, in pixels; rounded down to a multiple of 8.
+
+    Raises:
+        FileExistsError: The output is there and may not be replaced.
+        InputError: No image can be used, or the output would lie where the originals do.
+    """
+    refuse_overlap(output_dir, inputs=[train_dir])
+    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
+    started = time.perf_counter()
+    rows: list[ManifestRow] = []
+    fidelity, failed = [], []
+    with staged_output(
+        output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
+    ) as staging:
+        folder = staging / output_dir.name
+        for label in CLASS_NAMES:
+            (folder / label).mkdir(parents=True)
+        for original in progress(originals, description="Reconstructing", unit="image"):
+            try:
+                pair = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
+            except (ImageError, OSError) as error:
+                origin = _origin(original, train_dir)
+                failed.append(Outcome(origin, Fate.QUARANTINED, str(error)))
+                continue
+            for row, data in pair.files:
+                write_new_file(f"{folder}/{row.path}", data)
+                rows.append(row)
+            fidelity.append((original.row.source, pair.decibels))
+        if not rows:
+            raise InputError(f"None of the images in {train_dir} can be used: {failed[0].detail}")
+        draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_report(folder / REPORT_NAME, failed)
+        write_manifest(folder / MANIFEST_NAME, rows)
+    seconds = time.perf_counter() - started
+    return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    files: tuple[tuple[ManifestRow, bytes], ...]
+    decibels: float
+
+
+def _make_pair(
+    original: Original,
+    train_dir: Path,
+    reconstruct: Callable[[np.ndarray], np.ndarray],
+    *,
+    size: int,
+    seed: int,
+) -> _Pair:
+    data = read_image_file(train_dir / original.row.path)
+    image = decode_image(data)
+    part = cut_part(image.pixels, size=size, key=rank(seed, original.row.path))
+    # A grey file has no colours to keep: its reconstruction has none either.
+    grey = image.mode in {"L", "1"}
+    remade = reconstruct(part)
+    file_format, options = encoding_like(data, image.format)
+    path = PurePosixPath(original.name)
+    (name,) = copy_names(f"{path.stem}__{GENERATOR}{path.suffix}", 1, file_format=file_format)
+    files = []
+    for label, pixels in ((_FAKE, remade), (_REAL, part)):
+        stored = encode(pixels, file_format=file_format, options=options, grey=grey)
+        row = replace(
+            original.row,
+            path=f"{label}/{name}",
+            sha256=hashlib.sha256(stored).hexdigest(),
+            label=label,
+            split="train",
+            width=part.shape[1],
+            height=part.shape[0],
+            format=file_format,
+            origin=_origin(original, train_dir),
+            generator=GENERATOR if label == _FAKE else original.row.generator,
+            origin_sha256=hashlib.sha256(data).hexdigest(),
+        )
+        files.append((row, stored))
+    return _Pair(tuple(files), _psnr(part, remade))
+
+
+def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
+    """A part at native resolution, its sides multiples of 8 and at most `size`.
+
+    Args:
+        pixels: Shape (height, width, 3).
+        key: Says where; it begins on the grid of 16-pixel blocks.
+
+    Raises:
+        ImageError: The image is too small.
+    """
+    places = np.random.default_rng(int.from_bytes(key[:8], "big"))
+    slices = []
+    for length in pixels.shape[:2]:
+        side = min(size, length) // _REDUCTION * _REDUCTION
+        if not side:
+            raise ImageError(f"a side of {length} pixels, fewer than {_REDUCTION}")
+        start = int(places.integers((length - side) // _GRID + 1)) * _GRID
+        slices.append(slice(start, start + side))
+    return np.ascontiguousarray(pixels[tuple(slices)])
+
+
+def _origin(original: Original, train_dir: Path) -> str:
+    # "." has no name of its own.
+    return f"{train_dir.absolute().name}/{original.row.path}"
+
+
+def _psnr(pixels: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB; equal images count as one step of grey apart."""
+    error = np.mean((pixels.astype(np.float64) - other) ** 2)
+    return 10 * math.log10(_WHITE**2 / max(error, 1.0))
