@@ -149,7 +149,7 @@ def _convolution(
 def _fill(layer: Any, x: Any, arrays: list[np.ndarray]) -> Any:
     """The layer laid on `x`, with these weights."""
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError("weights that are not finite")
+        raise InputError("weights that are not finite")
     y = layer(x)
     layer.set_weights(arrays)
     return y

@@ -27,6 +27,7 @@ _READING_ERRORS = (
     ValueError,
     RuntimeError,
     ArithmeticError,
+    MemoryError,
 )
 
 
@@ -69,12 +70,12 @@ class _Tensor:
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
         # Anything else would read memory that is not the file's.
         if min(self.offset, *self.strides, 0) < 0 or min(self.shape, default=1) < 1:
-            raise ValueError(f"a tensor of shape {self.shape} and strides {self.strides}")
+            raise InputError(f"a tensor of shape {self.shape} and strides {self.strides}")
         if last >= len(numbers):
-            raise ValueError(f"{len(numbers)} numbers where a tensor needs {last + 1}")
+            raise InputError(f"{len(numbers)} numbers where a tensor needs {last + 1}")
         # A tensor may name one number many times; the copy could then fill the memory.
         if np.prod(self.shape, dtype=object) > len(numbers):
-            raise ValueError(f"{len(numbers)} numbers for a tensor of shape {self.shape}")
+            raise InputError(f"{len(numbers)} numbers for a tensor of shape {self.shape}")
         strides = [stride * numbers.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides).copy()
 
@@ -83,7 +84,7 @@ def _read_pickles(path: Path) -> dict[str, _Tensor]:
     with path.open("rb") as file:
         head = tuple(_ArrayUnpickler(file).load() for _ in range(2))
         if head != _MAGIC:
-            raise ValueError("its first bytes are of another format")
+            raise InputError("its first bytes are of another format")
         # Byte order and sizes of the machine it was saved on.
         _ArrayUnpickler(file).load()
         reader = _ArrayUnpickler(file)
@@ -99,7 +100,7 @@ def _read_archive(path: Path) -> dict[str, _Tensor]:
     with zipfile.ZipFile(path) as archive:
         entries = {name.partition("/")[2]: name for name in archive.namelist()}
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("torch does not compress its archives")
+            raise InputError("torch does not compress its archives")
         with archive.open(entries["data.pkl"]) as file:
             reader = _ArrayUnpickler(file)
             state = reader.load()
