@@ -108,18 +108,20 @@ def test_images_of_any_size_keep_it_and_give_whole_pixels():
 
 
 def broken_states():
-    state = random_state("decoder")
-    yield {}
-    yield random_state("encoder")
-    yield {**state, "20.weight": state["19.weight"]}
-    yield {name: array for name, array in state.items() if name != "18.conv.4.bias"}
-    yield {**state, "7.weight": state["7.weight"] * np.float16(np.nan)}
-    yield {**state, "12.weight": state["12.weight"][:, :2]}
-    yield {**state, "19.weight": state["19.weight"][:1], "19.bias": state["19.bias"][:1]}
+    """(encoder, decoder), one of them of another network; most fail before much is built."""
+    encoder, decoder = random_state("encoder"), random_state("decoder")
+    yield {}, decoder
+    yield decoder, decoder
+    yield {name: array for name, array in encoder.items() if name != "1.conv.4.bias"}, decoder
+    yield {**encoder, "1.conv.0.weight": encoder["1.conv.0.weight"] * np.float16(np.nan)}, decoder
+    yield {**encoder, "2.weight": encoder["2.weight"][:, :2]}, decoder
+    yield {**encoder, "20.weight": encoder["0.weight"]}, decoder
+    ends = {name: decoder[name][:1] for name in ("19.weight", "19.bias")}
+    yield encoder, {**decoder, **ends}
 
 
-@pytest.mark.parametrize("state", list(broken_states()))
-def test_another_network_is_refused_in_one_line(state):
+@pytest.mark.parametrize("states", list(broken_states()))
+def test_another_network_is_refused_in_one_line(states):
     with pytest.raises(InputError, match=r"Expected .*madebyollin/taesd") as error:
-        tiny_autoencoder(random_state("encoder"), state)
+        tiny_autoencoder(*states)
     assert "\n" not in str(error.value)
