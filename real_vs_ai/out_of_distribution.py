@@ -26,6 +26,7 @@ import numpy as np
 
 from real_vs_ai.files import atomic_write
 from real_vs_ai.pixel_classifier import PixelClassifier, PixelNetwork, are_plain, grey_values
+from real_vs_ai.portraits import PORTRAIT, PortraitClassifier, read_portraits, write_portraits
 from real_vs_ai.verdict import Reason, ReasonCode
 
 # A few training images of odd sizes do not make such sizes in-distribution.
@@ -43,6 +44,7 @@ _CLASSIFIER = "classifier"
 _CLASSIFIER_ARRAYS = ("steps", "weights")
 _CLASSIFIER_NUMBERS = ("bias", "least_score")
 _NETWORK = "network"
+_PORTRAITS = "portraits"
 _FORMAT_VERSION = 1
 # Share of the validation images that each check may fail: together less than one in a hundred.
 _SHARE_BY_DISTANCE = 0.005
@@ -162,6 +164,7 @@ class OutOfDistributionCheck:
         largest_sharpness: Sharper images are too.
         classifier: Tells the training images' pixels from others'; None where it was not fitted.
         network: Does so for images that were stored alike; None where it was not fitted.
+        portraits: Finds portraits, which the model cannot judge; None where it judges them too.
     """
 
     layer: str
@@ -172,6 +175,7 @@ class OutOfDistributionCheck:
     largest_sharpness: float
     classifier: PixelClassifier | None = None
     network: PixelNetwork | None = None
+    portraits: PortraitClassifier | None = None
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Distance of features (n, n_features) to the nearest class, (n,): about 1 if normal."""
@@ -183,13 +187,24 @@ class OutOfDistributionCheck:
             result[rows] = np.sqrt(np.square(offsets).mean(axis=2).min(axis=1))
         return result
 
-    def compare(self, features: np.ndarray, pixels: np.ndarray) -> list[Reason | None]:
+    def compare(
+        self, features: np.ndarray, pixels: np.ndarray, *, whole: np.ndarray | None = None
+    ) -> list[Reason | None]:
         """Why each image is out-of-distribution, None where it is in-distribution.
 
         Args:
             features: Shape (n, n_features).
             pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
+            whole: Features of the whole images, shape (n, n_features), to find portraits; None
+                finds none.
         """
+        found = self._compare_views(features, pixels)
+        if whole is None or self.portraits is None:
+            return found
+        refused = self.portraits.find(whole)
+        return [PORTRAIT if no else why for no, why in zip(refused, found, strict=True)]
+
+    def _compare_views(self, features: np.ndarray, pixels: np.ndarray) -> list[Reason | None]:
         measured = zip(
             self.distances(features), sharpness(pixels), self._accepts(pixels), strict=True
         )
@@ -278,6 +293,8 @@ def write_check(path: Path, check: OutOfDistributionCheck) -> None:
             _write_classifier(group.create_group(_CLASSIFIER), check.classifier)
         if check.network is not None:
             _write_network(group.create_group(_NETWORK), check.network)
+        if check.portraits is not None:
+            write_portraits(group.create_group(_PORTRAITS), check.portraits)
 
 
 def read_check(path: Path) -> OutOfDistributionCheck | None:
@@ -299,6 +316,9 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
                 check = dataclasses.replace(check, classifier=classifier)
             if _NETWORK in group:
                 check = dataclasses.replace(check, network=_read_network(group[_NETWORK]))
+            if _PORTRAITS in group:
+                portraits = read_portraits(group[_PORTRAITS], n_features=len(arrays["whitening"]))
+                check = dataclasses.replace(check, portraits=portraits)
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
     if check.means.ndim != 2:

@@ -14,11 +14,22 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import UNDECIDED, decide
 
 _COLUMNS = ("path", "split", "label")
-_MORE_COLUMNS = ("source", "width", "height")
+_MORE_COLUMNS = ("source", "width", "height", "portrait")
 _PROBABILITY = "probability_"
-_ARRAYS = ("paths", "splits", "labels", "sources", "widths", "heights", "probabilities")
+_ARRAYS = (
+    "paths",
+    "splits",
+    "labels",
+    "sources",
+    "widths",
+    "heights",
+    "portraits",
+    "probabilities",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class Predictions:
         sources: The data set each image came from, or "".
         widths: In pixels.
         heights: In pixels.
+        portraits: Whether the model refuses the image as a portrait, bool.
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
     """
 
@@ -43,6 +55,7 @@ class Predictions:
     sources: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
+    portraits: np.ndarray
     probabilities: np.ndarray
 
     def __len__(self) -> int:
@@ -61,6 +74,16 @@ class Predictions:
     def split_names(self) -> tuple[str, ...]:
         """The splits in the order in which they first appear."""
         return tuple(dict.fromkeys(self.splits.tolist()))
+
+
+def decide_rows(rows: Predictions, metadata: ModelMetadata) -> np.ndarray:
+    """The class of each image, UNDECIDED where it is Uncertain or a refused portrait: (n,) int64.
+
+    Args:
+        metadata: With the temperature and the thresholds.
+    """
+    calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
+    return np.where(rows.portraits, UNDECIDED, decide(calibrated, metadata))
 
 
 def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:
@@ -89,8 +112,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     columns = (getattr(predictions, name).tolist() for name in _ARRAYS)
     rows = (
         # Nine digits bring every float32 back exactly.
-        [path, split, names[label], *more, *(f"{value:.9g}" for value in probabilities)]
-        for path, split, label, *more, probabilities in zip(*columns, strict=True)
+        [path, split, names[label], *more, int(portrait), *(f"{value:.9g}" for value in outputs)]
+        for path, split, label, *more, portrait, outputs in zip(*columns, strict=True)
     )
     write_table(
         path, (*_COLUMNS, *_MORE_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)), rows
@@ -137,13 +160,18 @@ def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
 
 def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
     """The values of `_ARRAYS`."""
-    path, split, label, *probabilities, source, width, height = row
+    path, split, label, *probabilities, source, width, height, portrait = row
     size = int(width or 0), int(height or 0)
-    return path, split, class_names.index(label), source, *size, list(map(float, probabilities))
+    outputs = list(map(float, probabilities))
+    # Tables of earlier releases know no portraits.
+    is_portrait = bool(int(portrait or 0))
+    return path, split, class_names.index(label), source, *size, is_portrait, outputs
 
 
 def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictions:
-    paths, splits, labels, sources, widths, heights, probabilities = zip(*rows, strict=True)
+    paths, splits, labels, sources, widths, heights, portraits, probabilities = zip(
+        *rows, strict=True
+    )
     return Predictions(
         class_names,
         as_texts(paths),
@@ -152,6 +180,7 @@ def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictio
         as_texts(sources),
         np.array(widths, dtype=np.int64),
         np.array(heights, dtype=np.int64),
+        np.array(portraits, dtype=bool),
         # Through single precision, in which networks answer: nine digits are exact there.
         np.array(probabilities, dtype=np.float32).astype(np.float64),
     )

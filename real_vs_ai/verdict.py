@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     FEATURES = "features"
     PIXELS = "pixels"
     PLAIN = "plain"
+    PORTRAIT = "portrait"
     UNSTABLE = "unstable"
     NOT_CALIBRATED = "not_calibrated"
 
@@ -48,6 +49,7 @@ _OUT_OF_DISTRIBUTION = frozenset(
         ReasonCode.FEATURES,
         ReasonCode.PIXELS,
         ReasonCode.PLAIN,
+        ReasonCode.PORTRAIT,
     }
 )
 

@@ -25,6 +25,7 @@ def make_predictions(n=7, *, class_names=("Fake", "Real"), seed=0):
         sources=np.array(["cifake", ""] * n, dtype=object)[:n],
         widths=generator.integers(1, 4000, n),
         heights=generator.integers(1, 4000, n),
+        portraits=generator.random(n) < 0.5,
         probabilities=probabilities.astype(np.float64),
     )
 

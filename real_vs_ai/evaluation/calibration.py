@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import decide
+from real_vs_ai.verdict import UNDECIDED, decide
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
@@ -174,6 +174,7 @@ def calibrate_metadata(
     *,
     target_error: float,
     sources: np.ndarray | None = None,
+    refused: np.ndarray | None = None,
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 
@@ -183,6 +184,8 @@ def calibrate_metadata(
             `sources`, share of the images of every source of real ones that may be called Fake;
             twice that share of every source of generated ones may be called Real.
         sources: None for thresholds over all images together.
+        refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
+            among their source's all the same. Only used with `sources`.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -206,17 +209,26 @@ def calibrate_metadata(
         upper = choose_threshold(fake, is_fake, target_error=target_error, lowest=0.5)
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
     else:
-        upper = choose_threshold_by_source(fake, ~is_fake, sources, rate=target_error, lowest=0.5)
+        refused = np.zeros(len(labels), bool) if refused is None else refused
+        upper = choose_threshold_by_source(
+            _unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5
+        )
+        misses = min(0.5, _MISSES * target_error)
         lower = choose_threshold_by_source(
-            1 - fake, is_fake, sources, rate=min(0.5, _MISSES * target_error), lowest=0.5
+            _unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5
         )
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     found = _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
     if sources is not None:
-        decided = decide(calibrated, fitted)
+        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
         found["sources"] = count_by_source(labels, decided, sources, metadata.class_names)
     return fitted, found
+
+
+def _unless(refused: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The scores, of refused images below every threshold."""
+    return np.where(refused, -np.inf, scores)
 
 
 def count_by_source(
@@ -255,7 +267,11 @@ def compare_rules(
         return calibrate(rows.probabilities, temperature=metadata.temperature)[:, positive]
 
     fake, is_fake = scores_of(validation), validation.labels == positive
-    tested = scores_of(judged)
+    sides = (
+        (_unless(validation.portraits, fake), ~is_fake),
+        (_unless(validation.portraits, 1 - fake), is_fake),
+    )
+    tested, judges = scores_of(judged), ~judged.portraits
     rules = {"worst_source": choose_threshold_by_source, "conformal": choose_conformal_threshold}
     rows = []
     for rate in _RATES:
@@ -263,10 +279,10 @@ def compare_rules(
         for name, choose in rules.items():
             upper, lower = (
                 choose(scores, wrong, validation.sources, rate=rate, lowest=0.5)
-                for scores, wrong in ((fake, ~is_fake), (1 - fake, is_fake))
+                for scores, wrong in sides
             )
-            called_fake = (tested >= upper.value) & upper.reached
-            called_real = (1 - tested >= lower.value) & lower.reached & ~called_fake
+            called_fake = judges & (tested >= upper.value) & upper.reached
+            called_real = judges & (1 - tested >= lower.value) & lower.reached & ~called_fake
             wrong = np.where(judged.labels == positive, called_real, called_fake)
             shares = [wrong[judged.sources == source].mean() for source in set(judged.sources)]
             row[name] = {

@@ -21,8 +21,7 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import decide
+from real_vs_ai.predictions import Predictions, decide_rows
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
 RESAMPLES = 1000
@@ -218,7 +217,7 @@ _SIZE_BOUNDS = (64, 256, 1024)
 def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
     """All metrics of one split: overall, per class, per source and per image size."""
     calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
-    decided = decide(calibrated, metadata)
+    decided = decide_rows(rows, metadata)
 
     def compute(chosen: np.ndarray) -> dict[str, Any]:
         return compute_metrics(

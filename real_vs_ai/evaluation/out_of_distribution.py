@@ -8,19 +8,23 @@ found[0]["certain_wrong"]     # {"value": 0.02, "low": …, "high": …}
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_splits, find_splits
+from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import share_interval
 from real_vs_ai.evaluation.metrics import Table, interval_text
 from real_vs_ai.evaluation.scorer import Scorer, predict_images
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, Sample, compare_size, fit_check
+from real_vs_ai.portraits import PortraitClassifier, fit_portraits
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import decide
 
@@ -32,6 +36,9 @@ MOST_IMAGES = 4000
 _MOST_BYTES = 2**30
 # A covariance of more features would weigh more than the network.
 _WIDEST = 1280
+# Enough to learn a kind of picture from.
+_MOST_OF_SOURCE = 300
+_NEITHER, _OTHER, _PORTRAIT = range(3)
 OTHER_IMAGES_TITLES = {
     "out_of_distribution": "out-of-distribution",
     "uncertain": "Uncertain for another reason",
@@ -43,12 +50,19 @@ OTHER_IMAGES_TITLES = {
 
 
 def learn_check(
-    scorer: Scorer, splits: Mapping[str, DecodedImages], *, layer: str
+    scorer: Scorer,
+    splits: Mapping[str, DecodedImages],
+    *,
+    layer: str,
+    portraits: Sequence[str] = (),
+    hold_out: Sequence[str] = (),
 ) -> OutOfDistributionCheck:
     """Fit the check on some thousand training and validation images as the network sees them.
 
     Args:
         scorer: Of the model as it is saved, with that layer's features.
+        portraits: Sources of portraits, which the model shall refuse.
+        hold_out: Sources that the classifier of portraits does not learn from.
     """
     validation = splits["validation"]
     # The report asks about every validation image anyway, but about no training image.
@@ -57,7 +71,62 @@ def learn_check(
         _sample(scorer, train, np.arange(len(train))),
         _sample(scorer, validation, _draw(validation)),
     ]
-    return fit_check(*samples, layer=layer)
+    fitted = fit_check(*samples, layer=layer)
+    if not portraits:
+        return fitted
+    return dataclasses.replace(
+        fitted, portraits=_learn_portraits(scorer, splits, names=portraits, hold_out=hold_out)
+    )
+
+
+def _learn_portraits(
+    scorer: Scorer,
+    splits: Mapping[str, DecodedImages],
+    *,
+    names: Sequence[str],
+    hold_out: Sequence[str],
+) -> PortraitClassifier | None:
+    """Learn portraits from their sources, and what is none from the other real images.
+
+    Generated images of other sources teach nothing, since their galleries hold portraits too. None
+    where there are no such images to learn from.
+    """
+    train, validation = splits["train"].images, splits["validation"].images
+    kinds = _kinds(train, names)
+    kinds[np.isin(_sources(train), list(hold_out))] = _NEITHER
+    taught = _draw_by_source(_sources(train), kinds != _NEITHER)
+    others = np.flatnonzero(_kinds(validation, names) == _OTHER)
+    is_portrait = kinds[taught] == _PORTRAIT
+    if not len(others) or not len(taught) or is_portrait.all() or not is_portrait.any():
+        return None
+    chosen, image_size = train.take(taught), splits["train"].pixels.shape[-2]
+    return fit_portraits(
+        scorer.whole_features(chosen, image_size=image_size),
+        is_portrait,
+        _sources(chosen),
+        scorer.whole_features(validation, image_size=image_size)[others],
+    )
+
+
+def _kinds(images: LabelledImages, names: Sequence[str]) -> np.ndarray:
+    """Whether each image is of a portraits' source, another real image, or neither."""
+    fake = np.array(images.class_names)[images.labels] == POSITIVE_CLASS
+    is_portrait = np.isin(_sources(images), list(names))
+    return np.where(is_portrait, _PORTRAIT, np.where(fake, _NEITHER, _OTHER))
+
+
+def _sources(images: LabelledImages) -> np.ndarray:
+    return np.array(images.sources, dtype=str)
+
+
+def _draw_by_source(sources: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Positions of at most some hundred images of each source, in their order."""
+    generator = np.random.default_rng(SEED)
+    drawn = [
+        generator.permutation(np.flatnonzero(among & (sources == name)))[:_MOST_OF_SOURCE]
+        for name in np.unique(sources[among])
+    ]
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
 
 
 def share_out_of_distribution(
@@ -86,7 +155,11 @@ def find_out_of_distribution(
     found = np.array([bool(compare_size(*size, metadata.training_images)) for size in sizes])
     if scorer.check is not None:
         sample = _sample(scorer, decoded, positions)
-        reasons = scorer.check.compare(sample.features, sample.pixels)
+        whole = None
+        if scorer.check.portraits:
+            image_size = metadata.model_input.size
+            whole = scorer.whole_features(decoded.images, image_size=image_size)[positions]
+        reasons = scorer.check.compare(sample.features, sample.pixels, whole=whole)
         found |= [reason is not None for reason in reasons]
     return found
 

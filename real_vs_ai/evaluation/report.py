@@ -143,6 +143,7 @@ def evaluate_model(
             validation.probabilities,
             target_error=target_error,
             sources=validation.sources if by_source else None,
+            refused=validation.portraits if by_source else None,
         )
         thresholds["files"] = [path.as_posix() for path in others]
     metrics = {

@@ -18,9 +18,9 @@ from real_vs_ai.evaluation.figures import Curve, ReliabilityBins
 from real_vs_ai.evaluation.metric_sums import CALIBRATION_BINS
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, is_binary
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions
+from real_vs_ai.predictions import Predictions, decide_rows
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.verdict import UNDECIDED, decide, uncertain_range
+from real_vs_ai.verdict import UNDECIDED, uncertain_range
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 # More classes than colours make curves that nobody can tell apart.
@@ -112,17 +112,19 @@ def _draw_confusion(
 def verdict_matrix(rows: Predictions, metrics: Mapping) -> np.ndarray:
     """How many images of each class (rows) get each verdict (columns, the last one Uncertain).
 
-    The out-of-distribution check, which looks at the images themselves, is not part of it.
+    Of the out-of-distribution check, which looks at the images themselves, only refused portraits
+    are part of it.
     """
     bounds, names = metrics["thresholds"], tuple(metrics["class_names"])
     metadata = ModelMetadata(
         names,
         metrics["image_size"],
+        temperature=metrics["temperature"],
         lower_threshold=bounds.get("lower", 0.5),
         upper_threshold=bounds.get("upper", 0.5),
         minimum_confidence=bounds.get("minimum_confidence", 0.0),
     )
-    decided = decide(calibrate(rows.probabilities, temperature=metrics["temperature"]), metadata)
+    decided = decide_rows(rows, metadata)
     columns = np.where(decided == UNDECIDED, len(names), decided)
     return confusion_matrix(rows.labels, columns, labels=range(len(names) + 1))[:-1]
 

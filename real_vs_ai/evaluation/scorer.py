@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
+from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError, RealVsAIError
 from real_vs_ai.model_input import ModelInput
+from real_vs_ai.options import available_workers
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # One batch of float32 pixels; a ResNet101's activations take some 60 times as much.
 _BATCH_PIXELS = 2**20
 _LARGEST_BATCH = 256
+# Whole images beyond this lie in a temporary file.
+_WHOLE_BYTES = 2**30
 
 
 class Network(Protocol):
@@ -46,6 +50,7 @@ class Scorer:
         self._n_classes = n_classes
         self.check: OutOfDistributionCheck | None = None
         self._known: list[tuple[DecodedImages, np.ndarray]] = []
+        self._known_whole: list[tuple[LabelledImages, np.ndarray]] = []
 
     def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities alone, shape (n, n_classes), nothing remembered; see `Network`."""
@@ -61,6 +66,28 @@ class Scorer:
             found = found.reshape(len(decoded), decoded.views, -1)
             self._known.append((decoded, found))
         return found[..., : self._n_classes], found[..., self._n_classes :]
+
+    def whole_features(self, images: LabelledImages, *, image_size: int) -> np.ndarray:
+        """Features of the whole images, resized: (n, n_features), float64; reads the files again.
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        found = next((known for asked, known in self._known_whole if asked is images), None)
+        if found is None:
+            whole = decode_images(
+                images,
+                model_input=ModelInput(image_size),
+                workers=available_workers(),
+                max_memory_bytes=_WHOLE_BYTES,
+            )
+            if whole.failures:
+                path, reason = whole.failures[0]
+                raise InputError(f"{images.root / path} can no longer be read: {reason}")
+            found = predict_probabilities(self._network, whole.inputs, description=None)
+            found = found[:, self._n_classes :]
+            self._known_whole.append((images, found))
+        return found
 
 
 def open_scorer(model: keras.Model, model_path: Path | None, *, layer: str | None) -> Scorer:
@@ -158,6 +185,12 @@ def predict_images(
         )
     outputs, _ = scorer.outputs(decoded, description=f"Scoring {split}")
     check_softmax(outputs.reshape(-1, outputs.shape[-1]), n_classes=len(images.class_names))
+    classifier = scorer.check.portraits if scorer.check else None
+    if classifier is None:
+        portraits = np.zeros(len(images), bool)
+    else:
+        whole = scorer.whole_features(images, image_size=model_input.size)
+        portraits = classifier.find(whole)
     return Predictions(
         class_names=images.class_names,
         paths=as_texts(f"{images.root.name}/{path}" for path in images.paths),
@@ -166,5 +199,6 @@ def predict_images(
         sources=as_texts(images.sources),
         widths=np.asarray(decoded.widths, dtype=np.int64),
         heights=np.asarray(decoded.heights, dtype=np.int64),
+        portraits=portraits,
         probabilities=model_input.aggregate(outputs),
     )

@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_vs_ai.affine import AffineRanges
-from real_vs_ai.config import MANIFEST_NAME, canonical_classes, ordered_class_names
+from real_vs_ai.config import (
+    MANIFEST_NAME,
+    canonical_classes,
+    is_augmented_name,
+    ordered_class_names,
+)
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
@@ -21,7 +26,6 @@ from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     CopiesOfOne,
     draw_contact_sheet,
-    is_augmented_name,
     names_for_copies,
     write_warped_copies,
 )

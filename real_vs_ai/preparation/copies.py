@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.affine import AffineRanges, as_samples, copy_draws, draw_affine, warp
+from real_vs_ai.config import AUGMENTED_MARK
 from real_vs_ai.images import FORMATS, ImageError, decode_image, open_image, read_image_file
 from real_vs_ai.parallel import chunked
 from real_vs_ai.preparation.files import fold_name, numbered_name, rank, safe_name, write_new_file
@@ -31,7 +32,6 @@ from real_vs_ai.preparation.plain_jpegs import (
     plain_jpeg_settings,
 )
 
-_MARK = "__augmented"
 # Other formats (GIF, HEIC, AVIF) become PNG, without loss.
 _EXTENSIONS = {entry.name: entry.extensions for entry in FORMATS.values() if entry.copied}
 # A WebP file does not say at which quality it was made.
@@ -259,20 +259,11 @@ def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]
     stem, suffix = path.stem, path.suffix
     if suffix.lower() not in _EXTENSIONS[file_format]:
         stem, suffix = path.name, _EXTENSIONS[file_format][0]
-    names = [f"{stem}{_MARK}{number}{suffix}" for number in range(1, count + 1)]
+    names = [f"{stem}{AUGMENTED_MARK}{number}{suffix}" for number in range(1, count + 1)]
     # The last is the longest; where it can stay as it is, all can.
     if safe_name(names[-1]) == names[-1]:
         return names
     return [safe_name(name) for name in names]
-
-
-def is_augmented_name(path: str) -> bool:
-    """Whether a file's name is one that `copy_names` gives."""
-    # Most names are recognised by this alone, at a tenth of the time.
-    if _MARK not in path:
-        return False
-    _, mark, number = PurePosixPath(path).stem.rpartition(_MARK)
-    return bool(mark) and number.isdecimal()
 
 
 CONTACT_SHEET_PATH = Path("figures") / "augmentation.png"

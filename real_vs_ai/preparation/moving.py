@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from real_vs_ai.config import MANIFEST_NAME, canonical_classes
+from real_vs_ai.config import MANIFEST_NAME, canonical_classes, is_augmented_name
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files, write_text
-from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH, is_augmented_name
+from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH
 from real_vs_ai.preparation.files import copy_file, fold_name, relative_origin
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,

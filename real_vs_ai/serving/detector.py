@@ -18,6 +18,7 @@ from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.out_of_distribution import (
     OutOfDistributionCheck,
     compare_size,
@@ -46,6 +47,8 @@ class PreparedImage:
         size_reason: Why its size makes it out-of-distribution, or None.
         windows: Where each input lies in the image; see `ModelInput.windows`.
         shared: The inputs of a copy as sites send pictures on, for models that judge crops.
+        whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
+            refuses portraits.
         model: Which of several models judges it, from 0.
     """
 
@@ -53,6 +56,7 @@ class PreparedImage:
     size_reason: Reason | None = None
     windows: Sequence[tuple[float, float, float, float]] = ()
     shared: np.ndarray | None = None
+    whole: np.ndarray | None = None
     model: int = 0
 
 
@@ -106,17 +110,17 @@ class Detector:
         detectors = []
         model_paths = find_models(path)
         for model_path in model_paths:
-            metadata = read_metadata(model_path)
+            metadata, check = read_metadata(model_path), read_check(model_path)
             opened = open_engine(
                 model_path,
                 image_size=metadata.image_size,
                 engine=engine,
                 precision=precision,
                 for_batches=for_batches,
-                views=metadata.model_input.views,
+                views=_inputs_of_an_image(metadata, check),
                 lazy=len(model_paths) > 1,
             )
-            detectors.append(Detector(model_path, metadata, opened, read_check(model_path)))
+            detectors.append(Detector(model_path, metadata, opened, check))
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
 
     def of(self, image: PreparedImage) -> Detector:
@@ -136,7 +140,7 @@ class Detector:
     @property
     def batch_size(self) -> int:
         """How many images at a time suit the engine best."""
-        return max(1, self.engine.batch_size // self.metadata.model_input.views)
+        return max(1, self.engine.batch_size // _inputs_of_an_image(self.metadata, self._check))
 
     @property
     def parallel_batches(self) -> int:
@@ -174,12 +178,16 @@ class Detector:
         reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
         if not model_input.is_crops:
             return PreparedImage(model_input.prepare(image), reason)
+        whole = None
+        if _refuses_portraits(self._check):
+            whole = ModelInput(model_input.size).prepare(image)
         return PreparedImage(
             model_input.prepare(image),
             reason,
             model_input.windows(width, height),
             # Of an image that gets no verdict, no copy is judged.
             None if reason else model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED)),
+            whole,
         )
 
     def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
@@ -199,8 +207,15 @@ class Detector:
 
     def _judge_once(self, images: Sequence[PreparedImage], *, in_batches: bool) -> list[Verdict]:
         pixels = np.stack([image.pixels for image in images])
-        of_inputs, features = self._outputs(pixels, in_batches=in_batches)
-        outputs = zip(images, of_inputs, *self._conclude(of_inputs, features, pixels), strict=True)
+        whole = [image.whole for image in images if image.whole is not None]
+        views, inputs = pixels.shape[1], pixels
+        if len(whole) == len(images):
+            inputs = np.concatenate([pixels, np.stack(whole)], axis=1)
+        of_inputs, features = self._outputs(inputs, in_batches=in_batches)
+        of_whole = features[:, views] if inputs is not pixels else None
+        of_inputs = of_inputs[:, :views]
+        concluded = self._conclude(of_inputs, features[:, :views], pixels, whole=of_whole)
+        outputs = zip(images, of_inputs, *concluded, strict=True)
         verdicts = []
         for image, crops, probabilities, reason in outputs:
             verdict = self.verdict(probabilities, image.size_reason, reason)
@@ -258,14 +273,19 @@ class Detector:
         return outputs[..., :n_classes], outputs[..., n_classes:]
 
     def _conclude(
-        self, outputs: np.ndarray, features: np.ndarray, pixels: np.ndarray
+        self,
+        outputs: np.ndarray,
+        features: np.ndarray,
+        pixels: np.ndarray,
+        *,
+        whole: np.ndarray | None = None,
     ) -> tuple[np.ndarray, list[Reason | None]]:
         """Calibrated probabilities of the images, and why they are out-of-distribution."""
         probabilities = self.metadata.model_input.aggregate(outputs)
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
         if self._check is None or features.shape[-1] != len(self._check.whitening):
             return calibrated, [None] * len(pixels)
-        return calibrated, self._check.compare(features.mean(axis=1), pixels)
+        return calibrated, self._check.compare(features.mean(axis=1), pixels, whole=whole)
 
 
 class RoutingDetector(Detector):
@@ -326,6 +346,16 @@ class RoutingDetector(Detector):
                 for i, verdict in zip(own, judged, strict=True):
                     verdicts[i] = verdict
         return verdicts
+
+
+def _refuses_portraits(check: OutOfDistributionCheck | None) -> bool:
+    return check is not None and check.portraits is not None
+
+
+def _inputs_of_an_image(metadata: ModelMetadata, check: OutOfDistributionCheck | None) -> int:
+    """How many network inputs one image makes, the whole image to find portraits included."""
+    views = metadata.model_input.views
+    return views + (metadata.model_input.is_crops and _refuses_portraits(check))
 
 
 def _for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:

@@ -71,6 +71,13 @@ class TrainingOptions:
         "SOURCES",
         type=_names,
     )
+    portraits: tuple[str, ...] = option(
+        "sources (comma-separated) of portraits; the model learns to recognise such pictures, and "
+        "refuses them",
+        (),
+        "SOURCES",
+        type=_names,
+    )
     resume: Path | None = option(
         "resume an interrupted run (default: the newest unfinished one)",
         metavar="RUN",
@@ -318,7 +325,8 @@ def parse_training_options(
     values = vars(parser.parse_args(argv))
     del values["config"]
     _check(parser, values)
-    values["hold_out"] = tuple(values["hold_out"])
+    for name in ("hold_out", "portraits"):
+        values[name] = tuple(values[name])
     if values["stem_stride"] is None:
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
@@ -382,6 +390,8 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
             "--minutes takes as many steps as the machine is fast, --deterministic repeats a run "
             "to the last bit: leave one of them out"
         )
+    if values["portraits"] and values["input"] != "crops":
+        parser.error("--portraits needs --input crops: another input is the whole image already")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")

@@ -35,6 +35,8 @@ _PHOTOGRAPHS: dict[str, Any] = {
     "pooling": "equal-stages",
     "dropout": 0.5,
     "label_smoothing": 0.1,
+    # Most portraits that it learns from are generated.
+    "portraits": ("stylegan-faces", "unsplash-faces"),
     "patience": 100,
     "early_stopping": 100,
     "keep": "last",
@@ -138,13 +140,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+def _as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
 def describe_recipe(name: str, options: Mapping[str, Any]) -> str:
     """Say what a recipe sets, and which of the options in force differ from it."""
 
     def words(names: list[str]) -> str:
         flags = {key: f"--{key.replace('_', '-')}" for key in names}
         return " ".join(
-            flag if options[key] is True else f"{flag} {options[key]}"
+            flag if options[key] is True else f"{flag} {_as_text(options[key])}"
             for key, flag in flags.items()
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.config import SPLITS
+from real_vs_ai.config import SPLITS, is_augmented_name
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
@@ -222,6 +222,8 @@ def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, Labe
     and features from the cache; the head then learns from the others only.
     """
     held, others = train.positions(options.hold_out)
+    # Copies and reconstructions are there to learn from: a user does not upload them.
+    held = held[[not is_augmented_name(train.paths[i]) for i in held]]
     of_source = [held[np.array(train.sources, object)[held] == name] for name in options.hold_out]
     generator = np.random.default_rng(options.seed)
     drawn = np.concatenate([generator.permutation(p)[:_HELD_OUT_IMAGES] for p in of_source])
@@ -365,7 +367,9 @@ def _finish(
     say("Training has ended; evaluating the model ...")
     layer = features_layer(model).name
     scorer = open_scorer(model, run.model, layer=layer)
-    scorer.check = learn_check(scorer, splits, layer=layer)
+    scorer.check = learn_check(
+        scorer, splits, layer=layer, portraits=options.portraits, hold_out=options.hold_out
+    )
     write_check(run.model, scorer.check)
     metrics = write_report(
         run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer

@@ -81,6 +81,8 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
     """
     try:
         rows = read_predictions(path, strict=False).of_split("validation")
+        # A refused portrait gets no verdict at any threshold.
+        rows = rows.take(~rows.portraits)
     except (FileNotFoundError, InputError):
         return None
     if rows.class_names != metadata.class_names or not len(rows):

@@ -175,6 +175,20 @@ def test_side_without_a_possible_threshold_is_uncertain():
     assert not np.any(decided == 0) and np.any(decided == 1)
 
 
+def test_refused_images_bind_no_threshold_and_count_in_their_source():
+    labels, probabilities, sources = images_of_sources(hard_real=1.0)
+    plain, _ = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.05, sources=sources
+    )
+    refused = sources == "hard"
+    metadata, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.05, sources=sources, refused=refused
+    )
+    assert metadata.upper_threshold < plain.upper_threshold
+    hard = next(row for row in found["sources"] if row["name"] == "hard")
+    assert hard["n"] == refused.sum() and hard["certain"]["value"] == 0
+
+
 def test_sources_count_where_each_class_has_two_large_ones():
     labels, _, sources = images_of_sources(n=20)
     assert has_sources(METADATA, labels, sources)
@@ -205,8 +219,9 @@ def test_rules_are_compared_by_coverage_and_worst_source():
     labels, probabilities, sources = images_of_sources(hard_real=1.0)
     n = len(labels)
     texts = np.full(n, "x", dtype=object)
+    sizes, none = np.ones(n, int), np.zeros(n, bool)
     rows = Predictions(
-        METADATA.class_names, texts, texts, labels, sources, *np.ones((2, n), int), probabilities
+        METADATA.class_names, texts, texts, labels, sources, sizes, sizes, none, probabilities
     )
     compared = compare_rules(METADATA, rows, rows)
     by_source = [row["worst_source"] for row in compared]

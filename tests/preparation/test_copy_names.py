@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from real_vs_ai.preparation.copies import copy_names, is_augmented_name, names_for_copies
+from real_vs_ai.config import is_augmented_name
+from real_vs_ai.preparation.copies import copy_names, names_for_copies
 
 
 @pytest.mark.parametrize(

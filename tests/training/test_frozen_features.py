@@ -50,6 +50,17 @@ def test_held_out_sources_are_validated_and_not_learnt_from(parse, data, short, 
     assert learnt == {"train": {"source"}, "validation": {"other"}}
 
 
+def test_copies_among_held_out_images_are_not_validated(parse, data, tmp_path, short):
+    of_another_source(data)
+    for label in ("Fake", "Real"):
+        path = next((data / "train" / label).glob("other__*"))
+        path.rename(path.with_name(f"{path.stem}__augmented1.png"))
+    seen = []
+    train(parse(*HEAD_ONLY, "--hold-out", "other"), say=seen.append)
+    counts = next(line for line in "\n".join(seen).splitlines() if line.startswith("validation"))
+    assert counts.split()[1:] == ["5", "5"]
+
+
 def test_features_are_computed_once_for_all_runs_on_the_same_images(
     parse, data, tmp_path, measured, short
 ):
