@@ -96,13 +96,17 @@ def write_report(
     return evaluation.metrics
 
 
-def count_evaluation_images(decoded: Mapping[str, DecodedImages]) -> int:
+def count_evaluation_images(decoded: Mapping[str, DecodedImages], *, portraits: bool) -> int:
     """How often the network judges an image, or a crop of one, from training's end to its report.
 
     Each split is scored once, of the training images only those that others are compared with.
+
+    Args:
+        portraits: Whether the whole images are looked at besides, to find portraits.
     """
     return sum(
-        (min(len(images), MOST_IMAGES) if split == _TRAIN else len(images)) * images.views
+        (min(len(images), MOST_IMAGES) if split == _TRAIN else len(images))
+        * (images.views + portraits)
         for split, images in decoded.items()
     )
 

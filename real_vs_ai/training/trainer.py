@@ -125,7 +125,9 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         )
         if budget:
             budget.spent_before = progress.seconds
-            budget.evaluation_images = count_evaluation_images(splits)
+            budget.evaluation_images = count_evaluation_images(
+                splits, portraits=bool(options.portraits)
+            )
         StageRunner(
             options=options,
             run=run,
