@@ -16,6 +16,7 @@ import pytest
 
 from real_vs_ai import Detector
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.predictions import read_predictions
 from real_vs_ai.preparation.demo import load_photographs
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui.image_input import EXAMPLE_FILES
@@ -136,9 +137,8 @@ def test_small_model_refuses_large_photographs_with_a_reason():
 def test_photographs_reach_their_model_and_are_not_called_generated(detector):
     verdicts = [detector.predict(photograph) for photograph in load_photographs().values()]
     assert {verdict.model for verdict in verdicts} == {"released/photographs"}
-    assert "Fake" not in {verdict.label for verdict in verdicts}
-    judged = [verdict.probability_fake for verdict in verdicts if verdict.crops]
-    assert len(judged) >= 10 and np.median(judged) < 0.3
+    labels = [verdict.label for verdict in verdicts]
+    assert "Fake" not in labels and labels.count("Real") >= 2
 
 
 def test_photograph_model_is_small_and_its_card_names_weaknesses():
@@ -150,6 +150,12 @@ def test_photograph_model_is_small_and_its_card_names_weaknesses():
     real = [row for row in found if row["class"] == "Real"]
     assert len(real) >= 9
     assert all(row["wrong"]["value"] <= 0.05 for row in real)
+
+
+def test_photograph_model_refuses_portraits_that_it_did_not_learn_from():
+    rows = read_predictions(PHOTOGRAPHS.predictions)
+    assert rows.portraits[rows.sources == "unsplash-men"].mean() > 0.3
+    assert rows.portraits[np.isin(rows.sources, ["bsds500", "pexels", "kodak"])].mean() < 0.05
 
 
 @pytest.mark.slow

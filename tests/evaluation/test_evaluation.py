@@ -94,6 +94,7 @@ def test_predictions_keep_path_order_and_raw_outputs(reported):
         "source",
         "width",
         "height",
+        "portrait",
         "probability_Fake",
         "probability_Real",
     ]

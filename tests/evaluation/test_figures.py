@@ -127,16 +127,20 @@ def test_bins_of_known_scores():
 
 
 def test_confusion_matrix_has_uncertain_verdicts_of_their_own():
-    fake = np.array([0.9, 0.5, 0.5, 0.1])
+    fake = np.array([0.9, 0.5, 0.5, 0.1, 0.9])
     probabilities = np.stack([fake, 1 - fake], axis=1)
-    rows = types.SimpleNamespace(labels=np.array([0, 0, 1, 1]), probabilities=probabilities)
+    rows = types.SimpleNamespace(
+        labels=np.array([0, 0, 1, 1, 1]),
+        probabilities=probabilities,
+        portraits=np.array([False, False, False, False, True]),
+    )
     metrics = {
         "class_names": ["Fake", "Real"],
         "image_size": 32,
         "temperature": 1.0,
         "thresholds": {"lower": 0.3, "upper": 0.7},
     }
-    assert verdict_matrix(rows, metrics).tolist() == [[1, 0, 1], [0, 1, 1]]
+    assert verdict_matrix(rows, metrics).tolist() == [[1, 0, 1], [0, 1, 2]]
 
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
