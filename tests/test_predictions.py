@@ -42,6 +42,12 @@ def test_predictions_survive_a_round_trip_to_the_last_digit(tmp_path, class_name
     assert_equal(read_predictions(tmp_path / "predictions.csv"), predictions)
 
 
+def test_tables_of_earlier_releases_know_no_portraits(tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text("path,split,label,probability_Fake,probability_Real\na.png,test,Fake,0.5,0.5\n")
+    assert read_predictions(path).portraits.tolist() == [False]
+
+
 def test_strange_file_names_survive(tmp_path):
     predictions = make_predictions(4)
     predictions.paths[:] = ["a,b.png", 'quote".png', "line\nbreak.png", "caf\udce9.png"]
@@ -78,9 +84,10 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         (lambda text: text.rsplit(",", 2)[0] + "\n", "line 8"),
         (lambda text: text.replace(",Fake,", ",Cat,").replace(",Real,", ",Cat,"), "damaged"),
         (lambda text: text.splitlines()[0] + "\n", "no rows"),
-        (lambda text: text + "x,test,Fake,,10,10,0.9,0.9\n", "softmax"),
-        (lambda text: text + "x,test,Fake,,10,10,nan,nan\n", "NaN"),
-        (lambda text: text + "x,test,Fake,,ten,10,0.5,0.5\n", "damaged"),
+        (lambda text: text + "x,test,Fake,,10,10,0,0.9,0.9\n", "softmax"),
+        (lambda text: text + "x,test,Fake,,10,10,0,nan,nan\n", "NaN"),
+        (lambda text: text + "x,test,Fake,,ten,10,0,0.5,0.5\n", "damaged"),
+        (lambda text: text + "x,test,Fake,,10,10,no,0.5,0.5\n", "damaged"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, damage, message):
