@@ -110,7 +110,7 @@ _SHORT_REASONS = {
     ReasonCode.FEATURES: "Unlike the pictures that this model knows.",
     ReasonCode.PIXELS: "Unlike the pictures that this model knows.",
     ReasonCode.PLAIN: "Mostly flat, like a document, a screenshot or a drawing.",
-    ReasonCode.PORTRAIT: "A portrait: this model cannot judge portraits.",
+    ReasonCode.PORTRAIT: "It looks like a portrait, which this model cannot judge.",
 }
 
 
@@ -127,7 +127,7 @@ def shared_reason(code: ReasonCode, *, count: int, metadatas: Iterable[ModelMeta
     elif code is ReasonCode.PLAIN:
         why = "They are mostly flat, like documents, screenshots and drawings"
     elif code is ReasonCode.PORTRAIT:
-        why = "They are portraits, and this model cannot judge portraits"
+        why = "They look like portraits, which this model cannot judge"
     else:
         why = "They look different from the pictures that this model learnt from"
     return f"**Can't tell for {count} pictures.** {why}, so any answer would be a guess."
