@@ -1,8 +1,8 @@
 """Recognise portraits, which a model of photographs may be unable to judge.
 
-Generated faces and photographs of faces look alike to a network that learnt mostly from generated
-ones. A linear classifier on the network's features of the whole image, reduced to its input, finds
-them, so that they can be refused.
+A network that learnt from many generated faces and few photographed ones takes photographs of faces
+for generated. A linear classifier finds portraits, so that they can be refused: it looks at the
+network's features of the whole image, reduced to the network's input.
 """
 
 from __future__ import annotations
