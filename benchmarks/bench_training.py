@@ -93,6 +93,7 @@ def compiled_model(size, args):
         weights="none",
         head=head,
         stem_stride=4,
+        enlarge=1,
         batch_norm_momentum=0.99,
         seed=0,
     )

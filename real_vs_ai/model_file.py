@@ -21,6 +21,9 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.model_input import ModelInput, read_model_input
 
+# The layer that enlarges a network's input, by its name in the file.
+ENLARGING_LAYER = "enlarging"
+
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
 
@@ -130,13 +133,29 @@ def read_strides(path: Path, layer_names: Iterable[str]) -> int | None:
 
     None where it is not a model file, or of another network.
     """
+    layers = _read_layers(path)
+    try:
+        return int(np.prod([layers[name]["strides"][0] for name in layer_names]))
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def read_enlargement(path: Path) -> int:
+    """How many times the network in a model file enlarges its input; 1 for another file."""
+    try:
+        return int(_read_layers(path)[ENLARGING_LAYER]["size"][0])
+    except (KeyError, ValueError, TypeError, IndexError):
+        return 1
+
+
+def _read_layers(path: Path) -> dict[str, dict[str, Any]]:
+    """The layers' configurations by name; none where it is not a model file."""
     try:
         with h5py.File(path, "r") as file:
             layers = json.loads(file.attrs["model_config"])["config"]["layers"]
-        strides = {layer["config"]["name"]: layer["config"].get("strides") for layer in layers}
-        return int(np.prod([strides[name][0] for name in layer_names]))
-    except (OSError, KeyError, ValueError, TypeError, IndexError):
-        return None
+        return {layer["config"]["name"]: layer["config"] for layer in layers}
+    except (OSError, KeyError, ValueError, TypeError):
+        return {}
 
 
 def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:

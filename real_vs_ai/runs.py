@@ -11,6 +11,8 @@ from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, read_table, table_columns, write_table
 
+# The name that stands for the newest unfinished run.
+NEWEST = "newest"
 # Models that an error lists.
 _MOST_NAMED = 10
 
@@ -54,6 +56,28 @@ def list_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
     runs = [run for run in map(RunFolder, folders) if run.is_finished]
     runs.sort(key=lambda run: (run.metrics.stat().st_mtime, run.name), reverse=True)
     return [*runs, *released_runs(models_dir)]
+
+
+def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
+    """The run that `--resume` means: a folder, or the newest unfinished one in `models_dir`."""
+    if name != NEWEST:
+        run = RunFolder(Path(name))
+        if not run.config.is_file():
+            raise FileNotFoundError(f"Expected a training run to resume at {name}, found none.")
+        if run.is_finished:
+            raise InputError(
+                f"{run.path} is finished. To train longer start a new run from it with "
+                f"--weights {run.model}."
+            )
+        return run
+    runs = map(RunFolder, list_folders(models_dir))
+    unfinished = [run for run in runs if run.config.is_file() and not run.is_finished]
+    if not unfinished:
+        raise FileNotFoundError(
+            f"Expected an unfinished run in {models_dir}, found none. "
+            "Start a new one without --resume."
+        )
+    return max(unfinished, key=lambda run: run.config.stat().st_mtime)
 
 
 def released_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:

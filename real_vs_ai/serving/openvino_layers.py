@@ -196,6 +196,31 @@ def _zero_padding2d(layer: Layer, x: ov.Output) -> Any:
     return ops.pad(x, [0, 0, top, left], [0, 0, bottom, right], "constant", _constant(0))
 
 
+# Keras' name of an interpolation: OpenVINO's names of it, of where pixels lie, and of rounding.
+_INTERPOLATIONS = {
+    "bilinear": ("linear_onnx", "half_pixel", "round_prefer_floor"),
+    "nearest": ("nearest", "asymmetric", "floor"),
+}
+
+
+@_builds("UpSampling2D")
+def _up_sampling2d(layer: Layer, x: ov.Output) -> Any:
+    interpolation = layer.config["interpolation"]
+    if interpolation not in _INTERPOLATIONS:
+        raise UnsupportedGraphError(f"its layer {layer.name} enlarges with {interpolation}")
+    mode, coordinates, rounding = _INTERPOLATIONS[interpolation]
+    factors = _constant(layer.config["size"])
+    return ops.interpolate(
+        x,
+        factors,
+        mode,
+        "scales",
+        coordinate_transformation_mode=coordinates,
+        nearest_mode=rounding,
+        axes=np.array([2, 3]),
+    )
+
+
 @_builds("MaxPooling2D", "AveragePooling2D")
 def _pooling2d(layer: Layer, x: ov.Output) -> Any:
     kernel, strides = layer.config["pool_size"], layer.config["strides"]

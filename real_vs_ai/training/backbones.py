@@ -59,6 +59,11 @@ def _resnet(keras_name: str | None) -> Backbone:
             return resnet26(weights=weights, input_tensor=input_tensor)
         return keras_resnet(keras_name, weights=weights, input_tensor=input_tensor)
 
+    def read(path: Path) -> keras.Model:
+        from real_vs_ai.training.networks.resnet import read_published_resnet
+
+        return read_published_resnet(keras_name, path)
+
     return Backbone(
         build=build,
         scale=1.0,
@@ -71,6 +76,7 @@ def _resnet(keras_name: str | None) -> Backbone:
             1: {"conv1_conv": 1, "pool1_pool": 1},
         },
         stage_ends=lambda body: _last_layers(body, [f"conv{stage}_" for stage in range(1, 6)]),
+        read_weights={".json": read} if keras_name else {},
     )
 
 
@@ -121,7 +127,7 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [
         layer
         for layer in model.layers
-        if type(layer).__name__ not in ("InputLayer", "Rescaling")
+        if type(layer).__name__ not in ("InputLayer", "Rescaling", "UpSampling2D")
         and not layer.name.startswith(HEAD_PREFIX)
     ]
 

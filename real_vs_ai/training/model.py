@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.errors import InputError, RealVsAIError, one_line
-from real_vs_ai.model_file import ModelFileError, read_metadata
+from real_vs_ai.model_file import ENLARGING_LAYER, ModelFileError, read_metadata
 from real_vs_ai.training.backbones import (
     BACKBONES,
     Backbone,
@@ -34,6 +34,7 @@ def build_model(
     weights: str,
     head: HeadOptions,
     stem_stride: int,
+    enlarge: int,
     batch_norm_momentum: float,
     seed: int,
 ) -> keras.Model:
@@ -48,6 +49,8 @@ def build_model(
         stem_stride: How much the first layers shrink the image together; a key of the
             backbone's `stem_strides`. Less than published keeps more of a small image and reads
             the same weights.
+        enlarge: How many times the network enlarges its input, bilinearly, before the first
+            layer; 1 for not at all.
         batch_norm_momentum: Share of the old moving averages that each step keeps.
         seed: Of the random weights, the noise and the dropout.
 
@@ -66,6 +69,10 @@ def build_model(
     centred = keras.layers.Rescaling(
         declared.scale, offset=list(declared.offset), dtype="float32", name="preprocessing"
     )(inputs)
+    if enlarge > 1:
+        centred = keras.layers.UpSampling2D(
+            enlarge, interpolation="bilinear", name=ENLARGING_LAYER
+        )(centred)
     body = declared.build(weights=None, input_tensor=centred)
     adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
     # Before the head is added: its layers take their shapes from the maps' sizes.

@@ -19,15 +19,12 @@ from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_folders
-from real_vs_ai.model_file import read_strides
+from real_vs_ai.model_file import read_enlargement, read_strides
 from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
 from real_vs_ai.options import add_fields, add_memory, add_workers, number, option, whole_number
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.runs import NEWEST, RunFolder, find_unfinished_run
 from real_vs_ai.training.backbones import BACKBONES
 from real_vs_ai.training.recipes import RECIPES
-
-_NEWEST = "newest"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -82,7 +79,7 @@ class TrainingOptions:
         "resume an interrupted run (default: the newest unfinished one)",
         metavar="RUN",
         nargs="?",
-        const=_NEWEST,
+        const=NEWEST,
     )
     backbone: str = option(
         "network that computes the features; resnet26 has no ImageNet weights and is a quick start "
@@ -141,6 +138,13 @@ class TrainingOptions:
         "one: 4, or 2 for EfficientNets)",
         type=int,
         choices=(4, 2, 1),
+    )
+    enlarge: int = option(
+        "how many times the network enlarges its input before the first layer: ImageNet's filters "
+        "know larger structures than small images have; 2 takes 4 times as long (default: that of "
+        "the model in --weights, otherwise 1)",
+        type=int,
+        choices=(1, 2, 3, 4),
     )
     pooling: str = option(
         "how the head summarises the feature maps; stages takes mean and deviation of the maps of "
@@ -329,6 +333,8 @@ def parse_training_options(
         values[name] = tuple(values[name])
     if values["stem_stride"] is None:
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
+    if values["enlarge"] is None:
+        values["enlarge"] = read_enlargement(Path(values["weights"]))
     return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
 
 
@@ -350,28 +356,6 @@ def read_stored_options(path: Path) -> dict[str, Any]:
         return {name: value for name, value in stored.items() if name in names}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not the config.json of a training run: {error}") from error
-
-
-def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
-    """The run that `--resume` means: a folder, or the newest unfinished one in `models_dir`."""
-    if name != _NEWEST:
-        run = RunFolder(Path(name))
-        if not run.config.is_file():
-            raise FileNotFoundError(f"Expected a training run to resume at {name}, found none.")
-        if run.is_finished:
-            raise InputError(
-                f"{run.path} is finished. To train longer start a new run from it with "
-                f"--weights {run.model}."
-            )
-        return run
-    runs = map(RunFolder, list_folders(models_dir))
-    unfinished = [run for run in runs if run.config.is_file() and not run.is_finished]
-    if not unfinished:
-        raise FileNotFoundError(
-            f"Expected an unfinished run in {models_dir}, found none. "
-            "Start a new one without --resume."
-        )
-    return max(unfinished, key=lambda run: run.config.stat().st_mtime)
 
 
 def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:

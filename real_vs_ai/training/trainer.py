@@ -267,6 +267,7 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
             dropout=options.dropout,
         ),
         stem_stride=options.stem_stride,
+        enlarge=options.enlarge,
         batch_norm_momentum=options.batch_norm_momentum,
         seed=options.seed,
     )

@@ -114,6 +114,11 @@ def _pooling(layers, x):
     return layers.Concatenate()([x, layers.Multiply()([x, pooled])])
 
 
+def _enlarging(layers, x):
+    x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    return layers.UpSampling2D((1, 3))(layers.Conv2D(4, 3, strides=3)(x))
+
+
 def _rescaling(layers, x):
     x = layers.Rescaling([1 / 50, 1 / 60, 1 / 70], offset=[-1.0, 0.0, 1.0])(x)
     return layers.BatchNormalization()(layers.Maximum()([x, layers.Conv2D(3, 1)(x)]))
@@ -147,7 +152,16 @@ def _operations(layers, x):
 
 @pytest.mark.parametrize(
     "body",
-    [_convolutions, _depthwise, _pooling, _rescaling, _shapes, _deviations, _operations],
+    [
+        _convolutions,
+        _depthwise,
+        _pooling,
+        _enlarging,
+        _rescaling,
+        _shapes,
+        _deviations,
+        _operations,
+    ],
     ids=lambda body: body.__name__.strip("_"),
 )
 def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
@@ -210,7 +224,7 @@ def unusual_model(tmp_path) -> Path:
 
     layers = keras.layers
     inputs = keras.Input((SIZE, SIZE, 3))
-    x = layers.GlobalAveragePooling2D()(layers.UpSampling2D(2)(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.Cropping2D(2)(inputs))
     keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.h5")
     return tmp_path / "model.h5"
 
@@ -218,7 +232,7 @@ def unusual_model(tmp_path) -> Path:
 def test_unknown_layer_is_converted_through_tensorflow(unusual_model, tmp_path, monkeypatch):
     import keras
 
-    with pytest.raises(UnsupportedGraphError, match="UpSampling2D"):
+    with pytest.raises(UnsupportedGraphError, match="Cropping2D"):
         build_model(unusual_model)
     # Nothing in the current folder is run.
     (tmp_path / "numpy.py").write_text("open('was_run', 'w').close(); raise SystemExit")
@@ -232,7 +246,7 @@ def test_unknown_layer_is_converted_through_tensorflow(unusual_model, tmp_path, 
 
 def test_unknown_layer_without_tensorflow_names_the_command(unusual_model, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConversionError, match=r"UpSampling2D.*pip install -r requirements.txt"):
+    with pytest.raises(ConversionError, match=r"Cropping2D.*pip install -r requirements.txt"):
         convert(unusual_model, output_dir=tmp_path)
 
 

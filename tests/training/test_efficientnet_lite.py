@@ -20,7 +20,7 @@ def build(name="efficientnet-lite0", **options):
         head=HEAD,
         batch_norm_momentum=0.99,
         seed=1,
-        **{"image_size": 64, "weights": "none", "stem_stride": 2, **options},
+        **{"image_size": 64, "weights": "none", "stem_stride": 2, "enlarge": 1, **options},
     )
 
 

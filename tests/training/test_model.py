@@ -31,6 +31,7 @@ def build(**options):
             "weights": "none",
             "head": HEAD,
             "stem_stride": 4,
+            "enlarge": 1,
             "batch_norm_momentum": 0.99,
             "seed": 1,
             **options,
@@ -85,6 +86,17 @@ def test_unstrided_stem_keeps_the_weights_shapes_and_enlarges_the_features():
     # The graph is flat and of plain layers, so that any tool can read it.
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+
+
+def test_enlarging_network_sees_what_it_would_see_of_a_larger_image(tiny):
+    enlarging, larger = build(enlarge=2), build(image_size=64)
+    larger.set_weights(enlarging.get_weights())
+    pixels = images()
+    resized = np.asarray(keras.ops.image.resize(pixels, (64, 64), "bilinear"))
+    expected = larger.predict(resized, verbose=0)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(enlarging.predict(pixels, verbose=0), expected, atol=1e-5)
+    assert all(layer.name != "enlarging" for layer in backbone_layers(enlarging))
 
 
 def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
@@ -232,6 +244,15 @@ def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expect
     options = parse_training_options(["--weights", str(path), *given], description="test")
     assert options.stem_stride == expected
     assert parse_training_options(["--weights", "none"], description="test").stem_stride == 4
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--enlarge", "1"), 1)])
+def test_training_from_a_model_enlarges_as_it_does_by_default(tiny, tmp_path, given, expected):
+    path = tmp_path / "model.h5"
+    save_model(build(enlarge=2), path, metadata=ModelMetadata(("Fake", "Real"), 32))
+    options = parse_training_options(["--weights", str(path), *given], description="test")
+    assert options.enlarge == expected
+    assert parse_training_options(["--weights", "none"], description="test").enlarge == 1
 
 
 def test_batch_norm_momentum_is_set_everywhere(tiny):
