@@ -3,7 +3,8 @@
 For each image size, in a process of its own and on the same ResNet101 and images:
   step       the training step on one batch that stays in memory: nothing can be faster
   fit        this project's whole `fit`: shuffling, augmentation, labels, callbacks
-  generator  `fit` fed by an ImageDataGenerator in the way of earlier systems
+  keras      the step with batch normalisation and Adam as Keras writes them
+  generator  that step in a `fit` fed by an ImageDataGenerator, in the way of earlier systems
 and the process' peak memory after `fit`.
 
 Example:
@@ -39,6 +40,7 @@ def parse_args(argv=None):
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 32, 8])
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each way")
     parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument("--enlarge", type=int, default=1, choices=(1, 2, 3, 4))
     parser.add_argument("--precision", default="mixed_bfloat16")
     return parser.parse_args(argv)
 
@@ -76,11 +78,11 @@ def make_clock():
     return Clock()
 
 
-def compiled_model(size, args):
-    """A network of the given input size, ready to train."""
+def compiled_model(size, args, *, fused):
+    """A network of the given input size, ready to train, with or without fused operations."""
     import keras
 
-    from real_vs_ai.training.compilation import epoch_metrics, make_optimizer
+    from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
     from real_vs_ai.training.model import build_model
     from real_vs_ai.training.networks.head import HeadOptions
 
@@ -93,17 +95,18 @@ def compiled_model(size, args):
         weights="none",
         head=head,
         stem_stride=4,
-        enlarge=1,
+        enlarge=args.enlarge,
         batch_norm_momentum=0.99,
         seed=0,
     )
+    if fused:
+        fuse_batch_norm(model)
     model.compile(
-        make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=True),
+        make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=fused),
         "categorical_crossentropy",
         metrics=epoch_metrics(("Fake", "Real")),
         jit_compile=False,
     )
-
     return model
 
 
@@ -116,7 +119,7 @@ def old_batches(folder, size, batch_size):
 
 
 def measure(size, batch_size, args):
-    """Images a second of the three ways, and the peak memory of `fit` in MiB."""
+    """Images a second of the four ways, and the peak memory of `fit` in MiB."""
     import_keras_quietly()
     import tensorflow as tf
 
@@ -125,9 +128,10 @@ def measure(size, batch_size, args):
     from real_vs_ai.model_input import ModelInput
     from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
 
-    model, steps = compiled_model(size, args), _WARM_UP + args.steps
+    ours, plain = (compiled_model(size, args, fused=fused) for fused in (True, False))
+    steps = _WARM_UP + args.steps
 
-    def seconds(data):
+    def seconds(model, data):
         clock = make_clock()
         model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[clock])
         return clock.seconds_per_step()
@@ -151,18 +155,16 @@ def measure(size, batch_size, args):
             shard=WHOLE_BATCH,
         )
         batch = next(iter(batches))
-        # In turn, so that a machine that slows down slows both alike.
+        # In turn, so that a machine that slows down slows all alike.
         in_memory = tf.data.Dataset.from_tensors(batch).repeat()
-        rounds = [(seconds(in_memory), seconds(batches)) for _ in range(2)]
-        step, fit = (min(way) for way in zip(*rounds, strict=True))
-        print(
-            f"{size} pixels: step {batch_size / step:.1f}, fit {batch_size / fit:.1f} images/s",
-            file=sys.stderr,
-            flush=True,
-        )
+        ways = ((ours, in_memory), (ours, batches))
+        for way in ways:
+            seconds(*way)
         peak = peak_memory()
-        slow = seconds(old_batches(folder, size, batch_size))
-    return [batch_size / value for value in (step, fit, slow)], peak
+        ways += ((plain, in_memory), (plain, old_batches(folder, size, batch_size)))
+        rounds = [[seconds(*way) for way in ways] for _ in range(2)]
+        fastest = [min(way) for way in zip(*rounds, strict=True)]
+    return [batch_size / value for value in fastest], peak
 
 
 def peak_memory():
@@ -193,16 +195,18 @@ def main(argv=None):
         # A new process each: memory is then this size's own.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            (step, fit, slow), peak = pool.submit(measure, size, batch_size, args).result()
+            speeds, peak = pool.submit(measure, size, batch_size, args).result()
+        step, fit, keras_step, slow = speeds
         peak = "" if peak is None else f"{peak:,.0f}"
-        rows.append([size, batch_size, step, fit, slow, fit / step, fit / slow, peak])
+        rows.append([size, batch_size, *speeds, step / keras_step, fit / slow, peak])
     headers = [
         "pixels",
         "batch",
         "step",
         "fit",
+        "keras",
         "generator",
-        "fit/step",
+        "step/keras",
         "fit/generator",
         "peak MiB",
     ]

@@ -9,6 +9,7 @@ The metrics are those of the Fake class where there is one, otherwise means over
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,6 +111,51 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=ops.cast(gradient, variable.dtype),
         )
+
+
+def fuse_batch_norm(model: keras.Model) -> None:
+    """Make batch normalisation learn through TensorFlow's one operation; numbers stay the same.
+
+    Keras writes it as a dozen elementwise operations, which wait for memory: a ResNet50 on a CPU
+    trains a third faster with one. The layers stay Keras' own, so that files and copies of the
+    model know nothing of it. Only for the TensorFlow backend.
+    """
+    for layer in model.layers:
+        if _can_be_fused(layer):
+            layer.call = functools.partial(_fused_batch_norm, layer)
+
+
+def _can_be_fused(layer: keras.layers.Layer) -> bool:
+    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer.input.shape) != 4:
+        return False
+    special = layer.renorm or layer.synchronized or not (layer.scale and layer.center)
+    return layer.axis in (-1, 3) and not special
+
+
+def _fused_batch_norm(
+    layer: keras.layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None
+) -> Any:
+    """`BatchNormalization.call` for images, shape (batch, height, width, channels)."""
+    if not (training and layer.trainable):
+        return type(layer).call(layer, inputs, training=training, mask=mask)
+    import tensorflow as tf
+
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=ops.cast(layer.gamma, "float32"),
+        offset=ops.cast(layer.beta, "float32"),
+        mean=[],
+        variance=[],
+        epsilon=layer.epsilon,
+        is_training=True,
+    )
+    # TensorFlow gives the variance of the population that the batch is a sample of.
+    count = ops.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
+    variance *= (count - 1) / count
+    kept = layer.momentum
+    layer.moving_mean.assign(kept * layer.moving_mean + (1 - kept) * mean)
+    layer.moving_variance.assign(kept * layer.moving_variance + (1 - kept) * variance)
+    return outputs
 
 
 def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:

@@ -58,8 +58,8 @@ class Device:
         return False if on_cpu else "auto"
 
     @property
-    def fused_optimizer(self) -> bool:
-        """Whether TensorFlow's fused Adam can be used: on one device of its own backend."""
+    def fused_operations(self) -> bool:
+        """Whether TensorFlow's fused operations can be used: on one device of its own backend."""
         return keras.backend.backend() == "tensorflow" and self.strategy is None
 
 

@@ -27,7 +27,7 @@ from real_vs_ai.training.checkpoints import (
     restore_metrics,
     restore_variables,
 )
-from real_vs_ai.training.compilation import epoch_metrics, make_optimizer
+from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
 from real_vs_ai.training.datasets import Shard, evaluation_batches, training_batches
 from real_vs_ai.training.devices import Device, Hosts, is_out_of_memory
 from real_vs_ai.training.model import set_trainable
@@ -179,6 +179,8 @@ class StageRunner:
         """Compile for a stage; True when its checkpoint was loaded."""
         model, options = self.model, self.options
         set_trainable(model, backbone=stage.train_backbone, batch_norm=stage.train_batch_norm)
+        if self.device.fused_operations:
+            fuse_batch_norm(model)
         with self.device.scope():
             metrics = epoch_metrics(self.splits["train"].images.class_names)
             self.position = keras.Variable(0.0, trainable=False) if self.budget else None
@@ -186,7 +188,7 @@ class StageRunner:
                 learning_rate=stage.learning_rate,
                 decay_steps=stage.epochs * self.steps_per_epoch,
                 warmup_steps=options.warmup_steps,
-                fused=self.device.fused_optimizer,
+                fused=self.device.fused_operations,
                 position=self.position,
             )
             model.compile(

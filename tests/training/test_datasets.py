@@ -8,7 +8,7 @@ from real_vs_ai.affine import AffineRanges
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.training.compilation import WarmedPolynomialDecay, make_optimizer
+from real_vs_ai.training.compilation import WarmedPolynomialDecay
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
     WHOLE_BATCH,
@@ -193,22 +193,6 @@ def test_rotation_and_zoom_keep_the_centre_and_stay_in_their_ranges():
     scales = zoomed[:, 20, 30, 0] / 10
     assert 0.8 - 1e-3 <= scales.min() < 0.85
     assert 1.15 < scales.max() <= 1.2 + 1e-3
-
-
-def test_fused_adam_gives_adams_numbers():
-    import keras
-
-    generator = np.random.default_rng(0)
-    start, gradients = generator.normal(size=(3, 4)), generator.normal(size=(30, 3, 4))
-    ends = []
-    for fused in (True, False):
-        variable = keras.Variable(start)
-        optimizer = make_optimizer(learning_rate=0.1, decay_steps=30, warmup_steps=0, fused=fused)
-        for gradient in gradients:
-            optimizer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
-        ends.append(variable.numpy())
-    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
-    assert float(optimizer.learning_rate) == pytest.approx(0.001)
 
 
 def test_learning_rate_rises_during_warm_up_then_falls_as_usual():
