@@ -136,7 +136,7 @@ def read_strides(path: Path, layer_names: Iterable[str]) -> int | None:
     layers = _read_layers(path)
     try:
         return int(np.prod([layers[name]["strides"][0] for name in layer_names]))
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, ValueError, TypeError, IndexError):
         return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -63,17 +64,9 @@ def build_model(
     if image_size < 32:
         raise InputError(f"Expected an image size of at least 32 pixels, got {image_size}.")
     keras.utils.set_random_seed(seed)
-    inputs = keras.Input((image_size, image_size, 3), name="image")
-    # In float32: bfloat16 would round 0 to 255 to steps of one.
     declared = BACKBONES[backbone]
-    centred = keras.layers.Rescaling(
-        declared.scale, offset=list(declared.offset), dtype="float32", name="preprocessing"
-    )(inputs)
-    if enlarge > 1:
-        centred = keras.layers.UpSampling2D(
-            enlarge, interpolation="bilinear", name=ENLARGING_LAYER
-        )(centred)
-    body = declared.build(weights=None, input_tensor=centred)
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    body = declared.build(weights=None, input_tensor=_prepared(inputs, declared, enlarge=enlarge))
     adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
     # Before the head is added: its layers take their shapes from the maps' sizes.
     body = keras.models.clone_model(body, clone_function=adapt)
@@ -88,6 +81,17 @@ def build_model(
             start_as_identity(layer)
     load_weights(model, weights, backbone=backbone, class_names=tuple(class_names))
     return model
+
+
+def _prepared(inputs: Any, backbone: Backbone, *, enlarge: int) -> Any:
+    """Pixels of 0 to 255 as the backbone wants them."""
+    # In float32: bfloat16 would round 0 to 255 to steps of one.
+    x = keras.layers.Rescaling(
+        backbone.scale, offset=list(backbone.offset), dtype="float32", name="preprocessing"
+    )(inputs)
+    if enlarge == 1:
+        return x
+    return keras.layers.UpSampling2D(enlarge, interpolation="bilinear", name=ENLARGING_LAYER)(x)
 
 
 def feature_layer(model: keras.Model) -> keras.layers.Layer:

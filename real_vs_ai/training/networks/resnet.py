@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.training.networks.tensorflow_js import read_layers_model
 
 # How Keras names the layers of a ResNet's residual blocks: stage, then block, both from 1.
@@ -53,7 +53,7 @@ def read_published_resnet(name: str, path: Path) -> keras.Model:
                 layer.set_weights([values[variable.name] for variable in layer.weights])
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"Expected the weights of {name} in {path}, found another network ({error})."
+            f"Expected the weights of {name} in {path}, found another network ({one_line(error)})."
         ) from error
     return network
 
