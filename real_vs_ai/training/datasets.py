@@ -20,6 +20,7 @@ import tensorflow as tf
 from real_vs_ai.affine import AffineRanges, affine_rows
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.images import resize_image
+from real_vs_ai.model_input import crop
 from real_vs_ai.perturbations import blur, recompress, resize
 
 # Batches made ahead while the network learns.
@@ -222,25 +223,26 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 # Ranges that the strength is drawn from, evenly.
 _JPEG_QUALITY = (40, 96)
 _RESIZE_FACTOR = (0.4, 1.0)
+_CROP_SHARE = (0.65, 0.95)
 _BLUR_SIGMA = (0.2, 1.2)
 # Below this a batch is done before threads have begun.
 _FEWEST_FOR_THREADS = 16
 
 
 def draw_degradations(count: int, *, seed: Sequence[int]) -> np.ndarray:
-    """What `degrade_images` does to each of `count` images, shape (count, 5), from 0 to 1."""
-    return np.random.default_rng(tuple(seed)).random((count, 5))
+    """What `degrade_images` does to each of `count` images, shape (count, 7), from 0 to 1."""
+    return np.random.default_rng(tuple(seed)).random((count, 7))
 
 
 def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np.ndarray:
-    """Recompress, shrink or blur some images; the others stay as they are.
+    """Recompress, shrink, crop or blur some images; the others stay as they are.
 
-    A third of the chosen images are shrunk and enlarged again, a third are blurred, and then two
-    of three of these, and all the rest, are recompressed as JPEG.
+    Of eight chosen images, three are shrunk and enlarged again, three are cropped and enlarged, and
+    one is blurred. Half of these, and all the rest, are recompressed as JPEG.
 
     Args:
         pixels: Shape (n, side, side, 3), uint8, as the result; not changed.
-        draws: Shape (n, 5), from `draw_degradations`.
+        draws: Shape (n, 7), from `draw_degradations`.
     """
     chosen = np.flatnonzero(draws[:, 0] < share)
     degraded = pixels.copy()
@@ -255,15 +257,18 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
 
 def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
     side = pixels.shape[0]
-    _, kind, strength, quality, recompressed = draws
+    _, kind, strength, quality, recompressed, top, left = draws
     changed = pixels
-    if kind < 1 / 3:
-        small = resize(pixels, factor=_between(_RESIZE_FACTOR, strength))
-        # The network sees a shrunk picture like any other: resized to its side.
-        changed = resize_image(small, side)
-    elif kind < 2 / 3:
+    # The network sees a shrunk or cropped picture like any other: resized to its side.
+    if kind < 3 / 8:
+        changed = resize_image(resize(pixels, factor=_between(_RESIZE_FACTOR, strength)), side)
+    elif kind < 6 / 8:
+        size = round(side * _between(_CROP_SHARE, strength))
+        part = crop(pixels, int(top * (side - size + 1)), int(left * (side - size + 1)), size=size)
+        changed = resize_image(part, side)
+    elif kind < 7 / 8:
         changed = blur(pixels, sigma=_between(_BLUR_SIGMA, strength))
-    if kind >= 2 / 3 or recompressed < 2 / 3:
+    if kind >= 7 / 8 or recompressed < 1 / 2:
         jpeg_quality = int(_between(_JPEG_QUALITY, quality))
         changed = recompress(changed, file_format="JPEG", quality=jpeg_quality)
     return changed

@@ -228,8 +228,8 @@ class TrainingOptions:
         False,
     )
     degrade: float = option(
-        "share of the training images that are recompressed (JPEG), shrunk or blurred, which helps "
-        "on pictures from the web",
+        "share of the training images that are recompressed (JPEG), shrunk, cropped or blurred, "
+        "which helps on pictures from the web",
         0.0,
         "SHARE",
         type=number(0, 1),

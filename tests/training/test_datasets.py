@@ -107,18 +107,47 @@ def test_degrading_changes_about_its_share_of_the_images_and_no_labels(decoded):
         np.testing.assert_array_equal(a, b)
 
 
-def test_degraded_images_keep_what_they_show():
-    axis = np.linspace(0, 255, 32)
-    picture = np.stack(
-        [np.tile(axis, (32, 1)), np.tile(axis[:, None], (1, 32)), np.full((32, 32), 90)], axis=-1
-    ).astype(np.uint8)
-    pixels = np.stack([picture] * 60)
-    degraded = degrade_images(pixels, draw_degradations(60, seed=(1, 2)), share=1.0)
-    difference = np.abs(degraded.astype(float) - pixels).mean(axis=(1, 2, 3))
+# Every pixel's first value says its column, its second one its row.
+RAMP = np.linspace(0, 255, 32)
+PICTURE = np.stack(
+    [np.tile(RAMP, (32, 1)), np.tile(RAMP[:, None], (1, 32)), np.full((32, 32), 90)], axis=-1
+).astype(np.uint8)
+
+
+def degraded_pictures(*, count=90):
+    pixels = np.stack([PICTURE] * count)
+    degraded = degrade_images(pixels, draw_degradations(count, seed=(1, 2)), share=1.0)
+    np.testing.assert_array_equal(pixels, np.stack([PICTURE] * count))
+    return degraded.astype(float)
+
+
+def shown_shares(degraded):
+    """The share of the picture's width and height that each image shows, shape (n, 2)."""
+    columns = degraded[:, :, -2:, 0].mean(axis=(1, 2)) - degraded[:, :, :2, 0].mean(axis=(1, 2))
+    rows = degraded[:, -2:, :, 1].mean(axis=(1, 2)) - degraded[:, :2, :, 1].mean(axis=(1, 2))
+    return np.stack([columns, rows], axis=1) / (RAMP[-2:].mean() - RAMP[:2].mean())
+
+
+def test_degraded_images_keep_what_they_show_or_a_part_of_it():
+    degraded = degraded_pictures()
+    shares = shown_shares(degraded)
+    cropped = shares[:, 0] < 0.92
+    # Three of eight are cropped; the weakest crops count as whole here.
+    assert 0.2 < cropped.mean() < 0.45
+    assert 0.55 < shares.min() < 0.75
+    np.testing.assert_allclose(shares[cropped, 0], shares[cropped, 1], atol=0.06)
+    difference = np.abs(degraded - PICTURE).mean(axis=(1, 2, 3))
     assert np.mean(difference > 0) > 0.9
-    assert np.all(difference < 12)
-    assert len(np.unique(difference)) > 45
-    np.testing.assert_array_equal(pixels, np.stack([picture] * 60))
+    assert np.all(difference[~cropped] < 16)
+    assert len(np.unique(difference)) > 60
+
+
+def test_crops_come_from_every_part_of_an_image():
+    degraded = degraded_pictures()
+    cropped = shown_shares(degraded)[:, 0] < 0.85
+    centres = degraded[cropped][..., :2].mean(axis=(1, 2)) - RAMP.mean()
+    assert centres.min(axis=0).max() < -10
+    assert centres.max(axis=0).min() > 10
 
 
 def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
