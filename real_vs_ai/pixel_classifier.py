@@ -54,6 +54,11 @@ class PixelClassifier:
         """Which images are in-distribution, shape (n,), bool; see `scores`."""
         return self.scores(pixels) >= self.least_score
 
+    def with_limit(self, held_back: np.ndarray) -> PixelClassifier:
+        """The classifier with the limit that refuses a small share of these images."""
+        limit = float(np.quantile(self.scores(held_back), _SHARE_REFUSED))
+        return replace(self, least_score=limit)
+
 
 @dataclass(frozen=True)
 class PixelNetwork:
@@ -147,9 +152,7 @@ def fit_classifier(
     model.fit(scaler.transform(values), labels)
     weights = (model.coef_[0] / scaler.scale_).astype(np.float32)
     bias = float(model.intercept_[0] - np.sum(model.coef_[0] * scaler.mean_ / scaler.scale_))
-    fitted = PixelClassifier(steps, weights, bias, least_score=-np.inf)
-    limit = float(np.quantile(fitted.scores(held_back), _SHARE_REFUSED))
-    return PixelClassifier(steps, weights, bias, least_score=limit)
+    return PixelClassifier(steps, weights, bias, least_score=-np.inf).with_limit(held_back)
 
 
 def find_steps(pixels: np.ndarray) -> np.ndarray:
@@ -163,11 +166,12 @@ def find_steps(pixels: np.ndarray) -> np.ndarray:
     """
     brightness = _luma_and_chroma(pixels)[..., 0]
     values = _frequencies(brightness).reshape(-1, _BLOCK * _BLOCK)
-    found = np.empty(_BLOCK * _BLOCK, np.float32)
+    found = np.full(_BLOCK * _BLOCK, _STEPS[0], np.float32)
     for index in range(len(found)):
         telling = values[:, index][np.abs(values[:, index]) > _LEAST_VALUE]
-        fits = [np.cos(2 * np.pi * telling / step).mean() for step in _STEPS]
-        found[index] = _STEPS[int(np.nanargmax(fits))] if len(telling) else _STEPS[0]
+        if len(telling):
+            fits = [np.cos(2 * np.pi * telling / step).mean() for step in _STEPS]
+            found[index] = _STEPS[int(np.argmax(fits))]
     return found
 
 

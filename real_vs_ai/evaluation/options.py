@@ -78,6 +78,13 @@ class EvaluationOptions:
         nargs="+",
         type=Path,
     )
+    check_from: Path | None = option(
+        "first copy what recognises thumbnails from another model of images of the same size, "
+        "instead of fitting it; its limits are set on the validation images in --data",
+        None,
+        "MODEL",
+        type=Path,
+    )
     out_of_distribution: tuple[Path, ...] = option(
         "also judge labelled images of another kind: how many the model recognises as "
         "out-of-distribution, and how many get a certain but wrong verdict",
@@ -127,6 +134,8 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
+    if values["check_from"] and values["fit_out_of_distribution"]:
+        parser.error("--check-from and --fit-out-of-distribution exclude each other")
     repeated = ("export", "out_of_distribution", "fit_out_of_distribution", "thresholds_from")
     for name in repeated:
         values[name] = tuple(dict.fromkeys(values[name] or ()))

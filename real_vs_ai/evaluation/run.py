@@ -55,7 +55,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         return Outcome(_redraw(options), complete=True)
     model_path = find_model(options.model)
     _check_paths(options)
-    fitted = [_fit_check(model_path, options)] if options.fit_out_of_distribution else []
+    fitted = _fit_check(model_path, options)
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import Job, add_exports, add_extras, decode_data
     from real_vs_ai.evaluation.report import weights_digest, write_evaluation
@@ -141,20 +141,24 @@ def _check_paths(options: EvaluationOptions) -> None:
             raise FileNotFoundError(f"Expected a folder of pictures at {folder}, found none.")
     for path in options.thresholds_from:
         read_predictions(path)
-    if options.compare:
-        find_model(options.compare)
+    for model in filter(None, (options.compare, options.check_from)):
+        find_model(model)
 
 
-def _fit_check(model_path: Path, options: EvaluationOptions) -> str:
-    from real_vs_ai.evaluation.thumbnails import fit_on_thumbnails
+def _fit_check(model_path: Path, options: EvaluationOptions) -> list[str]:
+    """Give the model file what the options ask for; lines that say what it does."""
+    if not (options.fit_out_of_distribution or options.check_from):
+        return []
+    from real_vs_ai.evaluation.thumbnails import copy_classifiers, fit_on_thumbnails
 
-    return fit_on_thumbnails(
-        model_path,
-        data=options.data,
-        folders=options.fit_out_of_distribution,
-        workers=options.workers,
-        max_memory_bytes=options.max_memory_bytes,
-    )
+    where = {
+        "data": options.data,
+        "workers": options.workers,
+        "max_memory_bytes": options.max_memory_bytes,
+    }
+    if options.check_from:
+        return [copy_classifiers(model_path, find_model(options.check_from), **where)]
+    return [fit_on_thumbnails(model_path, folders=options.fit_out_of_distribution, **where)]
 
 
 def _store(model_path: Path, evaluation: Evaluation) -> str:

@@ -22,7 +22,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution import read_check, write_check
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.pixel_classifier import PixelNetwork, fit_classifier
 from real_vs_ai.reporting import format_table
@@ -68,12 +68,7 @@ def fit_on_thumbnails(
     Raises:
         InputError: The model has no check or judges crops, or there are too few images.
     """
-    metadata, check = read_metadata(model_path), read_check(model_path)
-    if check is None or metadata.model_input.is_crops:
-        raise InputError(
-            f"Expected a model of whole images that ModelTraining.py has given an "
-            f"out-of-distribution check, found none in {model_path}."
-        )
+    metadata, check = _read(model_path)
     train, validation = _own_pixels(
         data, metadata, workers=workers, max_memory_bytes=max_memory_bytes
     )
@@ -91,6 +86,61 @@ def fit_on_thumbnails(
         "validation images that pass": validation,
         "thumbnails of held-back pictures that pass": held_back,
     }
+    return _describe(check, tested, model_path)
+
+
+def copy_classifiers(
+    model_path: Path, source: Path, *, data: Path, workers: int, max_memory_bytes: int
+) -> str:
+    """Store another model's classifiers of pixels in the model file, and say what they do.
+
+    They do not depend on the network, so that one trained anew on the same images need not wait
+    for another fit. The limits are set anew, on validation images.
+
+    Args:
+        model_path: The `.h5` file, with an out-of-distribution check from its training.
+        source: Another such file, to which `fit_on_thumbnails` gave classifiers.
+        data: Holds the model's own validation images.
+
+    Raises:
+        InputError: A model has no check or judges crops, the other one has no classifiers, or it
+            sees images of another size.
+    """
+    metadata, check = _read(model_path)
+    other, fitted = _read(source)
+    if fitted.classifier is None or fitted.network is None:
+        raise InputError(
+            f"Expected a model that knows thumbnails, found none in {source}. Teach this one with "
+            "--fit-out-of-distribution."
+        )
+    if other.image_size != metadata.image_size:
+        raise InputError(
+            f"Expected a model of {metadata.image_size} pixels like {model_path}, found one of "
+            f"{other.image_size} in {source}."
+        )
+    _, validation = _own_pixels(data, metadata, workers=workers, max_memory_bytes=max_memory_bytes)
+    check = dataclasses.replace(
+        check,
+        classifier=fitted.classifier.with_limit(validation),
+        network=fitted.network.with_limit(validation),
+    )
+    write_check(model_path, check)
+    return _describe(check, {"validation images that pass": validation}, model_path)
+
+
+def _read(model_path: Path) -> tuple[ModelMetadata, OutOfDistributionCheck]:
+    metadata, check = read_metadata(model_path), read_check(model_path)
+    if check is None or metadata.model_input.is_crops:
+        raise InputError(
+            f"Expected a model of whole images that ModelTraining.py has given an "
+            f"out-of-distribution check, found none in {model_path}."
+        )
+    return metadata, check
+
+
+def _describe(
+    check: OutOfDistributionCheck, tested: dict[str, np.ndarray], model_path: Path
+) -> str:
     rows = []
     for name, part in tested.items():
         passed = [fitted.accepts(part) for fitted in (check.classifier, check.network)]

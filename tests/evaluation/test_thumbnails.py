@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation import thumbnails
-from real_vs_ai.evaluation.thumbnails import draw_thumbnail, make_thumbnails
+from real_vs_ai.evaluation.thumbnails import (
+    copy_classifiers,
+    draw_thumbnail,
+    fit_on_thumbnails,
+    make_thumbnails,
+)
+from real_vs_ai.model_file import write_metadata
+from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
+from tests.serving.trivial_model import METADATA, save_model
+
+LIMITS = {"workers": 1, "max_memory_bytes": 2**30}
 
 
 def write_pictures(folder, count, *, seed=0):
@@ -54,3 +67,99 @@ def test_network_tells_training_images_from_others(monkeypatch):
     network = thumbnails._fit_network(rough[:200], smooth[:200], rough[200:])
     assert network.accepts(rough[200:]).mean() > 0.9
     assert network.accepts(smooth[200:]).mean() < 0.1
+
+
+def soft_image(generator):
+    """Blurred colours with a little noise, as a PIL image."""
+    colours = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    soft = np.asarray(colours.resize((32, 32), Image.Resampling.BICUBIC)).astype(float)
+    noisy = soft + generator.normal(0, 6, soft.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def write_own_images(folder, count, *, seed):
+    """The training images of the models below: soft, stored as JPEG."""
+    generator = np.random.default_rng(seed)
+    for label in ("Fake", "Real"):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            soft_image(generator).save(folder / label / f"{number}.jpg", quality=75)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_own_images(folder / "train", 60, seed=0)
+    write_own_images(folder / "validation", 40, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A model with a check of features, as training leaves it."""
+    path = save_model(tmp_path_factory.mktemp("model") / "model.h5", METADATA)
+    check = OutOfDistributionCheck(
+        layer="global_average_pooling2d",
+        means=np.zeros((2, 3), np.float32),
+        whitening=np.eye(3, dtype=np.float32),
+        largest_distance=9.0,
+        least_sharpness=0.0,
+        largest_sharpness=1020.0,
+    )
+    write_check(path, check)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(checked, data, tmp_path_factory):
+    """The same model, which knows thumbnails; and what fitting said."""
+    folder = tmp_path_factory.mktemp("fitted")
+    write_pictures(folder / "pictures", 40)
+    path = folder / "model.h5"
+    shutil.copy(checked, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thumbnails, "_WIDTHS", (4, 8))
+        patch.setattr(thumbnails, "_LEARNING_RATE", 0.02)
+        said = fit_on_thumbnails(path, data=data, folders=[folder / "pictures"], **LIMITS)
+    return path, said
+
+
+def test_fitted_file_tells_its_own_images_from_thumbnails_and_keeps_its_check(
+    fitted, checked, data
+):
+    path, said = fitted
+    check, before = read_check(path), read_check(checked)
+    paths = sorted((data / "validation" / "Fake").iterdir())
+    own = np.stack([np.asarray(Image.open(file)) for file in paths])
+    others = np.random.default_rng(3).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    for part in (check.classifier, check.network):
+        assert part.accepts(own).mean() > 0.9 and not part.accepts(others).any()
+    kept = dataclasses.replace(check, classifier=None, network=None)
+    np.testing.assert_equal(dataclasses.asdict(kept), dataclasses.asdict(before))
+    assert "validation images that pass" in said and "thumbnails of held-back pictures" in said
+
+
+def test_copied_classifiers_judge_alike_with_limits_of_their_own_validation_images(
+    fitted, checked, data, tmp_path
+):
+    path = tmp_path / "model.h5"
+    shutil.copy(checked, path)
+    said = copy_classifiers(path, fitted[0], data=data, **LIMITS)
+    assert "validation images that pass" in said
+    copied, source = read_check(path), read_check(fitted[0])
+    np.testing.assert_equal(dataclasses.asdict(copied), dataclasses.asdict(source))
+    write_own_images(tmp_path / "other" / "validation", 40, seed=2)
+    copy_classifiers(path, fitted[0], data=tmp_path / "other", **LIMITS)
+    assert read_check(path).network.least_score != source.network.least_score
+
+
+def test_classifiers_of_another_size_or_none_are_refused(fitted, checked, data, tmp_path):
+    with pytest.raises(InputError, match="knows thumbnails, found none"):
+        copy_classifiers(fitted[0], checked, data=data, **LIMITS)
+    path = tmp_path / "model.h5"
+    shutil.copy(fitted[0], path)
+    write_metadata(path, dataclasses.replace(METADATA, image_size=24))
+    with pytest.raises(InputError, match=r"of 32 pixels like .*, found one of 24"):
+        copy_classifiers(checked, path, data=data, **LIMITS)
+    with pytest.raises(InputError, match="out-of-distribution check, found none"):
+        copy_classifiers(save_model(tmp_path / "bare.h5", METADATA), path, data=data, **LIMITS)
