@@ -222,7 +222,7 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 
 # Ranges that the strength is drawn from, evenly.
 _JPEG_QUALITY = (40, 96)
-_RESIZE_FACTOR = (0.4, 1.0)
+_RESIZE_FACTOR = (0.4, 0.9)
 _CROP_SHARE = (0.65, 0.95)
 _BLUR_SIGMA = (0.2, 1.2)
 # Below this a batch is done before threads have begun.
@@ -237,8 +237,8 @@ def draw_degradations(count: int, *, seed: Sequence[int]) -> np.ndarray:
 def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np.ndarray:
     """Recompress, shrink, crop or blur some images; the others stay as they are.
 
-    Of eight chosen images, three are shrunk and enlarged again, three are cropped and enlarged, and
-    one is blurred. Half of these, and all the rest, are recompressed as JPEG.
+    Of eight chosen images, four are shrunk and enlarged again, two are cropped and enlarged, and
+    one is blurred. A third of these, and all the rest, are recompressed as JPEG.
 
     Args:
         pixels: Shape (n, side, side, 3), uint8, as the result; not changed.
@@ -260,7 +260,7 @@ def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
     _, kind, strength, quality, recompressed, top, left = draws
     changed = pixels
     # The network sees a shrunk or cropped picture like any other: resized to its side.
-    if kind < 3 / 8:
+    if kind < 4 / 8:
         changed = resize_image(resize(pixels, factor=_between(_RESIZE_FACTOR, strength)), side)
     elif kind < 6 / 8:
         size = round(side * _between(_CROP_SHARE, strength))
@@ -268,7 +268,7 @@ def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
         changed = resize_image(part, side)
     elif kind < 7 / 8:
         changed = blur(pixels, sigma=_between(_BLUR_SIGMA, strength))
-    if kind >= 7 / 8 or recompressed < 1 / 2:
+    if kind >= 7 / 8 or recompressed < 1 / 3:
         jpeg_quality = int(_between(_JPEG_QUALITY, quality))
         changed = recompress(changed, file_format="JPEG", quality=jpeg_quality)
     return changed

@@ -132,14 +132,14 @@ def test_degraded_images_keep_what_they_show_or_a_part_of_it():
     degraded = degraded_pictures()
     shares = shown_shares(degraded)
     cropped = shares[:, 0] < 0.92
-    # Three of eight are cropped; the weakest crops count as whole here.
-    assert 0.2 < cropped.mean() < 0.45
+    # Two of eight are cropped; the weakest crops count as whole here.
+    assert 0.1 < cropped.mean() < 0.35
     assert 0.55 < shares.min() < 0.75
     np.testing.assert_allclose(shares[cropped, 0], shares[cropped, 1], atol=0.06)
     difference = np.abs(degraded - PICTURE).mean(axis=(1, 2, 3))
     assert np.mean(difference > 0) > 0.9
     assert np.all(difference[~cropped] < 16)
-    assert len(np.unique(difference)) > 60
+    assert len(np.unique(difference)) > 45
 
 
 def test_crops_come_from_every_part_of_an_image():
