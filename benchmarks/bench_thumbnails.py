@@ -20,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import decode_image
 from real_vs_ai.reporting import format_table
@@ -50,9 +51,12 @@ def parse_args(argv=None):
 
 def pictures(collections):
     """Every picture with its class; (path, "Real" or "Fake")."""
-    for collection, (name, label) in itertools.product(collections, _CLASSES.items()):
-        folder = collection / name
-        if folder.is_dir():
+    for collection in collections:
+        folders = {collection / name: label for name, label in _CLASSES.items()}
+        found = {folder: label for folder, label in folders.items() if folder.is_dir()}
+        if not found:
+            raise InputError(f"Expected {' or '.join(_CLASSES)} in {collection}, found neither.")
+        for folder, label in found.items():
             yield from ((folder / path, label) for path in list_files(folder))
 
 
@@ -90,7 +94,7 @@ def row(name, labels, verdicts, forced):
         np.mean(certain & (verdicts != labels)),
         np.mean(certain & (verdicts == labels)),
         np.mean(forced == labels),
-        balanced_accuracy_score(labels, forced),
+        balanced_accuracy_score(labels, forced) if len(set(labels)) > 1 else "",
     ]
 
 
@@ -112,7 +116,7 @@ def main(argv=None):
     rows = [row(name, labels, *judged) for name, judged in found.items()]
     together = [list(itertools.chain(*parts)) for parts in zip(*found.values(), strict=True)]
     rows.append(row("together", labels * len(_SAVED), *together))
-    headers = ["saved as", "pictures", "certain, wrong", "certain, right", "forced, right"]
+    headers = ["saved as", "thumbnails", "certain, wrong", "certain, right", "forced, right"]
     headers.append("balanced accuracy, forced")
     print(format_table(headers, rows, title=f"Thumbnails of {side} pixels, {path}"))
 

@@ -82,6 +82,7 @@ def compiled_model(size, args, *, fused):
     """A network of the given input size, ready to train, with or without fused operations."""
     import keras
 
+    from real_vs_ai.training.backbones import BACKBONES
     from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
     from real_vs_ai.training.model import build_model
     from real_vs_ai.training.networks.head import HeadOptions
@@ -94,7 +95,7 @@ def compiled_model(size, args, *, fused):
         image_size=size,
         weights="none",
         head=head,
-        stem_stride=4,
+        stem_stride=BACKBONES[args.backbone].published_stem_stride,
         enlarge=args.enlarge,
         batch_norm_momentum=0.99,
         seed=0,
@@ -211,8 +212,8 @@ def main(argv=None):
         "fit/generator",
         "peak MiB",
     ]
-    title = f"{args.backbone}, {args.precision}, training images a second"
-    print(format_table(headers, rows, title=title))
+    network = f"{args.backbone}, {args.precision}, enlarged × {args.enlarge}"
+    print(format_table(headers, rows, title=f"{network}: training images a second"))
     return 0
 
 

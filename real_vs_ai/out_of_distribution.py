@@ -85,18 +85,19 @@ def compare_size(width: int, height: int, training_images: Mapping[str, Any]) ->
     Args:
         training_images: `ModelMetadata.training_images`; without sizes every size passes.
     """
-    known = _scale_range(training_images)
-    if known is None:
-        return None
-    low, high = known
-    scale = math.sqrt(width * height)
-    if low / _LARGEST_FACTOR <= scale <= high * _LARGEST_FACTOR:
+    if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
         return None
     return Reason(
         ReasonCode.SIZE,
         f"This model only knows pictures of {describe_sizes(training_images)}; yours is "
         f"{width} × {height}, so any answer would be a guess.",
     )
+
+
+def usual_scale(training_images: Mapping[str, Any]) -> float | None:
+    """The middle of the training images' scales, or None where a model file does not tell them."""
+    known = _scale_range(training_images)
+    return math.sqrt(math.prod(known)) if known else None
 
 
 def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:

@@ -108,7 +108,9 @@ def add_other_images(evaluation: Evaluation, job: Job) -> str | None:
     """Judge out-of-distribution images if asked, else keep the earlier shares while they hold."""
     options = job.options
     if not options.out_of_distribution:
-        if stored := _stored("other_images", evaluation, report=job.report):
+        changed = options.check_from or options.fit_out_of_distribution
+        stored = _stored("other_images", evaluation, report=job.report)
+        if stored and not changed:
             evaluation.metrics["other_images"] = stored
         return None
     found = []

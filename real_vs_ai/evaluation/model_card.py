@@ -244,8 +244,9 @@ def _out_of_distribution(metrics: Mapping) -> str:
     rows = [[split, part["n"], f"{part['share']:.4f}"] for split, part in shares.items()]
     return _section(
         "Out-of-distribution images",
-        "Size, sharpness and the network's features tell them; the limits are set on validation "
-        "images. The verdict on such an image is Uncertain, with the reason.",
+        "Size, sharpness, the network's features and, where the model file holds them, classifiers "
+        "of pixels tell them; the limits are set on validation images. The verdict on such an "
+        "image is Uncertain, with the reason.",
         markdown_table(["split", "images", "share out-of-distribution"], rows),
     )
 

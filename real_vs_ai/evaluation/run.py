@@ -55,7 +55,6 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         return Outcome(_redraw(options), complete=True)
     model_path = find_model(options.model)
     _check_paths(options)
-    fitted = _fit_check(model_path, options)
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import Job, add_exports, add_extras, decode_data
     from real_vs_ai.evaluation.report import weights_digest, write_evaluation
@@ -82,6 +81,8 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     weights = None if refreshes_run and own else weights_digest(model)
     if not options.overwrite:
         check_output(report, decoded, weights=weights)
+    # After all that could refuse, since it changes the model file.
+    fitted = _fit_check(model_path, options)
     scorer = open_checked_scorer(model, model_path)
     evaluation = _evaluate(options, scorer, run=run, own=own, metadata=metadata, decoded=decoded)
     job = Job(options, model, model_path, scorer, decoded, report)

@@ -22,7 +22,12 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution import (
+    OutOfDistributionCheck,
+    read_check,
+    usual_scale,
+    write_check,
+)
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.pixel_classifier import PixelNetwork, fit_classifier
 from real_vs_ai.reporting import format_table
@@ -72,7 +77,7 @@ def fit_on_thumbnails(
     train, validation = _own_pixels(
         data, metadata, workers=workers, max_memory_bytes=max_memory_bytes
     )
-    side = round(metadata.training_images.get("scale", {}).get("median", metadata.image_size))
+    side = round(usual_scale(metadata.training_images) or metadata.image_size)
     others, held_back = make_thumbnails(
         folders, side=side, image_size=metadata.image_size, workers=workers
     )
@@ -95,7 +100,7 @@ def copy_classifiers(
     """Store another model's classifiers of pixels in the model file, and say what they do.
 
     They do not depend on the network, so that one trained anew on the same images need not wait
-    for another fit. The limits are set anew, on validation images.
+    for another fit. The limits are set anew, on all validation images.
 
     Args:
         model_path: The `.h5` file, with an out-of-distribution check from its training.
@@ -118,14 +123,23 @@ def copy_classifiers(
             f"Expected a model of {metadata.image_size} pixels like {model_path}, found one of "
             f"{other.image_size} in {source}."
         )
-    _, validation = _own_pixels(data, metadata, workers=workers, max_memory_bytes=max_memory_bytes)
+    splits = _own_splits(data)
+    validation = _pixels_of(
+        splits["validation"], metadata, workers=workers, max_memory_bytes=max_memory_bytes
+    )
     check = dataclasses.replace(
         check,
         classifier=fitted.classifier.with_limit(validation),
         network=fitted.network.with_limit(validation),
     )
     write_check(model_path, check)
-    return _describe(check, {"validation images that pass": validation}, model_path)
+    said = _describe(check, {"validation images that pass": validation}, model_path)
+    if other.training_data.get("fingerprint") != metadata.training_data.get("fingerprint"):
+        said += (
+            f"\n{source} learnt from other images: what it knows of thumbnails may not hold here. "
+            "benchmarks/bench_thumbnails.py measures it."
+        )
+    return said
 
 
 def _read(model_path: Path) -> tuple[ModelMetadata, OutOfDistributionCheck]:
@@ -291,23 +305,32 @@ def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:
 
 
 def _own_pixels(
-    data: Path, metadata: ModelMetadata, *, workers: int, max_memory_bytes: int
+    data: Path, metadata: ModelMetadata, **limits: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Some thousand training images and validation images as the network's input."""
+    splits = _own_splits(data)
+    # Drawn class by class: shuffled, so that both halves hold every class.
+    pixels = _pixels_of(splits["validation"], metadata, **limits)
+    validation = np.random.default_rng(SEED).permutation(pixels)
+    if "train" in splits:
+        return _pixels_of(splits["train"], metadata, **limits), validation
+    return validation[::2], validation[1::2]
+
+
+def _own_splits(data: Path) -> dict[str, Path]:
     splits = find_splits(data)
     if "validation" not in splits:
         raise InputError(f"Expected a validation folder in {data}, found {', '.join(splits)}.")
-    pixels = {}
-    for name in splits.keys() & {"train", "validation"}:
-        images = list_labelled_images(splits[name], class_names=metadata.class_names)
-        pixels[name] = decode_images(
-            images.take(images.draw(_MOST_IMAGES)),
-            model_input=metadata.model_input,
-            workers=workers,
-            max_memory_bytes=max_memory_bytes,
-        ).inputs
-    # Drawn class by class: shuffled, so that both halves hold every class.
-    validation = np.random.default_rng(SEED).permutation(pixels["validation"])
-    if "train" in pixels:
-        return pixels["train"], validation
-    return validation[::2], validation[1::2]
+    return splits
+
+
+def _pixels_of(
+    folder: Path, metadata: ModelMetadata, *, workers: int, max_memory_bytes: int
+) -> np.ndarray:
+    images = list_labelled_images(folder, class_names=metadata.class_names)
+    return decode_images(
+        images.take(images.draw(_MOST_IMAGES)),
+        model_input=metadata.model_input,
+        workers=workers,
+        max_memory_bytes=max_memory_bytes,
+    ).inputs

@@ -32,7 +32,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
-# Keras' names, which `config.json` holds, by the names that scoring uses as well.
+# Keras' names, which `config.json` holds; scoring uses the names f32 and bf16 as well.
 _PRECISIONS = {"auto": "auto", "f32": "float32", "bf16": "mixed_bfloat16", "f16": "mixed_float16"}
 
 

@@ -108,7 +108,7 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
-            image_size=options.image_size,
+            image_size=options.image_size * options.enlarge,
             batch_size=batch_size,
             hosts=hosts,
         )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ModelEvaluation
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation import thumbnails
 from real_vs_ai.evaluation.thumbnails import (
@@ -17,6 +18,7 @@ from real_vs_ai.evaluation.thumbnails import (
     fit_on_thumbnails,
     make_thumbnails,
 )
+from real_vs_ai.keras_models import load_model
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
 from tests.serving.trivial_model import METADATA, save_model
@@ -98,8 +100,9 @@ def data(tmp_path_factory):
 def checked(tmp_path_factory):
     """A model with a check of features, as training leaves it."""
     path = save_model(tmp_path_factory.mktemp("model") / "model.h5", METADATA)
+    layers = (layer.name for layer in load_model(path).layers)
     check = OutOfDistributionCheck(
-        layer="global_average_pooling2d",
+        layer=next(name for name in layers if name.startswith("global_average_pooling2d")),
         means=np.zeros((2, 3), np.float32),
         whitening=np.eye(3, dtype=np.float32),
         largest_distance=9.0,
@@ -150,7 +153,57 @@ def test_copied_classifiers_judge_alike_with_limits_of_their_own_validation_imag
     np.testing.assert_equal(dataclasses.asdict(copied), dataclasses.asdict(source))
     write_own_images(tmp_path / "other" / "validation", 40, seed=2)
     copy_classifiers(path, fitted[0], data=tmp_path / "other", **LIMITS)
-    assert read_check(path).network.least_score != source.network.least_score
+    moved = read_check(path)
+    assert moved.classifier.least_score != source.classifier.least_score
+    assert moved.network.least_score != source.network.least_score
+
+
+def test_model_that_learnt_from_other_images_is_told(fitted, checked, data, tmp_path):
+    path = tmp_path / "model.h5"
+    shutil.copy(checked, path)
+    assert "other images" not in copy_classifiers(path, fitted[0], data=data, **LIMITS)
+    write_metadata(path, dataclasses.replace(METADATA, training_data={"fingerprint": "other"}))
+    assert "learnt from other images" in copy_classifiers(path, fitted[0], data=data, **LIMITS)
+
+
+@pytest.mark.parametrize("scale", [None, [], {"low": 1, "high": "x"}, {"low": 9, "high": 1}])
+def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(
+    checked, data, tmp_path, monkeypatch, scale
+):
+    path = tmp_path / "model.h5"
+    shutil.copy(checked, path)
+    write_metadata(path, dataclasses.replace(METADATA, training_images={"scale": scale}))
+    sides = []
+
+    def note(folders, *, side, **options):
+        sides.append(side)
+        raise InputError("noted")
+
+    monkeypatch.setattr(thumbnails, "make_thumbnails", note)
+    with pytest.raises(InputError, match="noted"):
+        fit_on_thumbnails(path, data=data, folders=[tmp_path], **LIMITS)
+    assert sides == [32]
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_command_copies_them_only_when_nothing_refuses(fitted, checked, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(checked, run / "model.h5")
+    shutil.copytree(data / "validation", tmp_path / "data" / "validation")
+    arguments = ["--model", str(run), "--data", str(tmp_path / "data"), "--workers", "1"]
+    copy = ["--check-from", str(fitted[0])]
+    with pytest.raises(SystemExit):
+        ModelEvaluation.main([*arguments, *copy, "--fit-out-of-distribution", str(tmp_path)])
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "metrics.json").write_text('{"images": {}, "weights": "other"}')
+    before = (run / "model.h5").read_bytes()
+    assert ModelEvaluation.main([*arguments, *copy, "--output", str(tmp_path / "taken")]) == 1
+    assert (run / "model.h5").read_bytes() == before
+    capsys.readouterr()
+    assert ModelEvaluation.main([*arguments, *copy]) == 0
+    assert "validation images that pass" in capsys.readouterr().out
+    assert read_check(run / "model.h5").network is not None
 
 
 def test_classifiers_of_another_size_or_none_are_refused(fitted, checked, data, tmp_path):

@@ -74,6 +74,9 @@ def test_features_are_computed_once_for_all_runs_on_the_same_images(
     assert measured == ["train", "validation"]
     train(parse(*start, "--hold-out", "other", "--run-name", "two"), say=quiet)
     assert measured == ["train", "validation", "validation"]
+    # The same weights compute other features of an enlarged image.
+    train(parse(*start, "--enlarge", "2", "--run-name", "three"), say=quiet)
+    assert measured == ["train", "validation", "validation", "train", "validation"]
 
 
 def test_a_source_that_is_not_there_is_named(parse, data):

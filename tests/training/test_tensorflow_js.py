@@ -79,9 +79,25 @@ def test_file_with_todays_names_gives_its_weights(small_resnet, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("further", ["conv2_block3_1_conv", "res2c_branch2a"])
+def test_deeper_network_is_not_cut_to_fit(small_resnet, tmp_path, further):
+    model = network()
+    deeper = keras.Model(
+        model.inputs, keras.layers.Conv2D(4, 3, name=further, padding="same")(model.output)
+    )
+    path = write(randomise(deeper), tmp_path)
+    with pytest.raises(InputError, match=r"found another network \(it is deeper\)"):
+        BACKBONES["resnet50"].read_weights[".json"](path)
+
+
 def _cut(path):
     shard = path.with_name("group1-shard2of3.bin")
     shard.write_bytes(shard.read_bytes()[:-8])
+
+
+def _lengthen(path):
+    shard = path.with_name("group1-shard1of3.bin")
+    shard.write_bytes(shard.read_bytes() + bytes(8))
 
 
 def _change(path, old, new):
@@ -101,7 +117,10 @@ def _change(path, old, new):
         (lambda path: _change(path, "[3, 3, 3, 4]", "[3, 3, 3, -4]"), "not whole"),
         (lambda path: _change(path, "[3, 3, 3, 4]", "[3, 3, 3, 4000]"), "not whole"),
         (lambda path: _change(path, "conv2_block2_3_bn", "other"), "found another network"),
+        (lambda path: _change(path, "[3, 3, 3, 4]", "[3, 3, 3, 1e999]"), "not the model.json"),
+        (lambda path: _change(path, '"epsilon": 1.001e-05', '"epsilon": NaN'), "an epsilon of nan"),
         (_cut, "not whole"),
+        (_lengthen, "longer than it says"),
     ],
 )
 def test_damaged_file_and_another_network_are_one_clear_line(

@@ -168,6 +168,20 @@ def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, m
     assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == 0
 
 
+def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, short, monkeypatch):
+    from real_vs_ai.training import devices
+
+    sizes = []
+
+    def measure(precision, *, image_size, batch_size):
+        sizes.append(image_size)
+        return 1e9
+
+    monkeypatch.setattr(devices, "measure_learning", measure)
+    train(parse("--epochs", "1", "--enlarge", "2"), say=quiet)
+    assert set(sizes) == {64}
+
+
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     first = train(parse("--epochs", "1", "--run-name", "first"), say=quiet)
     options = parse(

@@ -269,6 +269,8 @@ def _read_features(model: keras.Model, images: DecodedImages) -> np.ndarray | No
 def _features_path(model: keras.Model, cache: Path) -> Path:
     digest = hashlib.sha256()
     body = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output)
+    # Strides and enlarging change what the same weights compute, and the maps' sizes.
+    digest.update(repr([(layer.name, layer.output.shape) for layer in body.layers]).encode())
     for weights in body.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return cache.with_name(f"{cache.name}-features-{digest.hexdigest()[:12]}.npy")

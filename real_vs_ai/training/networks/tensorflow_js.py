@@ -20,6 +20,8 @@ from real_vs_ai.errors import InputError
 
 # More than any published network; a damaged file must not fill the memory.
 _LARGEST_BYTES = 2**31
+# What nesting without end and numbers without end raise.
+_ENDLESS = (RecursionError, OverflowError)
 
 
 def read_layers_model(path: Path) -> tuple[dict[str, dict], dict[str, dict[str, np.ndarray]]]:
@@ -41,11 +43,14 @@ def read_layers_model(path: Path) -> tuple[dict[str, dict], dict[str, dict[str, 
         layers = document["modelTopology"]["model_config"]["config"]["layers"]
         configs = {layer["config"]["name"]: layer["config"] for layer in layers}
         weights: dict[str, dict[str, np.ndarray]] = {}
+        shards = [_shard(path, n) for group in document["weightsManifest"] for n in group["paths"]]
+        if sum(shard.stat().st_size for shard in shards) > _LARGEST_BYTES:
+            raise InputError(f"The weights beside {path} are larger than {_LARGEST_BYTES:,} bytes.")
         for group in document["weightsManifest"]:
             for name, values in _arrays(path, group):
                 layer_name, _, weight_name = name.rpartition("/")
                 weights.setdefault(layer_name, {})[weight_name] = values
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, *_ENDLESS) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -56,10 +61,7 @@ def read_layers_model(path: Path) -> tuple[dict[str, dict], dict[str, dict[str, 
 
 def _arrays(path: Path, group: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of one group of shards, which lie in them one after the other."""
-    shards = [_shard(path, name) for name in group["paths"]]
-    if sum(shard.stat().st_size for shard in shards) > _LARGEST_BYTES:
-        raise InputError(f"The weights beside {path} are larger than {_LARGEST_BYTES:,} bytes.")
-    content = b"".join(shard.read_bytes() for shard in shards)
+    content = b"".join(_shard(path, name).read_bytes() for name in group["paths"])
     start = 0
     for weight in group["weights"]:
         name, shape = str(weight["name"]), [int(length) for length in weight["shape"]]
@@ -70,6 +72,8 @@ def _arrays(path: Path, group: dict[str, Any]) -> Iterator[tuple[str, np.ndarray
             raise InputError(f"The weights beside {path} are cut: {name} is not whole.")
         yield name, np.frombuffer(content, "<f4", count, start).reshape(shape)
         start += 4 * count
+    if start != len(content):
+        raise InputError(f"The weights beside {path} are longer than it says.")
 
 
 def _shard(path: Path, name: str) -> Path:
