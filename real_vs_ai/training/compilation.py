@@ -168,11 +168,16 @@ def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         ClassMetric(name="precision", **options),
         ClassMetric(name="recall", **options),
-        keras.metrics.AUC(
-            name="auc", multi_label=True, num_labels=len(names), label_weights=weights
-        ),
+        _AUC(name="auc", multi_label=True, num_labels=len(names), label_weights=weights),
         ClassMetric(name="f1", **options),
     ]
+
+
+class _AUC(keras.metrics.AUC):
+    """Counts a mixed image as one of the class that it shows most of."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(ops.round(y_true), y_pred, sample_weight)
 
 
 # Each is 0 where it would divide by 0: nothing was taken for the class, or nothing is of it.

@@ -1,4 +1,4 @@
-"""Build batches from decoded images with tf.data: shuffled, degraded, augmented and labelled.
+"""Build batches from decoded images with tf.data: shuffled, degraded, mixed, augmented, labelled.
 
 Every batch depends on the seed and the step alone, so that a resumed run sees what an undisturbed
 one would have seen. Both classes are degraded alike, so that a network cannot take compression for
@@ -8,6 +8,7 @@ a class, and learns what survives it.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,7 @@ def training_batches(
     augmentation: str,
     degrade: float,
     shard: Shard,
+    cutmix: float = 0.0,
     weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, labels) from a step on.
@@ -70,14 +72,15 @@ def training_batches(
         steps_per_epoch: Steps after which the images are shuffled again. More steps than batches
             go through the images again, in a new order.
         degrade: Share of the images that are degraded first; see `degrade_images`.
+        cutmix: Share of the pairs of neighbours that exchange a patch; see `exchange_patches`.
         weights: How much each image counts in the loss, shape (n_images,); None for all alike.
 
     Returns:
         Images of shape (batch, image_size, image_size, 3), float32, 0 to 255 (or features, where
-        the decoded images hold these); one-hot labels of shape (batch, n_classes), float32; and
-        the images' weights, if there are any.
+        the decoded images hold these); labels of shape (batch, n_classes), float32, rows summing
+        to 1, one-hot without `cutmix`; and the images' weights, if there are any.
     """
-    n_classes = len(decoded.images.class_names)
+    one_hot = np.eye(len(decoded.images.class_names), dtype=np.float32)
     size = decoded.pixels.shape[2]
     ranges = AUGMENTATIONS[augmentation]
     part, rows = batch_size // shard.count, shard.rows(batch_size)
@@ -97,7 +100,11 @@ def training_batches(
         if degrade:
             draws = draw_degradations(batch_size, seed=(seed, step))
             pixels = degrade_images(pixels, draws[rows], share=degrade)
-        return pixels, decoded.labels[indices], counts[indices]
+        labels = one_hot[decoded.labels[indices]]
+        if cutmix:
+            draws = draw_patches(batch_size, seed=(seed, step))
+            pixels, labels = exchange_patches(pixels, labels, draws[rows], share=cutmix)
+        return pixels, labels, counts[indices]
 
     def prepare(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels, labels, weight = _call(load, step, images=part, decoded=decoded)
@@ -105,8 +112,7 @@ def training_batches(
         if ranges is not None:
             changes = draw_changes(batch_size, ranges, size=size, seed=[seed, step])
             images = warp_images(images, changes[rows])
-        pair = (images, tf.one_hot(labels, n_classes))
-        return pair if weights is None else (*pair, weight)
+        return (images, labels) if weights is None else (images, labels, weight)
 
     steps = tf.data.Dataset.counter(first_step)
     return steps.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
@@ -120,7 +126,7 @@ def evaluation_batches(
     Of an image that has several crops, one is given. The images' weights come third, if there are
     any. Shares of several processes are equally large: a few images may come twice to make them so.
     """
-    n_classes = len(decoded.images.class_names)
+    one_hot = np.eye(len(decoded.images.class_names), dtype=np.float32)
     counts = _weights(decoded, weights)
     share = -(-len(decoded) // shard.count)
     indices = np.arange(shard.index * share, (shard.index + 1) * share) % len(decoded)
@@ -128,11 +134,11 @@ def evaluation_batches(
     def load(batch: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = indices[batch * batch_size : (batch + 1) * batch_size]
         # Of an image's crops another one each time: all places count, at the price of one.
-        return decoded.view_of_each(rows, rows), decoded.labels[rows], counts[rows]
+        return decoded.view_of_each(rows, rows), one_hot[decoded.labels[rows]], counts[rows]
 
     def prepare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels, labels, weight = _call(load, batch, images=None, decoded=decoded)
-        pair = (tf.cast(pixels, tf.float32), tf.one_hot(labels, n_classes))
+        pair = (tf.cast(pixels, tf.float32), labels)
         return pair if weights is None else (*pair, weight)
 
     batches = tf.data.Dataset.range(-(-share // batch_size))
@@ -154,8 +160,9 @@ def _call(
     at once (M_TRIM_THRESHOLD of 128 KiB), for the network's tensors too. Every step then takes
     four times the page faults, and 15 % more CPU time.
     """
-    types = (tf.as_dtype(decoded.pixels.dtype), tf.int32, tf.float32)
-    shapes = ((images, *decoded.pixels.shape[2:]), (images,), (images,))
+    types = (tf.as_dtype(decoded.pixels.dtype), tf.float32, tf.float32)
+    n_classes = len(decoded.images.class_names)
+    shapes = ((images, *decoded.pixels.shape[2:]), (images, n_classes), (images,))
     found = tf.numpy_function(load, [number], types)
     return [tf.ensure_shape(part, shape) for part, shape in zip(found, shapes, strict=True)]
 
@@ -277,6 +284,43 @@ def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
 def _between(limits: tuple[float, float], draw: float) -> float:
     low, high = limits
     return low + (high - low) * float(draw)
+
+
+def draw_patches(count: int, *, seed: Sequence[int]) -> np.ndarray:
+    """What `exchange_patches` does to each of `count` images, shape (count, 4), from 0 to 1."""
+    # Another stream than that of `draw_degradations`.
+    return np.random.default_rng((*seed, 1)).random((count, 4))
+
+
+def exchange_patches(
+    pixels: np.ndarray, labels: np.ndarray, draws: np.ndarray, *, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let some pairs of neighbours exchange a square, and the same share of their labels: CutMix.
+
+    The network then cannot learn images by heart (Yun et al. 2019). The first image pairs with
+    the second, the third with the fourth; the last of an odd number stays as it is. The patch's
+    area is drawn evenly from none to the whole image.
+
+    Args:
+        pixels: Shape (n, side, side, 3), as the first result; not changed.
+        labels: Shape (n, n_classes), rows summing to 1, as the second result; not changed.
+        draws: Shape (n, 4), from `draw_patches`; those of a pair's first image count.
+        share: Of the pairs that exchange a patch.
+    """
+    pixels, labels = pixels.copy(), labels.copy()
+    side = pixels.shape[1]
+    for first in range(0, len(pixels) - 1, 2):
+        chance, area, top, left = draws[first]
+        if chance >= share:
+            continue
+        size = round(side * math.sqrt(area))
+        row, column = (int(place * (side - size + 1)) for place in (top, left))
+        pair = slice(first, first + 2)
+        patches = pixels[pair, row : row + size, column : column + size]
+        patches[:] = patches[::-1].copy()
+        moved = (size / side) ** 2
+        labels[pair] = (1 - moved) * labels[pair] + moved * labels[pair][::-1]
+    return pixels, labels
 
 
 @cache

@@ -234,6 +234,13 @@ class TrainingOptions:
         "SHARE",
         type=number(0, 1),
     )
+    cutmix: float = option(
+        "share of the pairs of training images that exchange a patch and as much of their labels "
+        "(CutMix), so that the network learns fewer images by heart",
+        0.0,
+        "SHARE",
+        type=number(0, 1),
+    )
     patience: int = option(
         "how many epochs in a row the validation loss may exceed the training loss",
         0,
@@ -363,11 +370,11 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
     no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
     if values["epochs"] == 0 and no_frozen_stage:
         parser.error("--epochs is 0 and there are no --frozen-epochs: there is nothing to learn")
-    moving = values["epochs"] or values["augmentation"] != "none" or values["degrade"]
-    if values["stored_features"] and moving:
+    changing = values["augmentation"] != "none" or values["degrade"] or values["cutmix"]
+    if values["stored_features"] and (values["epochs"] or changing):
         parser.error(
-            "--stored-features needs --epochs 0, --augmentation none and --degrade 0: the features "
-            "are computed once"
+            "--stored-features needs --epochs 0, --augmentation none, --degrade 0 and --cutmix 0: "
+            "the features are computed once"
         )
     if values["minutes"] and values["deterministic"]:
         parser.error(

@@ -155,6 +155,7 @@ class StageRunner:
             seed=self.options.seed,
             augmentation=self.options.augmentation,
             degrade=self.options.degrade,
+            cutmix=self.options.cutmix,
             shard=self.shard,
             weights=self.weights["train"],
         )

@@ -17,7 +17,9 @@ from real_vs_ai.training.datasets import (
     degrade_images,
     draw_changes,
     draw_degradations,
+    draw_patches,
     evaluation_batches,
+    exchange_patches,
     training_batches,
     warp_images,
 )
@@ -32,7 +34,15 @@ def decoded(data):
 
 
 def batches(
-    decoded, *, first_step=0, count=4, augmentation="none", degrade=0.0, shard=WHOLE_BATCH, seed=3
+    decoded,
+    *,
+    first_step=0,
+    count=4,
+    augmentation="none",
+    degrade=0.0,
+    cutmix=0.0,
+    shard=WHOLE_BATCH,
+    seed=3,
 ):
     dataset = training_batches(
         decoded,
@@ -42,6 +52,7 @@ def batches(
         seed=seed,
         augmentation=augmentation,
         degrade=degrade,
+        cutmix=cutmix,
         shard=shard,
     )
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
@@ -75,17 +86,19 @@ def test_labels_stay_with_their_images(decoded):
 
 @pytest.mark.parametrize("augmentation", sorted(AUGMENTATIONS))
 def test_a_batch_depends_on_seed_and_step_alone(decoded, augmentation):
-    undisturbed = batches(decoded, augmentation=augmentation, degrade=0.5)
-    resumed = batches(decoded, augmentation=augmentation, degrade=0.5, first_step=2, count=2)
-    for (a, _), (b, _) in zip(undisturbed[2:], resumed, strict=True):
+    changes = {"augmentation": augmentation, "degrade": 0.5, "cutmix": 0.5}
+    undisturbed = batches(decoded, **changes)
+    resumed = batches(decoded, **changes, first_step=2, count=2)
+    for (a, one), (b, other) in zip(undisturbed[2:], resumed, strict=True):
         np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(one, other)
     other = batches(decoded, augmentation=augmentation, seed=4, count=1)
     assert not np.array_equal(other[0][0], undisturbed[0][0])
 
 
 @pytest.mark.parametrize(("augmentation", "degrade"), [("none", 0.0), ("standard", 0.5)])
 def test_shards_share_out_each_batch(decoded, augmentation, degrade):
-    options = {"augmentation": augmentation, "degrade": degrade}
+    options = {"augmentation": augmentation, "degrade": degrade, "cutmix": degrade}
     whole = batches(decoded, **options)
     parts = [batches(decoded, shard=Shard(index, 2), **options) for index in range(2)]
     for i, (images, labels) in enumerate(whole):
@@ -148,6 +161,27 @@ def test_crops_come_from_every_part_of_an_image():
     centres = degraded[cropped][..., :2].mean(axis=(1, 2)) - RAMP.mean()
     assert centres.min(axis=0).max() < -10
     assert centres.max(axis=0).min() > 10
+
+
+def test_pairs_exchange_a_patch_and_its_share_of_the_labels():
+    pixels = np.zeros((41, 32, 32, 3), np.uint8)
+    pixels[1::2] = 200
+    labels = np.eye(2, dtype=np.float32)[np.arange(41) % 2]
+    draws = draw_patches(41, seed=(1, 2))
+    mixed, shares = exchange_patches(pixels, labels, draws, share=0.6)
+    assert pixels[0].max() == 0 and labels.max(axis=1).min() == 1
+    # The label says how much of the picture comes from which class.
+    np.testing.assert_allclose(shares[:, 1], mixed.mean(axis=(1, 2, 3)) / 200, atol=1e-6)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_array_equal(mixed[40], pixels[40])
+    exchanged = shares[:40:2, 1] > 0
+    assert 0.3 < exchanged.mean() < 0.9
+    assert len(np.unique(shares[:40:2, 1][exchanged])) > 5
+    # What one of a pair gives, the other one takes.
+    np.testing.assert_allclose(shares[0:40:2, 1], shares[1:40:2, 0])
+    one = mixed[np.flatnonzero(exchanged)[0] * 2, :, :, 0] > 0
+    rows, columns = np.flatnonzero(one.any(axis=1)), np.flatnonzero(one.any(axis=0))
+    assert one[np.ix_(rows, columns)].all() and len(rows) == len(columns)
 
 
 def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):

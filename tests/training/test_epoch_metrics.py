@@ -61,3 +61,15 @@ def test_class_weights_do_not_change_the_metrics():
     fake, found = labels == 0, probabilities.argmax(axis=1) == 0
     assert float(metric.result()) == pytest.approx(sk.recall_score(fake, found))
     assert isinstance(metric, keras.metrics.Metric)
+
+
+def test_mixed_images_count_as_the_class_that_they_show_most_of():
+    labels, probabilities = scores(2)
+    mixed = np.where(np.eye(2)[labels] > 0, 0.7, 0.3)
+    results = {}
+    for metric in epoch_metrics(("Fake", "Real")):
+        metric.update_state(mixed, probabilities)
+        results[metric.name] = float(metric.result())
+    expected = measured(("Fake", "Real"), labels, probabilities)
+    assert results["accuracy"] == expected["accuracy"]
+    assert results["auc"] == pytest.approx(expected["auc"])
