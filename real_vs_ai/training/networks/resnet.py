@@ -45,7 +45,7 @@ def read_published_resnet(name: str, path: Path) -> keras.Model:
         stored = {_present_name(old): old for old in weights}
         blocks = {residual_block(layer.name) for layer in network.layers}
         if not {residual_block(present) for present in stored} <= blocks | {None}:
-            raise ValueError("it is deeper")
+            raise InputError("it is deeper")
         for layer in network.layers:
             if layer.weights:
                 old = stored[layer.name]
@@ -54,7 +54,7 @@ def read_published_resnet(name: str, path: Path) -> keras.Model:
                     epsilon = configs[old]["epsilon"]
                     # NaN fails this comparison.
                     if not 0 < epsilon < 1:
-                        raise ValueError(f"its {old} has an epsilon of {epsilon}")
+                        raise InputError(f"its {old} has an epsilon of {epsilon}")
                     difference = epsilon - layer.epsilon
                     values["moving_variance"] = values["moving_variance"] + difference
                 layer.set_weights([values[variable.name] for variable in layer.weights])
