@@ -99,8 +99,8 @@ def copy_classifiers(
 ) -> str:
     """Store another model's classifiers of pixels in the model file, and say what they do.
 
-    They do not depend on the network, so that one trained anew on the same images need not wait
-    for another fit. The limits are set anew, on all validation images.
+    They do not depend on the network, so a network retrained on the same images needs no second
+    fit. The limits are set again, on all validation images.
 
     Args:
         model_path: The `.h5` file, with an out-of-distribution check from its training.

@@ -88,13 +88,8 @@ def training_batches(
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(step)
-        indices = batch_indices(
-            len(decoded),
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            step=step,
-            seed=seed,
-        )[rows]
+        order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
+        indices = batch_indices(len(decoded), step=step, **order)[rows]
         views = _first_views(len(decoded), seed)[indices] + step // steps_per_epoch
         pixels = decoded.view_of_each(views, indices)
         if degrade:
