@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -204,6 +205,14 @@ def test_command_copies_them_only_when_nothing_refuses(fitted, checked, data, tm
     assert ModelEvaluation.main([*arguments, *copy]) == 0
     assert "validation images that pass" in capsys.readouterr().out
     assert read_check(run / "model.h5").network is not None
+
+    # Shares of images of another kind hold for the check that they were measured with.
+    others = ["--out-of-distribution", str(data / "validation")]
+    assert ModelEvaluation.main([*arguments, *others]) == 0
+    (report,) = run.rglob("metrics.json")
+    assert "other_images" in json.loads(report.read_text())
+    assert ModelEvaluation.main([*arguments, *copy]) == 0
+    assert "other_images" not in json.loads(report.read_text())
 
 
 def test_classifiers_of_another_size_or_none_are_refused(fitted, checked, data, tmp_path):
