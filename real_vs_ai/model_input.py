@@ -8,7 +8,7 @@ crops keep them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,20 @@ LONGEST_SIDE = 2048
 _MOST_CROPS = 100
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
+# An image counts as much as its mirror image once its probability is so far below the limit.
+_MIRROR_RAMP = 0.1
 
 
 def _mean_log_odds(probabilities: np.ndarray) -> np.ndarray:
     """The softmax of the mean logarithms: for two classes, the mean of the crops' log-odds."""
-    smallest = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(probabilities, smallest)).mean(axis=1)
+    return _softmax(_logarithms(probabilities).mean(axis=1))
+
+
+def _logarithms(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -82,6 +90,8 @@ class ModelInput:
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
         aggregate_by: How the crops' probabilities become the image's; a name in `AGGREGATES`.
+        mirror_below: A whole image whose highest probability is below it is judged again,
+            mirrored; see `judge_mirrored`. From 0 (never) to 1.
     """
 
     size: int
@@ -90,6 +100,7 @@ class ModelInput:
     placement: str = "grid"
     longest_side: int = LONGEST_SIDE
     aggregate_by: str = "mean-log-odds"
+    mirror_below: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no code here understands, by an InputError."""
@@ -102,13 +113,21 @@ class ModelInput:
             if value not in choices:
                 raise InputError(f"Expected an input {name} in {', '.join(choices)}, got {value}.")
         if not self.is_crops:
+            self._check_mirroring()
             return
+        if self.mirror_below:
+            raise InputError("Only models of whole images judge images again, mirrored.")
         whole = all(isinstance(n, int) for n in (self.crops, self.size, self.longest_side))
         if not (whole and 1 <= self.crops <= _MOST_CROPS and 1 <= self.size <= self.longest_side):
             raise InputError(
                 f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, got "
                 f"{self.crops} of {self.size} pixels and a longest side of {self.longest_side}."
             )
+
+    def _check_mirroring(self) -> None:
+        limit = self.mirror_below
+        if not (isinstance(limit, int | float) and 0 <= limit <= 1):
+            raise InputError(f"Expected mirror_below from 0 to 1, got {limit!r}.")
 
     @property
     def is_crops(self) -> bool:
@@ -122,7 +141,8 @@ class ModelInput:
     def stored(self) -> dict[str, Any]:
         """What a model file holds of it; the size stands there already."""
         if not self.is_crops:
-            return {"kind": self.kind}
+            mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
+            return {"kind": self.kind, **mirroring}
         return {
             "kind": self.kind,
             "crops": self.crops,
@@ -196,6 +216,34 @@ class ModelInput:
         if probabilities.shape[1] == 1:
             return probabilities[:, 0]
         return AGGREGATES[self.aggregate_by](np.asarray(probabilities, dtype=np.float64))
+
+    def judge_mirrored(
+        self,
+        probabilities: np.ndarray,
+        pixels: np.ndarray,
+        predict: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """The probabilities, those of unsure whole images mixed with their mirror images'.
+
+        The mirror image's share rises from 0 at `mirror_below` to a half, so that a small change
+        of the first answer never changes the result much.
+
+        Args:
+            probabilities: The network's, shape (n_images, views, n_classes).
+            pixels: What they were computed from, shape (n_images * views, size, size, 3).
+            predict: Computes probabilities, shape (n, n_classes), of pixels, shape (n, size, size,
+                3).
+        """
+        highest = probabilities[:, 0].max(axis=1)
+        unsure = np.flatnonzero(highest < self.mirror_below)
+        if not len(unsure):
+            return probabilities
+        mirrored = predict(np.ascontiguousarray(pixels[unsure][:, :, ::-1]))
+        share = np.minimum((self.mirror_below - highest[unsure]) / _MIRROR_RAMP, 1)[:, None] / 2
+        first, second = _logarithms(probabilities[unsure, 0]), _logarithms(mirrored)
+        mixed = probabilities.copy()
+        mixed[unsure, 0] = _softmax((1 - share) * first + share * second)
+        return mixed
 
 
 def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:

@@ -60,6 +60,12 @@ class EvaluationOptions:
         "model file says)",
         choices=tuple(AGGREGATES),
     )
+    mirror_below: float | None = option(
+        "let a model of whole images judge an image again, mirrored, when its highest probability "
+        "is below this; 0 for never (default: as the model file says)",
+        metavar="PROBABILITY",
+        type=number(0, 1),
+    )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and other changes", False
     )

@@ -23,7 +23,7 @@ from real_vs_ai.evaluation.metrics import (
     interval_text,
     percent_text,
 )
-from real_vs_ai.evaluation.scorer import Network, predict_probabilities
+from real_vs_ai.evaluation.scorer import Network, judge_mirrored, predict_probabilities
 from real_vs_ai.images import ImageError, decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.model_input import ModelInput
@@ -140,9 +140,9 @@ def _predict_all(
                 continue
             flat = pixels.reshape(-1, size, size, 3)
             probabilities = predict_probabilities(scorer, flat, description=None)
-            of_images = model_input.aggregate(
-                probabilities.reshape(len(positions) * variants, views, -1)
-            )
+            of_views = probabilities.reshape(len(positions) * variants, views, -1)
+            of_views = judge_mirrored(scorer, of_views, flat, model_input=model_input)
+            of_images = model_input.aggregate(of_views)
             outputs.append(of_images.reshape(len(positions), variants, -1))
             labels.extend(images.labels[start + position] for position in positions)
     n_classes = len(metadata.class_names)

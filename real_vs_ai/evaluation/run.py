@@ -64,9 +64,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     model, metadata, has_metadata = open_model(
         model_path, class_names=options.class_names, image_size=options.image_size
     )
-    if options.aggregate and metadata.model_input.is_crops:
-        stored = {**metadata.input, "aggregate_by": options.aggregate}
-        metadata = dataclasses.replace(metadata, input=stored)
+    metadata = _change_input(metadata, options)
     # Refuse what could not be done later, before minutes are spent on the images.
     for folder in options.out_of_distribution:
         for split_folder in find_splits(folder).values():
@@ -96,6 +94,19 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
 
 
+def _change_input(metadata: ModelMetadata, options: EvaluationOptions) -> ModelMetadata:
+    """The metadata with what the options say about the views of an image."""
+    changes: dict[str, Any] = {}
+    if options.mirror_below is not None:
+        changes["mirror_below"] = options.mirror_below
+    if options.aggregate and metadata.model_input.is_crops:
+        changes["aggregate_by"] = options.aggregate
+    if not changes:
+        return metadata
+    changed = dataclasses.replace(metadata.model_input, **changes)
+    return dataclasses.replace(metadata, input=changed.stored())
+
+
 def _evaluate(
     options: EvaluationOptions,
     scorer: Scorer,
@@ -112,7 +123,13 @@ def _evaluate(
     from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
 
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
-    asked = options.target_error, options.thresholds, options.thresholds_from, options.aggregate
+    asked = (
+        options.target_error,
+        options.thresholds,
+        options.thresholds_from,
+        options.aggregate,
+        options.mirror_below is not None,
+    )
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not any(asked) and bool(stored.get("files"))
     by_source = options.thresholds == "by-source" if options.thresholds else None

@@ -166,13 +166,23 @@ def predict_probabilities(
     return np.concatenate(outputs)
 
 
+def judge_mirrored(
+    model: Network, probabilities: np.ndarray, pixels: np.ndarray, *, model_input: ModelInput
+) -> np.ndarray:
+    """`ModelInput.judge_mirrored` with a network that gives probabilities alone."""
+    return model_input.judge_mirrored(
+        probabilities, pixels, lambda some: predict_probabilities(model, some, description=None)
+    )
+
+
 def predict_images(
     scorer: Scorer, decoded: DecodedImages, *, split: str, model_input: ModelInput
 ) -> Predictions:
     """Ask a model about decoded images, in their order.
 
     Args:
-        model_input: Says how the probabilities of an image's crops become the image's.
+        model_input: Says how the probabilities of an image's crops, or of the image and its mirror
+            image, become the image's.
 
     Raises:
         InputError: There are no images, or the outputs are no softmax over the classes.
@@ -185,6 +195,7 @@ def predict_images(
         )
     outputs, _ = scorer.outputs(decoded, description=f"Scoring {split}")
     check_softmax(outputs.reshape(-1, outputs.shape[-1]), n_classes=len(images.class_names))
+    outputs = judge_mirrored(scorer, outputs, decoded.inputs, model_input=model_input)
     classifier = scorer.check.portraits if scorer.check else None
     if classifier is None:
         portraits = np.zeros(len(images), bool)

@@ -267,10 +267,15 @@ class Detector:
                 f"shape {pixels.shape} and type {pixels.dtype}."
             )
         flat = pixels.reshape(-1, size, size, 3)
+        n_classes = len(self.metadata.class_names)
         outputs = self.engine.predict(flat, in_batches=in_batches)
         outputs = outputs.reshape(*pixels.shape[:2], -1)
-        n_classes = len(self.metadata.class_names)
-        return outputs[..., :n_classes], outputs[..., n_classes:]
+        probabilities = self.metadata.model_input.judge_mirrored(
+            outputs[..., :n_classes],
+            flat,
+            lambda some: self.engine.predict(some, in_batches=in_batches)[:, :n_classes],
+        )
+        return probabilities, outputs[..., n_classes:]
 
     def _conclude(
         self,
