@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import keras
 
 # A stored table holds for these; with others its verdicts would be different ones.
-_CALIBRATION = ("temperature", "thresholds", "data")
+_CALIBRATION = ("temperature", "thresholds", "data", "input")
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,16 @@ def _header(run: RunFolder, metrics: Mapping) -> str:
     made = f"resized to {size} × {size} pixels"
     if seen.get("kind") == "crops":
         made = f"{seen['crops']} crops of {size} × {size} pixels each at native resolution"
+    twice = ""
+    if limit := seen.get("mirror_below"):
+        twice = (
+            f" If the highest is below {limit:g}, the image is judged again, mirrored, and both "
+            "answers count: fully at 0.1 below, less in between."
+        )
     return (
         f"# Model card: {markdown_text(run.name)}\n\n"
         f"{markdown_text(backbone)} that sorts images into {names}. Input: RGB images, "
-        f"{made}; output: one probability for each class."
+        f"{made}; output: one probability for each class.{twice}"
     )
 
 

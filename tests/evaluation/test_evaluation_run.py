@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
 import ModelEvaluation
+from real_vs_ai import Detector
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation import export
 from real_vs_ai.evaluation.report import weights_digest
 from real_vs_ai.evaluation.run import check_output
-from real_vs_ai.model_file import read_metadata, write_metadata
+from real_vs_ai.model_file import calibrate, read_metadata, write_metadata
+from real_vs_ai.predictions import read_predictions
 from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import colour_model, decode, make_run, write_images
 
@@ -183,6 +186,39 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     again = json.loads((run / "metrics.json").read_text())
     assert again["thresholds"]["target_error"] == 0.2
     assert "robustness" not in again
+
+
+def test_mirroring_is_kept_in_the_model_file_and_judges_like_the_detector(project):
+    run = RunFolder(project / "models" / "run")
+    metadata = read_metadata(run.model)
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 64)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="outputs")(flat))
+    kernel = np.random.default_rng(4).normal(size=(192, 2)) / 10
+    model.get_layer("outputs").set_weights([kernel, np.zeros(2)])
+    model.save(run.model)
+    write_metadata(run.model, metadata)
+
+    def evaluated(*arguments):
+        assert evaluate("--model", "models/run", *arguments) == 0
+        rows = read_predictions(run.predictions)
+        return rows, rows.probabilities
+
+    rows, once = evaluated("--mirror-below", "0")
+    _, mirrored = evaluated("--mirror-below", "1")
+    assert json.loads(run.metrics.read_text())["input"]["mirror_below"] == 1
+    assert "judged again, mirrored" in run.model_card.read_text()
+    # A later evaluation does not need the option.
+    np.testing.assert_array_equal(evaluated()[1], mirrored)
+    detector = Detector.open(run.path)
+    pixels = [detector.prepare(project / "data" / path).pixels[0] for path in rows.paths]
+    temperature = detector.metadata.temperature
+    np.testing.assert_allclose(
+        detector.predict_pixels(np.stack(pixels)),
+        calibrate(mirrored, temperature=temperature),
+        atol=1e-4,
+    )
+    assert np.abs(mirrored - once).max() > 0.05
 
 
 def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +46,21 @@ def test_a_batch_of_any_size_gets_the_verdicts_of_its_images(detector, count):
     together = [verdict.probability_fake for verdict in detector.predict_batch(images)]
     alone = [detector.predict(image).probability_fake for image in images]
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_unsure_images_are_judged_mirrored_too(model_with, detector):
+    mirroring = Detector.open(model_with(input={"kind": "resize", "mirror_below": 0.9}))
+    network = detector.engine.predict
+    asked = []
+    mirroring.engine = SimpleNamespace(
+        predict=lambda pixels, **options: asked.append(pixels) or network(pixels, **options)
+    )
+    pixels = np.stack([uniform_image(level, (IMAGE_SIZE, IMAGE_SIZE)) for level in (255, 128)])
+    pixels[:, :, 0] = 0
+    mirroring.predict_pixels(pixels)
+    first, second = asked
+    np.testing.assert_array_equal(first, pixels)
+    np.testing.assert_array_equal(second, pixels[1:, :, ::-1])
 
 
 def test_no_images_get_no_verdicts(detector):
