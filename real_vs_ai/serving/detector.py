@@ -27,7 +27,7 @@ from real_vs_ai.out_of_distribution import (
 )
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
-from real_vs_ai.serving.engines import Engine, open_engine
+from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
 # How the second, perturbed copy of a photograph was made, in a sentence.
@@ -290,7 +290,8 @@ class Detector:
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
         if self._check is None or features.shape[-1] != len(self._check.whitening):
             return calibrated, [None] * len(pixels)
-        return calibrated, self._check.compare(features.mean(axis=1), pixels, whole=whole)
+        with one_blas_thread():
+            return calibrated, self._check.compare(features.mean(axis=1), pixels, whole=whole)
 
 
 class RoutingDetector(Detector):

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from real_vs_ai import Detector
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving import conversion, engines
+from real_vs_ai.serving.engines import one_blas_thread
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model, uniform_image
 
@@ -253,3 +255,25 @@ import real_vs_ai.serving.openvino_engine
         seconds=60,
     )
     assert found.strip() == "[]"
+
+
+def blas_threads():
+    return [
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    ]
+
+
+def test_numpy_keeps_to_one_thread_until_the_last_check_ends():
+    before = blas_threads()
+    with one_blas_thread():
+        with one_blas_thread():
+            assert set(blas_threads()) <= {1}
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == before
+
+
+def test_numpy_gets_its_threads_back_after_an_error():
+    before = blas_threads()
+    with pytest.raises(ZeroDivisionError), one_blas_thread():
+        raise ZeroDivisionError
+    assert blas_threads() == before
