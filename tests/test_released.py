@@ -25,8 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = RunFolder(ROOT / "models" / "released")
 PHOTOGRAPHS = RunFolder(RUN.path / "photographs")
 SHARED_DATA = Path(os.environ.get("REAL_VS_AI_SHARED", ROOT.parent / "shared")) / "data"
-# What the best published ResNet101 at 32 pixels reaches on the same test images.
-PUBLISHED_ACCURACY = 0.9509
+# The best published ResNet101 at 32 pixels reaches 0.9509.
+LEAST_ACCURACY = 0.985
+# By how much changes of the images may lower the accuracy.
+MOST_LOST = {
+    "JPEG quality 75": 0.03,
+    "resized × 0.5": 0.03,
+    "resized × 2": 0.04,
+    "centre 75 %": 0.04,
+}
 MOST_BYTES = 95_000_000
 
 
@@ -83,10 +90,10 @@ def test_released_model_names_no_machine(run):
     assert "/" not in json.loads(run.config.read_text(encoding="utf-8"))["options"]["data"]
 
 
-def test_card_and_metrics_agree_and_beat_the_published_result(metrics):
+def test_card_and_metrics_agree_and_reach_the_aim(metrics):
     accuracy = metrics["test"]["accuracy"]
     assert accuracy["low"] < accuracy["value"] < accuracy["high"]
-    assert accuracy["value"] > PUBLISHED_ACCURACY
+    assert accuracy["value"] >= LEAST_ACCURACY
     metadata = read_metadata(RUN.model)
     assert metadata.backbone == metrics["backbone"] == "resnet101"
     assert metadata.calibrated
@@ -95,6 +102,12 @@ def test_card_and_metrics_agree_and_beat_the_published_result(metrics):
     assert f"{accuracy['value']:.4f}" in card
     assert "Images of another kind" in card
     assert "JPEG quality 75" in card
+
+
+def test_released_model_stands_common_changes_of_images(metrics):
+    found = {row["name"]: row["accuracy"]["value"] for row in metrics["robustness"]["rows"]}
+    for name, most in MOST_LOST.items():
+        assert found[name] >= found["unchanged"] - most, name
 
 
 def test_released_model_keeps_its_promise_on_other_images(metrics):

@@ -68,8 +68,8 @@ def _header(run: RunFolder, metrics: Mapping) -> str:
     twice = ""
     if limit := seen.get("mirror_below"):
         twice = (
-            f" If the highest is below {limit:g}, the image is judged again, mirrored, and both "
-            "answers count: fully at 0.1 below, less in between."
+            f" If the highest is below {limit:g}, the image is judged again, mirrored: the less "
+            "sure the first answer, the more the second one counts, at most as much."
         )
     return (
         f"# Model card: {markdown_text(run.name)}\n\n"
