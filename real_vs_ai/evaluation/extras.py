@@ -130,7 +130,7 @@ def add_other_images(evaluation: Evaluation, job: Job) -> str | None:
 def _stored(key: str, evaluation: Evaluation, *, report: RunFolder) -> Any:
     """An earlier result of the report, if it was measured with the same calibration and data."""
     stored = read_json(report.metrics) if report.metrics.is_file() else {}
-    same = all(stored.get(name) == evaluation.metrics[name] for name in _CALIBRATION)
+    same = all(stored.get(name) == evaluation.metrics.get(name) for name in _CALIBRATION)
     return stored.get(key) if same else None
 
 

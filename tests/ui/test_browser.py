@@ -156,15 +156,15 @@ def wait_until_healthy(url: str, server: subprocess.Popen) -> None:
     raise AssertionError("the server did not answer")
 
 
-# Whenever it appears, until it holds: it does nothing while no picture waits.
+# Whenever it is there, until it holds: it does nothing while no picture waits, and a press is lost
+# while the page is being drawn.
 PRESS_STOP = """() => {
-    const observer = new MutationObserver(() => {
+    const timer = setInterval(() => {
         const buttons = [...document.querySelectorAll("[data-testid=stButton] button")];
         const named = words => buttons.find(button => button.innerText.includes(words));
-        if (named("Check the rest")) observer.disconnect();
+        if (named("Check the rest")) clearInterval(timer);
         else named("Stop")?.click();
-    });
-    observer.observe(document.body, {childList: true, subtree: true});
+    }, 100);
 }"""
 
 
