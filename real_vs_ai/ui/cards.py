@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import streamlit as st
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.provenance import Finding, describe_origin
-from real_vs_ai.ui.checking import JudgedUpload
+from real_vs_ai.ui.checking import MOST_RATIO, JudgedUpload
 from real_vs_ai.ui.image_input import Example
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import reason_sentences
@@ -27,6 +29,7 @@ from real_vs_ai.ui.wording import (
 )
 from real_vs_ai.verdict import ReasonCode, Verdict, thresholds_of, uncertain_range
 
+_LOG = logging.getLogger(__name__)
 # In pixels; narrower where there is less room. With these a card fits on a phone's screen.
 _BAR_WIDTH = 480
 _PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
@@ -54,39 +57,54 @@ def show_card(
 ) -> None:
     """Show origin data, verdict, picture, reason and details in the current container.
 
+    An error in drawing is shown in the card and logged; other cards are drawn all the same.
+
     Args:
         example: What the picture is, when it is one of the app's examples.
         said_above: Reasons that are explained once for many cards.
         small: One card of many: picture and texts stand below each other, and are shorter.
     """
     check = judged.upload.check
-    if judged.verdict is None:
-        st.markdown(f"## {UNREADABLE.heading}")
-        st.text(visible(judged.upload.name))
-        st.text(error_sentence(check.error))
-        return
-    metadata = chosen.metadata_of(judged.verdict)
-    if check.provenance or not small:
-        show_origin(check.provenance)
-    st.markdown(f"## {verdict_style(judged.verdict.label, metadata).heading}")
-    # Side by side where there is room for both.
-    with st.grid(columns=1 if small else 2, min_column_width=280):
-        with st.container():
-            show_picture(judged, height=_SMALL_PICTURE_HEIGHT if small else _PICTURE_HEIGHT)
-        with st.container():
-            _show_reasons(judged.verdict, metadata, said_above=said_above, small=small)
-            if example:
-                _show_truth(judged.verdict, example)
-            st.caption(_details(judged, chosen))
+    with _keep_errors_in_card(judged.upload.name):
+        if judged.verdict is None:
+            st.markdown(f"## {UNREADABLE.heading}")
+            st.text(visible(judged.upload.name))
+            st.text(error_sentence(check.error))
+            return
+        metadata = chosen.metadata_of(judged.verdict)
+        if check.provenance or not small:
+            show_origin(check.provenance)
+        st.markdown(f"## {verdict_style(judged.verdict.label, metadata).heading}")
+        # Side by side where there is room for both.
+        with st.grid(columns=1 if small else 2, min_column_width=280):
+            with st.container():
+                show_picture(judged, height=_SMALL_PICTURE_HEIGHT if small else _PICTURE_HEIGHT)
+            with st.container():
+                _show_reasons(judged.verdict, metadata, said_above=said_above, small=small)
+                if example:
+                    _show_truth(judged.verdict, example)
+                st.caption(_details(judged, chosen))
+
+
+@contextlib.contextmanager
+def _keep_errors_in_card(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        _LOG.exception("A card cannot be drawn.")
+        st.error(
+            f"The result for {as_markdown(visible(name))} cannot be shown. The app's log says why."
+        )
 
 
 def show_picture(judged: JudgedUpload, *, height: int) -> None:
-    """The upright image, no higher than this, in pixels."""
+    """The upright image, about as high as this in pixels, or twice as wide."""
     check = judged.upload.check
+    ratio = max(1 / MOST_RATIO, check.width / check.height)
     st.image(
         check.preview,
         alt=f"The uploaded image {visible(judged.upload.name)}",
-        width=max(1, min(2 * height, round(height * check.width / check.height))),
+        width=round(height * min(2.0, ratio)),
     )
 
 

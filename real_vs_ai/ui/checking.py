@@ -34,6 +34,8 @@ MAX_PIXELS = MAX_IMAGE_PIXELS
 # Longest sides in pixels.
 _PREVIEW_SIZE = 640
 _THUMBNAIL_SIZE = 96
+# Of a picture's sides, as it is shown.
+MOST_RATIO = 40
 
 
 @dataclass(frozen=True)
@@ -210,16 +212,21 @@ def _thin_out(image: Image.Image) -> Image.Image:
 
 
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:
-    """The image with no side longer than this, in pixels; tiny ones are enlarged."""
+    """The image with no side longer than this, in pixels; tiny ones are enlarged.
+
+    A strip is drawn thicker than it is, up to 1 : `MOST_RATIO`, so that there is something to see.
+    """
     scale = longest_side / max(image.size)
-    if scale >= 4:
-        # A few pixels wide: shown as they are, not blurred by the browser.
-        factor = int(scale) // 2
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    if scale >= 1:
+    # A few pixels wide: shown as they are, not blurred by the browser.
+    enlarge = int(scale) // 2
+    scale = max(enlarge, min(scale, 1.0))
+    thinnest = max(1.0, max(image.size) * scale / MOST_RATIO)
+    width, height = (max(round(thinnest), round(side * scale)) for side in image.size)
+    if (width, height) == image.size:
         return image
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    if enlarge > 1:
+        return image.resize((width, height), Image.Resampling.NEAREST)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _to_jpeg(image: Image.Image) -> bytes:

@@ -25,7 +25,7 @@ from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
 from real_vs_ai.out_of_distribution import summarise_training_images
-from real_vs_ai.ui import image_input
+from real_vs_ai.ui import cards, image_input
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -91,6 +91,37 @@ def test_every_unusual_kind_of_image_gets_a_verdict(models):
     texts = shown_texts(app)
     assert "first frame was used" in texts and "laid over white" in texts
     assert "Turned upright" in texts and "20 × 40 pixels" in texts
+
+
+def test_picture_of_any_shape_gets_a_card_with_a_preview(models):
+    shapes = [(20_000, 10), (10, 20_000), (1, 20_000), (500, 1), (1, 1), (2, 3)]
+    files = {f"{w}x{h}.png": image_bytes(RED, size=(w, h)) for w, h in shapes}
+    strip = Image.new("RGB", (20_000, 10), RED)
+    files["strip.gif"] = encode(strip, "GIF", save_all=True, append_images=[strip.rotate(180)])
+    app = upload(start("--models-dir", models), files)
+    assert len(verdicts(app)) == len(files) and not app.error
+    for name in ("20000x10.png", "500x1.png"):
+        upload(app, {name: files[name]})
+        assert len(verdicts(app)) == 1 and not app.error
+
+
+def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeypatch):
+    show_picture = cards.show_picture
+
+    def fail_for_one(judged, **options):
+        if judged.upload.name == "b.png":
+            raise ZeroDivisionError
+        show_picture(judged, **options)
+
+    monkeypatch.setattr(cards, "show_picture", fail_for_one)
+    files = {
+        name: image_bytes(RED, size=(40, 30 + i))
+        for i, name in enumerate(("a.png", "b.png", "c.png"))
+    }
+    app = upload(start("--models-dir", models), files)
+    assert len(verdicts(app)) == 3 and len(app.error) == 1
+    assert "cannot be shown" in app.error[0].value
+    assert shown_texts(app).count("Probability of") == 2
 
 
 def test_broken_files_are_refused_by_name_and_the_others_judged(models):

@@ -233,6 +233,21 @@ def test_cards_open_a_dialog_that_says_why(open_page, pictures):
     dialog.wait_for(state="detached")
 
 
+def test_strips_and_dots_are_seen_on_their_cards(open_page, tmp_path):
+    sizes = [(20_000, 10), (10, 20_000), (500, 1), (1, 1)]
+    paths = [tmp_path / f"{width}x{height}.png" for width, height in sizes]
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(image_bytes(RED, size=size))
+    page = open_page()
+    upload(page, *paths)
+    for path in paths:
+        picture = page.get_by_role("img", name=f"The uploaded image {path.name}")
+        picture.wait_for()
+        box = picture.bounding_box()
+        assert min(box["width"], box["height"]) >= 4, path.name
+    assert page.get_by_role("button", name="Why?").count() == len(paths)
+
+
 def test_many_images_become_a_table_with_counts(open_page, tmp_path):
     paths = []
     for number in range(30):
