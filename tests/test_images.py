@@ -308,7 +308,7 @@ _DECODE_ALL = """
 import json, resource, sys
 from tests.test_images import mutants
 from real_vs_ai.images import ImageError, decode_image, read_header
-from real_vs_ai.serving.provenance import read_provenance
+from real_vs_ai.provenance import read_provenance
 files = mutants(int(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 decoded = refused = 0

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from real_vs_ai import __version__
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.provenance import describe_origin
 from real_vs_ai.service.judging import Answer
-from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.serving.score_table import score_row
 
 
@@ -27,10 +27,13 @@ class ReasonDocument(BaseModel):
 class FindingDocument(BaseModel):
     """One thing that the file says of its origin."""
 
+    code: str = Field(examples=["generated"])
     kind: str = Field(examples=["C2PA"])
     sentence: str
     speaks_for: str | None
     forgery: str = Field(description="What it would take to forge it.")
+    generator: str = Field(description='The program or service named as the maker, or "".')
+    seal: str | None = Field(description="State of the signature that vouches for it.")
 
 
 class ImageDocument(BaseModel):
@@ -136,10 +139,13 @@ def _image(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
         "origin": describe_origin(answer.findings).headline if verdict else "",
         "provenance": [
             {
+                "code": finding.code,
                 "kind": finding.kind,
                 "sentence": finding.text,
                 "speaks_for": finding.speaks_for,
                 "forgery": finding.forgery,
+                "generator": finding.generator,
+                "seal": finding.seal,
             }
             for finding in answer.findings
         ],

@@ -15,9 +15,9 @@ from real_vs_ai.files import hash_file
 from real_vs_ai.images import ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
+from real_vs_ai.provenance import Finding, read_provenance
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.service.limits import Limits
-from real_vs_ai.serving.provenance import Finding, read_provenance
 from real_vs_ai.serving.score_table import describe_model
 from real_vs_ai.serving.scoring import ImageScore
 from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel

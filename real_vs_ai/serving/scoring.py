@@ -21,9 +21,9 @@ import numpy as np
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import decode_image
+from real_vs_ai.provenance import read_provenance
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource, read_source
-from real_vs_ai.serving.provenance import read_provenance
 from real_vs_ai.verdict import Verdict
 
 # Batches that hold mostly unreadable images are sent on before they are full.

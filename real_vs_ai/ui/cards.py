@@ -12,7 +12,7 @@ import streamlit as st
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.provenance import Finding, describe_origin
+from real_vs_ai.provenance import Finding, describe_origin
 from real_vs_ai.ui.checking import MOST_RATIO, JudgedUpload
 from real_vs_ai.ui.image_input import Example
 from real_vs_ai.ui.model_choice import ChosenModel

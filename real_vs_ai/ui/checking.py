@@ -20,7 +20,7 @@ from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.serving.provenance import Finding, read_provenance
+from real_vs_ai.provenance import Finding, read_provenance
 from real_vs_ai.verdict import Verdict, apply_stability, apply_thresholds
 
 MAX_IMAGES = 500

@@ -15,8 +15,8 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.gradcam import overlay_heatmap
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.provenance import describe_origin
 from real_vs_ai.serving.explanation import Explainer, map_crops
-from real_vs_ai.serving.provenance import describe_origin
 from real_vs_ai.ui.checking import JudgedUpload, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error

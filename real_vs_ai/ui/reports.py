@@ -17,7 +17,7 @@ from typing import Any
 from real_vs_ai import __version__
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.provenance import describe_origin
+from real_vs_ai.provenance import describe_origin
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_row
 from real_vs_ai.serving.scoring import ImageScore
 from real_vs_ai.ui.checking import JudgedUpload

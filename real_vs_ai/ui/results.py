@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.serving.provenance import describe_origin
+from real_vs_ai.provenance import describe_origin
 from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
 from real_vs_ai.ui.checking import JudgedUpload
 from real_vs_ai.ui.details import forget_details, show_details

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import io
 import json
 
-import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from real_vs_ai.serving.provenance import describe_origin, read_provenance
+from real_vs_ai.provenance import describe_origin, read_provenance
 from tests.serving.trivial_model import encode, uniform_image
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -46,134 +43,9 @@ def xmp(body: str) -> bytes:
     return packet.encode()
 
 
-@pytest.fixture(scope="module")
-def sign():
-    """Signs a JPEG with a manifest, by a certificate made for the occasion."""
-    c2pa = pytest.importorskip("c2pa")
-    signer = c2pa.Signer.from_info(_signer_info(c2pa))
-
-    def sign(source_type: str, agent: str) -> bytes:
-        action = {
-            "action": "c2pa.created",
-            "softwareAgent": {"name": agent},
-            "digitalSourceType": SOURCE_TYPES + source_type,
-        }
-        manifest = {
-            "claim_generator_info": [{"name": "Test program", "version": "1"}],
-            "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
-        }
-        signed = io.BytesIO()
-        with c2pa.Builder(manifest) as builder:
-            source = io.BytesIO(encode(uniform_image(120), "JPEG"))
-            builder.sign(signer, "image/jpeg", source, signed)
-        return signed.getvalue()
-
-    return sign
-
-
-def _signer_info(c2pa):
-    pytest.importorskip("cryptography")
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root = _certificate("Test root", root_key, issuer="Test root", issuer_key=root_key)
-    leaf = _certificate("Test signer", key, issuer="Test root", issuer_key=root_key)
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(
-        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain = leaf.public_bytes(encoding) + root.public_bytes(encoding)
-    return c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=private, ta_url=None)
-
-
-def _certificate(subject, key, *, issuer, issuer_key):
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    def name(text):
-        return x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, text),
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Tests"),
-            ]
-        )
-
-    authority = subject == issuer
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-    builder = (
-        x509.CertificateBuilder(name(issuer), name(subject), key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=30))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
-        .add_extension(identifier, False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=not authority,
-                key_cert_sign=authority,
-                crl_sign=authority,
-                **usage,
-            ),
-            True,
-        )
-    )
-    if not authority:
-        email = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
-        builder = builder.add_extension(email, False)
-    return builder.sign(issuer_key, hashes.SHA256())
-
-
 def test_a_plain_image_has_no_findings():
     assert read_provenance(encode(uniform_image(5))) == ()
     assert read_provenance(encode(uniform_image(5), "JPEG")) == ()
-
-
-def test_a_valid_manifest_of_a_generator_is_found(sign):
-    findings = read_provenance(sign("trainedAlgorithmicMedia", "GPT-image by OpenAI"))
-    kinds = [(f.kind, f.speaks_for) for f in findings]
-    assert kinds == [("C2PA", None), ("C2PA", "Fake"), ("generator", "Fake")]
-    assert "signed by Test signer: it is valid" in findings[0].text
-    assert "trainedAlgorithmicMedia" in findings[1].text
-    assert "DALL·E or ChatGPT" in findings[2].text
-
-
-def test_a_valid_manifest_of_a_camera_speaks_for_real(sign):
-    assert read_provenance(sign("digitalCapture", "Camera"))[1].speaks_for == "Real"
-
-
-def test_manifest_that_does_not_fit_the_file_proves_nothing(sign):
-    data = bytearray(sign("digitalCapture", "Camera"))
-    data[-20] ^= 0xFF
-    (finding,) = read_provenance(bytes(data))
-    assert "does NOT fit" in finding.text
-    assert finding.speaks_for is None
-
-
-def test_damaged_manifests_never_fail(sign):
-    whole = sign("trainedAlgorithmicMedia", "Camera")
-    generator = np.random.default_rng(0)
-    start = whole.index(b"jumb")
-    for _ in range(60):
-        data = bytearray(whole)
-        for position in generator.integers(start, len(data), 6):
-            data[position] = generator.integers(256)
-        assert texts(bytes(data))
-    assert texts(whole[: start + 400])
 
 
 def test_the_iptc_source_type_in_xmp_is_read_in_every_format():
@@ -297,12 +169,6 @@ def test_origin_headline_says_what_the_file_says(data, headline, speaks_for):
     assert (origin.headline, origin.speaks_for) == (headline, speaks_for)
 
 
-def test_origin_says_what_would_forge_it(sign):
-    edited = describe_origin(read_provenance(png_with(Software="Midjourney")))
-    assert edited.forgery == "Anyone can write, change or remove such metadata."
-    signed = sign("trainedAlgorithmicMedia", "Imaginary Painter")
-    origin = describe_origin(read_provenance(signed))
-    assert origin.headline == "The file says it was made by a generative model."
-    assert "certificate of their own" in origin.forgery
-    changed = describe_origin(read_provenance(signed[:-40] + bytes(40)))
-    assert changed.speaks_for is None and "proves nothing" in changed.forgery
+def test_origin_says_that_anybody_can_write_metadata():
+    origin = describe_origin(read_provenance(png_with(Software="Midjourney")))
+    assert origin.forgery == "Anyone can write, change or remove such metadata."

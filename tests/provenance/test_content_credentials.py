@@ -1,0 +1,237 @@
+"""The seal of a C2PA manifest is told as it is: a change is a hash that does not match."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from real_vs_ai.provenance import Code, Seal, content_credentials, describe_origin, read_provenance
+from tests.provenance.signing import MIME_TYPES, SOURCE_TYPES, make_authority, manifest_of
+
+FORMATS = sorted(MIME_TYPES)
+# A GIF holds the manifest in blocks of 255 bytes, where the certificate cannot be exchanged.
+EXPIRED_FORMATS = sorted(set(FORMATS) - {"GIF"})
+NOT_TO_THE_LETTER = {"action": "c2pa.opened"}
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return make_authority()
+
+
+@pytest.fixture
+def trusting(authority, monkeypatch):
+    """Lets the reader trust the tests' root."""
+    import c2pa
+
+    trust = {"trust_anchors": authority.root_pem}
+    settings = c2pa.Settings.from_dict({"verify": {"verify_trust": True}, "trust": trust})
+    monkeypatch.setattr(content_credentials, "_c2pa_context", lambda: c2pa.Context(settings))
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    changed = bytearray(data)
+    changed[position] ^= 0xFF
+    return bytes(changed)
+
+
+def changed_pixels(data: bytes, file_format: str) -> bytes:
+    """One byte differs outside the manifest, which WebP and TIFF hold last."""
+    return flipped(data, {"WEBP": 40, "TIFF": 60}.get(file_format, -20))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_unchanged_file_of_an_unknown_signer_speaks_for_its_source(authority, file_format):
+    seal, source = read_provenance(authority.sign(manifest_of(), file_format=file_format))
+    assert (seal.seal, seal.signer, seal.speaks_for) == (Seal.UNKNOWN_SIGNER, "Test signer", None)
+    assert "signed by Test signer: the file is unchanged since" in seal.text
+    assert (source.code, source.speaks_for, source.seal) == (Code.GENERATED, "Fake", seal.seal)
+    assert "certificate of their own" in source.forgery
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_trusted_signer_is_called_trusted(authority, trusting, file_format):
+    seal, source = read_provenance(authority.sign(manifest_of(), file_format=file_format))
+    assert seal.seal is Seal.TRUSTED
+    assert "the signer is trusted" in seal.text
+    assert "private key" in source.forgery
+
+
+@pytest.mark.parametrize("file_format", EXPIRED_FORMATS)
+def test_expired_certificate_is_no_change(authority, file_format):
+    data = authority.sign(manifest_of(), file_format=file_format, expired=True)
+    seal, source = read_provenance(data)
+    assert seal.seal is Seal.IRREGULAR
+    assert "unchanged since, but the signer's certificate has expired" in seal.text
+    assert source.speaks_for == "Fake"
+
+
+@pytest.mark.parametrize("file_format", EXPIRED_FORMATS)
+def test_manifest_not_to_the_letter_is_no_change(authority, file_format):
+    manifest = manifest_of(more=[NOT_TO_THE_LETTER])
+    seal, source = read_provenance(authority.sign(manifest, file_format=file_format, expired=True))
+    assert seal.seal is Seal.IRREGULAR
+    assert "expired and the manifest departs from the standard (assertion.action." in seal.text
+    assert source.speaks_for == "Fake"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "expired"),
+    [*((name, False) for name in FORMATS), *((name, True) for name in EXPIRED_FORMATS)],
+)
+def test_changed_file_proves_nothing(authority, file_format, expired):
+    data = authority.sign(manifest_of(), file_format=file_format, expired=expired)
+    (seal,) = read_provenance(changed_pixels(data, file_format))
+    assert (seal.seal, seal.speaks_for) == (Seal.CHANGED, None)
+    assert "does NOT fit the file" in seal.text
+    assert "proves nothing" in seal.forgery
+
+
+def test_broken_signature_is_a_change(authority):
+    data = authority.sign(manifest_of(agent="Painter of one"))
+    (seal,) = read_provenance(data.replace(b"Painter of one", b"Painter of two"))
+    assert seal.seal is Seal.CHANGED
+
+
+def test_manifest_without_a_readable_claim_cannot_be_checked(authority):
+    data = authority.sign(manifest_of())
+    (seal,) = read_provenance(data.replace(b"instanceID", b"instanceIX"))
+    assert (seal.seal, seal.speaks_for) == (Seal.UNREADABLE, None)
+
+
+def test_seal_is_judged_from_what_the_library_checked():
+    passed = ["claimSignature.validated", "assertion.dataHash.match"]
+    generator = ["signingCredential.untrusted", "signingCredential.expired", "claim.malformed"]
+    judge = content_credentials._judge_seal
+    assert judge("Invalid", passed=passed, failed=generator) is Seal.IRREGULAR
+    assert judge("Invalid", passed=passed[:1], failed=generator) is Seal.UNREADABLE
+    assert judge("Invalid", passed=passed[1:], failed=["claimSignature.missing"]) is Seal.UNREADABLE
+    for kind in ("dataHash", "boxesHash", "bmffHash", "hashedURI"):
+        mismatch = [f"assertion.{kind}.mismatch"]
+        assert judge("Invalid", passed=passed, failed=mismatch) is Seal.CHANGED
+    assert judge("Invalid", passed=passed, failed=["claimSignature.mismatch"]) is Seal.CHANGED
+
+
+def test_generator_is_named_by_its_manifest(authority):
+    seal, source = read_provenance(authority.sign(manifest_of(agent="GPT-image by OpenAI")))
+    assert "ChatGPT" in seal.generator
+    assert source.generator == seal.generator
+    headline = describe_origin([seal, source]).headline
+    assert headline == f"The file says it was made by a generative model ({seal.generator})."
+
+
+def test_camera_speaks_for_real_and_names_no_generator(authority):
+    seal, source = read_provenance(authority.sign(manifest_of("digitalCapture", agent="Gemini")))
+    assert (source.code, source.speaks_for, seal.generator) == (Code.CAPTURED, "Real", "")
+
+
+def edit_of(*pictures: tuple[str, bytes], source_type: str = "", authority) -> bytes:
+    """A picture edited from others, which are its ingredients."""
+    names = [f"ingredient{i}" for i in range(len(pictures))]
+    actions = [
+        {
+            "action": "c2pa.opened" if relation == "parentOf" else "c2pa.placed",
+            "parameters": {"ingredientIds": [name]},
+        }
+        for name, (relation, _) in zip(names, pictures, strict=True)
+    ]
+    if not any(relation == "parentOf" for relation, _ in pictures):
+        kind = SOURCE_TYPES + "digitalCreation"
+        actions.insert(0, {"action": "c2pa.created", "digitalSourceType": kind})
+    edit = {"action": "c2pa.edited"}
+    if source_type:
+        edit["digitalSourceType"] = SOURCE_TYPES + source_type
+    manifest = {
+        "claim_generator_info": [{"name": "Editor"}],
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [*actions, edit]}}],
+    }
+    described = [
+        ({"title": f"{name}.jpg", "relationship": relation, "label": name}, data)
+        for name, (relation, data) in zip(names, pictures, strict=True)
+    ]
+    return authority.sign(manifest, ingredients=described)
+
+
+def test_edit_of_a_generated_picture_says_so(authority):
+    generated = authority.sign(manifest_of(agent="Adobe Firefly"))
+    data = edit_of(("parentOf", generated), authority=authority)
+    # The chain goes on through a second edit.
+    for picture in (data, edit_of(("parentOf", data), authority=authority)):
+        seal, source = read_provenance(picture)
+        assert seal.actions == ("opened", "edited")
+        assert seal.ingredients == ("parentOf ingredient0.jpg",)
+        assert (source.code, source.speaks_for) == (Code.GENERATED, "Fake")
+        assert source.generator == "Adobe Firefly"
+        headline = describe_origin([seal, source]).headline
+        assert headline == (
+            "The file says it was edited from a picture that was made by a generative model "
+            "(Adobe Firefly)."
+        )
+
+
+def test_composite_of_a_photograph_and_a_generated_part_says_so(authority):
+    photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
+    generated = authority.sign(manifest_of(agent="Adobe Firefly"))
+    edited = edit_of(("parentOf", generated), authority=authority)
+    for part in (generated, edited):
+        pictures = (("parentOf", photograph), ("componentOf", part))
+        origin = describe_origin(read_provenance(edit_of(*pictures, authority=authority)))
+        assert origin.speaks_for == "Fake"
+        assert origin.headline.startswith("The file says it was composed with a picture that was")
+
+
+def test_generative_fill_in_a_photograph_is_a_composite(authority):
+    photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
+    kind = "compositeWithTrainedAlgorithmicMedia"
+    data = edit_of(("parentOf", photograph), source_type=kind, authority=authority)
+    findings = read_provenance(data)
+    assert [f.code for f in findings] == [Code.CREDENTIALS, Code.COMPOSITE, Code.CAPTURED]
+    assert [f.speaks_for for f in findings] == [None, "Fake", None]
+
+
+def test_edit_of_a_photograph_stays_a_photograph(authority):
+    photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
+    data = edit_of(("parentOf", photograph), authority=authority)
+    assert [f.speaks_for for f in read_provenance(data)] == [None, "Real"]
+
+
+def test_damaged_manifests_never_fail(authority):
+    whole = authority.sign(manifest_of(agent="Camera"))
+    generator = np.random.default_rng(0)
+    start = whole.index(b"jumb")
+    for _ in range(60):
+        data = bytearray(whole)
+        for position in generator.integers(start, len(data), 6):
+            data[position] = generator.integers(256)
+        assert all(finding.text for finding in read_provenance(bytes(data)))
+    assert read_provenance(whole[: start + 400])
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"assertions": [{"label": "c2pa.actions", "data": 1}]},
+        {"assertions": [{"label": "c2pa.actions", "data": {"actions": [1, None]}}]},
+        {"ingredients": [{"active_manifest": "a", "relationship": 5}] * 50},
+        {"ingredients": [None], "signature_info": []},
+        {"assertions": 7},
+    ],
+)
+def test_odd_reports_of_the_library_never_fail(manifest, monkeypatch):
+    pytest.importorskip("c2pa")
+    store = {"active_manifest": "a", "manifests": {"a": manifest}}
+    reader = type(
+        "Reader",
+        (),
+        {
+            "__init__": lambda self, *args, **options: None,
+            "__enter__": lambda self: self,
+            "__exit__": lambda self, *error: None,
+            "get_validation_state": lambda self: "Valid",
+            "json": lambda self: json.dumps(store),
+        },
+    )
+    monkeypatch.setattr("c2pa.Reader", reader)
+    assert content_credentials.read_content_credentials(b"c2pa jumb")[0].code is Code.CREDENTIALS
