@@ -17,7 +17,7 @@ from real_vs_ai import __version__
 from real_vs_ai.service import documents
 from real_vs_ai.service.judging import Answer, Judge
 from real_vs_ai.service.keys import Keys
-from real_vs_ai.service.limits import Admission, Limits, RequestError
+from real_vs_ai.service.limits import Admission, Limits, RequestError, stopping
 from real_vs_ai.service.metrics import CONTENT_TYPE, Metrics
 from real_vs_ai.service.request_watch import RequestWatch
 from real_vs_ai.service.uploads import FIELD, Upload, declared_size, read_uploads
@@ -51,7 +51,7 @@ _REFUSALS = {
     415: "Not images.",
     422: "No file could be read: the entries say why.",
     429: "Too busy: Retry-After says when to come back.",
-    503: "The model is not ready.",
+    503: "The model is not ready, or the service is stopping.",
 }
 
 
@@ -63,8 +63,9 @@ def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> Fa
         description="Whether images look AI-generated. Docs: docs/service.md.",
     )
     service = _Service(judge, limits)
+    application.state.admission = service.admission
     _add_error_answers(application)
-    application.add_middleware(RequestWatch, metrics=service.metrics)
+    application.add_middleware(RequestWatch, metrics=service.metrics, admission=service.admission)
     guarded = [Depends(_key_check(keys))]
     application.post(
         "/v1/images",
@@ -93,14 +94,14 @@ class _Service:
 
     def __init__(self, judge: Judge, limits: Limits) -> None:
         self._judge, self._limits = judge, limits
-        self._admission = Admission(limits)
-        self.metrics = Metrics(self._admission)
+        self.admission = Admission(limits)
+        self.metrics = Metrics(self.admission)
 
     async def judge_images(self, request: Request) -> Response:
         """Judge the files of the field `files`, or the one image that is the whole body."""
         self._check_ready()
         size = declared_size(request, self._limits)
-        with self._admission.request(size=size):
+        async with self.admission.request(size=size):
             uploads = await read_uploads(request, self._limits)
             answers = await self._judge_all(uploads)
         self.metrics.count_images(answers)
@@ -136,6 +137,8 @@ class _Service:
         return await asyncio.gather(*(judge(upload) for upload in uploads))
 
     def _check_ready(self) -> None:
+        if self.admission.is_stopping:
+            raise stopping()
         reason = self._judge.unready_because()
         if reason:
             raise RequestError(503, "not_ready", reason, **_RETRY_WHEN_UNREADY)

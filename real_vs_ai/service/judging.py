@@ -109,7 +109,7 @@ class LocalJudge:
 
     def close(self) -> None:
         self._model.close()
-        self._decoders.shutdown(wait=False)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, name: str, data: bytes) -> tuple[Answer, Future[Verdict] | None]:
         """Everything but the verdict, which the model computes meanwhile."""

@@ -6,8 +6,10 @@ Nothing heavy is imported here: `ApiServer.py --help` answers at once.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 
     from real_vs_ai.service.judging import Judge
 
-# By then requests in flight have ended; a client that has gone silent is not waited for longer.
-_GRACE_SECONDS = 60
+# `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, then
+# connections are closed, and a batch that is still being computed is given up.
+_ANSWER_SECONDS, _CLOSE_SECONDS, _COMPUTE_SECONDS = 8, 1, 0.5
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,24 +61,33 @@ def run(args: argparse.Namespace) -> int:
         serve(application, listening)
     finally:
         judge.close()
+    if not args.cluster:
+        end_soon = threading.Timer(_COMPUTE_SECONDS, os._exit, args=(0,))
+        end_soon.daemon = True
+        end_soon.start()
     return 0
 
 
 def serve(application: FastAPI, listening: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; those in flight are answered first."""
+    """Answer requests until SIGTERM or SIGINT; then those in flight, and refuse new ones."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await application.state.admission.stop(seconds=_ANSWER_SECONDS)
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         application,
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     # uvicorn raises the signal again once it has stopped: the exit code is ours.
     before = {name: signal.signal(name, _ignore) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)

@@ -6,10 +6,11 @@ All of it runs in the server's event loop, so nothing here needs a lock.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS
@@ -20,6 +21,8 @@ _MEGA = 10**6
 # How much the newest request counts in the mean time of requests.
 _NEWEST_SHARE = 0.2
 _LONGEST_WAIT_SECONDS = 60
+_LAST_WORDS_SECONDS = 0.3
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,26 +89,36 @@ def limits_from(args: argparse.Namespace) -> Limits:
 
 
 class Admission:
-    """Lets requests in as long as there is room.
+    """Lets requests in as long as there is room, and none once the service is to end.
 
     Attributes:
         held_bytes: Of the requests that are in.
+        is_stopping: Whether the service is to end.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._mean_seconds = 1.0
-        self.held_bytes = 0
+        self._ends_at = math.inf
+        self._running: set[asyncio.Timeout] = set()
         self.requests = 0
+        self.held_bytes = 0
 
-    @contextlib.contextmanager
-    def request(self, *, size: int) -> Iterator[None]:
+    @property
+    def is_stopping(self) -> bool:
+        return self._ends_at < math.inf
+
+    @contextlib.asynccontextmanager
+    async def request(self, *, size: int) -> AsyncIterator[None]:
         """Hold a place and `size` bytes while the block runs.
 
         Raises:
-            RequestError: There is no room now: status 429, with the seconds to wait.
+            RequestError: There is no room now: status 429, with the seconds to wait. Or the service
+                ends: status 503.
         """
         limits = self._limits
+        if self.is_stopping:
+            raise stopping()
         if self.requests >= limits.max_requests or self.held_bytes + size > limits.max_held_bytes:
             # By then about as much time has passed as a request takes.
             seconds = min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)
@@ -115,8 +128,38 @@ class Admission:
         self.held_bytes += size
         started = time.monotonic()
         try:
-            yield
+            async with self.time_limit(math.inf):
+                yield
+        except TimeoutError as error:
+            raise stopping() from error
         finally:
             self.requests -= 1
             self.held_bytes -= size
             self._mean_seconds += _NEWEST_SHARE * (time.monotonic() - started - self._mean_seconds)
+
+    @contextlib.asynccontextmanager
+    async def time_limit(self, seconds: float) -> AsyncIterator[None]:
+        """Interrupt the block after so many seconds, or when the service ends: TimeoutError."""
+        now = asyncio.get_running_loop().time()
+        # An answer that begins when the service ends still gets out.
+        latest = max(self._ends_at, now + _LAST_WORDS_SECONDS)
+        async with asyncio.timeout_at(min(now + seconds, latest)) as timeout:
+            self._running.add(timeout)
+            try:
+                yield
+            finally:
+                self._running.discard(timeout)
+
+    async def stop(self, *, seconds: float) -> None:
+        """Let nobody in any more; return when all have ended, interrupted after so many seconds."""
+        self._ends_at = asyncio.get_running_loop().time() + seconds
+        for timeout in self._running:
+            timeout.reschedule(min(timeout.when() or math.inf, self._ends_at))
+        while self._running:
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def stopping() -> RequestError:
+    """The refusal of a service that ends."""
+    message = "The service is stopping. Send the request again, to another one or later."
+    return RequestError(503, "stopping", message, **{"Retry-After": "5"})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from real_vs_ai.service.limits import Admission
 from real_vs_ai.service.metrics import Metrics
 
 _DISCARD_SECONDS = 10.0
@@ -18,8 +18,8 @@ _FIRST_REFUSAL = 400
 class RequestWatch:
     """An ASGI middleware."""
 
-    def __init__(self, application: ASGIApp, metrics: Metrics) -> None:
-        self._application, self._metrics = application, metrics
+    def __init__(self, application: ASGIApp, metrics: Metrics, admission: Admission) -> None:
+        self._application, self._metrics, self._admission = application, metrics, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -37,7 +37,11 @@ class RequestWatch:
                 # A client that asks before it sends its body has sent nothing.
                 waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
                 if status >= _FIRST_REFUSAL and not waits:
-                    await body.discard_rest()
+                    # A connection that is closed before the client has sent everything loses the
+                    # answer: the client sees it break off.
+                    with contextlib.suppress(TimeoutError):
+                        async with self._admission.time_limit(_DISCARD_SECONDS):
+                            await body.discard_rest()
             await send(message)
 
         try:
@@ -62,11 +66,6 @@ class _Body:
         return message
 
     async def discard_rest(self) -> None:
-        """Read what the client still sends, for a while.
-
-        A connection that is closed before loses the answer: the client sees it break off.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                while not self._ended:
-                    await self.receive()
+        """Read what the client still sends."""
+        while not self._ended:
+            await self.receive()

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,7 +182,9 @@ class SharedModel:
             arrivals = [self._arrivals.get() for _ in range(self._arrivals.qsize())]
         requests += [arrival for arrival in arrivals if isinstance(arrival, _Request)]
         for request in requests:
-            request.answer.set_exception(ModelUnavailableError("the program is closing"))
+            # Whoever asked may have gone.
+            with contextlib.suppress(InvalidStateError):
+                request.answer.set_exception(ModelUnavailableError("the program is closing"))
 
     def _next_arrivals(self, *, may_end: bool) -> list[_Arrival]:
         """What came since the last time, at least one thing; nothing once the service ends."""
@@ -218,8 +220,15 @@ def _take(waiting: Sequence[deque[_Request]], detector: Detector, *, busy: bool)
     models = [pair for pair in zip(detector.detectors, waiting, strict=True) if pair[1]]
     for one, requests in sorted(models, key=lambda pair: pair[1][0].came):
         patient = busy and time.monotonic() - requests[0].came < _PATIENCE_SECONDS
+        batch: list[_Request] = []
         if not patient or len(requests) >= one.batch_size:
-            return [requests.popleft() for _ in range(min(one.batch_size, len(requests)))]
+            while requests and len(batch) < one.batch_size:
+                request = requests.popleft()
+                # A request that was cancelled while it waited is left out.
+                if request.answer.set_running_or_notify_cancel():
+                    batch.append(request)
+        if batch:
+            return batch
     return []
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SCRIPT = Path(ApiServer.__file__)
 @contextmanager
 def running_server(model_path: Path, *options: str):
     arguments = [sys.executable, str(SCRIPT), "--model", str(model_path), "--port", "0", *options]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         found = re.search(r":(\d+) ", process.stdout.readline())
         assert found, "the server did not start"
@@ -32,6 +32,7 @@ def running_server(model_path: Path, *options: str):
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()
 
 
 def wait_until_ready(port: int) -> None:
@@ -42,42 +43,95 @@ def wait_until_ready(port: int) -> None:
             return
 
 
+def begin_request(port: int, *, size: int, sent: bytes) -> http.client.HTTPConnection:
+    """Send the head of a request and a part of its body."""
+    connection = http.client.HTTPConnection("localhost", port, timeout=300)
+    connection.putrequest("POST", "/v1/images")
+    connection.putheader("Content-Length", str(size))
+    connection.endheaders()
+    connection.send(sent)
+    return connection
+
+
+def outcome_of(connection: http.client.HTTPConnection) -> tuple[int, dict]:
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
 def test_sigterm_answers_the_request_in_flight_and_exits_with_0(model_path):
     data = encode(uniform_image(250))
     with running_server(model_path) as (process, port):
         wait_until_ready(port)
-        connection = http.client.HTTPConnection("localhost", port, timeout=300)
-        connection.putrequest("POST", "/v1/images")
-        connection.putheader("Content-Length", str(len(data)))
-        connection.endheaders()
-        connection.send(data[:50])
-        wait_until_counted(port)
+        connection = begin_request(port, size=len(data), sent=data[:50])
+        wait_until_counted(port, 1)
         process.send_signal(signal.SIGTERM)
-        # The server has closed its door before the request ends.
-        wait_until_refused(port)
+        wait_until_stopping(port)
         connection.send(data[50:])
-        response = connection.getresponse()
-        assert response.status == 200
-        assert json.loads(response.read())["images"][0]["label"] == "Fake"
+        status, document = outcome_of(connection)
+        assert (status, document["images"][0]["label"]) == (200, "Fake")
         assert process.wait(timeout=300) == 0
 
 
-def wait_until_counted(port: int) -> None:
+def test_sigterm_under_load_gives_each_client_an_answer_or_a_refusal(model_path):
+    # Decoding these takes longer than the service has.
+    photograph = encode(uniform_image(250, (6000, 8000)))
+    with running_server(model_path) as (process, port), ThreadPoolExecutor(30) as clients:
+        wait_until_ready(port)
+        silent = begin_request(port, size=100, sent=b"half")
+        asked = []
+        for number in range(30):
+            body = as_form([photograph + bytes([number, copy]) for copy in range(number % 5 + 1)])
+            asked.append(clients.submit(send, port, body))
+        wait_until_counted(port, 10)
+        process.send_signal(signal.SIGTERM)
+        wait_until_stopping(port)
+        late = clients.submit(send, port, as_form([photograph]))
+        outcomes = [future.result() for future in [*asked, late]]
+        outcomes.append(outcome_of(silent))
+        assert process.wait(timeout=300) == 0
+        assert process.stderr.read() == ""
+    for number, (status, document) in enumerate(outcomes):
+        if status == 200:
+            assert [image["label"] for image in document["images"]] == ["Fake"] * (number % 5 + 1)
+        else:
+            assert (status, document["error"]["code"]) == (503, "stopping")
+            assert document["error"]["message"]
+    assert [status for status, _ in outcomes[-2:]] == [503, 503]
+
+
+BOUNDARY = "boundary-of-a-test"
+
+
+def as_form(contents: list[bytes]) -> bytes:
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    parts = [part.encode() + content + b"\r\n" for content in contents]
+    return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
+
+
+def send(port: int, body: bytes) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("localhost", port, timeout=300)
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    connection.request("POST", "/v1/images", body=body, headers={"Content-Type": kind})
+    return outcome_of(connection)
+
+
+def wait_until_counted(port: int, number: int) -> None:
     while True:
         connection = http.client.HTTPConnection("localhost", port, timeout=300)
         connection.request("GET", "/metrics")
-        if b"requests_in_flight 1.0" in connection.getresponse().read():
+        text = connection.getresponse().read().decode()
+        if float(re.search(r"requests_in_flight ([\d.]+)", text)[1]) >= number:
             return
 
 
-def wait_until_refused(port: int) -> None:
-    pause = threading.Event()
+def wait_until_stopping(port: int) -> None:
     while True:
-        try:
-            http.client.HTTPConnection("localhost", port, timeout=5).connect()
-        except OSError:
+        connection = http.client.HTTPConnection("localhost", port, timeout=300)
+        connection.request("GET", "/readyz")
+        status, document = outcome_of(connection)
+        if status == 503:
+            assert document["error"]["code"] == "stopping"
             return
-        pause.wait(0.05)
 
 
 def test_refused_upload_is_read_so_that_its_answer_arrives(model_path, tmp_path):

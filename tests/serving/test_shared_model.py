@@ -123,6 +123,28 @@ def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
     service.close()
 
 
+def test_request_that_is_cancelled_while_it_waits_is_not_judged(tmp_path, monkeypatch):
+    judged, go_on = [], threading.Event()
+
+    class WaitingDetector(ColourDetector):
+        def judge(self, images):
+            judged.extend(int(image.pixels[0, 0, 0]) for image in images)
+            assert go_on.wait(20)
+            return super().judge(images)
+
+    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: WaitingDetector())
+    first = service.submit(np.full((4, 4, 3), 1, np.uint8))
+    while not judged:
+        time.sleep(0.01)
+    waiting = [service.submit(np.full((4, 4, 3), level, np.uint8)) for level in range(2, 8)]
+    assert all(answer.cancel() for answer in waiting[:5]) and not first.cancel()
+    go_on.set()
+    assert first.result(20).label and waiting[5].result(20).label
+    assert judged == [1, 7]
+    service.close()
+
+
 def test_an_image_that_fails_does_not_spoil_the_batch(service):
     good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
     failures = []
