@@ -203,9 +203,4 @@ def test_newer_generators_seldom_get_a_confident_wrong_verdict(detector):
 
 def test_examples_of_the_app_teach_right_wrong_and_uncertain(detector):
     judged = [(file.label, detector.predict(file.getvalue()).label) for file in EXAMPLE_FILES]
-    assert sorted(judged) == [
-        ("Fake", "Fake"),
-        ("Fake", "Real"),
-        ("Fake", "Uncertain"),
-        ("Real", "Real"),
-    ]
+    assert judged == [("Real", "Real"), ("Fake", "Real"), ("Fake", "Uncertain")]

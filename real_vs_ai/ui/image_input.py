@@ -65,19 +65,17 @@ class Example:
 
 
 EXAMPLE_FILES = (
-    Example(
-        "generated-squirrel-small.jpg",
-        "Fake",
-        "Generated: “a painting of a squirrel eating a burger”, reduced to 32 × 32 pixels.",
-    ),
     Example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
     Example(
-        "generated-mouse-small.jpg",
+        "generated-cup-small.jpg",
         "Fake",
-        "Generated: “an animal half mouse half octopus”, reduced to 32 × 32 pixels.",
+        "Generated: a neural network painted a cup out of pieces of the cat; reduced to 32 × 32 "
+        "pixels.",
     ),
     Example(
-        "generated-squirrel.jpg", "Fake", "Generated: the same squirrel as large as it was made."
+        "generated-rocket.jpg",
+        "Fake",
+        "Generated: a neural network painted a photograph of a rocket anew in other colours.",
     ),
 )
 
@@ -100,8 +98,8 @@ def ask_for_images() -> list[ImageFile]:
     )
     if source == _EXAMPLES:
         st.caption(
-            "Three generated pictures and a photograph: verdicts that are right, one that is wrong "
-            "and one that this model refuses to give. Other models may judge them differently."
+            "A photograph and two generated pictures: one verdict that is right, one that is wrong, and "
+            "one that the released models refuse to give. Other models may judge them differently."
         )
         return list(EXAMPLE_FILES)
     files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()

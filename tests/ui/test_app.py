@@ -172,9 +172,9 @@ def test_untrusted_class_names_are_shown_as_text(tmp_path):
 def test_the_bundled_examples_can_be_tried(models):
     app = start("--models-dir", models)
     app.segmented_control(key="image_source").set_value("Examples").run()
-    assert not app.exception and len(verdicts(app)) == 4
+    assert not app.exception and len(verdicts(app)) == len(image_input.EXAMPLE_FILES)
     told = [m.value for m in app.markdown if ":material/school:" in m.value]
-    assert len(told) == 4 and all("the model" in text for text in told)
+    assert len(told) == len(image_input.EXAMPLE_FILES) and all("the model" in text for text in told)
 
 
 def test_without_a_model_the_page_says_how_to_get_one():
@@ -242,7 +242,7 @@ def test_uploads_are_still_there_after_looking_at_the_examples(models):
     app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
     choose = app.segmented_control(key="image_source").set_value
     choose("Examples").run()
-    assert not app.exception and len(verdicts(app)) == 4
+    assert not app.exception and len(verdicts(app)) == len(image_input.EXAMPLE_FILES)
     app.segmented_control(key="image_source").set_value("Upload").run()
     assert "AI-generated" in verdicts(app)[0]
     upload(app, {"blue.png": image_bytes(BLUE)})
