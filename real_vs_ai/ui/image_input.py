@@ -98,8 +98,8 @@ def ask_for_images() -> list[ImageFile]:
     )
     if source == _EXAMPLES:
         st.caption(
-            "A photograph and two generated pictures: one verdict that is right, one that is wrong, and "
-            "one that the released models refuse to give. Other models may judge them differently."
+            "A photograph and two generated pictures: one verdict is right, one is wrong, and the "
+            "released models refuse to give one. Other models may judge them differently."
         )
         return list(EXAMPLE_FILES)
     files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
