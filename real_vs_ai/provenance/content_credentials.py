@@ -14,8 +14,8 @@ from PIL import Image
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import DECODER_ERRORS
 from real_vs_ai.provenance.findings import Code, Finding, Seal, clean
-from real_vs_ai.provenance.source_types import describe_source_type, named_source_types
-from real_vs_ai.provenance.traces import name_generator
+from real_vs_ai.provenance.labels import describe_source_type, named_source_types
+from real_vs_ai.provenance.names import name_generator
 
 _MOST_ACTIONS = 20
 _MOST_INGREDIENTS = 10
@@ -170,6 +170,7 @@ def _describe_store(store: dict, *, state: str) -> list[Finding]:
         seal=seal,
         signer=manifest.signer,
         actions=manifest.actions,
+        field="C2PA",
         ingredients=tuple(
             clean(f"{one.get('relationship', '')} {one.get('title', '')}")
             for one in manifest.ingredients
@@ -218,10 +219,26 @@ def _describe_origins(manifest: _Manifest, store: dict, seal: Finding) -> list[F
             if finding.claim not in said:
                 said.add(finding.claim)
                 findings.append(finding)
-    if any(finding.speaks_for == POSITIVE_CLASS for finding in findings):
-        # A photograph into which something was generated is no contradiction.
-        findings = [replace(f, speaks_for=None) if f.speaks_for == "Real" else f for f in findings]
-    return findings
+    if not any(finding.speaks_for == POSITIVE_CLASS for finding in findings):
+        return findings
+    picture = _input_picture(manifest, store)
+    # A photograph into which something was generated is no contradiction.
+    return [
+        replace(f, speaks_for=None) if f.speaks_for == "Real" else replace(f, from_picture=picture)
+        for f in findings
+    ]
+
+
+def _input_picture(manifest: _Manifest, store: dict) -> str:
+    """The ingredient, itself not generated, from which a generator made the picture, or ""."""
+    chain = [manifest, *(one for _, one in itertools.islice(_ancestors(manifest, store), 10))]
+    for generated in (one for one in chain if one.generator):
+        for ingredient in generated.ingredients:
+            made = store["manifests"].get(ingredient.get("active_manifest"))
+            own = made is None or not _Manifest(made).generator
+            if own and ingredient.get("relationship") in {"parentOf", "inputTo"}:
+                return clean(f"C2PA ingredient {ingredient.get('title', '')}")
+    return ""
 
 
 def _with_generator(finding: Finding) -> Finding:

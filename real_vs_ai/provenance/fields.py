@@ -1,26 +1,48 @@
-"""Read the text fields of a file's metadata: PNG text, EXIF and XMP.
+"""Read the text fields of a file's metadata: PNG text, EXIF, XMP, IPTC and comments.
 
 Do not trust any field: each is read within limits, and never followed (no network).
 """
 
 from __future__ import annotations
 
+import html
 import io
 import itertools
+import json
+import re
+import struct
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, IptcImagePlugin
 
 from real_vs_ai.images import DECODER_ERRORS, readable_formats
 
 # Metadata stands at a file's beginning, or (PNG, WebP) at its end.
 _SEARCHED_BYTES = 2 * 2**20
 _LONGEST_FIELD = 1_000_000
+_LONGEST_PROPERTY = 100_000
 _LONGEST_NAME = 120
 _LONGEST_EXIF_BYTES = 2**20
 _MOST_EXIF_VALUES = 100
 _MOST_FIELDS = 200
+_MOST_PNG_CHUNKS = 10_000
+_TAG = re.compile(r"<[^<>]{0,1000}>")
+_XMP_NAMES = ("XML:com.adobe.xmp", "xmp")
+_IPTC_NAMES = {
+    (2, 5): "Title",
+    (2, 40): "SpecialInstructions",
+    (2, 65): "OriginatingProgram",
+    (2, 80): "By-line",
+    (2, 105): "Headline",
+    (2, 110): "Credit",
+    (2, 115): "Source",
+    (2, 116): "CopyrightNotice",
+    (2, 120): "Caption",
+}
+# ComfyUI's nodes for WebP and JPEG write its graphs into these tags, after their names.
+_GRAPH = re.compile(r"(prompt|workflow)\s*:\s*(?=\{)", re.I)
 # What damaged metadata makes Pillow and its plugins raise.
 _DAMAGE = (*DECODER_ERRORS, Image.DecompressionBombError)
 
@@ -30,7 +52,41 @@ def read_fields(data: bytes) -> dict[str, str]:
 
     There are at most 200, each at most a million characters long; {} if the file is unreadable.
     """
-    return dict(itertools.islice(_metadata_fields(data), _MOST_FIELDS))
+    fields: dict[str, str] = {}
+    for name, value in itertools.islice(_metadata_fields(data), _MOST_FIELDS):
+        fields.setdefault(name, value)
+    return fields
+
+
+def xmp_property(fields: dict[str, str], name: str) -> str:
+    """The text of the first XMP property of a name, without markup; "" if there is none.
+
+    >>> xmp_property({"XMP": '<rdf:Description xmp:CreatorTool="A &amp; B"/>'}, "CreatorTool")
+    'A & B'
+    """
+    xmp = fields.get("XMP", "")
+    found = re.search(rf":{re.escape(name)}(?=[\s=>])", xmp)
+    if not found:
+        return ""
+    start = found.end()
+    text = xmp[start : start + _LONGEST_PROPERTY]
+    if attribute := re.match(r"\s*=\s*([\"'])", text):
+        quote = attribute[1]
+        return html.unescape(text[attribute.end() :].split(quote, 1)[0]).strip()
+    # The element's own end; its values stand in rdf:Alt, rdf:Bag or rdf:Seq, one rdf:li each.
+    element = text.partition(">")[2].partition(f":{name}>")[0].rpartition("<")[0]
+    return html.unescape(_TAG.sub(" ", element)).strip()
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """A JSON object out of a hostile text; {} if it is none."""
+    if text.lstrip()[:1] != "{":
+        return {}
+    try:
+        found = json.loads(text)
+    except DECODER_ERRORS:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
@@ -44,8 +100,10 @@ def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
             with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
                 yield from _text_fields(image)
                 yield from _exif_fields(image)
+                yield from _iptc_fields(image)
     except _DAMAGE:
-        return
+        pass
+    yield from _late_png_fields(data)
 
 
 def _xmp_packet(data: bytes) -> bytes:
@@ -56,11 +114,12 @@ def _xmp_packet(data: bytes) -> bytes:
 
 def _text_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
     for name, value in image.info.items():
-        if isinstance(name, str) and name not in {"exif", "icc_profile", "xmp"}:
-            if isinstance(value, bytes):
-                value = value[:_LONGEST_FIELD].decode("utf-8", "replace")
-            if isinstance(value, str):
-                yield name[:_LONGEST_NAME], value[:_LONGEST_FIELD]
+        if isinstance(name, str) and name not in {"exif", "icc_profile", "photoshop"}:
+            text = value[:_LONGEST_FIELD] if isinstance(value, (bytes, str)) else ""
+            if isinstance(text, bytes):
+                text = text.decode("utf-8", "replace")
+            if text:
+                yield "XMP" if name in _XMP_NAMES else name[:_LONGEST_NAME], text
 
 
 def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
@@ -70,18 +129,65 @@ def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
     for tags in (exif, exif.get_ifd(ExifTags.IFD.Exif)):
         for tag, value in tags.items():
             name = ExifTags.TAGS.get(tag)
-            if name:
-                yield f"EXIF {name}", _exif_text(value)
+            if not name or name == "XMLPacket":
+                continue
+            text = _exif_text(value, name)
+            if graph := _GRAPH.match(text):
+                yield graph[1].lower(), text[graph.end() :]
+            else:
+                yield f"EXIF {name}", text
 
 
-def _exif_text(value: object) -> str:
+def _exif_text(value: object, name: str) -> str:
     if isinstance(value, tuple):
         value = value[:_MOST_EXIF_VALUES]
     if not isinstance(value, bytes):
         return str(value)[:_LONGEST_FIELD].strip()
-    # A user comment begins with its encoding's name; programs disagree on the bytes' order.
-    encoding = "utf-16-be" if value[:7] == b"UNICODE" else "utf-8"
-    text = value[8:] if value[:7] in (b"UNICODE", b"ASCII\0\0") else value
-    if encoding == "utf-16-be" and text[1:2] == b"\0":
+    # A user comment begins with its encoding's name.
+    text = value[8:] if value[:7] in (b"UNICODE", b"ASCII\0\0", b"\0" * 7) else value
+    text = text[:_LONGEST_FIELD]
+    encoding = _utf_16(text) or ("utf-16-be" if value[:7] == b"UNICODE" else "utf-8")
+    if name.startswith("XP"):
         encoding = "utf-16-le"
-    return text[:_LONGEST_FIELD].decode(encoding, "replace").strip("\0 ")
+    return text.decode(encoding, "replace").strip("\0\ufeff ")
+
+
+def _utf_16(text: bytes) -> str:
+    """The order of bytes of a UTF-16 text of mostly Latin letters, or ""; programs disagree."""
+    beginning = text[:400]
+    even, odd = beginning[::2].count(0), beginning[1::2].count(0)
+    if max(even, odd) * 3 < len(beginning):
+        return ""
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _iptc_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
+    if image.format not in {"JPEG", "MPO", "TIFF"}:
+        return
+    for record, value in (IptcImagePlugin.getiptcinfo(image) or {}).items():
+        text = value[0] if isinstance(value, list) and value else value
+        if record in _IPTC_NAMES and isinstance(text, bytes):
+            name = f"IPTC {_IPTC_NAMES[record]}"
+            yield name, text[:_LONGEST_FIELD].decode("utf-8", "replace").strip("\0 ")
+
+
+def _late_png_fields(data: bytes) -> Iterator[tuple[str, str]]:
+    """Plain text behind a PNG's pixels, which Pillow reads only when it decodes them."""
+    position, pixels = 8, False
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    for _ in range(_MOST_PNG_CHUNKS):
+        if position + 12 > len(data):
+            return
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        if pixels and kind in {b"tEXt", b"iTXt"}:
+            content = data[position + 8 : position + 8 + min(length, _LONGEST_FIELD)]
+            name, _, text = content.partition(b"\0")
+            # Of an iTXt chunk, the language and the translated name stand before the text.
+            if kind == b"tEXt":
+                yield name.decode("latin-1")[:_LONGEST_NAME], text.decode("latin-1")
+            elif text[:1] == b"\0":
+                text = text[2:].split(b"\0", 2)[-1]
+                yield name.decode("latin-1")[:_LONGEST_NAME], text.decode("utf-8", "replace")
+        pixels = pixels or kind == b"IDAT"
+        position += length + 12

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from real_vs_ai.config import POSITIVE_CLASS
+
 EDITABLE = "Anyone can write, change or remove such metadata."
 _LONGEST_TEXT = 120
 
@@ -20,6 +22,7 @@ class Code(StrEnum):
     SCREENSHOT = "screenshot"
     SOURCE = "source"
     GENERATOR = "generator"
+    WORKFLOW = "workflow"
     CAMERA = "camera"
 
 
@@ -39,11 +42,33 @@ class Seal(StrEnum):
 
 
 @dataclass(frozen=True)
+class Camera:
+    """What EXIF data say of the camera; each "" where they say nothing.
+
+    Attributes:
+        taken: Date and time as the file writes them: "2024:05:17 12:30:00".
+        exposure: "1/100 s, f/2.8, ISO 100".
+    """
+
+    make: str = ""
+    model: str = ""
+    taken: str = ""
+    exposure: str = ""
+
+    @property
+    def name(self) -> str:
+        """Make and model; many models begin with their make."""
+        if self.model.lower().startswith(self.make.lower()):
+            return self.model
+        return f"{self.make} {self.model}".strip()
+
+
+@dataclass(frozen=True)
 class Finding:
     """One piece of evidence.
 
     Attributes:
-        kind: "C2PA", "IPTC", "EXIF" or "generator".
+        kind: "C2PA", "IPTC", "EXIF", "label" or "generator".
         speaks_for: "Fake", "Real", or None where it speaks for neither.
         claim: What the file says of itself, to follow "The file says it was", or "".
         forgery: What it would take to forge it, one sentence.
@@ -52,6 +77,10 @@ class Finding:
         signer: Who signed, or "".
         actions: The edit history of a C2PA manifest, oldest first: "created", "cropped", …
         ingredients: Files that a C2PA manifest says were used: "parentOf photo.jpg".
+        model: The generator's model as the file names it, without folder and extension, or "".
+        prompt: What the generator was told, or "".
+        field: Where it stands: "parameters", "EXIF UserComment", "XMP", …, or "".
+        from_picture: What says that the picture was made from another: "img2img", "LoadImage", …
     """
 
     code: Code
@@ -65,6 +94,11 @@ class Finding:
     signer: str = ""
     actions: tuple[str, ...] = ()
     ingredients: tuple[str, ...] = ()
+    model: str = ""
+    prompt: str = ""
+    field: str = ""
+    from_picture: str = ""
+    camera: Camera | None = None
 
 
 @dataclass(frozen=True)
@@ -74,32 +108,65 @@ class Origin:
     Attributes:
         speaks_for: "Fake", "Real", or None where the findings speak for neither or for both.
         forgery: What it would take to forge it, one sentence, or "" without findings.
+        generator: Who is named as the maker, with the model: "ComfyUI, flux1-dev", or "".
+        prompt: What the generator was told, or "".
+        seal: State of the content credentials, None without any.
+        camera: The camera that wrote an exposure into the file, or None.
+        from_picture: What says that a generator made the picture from another, or "".
+        composite: Whether a part of the picture is said to be generated.
+        screenshot: Whether the file says that it shows a screen.
     """
 
     headline: str
     speaks_for: str | None = None
     forgery: str = ""
+    generator: str = ""
+    prompt: str = ""
+    seal: Seal | None = None
+    camera: Camera | None = None
+    from_picture: str = ""
+    composite: bool = False
+    screenshot: bool = False
 
 
 def describe_origin(findings: Sequence[Finding]) -> Origin:
-    """Put the findings of one file into a headline.
+    """Put the findings of one file together.
 
     >>> describe_origin([]).headline
     'No origin data found; most downloaded pictures have none.'
     """
+    headline, speaks_for, forgery = _headline(findings)
+    fake = [finding for finding in findings if finding.speaks_for == POSITIVE_CLASS]
+    # The one that names its model says most.
+    named = sorted((f for f in fake if f.generator), key=lambda finding: not finding.model)
+    codes = {finding.code for finding in findings}
+    return Origin(
+        headline,
+        speaks_for,
+        forgery,
+        generator=", ".join(filter(None, [named[0].generator, named[0].model])) if named else "",
+        prompt=next((finding.prompt for finding in fake if finding.prompt), ""),
+        seal=next((finding.seal for finding in findings if finding.seal), None),
+        camera=next((f.camera for f in findings if f.camera and f.camera.exposure), None),
+        from_picture=next((f.from_picture for f in findings if f.from_picture), ""),
+        composite=Code.COMPOSITE in codes,
+        screenshot=Code.SCREENSHOT in codes,
+    )
+
+
+def _headline(findings: Sequence[Finding]) -> tuple[str, str | None, str]:
+    """The sentence, the class that it speaks for, and what it would take to forge it."""
     if not findings:
-        return Origin("No origin data found; most downloaded pictures have none.")
+        return "No origin data found; most downloaded pictures have none.", None, ""
     telling = [finding for finding in findings if finding.speaks_for and finding.claim]
     if not telling:
-        return Origin(findings[0].text, forgery=findings[0].forgery)
+        return findings[0].text, None, findings[0].forgery
     first = telling[0]
     other = next((f for f in telling if f.speaks_for != first.speaks_for), None)
     if other:
-        return Origin(
-            f"The file contradicts itself: it says it was {first.claim}, and {other.claim}.",
-            forgery=first.forgery,
-        )
-    return Origin(f"The file says it was {first.claim}.", first.speaks_for, first.forgery)
+        claims = f"{first.claim}, and {other.claim}"
+        return f"The file contradicts itself: it says it was {claims}.", None, first.forgery
+    return f"The file says it was {first.claim}.", first.speaks_for, first.forgery
 
 
 def clean(text: str) -> str:

@@ -191,6 +191,26 @@ def test_generative_fill_in_a_photograph_is_a_composite(authority):
     assert [f.speaks_for for f in findings] == [None, "Fake", None]
 
 
+@pytest.mark.parametrize("relation", ["parentOf", "inputTo"])
+def test_generator_that_was_given_a_photograph_says_so(authority, relation):
+    photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
+    parameters = {"ingredientIds": ["photo"]}
+    if relation == "parentOf":
+        manifest = manifest_of(action="c2pa.opened")
+        manifest["assertions"][0]["data"]["actions"][0]["parameters"] = parameters
+    else:
+        manifest = manifest_of()
+    described = {"title": "photo.jpg", "relationship": relation, "label": "photo"}
+    findings = read_provenance(authority.sign(manifest, ingredients=[(described, photograph)]))
+    origin = describe_origin(findings)
+    assert (origin.from_picture, origin.speaks_for) == ("C2PA ingredient photo.jpg", "Fake")
+
+
+def test_edit_of_a_generated_picture_has_no_other_input_picture(authority):
+    data = edit_of(("parentOf", authority.sign(manifest_of())), authority=authority)
+    assert describe_origin(read_provenance(data)).from_picture == ""
+
+
 def test_edit_of_a_photograph_stays_a_photograph(authority):
     photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
     data = edit_of(("parentOf", photograph), authority=authority)

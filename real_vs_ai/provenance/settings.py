@@ -1,0 +1,266 @@
+"""Read the settings that generators leave in files: prompt, model, input picture."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.provenance.fields import parse_object, xmp_property
+from real_vs_ai.provenance.findings import Code, Finding, clean
+from real_vs_ai.provenance.names import name_generator
+
+_LONGEST_PROMPT = 10_000
+_MOST_NODES = 5_000
+_SEARCHED_CHARACTERS = 20_000
+_SAMPLER_SETTINGS = re.compile(
+    r"\bsteps: \d+, .{0,400}?\b(?:sampler|cfg scale|seed): ", re.I | re.S
+)
+_SETTINGS_FIELDS = (
+    "parameters",
+    "EXIF UserComment",
+    "comment",
+    "Comment",
+    "EXIF ImageDescription",
+    "Description",
+    "XMP UserComment",
+    "XMP description",
+    "EXIF XPComment",
+    "IPTC Caption",
+)
+_XMP_PROPERTIES = ("UserComment", "description")
+_WEIGHTS = re.compile(r"\.(?:safetensors|ckpt|gguf|pth?|bin|sft)$", re.I)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a program was told to generate.
+
+    Attributes:
+        ran: Whether they are settings of a run, not only a template for one.
+    """
+
+    program: str
+    field: str
+    prompt: str = ""
+    model: str = ""
+    from_picture: str = ""
+    ran: bool = True
+
+
+def find_settings(fields: dict[str, str]) -> list[Finding]:
+    """Programs whose settings stand in the fields, the first of each program."""
+    properties = {f"XMP {name}": xmp_property(fields, name) for name in _XMP_PROPERTIES}
+    fields = {**fields, **properties}
+    found: dict[str, Settings] = {}
+    for settings in itertools.chain(
+        _comfyui(fields), _from_objects(fields), _invokeai(fields), _webui(fields)
+    ):
+        found.setdefault(settings.program, settings)
+    return [_describe(settings) for settings in found.values()]
+
+
+def _describe(settings: Settings) -> Finding:
+    model = clean(_WEIGHTS.sub("", re.split(r"[\\/]", settings.model[-300:])[-1]))
+    if not settings.ran:
+        text = f"It carries a {settings.program} workflow, which may be a template or a screenshot."
+        return Finding(Code.WORKFLOW, "generator", text, model=model, field=settings.field)
+    with_model = f" (model {model})" if model else ""
+    text = f"It carries the settings of a run of {settings.program}{with_model}."
+    if settings.from_picture:
+        text += f" It was made from another picture ({clean(settings.from_picture)})."
+    return Finding(
+        Code.GENERATOR,
+        "generator",
+        text,
+        POSITIVE_CLASS,
+        f"made with {settings.program}{with_model}",
+        generator=settings.program,
+        model=model,
+        prompt=settings.prompt[:_LONGEST_PROMPT].strip(),
+        field=settings.field,
+        from_picture=clean(settings.from_picture),
+    )
+
+
+def _webui(fields: dict[str, str]) -> Iterator[Settings]:
+    """Lines such as "Steps: 20, Sampler: Euler a, …", which many programs have taken over."""
+    for name in _SETTINGS_FIELDS:
+        text = fields.get(name, "")[:_SEARCHED_CHARACTERS]
+        found = _SAMPLER_SETTINGS.search(text)
+        if not found:
+            continue
+        line = text[found.start() :]
+        prompt = re.split(r"\n?Negative prompt: ", text[: found.start()])[0]
+        program = name_generator(_value(line, "Version")) or "Stable Diffusion"
+        yield Settings(program, name, prompt, _value(line, "Model"), _webui_picture(line))
+
+
+def _webui_picture(line: str) -> str:
+    """What says that the picture was made from another."""
+    strength = _value(line, "Denoising strength")
+    # The second pass of "Hires. fix" has a strength too.
+    if _is_partial(strength) and "Hires " not in line:
+        return f"denoising strength {strength}"
+    for words in ("Mask blur", "Masked content", "Inpaint", "IP-Adapter", "ControlNet", "Outpaint"):
+        if words.lower() in line.lower():
+            return words
+    return ""
+
+
+def _value(line: str, name: str) -> str:
+    found = re.search(rf"(?:^|[,\n])\s{{0,3}}{name}: ([^,\n]{{1,200}})", line)
+    return found[1].strip() if found else ""
+
+
+def _is_partial(strength: object) -> bool:
+    """Whether a strength leaves something of an input picture."""
+    try:
+        return 0 <= float(str(strength)) < 1
+    except ValueError:
+        return False
+
+
+def _comfyui(fields: dict[str, str]) -> Iterator[Settings]:
+    graph = parse_object(fields.get("prompt", ""))
+    nodes = [
+        (str(node["class_type"]), _object(node, "inputs"))
+        for node in itertools.islice(graph.values(), _MOST_NODES)
+        if isinstance(node, dict) and "class_type" in node
+    ]
+    if nodes:
+        ran = any(_GENERATES.search(kind) for kind, _ in nodes)
+        yield Settings(
+            "ComfyUI",
+            "prompt",
+            "\n".join(dict.fromkeys(_inputs(nodes, _IS_TEXT, _TEXT_INPUTS))),
+            next(_inputs(nodes, _IS_ANY, _MODEL_INPUTS), ""),
+            next((kind for kind, _ in nodes if _INPUT_PICTURE.search(kind)), ""),
+            ran=ran,
+        )
+    elif _is_drawn_graph(parse_object(fields.get("workflow", ""))):
+        yield Settings("ComfyUI", "workflow", ran=False)
+
+
+_GENERATES = re.compile(
+    r"sampler(?!select)|image ?generat|image ?node|text ?to ?image|txt2img|t2i|dalle|gptimage", re.I
+)
+_INPUT_PICTURE = re.compile(r"load ?image|image ?load|ip-?adapter|controlnet ?apply|img2img", re.I)
+_IS_TEXT = re.compile(r"text ?encode|prompt|image ?generat|t2i|dalle", re.I)
+_IS_ANY = re.compile("")
+_TEXT_INPUTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt", "positive")
+_MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "base_ckpt_name", "model_name")
+
+
+def _inputs(nodes: list, kinds: re.Pattern[str], names: tuple[str, ...]) -> Iterator[str]:
+    """Texts among the inputs of nodes of some kinds, in the order of the names."""
+    for name in names:
+        for kind, inputs in nodes:
+            value = inputs.get(name)
+            if kinds.search(kind) and isinstance(value, str) and value.strip():
+                yield value
+
+
+def _is_drawn_graph(workflow: dict[str, Any]) -> bool:
+    return isinstance(workflow.get("nodes"), list) and "links" in workflow
+
+
+def _from_objects(fields: dict[str, str]) -> Iterator[Settings]:
+    """Settings that are a JSON object, by the keys that only one program writes."""
+    objects = ((name, parse_object(fields.get(name, ""))) for name in _OBJECT_FIELDS)
+    objects = [(name, found) for name, found in objects if found]
+    # Easy Diffusion writes each setting into a text chunk of its own.
+    for name, found in [*objects, ("PNG text", dict(fields))]:
+        for program, keys, read in _PROGRAMS:
+            if keys <= found.keys():
+                yield read(program, name, found, fields)
+
+
+_OBJECT_FIELDS = tuple(dict.fromkeys((*_SETTINGS_FIELDS, "invokeai_metadata", "sd-metadata")))
+
+
+def _read_swarmui(program: str, name: str, found: dict, fields: dict) -> Settings:
+    found = _object(found, "sui_image_params")
+    picture = next((key for key in ("initimage", "promptimages") if found.get(key)), "")
+    picture = picture or ("initimagecreativity" if "initimagecreativity" in found else "")
+    return Settings(program, name, _text(found, "prompt"), _text(found, "model"), picture)
+
+
+def _read_fooocus(program: str, name: str, found: dict, fields: dict) -> Settings:
+    model = _text(found, "base_model") or _text(found, "Base Model")
+    return Settings(program, name, _text(found, "prompt") or _text(found, "Prompt"), model)
+
+
+def _read_draw_things(program: str, name: str, found: dict, fields: dict) -> Settings:
+    strength = found.get("strength", 1)
+    picture = f"strength {strength}" if _is_partial(strength) else ""
+    return Settings(program, name, _text(found, "c"), _text(found, "model"), picture)
+
+
+def _read_easy_diffusion(program: str, name: str, found: dict, fields: dict) -> Settings:
+    model = _text(found, "use_stable_diffusion_model") or _text(found, "Stable Diffusion model")
+    picture = next((k for k in ("init_image", "Init Image", "prompt_strength") if found.get(k)), "")
+    return Settings(program, name, _text(found, "prompt") or _text(found, "Prompt"), model, picture)
+
+
+def _read_novelai(program: str, name: str, found: dict, fields: dict) -> Settings:
+    request = _text(found, "request_type")
+    picture = request if request not in {"", "PromptGenerateRequest"} else ""
+    if not picture and not request and _is_partial(found.get("strength", 1)):
+        picture = f"strength {found['strength']}"
+    return Settings(program, name, _text(found, "prompt"), fields.get("Source", ""), picture)
+
+
+def _read_invokeai(program: str, name: str, found: dict, fields: dict) -> Settings:
+    model = found.get("model")
+    if isinstance(model, dict):
+        model = model.get("name") or model.get("model_name")
+    mode = _text(found, "generation_mode")
+    picture = mode if re.search(r"img2img|inpaint|outpaint", mode) else ""
+    used = (key for key in ("init_image", "ipAdapters", "controlnets") if found.get(key))
+    prompt = _text(found, "positive_prompt")
+    return Settings(program, name, prompt, str(model or ""), picture or next(used, ""))
+
+
+_Reader = Callable[[str, str, dict, dict], Settings]
+_PROGRAMS: tuple[tuple[str, frozenset[str], _Reader], ...] = (
+    ("SwarmUI", frozenset({"sui_image_params"}), _read_swarmui),
+    ("Fooocus", frozenset({"base_model", "prompt"}), _read_fooocus),
+    ("Fooocus", frozenset({"Base Model", "Prompt"}), _read_fooocus),
+    ("Draw Things", frozenset({"c", "uc", "sampler"}), _read_draw_things),
+    ("Easy Diffusion", frozenset({"use_stable_diffusion_model"}), _read_easy_diffusion),
+    ("Easy Diffusion", frozenset({"Stable Diffusion model"}), _read_easy_diffusion),
+    ("NovelAI", frozenset({"prompt", "uc", "steps"}), _read_novelai),
+    ("InvokeAI", frozenset({"generation_mode"}), _read_invokeai),
+    ("InvokeAI", frozenset({"positive_prompt", "model"}), _read_invokeai),
+)
+
+
+def _invokeai(fields: dict[str, str]) -> Iterator[Settings]:
+    """The forms of InvokeAI's versions 1 and 2: "sd-metadata", and a line "Dream"."""
+    older = parse_object(fields.get("sd-metadata", ""))
+    image = _object(older, "image")
+    if image:
+        prompts = image.get("prompt")
+        first = prompts[0] if isinstance(prompts, list) and prompts else prompts
+        prompt = str(first.get("prompt", "")) if isinstance(first, dict) else str(first or "")
+        picture = _text(image, "type") if _text(image, "type") in {"img2img", "inpaint"} else ""
+        yield Settings("InvokeAI", "sd-metadata", prompt, _text(older, "model_weights"), picture)
+    dream = fields.get("Dream", "")[:_SEARCHED_CHARACTERS]
+    if found := re.match(r"\s*\"(.*?)\"\s+-", dream, re.S):
+        options = dream[found.end() - 1 :]
+        picture = "init image" if re.search(r"(?:^|\s)-I\s?\S", options) else ""
+        yield Settings("InvokeAI", "Dream", found[1], from_picture=picture)
+
+
+def _object(found: dict, key: str) -> dict:
+    value = found.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(found: dict, key: str) -> str:
+    value = found.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,75 @@
+"""Pictures with metadata of our own making, in every format."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+
+from real_vs_ai.images import register_heif
+from tests.serving.trivial_model import encode, uniform_image
+
+_EXIF_IFD_TAGS = {"ExposureTime", "FNumber", "UserComment", "DateTimeOriginal", "ISOSpeedRatings"}
+
+
+def png_with(**fields: str) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    for name, value in fields.items():
+        info.add_itxt(name.replace("__", " "), value)
+    return encode(uniform_image(99), pnginfo=info)
+
+
+def with_exif(file_format: str = "JPEG", **tags: object) -> bytes:
+    register_heif()
+    exif = Image.Exif()
+    # Without a tag of its own, Pillow takes the whole for empty.
+    exif[ExifTags.Base.ResolutionUnit] = 2
+    sub = exif.get_ifd(ExifTags.IFD.Exif)
+    for name, value in tags.items():
+        (sub if name in _EXIF_IFD_TAGS else exif)[ExifTags.Base[name]] = value
+    if file_format == "TIFF":
+        # Pillow leaves the directory of the exposure out of what `exif` becomes in a TIFF.
+        directory = TiffImagePlugin.ImageFileDirectory_v2()
+        directory.update(exif)
+        directory[ExifTags.IFD.Exif] = sub
+        return encode(uniform_image(99), "TIFF", tiffinfo=directory)
+    return encode(uniform_image(99), file_format, exif=exif)
+
+
+def with_xmp(body: str, file_format: str = "JPEG") -> bytes:
+    """A picture whose XMP packet has these attributes, or elements if it begins with "<"."""
+    register_heif()
+    attributes, elements = ("", body) if body.startswith("<") else (body, "")
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description '
+        f"{attributes}>{elements}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    if file_format == "PNG":
+        return png_with(**{"XML:com.adobe.xmp": packet})
+    if file_format == "TIFF":
+        return encode(uniform_image(9), "TIFF", tiffinfo={700: packet.encode()})
+    if file_format == "GIF":
+        # The packet itself, which readers of the format step over by a trailer of bytes.
+        block = b"\x21\xff\x0bXMP DataXMP" + packet.encode() + b"\x01"
+        block += bytes(range(255, -1, -1)) + b"\0"
+        return encode(uniform_image(9), "GIF")[:-1] + block + b";"
+    return encode(uniform_image(9), file_format, xmp=packet.encode())
+
+
+def with_late_text(name: bytes, text: bytes) -> bytes:
+    """A PNG with a text chunk behind its pixels."""
+    plain = encode(uniform_image(9))
+    content = b"tEXt" + name + b"\0" + text
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return plain[:-12] + chunk + plain[-12:]
+
+
+def with_iptc(record: int, text: bytes) -> bytes:
+    """A JPEG with a record of the older IPTC form."""
+    block = b"\x1c\x02" + bytes([record]) + struct.pack(">H", len(text)) + text
+    resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(block)) + block
+    resource += b"\0" * (len(block) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    plain = encode(uniform_image(9), "JPEG")
+    return plain[:2] + b"\xff\xed" + struct.pack(">H", len(content) + 2) + content + plain[2:]

@@ -1,0 +1,354 @@
+"""What generators write into files is found and named, in every form and format."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from real_vs_ai.provenance import Code, describe_origin, read_provenance
+from tests.provenance.files import png_with, with_exif, with_iptc, with_late_text, with_xmp
+from tests.serving.trivial_model import encode, uniform_image
+
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+WEBUI = (
+    "a red fox, film grain\nNegative prompt: blurry\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768, Model: dreamshaper_8"
+)
+
+
+def origin_of(data):
+    return describe_origin(read_provenance(data))
+
+
+def graph(*nodes: tuple[str, dict]) -> str:
+    """A ComfyUI graph as it was run."""
+    return json.dumps(
+        {str(i): {"class_type": kind, "inputs": values} for i, (kind, values) in enumerate(nodes)}
+    )
+
+
+SAMPLER = ("KSampler", {"seed": 1, "denoise": 1.0, "positive": ["1", 0]})
+CHECKPOINT = ("CheckpointLoaderSimple", {"ckpt_name": "SDXL\\juggernaut_x.safetensors"})
+FLUX = ("UNETLoader", {"unet_name": "flux/flux1-dev.sft", "weight_dtype": "default"})
+TEXT = ("CLIPTextEncode", {"text": "a red fox", "clip": ["4", 1]})
+LOAD = ("LoadImage", {"image": "photo.png"})
+SWARM = {"prompt": "a red fox", "model": "OfficialStableDiffusion/sd_xl_base_1.0", "seed": 1}
+FOOOCUS = {"prompt": "a red fox", "base_model": "juggernautXL_v8.safetensors", "seed": "1"}
+NOVELAI = {"prompt": "a red fox", "steps": 28, "uc": "blurry", "strength": 1.0, "sampler": "k"}
+DRAW_THINGS = {"c": "a red fox", "uc": "", "model": "flux_1_dev_q8p.ckpt", "sampler": "Euler"}
+EASY = {"prompt": "a red fox", "use_stable_diffusion_model": "sd-v1-5", "seed": "1"}
+INVOKE = {
+    "generation_mode": "sdxl_txt2img",
+    "positive_prompt": "a red fox",
+    "model": {"name": "Juggernaut XL", "base": "sdxl"},
+}
+INVOKE_2 = {"model_weights": "sd-1.5", "image": {"type": "txt2img", "prompt": "a red fox"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "generator"),
+    [
+        (png_with(parameters=WEBUI), "Stable Diffusion, dreamshaper_8"),
+        (png_with(parameters=WEBUI + ", Version: Fooocus v2.5.5"), "Fooocus, dreamshaper_8"),
+        (png_with(prompt=graph(CHECKPOINT, TEXT, SAMPLER)), "ComfyUI, juggernaut_x"),
+        (png_with(prompt=graph(FLUX, TEXT, ("SamplerCustomAdvanced", {}))), "ComfyUI, flux1-dev"),
+        (
+            with_exif("WEBP", Make="workflow:{}", Model="prompt:" + graph(FLUX, TEXT, SAMPLER)),
+            "ComfyUI, flux1-dev",
+        ),
+        (png_with(invokeai_metadata=json.dumps(INVOKE)), "InvokeAI, Juggernaut XL"),
+        (png_with(**{"sd-metadata": json.dumps(INVOKE_2)}), "InvokeAI, sd-1.5"),
+        (png_with(Dream='"a red fox" -s 50 -S 42 -W 512 -H 512 -C 7.5'), "InvokeAI"),
+        (
+            png_with(
+                Software="NovelAI",
+                Source="NovelAI Diffusion V4 37442FCA",
+                Comment=json.dumps(NOVELAI | {"request_type": "PromptGenerateRequest"}),
+            ),
+            "NovelAI, NovelAI Diffusion V4 37442FCA",
+        ),
+        (
+            png_with(parameters=json.dumps(FOOOCUS), fooocus_scheme="fooocus"),
+            "Fooocus, juggernautXL_v8",
+        ),
+        (png_with(parameters=json.dumps({"sui_image_params": SWARM})), "SwarmUI, sd_xl_base_1.0"),
+        (with_xmp(f"exif:UserComment='{json.dumps(DRAW_THINGS)}'"), "Draw Things, flux_1_dev_q8p"),
+        (
+            with_xmp(
+                "<exif:UserComment><rdf:Alt><rdf:li xml:lang='x-default'>"
+                + json.dumps(DRAW_THINGS).replace('"', "&quot;")
+                + "</rdf:li></rdf:Alt></exif:UserComment>",
+                "PNG",
+            ),
+            "Draw Things, flux_1_dev_q8p",
+        ),
+        (png_with(**EASY), "Easy Diffusion, sd-v1-5"),
+        (
+            with_exif(UserComment=b"ASCII\0\0\0" + json.dumps(EASY).encode()),
+            "Easy Diffusion, sd-v1-5",
+        ),
+    ],
+)
+def test_settings_name_program_model_and_prompt(data, generator):
+    origin = origin_of(data)
+    assert (origin.generator, origin.speaks_for) == (generator, "Fake")
+    assert origin.prompt == "a red fox" if "film grain" not in origin.prompt else origin.prompt
+    assert origin.from_picture == ""
+
+
+def test_prompt_of_web_ui_settings_ends_before_the_negative_one():
+    assert origin_of(png_with(parameters=WEBUI)).prompt == "a red fox, film grain"
+
+
+@pytest.mark.parametrize(
+    ("data", "generator"),
+    [
+        (png_with(Software="NovelAI"), "NovelAI"),
+        (png_with(Description="a cat --v 6 Job ID: 01234567-89ab-cdef"), "Midjourney"),
+        (with_xmp('dc:description="a cat --v 6 Job ID: 01234567-89ab"'), "Midjourney"),
+        (with_xmp('photoshop:Credit="Made with Google AI"'), "Google AI"),
+        (with_iptc(110, b"Made with Google AI"), "Google AI"),
+        (with_iptc(110, b"Imagined with AI"), "Meta AI"),
+        (with_xmp('xmp:CreatorTool="Adobe Firefly"'), "Adobe Firefly"),
+        (with_exif(Software="DALL-E 3"), "DALL·E"),
+        (with_exif(Software="Ideogram"), "Ideogram"),
+        (png_with(Software="Leonardo.Ai"), "Leonardo AI"),
+        (with_exif(ImageDescription="Generated with FLUX.1 [dev]"), "FLUX"),
+        (with_exif(ImageDescription="Created using Bing Image Creator"), "Bing Image Creator"),
+        (
+            with_exif(
+                ImageDescription="Signature: " + "Ab9+" * 30,
+                Artist="01234567-89ab-cdef-0123-456789abcdef",
+            ),
+            "Grok",
+        ),
+        (
+            with_xmp(
+                'Iptc4xmpExt:AISystemUsed="Google Gemini" Iptc4xmpExt:AISystemVersionUsed="3" '
+                'Iptc4xmpExt:AIPromptInformation="a cat"'
+            ),
+            "Google AI",
+        ),
+        (with_late_text(b"Software", b"Midjourney"), "Midjourney"),
+        (
+            encode(uniform_image(9), "GIF", comment=b"Made with Stable Diffusion"),
+            "Stable Diffusion",
+        ),
+        (encode(uniform_image(9), "JPEG", comment=b"made by ChatGPT"), "ChatGPT"),
+        (with_exif(XPComment="Generated by Midjourney".encode("utf-16-le")), "Midjourney"),
+    ],
+)
+def test_generators_are_found_by_the_names_they_leave(data, generator):
+    origin = origin_of(data)
+    assert (origin.generator, origin.speaks_for) == (generator, "Fake")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"ASCII\0\0\0" + WEBUI.encode(),
+        b"UNICODE\0" + WEBUI.encode("utf-16-be"),
+        b"UNICODE\0" + WEBUI.encode("utf-16-le"),
+        b"UNICODE\0" + "狐狸\nSteps: 9, Sampler: x, Model: dreamshaper_8".encode("utf-16-be"),
+        b"\0" * 8 + WEBUI.encode(),
+        WEBUI.encode("utf-16-le"),
+        WEBUI.encode(),
+    ],
+)
+def test_settings_in_exif_are_read_in_every_format_and_encoding(file_format, comment):
+    data = with_exif(file_format, UserComment=comment)
+    assert origin_of(data).generator == "Stable Diffusion, dreamshaper_8"
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "GIF"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'Iptc4xmpExt:DigitalSourceType="{SOURCE_TYPES}trainedAlgorithmicMedia"',
+        f"<Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPES}trainedAlgorithmicMedia"
+        "</Iptc4xmpExt:DigitalSourceType>",
+    ],
+)
+def test_source_type_in_xmp_is_read_in_every_format(file_format, body):
+    (finding,) = read_provenance(with_xmp(body, file_format))
+    assert (finding.kind, finding.code, finding.speaks_for) == ("IPTC", Code.GENERATED, "Fake")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "speaks_for"),
+    [
+        ("trainedAlgorithmicMedia", Code.GENERATED, "Fake"),
+        ("compositeWithTrainedAlgorithmicMedia", Code.COMPOSITE, "Fake"),
+        ("compositeSynthetic", Code.COMPOSITE, "Fake"),
+        ("digitalCapture", Code.CAPTURED, "Real"),
+        ("computationalCapture", Code.CAPTURED, "Real"),
+        ("negativeFilm", Code.CAPTURED, "Real"),
+        ("print", Code.SOURCE, None),
+        ("screenCapture", Code.SCREENSHOT, None),
+        ("humanEdits", Code.SOURCE, None),
+        ("digitalCreation", Code.SOURCE, None),
+        ("ofTheFuture", Code.SOURCE, None),
+    ],
+)
+def test_source_types_of_the_vocabulary_are_told_apart(name, code, speaks_for):
+    (finding,) = read_provenance(with_xmp(f'a:DigitalSourceType="{SOURCE_TYPES}{name}"'))
+    assert (finding.code, finding.speaks_for) == (code, speaks_for)
+    assert name in finding.text
+
+
+CHINESE = {"Label": "1", "ContentProducer": "Example AI", "ProduceID": "1", "ReservedCode1": ""}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_xmp(f"TC260:AIGC='{json.dumps(CHINESE)}'"),
+        with_xmp(
+            "<TC260:AIGC>" + json.dumps(CHINESE).replace('"', "&quot;") + "</TC260:AIGC>", "PNG"
+        ),
+        png_with(AIGC=json.dumps(CHINESE)),
+        with_exif(UserComment=b"ASCII\0\0\0" + json.dumps({"AIGC": CHINESE}).encode()),
+    ],
+)
+def test_chinese_label_for_generated_content_is_read(data):
+    (finding,) = read_provenance(data)
+    assert (finding.kind, finding.code, finding.speaks_for) == ("label", Code.GENERATED, "Fake")
+    assert finding.generator == "Example AI"
+    assert "generated by AI by Example AI" in finding.text
+
+
+def test_chinese_label_of_a_suspicion_speaks_for_nobody():
+    (finding,) = read_provenance(png_with(AIGC=json.dumps(CHINESE | {"Label": "3"})))
+    assert finding.speaks_for is None
+    assert "suspected" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("data", "said_by"),
+    [
+        (png_with(parameters=f"{WEBUI}, Denoising strength: 0.4"), "denoising strength 0.4"),
+        (png_with(parameters=f"{WEBUI}, Mask blur: 4"), "Mask blur"),
+        (png_with(prompt=graph(CHECKPOINT, TEXT, SAMPLER, LOAD)), "LoadImage"),
+        (png_with(prompt=graph(("IPAdapterAdvanced", {}), FLUX, SAMPLER)), "IPAdapterAdvanced"),
+        (
+            png_with(invokeai_metadata=json.dumps(INVOKE | {"generation_mode": "sdxl_img2img"})),
+            "sdxl_img2img",
+        ),
+        (png_with(Dream='"a red fox" -s 50 -I photo.png -f 0.75'), "init image"),
+        (
+            png_with(Comment=json.dumps(NOVELAI | {"request_type": "Img2ImgRequest"})),
+            "Img2ImgRequest",
+        ),
+        (
+            png_with(
+                parameters=json.dumps({"sui_image_params": SWARM | {"initimagecreativity": 0.6}})
+            ),
+            "initimagecreativity",
+        ),
+        (png_with(parameters=json.dumps(DRAW_THINGS | {"strength": 0.5})), "strength 0.5"),
+        (png_with(**EASY, prompt_strength="0.8"), "prompt_strength"),
+    ],
+)
+def test_pictures_made_from_another_picture_say_so(data, said_by):
+    origin = origin_of(data)
+    assert (origin.from_picture, origin.speaks_for) == (said_by, "Fake")
+
+
+def test_second_pass_of_the_same_picture_is_no_input_picture():
+    data = png_with(parameters=f"{WEBUI}, Denoising strength: 0.4, Hires upscale: 2")
+    assert origin_of(data).from_picture == ""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(workflow=json.dumps({"nodes": [{"type": "KSampler"}], "links": []})),
+        png_with(prompt=graph(LOAD, ("ImageScale", {}))),
+    ],
+)
+def test_workflow_without_a_run_of_a_sampler_speaks_for_nobody(data):
+    (finding,) = read_provenance(data)
+    assert (finding.code, finding.speaks_for, finding.generator) == (Code.WORKFLOW, None, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We went with Gem and a flux capacitor to Midwinter",
+        "The Gemini Observatory at dusk",
+        "A firefly on a leaf, x.ai and grok",
+        "Imagen de archivo",
+        "how DALL-E works, by hand",
+    ],
+)
+def test_names_of_other_things_in_prose_are_no_traces(text):
+    files = [png_with(Comment=text), with_exif(ImageDescription=text, Artist=text)]
+    for data in [*files, with_xmp(f'dc:description="{text}" photoshop:Credit="{text}"')]:
+        assert read_provenance(data) == ()
+
+
+def test_prompt_that_mentions_another_generator_does_not_name_it():
+    data = png_with(parameters=f"in the style of Midjourney, {WEBUI}")
+    assert [f.generator for f in read_provenance(data)] == ["Stable Diffusion"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(Software="gnome-screenshot"),
+        with_exif(UserComment=b"ASCII\0\0\0Screenshot"),
+        with_xmp(
+            "<exif:UserComment><rdf:Alt><rdf:li>Screenshot</rdf:li></rdf:Alt></exif:UserComment>"
+        ),
+    ],
+)
+def test_screenshots_say_so(data):
+    assert origin_of(data).screenshot
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_camera_is_read_with_date_and_exposure(file_format):
+    data = with_exif(
+        file_format,
+        Make="Canon",
+        Model="Canon EOS 5D",
+        DateTimeOriginal="2024:05:17 12:30:00",
+        ExposureTime=0.01,
+        FNumber=2.8,
+        ISOSpeedRatings=100,
+    )
+    camera = origin_of(data).camera
+    assert (camera.make, camera.model, camera.name) == ("Canon", "Canon EOS 5D", "Canon EOS 5D")
+    assert (camera.taken, camera.exposure) == ("2024:05:17 12:30:00", "1/100 s, f/2.8, ISO 100")
+    assert origin_of(data).speaks_for == "Real"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        png_with(parameters="{" * 500_000),
+        png_with(parameters="steps: 1, " * 90_000),
+        png_with(prompt=json.dumps({str(i): {"class_type": i} for i in range(40_000)})),
+        png_with(prompt=json.dumps({"1": {"class_type": "KSampler", "inputs": 5}, "2": 7})),
+        png_with(invokeai_metadata=json.dumps({"generation_mode": [], "model": {"name": [1]}})),
+        png_with(**{"sd-metadata": json.dumps({"image": {"prompt": [[]], "type": {}}})}),
+        png_with(parameters=json.dumps({"sui_image_params": []})),
+        png_with(Comment=json.dumps({"prompt": 1, "uc": 2, "steps": 3, "strength": {}})),
+        png_with(AIGC='{"Label": {"AIGC": 1}}'),
+        png_with(AIGC='{"AIGC": {"Label": 1e999}}'),
+        png_with(Dream='"' * 100_000),
+        with_xmp("a:UserComment=" + "<" * 300_000, "PNG"),
+        with_xmp("<a:UserComment " * 60_000, "PNG"),
+        with_xmp("<a:UserComment>" + "<b>" * 100_000, "PNG"),
+        with_exif(ExposureTime=1e-300, Make="\x1b[2J", ISOSpeedRatings=0),
+        with_exif(UserComment=b"UNICODE\0" + bytes(range(256)) * 200),
+        with_iptc(110, b"\xff" * 60_000),
+    ],
+)
+def test_hostile_metadata_do_no_harm(hostile):
+    for finding in read_provenance(hostile):
+        assert finding.text.isprintable()
+        assert len(finding.text) < 400
+        assert len(finding.prompt) <= 10_000
