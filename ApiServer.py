@@ -8,7 +8,7 @@ It listens on localhost only. To listen elsewhere it needs keys for its clients:
     python ApiServer.py --keys api-keys.txt --new-key newsroom
     python ApiServer.py --keys api-keys.txt --address 0.0.0.0
 
-Packages: requirements-api.txt. Addresses, limits and replicas: docs/service.md, and /docs of the
+Packages: pip install -e ".[api]". Addresses, limits and replicas: docs/service.md, and /docs of the
 running service.
 """
 

@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Graphviz draws the network and Chromium runs the browser tests. Only root with apt-get can install
@@ -56,16 +56,15 @@ $(VENV)/.installed-app: requirements-app.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
 	@touch $@
 
-$(VENV)/.installed: requirements.txt requirements-app.txt requirements-training.txt
+$(VENV)/.installed: requirements.txt requirements-app.txt pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(VENV)/.installed-app $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-api.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
-OPTIONAL := requirements-ray.txt requirements-jax.txt requirements-int8.txt requirements-export.txt
-$(VENV)/.installed-all: $(OPTIONAL) $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(OPTIONAL))
+$(VENV)/.installed-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray,jax,int8,export]"
 	@touch $@

@@ -98,7 +98,6 @@ def register_ray() -> None:
         from ray.util.joblib import register_ray as register
     except ImportError as error:
         raise InputError(
-            "Expected Ray for --cluster ray, found none. "
-            "Install it with: pip install -r requirements-ray.txt"
+            'Expected Ray for --cluster ray, found none. Run: pip install -e ".[ray]"'
         ) from error
     register()

@@ -38,7 +38,7 @@ _LARGEST_DIFFERENCE = 1e-3
 _LARGEST_DIFFERENCE_OF_HALVES = 5e-3
 _MOST_CHECKED = 200
 _BATCH = 8
-_REQUIREMENTS = "pip install -r requirements-export.txt"
+_REQUIREMENTS = 'pip install -e ".[export]"'
 
 
 @dataclass(frozen=True)

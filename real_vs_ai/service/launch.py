@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
         from real_vs_ai.service.application import create_application
     except ImportError as error:
         raise InputError(
-            f"Expected the package {error.name}, found none. "
-            "Run: pip install -r requirements-api.txt"
+            f'Expected the package {error.name}, found none. Run: pip install -e ".[api]"'
         ) from error
     listening = _listen(args.address, args.port)
     judge = _open_judge(model_path, limits=limits, cluster=args.cluster, replicas=args.replicas)

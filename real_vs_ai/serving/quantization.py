@@ -1,6 +1,6 @@
 """Make an 8-bit form of a model from labelled images, and keep it only if it stays accurate.
 
-Post-training quantisation by NNCF (`pip install -r requirements-int8.txt`): some images set the
+Post-training quantisation by NNCF (`pip install -e ".[int8]"`): some images set the
 ranges, others, not among them, show what it costs. Where 8 bits throughout cost too much, the first
 layers and the classifier, which feel the rounding most, stay in floating point. The result lies in
 the model's cache entry.
@@ -102,8 +102,7 @@ def ensure_int8(model_path: Path, *, calibration_dir: Path) -> QuantizationRepor
         return None
     if importlib.util.find_spec("nncf") is None:
         raise QuantizationError(
-            "Expected NNCF for --precision int8, found none. "
-            "Run: pip install -r requirements-int8.txt"
+            'Expected NNCF for --precision int8, found none. Run: pip install -e ".[int8]"'
         )
     # Processes that need the same one wait for the first.
     with filelock.FileLock(entry.folder / "int8.lock"):

@@ -41,7 +41,7 @@ def join_cluster() -> list[int]:
         import ray
     except ImportError as error:
         raise InputError(
-            "Expected Ray for --cluster ray, found none. Run: pip install -r requirements-ray.txt"
+            'Expected Ray for --cluster ray, found none. Run: pip install -e ".[ray]"'
         ) from error
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)

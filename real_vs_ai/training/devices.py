@@ -310,9 +310,9 @@ def join_hosts() -> Hosts:
         return Hosts(0, 1)
     if keras.backend.backend() != "jax":
         raise InputError(
-            f"{count} processes are to train together, which needs Keras on JAX: install "
-            "requirements-jax.txt and set KERAS_BACKEND=jax. One process alone uses all GPUs of "
-            "its host."
+            f"{count} processes are to train together, which needs Keras on JAX. Run: "
+            'pip install -e ".[jax]", and set KERAS_BACKEND=jax. One process alone uses all GPUs '
+            "of its host."
         )
     import jax
 

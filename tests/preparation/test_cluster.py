@@ -73,7 +73,7 @@ def run_stages(folder, *, cluster):
 
 def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
-    with pytest.raises(ValueError, match=r"requirements-ray\.txt"):
+    with pytest.raises(ValueError, match=r"\.\[ray\]"):
         list(
             run_chunks(
                 describe_worker,
@@ -89,7 +89,7 @@ def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.optional
 def test_two_ray_nodes_and_one_machine_write_equal_bytes(tmp_path):
-    pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+    pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
     import ray
     from ray.cluster_utils import Cluster
 

@@ -12,8 +12,8 @@ from tests.ray_nodes import start_nodes
 from tests.service.conftest import make_limits
 from tests.serving.trivial_model import encode, uniform_image
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
-pytest.importorskip("ray.serve", reason="Ray Serve is not installed (requirements-ray.txt)")
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+pytest.importorskip("ray.serve", reason="Ray Serve is not installed (extra ray)")
 pytestmark = [pytest.mark.slow, pytest.mark.optional]
 
 FILES = 600

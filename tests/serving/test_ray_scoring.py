@@ -18,7 +18,7 @@ from real_vs_ai.serving.scoring import score_images
 from tests.ray_nodes import start_nodes
 from tests.serving.trivial_model import encode, uniform_image
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 pytestmark = [pytest.mark.slow, pytest.mark.optional]
 
 
@@ -110,4 +110,4 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
         cwd=Path(__file__).resolve().parents[2],
     )
     assert done.returncode == 1
-    assert "requirements-ray.txt" in done.stderr
+    assert ".[ray]" in done.stderr

