@@ -234,16 +234,23 @@ class ModelInput:
             predict: Computes probabilities, shape (n, n_classes), of pixels, shape (n, size, size,
                 3).
         """
-        highest = probabilities[:, 0].max(axis=1)
-        unsure = np.flatnonzero(highest < self.mirror_below)
+        unsure = np.flatnonzero(self.are_unsure(probabilities[:, 0]))
         if not len(unsure):
             return probabilities
         mirrored = predict(np.ascontiguousarray(pixels[unsure][:, :, ::-1]))
-        share = np.minimum((self.mirror_below - highest[unsure]) / _MIRROR_RAMP, 1)[:, None] / 2
-        first, second = _logarithms(probabilities[unsure, 0]), _logarithms(mirrored)
         mixed = probabilities.copy()
-        mixed[unsure, 0] = _softmax((1 - share) * first + share * second)
+        mixed[unsure, 0] = self.mix_mirrored(probabilities[unsure, 0], mirrored)
         return mixed
+
+    def are_unsure(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which whole images are judged again, mirrored: (n, n_classes) in, (n,) bool out."""
+        return probabilities.max(axis=1) < self.mirror_below
+
+    def mix_mirrored(self, first: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """Unsure images' probabilities with their mirror images', each (n, n_classes)."""
+        missing = (self.mirror_below - first.max(axis=1)) / _MIRROR_RAMP
+        share = np.minimum(missing, 1)[:, None] / 2
+        return _softmax((1 - share) * _logarithms(first) + share * _logarithms(mirrored))
 
 
 def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:

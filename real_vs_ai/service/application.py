@@ -21,7 +21,7 @@ from real_vs_ai.service.limits import Admission, Limits, RequestError, stopping
 from real_vs_ai.service.metrics import CONTENT_TYPE, Metrics
 from real_vs_ai.service.request_watch import RequestWatch
 from real_vs_ai.service.uploads import FIELD, Upload, declared_size, read_uploads
-from real_vs_ai.serving.shared_model import ModelUnavailableError
+from real_vs_ai.serving.judging_queue import ModelUnavailableError
 
 # Of one request: more would only stand in the way of the others.
 _IMAGES_AT_A_TIME = 32

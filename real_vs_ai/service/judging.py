@@ -18,9 +18,10 @@ from real_vs_ai.options import available_workers
 from real_vs_ai.provenance import Finding, read_provenance
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.service.limits import Limits
+from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.serving.score_table import describe_model
 from real_vs_ai.serving.scoring import ImageScore
-from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel
+from real_vs_ai.serving.shared_model import SharedModel
 from real_vs_ai.verdict import Verdict
 
 

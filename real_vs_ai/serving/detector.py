@@ -7,7 +7,7 @@ released, each image is judged by the one that fits its size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class PreparedImage:
             whole image, or crops of it.
         size_reason: Why its size makes it out-of-distribution, or None.
         windows: Where each input lies in the image; see `ModelInput.windows`.
-        shared: The inputs of a copy as sites send pictures on, for models that judge crops.
+        shared: Makes the inputs of a copy as sites send pictures on, for models that judge crops;
+            it holds the image's pixels. None: no copy is judged.
         whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
             refuses portraits.
         model: Which of several models judges it, from 0.
@@ -55,9 +56,48 @@ class PreparedImage:
     pixels: np.ndarray
     size_reason: Reason | None = None
     windows: Sequence[tuple[float, float, float, float]] = ()
-    shared: np.ndarray | None = None
+    shared: Callable[[], np.ndarray] | None = None
     whole: np.ndarray | None = None
     model: int = 0
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """All that the network computes of it, shape (n, image_size, image_size, 3)."""
+        return self.pixels if self.whole is None else np.concatenate([self.pixels, self.whole])
+
+    def without_source(self) -> PreparedImage:
+        """The same with the copy made now, so that the image's pixels are held no longer."""
+        copy = self.shared and self.shared()
+        return self if copy is None else replace(self, shared=lambda: copy)
+
+
+class Look:
+    """An image on its way to a verdict: what the network must compute next of it.
+
+    Attributes:
+        inputs: Shape (n, image_size, image_size, 3), uint8.
+        outputs: What the network made of them, once it has; see `Engine.predict`.
+        calibrated: Calibrated probabilities of every class, once they are known.
+        reason: Why it is out-of-distribution by its pixels, or None.
+        verdict: None until nothing is left to compute.
+    """
+
+    def __init__(self, image: PreparedImage) -> None:
+        self.image = image
+        self.outputs: np.ndarray | None = None
+        self.calibrated: np.ndarray | None = None
+        self.reason: Reason | None = None
+        self.verdict: Verdict | None = None
+        # The verdict on the image itself, while its copy is judged.
+        self.own: Verdict | None = None
+        self.look_at(image.pixels, image.inputs)
+
+    def look_at(self, views: np.ndarray, inputs: np.ndarray) -> None:
+        """Begin with these inputs, of which the first are the views that are judged."""
+        self.views, self.inputs = views, inputs
+        # Shape (n, n_classes) and (n, n_features), once the network has answered.
+        self.probabilities: np.ndarray | None = None
+        self.features: np.ndarray | None = None
 
 
 class Detector:
@@ -139,8 +179,13 @@ class Detector:
 
     @property
     def batch_size(self) -> int:
-        """How many images at a time suit the engine best."""
-        return max(1, self.engine.batch_size // _inputs_of_an_image(self.metadata, self._check))
+        """How many inputs of the network at a time suit the engine best."""
+        return self.engine.batch_size
+
+    @property
+    def inputs_of_an_image(self) -> int:
+        """How many inputs of the network one image makes at first."""
+        return _inputs_of_an_image(self.metadata, self._check)
 
     @property
     def parallel_batches(self) -> int:
@@ -186,43 +231,100 @@ class Detector:
             reason,
             model_input.windows(width, height),
             # Of an image that gets no verdict, no copy is judged.
-            None if reason else model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED)),
+            None if reason else lambda: self._prepare_copy(image),
             whole,
         )
 
-    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
-        """Verdicts for prepared images, in their order, at least one; see `judge_pixels`."""
-        verdicts = self._judge_once(images, in_batches=in_batches)
-        certain = [
-            index
-            for index, (image, verdict) in enumerate(zip(images, verdicts, strict=True))
-            if image.shared is not None and verdict.label != UNCERTAIN
-        ]
-        if certain:
-            copies = [PreparedImage(images[index].shared) for index in certain]
-            others = self._judge_once(copies, in_batches=in_batches)
-            for index, other in zip(certain, others, strict=True):
-                verdicts[index], _ = apply_stability(verdicts[index], [(_SHARED, other)])
-        return verdicts
+    def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
+        return self.metadata.model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED))
 
-    def _judge_once(self, images: Sequence[PreparedImage], *, in_batches: bool) -> list[Verdict]:
-        pixels = np.stack([image.pixels for image in images])
-        whole = [image.whole for image in images if image.whole is not None]
-        views, inputs = pixels.shape[1], pixels
-        if len(whole) == len(images):
-            inputs = np.concatenate([pixels, np.stack(whole)], axis=1)
-        of_inputs, features = self._outputs(inputs, in_batches=in_batches)
-        of_whole = features[:, views] if inputs is not pixels else None
-        of_inputs = of_inputs[:, :views]
-        concluded = self._conclude(of_inputs, features[:, :views], pixels, whole=of_whole)
-        outputs = zip(images, of_inputs, *concluded, strict=True)
-        verdicts = []
-        for image, crops, probabilities, reason in outputs:
-            verdict = self.verdict(probabilities, image.size_reason, reason)
-            if image.windows and not verdict.out_of_distribution:
-                verdict = replace(verdict, crops=self._crop_scores(crops, image.windows))
-            verdicts.append(verdict)
-        return verdicts
+    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
+        """Verdicts for prepared images, in their order, at least one.
+
+        Args:
+            in_batches: Make no result depend on how many images came with it, at the price of a
+                longer wait for few images.
+        """
+        looks = [Look(image) for image in images]
+        self._finish(looks, in_batches=in_batches)
+        return [look.verdict for look in looks]
+
+    def _finish(self, looks: Sequence[Look], *, in_batches: bool) -> None:
+        while unfinished := [look for look in looks if look.verdict is None]:
+            inputs = np.concatenate([look.inputs for look in unfinished])
+            outputs = self.compute(inputs, in_batches=in_batches)
+            ends = np.cumsum([len(look.inputs) for look in unfinished])
+            for look, found in zip(unfinished, np.split(outputs, ends[:-1]), strict=True):
+                look.outputs = found
+            self.go_on(unfinished)
+
+    def compute(self, inputs: np.ndarray, *, in_batches: bool) -> np.ndarray:
+        """The engine's outputs for any inputs of this model; see `Engine.predict`."""
+        size = self.metadata.image_size
+        if inputs.dtype != np.uint8 or inputs.shape[1:] != (size, size, 3) or not len(inputs):
+            raise InputError(
+                f"Expected pixels of shape (n, {size}, {size}, 3) and type uint8, found shape "
+                f"{inputs.shape} and type {inputs.dtype}."
+            )
+        return self.engine.predict(inputs, in_batches=in_batches)
+
+    def go_on(self, looks: Sequence[Look]) -> None:
+        """Take in the outputs of some looks: each then has a verdict, or other inputs to compute.
+
+        An unsure thumbnail is looked at mirrored, and of a photograph with a certain verdict a copy
+        as sites send it on.
+        """
+        n_classes = len(self.metadata.class_names)
+        model_input = self.metadata.model_input
+        answered = []
+        for look in looks:
+            found = look.outputs[:, :n_classes]
+            if look.probabilities is not None:
+                look.probabilities = model_input.mix_mirrored(look.probabilities, found)
+            else:
+                look.probabilities, look.features = found, look.outputs[:, n_classes:]
+                if model_input.are_unsure(found[:1])[0]:
+                    look.inputs = np.ascontiguousarray(look.views[:, :, ::-1])
+                    continue
+            answered.append(look)
+        # Together, as far as they have as many inputs: copies have no whole image behind the crops.
+        for count in {len(look.probabilities) for look in answered}:
+            self._conclude([look for look in answered if len(look.probabilities) == count])
+        for look in answered:
+            self._decide(look)
+
+    def _conclude(self, looks: Sequence[Look]) -> None:
+        """Find the looks' calibrated probabilities, and why they are out-of-distribution."""
+        views = np.stack([look.views for look in looks])
+        outputs = np.stack([look.probabilities for look in looks])
+        features = np.stack([look.features for look in looks])
+        count = views.shape[1]
+        probabilities = self.metadata.model_input.aggregate(outputs[:, :count])
+        calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
+        reasons: Iterable[Reason | None] = [None] * len(looks)
+        if self._check is not None and features.shape[-1] == len(self._check.whitening):
+            whole = features[:, count] if outputs.shape[1] > count else None
+            with one_blas_thread():
+                reasons = self._check.compare(features[:, :count].mean(axis=1), views, whole=whole)
+        for look, row, reason in zip(looks, calibrated, reasons, strict=True):
+            look.calibrated, look.reason = row, reason
+
+    def _decide(self, look: Look) -> None:
+        """Make the verdict, or ask for a copy."""
+        image = look.image
+        if look.own is not None:
+            other = self.verdict(look.calibrated, look.reason)
+            look.verdict, _ = apply_stability(look.own, [(_SHARED, other)])
+            return
+        verdict = self.verdict(look.calibrated, image.size_reason, look.reason)
+        if image.windows and not verdict.out_of_distribution:
+            crops = look.probabilities[: len(image.windows)]
+            verdict = replace(verdict, crops=self._crop_scores(crops, image.windows))
+        if image.shared is None or verdict.label == UNCERTAIN:
+            look.verdict = verdict
+            return
+        look.own, copy = verdict, image.shared()
+        look.look_at(copy, copy)
 
     def _crop_scores(
         self, outputs: np.ndarray, windows: Sequence[tuple[float, float, float, float]]
@@ -247,8 +349,7 @@ class Detector:
         Args:
             pixels: Shape (n, image_size, image_size, 3) or, of several views of each image,
                 (n, views, image_size, image_size, 3), uint8, n at least 1.
-            in_batches: Make no result depend on how many images came with it, at the price of a
-                longer wait for few images.
+            in_batches: As in `judge`.
 
         Returns:
             Calibrated probabilities, shape (n, n_classes), rows summing to 1, in the order of
@@ -256,42 +357,9 @@ class Detector:
             out-of-distribution, None where they do not.
         """
         views = pixels[:, None] if pixels.ndim == 4 else pixels
-        return self._conclude(*self._outputs(views, in_batches=in_batches), views)
-
-    def _outputs(self, pixels: np.ndarray, *, in_batches: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Softmax outputs and features of every view: (n, views, …) each."""
-        size = self.metadata.image_size
-        if pixels.dtype != np.uint8 or pixels.shape[2:] != (size, size, 3) or not len(pixels):
-            raise InputError(
-                f"Expected pixels of shape (n, views, {size}, {size}, 3) and type uint8, found "
-                f"shape {pixels.shape} and type {pixels.dtype}."
-            )
-        flat = pixels.reshape(-1, size, size, 3)
-        n_classes = len(self.metadata.class_names)
-        outputs = self.engine.predict(flat, in_batches=in_batches)
-        outputs = outputs.reshape(*pixels.shape[:2], -1)
-        probabilities = self.metadata.model_input.judge_mirrored(
-            outputs[..., :n_classes],
-            flat,
-            lambda some: self.engine.predict(some, in_batches=in_batches)[:, :n_classes],
-        )
-        return probabilities, outputs[..., n_classes:]
-
-    def _conclude(
-        self,
-        outputs: np.ndarray,
-        features: np.ndarray,
-        pixels: np.ndarray,
-        *,
-        whole: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, list[Reason | None]]:
-        """Calibrated probabilities of the images, and why they are out-of-distribution."""
-        probabilities = self.metadata.model_input.aggregate(outputs)
-        calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
-        if self._check is None or features.shape[-1] != len(self._check.whitening):
-            return calibrated, [None] * len(pixels)
-        with one_blas_thread():
-            return calibrated, self._check.compare(features.mean(axis=1), pixels, whole=whole)
+        looks = [Look(PreparedImage(of_image)) for of_image in views]
+        self._finish(looks, in_batches=in_batches)
+        return np.stack([look.calibrated for look in looks]), [look.reason for look in looks]
 
 
 class RoutingDetector(Detector):
@@ -320,10 +388,6 @@ class RoutingDetector(Detector):
     @property
     def detectors(self) -> tuple[Detector, ...]:
         return self._detectors
-
-    @property
-    def batch_size(self) -> int:
-        return min(detector.batch_size for detector in self._detectors)
 
     @property
     def parallel_batches(self) -> int:

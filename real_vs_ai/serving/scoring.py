@@ -1,20 +1,20 @@
 """Decode and judge a stream of images, one score for each.
 
-Images are decoded by a few threads while the engine works on earlier ones; batches are filled
-across files, folders and archives. Scores come in the order of their sources, and only as many
-images are in memory as the engine and the threads keep busy with. An image that cannot be read
-becomes a score with its error.
+Images are decoded by a few threads while the engine works on earlier ones; the batches of each
+model are filled across files, folders and archives (see `judging_queue`). Scores come in the order
+of their sources, and only as many images are in memory as the engine and the threads keep busy
+with. An image that cannot be read becomes a score with its error.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,12 +22,13 @@ import numpy as np
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import decode_image
 from real_vs_ai.provenance import read_provenance
-from real_vs_ai.serving.detector import Detector, PreparedImage
+from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
+from real_vs_ai.serving.judging_queue import JudgingQueue
 from real_vs_ai.verdict import Verdict
 
-# Batches that hold mostly unreadable images are sent on before they are full.
-_ITEMS_PER_IMAGE_IN_BATCH = 4
+# Verdicts that wait for the verdict of an image before them.
+_MOST_AHEAD = 4096
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,15 +73,6 @@ class ImageScore:
     tiles: TilesScore | None = None
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    score: ImageScore
-    # None with an error.
-    image: PreparedImage | None = field(default=None, repr=False)
-    # Shape (n_tiles, image_size, image_size, 3), uint8; None where no tiles were asked for.
-    tiles: np.ndarray | None = field(default=None, repr=False)
-
-
 def score_images(
     sources: Iterable[ImageSource],
     *,
@@ -95,29 +87,28 @@ def score_images(
         sources: Taken one by one, never all at once.
         workers: Threads that decode, at least 1.
         by_tiles: Score large images by crops at native resolution as well.
-        in_batches: See `Engine.predict`. Without, images are judged one by one: sooner for a few.
+        in_batches: See `Detector.judge`. Without, images are judged one by one: sooner for a few.
     """
+    queue = JudgingQueue(detector, in_batches=in_batches, is_shared=False)
+    judging = threading.Thread(target=queue.run, name="judging", daemon=True)
 
-    def prepare(source: ImageSource) -> _Prepared:
-        return _prepare(source, detector=detector, by_tiles=by_tiles)
+    def begin(source: ImageSource) -> _Begun:
+        return _begin(source, queue=queue, by_tiles=by_tiles)
 
-    def judge(batch: list[_Prepared]) -> list[ImageScore]:
-        return _judge(batch, detector=detector, in_batches=in_batches)
-
-    # Reading these compiles the detector's form for batches.
-    batch_size, parallel = 1, 1
-    if in_batches:
-        batch_size, parallel = detector.batch_size, detector.parallel_batches
-    with (
-        ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders,
-        ThreadPoolExecutor(parallel, thread_name_prefix="judge") as judges,
-    ):
-        # Twice a batch: the next one is decoded while the engine is busy with the last.
-        ahead = workers + 2 * batch_size
-        prepared = map_in_order(prepare, sources, executor=decoders, ahead=ahead)
-        batches = _fill_batches(prepared, batch_size=batch_size)
-        judged = map_in_order(judge, batches, executor=judges, ahead=parallel)
-        yield from itertools.chain.from_iterable(judged)
+    judging.start()
+    waiting: deque[_Begun] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders:
+        try:
+            for begun in map_in_order(begin, sources, executor=decoders, ahead=workers):
+                waiting.append(begun)
+                while waiting and (waiting[0].is_done or len(waiting) > _MOST_AHEAD):
+                    yield waiting.popleft().finish(detector)
+            queue.end()
+            while waiting:
+                yield waiting.popleft().finish(detector)
+        finally:
+            queue.close()
+            judging.join()
 
 
 def map_in_order(
@@ -137,7 +128,32 @@ def map_in_order(
             future.cancel()
 
 
-def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Prepared:
+@dataclass(frozen=True)
+class _Begun:
+    """An image that waits for its verdict; no answer with an error."""
+
+    score: ImageScore
+    answer: Future[Verdict] | None = None
+    model: int = 0
+    # Shape (n_tiles, image_size, image_size, 3), uint8; None where no tiles were asked for.
+    tiles: np.ndarray | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.answer is None or self.answer.done()
+
+    def finish(self, detector: Detector) -> ImageScore:
+        """The score, once the verdict is there."""
+        if self.answer is None:
+            return self.score
+        verdict = self.answer.result()
+        if self.tiles is None or not len(self.tiles):
+            return replace(self.score, verdict=verdict)
+        tiles = _judge_tiles(self.tiles, verdict, detector.detectors[self.model])
+        return replace(self.score, verdict=verdict, tiles=tiles)
+
+
+def _begin(source: ImageSource, *, queue: JudgingQueue, by_tiles: bool) -> _Begun:
     digest = ""
     try:
         data = read_source(source)
@@ -151,54 +167,26 @@ def _prepare(source: ImageSource, *, detector: Detector, by_tiles: bool) -> _Pre
             provenance=" ".join(finding.text for finding in read_provenance(data)),
             sha256=digest,
         )
-        prepared = detector.prepare(image)
-        if not by_tiles:
-            return _Prepared(score, prepared)
-        tile_size = detector.of(prepared).metadata.image_size
-        tiles = cut_tiles(image.pixels, tile_size=tile_size)
-        return _Prepared(score, prepared, tiles)
+        prepared = queue.detector.prepare(image)
+        tiles = None
+        if by_tiles:
+            tile_size = queue.detector.of(prepared).metadata.image_size
+            tiles = cut_tiles(image.pixels, tile_size=tile_size)
     # No error of one file may end a run over a million others.
     except Exception as error:
         text = (isinstance(error, OSError) and error.strerror) or one_line(error, longest=None)
-        return _Prepared(ImageScore(source.name, error=text, sha256=digest))
+        return _Begun(ImageScore(source.name, error=text, sha256=digest))
+    return _Begun(score, queue.submit(prepared), prepared.model, tiles)
 
 
-def _fill_batches(prepared: Iterable[_Prepared], *, batch_size: int) -> Iterator[list[_Prepared]]:
-    batch: list[_Prepared] = []
-    images = 0
-    for item in prepared:
-        batch.append(item)
-        images += item.image is not None
-        if images == batch_size or len(batch) == _ITEMS_PER_IMAGE_IN_BATCH * batch_size:
-            yield batch
-            batch, images = [], 0
-    if batch:
-        yield batch
-
-
-def _judge(batch: list[_Prepared], *, detector: Detector, in_batches: bool) -> list[ImageScore]:
-    readable = [item for item in batch if item.image is not None]
-    if not readable:
-        return [item.score for item in batch]
-    verdicts = iter(detector.judge([item.image for item in readable], in_batches=in_batches))
-    return [
-        item.score if item.image is None else _with_verdict(item, next(verdicts), detector)
-        for item in batch
-    ]
-
-
-def _with_verdict(item: _Prepared, verdict: Verdict, detector: Detector) -> ImageScore:
-    if item.tiles is None or not len(item.tiles):
-        return replace(item.score, verdict=verdict)
-    judge = detector.of(item.image)
-    probabilities, _ = judge.judge_pixels(item.tiles, in_batches=True)
+def _judge_tiles(tiles: np.ndarray, verdict: Verdict, judge: Detector) -> TilesScore:
+    probabilities, _ = judge.judge_pixels(tiles, in_batches=True)
     # A crop of an out-of-distribution image is out-of-distribution too.
     together = judge.verdict(probabilities.mean(axis=0), verdict.out_of_distribution_reason)
     positive = judge.metadata.positive_index
     counts = positive is not None and not together.out_of_distribution
     highest = float(probabilities[:, positive].max()) if counts else None
-    tiles = TilesScore(len(probabilities), together, highest)
-    return replace(item.score, verdict=verdict, tiles=tiles)
+    return TilesScore(len(probabilities), together, highest)
 
 
 # Of very large images evenly spread tiles are taken: each costs as much as an image.

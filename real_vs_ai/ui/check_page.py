@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from real_vs_ai.serving.shared_model import ModelUnavailableError
+from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.ui.checking import (
     CheckedUpload,
     ImageCheck,

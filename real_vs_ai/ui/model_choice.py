@@ -18,7 +18,8 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel, as_unavailable
+from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.shared_model import SharedModel, as_unavailable
 from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
 from real_vs_ai.ui.wording import as_markdown, verdict_style, visible
 from real_vs_ai.verdict import Verdict

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.detector import PreparedImage
-from real_vs_ai.serving.shared_model import ModelUnavailableError, SharedModel
-from real_vs_ai.verdict import make_verdict
+from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.perturbations import Perturbation
+from real_vs_ai.serving.detector import Detector, RoutingDetector
+from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
+from real_vs_ai.serving.shared_model import SharedModel
 
-METADATA = ModelMetadata(("Fake", "Real"), 32)
+METADATA = ModelMetadata(("Fake", "Real"), 4)
+MODULE = "real_vs_ai.serving.shared_model"
+QUEUE = "real_vs_ai.serving.judging_queue"
 
 
-class ColourDetector:
-    """Tells by the mean of red, and fails on images without any."""
+class ColourEngine:
+    """Tells by the mean of red, and fails on images without any; `asked` are its batches' sizes."""
 
+    name, precision, note = "colour", "f32", ""
     batch_size = 4
     parallel_batches = 2
 
-    @property
-    def detectors(self):
-        return (self,)
+    def __init__(self):
+        self.asked = []
 
-    def prepare(self, pixels):
-        return PreparedImage(pixels)
-
-    def judge(self, images):
-        red = np.array([image.pixels[..., 0].mean() for image in images]) / 255
+    def predict(self, pixels, *, in_batches=False):
+        self.asked.append(len(pixels))
+        red = pixels[..., 0].mean(axis=(1, 2)) / 255
         if not red.all():
             raise RuntimeError("no red")
-        return [make_verdict(row, METADATA) for row in np.stack([red, 1 - red], axis=1)]
+        return np.stack([red, 1 - red], axis=1).astype(np.float32)
+
+
+def colour_detector(engine=None, **options):
+    return Detector(
+        Path("model.h5"), dataclasses.replace(METADATA, **options), engine or ColourEngine(), None
+    )
+
+
+def several_models(*engines, **options):
+    """Thumbnails of 4 pixels go to the first, larger pictures, as 3 crops, to the second."""
+    sizes = [summarise_training_images([size], [size], [""]) for size in (4, 12)]
+    crops = {"kind": "crops", "crops": 3, "longest_side": 64}
+    return RoutingDetector(
+        [
+            colour_detector(engines[0], training_images=sizes[0], **options),
+            colour_detector(engines[1], training_images=sizes[1], input=crops, **options),
+        ]
+    )
 
 
 def model_file(folder):
@@ -44,8 +67,8 @@ def model_file(folder):
 
 @pytest.fixture
 def service(tmp_path, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: ColourDetector())
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: colour_detector())
     yield service
     service.close()
 
@@ -67,21 +90,22 @@ def test_first_answer_does_not_wait_for_the_batch_form(tmp_path, monkeypatch):
     answered, taken = threading.Event(), threading.Event()
     at_work = threading.Barrier(2, timeout=20)
 
-    class SlowDetector(ColourDetector):
+    class SlowEngine(ColourEngine):
         @property
         def parallel_batches(self):
             # As long as it takes to compile, at most.
             return 2 if answered.wait(20) else 1
 
-        def judge(self, images):
+        def predict(self, pixels, **options):
             if answered.is_set():
                 taken.set()
                 # Two batches side by side, or an error.
                 at_work.wait()
-            return super().judge(images)
+            return super().predict(pixels, **options)
 
-    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: SlowDetector())
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    detector = colour_detector(SlowEngine())
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
     image = np.ones((4, 4, 3), np.uint8)
     assert service.submit(image).result(10).label
     answered.set()
@@ -94,46 +118,123 @@ def test_first_answer_does_not_wait_for_the_batch_form(tmp_path, monkeypatch):
 
 
 def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
-    sizes, go_on = [], threading.Event()
+    began, go_on = threading.Event(), threading.Event()
 
-    class TwoModels(ColourDetector):
-        @property
-        def detectors(self):
-            return (self, self)
+    class HeldEngine(ColourEngine):
+        parallel_batches = 1
 
-        def prepare(self, pixels):
-            return PreparedImage(pixels, model=int(pixels.shape[0] == 8))
-
-        def judge(self, images):
-            sizes.append([image.model for image in images])
+        def predict(self, pixels, **options):
+            began.set()
             assert go_on.wait(20)
-            return super().judge(images)
+            return super().predict(pixels, **options)
 
-    monkeypatch.setattr("real_vs_ai.serving.shared_model._PATIENCE_SECONDS", 60)
-    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: TwoModels())
-    small, large = np.ones((4, 4, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
+    engines = HeldEngine(), HeldEngine()
+    monkeypatch.setattr(f"{QUEUE}._PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    detector = several_models(*engines, lower_threshold=0.2, upper_threshold=0.9)
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
+    small, large = (np.full((side, side, 3), 128, np.uint8) for side in (4, 12))
     answers = [service.submit(small)]
-    while not sizes:
-        time.sleep(0.01)
+    assert began.wait(20)
     answers += [service.submit(image) for image in [small, large] * 5]
     go_on.set()
     assert all(answer.result(20).label for answer in answers)
-    assert sorted(sizes[1:]) == [[0], [0] * 4, [1], [1] * 4]
+    # One alone, then five: and five photographs of three crops each, even odds and so no copies.
+    assert [sorted(engine.asked) for engine in engines] == [[1, 1, 4], [3, 4, 4, 4]]
     service.close()
+
+
+def judged_in_a_folder(detector, images):
+    """The verdicts that images get in a folder."""
+    judging = JudgingQueue(detector, in_batches=True, is_shared=False)
+    thread = threading.Thread(target=judging.run, daemon=True)
+    thread.start()
+    answers = [judging.submit(detector.prepare(image)) for image in images]
+    judging.end()
+    verdicts = [answer.result(20) for answer in answers]
+    thread.join(20)
+    assert not thread.is_alive()
+    return verdicts
+
+
+def test_only_the_last_batch_of_each_model_is_filled_up_however_kinds_are_mixed():
+    engines = ColourEngine(), ColourEngine()
+    detector = several_models(*engines, lower_threshold=0.2, upper_threshold=0.9)
+    # Even odds: no copy of a photograph is judged.
+    small, large = (np.full((side, side, 3), 128, np.uint8) for side in (4, 12))
+    judged_in_a_folder(detector, [small, large, large, small, small] * 7)
+    assert sum(engines[0].asked) == 21
+    assert sum(engines[1].asked) == 14 * 3
+    for engine in engines:
+        assert sum(size < engine.batch_size for size in engine.asked) == 1
+
+
+def test_second_looks_fill_the_same_batches_as_first_ones():
+    engine = ColourEngine()
+    mirroring = {"kind": "resize", "mirror_below": 0.9}
+    detector = colour_detector(engine, input=mirroring)
+    sure, unsure = (np.full((4, 4, 3), level, np.uint8) for level in (250, 128))
+    judged_in_a_folder(detector, [unsure, sure, sure] * 12)
+    assert sum(engine.asked) == 36 + 12
+    # The last first looks, and the second looks that they lead to.
+    assert sum(size < engine.batch_size for size in engine.asked) <= 2
+
+
+def test_a_copy_is_made_and_judged_of_certain_photographs_alone(monkeypatch):
+    engine, copies = ColourEngine(), []
+    crops = {"kind": "crops", "crops": 3, "longest_side": 64}
+    detector = colour_detector(engine, input=crops, lower_threshold=0.2, upper_threshold=0.8)
+    copy = Perturbation("none", lambda pixels, seed: copies.append(pixels) or pixels)
+    monkeypatch.setattr("real_vs_ai.serving.detector.WEB", copy)
+    certain, unsure = (np.full((12, 12, 3), level, np.uint8) for level in (250, 128))
+    verdicts = judged_in_a_folder(detector, [certain, unsure, unsure, unsure] * 5)
+    assert [verdict.label for verdict in verdicts[:2]] == ["Fake", "Uncertain"]
+    assert len(copies) == 5
+    assert sum(engine.asked) == 20 * 3 + 5 * 3
+
+
+def test_images_that_wait_in_a_crowd_are_held_as_inputs_not_whole(monkeypatch):
+    monkeypatch.setattr(f"{QUEUE}._MOST_WHOLE_IMAGES", 2)
+    crops = {"kind": "crops", "crops": 3, "longest_side": 64}
+    detector, made = colour_detector(input=crops), []
+    waiting = JudgingQueue(detector)
+    monkeypatch.setattr(detector, "_prepare_copy", lambda image: made.append(0) or image[None])
+    for _ in range(5):
+        waiting.submit(detector.prepare(np.full((12, 12, 3), 250, np.uint8)))
+    assert len(made) == 3
+
+
+def test_submitting_waits_while_there_is_enough_to_do():
+    detector = colour_detector()
+    judging = JudgingQueue(detector, in_batches=True, is_shared=False)
+    prepared = detector.prepare(np.full((4, 4, 3), 250, np.uint8))
+    taken = []
+
+    def hand_in():
+        with contextlib.suppress(ModelUnavailableError):
+            taken.extend(judging.submit(prepared) for _ in range(1000))
+
+    thread = threading.Thread(target=hand_in)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    judging.close()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_request_that_is_cancelled_while_it_waits_is_not_judged(tmp_path, monkeypatch):
     judged, go_on = [], threading.Event()
 
-    class WaitingDetector(ColourDetector):
-        def judge(self, images):
-            judged.extend(int(image.pixels[0, 0, 0]) for image in images)
+    class WaitingEngine(ColourEngine):
+        def predict(self, pixels, **options):
+            judged.extend(pixels[:, 0, 0, 0].tolist())
             assert go_on.wait(20)
-            return super().judge(images)
+            return super().predict(pixels, **options)
 
-    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: WaitingDetector())
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    detector = colour_detector(WaitingEngine())
+    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
     first = service.submit(np.full((4, 4, 3), 1, np.uint8))
     while not judged:
         time.sleep(0.01)
@@ -163,7 +264,7 @@ def test_an_image_that_fails_does_not_spoil_the_batch(service):
 
 
 def test_closed_model_answers_waiting_callers_then_refuses(service, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.serving.shared_model._IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(f"{MODULE}._IDLE_SECONDS", 0.2)
     images = [np.ones((4, 4, 3), np.uint8)]
     service.detector()
     service.close()
@@ -179,7 +280,7 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
     def refuse(path):
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("real_vs_ai.serving.shared_model.read_metadata", lambda path: METADATA)
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
     service = SharedModel(model_file(tmp_path), open_detector=refuse)
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):

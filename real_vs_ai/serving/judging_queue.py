@@ -1,0 +1,311 @@
+"""Fill the engines' batches with what waits: a folder's images, visitors' or clients'.
+
+What waits for a model is one queue of network inputs, answered in the order of the images. Its
+batches are filled across images: with first looks, with second ones and with crops of several
+photographs. Where several models answer together, each has its own queue, since a batch that is not
+full takes as long as a full one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.serving.detector import Detector, Look, PreparedImage
+from real_vs_ai.verdict import Verdict
+
+# Side by side; engines want about as many as there are cores.
+_MOST_BATCHES = 256
+# So long a request waits for others to fill its batch while the engine is busy.
+_PATIENCE_SECONDS = 0.25
+# The same while a folder is scored, where others are sure to come.
+_LONG_PATIENCE_SECONDS = 30.0
+# While more images wait, each is reduced to its inputs at once: 12 megapixels take 36 MB.
+_MOST_WHOLE_IMAGES = 8
+# Of a model, where `submit` waits: as much as keeps the engine busy.
+_BATCHES_AHEAD = 6
+# Messages to the thread that forms batches, apart from requests.
+_ENDED, _WAKE, _CLOSE = "a batch has ended", "look again", "refuse the rest"
+
+
+class ModelUnavailableError(RealVsAIError, RuntimeError):
+    """The model cannot answer (deleted, damaged, closed); the message says why."""
+
+
+@dataclass(eq=False)
+class _Request:
+    look: Look
+    answer: Future[Verdict] = field(default_factory=Future)
+    came: float = field(default_factory=time.monotonic)
+    # Of the look's inputs: how many were handed to the engine, and how many it has answered.
+    taken: int = 0
+    answered: int = 0
+
+    def is_wanted(self) -> bool:
+        """Whether it was not cancelled while it waited; afterwards it can no longer be."""
+        return self.answer.running() or self.answer.set_running_or_notify_cancel()
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless another part of the same image failed before."""
+        # Whoever asked may have gone.
+        with contextlib.suppress(InvalidStateError):
+            self.answer.set_exception(error)
+
+
+# Inputs of a request, from here to there.
+_Part = tuple[_Request, int, int]
+_Arrival = _Request | str
+
+
+class _Line:
+    """What waits for one model."""
+
+    def __init__(self, detector: Detector, *, bounded: bool) -> None:
+        self.detector = detector
+        self.requests: deque[_Request] = deque()
+        self.is_wide = False
+        ahead = _BATCHES_AHEAD * detector.batch_size // detector.inputs_of_an_image
+        self.room = threading.Semaphore(max(_BATCHES_AHEAD, ahead)) if bounded else None
+
+    @property
+    def inputs(self) -> int:
+        """How many wait."""
+        return sum(len(request.look.inputs) - request.taken for request in self.requests)
+
+    def take(self) -> list[_Part]:
+        """The next batch: the last image's inputs may go on in the one after it."""
+        parts, room = [], self.detector.batch_size
+        while self.requests and room:
+            request = self.requests[0]
+            if not request.is_wanted():
+                self.requests.popleft()
+                continue
+            end = min(len(request.look.inputs), request.taken + room)
+            parts.append((request, request.taken, end))
+            room -= end - request.taken
+            request.taken = end
+            if end == len(request.look.inputs):
+                self.requests.popleft()
+        return parts
+
+
+class JudgingQueue:
+    """Images that wait for the models of a detector; `run` answers them, in a thread of its own.
+
+    Attributes:
+        detector: What judges.
+        is_ending: No more images come, or hardly any.
+    """
+
+    def __init__(
+        self, detector: Detector, *, in_batches: bool = False, is_shared: bool = True
+    ) -> None:
+        """Begin with no images.
+
+        Args:
+            in_batches: See `Detector.judge`.
+            is_shared: Answer soon, for callers who wait. Otherwise fill every batch but the last
+                ones, and let `submit` wait while there is enough to do.
+        """
+        self.detector = detector
+        self._in_batches, self._is_shared = in_batches, is_shared
+        self._lines = [_Line(one, bounded=not is_shared) for one in detector.detectors]
+        self._arrivals: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = self.is_ending = False
+        self._side_by_side, self._unanswered, self._idle_seconds = 1, 0, 0.0
+
+    def submit(self, image: PreparedImage) -> Future[Verdict]:
+        """Ask for a verdict without waiting for it.
+
+        Raises:
+            ModelUnavailableError: It was closed.
+        """
+        if self._is_shared and self._unanswered >= _MOST_WHOLE_IMAGES:
+            image = image.without_source()
+        line = self._lines[image.model]
+        if line.room:
+            line.room.acquire()
+        request = _Request(Look(image))
+        with self._gate:
+            if self._closed:
+                raise ModelUnavailableError("the model was replaced; check the image again")
+            self._unanswered += 1
+            self._arrivals.put(request)
+        request.answer.add_done_callback(lambda _: self._leave(line))
+        return request.answer
+
+    def end(self, *, idle_seconds: float = 0.0) -> None:
+        """Let `run` end once all images are answered and for so long no other has come."""
+        self.is_ending, self._idle_seconds = True, idle_seconds
+        self._arrivals.put(_WAKE)
+
+    def run(self) -> None:
+        """Hand what waits to the engines in batches, until the queue ends."""
+        running = 0
+
+        def answer(line: _Line, batch: list[_Part]) -> None:
+            try:
+                self._answer(line, batch)
+            finally:
+                self._arrivals.put(_ENDED)
+
+        with ThreadPoolExecutor(_MOST_BATCHES, thread_name_prefix="judge") as judges:
+            while arrivals := self._next_arrivals(running=running):
+                for arrival in arrivals:
+                    if isinstance(arrival, _Request):
+                        self._enter(arrival)
+                    running -= arrival is _ENDED
+                if _CLOSE in arrivals:
+                    self._refuse([])
+                    return
+                while running < self._side_by_side and (line := self._ready(busy=running > 0)):
+                    batch = line.take()
+                    if not batch:
+                        continue
+                    running += 1
+                    try:
+                        judges.submit(answer, line, batch)
+                    except RuntimeError:
+                        # The interpreter is ending, and waits for every thread that waits for us.
+                        self._refuse([request for request, _, _ in batch])
+                        return
+
+    def close(self) -> None:
+        """Answer all that waits with an error, and take no more."""
+        with self._gate:
+            self._closed = True
+        self._arrivals.put(_CLOSE)
+        for line in self._lines:
+            if line.room:
+                # Whoever waits in `submit` learns it there.
+                line.room.release(_MOST_BATCHES)
+
+    def _leave(self, line: _Line) -> None:
+        with self._gate:
+            self._unanswered -= 1
+        if line.room:
+            line.room.release()
+
+    def _enter(self, request: _Request) -> None:
+        requests = self._lines[request.look.image.model].requests
+        # What was looked at before is finished first: it stands for memory.
+        if request.look.outputs is None:
+            requests.append(request)
+        else:
+            requests.appendleft(request)
+
+    def _ready(self, *, busy: bool) -> _Line | None:
+        """The line whose next batch is to be computed; None while it is better to wait for more.
+
+        The engine fills a batch up with empty images, which take as long as others. While others
+        are sure to come, only whole batches are taken, and what has waited long.
+        """
+        waiting = [line for line in self._lines if line.requests]
+        more = busy or not (self._is_shared or self.is_ending)
+        patience = _PATIENCE_SECONDS if self._is_shared else _LONG_PATIENCE_SECONDS
+        for line in sorted(waiting, key=lambda line: line.requests[0].came):
+            patient = more and time.monotonic() - line.requests[0].came < patience
+            if not patient or line.inputs >= line.detector.batch_size:
+                return line
+        return None
+
+    def _refuse(self, requests: list[_Request]) -> None:
+        """Answer these, all that waits and everything that comes later with an error."""
+        with self._gate:
+            self._closed = True
+            arrivals = [self._arrivals.get() for _ in range(self._arrivals.qsize())]
+        requests += [arrival for arrival in arrivals if isinstance(arrival, _Request)]
+        requests += [request for line in self._lines for request in line.requests]
+        for request in requests:
+            request.fail(ModelUnavailableError("the program is closing"))
+
+    def _next_arrivals(self, *, running: int) -> list[_Arrival]:
+        """What came since the last time, at least one thing; nothing once the queue ends."""
+        while True:
+            # A batch that runs tells when it ends.
+            may_end = self.is_ending and not running
+            if may_end and any(line.requests for line in self._lines):
+                return [_WAKE]
+            try:
+                first = self._arrivals.get(timeout=self._idle_seconds if may_end else None)
+            except queue.Empty:
+                if self._end():
+                    return []
+            else:
+                return [first, *(self._arrivals.get() for _ in range(self._arrivals.qsize()))]
+
+    def _end(self) -> bool:
+        """Take no more requests, unless one came just now."""
+        with self._gate:
+            self._closed = self._arrivals.empty()
+            return self._closed
+
+    def _answer(self, line: _Line, batch: list[_Part]) -> None:
+        """Compute a batch; what has its verdict then is answered, the rest waits once more."""
+        complete: list[_Request] = []
+        try:
+            inputs = np.concatenate([request.look.inputs[a:b] for request, a, b in batch])
+            outputs = line.detector.compute(inputs, in_batches=self._in_batches)
+            complete = self._distribute(batch, outputs)
+            if complete:
+                line.detector.go_on([request.look for request in complete])
+        except Exception as error:
+            # One image must not spoil the answers of the others.
+            of_batch = dict.fromkeys(complete or (request for request, _, _ in batch))
+            for request in of_batch:
+                self._answer_alone(line, request, error if len(of_batch) == 1 else None)
+            return
+        for request in complete:
+            if request.look.verdict is None:
+                self._arrivals.put(request)
+            elif not request.answer.done():
+                request.answer.set_result(request.look.verdict)
+        if not line.is_wide and (self._is_shared or self._in_batches):
+            # The engine compiles its form for batches to know how many it wants. The first visitor
+            # need not wait for that.
+            line.is_wide = True
+            self._widen()
+
+    def _distribute(self, batch: list[_Part], outputs: np.ndarray) -> list[_Request]:
+        """Give each request its outputs; returns those that have all now."""
+        complete, start = [], 0
+        for request, first, last in batch:
+            with self._gate:
+                look = request.look
+                if not request.answered:
+                    shape = (len(look.inputs), outputs.shape[1])
+                    look.outputs = np.empty(shape, outputs.dtype)
+                look.outputs[first:last] = outputs[start : start + last - first]
+                request.answered += last - first
+                start += last - first
+                if request.answered == len(look.inputs):
+                    request.taken = request.answered = 0
+                    complete.append(request)
+        return complete
+
+    def _answer_alone(self, line: _Line, request: _Request, error: Exception | None) -> None:
+        if error is None:
+            try:
+                (verdict,) = line.detector.judge([request.look.image], in_batches=self._in_batches)
+            except Exception as own:
+                error = own
+        if error is not None:
+            request.fail(error)
+        elif not request.answer.done():
+            request.answer.set_result(verdict)
+
+    def _widen(self) -> None:
+        """Let as many batches run side by side as the engine wants, not one after another."""
+        # If it cannot be compiled, batches run one after another and report the error.
+        with contextlib.suppress(Exception):
+            self._side_by_side = min(self.detector.parallel_batches, _MOST_BATCHES)
+            self._arrivals.put(_WAKE)
