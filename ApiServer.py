@@ -16,24 +16,40 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import MODELS_DIR
-from real_vs_ai.options import CLUSTERS, MODEL_HELP, whole_number
+from real_vs_ai.options import MODEL_HELP, number, whole_number
 from real_vs_ai.service import launch
-from real_vs_ai.service.limits import add_limits
+from real_vs_ai.service.limits import MEGA, Limits
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--model", type=Path, help=MODEL_HELP)
-    add("--models-dir", type=Path, default=MODELS_DIR, help="where finished runs are looked for")
     add("--address", default="localhost", help="name or IP address to listen on")
     add("--port", type=whole_number(0), default=8700, help="port to listen on; 0 takes any")
     add("--keys", type=Path, metavar="FILE", help="let in only clients with a key of this file")
     add("--new-key", metavar="NAME", help="add a key to the file of --keys, show it and stop")
-    add("--cluster", choices=CLUSTERS, help="judge with replicas on a Ray cluster")
-    add("--replicas", type=whole_number(1), default=2, metavar="N", help="processes on the cluster")
-    add_limits(parser)
+    add(
+        "--allow-origin",
+        action="append",
+        metavar="URL",
+        help="let web pages of this origin ask (CORS); may be repeated; * lets all",
+    )
+    add("--replicas", type=whole_number(1), metavar="N", help="judge by N processes on Ray")
+    add(
+        "--max-megapixels",
+        type=number(0, 1e4, ends=False),
+        default=Limits.max_image_pixels / MEGA,
+        metavar="N",
+        help="largest image, in millions of pixels",
+    )
+    add(
+        "--max-held-megabytes",
+        type=whole_number(Limits.max_request_bytes // MEGA),
+        default=Limits.max_held_bytes // MEGA,
+        metavar="N",
+        help="most MB of requests in memory; others get status 429",
+    )
     return parser.parse_args(argv)
 
 

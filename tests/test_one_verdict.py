@@ -15,11 +15,11 @@ from real_vs_ai import Detector
 from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
+from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS
 from real_vs_ai.ui.checking import content_digest, judge_upload, name_duplicates
 from real_vs_ai.ui.model_choice import ModelService
 from real_vs_ai.ui.reports import csv_report
-from tests.service.conftest import make_limits
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
 
@@ -97,7 +97,7 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
 
 
 def rows_of_service(model_path) -> list[dict[str, str]]:
-    limits = make_limits()
+    limits = Limits()
     judge = LocalJudge(model_path, limits=limits)
     judge.wait_until_open()
     files = [("files", (name, data)) for name, data in IMAGES.items()]

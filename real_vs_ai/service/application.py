@@ -6,12 +6,15 @@ It is an ASGI application: uvicorn runs it, tests call it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from real_vs_ai import __version__
 from real_vs_ai.service import documents
@@ -26,7 +29,16 @@ from real_vs_ai.serving.judging_queue import ModelUnavailableError
 # Of one request: more would only stand in the way of the others.
 _IMAGES_AT_A_TIME = 32
 _RETRY_WHEN_UNREADY = {"Retry-After": "5"}
-_BODY = {
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST = {
+    "parameters": [
+        {
+            "name": "name",
+            "in": "query",
+            "description": "The file's name, where the image is the whole body.",
+            "schema": {"type": "string", "default": ""},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -35,58 +47,114 @@ _BODY = {
                     "type": "object",
                     "required": [FIELD],
                     "properties": {
-                        FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}
+                        FIELD: {"type": "array", "minItems": 1, "items": _BINARY["schema"]}
                     },
                 }
             },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": _BINARY,
+            "image/*": _BINARY,
         },
-    }
+    },
+}
+_RETRY_HEADER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+_KEY_HEADER = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+_BEARER = HTTPBearer(auto_error=False, description="A key of the service.")
+_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key.")
+
+
+def _refusal(text: str, model: Any = documents.ErrorDocument, **more: Any) -> dict[str, Any]:
+    return {"description": text, "model": model, **more}
+
+
+_UNREADY = {
+    503: _refusal("The model is not ready, or the service is stopping.", headers=_RETRY_HEADER)
 }
 _REFUSALS = {
-    400: "No images, or a damaged form.",
-    401: "No key, or a wrong one.",
-    408: "The request came too slowly.",
-    413: "Too many images, or too large ones.",
-    415: "Not images.",
-    422: "No file could be read: the entries say why.",
-    429: "Too busy: Retry-After says when to come back.",
-    503: "The model is not ready, or the service is stopping.",
+    400: _refusal("No images, or a damaged form."),
+    408: _refusal("The request came too slowly."),
+    413: _refusal(
+        "Too many images, or too large ones. When all files are too large, the entries say so.",
+        documents.ErrorDocument | documents.ImagesDocument,
+    ),
+    415: _refusal("Not images."),
+    422: _refusal("No file could be read: the entries say why.", documents.ImagesDocument),
+    429: _refusal("Too busy.", headers=_RETRY_HEADER),
+    500: _refusal("A fault of the service; its log says more."),
+    **_UNREADY,
 }
 
 
-def create_application(judge: Judge, *, limits: Limits, keys: Keys | None) -> FastAPI:
-    """The service with this judge; with keys, only /healthz and /readyz are open to all."""
-    application = FastAPI(
+def create_application(
+    judge: Judge, *, limits: Limits, keys: Keys | None, origins: Sequence[str] = ()
+) -> FastAPI:
+    """The service with this judge.
+
+    Args:
+        keys: With keys, only the health addresses and the documentation are open to all.
+        origins: Of the web pages that may ask (CORS).
+    """
+    # Its pages of documentation load nothing from elsewhere.
+    application = FastAPIOffline(
         title="Real or AI?",
         version=__version__,
         description="Whether images look AI-generated. Docs: docs/service.md.",
+        static_url="/docs/files",
+        redoc_url=None,
     )
     service = _Service(judge, limits)
     application.state.admission = service.admission
     _add_error_answers(application)
     application.add_middleware(RequestWatch, metrics=service.metrics, admission=service.admission)
-    guarded = [Depends(_key_check(keys))]
+    if origins:
+        application.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    _add_addresses(application, service, keys)
+    return application
+
+
+def _add_addresses(application: FastAPI, service: _Service, keys: Keys | None) -> None:
+    guard: dict[str, Any] = {"responses": {}}
+    if keys:
+        unknown = _refusal("No key, or a wrong one.", headers=_KEY_HEADER)
+        guard = {"dependencies": [Depends(_key_check(keys))], "responses": {401: unknown}}
     application.post(
         "/v1/images",
         summary="Judge one or many images",
         response_model=documents.ImagesDocument,
-        responses={status: _described(status, text) for status, text in _REFUSALS.items()},
-        openapi_extra=_BODY,
-        dependencies=guarded,
+        openapi_extra=_REQUEST,
+        **guard | {"responses": guard["responses"] | _REFUSALS},
     )(service.judge_images)
     application.get(
         "/v1/models",
         summary="The models that answer",
         response_model=documents.ModelsDocument,
-        dependencies=guarded,
+        **guard,
     )(service.list_models)
-    application.get("/metrics", summary="For Prometheus", dependencies=guarded)(
-        service.show_metrics
-    )
-    application.get("/healthz", summary="Whether the process answers")(service.is_alive)
-    application.get("/readyz", summary="Whether images can be judged")(service.is_ready)
-    return application
+    application.get(
+        "/metrics", summary="For Prometheus", response_class=PlainTextResponse, **guard
+    )(service.show_metrics)
+    for ask in (application.get, application.head):
+        ask(
+            "/healthz",
+            summary="Whether the process answers",
+            response_model=documents.StatusDocument,
+        )(service.is_alive)
+        ask(
+            "/readyz",
+            summary="Whether images can be judged",
+            response_model=documents.StatusDocument,
+            responses=_UNREADY,
+        )(service.is_ready)
+    application.get("/", include_in_schema=False)(_lead_to_docs)
+
+
+async def _lead_to_docs() -> Response:
+    return RedirectResponse("docs")
 
 
 class _Service:
@@ -144,13 +212,12 @@ class _Service:
             raise RequestError(503, "not_ready", reason, **_RETRY_WHEN_UNREADY)
 
 
-def _key_check(keys: Keys | None) -> Callable[[Request], Awaitable[None]]:
-    async def check_key(request: Request) -> None:
-        if keys is None:
-            return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        if not keys.allows(key):
+def _key_check(keys: Keys) -> Callable[..., Awaitable[None]]:
+    async def check_key(
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+        key: Annotated[str | None, Security(_KEY)],
+    ) -> None:
+        if not keys.allows(bearer.credentials if bearer else key or ""):
             message = "Expected a valid key in the header: Authorization: Bearer KEY."
             raise RequestError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
 
@@ -176,7 +243,10 @@ def _add_error_answers(application: FastAPI) -> None:
         document = documents.error_document(code, str(error.detail))
         return JSONResponse(document, status_code=error.status_code, headers=error.headers)
 
-
-def _described(status: int, text: str) -> dict[str, Any]:
-    model = documents.ImagesDocument if status == 422 else documents.ErrorDocument
-    return {"description": text, "model": model}
+    @application.exception_handler(Exception)
+    async def fail(request: Request, error: Exception) -> Response:
+        # Starlette raises the error again, so that its traceback reaches the log.
+        document = documents.error_document(
+            "internal_error", "The service has a fault; see its log."
+        )
+        return JSONResponse(document, status_code=500)

@@ -78,13 +78,13 @@ class ModelDocument(BaseModel):
 
 
 class ImagesDocument(BaseModel):
-    """The answer to `POST /v1/images`: one entry for each file, in their order.
-
-    The field `model` of an entry is the name of one of `models`.
-    """
+    """The answer to `POST /v1/images`: one entry for each file, in their order."""
 
     version: str = Field(description="Of the program that answers.")
-    models: list[ModelDocument]
+    models: dict[str, str] = Field(
+        description="SHA-256 of each model by its name; `GET /v1/models` describes them.",
+        examples=[{"released": "7a39…"}],
+    )
     images: list[ImageDocument]
 
 
@@ -92,6 +92,12 @@ class ModelsDocument(BaseModel):
     """The answer to `GET /v1/models`."""
 
     models: list[ModelDocument]
+
+
+class StatusDocument(BaseModel):
+    """The answer of the health addresses."""
+
+    status: str = Field(examples=["ok", "ready"])
 
 
 class ErrorContent(BaseModel):
@@ -112,7 +118,8 @@ def images_document(
 ) -> dict[str, Any]:
     """The answer for the files of one request."""
     images = [_image(answer, metadata) for answer in answers]
-    return {"version": __version__, "models": models, "images": images}
+    digests = {model["name"]: model["sha256"] for model in models}
+    return {"version": __version__, "models": digests, "images": images}
 
 
 def images_status(answers: Sequence[Answer]) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from real_vs_ai.errors import InputError
 from real_vs_ai.runs import find_models
 from real_vs_ai.service.keys import add_key, required_keys
-from real_vs_ai.service.limits import Limits, limits_from
+from real_vs_ai.service.limits import MEGA, Limits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,11 +39,14 @@ def run(args: argparse.Namespace) -> int:
     if args.new_key:
         return _make_key(args.keys, args.new_key)
     keys = required_keys(args.keys, address=args.address)
-    model_path, *others = find_models(args.model, models_dir=args.models_dir)
+    model_path, *others = find_models(args.model)
     if others:
         # The folder that holds them all.
         model_path = model_path.parent
-    limits = limits_from(args)
+    limits = Limits(
+        max_image_pixels=round(args.max_megapixels * MEGA),
+        max_held_bytes=args.max_held_megabytes * MEGA,
+    )
     try:
         from real_vs_ai.service.application import create_application
     except ImportError as error:
@@ -51,16 +54,18 @@ def run(args: argparse.Namespace) -> int:
             f'Expected the package {error.name}, found none. Run: pip install -e ".[api]"'
         ) from error
     listening = _listen(args.address, args.port)
-    judge = _open_judge(model_path, limits=limits, cluster=args.cluster, replicas=args.replicas)
+    judge = _open_judge(model_path, limits=limits, replicas=args.replicas)
     try:
-        application = create_application(judge, limits=limits, keys=keys)
+        application = create_application(
+            judge, limits=limits, keys=keys, origins=args.allow_origin or ()
+        )
         names = " and ".join(model["name"] for model in judge.models)
         url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
         print(f"Serving {names} at {url} (docs: /docs)", flush=True)
         serve(application, listening)
     finally:
         judge.close()
-    if not args.cluster:
+    if not args.replicas:
         end_soon = threading.Timer(_COMPUTE_SECONDS, os._exit, args=(0,))
         end_soon.daemon = True
         end_soon.start()
@@ -104,8 +109,8 @@ def _make_key(path: Path | None, name: str) -> int:
     return 0
 
 
-def _open_judge(model_path: Path, *, limits: Limits, cluster: str | None, replicas: int) -> Judge:
-    if cluster:
+def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> Judge:
+    if replicas:
         from real_vs_ai.service.ray_replicas import RayJudge
 
         return RayJudge(model_path, limits=limits, replicas=replicas)

@@ -5,7 +5,6 @@ All of it runs in the server's event loop, so nothing here needs a lock.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import math
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS
 from real_vs_ai.errors import RealVsAIError
-from real_vs_ai.options import number, whole_number
 
-_MEGA = 10**6
+MEGA = 10**6
 # How much the newest request counts in the mean time of requests.
 _NEWEST_SHARE = 0.2
 _LONGEST_WAIT_SECONDS = 60
@@ -27,7 +25,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one request and of all requests together.
+    """Bounds of one request and of all requests together; ApiServer.py has options for two.
 
     Attributes:
         max_image_bytes: Of one image file.
@@ -35,17 +33,17 @@ class Limits:
         max_images: In one request.
         max_request_bytes: Of a request's whole body.
         max_requests: That are received or answered at the same time.
-        max_held_bytes: Of all bodies that are held at the same time.
+        max_held_bytes: Of all bodies that are held at the same time; at least one request's.
         receive_seconds: In which a request's body must have come.
     """
 
-    max_image_bytes: int
-    max_image_pixels: int
-    max_images: int
-    max_request_bytes: int
-    max_requests: int
-    max_held_bytes: int
-    receive_seconds: float
+    max_image_bytes: int = 50 * MEGA
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    max_images: int = 100
+    max_request_bytes: int = 200 * MEGA
+    max_requests: int = 64
+    max_held_bytes: int = 1000 * MEGA
+    receive_seconds: float = 60
 
 
 class RequestError(RealVsAIError):
@@ -54,38 +52,6 @@ class RequestError(RealVsAIError):
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status, self.code, self.headers = status, code, headers
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `limits_from` reads."""
-    group = parser.add_argument_group("limits")
-
-    def add(name: str, default: float, help: str) -> None:
-        kind = whole_number(1) if isinstance(default, int) else number(0, 1e9, ends=False)
-        group.add_argument(name, type=kind, default=default, metavar="N", help=help)
-
-    add("--max-megabytes", 50.0, "largest image file, in MB")
-    add("--max-megapixels", MAX_IMAGE_PIXELS / _MEGA, "largest image, in millions of pixels")
-    add("--max-images", 100, "most images in one request")
-    add("--max-request-megabytes", 200.0, "largest request, in MB")
-    add("--max-requests", 64, "most requests at the same time; others get status 429")
-    add("--max-held-megabytes", 1000.0, "most MB of requests in memory; others get status 429")
-    add("--receive-seconds", 60.0, "seconds within which a request must arrive")
-
-
-def limits_from(args: argparse.Namespace) -> Limits:
-    """The limits that the options of `add_limits` set."""
-    request_bytes = round(args.max_request_megabytes * _MEGA)
-    return Limits(
-        max_image_bytes=round(args.max_megabytes * _MEGA),
-        max_image_pixels=round(args.max_megapixels * _MEGA),
-        max_images=args.max_images,
-        max_request_bytes=request_bytes,
-        max_requests=args.max_requests,
-        # Room for one request of the largest size at least.
-        max_held_bytes=max(round(args.max_held_megabytes * _MEGA), request_bytes),
-        receive_seconds=args.receive_seconds,
-    )
 
 
 class Admission:

@@ -11,10 +11,11 @@ from starlette.testclient import TestClient
 
 from real_vs_ai import __version__
 from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.service import documents
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.keys import add_key, read_keys
-from tests.service.conftest import make_limits
+from real_vs_ai.service.limits import Limits
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 BRIGHT, DARK = encode(uniform_image(250)), encode(uniform_image(5))
@@ -25,8 +26,9 @@ def as_files(*contents: bytes) -> list:
     return [("files", (f"{index}.png", data)) for index, data in enumerate(contents)]
 
 
-def client_with(judge, *, keys=None, limits=None) -> TestClient:
-    return TestClient(create_application(judge, limits=limits or make_limits(), keys=keys))
+def client_with(judge, *, keys=None, limits=None, origins=()) -> TestClient:
+    application = create_application(judge, limits=limits or Limits(), keys=keys, origins=origins)
+    return TestClient(application)
 
 
 def assert_refused(response, status: int, code: str) -> None:
@@ -46,10 +48,11 @@ def test_each_file_gets_its_verdict_and_a_broken_one_an_error(client, model_path
     assert fake["sha256"] == hashlib.sha256(BRIGHT).hexdigest()
     assert fake["reasons"][0]["code"] == "not_calibrated" and fake["reasons"][0]["sentence"]
     assert fake["origin"].startswith("No origin data")
-    (model,) = document["models"]
-    assert model["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(model_path.read_bytes()).hexdigest()
+    assert document["models"] == {fake["model"]: digest} and broken["model"] == ""
+    (model,) = client.get("/v1/models").json()["models"]
+    assert (model["name"], model["sha256"]) == (fake["model"], digest)
     assert model["thresholds"] == {"lower": 0.5, "upper": 0.5}
-    assert (fake["model"], broken["model"]) == (model["name"], "")
     assert document["version"] == __version__
 
 
@@ -59,7 +62,7 @@ def test_each_image_is_judged_by_the_released_model_of_its_size(tmp_path):
         folder.mkdir()
         sizes = summarise_training_images([size], [size], [""])
         save_model(folder / "model.h5", dataclasses.replace(METADATA, training_images=sizes))
-    judge = LocalJudge(released, limits=make_limits())
+    judge = LocalJudge(released, limits=Limits())
     judge.wait_until_open()
     with client_with(judge) as client:
         assert len(client.get("/v1/models").json()["models"]) == 2
@@ -83,10 +86,9 @@ def test_only_unreadable_files_answer_422_with_their_errors(client):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--max-megapixels", "0.001"), ("--max-megabytes", "0.0001")]
+    "limits", [Limits(max_image_pixels=1000), Limits(max_image_bytes=100)], ids=["pixels", "bytes"]
 )
-def test_too_large_image_answers_413_with_its_error(model_path, option, value):
-    limits = make_limits(option, value)
+def test_too_large_image_answers_413_with_its_error(model_path, limits):
     judge = LocalJudge(model_path, limits=limits)
     judge.wait_until_open()
     with client_with(judge, limits=limits) as client:
@@ -97,7 +99,7 @@ def test_too_large_image_answers_413_with_its_error(model_path, option, value):
 
 
 def test_too_many_images_are_refused(judge):
-    with client_with(judge, limits=make_limits("--max-images", "2")) as client:
+    with client_with(judge, limits=Limits(max_images=2)) as client:
         assert client.post("/v1/images", files=as_files(BRIGHT, DARK)).status_code == 200
         response = client.post("/v1/images", files=as_files(BRIGHT, DARK, DARK))
     assert_refused(response, 413, "too_many_images")
@@ -107,7 +109,7 @@ def test_too_many_images_are_refused(judge):
 def test_too_large_request_is_refused_before_it_is_held(judge, declared):
     body = bytes(3000)
     content = body if declared else iter([body[:1500], body[1500:]])
-    limits = make_limits("--max-request-megabytes", "0.002")
+    limits = Limits(max_request_bytes=2000)
     with client_with(judge, limits=limits) as client:
         assert_refused(client.post("/v1/images", content=content), 413, "too_large")
 
@@ -136,7 +138,7 @@ def test_unknown_address_and_method_are_refused_in_the_same_form(client):
 
 
 def test_full_service_says_when_to_come_back(judge):
-    limits = dataclasses.replace(make_limits(), max_held_bytes=10)
+    limits = Limits(max_held_bytes=10)
     with client_with(judge, limits=limits) as client:
         response = client.post("/v1/images", content=BRIGHT)
         assert_refused(response, 429, "busy")
@@ -162,7 +164,7 @@ def test_model_that_cannot_be_used_leaves_the_service_unready(model_path, monkey
         raise RuntimeError("no engine")
 
     monkeypatch.setattr("real_vs_ai.serving.detector.open_engine", refuse)
-    judge = LocalJudge(model_path, limits=make_limits())
+    judge = LocalJudge(model_path, limits=Limits())
     with pytest.raises(RuntimeError):
         judge.wait_until_open()
     with client_with(judge) as client:
@@ -201,9 +203,42 @@ def test_many_clients_at_once_get_each_their_own_answer(client):
     )
 
 
-def test_openapi_page_describes_the_addresses(client):
-    paths = client.get("/openapi.json").json()["paths"]
-    assert {"/v1/images", "/v1/models", "/healthz", "/readyz", "/metrics"} == set(paths)
-    assert "429" in paths["/v1/images"]["post"]["responses"]
-    (model,) = client.get("/v1/models").json()["models"]
-    assert model["name"] and len(model["sha256"]) == 64
+@pytest.mark.parametrize("address", ["/healthz", "/readyz"])
+def test_health_is_asked_by_head_too(client, address):
+    response = client.head(address)
+    assert response.status_code == 200 and response.headers["content-length"] != "0"
+
+
+def test_browser_that_opens_the_service_finds_its_documentation(client):
+    response = client.get("/")
+    assert response.status_code == 200 and response.url.path == "/docs"
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f'"/docs/files/{name}"' in response.text
+        assert client.get(f"/docs/files/{name}").status_code == 200
+    assert "https://" not in response.text
+
+
+def test_pages_of_other_origins_may_ask_only_where_an_option_lets_them(judge):
+    origin = {"origin": "https://news.example", "access-control-request-method": "POST"}
+    with client_with(judge) as client:
+        assert_refused(client.options("/v1/images", headers=origin), 405, "method_not_allowed")
+        assert "access-control-allow-origin" not in client.get("/healthz", headers=origin).headers
+    with client_with(judge, origins=["https://news.example"]) as client:
+        asked = client.options("/v1/images", headers=origin)
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == "https://news.example"
+        answered = client.post("/v1/images", content=b"", headers=origin)
+        assert_refused(answered, 400, "no_images")
+        assert answered.headers["access-control-allow-origin"] == "https://news.example"
+        other = client.options("/v1/images", headers=origin | {"origin": "https://else.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_fault_of_the_service_is_json_too(judge, monkeypatch):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(documents, "images_document", fail)
+    application = create_application(judge, limits=Limits(), keys=None)
+    with TestClient(application, raise_server_exceptions=False) as client:
+        assert_refused(client.post("/v1/images", content=BRIGHT), 500, "internal_error")

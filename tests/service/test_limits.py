@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 
 import pytest
 
-from real_vs_ai.service.limits import Admission, RequestError
-from tests.service.conftest import make_limits
+from real_vs_ai.service.limits import Admission, Limits, RequestError
 
 
 def test_room_is_bounded_by_number_and_bytes_and_given_back():
-    limits = dataclasses.replace(make_limits(), max_requests=2, max_held_bytes=100)
+    limits = Limits(max_requests=2, max_held_bytes=100)
     admission = Admission(limits)
 
     async def fill():
@@ -36,7 +34,7 @@ async def enter(admission: Admission, *, size: int) -> None:
 
 
 def test_stop_lets_requests_end_interrupts_the_late_and_refuses_the_new():
-    admission = Admission(make_limits())
+    admission = Admission(Limits())
 
     async def wait_for(event: asyncio.Event) -> str:
         async with admission.request(size=1):
@@ -60,8 +58,3 @@ def test_stop_lets_requests_end_interrupts_the_late_and_refuses_the_new():
 
     asyncio.run(stop_under_load())
     assert admission.requests == 0
-
-
-def test_largest_request_always_finds_room_in_an_idle_service():
-    limits = make_limits("--max-request-megabytes", "300", "--max-held-megabytes", "1")
-    asyncio.run(enter(Admission(limits), size=limits.max_request_bytes))

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
+from real_vs_ai.service.limits import Limits
 from tests.ray_nodes import start_nodes
-from tests.service.conftest import make_limits
 from tests.serving.trivial_model import encode, uniform_image
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
@@ -68,7 +68,7 @@ async def ask_all(judge) -> tuple[list, int]:
 def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, model_path):
     from real_vs_ai.service.ray_replicas import RayJudge
 
-    replicas = RayJudge(model_path, limits=make_limits(), replicas=2)
+    replicas = RayJudge(model_path, limits=Limits(), replicas=2)
     try:
         assert replicas.models == judge.models
         assert len(replica_processes()) == 2
