@@ -54,6 +54,8 @@ _FORGERY = {
     Seal.CHANGED: "It does not fit the file, so it proves nothing.",
     Seal.UNREADABLE: "It cannot be checked, so it proves nothing.",
 }
+# Actions that leave the picture what it was.
+_NO_EDITS = frozenset({"created", "opened", "converted", "transcoded", "published", "repackaged"})
 _RELATIONS = {
     "parentOf": "Its C2PA manifest's earlier version of the picture",
     "componentOf": "Its C2PA manifest's part placed in the picture",
@@ -122,12 +124,19 @@ class _Manifest:
 
     @functools.cached_property
     def source_types(self) -> list[str]:
-        return named_source_types(self.agents)
+        """Those named; [""] where none is, but a known generator created the picture.
+
+        Microsoft's manifests of early 2024 name no type.
+        """
+        named = named_source_types(self.agents)
+        creators = (a for a in self.action_entries if a.get("action") == "c2pa.created")
+        created = any(name_generator(str(action.get("softwareAgent"))) for action in creators)
+        return named or ([""] if created else [])
 
     @functools.cached_property
     def generator(self) -> str:
         """Who made the picture, where the manifest says that a model did."""
-        if not any("algorithmic" in name.lower() for name in self.source_types):
+        if not any(not name or "algorithmic" in name.lower() for name in self.source_types):
             return ""
         issuer = str((self.content.get("signature_info") or {}).get("issuer", ""))
         return name_generator(self.agents) or name_generator(issuer) or self._first_agent()
@@ -144,6 +153,17 @@ class _Manifest:
     def actions(self) -> tuple[str, ...]:
         names = (str(action.get("action", "")) for action in self.action_entries)
         return tuple(clean(name.removeprefix("c2pa.")) for name in names)[:_MOST_ACTIONS]
+
+    @property
+    def is_its_only_ingredient(self) -> bool:
+        """Whether the one "component" is the whole picture, as ChatGPT and Designer write it."""
+        own = set(self.source_types) - {"trainedAlgorithmicMedia", ""}
+        made_otherwise = own or (self.action_entries and not self.source_types)
+        return len(self.ingredients) == 1 and not made_otherwise
+
+    @property
+    def is_edited(self) -> bool:
+        return not _NO_EDITS.issuperset(self.actions)
 
     @property
     def ingredients(self) -> list[dict]:
@@ -215,7 +235,9 @@ def _describe_origins(manifest: _Manifest, store: dict, seal: Finding) -> list[F
     said = {finding.claim for finding in findings}
     for relation, ingredient in itertools.islice(_ancestors(manifest, store), _MOST_INGREDIENTS):
         for name in ingredient.source_types:
-            finding = _describe_ingredient(relation, ingredient, name, common)
+            finding = _describe_ingredient(
+                relation, ingredient, name, common, edited=manifest.is_edited
+            )
             if finding.claim not in said:
                 said.add(finding.claim)
                 findings.append(finding)
@@ -250,7 +272,7 @@ def _with_generator(finding: Finding) -> Finding:
 
 
 def _describe_ingredient(
-    relation: str, ingredient: _Manifest, name: str, common: Finding
+    relation: str, ingredient: _Manifest, name: str, common: Finding, *, edited: bool
 ) -> Finding:
     said_by = _RELATIONS.get(relation, "An ingredient of its C2PA manifest")
     common = replace(common, generator=ingredient.generator)
@@ -258,7 +280,7 @@ def _describe_ingredient(
     if relation == "inputTo":
         # A model saw this picture; the file's own picture may be another one.
         return replace(finding, speaks_for=None, claim="")
-    if not finding.claim:
+    if not finding.claim or (relation == "parentOf" and not edited):
         return finding
     if relation == "componentOf":
         code = Code.COMPOSITE if finding.code is Code.GENERATED else finding.code
@@ -278,8 +300,10 @@ def _ancestors(manifest: _Manifest, store: dict) -> Iterator[tuple[str, _Manifes
             if label in seen or label not in store["manifests"]:
                 continue
             seen.add(label)
+            relation = str(ingredient.get("relationship", ""))
+            if relation == "componentOf" and current.is_its_only_ingredient:
+                relation = "parentOf"
             # A part stays a part, however often it was edited before it was placed.
-            relation = above if above in {"componentOf", "inputTo"} else ""
-            relation = relation or str(ingredient.get("relationship", ""))
+            relation = above if above in {"componentOf", "inputTo"} else relation
             waiting.append((relation, _Manifest(store["manifests"][label])))
             yield waiting[-1]

@@ -55,9 +55,14 @@ def named_source_types(text: str) -> list[str]:
 
 
 def describe_source_type(name: str, *, said_by: str, common: Finding) -> Finding:
-    """What one source type says, with kind, seal, signer and forgery of `common`."""
-    code, claim = _MEANINGS.get(name, (Code.SOURCE, ""))
-    text = f"{said_by} says: {claim} ({name})." if claim else f"{said_by} is {clean(name)}."
+    """What one source type says, with kind, seal, signer and forgery of `common`.
+
+    Args:
+        name: Of the vocabulary; "" where a generator is named as the maker instead.
+    """
+    code, claim = _MEANINGS.get(name or "trainedAlgorithmicMedia", (Code.SOURCE, ""))
+    term = f" ({name})" if name else ""
+    text = f"{said_by} says: {claim}{term}." if claim else f"{said_by} is {clean(name)}."
     return replace(common, code=code, text=text, speaks_for=_SPEAKS_FOR.get(code), claim=claim)
 
 

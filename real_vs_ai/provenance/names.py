@@ -45,7 +45,7 @@ _GENERATORS = (
         r"made with google ai|edited with google ai|created by google generative ai",
         "Its pictures carry a SynthID watermark, which only Google can read.",
     ),
-    _Generator("Bing Image Creator", distinctive=r"bing image creator|microsoft designer"),
+    _Generator("Microsoft Designer", r"image creator", r"bing image creator|microsoft[_ ]designer"),
     _Generator("Meta AI", r"meta ai\b", r"imagined with ai"),
     _Generator("Grok", r"\bgrok\b|\bxai\b|\bx\.ai\b"),
     _Generator("Ideogram", r"\bideogram\b", r"\bideogram\.ai\b|\bideogram ai\b"),

@@ -31,6 +31,10 @@ _SETTINGS_FIELDS = (
     "EXIF XPComment",
     "IPTC Caption",
 )
+_PICTURE_SETTING = re.compile(
+    r"[,\n]\s{0,3}(Mask blur|Masked content|Inpaint[^:,\n]{0,40}|Outpaint[^:,\n]{0,40}"
+    r"|IP-Adapter|ControlNet)[^:,\n]{0,40}: "
+)
 _XMP_PROPERTIES = ("UserComment", "description")
 _WEIGHTS = re.compile(r"\.(?:safetensors|ckpt|gguf|pth?|bin|sft)$", re.I)
 
@@ -105,10 +109,8 @@ def _webui_picture(line: str) -> str:
     # The second pass of "Hires. fix" has a strength too.
     if _is_partial(strength) and "Hires " not in line:
         return f"denoising strength {strength}"
-    for words in ("Mask blur", "Masked content", "Inpaint", "IP-Adapter", "ControlNet", "Outpaint"):
-        if words.lower() in line.lower():
-            return words
-    return ""
+    found = _PICTURE_SETTING.search(line)
+    return found[1] if found else ""
 
 
 def _value(line: str, name: str) -> str:
@@ -125,42 +127,54 @@ def _is_partial(strength: object) -> bool:
 
 
 def _comfyui(fields: dict[str, str]) -> Iterator[Settings]:
-    graph = parse_object(fields.get("prompt", ""))
-    nodes = [
+    for name in _GRAPH_FIELDS:
+        text = fields.get(name, "")
+        nodes = _nodes(parse_object(text)) or _nodes_of_damaged(text[:_SEARCHED_CHARACTERS])
+        if nodes:
+            prompt = "\n".join(dict.fromkeys(_inputs(nodes, _PROMPT_INPUTS)))
+            picture = next((kind for kind, _ in nodes if _INPUT_PICTURE.search(kind)), "")
+            ran = any(_GENERATES.search(kind) for kind, _ in nodes)
+            # A service's node has a name of its own; without a picture, it began with words.
+            ran = ran or bool(prompt and not picture)
+            model = next(_inputs(nodes, _MODEL_INPUTS), "")
+            yield Settings("ComfyUI", name, prompt, model, picture, ran=ran)
+    if _is_drawn_graph(parse_object(fields.get("workflow", ""))):
+        yield Settings("ComfyUI", "workflow", ran=False)
+
+
+_GRAPH_FIELDS = ("prompt", "EXIF UserComment", "EXIF ImageDescription", "parameters")
+_GENERATES = re.compile(r"sampler(?!select)|empty\w*latent|image ?generat|txt2img|t2i|dalle", re.I)
+_INPUT_PICTURE = re.compile(r"load ?image|image ?load|ip-?adapter|controlnet ?apply|img2img", re.I)
+_NODE_KIND = re.compile(r"\bclass_type\"?: ?\"?([^\",{}]{1,80})")
+_NODE_INPUT = re.compile(r"\b(ckpt_name|unet_name)\"?: ?\"?([^\",{}]{1,200})")
+_PROMPT_INPUTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt", "positive")
+_MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "base_ckpt_name", "model_name")
+
+
+def _nodes(graph: dict[str, Any]) -> list[tuple[str, dict]]:
+    """Kind and inputs of each node of a graph."""
+    return [
         (str(node["class_type"]), _object(node, "inputs"))
         for node in itertools.islice(graph.values(), _MOST_NODES)
         if isinstance(node, dict) and "class_type" in node
     ]
-    if nodes:
-        ran = any(_GENERATES.search(kind) for kind, _ in nodes)
-        yield Settings(
-            "ComfyUI",
-            "prompt",
-            "\n".join(dict.fromkeys(_inputs(nodes, _IS_TEXT, _TEXT_INPUTS))),
-            next(_inputs(nodes, _IS_ANY, _MODEL_INPUTS), ""),
-            next((kind for kind, _ in nodes if _INPUT_PICTURE.search(kind)), ""),
-            ran=ran,
-        )
-    elif _is_drawn_graph(parse_object(fields.get("workflow", ""))):
-        yield Settings("ComfyUI", "workflow", ran=False)
 
 
-_GENERATES = re.compile(
-    r"sampler(?!select)|image ?generat|image ?node|text ?to ?image|txt2img|t2i|dalle|gptimage", re.I
-)
-_INPUT_PICTURE = re.compile(r"load ?image|image ?load|ip-?adapter|controlnet ?apply|img2img", re.I)
-_IS_TEXT = re.compile(r"text ?encode|prompt|image ?generat|t2i|dalle", re.I)
-_IS_ANY = re.compile("")
-_TEXT_INPUTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt", "positive")
-_MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "base_ckpt_name", "model_name")
+def _nodes_of_damaged(text: str) -> list[tuple[str, dict]]:
+    """The same of a graph that was cut off, or that lost its quotes on the way into EXIF."""
+    if not text.startswith("{") or not (kinds := _NODE_KIND.findall(text)):
+        return []
+    return [(kind.strip(), {}) for kind in kinds] + [("", dict(_NODE_INPUT.findall(text)))]
 
 
-def _inputs(nodes: list, kinds: re.Pattern[str], names: tuple[str, ...]) -> Iterator[str]:
-    """Texts among the inputs of nodes of some kinds, in the order of the names."""
+def _inputs(nodes: list[tuple[str, dict]], names: tuple[str, ...]) -> Iterator[str]:
+    """Texts among the inputs of the nodes, in the order of the names."""
     for name in names:
-        for kind, inputs in nodes:
+        for _, inputs in nodes:
             value = inputs.get(name)
-            if kinds.search(kind) and isinstance(value, str) and value.strip():
+            # Some loaders keep a preview beside the name.
+            value = value.get("content") if isinstance(value, dict) else value
+            if isinstance(value, str) and value.strip():
                 yield value
 
 

@@ -122,6 +122,16 @@ def test_generator_is_named_by_its_manifest(authority):
     assert headline == f"The file says it was made by a generative model ({seal.generator})."
 
 
+def test_known_generator_that_names_no_source_type_is_believed(authority):
+    manifest = manifest_of(agent="Image Creator from Designer")
+    del manifest["assertions"][0]["data"]["actions"][0]["digitalSourceType"]
+    _, source = read_provenance(authority.sign(manifest))
+    assert (source.code, source.speaks_for) == (Code.GENERATED, "Fake")
+    assert source.text == (
+        "Its C2PA manifest says: made by a generative model (Microsoft Designer)."
+    )
+
+
 def test_camera_speaks_for_real_and_names_no_generator(authority):
     seal, source = read_provenance(authority.sign(manifest_of("digitalCapture", agent="Gemini")))
     assert (source.code, source.speaks_for, seal.generator) == (Code.CAPTURED, "Real", "")
@@ -169,6 +179,18 @@ def test_edit_of_a_generated_picture_says_so(authority):
             "The file says it was edited from a picture that was made by a generative model "
             "(Adobe Firefly)."
         )
+
+
+@pytest.mark.parametrize(
+    "manifest", [{"claim_generator_info": [{"name": "ChatGPT"}]}, manifest_of(agent="Designer")]
+)
+def test_only_component_of_a_manifest_is_the_whole_picture(authority, manifest):
+    generated = authority.sign(manifest_of(agent="GPT-4o"))
+    described = {"title": "image.png", "relationship": "componentOf", "label": "image"}
+    findings = read_provenance(authority.sign(manifest, ingredients=[(described, generated)]))
+    origin = describe_origin(findings)
+    assert (origin.speaks_for, origin.composite, origin.from_picture) == ("Fake", False, "")
+    assert origin.headline.startswith("The file says it was made by a generative model (")
 
 
 def test_composite_of_a_photograph_and_a_generated_part_says_so(authority):

@@ -57,6 +57,16 @@ INVOKE_2 = {"model_weights": "sd-1.5", "image": {"type": "txt2img", "prompt": "a
             with_exif("WEBP", Make="workflow:{}", Model="prompt:" + graph(FLUX, TEXT, SAMPLER)),
             "ComfyUI, flux1-dev",
         ),
+        (with_exif(UserComment=graph(CHECKPOINT, TEXT, SAMPLER).encode()), "ComfyUI, juggernaut_x"),
+        (
+            png_with(
+                prompt=graph(
+                    ("Loader", {"ckpt_name": {"content": "a.gguf", "image": None}}), TEXT, SAMPLER
+                )
+            ),
+            "ComfyUI, a",
+        ),
+        (png_with(prompt=graph(("GeminiNode", {"prompt": "a red fox"}))), "ComfyUI"),
         (png_with(invokeai_metadata=json.dumps(INVOKE)), "InvokeAI, Juggernaut XL"),
         (png_with(**{"sd-metadata": json.dumps(INVOKE_2)}), "InvokeAI, sd-1.5"),
         (png_with(Dream='"a red fox" -s 50 -S 42 -W 512 -H 512 -C 7.5'), "InvokeAI"),
@@ -97,6 +107,19 @@ def test_settings_name_program_model_and_prompt(data, generator):
     assert origin.from_picture == ""
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        graph(CHECKPOINT, TEXT, SAMPLER)[:-20],
+        graph(CHECKPOINT, TEXT, SAMPLER).replace('"', "")[:-30],
+        graph(CHECKPOINT, ("EmptyLatentImage", {}), TEXT).replace('"', "")[:-9],
+    ],
+)
+def test_graph_that_was_cut_off_names_its_model(text):
+    origin = origin_of(with_exif(UserComment=b"ASCII\0\0\0" + text.encode()))
+    assert origin.generator == "ComfyUI, juggernaut_x"
+
+
 def test_prompt_of_web_ui_settings_ends_before_the_negative_one():
     assert origin_of(png_with(parameters=WEBUI)).prompt == "a red fox, film grain"
 
@@ -115,7 +138,7 @@ def test_prompt_of_web_ui_settings_ends_before_the_negative_one():
         (with_exif(Software="Ideogram"), "Ideogram"),
         (png_with(Software="Leonardo.Ai"), "Leonardo AI"),
         (with_exif(ImageDescription="Generated with FLUX.1 [dev]"), "FLUX"),
-        (with_exif(ImageDescription="Created using Bing Image Creator"), "Bing Image Creator"),
+        (with_exif(ImageDescription="Created using Bing Image Creator"), "Microsoft Designer"),
         (
             with_exif(
                 ImageDescription="Signature: " + "Ab9+" * 30,
@@ -230,6 +253,7 @@ def test_chinese_label_of_a_suspicion_speaks_for_nobody():
     [
         (png_with(parameters=f"{WEBUI}, Denoising strength: 0.4"), "denoising strength 0.4"),
         (png_with(parameters=f"{WEBUI}, Mask blur: 4"), "Mask blur"),
+        (png_with(parameters=f'{WEBUI}, ControlNet 0: "Module: canny"'), "ControlNet"),
         (png_with(prompt=graph(CHECKPOINT, TEXT, SAMPLER, LOAD)), "LoadImage"),
         (png_with(prompt=graph(("IPAdapterAdvanced", {}), FLUX, SAMPLER)), "IPAdapterAdvanced"),
         (
@@ -256,9 +280,15 @@ def test_pictures_made_from_another_picture_say_so(data, said_by):
     assert (origin.from_picture, origin.speaks_for) == (said_by, "Fake")
 
 
-def test_second_pass_of_the_same_picture_is_no_input_picture():
-    data = png_with(parameters=f"{WEBUI}, Denoising strength: 0.4, Hires upscale: 2")
-    assert origin_of(data).from_picture == ""
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "Denoising strength: 0.4, Hires upscale: 2",
+        "ADetailer denoising strength: 0.4, ADetailer inpaint only masked: True",
+    ],
+)
+def test_second_pass_over_the_same_picture_is_no_input_picture(settings):
+    assert origin_of(png_with(parameters=f"{WEBUI}, {settings}")).from_picture == ""
 
 
 @pytest.mark.parametrize(
