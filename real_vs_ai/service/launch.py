@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from real_vs_ai.service.judging import Judge
 
-# `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, then
-# connections are closed, and a batch that is still being computed is given up.
-_ANSWER_SECONDS, _CLOSE_SECONDS, _COMPUTE_SECONDS = 8, 1, 0.5
+# `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, and a
+# batch that is still being computed when the time is over is given up.
+_ANSWER_SECONDS, _CLOSE_SECONDS, _END_SECONDS = 8, 0.5, 9
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,22 +62,26 @@ def run(args: argparse.Namespace) -> int:
         names = " and ".join(model["name"] for model in judge.models)
         url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
         print(f"Serving {names} at {url} (docs: /docs)", flush=True)
-        serve(application, listening)
+        serve(application, listening, holds_model=not args.replicas)
     finally:
         judge.close()
-    if not args.replicas:
-        end_soon = threading.Timer(_COMPUTE_SECONDS, os._exit, args=(0,))
-        end_soon.daemon = True
-        end_soon.start()
     return 0
 
 
-def serve(application: FastAPI, listening: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; then those in flight, and refuse new ones."""
+def serve(application: FastAPI, listening: socket.socket, *, holds_model: bool) -> None:
+    """Answer requests until SIGTERM or SIGINT; then those in flight, and refuse new ones.
+
+    Args:
+        holds_model: Whether this process computes. Then it ends in time whatever is computed.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if holds_model:
+                end = threading.Timer(_END_SECONDS, os._exit, args=(0,))
+                end.daemon = True
+                end.start()
             await application.state.admission.stop(seconds=_ANSWER_SECONDS)
             await super().shutdown(sockets)
 
