@@ -1,8 +1,8 @@
 """Judge images: a verdict for every image in files, folders and zip archives.
 
 The script prints a table, or writes one with --output (CSV, JSON, JSON lines or Parquet, by the
-suffix). "-" reads one path a line from standard input. A .csv manifest names images in its column
-"path".
+suffix; "--output -" prints JSON lines). "-" reads one path a line from standard input. A .csv
+manifest names images in its column "path".
 
 Example:
     python ImageScoring.py photos more.zip --output scores.csv
@@ -21,7 +21,7 @@ def parse_args(argv=None):
     inputs = 'image, folder, .zip, manifest .csv, or "-" (none: data/test)'
     add("inputs", nargs="*", metavar="INPUT", help=inputs)
     add("--model", type=Path, help=MODEL_HELP)
-    add("--output", type=Path, help="table to write: .csv, .json, .jsonl, .parquet")
+    add("--output", type=Path, help='table to write: .csv, .json, .jsonl, .parquet, or "-"')
     add("--overwrite", action="store_true", help="replace an existing table")
     add("--resume", action="store_true", help="add the images that the table lacks")
     add_cluster(parser, engines=("openvino", "keras"))
@@ -48,7 +48,8 @@ def main(argv=None):
     options = options_from(args, ScoringOptions)
     where = {"output": args.output, "resume": args.resume, "overwrite": args.overwrite}
     summary = run_scoring(args.inputs or ["data/test"], options=options, **where)
-    print(f"\n{summary}", file=sys.stdout if args.output else sys.stderr)
+    to_file = args.output and args.output.name != "-"
+    print(f"\n{summary}", file=sys.stdout if to_file else sys.stderr)
     return 1 if summary.failed(strict=args.strict) else 0
 
 

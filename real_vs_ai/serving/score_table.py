@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.verdict import Reason, thresholds_of
+from real_vs_ai.verdict import Reason, ReasonCode, thresholds_of
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.scoring import ImageScore, TilesScore
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
 UNREADABLE = "unreadable"
+_TERMINAL_COLUMNS = 80
 # The path stands last: only its length is not known before the last image is.
-_TERMINAL_LAYOUT = "{:<12} {:>16}  {:>10}  {:>11}  {:<6}  {}"
-TERMINAL_HEADER = _TERMINAL_LAYOUT.format(
-    "label", "probability_fake", "confidence", "size", "format", "path"
-)
+_TERMINAL_LAYOUT = "{:<12} {:>16}  {}"
+TERMINAL_HEADER = _TERMINAL_LAYOUT.format("verdict", "probability", "image")
 
 
 @dataclass(frozen=True)
@@ -124,26 +124,31 @@ def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str,
     }
 
 
-def terminal_line(row: dict[str, Any]) -> str:
-    """One row under TERMINAL_HEADER."""
+def terminal_lines(row: dict[str, Any]) -> str:
+    """One row under TERMINAL_HEADER: its verdict, then why in words; ends with a line break.
 
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
+    No line is longer than 80 characters; of a longer path the end is shown.
+    """
+    if row["probability_fake"] is not None:
+        number = f"{row['probability_fake']:.1%} Fake"
+    else:
+        number = "" if row["confidence"] is None else f"{row['confidence']:.1%}"
+    head = _TERMINAL_LAYOUT.format(row["label"] or UNREADABLE, number, "")
+    path, room = _on_one_line(row["path"]), max(20, _TERMINAL_COLUMNS - len(head))
+    lines = [head + (path if len(path) <= room else f"…{path[1 - room :]}")]
+    # What holds for every verdict of a model need not be said of each.
+    note = row["note"] if row["reason"] != ReasonCode.NOT_CALIBRATED else ""
+    for text in filter(None, (row["error"], note, row["provenance"])):
+        indent = " " * 4
+        lines += textwrap.wrap(
+            _on_one_line(text), _TERMINAL_COLUMNS, initial_indent=indent, subsequent_indent=indent
+        )
+    return "".join(f"{line}\n" for line in lines)
 
-    size = f"{row['width']}×{row['height']}" if row["width"] else ""
-    # An untrusted file name may hold line breaks and escape sequences.
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in row["path"])
-    line = _TERMINAL_LAYOUT.format(
-        row["label"] or UNREADABLE,
-        number(row["probability_fake"]),
-        number(row["confidence"]),
-        size,
-        row["format"],
-        name,
-    )
-    reason = "out-of-distribution" if row["out_of_distribution"] else ""
-    details = "; ".join(filter(None, [row["error"], reason, row["provenance"]]))
-    return f"{line}  ({details})" if details else line
+
+def _on_one_line(text: str) -> str:
+    """Without line breaks and escape sequences, which file names and metadata may hold."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _rounded(value: Any) -> Any:

@@ -7,6 +7,7 @@ summary = run_scoring(["photos"], options=options, output=Path("scores.csv"), â€
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import time
 from collections import Counter
@@ -27,8 +28,9 @@ from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
     ImageSource,
     are_single_files,
-    check_inputs,
+    expand_inputs,
     iterate_sources,
+    why_missing,
 )
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
@@ -37,10 +39,12 @@ from real_vs_ai.serving.score_table import (
     describe_model,
     score_columns,
     score_row,
-    terminal_line,
+    terminal_lines,
 )
 from real_vs_ai.serving.scoring import ImageScore, score_images
 
+# As an output: JSON lines, for another program to read.
+STANDARD_OUTPUT = Path("-")
 _ROWS_BETWEEN_WRITES = 64
 # As many images on the terminal are judged one by one: the form for batches need not be compiled.
 _FEW_IMAGES = 4
@@ -171,18 +175,27 @@ def run_scoring(
 
     Args:
         inputs: See `iterate_sources`.
-        output: `.csv`, `.json`, `.jsonl` or `.parquet`; None for a table on standard output.
+        output: `.csv`, `.json`, `.jsonl` or `.parquet`; "-" for JSON lines on standard output,
+            None for a table there that people read.
         resume: Leave out what the output already has, and add the rest.
         overwrite: Replace an existing output.
 
     Raises:
         FileExistsError: The output exists and neither `resume` nor `overwrite` is given.
-        FileNotFoundError: An input or the model is not there.
+        FileNotFoundError: The model, or every input, is not there.
         ValueError: An input or the output is of no known kind, or options do not go together.
     """
-    check_inputs(inputs)
-    if output is None and (resume or overwrite):
+    inputs = expand_inputs(inputs)
+    to_pipe = output == STANDARD_OUTPUT
+    if (output is None or to_pipe) and (resume or overwrite):
         raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
+    for text in inputs:
+        if text != STANDARD_INPUT and not Path(text).exists():
+            print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
+    if to_pipe:
+        return score_to_pipe(
+            inputs, scorer=open_scorer(options), by_tiles=options.by_tiles, stream=sys.stdout
+        )
     if output is None:
         few = len(inputs) <= _FEW_IMAGES and are_single_files(inputs) and not options.by_tiles
         return score_to_terminal(
@@ -254,13 +267,26 @@ def score_to_file(
         )
 
 
+def score_to_pipe(
+    inputs: Sequence[str], *, scorer: Scorer, by_tiles: bool, stream: TextIO
+) -> ScoringSummary:
+    """Print a JSON object a line for every image of the inputs; see `run_scoring`."""
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        stream.flush()
+
+    sources = _with_progress_bar(inputs)
+    return _consume(sources, scorer=scorer, by_tiles=by_tiles, write=write, resumed=0)
+
+
 def score_to_terminal(
     inputs: Sequence[str], *, scorer: Scorer, by_tiles: bool, stream: TextIO
 ) -> ScoringSummary:
     """Print a line for every image of the inputs as it is scored; see `run_scoring`."""
 
     def write(rows: list[dict[str, Any]]) -> None:
-        stream.writelines(f"{terminal_line(row)}\n" for row in rows)
+        stream.writelines(map(terminal_lines, rows))
         stream.flush()
 
     stream.write(f"{TERMINAL_HEADER}\n")

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from real_vs_ai import Detector, __version__
@@ -22,8 +23,15 @@ from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
-from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS, score_columns
-from real_vs_ai.serving.scoring import map_in_order, score_images
+from real_vs_ai.serving.score_table import (
+    COLUMNS,
+    FILE_COLUMNS,
+    REASON_COLUMNS,
+    score_columns,
+    score_row,
+    terminal_lines,
+)
+from real_vs_ai.serving.scoring import ImageScore, map_in_order, score_images
 from real_vs_ai.serving.scoring_job import (
     LocalScorer,
     ScoringOptions,
@@ -33,7 +41,7 @@ from real_vs_ai.serving.scoring_job import (
     score_to_file,
     score_to_terminal,
 )
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.verdict import Reason, ReasonCode, make_verdict, thresholds_of
 from tests.serving.trivial_model import METADATA, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -176,16 +184,26 @@ def test_resuming_skips_what_was_scored_and_adds_the_rest(image_folder, detector
 
 def test_the_terminal_table_shows_every_image_and_no_control_characters(detector, tmp_path):
     (tmp_path / "ok.png").write_bytes(encode(uniform_image(250)))
-    sources = io.StringIO()
-    hostile = tmp_path / "\x1b[2Jx.png"
+    output = io.StringIO()
+    hostile = tmp_path / f"\x1b[2Jx{'long' * 30}.png"
     hostile.write_bytes(b"no image")
     scorer = LocalScorer(detector, workers=1, by_tiles=False)
-    score_to_terminal([str(tmp_path)], scorer=scorer, by_tiles=False, stream=sources)
-    lines = sources.getvalue().splitlines()
-    assert len(lines) == 3
-    assert "\x1b" not in sources.getvalue()
-    assert lines[1].startswith("unreadable")
-    assert lines[2].startswith("Fake")
+    score_to_terminal([str(tmp_path)], scorer=scorer, by_tiles=False, stream=output)
+    lines = output.getvalue().splitlines()
+    assert "\x1b" not in output.getvalue() and max(map(len, lines)) <= 80
+    assert lines[1].startswith("unreadable") and lines[1].endswith("longlong.png")
+    assert "image" in lines[2] and lines[2].startswith("    ")
+    assert lines[-1].startswith("Fake") and "% Fake" in lines[-1]
+
+
+def test_terminal_says_in_words_why_an_image_has_no_verdict():
+    sentence = "This model only knows pictures of 32 × 32 pixels; yours is 900 × 900, so no answer."
+    reasons = [Reason(ReasonCode.SIZE, sentence)]
+    verdict = make_verdict(np.array([0.9, 0.1]), METADATA, out_of_distribution=reasons)
+    row = score_row(ImageScore("a.png", verdict, 900, 900, "PNG"), METADATA, by_tiles=False)
+    first, *why = terminal_lines(row).splitlines()
+    assert first.split() == ["Uncertain", "a.png"]
+    assert " ".join(line.strip() for line in why) == sentence
 
 
 def test_few_images_on_the_terminal_need_no_form_for_batches(
@@ -209,7 +227,9 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     assert forms[1:] == [32, 32]
     first = capsys.readouterr().out.splitlines()[1:3]
     expected = [detector.predict(path).probability_fake for path in images[:2]]
-    assert [float(line.split()[1]) for line in first] == pytest.approx(expected, abs=1e-3)
+    assert [float(line.split()[1].rstrip("%")) / 100 for line in first] == pytest.approx(
+        expected, abs=1e-3
+    )
 
 
 def run_script(*arguments, **options):
@@ -234,6 +254,19 @@ def test_the_script_scores_a_list_from_standard_input(image_folder, detector, tm
     assert "Fake" in done.stdout
 
 
+def test_pipe_gets_json_lines_and_a_missing_file_does_not_stop_the_others(image_folder, detector):
+    missing = image_folder / "missing.png"
+    arguments = [missing, image_folder / "b" / "*.png", "--model", detector.model_path]
+    done = run_script(*arguments, "--precision", "f32", "--output", "-")
+    assert done.returncode == 0, done.stderr
+    first, *others = map(json.loads, done.stdout.splitlines())
+    assert first["path"] == missing.as_posix() and first["error"] and first["label"] == ""
+    assert [Path(row["path"]).name for row in others] == [
+        f"{number}.png" for number in range(5, 10)
+    ]
+    assert f"error: Expected an image, folder or zip at {missing}, found nothing." in done.stderr
+
+
 def test_unreadable_images_exit_with_1_only_when_strict(image_folder, detector):
     arguments = [image_folder / "a", "--model", detector.model_path, "--precision", "f32"]
     relaxed, strict = run_script(*arguments), run_script(*arguments, "--strict")
@@ -245,6 +278,7 @@ def test_the_script_refuses_options_that_do_not_go_together(image_folder, detect
     arguments = [image_folder, "--model", detector.model_path]
     for options, expected in (
         (["--resume"], "Expected --output FILE"),
+        (["--resume", "--output", "-"], "Expected --output FILE"),
         (["--precision", "int8", "--engine", "keras"], "Expected engine openvino"),
         (["--output", tmp_path / "scores.txt"], "Expected an output name"),
     ):
