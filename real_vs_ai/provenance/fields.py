@@ -12,6 +12,7 @@ import json
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,7 +173,7 @@ def _iptc_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
 
 
 def _late_png_fields(data: bytes) -> Iterator[tuple[str, str]]:
-    """Plain text behind a PNG's pixels, which Pillow reads only when it decodes them."""
+    """Text behind a PNG's pixels, which Pillow reads only when it decodes them."""
     position, pixels = 8, False
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return
@@ -180,14 +181,26 @@ def _late_png_fields(data: bytes) -> Iterator[tuple[str, str]]:
         if position + 12 > len(data):
             return
         length, kind = struct.unpack(">I4s", data[position : position + 8])
-        if pixels and kind in {b"tEXt", b"iTXt"}:
+        if pixels and kind in {b"tEXt", b"zTXt", b"iTXt"}:
             content = data[position + 8 : position + 8 + min(length, _LONGEST_FIELD)]
             name, _, text = content.partition(b"\0")
-            # Of an iTXt chunk, the language and the translated name stand before the text.
-            if kind == b"tEXt":
-                yield name.decode("latin-1")[:_LONGEST_NAME], text.decode("latin-1")
-            elif text[:1] == b"\0":
+            packed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
+            if kind == b"zTXt":
+                text = text[1:]
+            elif kind == b"iTXt":
+                # The language and the translated name stand before the text.
                 text = text[2:].split(b"\0", 2)[-1]
-                yield name.decode("latin-1")[:_LONGEST_NAME], text.decode("utf-8", "replace")
+            if packed:
+                text = _unpack(text)
+            encoding = "utf-8" if kind == b"iTXt" else "latin-1"
+            yield name.decode("latin-1")[:_LONGEST_NAME], text.decode(encoding, "replace")
         pixels = pixels or kind == b"IDAT"
         position += length + 12
+
+
+def _unpack(data: bytes) -> bytes:
+    """The beginning of compressed text; b"" where it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(data, _LONGEST_FIELD)
+    except zlib.error:
+        return b""

@@ -57,10 +57,11 @@ def with_xmp(body: str, file_format: str = "JPEG") -> bytes:
     return encode(uniform_image(9), file_format, xmp=packet.encode())
 
 
-def with_late_text(name: bytes, text: bytes) -> bytes:
+def with_late_text(name: bytes, text: bytes, kind: bytes = b"tEXt") -> bytes:
     """A PNG with a text chunk behind its pixels."""
     plain = encode(uniform_image(9))
-    content = b"tEXt" + name + b"\0" + text
+    text = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": b"\1\0en\0name\0"}[kind] + text
+    content = kind + name + b"\0" + text
     chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
     return plain[:-12] + chunk + plain[-12:]
 

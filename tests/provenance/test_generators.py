@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 
@@ -52,6 +53,10 @@ INVOKE_2 = {"model_weights": "sd-1.5", "image": {"type": "txt2img", "prompt": "a
         (png_with(parameters=WEBUI), "Stable Diffusion, dreamshaper_8"),
         (png_with(parameters=WEBUI + ", Version: Fooocus v2.5.5"), "Fooocus, dreamshaper_8"),
         (png_with(prompt=graph(CHECKPOINT, TEXT, SAMPLER)), "ComfyUI, juggernaut_x"),
+        (
+            with_exif(UserComment=b"ASCII\0\0\0" + graph(FLUX, TEXT, SAMPLER).encode()),
+            "ComfyUI, flux1-dev",
+        ),
         (png_with(prompt=graph(FLUX, TEXT, ("SamplerCustomAdvanced", {}))), "ComfyUI, flux1-dev"),
         (
             with_exif("WEBP", Make="workflow:{}", Model="prompt:" + graph(FLUX, TEXT, SAMPLER)),
@@ -154,6 +159,8 @@ def test_prompt_of_web_ui_settings_ends_before_the_negative_one():
             "Google AI",
         ),
         (with_late_text(b"Software", b"Midjourney"), "Midjourney"),
+        (with_late_text(b"Software", zlib.compress(b"Midjourney"), b"zTXt"), "Midjourney"),
+        (with_late_text(b"Software", zlib.compress(b"Midjourney"), b"iTXt"), "Midjourney"),
         (
             encode(uniform_image(9), "GIF", comment=b"Made with Stable Diffusion"),
             "Stable Diffusion",
