@@ -1,11 +1,13 @@
-"""Collect public collections of photographs and generated images into data/raw/<collection>/.
+"""Collect photographs and generated images into data/raw/<collection>/.
 
     python DataCollector.py                            # every collection in data/collections.csv
     python DataCollector.py kodak bsds500              # these two
     python DataCollector.py --from ~/git               # from git directories you already have
+    python DataCollector.py --label-by-evidence ~/pictures    # your own, Fake or Real by evidence
 
-Each collection is one commit of a git repository. Only the files that the list names are fetched.
-Grids are cut into tiles. Files that are not pictures are left out and listed in report.csv.
+Each collection is one commit of a git repository, or a folder of yours. Files are Fake or Real as
+the list says, or by evidence: a generator's traces, a camera's settings, a commit before 2022.
+Grids are cut into tiles. What is left out is listed with its reason in report.csv.
 Collections that already exist are skipped, so an interrupted run can be started again.
 DataSplitD1.py comes next.
 """
@@ -16,8 +18,9 @@ from pathlib import Path
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
 from real_vs_ai.options import add_fields
-from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collections.collecting import CollectOptions, collect, collect_folders
 from real_vs_ai.preparation.collections.collection_list import read_collections
+from real_vs_ai.preparation.collections.sources import read_kept_out
 
 
 def parse_args(argv=None):
@@ -25,6 +28,13 @@ def parse_args(argv=None):
     parser.add_argument("collections", nargs="*", help="names in the list (default: all)")
     parser.add_argument(
         "--list", type=Path, default=DATA_DIR / "collections.csv", help="the list of collections"
+    )
+    parser.add_argument(
+        "--label-by-evidence",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="collect from these folders or git repositories, not from the list",
     )
     parser.add_argument("--output-dir", type=Path, default=RAW_DIR, help="for the new folders")
     add_fields(parser, CollectOptions)
@@ -34,9 +44,18 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = options_from(args, CollectOptions, repositories_dir=REPOSITORIES_DIR)
-    collections = read_collections(args.list, names=args.collections)
-    summary = collect(collections, output_dir=args.output_dir, options=options)
+    options = options_from(
+        args,
+        CollectOptions,
+        repositories_dir=REPOSITORIES_DIR,
+        kept_out=read_kept_out(args.kept_out),
+    )
+    if args.label_by_evidence:
+        folders = args.label_by_evidence
+        summary = collect_folders(folders, output_dir=args.output_dir, options=options)
+    else:
+        collections = read_collections(args.list, names=args.collections)
+        summary = collect(collections, output_dir=args.output_dir, options=options)
     print(summary)
     return 1 if summary.failed else 0
 

@@ -135,6 +135,7 @@ def size_table(
 
 REPORT_NAME = "report.csv"
 QUARANTINE_DIR_NAME = "quarantine"
+LEFT_OUT = "left out"
 
 
 class Fate(StrEnum):

@@ -13,18 +13,19 @@ from PIL import Image
 
 from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
 from real_vs_ai.preparation.collections.collection_list import read_collections
+from real_vs_ai.preparation.collections.sources import KeptOut
 from tests.preparation.material import smooth_image
 
 SIDE = 64
 
 
-def git(*arguments, folder) -> str:
+def git(*arguments, folder, date: str = "2024-01-01T12:00:00Z") -> str:
     names = ("AUTHOR", "COMMITTER")
     identity = {f"GIT_{name}_{key}": "a@b.c" for name in names for key in ("NAME", "EMAIL")}
     return subprocess.run(
         ["git", "-c", "commit.gpgsign=false", *arguments],
         cwd=folder,
-        env={**os.environ, **identity},
+        env={**os.environ, **identity, "GIT_COMMITTER_DATE": date},
         check=True,
         capture_output=True,
         text=True,
@@ -107,6 +108,7 @@ def options(mirror: Path | None, **changes) -> CollectOptions:
         "server": "",
         "repositories_dir": Path("repositories"),
         "min_side": 16,
+        "kept_out": KeptOut(),
         "overwrite": False,
         "workers": 1,
     }

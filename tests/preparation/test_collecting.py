@@ -133,7 +133,7 @@ def test_file_missing_from_the_git_directory_is_named(tmp_path, mirror):
     blob = git("rev-parse", "HEAD:photos/p1.jpg", folder=repository)
     (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
-    assert (result.images, result.left_out) == (3, 1)
+    assert (result.reals, result.left_out) == (3, 1)
     assert "not in the git directory" in outcomes(tmp_path / "raw" / "photos")["photos/p1.jpg"]
 
 
@@ -158,7 +158,7 @@ def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
     )
     change = {"repository": "owner/odd", "commit": commit}
     result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
-    assert (result.images, result.left_out) == (4, 0)
+    assert (result.reals, result.left_out) == (4, 0)
     origins = {
         row.origin
         for row in split_sources(

@@ -1,4 +1,4 @@
-"""Check the files of a collection, cut grids into tiles, and write what is a picture.
+"""Collect the files that a row names: check them, cut grids into tiles, and write the pictures.
 
 A file that is not cut keeps its bytes. A tile keeps its sheet's format, so that cutting adds no
 sign of its own: JPEG with the sheet's own quantisation tables (seams that lie on the borders of
@@ -8,23 +8,42 @@ the codec's blocks change next to nothing), WebP and everything else without los
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
-from real_vs_ai.pixel_classifier import are_plain
-from real_vs_ai.preparation.collections.git_objects import read_blobs
+from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.preparation.collections.collection_list import Collection, CollectionError, ImageRow
+from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, shrink
+from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
 from real_vs_ai.preparation.copies import encode, encoding_like
-from real_vs_ai.preparation.files import write_new_file
+from real_vs_ai.preparation.files import rank, safe_name, write_new_file
+from real_vs_ai.preparation.inspection import perceptual_hash
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, Outcome
 
-MISSING = "not in the git directory"
-# A picture whose brightest and darkest pixels differ by less shows nothing.
-_LEAST_CONTRAST = 12
-_LONGEST_SIDE = 2048
+EXCLUDED = "excluded by the list"
+BEYOND_LIMIT = "beyond the list's limit"
+_CHUNK_FILES = 24
+# A stem is for people only; the id behind it tells files apart.
+_STEM_BYTES = 80
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenImage:
+    """One image that was written.
+
+    Attributes:
+        plain: Whether it is mostly flat or of one colour.
+    """
+
+    name: str
+    plain: bool
+    perceptual_hash: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +60,35 @@ class Job:
     tiles: tuple[tuple[int, int], ...]
 
 
-def write_images(
-    jobs: Sequence[Job], git_dir: str, folder: str, grid: tuple[int, int], min_side: int
-) -> list[tuple[tuple[tuple[str, bool], ...], str]]:
+def _write_images(
+    jobs: Sequence[Job],
+    files: Files,
+    folder: str,
+    grid: tuple[int, int],
+    min_side: int,
+    kept_out: KeptOut,
+) -> list[tuple[tuple[WrittenImage, ...], str]]:
     """Write the images of some files into a folder.
 
     Args:
-        git_dir: Where their contents are.
+        files: Where their contents are.
         grid: Rows and columns that each file is cut into.
 
     Returns:
-        For each file: (name, whether it is plain) of its images, and why there are none, or "".
+        For each file: its images, and why there are none, or "".
     """
-    contents = read_blobs(Path(git_dir), [job.blob for job in jobs])
+    contents = files.read([job.blob for job in jobs])
     return [
-        _write_one(job, data, folder, grid, min_side)
+        ((), KEPT_OUT)
+        if data and kept_out.has_file(data)
+        else _write_one(job, data, folder, grid, min_side)
         for job, data in zip(jobs, contents, strict=True)
     ]
 
 
 def _write_one(
     job: Job, data: bytes | None, folder: str, grid: tuple[int, int], min_side: int
-) -> tuple[tuple[tuple[str, bool], ...], str]:
+) -> tuple[tuple[WrittenImage, ...], str]:
     if data is None:
         return (), MISSING
     try:
@@ -71,38 +97,25 @@ def _write_one(
         return (), str(error)
     least = min(image.width // grid[1], image.height // grid[0])
     if least < min_side:
-        return (), f"{image.width} × {image.height} pixels, too small"
-    if _is_blank(image):
+        return (), f"too small: {image.width} × {image.height} pixels"
+    if is_blank(image.image):
         return (), "blank"
     if grid == (1, 1):
         name = job.stem + file_extension(image.format)
         write_new_file(f"{folder}/{name}", data)
-        return ((name, is_plain(image.image)),), ""
+        return (_written(name, image.image),), ""
     images = []
     for row, column in job.tiles:
         pixels = cut_tile(image.pixels, grid=grid, row=row, column=column)
         encoded, extension = _encode_tile(pixels, data, image)
         name = f"{job.stem}-r{row}c{column}{extension}"
         write_new_file(f"{folder}/{name}", encoded)
-        images.append((name, is_plain(Image.fromarray(pixels))))
+        images.append(_written(name, Image.fromarray(pixels)))
     return tuple(images), ""
 
 
-def _is_blank(image: DecodedImage) -> bool:
-    small = image.image.convert("L").resize((32, 32), Image.Resampling.BOX)
-    darkest, brightest = small.getextrema()
-    return brightest - darkest < _LEAST_CONTRAST
-
-
-def is_plain(image: Image.Image) -> bool:
-    """Whether most of a picture is flat or of one colour, as posters and diagrams are.
-
-    Such pictures are nearly all generated ones here, so a model would learn the layout.
-    """
-    if max(image.size) > _LONGEST_SIDE:
-        image = image.copy()
-        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
-    return are_plain(np.asarray(image)[None])
+def _written(name: str, image: Image.Image) -> WrittenImage:
+    return WrittenImage(name, is_plain(image), perceptual_hash(np.asarray(shrink(image))))
 
 
 def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int) -> np.ndarray:
@@ -131,3 +144,104 @@ def _encode_tile(pixels: np.ndarray, sheet: bytes, image: DecodedImage) -> tuple
     grey = image.mode in {"L", "1"}
     encoded = encode(pixels, file_format=file_format, options=options, grey=grey)
     return encoded, file_extension(file_format)
+
+
+def plan_jobs(
+    collection: Collection, blobs: Sequence[tuple[str, str]]
+) -> tuple[list[Job], list[Outcome]]:
+    """Which files to read, and which of the matching ones not, and why; no disk.
+
+    Args:
+        blobs: (path, blob id) of every file of the commit, sorted.
+
+    Raises:
+        CollectionError: Nothing matches.
+    """
+    jobs, outcomes = [], []
+    tiles = tuple(itertools.product(*map(range, collection.tiles)))
+    first: dict[str, str] = {}
+    for path, blob in blobs:
+        if not collection.pattern.search(path):
+            continue
+        if collection.exclude and collection.exclude.search(path):
+            outcomes.append(Outcome(path, EXCLUDED, ""))
+        elif blob in first:
+            outcomes.append(Outcome(path, Fate.DUPLICATE, first[blob]))
+        else:
+            first[blob] = path
+            jobs.append(Job(path, blob, file_stem(path, blob), tiles))
+    if not jobs:
+        raise CollectionError(
+            f"Expected files that match {collection.pattern.pattern} in {collection.repository}, "
+            f"found none of {len(blobs):,}."
+        )
+    return _limited(collection, jobs, outcomes), outcomes
+
+
+def file_stem(path: str, blob: str) -> str:
+    """A name for a collected file: its own, and an id that tells it from others."""
+    stem = safe_name(PurePosixPath(path).stem).encode()[:_STEM_BYTES].decode(errors="ignore")
+    return f"{stem}-{blob[:10]}"
+
+
+def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -> list[Job]:
+    """At most as many images as the list says, chosen by their contents; tiles count singly."""
+    if collection.limit is None:
+        return jobs
+    every = [(job.blob, tile) for job in jobs for tile in job.tiles]
+    every.sort(key=lambda entry: rank(0, f"{entry[0]}/{entry[1]}"))
+    kept = set(every[: collection.limit])
+    limited = []
+    for job in jobs:
+        tiles = tuple(tile for tile in job.tiles if (job.blob, tile) in kept)
+        if tiles:
+            limited.append(Job(job.path, job.blob, job.stem, tiles))
+        else:
+            outcomes.append(Outcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
+    return limited
+
+
+def write_jobs(
+    collection: Collection,
+    jobs: Sequence[Job],
+    files: Files,
+    folder: Path,
+    *,
+    min_side: int,
+    kept_out: KeptOut,
+    pool: Pool,
+) -> tuple[list[ImageRow], list[Outcome]]:
+    """Write the images of files that the list names; gives their rows, and what was left out."""
+    (folder / collection.class_folder).mkdir(parents=True)
+    results = run_chunks(
+        _write_images,
+        chunked(jobs, size=_CHUNK_FILES),
+        files,
+        str((folder / collection.class_folder).resolve()),
+        collection.tiles,
+        min_side,
+        kept_out,
+        n_items=len(jobs),
+        pool=pool,
+        description=f"Collecting {collection.name}",
+        unit="file",
+        fewest=4,
+    )
+    rows, problems = [], []
+    for job, (images, problem) in zip(jobs, results, strict=True):
+        if problem:
+            problems.append(Outcome(job.path, LEFT_OUT, problem))
+        rows += [
+            ImageRow(
+                f"{collection.class_folder}/{image.name}",
+                job.path,
+                collection.group_of(job.path),
+                collection.generator_of(job.path),
+                "yes" if image.plain else "",
+                "named by the list",
+                collection.licence,
+                f"{image.perceptual_hash:016x}",
+            )
+            for image in images
+        ]
+    return rows, problems

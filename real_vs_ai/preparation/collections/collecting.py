@@ -1,4 +1,4 @@
-"""Collect public collections of pictures from git: a list becomes data/raw/<collection>/.
+"""Collect collections of pictures from git, or a folder: each becomes data/raw/<collection>/.
 
 Each collection appears whole or not at all, with `collection.json` (what it is), `images.csv`
 (where each image came from) and `report.csv` (what was left out, and why). A run that was
@@ -7,47 +7,46 @@ interrupted continues with the first missing collection.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import write_table, write_text
+from real_vs_ai.files import list_folders, write_table, write_text
+from real_vs_ai.images import is_image_name
 from real_vs_ai.options import add_workers, option, whole_number
-from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.collections.collected_images import MISSING, Job, write_images
+from real_vs_ai.parallel import Pool
+from real_vs_ai.preparation.collections.collected_images import plan_jobs, write_jobs
 from real_vs_ai.preparation.collections.collection_list import (
+    CLASS_FOLDERS,
     COLLECTION_NAME,
-    IMAGE_COLUMNS,
+    EVIDENCE,
     IMAGES_NAME,
     Collection,
     CollectionError,
+    ImageRow,
+    read_collected,
 )
-from real_vs_ai.preparation.collections.git_objects import (
-    fetch_blobs,
-    fetch_commit,
-    find_git_dir,
-    list_blobs,
-)
-from real_vs_ai.preparation.files import rank, safe_name
-from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, Outcome, write_report
+from real_vs_ai.preparation.collections.evidence import Known
+from real_vs_ai.preparation.collections.git_objects import fetch_blobs, fetch_commit, find_git_dir
+from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
+from real_vs_ai.preparation.collections.sources import KEPT_OUT, Files, KeptOut
+from real_vs_ai.preparation.files import refuse_overlap, source_names
+from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, Outcome, write_report
 from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
 
-LEFT_OUT = "left out"
-EXCLUDED = "excluded by the list"
-BEYOND_LIMIT = "beyond the list's limit"
 COLLECTED, ALREADY_THERE, FAILED = "collected", "already there", "failed"
 UPDATED, OTHER_SETTINGS = "already there, notes updated", "there, with other settings"
 # What the list may change without another look at the pictures.
 _NOTES = ("role", "licence")
-_CHUNK_FILES = 24
-# A stem is for people only; the id behind it tells files apart.
-_STEM_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,13 @@ class CollectOptions:
     min_side: int = option(
         "leave out images smaller than this, in pixels", 200, type=whole_number(1)
     )
+    kept_out: KeptOut = option(
+        "leave out the repositories and files whose SHA-256 begins as a line of this file does",
+        (),
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+    )
     overwrite: bool = option(add=add_overwrite)
     workers: int = option(add=add_workers)
 
@@ -77,13 +83,16 @@ class CollectedCollection:
     Attributes:
         status: One of the constants above, or why it could not be collected.
         failed: Whether it is not there.
+        reasons: How many files were left out just now, by reason.
     """
 
     collection: Collection
-    images: int
+    fakes: int
+    reals: int
     left_out: int
     status: str
     failed: bool = False
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -101,18 +110,20 @@ class CollectSummary:
         body = [
             [
                 c.name,
-                c.label,
                 c.role,
-                r.images,
+                r.fakes,
+                r.reals,
                 r.left_out,
                 c.licence,
                 FAILED if r.failed else r.status,
             ]
             for r, c in ((result, result.collection) for result in self.results)
         ]
-        headers = ["collection", "class", "split", "images", "left out", "licence", "status"]
+        headers = ["collection", "split", "Fake", "Real", "left out", "licence", "status"]
         lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
         lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
+        if reasons := sum((r.reasons for r in self.results), Counter()):
+            lines.append(f"Left out: {_told(reasons)}.")
         stale = [r.collection.name for r in self.results if r.status == OTHER_SETTINGS]
         if stale:
             lines.append(
@@ -123,12 +134,12 @@ class CollectSummary:
 
     def _totals(self) -> str:
         parts = []
-        for label in sorted({result.collection.label for result in self.results}):
-            members = [r for r in self.results if r.collection.label == label]
-            images = sum(result.images for result in members)
-            parts.append(
-                f"{label}: {plural(images, 'image')} of {plural(len(members), 'collection')}"
-            )
+        for label, counts in (
+            ("Fake", [r.fakes for r in self.results]),
+            ("Real", [r.reals for r in self.results]),
+        ):
+            collections = plural(sum(map(bool, counts)), "collection")
+            parts.append(f"{label}: {plural(sum(counts), 'image')} of {collections}")
         text = "; ".join(parts) + "."
         if self.failed:
             text += f" {plural(self.failed, 'collection')} could not be collected."
@@ -145,25 +156,54 @@ def collect(
     """
     if shutil.which("git") is None:
         raise InputError("Expected the command git, found none. Install git from git-scm.com.")
-    results = []
-    for collection in collections:
-        target = output_dir / collection.name
-        with locked(output_dir, label=collection.name):
-            finish_interrupted(output_dir, label=collection.name)
-        if target.exists() and not options.overwrite:
-            results.append(_there_already(collection, target))
-            continue
-        try:
-            results.append(_collect_one(collection, output_dir=output_dir, options=options))
-        except CollectionError as error:
-            results.append(CollectedCollection(collection, 0, 0, str(error), failed=True))
+    results = [
+        _collect(collection, None, output_dir=output_dir, options=options)
+        for collection in collections
+    ]
     return CollectSummary(output_dir, tuple(results))
+
+
+def collect_folders(
+    folders: Sequence[Path], *, output_dir: Path, options: CollectOptions
+) -> CollectSummary:
+    """Label the pictures of a user's folders or git repositories by evidence.
+
+    Each becomes a collection of its name. Pictures are divided among the splits later.
+
+    Raises:
+        InputError: A folder is missing, two have one name, or an output lies in one of them.
+    """
+    results = []
+    for folder, name in zip(folders, source_names(folders), strict=True):
+        files = Files.of_folder(folder)
+        refuse_overlap(output_dir / name, inputs=[folder])
+        collection = Collection.of_folder(name)
+        results.append(_collect(collection, files, output_dir=output_dir, options=options))
+    return CollectSummary(output_dir, tuple(results))
+
+
+def _collect(
+    collection: Collection, files: Files | None, *, output_dir: Path, options: CollectOptions
+) -> CollectedCollection:
+    """Collect one collection that is not there, from `files` or from its repository."""
+    target = output_dir / collection.name
+    with locked(output_dir, label=collection.name):
+        finish_interrupted(output_dir, label=collection.name)
+    if options.kept_out.has_repository(collection.repository):
+        return CollectedCollection(collection, 0, 0, 0, KEPT_OUT)
+    if target.exists() and not options.overwrite:
+        return _there_already(collection, target)
+    try:
+        with _opened(collection, files, options=options) as opened:
+            return _collect_one(collection, opened, output_dir=output_dir, options=options)
+    except CollectionError as error:
+        return CollectedCollection(collection, 0, 0, 0, str(error), failed=True)
 
 
 def _there_already(collection: Collection, folder: Path) -> CollectedCollection:
     try:
         facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
-        images, left_out = int(facts["images"]), int(facts["left_out"])
+        counts = int(facts["fakes"]), int(facts["reals"]), int(facts["left_out"])
     except (OSError, ValueError, KeyError, AttributeError) as error:
         # Some other data set of that name: nothing of it may be lost.
         raise InputError(
@@ -176,141 +216,114 @@ def _there_already(collection: Collection, folder: Path) -> CollectedCollection:
     if changed and set(changed) <= set(_NOTES):
         _write_facts(folder, facts | {name: listed[name] for name in changed})
         status = UPDATED
-    return CollectedCollection(collection, images, left_out, status)
+    return CollectedCollection(collection, *counts, status)
 
 
-def _collect_one(
-    collection: Collection, *, output_dir: Path, options: CollectOptions
-) -> CollectedCollection:
-    if options.git_dirs is not None:
+@contextlib.contextmanager
+def _opened(
+    collection: Collection, files: Files | None, *, options: CollectOptions
+) -> Iterator[Files]:
+    """The files to collect from, fetched where they are not there."""
+    if files:
+        yield files
+    elif options.git_dirs is not None:
         git_dir = find_git_dir(options.git_dirs, collection.repository)
-        jobs, outcomes = plan_jobs(collection, list_blobs(git_dir, collection.commit))
+        yield Files(str(git_dir.resolve()), collection.commit)
     else:
         folder = options.repositories_dir
         with locked(folder, label=collection.repository.replace("/", "+")):
             git_dir = fetch_commit(
-                collection.repository, collection.commit, server=options.server, folder=folder
+                collection.repository,
+                collection.commit,
+                server=options.server,
+                folder=folder,
+                history=collection.rule == EVIDENCE,
             )
-            jobs, outcomes = plan_jobs(collection, list_blobs(git_dir, collection.commit))
-            fetch_blobs(git_dir, [job.blob for job in jobs])
+            files = Files(str(git_dir.resolve()), collection.commit)
+            fetch_blobs(git_dir, _wanted_blobs(collection, files))
+            yield files
+
+
+def _wanted_blobs(collection: Collection, files: Files) -> list[str]:
+    if collection.rule == EVIDENCE:
+        # The README too: it tells whether the repository makes pictures.
+        readme = files.readme_keys()
+        return readme + [key for path, key in files.list() if is_image_name(path)]
+    return [job.blob for job in plan_jobs(collection, files.list())[0]]
+
+
+def _collect_one(
+    collection: Collection, files: Files, *, output_dir: Path, options: CollectOptions
+) -> CollectedCollection:
+    limits = {
+        "min_side": options.min_side,
+        "kept_out": options.kept_out,
+        "pool": Pool(options.workers),
+    }
+    by_evidence = collection.rule == EVIDENCE
+    if by_evidence:
+        known = _known(output_dir, but=collection.name)
+        plan, outcomes = plan_by_evidence(collection, files, known=known, **limits)
+    else:
+        plan, outcomes = plan_jobs(collection, files.list())
     with staged_output(
         output_dir, [collection.name], label=collection.name, overwrite=options.overwrite
     ) as staging:
         folder = staging / collection.name
-        (folder / collection.class_folder).mkdir(parents=True)
-        images, problems = _write(collection, jobs, git_dir, folder, options=options)
-        outcomes += problems
+        folder.mkdir()
+        if by_evidence:
+            images = write_labelled(plan, files, folder, licence=collection.licence)
+        else:
+            images, problems = write_jobs(collection, plan, files, folder, **limits)
+            outcomes += problems
         if not images:
-            raise CollectionError(
-                f"Expected images in {git_dir}, found none: "
-                + (f"{problems[0].path}: {problems[0].detail}" if problems else "all left out")
-            )
+            told = _told(_reasons(outcomes)) or "no image files"
+            raise CollectionError(f"Expected pictures to take, found none: {told}.")
         _write_notes(folder, collection, images, outcomes, min_side=options.min_side)
-    return CollectedCollection(collection, len(images), len(outcomes), COLLECTED)
+    counts = *_count(images), len(outcomes)
+    return CollectedCollection(collection, *counts, COLLECTED, reasons=_reasons(outcomes))
 
 
-def plan_jobs(
-    collection: Collection, blobs: Sequence[tuple[str, str]]
-) -> tuple[list[Job], list[Outcome]]:
-    """Which files to read, and which of the matching ones not, and why; no disk.
-
-    Args:
-        blobs: (path, blob id) of every file of the commit, sorted.
-
-    Raises:
-        CollectionError: Nothing matches.
-    """
-    jobs, outcomes = [], []
-    tiles = tuple(itertools.product(*map(range, collection.tiles)))
-    first: dict[str, str] = {}
-    for path, blob in blobs:
-        if not collection.pattern.search(path):
-            continue
-        if collection.exclude and collection.exclude.search(path):
-            outcomes.append(Outcome(path, EXCLUDED, ""))
-        elif blob in first:
-            outcomes.append(Outcome(path, Fate.DUPLICATE, first[blob]))
-        else:
-            first[blob] = path
-            jobs.append(Job(path, blob, _stem(path, blob), tiles))
-    if not jobs:
-        raise CollectionError(
-            f"Expected files that match {collection.pattern.pattern} in {collection.repository}, "
-            f"found none of {len(blobs):,}."
-        )
-    return _limited(collection, jobs, outcomes), outcomes
+def _known(output_dir: Path, *, but: str) -> Known:
+    """What the collections that are there hold, without one of them."""
+    hashes: list[int] = []
+    roles: dict[str, str] = {}
+    for folder in list_folders(output_dir):
+        collected = read_collected(folder) if folder.name != but else None
+        if collected:
+            hashes += collected.perceptual_hashes
+            roles |= dict.fromkeys(collected.groups.values(), collected.role)
+    return Known(np.array(hashes, dtype=np.uint64), roles)
 
 
-def _stem(path: str, blob: str) -> str:
-    stem = safe_name(PurePosixPath(path).stem).encode()[:_STEM_BYTES].decode(errors="ignore")
-    return f"{stem}-{blob[:10]}"
+def _count(images: Sequence[ImageRow]) -> tuple[int, int]:
+    fakes = sum(image.path.startswith(CLASS_FOLDERS["Fake"]) for image in images)
+    return fakes, len(images) - fakes
 
 
-def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -> list[Job]:
-    """At most as many images as the list says, chosen by their contents; tiles count singly."""
-    if collection.limit is None:
-        return jobs
-    every = [(job.blob, tile) for job in jobs for tile in job.tiles]
-    every.sort(key=lambda entry: rank(0, f"{entry[0]}/{entry[1]}"))
-    kept = set(every[: collection.limit])
-    limited = []
-    for job in jobs:
-        tiles = tuple(tile for tile in job.tiles if (job.blob, tile) in kept)
-        if tiles:
-            limited.append(Job(job.path, job.blob, job.stem, tiles))
-        else:
-            outcomes.append(Outcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
-    return limited
+def _reasons(outcomes: Sequence[Outcome]) -> Counter[str]:
+    reasons = (o.detail if o.outcome == LEFT_OUT else str(o.outcome) for o in outcomes)
+    # What follows the colon differs from file to file.
+    return Counter(reason.partition(":")[0] for reason in reasons)
 
 
-def _write(
-    collection: Collection,
-    jobs: Sequence[Job],
-    git_dir: Path,
-    folder: Path,
-    *,
-    options: CollectOptions,
-) -> tuple[list[tuple[str, ...]], list[Outcome]]:
-    """Write the images; gives rows of `images.csv`, and what could not be used."""
-    results = run_chunks(
-        write_images,
-        chunked(jobs, size=_CHUNK_FILES),
-        str(git_dir.resolve()),
-        str((folder / collection.class_folder).resolve()),
-        collection.tiles,
-        options.min_side,
-        n_items=len(jobs),
-        pool=Pool(options.workers),
-        description=f"Collecting {collection.name}",
-        unit="file",
-        fewest=4,
-    )
-    images, problems = [], []
-    for job, (written, problem) in zip(jobs, results, strict=True):
-        if problem:
-            problems.append(Outcome(job.path, LEFT_OUT, problem))
-        facts = (job.path, collection.group_of(job.path), collection.generator_of(job.path))
-        images += [
-            (f"{collection.class_folder}/{name}", *facts, "yes" if plain else "")
-            for name, plain in written
-        ]
-    if problems and not images and all(row.detail == MISSING for row in problems):
-        raise CollectionError(f"Expected files in {git_dir}, found that it lacks all of them.")
-    return images, problems
+def _told(reasons: Counter[str]) -> str:
+    return "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def _write_notes(
     folder: Path,
     collection: Collection,
-    images: Sequence[tuple[str, ...]],
+    images: Sequence[ImageRow],
     outcomes: Sequence[Outcome],
     *,
     min_side: int,
 ) -> None:
-    write_table(folder / IMAGES_NAME, IMAGE_COLUMNS, sorted(images))
+    write_table(folder / IMAGES_NAME, ImageRow._fields, sorted(images))
     write_report(folder / REPORT_NAME, outcomes)
     facts = collection.describe()
-    facts |= {"min_side": min_side, "images": len(images), "left_out": len(outcomes)}
+    fakes, reals = _count(images)
+    facts |= {"min_side": min_side, "fakes": fakes, "reals": reals, "left_out": len(outcomes)}
     _write_facts(folder, facts)
 
 

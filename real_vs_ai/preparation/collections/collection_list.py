@@ -1,7 +1,8 @@
 """Read the list of public collections, and what a collected folder says about itself.
 
 The list is a CSV file with one collection a row: which files of which commit of a git repository
-to take, what they are, under which licence, and which split they belong to.
+to take, what they are, or that each is to be labelled by evidence, under which licence, and which
+split they belong to.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table
+from real_vs_ai.preparation.collections.evidence import role_of
 from real_vs_ai.preparation.files import safe_name
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"
-IMAGE_COLUMNS = ("path", "origin", "group", "generator", "plain")
 REQUIRED_COLUMNS = (
     *("collection", "repository", "commit", "pattern"),
     *("label", "generator_or_source", "licence", "role"),
 )
-_OPTIONAL_COLUMNS = ("exclude", "group", "tiles", "limit", "generators")
+_OPTIONAL_COLUMNS = ("exclude", "group", "tiles", "limit", "generators", "rule")
+# How the pictures of a row get their label: from the row, or each from what it says of itself.
+PATTERN, EVIDENCE = "pattern", "evidence"
 CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -35,6 +39,29 @@ _TILES = re.compile(r"([1-9]\d?)x([1-9]\d?)")
 
 class CollectionError(InputError):
     """A collection that cannot be listed, fetched or collected; the message says why."""
+
+
+class ImageRow(NamedTuple):
+    """One collected image, a row of `images.csv`.
+
+    Attributes:
+        path: Below the collection's folder.
+        origin: Path of the file it came from.
+        group: Images of one group share a split; "" where it stands alone.
+        generator: Generator or camera.
+        plain: "yes" where it is mostly flat or of one colour.
+        evidence: Why it has its label.
+        perceptual_hash: pHash in 16 hexadecimal digits.
+    """
+
+    path: str
+    origin: str
+    group: str
+    generator: str
+    plain: str
+    evidence: str
+    licence: str
+    perceptual_hash: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +76,10 @@ class Collection:
         group: Its first bracketed part, found in a path, names the file's group, or None: files
             of one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
-        limit: Take at most this many files, or None.
+        limit: Take at most this many files, or None; by evidence, of each generator or camera.
+        label: "" takes pictures of both classes, by evidence.
+        role: "" divides the pictures among the splits, for a user's own folder.
+        rule: PATTERN or EVIDENCE.
     """
 
     name: str
@@ -65,10 +95,17 @@ class Collection:
     limit: int | None
     role: str
     licence: str
+    rule: str
 
     @property
     def class_folder(self) -> str:
         return CLASS_FOLDERS[self.label]
+
+    @classmethod
+    def of_folder(cls, name: str) -> Collection:
+        """Any folder of a user, to be labelled by evidence."""
+        values = dict.fromkeys((*REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS), "")
+        return _values(values | {"collection": name, "rule": EVIDENCE}, where=name)
 
     def group_of(self, path: str) -> str:
         """The group of a file, unique among all collections, or ""."""
@@ -103,6 +140,7 @@ class Collection:
             "limit": self.limit,
             "role": self.role,
             "licence": self.licence,
+            "rule": self.rule,
         }
 
 
@@ -110,8 +148,8 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
     """The collections of a list, in its order.
 
     Args:
-        path: CSV file with REQUIRED_COLUMNS; `exclude`, `group`, `tiles`, `limit` and
-            `generators` may follow, and any other column is for people.
+        path: CSV file with REQUIRED_COLUMNS; `exclude`, `group`, `tiles`, `limit`,
+            `generators` and `rule` may follow, and any other column is for people.
         names: Take these only; none takes all.
 
     Raises:
@@ -143,31 +181,45 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
 
 def _parse(row: Mapping[str, str], *, where: str) -> Collection:
     values = {name: value.strip() for name, value in row.items()}
-
-    def need(column: str, pattern: str | re.Pattern[str], meaning: str) -> str:
+    values["rule"] = values["rule"] or PATTERN
+    by_evidence = values["rule"] == EVIDENCE
+    classes, splits = "|".join(CLASS_NAMES), "|".join(SPLITS)
+    for column, pattern, meaning in (
+        ("rule", f"{PATTERN}|{EVIDENCE}", f"{PATTERN} or {EVIDENCE}"),
+        ("collection", _NAME, "letters, digits, dots and hyphens"),
+        ("repository", _REPOSITORY, "owner/name"),
+        ("commit", _COMMIT, "the full id of a commit"),
+        ("label", f"({classes}){'?' * by_evidence}", " or ".join(CLASS_NAMES)),
+        ("role", f"({splits}){'?' * by_evidence}", " or ".join(SPLITS)),
+    ):
         if not re.fullmatch(pattern, values[column]):
             raise CollectionError(
                 f"Expected {meaning} as {column} in {where}, found {values[column]!r}."
             )
-        return values[column]
+    if safe_name(values["collection"]) != values["collection"]:
+        raise CollectionError(
+            f"Expected a name for a folder in {where}, found {values['collection']!r}."
+        )
+    values["role"] = values["role"] or role_of(values["repository"])
+    return _values(values, where=where)
 
-    name = need("collection", _NAME, "letters, digits, dots and hyphens")
-    if safe_name(name) != name:
-        raise CollectionError(f"Expected a name for a folder in {where}, found {name!r}.")
+
+def _values(values: Mapping[str, str], *, where: str) -> Collection:
     return Collection(
-        name,
-        need("repository", _REPOSITORY, "owner/name"),
-        need("commit", _COMMIT, "the full id of a commit"),
+        values["collection"],
+        values["repository"],
+        values["commit"],
         _regex(values["pattern"], where) or re.compile(""),
         _regex(values["exclude"], where),
-        need("label", "|".join(CLASS_NAMES), " or ".join(CLASS_NAMES)),
+        values["label"],
         values["generator_or_source"],
         _generators(values["generators"], where),
         _group(values["group"], where),
         _tiles(values["tiles"], where),
         _limit(values["limit"], where),
-        need("role", "|".join(SPLITS), " or ".join(SPLITS)),
+        values["role"],
         values["licence"],
+        values["rule"],
     )
 
 
@@ -224,6 +276,8 @@ class CollectedFolder:
         groups: Group of each image that has one, by path below the folder.
         generators: What made each image, by path below the folder.
         plain: Paths of the images that are mostly flat or of one colour.
+        role: The split of all images, or "" where they are to be divided.
+        perceptual_hashes: pHash of each image.
     """
 
     name: str
@@ -231,6 +285,7 @@ class CollectedFolder:
     groups: Mapping[str, str]
     generators: Mapping[str, str]
     plain: frozenset[str]
+    perceptual_hashes: tuple[int, ...]
 
 
 def read_collected(folder: Path) -> CollectedFolder | None:
@@ -244,13 +299,17 @@ def read_collected(folder: Path) -> CollectedFolder | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        rows = list(read_table(folder / IMAGES_NAME, IMAGE_COLUMNS))
-        if facts["role"] not in SPLITS:
+        rows = [ImageRow(*row) for row in read_table(folder / IMAGES_NAME, ImageRow._fields)]
+        if facts["role"] not in ("", *SPLITS):
             raise InputError(f"role {facts['role']!r}")
-        groups = {image: group for image, _, group, _, _ in rows if group}
-        generators = {image: generator for image, _, _, generator, _ in rows}
-        plain = frozenset(image for image, *_, is_plain in rows if is_plain)
-        return CollectedFolder(str(facts["collection"]), facts["role"], groups, generators, plain)
+        return CollectedFolder(
+            str(facts["collection"]),
+            facts["role"],
+            {row.path: row.group for row in rows if row.group},
+            {row.path: row.generator for row in rows},
+            frozenset(row.path for row in rows if row.plain),
+            tuple(int(row.perceptual_hash, 16) for row in rows),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CollectionError(
             f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "

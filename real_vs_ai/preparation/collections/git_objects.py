@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.images import IMAGE_EXTENSIONS
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 _READ_BYTES = 1 << 20
@@ -21,6 +22,11 @@ _FETCH_FILES = (
     *("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none"),
     *("--stdin", "origin"),
 )
+# Git was made in 2005, and spread from 2008 on.
+_FIRST_DATE = 1_199_145_600
+_CLOCK_ERROR = 86_400
+_MOST_COMMITS = 100_000
+_EVERY_CHANGE = ("-r", "--root", "--raw", "-z", "--no-renames", "--no-abbrev")
 _FILE_MODES = frozenset({"100644", "100755", "100664"})
 
 
@@ -45,8 +51,8 @@ def find_git_dir(folder: Path, repository: str) -> Path:
     )
 
 
-def fetch_commit(repository: str, commit: str, *, server: str, folder: Path) -> Path:
-    """Get one commit of a repository, without history and files, into `folder`.
+def fetch_commit(repository: str, commit: str, *, server: str, folder: Path, history: bool) -> Path:
+    """Get one commit of a repository, with or without its history and without files.
 
     Calling it again continues what was interrupted; nothing is fetched twice.
 
@@ -60,9 +66,13 @@ def fetch_commit(repository: str, commit: str, *, server: str, folder: Path) -> 
         lock.unlink()
     _git(["init", "--bare", "--quiet", str(git_dir)])
     _git(["config", "remote.origin.url", f"{server}/{repository}"], git_dir)
-    if not has_commit(git_dir, commit):
+    shallow = (git_dir / "shallow").is_file()
+    if not has_commit(git_dir, commit) or (history and shallow):
+        depth = [] if not shallow else ["--unshallow"]
+        if not history:
+            depth = ["--depth=1"]
         _git(
-            ["fetch", *_quiet(), "--depth=1", "--filter=blob:none", "--no-tags", "origin", commit],
+            ["fetch", *_quiet(), *depth, "--filter=blob:none", "--no-tags", "origin", commit],
             git_dir,
             progress=True,
         )
@@ -115,6 +125,64 @@ def list_blobs(git_dir: Path, commit: str) -> list[tuple[str, str]]:
         if kind == "blob" and mode in _FILE_MODES:
             files.append((path.decode("utf-8", "surrogateescape"), blob))
     return sorted(files)
+
+
+def newest_commit(git_dir: Path) -> str:
+    """The id of the commit that HEAD names.
+
+    Raises:
+        CollectionError: There is none.
+    """
+    return _git(["rev-parse", "--verify", "HEAD^{commit}"], git_dir).decode().strip()
+
+
+def first_committed(git_dir: Path, commit: str) -> dict[str, int]:
+    """When each image file came into the history of a commit, as far as that is known.
+
+    A shallow history begins with a commit that held its files already, so its date is later than
+    theirs: it still tells that they are no newer. Dates before 2008, and dates before those of
+    the commits they follow, are forged and do not count.
+
+    Returns:
+        Seconds since 1970 by blob id; under "" the date of the commit itself. What is missing is
+        unknown.
+    """
+    history = _git(
+        ["rev-list", "--topo-order", "--reverse", "--parents", "--timestamp", commit], git_dir
+    )
+    commits = history.decode().splitlines()
+    if len(commits) > _MOST_COMMITS:
+        commits = commits[-1:]
+    dates = _trusted_dates(commits)
+    found = {"": dates[commit]} if commit in dates else {}
+    images = (f":(icase)*{extension}" for extension in sorted(IMAGE_EXTENSIONS))
+    listing = _git(
+        ["diff-tree", "--stdin", *_EVERY_CHANGE, "--", *images],
+        git_dir,
+        given="".join(f"{line.split()[1]}\n" for line in commits),
+    )
+    date, parts = None, iter(listing.decode("utf-8", "surrogateescape").split("\0"))
+    for part in parts:
+        if not part.startswith(":"):
+            date = dates.get(part.strip())
+            continue
+        blob = part.split()[3]
+        next(parts, "")
+        if date is not None:
+            found[blob] = min(date, found.get(blob, date))
+    return found
+
+
+def _trusted_dates(commits: Sequence[str]) -> dict[str, int]:
+    """Dates of commits, older ones first, given as "date id parents"; without forged ones."""
+    trusted, newest_before = {}, {}
+    for line in commits:
+        date, commit, *parents = line.split()
+        before = max((newest_before.get(parent, 0) for parent in parents), default=0)
+        newest_before[commit] = max(before, int(date))
+        if int(date) >= max(_FIRST_DATE, before - _CLOCK_ERROR):
+            trusted[commit] = int(date)
+    return trusted
 
 
 def read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:

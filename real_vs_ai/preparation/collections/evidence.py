@@ -1,0 +1,302 @@
+"""Decide what a picture is by the evidence for it; no disk.
+
+A file that carries a generator's own traces is Fake. A file that carries a camera's settings, or
+that was committed before 2022, is Real. All others are left out, and so is what is no picture of
+its own: composites, edits, screenshots, sheets, small copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from real_vs_ai.preparation.files import rank
+from real_vs_ai.preparation.inspection import MAX_BITS
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, Outcome
+
+NO_EVIDENCE = "no evidence of its origin"
+CONTRADICTION = "its evidence contradicts itself"
+OTHER_LABEL = "evidence of the other class"
+BEYOND_LIMIT = "beyond the limit of a source"
+STRADDLING = "its prompt is in another split"
+NEAR_DUPLICATE = "nearly the same as another picture"
+UNKNOWN_CAMERA = "unknown camera"
+UNNAMED = "unnamed generator"
+SCREENSHOT = "a screenshot"
+# Stable Diffusion, the first generator that anybody could run, came in August 2022.
+_BEFORE_GENERATORS = int(datetime(2022, 1, 1, tzinfo=UTC).timestamp())
+# Two pictures of one source are also a series: a bracket of exposures, frames of a panorama.
+_SERIES_BITS = 10
+# Some of the pictures that are looked at are plain, or alike.
+_LOOKED_AT = 1.5
+_WORD = re.compile(r"[a-z]+")
+_SCREENSHOT = re.compile(r"screen.?(?:shot|cap|grab)|captura.de.pantalla|bildschirmfoto|snipaste")
+# Words in the path, and in the name, of a file that is no picture of its own.
+_SMALL_COPIES = frozenset(
+    _WORD.findall(
+        "thumb thumbs thumbnail thumbnails preview previews icon icons favicon logo logos badge "
+        "badges banner avatar avatars button buttons emoji sprite sprites"
+    )
+)
+_SHEETS = frozenset(
+    _WORD.findall(
+        "grid grids collage montage mosaic contactsheet comparison compare compared vs xyz "
+        "sidebyside before"
+    )
+)
+# Words in the path of a dated file without a camera's settings: it may be drawn or computed.
+_COMPUTED = frozenset(
+    _WORD.findall(
+        "result results output outputs out mask masks label labels annotation annotations "
+        "annotated segmentation depth disparity edge edges keypoint keypoints match matches "
+        "matching stitched blend blended render rendered renders texture textures skybox "
+        "generated fake fakes synth synthetic synthesized gan gans figure figures fig figs plot "
+        "plots chart graph diagram map maps ui design mockup poster cover illustration drawing "
+        "painting art cartoon anime game games slides paper scan scans font fonts pattern "
+        "patterns background backgrounds bg heatmap histogram gray grayscale noisy noise blur "
+        "blurred denoised restored enhanced processed predicted prediction predictions detection "
+        "detections"
+    )
+)
+# What a repository says whose old pictures may be made by a network or a renderer.
+_MAKES_PICTURES = re.compile(
+    r"(?<![a-z])(?:(?:style|cycle|dc|vq|big|pro|pg|gau|info|w|ac|star|e?sr|sin)?-?gans?"
+    r"|deep-?fakes?|face-?swap|generative|diffusion|dall-?e|(?:variational.)?autoencoders?|vaes?"
+    r"|pix2pix|inpainting|super-?resolution|(?:image|texture|view|face).synthesis|synthetic"
+    r"|synthesi[sz]\w*|style.transfer|ray-?trac\w+|(?:ray|path).?trac\w+|shaders?|blender|unity"
+    r"|unreal|minecraft)(?![a-z])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a file says of itself.
+
+    Attributes:
+        evidence: What says so, for people: "generator: parameters", or "".
+        generator: Program or service that made it, with its model, or "".
+        prompt: What the generator was told, or "".
+        camera: Make and model of the camera that wrote its exposure, or "".
+        day: When the photograph was taken, as the file writes it, or "".
+        problem: Why the file is neither generated nor a photograph, or "".
+    """
+
+    evidence: str = ""
+    generator: str = ""
+    prompt: str = ""
+    camera: str = ""
+    day: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file that may be a picture.
+
+    Attributes:
+        key: By which its bytes are read again: a blob id, or its path.
+        blob: The git blob id of its content.
+        problem: Why it is out before its evidence counts, or "".
+        committed: When it came into the history, in seconds since 1970, or None.
+    """
+
+    path: str
+    key: str
+    blob: str
+    problem: str = ""
+    traces: Traces = Traces()
+    committed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A file with a label.
+
+    Attributes:
+        made_by: Generator or camera; with the repository, it names the source.
+        evidence: For people, one clause.
+        group: Pictures of one group share a split, or "".
+    """
+
+    file: FoundFile
+    label: str
+    made_by: str
+    evidence: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the pixels of a file tell.
+
+    Attributes:
+        problem: Why it is no picture to take, or "".
+        perceptual_hash: pHash of its pixels.
+        extension: The one that its content should have.
+    """
+
+    problem: str
+    perceptual_hash: int = 0
+    extension: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What other collections hold already.
+
+    Attributes:
+        hashes: pHash of each picture, shape (n_pictures,), uint64.
+        roles: The split of each group.
+    """
+
+    hashes: np.ndarray
+    roles: Mapping[str, str]
+
+
+def role_of(repository: str) -> str:
+    """The split of a repository: a fifth are test, a tenth validation.
+
+    The owner decides, so that a photographer's repositories stay together.
+    """
+    owner = repository.casefold().partition("/")[0]
+    place = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4], "big") / 2**32
+    return "test" if place < 0.2 else "validation" if place < 0.3 else "train"
+
+
+def makes_pictures(texts: Iterable[str]) -> bool:
+    """Whether a repository may make pictures itself, by its name and its README.
+
+    Of such a repository an old date proves nothing: GANs and renderers are older than 2022.
+
+    >>> makes_pictures(["owner/my-StyleGAN2-faces"]), makes_pictures(["photos of my holidays"])
+    (True, False)
+    """
+    return any(_MAKES_PICTURES.search(text.casefold()) for text in texts)
+
+
+def label_files(
+    files: Sequence[FoundFile], *, makes_pictures: bool, wanted: str, folder_groups: bool
+) -> tuple[list[Labelled], list[Outcome]]:
+    """Label what there is evidence for, and say why of all others not.
+
+    Args:
+        makes_pictures: Whether the repository may make pictures, so that dates do not count.
+        wanted: Take this class only, or "" for both.
+        folder_groups: Group photographs by camera and day, for data that are not of one split.
+    """
+    labelled, outcomes = [], []
+    first: dict[str, str] = {}
+    for file in files:
+        if file.blob and file.blob in first:
+            outcomes.append(Outcome(file.path, Fate.DUPLICATE, first[file.blob]))
+            continue
+        first[file.blob] = file.path
+        found = _label(file, makes_pictures=makes_pictures, folder_groups=folder_groups)
+        if isinstance(found, str):
+            outcomes.append(_left_out(file, found))
+        elif wanted and found.label != wanted:
+            outcomes.append(_left_out(file, OTHER_LABEL))
+        else:
+            labelled.append(found)
+    return labelled, outcomes
+
+
+def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Labelled | str:
+    """The file with its label, or why it has none."""
+    traces = file.traces
+    if reason := file.problem or _path_reason(file.path) or traces.problem:
+        return reason
+    dated = file.committed is not None and file.committed < _BEFORE_GENERATORS
+    if traces.generator:
+        if dated:
+            return CONTRADICTION
+        group = f"prompt/{_digest(traces.prompt)}" if traces.prompt.strip() else ""
+        return Labelled(file, "Fake", traces.generator, traces.evidence, group)
+    folder = file.path.rpartition("/")[0]
+    if traces.camera:
+        series = f"{traces.camera} {traces.day or folder}"
+        group = f"photographs/{_digest(series)}" if folder_groups else ""
+        return Labelled(file, "Real", traces.camera, traces.evidence, group)
+    if dated and not makes_pictures and _COMPUTED.isdisjoint(_words(file.path)):
+        day = datetime.fromtimestamp(file.committed, UTC).date()
+        group = f"photographs/{_digest(folder)}" if folder_groups else ""
+        return Labelled(file, "Real", UNKNOWN_CAMERA, f"committed {day}", group)
+    return NO_EVIDENCE
+
+
+def _path_reason(path: str) -> str:
+    if _SCREENSHOT.search(path.casefold()):
+        return SCREENSHOT
+    if not _SMALL_COPIES.isdisjoint(_words(path)):
+        return "a small copy or a sign"
+    return "a sheet or a comparison" if not _SHEETS.isdisjoint(_words(path.split("/")[-1])) else ""
+
+
+def _words(path: str) -> set[str]:
+    return set(_WORD.findall(path.casefold()))
+
+
+def _digest(text: str) -> str:
+    normal = " ".join(text.casefold().split())
+    return hashlib.sha256(normal.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _left_out(file: FoundFile, reason: str) -> Outcome:
+    return Outcome(file.path, LEFT_OUT, reason)
+
+
+def limit_sources(
+    labelled: Sequence[Labelled], *, limit: int, role: str, known: Known
+) -> tuple[list[Labelled], list[Outcome]]:
+    """Files to look at: of each source a few more than may be taken, chosen by their contents."""
+    chosen, outcomes = [], []
+    sources: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
+    for entry in labelled:
+        if role and known.roles.get(entry.group, role) != role:
+            outcomes.append(_left_out(entry.file, STRADDLING))
+        else:
+            sources[entry.label, entry.made_by].append(entry)
+    for members in sources.values():
+        members.sort(key=lambda entry: rank(0, entry.file.blob or entry.file.path))
+        most = math.ceil(limit * _LOOKED_AT)
+        chosen += members[:most]
+        outcomes += [_left_out(entry.file, BEYOND_LIMIT) for entry in members[most:]]
+    return chosen, outcomes
+
+
+def take(
+    candidates: Sequence[Labelled], looks: Sequence[Look], *, limit: int, known: Known
+) -> tuple[list[tuple[Labelled, Look]], list[Outcome]]:
+    """Take pictures that look usable and unlike all others, up to the limit of each source."""
+    taken, outcomes = [], []
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    hashes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for entry, look in zip(candidates, looks, strict=True):
+        source = entry.label, entry.made_by
+        others = np.array([h for s in hashes if s != source for h in hashes[s]], dtype=np.uint64)
+        if look.problem:
+            outcomes.append(_left_out(entry.file, look.problem))
+        elif counts[source] >= limit:
+            outcomes.append(_left_out(entry.file, BEYOND_LIMIT))
+        elif (
+            _is_near(look.perceptual_hash, known.hashes, MAX_BITS)
+            or _is_near(look.perceptual_hash, others, MAX_BITS)
+            or _is_near(look.perceptual_hash, np.array(hashes[source], np.uint64), _SERIES_BITS)
+        ):
+            outcomes.append(_left_out(entry.file, NEAR_DUPLICATE))
+        else:
+            counts[source] += 1
+            hashes[source].append(look.perceptual_hash)
+            taken.append((entry, look))
+    return taken, outcomes
+
+
+def _is_near(value: int, hashes: np.ndarray, bits: int) -> bool:
+    return bool((np.bitwise_count(hashes ^ np.uint64(value)) <= bits).any())

@@ -1,0 +1,223 @@
+"""Read the pictures of a git repository or a folder, for `evidence` to label them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.images import ImageError, decode_image, file_extension, is_image_name, read_header
+from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.preparation.collections.collected_images import EXCLUDED, file_stem
+from real_vs_ai.preparation.collections.collection_list import CLASS_FOLDERS, Collection, ImageRow
+from real_vs_ai.preparation.collections.evidence import (
+    CONTRADICTION,
+    SCREENSHOT,
+    UNNAMED,
+    FoundFile,
+    Known,
+    Labelled,
+    Look,
+    Traces,
+    label_files,
+    limit_sources,
+    makes_pictures,
+    take,
+)
+from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, is_sheet, shrink
+from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
+from real_vs_ai.preparation.files import write_new_file
+from real_vs_ai.preparation.inspection import perceptual_hash
+from real_vs_ai.preparation.manifest import Outcome
+from real_vs_ai.provenance import describe_origin, read_provenance
+from real_vs_ai.provenance.findings import clean
+
+_LEAST_SIDE = 256
+# Pictures of one generator or camera of a repository.
+_SOURCE_LIMIT = 20
+_CHUNK_FILES = 24
+# Longer ones are sheets of several pictures in a row, or stitched.
+_MOST_ELONGATED = 2.5
+
+
+def plan_by_evidence(
+    collection: Collection,
+    files: Files,
+    *,
+    known: Known,
+    min_side: int,
+    kept_out: KeptOut,
+    pool: Pool,
+) -> tuple[list[tuple[Labelled, Look]], list[Outcome]]:
+    """Which pictures of a repository or folder to take, and which not, and why.
+
+    Args:
+        known: What other collections hold already.
+        min_side: In pixels; at least 256 count in any case.
+    """
+    wanted, outcomes = [], []
+    for path, key in files.list():
+        if not is_image_name(path) or not collection.pattern.search(path):
+            continue
+        if collection.exclude and collection.exclude.search(path):
+            outcomes.append(Outcome(path, EXCLUDED, ""))
+        else:
+            wanted.append((path, key))
+    found = find_files(
+        files, wanted, min_side=max(min_side, _LEAST_SIDE), kept_out=kept_out, pool=pool
+    )
+    labelled, unlabelled = label_files(
+        found,
+        makes_pictures=makes_pictures([collection.repository, files.readme()]),
+        wanted=collection.label,
+        folder_groups=not collection.role,
+    )
+    limit = collection.limit or _SOURCE_LIMIT
+    candidates, beyond = limit_sources(labelled, limit=limit, role=collection.role, known=known)
+    looks = look_at(candidates, files, pool=pool)
+    taken, unusable = take(candidates, looks, limit=limit, known=known)
+    return taken, outcomes + unlabelled + beyond + unusable
+
+
+def write_labelled(
+    taken: Sequence[tuple[Labelled, Look]], files: Files, folder: Path, *, licence: str
+) -> list[ImageRow]:
+    """Write the pictures with their bytes unchanged; gives their rows."""
+    rows = []
+    contents = files.read([entry.file.key for entry, _ in taken])
+    for (entry, look), data in zip(taken, contents, strict=True):
+        class_folder = CLASS_FOLDERS[entry.label]
+        path = f"{class_folder}/{file_stem(entry.file.path, entry.file.blob)}{look.extension}"
+        (folder / class_folder).mkdir(parents=True, exist_ok=True)
+        write_new_file(f"{folder}/{path}", data)
+        rows.append(
+            ImageRow(
+                path,
+                entry.file.path,
+                entry.group,
+                entry.made_by,
+                "",
+                entry.evidence,
+                licence,
+                f"{look.perceptual_hash:016x}",
+            )
+        )
+    return rows
+
+
+def find_files(
+    files: Files, wanted: Sequence[tuple[str, str]], *, min_side: int, kept_out: KeptOut, pool: Pool
+) -> list[FoundFile]:
+    """What each of some files says of itself, in order.
+
+    Args:
+        wanted: (path, key) of each.
+    """
+    listed = [entry for entry in wanted if is_image_name(entry[0])]
+    found = run_chunks(
+        _read_files,
+        chunked(listed, size=_CHUNK_FILES),
+        files,
+        min_side,
+        kept_out,
+        n_items=len(listed),
+        pool=pool,
+        description="Reading evidence",
+        unit="file",
+        fewest=100,
+    )
+    dates = files.dates()
+    return [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in found]
+
+
+def _read_files(
+    wanted: Sequence[tuple[str, str]], files: Files, min_side: int, kept_out: KeptOut
+) -> list[FoundFile]:
+    contents = files.read([key for _, key in wanted])
+    return [
+        _read_file(path, key, data, min_side, kept_out, in_git=not files.folder)
+        for (path, key), data in zip(wanted, contents, strict=True)
+    ]
+
+
+def _read_file(
+    path: str, key: str, data: bytes | None, min_side: int, kept_out: KeptOut, *, in_git: bool
+) -> FoundFile:
+    blob = key if in_git else ""
+    if data is None:
+        return FoundFile(path, key, blob, problem=MISSING)
+    if not in_git:
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    try:
+        if kept_out.has_file(data):
+            raise ImageError(KEPT_OUT)
+        header = read_header(data)
+        short, long = sorted((header.width, header.height))
+        if short < min_side:
+            raise ImageError(f"too small: {header.width} × {header.height} pixels")
+        if long > _MOST_ELONGATED * short:
+            raise ImageError(f"a strip or a panorama: {header.width} × {header.height} pixels")
+        return FoundFile(path, key, blob, traces=read_traces(data))
+    except ImageError as error:
+        return FoundFile(path, key, blob, problem=str(error))
+
+
+def read_traces(data: bytes) -> Traces:
+    """What the metadata of a file say of its origin."""
+    findings = read_provenance(data)
+    origin = describe_origin(findings)
+    if len({finding.speaks_for for finding in findings if finding.speaks_for}) > 1:
+        return Traces(problem=CONTRADICTION)
+    if origin.composite or origin.screenshot:
+        return Traces(problem="a composite" if origin.composite else SCREENSHOT)
+    if origin.from_picture:
+        return Traces(problem=f"made from an input picture: {clean(origin.from_picture)}")
+    told = next((f"{f.code}: {f.field or f.kind}" for f in findings if f.speaks_for), "")
+    if origin.speaks_for == POSITIVE_CLASS:
+        return Traces(told, generator=origin.generator or UNNAMED, prompt=origin.prompt)
+    camera = clean(origin.camera.name) if origin.speaks_for and origin.camera else ""
+    # Some programs fill in "--" for what they do not know.
+    if any(map(str.isalnum, camera)):
+        return Traces(told, camera=camera, day=origin.camera.taken[:10])
+    return Traces()
+
+
+def look_at(candidates: Sequence[Labelled], files: Files, *, pool: Pool) -> list[Look]:
+    """What the pixels of each candidate tell, in order."""
+    return list(
+        run_chunks(
+            _look_at,
+            chunked([entry.file.key for entry in candidates], size=_CHUNK_FILES),
+            files,
+            n_items=len(candidates),
+            pool=pool,
+            description="Looking at pictures",
+            unit="picture",
+            fewest=24,
+        )
+    )
+
+
+def _look_at(keys: Sequence[str], files: Files) -> list[Look]:
+    return [_look(data) for data in files.read(keys)]
+
+
+def _look(data: bytes | None) -> Look:
+    if data is None:
+        return Look(MISSING)
+    try:
+        image = decode_image(data)
+    except ImageError as error:
+        return Look(str(error))
+    small = shrink(image.image)
+    if is_blank(small):
+        return Look("blank")
+    if is_plain(small):
+        return Look("plain: mostly flat or of one colour")
+    if is_sheet(np.asarray(small.convert("L"))):
+        return Look("a sheet of several pictures")
+    return Look("", perceptual_hash(np.asarray(small)), file_extension(image.format))
