@@ -1,51 +1,75 @@
 """How long a photograph of 12 megapixels takes from its bytes to the verdict; on this machine only.
 
     python -m benchmarks.bench_photograph --model models/released/photographs
+    python -m benchmarks.bench_photograph --photographs DIR --megapixels 3
 
-The photograph is made here: shapes, noise, JPEG quality 92. Every verdict counts as certain, so
-that the second copy, as sites send pictures on, is judged as well: the longest way there is.
+Without --photographs one is made here: shapes, noise, JPEG quality 92. --certain counts every
+verdict as certain, so that the copy, as sites send pictures on, is judged as well: the longest way
+there is.
 """
 
 import dataclasses
+import io
+import itertools
+import math
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from benchmarks.common import make_photograph
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.images import decode_image
-from real_vs_ai.model_file import read_metadata
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import find_model
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.serving.engines import open_engine
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("--model", help="run folder or .h5 file")
-    parser.add_argument("--repeats", type=int, default=40, help="how often it is judged")
+    parser.add_argument("--repeats", type=int, default=40, help="how many are judged")
+    parser.add_argument("--photographs", type=Path, help="folder of real ones, brought to the size")
+    parser.add_argument("--megapixels", type=float, default=12.0, help="size of each")
+    parser.add_argument("--certain", action="store_true", help="judge the copy of each")
     return parser.parse_args(argv)
+
+
+def photographs(args):
+    """Files of the size asked for."""
+    width = round(math.sqrt(args.megapixels * 1e6 * 4 / 3))
+    size = (width, width * 3 // 4)
+    if args.photographs is None:
+        return [make_photograph(7, width=size[0], height=size[1], quality=92)]
+    found = []
+    for path in sorted(args.photographs.rglob("*.jpg"))[: args.repeats]:
+        with Image.open(path) as image:
+            buffer = io.BytesIO()
+            ImageOps.fit(image.convert("RGB"), size).save(buffer, "JPEG", quality=92)
+        found.append(buffer.getvalue())
+    return found
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
     path = find_model(args.model)
-    metadata = dataclasses.replace(read_metadata(path), lower_threshold=0.5, upper_threshold=0.5)
-    views = metadata.model_input.views
-    engine = open_engine(
-        path, image_size=metadata.image_size, engine=None, precision=None, views=views
-    )
-    # Sizes and looks of a made picture are no matter of time.
-    detector = Detector(path, dataclasses.replace(metadata, training_images={}), engine, None)
-    data = make_photograph(7, width=4000, height=3000, quality=92)
-    detector.predict(data)
+    opened = Detector.open(path)
+    metadata, check = opened.metadata, opened._check
+    if args.certain:
+        metadata = dataclasses.replace(
+            metadata, lower_threshold=0.5, upper_threshold=0.5, training_images={}
+        )
+        check = None
+    detector = Detector(path, metadata, opened.engine, check)
+    files = photographs(args)
+    detector.predict(files[0])
     computed = []
     steps = {"decode": [], "prepare": [], "judge": [], "bytes to verdict": []}
-    for _ in range(args.repeats):
+    for data, _ in zip(itertools.cycle(files), range(args.repeats), strict=False):
         started, times = time.process_time(), [time.perf_counter()]
         image = decode_image(data)
         times.append(time.perf_counter())
@@ -61,7 +85,8 @@ def main(argv=None):
         for name, values in steps.items()
     ]
     rows.append(["computed, all cores", statistics.median(computed), np.quantile(computed, 0.95)])
-    title = f"{len(data):,} bytes, {2 * views} crops, {engine.name} in {engine.precision}"
+    engine = detector.engine
+    title = f"{args.megapixels:g} megapixels, {engine.name} in {engine.precision}"
     print(format_table(["step", "p50 (ms)", "p95 (ms)"], rows, title=title))
 
 

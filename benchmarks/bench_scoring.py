@@ -1,11 +1,15 @@
 """Scoring files: images a second for workers and batch sizes, and memory over many files.
 
 Every setting runs in a process of its own on the same JPEG files. The second table scores a folder
-of many small files with a small network, so that what grows with their number would show.
+of many small files with a small network, so that what grows with their number would show. The third
+takes the released models, from the start of the process to the table: thumbnails beside a Keras
+loop over single images, and thumbnails and photographs in one folder beside each kind alone.
 
 Examples:
     python -m benchmarks.bench_scoring --images 96
     python -m benchmarks.bench_scoring --images 0 --files 100000
+    python -m benchmarks.bench_scoring --images 0 --thumbnails 2000 --loop 300 --mixed 400
+    python -m benchmarks.bench_scoring --images 0 --mixed 400 --thumbnails-from DIR
 """
 
 from __future__ import annotations
@@ -20,10 +24,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from benchmarks.bench_inference import make_images, make_model
+from benchmarks.common import make_photograph
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.reporting import format_table
+from real_vs_ai.runs import find_models
 
 _WORKERS = (1, 2, 4)
 _BATCHES = (1, 2, 4, 8, 16)
@@ -154,6 +163,115 @@ def _watch_memory(folder: Path, *, files: int) -> str:
     )
 
 
+# What many write first: the file read, resized and judged, one after another.
+_KERAS_LOOP = """
+import sys, time
+from pathlib import Path
+from keras.utils import img_to_array, load_img
+from real_vs_ai.keras_models import load_model
+
+model = load_model(Path(sys.argv[1]))
+files = sorted(Path(sys.argv[2]).iterdir())[:int(sys.argv[3])]
+def judge(path):
+    return model.predict(img_to_array(load_img(path, target_size=(32, 32)))[None], verbose=0)
+judge(files[0])
+began = time.perf_counter()
+for path in files:
+    judge(path)
+print((time.perf_counter() - began) / len(files))
+"""
+
+
+def _seconds(*arguments: object) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def _score_seconds(folder: Path, *images: Path) -> float:
+    output = folder / "scores.csv"
+    return _seconds("ImageScoring.py", *images, "--output", output, "--overwrite")
+
+
+def _loop_seconds(folder: Path, *, count: int, total: int) -> float:
+    """Of a Keras loop over all thumbnails: its start, and what each of some took."""
+    script = folder / "loop.py"
+    script.write_text(_KERAS_LOOP)
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, script, find_models(None)[0], folder / "thumbnails", str(count)],
+        env={**os.environ, "PYTHONPATH": ".", "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    each = float(done.stdout.splitlines()[-1])
+    return time.perf_counter() - started + (total - count) * each
+
+
+def _take_thumbnails(folder: Path, count: int, source: Path | None) -> Path:
+    target = folder / "thumbnails"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    given = sorted(source.rglob("*.jpg"))[:count] if source else []
+    for index in range(count):
+        path = target / f"{index:05}.jpg"
+        if given:
+            shutil.copy(given[index % len(given)], path)
+        else:
+            path.write_bytes(make_photograph(index, width=32, height=32))
+    return target
+
+
+def _take_photographs(folder: Path, count: int, source: Path | None) -> Path:
+    """Photographs of 1 to 2 megapixels."""
+    target = folder / "photographs"
+    target.mkdir()
+    given = sorted(source.rglob("*.jpg")) if source else []
+    for index in range(count):
+        path, width = target / f"{index:05}.jpg", 1200 + index % 5 * 100
+        if given:
+            with Image.open(given[index % len(given)]) as image:
+                turned = image.convert("RGB").rotate(90 * (index // len(given)))
+                turned.resize((width, width * 3 // 4)).save(path, quality=92)
+        else:
+            path.write_bytes(make_photograph(index, width=width, height=width * 3 // 4))
+    return target
+
+
+def _compare_with_loop(folder: Path, args: Any) -> str:
+    images = _take_thumbnails(folder, args.thumbnails, args.thumbnails_from)
+    _score_seconds(folder, images)
+    rows = []
+    for _ in range(args.repeats):
+        loop = _loop_seconds(folder, count=args.loop, total=args.thumbnails)
+        here = _score_seconds(folder, images)
+        rows.append([f"{loop:.0f} s", f"{here:.1f} s", f"{loop / here:.1f}"])
+    title = f"{args.thumbnails:,} thumbnails with their start; the loop's time from {args.loop}"
+    return format_table(["Keras loop", "ImageScoring.py", "times faster"], rows, title=title)
+
+
+def _compare_mixed(folder: Path, args: Any) -> str:
+    half = args.mixed // 2
+    small = _take_thumbnails(folder, half, args.thumbnails_from)
+    large = _take_photographs(folder, half, args.photographs_from)
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    for kind in (small, large):
+        for path in kind.iterdir():
+            os.link(path, mixed / f"{path.stem}-{kind.name}.jpg")
+    _score_seconds(folder, mixed)
+    rows = []
+    for _ in range(args.repeats):
+        alone = _score_seconds(folder, small), _score_seconds(folder, large)
+        together = _score_seconds(folder, mixed)
+        seconds = (f"{value:.1f} s" for value in (*alone, together))
+        rows.append([*seconds, f"{together / sum(alone):.2f}"])
+    title = f"{half} thumbnails and {half} photographs of 1 to 2 megapixels, each with its start"
+    header = ["thumbnails alone", "photographs alone", "mixed", "mixed to both alone"]
+    return format_table(header, rows, title=title)
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run both measurements and print their tables."""
@@ -163,6 +281,11 @@ def main(argv: list[str] | None = None) -> int:
     add("--image-size", type=int, default=224, help="the network's input, pixels")
     add("--repeats", type=int, default=1, help="turns of each setting; their median is given")
     add("--files", type=int, default=0, help="files whose scoring is watched; 0 leaves this out")
+    add("--thumbnails", type=int, default=0, help="thumbnails to score beside a Keras loop")
+    add("--loop", type=int, default=300, help="how many of them the loop judges")
+    add("--mixed", type=int, default=0, help="images of both kinds, half of each")
+    add("--thumbnails-from", type=Path, help="folder of real thumbnails; none: made ones")
+    add("--photographs-from", type=Path, help="folder of real photographs; none: made ones")
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     os.environ["REAL_VS_AI_CACHE"] = str(folder / "cache")
@@ -173,6 +296,10 @@ def main(argv: list[str] | None = None) -> int:
                     folder, images=args.images, image_size=args.image_size, repeats=args.repeats
                 )
             )
+        if args.thumbnails:
+            print(_compare_with_loop(folder, args))
+        if args.mixed:
+            print(_compare_mixed(folder, args))
         if args.files:
             started = time.perf_counter()
             print(_watch_memory(folder, files=args.files))

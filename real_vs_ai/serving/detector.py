@@ -8,6 +8,7 @@ released, each image is judged by the one that fits its size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make
 _SHARED = "sending it on as a site or messenger does"
 # Twice the longer side of what sites send on.
 _LARGE = 2 * 768
+_ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
@@ -225,14 +227,16 @@ class Detector:
             return PreparedImage(model_input.prepare(image), reason)
         whole = None
         if _refuses_portraits(self._check):
-            whole = ModelInput(model_input.size).prepare(image)
+            # Of a large image both take long: side by side, whoever waits for one waits less.
+            whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
+        crops = model_input.prepare(image)
         return PreparedImage(
-            model_input.prepare(image),
+            crops,
             reason,
             model_input.windows(width, height),
             # Of an image that gets no verdict, no copy is judged.
             None if reason else lambda: self._prepare_copy(image),
-            whole,
+            whole and whole.result(),
         )
 
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
