@@ -88,12 +88,12 @@ class ReliabilityBins:
 
 
 @styled
-def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, path: Path) -> None:
+def draw_history(history: Mapping[str, Sequence], *, kept_epoch: float | None, path: Path) -> None:
     """Training and validation curves by epoch, one panel for each metric that was recorded.
 
     Args:
         history: The columns of `history.csv`: "epoch", "stage", "loss", "val_loss", …
-        best_epoch: The epoch whose weights were kept; marked.
+        kept_epoch: The epoch whose weights were kept; marked.
     """
     names = [name for name in _HISTORY_PANELS if name in history]
     columns = min(3, len(names))
@@ -106,8 +106,8 @@ def draw_history(history: Mapping[str, Sequence], *, best_epoch: int | None, pat
             look = {"color": ORANGE, "ls": "--", "marker": "s", "ms": 4}
             axes.plot(epochs, history[f"val_{name}"], label="validation", **look)
         _mark_stages(axes, epochs, history.get("stage", ()))
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color=GREY, lw=6, alpha=0.25, label="weights kept")
+        if kept_epoch is not None:
+            axes.axvline(kept_epoch, color=GREY, lw=6, alpha=0.25, label="weights kept")
         axes.set(title=_HISTORY_PANELS[name], xlabel="epoch")
         # Room at the top for the names of the stages.
         axes.margins(y=0.14)

@@ -17,6 +17,7 @@ from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.figures import Curve, ReliabilityBins
 from real_vs_ai.evaluation.metric_sums import CALIBRATION_BINS
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, is_binary
+from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions, decide_rows
 from real_vs_ai.runs import RunFolder
@@ -50,7 +51,7 @@ def draw_report(
         return drawn[-1]
 
     if history and len(history["epoch"]):
-        draw_history_file(history, path=place("history.png"))
+        draw_history_file(history, keep=_kept(run), path=place("history.png"))
     if metrics.get("images"):
         path = place("class_distribution.png")
         figures.draw_class_distribution(metrics["images"], path=path)
@@ -70,11 +71,27 @@ def main_split(predictions: Predictions) -> str:
     return next((name for name in REPORTED_SPLITS if name in names), names[0])
 
 
-def draw_history_file(history: Mapping[str, Sequence], *, path: Path) -> None:
-    """Draw the training curves; the epoch with the lowest validation loss is marked."""
+def draw_history_file(history: Mapping[str, Sequence], *, keep: str, path: Path) -> None:
+    """Draw the training curves and mark the epoch whose weights were kept.
+
+    Args:
+        keep: "last", or "best" for the epoch with the lowest validation loss, as training has it.
+    """
+    figures.draw_history(history, kept_epoch=kept_epoch(history, keep=keep), path=path)
+
+
+def kept_epoch(history: Mapping[str, Sequence], *, keep: str) -> float | None:
+    """The epoch whose weights were kept; None without validation losses to choose it by."""
     losses = np.array(history.get("val_loss", ()), dtype=float)
-    best = history["epoch"][int(np.nanargmin(losses))] if np.isfinite(losses).any() else None
-    figures.draw_history(history, best_epoch=best, path=path)
+    if keep == "last":
+        return history["epoch"][-1]
+    return history["epoch"][int(np.nanargmin(losses))] if np.isfinite(losses).any() else None
+
+
+def _kept(run: RunFolder) -> str:
+    """Which epoch's weights training kept; runs of other origin have no settings."""
+    config = read_json(run.config) if run.config.is_file() else {}
+    return config.get("options", {}).get("keep", "best")
 
 
 def draw_robustness_file(robustness: Mapping, *, path: Path) -> None:

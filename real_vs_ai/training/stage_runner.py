@@ -278,7 +278,8 @@ class StageRunner:
         )
         if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and self.hosts.is_first:
             columns = {name: [r[name] for r in progress.history] for name in progress.history[0]}
-            draw_history_file(columns, path=self.run.figures / "history.png")
+            path = self.run.figures / "history.png"
+            draw_history_file(columns, keep=self.options.keep, path=path)
 
     def _reason(
         self, stop: cb.StopTrainingOnValidationLoss, early: keras.callbacks.EarlyStopping

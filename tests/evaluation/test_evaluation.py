@@ -133,6 +133,25 @@ def test_redrawing_gives_the_same_figures_without_the_model(reported, monkeypatc
     assert all(path.read_bytes() == before[path] for path in drawn)
 
 
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.parametrize(
+    ("options", "epoch"), [({"keep": "last"}, 3), ({"keep": "best"}, 2), ({}, 2)]
+)
+def test_history_marks_the_epoch_whose_weights_were_kept(reported, monkeypatch, options, epoch):
+    run, _, _ = reported
+    marked = []
+    monkeypatch.setattr(
+        "real_vs_ai.evaluation.figures.draw_history",
+        lambda _, *, kept_epoch, path: marked.append(kept_epoch),
+    )
+    run.config.write_text(json.dumps({"options": options}))
+    try:
+        redraw_report(run)
+    finally:
+        run.config.unlink()
+    assert marked == [epoch]
+
+
 def test_card_and_report_name_the_numbers(reported):
     run, metrics, _ = reported
     card = run.model_card.read_text()

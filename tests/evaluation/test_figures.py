@@ -39,12 +39,13 @@ def test_history_of_two_stages_is_drawn(tmp_path):
     history = read_history(tmp_path / "history.csv")
     assert history["epoch"] == list(range(1, 9))
     assert np.isnan(history["val_f1"]).all()
-    draw_history_file(history, path=tmp_path / "history.png")
+    draw_history_file(history, keep="best", path=tmp_path / "history.png")
     assert 0.005 < ink(tmp_path / "history.png") < 0.5
 
 
 def test_history_of_one_epoch_is_drawn(tmp_path):
-    draw_history_file({"epoch": [1.0], "loss": [0.5]}, path=tmp_path / "history.png")
+    history = {"epoch": [1.0], "loss": [0.5]}
+    draw_history_file(history, keep="best", path=tmp_path / "history.png")
     assert ink(tmp_path / "history.png") > 0.005
 
 
