@@ -1,4 +1,4 @@
-"""The served ResNet agrees with Keras on real images, untrained and as released."""
+"""The served networks agree with Keras in float32, and bf16 with float32 within stated limits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 
 from real_vs_ai import Detector
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
 from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.preparation.demo import load_photographs
+from real_vs_ai.runs import find_models
+from real_vs_ai.serving.openvino_engine import best_precision
 from real_vs_ai.verdict import decide_label
 
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+RELEASED = REPOSITORY / "models" / "released"
 SHARED = Path(os.environ.get("REAL_VS_AI_SHARED", REPOSITORY.parent / "shared"))
 ARCHIVE = SHARED / "data" / "cifake-mini.zip"
 # Between them a verdict may flip and stays Uncertain: as wide as a calibrated model's.
@@ -78,29 +83,59 @@ def reference(request) -> Detector:
     return request.getfixturevalue("released_keras_detector")
 
 
-def test_no_precision_moves_a_probability_far_or_flips_a_verdict(reference, images):
-    import openvino as ov
+def compare(detector, images, expected, labels) -> tuple[np.ndarray, int]:
+    """Differences of the probabilities; asserts that no verdict goes from Fake to Real or back."""
+    found = detector.predict_pixels(images)
+    served = [decide_label(row, detector.metadata) for row in found]
+    changed = [(a, b) for a, b in zip(labels, served, strict=True) if a != b]
+    assert all(UNCERTAIN in pair for pair in changed)
+    np.testing.assert_array_equal(
+        found[:64], detector.predict_pixels(images[:64]), err_msg="not repeatable"
+    )
+    return np.abs(found - expected), len(changed)
 
-    from real_vs_ai.serving.openvino_engine import best_precision
 
-    model = reference.model_path
+def test_float32_computes_what_keras_computes(reference, images):
     expected = reference.predict_pixels(images)
     assert expected[:, 0].std() > 0.2
     labels = [decide_label(row, reference.metadata) for row in expected]
-    for precision in dict.fromkeys(["f32", best_precision(ov.Core())]):
-        detector = Detector.open(model, engine="openvino", precision=precision)
-        found = detector.predict_pixels(images)
-        difference = np.abs(found - expected)
-        served = [decide_label(row, detector.metadata) for row in found]
-        changed = [(a, b) for a, b in zip(labels, served, strict=True) if a != b]
-        flips = [pair for pair in changed if UNCERTAIN not in pair]
-        print(
-            f"{model.parent.name}, {precision}: probabilities differ by at most "
-            f"{difference.max():.6f}, on average {difference.mean():.6f}; of {len(images)} "
-            f"verdicts {len(changed)} change to or from Uncertain"
-        )
-        assert not flips
-        assert difference.max() <= (1e-4 if precision == "f32" else 0.03)
-        np.testing.assert_array_equal(
-            found[:64], detector.predict_pixels(images[:64]), err_msg="not repeatable"
-        )
+    detector = Detector.open(reference.model_path, engine="openvino", precision="f32")
+    difference, changed = compare(detector, images, expected, labels)
+    assert difference.max() <= 1e-4
+    assert changed == 0
+
+
+# Largest and mean difference of a probability in bf16. A photograph's crops differ by some
+# hundredths, but its two or three extreme crops may be other ones then: 0.18 was measured.
+BF16_LIMITS = {"released": (0.06, 0.002), "photographs": (0.25, 0.05)}
+
+
+@pytest.mark.parametrize("run", BF16_LIMITS)
+def test_bf16_stays_close_to_float32_and_turns_no_verdict(run, request):
+    if best_precision(ov.Core()) != "bf16":
+        pytest.skip("this processor does not compute in bf16")
+    path = next(path for path in find_models(RELEASED) if path.parent.name == run)
+    detectors = {
+        precision: Detector.open(path, engine="openvino", precision=precision)
+        for precision in ("f32", "bf16")
+    }
+    pixels = network_inputs(detectors["f32"], request)
+    expected = detectors["f32"].predict_pixels(pixels)
+    labels = [decide_label(row, detectors["f32"].metadata) for row in expected]
+    difference, _ = compare(detectors["bf16"], pixels, expected, labels)
+    largest, mean = BF16_LIMITS[run]
+    # Exactly the same would mean that bf16 was not used.
+    assert 0 < difference.max() <= largest
+    assert difference.mean() <= mean
+
+
+def network_inputs(detector, request) -> np.ndarray:
+    """Real images of the size that a model is for."""
+    if not detector.metadata.model_input.is_crops:
+        return request.getfixturevalue("images")
+    halves = [
+        part
+        for photograph in load_photographs().values()
+        for part in np.array_split(photograph, 2, axis=1)
+    ]
+    return np.stack([detector.prepare(np.ascontiguousarray(half)).pixels for half in halves])
