@@ -4,15 +4,18 @@
     process.kill()
 
 Each is forked from one process that has imported TensorFlow, scikit-learn and matplotlib and done
-nothing else: the imports take longer than what the tests let the scripts do.
+nothing else: the imports take longer than what the tests let the scripts do. Workers of a killed
+script outlive it, as they would for a user, and end with the tests: see `end_scripts`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _PATHS = [str(ROOT), str(ROOT / "tests" / "training")]
 _CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 _IMPORTED = ("sklearn.metrics", "matplotlib.figure", "small_runs", "real_vs_ai.training.trainer")
+
+
+_started: list[int] = []
 
 
 class ScriptProcess:
@@ -39,6 +45,8 @@ class ScriptProcess:
         details = (script, arguments, folder, environment)
         self._process = _CONTEXT.Process(target=_run_script, args=details)
         self._process.start()
+        self.pid = self._process.pid
+        _started.append(self.pid)
         self.kill = self._process.kill
 
     def send_signal(self, number: int) -> None:
@@ -52,6 +60,14 @@ class ScriptProcess:
         self._process.join(900)
         assert self._process.exitcode is not None, "it did not end"
         return self._process.exitcode, self._output.read_text() if self._output.exists() else ""
+
+
+def end_scripts() -> None:
+    """End the scripts and whatever workers they left: joblib's would wait for work for minutes."""
+    while _started:
+        # A group has no members left where a script ended by itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(_started.pop(), signal.SIGKILL)
 
 
 def _start_server() -> None:
@@ -70,6 +86,8 @@ def _start_server() -> None:
 def _run_script(
     script: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
 ) -> None:
+    # A group of its own, by which its workers are found when it is gone.
+    os.setpgid(0, 0)
     os.environ.update(environment)
     os.chdir(folder)
     with (folder / "output.txt").open("w") as output:
