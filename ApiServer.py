@@ -17,7 +17,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.options import MODEL_HELP, number, whole_number
-from real_vs_ai.service import launch
+from real_vs_ai.service import server
 from real_vs_ai.service.limits import MEGA, Limits
 
 
@@ -55,7 +55,7 @@ def parse_args(argv=None):
 
 @command
 def main(argv=None):
-    return launch.run(parse_args(argv))
+    return server.run(parse_args(argv))
 
 
 if __name__ == "__main__":

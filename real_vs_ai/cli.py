@@ -89,7 +89,7 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
         try:
             return work(argv) or 0
         except KeyboardInterrupt:
-            print("\nInterrupted. What was whole is still there.", file=sys.stderr)
+            print("\nInterrupted. Finished work is kept.", file=sys.stderr)
         except BrokenPipeError:
             # The reader (`| head`) has gone; keep the interpreter from complaining as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

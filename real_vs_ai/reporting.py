@@ -61,7 +61,7 @@ class _ProgressLines(tqdm):
 
 
 class _Lines:
-    """When the last line was written, and whether somebody sees to it that more come."""
+    """When the last line was written, and whether `keep_informed` writes more."""
 
     written = 0.0
     has_keeper = False

@@ -18,15 +18,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from real_vs_ai import __version__
 from real_vs_ai.service import documents
+from real_vs_ai.service.counters import CONTENT_TYPE, Counters
 from real_vs_ai.service.judging import Answer, Judge
 from real_vs_ai.service.keys import Keys
 from real_vs_ai.service.limits import Admission, Limits, RequestError, stopping
-from real_vs_ai.service.metrics import CONTENT_TYPE, Metrics
 from real_vs_ai.service.request_watch import RequestWatch
 from real_vs_ai.service.uploads import FIELD, Upload, declared_size, read_uploads
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 
-# Of one request: more would only stand in the way of the others.
+# More images of one request at a time would only hold up the other requests.
 _IMAGES_AT_A_TIME = 32
 _RETRY_WHEN_UNREADY = {"Retry-After": "5"}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -91,7 +91,7 @@ def create_application(
 
     Args:
         keys: With keys, only the health addresses and the documentation are open to all.
-        origins: Of the web pages that may ask (CORS).
+        origins: Web pages of these origins may ask (CORS).
     """
     # Its pages of documentation load nothing from elsewhere.
     application = FastAPIOffline(
@@ -104,7 +104,7 @@ def create_application(
     service = _Service(judge, limits)
     application.state.admission = service.admission
     _add_error_answers(application)
-    application.add_middleware(RequestWatch, metrics=service.metrics, admission=service.admission)
+    application.add_middleware(RequestWatch, counters=service.counters, admission=service.admission)
     if origins:
         application.add_middleware(
             CORSMiddleware,
@@ -163,7 +163,7 @@ class _Service:
     def __init__(self, judge: Judge, limits: Limits) -> None:
         self._judge, self._limits = judge, limits
         self.admission = Admission(limits)
-        self.metrics = Metrics(self.admission)
+        self.counters = Counters(self.admission)
 
     async def judge_images(self, request: Request) -> Response:
         """Judge the files of the field `files`, or the one image that is the whole body."""
@@ -172,7 +172,7 @@ class _Service:
         async with self.admission.request(size=size):
             uploads = await read_uploads(request, self._limits)
             answers = await self._judge_all(uploads)
-        self.metrics.count_images(answers)
+        self.counters.count_images(answers)
         document = documents.images_document(
             answers, metadata=self._judge.metadata, models=self._judge.models
         )
@@ -193,7 +193,7 @@ class _Service:
 
     async def show_metrics(self) -> Response:
         """Counters in Prometheus' text format."""
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+        return Response(self.counters.text(), media_type=CONTENT_TYPE)
 
     async def _judge_all(self, uploads: list[Upload]) -> list[Answer]:
         turns = asyncio.Semaphore(_IMAGES_AT_A_TIME)

@@ -19,7 +19,7 @@ MEGA = 10**6
 # How much the newest request counts in the mean time of requests.
 _NEWEST_SHARE = 0.2
 _LONGEST_WAIT_SECONDS = 60
-_LAST_WORDS_SECONDS = 0.3
+_REFUSAL_SECONDS = 0.3
 _POLL_SECONDS = 0.05
 
 
@@ -28,13 +28,13 @@ class Limits:
     """Bounds of one request and of all requests together; ApiServer.py has options for two.
 
     Attributes:
-        max_image_bytes: Of one image file.
-        max_image_pixels: Of one image, width × height.
-        max_images: In one request.
-        max_request_bytes: Of a request's whole body.
-        max_requests: That are received or answered at the same time.
-        max_held_bytes: Of all bodies that are held at the same time; at least one request's.
-        receive_seconds: In which a request's body must have come.
+        max_image_bytes: The largest image file.
+        max_image_pixels: The largest image, width × height.
+        max_images: The most images in one request.
+        max_request_bytes: The largest body of a request.
+        max_requests: The most requests that are received or answered at the same time.
+        max_held_bytes: The most bytes of all bodies at the same time; at least one request's.
+        receive_seconds: The time within which a request's body must have come.
     """
 
     max_image_bytes: int = 50 * MEGA
@@ -58,7 +58,7 @@ class Admission:
     """Lets requests in as long as there is room, and none once the service is to end.
 
     Attributes:
-        held_bytes: Of the requests that are in.
+        held_bytes: The bytes of the requests that are in.
         is_stopping: Whether the service is to end.
     """
 
@@ -107,8 +107,8 @@ class Admission:
     async def time_limit(self, seconds: float) -> AsyncIterator[None]:
         """Interrupt the block after so many seconds, or when the service ends: TimeoutError."""
         now = asyncio.get_running_loop().time()
-        # An answer that begins when the service ends still gets out.
-        latest = max(self._ends_at, now + _LAST_WORDS_SECONDS)
+        # A refusal that begins when the service ends still gets out.
+        latest = max(self._ends_at, now + _REFUSAL_SECONDS)
         async with asyncio.timeout_at(min(now + seconds, latest)) as timeout:
             self._running.add(timeout)
             try:

@@ -8,8 +8,8 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from real_vs_ai.service.counters import Counters
 from real_vs_ai.service.limits import Admission
-from real_vs_ai.service.metrics import Metrics
 
 _DISCARD_SECONDS = 10.0
 _FIRST_REFUSAL = 400
@@ -18,8 +18,8 @@ _FIRST_REFUSAL = 400
 class RequestWatch:
     """An ASGI middleware."""
 
-    def __init__(self, application: ASGIApp, metrics: Metrics, admission: Admission) -> None:
-        self._application, self._metrics, self._admission = application, metrics, admission
+    def __init__(self, application: ASGIApp, counters: Counters, admission: Admission) -> None:
+        self._application, self._counters, self._admission = application, counters, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -49,7 +49,7 @@ class RequestWatch:
         finally:
             path = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
-            self._metrics.count_request(path, status=status, seconds=seconds)
+            self._counters.count_request(path, status=status, seconds=seconds)
 
 
 class _Body:

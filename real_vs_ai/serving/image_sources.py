@@ -28,7 +28,7 @@ from real_vs_ai.images import ImageError, is_image_name, read_image_file
 STANDARD_INPUT = "-"
 _ZIP_SUFFIX = ".zip"
 _MANIFEST_SUFFIX = ".csv"
-# Of the others zipfile unpacks all that a few bytes may hold before it counts.
+# With other methods zipfile unpacks all that a few bytes may hold before it counts.
 _BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})

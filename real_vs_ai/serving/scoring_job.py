@@ -75,7 +75,7 @@ class Scorer(Protocol):
     """What turns sources into scores, here or elsewhere.
 
     Attributes:
-        metadata: Of the model.
+        metadata: The model's.
         engine: What people read: "openvino (bf16)".
         identity: Differs whenever the scores may: model content, engine, precision.
         models: Which models judge, for JSON tables; see `describe_model`.
@@ -103,7 +103,7 @@ class LocalScorer:
 
     @cached_property
     def _hashes(self) -> list[str]:
-        # Of large files, and only tables in files name them.
+        # Hashing large files takes a while, and only tables in files name the hashes.
         return [hash_file(one.model_path) for one in self._detector.detectors]
 
     @property

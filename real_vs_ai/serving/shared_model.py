@@ -18,7 +18,7 @@ from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
 from real_vs_ai.verdict import Verdict
 
-# Of a model that is to be closed: until no caller's check can be under way any more.
+# A closed model waits so long for requests that are still on their way.
 _IDLE_SECONDS = 60.0
 
 

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 # In pixels; narrower where there is less room. With these a card fits on a phone's screen.
 _BAR_WIDTH = 480
 _PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
-# Of the table; a row holds a thumbnail, or three lines of text.
+# In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
 # As the theme in .streamlit/config.toml: on its light page, and on its dark one.
 _COLOURS = {

@@ -25,7 +25,7 @@ from real_vs_ai.ui.model_choice import (
     ChosenModel,
     choose_model,
     offer_models,
-    open_model,
+    open_chosen,
     show_model_facts,
     show_unavailable,
 )
@@ -45,12 +45,12 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
         paths = offer_models(model=model, models_dir=models_dir)
     if not paths:
         return
-    # Its choices govern what stands above it.
+    # This stands below the results, which depend on it.
     with st.expander("Advanced: model, thresholds, link", icon=":material/tune:"):
         name = choose_model(paths)
         settings = st.container()
     with inputs:
-        chosen = open_model(name, paths[name])
+        chosen = open_chosen(name, paths[name])
     if chosen is None:
         return
     with settings:

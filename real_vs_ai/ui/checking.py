@@ -34,7 +34,7 @@ MAX_PIXELS = MAX_IMAGE_PIXELS
 # Longest sides in pixels.
 _PREVIEW_SIZE = 640
 _THUMBNAIL_SIZE = 96
-# Of a picture's sides, as it is shown.
+# The longest side of a picture that is shown is at most so many times the shortest.
 MOST_RATIO = 40
 
 

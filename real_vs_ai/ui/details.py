@@ -235,7 +235,7 @@ def heat_map(
     Args:
         pixels: Upright, shape (height, width, 3), uint8.
         verdict: On the image; a verdict on crops says already where the evidence is.
-        digest: Of the image; the map is computed once in a session.
+        digest: The image's SHA-256; its map is computed once in a session.
 
     Returns:
         Shape (side, side), float32, 0 to 1.

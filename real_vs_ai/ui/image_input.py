@@ -231,7 +231,7 @@ def forget_files() -> None:
 
 
 def held_bytes() -> int:
-    """Of all the files that this session keeps, from whichever source."""
+    """The bytes of all files that this session keeps, from whichever source."""
     return sum(_sizes_held().values())
 
 

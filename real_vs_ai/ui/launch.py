@@ -12,7 +12,7 @@ import functools
 import sys
 from pathlib import Path
 
-# Of glibc's <malloc.h>.
+# The number of this setting in glibc's <malloc.h>.
 _M_ARENA_MAX = -8
 _ICON = Path(__file__).with_name("icon.png")
 

@@ -93,7 +93,7 @@ class ChosenModel:
         return [(name, m, digests[name]) for name, m in self.service.metadatas.items()]
 
     def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
-        """Of the model that gave a verdict; of a single model, with the user's thresholds."""
+        """The metadata of the model that judged; a single model has the user's thresholds."""
         if not self.is_several:
             return self.metadata
         name = verdict.model if verdict else ""
@@ -111,7 +111,7 @@ class ChosenModel:
         return (verdict.model if verdict else "") or self.name
 
     def sha256_of(self, verdict: Verdict | None) -> str:
-        """Of the model file that gave a verdict, in hexadecimal."""
+        """The SHA-256 of the model file that gave a verdict, in hexadecimal."""
         return model_digest(*self.file_of(verdict))
 
 
@@ -231,7 +231,7 @@ def model_digest(path: str, modified_ns: int, size: int) -> str:
     return " and ".join(hash_file(model) for model in find_models(path))
 
 
-def open_model(name: str, path: Path) -> ChosenModel | None:
+def open_chosen(name: str, path: Path) -> ChosenModel | None:
     """Open a model; one that cannot be used gives a message and None."""
     try:
         key = file_key(path)

@@ -12,7 +12,7 @@ from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder, list_runs
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
 from real_vs_ai.ui.run_files import (
-    Curve,
+    LearningCurve,
     Metric,
     list_figures,
     read_history,
@@ -170,7 +170,7 @@ def _show_comparison(runs: dict[str, RunFolder]) -> None:
     tables = [read_metrics(runs[name]).get("test", {}) for name in (first, second)]
     if all(tables):
         st.header("On their test pictures")
-        st.markdown(comparison_table(tables[0], tables[1], names=(first, second)))
+        st.markdown(difference_table(tables[0], tables[1], names=(first, second)))
         st.caption(
             "Compare only models tested on the same pictures. Where the intervals overlap, the "
             "difference may be chance; `python ModelEvaluation.py` tests it."
@@ -202,14 +202,14 @@ def _show_live(run: RunFolder) -> None:
         st.success("This run has finished. Reload the page to see it.", icon=":material/flag:")
         return
     curves = read_history(run.history)
-    loss = curves.get("loss", Curve())
+    loss = curves.get("loss", LearningCurve())
     epochs = plural(len(loss.training), "epoch")
     st.caption(f"{epochs} so far; looks again every {_LIVE_SECONDS} seconds.")
     if curves:
         _show_curves({run.name: curves})
 
 
-def _show_curves(histories: dict[str, dict[str, Curve]]) -> None:
+def _show_curves(histories: dict[str, dict[str, LearningCurve]]) -> None:
     """One chart for each quantity, a line for each run and split."""
     import pandas as pd
 
@@ -218,7 +218,7 @@ def _show_curves(histories: dict[str, dict[str, Curve]]) -> None:
         for quantity in quantities:
             lines = {}
             for run_name, curves in histories.items():
-                curve = curves.get(quantity, Curve())
+                curve = curves.get(quantity, LearningCurve())
                 prefix = f"{visible(run_name)}, " if len(histories) > 1 else ""
                 for split, values in (("train", curve.training), ("validation", curve.validation)):
                     if values:
@@ -244,7 +244,7 @@ def metrics_table(metrics: dict[str, dict[str, Metric]]) -> str:
     return "\n".join(lines)
 
 
-def comparison_table(
+def difference_table(
     first: dict[str, Metric], second: dict[str, Metric], *, names: tuple[str, str]
 ) -> str:
     """Markdown: the metrics that both have, and the second minus the first."""

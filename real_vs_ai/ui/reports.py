@@ -109,7 +109,7 @@ def _model_notes(results: Sequence[JudgedUpload], models: Sequence[ReportModel])
 
 
 def _metadata_of(result: JudgedUpload, models: Sequence[ReportModel]) -> ModelMetadata:
-    """Of the model that judged an image; of the first where none did."""
+    """The metadata of the model that judged an image; the first model's where none did."""
     name = result.verdict.model if result.verdict else ""
     return next((m.metadata for m in models if m.name == name), models[0].metadata)
 

@@ -34,7 +34,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """One quantity over the epochs; shapes (n_epochs,), NaN where an epoch has no number."""
 
     training: list[float] = field(default_factory=list)
@@ -65,14 +65,14 @@ def read_metrics(run: RunFolder) -> dict[str, dict[str, Metric]]:
     return {split: metrics for split, metrics in splits.items() if metrics}
 
 
-def read_history(path: Path) -> dict[str, Curve]:
+def read_history(path: Path) -> dict[str, LearningCurve]:
     """The curves of `history.csv` by name, training and validation paired."""
-    curves: dict[str, Curve] = {}
+    curves: dict[str, LearningCurve] = {}
     for column, values in runs.read_history(path, strict=False).items():
         if column.casefold() in _NOT_CURVES or all(map(math.isnan, values)):
             continue
         name = column.removeprefix(_VALIDATION_PREFIX)
-        curve = curves.setdefault(name, Curve())
+        curve = curves.setdefault(name, LearningCurve())
         (curve.validation if name != column else curve.training).extend(values)
     return curves
 

@@ -189,7 +189,7 @@ def _certain_record(metrics: Mapping[str, Any], wrong: float) -> str:
     left = "" if uncertain is None else f"it leaves {percent(uncertain, digits=1)} Uncertain, and "
     if wrong or uncertain is None or count is None:
         return f"{left}of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong"
-    # Of few verdicts, 0 % would promise more than was measured.
+    # With few verdicts, 0 % would promise more than was measured.
     return f"{left}of the {count * (1 - uncertain):,.0f} verdicts it is sure of, none is wrong"
 
 

@@ -10,6 +10,7 @@ import math
 import sys
 import threading
 import types
+import xml.etree.ElementTree as ElementTree
 from concurrent.futures import Future
 
 import numpy as np
@@ -40,6 +41,7 @@ METADATA = ModelMetadata(
 )
 
 
+SVG = "{http://www.w3.org/2000/svg}"
 TOO_LARGE = Reason(ReasonCode.SIZE, "Much larger.")
 
 
@@ -70,7 +72,13 @@ def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
 
 def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
     bar = probability_bar(0.9, lower=0.25, upper=0.75)
-    assert '<rect x="162.0" y="16" width="300.0" height="18" fill="url(#stripes)"/>' in bar
+    bands = ElementTree.fromstring(bar).findall(SVG + "rect")[:3]
+    starts = [float(band.get("x")) for band in bands]
+    widths = [float(band.get("width")) for band in bands]
+    shares = [width / sum(widths) for width in widths]
+    assert shares == pytest.approx([0.25, 0.5, 0.25])
+    assert starts[1:] == pytest.approx([starts[0] + widths[0], starts[0] + widths[0] + widths[1]])
+    assert "stripes" in bands[1].get("fill")
 
 
 def test_every_unusual_kind_of_image_is_judged():

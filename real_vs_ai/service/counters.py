@@ -15,7 +15,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class Metrics:
+class Counters:
     """Counters of one running service."""
 
     def __init__(self, admission: Admission) -> None:
