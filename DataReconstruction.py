@@ -13,22 +13,24 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR
+from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR, SEED
 from real_vs_ai.options import whole_number
 from real_vs_ai.preparation.augmentation import list_originals
-from real_vs_ai.preparation.options import add_overwrite, add_seed
-from real_vs_ai.preparation.reconstruction import choose_originals, read_weights, write_pairs
+from real_vs_ai.preparation.options import add_data_dir, add_overwrite
+from real_vs_ai.preparation.reconstruction import (
+    PART_SIDE,
+    choose_originals,
+    read_weights,
+    write_pairs,
+)
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--train-dir", type=Path, default=DATA_DIR / "train", help="images to reconstruct")
-    add("--output-dir", type=Path, default=AUGMENTED_DIR, help="the pairs go here")
+    add_data_dir(parser)
     add("--weights", type=Path, default=DATA_DIR / "taef2", help="folder of the two weight files")
     add("--per-source", type=whole_number(1), default=50, help="most images of each source")
-    add("--size", type=whole_number(8), default=384, help="longest side of a part, in pixels")
-    add_seed(parser)
     add_overwrite(parser)
     return parser.parse_args(argv)
 
@@ -36,9 +38,8 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    originals = choose_originals(
-        list_originals(args.train_dir), per_source=args.per_source, seed=args.seed
-    )
+    train_dir = args.data_dir / "train"
+    originals = choose_originals(list_originals(train_dir), per_source=args.per_source, seed=SEED)
     weights = read_weights(args.weights)
     # Loads TensorFlow, which the rest does without.
     from real_vs_ai.tiny_autoencoder import open_autoencoder
@@ -46,11 +47,11 @@ def main(argv=None):
     print(
         write_pairs(
             originals,
-            train_dir=args.train_dir,
-            output_dir=args.output_dir,
+            train_dir=train_dir,
+            output_dir=args.data_dir / AUGMENTED_DIR.name,
             reconstruct=open_autoencoder(*weights),
-            size=args.size,
-            seed=args.seed,
+            size=PART_SIDE,
+            seed=SEED,
             overwrite=args.overwrite,
         )
     )

@@ -37,9 +37,7 @@ def main(argv=None):
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
     share = args.validation_fraction
     fractions = {"train": 1 - share, "validation": share}
-    options = options_from(
-        args, SplitOptions, fractions=fractions, ignore_roles=False, keep_plain=True
-    )
+    options = options_from(args, SplitOptions, fractions=fractions, ignore_roles=False)
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import RAW_DIR
-from real_vs_ai.options import add_cluster, add_workers, number, whole_number
+from real_vs_ai.options import add_cluster, add_workers
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.archives import extract_archives
 from real_vs_ai.preparation.options import add_overwrite
 
 
@@ -23,10 +23,6 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("archives", nargs="*", type=Path, help="archives (default: all in data/archives)")
     add("--output-dir", type=Path, default=RAW_DIR, help="parent of the new folders")
-    limit = number(0, 2**40, ends=False)
-    add("--max-gib", type=limit, default=200.0, help="most GiB that an archive unpacks to")
-    add("--max-files", type=whole_number(1), default=20_000_000, help="most files in an archive")
-    add("--max-ratio", type=limit, default=100.0, help="most times that a file grows")
     add_overwrite(parser)
     add_workers(parser)
     add_cluster(parser)
@@ -36,13 +32,9 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    limits = ExtractionLimits(
-        max_bytes=int(args.max_gib * 2**30), max_files=args.max_files, max_ratio=args.max_ratio
-    )
     for summary in extract_archives(
         args.archives,
         output_dir=args.output_dir,
-        limits=limits,
         overwrite=args.overwrite,
         pool=Pool(args.workers, args.cluster),
     ):

@@ -19,9 +19,6 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="folder (default: the merged data)")
     parser.add_argument("--output", type=Path, help="archive (default: next to the folder)")
-    parser.add_argument(
-        "--compress", action="store_true", help="compress; images hardly get smaller"
-    )
     add_overwrite(parser)
     return parser.parse_args(argv)
 
@@ -30,11 +27,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     folder, output, entries = choose_input(args.folder, args.output)
-    print(
-        zip_folder(
-            folder, output=output, entries=entries, compress=args.compress, overwrite=args.overwrite
-        )
-    )
+    print(zip_folder(folder, output=output, entries=entries, overwrite=args.overwrite))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def parse_args(argv=None):
     add("--output", type=Path, help='table to write: .csv, .json, .jsonl, .parquet, or "-"')
     add("--overwrite", action="store_true", help="replace an existing table")
     add("--resume", action="store_true", help="add the images that the table lacks")
-    add_cluster(parser, engines=("openvino", "keras"))
+    add_cluster(parser)
+    add("--engine", choices=("openvino", "keras"), help="compute with this engine")
     add("--precision", choices=("f32", "bf16", "int8"), help="compute in this precision")
     add(
         "--calibration",

@@ -10,7 +10,6 @@ fake images imitate a generator's traces, so its model detects those traces and 
 
 import sys
 from datetime import datetime
-from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, MODELS_DIR, RAW_DIR
@@ -27,7 +26,6 @@ def parse_args(argv=None):
     parser.add_argument(
         "--to", dest="last", type=int, choices=numbers, default=N_STAGES, help="last stage to run"
     )
-    parser.add_argument("--models-dir", type=Path, default=MODELS_DIR, help="for the demo's run")
     parser.add_argument(
         "training",
         nargs="*",
@@ -47,7 +45,7 @@ def main(argv=None):
         data_dir = DATA_DIR / "demo"
         print(make_demo_data(data_dir))
         run_name = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-        stages = plan_demo(data_dir=data_dir, models_dir=args.models_dir, run_name=run_name)
+        stages = plan_demo(data_dir=data_dir, models_dir=MODELS_DIR, run_name=run_name)
         raw_dir = data_dir / RAW_DIR.name
     else:
         stages = plan_pipeline(first=args.first, last=args.last, training_arguments=args.training)

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_growth.py 10000 100000 --work-dir /tmp/growth
 
-Makes so many tiny files of different contents, runs DataSplitD1.py (headers only) and DataMerger.py
+Makes so many tiny files of different contents, runs DataSplitD1.py and DataMerger.py
 on them, and prints seconds, processor seconds, and the most memory that the main process, and all
 processes together, had at one time.
 """
@@ -45,11 +45,8 @@ def main(argv=None) -> int:
         folder = args.work_dir / str(count)
         shutil.rmtree(folder, ignore_errors=True)
         make_files(folder / "data" / "raw" / "tiny", count)
-        for script, *options in (
-            ("DataSplitD1", "--no-verify", "--no-confounds"),
-            ("DataMerger", "--no-confounds"),
-        ):
-            seconds, cpu, main_peak, all_peak = measure(folder, script, *options)
+        for script in ("DataSplitD1", "DataMerger"):
+            seconds, cpu, main_peak, all_peak = measure(folder, script)
             rows.append(
                 [
                     count,
@@ -82,13 +79,11 @@ def make_files(folder: Path, count: int) -> None:
             (inner / f"{i}.jpg").write_bytes(buffer.getvalue() + f"{label}{i}".encode())
 
 
-def measure(folder: Path, script: str, *options: str) -> tuple[float, float, float, float]:
+def measure(folder: Path, script: str) -> tuple[float, float, float, float]:
     """(seconds, processor seconds, MiB of the main process, MiB of all) of a script in `folder`."""
     before, started = os.times(), time.perf_counter()
     process = psutil.Popen(
-        [sys.executable, str(ROOT / f"{script}.py"), *options],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, str(ROOT / f"{script}.py")], cwd=folder, stdout=subprocess.DEVNULL
     )
     peaks = [0.0, 0.0]
     watcher = threading.Thread(target=watch_memory, args=(process, peaks))

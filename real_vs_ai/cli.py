@@ -57,7 +57,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 def options_from(args: argparse.Namespace, options: type[Options], **others: Any) -> Options:
     """Make an options dataclass from parsed arguments of the same names, and from `others`."""
-    names = {field.name for field in dataclasses.fields(options)} - set(others)
+    names = {field.name for field in dataclasses.fields(options)} & set(vars(args)) - set(others)
     return options(**{name: getattr(args, name) for name in names}, **others)
 
 

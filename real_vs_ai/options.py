@@ -127,34 +127,10 @@ def add_memory(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_cluster(parser: argparse.ArgumentParser, *, engines: tuple[str, ...] = ()) -> None:
-    """Add --cluster, and --engine for a script that can choose what runs the network.
-
-    Args:
-        engines: The choices of --engine; none: the option only says that it has a new name.
-    """
+def add_cluster(parser: argparse._ActionsContainer) -> None:
+    """Add --cluster."""
     parser.add_argument(
         "--cluster",
         choices=CLUSTERS,
         help="spread the work over a cluster whose machines share the folders",
-    )
-
-    def engine(text: str) -> str:
-        if text in ("ray", "local"):
-            raise argparse.ArgumentTypeError(
-                "where the work runs is now --cluster ray (this machine without it)"
-            )
-        if text not in engines:
-            raise argparse.ArgumentTypeError(
-                f"expected {' or '.join(engines)}, found {text}"
-                if engines
-                else "this script runs no network; see --cluster"
-            )
-        return text
-
-    parser.add_argument(
-        "--engine",
-        type=engine,
-        metavar="|".join(engines) or None,
-        help="compute with this engine" if engines else argparse.SUPPRESS,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.config import ARCHIVES_DIR, AUGMENTED_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.config import ARCHIVES_DIR, RAW_DIR, SEED, SPLIT_DIR
 from real_vs_ai.preparation.demo import make_demo_archives
 from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, raw_sources
 from real_vs_ai.reporting import format_table, keep_informed
@@ -88,9 +88,7 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
         data_dir: Gets archives, raw, split, augmented and merged images of the demo.
         models_dir: Gets the run folder.
     """
-    archives, raw, split, augmented = (
-        data_dir / folder.name for folder in (ARCHIVES_DIR, RAW_DIR, SPLIT_DIR, AUGMENTED_DIR)
-    )
+    archives, raw, split = (data_dir / folder.name for folder in (ARCHIVES_DIR, RAW_DIR, SPLIT_DIR))
     sources = sorted(path.stem for path in archives.glob("*.zip"))
     flat, train_test = (str(raw / source) for source in sources)
     released = released_run(models_dir)
@@ -98,15 +96,15 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     archive_names = (str(archives / f"{source}.zip") for source in sources)
     split_names = (str(split / source) for source in sources)
     to_split = (f"--output-dir={split}", "--overwrite")
-    copies = (f"--train-dir={data_dir / 'train'}", f"--total={_DEMO_AUGMENTED}")
+    in_data = f"--data-dir={data_dir}"
     folders = (f"--data={data_dir}", f"--models-dir={models_dir}", f"--run-name={run_name}")
     return [
         Stage(1, "DataUnZipper", (*archive_names, f"--output-dir={raw}", "--overwrite")),
         Stage(2, "DataSplitD1", (flat, *to_split)),
         Stage(3, "DataSplitD2", (train_test, *to_split)),
         Stage(4, "DataMerger", (*split_names, f"--output-dir={data_dir}", "--overwrite")),
-        Stage(5, "DataAugmentation", (*copies, f"--output-dir={augmented}", "--overwrite")),
-        Stage(6, "MoveAugmentedImages", (f"--augmented-dir={augmented}", f"--data-dir={data_dir}")),
+        Stage(5, "DataAugmentation", (in_data, f"--total={_DEMO_AUGMENTED}", "--overwrite")),
+        Stage(6, "MoveAugmentedImages", (in_data,)),
         Stage(7, "ModelTraining", (*folders, f"--weights={weights}", *_DEMO_TRAINING)),
         Stage(8, "ModelEvaluation", (f"--model={models_dir / run_name}", f"--data={data_dir}")),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from real_vs_ai.affine import AffineRanges, affine_rows, copy_draws, draw_affine, warp
+from real_vs_ai.perturbations import AffineRanges, affine_rows, copy_draws, draw_affine, warp
 
 RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 NONE = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=False)

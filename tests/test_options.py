@@ -45,11 +45,6 @@ def test_memory_must_be_a_finite_amount(script, value, capsys):
 
 
 @pytest.mark.parametrize("script", WITH_CLUSTER)
-def test_old_spelling_of_the_cluster_names_the_new_one(script, capsys):
-    assert "--cluster ray" in usage_error(script, "--engine", "ray", capsys=capsys)
-
-
-@pytest.mark.parametrize("script", WITH_CLUSTER)
 def test_cluster_is_off_unless_asked_for(script):
     module = importlib.import_module(script)
     assert module.parse_args([]).cluster is None
@@ -60,7 +55,7 @@ def test_engine_is_one_that_runs_the_network(capsys):
     module = importlib.import_module("ImageScoring")
     assert module.parse_args(["--engine", "keras"]).engine == "keras"
     error = usage_error("ImageScoring", "--engine", "abacus", capsys=capsys)
-    assert "expected openvino or keras" in error
+    assert "choose from" in error and "keras" in error
 
 
 @pytest.mark.parametrize("text", ["0", "1", "nan", "inf", "x"])

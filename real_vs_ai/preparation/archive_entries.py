@@ -47,9 +47,9 @@ class ExtractionLimits:
         max_ratio: Unpacked bytes for each packed byte, of the archive and of every large entry.
     """
 
-    max_bytes: int
-    max_files: int
-    max_ratio: float
+    max_bytes: int = 200 * 2**30
+    max_files: int = 20_000_000
+    max_ratio: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +171,21 @@ def _check_entry(entry: ArchiveEntry, limits: ExtractionLimits) -> None:
     if large and entry.size > limits.max_ratio * max(entry.packed_size, 1):
         raise ArchiveError(
             f"entry {printable(entry.name)} unpacks to {entry.size:,} bytes from "
-            f"{entry.packed_size:,}, more than {limits.max_ratio:g} times (--max-ratio)"
+            f"{entry.packed_size:,}, more than {limits.max_ratio:g} times"
         )
 
 
 def _check_total(files: int, size: int, *, archive_bytes: int, limits: ExtractionLimits) -> None:
     if files > limits.max_files:
-        raise ArchiveError(f"{files:,} files, the limit is {limits.max_files:,} (--max-files)")
+        raise ArchiveError(f"{files:,} files, the limit is {limits.max_files:,}")
     if size > limits.max_bytes:
         raise ArchiveError(
-            f"unpacks to {size / 2**30:,.1f} GiB, the limit is "
-            f"{limits.max_bytes / 2**30:,.1f} GiB (--max-gib)"
+            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {limits.max_bytes / 2**30:,.1f} GiB"
         )
     if size > HARMLESS_BYTES and size > limits.max_ratio * max(archive_bytes, 1):
         raise ArchiveError(
             f"unpacks to {size:,} bytes from {archive_bytes:,}, more than "
-            f"{limits.max_ratio:g} times (--max-ratio)"
+            f"{limits.max_ratio:g} times"
         )
 
 

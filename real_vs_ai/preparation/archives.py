@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST_NAME, SPLITS
 from real_vs_ai.files import atomic_write, is_junk, list_files
+from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archive_entries import (
     ArchiveError,
@@ -29,6 +31,7 @@ from real_vs_ai.preparation.staging import locked, refuse_existing, staged_outpu
 from real_vs_ai.reporting import format_table, progress
 
 _MOST_LISTED = 20
+_LIMITS = ExtractionLimits()
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ def extract_archives(
     archives: Sequence[Path],
     *,
     output_dir: Path,
-    limits: ExtractionLimits,
     overwrite: bool,
     pool: Pool,
+    limits: ExtractionLimits = _LIMITS,
 ) -> Iterator[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
@@ -160,7 +163,7 @@ def choose_input(
 
 
 def zip_folder(
-    folder: Path, *, output: Path, entries: Sequence[str] | None, compress: bool, overwrite: bool
+    folder: Path, *, output: Path, entries: Sequence[str] | None, overwrite: bool
 ) -> ZipSummary:
     """Pack a folder's files; links, hidden files and debris are left out.
 
@@ -183,7 +186,7 @@ def zip_folder(
     if not paths:
         raise FileNotFoundError(f"Expected files to pack in {folder}, found none.")
     with locked(output.parent, label=output.name), atomic_write(output, alone=True) as staging:
-        rows = _write_archive(staging, folder, paths, compress=compress)
+        rows = _write_archive(staging, folder, paths)
         # Looked at again: packing may have taken an hour.
         refuse_existing([output], overwrite=overwrite)
     return ZipSummary(output, rows)
@@ -202,10 +205,9 @@ def _list_entries(folder: Path, entries: Sequence[str] | None) -> list[str]:
 
 
 def _write_archive(
-    output: Path, folder: Path, paths: Sequence[str], *, compress: bool
+    output: Path, folder: Path, paths: Sequence[str]
 ) -> tuple[tuple[str, int, int], ...]:
     """Pack the files; gives (folder, files, bytes) of what went in."""
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     root = str(folder)
     counts: dict[str, list[int]] = {}
     with zipfile.ZipFile(output, "w", allowZip64=True) as archive:
@@ -213,7 +215,8 @@ def _write_archive(
             with open(f"{root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
                 info = zipfile.ZipInfo(path, _zip_date(os.fstat(file.fileno()).st_mtime))
                 data = file.read()
-            info.compress_type = method
+            # Images hardly get smaller.
+            info.compress_type = ZIP_STORED if is_image_name(path) else ZIP_DEFLATED
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
             entry = counts.setdefault(path.rpartition("/")[0] or ".", [0, 0])

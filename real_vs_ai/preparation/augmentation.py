@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from real_vs_ai.affine import AffineRanges
 from real_vs_ai.config import (
     MANIFEST_NAME,
     canonical_classes,
@@ -22,6 +21,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool, run_chunks
+from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     CopiesOfOne,

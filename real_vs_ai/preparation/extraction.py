@@ -283,9 +283,7 @@ def _read_members(
             for member in archive:
                 last = member.name
                 if archive.offset > most:
-                    raise ArchiveError(
-                        f"unpacks to more than {limits.max_ratio:g} times its size (--max-ratio)"
-                    )
+                    raise ArchiveError(f"unpacks to more than {limits.max_ratio:g} times its size")
                 yield member, archive.extractfile(member) if member.isreg() else None
             # tarfile has read ahead, so the rest has to come from its own file object.
             while rest := archive.fileobj.read(COPY_BYTES):
@@ -294,9 +292,7 @@ def _read_members(
                         "data follows its end mark (a header of zeros, or tars joined in one file)"
                     )
                 if stream.tell() > most:
-                    raise ArchiveError(
-                        f"unpacks to more than {limits.max_ratio:g} times its size (--max-ratio)"
-                    )
+                    raise ArchiveError(f"unpacks to more than {limits.max_ratio:g} times its size")
     except ArchiveError:
         raise
     except READ_ERRORS as error:

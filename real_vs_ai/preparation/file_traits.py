@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.config import SEED
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_text
@@ -98,8 +99,8 @@ def report_confounds(
     """
     if not options.confounds:
         return None
-    traits = read_traits(sample_rows(rows, seed=options.seed), root=folder, pool=options.pool)
-    report = measure_files(traits, seed=options.seed)
+    traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
+    report = measure_files(traits, seed=SEED)
     if report is not None:
         text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
         write_text(folder / CONFOUNDS_NAME, text + "\n")

@@ -163,20 +163,19 @@ def source_name(path: Path) -> str:
 
 
 def place_files(
-    pairs: Iterable[tuple[str | Path, str | Path]], *, copy: bool, total: int | None = None
+    pairs: Iterable[tuple[str | Path, str | Path]], *, total: int | None = None
 ) -> Placement:
     """Put files at new places, as hard links where the file system allows and copies otherwise.
 
     Args:
         pairs: (existing file, new path); the folders of the new paths exist.
-        copy: Make copies even where links are possible.
 
     Raises:
         FileExistsError: A new path is taken; nothing is overwritten.
     """
     linked = copied = 0
     for existing, new in progress(pairs, description="Placing", unit="file", total=total):
-        if not copy and _link(existing, new):
+        if _link(existing, new):
             linked += 1
         else:
             copy_file(Path(existing), Path(new))
@@ -184,16 +183,14 @@ def place_files(
     return Placement(linked, copied)
 
 
-def place_rows(
-    rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path, copy: bool
-) -> Placement:
+def place_rows(rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path) -> Placement:
     """Put the images of the rows, whose origins are relative to `data_dir`, below `folder`."""
     make_class_folders(rows, folder)
     root = str(data_dir.resolve())
     # Not glued together: the origin is absolute where it is on another drive. Strings, for paths
     # as objects take their time.
     pairs = ((os.path.join(root, row.origin), f"{folder}/{row.path}") for row in rows)  # noqa: PTH118
-    return place_files(pairs, copy=copy, total=len(rows))
+    return place_files(pairs, total=len(rows))
 
 
 def make_class_folders(rows: Sequence[ManifestRow], folder: Path) -> None:

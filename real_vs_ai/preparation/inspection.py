@@ -20,7 +20,6 @@ from real_vs_ai.images import (
     decode_image,
     file_extension,
     is_image_name,
-    read_header,
     read_image_file,
 )
 from real_vs_ai.parallel import Pool, chunked, run_chunks
@@ -67,40 +66,36 @@ class InspectedFile:
 
 
 def inspect_files(
-    paths: Sequence[str], *, root: Path, verify: bool, perceptual: bool, pool: Pool
+    paths: Sequence[str], *, root: Path, perceptual: bool, pool: Pool
 ) -> list[InspectedFile]:
-    """Inspect files on all workers.
+    """Inspect files on all workers; every image is decoded.
 
     Args:
-        verify: Decode every image; otherwise only headers are read.
+        perceptual: Compute each image's pHash as well.
 
     Returns:
         One for each path, in order.
     """
-    verify = verify or perceptual
     results = run_chunks(
         _inspect_chunk,
         chunked(paths, size=_CHUNK_FILES),
         str(root.resolve()),
-        verify,
         perceptual,
         n_items=len(paths),
         pool=pool,
-        description="Verifying" if verify else "Hashing",
+        description="Verifying",
         unit="file",
     )
     return [InspectedFile(path, *values) for path, values in zip(paths, results, strict=True)]
 
 
 def _inspect_chunk(
-    paths: Sequence[str], root: str, verify: bool, perceptual: bool
+    paths: Sequence[str], root: str, perceptual: bool
 ) -> list[tuple[str, int, int, str, str, str, int]]:
-    return [_inspect(f"{root}/{path}", verify=verify, perceptual=perceptual) for path in paths]
+    return [_inspect(f"{root}/{path}", perceptual=perceptual) for path in paths]
 
 
-def _inspect(
-    path: str, *, verify: bool, perceptual: bool
-) -> tuple[str, int, int, str, str, str, int]:
+def _inspect(path: str, *, perceptual: bool) -> tuple[str, int, int, str, str, str, int]:
     """The fields of InspectedFile after its path."""
     try:
         data = read_image_file(path)
@@ -110,11 +105,11 @@ def _inspect(
         return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
     sha256 = hashlib.sha256(data).hexdigest()
     ordinary = None if perceptual else plain_jpeg_settings(data)
-    if ordinary and (not verify or decode_plain_jpeg(data) is not None):
+    if ordinary and decode_plain_jpeg(data) is not None:
         note = _note(path, "JPEG")
         return sha256, ordinary.width, ordinary.height, "JPEG", "", note, 0
     try:
-        image = decode_image(data) if verify else read_header(data)
+        image = decode_image(data)
     except ImageError as error:
         return sha256, 0, 0, "", str(error), "", 0
     hashed = perceptual_hash(image.pixels) if perceptual else 0

@@ -34,7 +34,7 @@ class ManifestRow:
     Attributes:
         path: POSIX path relative to the manifest's folder.
         sha256: Of the file's content, in hexadecimal.
-        width: Upright, in pixels; 0 if the file could not be read (--no-verify). So is the height.
+        width: Upright, in pixels. So is the height.
         format: The file's real format: "JPEG", "PNG", …
         origin: Path of the file it was made from.
         generator: What made it, or where it was photographed, as far as a collection says so.

@@ -153,7 +153,7 @@ def _write_merged(
         )
         placement = Placement(encoded=len(renamed))
     else:
-        placement = place_rows(renamed, data_dir=output_dir, folder=staging, copy=options.copy)
+        placement = place_rows(renamed, data_dir=output_dir, folder=staging)
     confounds = report_confounds(renamed, folder=staging, title=output_dir.name, options=options)
     return write_tables(
         staging, renamed, outcomes, output_dir=output_dir, placement=placement, confounds=confounds
@@ -177,9 +177,7 @@ def _read_source(
     if (folder / MANIFEST_NAME).is_file():
         known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
     unknown = [path for path in paths if path not in known]
-    for file in inspect_files(
-        unknown, root=folder, verify=True, perceptual=False, pool=options.pool
-    ):
+    for file in inspect_files(unknown, root=folder, perceptual=False, pool=options.pool):
         if file.is_image:
             known[file.path] = ManifestRow(
                 file.path, file.sha256, "", "", source, file.width, file.height, file.format, ""
@@ -255,8 +253,8 @@ def _near_duplicates(
     if options.near_duplicates == "off":
         return {}
     origins = [row.origin for row in rows]
-    files = inspect_files(origins, root=output_dir, verify=True, perceptual=True, pool=options.pool)
-    # What is kept unread (--no-verify) and broken looks like nothing.
+    files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
+    # What a person put there and is broken looks like nothing.
     seen = [i for i, file in enumerate(files) if file.is_image]
     groups = group_near_duplicates([files[i].perceptual_hash for i in seen])
     return {rows[seen[index]].origin: rows[seen[first]] for index, first in groups.items()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.config import SEED, SPLIT_DIR, SPLITS
+from real_vs_ai.config import DATA_DIR, SEED, SPLIT_DIR, SPLITS
 from real_vs_ai.options import add_cluster, add_workers, option, whole_number
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.splits import check_fractions
@@ -17,6 +16,16 @@ from real_vs_ai.preparation.splits import check_fractions
 def add_overwrite(parser: argparse._ActionsContainer) -> None:
     """Add --overwrite."""
     parser.add_argument("--overwrite", action="store_true", help="replace output that exists")
+
+
+def add_data_dir(parser: argparse._ActionsContainer) -> None:
+    """Add --data-dir, for scripts that add to the training images."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=DATA_DIR,
+        help="folder of train, to which augmented_train belongs",
+    )
 
 
 def add_seed(parser: argparse._ActionsContainer) -> None:
@@ -51,7 +60,7 @@ def three_fractions(text: str) -> dict[str, float]:
     return fractions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlacingOptions:
     """What the splitters and the merger share."""
 
@@ -61,16 +70,11 @@ class PlacingOptions:
         "off",
         choices=("off", "report", "group"),
     )
-    confounds: bool = option(
-        "measure whether size, format and similar properties reveal the class",
-        True,
-        action=BooleanOptionalAction,
-    )
-    seed: int = option(add=add_seed)
-    copy: bool = option("copy files even where hard links are possible", False)
     overwrite: bool = option(add=add_overwrite)
     workers: int = option(add=add_workers)
     cluster: str | None = option(add=add_cluster)
+    # Tests of other things leave it out, for it takes a second.
+    confounds: bool = True
 
     @property
     def pool(self) -> Pool:
@@ -78,17 +82,15 @@ class PlacingOptions:
         return Pool(self.workers, self.cluster)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitterOptions(PlacingOptions):
     """What the two splitters share."""
 
     keep_duplicates: bool = option("keep duplicates, in the split of the first copy", False)
-    verify: bool = option(
-        "decode every image, not only its header", True, action=BooleanOptionalAction
-    )
+    seed: int = option(add=add_seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitOptions(SplitterOptions):
     """How data sets are split; DataSplitD1.py offers all of it."""
 
@@ -100,12 +102,9 @@ class SplitOptions(SplitterOptions):
     ignore_roles: bool = option(
         "divide collections by --fractions too, whatever split their list names", False
     )
-    keep_plain: bool = option(
-        "keep posters and diagrams in the training images of collections", False
-    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergeOptions(PlacingOptions):
     """How split data sets are merged."""
 

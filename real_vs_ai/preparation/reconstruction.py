@@ -40,6 +40,8 @@ from real_vs_ai.reporting import format_table, progress
 from real_vs_ai.torch_files import read_state_dict
 
 GENERATOR = "taef2"
+# Longest side of a part, in pixels.
+PART_SIDE = 384
 _WEIGHTS = ("taef2_encoder.pth", "taef2_decoder.pth")
 _WEIGHTS_FROM = (
     "github.com/madebyollin/taesd, commit 5cccb12dc72074a4be35680c3b108548a7c69978 (MIT)"

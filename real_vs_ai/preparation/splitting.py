@@ -90,15 +90,15 @@ def _write_source(
     groups = _near_duplicate_groups(inspected, options=options)
     plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups) + loose_outcomes(layout.loose)
-    if layout.collected and not options.keep_plain:
+    if layout.collected:
         outcomes += _leave_out_plain(plan, layout.collected)
     rejected = [file for files in inspected.values() for file in files if not file.is_image]
     origin = relative_origin(layout.root, data_dir)
     rows = _name_rows(
         layout, inspected, plan, source=output.name, origin_prefix=origin, outcomes=outcomes
     )
-    placement = place_rows(rows, data_dir=data_dir, folder=folder, copy=options.copy)
-    placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes, copy=options.copy)
+    placement = place_rows(rows, data_dir=data_dir, folder=folder)
+    placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes)
     confounds = report_confounds(rows, folder=folder, title=output.name, options=options)
     return write_tables(
         folder, rows, outcomes, output_dir=output, placement=placement, confounds=confounds
@@ -111,11 +111,7 @@ def _inspect(
     keys = [key for key, paths in layout.files.items() for _ in paths]
     paths = [path for paths in layout.files.values() for path in paths]
     files = inspect_files(
-        paths,
-        root=layout.root,
-        verify=options.verify,
-        perceptual=options.near_duplicates != "off",
-        pool=options.pool,
+        paths, root=layout.root, perceptual=options.near_duplicates != "off", pool=options.pool
     )
     pairs = zip(keys, files, strict=True)
     return {
@@ -279,12 +275,7 @@ def _flat_name(path: str, class_folder: str) -> str:
 
 
 def _quarantine(
-    rejected: Sequence[InspectedFile],
-    root: Path,
-    folder: Path,
-    *,
-    outcomes: list[Outcome],
-    copy: bool,
+    rejected: Sequence[InspectedFile], root: Path, folder: Path, *, outcomes: list[Outcome]
 ) -> Placement:
     """Keep files that are broken images next to the splits, under their own paths."""
     pairs = []
@@ -298,4 +289,4 @@ def _quarantine(
         # What could not even be read cannot be placed either; the report has it.
         if file.sha256:
             pairs.append((root / file.path, target))
-    return place_files(pairs, copy=copy, total=len(pairs))
+    return place_files(pairs, total=len(pairs))

@@ -53,7 +53,7 @@ def locked(parent: Path, *, label: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staged_output(
-    parent: Path, names: Sequence[str], *, label: str, overwrite: bool
+    parent: Path, names: Sequence[str], *, label: str, overwrite: bool, added: Sequence[str] = ()
 ) -> Iterator[Path]:
     """A staging folder whose entries become `parent/<name>` at the end.
 
@@ -61,6 +61,7 @@ def staged_output(
         names: The files and folders that the work may make, in the order they are to appear;
             a name may lie in a folder: "figures/confounds.png".
         label: Names the staging folder and the lock: one for each kind of output in `parent`.
+        added: Files that appear before `names` and never replace any.
 
     Yields:
         The empty staging folder. An exception inside leaves everything as it was.
@@ -72,6 +73,7 @@ def staged_output(
     with locked(parent, label=label):
         finish_interrupted(parent, label=label)
         refuse_existing([parent / name for name in names], overwrite=overwrite)
+        refuse_existing([parent / name for name in added], overwrite=False)
         # A name of its own: worker processes of a killed run may write to theirs for a moment.
         staging = Path(tempfile.mkdtemp(prefix=f".{label}.", suffix=_STAGING_SUFFIX, dir=parent))
         try:
@@ -79,7 +81,7 @@ def staged_output(
             made = [name for name in names if (staging / name).exists()]
             # An old output that the new run does not make would describe data that is gone.
             stale = [name for name in names if name not in made]
-            journal = {"made": made, "stale": stale, "overwrite": overwrite}
+            journal = {"added": added, "made": made, "stale": stale, "overwrite": overwrite}
             write_text(staging / _JOURNAL_NAME, json.dumps(journal), alone=True)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -147,6 +149,11 @@ def _roll_forward(parent: Path, *, label: str) -> None:
     journal_path = ready / _JOURNAL_NAME
     if journal_path.is_file():
         journal = json.loads(journal_path.read_text(encoding="utf-8"))
+        for name in journal["added"]:
+            if os.path.lexists(ready / name):
+                refuse_existing([parent / name], overwrite=False)
+                (parent / name).parent.mkdir(parents=True, exist_ok=True)
+                (ready / name).rename(parent / name)
         for name in [*journal["stale"], *journal["made"]]:
             new, target = ready / name, parent / name
             in_place = name in journal["made"] and not new.exists()

@@ -18,18 +18,24 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from real_vs_ai.affine import AffineRanges, affine_rows
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_input import crop
-from real_vs_ai.perturbations import blur, recompress, resize
+from real_vs_ai.perturbations import (
+    STANDARD_RANGES,
+    AffineRanges,
+    affine_rows,
+    blur,
+    recompress,
+    resize,
+)
 
 # Batches made ahead while the network learns.
 _PREFETCH = 4
 
 
 AUGMENTATIONS: dict[str, AffineRanges | None] = {
-    "standard": AffineRanges(rotation=20.0, shift=0.2, shear=0.2, zoom=0.2, flip=True),
+    "standard": STANDARD_RANGES,
     "flip": AffineRanges(rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=True),
     "light": AffineRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
     "none": None,

@@ -115,15 +115,6 @@ def test_entry_larger_than_stated_is_never_held_in_memory(tmp_path, make):
     assert peak < 16 * 2**20
 
 
-@pytest.mark.parametrize("option", ["--max-gib", "--max-ratio"])
-@pytest.mark.parametrize("value", ["inf", "nan", "0", "-1", "1e308", "many"])
-def test_limits_are_finite_numbers_above_0(capsys, option, value):
-    with pytest.raises(SystemExit) as exit_code:
-        DataUnZipper.parse_args([f"{option}={value}"])
-    assert exit_code.value.code == 2
-    assert f"expected a finite number above 0, found {value}" in capsys.readouterr().err
-
-
 def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, capsys):
     make_zip(tmp_path / "one.zip", [("a.jpg", GOOD), ("inner.zip", b"zip")])
     wrong_checksum(tmp_path / "two.zip")
@@ -134,7 +125,7 @@ def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, c
     assert "two.zip was refused" in printed.err
 
 
-def test_limits_can_be_raised(tmp_path):
+def test_ratio_within_the_limit_is_unpacked(tmp_path):
     zip_bomb(tmp_path / "zeros.zip")
     limits = ExtractionLimits(max_bytes=2**30, max_files=10, max_ratio=2000)
     extract(tmp_path / "zeros.zip", tmp_path, limits=limits)
@@ -142,15 +133,15 @@ def test_limits_can_be_raised(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "limits, option",
+    "limits, found",
     [
-        (ExtractionLimits(max_bytes=1000, max_files=100, max_ratio=100), "--max-gib"),
-        (ExtractionLimits(max_bytes=2**30, max_files=3, max_ratio=100), "--max-files"),
+        (ExtractionLimits(max_bytes=1000, max_files=100, max_ratio=100), "GiB"),
+        (ExtractionLimits(max_bytes=2**30, max_files=3, max_ratio=100), "5 files"),
     ],
 )
-def test_limits_on_bytes_and_files_name_the_option(tmp_path, limits, option):
+def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, limits, found):
     make_zip(tmp_path / "a.zip", [(f"{i}.jpg", GOOD) for i in range(5)])
-    with pytest.raises(ArchiveError, match=option):
+    with pytest.raises(ArchiveError, match=found):
         extract(tmp_path / "a.zip", tmp_path, limits=limits)
     assert_nothing_written(tmp_path)
 

@@ -6,14 +6,14 @@ import io
 import shutil
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.affine import AffineRanges
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation import moving
+from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
@@ -46,7 +46,7 @@ def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
 
 
 def move(data):
-    return move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+    return move_augmented(data)
 
 
 def originals(n_fake, n_real):
@@ -294,45 +294,55 @@ def test_copies_of_an_original_that_was_replaced_are_refused(data):
 
 
 def halfway(data, monkeypatch):
-    """A move that dies before its third file."""
+    """A move that dies when its third copy is put in place."""
     moved = []
 
-    def die(*args, **kwargs):
-        if len(moved) == 2:
-            raise KeyboardInterrupt
-        moved.append(args)
-        move_once(*args, **kwargs)
+    def die(path, target):
+        if "augmented1" in str(target):
+            moved.append(target)
+            if len(moved) == 3:
+                raise KeyboardInterrupt
+        return rename(path, target)
 
-    move_once = moving._move_once
+    rename = Path.rename
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_move_once", die)
+        patch.setattr(Path, "rename", die)
         with pytest.raises(KeyboardInterrupt):
             move(data)
+    assert len(list((data / "train").rglob("*augmented1*"))) == 2
 
 
-def test_interrupted_move_is_finished_only_from_its_own_folder(data, monkeypatch):
+def test_interrupted_move_is_finished_though_its_copies_are_gone(data, monkeypatch):
+    write_manifest(data / "manifest.csv", [])
     augment(data, copies=1)
-    augment(data, copies=1, seed=7, output_dir=data / "others")
     halfway(data, monkeypatch)
-    before = snapshot(data)
-    with pytest.raises(ValueError, match=r"--augmented-dir .*augmented_train to finish"):
-        move_augmented(augmented_dir=data / "others", data_dir=data)
-    assert snapshot(data) == before
-    assert len(move(data).rows) == 12
+    shutil.rmtree(data / "augmented_train")
+    with pytest.raises(FileNotFoundError, match="12 augmented copies are in"):
+        move(data)
+    assert len(read_manifest(data / "manifest.csv")) == 12
 
 
-def test_finished_move_leaves_no_unreadable_mark(data, monkeypatch):
+def test_move_that_was_interrupted_while_clearing_up_is_finished(data, monkeypatch):
+    write_manifest(data / "manifest.csv", [])
     augment(data, copies=1)
+    unlinked = []
 
-    def die(path):
-        raise KeyboardInterrupt
+    def die(path, **options):
+        if "augmented1" in path.name:
+            unlinked.append(path)
+            if len(unlinked) == 3:
+                raise KeyboardInterrupt
+        return unlink(path, **options)
 
+    unlink = Path.unlink
     with monkeypatch.context() as patch:
-        patch.setattr(moving.shutil, "rmtree", die)
+        patch.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
             move(data)
-    augment(data, copies=2)
-    assert len(move(data).rows) == 12
+    summary = move(data)
+    assert summary.already_there == 12 and not summary.rows
+    assert len(read_manifest(data / "manifest.csv")) == 12
+    assert not (data / "augmented_train").exists()
 
 
 def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
@@ -342,15 +352,12 @@ def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     merge_sources([data / "split" / "set"], output_dir=data, options=options)
     augment(data, copies=1)
     halfway(data, monkeypatch)
-    shutil.rmtree(data / "augmented_train")
-    with pytest.raises(FileNotFoundError, match=r"DataMerger\.py --overwrite"):
-        move(data)
     with pytest.raises(ValueError, match="MoveAugmentedImages"):
         merge_sources(
             [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=False)
         )
     merge_sources([data / "split" / "set"], output_dir=data, options=options)
-    augment(data, copies=1)
+    augment(data, copies=1, overwrite=True)
     assert len(move(data).rows) == 12
     assert len(read_manifest(data / "manifest.csv")) == 32
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.affine import AffineRanges
 from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
@@ -32,7 +32,7 @@ def run_stages(folder, *, cluster):
     make_train_test(folder / "set", train=30, test=8)
     (folder / "archives").mkdir(parents=True)
     archive = folder / "archives" / "set.zip"
-    zip_folder(folder / "set", output=archive, entries=None, compress=True, overwrite=False)
+    zip_folder(folder / "set", output=archive, entries=None, overwrite=False)
     list(
         extract_archives(
             [archive],

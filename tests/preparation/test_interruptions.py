@@ -17,8 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from real_vs_ai.affine import AffineRanges
 from real_vs_ai.parallel import Pool
+from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.deletion import delete, plan_deletion
@@ -90,13 +90,11 @@ def augment(data, *, overwrite=False):
 
 
 def move(data, *, overwrite=False):
-    move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+    move_augmented(data)
 
 
 def pack(data, *, overwrite=False):
-    zip_folder(
-        data / "train", output=data / "train.zip", entries=None, compress=False, overwrite=overwrite
-    )
+    zip_folder(data / "train", output=data / "train.zip", entries=None, overwrite=overwrite)
 
 
 def remove(data, *, overwrite=False):
@@ -264,7 +262,7 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
 
 
 def pack_folder(folder, output):
-    zip_folder(folder, output=output, entries=None, compress=False, overwrite=False)
+    zip_folder(folder, output=output, entries=None, overwrite=False)
 
 
 def remove_output(path):

@@ -78,7 +78,7 @@ def test_listing_leaves_out_debris_hidden_files_and_links(tmp_path):
 
 def test_placing_links_where_the_file_system_allows(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
-    placement = place_files([(tmp_path / "a", tmp_path / "b")], copy=False)
+    placement = place_files([(tmp_path / "a", tmp_path / "b")])
     assert placement == Placement(linked=1)
     assert (tmp_path / "a").samefile(tmp_path / "b")
 
@@ -89,15 +89,17 @@ def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "link", refuse)
     (tmp_path / "a").write_bytes(b"1")
-    placement = place_files([(tmp_path / "a", tmp_path / "b")], copy=False)
+    placement = place_files([(tmp_path / "a", tmp_path / "b")])
     assert str(placement) == "1 file copied"
     assert (tmp_path / "b").read_bytes() == b"1"
 
 
-@pytest.mark.parametrize("copy", [True, False])
-def test_placing_never_overwrites(tmp_path, copy):
+@pytest.mark.parametrize("links", [True, False])
+def test_placing_never_overwrites(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(files, "_link", lambda existing, new: False)
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        place_files([(tmp_path / "a", tmp_path / "b")], copy=copy)
+        place_files([(tmp_path / "a", tmp_path / "b")])
     assert (tmp_path / "b").read_bytes() == b"old"

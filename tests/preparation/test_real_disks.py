@@ -18,19 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 STAGES = {
     "DataUnZipper": (["{data}/archives/set.zip", "--output-dir", "{out}/raw"], "raw"),
-    "DataSplitD2": (["{data}/raw/set", "--output-dir", "{out}/split", "--copy"], "split"),
-    "DataMerger": (["{data}/split/set", "--output-dir", "{out}", "--copy"], "train"),
-    "DataAugmentation": (
-        [
-            "--train-dir",
-            "{data}/merged/train",
-            "--output-dir",
-            "{out}/augmented_train",
-            "--copies",
-            "9",
-        ],
-        "augmented_train",
-    ),
+    "DataSplitD2": (["{data}/raw/set", "--output-dir", "{out}/split"], "split"),
+    "DataMerger": (["{data}/split/set", "--output-dir", "{out}"], "train"),
     "DataZipper": (["{data}/raw/set", "--output", "{out}/set.zip"], "set.zip"),
 }
 
@@ -66,7 +55,7 @@ def data(tmp_path_factory):
     make_merged(data / "merged", train=60)
     for script, arguments in (
         ("DataZipper", [f"{data}/raw/set", "--output", f"{data}/archives/set.zip"]),
-        ("DataSplitD2", [f"{data}/raw/set", "--output-dir", f"{data}/split", "--no-confounds"]),
+        ("DataSplitD2", [f"{data}/raw/set", "--output-dir", f"{data}/split"]),
     ):
         run = subprocess.run(
             [sys.executable, ROOT / f"{script}.py", *arguments],

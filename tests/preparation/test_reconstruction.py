@@ -93,7 +93,7 @@ def test_fake_is_the_reconstruction_of_the_real_part(data):
 def test_pairs_move_into_training_with_their_source(data):
     before = snapshot(data)
     made = make_pairs(data).rows
-    move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+    move_augmented(data)
     after = snapshot(data)
     assert {
         path: after[path] for path in before if path != "manifest.csv"
@@ -113,10 +113,10 @@ def test_pairs_move_into_training_with_their_source(data):
 
 def test_pairs_in_training_are_not_reconstructed_again(data):
     make_pairs(data)
-    move_augmented(augmented_dir=data / "augmented_train", data_dir=data)
+    move_augmented(data)
     again = {row.origin for row in make_pairs(data).rows}
     assert all("taef2" not in origin for origin in again)
-    assert not move_augmented(augmented_dir=data / "augmented_train", data_dir=data).rows
+    assert not move_augmented(data).rows
 
 
 def test_each_source_gives_at_most_its_share(data):

@@ -199,15 +199,6 @@ def test_images_are_recognised_by_content_not_name(tmp_path):
     assert by_origin["bare"].path.endswith("/bare.jpg")
 
 
-def test_without_verification_only_headers_are_read(tmp_path):
-    make_flat(tmp_path / "set")
-    (tmp_path / "set" / "RealArt" / "truncated.jpg").write_bytes(BROKEN["truncated.jpg"])
-    (tmp_path / "set" / "RealArt" / "zero.jpg").write_bytes(b"")
-    summary = split(tmp_path / "set", tmp_path / "split", verify=False)
-    assert list(outcomes_of(summary)) == ["RealArt/zero.jpg"]
-    assert len(summary.rows) == 41
-
-
 def test_manifest_describes_every_file_and_the_report_every_other(tmp_path):
     make_flat(tmp_path / "set")
     (tmp_path / "set" / "RealArt" / "zero.jpg").write_bytes(b"")
@@ -246,10 +237,9 @@ def test_exif_turned_images_are_recorded_upright(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), "red").save(buffer, "JPEG", exif=exif)
     (tmp_path / "set" / "RealArt" / "turned.jpg").write_bytes(buffer.getvalue())
-    for verify in (True, False):
-        summary = split(tmp_path / "set", tmp_path / "split", verify=verify, overwrite=not verify)
-        row = next(row for row in summary.rows if row.origin.endswith("turned.jpg"))
-        assert (row.width, row.height) == (10, 20)
+    summary = split(tmp_path / "set", tmp_path / "split")
+    row = next(row for row in summary.rows if row.origin.endswith("turned.jpg"))
+    assert (row.width, row.height) == (10, 20)
 
 
 def test_names_differing_by_case_or_depth_all_arrive(tmp_path):

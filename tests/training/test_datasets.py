@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from real_vs_ai.affine import AffineRanges
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
+from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.training.compilation import WarmedPolynomialDecay
 from real_vs_ai.training.datasets import (
     AUGMENTATIONS,
