@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -103,6 +104,7 @@ class JudgingQueue:
     Attributes:
         detector: What judges.
         is_ending: No more images come, or hardly any.
+        is_awaited: Nobody submits until a verdict is there.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class JudgingQueue:
         self._lines = [_Line(one, bounded=not is_shared) for one in detector.detectors]
         self._arrivals: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
         self._gate = threading.Lock()
-        self._closed = self.is_ending = False
+        self._closed = self.is_ending = self.is_awaited = False
         self._side_by_side, self._unanswered, self._idle_seconds = 1, 0, 0.0
 
     def submit(self, image: PreparedImage) -> Future[Verdict]:
@@ -147,6 +149,16 @@ class JudgingQueue:
         """Let `run` end once all images are answered and for so long no other has come."""
         self.is_ending, self._idle_seconds = True, idle_seconds
         self._arrivals.put(_WAKE)
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Fill no batches up meanwhile: what could fill them does not come."""
+        self.is_awaited = True
+        self._arrivals.put(_WAKE)
+        try:
+            yield
+        finally:
+            self.is_awaited = False
 
     def run(self) -> None:
         """Hand what waits to the engines in batches, until the queue ends."""
@@ -210,7 +222,7 @@ class JudgingQueue:
         are sure to come, only whole batches are taken, and what has waited long.
         """
         waiting = [line for line in self._lines if line.requests]
-        more = busy or not (self._is_shared or self.is_ending)
+        more = busy or not (self._is_shared or self.is_ending or self.is_awaited)
         patience = _PATIENCE_SECONDS if self._is_shared else _LONG_PATIENCE_SECONDS
         for line in sorted(waiting, key=lambda line: line.requests[0].came):
             patient = more and time.monotonic() - line.requests[0].came < patience

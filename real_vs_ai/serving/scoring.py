@@ -27,8 +27,8 @@ from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue
 from real_vs_ai.verdict import Verdict
 
-# Verdicts that wait for the verdict of an image before them.
-_MOST_AHEAD = 4096
+# Verdicts that wait for the verdict of an image before them: a kill loses them.
+_MOST_AHEAD = 512
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -101,8 +101,12 @@ def score_images(
         try:
             for begun in map_in_order(begin, sources, executor=decoders, ahead=workers):
                 waiting.append(begun)
-                while waiting and (waiting[0].is_done or len(waiting) > _MOST_AHEAD):
+                while waiting and waiting[0].is_done:
                     yield waiting.popleft().finish(detector)
+                if len(waiting) > _MOST_AHEAD:
+                    with queue.awaited():
+                        score = waiting.popleft().finish(detector)
+                    yield score
             queue.end()
             while waiting:
                 yield waiting.popleft().finish(detector)

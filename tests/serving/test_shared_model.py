@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.serving.detector import Detector, RoutingDetector
+from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
+from real_vs_ai.serving.scoring import score_images
 from real_vs_ai.serving.shared_model import SharedModel
 
 METADATA = ModelMetadata(("Fake", "Real"), 4)
@@ -167,6 +170,26 @@ def test_only_the_last_batch_of_each_model_is_filled_up_however_kinds_are_mixed(
     assert sum(engines[1].asked) == 14 * 3
     for engine in engines:
         assert sum(size < engine.batch_size for size in engine.asked) == 1
+
+
+def test_one_photograph_before_many_thumbnails_does_not_stop_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.serving.scoring._MOST_AHEAD", 8)
+    sources = []
+    for index, side in enumerate([12] + 40 * [4]):
+        path = tmp_path / f"{index:02}.png"
+        Image.new("RGB", (side, side), (128, 128, 128)).save(path)
+        sources.append(ImageSource(path.name, str(path)))
+    detector = several_models(ColourEngine(), ColourEngine())
+    names = []
+
+    def score():
+        scores = score_images(sources, detector=detector, workers=2)
+        names.extend(score.path for score in scores if score.verdict)
+
+    thread = threading.Thread(target=score, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert names == [source.name for source in sources]
 
 
 def test_second_looks_fill_the_same_batches_as_first_ones():
