@@ -21,6 +21,7 @@ from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.provenance import Finding, read_provenance
+from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.verdict import Verdict, apply_stability, apply_thresholds
 
 MAX_IMAGES = 500
@@ -95,14 +96,17 @@ def check_image(
         image = decode_upload(data)
     except ImageError as error:
         return ImageCheck(digest=digest, error=str(error))
-    answer = submit(image)
-    # Made while the detector works. An error here is the file's and not the model's.
+    # An error of one image must not spoil the answers of the others.
     try:
+        answer = submit(image)
+        # Made while the detector works.
         preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
         provenance = read_provenance(data)
+        verdict = answer.result()
+    except ModelUnavailableError:
+        raise
     except Exception as error:
-        reason = one_line(error)
-        return ImageCheck(digest=digest, error=f"cannot be shown: {reason}")
+        return ImageCheck(digest=digest, error=f"cannot be checked: {one_line(error)}")
     return ImageCheck(
         digest=digest,
         width=image.width,
@@ -112,7 +116,7 @@ def check_image(
         provenance=provenance,
         preview=_to_jpeg(preview),
         thumbnail=_to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE)),
-        verdict=answer.result(),
+        verdict=verdict,
     )
 
 

@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
 from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.serving.detector import Detector
 from real_vs_ai.ui import cards, image_input
 
 pytestmark = pytest.mark.usefixtures("surroundings")
@@ -103,6 +104,21 @@ def test_picture_of_any_shape_gets_a_card_with_a_preview(models):
     for name in ("20000x10.png", "500x1.png"):
         upload(app, {name: files[name]})
         assert len(verdicts(app)) == 1 and not app.error
+
+
+def test_image_that_the_model_fails_on_has_its_error_and_leaves_the_others(models, monkeypatch):
+    prepare = Detector.prepare
+
+    def fail_for_one(detector, image):
+        if image.width == 41:
+            raise ZeroDivisionError("no such shape")
+        return prepare(detector, image)
+
+    monkeypatch.setattr(Detector, "prepare", fail_for_one)
+    files = {f"{width}.png": image_bytes(RED, size=(width, 30)) for width in (40, 41, 42)}
+    app = upload(start("--models-dir", models), files)
+    assert ["AI-generated" in verdict for verdict in verdicts(app)] == [True, False, True]
+    assert "Cannot be checked: no such shape." in shown_texts(app)
 
 
 def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeypatch):

@@ -128,7 +128,7 @@ def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
 
     monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
     check = check_image(image_bytes(RED), digest="d", submit=lambda image: Future())
-    assert check.error == "cannot be shown: damaged in an unknown way"
+    assert check.error == "cannot be checked: damaged in an unknown way"
     assert check.verdict is None
 
 
