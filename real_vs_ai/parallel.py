@@ -6,8 +6,10 @@ any chunk, and a chunk may run twice.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from real_vs_ai.errors import InputError
@@ -77,6 +79,9 @@ def _run_parallel(
 
     on_ray = pool.cluster == "ray"
     if on_ray:
+        join_cluster()
+        from ray.util.joblib import register_ray
+
         register_ray()
         configuration = parallel_config(backend="ray", n_jobs=-1)
     else:
@@ -92,12 +97,27 @@ def _run_parallel(
             ) from error
 
 
-def register_ray() -> None:
-    """Make Ray's joblib backend known; joins the cluster that RAY_ADDRESS names, if any."""
+def join_cluster() -> list[int]:
+    """Join the Ray cluster that RAY_ADDRESS names, or start Ray on this machine.
+
+    Returns:
+        The cores of each machine.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
     try:
-        from ray.util.joblib import register_ray as register
+        import ray
     except ImportError as error:
         raise InputError(
             'Expected Ray for --cluster ray, found none. Run: pip install -e ".[ray]"'
         ) from error
-    register()
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def worker_environment(cores: float) -> dict[str, str]:
+    """Each Ray worker's own cores, and where it finds this package: where it is here."""
+    package_parent = str(Path(__file__).resolve().parents[1])
+    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}

@@ -26,7 +26,7 @@ def progress(
 
     Without items, a bar to be advanced by hand with `update(n)`.
     """
-    options = {"desc": description, "unit": f" {unit}s", "total": total, "leave": False}
+    options = {"desc": description, "unit": f" {_several(unit)}", "total": total, "leave": False}
     if sys.stderr.isatty():
         return tqdm(items, **options, dynamic_ncols=True, unit_scale=False)
     if total is None and hasattr(items, "__len__"):
@@ -75,7 +75,7 @@ def write_line(text: str) -> None:
 
 @contextmanager
 def keep_informed(work: str) -> Iterator[None]:
-    """Say every 10 seconds that work goes on, where no progress bar and no terminal says so.
+    """Say every 10 seconds that work goes on, where neither a progress bar nor a terminal does.
 
     Some steps have no items to count: TensorFlow prepares a network for half a minute, and a
     report takes as long. Inside another `keep_informed` this one stays silent.
@@ -151,7 +151,11 @@ def markdown_text(value: Any) -> str:
 
 def plural(count: int, noun: str) -> str:
     """ "1 image", "2,000 images"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun if count == 1 else _several(noun)}"
+
+
+def _several(noun: str) -> str:
+    return noun + ("es" if noun.endswith("ch") else "s")
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.kernels import kernels_in_use
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts
 
@@ -44,6 +43,6 @@ def test_users_own_choice_of_kernels_is_respected():
 @pytest.mark.skipif(sys.platform == "darwin", reason="TensorFlow for macOS has no oneDNN")
 def test_device_line_names_the_kernels_in_use():
     expected = "Eigen" if os.environ.get(SWITCH) == "0" else "oneDNN"
-    assert kernels_in_use() == expected
+    assert devices.kernels_in_use() == expected
     line = devices._describe([], None, Hosts(0, 1), precision="float32", rates={"float32": 1.0})
     assert f"{expected}'s kernels" in line

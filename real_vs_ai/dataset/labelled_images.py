@@ -128,7 +128,7 @@ def list_labelled_images(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
-    sources = _sources(paths, read_manifest(folder, "source", manifest=manifest))
+    sources = _sources(paths, manifest_column(folder, "source", manifest=manifest))
     return LabelledImages(folder, paths, labels, names, sources)
 
 
@@ -180,7 +180,7 @@ def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str
         )
 
 
-def read_manifest(folder: Path, column: str, *, manifest: Path | None = None) -> dict[str, str]:
+def manifest_column(folder: Path, column: str, *, manifest: Path | None = None) -> dict[str, str]:
     """A column of a manifest by path relative to `folder`; {} where there is no manifest.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from real_vs_ai.config import SEED, UNCERTAIN
-from real_vs_ai.dataset.labelled_images import LabelledImages, read_manifest
+from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import share_interval
 from real_vs_ai.evaluation.metrics import (
@@ -198,7 +198,7 @@ def measure_collections(
     if not readable:
         raise InputError(f"Expected images that can be read in {images.root}, found none.")
     known = images.take(readable)
-    made_by = read_manifest(images.root, "generator")
+    made_by = manifest_column(images.root, "generator")
     generators = np.array([made_by.get(path, "") for path in known.paths], dtype=object)
     is_fake = known.labels == judge.metadata.positive_index
     sources = np.array([source or "unknown" for source in known.sources], dtype=object)

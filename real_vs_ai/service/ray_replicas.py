@@ -14,11 +14,11 @@ from typing import Any
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.runs import find_models
 from real_vs_ai.service.judging import Answer, LocalJudge, describe_models
 from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.serving.ray_scoring import join_cluster, worker_environment
 
 _CORES_PER_REPLICA = 2
 # Twice what its queue takes as one batch, so that the next one waits ready.

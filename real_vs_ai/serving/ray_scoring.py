@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, write_bytes
 from real_vs_ai.model_file import read_metadata
+from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.runs import model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
@@ -29,29 +28,6 @@ _CORES_PER_TASK = 2
 # Large enough that a task costs little compared with its images, small enough to repeat.
 _IMAGES_PER_TASK = 256
 _RETRIES = 10
-
-
-def join_cluster() -> list[int]:
-    """Join the Ray cluster, or start Ray on this machine; returns the cores of each machine.
-
-    Raises:
-        InputError: Ray is not installed.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            'Expected Ray for --cluster ray, found none. Run: pip install -e ".[ray]"'
-        ) from error
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
-    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def worker_environment(cores: float) -> dict[str, str]:
-    """Each worker's own cores, and where it finds this package: where it is here."""
-    package_parent = str(Path(__file__).resolve().parents[2])
-    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}
 
 
 class RayScorer:

@@ -21,7 +21,6 @@ import keras
 import numpy as np
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.kernels import kernels_in_use
 from real_vs_ai.reporting import plural
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -318,3 +317,13 @@ def join_hosts() -> Hosts:
 
     keras.distribution.initialize()
     return Hosts(jax.process_index(), jax.process_count())
+
+
+def kernels_in_use() -> str:
+    """The library that computes TensorFlow's convolutions on this CPU: "oneDNN" or "Eigen"."""
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+    except ImportError:
+        # A TensorFlow that does not answer the question does what its switch says.
+        return "Eigen" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0" else "oneDNN"
+    return "oneDNN" if _pywrap_util_port.IsMklEnabled() else "Eigen"
