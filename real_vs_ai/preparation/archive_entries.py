@@ -21,7 +21,7 @@ from typing import Protocol
 from real_vs_ai.config import ARCHIVE_SUFFIXES
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import is_junk
-from real_vs_ai.preparation.files import MAX_NAME_BYTES, fold_name, unique_names
+from real_vs_ai.preparation.placing import MAX_NAME_BYTES, fold_name, unique_names
 
 _MAX_PATH_BYTES = 1000
 _MAX_DEPTH = 32

@@ -26,7 +26,7 @@ from real_vs_ai.preparation.archive_entries import (
     stem_of,
 )
 from real_vs_ai.preparation.extraction import NO_ARCHIVE, extract_tar, extract_zip, starts_as_tar
-from real_vs_ai.preparation.files import source_names
+from real_vs_ai.preparation.placing import source_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
 

@@ -29,18 +29,18 @@ from real_vs_ai.preparation.copies import (
     names_for_copies,
     write_warped_copies,
 )
-from real_vs_ai.preparation.files import rank, refuse_overlap
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     Fate,
+    FileOutcome,
     ManifestRow,
-    Outcome,
     copies_table,
     read_manifest,
     size_table,
     write_manifest,
-    write_report,
+    write_outcomes,
 )
+from real_vs_ai.preparation.placing import rank, refuse_overlap
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -86,7 +86,7 @@ class AugmentationSummary:
     output_dir: Path
     rows: tuple[ManifestRow, ...]
     originals: int
-    failed: tuple[Outcome, ...]
+    failed: tuple[FileOutcome, ...]
 
     def __str__(self) -> str:
         title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
@@ -218,14 +218,14 @@ def write_copies(
         if not rows:
             raise InputError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
         draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_report(folder / REPORT_NAME, failed)
+        write_outcomes(folder / REPORT_NAME, failed)
         write_manifest(folder / MANIFEST_NAME, rows)
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 
 def _describe_copies(
     plan: Sequence[Copies], results: Iterable[CopiesOfOne | str], *, train_dir: Path
-) -> tuple[list[ManifestRow], list[Outcome]]:
+) -> tuple[list[ManifestRow], list[FileOutcome]]:
     """Rows of the copies, and the originals that could not be read."""
     rows, failed = [], []
     for entry, result in zip(plan, results, strict=True):
@@ -233,7 +233,7 @@ def _describe_copies(
         # "." has no name of its own.
         origin = f"{train_dir.absolute().name}/{row.path}"
         if isinstance(result, str):
-            failed.append(Outcome(origin, Fate.QUARANTINED, result))
+            failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
             continue
         file_format, width, height, names, digests, made_from = result
         made = {"split": "train", "width": width, "height": height, "format": file_format}

@@ -23,8 +23,8 @@ from real_vs_ai.config import AUGMENTED_MARK
 from real_vs_ai.images import FORMATS, ImageError, decode_image, open_image, read_image_file
 from real_vs_ai.parallel import chunked
 from real_vs_ai.perturbations import AffineRanges, as_samples, copy_draws, draw_affine, warp
-from real_vs_ai.preparation.files import fold_name, numbered_name, rank, safe_name, write_new_file
 from real_vs_ai.preparation.manifest import ManifestRow
+from real_vs_ai.preparation.placing import fold_name, numbered_name, rank, safe_name, write_new_file
 from real_vs_ai.preparation.plain_jpegs import (
     PlainJpegSettings,
     decode_plain_jpeg,

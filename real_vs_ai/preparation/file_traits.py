@@ -24,9 +24,9 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_text
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.files import make_class_folders, rank, write_new_file
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.options import PlacingOptions
+from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"

@@ -153,7 +153,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FileOutcome:
     """The outcome of one file.
 
     Attributes:
@@ -165,12 +165,12 @@ class Outcome:
     detail: str
 
 
-def loose_outcomes(paths: Iterable[str]) -> list[Outcome]:
+def loose_outcomes(paths: Iterable[str]) -> list[FileOutcome]:
     """Outcomes of files that lie next to the class folders."""
-    return [Outcome(path, Fate.LOOSE, "lies next to the class folders") for path in paths]
+    return [FileOutcome(path, Fate.LOOSE, "lies next to the class folders") for path in paths]
 
 
-def write_report(path: Path, outcomes: Iterable[Outcome]) -> None:
+def write_outcomes(path: Path, outcomes: Iterable[FileOutcome]) -> None:
     """Write the outcomes sorted by path."""
     ordered = sorted(outcomes, key=attrgetter("path", "outcome"))
     columns = ("path", "outcome", "detail")
@@ -188,7 +188,7 @@ class PreparedImages:
 
     output_dir: Path
     rows: tuple[ManifestRow, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[FileOutcome, ...]
     placement: Any
     confounds: Any
 
@@ -202,20 +202,20 @@ class PreparedImages:
 def write_tables(
     folder: Path,
     rows: Sequence[ManifestRow],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[FileOutcome],
     *,
     output_dir: Path,
     placement: Any,
     confounds: Any,
 ) -> PreparedImages:
     """Write the report and the manifest of `folder`, which becomes `output_dir`, and sum up."""
-    write_report(folder / REPORT_NAME, outcomes)
+    write_outcomes(folder / REPORT_NAME, outcomes)
     write_manifest(folder / MANIFEST_NAME, rows)
     return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
 
 
 def closing_tables(
-    rows: Sequence[ManifestRow], outcomes: Sequence[Outcome], *, title: str, output_dir: Path
+    rows: Sequence[ManifestRow], outcomes: Sequence[FileOutcome], *, title: str, output_dir: Path
 ) -> str:
     """Images by source, split and class, and by size; what was left out or noted, and why."""
     tables = [format_table(*count_table(rows), title=title)]

@@ -29,7 +29,20 @@ from real_vs_ai.preparation.file_traits import (
     report_confounds,
     write_equalised,
 )
-from real_vs_ai.preparation.files import (
+from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
+from real_vs_ai.preparation.manifest import (
+    QUARANTINE_DIR_NAME,
+    REPORT_NAME,
+    Fate,
+    FileOutcome,
+    ManifestRow,
+    PreparedImages,
+    loose_outcomes,
+    read_manifest,
+    write_tables,
+)
+from real_vs_ai.preparation.options import MergeOptions
+from real_vs_ai.preparation.placing import (
     Placement,
     place_rows,
     refuse_overlap,
@@ -38,19 +51,6 @@ from real_vs_ai.preparation.files import (
     source_names,
     unique_names,
 )
-from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
-from real_vs_ai.preparation.manifest import (
-    QUARANTINE_DIR_NAME,
-    REPORT_NAME,
-    Fate,
-    ManifestRow,
-    Outcome,
-    PreparedImages,
-    loose_outcomes,
-    read_manifest,
-    write_tables,
-)
-from real_vs_ai.preparation.options import MergeOptions
 from real_vs_ai.preparation.splits import SplitImage, plan_split
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
@@ -126,7 +126,7 @@ def _write_merged(
     output_dir: Path,
     options: MergeOptions,
 ) -> PreparedImages:
-    outcomes: list[Outcome] = []
+    outcomes: list[FileOutcome] = []
     rows: list[ManifestRow] = []
     for folder, source in zip(folders, sources, strict=True):
         rows += _read_source(
@@ -161,7 +161,12 @@ def _write_merged(
 
 
 def _read_source(
-    folder: Path, *, source: str, origin_prefix: str, outcomes: list[Outcome], options: MergeOptions
+    folder: Path,
+    *,
+    source: str,
+    origin_prefix: str,
+    outcomes: list[FileOutcome],
+    options: MergeOptions,
 ) -> list[ManifestRow]:
     """Rows of the files that are there; what its manifest does not know is inspected.
 
@@ -184,7 +189,7 @@ def _read_source(
             )
         else:
             outcome = Fate.QUARANTINED if file.claims_to_be_image else Fate.NO_IMAGE
-            outcomes.append(Outcome(f"{folder.name}/{file.path}", outcome, file.problem))
+            outcomes.append(FileOutcome(f"{folder.name}/{file.path}", outcome, file.problem))
     rows = []
     for path in paths:
         if path in known:
@@ -264,7 +269,7 @@ def _drop_shared(
     rows: Sequence[ManifestRow],
     alike: Mapping[str, ManifestRow],
     *,
-    outcomes: list[Outcome],
+    outcomes: list[FileOutcome],
     options: MergeOptions,
 ) -> list[ManifestRow]:
     """Leave out what would be in two splits, and contents that come from two sources."""
@@ -281,7 +286,7 @@ def _drop_shared(
         # Copies within a source were decided when it was split.
         keep_duplicates=True,
     )
-    outcomes.extend(Outcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items())
+    outcomes.extend(FileOutcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items())
     first: dict[str, ManifestRow] = {}
     kept = []
     for row in rows:
@@ -289,13 +294,13 @@ def _drop_shared(
             continue
         holder = first.setdefault(row.sha256, row)
         if holder.source != row.source and not options.keep_duplicates:
-            outcomes.append(Outcome(row.origin, Fate.DUPLICATE, holder.origin))
+            outcomes.append(FileOutcome(row.origin, Fate.DUPLICATE, holder.origin))
             continue
         kept.append(row)
         other = alike.get(row.origin, row)
         if other is not row:
             detail = f"of {other.origin} (in {other.split}), itself in {row.split}"
-            outcomes.append(Outcome(row.origin, Fate.NEAR_DUPLICATE, detail))
+            outcomes.append(FileOutcome(row.origin, Fate.NEAR_DUPLICATE, detail))
     return kept
 
 

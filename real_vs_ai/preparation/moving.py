@@ -17,7 +17,6 @@ from real_vs_ai.config import AUGMENTED_DIR, MANIFEST_NAME, canonical_classes, i
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files
 from real_vs_ai.preparation.copies import CONTACT_SHEET_PATH
-from real_vs_ai.preparation.files import fold_name, make_class_folders, place_files
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     ManifestRow,
@@ -25,6 +24,7 @@ from real_vs_ai.preparation.manifest import (
     read_manifest,
     write_manifest,
 )
+from real_vs_ai.preparation.placing import fold_name, make_class_folders, place_files
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,

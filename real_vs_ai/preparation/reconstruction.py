@@ -21,15 +21,15 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, decode_image, read_image_file
 from real_vs_ai.preparation.augmentation import Original
 from real_vs_ai.preparation.copies import copy_names, draw_contact_sheet, encode, encoding_like
-from real_vs_ai.preparation.files import rank, refuse_overlap, write_new_file
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     Fate,
+    FileOutcome,
     ManifestRow,
-    Outcome,
     write_manifest,
-    write_report,
+    write_outcomes,
 )
+from real_vs_ai.preparation.placing import rank, refuse_overlap, write_new_file
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -64,7 +64,7 @@ class ReconstructionSummary:
     output_dir: Path
     rows: tuple[ManifestRow, ...]
     fidelity: tuple[tuple[str, float], ...]
-    failed: tuple[Outcome, ...]
+    failed: tuple[FileOutcome, ...]
     seconds: float
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ def write_pairs(
                 pair = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
             except (ImageError, OSError) as error:
                 origin = _origin(original, train_dir)
-                failed.append(Outcome(origin, Fate.QUARANTINED, str(error)))
+                failed.append(FileOutcome(origin, Fate.QUARANTINED, str(error)))
                 continue
             for row, data in pair.files:
                 write_new_file(f"{folder}/{row.path}", data)
@@ -173,7 +173,7 @@ def write_pairs(
         if not rows:
             raise InputError(f"None of the images in {train_dir} can be used: {failed[0].detail}")
         draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_report(folder / REPORT_NAME, failed)
+        write_outcomes(folder / REPORT_NAME, failed)
         write_manifest(folder / MANIFEST_NAME, rows)
     seconds = time.perf_counter() - started
     return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)

@@ -15,7 +15,7 @@ from operator import attrgetter
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.files import rank
+from real_vs_ai.preparation.placing import rank
 
 # Where a content is in several splits already, it stays in the first of these.
 _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}

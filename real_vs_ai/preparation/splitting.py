@@ -12,7 +12,20 @@ from pathlib import Path
 
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import report_confounds
-from real_vs_ai.preparation.files import (
+from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
+from real_vs_ai.preparation.layouts import Layout
+from real_vs_ai.preparation.manifest import (
+    QUARANTINE_DIR_NAME,
+    Fate,
+    FileOutcome,
+    ManifestRow,
+    PreparedImages,
+    closing_tables,
+    loose_outcomes,
+    write_tables,
+)
+from real_vs_ai.preparation.options import SplitOptions
+from real_vs_ai.preparation.placing import (
     Placement,
     place_files,
     place_rows,
@@ -22,19 +35,6 @@ from real_vs_ai.preparation.files import (
     source_names,
     unique_names,
 )
-from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
-from real_vs_ai.preparation.layouts import Layout
-from real_vs_ai.preparation.manifest import (
-    QUARANTINE_DIR_NAME,
-    Fate,
-    ManifestRow,
-    Outcome,
-    PreparedImages,
-    closing_tables,
-    loose_outcomes,
-    write_tables,
-)
-from real_vs_ai.preparation.options import SplitOptions
 from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
 from real_vs_ai.preparation.staging import staged_output, still_to_make
 
@@ -190,25 +190,25 @@ def _joined_groups(
     return {file.path: leader(file.sha256) for file in images if file.sha256 in leaders}
 
 
-def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[Outcome]:
+def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOutcome]:
     """Take posters and diagrams out of the plan's training images."""
     paths = sorted(path for path in collected.plain if plan.splits.get(path) == "train")
     for path in paths:
         del plan.splits[path]
-    return [Outcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
+    return [FileOutcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
 
 
-def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[Outcome]:
+def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[FileOutcome]:
     members: dict[str, list[str]] = defaultdict(list)
     for path, first in groups.items():
         if path in plan.splits:
             members[first.path].append(path)
-    outcomes = [Outcome(path, Fate.DUPLICATE, kept) for path, kept in plan.duplicates.items()]
-    outcomes += [Outcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items()]
+    outcomes = [FileOutcome(path, Fate.DUPLICATE, kept) for path, kept in plan.duplicates.items()]
+    outcomes += [FileOutcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items()]
     for first, *others in members.values():
         for path in others:
             detail = f"of {first} (in {plan.splits[first]}), itself in {plan.splits[path]}"
-            outcomes.append(Outcome(path, Fate.NEAR_DUPLICATE, detail))
+            outcomes.append(FileOutcome(path, Fate.NEAR_DUPLICATE, detail))
     return outcomes
 
 
@@ -219,7 +219,7 @@ def _name_rows(
     *,
     source: str,
     origin_prefix: str,
-    outcomes: list[Outcome],
+    outcomes: list[FileOutcome],
 ) -> list[ManifestRow]:
     """Rows of the plan's images, whose `origin` begins with `origin_prefix`, and notes of them.
 
@@ -254,9 +254,9 @@ def _name_rows(
                 )
             )
             if file.note:
-                outcomes.append(Outcome(file.path, Fate.WRONG_EXTENSION, file.note))
+                outcomes.append(FileOutcome(file.path, Fate.WRONG_EXTENSION, file.note))
             if name != given or name != file.path.rpartition("/")[2]:
-                outcomes.append(Outcome(file.path, Fate.RENAMED, path))
+                outcomes.append(FileOutcome(file.path, Fate.RENAMED, path))
     return rows
 
 
@@ -275,15 +275,15 @@ def _flat_name(path: str, class_folder: str) -> str:
 
 
 def _quarantine(
-    rejected: Sequence[InspectedFile], root: Path, folder: Path, *, outcomes: list[Outcome]
+    rejected: Sequence[InspectedFile], root: Path, folder: Path, *, outcomes: list[FileOutcome]
 ) -> Placement:
     """Keep files that are broken images next to the splits, under their own paths."""
     pairs = []
     for file in rejected:
         if not file.claims_to_be_image:
-            outcomes.append(Outcome(file.path, Fate.NO_IMAGE, file.problem))
+            outcomes.append(FileOutcome(file.path, Fate.NO_IMAGE, file.problem))
             continue
-        outcomes.append(Outcome(file.path, Fate.QUARANTINED, file.problem))
+        outcomes.append(FileOutcome(file.path, Fate.QUARANTINED, file.problem))
         target = folder / QUARANTINE_DIR_NAME / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         # What could not even be read cannot be placed either; the report has it.

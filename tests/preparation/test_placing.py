@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_vs_ai.files import list_files
-from real_vs_ai.preparation import files
-from real_vs_ai.preparation.files import (
+from real_vs_ai.preparation import placing
+from real_vs_ai.preparation.placing import (
     Placement,
     fold_name,
     place_files,
@@ -39,7 +39,7 @@ def test_numbered_names_in_folders_do_not_collide_either():
 
 def test_many_equal_names_are_numbered_at_once(monkeypatch):
     folded = []
-    monkeypatch.setattr(files, "fold_name", lambda name: folded.append(name) or name)
+    monkeypatch.setattr(placing, "fold_name", lambda name: folded.append(name) or name)
     assert unique_names(["a.jpg"] * 2_000)[-1] == "a-2000.jpg"
     assert len(folded) < 10_000
 
@@ -47,7 +47,7 @@ def test_many_equal_names_are_numbered_at_once(monkeypatch):
 @given(st.text(min_size=1, max_size=400))
 def test_safe_name_fits_every_file_system(name):
     result = safe_name(name)
-    assert 0 < len(result.encode()) <= files.MAX_NAME_BYTES
+    assert 0 < len(result.encode()) <= placing.MAX_NAME_BYTES
     assert not set(result) & set('<>:"/\\|?*\0')
 
 
@@ -87,7 +87,7 @@ def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(files.os, "link", refuse)
+    monkeypatch.setattr(placing.os, "link", refuse)
     (tmp_path / "a").write_bytes(b"1")
     placement = place_files([(tmp_path / "a", tmp_path / "b")])
     assert str(placement) == "1 file copied"
@@ -97,7 +97,7 @@ def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("links", [True, False])
 def test_placing_never_overwrites(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(files, "_link", lambda existing, new: False)
+        monkeypatch.setattr(placing, "_link", lambda existing, new: False)
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
     with pytest.raises(FileExistsError):

@@ -22,9 +22,9 @@ from real_vs_ai.preparation.collections.collection_list import Collection, Colle
 from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, shrink
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
 from real_vs_ai.preparation.copies import encode, encoding_like
-from real_vs_ai.preparation.files import rank, safe_name, write_new_file
 from real_vs_ai.preparation.inspection import perceptual_hash
-from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, Outcome
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
+from real_vs_ai.preparation.placing import rank, safe_name, write_new_file
 
 EXCLUDED = "excluded by the list"
 BEYOND_LIMIT = "beyond the list's limit"
@@ -148,7 +148,7 @@ def _encode_tile(pixels: np.ndarray, sheet: bytes, image: DecodedImage) -> tuple
 
 def plan_jobs(
     collection: Collection, blobs: Sequence[tuple[str, str]]
-) -> tuple[list[Job], list[Outcome]]:
+) -> tuple[list[Job], list[FileOutcome]]:
     """Which files to read, and which of the matching ones not, and why; no disk.
 
     Args:
@@ -164,9 +164,9 @@ def plan_jobs(
         if not collection.pattern.search(path):
             continue
         if collection.exclude and collection.exclude.search(path):
-            outcomes.append(Outcome(path, EXCLUDED, ""))
+            outcomes.append(FileOutcome(path, EXCLUDED, ""))
         elif blob in first:
-            outcomes.append(Outcome(path, Fate.DUPLICATE, first[blob]))
+            outcomes.append(FileOutcome(path, Fate.DUPLICATE, first[blob]))
         else:
             first[blob] = path
             jobs.append(Job(path, blob, file_stem(path, blob), tiles))
@@ -184,7 +184,7 @@ def file_stem(path: str, blob: str) -> str:
     return f"{stem}-{blob[:10]}"
 
 
-def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -> list[Job]:
+def _limited(collection: Collection, jobs: list[Job], outcomes: list[FileOutcome]) -> list[Job]:
     """At most as many images as the list says, chosen by their contents; tiles count singly."""
     if collection.limit is None:
         return jobs
@@ -197,7 +197,7 @@ def _limited(collection: Collection, jobs: list[Job], outcomes: list[Outcome]) -
         if tiles:
             limited.append(Job(job.path, job.blob, job.stem, tiles))
         else:
-            outcomes.append(Outcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
+            outcomes.append(FileOutcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
     return limited
 
 
@@ -210,7 +210,7 @@ def write_jobs(
     min_side: int,
     kept_out: KeptOut,
     pool: Pool,
-) -> tuple[list[ImageRow], list[Outcome]]:
+) -> tuple[list[ImageRow], list[FileOutcome]]:
     """Write the images of files that the list names; gives their rows, and what was left out."""
     (folder / collection.class_folder).mkdir(parents=True)
     results = run_chunks(
@@ -230,7 +230,7 @@ def write_jobs(
     rows, problems = [], []
     for job, (images, problem) in zip(jobs, results, strict=True):
         if problem:
-            problems.append(Outcome(job.path, LEFT_OUT, problem))
+            problems.append(FileOutcome(job.path, LEFT_OUT, problem))
         rows += [
             ImageRow(
                 f"{collection.class_folder}/{image.name}",

@@ -37,9 +37,9 @@ from real_vs_ai.preparation.collections.evidence import Known
 from real_vs_ai.preparation.collections.git_objects import fetch_blobs, fetch_commit, find_git_dir
 from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, Files, KeptOut
-from real_vs_ai.preparation.files import refuse_overlap, source_names
-from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, Outcome, write_report
+from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, FileOutcome, write_outcomes
 from real_vs_ai.preparation.options import add_overwrite
+from real_vs_ai.preparation.placing import refuse_overlap, source_names
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
 
@@ -301,7 +301,7 @@ def _count(images: Sequence[ImageRow]) -> tuple[int, int]:
     return fakes, len(images) - fakes
 
 
-def _reasons(outcomes: Sequence[Outcome]) -> Counter[str]:
+def _reasons(outcomes: Sequence[FileOutcome]) -> Counter[str]:
     reasons = (o.detail if o.outcome == LEFT_OUT else str(o.outcome) for o in outcomes)
     # What follows the colon differs from file to file.
     return Counter(reason.partition(":")[0] for reason in reasons)
@@ -315,12 +315,12 @@ def _write_notes(
     folder: Path,
     collection: Collection,
     images: Sequence[ImageRow],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[FileOutcome],
     *,
     min_side: int,
 ) -> None:
     write_table(folder / IMAGES_NAME, ImageRow._fields, sorted(images))
-    write_report(folder / REPORT_NAME, outcomes)
+    write_outcomes(folder / REPORT_NAME, outcomes)
     facts = collection.describe()
     fakes, reals = _count(images)
     facts |= {"min_side": min_side, "fakes": fakes, "reals": reals, "left_out": len(outcomes)}

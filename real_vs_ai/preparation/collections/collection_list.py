@@ -19,7 +19,7 @@ from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table
 from real_vs_ai.preparation.collections.evidence import role_of
-from real_vs_ai.preparation.files import safe_name
+from real_vs_ai.preparation.placing import safe_name
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"

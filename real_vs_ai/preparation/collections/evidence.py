@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from real_vs_ai.preparation.files import rank
 from real_vs_ai.preparation.inspection import MAX_BITS
-from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, Outcome
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
+from real_vs_ai.preparation.placing import rank
 
 NO_EVIDENCE = "no evidence of its origin"
 CONTRADICTION = "its evidence contradicts itself"
@@ -183,7 +183,7 @@ def makes_pictures(texts: Iterable[str]) -> bool:
 
 def label_files(
     files: Sequence[FoundFile], *, makes_pictures: bool, wanted: str, folder_groups: bool
-) -> tuple[list[Labelled], list[Outcome]]:
+) -> tuple[list[Labelled], list[FileOutcome]]:
     """Label what there is evidence for, and say why of all others not.
 
     Args:
@@ -195,7 +195,7 @@ def label_files(
     first: dict[str, str] = {}
     for file in files:
         if file.blob and file.blob in first:
-            outcomes.append(Outcome(file.path, Fate.DUPLICATE, first[file.blob]))
+            outcomes.append(FileOutcome(file.path, Fate.DUPLICATE, first[file.blob]))
             continue
         first[file.blob] = file.path
         found = _label(file, makes_pictures=makes_pictures, folder_groups=folder_groups)
@@ -248,13 +248,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(normal.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _left_out(file: FoundFile, reason: str) -> Outcome:
-    return Outcome(file.path, LEFT_OUT, reason)
+def _left_out(file: FoundFile, reason: str) -> FileOutcome:
+    return FileOutcome(file.path, LEFT_OUT, reason)
 
 
 def limit_sources(
     labelled: Sequence[Labelled], *, limit: int, role: str, known: Known
-) -> tuple[list[Labelled], list[Outcome]]:
+) -> tuple[list[Labelled], list[FileOutcome]]:
     """Files to look at: of each source a few more than may be taken, chosen by their contents."""
     chosen, outcomes = [], []
     sources: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
@@ -273,7 +273,7 @@ def limit_sources(
 
 def take(
     candidates: Sequence[Labelled], looks: Sequence[Look], *, limit: int, known: Known
-) -> tuple[list[tuple[Labelled, Look]], list[Outcome]]:
+) -> tuple[list[tuple[Labelled, Look]], list[FileOutcome]]:
     """Take pictures that look usable and unlike all others, up to the limit of each source."""
     taken, outcomes = [], []
     counts: dict[tuple[str, str], int] = defaultdict(int)

@@ -30,9 +30,9 @@ from real_vs_ai.preparation.collections.evidence import (
 )
 from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, is_sheet, shrink
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
-from real_vs_ai.preparation.files import write_new_file
 from real_vs_ai.preparation.inspection import perceptual_hash
-from real_vs_ai.preparation.manifest import Outcome
+from real_vs_ai.preparation.manifest import FileOutcome
+from real_vs_ai.preparation.placing import write_new_file
 from real_vs_ai.provenance import describe_origin, read_provenance
 from real_vs_ai.provenance.findings import clean
 
@@ -52,7 +52,7 @@ def plan_by_evidence(
     min_side: int,
     kept_out: KeptOut,
     pool: Pool,
-) -> tuple[list[tuple[Labelled, Look]], list[Outcome]]:
+) -> tuple[list[tuple[Labelled, Look]], list[FileOutcome]]:
     """Which pictures of a repository or folder to take, and which not, and why.
 
     Args:
@@ -64,7 +64,7 @@ def plan_by_evidence(
         if not is_image_name(path) or not collection.pattern.search(path):
             continue
         if collection.exclude and collection.exclude.search(path):
-            outcomes.append(Outcome(path, EXCLUDED, ""))
+            outcomes.append(FileOutcome(path, EXCLUDED, ""))
         else:
             wanted.append((path, key))
     found = find_files(
