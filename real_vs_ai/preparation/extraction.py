@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import copy
 import gzip
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +22,6 @@ from real_vs_ai.preparation.archive_entries import (
     ArchiveError,
     ExtractionLimits,
     ExtractionPlan,
-    Readable,
     check_free_space,
     describe_damage,
     make_folders,
@@ -37,9 +34,8 @@ from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
 _CHUNK_FILES = 1000
-# Python's and most other tools use up to 64 MiB; the archive could ask for 4 GiB.
-_MAX_LZMA_MEMORY = 256 * 2**20
-_LZMA_UNKNOWN_SIZE = b"\xff" * 8
+# With others zipfile unpacks all that a few bytes may hold before it counts.
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 def extract_zip(
@@ -109,6 +105,11 @@ def _zip_entry(info: zipfile.ZipInfo) -> ArchiveEntry:
         kind = "file"
     else:
         kind = "device"
+    if info.compress_type not in _METHODS:
+        raise ArchiveError(
+            f"entry {printable(info.filename)} is compressed by a method that is not read here; "
+            "unpack the archive with another program and name its folder to the next script"
+        )
     # orig_filename: ZipInfo cuts a name at a NUL and would hide the rest.
     return ArchiveEntry(
         info.orig_filename, kind, info.file_size, info.compress_size, bool(info.flag_bits & 0x41)
@@ -133,7 +134,7 @@ def _extract_zip_chunk(
     for index, name in chunk:
         info = infos[index]
         try:
-            with _open_entry(archive, info) as packed:
+            with archive.open(info) as packed:
                 sizes.append(write_file(packed, f"{folder}/{name}", size=info.file_size))
         except ArchiveError as error:
             raise ArchiveError(f"entry {printable(info.filename)} {error}") from error
@@ -143,54 +144,6 @@ def _extract_zip_chunk(
                 f"entry {printable(info.filename)} is damaged: {describe_damage(error)}"
             ) from error
     return sizes
-
-
-@contextlib.contextmanager
-def _open_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Readable]:
-    if info.compress_type not in {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}:
-        with archive.open(info) as packed:
-            yield packed
-        return
-    # As if stored, with no checksum: the packed bytes, after the check of the local header.
-    raw = copy.copy(info)
-    raw.compress_type, raw.file_size, raw.CRC = zipfile.ZIP_STORED, info.compress_size, None
-    with archive.open(raw) as packed:
-        yield _BoundedReader(packed, info)
-
-
-class _BoundedReader:
-    """A bzip2 or LZMA entry; zipfile would unpack a bomb of any size at the first read."""
-
-    def __init__(self, packed: Readable, info: zipfile.ZipInfo) -> None:
-        self._packed, self._expected_checksum, self._checksum = packed, info.CRC, 0
-        is_lzma = info.compress_type == zipfile.ZIP_LZMA
-        self._unpacker = _start_lzma(packed, info) if is_lzma else bz2.BZ2Decompressor()
-
-    def read(self, size: int, /) -> bytes:
-        while not self._unpacker.eof:
-            wants_more = self._unpacker.needs_input
-            piece = self._packed.read(COPY_BYTES) if wants_more else b""
-            if wants_more and not piece:
-                break
-            if data := self._unpacker.decompress(piece, size):
-                self._checksum = zlib.crc32(data, self._checksum)
-                return data
-        if self._checksum != self._expected_checksum:
-            raise zipfile.BadZipFile("bad CRC-32")
-        return b""
-
-
-def _start_lzma(packed: Readable, info: zipfile.ZipInfo) -> lzma.LZMADecompressor:
-    # The zip format puts a version (2 bytes) and a length before the 5 bytes of properties. With
-    # the size behind them they are the header of a .lzma file, for which memory can be limited.
-    head = packed.read(9)
-    if len(head) < 9 or head[2:4] != b"\x05\x00":
-        raise zipfile.BadZipFile("bad LZMA properties")
-    has_end_mark = bool(info.flag_bits & 2)
-    size = _LZMA_UNKNOWN_SIZE if has_end_mark else info.file_size.to_bytes(8, "little")
-    unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_LZMA_MEMORY)
-    unpacker.decompress(head[4:] + size)
-    return unpacker
 
 
 # First bytes of each kind of compressed file.

@@ -235,30 +235,12 @@ def stub_of_gz(path):
     path.write_bytes(path.read_bytes()[:40])
 
 
-def lying_bzip2(path):
-    _lying_zeros(path, zipfile.ZIP_BZIP2)
-
-
-def lying_lzma(path):
-    _lying_zeros(path, zipfile.ZIP_LZMA)
-
-
-def _lying_zeros(path, method):
-    make_zip(path, [("zeros.jpg", bytes(32 * 2**20))], compression=method)
-    patched(path, struct.pack("<L", 32 * 2**20), struct.pack("<L", 10))
-
-
-def wrong_checksum_bzip2(path):
+def bzip2_entry(path):
     make_zip(path, [("a.jpg", GOOD)], compression=zipfile.ZIP_BZIP2)
-    patched(path, struct.pack("<L", zlib.crc32(GOOD)), b"oops")
 
 
-def greedy_lzma(path):
+def lzma_entry(path):
     make_zip(path, [("a.jpg", GOOD)], compression=zipfile.ZIP_LZMA)
-    # The dictionary's size: behind header (30), name (5), version, length and one more byte.
-    data = bytearray(path.read_bytes())
-    data[40:44] = struct.pack("<L", 2**31)
-    path.write_bytes(data)
 
 
 def gzip_of_no_tar(path):
@@ -275,7 +257,7 @@ REFUSED = {
     damaged_deflate: "damaged",
     overlapping: "overlap|differ",
     names_disagree: "differ",
-    unknown_method: "damaged",
+    unknown_method: "a method that is not read here",
     file_and_folder: "both a file and a folder",
     zip_bomb: "100 times",
     many_small_bombs: "100 times",
@@ -298,8 +280,6 @@ REFUSED = {
     huge_gnu_name: "at most 1,048,576 bytes",
     huge_pax_record: "at most 1,048,576 bytes",
     stub_of_gz: "incomplete",
-    lying_bzip2: "zeros.jpg is longer",
-    lying_lzma: "zeros.jpg is longer",
-    wrong_checksum_bzip2: "CRC",
-    greedy_lzma: "a.jpg is damaged: Memory usage limit",
+    bzip2_entry: "a method that is not read here",
+    lzma_entry: "a method that is not read here",
 }

@@ -11,7 +11,6 @@ import lzma
 import random
 import shutil
 import tarfile
-import tracemalloc
 import zipfile
 
 import pytest
@@ -26,8 +25,6 @@ from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
     GOOD,
     REFUSED,
-    lying_bzip2,
-    lying_lzma,
     make_tar,
     make_zip,
     patched,
@@ -99,20 +96,6 @@ def test_damage_found_by_a_worker_is_reported_alike(tmp_path, workers):
     with pytest.raises(ArchiveError, match=r"entry 1100\.jpg is damaged.*CRC"):
         extract(tmp_path / "bad.zip", tmp_path, pool=Pool(workers))
     assert_nothing_written(tmp_path)
-
-
-@pytest.mark.parametrize("make", [lying_bzip2, lying_lzma])
-def test_entry_larger_than_stated_is_never_held_in_memory(tmp_path, make):
-    make(tmp_path / "bad.zip")
-    tracemalloc.start()
-    try:
-        with pytest.raises(ArchiveError):
-            extract(tmp_path / "bad.zip", tmp_path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    # LZMA's dictionary takes 8 MiB; the entry would be 32.
-    assert peak < 16 * 2**20
 
 
 def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, capsys):
@@ -267,10 +250,8 @@ def test_tar_that_ends_with_a_zip_is_a_tar(tmp_path, kind):
     assert [name for name, _ in summary.plan.skipped] == ["inner.zip"]
 
 
-@pytest.mark.parametrize(
-    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
-)
-def test_zips_of_every_method_are_unpacked(tmp_path, compression):
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_stored_and_deflated_zips_are_unpacked(tmp_path, compression):
     entries = {"a.jpg": GOOD * 100, "large.jpg": random.Random(1).randbytes(2**21), "no": b""}
     make_zip(tmp_path / "set.zip", entries.items(), compression=compression)
     extract(tmp_path / "set.zip", tmp_path)
