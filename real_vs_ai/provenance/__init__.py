@@ -3,6 +3,8 @@
 Metadata is easily removed or forged, so findings never change the verdict.
 """
 
+from PIL import Image
+
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
 from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields
@@ -10,12 +12,17 @@ from real_vs_ai.provenance.findings import Camera, Code, Finding, Origin, Seal, 
 from real_vs_ai.provenance.labels import find_labels
 from real_vs_ai.provenance.names import find_names
 from real_vs_ai.provenance.settings import find_settings
+from real_vs_ai.provenance.watermarks import find_watermarks
 
 __all__ = ["Camera", "Code", "Finding", "Origin", "Seal", "describe_origin", "read_provenance"]
 
 
-def read_provenance(data: bytes) -> tuple[Finding, ...]:
-    """What a file's metadata says of its origin, the strongest evidence first; () if unreadable."""
+def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Finding, ...]:
+    """What a file says of its origin, the strongest evidence first; () if unreadable.
+
+    Args:
+        image: The file's decoded pixels, mode RGB, to look for watermarks in; None: do not look.
+    """
     fields = read_fields(data)
     settings = find_settings(fields)
     programs = {finding.generator for finding in settings}
@@ -25,6 +32,7 @@ def read_provenance(data: bytes) -> tuple[Finding, ...]:
         *find_labels(fields),
         *settings,
         *(finding for finding in names if finding.generator not in programs),
+        *(find_watermarks(image) if image else ()),
         *find_screenshot(fields),
         *find_camera(fields),
     )

@@ -24,6 +24,7 @@ class Code(StrEnum):
     GENERATOR = "generator"
     WORKFLOW = "workflow"
     CAMERA = "camera"
+    WATERMARK = "watermark"
 
 
 class Seal(StrEnum):
@@ -68,7 +69,7 @@ class Finding:
     """One piece of evidence.
 
     Attributes:
-        kind: "C2PA", "IPTC", "EXIF", "label" or "generator".
+        kind: "C2PA", "IPTC", "EXIF", "label", "generator" or "watermark".
         speaks_for: "Fake", "Real", or None where it speaks for neither.
         claim: What the file says of itself, to follow "The file says it was", or "".
         forgery: What it would take to forge it, one sentence.

@@ -121,7 +121,7 @@ class LocalJudge:
                 data, max_pixels=limits.max_image_pixels, max_bytes=limits.max_image_bytes
             )
             asked = self._model.submit(image)
-            findings = read_provenance(data)
+            findings = read_provenance(data, image.image)
         except ModelUnavailableError:
             raise
         # No error of one file may spoil the rest of the request.

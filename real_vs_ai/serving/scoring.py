@@ -168,7 +168,7 @@ def _begin(source: ImageSource, *, queue: JudgingQueue, by_tiles: bool) -> _Begu
             width=image.width,
             height=image.height,
             format=image.format,
-            provenance=" ".join(finding.text for finding in read_provenance(data)),
+            provenance=" ".join(finding.text for finding in read_provenance(data, image.image)),
             sha256=digest,
         )
         prepared = queue.detector.prepare(image)

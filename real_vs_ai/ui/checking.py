@@ -101,7 +101,7 @@ def check_image(
         answer = submit(image)
         # Made while the detector works.
         preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
-        provenance = read_provenance(data)
+        provenance = read_provenance(data, image.image)
         verdict = answer.result()
     except ModelUnavailableError:
         raise

@@ -123,7 +123,7 @@ def test_the_second_file_of_a_content_names_the_first():
 
 
 def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
-    def fail(data):
+    def fail(data, image):
         raise ZeroDivisionError("damaged in an unknown way")
 
     monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
