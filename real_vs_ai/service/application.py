@@ -241,7 +241,13 @@ def _add_error_answers(application: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         code = str(error.detail).lower().replace(" ", "_")
         document = documents.error_document(code, str(error.detail))
-        return JSONResponse(document, status_code=error.status_code, headers=error.headers)
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            # Starlette names the methods of one route only.
+            path = request.url.path
+            routes = [route for route in application.routes if getattr(route, "path", "") == path]
+            headers["Allow"] = ", ".join(sorted({m for route in routes for m in route.methods}))
+        return JSONResponse(document, status_code=error.status_code, headers=headers)
 
     @application.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> Response:

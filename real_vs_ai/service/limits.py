@@ -16,7 +16,7 @@ from real_vs_ai.config import MAX_IMAGE_PIXELS
 from real_vs_ai.errors import RealVsAIError
 
 MEGA = 10**6
-# How much the newest request counts in the mean time of requests.
+# The weight of the newest request in the mean time of requests.
 _NEWEST_SHARE = 0.2
 _LONGEST_WAIT_SECONDS = 60
 _REFUSAL_SECONDS = 0.3

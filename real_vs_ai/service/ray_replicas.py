@@ -21,7 +21,7 @@ from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 
 _CORES_PER_REPLICA = 2
-# Twice what its queue takes as one batch, so that the next one waits ready.
+# Twice a batch, so that the next batch waits ready.
 _FILES_PER_REPLICA = 64
 _ATTEMPTS = 20
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -57,7 +57,7 @@ class RayJudge:
 
         # Several services may share a cluster, each with replicas of its own.
         self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
-        # One that asks for more than there is would wait forever.
+        # A replica that asks for more cores than there are would wait forever.
         share = sum(cores) / replicas
         cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)
         deployment = serve.deployment(

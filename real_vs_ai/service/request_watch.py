@@ -34,7 +34,7 @@ class RequestWatch:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # A client that asks before it sends its body has sent nothing.
+                # A client that asks before it sends its body sends none after a refusal.
                 waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
                 if status >= _FIRST_REFUSAL and not waits:
                     # A connection that is closed before the client has sent everything loses the

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     keys = required_keys(args.keys, address=args.address)
     model_path, *others = find_models(args.model)
     if others:
-        # The folder that holds them all.
+        # Several models: name the folder that holds them.
         model_path = model_path.parent
     limits = Limits(
         max_image_pixels=round(args.max_megapixels * MEGA),

@@ -18,7 +18,7 @@ from real_vs_ai.service.limits import Limits, RequestError
 
 FIELD = "files"
 _MULTIPART = "multipart/form-data"
-# What a program sends that expects another kind of service.
+# A program that sends these expects another kind of service.
 _NOT_IMAGES = ("application/json", "text/")
 _MOST_OTHER_FIELDS = 10
 _LONGEST_NAME = 255
@@ -35,14 +35,14 @@ class Upload:
 class _InMemoryParser(MultiPartParser):
     """Starlette's parser, which would write files above 1 MB to disk."""
 
-    # Never reached: the request's size is bounded before.
+    # No request gets so large: its size is bounded before.
     spool_max_size = 2**40
 
 
 def declared_size(request: Request, limits: Limits) -> int:
     """How many bytes a request may hold; RequestError if that is too much."""
     text = request.headers.get("content-length")
-    # Sent in pieces without a length, it may grow as large as any.
+    # A request without a length may grow to the largest size.
     size = int(text) if text and text.isdecimal() else limits.max_request_bytes
     if size > limits.max_request_bytes:
         raise _too_large(limits)

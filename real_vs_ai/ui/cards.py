@@ -30,12 +30,12 @@ from real_vs_ai.ui.wording import (
 from real_vs_ai.verdict import ReasonCode, Verdict, thresholds_of, uncertain_range
 
 _LOG = logging.getLogger(__name__)
-# In pixels; narrower where there is less room. With these a card fits on a phone's screen.
+# In pixels; a narrow page shows less. With these a card fits on a phone's screen.
 _BAR_WIDTH = 480
 _PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
 # In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
-# As the theme in .streamlit/config.toml: on its light page, and on its dark one.
+# The colours of the theme in .streamlit/config.toml, on a light page and on a dark one.
 _COLOURS = {
     "red": ("#a8201a", "#ff8f87"),
     "green": ("#156a35", "#6fdc94"),
@@ -137,7 +137,7 @@ def _show_reasons(
     else:
         _show_probability_bar(verdict, metadata, small=small)
     for reason in verdict.reasons:
-        # The sentence with the number says so already.
+        # The sentence with the number has said so.
         if reason.code is not ReasonCode.NOT_CALIBRATED:
             st.markdown(as_markdown(reason.sentence))
 
@@ -195,7 +195,7 @@ def probability_bar(probability: float, *, lower: float, upper: float) -> str:
     width, left = 600.0, 12.0
     x_lower, x_upper, x_marker = (left + width * p for p in (lower, upper, probability))
     end = left + width
-    # Mid-tones that stand out from a white and from a near-black page alike.
+    # These colours stand out from a white page and from a near-black one.
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 2 * left:.0f} 44">'
         '<defs><pattern id="stripes" width="8" height="8" patternUnits="userSpaceOnUse" '

@@ -84,7 +84,7 @@ def _choose_settings(chosen: ChosenModel) -> tuple[ChosenModel, bool]:
         bind="query-params",
     )
     st.caption("This link opens the page with the same model and settings, without the pictures:")
-    # The default ones too: a newer model would change them.
+    # The link holds default values too, since a newer model would change them.
     settings = [(MODEL_KEY, chosen.name), *link_thresholds(chosen)]
     link = [*settings, (_TEST_ALL_KEY, str(test_all).lower())]
     address = (st.context.url or "").split("?")[0]
@@ -136,7 +136,7 @@ def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedU
     digests = _digests(files)
     known: dict[str, ImageCheck] = _known_checks(chosen, set(digests))
     waiting = {d: file for d, file in zip(digests, files, strict=True) if d not in known}
-    # Stop holds for files that are still on their way, too.
+    # After Stop, files that arrive later wait too.
     if waiting and not st.session_state.get("stopped"):
         _run_checks(waiting, chosen, known)
     missing = [file.name for d, file in zip(digests, files, strict=True) if d not in known]
@@ -161,9 +161,9 @@ def _run_checks(
     if service.is_opening:
         with st.spinner("Preparing the model. The first time this can take a minute …"):
             service.detector()
-    # Those that an earlier run checked count too: files arrive while others are checked.
+    # Files arrive while others are checked, so what earlier runs checked counts too.
     total = len(known) + len(waiting)
-    # The bar is there before the button, so that the button does not move away from the pointer.
+    # Drawing the bar first keeps the button from moving away from the pointer.
     bar, stop = st.progress(0.0, text=_progress_text(len(known), total)), st.empty()
     if total > MOST_CARDS:
         stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")

@@ -25,11 +25,11 @@ from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.verdict import Verdict, apply_stability, apply_thresholds
 
 MAX_IMAGES = 500
-# As `server.maxUploadSize` in .streamlit/config.toml, for bytes that come by another way.
+# The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
 MAX_BYTES = 50 * 2**20
-# Of all the files that one visitor holds at a time.
+# The files that one visitor holds at a time.
 MAX_TOTAL_BYTES = 2**30
-# Of all visitors' uploads together.
+# The uploads of all visitors together.
 MAX_SERVER_BYTES = 2 * 2**30
 MAX_PIXELS = MAX_IMAGE_PIXELS
 # Longest sides in pixels.
@@ -99,7 +99,7 @@ def check_image(
     # An error of one image must not spoil the answers of the others.
     try:
         answer = submit(image)
-        # Made while the detector works.
+        # The detector works meanwhile.
         preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
         provenance = read_provenance(data, image.image)
         verdict = answer.result()
@@ -153,7 +153,7 @@ def judge_variants(
 ) -> tuple[Variant, ...]:
     """Change an image, shape (height, width, 3), uint8, as the app does, and judge each copy."""
     variants = []
-    # One copy at a time: a dozen copies of a large photograph would fill the memory.
+    # A dozen copies of a large photograph at a time would fill the memory.
     for perturbation in PERTURBATIONS:
         if perturbation.phrase:
             (verdict,) = predict_batch([perturbation.apply(pixels, seed=SEED)])
@@ -221,7 +221,7 @@ def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:
     A strip is drawn thicker than it is, up to 1 : `MOST_RATIO`, so that there is something to see.
     """
     scale = longest_side / max(image.size)
-    # A few pixels wide: shown as they are, not blurred by the browser.
+    # A browser would blur the few pixels of a tiny image.
     enlarge = int(scale) // 2
     scale = max(enlarge, min(scale, 1.0))
     thinnest = max(1.0, max(image.size) * scale / MOST_RATIO)

@@ -25,9 +25,9 @@ from real_vs_ai.ui.wording import as_markdown, percent, verdict_number, verdict_
 from real_vs_ai.verdict import Verdict
 
 _PIXELS_KEY = "details_pixels"
-# A camera's photograph; of larger ones a few visitors' would fill the memory.
+# Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
 _MOST_KEPT_BYTES = 64 * 2**20
-# The first one is open at once: it costs nothing, while the heat map loads TensorFlow.
+# The first tab opens with the page, so it is the one that costs nothing.
 _ORIGIN = ":material/fingerprint: Origin data"
 _STABILITY = ":material/balance: Stability"
 _HEAT_MAP = ":material/local_fire_department: Heat map"
@@ -223,7 +223,7 @@ def _show_mistake(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> 
     st.code(mistake_report(judged, model=model), language=None, wrap_lines=True)
 
 
-# In pixels; large enough to see, small enough to send at each move of the slider.
+# In pixels. The image is sent at each move of the slider.
 _SHOWN_SIZE = 768
 
 
@@ -249,7 +249,7 @@ def heat_map(
     known = st.session_state.setdefault("heat_maps", {})
     key = (chosen.key, digest, class_name)
     if key not in known:
-        # What the network saw, and a map small enough to keep.
+        # The network saw the image at this size, and a map of it is small enough to keep.
         seen = resize_image(pixels, chosen.metadata_of(verdict).image_size)
         explainer = _explainer(*chosen.file_of(verdict))
         known[key] = explainer.explain(seen, class_name=class_name).heatmap

@@ -28,7 +28,7 @@ _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _REFUSED_KEY = "refused_bytes"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
-# By session and file: bytes that a session keeps, whether or not the server does.
+# How many bytes each session keeps of each file, whether or not the server keeps it.
 _HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
@@ -126,7 +126,7 @@ def _number() -> int:
 def _upload() -> list[ImageFile]:
     key = f"uploads_{_number()}"
     kept = kept_files(_UPLOAD, key=key)
-    # Any type: the page says why a file is no picture; a filter says so only on hovering.
+    # No filter of types: the page says why a file is no picture, a filter only on hovering.
     files = st.file_uploader(
         "Images to check", accept_multiple_files=True, key=key, label_visibility="collapsed"
     )
@@ -171,7 +171,7 @@ def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -
 def _refuse_too_many_bytes(files: Sequence[ImageFile]) -> None:
     total = held_bytes()
     if total > MAX_TOTAL_BYTES:
-        # Emptied at once: so much memory belongs to all visitors.
+        # All visitors share this memory.
         clear_images()
         st.session_state[_REFUSED_KEY] = total
         st.rerun()
@@ -218,7 +218,7 @@ def remember_files(
     _HELD_SIZES[context.session_id] = _sizes_held()
     seen: set[str] = st.session_state.get(_SEEN_KEY, set())
     live_ids = {file.file_id for file in live}
-    # Only what was seen here: another upload may be on its way at this moment.
+    # Other uploads may be on their way, so only what was seen here is removed.
     for file_id in seen - live_ids:
         context.uploaded_file_mgr.remove_file(context.session_id, file_id)
     st.session_state[_SEEN_KEY] = live_ids

@@ -65,12 +65,12 @@ def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: st
     conversations: dict[str, dict[str, Any]] = st.session_state.setdefault(_CONVERSATIONS_KEY, {})
     conversation = conversations.get(digest)
     if conversation and conversation["finding"] != finding:
-        # It was about another verdict: of another model, other thresholds, or since flipped.
+        # The conversation was about a verdict that has changed since.
         del conversations[digest]
         conversation = None
     for role, text in conversation["messages"] if conversation else []:
         with st.chat_message(role):
-            # As text: untrusted pictures could make Gemini write Markdown that loads others.
+            # A picture could make Gemini write Markdown that loads other pictures, so this is text.
             st.text(text)
     if conversation is None:
         if st.button("Ask Gemini about this image", icon=":material/auto_awesome:"):
@@ -134,7 +134,7 @@ def _secrets() -> dict[str, Any]:
 
 
 def _agree() -> None:
-    # Kept apart from the box: a widget that is not drawn forgets its value.
+    # A widget that is not drawn forgets its value, so the session keeps it.
     st.session_state[_CONSENT_KEY] = True
 
 

@@ -43,7 +43,7 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
     from real_vs_ai.runs import find_model
 
     if args.model:
-        # Here, so that a wrong path stops the program and not each visitor's page.
+        # A wrong path stops the program here, not each visitor's page.
         read_metadata(find_model(args.model, models_dir=args.models_dir))
     options = ["--server.port", str(args.port), "--server.address", args.address]
     passed_on = ["--models-dir", str(args.models_dir)]
@@ -59,7 +59,7 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
 
     share_memory_pools()
     keep_uploads_in_memory()
-    # A file of our own: Streamlit's icons for the browser's tab are fetched from the internet.
+    # Streamlit would fetch an icon for the browser's tab from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
         st.Page(
@@ -102,7 +102,7 @@ def keep_uploads_in_memory() -> None:
     from real_vs_ai.ui.image_input import bound_uploads
 
     bound_uploads()
-    # Some kilobytes more, for what surrounds the file in the request.
+    # A request holds some kilobytes besides the file.
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20
 
 

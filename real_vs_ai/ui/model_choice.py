@@ -24,7 +24,7 @@ from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
 from real_vs_ai.ui.wording import as_markdown, verdict_style, visible
 from real_vs_ai.verdict import Verdict
 
-# In the session, and in a link to the page.
+# The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
@@ -130,7 +130,7 @@ def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     if not paths:
         show_how_to_get_a_model(models_dir)
         return {}
-    # From the session, or from a link.
+    # The session or a link says which.
     wanted = st.session_state.get(MODEL_KEY) or st.query_params.get(MODEL_KEY)
     if wanted is not None and wanted not in paths:
         st.warning(
@@ -155,7 +155,7 @@ def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     released = released_runs(models_dir)
     for run in list_runs(models_dir):
         if len(released) > 1 and run == released[0]:
-            # Before the first of them: users without a model of their own start with all of them.
+            # It stands before the first of them, so that users without a model start with all.
             paths.setdefault(SEVERAL_RELEASED, run.path)
         paths.setdefault(visible(run.name), run.model)
     return paths

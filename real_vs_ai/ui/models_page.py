@@ -24,9 +24,9 @@ from real_vs_ai.ui.wording import as_markdown, harmless_markdown, percent, visib
 
 _LIVE_SECONDS = 3
 _NETWORK = "network"
-# Counts are no shares of anything.
+# These are counts.
 _COUNTS = frozenset({"n", "n_images", "count"})
-# Those that are no shares from 0 to 1 either.
+# These are neither counts nor shares from 0 to 1.
 _NOT_SHARES = frozenset({"loss", "brier_score"})
 _HEADLINES = ("accuracy", "recall", "false_positive_rate", "uncertain_share")
 # In the order of the table.
@@ -107,7 +107,7 @@ def _show_run(run: RunFolder) -> None:
         with st.expander("How it was trained", icon=":material/show_chart:"):
             _show_curves({run.name: curves})
     figures = list_figures(run)
-    # Many times higher than wide, so it has a place of its own.
+    # The drawing is many times higher than wide, so it has a place of its own.
     drawing = [path for path in figures if path.stem == _NETWORK]
     for title, paths in (
         ("Figures", [path for path in figures if path not in drawing]),

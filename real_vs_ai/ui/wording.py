@@ -18,13 +18,13 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import compare_size, describe_sizes
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
-# What means something in Streamlit's Markdown; a dot or colon before a space is a sentence's.
+# What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
 # What links, pictures, HTML, formulas, addresses and ":icons:" begin with, in Markdown.
 _ACTIVE = re.compile(r"\\.|[\[<$@]|:(?=\S)|(?i:www)(?=\.)")
 _JOINER = "\N{WORD JOINER}"
 _LONGEST_NAME = 80
-# Width and height of what people upload most, in pixels.
+# A usual width and height of uploads, in pixels.
 _A_PHOTO = (1024, 768)
 
 

@@ -135,6 +135,7 @@ def test_request_without_images_says_what_was_expected(client, arguments, status
 def test_unknown_address_and_method_are_refused_in_the_same_form(client):
     assert_refused(client.get("/v2/images"), 404, "not_found")
     assert_refused(client.get("/v1/images"), 405, "method_not_allowed")
+    assert client.post("/healthz").headers["allow"] == "GET, HEAD"
 
 
 def test_full_service_says_when_to_come_back(judge):
