@@ -194,7 +194,7 @@ def _score_seconds(folder: Path, *images: Path) -> float:
 
 
 def _loop_seconds(folder: Path, *, count: int, total: int) -> float:
-    """Of a Keras loop over all thumbnails: its start, and what each of some took."""
+    """Seconds that a Keras loop takes for all thumbnails, from its start and some of them."""
     script = folder / "loop.py"
     script.write_text(_KERAS_LOOP)
     started = time.perf_counter()

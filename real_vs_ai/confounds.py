@@ -23,7 +23,7 @@ _FEWEST_IMAGES = 2 * _FOLDS
 # Share of the way from chance to certainty: 0.75 balanced accuracy with two classes.
 _WARNING_SHARE = 0.5
 _Z_95 = 1.96
-# Of each class: fewer sources of one class each are a confound, so many are collections.
+# From this number of one-class sources in each class on, sources are collections, not a confound.
 _FEWEST_COLLECTIONS = 3
 
 

@@ -110,7 +110,7 @@ def test_network_looks_at_every_second_pixel_of_its_second_layer(network):
     assert network.scores(pixels) == pytest.approx([0.0])
     pixels[:, ::2, ::2] = 192
     assert network.scores(pixels) == pytest.approx([3.0])
-    # Of an odd side, as Keras has it: the first window begins outside.
+    # With an odd side the first window begins outside, as in Keras.
     assert network.scores(pixels[:, :15, :15]) < 3
 
 

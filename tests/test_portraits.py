@@ -15,7 +15,7 @@ SHIFT = np.where(np.arange(N_FEATURES) < 2, 3.0, 0.0)
 
 def features(count, *, seed, portraits=False):
     noise = np.random.default_rng(seed).normal(size=(count, N_FEATURES))
-    # Of very different scales, and one that never changes.
+    # The features have very different scales, and one never changes.
     scales = np.geomspace(0.01, 100, N_FEATURES)
     scales[-1] = 0
     return (noise + SHIFT * portraits) * scales

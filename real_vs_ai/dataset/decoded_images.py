@@ -52,7 +52,7 @@ class Preparation:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of one image's pixels: views, height, width, channels."""
+        """Shape of one image's pixels: views, height, width, channels."""
         views = self.views.count if self.views else self.model_input.views
         return (views, self.model_input.size, self.model_input.size, 3)
 

@@ -40,7 +40,7 @@ _HISTORY_PANELS = {
     "f1": "F1",
 }
 _THOUSANDS = StrMethodFormatter("{x:,.0f}")
-# Of curves: the share of an axis that is drawn a second time, enlarged.
+# Curves are drawn a second time with this share of each axis enlarged.
 _CORNER = 0.1
 # Bins of fewer images than this say little.
 _FEW = 30

@@ -54,7 +54,7 @@ def image_sums(
     squares = np.square(probabilities - np.eye(n_classes)[labels])
     # Two classes count each error once, as the binary Brier score does.
     squares = squares[:, 0] if n_classes == 2 else squares.sum(axis=1)
-    # Of two classes, one's probability: by confidence, a lean towards one class would cancel out.
+    # By confidence, a lean towards one of two classes would cancel out.
     two = n_classes == 2
     stated = probabilities[:, 0] if two else probabilities.max(axis=1)
     hits = (labels == 0).astype(np.float64) if two else correct

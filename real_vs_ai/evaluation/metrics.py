@@ -210,7 +210,7 @@ def _without_bias(rows: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, np.concatenate([rows[:1] - bias, rows[1:] - 2 * bias]))
 
 
-# Of the shorter side of an image, in pixels: thumbnails, web pictures, photographs.
+# These sides, in pixels, part thumbnails, web pictures and photographs; the shorter side counts.
 _SIZE_BOUNDS = (64, 256, 1024)
 
 

@@ -88,7 +88,7 @@ def draw_mistakes(
         return None
     positions = np.array([mistake.position for mistake in mistakes])
     images = decoded[split]
-    # Of several crops the one in the middle: the sheet has room for one picture of each.
+    # The crop in the middle stands for several: the sheet has room for one picture of each image.
     pixels = list(images.view_of_each(np.full(len(positions), images.views // 2), positions))
     heatmaps = _heatmaps(model, pixels, classes=[mistake.predicted for mistake in mistakes])
     n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))

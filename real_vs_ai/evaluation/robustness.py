@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from real_vs_ai.serving.detector import Detector
 
 UNCHANGED = "unchanged"
-# Of the metrics, those that a table of twenty changes has room for.
+# A table of twenty changes has room for these metrics.
 _KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
 # Changed images that one worker sends back at a time.
 _CHUNK_BYTES = 64 * 2**20

@@ -51,7 +51,7 @@ _PICTURES_OF_CHUNK = 16
 _MOST_IMAGES = 20_000
 # One picture in so many is held back, to state how many thumbnails still pass.
 _HELD_BACK = 8
-# Of the network's convolutions, and how it is trained.
+# The network's convolutions have these widths; the rest says how it is trained.
 _WIDTHS = (24, 48, 48, 96, 128)
 _PASSES = 6
 _BATCH = 64

@@ -50,7 +50,7 @@ from real_vs_ai.preparation.staging import (
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
-# Of images that no manifest describes, in pixels; for sharing out the work.
+# Stands for the size of images that no manifest describes when work is shared out, in pixels.
 _GUESSED_SIZE = 512, 512
 # What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
 _SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25

@@ -90,7 +90,7 @@ def plan_split(
     kept, duplicates, leaks = _drop_copies(
         ordered, first_of_content, keep_duplicates=keep_duplicates
     )
-    # Of millions of images, each of these takes some hundred megabytes.
+    # With millions of images each of these takes some hundred megabytes.
     del ordered, first_of_content
     splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
     kept = [image for image in kept if not image.fixed_split]

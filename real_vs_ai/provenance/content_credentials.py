@@ -196,7 +196,7 @@ def _describe_store(store: dict, *, state: str) -> list[Finding]:
             for one in manifest.ingredients
         ),
     )
-    # Of a manifest that fits another file, the file's origin cannot be learnt.
+    # A manifest that fits another file says nothing about this one's origin.
     return [finding, *(_describe_origins(manifest, store, finding) if seal.is_unbroken else [])]
 
 

@@ -227,14 +227,14 @@ class Detector:
             return PreparedImage(model_input.prepare(image), reason)
         whole = None
         if _refuses_portraits(self._check):
-            # Of a large image both take long: side by side, whoever waits for one waits less.
+            # Both take long with a large image: side by side, whoever waits for one waits less.
             whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
         crops = model_input.prepare(image)
         return PreparedImage(
             crops,
             reason,
             model_input.windows(width, height),
-            # Of an image that gets no verdict, no copy is judged.
+            # An image without a verdict needs no copy.
             None if reason else lambda: self._prepare_copy(image),
             whole and whole.result(),
         )

@@ -31,7 +31,7 @@ _PATIENCE_SECONDS = 0.25
 _LONG_PATIENCE_SECONDS = 30.0
 # While more images wait, each is reduced to its inputs at once: 12 megapixels take 36 MB.
 _MOST_WHOLE_IMAGES = 8
-# Of a model, where `submit` waits: as much as keeps the engine busy.
+# `submit` waits while a model has so many batches ahead: they keep the engine busy.
 _BATCHES_AHEAD = 6
 # Messages to the thread that forms batches, apart from requests.
 _ENDED, _WAKE, _CLOSE = "a batch has ended", "look again", "refuse the rest"
@@ -46,7 +46,7 @@ class _Request:
     look: Look
     answer: Future[Verdict] = field(default_factory=Future)
     came: float = field(default_factory=time.monotonic)
-    # Of the look's inputs: how many were handed to the engine, and how many it has answered.
+    # How many of the look's inputs were handed to the engine, and how many it has answered.
     taken: int = 0
     answered: int = 0
 

@@ -86,7 +86,7 @@ def _known_fingerprint(stored: StoredModel, state: tuple[int, int, int], notes: 
 
 
 def _network_fingerprint(stored: StoredModel) -> str:
-    """Of the graph, its weights and its outputs, not of what else the file says."""
+    """Fingerprint of the graph, its weights and its outputs, and of nothing else in the file."""
     try:
         digest = stored.digest()
         digest.update(repr(feature_layer(stored.path)).encode())

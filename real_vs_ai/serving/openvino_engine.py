@@ -69,12 +69,12 @@ class OpenVINOEngine:
         self._entry = cached_ir(model_path)
         if self._entry.is_temporary:
             weakref.finalize(self, discard, self._entry)
-        # What cannot be compiled is found out now.
+        # Fail here, before the first image, if the network cannot be compiled.
         _ = self._batched if for_batches else self._single
 
     @property
     def _float_precision(self) -> str:
-        """Of what is not in 8 bits."""
+        """The precision of what is not in 8 bits."""
         return best_precision(self._core) if self.precision == "int8" else self.precision
 
     @property
@@ -124,7 +124,7 @@ class OpenVINOEngine:
         if self.precision == "int8":
             compiled = self._compile_once(batch_size, settings)
         else:
-            # Of a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
+            # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
             compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
         return _CompiledForm(compiled, batch_size=batch_size)
 

@@ -221,7 +221,7 @@ def _read_labelled(folder: Path, metadata: ModelMetadata) -> tuple[np.ndarray, n
             image = open_image(read_source(source))
         except (ImageError, OSError):
             continue
-        # Of several crops the one in the middle.
+        # The crop in the middle stands for several.
         views = metadata.model_input.prepare(image)
         pixels[len(labels)] = views[len(views) // 2]
         labels.append(label)

@@ -193,7 +193,7 @@ def _judge_tiles(tiles: np.ndarray, verdict: Verdict, judge: Detector) -> TilesS
     return TilesScore(len(probabilities), together, highest)
 
 
-# Of very large images evenly spread tiles are taken: each costs as much as an image.
+# Very large images give evenly spread tiles: each costs as much as an image.
 MAX_TILES = 64
 # Neighbours share this part of their side, so that no trace is cut in two everywhere.
 _OVERLAP = 0.25

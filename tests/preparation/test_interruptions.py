@@ -120,7 +120,7 @@ def prepare(data, stage):
 
 
 STAGES = [unzip, split, merge, augment, move, pack, remove]
-# Of these the old output is replaced as well.
+# These replace their old output as well.
 REPLACING = [unzip, split, merge, equalise, augment, pack]
 CASES = [(stage, False) for stage in STAGES] + [(stage, True) for stage in REPLACING]
 

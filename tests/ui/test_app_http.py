@@ -22,7 +22,7 @@ from benchmarks.app_client import AppClient, Page
 from benchmarks.app_load import RunningApp, running_app
 
 HOST = "localhost"
-# Of the server while hostile files are read; their honest size would be many times this.
+# The server may grow by this while it reads hostile files, whose honest size is many times it.
 MOST_GROWTH_MB = 700
 
 
