@@ -73,7 +73,7 @@ def _run_parallel(
     arguments: tuple[Any, ...],
     pool: Pool,
 ) -> Iterator[Sequence[Any]]:
-    # Here, since scripts import this module to name their options before they check the packages.
+    # Imported here, since scripts name their options before they check the packages.
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

@@ -96,7 +96,7 @@ def merge_sources(
         refuse_overlap(output_dir / split, inputs=given)
     # The manifest comes last: it says that the rest is there.
     names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
-    # Never made, so it goes with the old data: an unfinished move is into the train that makes way.
+    # No merge makes this, so it goes with the old images, to which an unfinished move would add.
     names.append(f".{MOVE_LABEL}.ready")
     with (
         locked(output_dir, label=MOVE_LABEL),

@@ -178,8 +178,8 @@ def _clear(augmented_dir: Path) -> None:
         (augmented_dir / name).unlink(missing_ok=True)
     for directory, _, _ in os.walk(augmented_dir, topdown=False):
         if Path(directory) == augmented_dir:
-            # Last, for a run that is killed before reads it again.
+            # It goes last: the next run after a killed one reads it again.
             manifest.unlink()
         with contextlib.suppress(OSError):
-            # Only empty folders go.
+            # Folders with a file of the user stay.
             Path(directory).rmdir()
