@@ -88,6 +88,7 @@ def serve(application: FastAPI, listening: socket.socket, *, holds_model: bool) 
     config = uvicorn.Config(
         application,
         log_level="warning",
+        lifespan="off",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
