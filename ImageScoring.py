@@ -35,7 +35,6 @@ def parse_args(argv=None):
         default=Path("data/validation"),
         help="labelled images that set up int8 the first time",
     )
-    add("--by-tiles", action="store_true", help="also score crops of large images at full detail")
     add_workers(parser)
     add("--strict", action="store_true", help="exit 1 if any image is unreadable")
     return parser.parse_args(argv)

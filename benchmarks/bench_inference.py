@@ -99,7 +99,6 @@ def ours_to_csv(model: Path, folder: Path, image_size: int, precision: str) -> d
         engine="openvino",
         cluster=None,
         precision=_named(precision),
-        by_tiles=False,
         workers=os.cpu_count() or 1,
         calibration_dir=folder,
     )

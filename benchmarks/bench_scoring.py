@@ -68,7 +68,6 @@ def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict
         cluster=None,
         precision=None,
         workers=workers,
-        by_tiles=False,
         calibration_dir=folder,
     )
     summary = run_scoring(

@@ -78,10 +78,10 @@ def save(image, **options):
 def judge(detector, files):
     """The verdicts' labels, and the labels of the more probable class."""
     prepared = [detector.prepare(file) for file in files]
-    verdicts = [verdict.label for verdict in detector.judge(prepared)]
-    probabilities, _ = detector.judge_pixels(np.stack([image.pixels for image in prepared]))
+    verdicts = detector.judge(prepared)
     names = detector.metadata.class_names
-    return verdicts, [names[index] for index in probabilities.argmax(axis=-1)]
+    forced = [names[int(np.argmax(verdict.uncalibrated))] for verdict in verdicts]
+    return [verdict.label for verdict in verdicts], forced
 
 
 def row(name, labels, verdicts, forced):

@@ -25,6 +25,8 @@ from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 
 UNDECIDED = -1
+# How the copy of a photograph was made that is judged too, in a sentence.
+_SENT_ON = "sending it on as a site or messenger does"
 
 
 class ReasonCode(StrEnum):
@@ -95,6 +97,9 @@ class Verdict:
         model: Name of the model that judged the image, or "".
         crops: What each crop says, of models that judge crops; empty for out-of-distribution
             images.
+        uncalibrated: The network's own probability of every class, in the order of the model's
+            classes, for whoever evaluates the model; of out-of-distribution images too.
+        copy: The verdict on a copy as sites send pictures on, where one was judged.
     """
 
     label: str
@@ -104,6 +109,8 @@ class Verdict:
     reasons: tuple[Reason, ...] = ()
     model: str = ""
     crops: tuple[CropScore, ...] = ()
+    uncalibrated: tuple[float, ...] = ()
+    copy: Verdict | None = None
 
     @property
     def out_of_distribution(self) -> bool:
@@ -147,39 +154,59 @@ def make_verdict(
     )
 
 
-def apply_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
-    """Decide again with the thresholds of this metadata; the probabilities stay the same."""
-    if verdict.out_of_distribution:
-        return verdict
-    probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
-    again = make_verdict(probabilities, metadata)
-    unstable = tuple(r for r in verdict.reasons if r.code == ReasonCode.UNSTABLE)
-    if unstable:
-        again = dataclasses.replace(again, label=UNCERTAIN, reasons=unstable)
-    return dataclasses.replace(again, model=verdict.model, crops=verdict.crops)
-
-
-def apply_stability(
-    verdict: Verdict, variants: Sequence[tuple[str, Verdict]]
+def decide_again(
+    verdict: Verdict, metadata: ModelMetadata, *, variants: Sequence[tuple[str, Verdict]] = ()
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Make a verdict Uncertain when a harmless change of the image turns it into another class.
+    """Decide with the thresholds of this metadata, and by further changed copies of the image.
 
     Args:
         variants: Each change, in words, and the verdict on the changed image.
 
     Returns:
-        The verdict, and the changes that turn it.
+        The verdict, and which of these changes turn it.
     """
-    turned = tuple(
-        change
-        for change, other in variants
-        if UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
+    own = _with_thresholds(verdict, metadata)
+    return apply_stability(own, [(change, _with_thresholds(v, metadata)) for change, v in variants])
+
+
+def _with_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
+    """The verdict with the thresholds of this metadata; the probabilities stay the same."""
+    if verdict.out_of_distribution:
+        return verdict
+    probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
+    again = make_verdict(probabilities, metadata)
+    return dataclasses.replace(
+        verdict,
+        label=again.label,
+        reasons=again.reasons,
+        copy=verdict.copy and _with_thresholds(verdict.copy, metadata),
     )
+
+
+def apply_stability(
+    verdict: Verdict, variants: Sequence[tuple[str, Verdict]] = ()
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Make a verdict Uncertain when a harmless change of the image turns it into another class.
+
+    Args:
+        verdict: On the image itself; its `copy` is the first change.
+        variants: Each further change, in words, and the verdict on the changed image.
+
+    Returns:
+        The verdict, and the further changes that turn it.
+    """
+    changes = [(_SENT_ON, verdict.copy)] if verdict.copy else []
+    turned = [
+        change
+        for change, other in (*changes, *variants)
+        if UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
+    ]
     if not turned:
         return verdict, ()
     sentence = f"The verdict does not hold: it flips after {', '.join(turned)}."
     reasons = (Reason(ReasonCode.UNSTABLE, sentence), *verdict.reasons)
-    return dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons), turned
+    settled = dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons)
+    return settled, tuple(change for change in turned if change != _SENT_ON)
 
 
 def decide(probabilities: np.ndarray, metadata: ModelMetadata) -> np.ndarray:

@@ -16,9 +16,9 @@ from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.limits import Limits
+from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS
-from real_vs_ai.ui.checking import content_digest, judge_upload, name_duplicates
-from real_vs_ai.ui.model_choice import ModelService
+from real_vs_ai.ui.checking import check_image, name_cards, settle
 from real_vs_ai.ui.reports import csv_report
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
@@ -83,17 +83,11 @@ def rows_of_command_line(model_path, folder) -> list[dict[str, str]]:
 
 
 def rows_of_app(model_path) -> list[dict[str, str]]:
-    service = ModelService(model_path)
-    checks = [
-        (name, service.check(data, digest=content_digest(data))) for name, data in IMAGES.items()
-    ]
-    service.close()
-    metadata = service.metadata
-    judged = [
-        judge_upload(upload, variants=(), model=metadata, chosen=metadata)
-        for upload in name_duplicates(checks)
-    ]
-    return read_rows(csv_report(judged, metadata=metadata).decode("utf-8-sig"))
+    judge = Judge(model_path)
+    cards = name_cards((name, check_image(data, judge=judge)) for name, data in IMAGES.items())
+    judge.close()
+    judged = [settle(card, metadata=judge.metadata) for card in cards]
+    return read_rows(csv_report(judged, metadata=judge.metadata).decode("utf-8-sig"))
 
 
 def rows_of_service(model_path) -> list[dict[str, str]]:

@@ -129,8 +129,8 @@ def test_plain_keras_reads_it(released_in_keras):
 def test_engines_agree_on_it(detector, released_keras_detector, crops):
     # Three of Keras' batches: it would be traced again for a smaller one.
     pixels = np.stack([detector.prepare(crop).pixels for crop in crops[:96]])
-    expected = released_keras_detector.predict_pixels(pixels)
-    found = detector.predict_pixels(pixels)
+    expected = released_keras_detector.judge_pixels(pixels)[0]
+    found = detector.judge_pixels(pixels)[0]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 

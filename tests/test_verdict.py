@@ -16,8 +16,8 @@ from real_vs_ai.verdict import (
     ReasonCode,
     Verdict,
     apply_stability,
-    apply_thresholds,
     decide,
+    decide_again,
     decide_label,
     make_verdict,
 )
@@ -70,7 +70,7 @@ def test_out_of_distribution_verdict_has_one_reason_and_no_numbers():
 
 
 def test_other_thresholds_decide_again():
-    again = apply_thresholds(verdict_of(0.9), dataclasses.replace(METADATA, upper_threshold=0.95))
+    again, _ = decide_again(verdict_of(0.9), dataclasses.replace(METADATA, upper_threshold=0.95))
     assert (again.label, again.reasons[0].code) == (UNCERTAIN, ReasonCode.BETWEEN_THRESHOLDS)
 
 
@@ -80,6 +80,15 @@ def test_verdict_turned_by_a_harmless_change_is_uncertain():
     assert turned == ("crop",)
     assert (verdict.label, verdict.reasons[0].code) == (UNCERTAIN, ReasonCode.UNSTABLE)
     assert apply_stability(verdict_of(0.9), variants[:1]) == (verdict_of(0.9), ())
+
+
+def test_copy_that_sites_send_on_counts_at_any_thresholds():
+    verdict = dataclasses.replace(verdict_of(0.9), copy=verdict_of(0.35))
+    assert apply_stability(verdict)[0].label == "Fake"
+    lower = dataclasses.replace(METADATA, lower_threshold=0.4)
+    again, turned = decide_again(verdict, lower)
+    assert (again.label, again.reasons[0].code, turned) == (UNCERTAIN, ReasonCode.UNSTABLE, ())
+    assert decide_again(again, METADATA)[0].label == "Fake"
 
 
 def test_at_most_five_modules_know_the_uncertain_rule():

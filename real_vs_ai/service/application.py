@@ -19,11 +19,12 @@ from starlette.middleware.cors import CORSMiddleware
 from real_vs_ai import __version__
 from real_vs_ai.service import documents
 from real_vs_ai.service.counters import CONTENT_TYPE, Counters
-from real_vs_ai.service.judging import Answer, Judge
+from real_vs_ai.service.judging import ServiceJudge
 from real_vs_ai.service.keys import Keys
 from real_vs_ai.service.limits import Admission, Limits, RequestError, stopping
 from real_vs_ai.service.request_watch import RequestWatch
 from real_vs_ai.service.uploads import FIELD, Upload, declared_size, read_uploads
+from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 
 # More images of one request at a time would only hold up the other requests.
@@ -85,7 +86,7 @@ _REFUSALS = {
 
 
 def create_application(
-    judge: Judge, *, limits: Limits, keys: Keys | None, origins: Sequence[str] = ()
+    judge: ServiceJudge, *, limits: Limits, keys: Keys | None, origins: Sequence[str] = ()
 ) -> FastAPI:
     """The service with this judge.
 
@@ -160,7 +161,7 @@ async def _lead_to_docs() -> Response:
 class _Service:
     """What stands behind the addresses."""
 
-    def __init__(self, judge: Judge, limits: Limits) -> None:
+    def __init__(self, judge: ServiceJudge, limits: Limits) -> None:
         self._judge, self._limits = judge, limits
         self.admission = Admission(limits)
         self.counters = Counters(self.admission)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from real_vs_ai.service.judging import Answer
 from real_vs_ai.service.limits import Admission
+from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.score_table import UNREADABLE
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -47,7 +47,7 @@ class Counters:
     def count_images(self, answers: Iterable[Answer]) -> None:
         """Count answered images by their labels."""
         for answer in answers:
-            verdict = answer.score.verdict
+            verdict = answer.verdict
             self._images.labels(verdict.label if verdict else UNREADABLE).inc()
 
     def text(self) -> bytes:

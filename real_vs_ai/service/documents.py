@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from real_vs_ai import __version__
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.provenance import describe_origin
-from real_vs_ai.service.judging import Answer
-from real_vs_ai.serving.score_table import score_row
+from real_vs_ai.serving.judge import Answer
+from real_vs_ai.serving.score_table import score_document
 
 
 class ReasonDocument(BaseModel):
@@ -117,14 +116,14 @@ def images_document(
     answers: Sequence[Answer], *, metadata: ModelMetadata, models: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The answer for the files of one request."""
-    images = [_image(answer, metadata) for answer in answers]
+    images = [score_document(answer, metadata) for answer in answers]
     digests = {model["name"]: model["sha256"] for model in models}
     return {"version": __version__, "models": digests, "images": images}
 
 
 def images_status(answers: Sequence[Answer]) -> int:
     """200 when at least one file has a verdict; 413 when all are too large; 422 otherwise."""
-    if any(answer.score.verdict for answer in answers):
+    if any(answer.verdict for answer in answers):
         return 200
     return 413 if all(answer.exceeds_limit for answer in answers) else 422
 
@@ -132,29 +131,3 @@ def images_status(answers: Sequence[Answer]) -> int:
 def error_document(code: str, message: str) -> dict[str, Any]:
     """The answer to a request that is refused."""
     return {"error": {"code": code, "message": message}}
-
-
-def _image(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
-    verdict = answer.score.verdict
-    return {
-        **score_row(answer.score, metadata, by_tiles=False),
-        "reasons": [
-            {"code": reason.code.value, "sentence": reason.sentence}
-            for reason in (verdict.reasons if verdict else ())
-        ],
-        "probabilities": dict(verdict.probabilities) if verdict else {},
-        "origin": describe_origin(answer.findings).headline if verdict else "",
-        "provenance": [
-            {
-                "code": finding.code,
-                "kind": finding.kind,
-                "sentence": finding.text,
-                "speaks_for": finding.speaks_for,
-                "forgery": finding.forgery,
-                "generator": finding.generator,
-                "seal": finding.seal,
-            }
-            for finding in answer.findings
-        ],
-        "remarks": list(answer.notes),
-    }

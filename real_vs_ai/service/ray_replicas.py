@@ -16,9 +16,11 @@ from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.runs import find_models
-from real_vs_ai.service.judging import Answer, LocalJudge, describe_models
+from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.limits import Limits
+from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.score_table import describe_models
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.
@@ -40,7 +42,7 @@ class Replica:
 
 
 class RayJudge:
-    """Judges on a Ray cluster; see `judging.Judge`."""
+    """Judges on a Ray cluster; see `judging.ServiceJudge`."""
 
     def __init__(self, model_path: Path, *, limits: Limits, replicas: int) -> None:
         """Join the cluster, or start Ray on this machine, and wait for the replicas.

@@ -21,7 +21,7 @@ from real_vs_ai.service.limits import MEGA, Limits
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from real_vs_ai.service.judging import Judge
+    from real_vs_ai.service.judging import ServiceJudge
 
 # `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, and a
 # batch that is still being computed when the time is over is given up.
@@ -114,7 +114,7 @@ def _make_key(path: Path | None, name: str) -> int:
     return 0
 
 
-def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> Judge:
+def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> ServiceJudge:
     if replicas:
         from real_vs_ai.service.ray_replicas import RayJudge
 

@@ -7,9 +7,9 @@ released, each image is judged by the one that fits its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,68 +31,61 @@ from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
-# How the second, perturbed copy of a photograph was made, in a sentence.
-_SHARED = "sending it on as a site or messenger does"
 # Twice the longer side of what sites send on.
 _LARGE = 2 * 768
 _ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
-@dataclass(frozen=True)
-class PreparedImage:
-    """One image as the network's input.
-
-    Attributes:
-        pixels: The network's inputs, RGB, shape (views, image_size, image_size, 3), uint8: the
-            whole image, or crops of it.
-        size_reason: Why its size makes it out-of-distribution, or None.
-        windows: Where each input lies in the image; see `ModelInput.windows`.
-        shared: Makes the inputs of a copy as sites send pictures on, for models that judge crops;
-            it holds the image's pixels. None: no copy is judged.
-        whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
-            refuses portraits.
-        model: Which of several models judges it, from 0.
-    """
-
-    pixels: np.ndarray
-    size_reason: Reason | None = None
-    windows: Sequence[tuple[float, float, float, float]] = ()
-    shared: Callable[[], np.ndarray] | None = None
-    whole: np.ndarray | None = None
-    model: int = 0
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """All that the network computes of it, shape (n, image_size, image_size, 3)."""
-        return self.pixels if self.whole is None else np.concatenate([self.pixels, self.whole])
-
-    def without_source(self) -> PreparedImage:
-        """The same with the copy made now, so that the image's pixels are held no longer."""
-        copy = self.shared and self.shared()
-        return self if copy is None else replace(self, shared=lambda: copy)
-
-
 class Look:
-    """An image on its way to a verdict: what the network must compute next of it.
+    """An image on its way to a verdict: what the network must compute of it next.
 
     Attributes:
-        inputs: Shape (n, image_size, image_size, 3), uint8.
-        outputs: What the network made of them, once it has; see `Engine.predict`.
-        calibrated: Calibrated probabilities of every class, once they are known.
+        pixels: What the network judges of the image, shape (views, image_size, image_size, 3),
+            uint8: the whole of it, or crops.
+        inputs: What it must compute next, shape (n, image_size, image_size, 3).
+        outputs: What it made of them, once it has; see `Engine.predict`.
+        model: Which of several models judges the image, from 0.
+        calibrated: Probabilities of every class, once they are known.
         reason: Why it is out-of-distribution by its pixels, or None.
         verdict: None until nothing is left to compute.
+        answer: Gives the verdict to others.
     """
 
-    def __init__(self, image: PreparedImage) -> None:
-        self.image = image
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        *,
+        size_reason: Reason | None = None,
+        windows: Sequence[tuple[float, float, float, float]] = (),
+        make_copy: Callable[[], np.ndarray] | None = None,
+        whole: np.ndarray | None = None,
+    ) -> None:
+        """Begin with an image as the network's input.
+
+        Args:
+            size_reason: Its size makes it out-of-distribution.
+            windows: Where each crop lies in the image; see `ModelInput.windows`.
+            make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
+            whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
+                refuses portraits.
+        """
+        self.pixels, self.size_reason, self.windows = pixels, size_reason, windows
+        self.make_copy = make_copy
+        self._first = pixels if whole is None else np.concatenate([pixels, whole])
+        self.model = 0
+        self.answer: Future[Verdict] = Future()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was computed."""
         self.outputs: np.ndarray | None = None
         self.calibrated: np.ndarray | None = None
         self.reason: Reason | None = None
         self.verdict: Verdict | None = None
         # The verdict on the image itself, while its copy is judged.
         self.own: Verdict | None = None
-        self.look_at(image.pixels, image.inputs)
+        self.look_at(self.pixels, self._first)
 
     def look_at(self, views: np.ndarray, inputs: np.ndarray) -> None:
         """Begin with these inputs, of which the first are the views that are judged."""
@@ -100,6 +93,12 @@ class Look:
         # Shape (n, n_classes) and (n, n_features), once the network has answered.
         self.probabilities: np.ndarray | None = None
         self.features: np.ndarray | None = None
+
+    def let_go_of_image(self) -> None:
+        """Make the copy now, so that the image's pixels are held no longer."""
+        if self.make_copy:
+            copy = self.make_copy()
+            self.make_copy = lambda: copy
 
 
 class Detector:
@@ -165,9 +164,9 @@ class Detector:
             detectors.append(Detector(model_path, metadata, opened, check))
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
 
-    def of(self, image: PreparedImage) -> Detector:
-        """The detector of the one model that judges a prepared image."""
-        return self.detectors[image.model]
+    def with_metadata(self, metadata: ModelMetadata) -> Detector:
+        """The same network, deciding with other metadata: thresholds, temperature."""
+        return Detector(self.model_path, metadata, self.engine, self._check)
 
     @property
     def name(self) -> str:
@@ -218,42 +217,37 @@ class Detector:
             return []
         return self.judge([self.prepare(image) for image in images])
 
-    def prepare(self, image: ImageLike) -> PreparedImage:
+    def prepare(self, image: ImageLike) -> Look:
         """One image as the network's input."""
         image, width, height = _read(image)
         model_input = self.metadata.model_input
         reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
         if not model_input.is_crops:
-            return PreparedImage(model_input.prepare(image), reason)
+            return Look(model_input.prepare(image), size_reason=reason)
         whole = None
         if _refuses_portraits(self._check):
             # Both take long with a large image: side by side, whoever waits for one waits less.
             whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
         crops = model_input.prepare(image)
-        return PreparedImage(
+        return Look(
             crops,
-            reason,
-            model_input.windows(width, height),
+            size_reason=reason,
+            windows=model_input.windows(width, height),
             # An image without a verdict needs no copy.
-            None if reason else lambda: self._prepare_copy(image),
-            whole and whole.result(),
+            make_copy=None if reason else lambda: self._prepare_copy(image),
+            whole=whole and whole.result(),
         )
 
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         return self.metadata.model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED))
 
-    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
+    def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
         """Verdicts for prepared images, in their order, at least one.
 
         Args:
             in_batches: Make no result depend on how many images came with it, at the price of a
                 longer wait for few images.
         """
-        looks = [Look(image) for image in images]
-        self._finish(looks, in_batches=in_batches)
-        return [look.verdict for look in looks]
-
-    def _finish(self, looks: Sequence[Look], *, in_batches: bool) -> None:
         while unfinished := [look for look in looks if look.verdict is None]:
             inputs = np.concatenate([look.inputs for look in unfinished])
             outputs = self.compute(inputs, in_batches=in_batches)
@@ -261,6 +255,7 @@ class Detector:
             for look, found in zip(unfinished, np.split(outputs, ends[:-1]), strict=True):
                 look.outputs = found
             self.go_on(unfinished)
+        return [look.verdict for look in looks]
 
     def compute(self, inputs: np.ndarray, *, in_batches: bool) -> np.ndarray:
         """The engine's outputs for any inputs of this model; see `Engine.predict`."""
@@ -305,29 +300,33 @@ class Detector:
         count = views.shape[1]
         probabilities = self.metadata.model_input.aggregate(outputs[:, :count])
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
-        reasons: Iterable[Reason | None] = [None] * len(looks)
+        reasons: Sequence[Reason | None] = [None] * len(looks)
         if self._check is not None and features.shape[-1] == len(self._check.whitening):
             whole = features[:, count] if outputs.shape[1] > count else None
             with one_blas_thread():
                 reasons = self._check.compare(features[:, :count].mean(axis=1), views, whole=whole)
-        for look, row, reason in zip(looks, calibrated, reasons, strict=True):
-            look.calibrated, look.reason = row, reason
+        for index, look in enumerate(looks):
+            look.uncalibrated = tuple(map(float, probabilities[index]))
+            look.calibrated, look.reason = calibrated[index], reasons[index]
 
     def _decide(self, look: Look) -> None:
         """Make the verdict, or ask for a copy."""
-        image = look.image
-        if look.own is not None:
-            other = self.verdict(look.calibrated, look.reason)
-            look.verdict, _ = apply_stability(look.own, [(_SHARED, other)])
+        made = make_verdict(
+            look.calibrated,
+            self.metadata,
+            out_of_distribution=(None if look.own else look.size_reason, look.reason),
+        )
+        made = replace(made, model=self.name, uncalibrated=look.uncalibrated)
+        if look.own:
+            look.verdict, _ = apply_stability(replace(look.own, copy=made))
             return
-        verdict = self.verdict(look.calibrated, image.size_reason, look.reason)
-        if image.windows and not verdict.out_of_distribution:
-            crops = look.probabilities[: len(image.windows)]
-            verdict = replace(verdict, crops=self._crop_scores(crops, image.windows))
-        if image.shared is None or verdict.label == UNCERTAIN:
-            look.verdict = verdict
+        if look.windows and not made.out_of_distribution:
+            crops = look.probabilities[: len(look.windows)]
+            made = replace(made, crops=self._crop_scores(crops, look.windows))
+        if look.make_copy is None or made.label == UNCERTAIN:
+            look.verdict = made
             return
-        look.own, copy = verdict, image.shared()
+        look.own, copy = made, look.make_copy()
         look.look_at(copy, copy)
 
     def _crop_scores(
@@ -335,15 +334,6 @@ class Detector:
     ) -> tuple[CropScore, ...]:
         calibrated = calibrate(outputs, temperature=self.metadata.temperature)
         return tuple(map(CropScore, windows, map(tuple, calibrated.tolist())))
-
-    def verdict(self, probabilities: np.ndarray, *out_of_distribution: Reason | None) -> Verdict:
-        """The verdict for one image; see `make_verdict`."""
-        made = make_verdict(probabilities, self.metadata, out_of_distribution=out_of_distribution)
-        return replace(made, model=self.name)
-
-    def predict_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities alone; see `judge_pixels`."""
-        return self.judge_pixels(pixels)[0]
 
     def judge_pixels(
         self, pixels: np.ndarray, *, in_batches: bool = False
@@ -361,8 +351,8 @@ class Detector:
             out-of-distribution, None where they do not.
         """
         views = pixels[:, None] if pixels.ndim == 4 else pixels
-        looks = [Look(PreparedImage(of_image)) for of_image in views]
-        self._finish(looks, in_batches=in_batches)
+        looks = [Look(of_image) for of_image in views]
+        self.judge(looks, in_batches=in_batches)
         return np.stack([look.calibrated for look in looks]), [look.reason for look in looks]
 
 
@@ -398,7 +388,7 @@ class RoutingDetector(Detector):
         opened = [detector for detector in self._detectors if detector.is_open]
         return max(detector.parallel_batches for detector in opened or self._detectors[:1])
 
-    def prepare(self, image: ImageLike) -> PreparedImage:
+    def prepare(self, image: ImageLike) -> Look:
         """One image as the input of the network that fits its size."""
         image, width, height = _read(image)
         distances = [
@@ -409,17 +399,15 @@ class RoutingDetector(Detector):
             for detector in self._detectors
         ]
         index = int(np.argmin(distances))
-        return replace(self._detectors[index].prepare(image), model=index)
+        look = self._detectors[index].prepare(image)
+        look.model = index
+        return look
 
-    def judge(self, images: Sequence[PreparedImage], *, in_batches: bool = False) -> list[Verdict]:
-        verdicts: list[Verdict | None] = [None] * len(images)
+    def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
         for index, detector in enumerate(self._detectors):
-            own = [i for i, image in enumerate(images) if image.model == index]
-            if own:
-                judged = detector.judge([images[i] for i in own], in_batches=in_batches)
-                for i, verdict in zip(own, judged, strict=True):
-                    verdicts[i] = verdict
-        return verdicts
+            own = [look for look in looks if look.model == index]
+            detector.judge(own, in_batches=in_batches)
+        return [look.verdict for look in looks]
 
 
 def _refuses_portraits(check: OutOfDistributionCheck | None) -> bool:

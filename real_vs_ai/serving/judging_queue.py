@@ -15,12 +15,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from real_vs_ai.errors import RealVsAIError
-from real_vs_ai.serving.detector import Detector, Look, PreparedImage
+from real_vs_ai.serving.detector import Detector, Look
 from real_vs_ai.verdict import Verdict
 
 # Side by side; engines want about as many as there are cores.
@@ -41,24 +40,30 @@ class ModelUnavailableError(RealVsAIError, RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
 
 
-@dataclass(eq=False)
 class _Request:
-    look: Look
-    answer: Future[Verdict] = field(default_factory=Future)
-    came: float = field(default_factory=time.monotonic)
-    # How many of the look's inputs were handed to the engine, and how many it has answered.
-    taken: int = 0
-    answered: int = 0
+    """A look that waits, with how many of its inputs were handed out and have been answered."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.came = time.monotonic()
+        self.taken = self.answered = 0
+        # Judged alone, since a part of it failed: parts that come later do not count.
+        self.is_apart = False
 
     def is_wanted(self) -> bool:
         """Whether it was not cancelled while it waited; afterwards it can no longer be."""
-        return self.answer.running() or self.answer.set_running_or_notify_cancel()
+        answer = self.look.answer
+        return answer.running() or answer.set_running_or_notify_cancel()
+
+    def succeed(self) -> None:
+        """Answer with the verdict, unless another part of the same image failed before."""
+        with contextlib.suppress(InvalidStateError):
+            self.look.answer.set_result(self.look.verdict)
 
     def fail(self, error: Exception) -> None:
         """Answer with an error, unless another part of the same image failed before."""
-        # Whoever asked may have gone.
         with contextlib.suppress(InvalidStateError):
-            self.answer.set_exception(error)
+            self.look.answer.set_exception(error)
 
 
 # Inputs of a request, from here to there.
@@ -125,25 +130,25 @@ class JudgingQueue:
         self._closed = self.is_ending = self.is_awaited = False
         self._side_by_side, self._unanswered, self._idle_seconds = 1, 0, 0.0
 
-    def submit(self, image: PreparedImage) -> Future[Verdict]:
+    def submit(self, look: Look) -> Future[Verdict]:
         """Ask for a verdict without waiting for it.
 
         Raises:
             ModelUnavailableError: It was closed.
         """
         if self._is_shared and self._unanswered >= _MOST_WHOLE_IMAGES:
-            image = image.without_source()
-        line = self._lines[image.model]
+            look.let_go_of_image()
+        line = self._lines[look.model]
         if line.room:
             line.room.acquire()
-        request = _Request(Look(image))
+        request = _Request(look)
         with self._gate:
             if self._closed:
                 raise ModelUnavailableError("the model was replaced; check the image again")
             self._unanswered += 1
             self._arrivals.put(request)
-        request.answer.add_done_callback(lambda _: self._leave(line))
-        return request.answer
+        look.answer.add_done_callback(lambda _: self._leave(line))
+        return look.answer
 
     def end(self, *, idle_seconds: float = 0.0) -> None:
         """Let `run` end once all images are answered and for so long no other has come."""
@@ -208,7 +213,7 @@ class JudgingQueue:
             line.room.release()
 
     def _enter(self, request: _Request) -> None:
-        requests = self._lines[request.look.image.model].requests
+        requests = self._lines[request.look.model].requests
         # What was looked at before is finished first: it stands for memory.
         if request.look.outputs is None:
             requests.append(request)
@@ -271,16 +276,21 @@ class JudgingQueue:
             if complete:
                 line.detector.go_on([request.look for request in complete])
         except Exception as error:
-            # One image must not spoil the answers of the others.
             of_batch = dict.fromkeys(complete or (request for request, _, _ in batch))
+            if not line.detector.is_open:
+                # The model could not be opened: no image can be judged by it.
+                for request in of_batch:
+                    request.fail(ModelUnavailableError(str(error) or type(error).__name__))
+                return
+            # One image must not spoil the answers of the others.
             for request in of_batch:
                 self._answer_alone(line, request, error if len(of_batch) == 1 else None)
             return
         for request in complete:
             if request.look.verdict is None:
                 self._arrivals.put(request)
-            elif not request.answer.done():
-                request.answer.set_result(request.look.verdict)
+            else:
+                request.succeed()
         if not line.is_wide and (self._is_shared or self._in_batches):
             # The engine compiles its form for batches to know how many it wants. The first visitor
             # need not wait for that.
@@ -292,28 +302,33 @@ class JudgingQueue:
         complete, start = [], 0
         for request, first, last in batch:
             with self._gate:
-                look = request.look
+                look, count = request.look, last - first
+                start += count
+                if request.is_apart:
+                    continue
                 if not request.answered:
                     shape = (len(look.inputs), outputs.shape[1])
                     look.outputs = np.empty(shape, outputs.dtype)
-                look.outputs[first:last] = outputs[start : start + last - first]
-                request.answered += last - first
-                start += last - first
+                look.outputs[first:last] = outputs[start - count : start]
+                request.answered += count
                 if request.answered == len(look.inputs):
                     request.taken = request.answered = 0
                     complete.append(request)
         return complete
 
     def _answer_alone(self, line: _Line, request: _Request, error: Exception | None) -> None:
+        with self._gate:
+            request.is_apart = True
         if error is None:
             try:
-                (verdict,) = line.detector.judge([request.look.image], in_batches=self._in_batches)
+                request.look.restart()
+                line.detector.judge([request.look], in_batches=self._in_batches)
             except Exception as own:
                 error = own
         if error is not None:
             request.fail(error)
-        elif not request.answer.done():
-            request.answer.set_result(verdict)
+        else:
+            request.succeed()
 
     def _widen(self) -> None:
         """Let as many batches run side by side as the engine wants, not one after another."""

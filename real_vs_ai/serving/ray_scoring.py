@@ -20,9 +20,9 @@ from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.runs import model_name
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
+from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.model_cache import cache_dir
 from real_vs_ai.serving.score_table import describe_model
-from real_vs_ai.serving.scoring import ImageScore, score_images
 
 _CORES_PER_TASK = 2
 # Large enough that a task costs little compared with its images, small enough to repeat.
@@ -33,14 +33,14 @@ _RETRIES = 10
 class RayScorer:
     """Scores on a Ray cluster; see `scoring_job.Scorer`."""
 
-    def __init__(self, model_path: Path, *, precision: str | None, by_tiles: bool) -> None:
+    def __init__(self, model_path: Path, *, precision: str | None) -> None:
         """Join the cluster; see `join_cluster` and `read_metadata` for what may be wrong."""
         self.metadata = read_metadata(model_path)
         cores = join_cluster()
         import ray
 
         self._fingerprint = hash_file(model_path)
-        self._settings = {"precision": precision, "by_tiles": by_tiles}
+        self._precision = precision
         computed_in = precision or "each machine's own precision"
         self.engine = f"ray ({computed_in})"
         self.identity = f"{self._fingerprint[:16]} {self.engine}"
@@ -52,7 +52,7 @@ class RayScorer:
         self._cores_per_task = min([_CORES_PER_TASK, *filter(None, cores)])
         self._tasks_ahead = 2 * max(1, sum(cores) // self._cores_per_task)
 
-    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[Answer]:
         task = self._ray.remote(
             num_cpus=self._cores_per_task,
             max_retries=_RETRIES,
@@ -67,7 +67,7 @@ class RayScorer:
                     self._fingerprint,
                     _absolute(chunk),
                     workers=self._cores_per_task,
-                    **self._settings,
+                    precision=self._precision,
                 )
             )
             if len(waiting) > self._tasks_ahead:
@@ -75,12 +75,12 @@ class RayScorer:
         while waiting:
             yield from self._named(self._ray.get(waiting.popleft()))
 
-    def _named(self, scores: list[ImageScore]) -> Iterator[ImageScore]:
-        """The scores with the model's own name: workers know only the copy they were sent."""
-        for score in scores:
-            if score.verdict is not None:
-                score = replace(score, verdict=replace(score.verdict, model=self._name))
-            yield score
+    def _named(self, answers: list[Answer]) -> Iterator[Answer]:
+        """The answers with the model's own name: workers know only the copy they were sent."""
+        for answer in answers:
+            if answer.verdict is not None:
+                answer = replace(answer, verdict=replace(answer.verdict, model=self._name))
+            yield answer
 
 
 def _absolute(sources: list[ImageSource]) -> list[ImageSource]:
@@ -95,8 +95,7 @@ def _score_chunk(
     *,
     workers: int,
     precision: str | None,
-    by_tiles: bool,
-) -> list[ImageScore]:
+) -> list[Answer]:
     """Runs on a worker, which keeps the opened model for its next chunk."""
     path = cache_dir() / "sent" / f"{model_fingerprint[:32]}.h5"
     if not path.is_file():
@@ -105,7 +104,7 @@ def _score_chunk(
         except OSError as error:
             raise OSError(f"Expected room for the model in {path.parent}: {error}") from error
     detector = _opened(path, precision)
-    return list(score_images(sources, detector=detector, workers=workers, by_tiles=by_tiles))
+    return list(judge_files(sources, detector=detector, workers=workers))
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,17 +1,21 @@
-"""Turn scores into rows of a table and lines for the terminal."""
+"""Write answers as rows of a table, as JSON documents and as lines for the terminal."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.files import hash_file
+from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.provenance import describe_origin
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.verdict import Reason, ReasonCode, thresholds_of
 
 if TYPE_CHECKING:
-    from real_vs_ai.serving.scoring import ImageScore, TilesScore
+    from real_vs_ai.serving.judge import Answer
 
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
@@ -28,41 +32,37 @@ class Column:
 
     Attributes:
         kind: Of its values: str, int, float or bool. Only str is never None.
-        value: Takes an `ImageScore`.
+        value: Takes an `Answer`.
     """
 
     kind: type
-    value: Callable[[ImageScore], Any]
+    value: Callable[[Answer], Any]
 
 
 def _of_verdict(kind: type, name: str) -> Column:
     missing = "" if kind is str else None
-    return Column(kind, lambda score: getattr(score.verdict, name) if score.verdict else missing)
+    return Column(kind, lambda answer: getattr(answer.verdict, name) if answer.verdict else missing)
 
 
 def _of_first_reason(value: Callable[[Reason], str]) -> Column:
-    def found(score: ImageScore) -> str:
-        reasons = score.verdict.reasons if score.verdict else ()
+    def found(answer: Answer) -> str:
+        reasons = answer.verdict.reasons if answer.verdict else ()
         return value(reasons[0]) if reasons else ""
 
     return Column(str, found)
 
 
-def _of_tiles(kind: type, value: Callable[[TilesScore], Any], *, missing: Any) -> Column:
-    return Column(kind, lambda score: missing if score.tiles is None else value(score.tiles))
-
-
 # To add a column, add a line to one of these.
 COLUMNS = {
-    "path": Column(str, lambda score: score.path),
+    "path": Column(str, lambda answer: answer.name),
     "label": _of_verdict(str, "label"),
     "probability_fake": _of_verdict(float, "probability_fake"),
     "confidence": _of_verdict(float, "confidence"),
-    "width": Column(int, lambda score: score.width),
-    "height": Column(int, lambda score: score.height),
-    "format": Column(str, lambda score: score.format),
-    "provenance": Column(str, lambda score: score.provenance),
-    "error": Column(str, lambda score: score.error),
+    "width": Column(int, lambda answer: answer.width),
+    "height": Column(int, lambda answer: answer.height),
+    "format": Column(str, lambda answer: answer.format),
+    "provenance": Column(str, lambda answer: " ".join(f.text for f in answer.findings)),
+    "error": Column(str, lambda answer: answer.error),
 }
 # The first reason of the verdict: its code for programs, its sentence for people.
 REASON_COLUMNS = {
@@ -72,42 +72,64 @@ REASON_COLUMNS = {
     # The model that judged the image, where several answer together.
     "model": _of_verdict(str, "model"),
 }
-FILE_COLUMNS = {"sha256": Column(str, lambda score: score.sha256)}
-TILE_COLUMNS = {
-    "tiles": _of_tiles(int, lambda tiles: tiles.count, missing=0),
-    "tiles_label": _of_tiles(str, lambda tiles: tiles.verdict.label, missing=""),
-    "tiles_probability_fake": _of_tiles(
-        float, lambda tiles: tiles.verdict.probability_fake, missing=None
-    ),
-    "tiles_highest_probability_fake": _of_tiles(
-        float, lambda tiles: tiles.highest_probability_fake, missing=None
-    ),
-}
+FILE_COLUMNS = {"sha256": Column(str, lambda answer: answer.sha256)}
 # Kind of each column; those that are not here (the classes' probabilities) are float.
-KINDS = {
-    name: c.kind
-    for name, c in {**COLUMNS, **REASON_COLUMNS, **FILE_COLUMNS, **TILE_COLUMNS}.items()
-}
+KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **FILE_COLUMNS}.items()}
 
 
-def score_columns(metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Column]:
+def score_columns(metadata: ModelMetadata) -> dict[str, Column]:
     """COLUMNS, each class's probability unless Fake and Real, and the columns after them."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
     probabilities = {f"probability_{name}": _probability(name) for name in of_classes}
-    of_tiles = TILE_COLUMNS if by_tiles else {}
-    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **FILE_COLUMNS, **of_tiles}
+    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **FILE_COLUMNS}
 
 
 def _probability(class_name: str) -> Column:
-    return Column(
-        float, lambda score: score.verdict.probabilities.get(class_name) if score.verdict else None
-    )
+    def found(answer: Answer) -> float | None:
+        return answer.verdict.probabilities.get(class_name) if answer.verdict else None
+
+    return Column(float, found)
 
 
-def score_row(score: ImageScore, metadata: ModelMetadata, *, by_tiles: bool) -> dict[str, Any]:
+def score_row(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
     """One row of the table, with None where there is nothing to say."""
-    columns = score_columns(metadata, by_tiles=by_tiles)
-    return {name: _rounded(column.value(score)) for name, column in columns.items()}
+    columns = score_columns(metadata)
+    return {name: _rounded(column.value(answer)) for name, column in columns.items()}
+
+
+def score_document(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
+    """The row with all that is known besides, for JSON."""
+    verdict = answer.verdict
+    return {
+        **score_row(answer, metadata),
+        "reasons": [
+            {"code": reason.code.value, "sentence": reason.sentence}
+            for reason in (verdict.reasons if verdict else ())
+        ],
+        "probabilities": dict(verdict.probabilities) if verdict else {},
+        "origin": describe_origin(answer.findings).headline if verdict else "",
+        "provenance": [
+            {
+                "code": finding.code,
+                "kind": finding.kind,
+                "sentence": finding.text,
+                "speaks_for": finding.speaks_for,
+                "forgery": finding.forgery,
+                "generator": finding.generator,
+                "seal": finding.seal,
+            }
+            for finding in answer.findings
+        ],
+        "remarks": list(answer.notes),
+    }
+
+
+def describe_models(path: Path) -> list[dict[str, Any]]:
+    """The models of an `.h5` file, or of a folder of several that answer together, for JSON."""
+    return [
+        describe_model(model_name(one), hash_file(one), read_metadata(one))
+        for one in find_models(path)
+    ]
 
 
 def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from real_vs_ai.serving.image_sources import (
     iterate_sources,
     why_missing,
 )
+from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
@@ -41,7 +42,6 @@ from real_vs_ai.serving.score_table import (
     score_row,
     terminal_lines,
 )
-from real_vs_ai.serving.scoring import ImageScore, score_images
 
 # As an output: JSON lines, for another program to read.
 STANDARD_OUTPUT = Path("-")
@@ -58,7 +58,6 @@ class ScoringOptions:
         model: As in `Detector.open`, with engine and precision.
         cluster: "ray" spreads the work over a Ray cluster; None keeps it on this machine.
         workers: Threads that decode, on each machine.
-        by_tiles: Score large images by crops at native resolution as well.
         calibration_dir: Labelled images for the first use of precision int8.
     """
 
@@ -67,7 +66,6 @@ class ScoringOptions:
     cluster: str | None
     precision: str | None
     workers: int
-    by_tiles: bool
     calibration_dir: Path
 
 
@@ -86,18 +84,15 @@ class Scorer(Protocol):
     identity: str
     models: list[dict[str, Any]]
 
-    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
-        """One score for each source, in order."""
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[Answer]:
+        """One answer for each source, in order."""
 
 
 class LocalScorer:
     """Scores on this machine; see `Scorer`."""
 
-    def __init__(
-        self, detector: Detector, *, workers: int, by_tiles: bool, in_batches: bool = True
-    ) -> None:
-        self._detector, self._workers, self._by_tiles = detector, workers, by_tiles
-        self._in_batches = in_batches
+    def __init__(self, detector: Detector, *, workers: int, in_batches: bool = True) -> None:
+        self._detector, self._workers, self._in_batches = detector, workers, in_batches
         self.metadata = detector.metadata
         self.engine = f"{detector.engine.name} ({detector.engine.precision})"
 
@@ -117,13 +112,9 @@ class LocalScorer:
             for one, sha256 in zip(self._detector.detectors, self._hashes, strict=True)
         ]
 
-    def score(self, sources: Iterable[ImageSource]) -> Iterator[ImageScore]:
-        return score_images(
-            sources,
-            detector=self._detector,
-            workers=self._workers,
-            by_tiles=self._by_tiles,
-            in_batches=self._in_batches,
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[Answer]:
+        return judge_files(
+            sources, detector=self._detector, workers=self._workers, in_batches=self._in_batches
         )
 
 
@@ -193,22 +184,15 @@ def run_scoring(
         if text != STANDARD_INPUT and not Path(text).exists():
             print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
     if to_pipe:
-        return score_to_pipe(
-            inputs, scorer=open_scorer(options), by_tiles=options.by_tiles, stream=sys.stdout
-        )
+        return score_to_pipe(inputs, scorer=open_scorer(options), stream=sys.stdout)
     if output is None:
-        few = len(inputs) <= _FEW_IMAGES and are_single_files(inputs) and not options.by_tiles
+        few = len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
         return score_to_terminal(
-            inputs,
-            scorer=open_scorer(options, in_batches=not few),
-            by_tiles=options.by_tiles,
-            stream=sys.stdout,
+            inputs, scorer=open_scorer(options, in_batches=not few), stream=sys.stdout
         )
     # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
-    return score_to_file(
-        inputs, scorer=open_scorer(options), output=output, resume=resume, by_tiles=options.by_tiles
-    )
+    return score_to_file(inputs, scorer=open_scorer(options), output=output, resume=resume)
 
 
 def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
@@ -242,34 +226,28 @@ def _open_scorer(model_path: Path, options: ScoringOptions, *, in_batches: bool)
     if options.cluster:
         from real_vs_ai.serving.ray_scoring import RayScorer
 
-        return RayScorer(model_path, precision=options.precision, by_tiles=options.by_tiles)
+        return RayScorer(model_path, precision=options.precision)
     detector = Detector.open(
         options.model, engine=options.engine, precision=options.precision, for_batches=in_batches
     )
     if detector.engine.note:
         print(detector.engine.note, file=sys.stderr)
-    return LocalScorer(
-        detector, workers=options.workers, by_tiles=options.by_tiles, in_batches=in_batches
-    )
+    return LocalScorer(detector, workers=options.workers, in_batches=in_batches)
 
 
 def score_to_file(
-    inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool, by_tiles: bool
+    inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
-    columns = tuple(score_columns(scorer.metadata, by_tiles=by_tiles))
+    columns = tuple(score_columns(scorer.metadata))
     with ScoreFile(
         output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
     ) as file:
         sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
-        return _consume(
-            sources, scorer=scorer, by_tiles=by_tiles, write=file.append, resumed=file.resumed_rows
-        )
+        return _consume(sources, scorer=scorer, write=file.append, resumed=file.resumed_rows)
 
 
-def score_to_pipe(
-    inputs: Sequence[str], *, scorer: Scorer, by_tiles: bool, stream: TextIO
-) -> ScoringSummary:
+def score_to_pipe(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
     """Print a JSON object a line for every image of the inputs; see `run_scoring`."""
 
     def write(rows: list[dict[str, Any]]) -> None:
@@ -277,12 +255,10 @@ def score_to_pipe(
         stream.flush()
 
     sources = _with_progress_bar(inputs)
-    return _consume(sources, scorer=scorer, by_tiles=by_tiles, write=write, resumed=0)
+    return _consume(sources, scorer=scorer, write=write, resumed=0)
 
 
-def score_to_terminal(
-    inputs: Sequence[str], *, scorer: Scorer, by_tiles: bool, stream: TextIO
-) -> ScoringSummary:
+def score_to_terminal(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
     """Print a line for every image of the inputs as it is scored; see `run_scoring`."""
 
     def write(rows: list[dict[str, Any]]) -> None:
@@ -292,14 +268,13 @@ def score_to_terminal(
     stream.write(f"{TERMINAL_HEADER}\n")
     # A bar among the lines of a table would be torn.
     sources = iterate_sources(inputs) if stream.isatty() else _with_progress_bar(inputs)
-    return _consume(sources, scorer=scorer, by_tiles=by_tiles, write=write, resumed=0)
+    return _consume(sources, scorer=scorer, write=write, resumed=0)
 
 
 def _consume(
     sources: Iterable[ImageSource],
     *,
     scorer: Scorer,
-    by_tiles: bool,
     write: Callable[[list[dict[str, Any]]], None],
     resumed: int,
 ) -> ScoringSummary:
@@ -308,7 +283,7 @@ def _consume(
     scores = scorer.score(sources)
     # Groups no larger than this are lost by a kill, and done again by --resume.
     while group := list(itertools.islice(scores, _ROWS_BETWEEN_WRITES)):
-        write([score_row(score, scorer.metadata, by_tiles=by_tiles) for score in group])
+        write([score_row(score, scorer.metadata) for score in group])
         counts.update(s.verdict.label if s.verdict else UNREADABLE for s in group)
     labels = (*scorer.metadata.class_names, UNCERTAIN, UNREADABLE)
     return ScoringSummary(

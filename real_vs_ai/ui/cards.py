@@ -13,7 +13,7 @@ import streamlit as st
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import Finding, describe_origin
-from real_vs_ai.ui.checking import MOST_RATIO, JudgedUpload
+from real_vs_ai.ui.checking import MOST_RATIO, Card
 from real_vs_ai.ui.image_input import Example
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import reason_sentences
@@ -48,7 +48,7 @@ SHORT_HASH = 12
 
 
 def show_card(
-    judged: JudgedUpload,
+    judged: Card,
     *,
     chosen: ChosenModel,
     example: Example | None,
@@ -64,16 +64,16 @@ def show_card(
         said_above: Reasons that are explained once for many cards.
         small: One card of many: picture and texts stand below each other, and are shorter.
     """
-    check = judged.upload.check
-    with _keep_errors_in_card(judged.upload.name):
+    answer = judged.answer
+    with _keep_errors_in_card(judged.answer.name):
         if judged.verdict is None:
             st.markdown(f"## {UNREADABLE.heading}")
-            st.text(visible(judged.upload.name))
-            st.text(error_sentence(check.error))
+            st.text(visible(judged.answer.name))
+            st.text(error_sentence(answer.error))
             return
         metadata = chosen.metadata_of(judged.verdict)
-        if check.provenance or not small:
-            show_origin(check.provenance)
+        if answer.findings or not small:
+            show_origin(answer.findings)
         st.markdown(f"## {verdict_style(judged.verdict.label, metadata).heading}")
         # Side by side where there is room for both.
         with st.grid(columns=1 if small else 2, min_column_width=280):
@@ -97,13 +97,12 @@ def _keep_errors_in_card(name: str) -> Iterator[None]:
         )
 
 
-def show_picture(judged: JudgedUpload, *, height: int) -> None:
+def show_picture(judged: Card, *, height: int) -> None:
     """The upright image, about as high as this in pixels, or twice as wide."""
-    check = judged.upload.check
-    ratio = max(1 / MOST_RATIO, check.width / check.height)
+    ratio = max(1 / MOST_RATIO, judged.answer.width / judged.answer.height)
     st.image(
-        check.preview,
-        alt=f"The uploaded image {visible(judged.upload.name)}",
+        judged.preview,
+        alt=f"The uploaded image {visible(judged.answer.name)}",
         width=round(height * min(2.0, ratio)),
     )
 
@@ -150,18 +149,18 @@ def _show_truth(verdict: Verdict, example: Example) -> None:
     st.markdown(f":material/school: {example.caption} Here {outcome}.")
 
 
-def _details(judged: JudgedUpload, chosen: ChosenModel) -> str:
-    check, verdict = judged.upload.check, judged.verdict
+def _details(judged: Card, chosen: ChosenModel) -> str:
+    answer, verdict = judged.answer, judged.verdict
     made = chosen.metadata_of(verdict).created[:10]
     model = as_markdown(visible(chosen.name_of(verdict)))
     parts = [
-        as_markdown(judged.upload.name),
-        f"{check.width} × {check.height} pixels, {as_markdown(check.format)}",
+        as_markdown(judged.answer.name),
+        f"{answer.width} × {answer.height} pixels, {as_markdown(answer.format)}",
         f"Model {model}{f' of {as_markdown(made)}' if made else ''}, "
         f"SHA-256 {chosen.sha256_of(verdict)[:SHORT_HASH]}",
     ]
-    same = judged.upload.same_as
-    remarks = [*check.notes, *([f"Same content as {as_markdown(same)}."] if same else [])]
+    same = judged.same_as
+    remarks = [*answer.notes, *([f"Same content as {as_markdown(same)}."] if same else [])]
     return " ".join([f"{' · '.join(parts)}.", *remarks])
 
 
@@ -212,7 +211,7 @@ def probability_bar(probability: float, *, lower: float, upper: float) -> str:
     )
 
 
-def show_table(judged: Sequence[JudgedUpload], *, chosen: ChosenModel) -> int | None:
+def show_table(judged: Sequence[Card], *, chosen: ChosenModel) -> int | None:
     """A sortable table with thumbnails; returns the index of the row the user selected."""
     import pandas as pd
 
@@ -254,21 +253,21 @@ def _cell_style(label: str, metadata: ModelMetadata, *, dark: bool) -> str:
     return f"color: {dark_colour if dark else light_colour}; font-weight: 600"
 
 
-def table_row(judged: JudgedUpload, *, chosen: ChosenModel, number: str) -> dict[str, object]:
+def table_row(judged: Card, *, chosen: ChosenModel, number: str) -> dict[str, object]:
     """One row of the table; `number` is the name of the column for the probability."""
-    upload, check, verdict = judged.upload, judged.upload.check, judged.verdict
-    thumbnail = base64.b64encode(check.thumbnail).decode("ascii")
-    error = error_sentence(check.error) if check.error else ""
-    remarks = [error, *reason_sentences(verdict), *check.notes]
-    remarks += [finding.text for finding in check.provenance]
-    if upload.same_as:
-        remarks.append(f"Same content as {visible(upload.same_as)}.")
+    answer, verdict = judged.answer, judged.verdict
+    thumbnail = base64.b64encode(judged.thumbnail).decode("ascii")
+    error = error_sentence(answer.error) if answer.error else ""
+    remarks = [error, *reason_sentences(verdict), *answer.notes]
+    remarks += [finding.text for finding in answer.findings]
+    if judged.same_as:
+        remarks.append(f"Same content as {visible(judged.same_as)}.")
     return {
         "Image": f"data:image/jpeg;base64,{thumbnail}" if thumbnail else None,
-        "File": visible(upload.name),
+        "File": visible(answer.name),
         "Verdict": verdict_style(label_of(judged), chosen.metadata_of(verdict)).plain,
         number: verdict_number(verdict),
-        "Size": f"{check.width} × {check.height}" if verdict else "",
+        "Size": f"{answer.width} × {answer.height}" if verdict else "",
         "Remarks": " ".join(filter(None, remarks)),
     }
 
@@ -278,12 +277,12 @@ def error_sentence(error: str) -> str:
     return f"{error[:1].upper()}{error[1:]}."
 
 
-def label_of(judged: JudgedUpload) -> str:
+def label_of(judged: Card) -> str:
     """The label of a file; "" for an unreadable one."""
     return judged.verdict.label if judged.verdict else ""
 
 
-def count_labels(judged: Sequence[JudgedUpload], metadata: ModelMetadata) -> dict[str, int]:
+def count_labels(judged: Sequence[Card], metadata: ModelMetadata) -> dict[str, int]:
     """How many files have each label that occurs: classes, Uncertain, "" for unreadable ones."""
     counts = Counter(map(label_of, judged))
     order = [*metadata.class_names, UNCERTAIN, ""]

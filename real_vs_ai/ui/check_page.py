@@ -11,13 +11,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.ui.checking import (
-    CheckedUpload,
-    ImageCheck,
-    content_digest,
-    judge_upload,
-    name_duplicates,
-)
+from real_vs_ai.ui.checking import Card, check_image, content_digest, name_cards, settle
 from real_vs_ai.ui.details import ask_variants, known_variants
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.model_choice import (
@@ -58,7 +52,7 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
     if chosen.metadata.positive_index is None:
         title.title("Which class is this picture?")
     with inputs:
-        st.markdown(scope_sentence(chosen.service.metadatas.values()))
+        st.markdown(scope_sentence(chosen.judge.metadatas.values()))
         files = ask_for_images()
         if not files:
             _resume()
@@ -93,48 +87,47 @@ def _choose_settings(chosen: ChosenModel) -> tuple[ChosenModel, bool]:
 
 
 def _show_verdicts(files: Sequence[ImageFile], *, chosen: ChosenModel, test_all: bool) -> None:
-    uploads = _check_all(files, chosen)
-    if not uploads:
+    cards = _check_all(files, chosen)
+    if not cards:
         return
     by_digest = dict(zip(_digests(files), files, strict=True))
     if test_all:
-        _ask_all_variants(uploads, by_digest, chosen=chosen)
+        _ask_all_variants(cards, by_digest, chosen=chosen)
     variants = known_variants(chosen)
     judged = [
-        judge_upload(
-            upload,
-            variants=variants.get(upload.check.digest, ()),
-            model=chosen.service.metadata,
-            chosen=chosen.metadata,
+        settle(
+            card,
+            metadata=chosen.metadata_of(card.answer.verdict),
+            variants=variants.get(card.answer.sha256, ()),
         )
-        for upload in uploads
+        for card in cards
     ]
     show_results(judged, by_digest, chosen=chosen)
 
 
 def _ask_all_variants(
-    uploads: Sequence[CheckedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+    cards: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     """Judge the changed copies of every readable image that has not been tested yet."""
     known = known_variants(chosen)
-    judged = [upload.check for upload in uploads if upload.check.verdict]
-    digests = {c.digest for c in judged if not c.verdict.out_of_distribution} - known.keys()
+    judged = [card.answer for card in cards if card.answer.verdict]
+    digests = {a.sha256 for a in judged if not a.verdict.out_of_distribution} - known.keys()
     bar = st.empty()
     for done, digest in enumerate(sorted(digests), start=1):
-        pixels = chosen.service.decode(files[digest].getvalue()).pixels
+        pixels = chosen.judge.decode(files[digest].getvalue()).pixels
         ask_variants(digest, pixels, chosen=chosen)
         bar.progress(done / len(digests), text=f"{done} of {len(digests)} verdicts tested")
     bar.empty()
 
 
-def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedUpload]:
+def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[Card]:
     """Checks of all the files; those of an earlier run of the script are kept.
 
     A click on Stop, like any other, ends the run at the next update of the bar; what was checked
     until then stays.
     """
     digests = _digests(files)
-    known: dict[str, ImageCheck] = _known_checks(chosen, set(digests))
+    known: dict[str, Card] = _known_checks(chosen, set(digests))
     waiting = {d: file for d, file in zip(digests, files, strict=True) if d not in known}
     # After Stop, files that arrive later wait too.
     if waiting and not st.session_state.get("stopped"):
@@ -148,19 +141,17 @@ def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[CheckedU
         st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
     else:
         _resume()
-    return name_duplicates(
+    return name_cards(
         (file.name, known[d]) for d, file in zip(digests, files, strict=True) if d in known
     )
 
 
-def _run_checks(
-    waiting: dict[str, ImageFile], chosen: ChosenModel, known: dict[str, ImageCheck]
-) -> None:
+def _run_checks(waiting: dict[str, ImageFile], chosen: ChosenModel, known: dict[str, Card]) -> None:
     """Check the files and put each result in `known` as it comes."""
-    service = chosen.service
-    if service.is_opening:
+    judge = chosen.judge
+    if judge.is_opening:
         with st.spinner("Preparing the model. The first time this can take a minute …"):
-            service.detector()
+            judge.detector()
     # Files arrive while others are checked, so what earlier runs checked counts too.
     total = len(known) + len(waiting)
     # Drawing the bar first keeps the button from moving away from the pointer.
@@ -170,12 +161,12 @@ def _run_checks(
     pool = ThreadPoolExecutor(_WORKERS)
     try:
         checks = [
-            pool.submit(lambda d=digest, f=file: service.check(f.getvalue(), digest=d))
-            for digest, file in waiting.items()
+            pool.submit(lambda f=file: check_image(f.getvalue(), judge=judge))
+            for file in waiting.values()
         ]
         for future in checks:
-            check = future.result()
-            known[check.digest] = check
+            card = future.result()
+            known[card.answer.sha256] = card
             bar.progress(len(known) / total, text=_progress_text(len(known), total))
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
@@ -198,11 +189,11 @@ def _digests(files: Sequence[ImageFile]) -> list[str]:
     return [digests[file.file_id] for file in files]
 
 
-def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, ImageCheck]:
+def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, Card]:
     """This session's checks by the same model, without those of files that are gone."""
     kept = {}
     if st.session_state.get("checks_model") == chosen.key:
-        earlier: dict[str, ImageCheck] = st.session_state.get("checks", {})
+        earlier: dict[str, Card] = st.session_state.get("checks", {})
         kept = {digest: check for digest, check in earlier.items() if digest in digests}
     st.session_state["checks_model"] = chosen.key
     st.session_state["checks"] = kept

@@ -9,20 +9,17 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS, SEED
-from real_vs_ai.errors import one_line
-from real_vs_ai.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.provenance import Finding, read_provenance
-from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.verdict import Verdict, apply_stability, apply_thresholds
+from real_vs_ai.serving.judge import Answer, Judge
+from real_vs_ai.verdict import Verdict, decide_again
 
 MAX_IMAGES = 500
 # The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
@@ -39,48 +36,34 @@ _THUMBNAIL_SIZE = 96
 MOST_RATIO = 40
 
 
+# A change, in words, and the verdict on the changed copy.
+Variant = tuple[str, Verdict]
+
+
 @dataclass(frozen=True)
-class ImageCheck:
-    """What is known of one uploaded content, whatever its files are called.
+class Card:
+    """An uploaded picture, as it is shown.
 
     Attributes:
-        digest: SHA-256 of the bytes.
-        verdict: None when the image cannot be read.
-        error: One line that says why it cannot be read, otherwise "".
-        width: In pixels, upright; 0 when unreadable.
-        height: As width.
-        format: The real format: "JPEG", …
-        notes: What was done to it in decoding, one sentence each.
-        provenance: What its metadata say of its origin: evidence apart from the verdict, never
-            part of it.
+        answer: What is known of it; its name is as the browser sent it.
         preview: A JPEG of the upright image for cards, or b"".
         thumbnail: A smaller one for tables, or b"".
+        same_as: The name of an earlier file with the same content, or "".
+        verdict: The verdict to show; None when the image cannot be judged.
+        own: The verdict on the image itself, before the changed copies were judged.
+        variants: The changes that were tried, in words ("reducing to half"), and the verdict on
+            each changed copy.
+        flipped_by: The changes that turn the verdict into another class.
     """
 
-    digest: str
-    verdict: Verdict | None = None
-    error: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    notes: tuple[str, ...] = ()
-    provenance: tuple[Finding, ...] = ()
+    answer: Answer
     preview: bytes = b""
     thumbnail: bytes = b""
-
-
-@dataclass(frozen=True)
-class CheckedUpload:
-    """One uploaded file.
-
-    Attributes:
-        name: As the browser sent it: do not trust it.
-        same_as: The name of an earlier file with the same content, or "".
-    """
-
-    name: str
-    check: ImageCheck
     same_as: str = ""
+    verdict: Verdict | None = None
+    own: Verdict | None = None
+    variants: tuple[Variant, ...] = ()
+    flipped_by: tuple[str, ...] = ()
 
 
 def content_digest(data: bytes) -> str:
@@ -88,121 +71,60 @@ def content_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check_image(
-    data: bytes, *, digest: str, submit: Callable[[DecodedImage], Future[Verdict]]
-) -> ImageCheck:
-    """Decode and judge one image; one that cannot be read becomes a check with its error."""
-    try:
-        image = decode_upload(data)
-    except ImageError as error:
-        return ImageCheck(digest=digest, error=str(error))
-    # An error of one image must not spoil the answers of the others.
-    try:
-        answer = submit(image)
-        # The detector works meanwhile.
-        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
-        provenance = read_provenance(data, image.image)
-        verdict = answer.result()
-    except ModelUnavailableError:
-        raise
-    except Exception as error:
-        return ImageCheck(digest=digest, error=f"cannot be checked: {one_line(error)}")
-    return ImageCheck(
-        digest=digest,
-        width=image.width,
-        height=image.height,
-        format=image.format,
-        notes=image.notes,
-        provenance=provenance,
-        preview=_to_jpeg(preview),
-        thumbnail=_to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE)),
-        verdict=verdict,
-    )
+def check_image(data: bytes, *, judge: Judge) -> Card:
+    """Judge one image; of its pixels only small previews are kept.
 
-
-def decode_upload(data: bytes) -> DecodedImage:
-    """`images.decode_image` with the app's limits."""
-    return decode_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
-
-
-def name_duplicates(checks: Iterable[tuple[str, ImageCheck]]) -> list[CheckedUpload]:
-    """Uploads in their order; each that repeats an earlier content names the first one."""
-    first_names: dict[str, str] = {}
-    uploads = []
-    for name, check in checks:
-        uploads.append(CheckedUpload(name, check, same_as=first_names.get(check.digest, "")))
-        first_names.setdefault(check.digest, name)
-    return uploads
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One changed copy of an image.
-
-    Attributes:
-        name: The change, for people: "reducing to half".
-        verdict: The detector's verdict on the copy.
+    Raises:
+        ModelUnavailableError: The model cannot answer.
     """
+    shown = {}
 
-    name: str
-    verdict: Verdict
+    def show(image: DecodedImage) -> None:
+        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+        shown["preview"] = _to_jpeg(preview)
+        shown["thumbnail"] = _to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE))
+
+    answer = judge.judge("", data, show=show)
+    return Card(answer, **(shown if answer.verdict else {}))
+
+
+def name_cards(cards: Iterable[tuple[str, Card]]) -> list[Card]:
+    """Cards with their files' names; each that repeats an earlier content names the first one."""
+    first_names: dict[str, str] = {}
+    named = []
+    for name, card in cards:
+        first = first_names.get(card.answer.sha256, "")
+        named.append(replace(card, answer=replace(card.answer, name=name), same_as=first))
+        first_names.setdefault(card.answer.sha256, name)
+    return named
 
 
 def judge_variants(
-    pixels: np.ndarray, *, predict_batch: Callable[[list[np.ndarray]], list[Verdict]]
+    pixels: np.ndarray, *, judge: Callable[[np.ndarray], Verdict]
 ) -> tuple[Variant, ...]:
     """Change an image, shape (height, width, 3), uint8, as the app does, and judge each copy."""
-    variants = []
-    # A dozen copies of a large photograph at a time would fill the memory.
-    for perturbation in PERTURBATIONS:
-        if perturbation.phrase:
-            (verdict,) = predict_batch([perturbation.apply(pixels, seed=SEED)])
-            variants.append(Variant(perturbation.phrase, verdict))
-    return tuple(variants)
+    # One copy at a time: a dozen copies of a large photograph would fill the memory.
+    return tuple(
+        (perturbation.phrase, judge(perturbation.apply(pixels, seed=SEED)))
+        for perturbation in PERTURBATIONS
+        if perturbation.phrase
+    )
 
 
-@dataclass(frozen=True)
-class JudgedUpload:
-    """An uploaded file with the verdict to show.
-
-    Attributes:
-        verdict: The verdict to show; None when the image cannot be read.
-        own: The verdict on the image itself, before the changed copies were judged.
-        variants: The changed copies, if they were judged, with the same thresholds.
-        flipped_by: The changes that turn the verdict into another class.
-    """
-
-    upload: CheckedUpload
-    verdict: Verdict | None
-    own: Verdict | None
-    variants: tuple[Variant, ...] = ()
-    flipped_by: tuple[str, ...] = ()
-
-
-def judge_upload(
-    upload: CheckedUpload,
-    *,
-    variants: Sequence[Variant],
-    model: ModelMetadata,
-    chosen: ModelMetadata,
-) -> JudgedUpload:
-    """Apply thresholds and stability to one checked file.
+def settle(card: Card, *, metadata: ModelMetadata, variants: Sequence[Variant] = ()) -> Card:
+    """The card with the verdict to show.
 
     Args:
+        metadata: Of the model that judged it, with the thresholds that the user chose.
         variants: Verdicts on changed copies, or none when they were not asked for.
-        model: The metadata that the detector decided with.
-        chosen: The same with the thresholds that the user chose.
     """
-    if upload.check.verdict is None:
-        return JudgedUpload(upload, verdict=None, own=None)
-
-    def judge(verdict: Verdict) -> Verdict:
-        return verdict if chosen == model else apply_thresholds(verdict, chosen)
-
-    own = judge(upload.check.verdict)
-    judged = tuple(Variant(variant.name, judge(variant.verdict)) for variant in variants)
-    verdict, flipped_by = apply_stability(own, [(v.name, v.verdict) for v in judged])
-    return JudgedUpload(upload, verdict, own, judged, flipped_by)
+    found = card.answer.verdict
+    if found is None:
+        return card
+    own, _ = decide_again(found, metadata)
+    judged = tuple((change, decide_again(other, metadata)[0]) for change, other in variants)
+    verdict, flipped_by = decide_again(found, metadata, variants=variants)
+    return replace(card, verdict=verdict, own=own, variants=judged, flipped_by=flipped_by)
 
 
 def _thin_out(image: Image.Image) -> Image.Image:

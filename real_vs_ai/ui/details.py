@@ -17,7 +17,7 @@ from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import describe_origin
 from real_vs_ai.serving.explanation import Explainer, map_crops
-from real_vs_ai.ui.checking import JudgedUpload, Variant, fit_to_screen, judge_variants
+from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
 from real_vs_ai.ui.reports import ReportModel, mistake_report
@@ -35,7 +35,7 @@ _GEMINI = ":material/auto_awesome: Ask Gemini"
 _MISTAKE = ":material/flag: Report a mistake"
 
 
-def show_details(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     """Show tabs on one readable image; those that explain a verdict only where there is one."""
     st.subheader("Why?")
     refused = judged.verdict.out_of_distribution
@@ -66,7 +66,7 @@ def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
 
 def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> None:
     """Judge changed copies of an image and remember the verdicts, for `known_variants`."""
-    variants = judge_variants(pixels, predict_batch=chosen.service.predict_batch)
+    variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
     known_variants(chosen)[digest] = variants
 
 
@@ -76,8 +76,8 @@ def forget_details() -> None:
     forget_conversations()
 
 
-def _show_stability(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.upload.check.digest
+def _show_stability(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    digest = judged.answer.sha256
     metadata = chosen.metadata_of(judged.verdict)
     if digest not in known_variants(chosen):
         with st.spinner("Judging changed copies of the picture …"):
@@ -90,19 +90,18 @@ def _show_stability(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -
     )
     number = "Probability" if metadata.calibrated else "Score"
     lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
-    for variant in (Variant("no change", judged.own), *judged.variants):
-        verdict = variant.verdict
+    for change, verdict in (("no change", judged.own), *judged.variants):
         share = verdict_number(verdict)
         number_text = "–" if share is None else percent(share, digits=1)
         heading = verdict_style(verdict.label, metadata).heading
-        lines.append(f"| {variant.name} | {heading} | {number_text} |")
+        lines.append(f"| {change} | {heading} | {number_text} |")
     st.markdown("\n".join(lines))
     _conclude_stability(judged)
 
 
-def _conclude_stability(judged: JudgedUpload) -> None:
+def _conclude_stability(judged: Card) -> None:
     """Say in a sentence whether the verdict holds; an Uncertain one cannot."""
-    kept = sum(variant.verdict.label == judged.own.label for variant in judged.variants)
+    kept = sum(verdict.label == judged.own.label for _, verdict in judged.variants)
     if judged.flipped_by:
         changes = ", ".join(judged.flipped_by)
         st.warning(f"It flips after {changes}.", icon=":material/sync_problem:")
@@ -122,7 +121,7 @@ def _conclude_stability(judged: JudgedUpload) -> None:
         )
 
 
-def _finding(judged: JudgedUpload, metadata: ModelMetadata) -> str:
+def _finding(judged: Card, metadata: ModelMetadata) -> str:
     """The verdict in plain words, for Gemini."""
     verdict = judged.verdict
     shares = ", ".join(
@@ -142,14 +141,14 @@ def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
     if held is not None and held[0] == digest:
         return held[1]
     st.session_state.pop(_PIXELS_KEY, None)
-    pixels = chosen.service.decode(data).pixels
+    pixels = chosen.judge.decode(data).pixels
     if pixels.nbytes <= _MOST_KEPT_BYTES:
         st.session_state[_PIXELS_KEY] = (digest, pixels)
     return pixels
 
 
-def _show_heat_map(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.upload.check.digest
+def _show_heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    digest = judged.answer.sha256
     metadata = chosen.metadata_of(judged.verdict)
     names = metadata.class_names
     likeliest = max(judged.own.probabilities, key=judged.own.probabilities.get)
@@ -186,9 +185,9 @@ def _show_heat_map(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) ->
     )
 
 
-def _show_provenance(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+def _show_provenance(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     metadata = chosen.metadata_of(judged.verdict)
-    findings = judged.upload.check.provenance
+    findings = judged.answer.findings
     st.markdown(
         "What the file says about its origin is evidence of its own; it never changes the verdict."
         if findings
@@ -204,14 +203,14 @@ def _show_provenance(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) 
                 st.caption(finding.forgery)
 
 
-def _show_gemini(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.upload.check.digest
+def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    digest = judged.answer.sha256
     pixels = _pixels(digest, data, chosen=chosen)
     finding = _finding(judged, chosen.metadata_of(judged.verdict))
     show_insight(digest=digest, pixels=pixels, finding=finding)
 
 
-def _show_mistake(judged: JudgedUpload, *, data: bytes, chosen: ChosenModel) -> None:
+def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     verdict = judged.verdict
     model = ReportModel(
         chosen.name_of(verdict), chosen.metadata_of(verdict), chosen.sha256_of(verdict)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +11,12 @@ import streamlit as st
 from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import describe_error
 from real_vs_ai.files import hash_file
-from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import describe_sizes
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.serving.shared_model import SharedModel, as_unavailable
-from real_vs_ai.ui.checking import ImageCheck, check_image, decode_upload
+from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
 from real_vs_ai.ui.wording import as_markdown, verdict_style, visible
 from real_vs_ai.verdict import Verdict
 
@@ -28,30 +24,6 @@ from real_vs_ai.verdict import Verdict
 MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
-
-
-class ModelService(SharedModel):
-    """A `SharedModel` that decodes uploads as well."""
-
-    def __init__(self, path: Path, *, open_detector: Callable[[Path], Detector] = Detector.open):
-        """See `SharedModel`."""
-        super().__init__(path, open_detector=open_detector)
-        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
-        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 2)
-
-    def check(self, data: bytes, *, digest: str) -> ImageCheck:
-        """`check_image` with this model.
-
-        Raises:
-            ModelUnavailableError: The model cannot answer.
-        """
-        with self._decoding, as_unavailable():
-            return check_image(data, digest=digest, submit=self.submit)
-
-    def decode(self, data: bytes) -> DecodedImage:
-        """`decode_upload`, with no more at a time than there are cores."""
-        with self._decoding:
-            return decode_upload(data)
 
 
 @dataclass(frozen=True)
@@ -62,25 +34,25 @@ class ChosenModel:
         name: Its run's name, for people.
         key: Changes when the file does: path, time of change, size.
         path: The `.h5` file, or a folder with several models that answer together.
-        service: Answers for all sessions.
+        judge: Answers for all sessions.
         metadata: The model's, with the thresholds that the user chose.
     """
 
     name: str
     key: tuple[str, int, int]
     path: Path
-    service: ModelService
+    judge: Judge
     metadata: ModelMetadata
 
     @property
     def is_several(self) -> bool:
         """Whether several models answer, each image by the one of its size."""
-        return len(self.service.metadatas) > 1
+        return len(self.judge.metadatas) > 1
 
     @property
     def has_own_thresholds(self) -> bool:
         """Whether the user left the model's thresholds as they are."""
-        return self.metadata == self.service.metadata
+        return self.metadata == self.judge.metadata
 
     @property
     def models(self) -> list[tuple[str, ModelMetadata, str]]:
@@ -90,14 +62,14 @@ class ChosenModel:
         digests = {
             model_name(path): model_digest(*file_key(path)) for path in find_models(self.path)
         }
-        return [(name, m, digests[name]) for name, m in self.service.metadatas.items()]
+        return [(name, m, digests[name]) for name, m in self.judge.metadatas.items()]
 
     def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
         """The metadata of the model that judged; a single model has the user's thresholds."""
         if not self.is_several:
             return self.metadata
         name = verdict.model if verdict else ""
-        return self.service.metadatas.get(name, self.metadata)
+        return self.judge.metadatas.get(name, self.metadata)
 
     def file_of(self, verdict: Verdict | None) -> tuple[str, int, int]:
         """The key of the model file that gave a verdict; of all files where there is none."""
@@ -187,7 +159,7 @@ def show_how_to_get_a_model(models_dir: Path) -> None:
 
 def show_model_facts(chosen: ChosenModel) -> None:
     """What is known of the model."""
-    for name, metadata in chosen.service.metadatas.items():
+    for name, metadata in chosen.judge.metadatas.items():
         if chosen.is_several:
             st.markdown(f"**{as_markdown(visible(name))}**")
         st.markdown("\n".join(f"- {line}" for line in _facts(metadata)))
@@ -220,9 +192,9 @@ def show_error(what: str, text: str) -> None:
         st.text(text)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False, on_release=ModelService.close)
-def _service(path: str, modified_ns: int, size: int) -> ModelService:
-    return ModelService(Path(path))
+@st.cache_resource(max_entries=3, show_spinner=False, on_release=Judge.close)
+def _judge(path: str, modified_ns: int, size: int) -> Judge:
+    return Judge(Path(path), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -235,8 +207,8 @@ def open_chosen(name: str, path: Path) -> ChosenModel | None:
     """Open a model; one that cannot be used gives a message and None."""
     try:
         key = file_key(path)
-        service = _service(*key)
-        return ChosenModel(name, key, path, service, service.metadata)
+        judge = _judge(*key)
+        return ChosenModel(name, key, path, judge, judge.metadata)
     except (OSError, ValueError) as error:
         show_error(
             f"The model {as_markdown(name)} cannot be used.",
@@ -248,4 +220,4 @@ def open_chosen(name: str, path: Path) -> ChosenModel | None:
 def show_unavailable(error: ModelUnavailableError) -> None:
     """Say that the model failed while it should answer, and offer to try again."""
     show_error("The model could not answer.", str(error))
-    st.button("Try again", on_click=_service.clear, icon=":material/refresh:")
+    st.button("Try again", on_click=_judge.clear, icon=":material/refresh:")

@@ -10,17 +10,15 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from real_vs_ai import __version__
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.provenance import describe_origin
-from real_vs_ai.serving.score_table import describe_model, score_columns, score_row
-from real_vs_ai.serving.scoring import ImageScore
-from real_vs_ai.ui.checking import JudgedUpload
+from real_vs_ai.serving.score_table import describe_model, score_columns, score_document, score_row
+from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.wording import percent, track_record, verdict_style, visible
 from real_vs_ai.verdict import Verdict, thresholds_of, uncertain_range
 
@@ -37,35 +35,31 @@ class ReportModel:
     own_thresholds: bool = True
 
 
-def csv_report(results: Sequence[JudgedUpload], *, metadata: ModelMetadata) -> bytes:
+def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
     """A table for spreadsheets, UTF-8 with the byte order mark that Excel looks for."""
-    columns = [*score_columns(metadata, by_tiles=False), "same_as", "remarks"]
+    columns = [*score_columns(metadata), "same_as", "remarks"]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=columns)
     writer.writeheader()
     for result in results:
-        record = _record(result, metadata)
-        for name in ("provenance", "remarks"):
-            record[name] = " ".join(record[name])
-        writer.writerow({column: _harmless_cell(record[column]) for column in columns})
+        answer = replace(result.answer, verdict=result.verdict)
+        remarks = " ".join(_remarks(result))
+        row = {**score_row(answer, metadata), "same_as": result.same_as, "remarks": remarks}
+        writer.writerow({column: _harmless_cell(row[column]) for column in columns})
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def json_report(
-    results: Sequence[JudgedUpload], *, models: Sequence[ReportModel], created: str
-) -> bytes:
+def json_report(results: Sequence[Card], *, models: Sequence[ReportModel], created: str) -> bytes:
     """The same for programs, with what is known of the models that answer."""
     document = {
         "created": created,
         "models": [describe_model(m.name, m.sha256, m.metadata) for m in models],
-        "images": [_record(result, _metadata_of(result, models)) for result in results],
+        "images": [_row(result, _metadata_of(result, models)) for result in results],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def html_report(
-    results: Sequence[JudgedUpload], *, models: Sequence[ReportModel], created: str
-) -> bytes:
+def html_report(results: Sequence[Card], *, models: Sequence[ReportModel], created: str) -> bytes:
     """A page that stands alone: pictures inside, no scripts, nothing loaded from elsewhere."""
     import jinja2
 
@@ -87,7 +81,7 @@ def html_report(
     return page.encode("utf-8", "replace")
 
 
-def _model_notes(results: Sequence[JudgedUpload], models: Sequence[ReportModel]) -> list[str]:
+def _model_notes(results: Sequence[Card], models: Sequence[ReportModel]) -> list[str]:
     """Thresholds of each model that judged an image, and track record of each that is sure of one.
 
     They hold for no image that a model refuses.
@@ -108,21 +102,21 @@ def _model_notes(results: Sequence[JudgedUpload], models: Sequence[ReportModel])
     return notes
 
 
-def _metadata_of(result: JudgedUpload, models: Sequence[ReportModel]) -> ModelMetadata:
+def _metadata_of(result: Card, models: Sequence[ReportModel]) -> ModelMetadata:
     """The metadata of the model that judged an image; the first model's where none did."""
     name = result.verdict.model if result.verdict else ""
     return next((m.metadata for m in models if m.name == name), models[0].metadata)
 
 
-def mistake_report(result: JudgedUpload, *, model: ReportModel) -> str:
+def mistake_report(result: Card, *, model: ReportModel) -> str:
     """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
-    check, verdict, metadata = result.upload.check, result.verdict, model.metadata
+    answer, verdict, metadata = result.answer, result.verdict, model.metadata
     thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in verdict.probabilities.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     lines = {
-        "Picture": f"SHA-256 {check.digest}",
-        "Format": f"{check.width} × {check.height} pixels, {check.format}",
+        "Picture": f"SHA-256 {answer.sha256}",
+        "Format": f"{answer.width} × {answer.height} pixels, {answer.format}",
         "Verdict": verdict_style(verdict.label, metadata).words,
         "Probabilities" if metadata.calibrated else "Scores": numbers or "none",
         "Reasons": " ".join(reason_sentences(verdict)) or "none",
@@ -147,46 +141,33 @@ def _thresholds_sentence(metadata: ModelMetadata) -> str:
     return f"A probability of AI-generated between {percent(low)} and {percent(high)} is Uncertain."
 
 
-def _record(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
-    """A row of the scores table, and what the app knows besides."""
-    check, verdict = result.upload.check, result.verdict
-    score = ImageScore(
-        path=result.upload.name,
-        verdict=verdict,
-        width=check.width or None,
-        height=check.height or None,
-        format=check.format,
-        error=check.error,
-        sha256=check.digest,
-    )
-    return {
-        **score_row(score, metadata, by_tiles=False),
-        "probabilities": dict(verdict.probabilities) if verdict else {},
-        "origin": describe_origin(check.provenance).headline if verdict else "",
-        "provenance": [finding.text for finding in check.provenance],
-        "same_as": result.upload.same_as,
-        "remarks": [*check.notes, *reason_sentences(verdict)],
-    }
+def _row(result: Card, metadata: ModelMetadata) -> dict[str, Any]:
+    """All that is known of a picture; see `score_document`."""
+    answer = replace(result.answer, verdict=result.verdict)
+    return {**score_document(answer, metadata), "same_as": result.same_as}
 
 
-def _view(result: JudgedUpload, metadata: ModelMetadata) -> dict[str, Any]:
+def _view(result: Card, metadata: ModelMetadata) -> dict[str, Any]:
     """What the template shows of one image, as texts."""
-    record = _record(result, metadata)
-    verdict = result.verdict
+    row, verdict, jpeg = _row(result, metadata), result.verdict, result.preview
     style = verdict_style(verdict.label if verdict else "", metadata)
-    jpeg = result.upload.check.preview
     return {
-        **record,
-        "path": visible(record["path"]),
-        "same_as": visible(record["same_as"]),
+        **row,
+        "path": visible(row["path"]),
+        "same_as": visible(result.same_as),
+        "remarks": [*_remarks(result), *(finding.text for finding in result.answer.findings)],
         "words": style.plain,
         "colour": style.colour,
         "probabilities": {
             verdict_style(name, metadata).words: percent(value, digits=1)
-            for name, value in record["probabilities"].items()
+            for name, value in row["probabilities"].items()
         },
         "picture": base64.b64encode(jpeg).decode("ascii") if jpeg else "",
     }
+
+
+def _remarks(result: Card) -> list[str]:
+    return [*result.answer.notes, *reason_sentences(result.verdict)]
 
 
 def _harmless_cell(value: Any) -> Any:

@@ -12,7 +12,7 @@ import streamlit as st
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.provenance import describe_origin
 from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
-from real_vs_ai.ui.checking import JudgedUpload
+from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.image_input import ImageFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
@@ -27,7 +27,7 @@ _WHY_KEY = "why"
 
 
 def show_results(
-    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     """Draw all results; `files` holds one uploaded file for each content digest."""
     extreme = extreme_thresholds(chosen)
@@ -64,7 +64,7 @@ def _clear() -> None:
     forget_details()
 
 
-def _show_track_record(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> None:
+def _show_track_record(judged: Sequence[Card], chosen: ChosenModel) -> None:
     """How often the models that are sure of a verdict here are right."""
     answers = [one.verdict for one in judged if one.verdict and one.verdict.label != UNCERTAIN]
     if not answers:
@@ -79,26 +79,24 @@ def _show_track_record(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> N
     )
 
 
-def _show_single(
-    judged: JudgedUpload, files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
-    file = files[judged.upload.check.digest]
+def _show_single(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
+    file = files[judged.answer.sha256]
     show_card(judged, chosen=chosen, example=example_of(file))
     if judged.verdict is not None:
         show_details(judged, data=file.getvalue(), chosen=chosen)
 
 
 def _show_cards(
-    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     shared = _explain_shared_reasons(judged, chosen)
     readable = [one for one in judged if one.verdict]
-    if readable and not any(one.upload.check.provenance for one in readable):
+    if readable and not any(one.answer.findings for one in readable):
         st.caption(f":material/fingerprint: {describe_origin(()).headline}")
     with st.grid(columns=3, min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                example = example_of(files[one.upload.check.digest])
+                example = example_of(files[one.answer.sha256])
                 show_card(one, chosen=chosen, example=example, said_above=shared, small=True)
                 if one.verdict is not None:
                     st.button(
@@ -113,19 +111,19 @@ def _show_cards(
         _why_dialog(judged[number], files, chosen=chosen)
 
 
-def _explain_shared_reasons(judged: Sequence[JudgedUpload], chosen: ChosenModel) -> set[ReasonCode]:
+def _explain_shared_reasons(judged: Sequence[Card], chosen: ChosenModel) -> set[ReasonCode]:
     """Explain once what several images have in common; returns these reasons."""
     reasons = [one.verdict.out_of_distribution_reason for one in judged if one.verdict]
     counts = Counter(reason.code for reason in reasons if reason)
     shared = {code: count for code, count in counts.items() if count > 1}
     for code, count in shared.items():
-        models = chosen.service.metadatas.values()
+        models = chosen.judge.metadatas.values()
         st.warning(shared_reason(code, count=count, metadatas=models), icon=":material/help:")
     return set(shared)
 
 
 def _show_many(
-    judged: Sequence[JudgedUpload], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     present = list(count_labels(judged, chosen.metadata))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -140,7 +138,7 @@ def _show_many(
     shown = [
         one
         for one in judged
-        if (not wanted or label_of(one) in wanted) and part.casefold() in one.upload.name.casefold()
+        if (not wanted or label_of(one) in wanted) and part.casefold() in one.answer.name.casefold()
     ]
     if not shown:
         st.caption("No picture has such a name and verdict.")
@@ -161,13 +159,11 @@ def _close_why() -> None:
 
 
 @st.dialog("Why this verdict?", width="large", on_dismiss=_close_why)
-def _why_dialog(
-    judged: JudgedUpload, files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
+def _why_dialog(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
     _show_single(judged, files, chosen=chosen)
 
 
-def show_downloads(judged: Sequence[JudgedUpload], *, chosen: ChosenModel) -> None:
+def show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     """Three buttons; each file is made when its button is clicked."""
     now = datetime.now(UTC)
     created = f"{now:%Y-%m-%d %H:%M} UTC"

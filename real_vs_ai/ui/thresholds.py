@@ -232,7 +232,7 @@ def extreme_thresholds(chosen: ChosenModel) -> str:
 def _scores_of(chosen: ChosenModel) -> ValidationScores | None:
     path = RunFolder(chosen.path.parent).predictions
     try:
-        own = chosen.service.metadata
+        own = chosen.judge.metadata
         return _read_scores(str(path), path.stat().st_mtime_ns, chosen.key, own)
     except OSError:
         return None

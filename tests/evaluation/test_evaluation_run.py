@@ -215,7 +215,7 @@ def test_mirroring_is_kept_in_the_model_file_and_judges_like_the_detector(projec
     pixels = [detector.prepare(project / "data" / path).pixels[0] for path in rows.paths]
     temperature = detector.metadata.temperature
     np.testing.assert_allclose(
-        detector.predict_pixels(np.stack(pixels)),
+        detector.judge_pixels(np.stack(pixels))[0],
         calibrate(mirrored, temperature=temperature),
         atol=1e-4,
     )

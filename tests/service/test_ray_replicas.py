@@ -76,7 +76,7 @@ def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, mod
     finally:
         replicas.close()
     assert killed
-    assert [answer.score.path for answer in answers] == [str(index) for index in range(FILES)]
+    assert [answer.name for answer in answers] == [str(index) for index in range(FILES)]
 
     async def ask_here():
         levels = range(256)
@@ -86,8 +86,8 @@ def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, mod
     here = asyncio.run(ask_here())
     for index, answer in enumerate(answers):
         expected = here[index % 256].score
-        assert answer.score.sha256 == expected.sha256
-        assert answer.score.verdict.label == expected.verdict.label
-        assert answer.score.verdict.probability_fake == pytest.approx(
+        assert answer.sha256 == expected.sha256
+        assert answer.verdict.label == expected.verdict.label
+        assert answer.verdict.probability_fake == pytest.approx(
             expected.verdict.probability_fake, abs=1e-4
         )

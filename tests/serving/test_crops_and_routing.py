@@ -17,7 +17,7 @@ from real_vs_ai.serving import detector as detector_module
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.explanation import map_crops
 from real_vs_ai.serving.image_sources import iterate_sources
-from real_vs_ai.serving.scoring import score_images
+from real_vs_ai.serving.judge import Judge, judge_files
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
@@ -135,7 +135,7 @@ def test_scores_of_a_folder_name_the_model(door, tmp_path):
     for name, size in (("a.png", (32, 32)), ("b.png", (230, 200))):
         (tmp_path / name).write_bytes(encode(uniform_image(250, size)))
     (tmp_path / "c.png").write_bytes(b"no image")
-    scores = list(score_images(iterate_sources([str(tmp_path)]), detector=door, workers=1))
+    scores = list(judge_files(iterate_sources([str(tmp_path)]), detector=door, workers=1))
     assert [score.verdict and score.verdict.model for score in scores] == [
         "released",
         "released/photographs",
@@ -178,10 +178,8 @@ def test_app_offers_all_released_models_and_each_alone(released):
 
 
 def test_shared_model_knows_the_thresholds_of_every_model(released):
-    from real_vs_ai.serving.shared_model import SharedModel
-
-    shared = SharedModel(released)
-    verdict = shared.submit(uniform_image(250, (230, 200))).result()
+    shared = Judge(released)
+    verdict = shared.judge_pixels(uniform_image(250, (230, 200)))
     assert shared.metadatas[verdict.model] == LARGE
     shared.close()
 

@@ -59,7 +59,7 @@ def test_unsure_images_are_judged_mirrored_too(model_with, detector):
     )
     pixels = np.stack([uniform_image(level, (IMAGE_SIZE, IMAGE_SIZE)) for level in (255, 128)])
     pixels[:, :, 0] = 0
-    mirroring.predict_pixels(pixels)
+    mirroring.judge_pixels(pixels)
     first, second = asked
     np.testing.assert_array_equal(first, pixels)
     np.testing.assert_array_equal(second, pixels[1:, :, ::-1])
@@ -82,7 +82,7 @@ def test_openvino_agrees_with_keras(detector, model_path):
     shape = (40, IMAGE_SIZE, IMAGE_SIZE, 3)
     pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     np.testing.assert_allclose(
-        detector.predict_pixels(pixels), reference.predict_pixels(pixels), atol=1e-5
+        detector.judge_pixels(pixels)[0], reference.judge_pixels(pixels)[0], atol=1e-5
     )
     assert (detector.engine.name, reference.engine.name) == ("openvino", "keras")
 

@@ -8,7 +8,7 @@ from real_vs_ai.images import resize_image
 from real_vs_ai.keras_models import load_model
 from real_vs_ai.out_of_distribution import Sample, fit_check, write_check
 from real_vs_ai.serving.image_sources import iterate_sources
-from real_vs_ai.serving.scoring import score_images
+from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model
 
@@ -78,8 +78,8 @@ def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp
     plain = Detector.open(save_model(tmp_path / "plain.h5", METADATA), engine="keras")
     pixels = np.stack([resize_image(grey(20 * i, seed=i), IMAGE_SIZE) for i in range(12)])
     for engine in ("openvino", "keras"):
-        found = Detector.open(model_path, engine=engine, precision="f32").predict_pixels(pixels)
-        np.testing.assert_allclose(found, plain.predict_pixels(pixels), atol=1e-5)
+        found = Detector.open(model_path, engine=engine, precision="f32").judge_pixels(pixels)[0]
+        np.testing.assert_allclose(found, plain.judge_pixels(pixels)[0], atol=1e-5)
 
 
 def test_only_out_of_distribution_images_become_uncertain_in_the_table(detector, tmp_path):
@@ -87,6 +87,6 @@ def test_only_out_of_distribution_images_become_uncertain_in_the_table(detector,
     for name, pixels in (("a", grey(190, seed=2)), ("b", tinted), ("c", grey(60, seed=3))):
         (tmp_path / f"{name}.png").write_bytes(encode(pixels))
     sources = iterate_sources([str(tmp_path)])
-    scores = list(score_images(sources, detector=detector, workers=2, by_tiles=True))
+    scores = list(judge_files(sources, detector=detector, workers=2))
     assert [score.verdict.label for score in scores] == ["Fake", "Uncertain", "Real"]
     assert [score.verdict.out_of_distribution for score in scores] == [False, True, False]

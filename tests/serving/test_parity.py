@@ -85,18 +85,18 @@ def reference(request) -> Detector:
 
 def compare(detector, images, expected, labels) -> tuple[np.ndarray, int]:
     """Differences of the probabilities; asserts that no verdict goes from Fake to Real or back."""
-    found = detector.predict_pixels(images)
+    found = detector.judge_pixels(images)[0]
     served = [decide_label(row, detector.metadata) for row in found]
     changed = [(a, b) for a, b in zip(labels, served, strict=True) if a != b]
     assert all(UNCERTAIN in pair for pair in changed)
     np.testing.assert_array_equal(
-        found[:64], detector.predict_pixels(images[:64]), err_msg="not repeatable"
+        found[:64], detector.judge_pixels(images[:64])[0], err_msg="not repeatable"
     )
     return np.abs(found - expected), len(changed)
 
 
 def test_float32_computes_what_keras_computes(reference, images):
-    expected = reference.predict_pixels(images)
+    expected = reference.judge_pixels(images)[0]
     assert expected[:, 0].std() > 0.2
     labels = [decide_label(row, reference.metadata) for row in expected]
     detector = Detector.open(reference.model_path, engine="openvino", precision="f32")
@@ -120,7 +120,7 @@ def test_bf16_stays_close_to_float32_and_turns_no_verdict(run, request):
         for precision in ("f32", "bf16")
     }
     pixels = network_inputs(detectors["f32"], request)
-    expected = detectors["f32"].predict_pixels(pixels)
+    expected = detectors["f32"].judge_pixels(pixels)[0]
     labels = [decide_label(row, detectors["f32"].metadata) for row in expected]
     difference, _ = compare(detectors["bf16"], pixels, expected, labels)
     largest, mean = BF16_LIMITS[run]

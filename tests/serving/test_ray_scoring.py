@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.serving.image_sources import iterate_sources
+from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.serving.score_table import score_row
-from real_vs_ai.serving.scoring import score_images
 from tests.ray_nodes import start_nodes
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -47,7 +47,7 @@ def photos(tmp_path_factory):
 
 
 def rows(scores, metadata):
-    return [score_row(score, metadata, by_tiles=False) for score in scores]
+    return [score_row(score, metadata) for score in scores]
 
 
 def ray_worker_processes() -> list[int]:
@@ -65,7 +65,7 @@ def ray_worker_processes() -> list[int]:
 def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, detector):
     from real_vs_ai.serving.ray_scoring import RayScorer
 
-    scorer = RayScorer(detector.model_path, precision="f32", by_tiles=False)
+    scorer = RayScorer(detector.model_path, precision="f32")
     killed = []
 
     def kill_one_worker():
@@ -81,7 +81,7 @@ def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, d
     sources = list(iterate_sources([str(photos)]))
     spread = rows(scorer.score(sources), detector.metadata)
     killer.join()
-    local = rows(score_images(sources, detector=detector, workers=2), detector.metadata)
+    local = rows(judge_files(sources, detector=detector, workers=2), detector.metadata)
     assert killed
     assert len(ray.nodes()) == 2
     assert spread == local

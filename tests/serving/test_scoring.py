@@ -22,6 +22,7 @@ from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.serving import model_cache
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
+from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import (
     COLUMNS,
@@ -31,7 +32,6 @@ from real_vs_ai.serving.score_table import (
     score_row,
     terminal_lines,
 )
-from real_vs_ai.serving.scoring import ImageScore, map_in_order, score_images
 from real_vs_ai.serving.scoring_job import (
     LocalScorer,
     ScoringOptions,
@@ -49,26 +49,24 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def scores_of(*inputs, detector, workers=2):
     sources = iterate_sources([str(i) for i in inputs])
-    return list(score_images(sources, detector=detector, workers=workers))
+    return list(judge_files(sources, detector=detector, workers=workers))
 
 
 def read_csv(path):
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
-def score(inputs, output, *, detector, resume=False, by_tiles=False):
-    scorer = LocalScorer(detector, workers=2, by_tiles=by_tiles)
-    return score_to_file(
-        [str(i) for i in inputs], scorer=scorer, output=output, resume=resume, by_tiles=by_tiles
-    )
+def score(inputs, output, *, detector, resume=False):
+    scorer = LocalScorer(detector, workers=2)
+    return score_to_file([str(i) for i in inputs], scorer=scorer, output=output, resume=resume)
 
 
 def test_every_image_gets_the_verdict_that_it_gets_alone(image_folder, detector):
     scores = scores_of(image_folder, detector=detector)
-    assert [s.path for s in scores] == [s.name for s in iterate_sources([str(image_folder)])]
+    assert [s.name for s in scores] == [s.name for s in iterate_sources([str(image_folder)])]
     for item in scores:
         if item.verdict:
-            expected = detector.predict(item.path).probability_fake
+            expected = detector.predict(item.name).probability_fake
             assert item.verdict.probability_fake == pytest.approx(expected, abs=1e-5)
             assert (item.width, item.height, item.format) == (48, 40, "PNG")
 
@@ -76,8 +74,8 @@ def test_every_image_gets_the_verdict_that_it_gets_alone(image_folder, detector)
 def test_an_unreadable_image_is_a_row_with_its_error(image_folder, detector):
     missing = ImageSource("gone.png", str(image_folder / "gone.png"))
     sources = [*iterate_sources([str(image_folder)]), missing]
-    scores = list(score_images(sources, detector=detector, workers=2))
-    failed = {s.path.rsplit("/", 1)[-1]: s.error for s in scores if not s.verdict}
+    scores = list(judge_files(sources, detector=detector, workers=2))
+    failed = {s.name.rsplit("/", 1)[-1]: s.error for s in scores if not s.verdict}
     assert set(failed) == {"broken.jpg", "gone.png"}
     assert failed["gone.png"] == "No such file or directory"
 
@@ -106,8 +104,8 @@ def test_sources_are_taken_only_as_fast_as_scores_are(detector, tmp_path):
             taken += 1
             yield ImageSource(f"{taken}.png", str(path))
 
-    scores = score_images(endless(), detector=detector, workers=2)
-    assert next(scores).path == "1.png"
+    scores = judge_files(endless(), detector=detector, workers=2)
+    assert next(scores).name == "1.png"
     assert taken < 10 * detector.batch_size
     scores.close()
 
@@ -148,13 +146,9 @@ def test_out_of_distribution_images_are_uncertain_and_say_why(model_with, tmp_pa
     for name, size in {"alike": (48, 40), "huge": (600, 500)}.items():
         (tmp_path / f"{name}.png").write_bytes(encode(uniform_image(250, size)))
     output = tmp_path / "scores.csv"
-    score([tmp_path / "alike.png", tmp_path / "huge.png"], output, detector=detector, by_tiles=True)
+    score([tmp_path / "alike.png", tmp_path / "huge.png"], output, detector=detector)
     alike, huge = read_csv(output)
-    assert (alike["label"], huge["label"], huge["tiles_label"]) == (
-        "Fake",
-        "Uncertain",
-        "Uncertain",
-    )
+    assert (alike["label"], huge["label"]) == ("Fake", "Uncertain")
     assert (alike["out_of_distribution"], huge["out_of_distribution"]) == ("false", "true")
     assert huge["reason"] == "size" and "about 40 × 40 pixels" in huge["note"]
 
@@ -163,7 +157,7 @@ def test_more_than_two_classes_have_a_column_each():
     import dataclasses
 
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
-    assert tuple(score_columns(metadata, by_tiles=False))[len(COLUMNS) :] == (
+    assert tuple(score_columns(metadata))[len(COLUMNS) :] == (
         "probability_benign",
         "probability_malignant",
         "probability_normal",
@@ -187,8 +181,8 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     output = io.StringIO()
     hostile = tmp_path / f"\x1b[2Jx{'long' * 30}.png"
     hostile.write_bytes(b"no image")
-    scorer = LocalScorer(detector, workers=1, by_tiles=False)
-    score_to_terminal([str(tmp_path)], scorer=scorer, by_tiles=False, stream=output)
+    scorer = LocalScorer(detector, workers=1)
+    score_to_terminal([str(tmp_path)], scorer=scorer, stream=output)
     lines = output.getvalue().splitlines()
     assert "\x1b" not in output.getvalue() and max(map(len, lines)) <= 80
     assert lines[1].startswith("unreadable") and lines[1].endswith("longlong.png")
@@ -200,7 +194,7 @@ def test_terminal_says_in_words_why_an_image_has_no_verdict():
     sentence = "This model only knows pictures of 32 × 32 pixels; yours is 900 × 900, so no answer."
     reasons = [Reason(ReasonCode.SIZE, sentence)]
     verdict = make_verdict(np.array([0.9, 0.1]), METADATA, out_of_distribution=reasons)
-    row = score_row(ImageScore("a.png", verdict, 900, 900, "PNG"), METADATA, by_tiles=False)
+    row = score_row(Answer("a.png", verdict, width=900, height=900), METADATA)
     first, *why = terminal_lines(row).splitlines()
     assert first.split() == ["Uncertain", "a.png"]
     assert " ".join(line.strip() for line in why) == sentence
@@ -218,7 +212,7 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
     images = [str(path) for path in sorted(image_folder.rglob("*.png"))]
-    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1, False, tmp_path)
+    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1, tmp_path)
     where = {"resume": False, "overwrite": False, "options": options}
     run_scoring(images[:2], output=None, **where)
     assert forms == [1]
@@ -306,7 +300,6 @@ def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monke
         cluster=None,
         precision=None,
         workers=1,
-        by_tiles=False,
         calibration_dir=Path("missing"),
     )
     with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):

@@ -118,14 +118,14 @@ def test_image_that_the_model_fails_on_has_its_error_and_leaves_the_others(model
     files = {f"{width}.png": image_bytes(RED, size=(width, 30)) for width in (40, 41, 42)}
     app = upload(start("--models-dir", models), files)
     assert ["AI-generated" in verdict for verdict in verdicts(app)] == [True, False, True]
-    assert "Cannot be checked: no such shape." in shown_texts(app)
+    assert "Could not be judged: no such shape." in shown_texts(app)
 
 
 def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeypatch):
     show_picture = cards.show_picture
 
     def fail_for_one(judged, **options):
-        if judged.upload.name == "b.png":
+        if judged.answer.name == "b.png":
             raise ZeroDivisionError
         show_picture(judged, **options)
 
@@ -236,7 +236,7 @@ def test_an_unchanged_page_judges_nothing_twice(models, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("judged again")
 
-    monkeypatch.setattr("real_vs_ai.ui.model_choice.check_image", refuse)
+    monkeypatch.setattr("real_vs_ai.ui.check_page.check_image", refuse)
     app.run()
     assert not app.exception and "AI-generated" in verdicts(app)[0]
 

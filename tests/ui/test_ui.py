@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -21,20 +22,13 @@ from real_vs_ai.config import SEED
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.ui import run_files
 from real_vs_ai.ui.cards import probability_bar, table_row
-from real_vs_ai.ui.checking import (
-    CheckedUpload,
-    ImageCheck,
-    Variant,
-    check_image,
-    judge_upload,
-    judge_variants,
-    name_duplicates,
-)
+from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
 from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
 from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict, apply_thresholds, make_verdict
+from real_vs_ai.verdict import Reason, ReasonCode, Verdict, decide_again, make_verdict
 
 METADATA = ModelMetadata(
     ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7
@@ -49,25 +43,32 @@ def verdict_of(probability_fake: float, metadata: ModelMetadata = METADATA) -> V
     return make_verdict(np.array([probability_fake, 1 - probability_fake]), metadata)
 
 
-def upload_of(probability_fake: float | None, name: str = "a.png") -> CheckedUpload:
+def card_of(probability_fake: float | None, name: str = "a.png") -> Card:
     if probability_fake is None:
-        return CheckedUpload(name, ImageCheck(digest="d", error="not an image"))
-    return CheckedUpload(
-        name,
-        ImageCheck(
-            "d", verdict_of(probability_fake), width=4, height=3, format="PNG", preview=b"jpeg"
-        ),
-    )
+        return Card(Answer(name, error="not an image", sha256="d"))
+    verdict = verdict_of(probability_fake)
+    answer = Answer(name, verdict, width=4, height=3, format="PNG", sha256="d")
+    return Card(answer, preview=b"jpeg")
 
 
-def answer_at_once(pixels: np.ndarray) -> Future:
-    answer = Future()
-    answer.set_result(verdict_of(0.5))
-    return answer
+def settled(card: Card, variants=(), metadata: ModelMetadata = METADATA) -> Card:
+    return settle(card, metadata=metadata, variants=variants)
 
 
-def judge(upload: CheckedUpload, variants=(), chosen: ModelMetadata = METADATA):
-    return judge_upload(upload, variants=variants, model=METADATA, chosen=chosen)
+class SureJudge(Judge):
+    """Answers at once, without a model."""
+
+    def __init__(self):
+        self._limits, self._decoding = {}, contextlib.nullcontext()
+
+    def _queue(self):
+        answer = Future()
+        answer.set_result(verdict_of(0.5))
+        detector = types.SimpleNamespace(prepare=lambda image: image)
+        return types.SimpleNamespace(detector=detector, submit=lambda look: answer)
+
+
+JUDGE = SureJudge()
 
 
 def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
@@ -83,22 +84,21 @@ def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
 
 def test_every_unusual_kind_of_image_is_judged():
     for name, data in unusual_images().items():
-        check = check_image(data, digest=name, submit=answer_at_once)
-        assert check.verdict is not None, (name, check.error)
-        assert check.preview[:2] == b"\xff\xd8"
+        card = check_image(data, judge=JUDGE)
+        assert card.answer.verdict is not None, (name, card.answer.error)
+        assert card.preview[:2] == b"\xff\xd8"
 
 
 def test_an_exif_rotated_image_is_shown_upright():
-    data = unusual_images()["rotated.jpg"]
-    check = check_image(data, digest="d", submit=answer_at_once)
-    assert (check.width, check.height) == (20, 40)
-    assert any("upright" in note for note in check.notes)
+    answer = check_image(unusual_images()["rotated.jpg"], judge=JUDGE).answer
+    assert (answer.width, answer.height) == (20, 40)
+    assert any("upright" in note for note in answer.notes)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", image_bytes(RED)[:60]])
-def test_a_broken_image_becomes_a_check_with_its_reason(data):
-    check = check_image(data, digest="d", submit=answer_at_once)
-    assert check.verdict is None and check.error
+def test_a_broken_image_becomes_a_card_with_its_reason(data):
+    card = check_image(data, judge=JUDGE)
+    assert card.answer.verdict is None and card.answer.error and not card.preview
 
 
 def test_a_check_writes_nothing_to_disk():
@@ -111,25 +111,26 @@ def test_a_check_writes_nothing_to_disk():
 
     sys.addaudithook(note_writes)
     for data in unusual_images().values():
-        check_image(data, digest="d", submit=answer_at_once)
+        check_image(data, judge=JUDGE)
     watching = None
     assert written == []
 
 
 def test_the_second_file_of_a_content_names_the_first():
-    first, other = ImageCheck(digest="1"), ImageCheck(digest="2")
-    uploads = name_duplicates([("a", first), ("b", other), ("c", first), ("d", first)])
-    assert [upload.same_as for upload in uploads] == ["", "", "a", "a"]
+    first, other = (Card(Answer("", sha256=digest)) for digest in "12")
+    cards = name_cards([("a", first), ("b", other), ("c", first), ("d", first)])
+    assert [card.same_as for card in cards] == ["", "", "a", "a"]
+    assert [card.answer.name for card in cards] == ["a", "b", "c", "d"]
 
 
 def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
-    def fail(data, image):
+    def fail(image):
         raise ZeroDivisionError("damaged in an unknown way")
 
-    monkeypatch.setattr("real_vs_ai.ui.checking.read_provenance", fail)
-    check = check_image(image_bytes(RED), digest="d", submit=lambda image: Future())
-    assert check.error == "cannot be checked: damaged in an unknown way"
-    assert check.verdict is None
+    monkeypatch.setattr("real_vs_ai.ui.checking._thin_out", fail)
+    answer = check_image(image_bytes(RED), judge=JUDGE).answer
+    assert answer.error == "could not be judged: damaged in an unknown way"
+    assert answer.verdict is None
 
 
 # --- verdicts ---
@@ -137,7 +138,7 @@ def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
 
 def test_other_thresholds_change_the_label_and_its_reasons():
     chosen = dataclasses.replace(METADATA, upper_threshold=0.95)
-    again = apply_thresholds(verdict_of(0.9), chosen)
+    again, _ = decide_again(verdict_of(0.9), chosen)
     assert again.label == "Uncertain" and "0.95" in again.reasons[0].sentence
     assert again.probabilities == verdict_of(0.9).probabilities
 
@@ -148,15 +149,15 @@ def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_
     verdict = make_verdict(row, METADATA, out_of_distribution=[None, TOO_LARGE])
     assert verdict.label == "Uncertain" and verdict.reasons == (TOO_LARGE,)
     chosen = dataclasses.replace(METADATA, upper_threshold=0.4, lower_threshold=0.2)
-    assert apply_thresholds(verdict, chosen) == verdict
+    assert decide_again(verdict, chosen) == (verdict, ())
 
 
 def test_out_of_distribution_image_has_no_number_anywhere():
     row = np.array([0.9, 0.1])
     verdict = make_verdict(row, METADATA, out_of_distribution=[TOO_LARGE])
-    upload = upload_of(0.9)
-    upload = dataclasses.replace(upload, check=dataclasses.replace(upload.check, verdict=verdict))
-    result = judge(upload)
+    card = card_of(0.9)
+    answer = dataclasses.replace(card.answer, verdict=verdict)
+    result = settled(dataclasses.replace(card, answer=answer))
     (row,) = csv.DictReader(
         io.StringIO(csv_report([result], metadata=METADATA).decode("utf-8-sig"))
     )
@@ -172,15 +173,13 @@ def test_out_of_distribution_image_has_no_number_anywhere():
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
-    judged = judge(
-        upload_of(0.9), [Variant("blur", verdict_of(0.5)), Variant("crop", verdict_of(0.1))]
-    )
+    judged = settled(card_of(0.9), [("blur", verdict_of(0.5)), ("crop", verdict_of(0.1))])
     assert judged.own.label == "Fake" and judged.verdict.label == "Uncertain"
     assert judged.flipped_by == ("crop",) and "crop" in judged.verdict.reasons[0].sentence
 
 
 def test_a_verdict_that_only_weakens_holds():
-    judged = judge(upload_of(0.9), [Variant("blur", verdict_of(0.5))])
+    judged = settled(card_of(0.9), [("blur", verdict_of(0.5))])
     assert judged.verdict.label == "Fake" and judged.flipped_by == ()
 
 
@@ -188,9 +187,7 @@ def test_treated_copies_differ_from_the_image_and_from_each_other():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     seen = []
-    variants = judge_variants(
-        pixels, predict_batch=lambda batch: [seen.append(batch[0]) or verdict_of(0.5)]
-    )
+    variants = judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
     assert len(variants) == len(seen) == len({copy.tobytes() for copy in [pixels, *seen]}) - 1
     assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
 
@@ -198,7 +195,7 @@ def test_treated_copies_differ_from_the_image_and_from_each_other():
 def test_app_changes_a_picture_as_the_model_card_does():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     seen = []
-    judge_variants(pixels, predict_batch=lambda batch: [seen.append(batch[0]) or verdict_of(0.5)])
+    judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
     tried = [p for p in PERTURBATIONS if p.phrase]
     assert len(seen) == len(tried)
     for copy, perturbation in zip(seen, tried, strict=True):
@@ -207,12 +204,12 @@ def test_app_changes_a_picture_as_the_model_card_does():
 
 def test_a_picture_of_one_pixel_can_be_treated():
     pixels = np.zeros((1, 1, 3), np.uint8)
-    assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
+    assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
 
 
 def test_image_too_long_for_a_jpeg_is_changed_too():
     pixels = np.zeros((2, 70_000, 3), np.uint8)
-    assert judge_variants(pixels, predict_batch=lambda batch: [verdict_of(0.5)])
+    assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
 
 
 # --- thresholds ---
@@ -257,7 +254,7 @@ EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
 def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
-    results = [judge(upload_of(0.9, EVIL_NAME)), judge(upload_of(None, "b.png"))]
+    results = [settled(card_of(0.9, EVIL_NAME)), settled(card_of(None, "b.png"))]
     text = csv_report(results, metadata=METADATA).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0])[:9] == [
@@ -280,10 +277,7 @@ def test_csv_of_other_classes_has_their_probabilities():
     names = ("benign", "malignant", "normal")
     metadata = ModelMetadata(class_names=names, image_size=8)
     verdict = make_verdict(np.array([0.1, 0.7, 0.2]), metadata)
-    upload = upload_of(0.9)
-    check = dataclasses.replace(upload.check, verdict=verdict)
-    upload = dataclasses.replace(upload, check=check)
-    judged = judge_upload(upload, variants=(), model=metadata, chosen=metadata)
+    judged = settled(Card(Answer("a.png", verdict)), metadata=metadata)
     text = csv_report([judged], metadata=metadata).decode("utf-8-sig")
     (row,) = csv.DictReader(io.StringIO(text))
     found = [float(row[f"probability_{name}"]) for name in names]
@@ -293,7 +287,7 @@ def test_csv_of_other_classes_has_their_probabilities():
 
 def test_the_json_says_which_model_with_which_thresholds():
     document = json.loads(
-        json_report([judge(upload_of(0.9))], models=[REPORT_MODEL], created="now")
+        json_report([settled(card_of(0.9))], models=[REPORT_MODEL], created="now")
     )
     assert document["models"][0]["thresholds"] == {"lower": 0.3, "upper": 0.7}
     assert document["models"][0]["sha256"] == "5ba256"
@@ -301,7 +295,7 @@ def test_the_json_says_which_model_with_which_thresholds():
 
 
 def test_the_html_shows_names_as_text_and_runs_nothing():
-    page = html_report([judge(upload_of(0.9, EVIL_NAME))], models=[REPORT_MODEL], created="now")
+    page = html_report([settled(card_of(0.9, EVIL_NAME))], models=[REPORT_MODEL], created="now")
     text = page.decode()
     assert "<script" not in text and "&lt;script&gt;" in text and "run &lt;b&gt;" in text
     assert "default-src 'none'" in text and "AI-generated" in text
@@ -313,7 +307,7 @@ def test_the_html_gives_figures_of_models_that_judged_a_picture_only():
         ReportModel(name, dataclasses.replace(METADATA, upper_threshold=threshold), "5ba256")
         for name, threshold in (("small", 0.7), ("large", 0.9))
     )
-    judged = judge(upload_of(0.95))
+    judged = settled(card_of(0.95))
     judged = dataclasses.replace(judged, verdict=dataclasses.replace(judged.verdict, model="large"))
     text = html_report([judged], models=[small, large], created="now").decode()
     assert "large: " in text and "between 30% and 90%" in text

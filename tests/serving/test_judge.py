@@ -17,12 +17,13 @@ from real_vs_ai.out_of_distribution import summarise_training_images
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.serving.detector import Detector, RoutingDetector
 from real_vs_ai.serving.image_sources import ImageSource
+from real_vs_ai.serving.judge import Judge, judge_files
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
-from real_vs_ai.serving.scoring import score_images
-from real_vs_ai.serving.shared_model import SharedModel
+from real_vs_ai.verdict import decide_again
+from tests.serving.trivial_model import encode
 
 METADATA = ModelMetadata(("Fake", "Real"), 4)
-MODULE = "real_vs_ai.serving.shared_model"
+MODULE = "real_vs_ai.serving.judge"
 QUEUE = "real_vs_ai.serving.judging_queue"
 
 
@@ -62,6 +63,11 @@ def several_models(*engines, **options):
     )
 
 
+def ask(judge, pixels):
+    """The verdict that will be there."""
+    return judge.begin("a.png", encode(pixels)).verdict
+
+
 def model_file(folder):
     path = folder / "model.h5"
     path.touch()
@@ -71,7 +77,7 @@ def model_file(folder):
 @pytest.fixture
 def service(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: colour_detector())
+    service = Judge(model_file(tmp_path), open_detector=lambda path: colour_detector())
     yield service
     service.close()
 
@@ -79,11 +85,11 @@ def service(tmp_path, monkeypatch):
 def test_many_threads_get_each_its_own_answer(service):
     answers = {}
 
-    def ask(level):
+    def ask_for(level):
         pixels = np.full((4, 4, 3), level, np.uint8)
-        answers[level] = service.submit(pixels).result().probability_fake
+        answers[level] = ask(service, pixels).result().probability_fake
 
-    threads = [threading.Thread(target=ask, args=(level,)) for level in range(1, 101)]
+    threads = [threading.Thread(target=ask_for, args=(level,)) for level in range(1, 101)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert answers == pytest.approx({level: level / 255 for level in range(1, 101)})
@@ -108,14 +114,14 @@ def test_first_answer_does_not_wait_for_the_batch_form(tmp_path, monkeypatch):
 
     monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
     detector = colour_detector(SlowEngine())
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
+    service = Judge(model_file(tmp_path), open_detector=lambda path: detector)
     image = np.ones((4, 4, 3), np.uint8)
-    assert service.submit(image).result(10).label
+    assert ask(service, image).result(10).label
     answered.set()
-    later = service.submit(image)
+    later = ask(service, image)
     # Not in one batch with the next, which is a whole one.
     assert taken.wait(20)
-    assert all(answer.result(30).label for answer in [service.submit(image) for _ in range(4)])
+    assert all(answer.result(30).label for answer in [ask(service, image) for _ in range(4)])
     assert later.result(30).label
     service.close()
 
@@ -135,11 +141,11 @@ def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{QUEUE}._PATIENCE_SECONDS", 60)
     monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
     detector = several_models(*engines, lower_threshold=0.2, upper_threshold=0.9)
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
+    service = Judge(model_file(tmp_path), open_detector=lambda path: detector)
     small, large = (np.full((side, side, 3), 128, np.uint8) for side in (4, 12))
-    answers = [service.submit(small)]
+    answers = [ask(service, small)]
     assert began.wait(20)
-    answers += [service.submit(image) for image in [small, large] * 5]
+    answers += [ask(service, image) for image in [small, large] * 5]
     go_on.set()
     assert all(answer.result(20).label for answer in answers)
     # One alone, then five: and five photographs of three crops each, even odds and so no copies.
@@ -173,7 +179,7 @@ def test_only_the_last_batch_of_each_model_is_filled_up_however_kinds_are_mixed(
 
 
 def test_one_photograph_before_many_thumbnails_does_not_stop_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.serving.scoring._MOST_AHEAD", 8)
+    monkeypatch.setattr(f"{MODULE}._MOST_AHEAD", 8)
     sources = []
     for index, side in enumerate([12] + 40 * [4]):
         path = tmp_path / f"{index:02}.png"
@@ -183,8 +189,8 @@ def test_one_photograph_before_many_thumbnails_does_not_stop_them(tmp_path, monk
     names = []
 
     def score():
-        scores = score_images(sources, detector=detector, workers=2)
-        names.extend(score.path for score in scores if score.verdict)
+        answers = judge_files(sources, detector=detector, workers=2)
+        names.extend(answer.name for answer in answers if answer.verdict)
 
     thread = threading.Thread(target=score, daemon=True)
     thread.start()
@@ -257,11 +263,11 @@ def test_request_that_is_cancelled_while_it_waits_is_not_judged(tmp_path, monkey
 
     monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
     detector = colour_detector(WaitingEngine())
-    service = SharedModel(model_file(tmp_path), open_detector=lambda path: detector)
-    first = service.submit(np.full((4, 4, 3), 1, np.uint8))
+    service = Judge(model_file(tmp_path), open_detector=lambda path: detector)
+    first = ask(service, np.full((4, 4, 3), 1, np.uint8))
     while not judged:
         time.sleep(0.01)
-    waiting = [service.submit(np.full((4, 4, 3), level, np.uint8)) for level in range(2, 8)]
+    waiting = [ask(service, np.full((4, 4, 3), level, np.uint8)) for level in range(2, 8)]
     assert all(answer.cancel() for answer in waiting[:5]) and not first.cancel()
     go_on.set()
     assert first.result(20).label and waiting[5].result(20).label
@@ -271,32 +277,61 @@ def test_request_that_is_cancelled_while_it_waits_is_not_judged(tmp_path, monkey
 
 def test_an_image_that_fails_does_not_spoil_the_batch(service):
     good, bad = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
-    failures = []
+    pending = [service.begin(str(i), encode(bad if i % 3 else good)) for i in range(30)]
+    answers = [one.finish() for one in pending]
+    assert [answer.name for answer in answers] == [str(i) for i in range(30)]
+    assert {answer.verdict.label for answer in answers[::3]} == {"Fake"}
+    failed = [answer for i, answer in enumerate(answers) if i % 3]
+    assert {answer.error for answer in failed} == {"could not be judged: no red"}
+    assert not any(answer.verdict for answer in failed) and all(a.sha256 for a in failed)
 
-    def ask_badly():
-        try:
-            service.predict_batch([bad])
-        except ModelUnavailableError as error:
-            failures.append(str(error))
 
-    threads = [threading.Thread(target=ask_badly) for _ in range(20)]
-    [thread.start() for thread in threads]
-    assert [service.predict_batch([good])[0].label for _ in range(20)] == ["Fake"] * 20
-    [thread.join() for thread in threads]
-    assert failures == ["no red"] * 20
+def test_evaluation_finds_uncalibrated_probabilities_of_refused_images_too():
+    sizes = summarise_training_images([4], [4], [""])
+    detector = colour_detector(training_images=sizes, temperature=2.0, lower_threshold=0.2)
+    known, refused = (np.full((side, side, 3), 204, np.uint8) for side in (4, 40))
+    verdicts = judged_in_a_folder(detector, [known, refused])
+    assert [verdict.uncalibrated for verdict in verdicts] == [pytest.approx((0.8, 0.2))] * 2
+    assert [verdict.out_of_distribution for verdict in verdicts] == [False, True]
+    assert verdicts[0].probability_fake == pytest.approx(2 / 3)
+
+
+def test_other_thresholds_are_applied_to_an_image_and_its_copy(monkeypatch):
+    crops = {"kind": "crops", "crops": 3, "longest_side": 64}
+    detector = colour_detector(input=crops)
+    darker = Perturbation("darker", lambda pixels, seed: pixels // 4)
+    monkeypatch.setattr("real_vs_ai.serving.detector.WEB", darker)
+    (verdict,) = judged_in_a_folder(detector, [np.full((12, 12, 3), 240, np.uint8)])
+    assert (verdict.label, verdict.reasons[0].code) == ("Uncertain", "unstable")
+    assert verdict.copy.label == "Real"
+    wide = dataclasses.replace(detector.metadata, lower_threshold=0.1, upper_threshold=0.9)
+    again, _ = decide_again(verdict, wide)
+    assert again.label == "Fake" and again.copy.label == "Uncertain"
+
+
+def test_broken_file_becomes_an_answer_with_its_error(service):
+    answer = service.judge("a.png", b"no image")
+    assert answer.verdict is None and answer.error.startswith("not an image")
+    assert answer.name == "a.png" and len(answer.sha256) == 64
+
+
+def test_refused_size_is_told_apart(service):
+    service._limits = {"max_bytes": 10, "max_pixels": 100}
+    answer = service.judge("a.png", encode(np.ones((4, 4, 3), np.uint8)))
+    assert answer.exceeds_limit and "file too large" in answer.error
 
 
 def test_closed_model_answers_waiting_callers_then_refuses(service, monkeypatch):
     monkeypatch.setattr(f"{MODULE}._IDLE_SECONDS", 0.2)
-    images = [np.ones((4, 4, 3), np.uint8)]
+    pixels = np.ones((4, 4, 3), np.uint8)
     service.detector()
     service.close()
-    assert service.predict_batch(images)[0].label
+    assert service.judge_pixels(pixels).label
     deadline = time.monotonic() + 300
     with pytest.raises(ModelUnavailableError, match="replaced"):
         while time.monotonic() < deadline:
             time.sleep(0.5)
-            service.predict_batch(images)
+            service.judge_pixels(pixels)
 
 
 def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch):
@@ -304,10 +339,10 @@ def test_a_model_that_cannot_be_opened_tells_everybody_why(tmp_path, monkeypatch
         raise OSError("disk on fire")
 
     monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
-    service = SharedModel(model_file(tmp_path), open_detector=refuse)
+    service = Judge(model_file(tmp_path), open_detector=refuse)
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match="disk on fire"):
-            service.predict_batch([np.ones((4, 4, 3), np.uint8)])
+            service.judge("a.png", encode(np.ones((4, 4, 3), np.uint8)))
 
 
 def test_callers_get_an_error_when_the_program_ends(service, monkeypatch):
@@ -319,6 +354,6 @@ def test_callers_get_an_error_when_the_program_ends(service, monkeypatch):
 
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", refuse)
     with pytest.raises(ModelUnavailableError, match="program is closing"):
-        service.submit(pixels).result(timeout=30)
+        ask(service, pixels).result(timeout=30)
     with pytest.raises(ModelUnavailableError):
-        service.submit(pixels)
+        ask(service, pixels)

@@ -1,0 +1,343 @@
+"""Judge image files: the one way from bytes to an answer.
+
+The command line and an evaluation judge many files (`judge_files`), the app and the service what
+comes (`Judge`). Bytes are decoded, given to the model of their size, computed in full batches with
+others, checked on a copy where the verdict is certain, and explained by reasons. What the file says
+of its origin stands beside the verdict and never changes it. A file that cannot be judged becomes
+an answer with its error.
+
+An evaluation opens `Detector.open(path, precision="f32", for_batches=True)` and finds in each
+`answer.verdict`, of out-of-distribution images too, the network's own probabilities
+(`uncalibrated`, in the order of the model's classes; `model_file.calibrate` makes them the
+calibrated ones), why it is Uncertain (`reasons[0].code`) and the verdict on the copy (`copy`). With
+thresholds of 0.5 (`Detector.with_metadata`) the copy of every image is judged, and
+`verdict.decide_again` then applies others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.errors import one_line
+from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
+from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.options import available_workers
+from real_vs_ai.provenance import Finding, read_provenance
+from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.image_sources import ImageSource, read_source
+from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
+from real_vs_ai.verdict import Verdict
+
+# Of a model that is to be closed: until no caller's check can be under way any more.
+_IDLE_SECONDS = 60.0
+# Verdicts that wait for the verdict of an image before them: a kill loses them.
+_MOST_AHEAD = 512
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of one image file.
+
+    Attributes:
+        name: Its `ImageSource.name`, or what the sender called it: do not trust it.
+        verdict: None when the file cannot be judged.
+        error: One line that says why, or "".
+        exceeds_limit: Whether it was refused for its size.
+        width: In pixels, upright; None when the file cannot be read.
+        format: The file's real format ("JPEG"), or "".
+        notes: What was done to it in decoding, one sentence each.
+        findings: What the file says of its origin.
+        sha256: Of the file's bytes, hexadecimal; "" when they cannot be read.
+    """
+
+    name: str
+    verdict: Verdict | None = None
+    error: str = ""
+    exceeds_limit: bool = False
+    width: int | None = None
+    height: int | None = None
+    format: str = ""
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A file whose verdict the model computes.
+
+    Attributes:
+        answer: All but the verdict.
+        verdict: None where there is an error. Cancelled, it is not computed.
+    """
+
+    answer: Answer
+    verdict: Future[Verdict] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.verdict is None or self.verdict.done()
+
+    def finish(self) -> Answer:
+        """The answer, once the verdict is there.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        if self.verdict is None:
+            return self.answer
+        try:
+            return replace(self.answer, verdict=self.verdict.result())
+        except (ModelUnavailableError, CancelledError):
+            raise
+        except Exception as error:
+            return _failed(self.answer.name, self.answer.sha256, error)
+
+
+class Judge:
+    """Judges what comes, by a model that opens while the caller continues.
+
+    All callers share one queue: what waits together is judged together, in the order it came.
+
+    Attributes:
+        path: The `.h5` file, or a folder with several models that answer together.
+        metadata: What the file (the first one) says of the model.
+        metadatas: The same of each model, by its name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        open_detector: Callable[[Path], Detector] = Detector.open,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        max_pixels: int = MAX_IMAGE_PIXELS,
+    ) -> None:
+        """Read the model's metadata and begin to open it.
+
+        Args:
+            max_bytes: Larger files are refused.
+            max_pixels: Larger images (width × height) are refused.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ModelFileError: It is not one of our model files.
+        """
+        self.path = path
+        paths = find_models(path)
+        self.metadatas = {model_name(one): read_metadata(one) for one in paths}
+        self.metadata: ModelMetadata = read_metadata(paths[0])
+        self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
+        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
+        self._decoding = threading.BoundedSemaphore(available_workers())
+        self._opening: Future[JudgingQueue] = Future()
+        threading.Thread(
+            target=self._serve, args=(open_detector,), name="model", daemon=True
+        ).start()
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the model is still being read and compiled."""
+        return not self._opening.done()
+
+    def detector(self) -> Detector:
+        """The detector, once it is open; ModelUnavailableError if it could not be opened."""
+        return self._queue().detector
+
+    def begin(
+        self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
+    ) -> Pending:
+        """Ask for an answer without waiting for the verdict.
+
+        Args:
+            show: Called with the decoded image while the model works.
+
+        Raises:
+            ModelUnavailableError: The model could not be opened, or was closed.
+        """
+        waiting = self._queue()
+        with self._decoding:
+            return _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
+
+    def judge(
+        self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
+    ) -> Answer:
+        """The answer for one file; see `begin`."""
+        return self.begin(name, data, show=show).finish()
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """`decode_image` with this judge's limits, no more at a time than there are cores."""
+        with self._decoding:
+            return decode_image(data, **self._limits)
+
+    def judge_pixels(self, pixels: np.ndarray) -> Verdict:
+        """The verdict on upright RGB pixels, shape (height, width, 3), uint8.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        with _as_unavailable():
+            waiting = self._queue()
+            return waiting.submit(waiting.detector.prepare(pixels)).result()
+
+    def close(self) -> None:
+        """Let the threads end once no request has come for a while: others may still use it."""
+        self._opening.add_done_callback(_end)
+
+    def _queue(self) -> JudgingQueue:
+        with _as_unavailable():
+            return self._opening.result()
+
+    def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
+        try:
+            opened = JudgingQueue(open_detector(self.path))
+        except Exception as error:  # Every caller learns what went wrong.
+            self._opening.set_exception(error)
+            return
+        _exempt_from_garbage_collection()
+        self._opening.set_result(opened)
+        opened.run()
+
+
+def judge_files(
+    sources: Iterable[ImageSource], *, detector: Detector, workers: int, in_batches: bool = True
+) -> Iterator[Answer]:
+    """Judge many files, each model's in full batches; the answers come in the order of the files.
+
+    Images are decoded by a few threads while the engine works on earlier ones. Only as many are in
+    memory as keep both busy.
+
+    Args:
+        sources: Taken one by one, never all at once.
+        workers: Threads that decode, at least 1.
+        in_batches: See `Detector.judge`. Without, images are judged one by one: sooner for a few.
+
+    Raises:
+        ModelUnavailableError: A model cannot be opened.
+    """
+    waiting = JudgingQueue(detector, in_batches=in_batches, is_shared=False)
+    judging = threading.Thread(target=waiting.run, name="judging", daemon=True)
+
+    def begin(source: ImageSource) -> Pending:
+        return _begin(source.name, lambda: read_source(source), waiting=waiting)
+
+    judging.start()
+    begun: deque[Pending] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders:
+        try:
+            for pending in map_in_order(begin, sources, executor=decoders, ahead=workers):
+                begun.append(pending)
+                while begun and begun[0].is_done:
+                    yield begun.popleft().finish()
+                if len(begun) > _MOST_AHEAD:
+                    with waiting.awaited():
+                        answer = begun.popleft().finish()
+                    yield answer
+            waiting.end()
+            while begun:
+                yield begun.popleft().finish()
+        finally:
+            waiting.close()
+            judging.join()
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], *, executor: Executor, ahead: int
+) -> Iterator[R]:
+    """`executor.map` that takes only `ahead` items before their results are wanted."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _begin(
+    name: str,
+    read: Callable[[], bytes],
+    *,
+    waiting: JudgingQueue,
+    show: Callable[[DecodedImage], None] | None = None,
+    max_bytes: int = MAX_IMAGE_BYTES,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+) -> Pending:
+    """Everything but the verdict, which the model computes meanwhile."""
+    digest = ""
+    try:
+        data = read()
+        digest = hashlib.sha256(data).hexdigest()
+        image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
+        verdict = waiting.submit(waiting.detector.prepare(image))
+        if show:
+            show(image)
+        findings = read_provenance(data, image.image)
+    except ModelUnavailableError:
+        raise
+    except (ImageError, OSError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
+        too_large = isinstance(error, ImageTooLargeError)
+        return Pending(Answer(name, error=reason, exceeds_limit=too_large, sha256=digest))
+    except Exception as error:
+        return Pending(_failed(name, digest, error))
+    answer = Answer(
+        name,
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        notes=image.notes,
+        findings=findings,
+        sha256=digest,
+    )
+    return Pending(answer, verdict)
+
+
+def _failed(name: str, digest: str, error: Exception) -> Answer:
+    # An error of one image belongs to that image: the others get their answers.
+    return Answer(name, error=f"could not be judged: {one_line(error)}", sha256=digest)
+
+
+def _end(opening: Future[JudgingQueue]) -> None:
+    if opening.exception() is None:
+        opening.result().end(idle_seconds=_IDLE_SECONDS)
+
+
+@contextlib.contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Whatever goes wrong in the model becomes a message for the one who asked."""
+    try:
+        yield
+    except ModelUnavailableError:
+        raise
+    except Exception as error:
+        raise ModelUnavailableError(str(error) or type(error).__name__) from error
+
+
+def _exempt_from_garbage_collection() -> None:
+    """Look no more for garbage among what is there now: the libraries, and the model.
+
+    Streamlit looks after every run of the page, before its last messages leave; over all that was
+    imported this took 45 ms of every upload.
+    """
+    gc.collect()
+    gc.freeze()
