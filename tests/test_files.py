@@ -16,7 +16,6 @@ from real_vs_ai.files import (
     write_json,
 )
 from real_vs_ai.preparation.archive_entries import ArchiveEntry, plan_extraction
-from real_vs_ai.preparation.archives import ExtractionLimits
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.serving.image_sources import iterate_sources
 
@@ -61,8 +60,7 @@ def found_by_splitting(folder):
 
 def found_by_unpacking(folder):
     entries = [ArchiveEntry(name, "file", 1, 1) for name in (*DATA, *JUNK)]
-    limits = ExtractionLimits(max_files=99, max_bytes=99, max_ratio=99)
-    return list(plan_extraction(entries, archive_bytes=99, limits=limits).names.values())
+    return list(plan_extraction(entries, archive_bytes=99).names.values())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,11 @@ from real_vs_ai.preparation.placing import MAX_NAME_BYTES, fold_name, unique_nam
 
 _MAX_PATH_BYTES = 1000
 _MAX_DEPTH = 32
+# What an archive may unpack to.
+MAX_BYTES = 200 * 2**30
+MAX_FILES = 20_000_000
+# Unpacked bytes for each packed byte, of the archive and of every large entry.
+MAX_RATIO = 100
 # Below this a high ratio is a file of zeros, not a bomb.
 HARMLESS_BYTES = 64 * 2**20
 _NESTED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".xz", ".bz2", ".zst")
@@ -37,19 +42,6 @@ _UNUSABLE_CHARACTERS = frozenset('<>"|?*')
 
 class ArchiveError(InputError):
     """An archive that is refused; the message names the entry and the reason."""
-
-
-@dataclass(frozen=True)
-class ExtractionLimits:
-    """What an archive may unpack to.
-
-    Attributes:
-        max_ratio: Unpacked bytes for each packed byte, of the archive and of every large entry.
-    """
-
-    max_bytes: int = 200 * 2**30
-    max_files: int = 20_000_000
-    max_ratio: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +79,7 @@ class ExtractionPlan:
     size: int
 
 
-def plan_extraction(
-    entries: Sequence[ArchiveEntry], *, archive_bytes: int, limits: ExtractionLimits
-) -> ExtractionPlan:
+def plan_extraction(entries: Sequence[ArchiveEntry], *, archive_bytes: int) -> ExtractionPlan:
     """Decide what is unpacked and under which name.
 
     Raises:
@@ -108,10 +98,10 @@ def plan_extraction(
         elif reason := _reason_to_skip(entry, parts):
             skipped.append((printable(entry.name), reason))
         else:
-            _check_entry(entry, limits)
+            _check_entry(entry)
             size += entry.size
             wanted.append((index, "/".join(parts)))
-    _check_total(len(wanted), size, archive_bytes=archive_bytes, limits=limits)
+    _check_total(len(wanted), size, archive_bytes=archive_bytes)
     names, renamed = _without_collisions(wanted)
     return ExtractionPlan(names, tuple(skipped), tuple(renamed), debris, size)
 
@@ -160,7 +150,7 @@ def _reason_to_skip(entry: ArchiveEntry, parts: Sequence[str]) -> str:
     return ""
 
 
-def _check_entry(entry: ArchiveEntry, limits: ExtractionLimits) -> None:
+def _check_entry(entry: ArchiveEntry) -> None:
     if entry.encrypted:
         raise ArchiveError(
             f"entry {printable(entry.name)} is encrypted; unpack it with its password first"
@@ -168,24 +158,23 @@ def _check_entry(entry: ArchiveEntry, limits: ExtractionLimits) -> None:
     if entry.size < 0:
         raise ArchiveError(f"entry {printable(entry.name)} claims a negative size")
     large = entry.size > HARMLESS_BYTES and entry.packed_size >= 0
-    if large and entry.size > limits.max_ratio * max(entry.packed_size, 1):
+    if large and entry.size > MAX_RATIO * max(entry.packed_size, 1):
         raise ArchiveError(
             f"entry {printable(entry.name)} unpacks to {entry.size:,} bytes from "
-            f"{entry.packed_size:,}, more than {limits.max_ratio:g} times"
+            f"{entry.packed_size:,}, more than {MAX_RATIO} times"
         )
 
 
-def _check_total(files: int, size: int, *, archive_bytes: int, limits: ExtractionLimits) -> None:
-    if files > limits.max_files:
-        raise ArchiveError(f"{files:,} files, the limit is {limits.max_files:,}")
-    if size > limits.max_bytes:
+def _check_total(files: int, size: int, *, archive_bytes: int) -> None:
+    if files > MAX_FILES:
+        raise ArchiveError(f"{files:,} files, the limit is {MAX_FILES:,}")
+    if size > MAX_BYTES:
         raise ArchiveError(
-            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {limits.max_bytes / 2**30:,.1f} GiB"
+            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
         )
-    if size > HARMLESS_BYTES and size > limits.max_ratio * max(archive_bytes, 1):
+    if size > HARMLESS_BYTES and size > MAX_RATIO * max(archive_bytes, 1):
         raise ArchiveError(
-            f"unpacks to {size:,} bytes from {archive_bytes:,}, more than "
-            f"{limits.max_ratio:g} times"
+            f"unpacks to {size:,} bytes from {archive_bytes:,}, more than {MAX_RATIO} times"
         )
 
 

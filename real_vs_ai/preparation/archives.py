@@ -19,19 +19,13 @@ from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST
 from real_vs_ai.files import atomic_write, is_junk, list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archive_entries import (
-    ArchiveError,
-    ExtractionLimits,
-    ExtractionPlan,
-    stem_of,
-)
+from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionPlan, stem_of
 from real_vs_ai.preparation.extraction import NO_ARCHIVE, extract_tar, extract_zip, starts_as_tar
 from real_vs_ai.preparation.placing import source_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
 
 _MOST_LISTED = 20
-_LIMITS = ExtractionLimits()
 
 
 @dataclass(frozen=True)
@@ -61,12 +55,7 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 
 def extract_archives(
-    archives: Sequence[Path],
-    *,
-    output_dir: Path,
-    overwrite: bool,
-    pool: Pool,
-    limits: ExtractionLimits = _LIMITS,
+    archives: Sequence[Path], *, output_dir: Path, overwrite: bool, pool: Pool
 ) -> Iterator[ExtractionSummary]:
     """Unpack archives, each into the folder `output_dir/<source>` named after it.
 
@@ -91,7 +80,7 @@ def extract_archives(
     wanted = still_to_make(output_dir, sources, overwrite=overwrite)
     for path, source in itertools.compress(zip(archives, sources, strict=True), wanted):
         with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
-            plan = _extract_archive(path, staging / source, limits=limits, pool=pool)
+            plan = _extract_archive(path, staging / source, pool=pool)
         yield ExtractionSummary(path, output_dir / source, plan)
 
 
@@ -110,16 +99,14 @@ def _default_archives() -> list[Path]:
     return found
 
 
-def _extract_archive(
-    path: Path, folder: Path, *, limits: ExtractionLimits, pool: Pool
-) -> ExtractionPlan:
+def _extract_archive(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
     folder.mkdir()
     try:
         # A zip is recognised by its end, where a tar may hold a zip: tar comes first.
         if starts_as_tar(path):
-            plan = extract_tar(path, folder, limits=limits)
+            plan = extract_tar(path, folder)
         elif zipfile.is_zipfile(path):
-            plan = extract_zip(path, folder, limits=limits, pool=pool)
+            plan = extract_zip(path, folder, pool=pool)
         else:
             raise ArchiveError(NO_ARCHIVE)
     except ArchiveError as error:

@@ -17,10 +17,10 @@ from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.archive_entries import (
     COPY_BYTES,
     HARMLESS_BYTES,
+    MAX_RATIO,
     READ_ERRORS,
     ArchiveEntry,
     ArchiveError,
-    ExtractionLimits,
     ExtractionPlan,
     check_free_space,
     describe_damage,
@@ -38,9 +38,7 @@ _CHUNK_FILES = 1000
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
-def extract_zip(
-    path: Path, folder: Path, *, limits: ExtractionLimits, pool: Pool
-) -> ExtractionPlan:
+def extract_zip(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
     """Unpack a zip archive into an empty folder.
 
     Raises:
@@ -52,7 +50,7 @@ def extract_zip(
     archive_id = (str(path.resolve()), status.st_size, status.st_mtime_ns)
     infos = _open_zip(archive_id).infolist()
     entries = [_zip_entry(info) for info in infos]
-    plan = plan_extraction(entries, archive_bytes=status.st_size, limits=limits)
+    plan = plan_extraction(entries, archive_bytes=status.st_size)
     _check_overlaps([infos[index] for index in plan.names])
     check_free_space(folder, plan)
     make_folders(folder, plan)
@@ -202,19 +200,19 @@ def starts_as_tar(path: Path) -> bool:
     return True
 
 
-def extract_tar(path: Path, folder: Path, *, limits: ExtractionLimits) -> ExtractionPlan:
+def extract_tar(path: Path, folder: Path) -> ExtractionPlan:
     """Unpack a tar archive into an empty folder.
 
     Raises:
         ArchiveError: It is damaged, hostile or too large.
         OSError: The disk is too small, or cannot be written.
     """
-    entries = [_tar_entry(member) for member, _ in _read_members(path, limits=limits)]
-    plan = plan_extraction(entries, archive_bytes=path.stat().st_size, limits=limits)
+    entries = [_tar_entry(member) for member, _ in _read_members(path)]
+    plan = plan_extraction(entries, archive_bytes=path.stat().st_size)
     check_free_space(folder, plan)
     make_folders(folder, plan)
     with progress(description=f"Unpacking {path.name}", unit="file", total=len(plan.names)) as bar:
-        for index, (member, packed) in enumerate(_read_members(path, limits=limits)):
+        for index, (member, packed) in enumerate(_read_members(path)):
             if index in plan.names and packed is not None:
                 try:
                     write_file(packed, f"{folder}/{plan.names[index]}", size=member.size)
@@ -224,19 +222,17 @@ def extract_tar(path: Path, folder: Path, *, limits: ExtractionLimits) -> Extrac
     return plan
 
 
-def _read_members(
-    path: Path, *, limits: ExtractionLimits
-) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Each entry with its content, in one pass; the stream is read to its end for its checksum."""
     # Looked at while reading: a compressed bomb would keep us busy for hours before it is planned.
-    most = max(HARMLESS_BYTES, limits.max_ratio * path.stat().st_size)
+    most = max(HARMLESS_BYTES, MAX_RATIO * path.stat().st_size)
     last = "none"
     try:
         with _open_stream(path) as stream, _open_tar(stream) as archive:
             for member in archive:
                 last = member.name
                 if archive.offset > most:
-                    raise ArchiveError(f"unpacks to more than {limits.max_ratio:g} times its size")
+                    raise ArchiveError(f"unpacks to more than {MAX_RATIO} times its size")
                 yield member, archive.extractfile(member) if member.isreg() else None
             # tarfile has read ahead, so the rest has to come from its own file object.
             while rest := archive.fileobj.read(COPY_BYTES):
@@ -245,7 +241,7 @@ def _read_members(
                         "data follows its end mark (a header of zeros, or tars joined in one file)"
                     )
                 if stream.tell() > most:
-                    raise ArchiveError(f"unpacks to more than {limits.max_ratio:g} times its size")
+                    raise ArchiveError(f"unpacks to more than {MAX_RATIO} times its size")
     except ArchiveError:
         raise
     except READ_ERRORS as error:

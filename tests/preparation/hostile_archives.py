@@ -253,7 +253,7 @@ REFUSED = {
     truncated_zip: "incomplete",
     cut_inside: "damaged|overlap",
     lying_size: "damaged",
-    lying_size_stored: "the limit is 1.0 GiB",
+    lying_size_stored: "100 times",
     damaged_deflate: "damaged",
     overlapping: "overlap|differ",
     names_disagree: "differ",

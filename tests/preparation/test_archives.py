@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import DataUnZipper
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation import archive_entries
-from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionLimits, safe_parts
+from real_vs_ai.preparation.archive_entries import ArchiveError, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
     GOOD,
@@ -35,13 +35,11 @@ from tests.preparation.hostile_archives import (
 )
 from tests.preparation.material import image_bytes, snapshot
 
-LIMITS = ExtractionLimits(max_bytes=2**30, max_files=100_000, max_ratio=100)
 
-
-def extract(path, tmp_path, *, limits=LIMITS, **changes):
+def extract(path, tmp_path, **changes):
     values = {"overwrite": False, "pool": Pool(1), **changes}
     target = tmp_path / "out" / "raw"
-    (summary,) = extract_archives([path], output_dir=target, limits=limits, **values)
+    (summary,) = extract_archives([path], output_dir=target, **values)
     return summary
 
 
@@ -108,24 +106,19 @@ def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, c
     assert "two.zip was refused" in printed.err
 
 
-def test_ratio_within_the_limit_is_unpacked(tmp_path):
+def test_ratio_within_the_limit_is_unpacked(tmp_path, monkeypatch):
     zip_bomb(tmp_path / "zeros.zip")
-    limits = ExtractionLimits(max_bytes=2**30, max_files=10, max_ratio=2000)
-    extract(tmp_path / "zeros.zip", tmp_path, limits=limits)
+    monkeypatch.setattr(archive_entries, "MAX_RATIO", 2000)
+    extract(tmp_path / "zeros.zip", tmp_path)
     assert (tmp_path / "out" / "raw" / "zeros" / "zeros.jpg").stat().st_size == 100 * 2**20
 
 
-@pytest.mark.parametrize(
-    "limits, found",
-    [
-        (ExtractionLimits(max_bytes=1000, max_files=100, max_ratio=100), "GiB"),
-        (ExtractionLimits(max_bytes=2**30, max_files=3, max_ratio=100), "5 files"),
-    ],
-)
-def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, limits, found):
+@pytest.mark.parametrize("limit, found", [("MAX_BYTES", "GiB"), ("MAX_FILES", "5 files")])
+def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, monkeypatch, limit, found):
+    monkeypatch.setattr(archive_entries, limit, 3)
     make_zip(tmp_path / "a.zip", [(f"{i}.jpg", GOOD) for i in range(5)])
     with pytest.raises(ArchiveError, match=found):
-        extract(tmp_path / "a.zip", tmp_path, limits=limits)
+        extract(tmp_path / "a.zip", tmp_path)
     assert_nothing_written(tmp_path)
 
 
@@ -291,11 +284,7 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
         extract(one, tmp_path)
     done = list(
         extract_archives(
-            [one, two],
-            output_dir=tmp_path / "out" / "raw",
-            limits=LIMITS,
-            overwrite=False,
-            pool=Pool(1),
+            [one, two], output_dir=tmp_path / "out" / "raw", overwrite=False, pool=Pool(1)
         )
     )
     assert [summary.output_dir.name for summary in done] == ["two"]

@@ -10,7 +10,7 @@ import pytest
 
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.perturbations import AffineRanges
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
+from real_vs_ai.preparation.archives import extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.merging import merge_sources
@@ -24,8 +24,6 @@ from tests.preparation.material import (
 )
 from tests.ray_nodes import start_nodes
 
-LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
-
 
 def run_stages(folder, *, cluster):
     """Every stage that takes --cluster, each on what the one before made."""
@@ -35,11 +33,7 @@ def run_stages(folder, *, cluster):
     zip_folder(folder / "set", output=archive, entries=None, overwrite=False)
     list(
         extract_archives(
-            [archive],
-            output_dir=folder / "raw",
-            limits=LIMITS,
-            overwrite=False,
-            pool=Pool(1, cluster),
+            [archive], output_dir=folder / "raw", overwrite=False, pool=Pool(1, cluster)
         )
     )
     split_sources(

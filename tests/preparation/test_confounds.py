@@ -13,7 +13,7 @@ from PIL import Image
 
 from real_vs_ai.images import ImageError
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives
+from real_vs_ai.preparation.archives import extract_archives
 from real_vs_ai.preparation.file_traits import (
     FileTraits,
     _equalise_chunk,
@@ -210,11 +210,7 @@ def test_same_bytes_twice_and_on_more_workers(tmp_path):
 def test_real_set_with_a_confound_warns_and_cifake_does_not(tmp_path, name, fires):
     list(
         extract_archives(
-            [SHARED / "data" / name],
-            output_dir=tmp_path / "raw",
-            pool=Pool(1),
-            overwrite=False,
-            limits=ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100),
+            [SHARED / "data" / name], output_dir=tmp_path / "raw", pool=Pool(1), overwrite=False
         )
     )
     layout = find_layout(next(p for p in (tmp_path / "raw").iterdir() if p.is_dir()))

@@ -19,7 +19,7 @@ import pytest
 
 from real_vs_ai.parallel import Pool
 from real_vs_ai.perturbations import AffineRanges
-from real_vs_ai.preparation.archives import ExtractionLimits, extract_archives, zip_folder
+from real_vs_ai.preparation.archives import extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.deletion import delete, plan_deletion
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
@@ -38,7 +38,6 @@ from tests.preparation.material import (
 from tests.script_processes import ScriptProcess
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-LIMITS = ExtractionLimits(max_bytes=2**30, max_files=10_000, max_ratio=100)
 RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 
 
@@ -47,7 +46,6 @@ def unzip(data, *, overwrite=False):
         extract_archives(
             [data / "archives" / "set.zip"],
             output_dir=data / "raw",
-            limits=LIMITS,
             overwrite=overwrite,
             pool=Pool(1),
         )
