@@ -29,9 +29,16 @@ def main(argv=None) -> None:
     # Takes seconds, which --help does not need.
     with keep_informed("ModelTraining.py"):
         import_keras_quietly()
+        from real_vs_ai.training.finishing import finish
         from real_vs_ai.training.trainer import train
 
-        print(train(options, say=lambda line: print(line, flush=True)))
+        trained = train(options, say=say)
+        print(finish(trained, say=say))
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ sys.path.insert(0, str(REPOSITORY))
 from real_vs_ai.cli import command, make_parser  # noqa: E402
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
 from real_vs_ai.reporting import format_table  # noqa: E402
+from real_vs_ai.runs import read_history  # noqa: E402
 
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 _CPUS = {
@@ -34,8 +35,8 @@ _CPUS = {
 }
 _FINE_TUNING = (
     *("--weights", str(PACKAGED_RELEASED_MODEL_DIR / "model.h5"), "--image-size", "32"),
-    *("--batch-size", "64", "--frozen-epochs", "0", "--epochs", "100", "--early-stopping", "99"),
-    *("--patience", "99", "--augmentation", "light"),
+    *("--batch-size", "64", "--epochs", "100", "--patience", "99", "--augmentation", "light"),
+    *("--set", "frozen_epochs=0", "early_stopping=99"),
 )
 
 
@@ -83,8 +84,8 @@ def measure_minutes(folder: Path, environment: dict[str, str], *, minutes: float
         folder=folder,
         environment=environment,
     )
-    (plan,) = json.loads((folder / "models" / name / "config.json").read_text())["time_plans"]
-    return [*found, f"planned {60 * minutes:.0f} s, {plan['steps']} steps"]
+    steps = sum(map(int, read_history(folder / "models" / name / "history.csv")["steps"]))
+    return [*found, f"planned {60 * minutes:.0f} s, {steps} steps"]
 
 
 @command

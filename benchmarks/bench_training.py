@@ -82,10 +82,10 @@ def compiled_model(size, args, *, fused):
     """A network of the given input size, ready to train, with or without fused operations."""
     import keras
 
-    from real_vs_ai.training.backbones import BACKBONES
+    from real_vs_ai.networks.backbones import BACKBONES
+    from real_vs_ai.networks.head import HeadOptions
+    from real_vs_ai.networks.model import build_model
     from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
-    from real_vs_ai.training.model import build_model
-    from real_vs_ai.training.networks.head import HeadOptions
 
     keras.config.set_dtype_policy(args.precision)
     head = HeadOptions(noise=0.1, pooling="global-average", dense_units=256, l2=1e-4, dropout=0.4)
@@ -103,7 +103,7 @@ def compiled_model(size, args, *, fused):
     if fused:
         fuse_batch_norm(model)
     model.compile(
-        make_optimizer(learning_rate=1e-4, decay_steps=1000, warmup_steps=0, fused=fused),
+        make_optimizer(1e-4, fused=fused),
         "categorical_crossentropy",
         metrics=epoch_metrics(("Fake", "Real")),
         jit_compile=False,
@@ -127,7 +127,7 @@ def measure(size, batch_size, args):
     from real_vs_ai.dataset.decoded_images import decode_images
     from real_vs_ai.dataset.labelled_images import list_labelled_images
     from real_vs_ai.model_input import ModelInput
-    from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.batches import WHOLE_BATCH, training_batches
 
     ours = compiled_model(size, args, fused=True)
     steps = _WARM_UP + args.steps

@@ -72,18 +72,22 @@ def option(
         default: Where the option is not given; False declares a switch.
         **declaration: More for argparse (`type`, `choices`, `nargs`, …), and: `flags` where they
             are not the field's name, `group` to open a group of options, `add` for a function
-            that declares the option.
+            that declares the option, `shown=False` for one that only `hidden` adds.
     """
     if metavar:
         declaration["metavar"] = metavar
     return dataclasses.field(metadata={"help": help_text, "default": default, **declaration})
 
 
-def add_fields(parser: argparse.ArgumentParser, options_type: type) -> None:
+def add_fields(
+    parser: argparse.ArgumentParser, options_type: type, *, hidden: bool = False
+) -> None:
     """Add an option for each field of a dataclass that was declared with `option`."""
     target: argparse._ActionsContainer = parser
     for field in dataclasses.fields(options_type):
         declared = dict(field.metadata)
+        if not declared.pop("shown", True) and not hidden:
+            continue
         if group := declared.pop("group", None):
             target = parser.add_argument_group(group)
         if add := declared.pop("add", None):

@@ -23,15 +23,6 @@ _LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
 # Small enough for two CPU cores to make the data, train and evaluate within minutes.
 _DEMO_IMAGES = {"flat_images": 450, "train_images": 500, "test_images": 200}
 _DEMO_AUGMENTED = 200
-# The released network stays as it is, and a head learns from statistics of all its stages: the
-# traces are in the finest ones. Its features are computed once, so that minutes suffice.
-_DEMO_TRAINING = (
-    *("--image-size", "32", "--augmentation", "none"),
-    *("--pooling", "stages", "--stored-features", "--epochs", "0", "--frozen-epochs", "20"),
-    # The validation loss is unsteady while the accuracy still rises.
-    *("--patience", "20", "--early-stopping", "6"),
-    *("--minutes", "3"),
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
         Stage(4, "DataMerger", (*split_names, f"--output-dir={data_dir}", "--overwrite")),
         Stage(5, "DataAugmentation", (in_data, f"--total={_DEMO_AUGMENTED}", "--overwrite")),
         Stage(6, "MoveAugmentedImages", (in_data,)),
-        Stage(7, "ModelTraining", (*folders, f"--weights={weights}", *_DEMO_TRAINING)),
+        Stage(7, "ModelTraining", (*folders, f"--weights={weights}", "--recipe=demo")),
         Stage(8, "ModelEvaluation", (f"--model={models_dir / run_name}", f"--data={data_dir}")),
     ]
 

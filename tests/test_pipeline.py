@@ -117,7 +117,8 @@ def test_demo_uses_its_own_folders_and_the_released_model(tmp_path):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty folder to run scripts in, with a network of 20,000 weights for a ResNet101."""
-    from real_vs_ai.training import backbones, devices
+    from real_vs_ai.networks import backbones
+    from real_vs_ai.training import devices
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REAL_VS_AI_CACHE", str(tmp_path / "cache"))
@@ -216,7 +217,7 @@ def test_the_chain_runs_on_real_images_from_archives_to_verdicts(project):
     for name in ("cifake-mini.zip", "fake-or-real-sample.zip"):
         shutil.copy(SHARED_DATA / name, archives)
 
-    assert RunPipeline.main(["--", *SMALL_TRAINING, "--steps-per-epoch", "20"]) == 0
+    assert RunPipeline.main(["--", *SMALL_TRAINING, "--set", "steps_per_epoch=20"]) == 0
     assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
 
     with (project / "data" / "manifest.csv").open(encoding="utf-8", newline="") as file:

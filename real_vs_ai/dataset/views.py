@@ -63,11 +63,13 @@ class ViewOptions:
 
     Attributes:
         history: Share of the views that go through a random history, 0 to 1.
+        screenshots: Share of these histories that end with a screenshot, 0 to 1.
     """
 
     count: int
     history: float
     seed: int
+    screenshots: float = 0.0
 
 
 def draw_views(

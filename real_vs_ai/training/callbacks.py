@@ -17,9 +17,14 @@ import keras
 
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
-from real_vs_ai.reporting import progress
+from real_vs_ai.reporting import plural, progress
 from real_vs_ai.runs import write_history
-from real_vs_ai.training.checkpoints import Progress, TrainingDivergedError, save_checkpoint
+from real_vs_ai.training.checkpoints import (
+    Progress,
+    TrainingDivergedError,
+    restore_metrics,
+    save_checkpoint,
+)
 from real_vs_ai.training.devices import Hosts
 
 # A running mean this many times the first loss (and above 1) has no way back.
@@ -28,91 +33,76 @@ _EXPLODED = 100.0
 
 @dataclass(eq=False, kw_only=True)
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):
-    """Stop when the validation loss exceeds the training loss; keep the best epoch's weights.
+    """Stop when the validation loss exceeds the training loss; save the best epoch's weights.
 
     Both losses hold the L2 penalty; the training loss is measured with noise, dropout and
-    augmentation, so a validation loss above it means that the network overfits. When training ends,
-    for this or any other reason, the weights of the epoch with the lowest validation loss are
-    restored; they are on disk from the end of that epoch on.
+    augmentation, so a validation loss above it means that the network overfits. Also stops when the
+    validation loss has not fallen for some epochs.
 
     Attributes:
         path: Where the best weights are saved; ends in `.weights.h5`.
+        progress: Its best epoch (from 1) and loss are kept up to date.
         patience: This many epochs in a row may have a validation loss above the training loss.
+        early_stopping: After this many epochs without a lower validation loss training stops.
         keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
         writes: Whether this process saves the weights; another one does otherwise.
-        best_loss: The lowest so far; a resumed run gives that of its earlier epochs.
-        best_epoch: Its epoch, counted from 1; 0 before the first. Its weights are at `path`.
-        stopped: Whether this callback stopped the training.
+        epochs: Losses of the stage's epochs; a resumed run gives the earlier ones.
+        reason: Why the training was stopped; "" while it was not.
     """
 
     path: Path
+    progress: Progress
     patience: int = 0
+    early_stopping: float = math.inf
     keep: str = "best"
     writes: bool = True
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    stopped: bool = field(default=False, init=False)
-    _epochs_above: int = field(default=0, init=False)
+    epochs: list[Mapping[str, float]] = field(default_factory=list)
+    reason: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        logs = logs or {}
-        if self.keep == "last" or logs["val_loss"] < self.best_loss:
-            self.best_loss = float(logs["val_loss"])
-            self.best_epoch = epoch + 1
+        logs, progress = logs or {}, self.progress
+        if self.keep == "last" or logs["val_loss"] < progress.best_loss:
+            progress.best_epoch, progress.best_loss = epoch + 1, float(logs["val_loss"])
             if self.writes:
                 with atomic_write(self.path) as staging:
                     graph_of(self.model).save_weights(staging)
-        self.count(logs)
-        if self._epochs_above > self.patience:
-            self.stopped = True
+        self.epochs.append(logs)
+        above = [row["val_loss"] > row["loss"] for row in self.epochs[-self.patience - 1 :]]
+        losses = [row["val_loss"] for row in self.epochs]
+        if len(above) > self.patience and all(above):
+            self.reason = "the validation loss exceeds the training loss"
+        elif len(losses) - 1 - losses.index(min(losses)) >= self.early_stopping:
+            self.reason = f"no lower validation loss in {plural(int(self.early_stopping), 'epoch')}"
+        if self.reason:
             self.model.stop_training = True
 
-    def count(self, logs: Mapping[str, float]) -> None:
-        """Count an epoch's losses only; for the epochs before a resumed run."""
-        above = logs["val_loss"] > logs["loss"]
-        self._epochs_above = self._epochs_above + 1 if above else 0
 
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        if self.best_epoch:
-            graph_of(self.model).load_weights(self.path)
+class AveragedWeights(keras.callbacks.Callback):
+    """Validate and keep the running averages of the weights; learning goes on from the weights.
 
-
-class OneTraining(keras.callbacks.CallbackList):
-    """Callbacks for which several calls of `fit` are one training.
-
-    An epoch that is taken up in its middle needs a `fit` of its own. Callbacks would reset
-    themselves between the two; with this list they begin once and end with `finish`.
+    Stands between the callback that keeps weights and the one that saves checkpoints.
     """
 
-    _begun = False
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._exchange()
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        if not self._begun:
-            self._begun = True
-            super().on_train_begin(logs)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._exchange()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Wait for `finish`."""
-
-    def finish(self) -> None:
-        """Tell the callbacks that the training has ended."""
-        super().on_train_end()
-
-
-class AtNextEpoch(keras.callbacks.Callback):
-    """Do something once, when the next epoch has begun and Keras has reset its metrics."""
-
-    def __init__(self, action: Callable[[], None]):
-        super().__init__()
-        self._action: Callable[[], None] | None = action
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self._action:
-            self._action()
-            self._action = None
+    def _exchange(self) -> None:
+        optimizer = self.model.optimizer
+        # Half precision wraps it.
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        pairs = zip(
+            optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
+        )
+        for variable, average in pairs:
+            value = keras.ops.convert_to_numpy(variable)
+            variable.assign(average)
+            average.assign(value)
 
 
 class DivergenceGuard(keras.callbacks.Callback):
@@ -150,38 +140,39 @@ class Recorder(keras.callbacks.Callback):
 
     Attributes:
         progress: Kept up to date.
+        last_epoch: The stage ends with this epoch, counted from 1.
         checkpoint_path: Where the run's state is saved.
         checkpoint_steps: Also save after this many steps; 0 only after epochs.
-        last_epoch: The stage ends with this epoch, counted from 1.
         hosts: Only the first process writes.
         on_epoch: Called after each epoch.
     """
 
     progress: Progress
     stage_name: str
-    stop: StopTrainingOnValidationLoss
+    last_epoch: int
     history_path: Path
     checkpoint_path: Path
     checkpoint_steps: int
     steps_per_epoch: int
-    last_epoch: int
     metrics: Sequence[keras.metrics.Metric]
     hosts: Hosts
     interrupted: threading.Event
-    on_epoch: Callable[[Progress], None]
+    on_epoch: Callable[[], None]
     _started: float = field(default=0.0, init=False)
-    _steps: int = field(default=0, init=False)
+    _first_step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._started = time.perf_counter()
-        self._steps = 0
+        self._first_step = self.progress.step
+        if self.progress.step:
+            # Keras has reset them; the epoch goes on from its middle.
+            restore_metrics(self.checkpoint_path, self.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.progress.step += 1
-        self._steps += 1
         if self.progress.step >= self.steps_per_epoch:
             # Validation comes next, and the checkpoint after it.
             return
@@ -191,22 +182,26 @@ class Recorder(keras.callbacks.Callback):
         self._stop_if_interrupted()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        progress, stop = self.progress, self.stop
-        seconds = time.perf_counter() - self._started
+        progress, seconds = self.progress, time.perf_counter() - self._started
         row = {"epoch": epoch + 1, "stage": self.stage_name}
         row.update({name: float(value) for name, value in (logs or {}).items()})
+        for split in ("", "val_"):
+            if f"{split}precision" in row:
+                both = row[f"{split}precision"], row[f"{split}recall"]
+                row[f"{split}f1"] = 2 * both[0] * both[1] / (sum(both) or 1.0)
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         row["learning_rate"] = float(rate)
+        row["steps"] = progress.step
         row["seconds"] = round(seconds, 3)
-        row["images_per_second"] = round(self._steps * progress.batch_size / seconds, 2)
+        images = (progress.step - self._first_step) * progress.batch_size
+        row["images_per_second"] = round(images / seconds, 2)
         progress.history.append(row)
         progress.epoch, progress.step = epoch + 1, 0
-        progress.best_epoch, progress.best_loss = stop.best_epoch, stop.best_loss
         progress.stage_done = self.model.stop_training or epoch + 1 >= self.last_epoch
         if self.hosts.is_first:
             write_history(self.history_path, progress.history)
         self._save()
-        self.on_epoch(progress)
+        self.on_epoch()
         # What the first one wrote is there for all of them from here on.
         self.hosts.wait()
         self._stop_if_interrupted()
@@ -224,9 +219,8 @@ class Recorder(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch on a terminal: images a second, time left, loss and accuracy."""
 
-    batch_size: int
+    progress: Progress
     steps_per_epoch: int
-    first_step: int
     title: str
     _bar: Any = field(default=None, init=False)
 
@@ -237,17 +231,15 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar = progress(
             description=f"{self.title}, epoch {epoch + 1}",
             unit="image",
-            total=self.steps_per_epoch * self.batch_size,
+            total=self.steps_per_epoch * self.progress.batch_size,
         )
-        if self.first_step:
-            self._bar.update(self.first_step * self.batch_size)
-            self.first_step = 0
+        self._bar.update(self.progress.step * self.progress.batch_size)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         logs = logs or {}
         text = f"loss {logs.get('loss', 0):.4f}, accuracy {logs.get('accuracy', 0):.4f}"
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(self.batch_size)
+        self._bar.update(self.progress.batch_size)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._bar.close()

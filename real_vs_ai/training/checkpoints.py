@@ -19,6 +19,7 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
+from real_vs_ai.keras_models import graph_of
 from real_vs_ai.runs import RunFolder
 
 _PROGRESS = "progress"
@@ -57,6 +58,11 @@ class Progress:
     def stage_rows(self, stage_name: str) -> list[dict[str, Any]]:
         """The history of one stage."""
         return [row for row in self.history if row["stage"] == stage_name]
+
+    def epochs_before(self, stage_name: str) -> int:
+        """Epochs of the stages before this one, some of which may have stopped early."""
+        rows = self.stage_rows(stage_name)
+        return rows[0]["epoch"] - 1 if rows else self.epoch
 
 
 def checkpoint_path(run: RunFolder) -> Path:
@@ -115,6 +121,19 @@ def restore_variables(
     with np.load(path) as stored:
         for group in groups:
             _assign(stored, group, variables[group])
+
+
+def resume_stage(path: Path, model: keras.Model, progress: Progress, *, best_weights: Path) -> None:
+    """Put a compiled model where its stage stands: at the checkpoint, or at the weights kept."""
+    saved = load_checkpoint(path)
+    if saved and saved.stage == progress.stage:
+        restore_variables(path, model)
+        return
+    if saved:
+        # The random layers continue from where the stage before left them, killed or not.
+        restore_variables(path, model, groups=("layers",))
+    if progress.best_epoch:
+        graph_of(model).load_weights(best_weights)
 
 
 def restore_metrics(path: Path, metrics: Sequence[keras.metrics.Metric]) -> None:

@@ -1,16 +1,9 @@
-"""Define what a model is compiled with: Adam with a falling learning rate, and metrics.
-
-optimizer = make_optimizer(learning_rate=1e-3, decay_steps=epochs * steps_per_epoch,
-                           warmup_steps=0, fused=True)
-model.compile(optimizer=optimizer, metrics=epoch_metrics(("Fake", "Real")), …)
-
-The metrics are those of the Fake class where there is one, otherwise means over the classes.
-"""
+"""Define what a model is compiled with: Adam, fused operations, and metrics."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,75 +11,42 @@ from keras import ops
 
 from real_vs_ai.config import POSITIVE_CLASS
 
-# The learning rate ends at this share of what it began with.
-FINAL_SHARE = 0.01
-
-
-class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
-    """PolynomialDecay whose first steps rise evenly to the line that it falls along.
-
-    Large steps from random weights can end learning before it begins (Goyal et al. 2017).
-    """
-
-    def __init__(self, *args: Any, warmup_steps: int, **options: Any):
-        """Make the schedule, with steps until the decay is reached; 0 for none."""
-        super().__init__(*args, **options)
-        self.warmup_steps = warmup_steps
-
-    def __call__(self, step: Any) -> Any:
-        rate = super().__call__(step)
-        if not self.warmup_steps:
-            return rate
-        risen = (ops.cast(step, rate.dtype) + 1) / self.warmup_steps
-        return rate * ops.minimum(risen, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "warmup_steps": self.warmup_steps}
-
-
-class PacedDecay(WarmedPolynomialDecay):
-    """The same line, gone along by a variable from 0 to 1 instead of the count of steps."""
-
-    def __init__(self, *args: Any, position: keras.Variable, **options: Any):
-        """Make the schedule; the other arguments are those of WarmedPolynomialDecay."""
-        super().__init__(*args, **options)
-        self.position = position
-
-    def __call__(self, step: Any) -> Any:
-        return super().__call__(ops.convert_to_tensor(self.position) * self.decay_steps)
-
 
 def make_optimizer(
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
     *,
-    learning_rate: float,
-    decay_steps: int,
-    warmup_steps: int,
     fused: bool,
-    position: keras.Variable | None = None,
+    weight_decay: float = 0.0,
+    averaging: float = 0.0,
 ) -> keras.optimizers.Adam:
-    """Adam under a PolynomialDecay (of power 1) that ends with the last step.
+    """Adam, or AdamW where the weights decay.
 
     Args:
-        learning_rate: At the first step, or what warm-up leads to.
-        decay_steps: Steps of the whole stage, warm-up among them.
-        warmup_steps: Steps over which the learning rate first rises.
         fused: Use TensorFlow's one operation for each variable; needs a single device.
-        position: Where on its way the learning rate is, 0 to 1; None counts the steps.
+        weight_decay: Share of the weights that decays, times the learning rate, at each step;
+            biases and normalisations stay out.
+        averaging: Share of the old average that each step keeps of the weights' running averages;
+            0 for no averages.
     """
-    options = {
-        "initial_learning_rate": learning_rate,
-        "decay_steps": max(1, decay_steps),
-        "end_learning_rate": learning_rate * FINAL_SHARE,
-        "warmup_steps": warmup_steps,
-    }
-    if position is None:
-        schedule = WarmedPolynomialDecay(**options)
-    else:
-        schedule = PacedDecay(position=position, **options)
-    return (FusedAdam if fused else keras.optimizers.Adam)(schedule)
+    optimizer = (FusedAdam if fused else PlainAdam)(
+        schedule,
+        weight_decay=weight_decay or None,
+        use_ema=averaging > 0,
+        ema_momentum=averaging or 0.99,
+    )
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
-class FusedAdam(keras.optimizers.Adam):
+class PlainAdam(keras.optimizers.Adam):
+    """Adam that leaves the weights alone when `fit` ends."""
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Do nothing: `fit` ends with every epoch, and `AveragedWeights` keeps the averages."""
+
+
+class FusedAdam(PlainAdam):
     """The same numbers as Adam in one operation for each variable, on the TensorFlow backend.
 
     Keras writes Adam as a dozen small operations; on ResNet101's 418 variables they take a third
@@ -159,59 +119,38 @@ def _fused_batch_norm(
 
 
 def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
-    """Metrics to compile a softmax model with, for one-hot labels in the order of the classes."""
+    """Metrics of a softmax model: of the Fake class where there are two, else without a class.
+
+    Precision and recall need a positive class; F1 follows from them.
+    """
     names = tuple(class_names)
-    positive = names.index(POSITIVE_CLASS) if POSITIVE_CLASS in names and len(names) == 2 else None
-    options = {"n_classes": len(names), "positive": positive}
-    weights = None if positive is None else [float(i == positive) for i in range(len(names))]
+    accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+    if len(names) != 2 or POSITIVE_CLASS not in names:
+        return [accuracy, _AUC(name="auc", multi_label=True, num_labels=len(names))]
+    positive = names.index(POSITIVE_CLASS)
+    weights = [float(i == positive) for i in range(2)]
     return [
-        keras.metrics.CategoricalAccuracy(name="accuracy"),
-        ClassMetric(name="precision", **options),
-        ClassMetric(name="recall", **options),
-        _AUC(name="auc", multi_label=True, num_labels=len(names), label_weights=weights),
-        ClassMetric(name="f1", **options),
+        accuracy,
+        _Precision(name="precision", class_id=positive),
+        _Recall(name="recall", class_id=positive),
+        _AUC(name="auc", multi_label=True, num_labels=2, label_weights=weights),
     ]
 
 
-class _AUC(keras.metrics.AUC):
+class _OfShownClass:
     """Counts a mixed image as one of the class that it shows most of."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         super().update_state(ops.round(y_true), y_pred, sample_weight)
 
 
-# Each is 0 where it would divide by 0: nothing was taken for the class, or nothing is of it.
-_FORMULAS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "precision": lambda hits, predicted, actual: ops.divide_no_nan(hits, predicted),
-    "recall": lambda hits, predicted, actual: ops.divide_no_nan(hits, actual),
-    "f1": lambda hits, predicted, actual: ops.divide_no_nan(2.0 * hits, predicted + actual),
-}
+class _Precision(_OfShownClass, keras.metrics.Precision):
+    pass
 
 
-class ClassMetric(keras.metrics.Metric):
-    """Precision, recall or F1 (its name says which) of the most probable class."""
+class _Recall(_OfShownClass, keras.metrics.Recall):
+    pass
 
-    def __init__(self, *, n_classes: int, positive: int | None, name: str, dtype: Any = None):
-        super().__init__(name=name, dtype=dtype)
-        self.n_classes = n_classes
-        self.positive = positive
-        shape = (n_classes,)
-        self.hits = self.add_variable(shape, initializer="zeros", name="hits")
-        self.predicted = self.add_variable(shape, initializer="zeros", name="predicted")
-        self.actual = self.add_variable(shape, initializer="zeros", name="actual")
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count a batch; shapes (batch, n_classes). Class weights do not count images twice."""
-        actual = ops.cast(ops.convert_to_tensor(y_true), self.dtype)
-        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), self.n_classes, dtype=self.dtype)
-        self.hits.assign_add(ops.sum(actual * predicted, axis=0))
-        self.predicted.assign_add(ops.sum(predicted, axis=0))
-        self.actual.assign_add(ops.sum(actual, axis=0))
-
-    def result(self) -> Any:
-        """The positive class's value, or the mean over the classes."""
-        values = _FORMULAS[self.name](self.hits, self.predicted, self.actual)
-        return ops.mean(values) if self.positive is None else values[self.positive]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "n_classes": self.n_classes, "positive": self.positive}
+class _AUC(_OfShownClass, keras.metrics.AUC):
+    pass

@@ -1,19 +1,22 @@
-"""Declare every option of ModelTraining.py with its default, without Keras, for a fast --help.
+"""Declare every option of ModelTraining.py and every field of a recipe, without Keras.
 
-Later ones win: the defaults, the recipe, the stored configuration, the command line.
+A recipe is a JSON file of fields; `--recipe` takes its name, its path, or a run's `config.json`.
+Later ones win: the defaults, the recipe, the run to resume, the command line.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 import math
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
@@ -21,10 +24,14 @@ from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_enlargement, read_strides
 from real_vs_ai.model_input import AGGREGATES, INPUT_KINDS, ModelInput
+from real_vs_ai.networks.backbones import BACKBONES
 from real_vs_ai.options import add_fields, add_memory, add_workers, number, option, whole_number
 from real_vs_ai.runs import NEWEST, RunFolder, find_unfinished_run
-from real_vs_ai.training.backbones import BACKBONES
-from real_vs_ai.training.recipes import RECIPES
+
+_RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
+RECIPES = dict(sorted((path.stem, path) for path in _RECIPES))
+# More than any recipe or record of a run.
+_LARGEST_BYTES = 2**24
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -43,9 +50,14 @@ def keras_precision(text: str) -> str:
     return _PRECISIONS.get(text, text)
 
 
+def _field(help_text: str, default: Any = None, **declaration: Any) -> Any:
+    """A field that a recipe sets; the command line sets it by --set only."""
+    return option(help_text, default, shown=False, **declaration)
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The options of a training run; each says what it means.
+    """The options of a training run and the fields of its recipe; each says what it means.
 
     `resume` becomes the path of the run folder, and `command` is the command line, for the record.
     """
@@ -60,26 +72,30 @@ class TrainingOptions:
     run_name: str | None = option(
         "name of the run's folder (default: date, time and backbone)", metavar="NAME"
     )
-    recipe: str | None = option("start from a named set of options", choices=sorted(RECIPES))
-    hold_out: tuple[str, ...] = option(
-        "train without these sources (comma-separated) and validate on them alone, to see how the "
-        "model does on unseen kinds of pictures",
-        (),
-        "SOURCES",
-        type=_names,
+    recipe: str | None = option(
+        f"take the fields of a recipe: {', '.join(RECIPES)}, a JSON file of your own, or the "
+        "config.json of a run to repeat",
+        metavar="NAME|PATH",
     )
-    portraits: tuple[str, ...] = option(
-        "sources (comma-separated) of portraits; the model learns to recognise such pictures, and "
-        "refuses them",
-        (),
-        "SOURCES",
-        type=_names,
+    set: tuple[str, ...] = option(
+        "set fields of the recipe that have no option here (docs/training.md lists them)",
+        metavar="FIELD=VALUE",
+        nargs="+",
+        action="extend",
     )
     resume: Path | None = option(
         "resume an interrupted run (default: the newest unfinished one)",
         metavar="RUN",
         nargs="?",
         const=NEWEST,
+    )
+    hold_out: tuple[str, ...] = _field(
+        "sources to train without and to validate on alone", (), type=_names
+    )
+    portraits: tuple[str, ...] = _field(
+        "sources of portraits; the model learns to recognise and refuse such pictures",
+        (),
+        type=_names,
     )
     backbone: str = option(
         "network that computes the features; resnet26 has no ImageNet weights and is a quick start "
@@ -96,83 +112,56 @@ class TrainingOptions:
         "imagenet|none|PATH",
     )
     image_size: int = option(
-        "side of the square that the network sees",
-        IMAGE_SIZE,
-        "PIXELS",
-        flags=("--image-size", "--crop-size"),
-        type=whole_number(32),
+        "side of the square that the network sees", IMAGE_SIZE, "PIXELS", type=whole_number(32)
     )
-    input: str = option(
-        "resize: the whole image at that size; crops: squares of that size at native "
-        "resolution, which keep the finest traces of large images",
+    input: str = _field(
+        "resize: the whole image at that size; crops: squares of it at native resolution",
         INPUT_KINDS[0],
         choices=INPUT_KINDS,
     )
-    crops: int = option(
-        "number of evenly spread crops by which an image is judged (with --input crops)",
-        9,
-        "N",
-        type=whole_number(1),
-    )
-    aggregate: str = option(
+    crops: int = _field("evenly spread crops that judge an image", 9, type=whole_number(1))
+    aggregate: str = _field(
         "how the crops' probabilities are combined",
         next(iter(AGGREGATES)),
         choices=tuple(AGGREGATES),
     )
-    views: int = option(
-        "number of random crops of each training image; an epoch uses one (with --input crops)",
-        6,
-        "N",
-        type=whole_number(1),
+    views: int = _field("random crops of each training image", 6, type=whole_number(1))
+    history: float = _field(
+        "share of these crops that are first resampled and recompressed", 1.0, type=number(0, 1)
     )
-    history: float = option(
-        "share of these crops that are first resampled and recompressed at random, as sites and "
-        "messengers do (with --input crops)",
-        1.0,
-        "SHARE",
-        type=number(0, 1),
+    screenshots: float = _field(
+        "share of these histories that end with a screenshot", 0.0, type=number(0, 1)
     )
-    stem_stride: int = option(
-        "how much the first layers shrink the image; less keeps more of small images and takes 4 "
-        "or 16 times as long (default: that of the model in --weights, otherwise the published "
-        "one: 4, or 2 for EfficientNets)",
+    stem_stride: int = _field(
+        "how much the first layers shrink the image (none: as in --weights, or as published)",
         type=int,
         choices=(4, 2, 1),
     )
-    enlarge: int = option(
-        "how many times the network enlarges its input before the first layer: ImageNet's filters "
-        "know larger structures than small images have; 2 takes 4 times as long (default: that of "
-        "the model in --weights, otherwise 1)",
+    enlarge: int = _field(
+        "how many times the network enlarges its input (none: as in --weights, or 1)",
         type=int,
         choices=(1, 2, 3, 4),
     )
-    pooling: str = option(
-        "how the head summarises the feature maps; stages takes mean and deviation of the maps of "
-        "every stage, standardised, equal-stages the same with equal weight for each stage",
+    pooling: str = _field(
+        "how the head summarises the feature maps",
         "global-average",
         choices=("global-average", "average-flatten", "stages", "equal-stages"),
     )
     noise: float = option(
         "Gaussian noise on the features during training", 0.1, "STD", type=number(0, 10)
     )
-    dense_units: int = option(
-        "units of the head's hidden layer; 0 for none", 256, "N", type=whole_number(0)
-    )
+    dense_units: int = _field("units of the hidden layer; 0: none", 256, type=whole_number(0))
     l2: float = option("penalty on the hidden layer's weights", 1e-4, "WEIGHT", type=number(0, 10))
     dropout: float = option(
         "share of the hidden units left out during training", 0.4, "SHARE", type=number(0, 0.95)
     )
-    batch_norm: str = option(
-        "whether batch statistics are learnt; auto learns them from random weights or in batches "
-        "of 64 or more",
+    batch_norm: str = _field(
+        "whether batch statistics are learnt; auto: from random weights, or in batches of 64",
         "auto",
         choices=("auto", "train", "frozen"),
     )
-    batch_norm_momentum: float = option(
-        "share of the old statistics kept at each step; 0.9 suits runs of a few hundred steps",
-        0.99,
-        "M",
-        type=number(0, 0.9999),
+    batch_norm_momentum: float = _field(
+        "share of the old batch statistics that a step keeps", 0.99, type=number(0, 0.9999)
     )
     epochs: int = option(
         "epochs with the whole network learning", 20, "N", type=whole_number(0), group="learning"
@@ -183,17 +172,16 @@ class TrainingOptions:
         metavar="N",
         type=number(0, math.inf, ends=False),
     )
-    frozen_epochs: int | None = option(
-        "epochs before those with only the head learning (default: 3, or 0 from random weights)",
-        metavar="N",
+    frozen_epochs: int | None = _field(
+        "epochs before those with only the head learning (none: 3, or 0 from random weights)",
         type=whole_number(0),
     )
-    steps_per_epoch: int | None = option(
-        "batches in an epoch (default: all the images once)", metavar="N", type=whole_number(1)
+    steps_per_epoch: int | None = _field(
+        "batches in an epoch (none: all the images once)", type=whole_number(1)
     )
     batch_size: int = option("images in a batch", 32, "N", type=whole_number(1))
     learning_rate: float = option(
-        "first learning rate of the head alone, or from random weights; it falls to 1 %%",
+        "first learning rate of the head alone, or from random weights",
         1e-3,
         "RATE",
         type=number(0, 10),
@@ -204,11 +192,21 @@ class TrainingOptions:
         "RATE",
         type=number(0, 10),
     )
-    label_smoothing: float = option(
-        "share of each label spread over all classes", 0.0, "SHARE", type=number(0, 0.9)
+    final_rate: float = _field(
+        "share of the first learning rate that a stage ends with", 0.01, type=number(0, 1)
     )
-    warmup_steps: int = option(
-        "steps over which the learning rate first rises to its start", 0, "N", type=whole_number(0)
+    warmup_steps: int = _field(
+        "steps over which the learning rate rises to its first value", 0, type=whole_number(0)
+    )
+    weight_decay: float = _field("AdamW's; 0: Adam", 0.0, type=number(0, 1))
+    averaging: float = _field(
+        "share of the old average that a step keeps of the weights' averages, which are validated "
+        "and kept; 0: the weights themselves",
+        0.0,
+        type=number(0, 0.99999),
+    )
+    label_smoothing: float = _field(
+        "share of each label spread over all classes", 0.0, type=number(0, 0.9)
     )
     augmentation: str = option(
         "standard: rotate by 20 degrees, shift, shear and zoom by 0.2, flip; light: flip, shift "
@@ -216,29 +214,23 @@ class TrainingOptions:
         "standard",
         choices=("standard", "light", "flip", "none"),
     )
-    balance: str = option(
-        "weigh the loss so that every class counts the same; sources also weighs each source in "
-        "its class by the square root of its size",
+    balance: str = _field(
+        "classes: every class counts the same in the loss; sources: and each source in it by the "
+        "root of its size; draws: batches draw images so",
         "classes",
-        choices=("classes", "sources"),
+        choices=("classes", "sources", "draws"),
     )
-    stored_features: bool = option(
-        "compute the frozen backbone's features once and train the head on them, hundreds of "
-        "epochs in minutes (with --epochs 0 and --augmentation none)",
-        False,
+    stored_features: bool = _field(
+        "compute the frozen backbone's features once and train the head on them", False
     )
-    degrade: float = option(
-        "share of the training images that are recompressed (JPEG), shrunk, cropped or blurred, "
-        "which helps on pictures from the web",
+    degrade: float = _field(
+        "share of the training images that are recompressed, shrunk, cropped or blurred",
         0.0,
-        "SHARE",
         type=number(0, 1),
     )
-    cutmix: float = option(
-        "share of the pairs of training images that exchange a patch and as much of their labels "
-        "(CutMix), so that the network learns fewer images by heart",
+    cutmix: float = _field(
+        "share of the pairs of training images that exchange a patch and as much of their labels",
         0.0,
-        "SHARE",
         type=number(0, 1),
     )
     patience: int = option(
@@ -247,21 +239,18 @@ class TrainingOptions:
         "N",
         type=whole_number(0),
     )
-    keep: str = option(
-        "keep the weights of the epoch with the lowest validation loss, or of the last one, whose "
-        "learning rate is lowest",
+    early_stopping: int = _field(
+        "epochs without a lower validation loss that end a stage", 5, type=whole_number(1)
+    )
+    keep: str = _field(
+        "best: the weights of the lowest validation loss; last: of the last epoch",
         "best",
         choices=("best", "last"),
-    )
-    early_stopping: int = option(
-        "stop after this many epochs without a lower validation loss", 5, "N", type=whole_number(1)
     )
     seed: int = option(
         "seed of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
     )
-    deterministic: bool = option(
-        "make equal seeds give equal weights to the last bit, which takes longer", False
-    )
+    deterministic: bool = _field("make equal seeds give equal weights to the last bit", False)
     precision: str = option(
         "number format of the arithmetic; auto measures which one is fastest here",
         "auto",
@@ -280,8 +269,6 @@ class TrainingOptions:
         "N",
         type=whole_number(0),
     )
-    keep_checkpoints: bool = option("keep the checkpoints when the run has ended", False)
-    tensorboard: bool = option("write logs for TensorBoard into the run's folder", False)
     command: tuple[str, ...] = ()
 
     @property
@@ -296,48 +283,46 @@ class TrainingOptions:
         """What training sees of each image; None for what the model itself is fed with."""
         if self.input == "resize":
             return None
-        return ViewOptions(count=self.views, history=self.history, seed=self.seed)
+        return ViewOptions(self.views, self.history, self.seed, screenshots=self.screenshots)
 
     def stored(self) -> dict[str, Any]:
-        """The options as `config.json` keeps them, to be read again by `--config`."""
+        """The options as `config.json` keeps them, to be read again by `--recipe`."""
         values = dataclasses.asdict(self)
-        for name in ("resume", "command", "run_name"):
+        for name in _NOT_STORED:
             del values[name]
         return {k: v.as_posix() if isinstance(v, Path) else v for k, v in values.items()}
+
+
+_NOT_STORED = ("resume", "command", "run_name", "set")
+_FIELDS = {field.name: field for field in dataclasses.fields(TrainingOptions)}
 
 
 def parse_training_options(
     argv: Sequence[str] | None, *, description: str | None, program: str = "ModelTraining.py"
 ) -> TrainingOptions:
-    """Read the command line of ModelTraining.py.
+    """Read the command line of ModelTraining.py, and the recipe that it names.
 
     Raises:
         SystemExit: Wrong usage (code 2), or --help.
-        InputError: A configuration file that cannot be used.
-        FileNotFoundError: There is no run to resume, or no such configuration file.
+        InputError: A recipe that cannot be used.
+        FileNotFoundError: There is no run to resume, or no such recipe.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description)
     add_fields(parser, TrainingOptions)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="repeat a run: take the options from its config.json",
-    )
     first = parser.parse_args(argv)
-    parser.set_defaults(**RECIPES.get(first.recipe, {}))
-    if first.config is not None:
-        parser.set_defaults(**read_stored_options(first.config))
+    fields = read_recipe(first.recipe) if first.recipe else {}
     resume = None
     if first.resume is not None:
         resume = find_unfinished_run(first.resume, models_dir=first.models_dir).path
-        parser.set_defaults(**read_stored_options(RunFolder(resume).config))
-    values = vars(parser.parse_args(argv))
-    del values["config"]
+        fields |= read_recipe(str(RunFolder(resume).config))
+    fields |= read_fields(_pairs(first.set or ()), origin="--set")
+    parser.set_defaults(**fields)
+    hidden = {
+        n: f.metadata["default"] for n, f in _FIELDS.items() if not f.metadata.get("shown", 1)
+    }
+    values = {**hidden, **fields, **vars(parser.parse_args(argv)), "set": tuple(first.set or ())}
     _check(parser, values)
-    for name in ("hold_out", "portraits"):
-        values[name] = tuple(values[name])
     if values["stem_stride"] is None:
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     if values["enlarge"] is None:
@@ -352,37 +337,117 @@ def _stem_stride(weights: str, backbone: str) -> int:
     return read_strides(Path(weights), layer_names) or declared.published_stem_stride
 
 
-def read_stored_options(path: Path) -> dict[str, Any]:
-    """The options that a run's `config.json` keeps; unknown ones are left out."""
+def read_recipe(name: str) -> dict[str, Any]:
+    """The fields that a recipe sets, checked.
+
+    Args:
+        name: Of a recipe in `RECIPES`; or the path of a JSON file of fields, which may name another
+            recipe to start from as "recipe"; or of a run's `config.json` or folder.
+
+    Raises:
+        FileNotFoundError: There is no such recipe.
+        InputError: The file is not a recipe, or has an unknown or a wrong field.
+    """
+    path = RECIPES.get(name, Path(name))
     path = RunFolder(path).config if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a run's config.json at {path}, found none.")
+        raise FileNotFoundError(
+            f"Expected a recipe ({', '.join(RECIPES)}) or the path of one, found no file at {path}."
+        )
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise InputError(f"{path} is too large for a recipe.")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["options"]
-        names = {field.name for field in dataclasses.fields(TrainingOptions)}
-        return {name: value for name, value in stored.items() if name in names}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not the config.json of a training run: {error}") from error
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        is_record = isinstance(stored.get("options"), dict)
+        fields = dict(stored["options"] if is_record else stored)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is not a recipe or the config.json of a run: {error}.") from error
+    if is_record:
+        # Of an earlier version, it may hold options that are gone.
+        known = {name: value for name, value in fields.items() if name in _FIELDS}
+        return read_fields(known, origin=str(path))
+    fields.pop("description", None)
+    start = fields.get("recipe")
+    if start is not None and start not in RECIPES:
+        raise InputError(f"{path}: expected a recipe in {', '.join(RECIPES)}, found {start}.")
+    return {**(read_recipe(start) if start else {}), **read_fields(fields, origin=str(path))}
+
+
+def read_fields(fields: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+    """Check fields as the command line checks its options; InputError names `origin`."""
+    unknown = [name for name in fields if name not in _FIELDS or name in ("command", "set")]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], _FIELDS, n=1)
+        hint = f"Did you mean {close[0]}?" if close else "docs/training.md lists the fields."
+        raise InputError(f"{origin}: there is no field {unknown[0]}. {hint}")
+    parser = _FieldParser(prog=origin, add_help=False, allow_abbrev=False)
+    add_fields(parser, TrainingOptions, hidden=True)
+    read: dict[str, Any] = {}
+    for name, value in fields.items():
+        default = _FIELDS[name].metadata.get("default")
+        flag = "--" + name.replace("_", "-")
+        if default is False:
+            if value not in (True, False, "true", "false"):
+                parser.error(f"argument {flag}: expected true or false, found {value}")
+            read[name] = value in (True, "true")
+        elif value is None and default is None:
+            read[name] = None
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            read[name] = getattr(parser.parse_args([f"{flag}={text}"]), name)
+    return read
+
+
+class _FieldParser(argparse.ArgumentParser):
+    """Reads one field; an error names it as the recipe does."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.sub(
+            r"argument --([\w-]+)", lambda flag: flag[1].replace("-", "_"), message, count=1
+        )
+        raise InputError(f"{self.prog}: {found}")
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """FIELD=VALUE, as a dictionary."""
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    if not all(pairs.values()):
+        raise InputError(f"Expected --set FIELD=VALUE, found {' '.join(texts)}.")
+    return pairs
+
+
+def describe_recipe(options: TrainingOptions) -> str:
+    """Say what a recipe sets, and which of the options in force differ from it."""
+    recipe, values = read_recipe(options.recipe), dataclasses.asdict(options)
+    recipe = {name: value for name, value in recipe.items() if name not in _NOT_STORED}
+
+    def words(names: Sequence[str]) -> str:
+        return ", ".join(f"{name} {values[name]}" for name in names)
+
+    kept = [name for name, value in recipe.items() if values[name] == value and name != "recipe"]
+    changed = [name for name in recipe if values[name] != recipe[name] and name != "recipe"]
+    others = f" Given otherwise: {words(changed)}." if changed else ""
+    return f"Recipe {options.recipe}: {words(kept)}.{others}"
 
 
 def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
     frozen = values["frozen_epochs"]
     no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
     if values["epochs"] == 0 and no_frozen_stage:
-        parser.error("--epochs is 0 and there are no --frozen-epochs: there is nothing to learn")
+        parser.error("--epochs is 0 and there are no frozen_epochs: there is nothing to learn")
     changing = values["augmentation"] != "none" or values["degrade"] or values["cutmix"]
     if values["stored_features"] and (values["epochs"] or changing):
         parser.error(
-            "--stored-features needs --epochs 0, --augmentation none, --degrade 0 and --cutmix 0: "
-            "the features are computed once"
+            "stored_features needs --epochs 0, --augmentation none, degrade 0 and cutmix 0: the "
+            "features are computed once"
         )
     if values["minutes"] and values["deterministic"]:
         parser.error(
-            "--minutes takes as many steps as the machine is fast, --deterministic repeats a run "
+            "--minutes takes as many steps as the machine is fast, deterministic repeats a run "
             "to the last bit: leave one of them out"
         )
     if values["portraits"] and values["input"] != "crops":
-        parser.error("--portraits needs --input crops: another input is the whole image already")
+        parser.error("portraits needs input crops: another input is the whole image already")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")

@@ -1,4 +1,4 @@
-"""Record what a run was made from and with, in `config.json`."""
+"""Open a run's folder, and record what it was made from and with, in `config.json`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,48 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.time_budget import Pace
 
 _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")
+
+
+def open_run(
+    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: str, hosts: Hosts
+) -> RunFolder:
+    """Make the run's folder, or check that the run to resume was made from the same data."""
+    if options.resume:
+        run = RunFolder(options.resume)
+        stored = read_json(run.config)
+        if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
+            raise InputError(
+                f"The images in {options.data} have changed since {run.path} was started. "
+                "Start a new run, or restore the images."
+            )
+        changed = note_changed_options(stored, options)
+        if changed and hosts.is_first:
+            write_json(run.config, changed)
+        return run
+    name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
+    if not hosts.is_first:
+        # Answers when the first process has made the folder.
+        return RunFolder(options.models_dir / hosts.share(name))
+    run = RunFolder(options.models_dir / name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if _has_begun(run):
+        raise FileExistsError(
+            f"{run.path} already exists. Resume it with --resume {run.path}, "
+            "or choose another --run-name."
+        )
+    run.checkpoints.mkdir(exist_ok=True)
+    write_json(run.config, describe_run(options, splits=splits, device=device))
+    hosts.share(name)
+    return run
+
+
+def _has_begun(run: RunFolder) -> bool:
+    """Whether a folder holds anything; what a killed process left unfinished has hidden names."""
+    return any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*"))
 
 
 def describe_run(
@@ -62,22 +100,6 @@ def note_changed_options(stored: dict[str, Any], options: TrainingOptions) -> di
         "changed": changed,
     }
     return {**stored, "options": now, "resumed": [*stored.get("resumed", []), entry]}
-
-
-def note_plan(run: RunFolder, stage_name: str, pace: Pace) -> None:
-    """Add to `config.json` how many steps of a stage were planned for the run's minutes."""
-    entry = {
-        "stage": stage_name,
-        "minutes": pace.budget.minutes,
-        "minutes_spent": round(pace.budget.spent / 60, 2),
-        "steps": pace.planned_steps,
-        "of_steps": pace.work.steps,
-        "batch_size": pace.work.batch_size,
-        "seconds_per_step": round(pace.step_seconds, 3),
-        "evaluation_seconds": round(pace.evaluation_seconds),
-    }
-    stored = read_json(run.config)
-    write_json(run.config, {**stored, "time_plans": [*stored.get("time_plans", []), entry]})
 
 
 def describe_data(folder: Path, splits: Mapping[str, DecodedImages]) -> dict[str, Any]:

@@ -1,49 +1,59 @@
-"""Train a model and write its run folder.
+"""Train a model: options, images, network and device first, then the stages of `loop.py`.
 
-`options.resume` continues a killed run from its last checkpoint.
+`options.resume` continues a killed run from its last checkpoint. `finishing.py` saves and reports.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from real_vs_ai.config import SPLITS, is_augmented_name
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
+from real_vs_ai.dataset.features import store_features
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
-from real_vs_ai.evaluation.report import count_evaluation_images, write_report
-from real_vs_ai.evaluation.scorer import open_scorer
-from real_vs_ai.files import read_json, write_json
-from real_vs_ai.keras_models import save_model, to_float32
+from real_vs_ai.evaluation.report import count_evaluation_images
+from real_vs_ai.evaluation.scorer import open_network
+from real_vs_ai.keras_models import graph_of, save_model
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import summarise_training_images, write_check
+from real_vs_ai.networks.head import (
+    POOL_LAYER,
+    HeadOptions,
+    features_key,
+    fix_standardisation,
+    head_alone,
+)
+from real_vs_ai.networks.model import build_model
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.callbacks import catch_interruption
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
-from real_vs_ai.training.devices import Device, Hosts, join_hosts, multiply_adds, prepare_device
-from real_vs_ai.training.model import build_model
-from real_vs_ai.training.networks.head import HeadOptions, head_and_features
-from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.recipes import describe_recipe
-from real_vs_ai.training.run_config import (
-    describe_data,
-    describe_run,
-    note_changed_options,
-    package_versions,
+from real_vs_ai.training.devices import (
+    Device,
+    Hosts,
+    is_out_of_memory,
+    join_hosts,
+    multiply_adds,
+    prepare_device,
 )
-from real_vs_ai.training.stage_runner import StageRunner
-from real_vs_ai.training.stages import estimate_seconds, format_duration, plan_stages
-from real_vs_ai.training.time_budget import TimeBudget
+from real_vs_ai.training.loop import Learning, fit_stage, image_weights
+from real_vs_ai.training.options import TrainingOptions, describe_recipe
+from real_vs_ai.training.run_config import open_run
+from real_vs_ai.training.schedule import (
+    Stage,
+    TimeBudget,
+    estimate_seconds,
+    format_duration,
+    plan_stages,
+)
 
 Say = Callable[[str], None]
 
@@ -52,38 +62,24 @@ _HELD_OUT_IMAGES = 200
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """A finished run.
+class Trained:
+    """A model that has learnt, before it is saved.
 
     Attributes:
-        best_epoch: The epoch whose weights were kept.
-        metrics: Contents of `metrics.json`; {} in processes that write no report.
+        splits: The images that it learnt from and is reported on.
+        writes: Whether this process writes the report; of several only the first does.
     """
 
+    options: TrainingOptions
     run: RunFolder
-    epochs: int
-    best_epoch: int
-    metrics: dict[str, Any]
-
-    def __str__(self) -> str:
-        if not self.metrics:
-            return f"This process is done; the first one writes the report: {self.run.path}"
-        names = ("accuracy", "precision", "recall", "f1", "roc_auc")
-        rows = []
-        for split in ("validation", "test"):
-            values = self.metrics.get(split, {})
-            if values:
-                shown = [(values.get(name) or {}).get("value") for name in names]
-                rows.append([split, values.get("n", ""), *shown])
-        table = format_table(["split", "images", *names], rows)
-        return (
-            f"{table}\n{plural(self.epochs, 'epoch')} trained, the weights of epoch "
-            f"{self.best_epoch} kept. Model and report: {self.run.path}"
-        )
+    model: keras.Model
+    splits: dict[str, DecodedImages]
+    progress: Progress
+    writes: bool
 
 
-def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
-    """Train a model and write its run folder, or resume an interrupted run.
+def train(options: TrainingOptions, *, say: Say) -> Trained:
+    """Train a model in its run folder, or resume an interrupted run.
 
     Args:
         say: Takes one line at a time for the user.
@@ -99,17 +95,16 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
     hosts = join_hosts()
     # Only the first of several processes speaks.
     say = say if hosts.is_first else lambda line: None
-    if options.recipe:
-        say(describe_recipe(options.recipe, dataclasses.asdict(options)))
+    if options.recipe and not options.resume:
+        say(describe_recipe(options))
     budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
-    batch_size = min(options.batch_size, len(splits["train"]))
     with hosts.together():
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
             image_size=options.image_size * options.enlarge,
-            batch_size=batch_size,
+            batch_size=min(options.batch_size, len(splits["train"])),
             hosts=hosts,
         )
         say(device.description)
@@ -117,58 +112,121 @@ def train(options: TrainingOptions, *, say: Say) -> TrainingResult:
         # Before the folder is made, so that weights that are not there leave nothing behind.
         with device.scope():
             model = build_from_options(options, splits["train"].images.class_names)
-        run = _open_run(options, splits=splits, device=device, hosts=hosts)
-        _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
-        progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
-        learner, seen = _choose_learner(
-            options, model, splits, progress=progress, budget=budget, say=say
+        run = open_run(options, splits=splits, device=device.description, hosts=hosts)
+        progress = load_checkpoint(checkpoint_path(run)) or Progress(
+            min(options.batch_size, len(splits["train"]))
         )
+        _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
         if budget:
-            budget.spent_before = progress.seconds
+            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
             budget.evaluation_images = count_evaluation_images(
                 splits, portraits=bool(options.portraits)
             )
-        StageRunner(
-            options=options,
-            run=run,
-            device=device,
-            splits=seen,
-            model=learner,
-            progress=progress,
-            hosts=hosts,
-            say=say,
-            budget=budget,
-        ).run_all()
+        learner, seen = model, splits
+        # A run that was killed in its report has nothing left to learn.
+        if options.stored_features and progress.stage < len(plan_stages(options)):
+            learner, seen = head_and_features(model, splits, say=say, budget=budget)
+        if options.stored_features and options.hold_out:
+            seen, splits = (_without(held, options.hold_out) for held in (seen, splits))
+        if learner is not model:
+            fix_standardisation(learner, seen["train"].inputs)
+        with catch_interruption() as interrupted:
+            learning = Learning(
+                options=options,
+                run=run,
+                device=device,
+                hosts=hosts,
+                model=learner,
+                train=seen["train"],
+                validation=seen["validation"],
+                progress=progress,
+                interrupted=interrupted,
+                say=say,
+                budget=budget,
+            )
+            run_stages(learning)
         hosts.leave()
-    if not hosts.is_first:
-        return TrainingResult(run, progress.epoch, progress.best_epoch, {})
-    return _finish(options, run=run, model=model, splits=splits, progress=progress, say=say)
+    return Trained(options, run, model, splits, progress, writes=hosts.is_first)
 
 
-def _choose_learner(
-    options: TrainingOptions,
-    model: keras.Model,
-    splits: dict[str, DecodedImages],
-    *,
-    progress: Progress,
-    budget: TimeBudget | None,
-    say: Say,
-) -> tuple[keras.Model, Mapping[str, DecodedImages]]:
-    """What learns, and from what: the model from images, or the head alone from stored features.
+def run_stages(learning: Learning) -> None:
+    """Fit every stage that is not done; where memory is full, in smaller batches."""
+    progress, say = learning.progress, learning.say
+    learning.run.checkpoints.mkdir(exist_ok=True)
+    stages = plan_stages(learning.options)
+    while progress.stage < len(stages):
+        stage = stages[progress.stage]
+        try:
+            if not progress.stage_done:
+                fit_stage(learning, stage)
+        except KeyboardInterrupt:
+            saved = f"Saved. Resume with: python ModelTraining.py --resume {learning.run.path}"
+            nothing = f"Nothing was learnt yet; delete {learning.run.path} or resume it."
+            say(saved if learning.checkpoint.is_file() else nothing)
+            raise
+        except Exception as error:
+            # Backends have no common error for it; everything else passes on.
+            if learning.hosts.count > 1 or not is_out_of_memory(error):
+                raise
+            _halve_batch(learning, stage, error)
+            continue
+        progress.stage += 1
+        progress.stage_done, progress.position = False, 0.0
+    if progress.best_epoch:
+        graph_of(learning.model).load_weights(learning.best_weights)
 
-    With stored features, the sources held out leave the training images here.
+
+def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
+    progress = learning.progress
+    begun = progress.stage_rows(stage.name) or progress.step
+    half = progress.batch_size // 2
+    if begun or half < 1:
+        raise MemoryError(
+            f"Out of memory in batches of {progress.batch_size}. Resume with --resume "
+            f"{learning.run.path} when memory is free, or start again with --batch-size "
+            f"{max(1, half)}."
+        ) from error
+    learning.say(f"Out of memory in batches of {progress.batch_size}: continuing with {half}.")
+    progress.batch_size = half
+
+
+def head_and_features(
+    model: keras.Model, splits: Mapping[str, DecodedImages], *, say: Say, budget: TimeBudget | None
+) -> tuple[keras.Model, dict[str, DecodedImages]]:
+    """The model's head on its own, and the splits with the backbone's features to learn from.
+
+    Raises:
+        InputError: The head cannot learn from stored features.
     """
-    learner, seen = model, splits
-    if not options.stored_features:
-        return learner, seen
-    # A run that was killed in its report has nothing left to learn.
-    if progress.stage < len(plan_stages(options)):
-        hold_out = options.hold_out
-        learner, seen = head_and_features(model, splits, say=say, budget=budget, hold_out=hold_out)
-    if options.hold_out:
-        kept = splits["train"].images.positions(options.hold_out)[1]
-        splits["train"] = splits["train"].take(kept)
-    return learner, seen
+    head = head_alone(model)
+    n_classes, width = model.output_shape[-1], model.get_layer(POOL_LAYER).output.shape[-1]
+    metadata = ModelMetadata(
+        class_names=splits["train"].images.class_names,
+        image_size=model.input_shape[1],
+        backbone=model.name,
+    )
+    with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
+        path = Path(folder) / "model.h5"
+        save_model(model, path, metadata=metadata)
+        # The fastest engine there is; it gives the pooled features after the probabilities.
+        network = open_network(model, path, layer=POOL_LAYER)
+    count, started = 0, time.perf_counter()
+
+    def compute(inputs: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += len(inputs)
+        return network.predict_on_batch(inputs)[:, n_classes:]
+
+    seen = store_features(splits, compute, width=width, key=features_key(model), say=say)
+    if budget and count:
+        budget.image_seconds = (time.perf_counter() - started) / count
+    return head, seen
+
+
+def _without(splits: dict[str, DecodedImages], sources: tuple[str, ...]) -> dict:
+    """The splits without the training images of these sources."""
+    others = splits["train"].images.positions(sources)[1]
+    return {**splits, "train": splits["train"].take(others)}
 
 
 def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
@@ -179,7 +237,7 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
         raise InputError(
             "--minutes plans by the speed of one process on TensorFlow, found "
             f"{plural(hosts.count, 'process')} on {keras.backend.backend()}. "
-            "Use --epochs and --steps-per-epoch."
+            "Use --epochs, and steps_per_epoch in a recipe."
         )
     return TimeBudget(minutes=options.minutes)
 
@@ -220,7 +278,7 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
 def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, LabelledImages]:
     """The splits of a run that validates on some sources of the training images, and on no other.
 
-    With --stored-features the training images stay all, so that every such run takes their views
+    With stored features the training images stay all, so that every such run takes their views
     and features from the cache; the head then learns from the others only.
     """
     held, others = train.positions(options.hold_out)
@@ -273,44 +331,6 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
     )
 
 
-def _open_run(
-    options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: Device, hosts: Hosts
-) -> RunFolder:
-    """Make the run's folder, or check that the run to resume was made from the same data."""
-    if options.resume:
-        run = RunFolder(options.resume)
-        stored = read_json(run.config)
-        if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
-            raise InputError(
-                f"The images in {options.data} have changed since {run.path} was started. "
-                "Start a new run, or restore the images."
-            )
-        changed = note_changed_options(stored, options)
-        if changed and hosts.is_first:
-            write_json(run.config, changed)
-        return run
-    name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
-    if not hosts.is_first:
-        # Answers when the first process has made the folder.
-        return RunFolder(options.models_dir / hosts.share(name))
-    run = RunFolder(options.models_dir / name)
-    run.path.mkdir(parents=True, exist_ok=True)
-    if _has_begun(run):
-        raise FileExistsError(
-            f"{run.path} already exists. Resume it with --resume {run.path}, "
-            "or choose another --run-name."
-        )
-    run.checkpoints.mkdir(exist_ok=True)
-    write_json(run.config, describe_run(options, splits=splits, device=device.description))
-    hosts.share(name)
-    return run
-
-
-def _has_begun(run: RunFolder) -> bool:
-    """Whether a folder holds anything; what a killed process left unfinished has hidden names."""
-    return any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*"))
-
-
 def _say_plan(
     options: TrainingOptions,
     *,
@@ -326,6 +346,11 @@ def _say_plan(
     images = len(splits["train"])
     if options.steps_per_epoch:
         images = options.steps_per_epoch * min(options.batch_size, images)
+    train = splits["train"].images
+    if options.balance != "classes":
+        say("Every class counts the same, and in it a source by the root of its size.")
+    elif image_weights(train, train, balance="classes") is not None:
+        say("The classes are unbalanced: their losses are weighted.")
     text = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
     seconds = estimate_seconds(
         stages,
@@ -336,55 +361,3 @@ def _say_plan(
     )
     limit = f"; it has {options.minutes:g} min in all" if options.minutes else ""
     say(f"{run.path}: at most {text}, about {format_duration(seconds)}{limit}.")
-
-
-def _finish(
-    options: TrainingOptions,
-    *,
-    run: RunFolder,
-    model: keras.Model,
-    splits: Mapping[str, DecodedImages],
-    progress: Progress,
-    say: Say,
-) -> TrainingResult:
-    """Save the model, write the report, and clear the checkpoints away."""
-    data, train = describe_data(options.data, splits), splits["train"]
-    metadata = ModelMetadata(
-        class_names=train.images.class_names,
-        image_size=options.image_size,
-        input=options.model_input.stored(),
-        backbone=options.backbone,
-        training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
-        versions=package_versions(),
-        training_images=summarise_training_images(
-            *options.model_input.seen_sizes(train.widths, train.heights), train.images.sources
-        ),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    # The report is on the file that will be used: float32, whatever the precision of training.
-    keras.config.set_dtype_policy("float32")
-    # What did not learn is made to look as all the rest, in place of a copy of the network.
-    model.trainable = True
-    model = to_float32(model)
-    save_model(model, run.model, metadata=metadata)
-    say("Training has ended; evaluating the model ...")
-    layer = features_layer(model).name
-    scorer = open_scorer(model, run.model, layer=layer)
-    scorer.check = learn_check(
-        scorer, splits, layer=layer, portraits=options.portraits, hold_out=options.hold_out
-    )
-    write_check(run.model, scorer.check)
-    metrics = write_report(
-        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
-    )
-    if not options.keep_checkpoints:
-        _clear_checkpoints(run.checkpoints)
-    return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
-
-
-def _clear_checkpoints(folder: Path) -> None:
-    for pattern in ("*.npz", "*.weights.h5", ".*.npz", ".*.weights.h5"):
-        for path in folder.glob(pattern):
-            path.unlink()
-    with contextlib.suppress(OSError):
-        folder.rmdir()

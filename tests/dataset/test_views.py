@@ -98,7 +98,7 @@ def test_cached_views_are_those_that_were_drawn(tmp_path):
 
 
 def test_epochs_go_through_the_views_of_each_image(tmp_path):
-    from real_vs_ai.training.datasets import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.batches import WHOLE_BATCH, training_batches
 
     write_images(tmp_path / "train")
     decoded = decode_images(

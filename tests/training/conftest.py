@@ -4,7 +4,7 @@ import keras
 import pytest
 from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
 
-from real_vs_ai.training import backbones
+from real_vs_ai.networks import backbones
 from real_vs_ai.training.options import parse_training_options
 
 
@@ -19,14 +19,14 @@ def tiny(monkeypatch):
 @pytest.fixture
 def short(monkeypatch):
     """Leaves out what a test of something else need not wait for: measurement and report."""
-    from real_vs_ai.training import devices, trainer
+    from real_vs_ai.training import devices, finishing
 
     def report(run, **inputs):
         run.metrics.write_text("{}")
         return {}
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
-    monkeypatch.setattr(trainer, "write_report", report)
+    monkeypatch.setattr(finishing, "write_report", report)
 
 
 @pytest.fixture

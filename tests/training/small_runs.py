@@ -19,7 +19,7 @@ from PIL import Image
 
 def like_resnet50(build):
     """A backbone with another network, declared as ResNet50 is."""
-    from real_vs_ai.training.backbones import BACKBONES
+    from real_vs_ai.networks.backbones import BACKBONES
 
     def stage_ends(body):
         return [layer.name for layer in body.layers if layer.name.endswith("_relu")]
@@ -72,7 +72,8 @@ def options_for(data, models_dir, *more):
 def main():
     """Run ModelTraining.py on the tiny network."""
     import ModelTraining
-    from real_vs_ai.training import backbones, devices
+    from real_vs_ai.networks import backbones
+    from real_vs_ai.training import devices
 
     backbones.BACKBONES["resnet50"] = like_resnet50(tiny_backbone)
     # It compiles a short ResNet for each precision, which the tests need not wait for.
@@ -88,6 +89,13 @@ def main():
 
 def quiet(line):
     pass
+
+
+def train(options, *, say=quiet):
+    """A whole run: what ModelTraining.py does with its options."""
+    from real_vs_ai.training import finishing, trainer
+
+    return finishing.finish(trainer.train(options, say=say), say=say)
 
 
 def read_history(run):

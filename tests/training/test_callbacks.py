@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from real_vs_ai.training.callbacks import (
+    AveragedWeights,
     DivergenceGuard,
-    OneTraining,
     StopTrainingOnValidationLoss,
     TrainingDivergedError,
     write_history,
 )
 from real_vs_ai.training.checkpoints import Progress, save_checkpoint
+from real_vs_ai.training.compilation import make_optimizer
 
 
 @pytest.fixture
@@ -21,9 +22,10 @@ def model():
     return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
 
 
-def play(model, losses, *, path, **options):
+def play(model, losses, *, path, progress=None, **options):
     """Tell the callback of epochs with (loss, val_loss); weights become the epoch's number."""
-    stop = StopTrainingOnValidationLoss(path=path, **options)
+    progress = progress or Progress(batch_size=1)
+    stop = StopTrainingOnValidationLoss(path=path, progress=progress, **options)
     stop.set_model(model)
     model.stop_training = False
     for epoch, (loss, val_loss) in enumerate(losses):
@@ -31,7 +33,7 @@ def play(model, losses, *, path, **options):
         stop.on_epoch_end(epoch, {"loss": loss, "val_loss": val_loss})
         if model.stop_training:
             break
-    stop.on_train_end()
+    model.load_weights(path)
     return stop, epoch + 1, float(model.get_weights()[0][0, 0])
 
 
@@ -39,47 +41,58 @@ def test_training_stops_when_validation_loss_exceeds_training_loss(model, tmp_pa
     path = tmp_path / "best.weights.h5"
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.61), (0.4, 0.1)]
     stop, epochs, weights = play(model, losses, path=path)
-    assert stop.stopped
+    assert stop.reason == "the validation loss exceeds the training loss"
     assert epochs == 3
     # The third epoch is the stop, the second had the lowest validation loss.
-    assert (stop.best_epoch, weights) == (2, 2.0)
-    model.set_weights([np.zeros((2, 1))])
-    model.load_weights(path)
-    assert model.get_weights()[0][0, 0] == 2.0
+    assert (stop.progress.best_epoch, weights) == (2, 2.0)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_last_epoch_is_kept_where_asked(model, tmp_path):
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.7)]
     stop, _, weights = play(model, losses, path=tmp_path / "a.weights.h5", patience=9, keep="last")
-    assert (stop.best_epoch, weights) == (3, 3.0)
+    assert (stop.progress.best_epoch, weights) == (3, 3.0)
 
 
 def test_equal_losses_do_not_stop(model, tmp_path):
     stop, epochs, _ = play(model, [(0.5, 0.5)] * 3, path=tmp_path / "best.weights.h5")
-    assert (stop.stopped, epochs) == (False, 3)
+    assert (stop.reason, epochs) == ("", 3)
 
 
 def test_patience_counts_epochs_in_a_row(model, tmp_path):
     above, below = (0.5, 0.6), (0.5, 0.4)
     losses = [above, above, below, above, above, above, below]
     stop, epochs, _ = play(model, losses, path=tmp_path / "best.weights.h5", patience=2)
-    assert stop.stopped
+    assert stop.reason
     assert epochs == 6
+
+
+def test_training_stops_after_epochs_without_a_lower_validation_loss(model, tmp_path):
+    path, losses = tmp_path / "best.weights.h5", [(0.9, 0.8), (0.8, 0.6), (0.8, 0.6), (0.8, 0.7)]
+    stop, epochs, weights = play(model, [*losses, (0.9, 0.1)], path=path, early_stopping=2)
+    assert stop.reason == "no lower validation loss in 2 epochs"
+    assert (epochs, weights) == (4, 2.0)
+
+
+def test_resumed_stage_counts_its_earlier_epochs(model, tmp_path):
+    path, earlier = tmp_path / "best.weights.h5", [{"loss": 0.5, "val_loss": 0.6}]
+    stop, epochs, _ = play(model, [(0.5, 0.6)] * 3, path=path, patience=1, epochs=earlier)
+    assert stop.reason
+    assert epochs == 1
 
 
 def test_best_weights_are_restored_when_training_ends_by_itself(model, tmp_path):
     losses = [(0.9, 0.3), (0.8, 0.7), (0.75, 0.5)]
     stop, _, weights = play(model, losses, path=tmp_path / "best.weights.h5")
-    assert not stop.stopped
+    assert not stop.reason
     assert weights == 1.0
 
 
 def test_stage_without_improvement_keeps_earlier_weights(model, tmp_path):
     path = tmp_path / "best.weights.h5"
-    play(model, [(0.9, 0.3)], path=path)
-    stop, _, weights = play(model, [(0.9, 0.5)] * 2, path=path, best_loss=0.3, best_epoch=1)
-    assert (stop.best_epoch, weights) == (1, 1.0)
+    progress = play(model, [(0.9, 0.3)], path=path)[0].progress
+    _, _, weights = play(model, [(0.9, 0.5)] * 2, path=path, progress=progress)
+    assert (progress.best_epoch, weights) == (1, 1.0)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e6])
@@ -103,31 +116,38 @@ def test_weights_that_are_no_numbers_never_replace_a_checkpoint(model, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_callbacks_begin_and_end_once_over_several_fits(model):
-    class Counter(keras.callbacks.Callback):
-        calls = ()
+def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights(model, tmp_path):
+    optimizer = make_optimizer(0.1, fused=False, averaging=0.5)
+    model.compile(optimizer, "mse")
+    keep = StopTrainingOnValidationLoss(
+        path=tmp_path / "best.weights.h5", progress=Progress(batch_size=4), keep="last"
+    )
+    seen = {}
 
-        def on_train_begin(self, logs=None):
-            self.calls += ("begin",)
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen["weights"] = self.model.get_weights()[0]
 
-        def on_train_end(self, logs=None):
-            self.calls += ("end",)
+        def on_test_batch_end(self, batch, logs=None):
+            seen["validated"] = self.model.get_weights()[0]
 
-    counter = Counter()
-    callbacks = OneTraining([counter], add_history=True, model=model)
-    model.compile("sgd", "mse")
-    for epoch in range(2):
-        model.fit(
-            np.ones((4, 2)),
-            np.ones((4, 1)),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            callbacks=callbacks,
-            verbose=0,
-        )
-    assert counter.calls == ("begin",)
-    callbacks.finish()
-    assert counter.calls == ("begin", "end")
+        def on_epoch_end(self, epoch, logs=None):
+            seen["after"] = self.model.get_weights()[0]
+
+    start = model.get_weights()[0]
+    data = np.ones((4, 2)), np.ones((4, 1))
+    callbacks = [keep, AveragedWeights(), Watch()]
+    model.fit(*data, validation_data=data, epochs=1, callbacks=callbacks, verbose=0)
+    first = seen["weights"]
+    model.fit(*data, validation_data=data, epochs=1, callbacks=callbacks, verbose=0)
+    # The first step's weights are the first average; Keras begins with them.
+    average = 0.5 * first + 0.5 * seen["weights"]
+    assert np.abs(first - start).min() > 0.05
+    np.testing.assert_allclose(seen["validated"], average, rtol=1e-6)
+    np.testing.assert_array_equal(seen["after"], seen["weights"])
+    np.testing.assert_array_equal(model.get_weights()[0], seen["weights"])
+    model.load_weights(keep.path)
+    np.testing.assert_allclose(model.get_weights()[0], average, rtol=1e-6)
 
 
 def test_history_is_one_row_for_each_epoch(tmp_path):

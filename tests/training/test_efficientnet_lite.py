@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.training.backbones import backbone_layers
-from real_vs_ai.training.model import build_model
-from real_vs_ai.training.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
-from real_vs_ai.training.networks.head import HeadOptions
+from real_vs_ai.networks.backbones import backbone_layers
+from real_vs_ai.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
+from real_vs_ai.networks.head import HeadOptions
+from real_vs_ai.networks.model import build_model
 
 HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
 

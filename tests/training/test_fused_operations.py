@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from real_vs_ai.keras_models import to_float32
 from real_vs_ai.training.compilation import fuse_batch_norm, make_optimizer
+from real_vs_ai.training.schedule import WarmedPolynomialDecay
 
 SIDE = 6
 
@@ -82,15 +83,18 @@ def test_frozen_statistics_stay_and_other_kinds_of_normalisation_keep_keras_own_
     assert sum(changed[1]) == 0
 
 
-def test_fused_adam_gives_adams_numbers():
+@pytest.mark.parametrize("more", [{}, {"weight_decay": 0.1}, {"averaging": 0.9}])
+def test_fused_adam_gives_adams_numbers(more):
     generator = np.random.default_rng(0)
     start, gradients = generator.normal(size=(3, 4)), generator.normal(size=(30, 3, 4))
     ends = []
     for fused in (True, False):
         variable = keras.Variable(start)
-        optimizer = make_optimizer(learning_rate=0.1, decay_steps=30, warmup_steps=0, fused=fused)
+        schedule = WarmedPolynomialDecay(0.1, 30, end_learning_rate=0.001, warmup_steps=0)
+        optimizer = make_optimizer(schedule, fused=fused, **more)
         for gradient in gradients:
             optimizer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
-        ends.append(variable.numpy())
-    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
+        ends.append([variable.numpy(), *(value.numpy() for value in optimizer.variables)])
+    for ours, theirs in zip(*ends, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
     assert float(optimizer.learning_rate) == pytest.approx(0.001)

@@ -6,7 +6,7 @@ import pytest
 from small_runs import like_resnet50, tiny_backbone
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.training.networks.head import POOL_LAYER, HeadOptions, add_head, head_alone
+from real_vs_ai.networks.head import POOL_LAYER, HeadOptions, add_head, head_alone
 
 
 def build(**options):
@@ -60,5 +60,5 @@ def test_head_alone_shares_the_weights_of_the_model():
 
 
 def test_noise_before_the_pooling_cannot_be_stored():
-    with pytest.raises(InputError, match="--pooling stages"):
+    with pytest.raises(InputError, match="pooling stages"):
         head_alone(build(pooling="global-average"))

@@ -104,8 +104,8 @@ def test_lost_process_ends_the_other_and_the_run_resumes(data, tmp_path, start_t
         *arguments_for(data, tmp_path, "run"),
         "--epochs",
         "2000",
-        "--early-stopping",
-        "2000",
+        "--set",
+        "early_stopping=2000",
         "--checkpoint-steps",
         "2",
     ]

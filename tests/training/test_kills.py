@@ -23,9 +23,10 @@ pytestmark = [
 
 
 def arguments_for(data, run):
-    steps = "--early-stopping 99 --epochs 3 --steps-per-epoch 40 --warmup-steps 10"
-    safety = "--checkpoint-steps 1 --keep-checkpoints --deterministic --degrade 0.3"
-    return options_for(data, run.parent, "--run-name", run.name, *steps.split(), *safety.split())
+    fields = "early_stopping=99 steps_per_epoch=40 warmup_steps=10 deterministic=true degrade=0.3"
+    sets = [part for field in fields.split() for part in ("--set", field)]
+    more = ("--run-name", run.name, "--epochs", "3", "--checkpoint-steps", "1")
+    return options_for(data, run.parent, *more, *sets)
 
 
 def start(*arguments, folder):
@@ -53,7 +54,7 @@ def wait_for_step(process, run, *, seconds=900):
 def arguments_to_go_on(data, run):
     """What a user types after a kill: --resume, or the first command when nothing had begun."""
     if RunFolder(run).config.is_file():
-        return ("--resume", str(run), "--keep-checkpoints")
+        return ("--resume", str(run))
     return arguments_for(data, run)
 
 
@@ -109,6 +110,6 @@ def test_folder_of_a_run_killed_before_it_began_is_reused(data, tmp_path):
     run = tmp_path / "models" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / ".config.json.123.tmp").write_text("{")
-    short = ("--epochs", "1", "--steps-per-epoch", "2")
+    short = ("--epochs", "1", "--set", "steps_per_epoch=2")
     finish(*arguments_for(data, run), *short, folder=tmp_path)
     assert RunFolder(run).is_finished

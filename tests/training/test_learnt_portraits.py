@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import train
 
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.training.trainer import train
 from real_vs_ai.verdict import ReasonCode
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
-OF_CROPS = ("--input", "crops", "--crops", "4", "--crop-size", "32", "--views", "2")
-PORTRAITS = ("--portraits", "faces")
+OF_CROPS = ("--image-size", "32", "--set", "input=crops", "crops=4", "views=2")
+PORTRAITS = ("--set", "portraits=faces")
 
 
 def quiet(line):
@@ -48,8 +48,8 @@ def write_pictures(data):
 @pytest.fixture
 def run(parse, data, tmp_path):
     write_pictures(data)
-    argv = (*OF_CROPS, *PORTRAITS, "--epochs", "1", "--pooling", "stages", "--run-name", "run")
-    train(parse(*argv), say=quiet)
+    argv = (*OF_CROPS, *PORTRAITS, "--epochs", "1", "--set", "pooling=stages", "--run-name", "run")
+    train(parse(*argv))
     return tmp_path / "models" / "run"
 
 
@@ -67,7 +67,9 @@ def test_report_and_detector_refuse_the_same_portraits(run, data):
 def test_without_other_real_pictures_nothing_is_learnt(parse, data, tmp_path):
     write_pictures(data)
     train(
-        parse(*OF_CROPS, "--portraits", "faces,scenes-Real", "--epochs", "1", "--run-name", "run"),
+        parse(
+            *OF_CROPS, "--set", "portraits=faces,scenes-Real", "--epochs", "1", "--run-name", "run"
+        ),
         say=quiet,
     )
     rows = read_predictions(tmp_path / "models" / "run" / "predictions.csv")
@@ -77,4 +79,4 @@ def test_without_other_real_pictures_nothing_is_learnt(parse, data, tmp_path):
 def test_portraits_are_only_found_beside_crops(parse, capsys):
     with pytest.raises(SystemExit):
         parse(*PORTRAITS)
-    assert "--portraits needs --input crops" in capsys.readouterr().err
+    assert "portraits needs input crops" in capsys.readouterr().err

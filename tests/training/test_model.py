@@ -13,10 +13,10 @@ from small_runs import like_resnet50, tiny_backbone
 from real_vs_ai.errors import InputError
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.training import backbones
-from real_vs_ai.training.backbones import backbone_layers, first_convolution
-from real_vs_ai.training.model import build_model, feature_layer, set_trainable
-from real_vs_ai.training.networks.head import HeadOptions
+from real_vs_ai.networks import backbones
+from real_vs_ai.networks.backbones import backbone_layers, first_convolution
+from real_vs_ai.networks.head import HeadOptions
+from real_vs_ai.networks.model import build_model, feature_layer, set_trainable
 from real_vs_ai.training.options import parse_training_options
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
@@ -102,7 +102,7 @@ def test_enlarging_network_sees_what_it_would_see_of_a_larger_image(tiny):
 def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
     """What ImageNet's weights were trained for, computed as Keras says and as our graph does."""
     original = keras.applications.ResNet50(include_top=False, weights=None)
-    from real_vs_ai.training.model import _load_backbone_weights
+    from real_vs_ai.networks.model import _load_backbone_weights
 
     model = build()
     _load_backbone_weights(model, original, in_bgr=True)
@@ -116,7 +116,7 @@ def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
 
 
 def test_backbone_weights_file_is_read_and_its_channels_reversed(tiny, tmp_path):
-    from real_vs_ai.training.backbones import BACKBONES
+    from real_vs_ai.networks.backbones import BACKBONES
 
     keras.utils.set_random_seed(3)
     source = BACKBONES["resnet50"].build(weights=None)
@@ -236,7 +236,7 @@ def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
         build(backbone="resnet26", weights="imagenet")
 
 
-@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--stem-stride", "1"), 1)])
+@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--set", "stem_stride=1"), 1)])
 def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expected):
     path = tmp_path / "model.h5"
     metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet26")
@@ -246,7 +246,7 @@ def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expect
     assert parse_training_options(["--weights", "none"], description="test").stem_stride == 4
 
 
-@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--enlarge", "1"), 1)])
+@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--set", "enlarge=1"), 1)])
 def test_training_from_a_model_enlarges_as_it_does_by_default(tiny, tmp_path, given, expected):
     path = tmp_path / "model.h5"
     save_model(build(enlarge=2), path, metadata=ModelMetadata(("Fake", "Real"), 32))

@@ -1,16 +1,26 @@
 """Recipes build the networks they are named after; options given with them win."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import keras
 import pytest
 
-from real_vs_ai.training.backbones import backbone_layers
-from real_vs_ai.training.model import set_trainable
-from real_vs_ai.training.options import parse_training_options
-from real_vs_ai.training.recipes import describe_recipe
-from real_vs_ai.training.stages import plan_stages
+from real_vs_ai.errors import InputError
+from real_vs_ai.networks.backbones import backbone_layers
+from real_vs_ai.networks.model import set_trainable
+from real_vs_ai.training.options import (
+    RECIPES,
+    TrainingOptions,
+    describe_recipe,
+    parse_training_options,
+)
+from real_vs_ai.training.schedule import plan_stages
 from real_vs_ai.training.trainer import build_from_options
 
 # Convolutions of the backbones as He et al. (2015) count them, with those of the shortcuts.
+ROOT = Path(__file__).resolve().parents[2]
 CONVOLUTIONS = {"resnet50": 53, "resnet101": 104}
 
 
@@ -102,7 +112,7 @@ def test_random_weights_have_no_frozen_stage_unless_asked_for():
 
     assert stages("--weights", "none") == ["training"]
     assert stages() == ["frozen", "fine-tuning"]
-    assert stages("--weights", "none", "--frozen-epochs", "1") == ["frozen", "fine-tuning"]
+    assert stages("--weights", "none", "--set", "frozen_epochs=1") == ["frozen", "fine-tuning"]
     assert stages("--epochs", "0") == ["frozen"]
 
 
@@ -113,9 +123,8 @@ def test_random_weights_have_no_frozen_stage_unless_asked_for():
         ["--dropout", "2"],
         ["--image-size", "31"],
         ["--batch-size", "x"],
-        ["--epochs", "0", "--frozen-epochs", "0"],
+        ["--epochs", "0", "--set", "frozen_epochs=0"],
         ["--run-name", "../away"],
-        ["--recipe", "unknown"],
     ],
 )
 def test_wrong_options_are_usage_errors(arguments, capsys):
@@ -131,19 +140,90 @@ def test_precision_takes_the_names_of_scoring_and_those_of_keras():
         assert options.precision == "mixed_bfloat16"
 
 
-def test_file_that_is_no_configuration_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"not the config\.json"):
-        parse_training_options(["--config", str(tmp_path)], description="")
-    with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        parse_training_options(["--config", str(tmp_path / "none.json")], description="")
+def parse(*arguments):
+    return parse_training_options([*arguments, "--weights", "none"], description="")
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_own_recipe_may_start_from_another_one(tmp_path):
+    fields = {"recipe": "photographs", "hold_out": ["a", "b"], "stored_features": False}
+    path = write(tmp_path / "mine.json", {"description": "An experiment", "views": 2, **fields})
+    options = parse("--recipe", path, "--set", "history=0.5", "augmentation=flip")
+    assert (options.input, options.pooling) == ("crops", "equal-stages")
+    assert (options.views, options.hold_out, options.stored_features) == (2, ("a", "b"), False)
+    assert (options.history, options.recipe) == (0.5, path)
+
+
+def test_record_of_a_run_is_a_recipe_even_with_options_that_are_gone(tmp_path):
+    old = {"dropout": 0.25, "tensorboard": True, "keep_checkpoints": False, "portraits": []}
+    (tmp_path / "config.json").write_text(json.dumps({"options": old, "seed": 42}))
+    for name in (tmp_path, tmp_path / "config.json"):
+        assert parse("--recipe", str(name)).dropout == 0.25
+    for released in ("", "photographs"):
+        assert parse("--recipe", str(ROOT / "models" / "released" / released)).epochs >= 0
+
+
+def test_recipe_repeats_what_a_run_stored(tmp_path):
+    first = parse("--recipe", "photographs", "--seed", "7")
+    path = write(tmp_path / "config.json", {"options": first.stored()})
+    assert parse("--recipe", path).stored() == {**first.stored(), "recipe": path}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"drop_out": 0.5}, r"there is no field drop_out\. Did you mean dropout\?"),
+        ({"command": ["x"]}, "there is no field command"),
+        ({"dropout": 2}, "dropout: expected a finite number from 0 to 0.95, found 2"),
+        ({"epochs": 2.5}, "epochs: expected a whole number"),
+        ({"epochs": None}, "epochs: expected a whole number"),
+        ({"views": {"a": 1}}, "views: expected a whole number"),
+        ({"stored_features": "yes"}, "stored_features: expected true or false, found yes"),
+        ({"pooling": "none"}, "pooling: invalid choice"),
+        ({"recipe": "mine.json"}, "expected a recipe in demo, "),
+        ("[]", "is not a recipe"),
+        ("{", "is not a recipe"),
+        ("[" * 100_000, "is not a recipe"),
+        ({"options": 3}, "there is no field options"),
+    ],
+)
+def test_unknown_or_wrong_field_is_one_clear_line(tmp_path, content, message):
+    path = write(tmp_path / "mine.json", content)
+    with pytest.raises(InputError, match=message) as caught:
+        parse("--recipe", path)
+    assert "mine.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_recipe_and_wrong_set_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="released-shallow"):
+        parse("--recipe", str(tmp_path / "none.json"))
+    with pytest.raises(InputError, match="--set: degrade: expected a finite number"):
+        parse("--set", "degrade=much")
+    with pytest.raises(InputError, match="FIELD=VALUE"):
+        parse("--set", "degrade")
     with pytest.raises(FileNotFoundError, match="unfinished run"):
-        parse_training_options(["--resume", "--models-dir", str(tmp_path)], description="")
+        parse("--resume", "--models-dir", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_of_the_project_is_whole(name):
+    assert parse("--recipe", name).recipe == name
 
 
 def test_recipe_says_what_it_set_and_what_was_given_otherwise():
-    options = options_of("photographs", "--frozen-epochs", "3")
+    options = options_of("photographs", "--set", "frozen_epochs=3")
     assert options.model_input.is_crops and options.stored_features
-    text = describe_recipe("photographs", options.stored())
-    assert "--input crops" in text and "--stored-features " in text
-    assert text.endswith("Given otherwise: --frozen-epochs 3.")
+    text = describe_recipe(options)
+    assert "input crops" in text and "stored_features True" in text
+    assert text.endswith("Given otherwise: frozen_epochs 3.")
+
+
+def test_command_line_shows_25_options_at_most():
+    fields = dataclasses.fields(TrainingOptions)
+    shown = [field for field in fields if field.metadata and field.metadata.get("shown", True)]
+    assert 10 <= len(shown) <= 25

@@ -5,12 +5,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from small_runs import quiet, read_history
+from small_runs import read_history, train
 
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training import callbacks, stage_runner
+from real_vs_ai.training import callbacks, finishing, loop
 from real_vs_ai.training.checkpoints import checkpoint_path
-from real_vs_ai.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -36,17 +35,18 @@ def kill_at(monkeypatch, *, step):
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short):
     """6 steps an epoch; one run is killed in each of its four epochs."""
+    monkeypatch.setattr(finishing, "_clear_checkpoints", lambda folder: None)
     arguments = (
-        "--deterministic",
-        "--frozen-epochs",
-        "2",
+        "--set",
+        "deterministic=true",
+        "--set",
+        "frozen_epochs=2",
         "--epochs",
         "2",
         "--checkpoint-steps",
         "1",
-        "--keep-checkpoints",
     )
-    whole = train(parse(*arguments, "--run-name", "whole"), say=quiet).run
+    whole = train(parse(*arguments, "--run-name", "whole")).run
     killed = whole.path.with_name("killed")
     options = parse(*arguments, "--run-name", "killed")
     done = 0
@@ -54,11 +54,11 @@ def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeyp
         with monkeypatch.context() as patch:
             kill_at(patch, step=step - done)
             with pytest.raises(Killed):
-                train(options, say=quiet)
+                train(options)
         # The recorder never heard of the last step, so that it is done once more.
         done = step - 1
-        options = parse("--resume", str(killed), "--keep-checkpoints")
-    assert_same_run(whole, train(options, say=quiet).run)
+        options = parse("--resume", str(killed))
+    assert_same_run(whole, train(options).run)
 
 
 def assert_same_run(first, second):
@@ -80,12 +80,12 @@ def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeyp
     with monkeypatch.context() as patch:
         kill_at(patch, step=9)
         with pytest.raises(Killed):
-            train(parse("--run-name", "run", "--checkpoint-steps", "1"), say=quiet)
+            train(parse("--run-name", "run", "--checkpoint-steps", "1"))
     path = parse().models_dir / "run"
     with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
-        train(parse("--resume", str(path), "--batch-size", "4"), say=quiet)
+        train(parse("--resume", str(path), "--batch-size", "4"))
     before = json.loads((path / "config.json").read_text())
-    train(parse("--resume", str(path), "--learning-rate", "1e-5"), say=quiet)
+    train(parse("--resume", str(path), "--learning-rate", "1e-5"))
     after = json.loads((path / "config.json").read_text())
     assert after["options"] == {**before["options"], **after["options"], "learning_rate": 1e-5}
     (entry,) = after["resumed"]
@@ -94,15 +94,13 @@ def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeyp
 
 
 def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
-    import real_vs_ai.training.trainer as trainer
-
     def die(*args, **kwargs):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "write_report", die)
+        patch.setattr(finishing, "write_report", die)
         with pytest.raises(Killed):
-            train(parse("--run-name", "run"), say=quiet)
+            train(parse("--run-name", "run"))
     path = parse().models_dir / "run"
     before = keras.models.load_model(path / "model.h5").get_weights()
     said = []
@@ -128,31 +126,30 @@ def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
             train(parse("--run-name", "run"), say=said.append)
     path = parse().models_dir / "run"
     assert said[-1] == f"Saved. Resume with: python ModelTraining.py --resume {path}"
-    assert train(parse("--resume", str(path)), say=quiet).epochs == 2
+    assert train(parse("--resume", str(path))).epochs == 2
 
 
 def test_nan_loss_ends_the_run_and_keeps_the_last_checkpoint(parse, monkeypatch, short):
-    monkeypatch.setattr(
-        stage_runner, "_UNBALANCED", 0.5
-    )  # Weights of the classes are then in use, and can be poisoned.
-    poisoned = {0: float("nan"), 1: 1.0}
-    monkeypatch.setattr(stage_runner, "class_weights", lambda counts: poisoned)
+    def poisoned(images, train, *, balance):
+        return np.where(images.labels == 0, np.nan, 1.0)
+
+    monkeypatch.setattr(loop, "image_weights", poisoned)
     with pytest.raises(callbacks.TrainingDivergedError, match=r"--resume .*learning rate"):
-        train(parse("--run-name", "run"), say=quiet)
+        train(parse("--run-name", "run"))
     run = RunFolder(parse().models_dir / "run")
     assert not run.model.exists()
     assert not list(run.checkpoints.iterdir())
 
 
 def test_out_of_memory_before_the_first_step_halves_the_batch(parse, monkeypatch, short):
-    original = stage_runner.StageRunner._fit
+    original = loop.training_batches
 
-    def fit(self, *args):
-        if self.progress.batch_size > 4:
+    def make(decoded, *, batch_size, **named):
+        if batch_size > 4:
             raise MemoryError("OOM when allocating tensor")
-        return original(self, *args)
+        return original(decoded, batch_size=batch_size, **named)
 
-    monkeypatch.setattr(stage_runner.StageRunner, "_fit", fit)
+    monkeypatch.setattr(loop, "training_batches", make)
     said = []
     result = train(parse("--batch-size", "16", "--epochs", "1"), say=said.append)
     assert [line for line in said if "Out of memory" in line] == [
@@ -176,17 +173,17 @@ def test_full_disk_keeps_the_checkpoint_before_and_resumes(parse, monkeypatch, s
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", savez)
         with pytest.raises(OSError, match="No space left"):
-            train(parse("--run-name", "run"), say=quiet)
+            train(parse("--run-name", "run"))
     run = RunFolder(parse().models_dir / "run")
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["best.weights.h5", "state.npz"]
-    assert train(parse("--resume", str(run.path)), say=quiet).epochs == 2
+    assert train(parse("--resume", str(run.path))).epochs == 2
 
 
 def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, short):
     with monkeypatch.context() as patch:
         kill_at(patch, step=2)
         with pytest.raises(Killed):
-            train(parse("--run-name", "run"), say=quiet)
+            train(parse("--run-name", "run"))
     next((data / "train" / "Fake").iterdir()).unlink()
     with pytest.raises(ValueError, match="have changed since"):
-        train(parse("--resume"), say=quiet)
+        train(parse("--resume"))

@@ -1,17 +1,17 @@
 """A run keeps to its minutes, on slow machines and after a resumption too."""
 
 import csv
-import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from small_runs import train
 
-from real_vs_ai.training import time_budget, trainer
+from real_vs_ai.training import schedule, trainer
 from real_vs_ai.training.callbacks import Recorder
-from real_vs_ai.training.compilation import FINAL_SHARE, PacedDecay, WarmedPolynomialDecay
-from real_vs_ai.training.time_budget import FEWEST_STEPS, Pace, StageWork, TimeBudget
-from real_vs_ai.training.trainer import train
+from real_vs_ai.training.checkpoints import Progress
+from real_vs_ai.training.schedule import FEWEST_STEPS, KeepPace, TimeBudget, WarmedPolynomialDecay
 
 TRACING = 20.0
 
@@ -26,44 +26,48 @@ class Clock:
         return self.now
 
 
-def run_stage(pace, clock, *, step_seconds, validation_steps=4.5):
-    """Take a stage's steps, and return its positions.
+def run_stage(pace, clock, *, step_seconds, validation_steps=3.125):
+    """Take a stage's steps as `fit` does, and return its positions.
 
     Args:
         pace: Of the stage.
         clock: Of the pace.
         step_seconds: What a step takes, a function of the steps done.
-        validation_steps: What the validation takes, in steps.
+        validation_steps: What the validation takes, in steps; 3.125 is a third of the time that
+            the steps take for as many images.
     """
-    positions, work = [], pace.work
-    pace.start_timing()
+    positions, model = [], SimpleNamespace(stop_training=False)
+    pace.set_model(model)
+    pace.on_epoch_begin(0)
     clock.now += TRACING
     while True:
         clock.now += step_seconds(pace.done)
-        pace.after_step()
-        positions.append(pace.position)
-        if pace.is_finished or pace.done % work.steps_per_epoch == 0:
-            seconds = validation_steps * step_seconds(pace.done)
-            clock.now += seconds
-            pace.after_validation(seconds)
-            pace.start_timing()
-        if pace.is_finished:
+        pace.on_train_batch_end(0)
+        positions.append(float(pace.position))
+        if model.stop_training or pace.done % pace.steps_per_epoch == 0:
+            pace.on_test_begin()
+            clock.now += validation_steps * step_seconds(pace.done)
+            pace.on_test_end()
+            pace.on_epoch_end(0)
+            pace.on_epoch_begin(0)
+        if model.stop_training:
             return positions
 
 
-def make_pace(minutes, *, steps=400, steps_per_epoch=100, done=0, position=0.0, **work):
+def make_pace(minutes, *, done=0, position=0.0, **work):
     clock = Clock()
     budget = TimeBudget(minutes=minutes, clock=clock)
     budget.evaluation_images = 600
-    work = {
-        "batch_size": 32,
-        "validation_images": 300,
-        "step_share": 1.0,
-        "later_steps": 0.0,
+    work = {"steps": 400, "steps_per_epoch": 100, "validation_images": 300, **work}
+    pace = KeepPace(
+        budget=budget,
+        position=keras.Variable(0.0, trainable=False),
+        progress=Progress(batch_size=32, position=position),
+        say=lambda line: None,
+        done=done,
         **work,
-    }
-    stage = StageWork(steps=steps, steps_per_epoch=steps_per_epoch, **work)
-    return Pace(budget, stage, done=done, position=position), clock
+    )
+    return pace, clock
 
 
 def total_seconds(pace):
@@ -83,13 +87,12 @@ def test_enough_time_means_the_whole_schedule_and_even_decay():
     pace, clock = make_pace(60)
     positions = run_stage(pace, clock, step_seconds=lambda done: 2.0)
     assert not pace.is_cut_short
-    np.testing.assert_allclose(positions, np.arange(1, 401) / 400, atol=1e-6)
+    np.testing.assert_allclose(positions, np.arange(1, 401) / 400, atol=1e-5)
 
 
 def test_plan_is_steady_on_a_steady_machine():
     pace, clock = make_pace(5)
-    # A third of the time that the steps take for as many images.
-    positions = run_stage(pace, clock, step_seconds=lambda done: 2.0, validation_steps=3.125)
+    positions = run_stage(pace, clock, step_seconds=lambda done: 2.0)
     # Each step goes the same way, but for the traced one, the first timed ones and the last.
     strides = np.diff(positions[5:-1])
     assert strides.max() < 1.6 * strides.min()
@@ -101,7 +104,9 @@ def test_change_of_speed_midway_still_ends_in_time_and_decayed(factor):
     steps = run_stage(pace, clock, step_seconds=lambda done: 2.0 * (factor if done > 60 else 1))
     assert steps[-1] == 1.0
     assert np.all(np.diff(steps) > 0)
-    assert total_seconds(pace) == pytest.approx(480, rel=0.1)
+    # What is judged after the training takes as long an image as validation does now.
+    evaluation = 2 * 3.125 * 2.0 * factor + 21
+    assert pace.budget.spent + evaluation == pytest.approx(480, rel=0.1)
 
 
 def test_speed_measured_before_the_steps_tells_what_the_evaluation_takes():
@@ -137,18 +142,14 @@ def test_resumed_stage_has_what_the_first_session_left():
 
 def test_limit_added_on_resume_continues_the_schedule():
     pace, _ = make_pace(8, done=100)
-    assert pace.position == 0.25
+    assert float(pace.position) == 0.25
 
 
 def test_learning_rate_follows_the_position_and_warm_up_shrinks_with_it():
     position = keras.Variable(0.0, trainable=False)
-    options = {
-        "initial_learning_rate": 0.1,
-        "decay_steps": 100,
-        "end_learning_rate": 0.001,
-        "warmup_steps": 10,
-    }
-    counted, paced = WarmedPolynomialDecay(**options), PacedDecay(position=position, **options)
+    options = {"decay_steps": 100, "end_learning_rate": 0.001, "warmup_steps": 10}
+    counted = WarmedPolynomialDecay(0.1, **options)
+    paced = WarmedPolynomialDecay(0.1, position=position, **options)
     for step in (0, 5, 10, 50, 100):
         position.assign(step / 100)
         assert float(paced(0)) == pytest.approx(float(counted(step)), rel=1e-5)
@@ -158,53 +159,52 @@ def test_learning_rate_follows_the_position_and_warm_up_shrinks_with_it():
 def slow_steps(monkeypatch, tiny, short):
     """A clock on which every training step takes a second, and nothing else takes any."""
     clock = Clock()
-    after_step = time_budget.Pace.after_step
+    after_step = schedule.KeepPace.on_train_batch_end
 
-    def tick(pace):
+    def tick(pace, batch, logs=None):
         clock.now += 1.0
-        after_step(pace)
+        after_step(pace, batch, logs)
 
-    monkeypatch.setattr(time_budget.Pace, "after_step", tick)
+    monkeypatch.setattr(schedule.KeepPace, "on_train_batch_end", tick)
     monkeypatch.setattr(
         trainer, "TimeBudget", lambda *, minutes: TimeBudget(minutes=minutes, clock=clock)
     )
     return clock
 
 
-def read_rates(run):
+def read(run, column):
     with run.history.open(newline="") as file:
-        return [float(row["learning_rate"]) for row in csv.DictReader(file)]
+        return [float(row[column]) for row in csv.DictReader(file)]
 
 
-def test_run_ends_within_its_minutes_and_records_its_plan(parse, slow_steps):
+def test_run_ends_within_its_minutes_and_says_its_plan(parse, slow_steps):
     said = []
-    options = parse("--epochs", "20", "--minutes", "1", "--early-stopping", "99")
+    options = parse("--epochs", "20", "--minutes", "1", "--set", "early_stopping=99")
     result = train(options, say=said.append)
-    config = json.loads(result.run.config.read_text())
     # Six steps an epoch: 20 epochs would take 120 seconds.
-    (plan,) = config["time_plans"]
-    assert plan["of_steps"] == 120
-    assert 20 <= plan["steps"] <= 50
-    assert config["options"]["minutes"] == 1
+    assert 20 <= sum(read(result.run, "steps")) <= 50
     assert slow_steps.now - 100 <= 60
-    assert read_rates(result.run)[-1] == pytest.approx(1e-3 * FINAL_SHARE, rel=1e-3)
+    assert read(result.run, "learning_rate")[-1] == pytest.approx(1e-5, rel=1e-3)
     assert result.epochs < 10
-    assert any(line.startswith("Planned for 1 min") for line in said)
+    (plan,) = [line for line in said if line.startswith("Planned for 1 min")]
+    assert "of 120 steps" in plan
     assert any("its time is used" in line for line in said)
 
 
 def test_frozen_and_fine_tuning_stages_share_the_minutes(parse, slow_steps):
-    options = parse("--frozen-epochs", "20", "--epochs", "20", "--minutes", "2")
-    result = train(options, say=lambda line: None)
-    plans = json.loads(result.run.config.read_text())["time_plans"]
-    assert [plan["stage"] for plan in plans] == ["frozen", "fine-tuning"]
-    assert all(FEWEST_STEPS <= plan["steps"] < 120 for plan in plans)
+    options = parse(
+        *("--epochs", "20", "--minutes", "2", "--set", "frozen_epochs=20", "early_stopping=99")
+    )
+    said = []
+    train(options, say=said.append)
+    used = [line.split(" ended")[0] for line in said if "its time is used" in line]
+    assert used == ["Stage frozen", "Stage fine-tuning"]
     assert slow_steps.now - 100 <= 120
 
 
 def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, monkeypatch):
     arguments = ("--epochs", "20", "--minutes", "1", "--checkpoint-steps", "1")
-    arguments += ("--early-stopping", "99")
+    arguments += ("--set", "early_stopping=99")
     count = Recorder.on_train_batch_end
 
     def interrupt(recorder, batch, logs=None):
@@ -215,12 +215,11 @@ def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, mo
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "on_train_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(parse(*arguments, "--run-name", "cut"), say=lambda line: None)
+            train(parse(*arguments, "--run-name", "cut"))
     run_folder = parse(*arguments).models_dir / "cut"
-    result = train(parse("--resume", str(run_folder), *arguments), say=lambda line: None)
+    result = train(parse("--resume", str(run_folder), *arguments))
     assert slow_steps.now - 100 <= 60
-    assert read_rates(result.run)[-1] == pytest.approx(1e-3 * FINAL_SHARE, rel=1e-3)
-    assert len(json.loads(result.run.config.read_text())["time_plans"]) == 2
+    assert read(result.run, "learning_rate")[-1] == pytest.approx(1e-5, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +228,7 @@ def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, mo
         ("--minutes", "0"),
         ("--minutes", "-3"),
         ("--minutes", "nan"),
-        ("--minutes", "5", "--deterministic"),
+        ("--minutes", "5", "--set", "deterministic=true"),
     ],
 )
 def test_minutes_that_make_no_sense_are_refused(parse, arguments):
@@ -241,4 +240,4 @@ def test_minutes_that_make_no_sense_are_refused(parse, arguments):
 def test_minutes_on_several_processes_are_refused(parse, monkeypatch):
     monkeypatch.setattr(trainer, "join_hosts", lambda: trainer.Hosts(0, 2))
     with pytest.raises(ValueError, match="--minutes plans by the speed of one process"):
-        train(parse("--minutes", "5"), say=lambda line: None)
+        train(parse("--minutes", "5"))

@@ -5,15 +5,14 @@ import json
 import keras
 import numpy as np
 import pytest
-from small_runs import quiet, read_history, write_splits
+from small_runs import quiet, read_history, train, write_splits
 
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.out_of_distribution import read_check
 from real_vs_ai.runs import find_model
-from real_vs_ai.training import callbacks, stage_runner
-from real_vs_ai.training.stage_runner import class_weights, source_weights
-from real_vs_ai.training.trainer import train
+from real_vs_ai.training import callbacks, loop
+from real_vs_ai.training.loop import image_weights, source_weights
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -50,7 +49,7 @@ def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
 
 
 def test_config_names_options_seed_versions_git_data_and_command(parse, short):
-    result = train(parse("--epochs", "1", "--seed", "5"), say=quiet)
+    result = train(parse("--epochs", "1", "--seed", "5"))
     config = json.loads(result.run.config.read_text())
     assert config["seed"] == 5
     assert config["options"]["image_size"] == 32
@@ -58,31 +57,32 @@ def test_config_names_options_seed_versions_git_data_and_command(parse, short):
     assert len(config["data"]["fingerprint"]) == 64
     assert config["data"]["counts"]["train"] == {"Fake": 24, "Real": 24}
     assert "--seed" in config["command"]
-    repeated = parse("--config", str(result.run.config), "--epochs", "1")
-    assert repeated.stored() == {**parse("--epochs", "1", "--seed", "5").stored()}
+    repeated = parse("--recipe", str(result.run.config), "--epochs", "1")
+    expected = parse("--epochs", "1", "--seed", "5").stored()
+    assert repeated.stored() == {**expected, "recipe": str(result.run.config)}
 
 
 def test_three_classes_go_through(tmp_path, parse):
     root = write_splits(tmp_path / "three", classes=("benign", "malignant", "normal"))
-    result = train(parse("--epochs", "3", "--learning-rate", "0.01", data=root), say=quiet)
+    result = train(parse("--epochs", "3", "--learning-rate", "0.01", data=root))
     assert read_metadata(result.run.model).class_names == ("benign", "malignant", "normal")
     assert result.metrics["test"]["accuracy"]["value"] > 0.9
 
 
 def test_learning_rate_falls_over_the_steps_of_each_stage(parse, short):
     options = parse(
-        "--frozen-epochs",
-        "2",
+        "--set",
+        "frozen_epochs=2",
         "--epochs",
         "3",
         "--learning-rate",
         "0.01",
         "--fine-tune-learning-rate",
         "0.001",
-        "--early-stopping",
-        "9",
+        "--set",
+        "early_stopping=9",
     )
-    rows = read_history(train(options, say=quiet).run)
+    rows = read_history(train(options).run)
     assert [row["stage"] for row in rows] == ["frozen"] * 2 + ["fine-tuning"] * 3
     rates = [float(row["learning_rate"]) for row in rows]
     # From the whole to 1 % in equal steps, read after each epoch.
@@ -102,16 +102,16 @@ def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monk
         callbacks.StopTrainingOnValidationLoss, "on_epoch_end", stop_after_the_first_epoch
     )
     options = parse(
-        "--frozen-epochs",
-        "4",
+        "--set",
+        "frozen_epochs=4",
         "--epochs",
         "2",
         "--fine-tune-learning-rate",
         "0.001",
-        "--early-stopping",
-        "9",
+        "--set",
+        "early_stopping=9",
     )
-    rows = read_history(train(options, say=quiet).run)
+    rows = read_history(train(options).run)
     assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 2
     rates = [float(row["learning_rate"]) for row in rows[1:]]
     assert rates == pytest.approx([0.001 * (1 - 0.99 * k / 2) for k in (1, 2)], rel=1e-4)
@@ -124,18 +124,18 @@ def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypa
     found = {}
 
     def watched(name):
-        original = getattr(stage_runner, name)
+        original = getattr(loop, name)
 
         def batches(decoded, *, weights, **named):
             found[name] = {int(i): weights[decoded.labels == i].tolist() for i in (0, 1)}
             return original(decoded, weights=weights, **named)
 
-        monkeypatch.setattr(stage_runner, name, batches)
+        monkeypatch.setattr(loop, name, batches)
 
     watched("training_batches")
     watched("evaluation_batches")
-    train(options, say=quiet)
-    expected = class_weights({"Fake": 12, "Real": 24})
+    train(options)
+    expected = {0: 1.5, 1: 0.75}
     for by_class in found.values():
         assert {i: set(weights) for i, weights in by_class.items()} == {
             i: {weight} for i, weight in expected.items()
@@ -158,10 +158,10 @@ def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, m
     from real_vs_ai.training import devices
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
-    arguments = ["--stored-features", "--epochs", "0", "--frozen-epochs", "40"]
-    arguments += ["--augmentation", "none", "--pooling", "stages", "--dense-units", "0"]
-    arguments += ["--learning-rate", "0.05", "--l2", "1e-4", "--early-stopping", "99"]
-    result = train(parse(*arguments), say=quiet)
+    arguments = ["--set", "stored_features=true", "--epochs", "0", "--set", "frozen_epochs=40"]
+    arguments += ["--augmentation", "none", "--set", "pooling=stages", "dense_units=0"]
+    arguments += ["--learning-rate", "0.05", "--l2", "1e-4", "--set", "early_stopping=99"]
+    result = train(parse(*arguments))
     assert result.metrics["test"]["accuracy"]["value"] > 0.9
     model = keras.models.load_model(result.run.model)
     pixels = resize_image(open_image(data / "test" / "Fake" / "source__000.png"), 32)
@@ -178,23 +178,23 @@ def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, sho
         return 1e9
 
     monkeypatch.setattr(devices, "measure_learning", measure)
-    train(parse("--epochs", "1", "--enlarge", "2"), say=quiet)
+    train(parse("--epochs", "1", "--set", "enlarge=2"))
     assert set(sizes) == {64}
 
 
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
-    first = train(parse("--epochs", "1", "--run-name", "first"), say=quiet)
+    first = train(parse("--epochs", "1", "--run-name", "first"))
     options = parse(
         "--weights",
         str(first.run.model),
-        "--frozen-epochs",
-        "1",
+        "--set",
+        "frozen_epochs=1",
         "--epochs",
         "0",
         "--run-name",
         "second",
     )
-    second = train(options, say=quiet)
+    second = train(options)
     before, after = (keras.models.load_model(run.run.model) for run in (first, second))
     for name in ("conv0", "conv1_bn"):
         for a, b in zip(before.get_layer(name).weights, after.get_layer(name).weights, strict=True):
@@ -205,9 +205,9 @@ def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
 
 
 def test_existing_run_is_never_written_over(parse, short):
-    train(parse("--epochs", "1", "--run-name", "run"), say=quiet)
+    train(parse("--epochs", "1", "--run-name", "run"))
     with pytest.raises(FileExistsError, match="already exists"):
-        train(parse("--run-name", "run"), say=quiet)
+        train(parse("--run-name", "run"))
     with pytest.raises(ValueError, match="is finished"):
         parse("--resume", str(parse().models_dir / "run"))
 
@@ -215,7 +215,7 @@ def test_existing_run_is_never_written_over(parse, short):
 def test_splits_with_other_classes_are_told_before_anything_is_made(parse, data):
     (data / "validation" / "Real").rename(data / "validation" / "Other")
     with pytest.raises(ValueError, match="Expected the classes Fake, Real in"):
-        train(parse(), say=quiet)
+        train(parse())
     assert not parse().models_dir.exists()
 
 
@@ -223,19 +223,29 @@ def test_class_whose_images_are_all_broken_is_told(parse, data):
     for path in (data / "validation" / "Real").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(ValueError, match="readable images of every class"):
-        train(parse(), say=quiet)
+        train(parse())
 
 
 def test_weights_that_cannot_be_downloaded_leave_no_run_behind(parse, short):
     with pytest.raises(OSError, match="--weights none"):
-        train(parse("--weights", "imagenet"), say=quiet)
+        train(parse("--weights", "imagenet"))
     assert not parse().models_dir.exists()
 
 
-def test_only_unbalanced_classes_are_weighted():
-    assert class_weights({"Fake": 100, "Real": 105}) is None
-    weights = class_weights({"Fake": 100, "Real": 300})
-    assert weights == pytest.approx({0: 2.0, 1: 2 / 3})
+def labelled(fake, real, folder):
+    from real_vs_ai.dataset.labelled_images import LabelledImages
+
+    labels = np.repeat([0, 1], [fake, real]).astype(np.int32)
+    names = tuple(map(str, range(fake + real)))
+    return LabelledImages(folder, names, labels, ("Fake", "Real"), ("a",) * len(names))
+
+
+def test_only_unbalanced_classes_are_weighted(tmp_path):
+    even, uneven = labelled(100, 105, tmp_path), labelled(100, 300, tmp_path)
+    assert image_weights(even, even, balance="classes") is None
+    weights = image_weights(even, uneven, balance="classes")
+    assert weights[:100] == pytest.approx(2.0)
+    assert weights[100:] == pytest.approx(2 / 3)
 
 
 def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path, monkeypatch):
@@ -246,7 +256,16 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
-    arguments = ("--input", "crops", "--crops", "4", "--views", "3", "--augmentation", "flip")
+    arguments = (
+        "--set",
+        "input=crops",
+        "--set",
+        "crops=4",
+        "--set",
+        "views=3",
+        "--augmentation",
+        "flip",
+    )
     result = train(
         parse(*arguments, "--epochs", "4", "--learning-rate", "0.01", data=root), say=quiet
     )

@@ -1,31 +1,17 @@
-"""Build what follows a backbone, and compute a frozen backbone's features once for it.
-
-The head shares its layers with the model: when it has learnt, the model has.
-"""
+"""Build what follows a backbone: noise, pooling, a hidden layer, dropout and the softmax."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import Network, open_network
-from real_vs_ai.files import atomic_write
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.reporting import progress
-from real_vs_ai.training.time_budget import TimeBudget
 
 # The layer whose output is one vector for each image: everything before it can be computed once
 # while only the head learns.
@@ -88,7 +74,7 @@ def add_head(
 
 
 def head_alone(model: keras.Model) -> keras.Model:
-    """The layers after the pooling as a model of their own; it shares their weights.
+    """The layers after the pooling as a model of their own; when it has learnt, the model has.
 
     Raises:
         InputError: Noise comes before the pooling, so that the pooled features are not fixed.
@@ -98,7 +84,7 @@ def head_alone(model: keras.Model) -> keras.Model:
     if "head_noise" in names[:position]:
         raise InputError(
             "Expected a head whose noise follows the pooling, to learn from stored features. Use "
-            "--pooling stages, or --noise 0."
+            "the pooling stages, or --noise 0."
         )
     pooled = model.get_layer(POOL_LAYER).output
     inputs = keras.Input(pooled.shape[1:], name="features")
@@ -170,107 +156,25 @@ def _weighed(channels: Sequence[int], x: Any) -> Any:
     return x
 
 
-# One batch of float32 pixels.
-_BATCH_PIXELS = 2**19
-
-
-def head_and_features(
-    model: keras.Model,
-    splits: Mapping[str, DecodedImages],
-    *,
-    say: Callable[[str], None],
-    budget: TimeBudget | None,
-    hold_out: Sequence[str] = (),
-) -> tuple[keras.Model, dict[str, DecodedImages]]:
-    """The model's head on its own, and what it learns from.
+def fix_standardisation(head: keras.Model, features: np.ndarray) -> None:
+    """Let the head standardise by all training features: moving averages would come to it late.
 
     Args:
-        model: Its backbone will not learn.
-        splits: "train" and "validation" are used, with all their views.
-        budget: Learns what the network takes to judge an image.
-        hold_out: The head does not learn from the training images of these sources.
-
-    Returns:
-        The head, and the splits with features of shape (n_images, views, n_features), float32, in
-        place of their pixels.
-
-    Raises:
-        InputError: The head cannot learn from stored features.
+        head: From `head_alone`; one that does not standardise stays as it is.
+        features: Shape (n, n_features).
     """
-    head = head_alone(model)
-    network = _open(model, splits["train"])
-    found, started, count = {}, time.perf_counter(), 0
-    for split in ("train", "validation"):
-        images = splits[split]
-        features = _read_features(model, images)
-        if features is None:
-            say(f"Computing the features of {len(images) * images.views:,} {split} inputs once ...")
-            features = _features(network, images, n_classes=model.output_shape[-1], split=split)
-            _keep_features(model, images, features)
-            count += len(images.inputs)
-        found[split] = dataclasses.replace(images, pixels=features)
-    if budget and count:
-        budget.image_seconds = (time.perf_counter() - started) / count
-    if hold_out:
-        found["train"] = found["train"].take(found["train"].images.positions(hold_out)[1])
-    _fix_standardisation(head, found["train"].inputs)
-    return head, found
-
-
-def _fix_standardisation(head: keras.Model, features: np.ndarray) -> None:
-    """Let the head standardise by all training features: moving averages would come to it late."""
     norm = next((layer for layer in head.layers if layer.name == NORM_LAYER), None)
     if norm is not None:
         norm.set_weights([features.mean(axis=0), features.var(axis=0)])
         norm.trainable = False
 
 
-def _open(model: keras.Model, images: DecodedImages) -> Network:
-    """The network with the pooled features after its probabilities."""
-    metadata = ModelMetadata(
-        class_names=images.images.class_names, image_size=model.input_shape[1], backbone=model.name
-    )
-    with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
-        path = Path(folder) / "model.h5"
-        save_model(model, path, metadata=metadata)
-        return open_network(model, path, layer=POOL_LAYER)
-
-
-def _features(network: Network, images: DecodedImages, *, n_classes: int, split: str) -> np.ndarray:
-    inputs = images.inputs
-    step = max(1, _BATCH_PIXELS // int(np.prod(inputs.shape[1:3])))
-    parts = []
-    starts = range(0, len(inputs), step)
-    for start in progress(starts, description=f"Features of {split}", unit="batch"):
-        batch = np.asarray(inputs[start : start + step], dtype=np.float32)
-        parts.append(np.float32(network.predict_on_batch(batch)[:, n_classes:]))
-    return np.concatenate(parts).reshape(len(images), images.views, -1)
-
-
-def _keep_features(model: keras.Model, images: DecodedImages, features: np.ndarray) -> None:
-    """Keep them next to the decoded images, where those are kept."""
-    if images.cache is not None:
-        with atomic_write(_features_path(model, images.cache)) as staging:
-            np.save(staging, features)
-
-
-def _read_features(model: keras.Model, images: DecodedImages) -> np.ndarray | None:
-    """The features that an earlier run kept, or None."""
-    if images.cache is None:
-        return None
-    try:
-        features = np.load(_features_path(model, images.cache))
-    except (OSError, ValueError):
-        return None
-    width = model.get_layer(POOL_LAYER).output.shape[-1]
-    return features if features.shape == (len(images), images.views, width) else None
-
-
-def _features_path(model: keras.Model, cache: Path) -> Path:
+def features_key(model: keras.Model) -> str:
+    """Twelve hexadecimal digits for what a network computes up to its pooling."""
     digest = hashlib.sha256()
     body = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output)
     # Strides and enlarging change what the same weights compute, and the maps' sizes.
     digest.update(repr([(layer.name, layer.output.shape) for layer in body.layers]).encode())
     for weights in body.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
-    return cache.with_name(f"{cache.name}-features-{digest.hexdigest()[:12]}.npy")
+    return digest.hexdigest()[:12]

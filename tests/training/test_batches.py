@@ -8,8 +8,7 @@ from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import AffineRanges
-from real_vs_ai.training.compilation import WarmedPolynomialDecay
-from real_vs_ai.training.datasets import (
+from real_vs_ai.training.batches import (
     AUGMENTATIONS,
     WHOLE_BATCH,
     Shard,
@@ -23,6 +22,7 @@ from real_vs_ai.training.datasets import (
     training_batches,
     warp_images,
 )
+from real_vs_ai.training.schedule import WarmedPolynomialDecay
 
 STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
 

@@ -32,7 +32,7 @@ class Backbone:
         weights_in_bgr: Whether published weights learnt on images with blue first.
         stem_strides: The strides of the first layers, by layer and by how much they shrink the
             image together; the published ones first.
-        stage_ends: Names the layers that end its stages, for `--pooling stages`.
+        stage_ends: Names the layers that end its stages, for the pooling by stages.
         read_weights: Reads a published file of another format than Keras', by its suffix.
     """
 
@@ -53,16 +53,11 @@ def _resnet(keras_name: str | None) -> Backbone:
     """A ResNet: one of Keras' by its name there, or the shallow one of this project."""
 
     def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
-        from real_vs_ai.training.networks.resnet import keras_resnet, resnet26
+        from real_vs_ai.networks.resnet import keras_resnet, resnet26
 
         if keras_name is None:
             return resnet26(weights=weights, input_tensor=input_tensor)
         return keras_resnet(keras_name, weights=weights, input_tensor=input_tensor)
-
-    def read(path: Path) -> keras.Model:
-        from real_vs_ai.training.networks.resnet import read_published_resnet
-
-        return read_published_resnet(keras_name, path)
 
     return Backbone(
         build=build,
@@ -76,18 +71,17 @@ def _resnet(keras_name: str | None) -> Backbone:
             1: {"conv1_conv": 1, "pool1_pool": 1},
         },
         stage_ends=lambda body: _last_layers(body, [f"conv{stage}_" for stage in range(1, 6)]),
-        read_weights={".json": read} if keras_name else {},
     )
 
 
 def _efficientnet_lite(name: str) -> Backbone:
     def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
-        from real_vs_ai.training.networks.efficientnet_lite import efficientnet_lite
+        from real_vs_ai.networks.efficientnet_lite import efficientnet_lite
 
         return efficientnet_lite(name, weights=weights, input_tensor=input_tensor)
 
     def read(path: Path) -> keras.Model:
-        from real_vs_ai.training.networks.efficientnet_lite import read_published_weights
+        from real_vs_ai.networks.efficientnet_lite import read_published_weights
 
         return read_published_weights(name, path)
 

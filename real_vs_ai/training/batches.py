@@ -70,6 +70,7 @@ def training_batches(
     shard: Shard,
     cutmix: float = 0.0,
     weights: np.ndarray | None = None,
+    draw_by: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, labels) from a step on.
 
@@ -80,6 +81,7 @@ def training_batches(
         degrade: Share of the images that are degraded first; see `degrade_images`.
         cutmix: Share of the pairs of neighbours that exchange a patch; see `exchange_patches`.
         weights: How much each image counts in the loss, shape (n_images,); None for all alike.
+        draw_by: Draw each image as often as this says, shape (n_images,); None takes all in turn.
 
     Returns:
         Images of shape (batch, image_size, image_size, 3), float32, 0 to 255 (or features, where
@@ -94,8 +96,11 @@ def training_batches(
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(step)
-        order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
-        indices = batch_indices(len(decoded), step=step, **order)[rows]
+        if draw_by is None:
+            order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
+            indices = batch_indices(len(decoded), step=step, **order)[rows]
+        else:
+            indices = draw_indices(draw_by, batch_size=batch_size, step=step, seed=seed)[rows]
         views = _first_views(len(decoded), seed)[indices] + step // steps_per_epoch
         pixels = decoded.view_of_each(views, indices)
         if degrade:
@@ -185,6 +190,13 @@ def batch_indices(
     passes, batch = divmod(step_in_epoch, batches)
     order = _order(n_images, seed, epoch, passes)
     return order[batch * batch_size : (batch + 1) * batch_size]
+
+
+def draw_indices(weights: np.ndarray, *, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """Images of one step, drawn by their weights with replacement, shape (batch_size,), int64."""
+    # Another stream than those of orders, degradations and patches.
+    generator = np.random.default_rng((seed, step, 2))
+    return generator.choice(len(weights), size=batch_size, p=weights / weights.sum())
 
 
 @functools.lru_cache(maxsize=2)

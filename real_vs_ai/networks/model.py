@@ -16,15 +16,15 @@ import numpy as np
 
 from real_vs_ai.errors import InputError, RealVsAIError, one_line
 from real_vs_ai.model_file import ENLARGING_LAYER, ModelFileError, read_metadata
-from real_vs_ai.training.backbones import (
+from real_vs_ai.networks.backbones import (
     BACKBONES,
     Backbone,
     backbone_layers,
     first_convolution,
     head_layers,
 )
-from real_vs_ai.training.networks.head import HeadOptions, add_head
-from real_vs_ai.training.networks.resnet import residual_block, start_as_identity
+from real_vs_ai.networks.head import HeadOptions, add_head
+from real_vs_ai.networks.resnet import residual_block, start_as_identity
 
 
 def build_model(

@@ -1,0 +1,105 @@
+"""Save a trained model, fit its out-of-distribution check, and write the run's report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
+from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.evaluation.scorer import open_scorer
+from real_vs_ai.keras_models import save_model, to_float32
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution import summarise_training_images, write_check
+from real_vs_ai.reporting import format_table, plural
+from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.run_config import describe_data, package_versions
+from real_vs_ai.training.trainer import Trained
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run.
+
+    Attributes:
+        best_epoch: The epoch whose weights were kept.
+        metrics: Contents of `metrics.json`; {} in processes that write no report.
+    """
+
+    run: RunFolder
+    epochs: int
+    best_epoch: int
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        if not self.metrics:
+            return f"This process is done; the first one writes the report: {self.run.path}"
+        names = ("accuracy", "precision", "recall", "f1", "roc_auc")
+        rows = []
+        for split in ("validation", "test"):
+            values = self.metrics.get(split, {})
+            if values:
+                shown = [(values.get(name) or {}).get("value") for name in names]
+                rows.append([split, values.get("n", ""), *shown])
+        table = format_table(["split", "images", *names], rows)
+        return (
+            f"{table}\n{plural(self.epochs, 'epoch')} trained, the weights of epoch "
+            f"{self.best_epoch} kept. Model and report: {self.run.path}"
+        )
+
+
+def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
+    """Save the model, write the report, and clear the checkpoints away."""
+    options, run, splits, progress = (
+        trained.options,
+        trained.run,
+        trained.splits,
+        trained.progress,
+    )
+    if not trained.writes:
+        return TrainingResult(run, progress.epoch, progress.best_epoch, {})
+    data, train = describe_data(options.data, splits), splits["train"]
+    metadata = ModelMetadata(
+        class_names=train.images.class_names,
+        image_size=options.image_size,
+        input=options.model_input.stored(),
+        backbone=options.backbone,
+        training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
+        versions=package_versions(),
+        training_images=summarise_training_images(
+            *options.model_input.seen_sizes(train.widths, train.heights), train.images.sources
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    # The report is on the file that will be used: float32, whatever the precision of training.
+    keras.config.set_dtype_policy("float32")
+    # What did not learn is made to look as all the rest, in place of a copy of the network.
+    trained.model.trainable = True
+    model = to_float32(trained.model)
+    save_model(model, run.model, metadata=metadata)
+    say("Training has ended; evaluating the model ...")
+    layer = features_layer(model).name
+    scorer = open_scorer(model, run.model, layer=layer)
+    scorer.check = learn_check(
+        scorer, splits, layer=layer, portraits=options.portraits, hold_out=options.hold_out
+    )
+    write_check(run.model, scorer.check)
+    metrics = write_report(
+        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
+    )
+    _clear_checkpoints(run.checkpoints)
+    return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
+
+
+def _clear_checkpoints(folder: Path) -> None:
+    for pattern in ("*.npz", "*.weights.h5", ".*.npz", ".*.weights.h5"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
