@@ -43,6 +43,8 @@ _COMPRESSIONS = (0.25, 0.5, 0.25)
 _SHARE_COMPRESSED_BEFORE = 0.2
 _QUALITY = (30, 99)
 _SHARE_OF_WEBP = 0.25
+# How much larger a screen shows a picture.
+_SHOWN = (1.0, 1.5)
 # JPEG works on squares of 8 pixels: cropping shifts them against each other.
 _BLOCK = 8
 # Pixels around a crop that its history may use up.
@@ -90,23 +92,27 @@ def draw_views(
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
-        views.append(
-            _draw_view(
-                pixels, generator, size=model_input.size, history=options.history, is_jpeg=is_jpeg
-            )
-        )
+        views.append(_draw_view(pixels, generator, options, size=model_input.size, is_jpeg=is_jpeg))
     return np.stack(views)
 
 
 def _draw_view(
-    pixels: np.ndarray, generator: np.random.Generator, *, size: int, history: float, is_jpeg: bool
+    pixels: np.ndarray,
+    generator: np.random.Generator,
+    options: ViewOptions,
+    *,
+    size: int,
+    is_jpeg: bool,
 ) -> np.ndarray:
-    if generator.random() < history:
+    if generator.random() < options.history:
         factor = _draw_factor(generator, shorter_side=min(pixels.shape[:2]))
         # Only the part that the crop comes from: a whole picture would take ten times as long.
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
         part = _live_through(part, generator, factor=factor, size=size, is_jpeg=is_jpeg)
+        # Nothing is drawn without screenshots: older recipes see the views that they saw.
+        if options.screenshots and generator.random() < options.screenshots:
+            part = _capture(part, generator)
     else:
         part = _draw_part(pixels, generator, side=size)
     part = pad_to(part, size)
@@ -173,6 +179,15 @@ def _live_through(
         pixels = resample(pixels, factor=factor)
     for _ in range(times - before):
         pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
+    return pixels
+
+
+def _capture(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A screenshot: shown larger, captured, and half of the time sent on as a JPEG."""
+    factor = float(generator.uniform(*_SHOWN))
+    pixels = resize(pixels, factor=factor)
+    if generator.random() < 0.5:
+        pixels = _compress(pixels, generator, quality=_QUALITY)
     return pixels
 
 

@@ -23,8 +23,8 @@ def picture(height=90, width=120, file_format="PNG", seed=0):
     return decode_image(file.getvalue())
 
 
-def views(image, count=6, history=1.0, seed=1, name="a.png"):
-    return draw_views(image, CROPS, ViewOptions(count, history, seed), name=name)
+def views(image, count=6, history=1.0, seed=1, name="a.png", **options):
+    return draw_views(image, CROPS, ViewOptions(count, history, seed, **options), name=name)
 
 
 def is_part_of(view, pixels):
@@ -50,6 +50,19 @@ def test_histories_change_most_views():
         for view in views(image, count=12)
     ]
     assert sum(changed) >= 6
+
+
+def test_screenshots_smooth_the_finest_detail_and_change_nothing_else():
+    image = picture(200, 300)
+
+    def detail(**options):
+        found = views(image, count=40, **options).astype(np.float32)
+        return np.abs(np.diff(found, axis=2)).mean(axis=(1, 2, 3))
+
+    plain, shown = detail(), detail(screenshots=1.0)
+    # Noise that a screen shows larger varies less from pixel to pixel.
+    assert np.median(shown) < 0.9 * np.median(plain)
+    assert np.array_equal(views(image, history=0.0), views(image, history=0.0, screenshots=1.0))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (9, 40), (33, 31), (400, 900)])
