@@ -123,13 +123,10 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
                 splits, portraits=bool(options.portraits)
             )
         learner, seen = model, splits
-        # A run that was killed in its report has nothing left to learn.
-        if options.stored_features and progress.stage < len(plan_stages(options)):
-            learner, seen = head_and_features(model, splits, say=say, budget=budget)
-        if options.stored_features and options.hold_out:
-            seen, splits = (_without(held, options.hold_out) for held in (seen, splits))
-        if learner is not model:
-            fix_standardisation(learner, seen["train"].inputs)
+        if options.stored_features:
+            learner, seen, splits = _learn_head(
+                options, model, splits, progress=progress, budget=budget, say=say
+            )
         with catch_interruption() as interrupted:
             learning = Learning(
                 options=options,
@@ -190,15 +187,37 @@ def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
     progress.batch_size = half
 
 
-def head_and_features(
-    model: keras.Model, splits: Mapping[str, DecodedImages], *, say: Say, budget: TimeBudget | None
-) -> tuple[keras.Model, dict[str, DecodedImages]]:
-    """The model's head on its own, and the splits with the backbone's features to learn from.
+def _learn_head(
+    options: TrainingOptions,
+    model: keras.Model,
+    splits: dict[str, DecodedImages],
+    *,
+    progress: Progress,
+    budget: TimeBudget | None,
+    say: Say,
+) -> tuple[keras.Model, dict[str, DecodedImages], dict[str, DecodedImages]]:
+    """The head alone, stored features to learn from, and the splits without held-out sources.
 
     Raises:
         InputError: The head cannot learn from stored features.
     """
-    head = head_alone(model)
+    head, seen = head_alone(model), splits
+    # A run that was killed in its report has nothing left to learn.
+    unfinished = progress.stage < len(plan_stages(options))
+    if unfinished:
+        seen = _features(model, splits, budget=budget, say=say)
+    if options.hold_out:
+        others = splits["train"].images.positions(options.hold_out)[1]
+        seen, splits = ({**held, "train": held["train"].take(others)} for held in (seen, splits))
+    if unfinished:
+        fix_standardisation(head, seen["train"].inputs)
+    return head, seen, splits
+
+
+def _features(
+    model: keras.Model, splits: Mapping[str, DecodedImages], *, budget: TimeBudget | None, say: Say
+) -> dict[str, DecodedImages]:
+    """The splits to learn from, with the backbone's features in place of their pixels."""
     n_classes, width = model.output_shape[-1], model.get_layer(POOL_LAYER).output.shape[-1]
     metadata = ModelMetadata(
         class_names=splits["train"].images.class_names,
@@ -220,13 +239,7 @@ def head_and_features(
     seen = store_features(splits, compute, width=width, key=features_key(model), say=say)
     if budget and count:
         budget.image_seconds = (time.perf_counter() - started) / count
-    return head, seen
-
-
-def _without(splits: dict[str, DecodedImages], sources: tuple[str, ...]) -> dict:
-    """The splits without the training images of these sources."""
-    others = splits["train"].images.positions(sources)[1]
-    return {**splits, "train": splits["train"].take(others)}
+    return seen
 
 
 def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
@@ -310,8 +323,10 @@ def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
 
 def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -> keras.Model:
     """The network that the options ask for, with its weights."""
-    # A resumed run takes its weights from the checkpoint, if it came that far.
+    # A resumed run takes its weights from the checkpoint, if it came that far; a head's checkpoint
+    # has no backbone.
     has_checkpoint = options.resume and checkpoint_path(RunFolder(options.resume)).is_file()
+    has_checkpoint = has_checkpoint and not options.stored_features
     return build_model(
         backbone=options.backbone,
         class_names=class_names,

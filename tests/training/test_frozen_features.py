@@ -1,10 +1,13 @@
 """Heads learn from stored features, and runs can hold sources out."""
 
+import keras
+import numpy as np
 import pytest
 from small_runs import train
 
 from real_vs_ai.dataset import features
-from real_vs_ai.training import trainer
+from real_vs_ai.training import finishing, trainer
+from real_vs_ai.training.callbacks import Recorder
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -83,3 +86,39 @@ def test_a_source_that_is_not_there_is_named(parse, data):
 def test_holding_everything_out_is_refused(parse, data):
     with pytest.raises(ValueError, match="Every image"):
         train(parse("--set", "hold_out=source"))
+
+
+@pytest.mark.parametrize("killed_in", ["fit", "report"])
+def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypatch, killed_in):
+    first = train(parse("--epochs", "1", "--set", "pooling=stages", "--run-name", "first"))
+    start = (*HEAD_ONLY, "deterministic=true", "--weights", str(first.run.model), "--seed", "9")
+    whole = train(parse(*start, "--run-name", "whole"))
+
+    def die(*args, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if killed_in == "fit":
+            patch.setattr(Recorder, "on_train_batch_end", die_at_step(8))
+        else:
+            patch.setattr(finishing, "write_report", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(parse(*start, "--run-name", "cut", "--checkpoint-steps", "1"))
+    cut = whole.run.path.with_name("cut")
+    resumed = train(parse(*start, "--resume", str(cut)))
+    models = [keras.models.load_model(run.run.model) for run in (whole, resumed)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def die_at_step(number):
+    """In place of a callback's method: end the run after this many steps."""
+    original, done = Recorder.on_train_batch_end, []
+
+    def on_train_batch_end(recorder, batch, logs=None):
+        original(recorder, batch, logs)
+        done.append(batch)
+        if len(done) == number:
+            raise KeyboardInterrupt
+
+    return on_train_batch_end
