@@ -9,46 +9,19 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from functools import partial
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_to
-from real_vs_ai.perturbations import recompress, resize, resize_without_filter
+from real_vs_ai.perturbations import capture, live_through
 
-# Other formats than JPEG are mostly fakes' in public collections: many get its traces first.
-_SHARE_OF_OTHERS_ENCODED = 0.7
-_FIRST_QUALITY = (75, 99)
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
 _SHORTEST_SIDE = 200
 _SMALLEST_FACTOR = 0.25
 _SHARE_RESAMPLED = 0.65
-_RESAMPLERS = (
-    partial(resize, resampling=Image.Resampling.BOX),
-    partial(resize, resampling=Image.Resampling.BILINEAR),
-    partial(resize, resampling=Image.Resampling.HAMMING),
-    partial(resize, resampling=Image.Resampling.BICUBIC),
-    partial(resize, resampling=Image.Resampling.LANCZOS),
-    partial(resize, resampling=Image.Resampling.LANCZOS),
-    # Many programs resample without a filter, and leave their traces.
-    partial(resize_without_filter, interpolation=cv2.INTER_AREA),
-    partial(resize_without_filter, interpolation=cv2.INTER_LINEAR),
-    partial(resize_without_filter, interpolation=cv2.INTER_CUBIC),
-)
-# How often a picture is compressed 0, 1 and 2 times.
-_COMPRESSIONS = (0.25, 0.5, 0.25)
-_SHARE_COMPRESSED_BEFORE = 0.2
-_QUALITY = (30, 99)
-_SHARE_OF_WEBP = 0.25
-# How much larger a screen shows a picture.
-_SHOWN = (1.0, 1.5)
-# JPEG works on squares of 8 pixels: cropping shifts them against each other.
-_BLOCK = 8
 # Pixels around a crop that its history may use up.
-_MARGIN = 3 * _BLOCK
+_MARGIN = 24
 # Galleries put their marks into the lower right corner of large pictures.
 _CORNER = 0.9
 _SMALLEST_WITH_MARKS = 400
@@ -109,10 +82,10 @@ def _draw_view(
         # Only the part that the crop comes from: a whole picture would take ten times as long.
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
-        part = _live_through(part, generator, factor=factor, size=size, is_jpeg=is_jpeg)
+        part = live_through(part, generator, factor=factor, size=size, is_jpeg=is_jpeg)
         # Nothing is drawn without screenshots: older recipes see the views that they saw.
         if options.screenshots and generator.random() < options.screenshots:
-            part = _capture(part, generator)
+            part = capture(part, generator)
     else:
         part = _draw_part(pixels, generator, side=size)
     part = pad_to(part, size)
@@ -162,51 +135,3 @@ def _flat_share(pixels: np.ndarray) -> float:
     whole = green[: rows * _TILE, : columns * _TILE]
     tiles = whole.reshape(rows, _TILE, columns, _TILE)
     return float((tiles.std(axis=(1, 3)) < _FLAT_DEVIATION).mean())
-
-
-def _live_through(
-    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, is_jpeg: bool
-) -> np.ndarray:
-    """Resample and recompress, as sites and messengers do; sides may shrink by a few pixels."""
-    if not is_jpeg and generator.random() < _SHARE_OF_OTHERS_ENCODED:
-        pixels = _compress(pixels, generator, quality=_FIRST_QUALITY)
-    times = int(generator.choice(len(_COMPRESSIONS), p=_COMPRESSIONS))
-    before = times == 2 or (times == 1 and generator.random() < _SHARE_COMPRESSED_BEFORE)
-    if before:
-        pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
-    if factor < 1:
-        resample = _RESAMPLERS[int(generator.integers(len(_RESAMPLERS)))]
-        pixels = resample(pixels, factor=factor)
-    for _ in range(times - before):
-        pixels = _compress(_shift_blocks(pixels, generator, size=size), generator, quality=_QUALITY)
-    return pixels
-
-
-def _capture(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A screenshot: shown larger, captured, and half of the time sent on as a JPEG."""
-    factor = float(generator.uniform(*_SHOWN))
-    pixels = resize(pixels, factor=factor)
-    if generator.random() < 0.5:
-        pixels = _compress(pixels, generator, quality=_QUALITY)
-    return pixels
-
-
-def _compress(
-    pixels: np.ndarray, generator: np.random.Generator, *, quality: tuple[int, int]
-) -> np.ndarray:
-    drawn = int(generator.integers(*quality))
-    if generator.random() < _SHARE_OF_WEBP:
-        return recompress(pixels, file_format="WEBP", quality=drawn, method=2)
-    # Cameras and editors keep all colour, everything else halves it.
-    subsampling = int(generator.choice([0, 2, 2]))
-    return recompress(pixels, file_format="JPEG", quality=drawn, subsampling=subsampling)
-
-
-def _shift_blocks(pixels: np.ndarray, generator: np.random.Generator, *, size: int) -> np.ndarray:
-    """Cut up to 7 pixels off the top and left, where enough is left."""
-    cuts = generator.integers(0, _BLOCK, size=2)
-    keeps = [
-        int(cut) if length - cut >= 0.7 * size else 0
-        for cut, length in zip(cuts, pixels.shape[:2], strict=True)
-    ]
-    return np.ascontiguousarray(pixels[keeps[0] :, keeps[1] :])

@@ -19,16 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.images import resize_image
-from real_vs_ai.model_input import crop
-from real_vs_ai.perturbations import (
-    STANDARD_RANGES,
-    AffineRanges,
-    affine_rows,
-    blur,
-    recompress,
-    resize,
-)
+from real_vs_ai.perturbations import STANDARD_RANGES, AffineRanges, affine_rows, degrade
 
 # Batches made ahead while the network learns.
 _PREFETCH = 4
@@ -240,11 +231,6 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     )
 
 
-# Ranges that the strength is drawn from, evenly.
-_JPEG_QUALITY = (40, 96)
-_RESIZE_FACTOR = (0.4, 0.9)
-_CROP_SHARE = (0.65, 0.95)
-_BLUR_SIGMA = (0.2, 1.2)
 # Below this a batch is done before threads have begun.
 _FEWEST_FOR_THREADS = 16
 
@@ -255,10 +241,7 @@ def draw_degradations(count: int, *, seed: Sequence[int]) -> np.ndarray:
 
 
 def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np.ndarray:
-    """Recompress, shrink, crop or blur some images; the others stay as they are.
-
-    Of eight chosen images, four are shrunk and enlarged again, two are cropped and enlarged, and
-    one is blurred. A third of these, and all the rest, are recompressed as JPEG.
+    """Degrade some images as `perturbations.degrade` does; the others stay as they are.
 
     Args:
         pixels: Shape (n, side, side, 3), uint8, as the result; not changed.
@@ -267,36 +250,12 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
     chosen = np.flatnonzero(draws[:, 0] < share)
     degraded = pixels.copy()
     if len(chosen) < _FEWEST_FOR_THREADS:
-        results = map(_degrade, pixels[chosen], draws[chosen])
+        results = map(degrade, pixels[chosen], draws[chosen])
     else:
-        results = _threads().map(_degrade, pixels[chosen], draws[chosen])
+        results = _threads().map(degrade, pixels[chosen], draws[chosen])
     for index, result in zip(chosen, results, strict=True):
         degraded[index] = result
     return degraded
-
-
-def _degrade(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    side = pixels.shape[0]
-    _, kind, strength, quality, recompressed, top, left = draws
-    changed = pixels
-    # The network sees a shrunk or cropped picture like any other: resized to its side.
-    if kind < 4 / 8:
-        changed = resize_image(resize(pixels, factor=_between(_RESIZE_FACTOR, strength)), side)
-    elif kind < 6 / 8:
-        size = round(side * _between(_CROP_SHARE, strength))
-        part = crop(pixels, int(top * (side - size + 1)), int(left * (side - size + 1)), size=size)
-        changed = resize_image(part, side)
-    elif kind < 7 / 8:
-        changed = blur(pixels, sigma=_between(_BLUR_SIGMA, strength))
-    if kind >= 7 / 8 or recompressed < 1 / 3:
-        jpeg_quality = int(_between(_JPEG_QUALITY, quality))
-        changed = recompress(changed, file_format="JPEG", quality=jpeg_quality)
-    return changed
-
-
-def _between(limits: tuple[float, float], draw: float) -> float:
-    low, high = limits
-    return low + (high - low) * float(draw)
 
 
 def draw_patches(count: int, *, seed: Sequence[int]) -> np.ndarray:

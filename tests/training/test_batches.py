@@ -16,6 +16,7 @@ from real_vs_ai.training.batches import (
     degrade_images,
     draw_changes,
     draw_degradations,
+    draw_indices,
     draw_patches,
     evaluation_batches,
     exchange_patches,
@@ -76,6 +77,17 @@ def test_extra_steps_repeat_the_images_in_a_new_order():
     )
     assert sorted(first) == sorted(second) == list(range(10))
     assert first.tolist() != second.tolist()
+
+
+def test_images_are_drawn_as_often_as_their_weights_say():
+    weights = np.repeat([1.0, 4.0], [30, 10])
+    options = {"batch_size": 50, "seed": 1}
+    drawn = [draw_indices(weights, step=step, **options) for step in range(40)]
+    shares = np.bincount(np.concatenate(drawn), minlength=40) / 2000
+    # Forty of the seventy parts of the weight are the last ten images'.
+    assert shares[30:].sum() == pytest.approx(40 / 70, abs=0.04)
+    np.testing.assert_array_equal(drawn[3], draw_indices(weights, step=3, **options))
+    assert drawn[3].tolist() != drawn[4].tolist()
 
 
 def test_labels_stay_with_their_images(decoded):

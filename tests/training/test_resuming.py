@@ -33,19 +33,14 @@ def kill_at(monkeypatch, *, step):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short):
+@pytest.mark.parametrize(
+    "more", [(), ("averaging=0.9", "weight_decay=0.01", "balance=draws", "final_rate=0")]
+)
+def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short, more):
     """6 steps an epoch; one run is killed in each of its four epochs."""
     monkeypatch.setattr(finishing, "_clear_checkpoints", lambda folder: None)
-    arguments = (
-        "--set",
-        "deterministic=true",
-        "--set",
-        "frozen_epochs=2",
-        "--epochs",
-        "2",
-        "--checkpoint-steps",
-        "1",
-    )
+    arguments = ("--epochs", "2", "--checkpoint-steps", "1")
+    arguments += ("--set", "deterministic=true", "frozen_epochs=2", *more)
     whole = train(parse(*arguments, "--run-name", "whole")).run
     killed = whole.path.with_name("killed")
     options = parse(*arguments, "--run-name", "killed")

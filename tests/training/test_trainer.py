@@ -278,3 +278,24 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     outputs = model.predict(model_input.prepare(image).astype(np.float32), verbose=0)
     expected = model_input.aggregate(outputs[None])[0]
     assert predictions.probabilities[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_falls_to_0(
+    parse, tmp_path, short
+):
+    """Two hundred pictures of two sources a class, of which one is ten times the other."""
+    root = write_splits(tmp_path / "large", counts=(80, 12, 8), size=60)
+    for label in ("Fake", "Real"):
+        for path in sorted((root / "train" / label).iterdir())[:8]:
+            path.rename(path.with_name(path.name.replace("source__", "rare__")))
+    arguments = ("--recipe", "photographs-whole", "--epochs", "3", "--learning-rate", "0.01")
+    fields = ("views=3", "averaging=0.8", "warmup_steps=5", "fine_tune_learning_rate=0.01")
+    said = []
+    result = train(parse(*arguments, "--set", *fields, data=root), say=said.append)
+    rows = read_history(result.run)
+    assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 3
+    assert [float(row["learning_rate"]) for row in rows][-1] == 0.0
+    assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
+    assert float(rows[-1]["val_accuracy"]) == 1.0
+    assert result.best_epoch == 4
+    assert any("by the root of its size" in line for line in said)
