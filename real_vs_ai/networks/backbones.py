@@ -91,7 +91,7 @@ def _efficientnet_lite(name: str) -> Backbone:
         offset=(-127 / 128,) * 3,
         weights_in_bgr=False,
         stem_strides={2: {"stem_conv": 2}, 1: {"stem_conv": 1}},
-        # Of the stages of one resolution the last one; the seventh ends in the top.
+        # The last stage of each resolution counts; the seventh ends in the top.
         stage_ends=lambda body: _last_layers(
             body, [*(f"block{stage}" for stage in (1, 2, 3, 5, 7)), "top_"]
         ),

@@ -41,7 +41,7 @@ from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
 from real_vs_ai.verdict import Verdict
 
-# Of a model that is to be closed: until no caller's check can be under way any more.
+# A model that is to be closed waits so long that no check of a caller can still be under way.
 _IDLE_SECONDS = 60.0
 # Verdicts that wait for the verdict of an image before them: a kill loses them.
 _MOST_AHEAD = 512

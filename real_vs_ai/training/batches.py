@@ -130,7 +130,7 @@ def evaluation_batches(
 
     def load(batch: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = indices[batch * batch_size : (batch + 1) * batch_size]
-        # Of an image's crops another one each time: all places count, at the price of one.
+        # Each image gives another of its crops: all places count, at the price of one.
         return decoded.view_of_each(rows, rows), one_hot[decoded.labels[rows]], counts[rows]
 
     def prepare(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -79,7 +79,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
     )
     # The report is on the file that will be used: float32, whatever the precision of training.
     keras.config.set_dtype_policy("float32")
-    # What did not learn is made to look as all the rest, in place of a copy of the network.
+    # In place of a copy of the network: frozen layers count as trainable again in the saved file.
     trained.model.trainable = True
     model = to_float32(trained.model)
     save_model(model, run.model, metadata=metadata)

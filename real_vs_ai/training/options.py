@@ -363,7 +363,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a recipe or the config.json of a run: {error}.") from error
     if is_record:
-        # Of an earlier version, it may hold options that are gone.
+        # A file of an earlier version may hold options that are gone.
         known = {name: value for name, value in fields.items() if name in _FIELDS}
         return read_fields(known, origin=str(path))
     fields.pop("description", None)

@@ -57,7 +57,7 @@ from real_vs_ai.training.schedule import (
 
 Say = Callable[[str], None]
 
-# Of each held-out source: enough for its false-alarm rate within about 5 points.
+# So many images of each held-out source give its false-alarm rate within about 5 points.
 _HELD_OUT_IMAGES = 200
 
 
