@@ -65,7 +65,6 @@ MAX_IMAGE_BYTES = 200 * 2**20
 
 # Side of the square the images are resized to for the network, in pixels.
 IMAGE_SIZE = 224
-RESIZE_METHOD = "bilinear"
 
 
 def _folded(name: str) -> str:

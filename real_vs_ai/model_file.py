@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS, RESIZE_METHOD
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.model_input import ModelInput, read_model_input
@@ -54,7 +54,6 @@ class ModelMetadata:
 
     class_names: tuple[str, ...]
     image_size: int
-    resize: str = RESIZE_METHOD
     temperature: float = 1.0
     calibrated: bool = False
     lower_threshold: float = 0.5

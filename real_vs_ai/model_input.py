@@ -19,10 +19,10 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, resize_image
 
 INPUT_KINDS = ("resize", "crops")
-PLACEMENTS = ("grid",)
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
+_PLACEMENT = ("placement", "grid")
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
 # An image counts as much as its mirror image once its probability is so far below the limit.
@@ -86,7 +86,6 @@ class ModelInput:
     Attributes:
         size: Side of the square inputs, in pixels.
         kind: "resize" (the whole image at one size) or "crops".
-        placement: How crops are placed: "grid" covers the image evenly.
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
         aggregate_by: How the crops' probabilities become the image's; a name in `AGGREGATES`.
@@ -97,18 +96,13 @@ class ModelInput:
     size: int
     kind: str = "resize"
     crops: int = 9
-    placement: str = "grid"
     longest_side: int = LONGEST_SIDE
     aggregate_by: str = "mean-log-odds"
     mirror_below: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no code here understands, by an InputError."""
-        for name, choices in (
-            ("kind", INPUT_KINDS),
-            ("placement", PLACEMENTS),
-            ("aggregate_by", tuple(AGGREGATES)),
-        ):
+        for name, choices in (("kind", INPUT_KINDS), ("aggregate_by", tuple(AGGREGATES))):
             value = getattr(self, name)
             if value not in choices:
                 raise InputError(f"Expected an input {name} in {', '.join(choices)}, got {value}.")
@@ -146,7 +140,6 @@ class ModelInput:
         return {
             "kind": self.kind,
             "crops": self.crops,
-            "placement": self.placement,
             "longest_side": self.longest_side,
             "aggregate_by": self.aggregate_by,
         }
@@ -261,8 +254,10 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
     """
     if not stored:
         return ModelInput(size)
+    # The first released models name the one placement that there is.
+    fields = {name: value for name, value in stored.items() if (name, value) != _PLACEMENT}
     try:
-        return ModelInput(size, **stored)
+        return ModelInput(size, **fields)
     except TypeError as error:
         raise InputError(
             f"Expected a description of crops or resizing, received {dict(stored)}."

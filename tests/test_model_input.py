@@ -188,3 +188,10 @@ def test_crops_are_never_mirrored():
 def test_mirroring_survives_storing():
     model_input = ModelInput(32, mirror_below=0.9)
     assert read_model_input(model_input.stored(), size=32) == model_input
+
+
+def test_models_that_name_their_placement_are_read():
+    stored = {**ModelInput(32, "crops").stored(), "placement": "grid"}
+    assert read_model_input(stored, size=32) == ModelInput(32, "crops")
+    with pytest.raises(InputError):
+        read_model_input({**stored, "placement": "random"}, size=32)

@@ -270,9 +270,7 @@ def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    # Earlier releases wrote the rows alone.
-    yield from document if isinstance(document, list) else document["images"]
+    yield from json.loads(path.read_text(encoding="utf-8"))["images"]
 
 
 def _write_jsonl(path: Path, columns: list[str], rows: Iterable[Row]) -> None:

@@ -166,6 +166,4 @@ def test_csv_and_json_are_what_other_programs_expect(tmp_path):
     write(tmp_path / "scores.json", ROWS)
     document = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert document == {"version": __version__, "models": [], "images": ROWS}
-    # Earlier releases wrote the rows alone.
-    (tmp_path / "older.json").write_text(json.dumps(ROWS))
-    assert list(read_scores(tmp_path / "older.json")) == ROWS
+    assert list(read_scores(tmp_path / "scores.json")) == ROWS
