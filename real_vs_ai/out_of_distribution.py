@@ -79,18 +79,28 @@ def summarise_training_images(
     return {"scale": scale, "sources": dict(sorted(counts.items()))}
 
 
-def compare_size(width: int, height: int, training_images: Mapping[str, Any]) -> Reason | None:
+def compare_size(
+    width: int,
+    height: int,
+    training_images: Mapping[str, Any],
+    *,
+    reduced_from: tuple[int, int] | None = None,
+) -> Reason | None:
     """Why an image of this upright size, in pixels, is out-of-distribution, or None.
 
     Args:
         training_images: `ModelMetadata.training_images`; without sizes every size passes.
+        reduced_from: Its width and height before the model reduced it.
     """
     if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
         return None
+    size = f"{width} × {height}"
+    if reduced_from not in (None, (width, height)):
+        size = f"{reduced_from[0]} × {reduced_from[1]}, reduced to {size}"
     return Reason(
         ReasonCode.SIZE,
-        f"This model only knows pictures of {describe_sizes(training_images)}; yours is "
-        f"{width} × {height}, so any answer would be a guess.",
+        f"This model only knows pictures of {describe_sizes(training_images)}; yours is {size}, so "
+        "any answer would be a guess.",
     )
 
 

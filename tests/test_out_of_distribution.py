@@ -157,6 +157,8 @@ def test_only_sizes_near_the_training_images_pass(size, passes):
 def test_size_reason_names_the_known_sizes_and_the_images():
     assert "32 × 32 pixels; yours is 4000 × 3000" in compare_size(4000, 3000, SMALL).sentence
     assert "yours is 4 × 4" in compare_size(4, 4, SMALL).sentence
+    reduced = compare_size(2048, 4, SMALL, reduced_from=(20_000, 39))
+    assert "yours is 20000 × 39, reduced to 2048 × 4, so" in reduced.sentence
 
 
 def test_few_odd_training_images_do_not_admit_their_size():

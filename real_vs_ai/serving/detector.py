@@ -221,7 +221,11 @@ class Detector:
         """One image as the network's input."""
         image, width, height = _read(image)
         model_input = self.metadata.model_input
-        reason = compare_size(*model_input.seen_size(width, height), self.metadata.training_images)
+        reason = compare_size(
+            *model_input.seen_size(width, height),
+            self.metadata.training_images,
+            reduced_from=(width, height),
+        )
         if not model_input.is_crops:
             return Look(model_input.prepare(image), size_reason=reason)
         whole = None
