@@ -55,10 +55,10 @@ def _number_bits(number: int) -> np.ndarray:
 _SDXL = _number_bits(0b101100111110110010010000011110111011000110011110)
 _FLUX = _number_bits(0b001010101111111010000111100111001111010100101110)
 _MARKS = (
-    _Mark("Stable Diffusion", _text_bits("StableDiffusionV1"), swaps=10, offset=128),
+    _Mark("Stable Diffusion", _text_bits("StableDiffusionV1"), swaps=15, offset=128),
     _Mark("Stable Diffusion 2", _text_bits("SDV2"), swaps=0, offset=128),
-    _Mark("Stable Diffusion XL", _SDXL, swaps=1, offset=0.5),
-    _Mark("Stable Diffusion XL", _SDXL, swaps=1, offset=0.5, blue_first=True),
+    _Mark("Stable Diffusion XL", _SDXL, swaps=2, offset=0.5),
+    _Mark("Stable Diffusion XL", _SDXL, swaps=2, offset=0.5, blue_first=True),
     _Mark("FLUX", _FLUX, swaps=1, offset=0.5),
 )
 
