@@ -17,7 +17,6 @@ from PIL import ExifTags, Image, PngImagePlugin
 import DataCollector
 from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
 from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
-from real_vs_ai.preparation.collections.git_objects import first_committed
 from real_vs_ai.preparation.collections.picture_checks import is_sheet
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.splitting import split_sources
@@ -196,7 +195,7 @@ def test_files_committed_before_2022_are_real_and_edited_or_forged_ones_are_not(
         folder, {"a/old.jpg": jpeg(1), "edited.jpg": jpeg(2), "moved.jpg": jpeg(3)}, "2015-05-01"
     )
     (folder / "moved.jpg").rename(folder / "a" / "elsewhere.jpg")
-    newest = commit(folder, {"edited.jpg": jpeg(4), "new.jpg": jpeg(5)}, "2023-05-01")
+    commit(folder, {"edited.jpg": jpeg(4), "new.jpg": jpeg(5)}, "2023-05-01")
     write(folder, {"not committed.jpg": jpeg(6)})
     assert label(folder, tmp_path / "raw") == 0
     rows = rows_of(tmp_path / "raw" / "photos")
@@ -207,6 +206,9 @@ def test_files_committed_before_2022_are_real_and_edited_or_forged_ones_are_not(
     # The same from the bare repository, which holds no file of its own.
     assert label(folder / ".git", tmp_path / "bare") == 0
     assert set(rows_of(tmp_path / "bare" / "git")) == set(rows)
+
+
+def test_forged_dates_and_files_that_were_never_committed_prove_nothing(tmp_path):
     forged = tmp_path / "forged"
     commit(forged, {"a.jpg": jpeg(1)}, "2023-01-01")
     commit(forged, {"b.jpg": jpeg(2)}, "2014-01-01")
@@ -214,7 +216,10 @@ def test_files_committed_before_2022_are_real_and_edited_or_forged_ones_are_not(
     ancient = tmp_path / "ancient"
     commit(ancient, {"a.jpg": jpeg(1)}, "2001-01-01")
     assert label(ancient, tmp_path / "raw") == 1
-    assert min(first_committed(folder / ".git", newest).values()) > 1.4e9
+    old = tmp_path / "old"
+    commit(old, {"a.jpg": jpeg(1)}, "2015-01-01")
+    assert label(write(old, {"b.jpg": jpeg(2)}), tmp_path / "raw") == 0
+    assert set(rows_of(tmp_path / "raw" / "old")) == {"a.jpg"}
 
 
 def test_shallow_history_counts_only_if_its_newest_commit_is_old(tmp_path):
