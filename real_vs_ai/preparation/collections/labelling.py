@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,12 @@ from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, file_extension, is_image_name, read_header
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.collections.collected_images import EXCLUDED, file_stem
-from real_vs_ai.preparation.collections.collection_list import CLASS_FOLDERS, Collection, ImageRow
+from real_vs_ai.preparation.collections.collection_list import (
+    CLASS_FOLDERS,
+    Collection,
+    CollectionError,
+    ImageRow,
+)
 from real_vs_ai.preparation.collections.evidence import (
     CONTRADICTION,
     SCREENSHOT,
@@ -86,10 +92,17 @@ def plan_by_evidence(
 def write_labelled(
     taken: Sequence[tuple[Labelled, Look]], files: Files, folder: Path, *, licence: str
 ) -> list[ImageRow]:
-    """Write the pictures with their bytes unchanged; gives their rows."""
+    """Write the pictures with their bytes unchanged; gives their rows.
+
+    Raises:
+        CollectionError: A picture has gone since it was looked at.
+    """
     rows = []
-    contents = files.read([entry.file.key for entry, _ in taken])
+    chunks = chunked([entry.file.key for entry, _ in taken], size=_CHUNK_FILES)
+    contents = itertools.chain.from_iterable(map(files.read, chunks))
     for (entry, look), data in zip(taken, contents, strict=True):
+        if data is None:
+            raise CollectionError(f"Expected {entry.file.path} where it was, found it gone.")
         class_folder = CLASS_FOLDERS[entry.label]
         path = f"{class_folder}/{file_stem(entry.file.path, entry.file.blob)}{look.extension}"
         (folder / class_folder).mkdir(parents=True, exist_ok=True)
@@ -117,14 +130,13 @@ def find_files(
     Args:
         wanted: (path, key) of each.
     """
-    listed = [entry for entry in wanted if is_image_name(entry[0])]
     found = run_chunks(
         _read_files,
-        chunked(listed, size=_CHUNK_FILES),
+        chunked(wanted, size=_CHUNK_FILES),
         files,
         min_side,
         kept_out,
-        n_items=len(listed),
+        n_items=len(wanted),
         pool=pool,
         description="Reading evidence",
         unit="file",
