@@ -108,6 +108,7 @@ def options(mirror: Path | None, **changes) -> CollectOptions:
         "server": "",
         "repositories_dir": Path("repositories"),
         "min_side": 16,
+        "source_limit": 20,
         "kept_out": KeptOut(),
         "overwrite": False,
         "workers": 1,

@@ -346,7 +346,11 @@ def test_users_folder_is_divided_among_the_splits_by_prompt(tmp_path):
         f"{i}.png": png(i, parameters=WEBUI.replace("fox", f"fox {i // 2}")) for i in range(24)
     }
     files |= {f"{i}.jpg": jpeg(100 + i, model=f"EOS {i}") for i in range(20)}
-    assert label(write(tmp_path / "mine", files), tmp_path / "raw") == 0
+    write(tmp_path / "mine", files)
+    assert label(tmp_path / "mine", tmp_path / "few") == 0
+    assert len(rows_of(tmp_path / "few" / "mine")) == 40
+    assert label(tmp_path / "mine", tmp_path / "raw", "--source-limit", "100") == 0
+    assert len(rows_of(tmp_path / "raw" / "mine")) == 44
     layout = find_layout(tmp_path / "raw" / "mine")
     summary = split_sources(
         [layout], output_dir=tmp_path / "split", options=options_of_splitting()

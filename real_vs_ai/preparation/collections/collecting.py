@@ -65,6 +65,13 @@ class CollectOptions:
     min_side: int = option(
         "leave out images smaller than this, in pixels", 200, type=whole_number(1)
     )
+    source_limit: int = option(
+        "with labels by evidence: most pictures of one generator or camera of a repository or "
+        "folder, where the list names no limit",
+        20,
+        metavar="N",
+        type=whole_number(1),
+    )
     kept_out: KeptOut = option(
         "leave out the repositories and files whose SHA-256 begins as a line of this file does",
         (),
@@ -263,7 +270,8 @@ def _collect_one(
     by_evidence = collection.rule == EVIDENCE
     if by_evidence:
         known = _known(output_dir, but=collection.name)
-        plan, outcomes = plan_by_evidence(collection, files, known=known, **limits)
+        limit = collection.limit or options.source_limit
+        plan, outcomes = plan_by_evidence(collection, files, limit=limit, known=known, **limits)
     else:
         plan, outcomes = plan_jobs(collection, files.list())
     with staged_output(

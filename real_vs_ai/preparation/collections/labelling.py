@@ -43,8 +43,6 @@ from real_vs_ai.provenance import describe_origin, read_provenance
 from real_vs_ai.provenance.findings import clean
 
 _LEAST_SIDE = 256
-# Pictures of one generator or camera of a repository.
-_SOURCE_LIMIT = 20
 _CHUNK_FILES = 24
 # Longer ones are sheets of several pictures in a row, or stitched.
 _MOST_ELONGATED = 2.5
@@ -54,6 +52,7 @@ def plan_by_evidence(
     collection: Collection,
     files: Files,
     *,
+    limit: int,
     known: Known,
     min_side: int,
     kept_out: KeptOut,
@@ -62,6 +61,7 @@ def plan_by_evidence(
     """Which pictures of a repository or folder to take, and which not, and why.
 
     Args:
+        limit: Most pictures of one generator or camera.
         known: What other collections hold already.
         min_side: In pixels; at least 256 count in any case.
     """
@@ -82,7 +82,6 @@ def plan_by_evidence(
         wanted=collection.label,
         folder_groups=not collection.role,
     )
-    limit = collection.limit or _SOURCE_LIMIT
     candidates, beyond = limit_sources(labelled, limit=limit, role=collection.role, known=known)
     looks = look_at(candidates, files, pool=pool)
     taken, unusable = take(candidates, looks, limit=limit, known=known)
