@@ -20,9 +20,13 @@ from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLI
 from real_vs_ai.preparation.collections.picture_checks import is_sheet
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.provenance.watermarks import _MARKS
 from tests.preparation.collection_material import git, outcomes
 from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot
 from tests.preparation.material import split_options as options_of_splitting
+from tests.provenance.test_watermarks import hide
+from tests.provenance.test_watermarks import picture as marked_picture
+from tests.serving.trivial_model import encode
 
 SIDE = 256
 WEBUI = "a red fox\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Model: dreamshaper_8"
@@ -119,6 +123,8 @@ def test_each_kind_of_trace_labels_its_file_and_bytes_stay(tmp_path, capsys):
         "invoke.png": png(3, Dream='"a red fox" -s 50 -S 42 -W 512 -H 512 -C 7.5'),
         "novelai.png": png(4, Software="NovelAI", Comment='{"prompt": "a red fox", "steps": 28}'),
         "labelled.jpg": jpeg(5, xmp=XMP.format("trainedAlgorithmicMedia").encode()),
+        "marked.png": encode(hide(marked_picture(512, 512), _MARKS[0])),
+        "img2img-samples/marked.png": encode(hide(marked_picture(512, 512, seed=1), _MARKS[0])),
         "camera.jpg": jpeg(6, model="EOS 5D"),
         "input.png": png(7, prompt=json.dumps(GRAPH | LOAD)),
         "edit.png": png(8, parameters=WEBUI + ", Denoising strength: 0.5, Mask blur: 4"),
@@ -139,6 +145,7 @@ def test_each_kind_of_trace_labels_its_file_and_bytes_stay(tmp_path, capsys):
         "invoke.png": "InvokeAI",
         "novelai.png": "NovelAI",
         "labelled.jpg": "unnamed generator",
+        "marked.png": _MARKS[0].generator,
         "camera.jpg": "Canon EOS 5D",
     }
     for origin, row in rows.items():
@@ -150,6 +157,7 @@ def test_each_kind_of_trace_labels_its_file_and_bytes_stay(tmp_path, capsys):
     left = outcomes(tmp_path / "raw" / "mine")
     assert set(left) == set(files) - set(rows) - {"notes.txt"}
     assert "made from an input picture: LoadImage" in left["input.png"]
+    assert "made from an input picture" in left["img2img-samples/marked.png"]
     assert "composite" in left["composite.jpg"]
     assert "too small: 255 × 255" in left["small.png"]
     assert "a strip" in left["row.jpg"]

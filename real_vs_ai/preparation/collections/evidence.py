@@ -30,6 +30,7 @@ NEAR_DUPLICATE = "nearly the same as another picture"
 UNKNOWN_CAMERA = "unknown camera"
 UNNAMED = "unnamed generator"
 SCREENSHOT = "a screenshot"
+FROM_PICTURE = "made from an input picture"
 # Stable Diffusion, the first generator that anybody could run, came in August 2022.
 _BEFORE_GENERATORS = int(datetime(2022, 1, 1, tzinfo=UTC).timestamp())
 # Two pictures of one source are also a series: a bracket of exposures, frames of a panorama.
@@ -37,6 +38,7 @@ _SERIES_BITS = 10
 # Some of the pictures that are looked at are plain, or alike.
 _LOOKED_AT = 1.5
 _WORD = re.compile(r"[a-z]+")
+_FROM_PICTURE = re.compile(r"img2img|image2image|im2im|in-?painting|out-?painting|upscaled")
 _SCREENSHOT = re.compile(r"screen.?(?:shot|cap|grab)|captura.de.pantalla|bildschirmfoto|snipaste")
 # Words in the path, and in the name, of a file that is no picture of its own.
 _SMALL_COPIES = frozenset(
@@ -234,6 +236,8 @@ def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Lab
 def _path_reason(path: str) -> str:
     if _SCREENSHOT.search(path.casefold()):
         return SCREENSHOT
+    if _FROM_PICTURE.search(path.casefold()):
+        return FROM_PICTURE
     if not _SMALL_COPIES.isdisjoint(_words(path)):
         return "a small copy or a sign"
     return "a sheet or a comparison" if not _SHEETS.isdisjoint(_words(path.split("/")[-1])) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from real_vs_ai.preparation.collections.collection_list import (
 )
 from real_vs_ai.preparation.collections.evidence import (
     CONTRADICTION,
+    FROM_PICTURE,
     SCREENSHOT,
     UNNAMED,
     FoundFile,
@@ -46,6 +48,8 @@ _LEAST_SIDE = 256
 _CHUNK_FILES = 24
 # Longer ones are sheets of several pictures in a row, or stitched.
 _MOST_ELONGATED = 2.5
+# Scripts write watermarks into what they save, whose sides are whole multiples of 8 pixels.
+_LONGEST_WATERMARKED = 2048
 
 
 def plan_by_evidence(
@@ -172,21 +176,29 @@ def _read_file(
             raise ImageError(f"too small: {header.width} × {header.height} pixels")
         if long > _MOST_ELONGATED * short:
             raise ImageError(f"a strip or a panorama: {header.width} × {header.height} pixels")
-        return FoundFile(path, key, blob, traces=read_traces(data))
+        watermarked = long <= _LONGEST_WATERMARKED and not (short % 8 or long % 8)
+        return FoundFile(path, key, blob, traces=read_traces(data, watermarks=watermarked))
     except ImageError as error:
         return FoundFile(path, key, blob, problem=str(error))
 
 
-def read_traces(data: bytes) -> Traces:
-    """What the metadata of a file say of its origin."""
+def read_traces(data: bytes, *, watermarks: bool) -> Traces:
+    """What a file says of its origin.
+
+    Args:
+        watermarks: Decode it, and look for open watermarks, where its metadata say nothing.
+    """
     findings = read_provenance(data)
+    if watermarks and not any(finding.speaks_for for finding in findings):
+        with contextlib.suppress(ImageError):
+            findings = read_provenance(data, decode_image(data).image)
     origin = describe_origin(findings)
     if len({finding.speaks_for for finding in findings if finding.speaks_for}) > 1:
         return Traces(problem=CONTRADICTION)
     if origin.composite or origin.screenshot:
         return Traces(problem="a composite" if origin.composite else SCREENSHOT)
     if origin.from_picture:
-        return Traces(problem=f"made from an input picture: {clean(origin.from_picture)}")
+        return Traces(problem=f"{FROM_PICTURE}: {clean(origin.from_picture)}")
     told = next((f"{f.code}: {f.field or f.kind}" for f in findings if f.speaks_for), "")
     if origin.speaks_for == POSITIVE_CLASS:
         return Traces(told, generator=origin.generator or UNNAMED, prompt=origin.prompt)
