@@ -64,7 +64,7 @@ _COMPUTED = frozenset(
         "painting art cartoon anime game games slides paper scan scans font fonts pattern "
         "patterns background backgrounds bg heatmap histogram gray grayscale noisy noise blur "
         "blurred denoised restored enhanced processed predicted prediction predictions detection "
-        "detections"
+        "detections tex atlas uv albedo normals mesh lut"
     )
 )
 # What a repository says whose old pictures may be made by a network or a renderer.
