@@ -14,11 +14,13 @@ import keras
 from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
 from real_vs_ai.evaluation.report import write_report
 from real_vs_ai.evaluation.scorer import open_scorer
+from real_vs_ai.evaluation.thumbnails import copy_classifiers, fit_on_thumbnails
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import summarise_training_images, write_check
+from real_vs_ai.out_of_distribution import read_check, summarise_training_images, write_check
 from real_vs_ai.reporting import format_table, plural
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import describe_data, package_versions
 from real_vs_ai.training.trainer import Trained
 
@@ -48,20 +50,17 @@ class TrainingResult:
                 shown = [(values.get(name) or {}).get("value") for name in names]
                 rows.append([split, values.get("n", ""), *shown])
         table = format_table(["split", "images", *names], rows)
-        return (
-            f"{table}\n{plural(self.epochs, 'epoch')} trained, the weights of epoch "
-            f"{self.best_epoch} kept. Model and report: {self.run.path}"
-        )
+        done = "Nothing trained, the weights are those given"
+        if self.epochs:
+            epochs = plural(self.epochs, "epoch")
+            done = f"{epochs} trained, the weights of epoch {self.best_epoch} kept"
+        return f"{table}\n{done}. Model and report: {self.run.path}"
 
 
 def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
     """Save the model, write the report, and clear the checkpoints away."""
-    options, run, splits, progress = (
-        trained.options,
-        trained.run,
-        trained.splits,
-        trained.progress,
-    )
+    options, run, splits = trained.options, trained.run, trained.splits
+    progress = trained.progress
     if not trained.writes:
         return TrainingResult(run, progress.epoch, progress.best_epoch, {})
     data, train = describe_data(options.data, splits), splits["train"]
@@ -90,11 +89,26 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
         scorer, splits, layer=layer, portraits=options.portraits, hold_out=options.hold_out
     )
     write_check(run.model, scorer.check)
+    if options.thumbnails or options.thumbnails_from:
+        say(_teach_thumbnails(options, run.model))
+        scorer.check = read_check(run.model)
     metrics = write_report(
         run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
     )
     _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
+
+
+def _teach_thumbnails(options: TrainingOptions, model: Path) -> str:
+    """Give the model file what recognises thumbnails of other pictures; a table of what it does."""
+    where = {
+        "data": options.data,
+        "workers": options.workers,
+        "max_memory_bytes": int(options.memory * 2**30),
+    }
+    if options.thumbnails_from:
+        return copy_classifiers(model, find_model(options.thumbnails_from), **where)
+    return fit_on_thumbnails(model, folders=[Path(name) for name in options.thumbnails], **where)
 
 
 def _clear_checkpoints(folder: Path) -> None:

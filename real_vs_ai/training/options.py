@@ -125,6 +125,11 @@ class TrainingOptions:
         next(iter(AGGREGATES)),
         choices=tuple(AGGREGATES),
     )
+    mirror_below: float = _field(
+        "judge a whole image again, mirrored, when its highest probability is below this",
+        0.0,
+        type=number(0, 1),
+    )
     views: int = _field("random crops of each training image", 6, type=whole_number(1))
     history: float = _field(
         "share of these crops that are first resampled and recompressed", 1.0, type=number(0, 1)
@@ -247,6 +252,14 @@ class TrainingOptions:
         "best",
         choices=("best", "last"),
     )
+    thumbnails: tuple[str, ...] = _field(
+        "folders of pictures, any arrangement, whose thumbnails the model learns to refuse",
+        (),
+        type=_names,
+    )
+    thumbnails_from: str | None = _field(
+        "a model of the same image size to take this from instead, such as models/released"
+    )
     seed: int = option(
         "seed of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
     )
@@ -275,7 +288,11 @@ class TrainingOptions:
     def model_input(self) -> ModelInput:
         """What the model is fed with."""
         return ModelInput(
-            self.image_size, kind=self.input, crops=self.crops, aggregate_by=self.aggregate
+            self.image_size,
+            kind=self.input,
+            crops=self.crops,
+            aggregate_by=self.aggregate,
+            mirror_below=self.mirror_below,
         )
 
     @property
@@ -433,8 +450,11 @@ def describe_recipe(options: TrainingOptions) -> str:
 def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
     frozen = values["frozen_epochs"]
     no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
-    if values["epochs"] == 0 and no_frozen_stage:
-        parser.error("--epochs is 0 and there are no frozen_epochs: there is nothing to learn")
+    if values["epochs"] == 0 and no_frozen_stage and not Path(values["weights"]).is_file():
+        parser.error(
+            "--epochs is 0 and there are no frozen_epochs: there is nothing to learn, and no "
+            "model.h5 in --weights to finish again"
+        )
     changing = values["augmentation"] != "none" or values["degrade"] or values["cutmix"]
     if values["stored_features"] and (values["epochs"] or changing):
         parser.error(
@@ -448,6 +468,10 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
         )
     if values["portraits"] and values["input"] != "crops":
         parser.error("portraits needs input crops: another input is the whole image already")
+    if values["thumbnails"] and values["thumbnails_from"]:
+        parser.error("thumbnails and thumbnails_from exclude each other")
+    if (values["thumbnails"] or values["thumbnails_from"]) and values["input"] == "crops":
+        parser.error("thumbnails need input resize: a model of crops refuses small pictures")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):
         parser.error(f"--run-name must be the plain name of a folder, got {name}")

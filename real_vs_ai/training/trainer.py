@@ -375,4 +375,4 @@ def _say_plan(
         validation_images=len(splits["validation"]),
     )
     limit = f"; it has {options.minutes:g} min in all" if options.minutes else ""
-    say(f"{run.path}: at most {text}, about {format_duration(seconds)}{limit}.")
+    say(f"{run.path}: at most {text or 'no epoch'}, about {format_duration(seconds)}{limit}.")

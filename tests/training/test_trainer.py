@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from small_runs import quiet, read_history, train, write_splits
 
 from real_vs_ai.images import open_image, resize_image
@@ -299,3 +300,29 @@ def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_fal
     assert float(rows[-1]["val_accuracy"]) > 0.8
     assert result.best_epoch == 4
     assert any("by the root of its size" in line for line in said)
+
+
+def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(parse, tmp_path, short):
+    """Nothing is trained: the model is the same, with what its recipe asks for besides."""
+    first = train(parse("--epochs", "1", "--run-name", "first"))
+    noise = np.random.default_rng(3)
+    for index in range(24):
+        pixels = noise.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+        (tmp_path / "other").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "other" / f"{index}.png")
+    again = ("--epochs", "0", "--weights", str(first.run.model), "--set", "frozen_epochs=0")
+    said = []
+    taught = train(
+        parse(*again, f"thumbnails={tmp_path / 'other'}", "mirror_below=0.8", "--run-name", "two"),
+        say=said.append,
+    )
+    copied = train(parse(*again, f"thumbnails_from={taught.run.path}", "--run-name", "three"))
+    assert taught.epochs == 0
+    assert read_metadata(taught.run.model).model_input.mirror_below == 0.8
+    assert any("Classifiers of pixels" in line for line in said)
+    models = [keras.models.load_model(run.run.model) for run in (first, taught)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    checks = [read_check(run.run.model) for run in (first, taught, copied)]
+    assert checks[0].network is None
+    np.testing.assert_array_equal(checks[1].network.kernels[0], checks[2].network.kernels[0])
