@@ -24,7 +24,7 @@ from real_vs_ai.images import FORMATS, ImageError, decode_image, open_image, rea
 from real_vs_ai.parallel import chunked
 from real_vs_ai.perturbations import AffineRanges, as_samples, copy_draws, draw_affine, warp
 from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.placing import fold_name, numbered_name, rank, safe_name, write_new_file
+from real_vs_ai.preparation.placing import rank, safe_name, unique_names, write_new_file
 from real_vs_ai.preparation.plain_jpegs import (
     PlainJpegSettings,
     decode_plain_jpeg,
@@ -211,59 +211,23 @@ def encode(pixels: np.ndarray, *, file_format: str, options: dict[str, Any], gre
 
 
 def names_for_copies(paths: Sequence[str]) -> list[str]:
-    """The names that the copies of one class's originals are named after, no two alike.
+    """The names that the copies of one class's originals are named after, no two stems alike.
 
-    Deeper folders are written into a name. A number is added where copies could get the names of
-    another original's: those of a.gif, which become PNGs, meet those of a.gif.png.
+    Deeper folders are written into a name. Stems count, since copies may get another extension.
 
     Args:
         paths: POSIX paths, each `<class folder>/…/<name>`, sorted.
     """
-    names = ["_".join(path.split("/")[1:]) for path in paths]
-    keys = [_key(name) for name in names]
-    taken, seen = set(keys), set()
-    next_numbers: dict[str, int] = {}
-    for i, (name, key) in enumerate(zip(names, keys, strict=True)):
-        if key in seen or _stem_is_taken(name, taken):
-            number = next_numbers.get(key, 2)
-            while _meets(new := str(numbered_name(PurePosixPath(name), number)), taken):
-                number += 1
-            names[i], next_numbers[key] = new, number + 1
-            taken.add(_key(new))
-        seen.add(key)
-    return names
-
-
-def _key(name: str) -> str:
-    return fold_name(safe_name(name))
-
-
-def _stem_is_taken(name: str, taken: set[str]) -> bool:
-    stem = name.rpartition(".")[0]
-    return "." in stem and _key(stem) in taken
-
-
-def _meets(name: str, taken: set[str]) -> bool:
-    """Whether copies named after this could have the names of those of others."""
-    longer = (_key(name + extensions[0]) for extensions in _EXTENSIONS.values())
-    return _key(name) in taken or _stem_is_taken(name, taken) or not taken.isdisjoint(longer)
+    names = [PurePosixPath(safe_name("_".join(path.split("/")[1:]))) for path in paths]
+    stems = unique_names([name.stem for name in names])
+    return [stem + name.suffix for stem, name in zip(stems, names, strict=True)]
 
 
 def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]:
-    """The names of an original's copies: its own name and their numbers, from 1.
-
-    The original's extension stays in the name where the copy has another format, so that copies
-    of `a.gif` and `a.png` keep apart.
-    """
-    path = PurePosixPath(original_name)
-    stem, suffix = path.stem, path.suffix
-    if suffix.lower() not in _EXTENSIONS[file_format]:
-        stem, suffix = path.name, _EXTENSIONS[file_format][0]
-    names = [f"{stem}{AUGMENTED_MARK}{number}{suffix}" for number in range(1, count + 1)]
-    # The last is the longest; where it can stay as it is, all can.
-    if safe_name(names[-1]) == names[-1]:
-        return names
-    return [safe_name(name) for name in names]
+    """The names of an original's copies: its stem and their numbers, from 1."""
+    path, extensions = PurePosixPath(original_name), _EXTENSIONS[file_format]
+    suffix = path.suffix if path.suffix.lower() in extensions else extensions[0]
+    return [safe_name(f"{path.stem}{AUGMENTED_MARK}{i}{suffix}") for i in range(1, count + 1)]
 
 
 CONTACT_SHEET_PATH = Path("figures") / "augmentation.png"

@@ -132,14 +132,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
 def _numbered(name: str, taken: set[str], *, number: int) -> tuple[str, int]:
     """The name with the first free number from `number` on, and the number after it."""
     path = PurePosixPath(name)
-    while fold_name(candidate := str(numbered_name(path, number))) in taken:
+    while (
+        fold_name(candidate := str(path.with_name(f"{path.stem}-{number}{path.suffix}"))) in taken
+    ):
         number += 1
     return candidate, number + 1
-
-
-def numbered_name(path: PurePosixPath, number: int) -> PurePosixPath:
-    """The path with a number before its extension: a-2.jpg."""
-    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def source_names(paths: Iterable[Path]) -> list[str]:
