@@ -132,11 +132,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
 def _numbered(name: str, taken: set[str], *, number: int) -> tuple[str, int]:
     """The name with the first free number from `number` on, and the number after it."""
     path = PurePosixPath(name)
-    while (
-        fold_name(candidate := str(path.with_name(f"{path.stem}-{number}{path.suffix}"))) in taken
-    ):
+    while True:
+        candidate = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
         number += 1
-    return candidate, number + 1
+        if fold_name(candidate) not in taken:
+            return candidate, number
 
 
 def source_names(paths: Iterable[Path]) -> list[str]:
