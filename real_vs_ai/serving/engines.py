@@ -6,6 +6,7 @@ TensorFlow can use, is what remains where the model cannot be compiled, and is t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 import threading
@@ -57,6 +58,12 @@ class Engine(Protocol):
         """
 
 
+@functools.cache
+def _blas_libraries() -> ThreadpoolController:
+    # Looking for them takes a millisecond.
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Let NumPy's matrix products use one thread, in the whole process, as long as anyone needs it.
@@ -68,7 +75,7 @@ def one_blas_thread() -> Iterator[None]:
     with _blas_lock:
         _blas_users += 1
         if _blas_users == 1:
-            _blas_limit = ThreadpoolController().limit(limits=1, user_api="blas")
+            _blas_limit = _blas_libraries().limit(limits=1, user_api="blas")
     try:
         yield
     finally:
