@@ -56,7 +56,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, *, links: bool) -> Iterator[str]:
-    # Not by recursion: folders may be nested deeper than Python's calls.
+    # Recursion would fail: folders may be nested deeper than Python's calls.
     levels = [_entries(folder, "", links=links)]
     while levels:
         path, is_folder = next(levels[-1], ("", False))

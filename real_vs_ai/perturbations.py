@@ -330,8 +330,8 @@ def affine_rows(
     # rotation @ shear @ scale, written out: small matrix products cost more than the warp.
     a, b = cosine * scale_x, (cosine * shear - sine) * scale_y
     c, d = sine * scale_x, (sine * shear + cosine) * scale_y
-    # Whole pixels: a share of a pixel would blur every image, and a network that has seen none
-    # but blurred ones takes the sharpness of the others for a sign of a class.
+    # A share of a pixel would blur every image, and a network that has seen only blurred ones
+    # takes the sharpness of others for a sign of a class.
     shift_x = xp.round(ranges.shift * width * right)
     shift_y = xp.round(ranges.shift * height * down)
     x, y = (width - 1) / 2, (height - 1) / 2

@@ -174,7 +174,7 @@ def zip_folder(
         raise FileNotFoundError(f"Expected files to pack in {folder}, found none.")
     with locked(output.parent, label=output.name), atomic_write(output, alone=True) as staging:
         rows = _write_archive(staging, folder, paths)
-        # Looked at again: packing may have taken an hour.
+        # Look again: packing may have taken an hour.
         refuse_existing([output], overwrite=overwrite)
     return ZipSummary(output, rows)
 
@@ -213,6 +213,6 @@ def _write_archive(
 
 
 def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
-    # In UTC: the same files give the same archive in every time zone.
+    # UTC gives the same archive in every time zone.
     date = time.gmtime(seconds)[:6]
     return min(max(date, _FIRST_DATE), _LAST_DATE)

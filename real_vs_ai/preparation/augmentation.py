@@ -54,7 +54,7 @@ DEFAULT_MOST_COPIES = 20_000
 _GUESSED_SIZE = 512, 512
 # What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
 _SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
-# Towards the end workers wait for each other, so there are several chunks for each.
+# Workers wait for each other towards the end, so each gets several chunks.
 _CHUNKS_PER_WORKER = 4
 
 

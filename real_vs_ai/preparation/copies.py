@@ -38,8 +38,8 @@ _EXTENSIONS = {entry.name: entry.extensions for entry in FORMATS.values() if ent
 _WEBP_QUALITY = 90
 
 
-# Small images go through each step together, so that the step's code stays in the processor's
-# cache: a third faster. No more pixels than this are held so.
+# Small images go through each step together, up to this many pixels: the step's code stays in the
+# processor's cache, which is a third faster.
 _BATCH_AREA = 2**16
 # (format, width, height, names, SHA-256 of each, SHA-256 of the original) of an original's copies:
 # many rows in few objects.
@@ -90,7 +90,7 @@ def write_warped_copies(
     Returns:
         For each original what its copies are, or the reason why it cannot be read.
     """
-    # The processes are as many as the cores already.
+    # There are as many processes as cores already.
     cv2.setNumThreads(1)
     results: list[CopiesOfOne | str] = []
     for batch in _read_batches(chunk, train_dir):

@@ -32,7 +32,7 @@ from real_vs_ai.reporting import format_table, progress
 FLAT_NAME = "demo-flat.zip"
 SPLIT_NAME = "demo-train-test.zip"
 
-# Only photographs under free licences, see the packages' own notices.
+# All are photographs under free licences, as the packages' own notices say.
 _PHOTOGRAPHS = {
     "skimage.data": "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png "
     "gravel.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg",
@@ -133,7 +133,7 @@ def random_crop(pixels: np.ndarray, *, side: int, random: np.random.Generator) -
     height, width = pixels.shape[:2]
     largest = min(height, width)
     smallest = min(max(_SMALLEST_CROP, side), largest)
-    # Uniform in the logarithm: close-ups as often as wide views.
+    # The logarithm is uniform: close-ups come as often as wide views.
     crop_side = round(np.exp(random.uniform(np.log(smallest), np.log(largest))))
     top = int(random.integers(0, height - crop_side + 1))
     left = int(random.integers(0, width - crop_side + 1))
@@ -185,7 +185,7 @@ def _class_folders(
     names = sorted(photographs)
     files = {}
     for number in progress(range(images_per_class), description=folders[0], unit="pair"):
-        # The same photographs, sizes and quality for both classes: only the traces differ.
+        # Both classes get the same photographs, sizes and quality: only the traces differ.
         photograph = photographs[names[number % len(names)]]
         side = 4 * int(random.integers(sides[0] // 4, sides[1] // 4 + 1))
         real = random_crop(photograph, side=side, random=random)

@@ -34,7 +34,7 @@ from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
 _CHUNK_FILES = 1000
-# With others zipfile unpacks all that a few bytes may hold before it counts.
+# With other methods zipfile unpacks an entry whole before it counts, however large it is.
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
@@ -224,7 +224,7 @@ def extract_tar(path: Path, folder: Path) -> ExtractionPlan:
 
 def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Each entry with its content, in one pass; the stream is read to its end for its checksum."""
-    # Looked at while reading: a compressed bomb would keep us busy for hours before it is planned.
+    # Checked while reading: a compressed bomb would keep us busy for hours before the plan.
     most = max(HARMLESS_BYTES, MAX_RATIO * path.stat().st_size)
     last = "none"
     try:

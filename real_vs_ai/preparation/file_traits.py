@@ -31,7 +31,7 @@ from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
 CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
-# Told apart by people who cannot tell red from green.
+# People who cannot tell red from green can tell these apart.
 _COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 _MOST_IMAGES = 5_000
 _CHUNK_FILES = 256
@@ -202,7 +202,7 @@ def _draw_confounds(
     report: ConfoundReport, samples: Sequence[FileTraits], *, title: str, folder: Path
 ) -> None:
     """Write `figures/confounds.png`: accuracies by trait, sizes in pixels, sizes of files."""
-    # Without pyplot: nothing global, no window.
+    # pyplot would keep global state, and might open a window.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
@@ -213,7 +213,7 @@ def _draw_confounds(
         colour = _COLOURS[index % len(_COLOURS)]
         members = [sample for sample in samples if sample.label == label]
         name = f"{label} ({len(members):,})"
-        # Spread a little, so that many images of one size show as a cloud.
+        # The points are spread a little: many images of one size show as a cloud.
         spread = np.random.default_rng(index).normal(0, 0.01, (len(members), 2))
         widths = np.array([sample.width for sample in members]) * np.exp(spread[:, 0])
         heights = np.array([sample.height for sample in members]) * np.exp(spread[:, 1])
@@ -243,7 +243,7 @@ def _draw_accuracies(axes, report: ConfoundReport) -> None:
         report.chance, color="black", linestyle="--", label=f"chance ({report.chance:.2f})"
     )
     axes.set(xlim=(0, 1.15), xlabel="balanced accuracy (cross-validated)", title="Guessed from")
-    # Room below the bars for the legend.
+    # This leaves room below the bars for the legend.
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.legend(loc="lower right")
 

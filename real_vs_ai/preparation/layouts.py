@@ -16,7 +16,7 @@ FLAT = "flat"
 TRAIN_TEST = "train-test"
 SCRIPT_BY_LAYOUT = {FLAT: "DataSplitD1.py", TRAIN_TEST: "DataSplitD2.py"}
 _DESCRIPTIONS = {FLAT: "flat class folders", TRAIN_TEST: "train and test folders"}
-# "archive/dataset/images/Real": a few folders may stand around the data, but no maze.
+# A few folders may stand around the data, as in "archive/dataset/images/Real".
 _MOST_WRAPPING_FOLDERS = 4
 
 

@@ -194,10 +194,10 @@ def _read_source(
     for path in paths:
         if path in known:
             split, label = path.split("/")[:2]
-            # Taken out, so that a million rows are not held twice.
+            # Taking it out keeps a million rows from being held twice.
             row = known.pop(path)
             rows.append(
-                # The folder's source: its manifest has that of the folder it may be a copy of.
+                # The folder names the source: a copied folder has the manifest of another one.
                 replace(
                     row,
                     split=canonical_split(split) or "",
@@ -259,7 +259,7 @@ def _near_duplicates(
         return {}
     origins = [row.origin for row in rows]
     files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
-    # What a person put there and is broken looks like nothing.
+    # A broken file that a person added has no hash to compare.
     seen = [i for i, file in enumerate(files) if file.is_image]
     groups = group_near_duplicates([files[i].perceptual_hash for i in seen])
     return {rows[seen[index]].origin: rows[seen[first]] for index, first in groups.items()}

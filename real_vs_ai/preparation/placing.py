@@ -69,7 +69,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
     if not folder.exists():
         return False
     path = path.resolve()
-    # Not decided by the spelling: a file system may ignore case.
+    # The spelling does not decide: a file system may ignore case.
     return any(place.exists() and place.samefile(folder) for place in (path, *path.parents))
 
 
@@ -93,7 +93,7 @@ def safe_name(name: str) -> str:
     names stay two.
     """
     if _PLAIN_NAME.fullmatch(name):
-        # Nearly all names; what follows takes ten times as long.
+        # Nearly all names pass here; what follows takes ten times as long.
         return name
     kept = "".join(
         "_" if character in _RESERVED_CHARACTERS or not character.isprintable() else character
@@ -115,7 +115,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     a name that another one has. The same names in the same order always give the same result.
     """
     taken = {fold_name(name) for name in names}
-    # Counted on from the last one: many equal names would take hours otherwise.
+    # Counting goes on from the last one: many equal names would take hours otherwise.
     next_numbers: dict[str, int] = {}
     result = []
     for name in names:
@@ -184,8 +184,7 @@ def place_rows(rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path) -> 
     """Put the images of the rows, whose origins are relative to `data_dir`, below `folder`."""
     make_class_folders(rows, folder)
     root = str(data_dir.resolve())
-    # Not glued together: the origin is absolute where it is on another drive. Strings, for paths
-    # as objects take their time.
+    # join, since an origin on another drive is absolute; strings, since path objects are slow.
     pairs = ((os.path.join(root, row.origin), f"{folder}/{row.path}") for row in rows)  # noqa: PTH118
     return place_files(pairs, total=len(rows))
 
@@ -210,7 +209,7 @@ def _link(existing: str | Path, new: str | Path) -> bool:
     except (FileExistsError, FileNotFoundError):
         raise
     except (OSError, NotImplementedError):
-        # Another file system, none with links, or too many links to one file: a copy it is.
+        # It is another file system, one without links, or there are too many links to the file.
         return False
     return True
 

@@ -53,7 +53,7 @@ class PlainJpegSettings:
 def plain_jpeg_settings(data: bytes) -> PlainJpegSettings | None:
     """How a file was encoded, or None unless it is an ordinary JPEG, whole to its end."""
     if not data.endswith(_END_OF_IMAGE) or len(data) > MAX_IMAGE_BYTES:
-        # Without the end marker it is cut off.
+        # A file without the end marker is cut off.
         return None
     header = _harmless_header(data)
     # A marker among the pixels is a second scan, or damage, which OpenCV may pass over in silence.

@@ -74,7 +74,7 @@ def staged_output(
         finish_interrupted(parent, label=label)
         refuse_existing([parent / name for name in names], overwrite=overwrite)
         refuse_existing([parent / name for name in added], overwrite=False)
-        # A name of its own: worker processes of a killed run may write to theirs for a moment.
+        # Each run has its own: worker processes of a killed run may write to theirs for a moment.
         staging = Path(tempfile.mkdtemp(prefix=f".{label}.", suffix=_STAGING_SUFFIX, dir=parent))
         try:
             yield staging
