@@ -72,6 +72,7 @@ def test_sigterm_answers_the_request_in_flight_and_exits_with_0(model_path):
         assert process.wait(timeout=300) == 0
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_gives_each_client_an_answer_or_a_refusal(model_path):
     # Decoding these takes longer than the service has.
     photograph = encode(uniform_image(250, (6000, 8000)))
