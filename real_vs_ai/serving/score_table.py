@@ -22,7 +22,7 @@ _DECIMALS = 6
 UNREADABLE = "unreadable"
 _TERMINAL_COLUMNS = 80
 # The path stands last: only its length is not known before the last image is.
-_TERMINAL_LAYOUT = "{:<12} {:>16}  {}"
+_TERMINAL_LAYOUT = "{:<12} {:>11}  {}"
 TERMINAL_HEADER = _TERMINAL_LAYOUT.format("verdict", "probability", "image")
 
 
@@ -149,7 +149,7 @@ def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str,
 def terminal_lines(row: dict[str, Any]) -> str:
     """One row under TERMINAL_HEADER: its verdict, then why in words; ends with a line break.
 
-    No line is longer than 80 characters; of a longer path the end is shown.
+    No line is longer than 80 characters. A longer path is shown by its end.
     """
     if row["probability_fake"] is not None:
         number = f"{row['probability_fake']:.1%} Fake"
