@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +37,28 @@ def running_server(model_path: Path, *options: str):
         process.stderr.close()
 
 
-def wait_until_ready(port: int) -> None:
+def wait_until(port: int, address: str, condition: Callable[[int, bytes], bool]) -> None:
+    """Ask until the status and the body meet the condition."""
     while True:
         connection = http.client.HTTPConnection("localhost", port, timeout=300)
-        connection.request("GET", "/readyz")
-        if connection.getresponse().status == 200:
+        connection.request("GET", address)
+        response = connection.getresponse()
+        if condition(response.status, response.read()):
             return
+        time.sleep(0.05)
+
+
+def wait_until_ready(port: int) -> None:
+    wait_until(port, "/readyz", lambda status, body: status == 200)
+
+
+def wait_until_stopping(port: int) -> None:
+    wait_until(port, "/readyz", lambda status, body: b'"stopping"' in body)
+
+
+def wait_until_counted(port: int, number: int) -> None:
+    in_flight = re.compile(rb"requests_in_flight ([\d.]+)")
+    wait_until(port, "/metrics", lambda status, body: float(in_flight.search(body)[1]) >= number)
 
 
 def begin_request(port: int, *, size: int, sent: bytes) -> http.client.HTTPConnection:
@@ -114,25 +132,6 @@ def send(port: int, body: bytes) -> tuple[int, dict]:
     kind = f"multipart/form-data; boundary={BOUNDARY}"
     connection.request("POST", "/v1/images", body=body, headers={"Content-Type": kind})
     return outcome_of(connection)
-
-
-def wait_until_counted(port: int, number: int) -> None:
-    while True:
-        connection = http.client.HTTPConnection("localhost", port, timeout=300)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        if float(re.search(r"requests_in_flight ([\d.]+)", text)[1]) >= number:
-            return
-
-
-def wait_until_stopping(port: int) -> None:
-    while True:
-        connection = http.client.HTTPConnection("localhost", port, timeout=300)
-        connection.request("GET", "/readyz")
-        status, document = outcome_of(connection)
-        if status == 503:
-            assert document["error"]["code"] == "stopping"
-            return
 
 
 def test_refused_upload_is_read_so_that_its_answer_arrives(model_path, tmp_path):
