@@ -42,7 +42,7 @@ def main(argv=None):
     originals = choose_originals(list_originals(train_dir), per_source=args.per_source, seed=SEED)
     weights = read_weights(args.weights)
     # Loads TensorFlow, which the rest does without.
-    from real_vs_ai.tiny_autoencoder import open_autoencoder
+    from real_vs_ai.networks.tiny_autoencoder import open_autoencoder
 
     print(
         write_pairs(

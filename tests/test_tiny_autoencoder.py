@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.tiny_autoencoder import open_autoencoder, tiny_autoencoder
+from real_vs_ai.networks.tiny_autoencoder import open_autoencoder, tiny_autoencoder
 
 WIDTH, LATENTS = 8, 4
 # Numbers of the residual blocks in the published files, those with a pool, and the other layers.

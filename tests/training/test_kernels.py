@@ -12,7 +12,7 @@ import pytest
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
 
