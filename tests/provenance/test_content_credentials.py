@@ -200,7 +200,7 @@ def test_composite_of_a_photograph_and_a_generated_part_says_so(authority):
     for part in (generated, edited):
         pictures = (("parentOf", photograph), ("componentOf", part))
         origin = describe_origin(read_provenance(edit_of(*pictures, authority=authority)))
-        assert origin.speaks_for == "Fake"
+        assert (origin.speaks_for, origin.composite) == ("Fake", True)
         assert origin.headline.startswith("The file says it was composed with a picture that was")
 
 
@@ -213,9 +213,18 @@ def test_generative_fill_in_a_photograph_is_a_composite(authority):
     assert [f.speaks_for for f in findings] == [None, "Fake", None]
 
 
-@pytest.mark.parametrize("relation", ["parentOf", "inputTo"])
-def test_generator_that_was_given_a_photograph_says_so(authority, relation):
-    photograph = authority.sign(manifest_of("digitalCapture", agent="Camera"))
+@pytest.mark.parametrize(
+    ("relation", "source_type", "from_picture"),
+    [
+        ("parentOf", "digitalCapture", "C2PA ingredient photo.jpg"),
+        ("inputTo", "digitalCapture", "C2PA ingredient photo.jpg"),
+        ("parentOf", "trainedAlgorithmicMedia", ""),
+    ],
+)
+def test_generator_that_was_given_a_photograph_says_so(
+    authority, relation, source_type, from_picture
+):
+    photograph = authority.sign(manifest_of(source_type, agent="Camera"))
     parameters = {"ingredientIds": ["photo"]}
     if relation == "parentOf":
         manifest = manifest_of(action="c2pa.opened")
@@ -225,7 +234,7 @@ def test_generator_that_was_given_a_photograph_says_so(authority, relation):
     described = {"title": "photo.jpg", "relationship": relation, "label": "photo"}
     findings = read_provenance(authority.sign(manifest, ingredients=[(described, photograph)]))
     origin = describe_origin(findings)
-    assert (origin.from_picture, origin.speaks_for) == ("C2PA ingredient photo.jpg", "Fake")
+    assert (origin.from_picture, origin.speaks_for) == (from_picture, "Fake")
 
 
 def test_edit_of_a_generated_picture_has_no_other_input_picture(authority):

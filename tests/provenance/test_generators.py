@@ -326,6 +326,17 @@ def test_names_of_other_things_in_prose_are_no_traces(text):
         assert read_provenance(data) == ()
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Artist": "01234567-89ab-cdef-0123-456789abcdef"},
+        {"ImageDescription": "Signature: " + "Ab9+" * 30, "Artist": "Jane Doe"},
+    ],
+)
+def test_signature_or_random_artist_alone_is_not_groks(tags):
+    assert read_provenance(with_exif(**tags)) == ()
+
+
 def test_prompt_that_mentions_another_generator_does_not_name_it():
     data = png_with(parameters=f"in the style of Midjourney, {WEBUI}")
     assert [f.generator for f in read_provenance(data)] == ["Stable Diffusion"]
