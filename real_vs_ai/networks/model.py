@@ -94,11 +94,6 @@ def _prepared(inputs: Any, backbone: Backbone, *, enlarge: int) -> Any:
     return keras.layers.UpSampling2D(enlarge, interpolation="bilinear", name=ENLARGING_LAYER)(x)
 
 
-def feature_layer(model: keras.Model) -> keras.layers.Layer:
-    """The backbone's last layer: its output are the feature maps that the head receives."""
-    return backbone_layers(model)[-1]
-
-
 def set_trainable(model: keras.Model, *, backbone: bool, batch_norm: bool) -> None:
     """Choose what learns: the head always, the backbone or not, its batch statistics or not.
 

@@ -26,6 +26,11 @@ from real_vs_ai.reporting import plural
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # A half precision must be this much faster to be worth its rounding.
 _LEAST_GAIN = 1.1
+# Units, kernel and stride of the measured network's convolutions.
+_MEASURED_LAYERS = (
+    *((64, 7, 2), (64, 3, 2), (64, 3, 1), (256, 1, 1), (128, 1, 2), (128, 3, 1), (512, 1, 1)),
+    *((256, 1, 2), (256, 3, 1), (1024, 1, 1), (512, 1, 2), (512, 3, 1), (2048, 1, 1)),
+)
 # The measurement's batch is cut to about this many pixels: it takes a second, not a minute.
 _MEASURED_PIXELS = 300_000
 
@@ -36,14 +41,12 @@ class Device:
 
     Attributes:
         strategy: TensorFlow's strategy for several GPUs, or None.
-        multiply_adds_per_second: Of the forward pass, while a short ResNet learnt.
         gain: How many times as fast as float32 the precision is here, where that was measured.
     """
 
     description: str
     precision: str
     strategy: Any
-    multiply_adds_per_second: float
     gain: float = 1.0
 
     def scope(self) -> AbstractContextManager:
@@ -73,18 +76,15 @@ def prepare_device(
     """
     gpus = _gpus()
     _set_up_tensorflow(gpus, deterministic=deterministic)
-    candidates = (precision,)
+    rates: dict[str, float] = {}
     if precision == "auto":
-        candidates = _PRECISIONS if gpus else _PRECISIONS[:2]
-    rates = {}
-    for name in candidates:
-        try:
-            rates[name] = measure_learning(name, image_size=image_size, batch_size=batch_size)
-        except Exception:
-            # Not every kernel knows every precision; backends have no common error for it.
-            if name in (precision, "float32"):
-                raise
-    if precision == "auto":
+        for name in _PRECISIONS if gpus else _PRECISIONS[:2]:
+            try:
+                rates[name] = measure_learning(name, image_size=image_size, batch_size=batch_size)
+            except Exception:
+                # Not every kernel knows every precision; backends have no common error for it.
+                if name == "float32":
+                    raise
         # All processes must calculate alike, whatever each of them measured.
         precision = hosts.share(choose_precision(rates))
     keras.config.set_dtype_policy(precision)
@@ -95,13 +95,12 @@ def prepare_device(
         description=_describe(gpus, strategy, hosts, precision=precision, rates=rates),
         precision=precision,
         strategy=strategy,
-        multiply_adds_per_second=rates[precision],
-        gain=rates[precision] / rates.get("float32", rates[precision]),
+        gain=rates[precision] / rates["float32"] if rates else 1.0,
     )
 
 
 def choose_precision(rates: dict[str, float]) -> str:
-    """The policy of most multiply-adds a second; half precisions only where they gain clearly."""
+    """The policy of most images a second; half precisions only where they gain clearly."""
     # bfloat16 before float16 when they are equally fast: it needs no loss scaling.
     ordered = sorted(rates, key=lambda name: (rates[name], name == "mixed_bfloat16"), reverse=True)
     fastest = ordered[0]
@@ -109,13 +108,13 @@ def choose_precision(rates: dict[str, float]) -> str:
 
 
 def measure_learning(precision: str, *, image_size: int, batch_size: int) -> float:
-    """Multiply-adds a second, forward, when a short ResNet learns from one batch.
+    """Images a second when a short network learns from one batch.
 
-    It has one block of each of ResNet101's four stages and runs without being traced: tracing
-    the whole network would take half a minute for every policy.
+    It has the layers of one block of each of ResNet101's four stages and runs without being
+    traced: tracing the whole network would take half a minute for every policy.
     """
     batch_size = max(1, min(batch_size, _MEASURED_PIXELS // image_size**2))
-    network = _short_resnet(image_size, precision)
+    network = _short_network(image_size, precision)
     network.compile("sgd", "mse", jit_compile=False)
     generator = np.random.default_rng(0)
     images = generator.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
@@ -125,17 +124,7 @@ def measure_learning(precision: str, *, image_size: int, batch_size: int) -> flo
         started = time.perf_counter()
         network.train_on_batch(images, targets)
         seconds.append(time.perf_counter() - started)
-    return batch_size * multiply_adds(network) / min(seconds)
-
-
-def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image's forward pass, convolutions and dense layers only."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            positions = int(np.prod(layer.output.shape[1:-1], dtype=np.int64))
-            total += positions * int(np.prod(layer.kernel.shape, dtype=np.int64))
-    return total
+    return batch_size / min(seconds)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -145,24 +134,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
-def _short_resnet(image_size: int, precision: str) -> keras.Model:
+def _short_network(image_size: int, precision: str) -> keras.Model:
     layers = keras.layers
-    inputs = keras.Input((image_size, image_size, 3))
-
-    def convolve(x: Any, units: int, kernel: int, strides: int = 1) -> Any:
+    x = inputs = keras.Input((image_size, image_size, 3))
+    for units, kernel, strides in _MEASURED_LAYERS:
         x = layers.Conv2D(units, kernel, strides, padding="same", dtype=precision)(x)
-        return layers.BatchNormalization(dtype=precision)(x)
-
-    def activate(x: Any) -> Any:
-        return layers.ReLU(dtype=precision)(x)
-
-    x = activate(convolve(inputs, 64, 7, 2))
-    x = layers.MaxPooling2D(3, 2, padding="same", dtype=precision)(x)
-    for units, strides in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        shortcut = convolve(x, 4 * units, 1, strides)
-        x = activate(convolve(x, units, 1, strides))
-        x = convolve(activate(convolve(x, units, 3)), 4 * units, 1)
-        x = activate(layers.Add(dtype=precision)([x, shortcut]))
+        x = layers.ReLU(dtype=precision)(layers.BatchNormalization(dtype=precision)(x))
     return keras.Model(inputs, layers.GlobalAveragePooling2D(dtype="float32")(x))
 
 

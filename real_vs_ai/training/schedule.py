@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,24 +77,6 @@ def plan_stages(options: TrainingOptions) -> list[Stage]:
         name = "training" if from_scratch else "fine-tuning"
         stages.append(Stage(name, options.epochs, rate, True, statistics))
     return stages
-
-
-def estimate_seconds(
-    stages: Sequence[Stage],
-    *,
-    multiply_adds: int,
-    training_rate: float,
-    images_per_epoch: int,
-    validation_images: int,
-) -> float:
-    """About how long the stages take when none of them stops early.
-
-    Args:
-        training_rate: Multiply-adds (forward) a second while learning, measured on a block.
-    """
-    forward = validation_images * FORWARD_SHARE
-    images = sum(s.epochs * (images_per_epoch * s.step_share + forward) for s in stages)
-    return images * multiply_adds / training_rate
 
 
 def format_duration(seconds: float) -> str:

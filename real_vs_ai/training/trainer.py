@@ -36,24 +36,11 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.callbacks import catch_interruption
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
-from real_vs_ai.training.devices import (
-    Device,
-    Hosts,
-    is_out_of_memory,
-    join_hosts,
-    multiply_adds,
-    prepare_device,
-)
+from real_vs_ai.training.devices import Hosts, is_out_of_memory, join_hosts, prepare_device
 from real_vs_ai.training.loop import Learning, fit_stage, image_weights
 from real_vs_ai.training.options import TrainingOptions, describe_recipe
 from real_vs_ai.training.run_config import open_run
-from real_vs_ai.training.schedule import (
-    Stage,
-    TimeBudget,
-    estimate_seconds,
-    format_duration,
-    plan_stages,
-)
+from real_vs_ai.training.schedule import Stage, TimeBudget, plan_stages
 
 Say = Callable[[str], None]
 
@@ -116,7 +103,7 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         progress = load_checkpoint(checkpoint_path(run)) or Progress(
             min(options.batch_size, len(splits["train"]))
         )
-        _say_plan(options, splits=splits, device=device, model=model, run=run, say=say)
+        _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
             budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
             budget.evaluation_images = count_evaluation_images(
@@ -346,33 +333,14 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
     )
 
 
-def _say_plan(
-    options: TrainingOptions,
-    *,
-    splits: Mapping[str, DecodedImages],
-    device: Device,
-    model: keras.Model,
-    run: RunFolder,
-    say: Say,
-) -> None:
+def _say_plan(options: TrainingOptions, train: LabelledImages, *, run: RunFolder, say: Say) -> None:
     stages = plan_stages(options)
     if options.weights == "none" and not options.frozen_epochs:
         say("Random weights: the whole network learns from the start, no frozen stage.")
-    images = len(splits["train"])
-    if options.steps_per_epoch:
-        images = options.steps_per_epoch * min(options.batch_size, images)
-    train = splits["train"].images
     if options.balance != "classes":
         say("Every class counts the same, and in it a source by the root of its size.")
     elif image_weights(train, train, balance="classes") is not None:
         say("The classes are unbalanced: their losses are weighted.")
     text = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
-    seconds = estimate_seconds(
-        stages,
-        multiply_adds=multiply_adds(model),
-        training_rate=device.multiply_adds_per_second,
-        images_per_epoch=images,
-        validation_images=len(splits["validation"]),
-    )
     limit = f"; it has {options.minutes:g} min in all" if options.minutes else ""
-    say(f"{run.path}: at most {text or 'no epoch'}, about {format_duration(seconds)}{limit}.")
+    say(f"{run.path}: at most {text or 'no epoch'}{limit}.")

@@ -16,7 +16,7 @@ from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.networks.backbones import backbone_layers, first_convolution
 from real_vs_ai.networks.head import HeadOptions
-from real_vs_ai.networks.model import build_model, feature_layer, set_trainable
+from real_vs_ai.networks.model import build_model, set_trainable
 from real_vs_ai.training.options import parse_training_options
 
 HEAD = HeadOptions(noise=0.1, pooling="global-average", dense_units=16, l2=1e-4, dropout=0.4)
@@ -230,8 +230,8 @@ def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
     convolutions = [x for x in backbone_layers(model) if isinstance(x, keras.layers.Conv2D)]
     # The stem, three in each block, and a shortcut's in each stage.
     assert len(convolutions) == 1 + 4 * 2 * 3 + 4
-    assert feature_layer(model).name == "conv5_block2_out"
-    assert feature_layer(model).output.shape[-1] == 2048
+    assert backbone_layers(model)[-1].name == "conv5_block2_out"
+    assert backbone_layers(model)[-1].output.shape[-1] == 2048
     with pytest.raises(InputError, match="no published weights for resnet26"):
         build(backbone="resnet26", weights="imagenet")
 
