@@ -12,6 +12,7 @@ from real_vs_ai.config import DATA_DIR
 from real_vs_ai.evaluation.metrics import (
     METRIC_TITLES,
     REPORTED_SPLITS,
+    Table,
     comparison_table,
     interval_text,
     percent_text,
@@ -44,6 +45,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         _groups(metrics),
         *_collections(metrics),
         _robustness(metrics),
+        _precisions(metrics),
         _out_of_distribution(metrics),
         _other_images(metrics),
         _comparison(metrics),
@@ -241,6 +243,38 @@ def _robustness(metrics: Mapping) -> str:
         )
     intro = f"The same {robustness['n']:,} {robustness['split']} images after each change."
     return _section("Robustness", intro, markdown_table(*robustness_table(robustness)))
+
+
+def _precisions(metrics: Mapping) -> str:
+    found = metrics.get("precisions")
+    if not found:
+        return ""
+    intro = (
+        "The figures of the other sections are of float32. The app computes in bf16 on processors "
+        "that have it. The same images in both, accuracy at the class of highest probability:"
+    )
+    return _section("Precision", intro, markdown_table(*precision_table(found)))
+
+
+def precision_table(found: Sequence[Mapping]) -> Table:
+    """What each precision changes; benchmarks/bench_precision.py measures it."""
+    rows = [
+        [
+            row["precision"],
+            f"{row['images']} (n = {row['n']:,})",
+            *(_accuracy_text(row[name]) for name in ("accuracy_f32", "accuracy")),
+            f"{row['largest_difference']:.4f}",
+            row["flipped"],
+            row["uncertain_changed"],
+        ]
+        for row in found
+    ]
+    headers = ["precision", "images", "accuracy in f32", "accuracy", "largest difference"]
+    return [*headers, "verdicts flipped", "to or from Uncertain"], rows
+
+
+def _accuracy_text(accuracy: float | None) -> str:
+    return "no labels" if accuracy is None else f"{accuracy:.4f}"
 
 
 def _out_of_distribution(metrics: Mapping) -> str:
