@@ -26,15 +26,7 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="add the images that the table lacks")
     add_cluster(parser)
     add("--engine", choices=("openvino", "keras"), help="compute with this engine")
-    add("--precision", choices=("f32", "bf16", "int8"), help="compute in this precision")
-    add(
-        "--calibration",
-        dest="calibration_dir",
-        metavar="DIR",
-        type=Path,
-        default=Path("data/validation"),
-        help="labelled images that set up int8 the first time",
-    )
+    add("--precision", choices=("f32", "bf16"), help="compute in this precision")
     add_workers(parser)
     add("--strict", action="store_true", help="exit 1 if any image is unreadable")
     return parser.parse_args(argv)

@@ -1,6 +1,6 @@
 # make run    installs everything, makes demo data, and trains and evaluates a demo model
 # make test   installs everything the tests need, then runs the tests
-# make test-all  then installs Ray, JAX, nncf and the export formats, and runs the tests that need them
+# make test-all  then installs Ray, JAX and the export formats, and runs the tests that need them
 # make app    installs the app's packages alone, then opens the app on the newest finished model
 # make lint   runs the checks that CI runs
 # make clean  deletes the environment and caches, never data/ or models/
@@ -27,7 +27,7 @@ test: $(VENV)/.installed-dev system-packages
 
 # An import that fails here would only skip tests there.
 test-all: $(VENV)/.installed-all system-packages
-	$(BIN)/python -c "import ai_edge_litert, jax, nncf, onnxruntime, ray, tf2onnx, torch"
+	$(BIN)/python -c "import ai_edge_litert, jax, onnxruntime, ray, tf2onnx, torch"
 	$(BIN)/python -m pytest -m optional
 
 app: $(VENV)/.installed-app
@@ -66,5 +66,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray,jax,int8,export]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray,jax,export]"
 	@touch $@

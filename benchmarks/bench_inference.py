@@ -2,8 +2,8 @@
 
 Each contender runs in a process of its own on the same JPEG files, which are made for the run from
 scikit-image's photographs. The table gives images a second, waiting times, memory, and the ratios,
-for the precision that this machine chooses and, where NNCF is installed, for int8. Keras computes
-in float32 in every row. Each number is the median of its turns.
+in the precision that this machine chooses. Keras computes in float32. Each number is the median of
+its turns.
 
 Example:
     python benchmarks/bench_inference.py --images 192 --repeats 3
@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -31,9 +30,6 @@ from real_vs_ai.reporting import format_table  # noqa: E402
 
 _KERAS_BATCH = 32
 _SINGLE_REPEATS = 30
-_LABELLED_IMAGES = 200
-# What each of ours is measured in: the machine's own choice, and int8.
-_CHOSEN, _INT8 = "chosen", "int8"
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
@@ -72,35 +68,12 @@ def make_model(path: Path, *, image_size: int) -> None:
     write_metadata(path, ModelMetadata(class_names=("Fake", "Real"), image_size=image_size))
 
 
-def make_int8_form(model: Path, folder: Path) -> None:
-    """The model's 8-bit form in the cache, from these images under classes by turns.
-
-    The random weights answer as if by chance, so what 8 bits cost them says nothing and is let
-    pass; `ImageScoring.py --precision int8` shows it for a trained model.
-    """
-    from real_vs_ai.serving import quantization
-
-    labelled = folder.with_name("labelled")
-    paths = sorted(folder.iterdir())
-    for index in range(max(len(paths), _LABELLED_IMAGES)):
-        target = labelled / ("Fake", "Real")[index % 2] / f"{index:05}.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(paths[index % len(paths)], target)
-    quantization.LARGEST_ACCURACY_LOSS = 1.0
-    quantization.ensure_int8(model, calibration_dir=labelled)
-
-
-def ours_to_csv(model: Path, folder: Path, image_size: int, precision: str) -> dict[str, float]:
+def ours_to_csv(model: Path, folder: Path, image_size: int) -> dict[str, float]:
     """Files → CSV by ImageScoring's own code, from the first image to the last."""
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
     options = ScoringOptions(
-        model=model,
-        engine="openvino",
-        cluster=None,
-        precision=_named(precision),
-        workers=os.cpu_count() or 1,
-        calibration_dir=folder,
+        model=model, engine="openvino", cluster=None, precision=None, workers=os.cpu_count() or 1
     )
     summary = run_scoring(
         [str(folder)],
@@ -151,12 +124,12 @@ def keras_batches(model: Path, folder: Path, image_size: int) -> dict[str, float
     return {"images_per_second": len(paths) / (time.perf_counter() - started)}
 
 
-def ours_single(model: Path, folder: Path, image_size: int, precision: str) -> dict[str, float]:
+def ours_single(model: Path, folder: Path, image_size: int) -> dict[str, float]:
     """First verdict of a fresh process, then the warm wait for one image, and memory."""
     from real_vs_ai.serving.detector import Detector
 
     path = sorted(folder.iterdir())[0]
-    detector = Detector.open(model, engine="openvino", precision=_named(precision))
+    detector = Detector.open(model, engine="openvino", precision=None)
     detector.predict(path)
     first = _seconds_since_start()
     return {
@@ -184,7 +157,7 @@ def keras_single(model: Path, folder: Path, image_size: int) -> dict[str, float]
     return {"first": first, "p50": _p50(judge), "memory": _resident_mib()}
 
 
-def openvino_tool(model: Path, folder: Path, image_size: int, precision: str) -> dict[str, float]:
+def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float]:
     """OpenVINO's benchmark_app on the same model in the same precision and batch."""
     import openvino as ov
 
@@ -193,12 +166,11 @@ def openvino_tool(model: Path, folder: Path, image_size: int, precision: str) ->
 
     batch = OpenVINOEngine(model, image_size=image_size, precision=None).batch_size
     entry = cached_ir(model)
-    ir = entry.int8_ir if precision == _INT8 else entry.ir
     done = subprocess.run(
         [
             Path(sys.executable).parent / "benchmark_app",
             "-m",
-            ir,
+            entry.ir,
             "-d",
             "CPU",
             "-hint",
@@ -220,22 +192,21 @@ def openvino_tool(model: Path, folder: Path, image_size: int, precision: str) ->
     return {"images_per_second": float(lines[-1].split()[-2])}
 
 
-THEIRS: dict[str, Callable[[Path, Path, int], dict[str, float]]] = {
-    function.__name__: function for function in (keras_loop, keras_batches, keras_single)
-}
-OURS: dict[str, Callable[[Path, Path, int, str], dict[str, float]]] = {
-    function.__name__: function for function in (ours_to_csv, openvino_tool, ours_single)
+CONTENDERS: dict[str, Callable[[Path, Path, int], dict[str, float]]] = {
+    function.__name__: function
+    for function in (
+        *(keras_loop, keras_batches, keras_single),
+        *(ours_to_csv, openvino_tool, ours_single),
+    )
 }
 
 
-def measure(
-    name: str, model: Path, folder: Path, image_size: int, precision: str = ""
-) -> dict[str, float]:
+def measure(name: str, model: Path, folder: Path, image_size: int) -> dict[str, float]:
     """One contender in a process of its own."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "BENCH_STARTED": str(time.time())}
     arguments = ["--contender", name, str(model), str(folder), str(image_size)]
     done = subprocess.run(
-        [sys.executable, __file__, *arguments, *filter(None, [precision])],
+        [sys.executable, __file__, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -246,38 +217,29 @@ def measure(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_contender(
-    name: str, model: str, folder: str, image_size: str, precision: str = ""
-) -> dict[str, float]:
+def run_contender(name: str, model: str, folder: str, image_size: str) -> dict[str, float]:
     """The other end of `measure`."""
-    if name in THEIRS:
-        return THEIRS[name](Path(model), Path(folder), int(image_size))
-    return OURS[name](Path(model), Path(folder), int(image_size), precision)
+    return CONTENDERS[name](Path(model), Path(folder), int(image_size))
 
 
 def take_turns(
-    model: Path, folder: Path, *, image_size: int, precisions: list[str], repeats: int
-) -> dict[tuple[str, str], dict[str, float]]:
+    model: Path, folder: Path, *, image_size: int, repeats: int
+) -> dict[str, dict[str, float]]:
     """The medians of each contender's numbers; all have a turn before any has the next."""
-    turns = [(name, "") for name in THEIRS]
-    turns += [(name, precision) for precision in precisions for name in OURS]
-    found: dict[tuple[str, str], list[dict[str, float]]] = {turn: [] for turn in turns}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for _ in range(repeats):
-        for name, precision in turns:
-            found[name, precision].append(measure(name, model, folder, image_size, precision))
+        for name in CONTENDERS:
+            found[name].append(measure(name, model, folder, image_size))
     return {
-        turn: {key: statistics.median(one[key] for one in results) for key in results[0]}
-        for turn, results in found.items()
+        name: {key: statistics.median(one[key] for one in results) for key in results[0]}
+        for name, results in found.items()
     }
 
 
-def report(results: dict[tuple[str, str], dict[str, float]], precision: str) -> str:
+def report(results: dict[str, dict[str, float]]) -> str:
     """The table of ratios; above 1 means that this project does better."""
-    rate = {name: r.get("images_per_second", 0.0) for (name, _), r in results.items()}
-    rate |= {
-        name: r.get("images_per_second", 0.0) for (name, p), r in results.items() if p == precision
-    }
-    ours, theirs = results["ours_single", precision], results["keras_single", ""]
+    rate = {name: found.get("images_per_second", 0.0) for name, found in results.items()}
+    ours, theirs = results["ours_single"], results["keras_single"]
     rows = [
         [what, f"{mine:.2f}", f"{other:.2f}", f"{ratio:.2f}"]
         for what, mine, other, ratio in (
@@ -301,7 +263,7 @@ def report(results: dict[tuple[str, str], dict[str, float]], precision: str) -> 
             _row("resident memory, MiB", ours["memory"], theirs["memory"], True),
         )
     ]
-    title = f"ResNet101, precision {precision}; Keras in float32"
+    title = "ResNet101; Keras in float32"
     return format_table(["", "ours", "theirs", "ratio"], rows, title=title)
 
 
@@ -330,10 +292,6 @@ def _resident_mib() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-def _named(precision: str) -> str | None:
-    return None if precision == _CHOSEN else precision
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run every contender in turn and print the tables."""
@@ -345,22 +303,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     images, model = folder / "images", folder / "model.h5"
-    precisions = [_CHOSEN, *([_INT8] if importlib.util.find_spec("nncf") else [])]
     try:
         images.mkdir()
         make_images(images, args.images)
         make_model(model, image_size=args.image_size)
         os.environ["REAL_VS_AI_CACHE"] = str(folder / "cache")
-        if _INT8 in precisions:
-            make_int8_form(model, images)
         # The first use converts and compiles: what is measured is every later one.
-        for precision in precisions:
-            for name in ("ours_single", "ours_to_csv"):
-                measure(name, model, images, args.image_size, precision)
-        results = take_turns(
-            model, images, image_size=args.image_size, precisions=precisions, repeats=args.repeats
-        )
-        print("\n\n".join(report(results, precision) for precision in precisions))
+        for name in ("ours_single", "ours_to_csv"):
+            measure(name, model, images, args.image_size)
+        results = take_turns(model, images, image_size=args.image_size, repeats=args.repeats)
+        print(report(results))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

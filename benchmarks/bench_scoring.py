@@ -63,12 +63,7 @@ def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict
         openvino_engine._PIXELS_IN_BATCH = 2**40
         openvino_engine._LARGEST_BATCH = batch
     options = ScoringOptions(
-        model=model,
-        engine="openvino",
-        cluster=None,
-        precision=None,
-        workers=workers,
-        calibration_dir=folder,
+        model=model, engine="openvino", cluster=None, precision=None, workers=workers
     )
     summary = run_scoring(
         [str(folder)],

@@ -13,7 +13,7 @@ __all__ = ["Detector", "__version__"]
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # Importing OpenVINO would report the import to a web service, from a forked process. This project
-# sends nothing. OpenVINO and NNCF do without the package where it cannot be imported.
+# sends nothing. OpenVINO works without the package where it cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)
 
 

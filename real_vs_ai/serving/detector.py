@@ -139,8 +139,7 @@ class Detector:
                 judged by the one that fits its size.
             engine: "openvino" or "keras"; None chooses: Keras on a machine with a GPU that
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
-            precision: "f32", "bf16" or "int8" (after `ImageScoring.py --precision int8` or
-                `quantization.ensure_int8`); None for bf16 where the CPU has it, otherwise f32.
+            precision: "f32" or "bf16"; None for bf16 where the CPU has it, otherwise f32.
             for_batches: Make ready for many images; the first single one waits longer.
 
         Raises:

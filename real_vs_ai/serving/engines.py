@@ -22,7 +22,7 @@ from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.keras_models import keras_is_installed, load_for_inference, sees_gpu
 
 ENGINES = ("openvino", "keras")
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("f32", "bf16")
 _KERAS_BATCH = 32
 _blas_lock = threading.Lock()
 _blas_users = 0
@@ -188,7 +188,7 @@ def open_engine(
             reason = one_line(error, longest=300)
             return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
 
-    if not lazy or precision == "int8":
+    if not lazy:
         return open_now()
     return _open_when_needed(open_now, image_size=image_size, precision=precision, views=views)
 

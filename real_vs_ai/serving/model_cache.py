@@ -54,11 +54,6 @@ class CacheEntry:
     def ir(self) -> Path:
         return self.folder / IR_NAME
 
-    @property
-    def int8_ir(self) -> Path:
-        """Made by `quantization.ensure_int8` only."""
-        return self.folder / "int8" / IR_NAME
-
 
 def cache_dir() -> Path:
     """`REAL_VS_AI_CACHE`, otherwise the cache folder that the system gives its user."""

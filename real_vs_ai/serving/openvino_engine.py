@@ -1,14 +1,12 @@
 """Run a model file compiled by OpenVINO for this CPU.
 
 Two compiled forms share the work: one image at once on all cores (the shortest wait), and batches
-side by side (the most images a second). Each is compiled when it is first needed. The 8-bit forms
-are kept in the cache; the others are compiled from the cached IR as fast as they would be read.
+side by side (the most images a second). Each is compiled when it is first needed, from the cached
+IR, which is as fast as reading a compiled form.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import queue
 import threading
@@ -21,10 +19,9 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from real_vs_ai.files import write_bytes
 from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving.conversion import build_model
-from real_vs_ai.serving.model_cache import CacheEntry, cached_ir, discard
+from real_vs_ai.serving.model_cache import cached_ir, discard
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224
@@ -73,11 +70,6 @@ class OpenVINOEngine:
         _ = self._batched if for_batches else self._single
 
     @property
-    def _float_precision(self) -> str:
-        """The precision of what is not in 8 bits."""
-        return best_precision(self._core) if self.precision == "int8" else self.precision
-
-    @property
     def parallel_batches(self) -> int:
         """See `Engine`; one more than can run, so that the next one waits ready."""
         return self._batched.request_count + 1
@@ -117,39 +109,16 @@ class OpenVINOEngine:
             return self._single
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
-        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._float_precision}
+        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
         # Several processes that share a machine each have a number of cores of their own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):
             settings["INFERENCE_NUM_THREADS"] = threads
-        if self.precision == "int8":
-            compiled = self._compile_once(batch_size, settings)
-        else:
-            # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
-            compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
+        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
+        compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
         return _CompiledForm(compiled, batch_size=batch_size)
 
-    def _compile_once(self, batch_size: int, settings: dict[str, str]) -> ov.CompiledModel:
-        """What the cache has, otherwise compiled now and kept there."""
-        blob_path = self._entry.folder / self._blob_name(batch_size, settings)
-        compiled = _import_blob(self._core, blob_path, settings)
-        if compiled is None:
-            compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
-            # Without room in the cache it is compiled again the next time.
-            with contextlib.suppress(OSError):
-                write_bytes(blob_path, compiled.export_model().getvalue())
-        return compiled
-
-    def _blob_name(self, batch_size: int, settings: dict[str, str]) -> str:
-        """A compiled form fits one processor, one OpenVINO, one size of image and one setting."""
-        cpu = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        capabilities = sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        threads = self._core.get_property("CPU", "RANGE_FOR_STREAMS")
-        shape = (batch_size, self._image_size)
-        parts = (cpu, capabilities, threads, ov.get_version(), shape, sorted(settings.items()))
-        return f"{self.precision}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.blob"
-
     def _read_ir(self, batch_size: int) -> ov.Model:
-        model = self._core.read_model(_ir_path(self._entry, self.precision))
+        model = self._core.read_model(self._entry.ir)
         size = self._image_size
         shape = model.input().partial_shape
         if not shape.compatible(ov.PartialShape([batch_size, size, size, 3])):
@@ -256,25 +225,3 @@ def suitable_batch(*, image_size: int, views: int) -> int:
 def best_precision(core: ov.Core) -> str:
     """ "bf16" where the processor computes in it, otherwise "f32"."""
     return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-
-
-def _ir_path(entry: CacheEntry, precision: str) -> Path:
-    if precision != "int8":
-        return entry.ir
-    if not entry.int8_ir.is_file():
-        raise ModelFileError(
-            "Expected an int8 form of this model in the cache, found none. Make it with "
-            "ImageScoring.py --precision int8 --calibration FOLDER (of class folders)."
-        )
-    return entry.int8_ir
-
-
-def _import_blob(core: ov.Core, path: Path, settings: dict[str, str]) -> ov.CompiledModel | None:
-    if not path.is_file():
-        return None
-    try:
-        # Copied from the map: OpenVINO keeps pointers into a shared one after it is gone.
-        return core.import_model(ov.Tensor(np.memmap(path, np.uint8, "r")), "CPU", settings)
-    except (RuntimeError, ValueError, OSError):
-        # Damaged, or of a build that only looks the same: it is made again.
-        return None

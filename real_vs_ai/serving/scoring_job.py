@@ -58,7 +58,6 @@ class ScoringOptions:
         model: As in `Detector.open`, with engine and precision.
         cluster: "ray" spreads the work over a Ray cluster; None keeps it on this machine.
         workers: Threads that decode, on each machine.
-        calibration_dir: Labelled images for the first use of precision int8.
     """
 
     model: Path | None
@@ -66,7 +65,6 @@ class ScoringOptions:
     cluster: str | None
     precision: str | None
     workers: int
-    calibration_dir: Path
 
 
 class Scorer(Protocol):
@@ -204,7 +202,7 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
     """
     model_paths = find_models(options.model)
     names = " and ".join(map(str, model_paths))
-    if len(model_paths) > 1 and (options.cluster or options.precision == "int8"):
+    if len(model_paths) > 1 and options.cluster:
         raise InputError(f"Expected one model for these options, found {names}. Name it: --model.")
     try:
         return _open_scorer(model_paths[0], options, in_batches=in_batches)
@@ -214,15 +212,6 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
 
 
 def _open_scorer(model_path: Path, options: ScoringOptions, *, in_batches: bool) -> Scorer:
-    if options.precision == "int8":
-        if options.engine == "keras" or options.cluster:
-            found = "--cluster ray" if options.cluster else options.engine
-            raise InputError(f"Expected engine openvino with precision int8, found {found}.")
-        from real_vs_ai.serving.quantization import ensure_int8
-
-        report = ensure_int8(model_path, calibration_dir=options.calibration_dir)
-        if report:
-            print(report, file=sys.stderr)
     if options.cluster:
         from real_vs_ai.serving.ray_scoring import RayScorer
 

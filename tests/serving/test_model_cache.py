@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -177,28 +176,6 @@ def test_verdict_comes_even_without_a_cache_folder(cache, model, tmp_path, monke
     assert entry.ir.read_bytes() == b"weights"
     model_cache.discard(entry)
     assert not entry.folder.exists()
-
-
-def test_a_damaged_8_bit_form_is_compiled_again(detector, model_path):
-    expected = detector.predict(uniform_image(200)).probability_fake
-    entry = model_cache.cached_ir(model_path)
-    # The test is of the cache, so any network will do.
-    entry.int8_ir.parent.mkdir()
-    try:
-        for path in (entry.ir, entry.ir.with_suffix(".bin")):
-            shutil.copy(path, entry.int8_ir.parent)
-        Detector.open(model_path, engine="openvino", precision="int8")
-        (blob,) = entry.folder.glob("int8-*.blob")
-        # In place of the file, as an update would do it: an open detector may have it mapped.
-        damaged = blob.with_suffix(".new")
-        damaged.write_bytes(b"damaged")
-        damaged.replace(blob)
-        opened = Detector.open(model_path, engine="openvino", precision="int8")
-        found = opened.predict(uniform_image(200)).probability_fake
-        assert found == pytest.approx(expected, abs=0.05)
-        assert blob.stat().st_size > len(b"damaged")
-    finally:
-        shutil.rmtree(entry.int8_ir.parent)
 
 
 def test_floating_point_leaves_nothing_but_the_network_in_the_cache(detector, model_path):

@@ -212,7 +212,7 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
     images = [str(path) for path in sorted(image_folder.rglob("*.png"))]
-    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1, tmp_path)
+    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1)
     where = {"resume": False, "overwrite": False, "options": options}
     run_scoring(images[:2], output=None, **where)
     assert forms == [1]
@@ -273,7 +273,6 @@ def test_the_script_refuses_options_that_do_not_go_together(image_folder, detect
     for options, expected in (
         (["--resume"], "Expected --output FILE"),
         (["--resume", "--output", "-"], "Expected --output FILE"),
-        (["--precision", "int8", "--engine", "keras"], "Expected engine openvino"),
         (["--output", tmp_path / "scores.txt"], "Expected an output name"),
     ):
         done = run_script(*arguments, *options)
@@ -300,7 +299,6 @@ def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monke
         cluster=None,
         precision=None,
         workers=1,
-        calibration_dir=Path("missing"),
     )
     with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):
         open_scorer(options)
