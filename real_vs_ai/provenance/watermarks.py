@@ -73,9 +73,10 @@ def find_watermarks(image: Image.Image) -> list[Finding]:
     if too_small or image.width > _BLOCK * _MOST_BLOCKS:
         return []
     blocks, first = _averages(image)
-    chrominance = {order: _chrominance(blocks, blue_first=order) for order in (False, True)}
+    extremes = {order: _extremes(blocks, blue_first=order) for order in (False, True)}
     for mark in _MARKS:
-        right = _count_right(chrominance[mark.blue_first] + 2 * mark.offset, first, mark.bits)
+        lowest, highest = (value + 2 * mark.offset for value in extremes[mark.blue_first])
+        right = _count_right(np.maximum(highest, -lowest), first, mark.bits)
         if right >= len(mark.bits) - 2 * mark.swaps:
             text = (
                 f"Its pixels carry the watermark of {mark.generator}'s published script "
@@ -112,21 +113,23 @@ def _averages(image: Image.Image) -> tuple[np.ndarray, int]:
     return pixels.transpose(0, 2, 1, 3, 4).reshape(rows * across, side * side, 3), top * across
 
 
-def _chrominance(blocks: np.ndarray, *, blue_first: bool) -> np.ndarray:
-    """U without its offset, twice as large, as the Haar transform makes it; (n_blocks, 16)."""
-    luminance = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    blue = np.array([0, 0, 1], dtype=np.float32)
-    weights = 2 * 0.492 * (blue - luminance)
-    return blocks @ (weights[::-1] if blue_first else weights)
+def _extremes(blocks: np.ndarray, *, blue_first: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Each block's lowest and highest U, each of shape (n_blocks,).
+
+    Without the offset, and twice as large, as the Haar transform makes it. The first average of a
+    block never carries the bit.
+    """
+    # Blue less luminance, of red, green and blue.
+    weights = [-0.299, -0.587, 1 - 0.114][:: -1 if blue_first else 1]
+    chrominance = blocks[:, 1:] @ np.array(weights, dtype=np.float32) * (2 * 0.492)
+    return chrominance.min(axis=1), chrominance.max(axis=1)
 
 
-def _count_right(averages: np.ndarray, first: int, bits: np.ndarray) -> int:
+def _count_right(largest: np.ndarray, first: int, bits: np.ndarray) -> int:
     """How many bits are as in the message, if as many are taken for ones as it has.
 
     That takes out what all blocks have in common: in most pictures, nearly all say 0.
     """
-    # The first average of a block never carries the bit.
-    largest = np.abs(averages[:, 1:]).max(axis=1)
     ones = (largest % _STEP > _STEP / 2).astype(np.float64)
     position = (first + np.arange(len(ones))) % len(bits)
     votes = np.bincount(position, minlength=len(bits))
