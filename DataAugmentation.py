@@ -14,7 +14,6 @@ from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR
 from real_vs_ai.options import add_cluster, add_workers, whole_number
 from real_vs_ai.parallel import Pool
-from real_vs_ai.perturbations import STANDARD_RANGES
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.options import add_data_dir, add_overwrite, add_seed
 
@@ -42,7 +41,6 @@ def main(argv=None):
             plan,
             train_dir=args.data_dir / "train",
             output_dir=args.data_dir / AUGMENTED_DIR.name,
-            ranges=STANDARD_RANGES,
             seed=args.seed,
             overwrite=args.overwrite,
             pool=Pool(args.workers, args.cluster),

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from real_vs_ai.perturbations import AffineRanges, affine_rows, copy_draws, draw_affine, warp
+from real_vs_ai.perturbations import (
+    STANDARD_RANGES,
+    AffineRanges,
+    affine_rows,
+    copy_draws,
+    draw_affine,
+    warp,
+)
 
-RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 NONE = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=False)
 SHIFT = AffineRanges(rotation=0, shift=0.2, shear=0, zoom=0, flip=False)
 
@@ -28,9 +34,11 @@ def test_numpy_and_tensorflow_draw_the_same_maps():
     tf = pytest.importorskip("tensorflow")
     draws = np.random.default_rng(0).uniform(-1, 1, (7, 50)).astype(np.float32)
     by_tensorflow = affine_rows(
-        RANGES, width=32, height=32, draws=tf.unstack(tf.constant(draws)), xp=tf
+        STANDARD_RANGES, width=32, height=32, draws=tf.unstack(tf.constant(draws)), xp=tf
     )
-    by_numpy = [draw_affine(RANGES, width=32, height=32, draws=column) for column in draws.T]
+    by_numpy = [
+        draw_affine(STANDARD_RANGES, width=32, height=32, draws=column) for column in draws.T
+    ]
     assert np.allclose(np.transpose(by_tensorflow, (2, 0, 1)), by_numpy, atol=1e-4)
 
 
@@ -60,7 +68,7 @@ def test_a_flip_alone_mirrors_left_and_right():
 def test_warps_keep_within_their_ranges():
     for number in range(200):
         draws = copy_draws(3, "a", number)
-        affine = draw_affine(RANGES, width=100, height=50, draws=draws)
+        affine = draw_affine(STANDARD_RANGES, width=100, height=50, draws=draws)
         scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
         assert 0.79 < scale < 1.21
         centre = np.array([49.5, 24.5])

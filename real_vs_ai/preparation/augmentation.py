@@ -21,7 +21,6 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool, run_chunks
-from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     CopiesOfOne,
@@ -179,7 +178,6 @@ def write_copies(
     *,
     train_dir: Path,
     output_dir: Path,
-    ranges: AffineRanges,
     seed: int,
     overwrite: bool,
     pool: Pool,
@@ -206,7 +204,6 @@ def write_copies(
             _chunks(plan, workers=pool.workers),
             str(train_dir.resolve()),
             str(folder.resolve()),
-            ranges,
             seed,
             n_items=len(plan),
             pool=pool,

@@ -22,7 +22,7 @@ from PIL import Image, JpegImagePlugin
 from real_vs_ai.config import AUGMENTED_MARK
 from real_vs_ai.images import FORMATS, ImageError, decode_image, open_image, read_image_file
 from real_vs_ai.parallel import chunked
-from real_vs_ai.perturbations import AffineRanges, as_samples, copy_draws, draw_affine, warp
+from real_vs_ai.perturbations import STANDARD_RANGES, as_samples, copy_draws, draw_affine, warp
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.placing import rank, safe_name, unique_names, write_new_file
 from real_vs_ai.preparation.plain_jpegs import (
@@ -74,11 +74,7 @@ class _Original:
 
 
 def write_warped_copies(
-    chunk: Sequence[tuple[str, str, int, str]],
-    train_dir: str,
-    folder: str,
-    ranges: AffineRanges,
-    seed: int,
+    chunk: Sequence[tuple[str, str, int, str]], train_dir: str, folder: str, seed: int
 ) -> list[CopiesOfOne | str]:
     """Write the copies of some originals; runs in a worker.
 
@@ -96,7 +92,7 @@ def write_warped_copies(
     for batch in _read_batches(chunk, train_dir):
         opened = [_open_original(file) for file in batch]
         originals = [original for original in opened if isinstance(original, _Original)]
-        digests = iter(_write_copies(originals, folder=folder, ranges=ranges, seed=seed))
+        digests = iter(_write_copies(originals, folder=folder, seed=seed))
         for original in opened:
             if isinstance(original, _Original):
                 height, width = original.pixels.shape[:2]
@@ -152,9 +148,7 @@ def _open_original(file: _File) -> _Original | str:
     return _Original(file, image.pixels, file_format, encoder, names)
 
 
-def _write_copies(
-    originals: Sequence[_Original], *, folder: str, ranges: AffineRanges, seed: int
-) -> Iterator[str]:
+def _write_copies(originals: Sequence[_Original], *, folder: str, seed: int) -> Iterator[str]:
     """Write all copies, and give the SHA-256 of each."""
     jobs = []
     for original in originals:
@@ -162,7 +156,7 @@ def _write_copies(
         samples = as_samples(original.pixels)
         for number, name in enumerate(original.names, start=1):
             draws = copy_draws(seed, original.file.path, number)
-            affine = draw_affine(ranges, width=width, height=height, draws=draws)
+            affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
             jobs.append((samples, affine, original.encode, f"{original.file.label}/{name}"))
     largest = max((original.pixels.size // 3 for original in originals), default=1)
     for group in chunked(jobs, size=max(1, _BATCH_AREA // largest)):

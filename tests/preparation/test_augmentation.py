@@ -13,15 +13,11 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.parallel import Pool
-from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
 from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.moving import move_augmented
 from tests.preparation.material import image_bytes, make_merged, merge_options, snapshot
-
-RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
-NONE = AffineRanges(rotation=0, shift=0, shear=0, zoom=0, flip=False)
 
 
 @pytest.fixture
@@ -36,7 +32,6 @@ def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
         train_dir=data / "train",
         **{
             "output_dir": data / "augmented_train",
-            "ranges": RANGES,
             "seed": seed,
             "overwrite": False,
             "pool": Pool(workers),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.archives import extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.layouts import find_layout
@@ -55,7 +54,6 @@ def run_stages(folder, *, cluster):
         train_dir=folder / "train",
         output_dir=folder / "augmented_train",
         seed=1,
-        ranges=AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True),
         overwrite=False,
         pool=Pool(1, cluster),
     )

@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from real_vs_ai.parallel import Pool
-from real_vs_ai.perturbations import AffineRanges
 from real_vs_ai.preparation.archives import extract_archives, zip_folder
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 from real_vs_ai.preparation.deletion import delete, plan_deletion
@@ -38,7 +37,6 @@ from tests.preparation.material import (
 from tests.script_processes import ScriptProcess
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-RANGES = AffineRanges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
 
 
 def unzip(data, *, overwrite=False):
@@ -80,7 +78,6 @@ def augment(data, *, overwrite=False):
         plan_copies(list_originals(data / "train"), total=None, copies=1, seed=1),
         train_dir=data / "train",
         output_dir=data / "augmented_train",
-        ranges=RANGES,
         seed=1,
         overwrite=overwrite,
         pool=Pool(1),
