@@ -73,7 +73,7 @@ def main(argv=None):
         started, times = time.process_time(), [time.perf_counter()]
         image = decode_image(data)
         times.append(time.perf_counter())
-        prepared = detector.prepare(image)
+        prepared = detector.prepare(image, hold=True)
         times.append(time.perf_counter())
         detector.judge([prepared])
         times.append(time.perf_counter())

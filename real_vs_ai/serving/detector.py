@@ -7,8 +7,8 @@ released, each image is judged by the one that fits its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,76 +29,13 @@ from real_vs_ai.out_of_distribution import (
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
+from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
 # Twice the longer side of what sites send on.
 _LARGE = 2 * 768
 _ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
-
-
-class Look:
-    """An image on its way to a verdict: what the network must compute of it next.
-
-    Attributes:
-        pixels: What the network judges of the image, shape (views, image_size, image_size, 3),
-            uint8: the whole of it, or crops.
-        inputs: What it must compute next, shape (n, image_size, image_size, 3).
-        outputs: What it made of them, once it has; see `Engine.predict`.
-        model: Which of several models judges the image, from 0.
-        calibrated: Probabilities of every class, once they are known.
-        reason: Why it is out-of-distribution by its pixels, or None.
-        verdict: None until nothing is left to compute.
-        answer: Gives the verdict to others.
-    """
-
-    def __init__(
-        self,
-        pixels: np.ndarray,
-        *,
-        size_reason: Reason | None = None,
-        windows: Sequence[tuple[float, float, float, float]] = (),
-        make_copy: Callable[[], np.ndarray] | None = None,
-        whole: np.ndarray | None = None,
-    ) -> None:
-        """Begin with an image as the network's input.
-
-        Args:
-            size_reason: Its size makes it out-of-distribution.
-            windows: Where each crop lies in the image; see `ModelInput.windows`.
-            make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
-            whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
-                refuses portraits.
-        """
-        self.pixels, self.size_reason, self.windows = pixels, size_reason, windows
-        self.make_copy = make_copy
-        self._first = pixels if whole is None else np.concatenate([pixels, whole])
-        self.model = 0
-        self.answer: Future[Verdict] = Future()
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was computed."""
-        self.outputs: np.ndarray | None = None
-        self.calibrated: np.ndarray | None = None
-        self.reason: Reason | None = None
-        self.verdict: Verdict | None = None
-        # The verdict on the image itself, while its copy is judged.
-        self.own: Verdict | None = None
-        self.look_at(self.pixels, self._first)
-
-    def look_at(self, views: np.ndarray, inputs: np.ndarray) -> None:
-        """Begin with these inputs, of which the first are the views that are judged."""
-        self.views, self.inputs = views, inputs
-        # Shape (n, n_classes) and (n, n_features), once the network has answered.
-        self.probabilities: np.ndarray | None = None
-        self.features: np.ndarray | None = None
-
-    def let_go_of_image(self) -> None:
-        """Make the copy now, so that the image's pixels are held no longer."""
-        if self.make_copy:
-            copy = self.make_copy()
-            self.make_copy = lambda: copy
 
 
 class Detector:
@@ -208,7 +145,7 @@ class Detector:
             ImageError: It cannot be decoded.
             FileNotFoundError: There is no such file.
         """
-        return self.predict_batch([image])[0]
+        return self.judge([self.prepare(image, hold=True)])[0]
 
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Verdict]:
         """Verdicts for several images, in their order; one that cannot be decoded raises."""
@@ -216,8 +153,13 @@ class Detector:
             return []
         return self.judge([self.prepare(image) for image in images])
 
-    def prepare(self, image: ImageLike) -> Look:
-        """One image as the network's input."""
+    def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
+        """One image as the network's input.
+
+        Args:
+            hold: Hold the image until it is known whether a copy of it must be judged. Otherwise
+                the copy is made now, which needs more time and less memory for many images.
+        """
         image, width, height = _read(image)
         model_input = self.metadata.model_input
         reason = compare_size(
@@ -232,7 +174,7 @@ class Detector:
             # Both take long with a large image: side by side, whoever waits for one waits less.
             whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
         crops = model_input.prepare(image)
-        return Look(
+        look = Look(
             crops,
             size_reason=reason,
             windows=model_input.windows(width, height),
@@ -240,12 +182,15 @@ class Detector:
             make_copy=None if reason else lambda: self._prepare_copy(image),
             whole=whole and whole.result(),
         )
+        if not hold:
+            look.let_go_of_image()
+        return look
 
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         return self.metadata.model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED))
 
     def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
-        """Verdicts for prepared images, in their order, at least one.
+        """Verdicts for prepared images, in their order.
 
         Args:
             in_batches: Make no result depend on how many images came with it, at the price of a
@@ -273,8 +218,8 @@ class Detector:
     def go_on(self, looks: Sequence[Look]) -> None:
         """Take in the outputs of some looks: each then has a verdict, or other inputs to compute.
 
-        An unsure thumbnail is looked at mirrored, and of a photograph with a certain verdict a copy
-        as sites send it on.
+        An unsure thumbnail is looked at again, mirrored. A photograph with a certain verdict is
+        looked at again in a copy as sites send it on.
         """
         n_classes = len(self.metadata.class_names)
         model_input = self.metadata.model_input
@@ -391,8 +336,7 @@ class RoutingDetector(Detector):
         opened = [detector for detector in self._detectors if detector.is_open]
         return max(detector.parallel_batches for detector in opened or self._detectors[:1])
 
-    def prepare(self, image: ImageLike) -> Look:
-        """One image as the input of the network that fits its size."""
+    def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
         image, width, height = _read(image)
         distances = [
             size_distance(
@@ -402,7 +346,7 @@ class RoutingDetector(Detector):
             for detector in self._detectors
         ]
         index = int(np.argmin(distances))
-        look = self._detectors[index].prepare(image)
+        look = self._detectors[index].prepare(image, hold=hold)
         look.model = index
         return look
 

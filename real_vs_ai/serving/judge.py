@@ -193,7 +193,7 @@ class Judge:
         """
         with _as_unavailable():
             waiting = self._queue()
-            return waiting.submit(waiting.detector.prepare(pixels)).result()
+            return waiting.submit(waiting.detector.prepare(pixels, hold=True)).result()
 
     def close(self) -> None:
         """Let the threads end once no request has come for a while: others may still use it."""
@@ -288,7 +288,7 @@ def _begin(
         data = read()
         digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
-        verdict = waiting.submit(waiting.detector.prepare(image))
+        verdict = waiting.submit(waiting.detector.prepare(image, hold=True))
         if show:
             show(image)
         findings = read_provenance(data, image.image)

@@ -19,7 +19,8 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 import numpy as np
 
 from real_vs_ai.errors import RealVsAIError
-from real_vs_ai.serving.detector import Detector, Look
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import Verdict
 
 # Side by side; engines want about as many as there are cores.

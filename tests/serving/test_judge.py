@@ -158,7 +158,7 @@ def judged_in_a_folder(detector, images):
     judging = JudgingQueue(detector, in_batches=True, is_shared=False)
     thread = threading.Thread(target=judging.run, daemon=True)
     thread.start()
-    answers = [judging.submit(detector.prepare(image)) for image in images]
+    answers = [judging.submit(detector.prepare(image, hold=True)) for image in images]
     judging.end()
     verdicts = [answer.result(20) for answer in answers]
     thread.join(20)
@@ -229,8 +229,10 @@ def test_images_that_wait_in_a_crowd_are_held_as_inputs_not_whole(monkeypatch):
     waiting = JudgingQueue(detector)
     monkeypatch.setattr(detector, "_prepare_copy", lambda image: made.append(0) or image[None])
     for _ in range(5):
-        waiting.submit(detector.prepare(np.full((12, 12, 3), 250, np.uint8)))
+        waiting.submit(detector.prepare(np.full((12, 12, 3), 250, np.uint8), hold=True))
     assert len(made) == 3
+    detector.prepare(np.full((12, 12, 3), 250, np.uint8))
+    assert len(made) == 4
 
 
 def test_submitting_waits_while_there_is_enough_to_do():

@@ -109,10 +109,10 @@ def test_picture_of_any_shape_gets_a_card_with_a_preview(models):
 def test_image_that_the_model_fails_on_has_its_error_and_leaves_the_others(models, monkeypatch):
     prepare = Detector.prepare
 
-    def fail_for_one(detector, image):
+    def fail_for_one(detector, image, **options):
         if image.width == 41:
             raise ZeroDivisionError("no such shape")
-        return prepare(detector, image)
+        return prepare(detector, image, **options)
 
     monkeypatch.setattr(Detector, "prepare", fail_for_one)
     files = {f"{width}.png": image_bytes(RED, size=(width, 30)) for width in (40, 41, 42)}

@@ -63,7 +63,7 @@ class SureJudge(Judge):
     def _queue(self):
         answer = Future()
         answer.set_result(verdict_of(0.5))
-        detector = types.SimpleNamespace(prepare=lambda image: image)
+        detector = types.SimpleNamespace(prepare=lambda image, hold: image)
         return types.SimpleNamespace(detector=detector, submit=lambda look: answer)
 
 

@@ -1,0 +1,74 @@
+"""Follow an image on its way to a verdict: what the network must compute of it next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from real_vs_ai.verdict import Reason, Verdict
+
+
+class Look:
+    """An image on its way to a verdict: what the network must compute of it next.
+
+    Attributes:
+        pixels: What the network judges of the image, shape (views, image_size, image_size, 3),
+            uint8: the whole of it, or crops.
+        inputs: What it must compute next, shape (n, image_size, image_size, 3).
+        outputs: What it made of them, once it has; see `Engine.predict`.
+        model: Which of several models judges the image, from 0.
+        calibrated: Probabilities of every class, once they are known.
+        reason: Why it is out-of-distribution by its pixels, or None.
+        verdict: None until nothing is left to compute.
+        answer: Gives the verdict to others.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        *,
+        size_reason: Reason | None = None,
+        windows: Sequence[tuple[float, float, float, float]] = (),
+        make_copy: Callable[[], np.ndarray] | None = None,
+        whole: np.ndarray | None = None,
+    ) -> None:
+        """Begin with an image as the network's input.
+
+        Args:
+            size_reason: Its size makes it out-of-distribution.
+            windows: Where each crop lies in the image; see `ModelInput.windows`.
+            make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
+            whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
+                refuses portraits.
+        """
+        self.pixels, self.size_reason, self.windows = pixels, size_reason, windows
+        self.make_copy = make_copy
+        self._first = pixels if whole is None else np.concatenate([pixels, whole])
+        self.model = 0
+        self.answer: Future[Verdict] = Future()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was computed."""
+        self.outputs: np.ndarray | None = None
+        self.calibrated: np.ndarray | None = None
+        self.reason: Reason | None = None
+        self.verdict: Verdict | None = None
+        # The verdict on the image itself, while its copy is judged.
+        self.own: Verdict | None = None
+        self.look_at(self.pixels, self._first)
+
+    def look_at(self, views: np.ndarray, inputs: np.ndarray) -> None:
+        """Begin with these inputs, of which the first are the views that are judged."""
+        self.views, self.inputs = views, inputs
+        # Shape (n, n_classes) and (n, n_features), once the network has answered.
+        self.probabilities: np.ndarray | None = None
+        self.features: np.ndarray | None = None
+
+    def let_go_of_image(self) -> None:
+        """Make the copy now, so that the image's pixels are held no longer."""
+        if self.make_copy:
+            copy = self.make_copy()
+            self.make_copy = lambda: copy
