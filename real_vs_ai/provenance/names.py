@@ -36,8 +36,8 @@ class _Generator:
 # The order decides where a maker names several: a program runs on another one's model.
 _GENERATORS = (
     _Generator("Midjourney", distinctive=r"midjourney|\bjob id: [0-9a-f]{8}-"),
-    _Generator("ChatGPT", r"chatgpt|gpt-?image|gpt-4o|openai(?!.{0,9}dall)"),
     _Generator("DALL·E", r"dall[-· ]?e\b"),
+    _Generator("ChatGPT", r"chatgpt|gpt-?image|gpt-4o|openai"),
     _Generator("Adobe Firefly", r"\bfirefly\b", r"adobe[_ ]firefly"),
     _Generator(
         "Google AI",

@@ -140,6 +140,8 @@ def test_prompt_of_web_ui_settings_ends_before_the_negative_one():
         (with_iptc(110, b"Imagined with AI"), "Meta AI"),
         (with_xmp('xmp:CreatorTool="Adobe Firefly"'), "Adobe Firefly"),
         (with_exif(Software="DALL-E 3"), "DALL·E"),
+        (with_exif(Software="Azure OpenAI DALL-E"), "DALL·E"),
+        (with_exif(Software="OpenAI API"), "ChatGPT"),
         (with_exif(Software="Ideogram"), "Ideogram"),
         (png_with(Software="Leonardo.Ai"), "Leonardo AI"),
         (with_exif(ImageDescription="Generated with FLUX.1 [dev]"), "FLUX"),
