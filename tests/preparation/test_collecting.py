@@ -63,7 +63,9 @@ def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
     generators = read_collected(fakes).generators
     assert sorted(generators.values()) == ["Diffusion", "GAN", "GAN", "GAN"]
     assert "CC0" in str(summary)
-    assert "Fake: 12 images of 2 collections; Real: 4 images of 1 collection." in str(summary)
+    told = str(summary)
+    assert "Fake: 12 images of 2 collections and 3 sources, generators named: 3;" in told
+    assert "Real: 4 images of 1 collection and 1 source, cameras or origins named: 1." in told
 
 
 def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     ImageRow,
     read_collected,
 )
-from real_vs_ai.preparation.collections.evidence import Known
+from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, UNNAMED, Known
 from real_vs_ai.preparation.collections.git_objects import fetch_blobs, fetch_commit, find_git_dir
 from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, Files, KeptOut
@@ -140,13 +140,24 @@ class CollectSummary:
         return "\n".join(lines)
 
     def _totals(self) -> str:
+        sources, makers = defaultdict(set), defaultdict(set)
+        for name in {r.collection.name for r in self.results if r.fakes or r.reals}:
+            for path, maker in read_collected(self.output_dir / name).generators.items():
+                label = _label(path)
+                sources[label].add((name, maker))
+                makers[label].add(maker.casefold())
         parts = []
         for label, counts in (
             ("Fake", [r.fakes for r in self.results]),
             ("Real", [r.reals for r in self.results]),
         ):
             collections = plural(sum(map(bool, counts)), "collection")
-            parts.append(f"{label}: {plural(sum(counts), 'image')} of {collections}")
+            named = len(makers[label] - {UNKNOWN_CAMERA, UNNAMED})
+            kind = "generators" if label == "Fake" else "cameras or origins"
+            parts.append(
+                f"{label}: {plural(sum(counts), 'image')} of {collections} and "
+                f"{plural(len(sources[label]), 'source')}, {kind} named: {named:,}"
+            )
         text = "; ".join(parts) + "."
         if self.failed:
             text += f" {plural(self.failed, 'collection')} could not be collected."
@@ -305,8 +316,12 @@ def _known(output_dir: Path, *, but: str) -> Known:
 
 
 def _count(images: Sequence[ImageRow]) -> tuple[int, int]:
-    fakes = sum(image.path.startswith(CLASS_FOLDERS["Fake"]) for image in images)
+    fakes = sum(_label(image.path) == "Fake" for image in images)
     return fakes, len(images) - fakes
+
+
+def _label(path: str) -> str:
+    return next(label for label, name in CLASS_FOLDERS.items() if path.startswith(f"{name}/"))
 
 
 def _reasons(outcomes: Sequence[FileOutcome]) -> Counter[str]:
