@@ -12,6 +12,7 @@ import pytest
 from real_vs_ai.preparation.collections.evidence import (
     BEYOND_LIMIT,
     CONTRADICTION,
+    DRAWN,
     NEAR_DUPLICATE,
     NO_EVIDENCE,
     STRADDLING,
@@ -162,6 +163,12 @@ def test_near_duplicates_of_its_source_and_of_other_collections_are_left_out():
     assert chosen(entries, looks) == (["0.jpg", "2.jpg", "other.jpg"], [NEAR_DUPLICATE])
     known = Known(np.array([1, 2**40 - 1], np.uint64), {})
     assert chosen(entries, looks, known=known)[0] == ["1.jpg"]
+
+
+def test_old_drawing_is_left_out_and_a_generated_one_stays():
+    entries, _ = decide(found("a.png", year=2015), found("b.png", COMFYUI))
+    looks = [Look("", 0, ".png", drawn=True), Look("", 2**40 - 1, ".png", drawn=True)]
+    assert chosen(entries, looks) == (["b.png"], [DRAWN])
 
 
 def test_prompt_of_another_split_is_left_out():

@@ -27,6 +27,7 @@ OTHER_LABEL = "evidence of the other class"
 BEYOND_LIMIT = "beyond the limit of a source"
 STRADDLING = "its prompt is in another split"
 NEAR_DUPLICATE = "nearly the same as another picture"
+DRAWN = "old, but with a palette or transparency, as drawings have"
 UNKNOWN_CAMERA = "unknown camera"
 UNNAMED = "unnamed generator"
 SCREENSHOT = "a screenshot"
@@ -64,7 +65,7 @@ _COMPUTED = frozenset(
         "painting art cartoon anime game games slides paper scan scans font fonts pattern "
         "patterns background backgrounds bg heatmap histogram gray grayscale noisy noise blur "
         "blurred denoised restored enhanced processed predicted prediction predictions detection "
-        "detections tex atlas uv albedo normals mesh lut"
+        "detections tex atlas uv albedo normals mesh lut gradient window gui"
     )
 )
 # What a repository says whose old pictures may be made by a network or a renderer.
@@ -142,11 +143,13 @@ class Look:
         problem: Why it is no picture to take, or "".
         perceptual_hash: pHash of its pixels.
         extension: The one that its content should have.
+        drawn: Whether it has a palette or transparency, which no camera writes.
     """
 
     problem: str
     perceptual_hash: int = 0
     extension: str = ""
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,8 @@ def take(
         others = np.array([h for s in hashes if s != source for h in hashes[s]], dtype=np.uint64)
         if look.problem:
             outcomes.append(_left_out(entry.file, look.problem))
+        elif look.drawn and entry.made_by == UNKNOWN_CAMERA:
+            outcomes.append(_left_out(entry.file, DRAWN))
         elif counts[source] >= limit:
             outcomes.append(_left_out(entry.file, BEYOND_LIMIT))
         elif (

@@ -243,4 +243,6 @@ def _look(data: bytes | None) -> Look:
         return Look("plain: mostly flat or of one colour")
     if is_sheet(np.asarray(small.convert("L"))):
         return Look("a sheet of several pictures")
-    return Look("", perceptual_hash(np.asarray(small)), file_extension(image.format))
+    extension = file_extension(image.format)
+    drawn = image.mode in {"1", "LA", "P", "PA", "RGBA"}
+    return Look("", perceptual_hash(np.asarray(small)), extension, drawn)
