@@ -142,7 +142,9 @@ class CollectSummary:
     def _totals(self) -> str:
         sources, makers = defaultdict(set), defaultdict(set)
         for name in {r.collection.name for r in self.results if r.fakes or r.reals}:
-            for path, maker in read_collected(self.output_dir / name).generators.items():
+            collected = read_collected(self.output_dir / name)
+            # Somebody may have moved it away meanwhile.
+            for path, maker in collected.generators.items() if collected else ():
                 label = _label(path)
                 sources[label].add((name, maker))
                 makers[label].add(maker.casefold())
