@@ -155,7 +155,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def _several(noun: str) -> str:
-    return noun + ("es" if noun.endswith("ch") else "s")
+    return noun + ("es" if noun.endswith("tch") else "s")
 
 
 def _text(value: Any) -> str:

@@ -64,7 +64,7 @@ def run_stages(folder, *, cluster):
 
 
 def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"\.\[ray\]"):
         list(
             run_chunks(

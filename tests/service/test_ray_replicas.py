@@ -85,7 +85,7 @@ def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, mod
 
     here = asyncio.run(ask_here())
     for index, answer in enumerate(answers):
-        expected = here[index % 256].score
+        expected = here[index % 256]
         assert answer.sha256 == expected.sha256
         assert answer.verdict.label == expected.verdict.label
         assert answer.verdict.probability_fake == pytest.approx(

@@ -179,7 +179,7 @@ def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, sho
         return 1e9
 
     monkeypatch.setattr(devices, "measure_learning", measure)
-    train(parse("--epochs", "1", "--set", "enlarge=2"))
+    train(parse("--epochs", "1", "--precision", "auto", "--set", "enlarge=2"))
     assert set(sizes) == {64}
 
 
