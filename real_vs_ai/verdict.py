@@ -98,7 +98,7 @@ class Verdict:
         crops: What each crop says, of models that judge crops; empty for out-of-distribution
             images.
         uncalibrated: The network's own probability of every class, in the order of the model's
-            classes, for whoever evaluates the model; of out-of-distribution images too.
+            classes, for evaluation; it is there for out-of-distribution images too.
         copy: The verdict on a copy as sites send pictures on, where one was judged.
     """
 

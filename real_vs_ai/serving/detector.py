@@ -171,7 +171,7 @@ class Detector:
             return Look(model_input.prepare(image), size_reason=reason)
         whole = None
         if _refuses_portraits(self._check):
-            # Both take long with a large image: side by side, whoever waits for one waits less.
+            # Both are slow on a large image, so they run side by side.
             whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
         crops = model_input.prepare(image)
         look = Look(

@@ -204,7 +204,7 @@ class JudgingQueue:
         self._arrivals.put(_CLOSE)
         for line in self._lines:
             if line.room:
-                # Whoever waits in `submit` learns it there.
+                # A caller that waits in `submit` then gets the error.
                 line.room.release(_MOST_BATCHES)
 
     def _leave(self, line: _Line) -> None:

@@ -75,7 +75,7 @@ EXAMPLE_FILES = (
     Example(
         "generated-rocket.jpg",
         "Fake",
-        "Generated: a neural network painted a photograph of a rocket anew in other colours.",
+        "Generated: a neural network repainted a photograph of a rocket in other colours.",
     ),
 )
 
