@@ -1,6 +1,6 @@
 """Read what a file says about its own origin.
 
-Metadata is easily removed or forged, so findings never change the verdict.
+Metadata is easily removed or forged, so findings never change the model's verdict.
 """
 
 from PIL import Image
@@ -8,13 +8,30 @@ from PIL import Image
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
 from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields
-from real_vs_ai.provenance.findings import Camera, Code, Finding, Origin, Seal, describe_origin
+from real_vs_ai.provenance.findings import (
+    Camera,
+    Code,
+    FileSays,
+    Finding,
+    Origin,
+    Seal,
+    describe_origin,
+)
 from real_vs_ai.provenance.labels import find_labels
 from real_vs_ai.provenance.names import find_names
 from real_vs_ai.provenance.settings import find_settings
 from real_vs_ai.provenance.watermarks import find_watermarks
 
-__all__ = ["Camera", "Code", "Finding", "Origin", "Seal", "describe_origin", "read_provenance"]
+__all__ = [
+    "Camera",
+    "Code",
+    "FileSays",
+    "Finding",
+    "Origin",
+    "Seal",
+    "describe_origin",
+    "read_provenance",
+]
 
 
 def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Finding, ...]:

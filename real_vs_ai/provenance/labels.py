@@ -116,7 +116,7 @@ def _chinese_label(fields: dict[str, str]) -> list[Finding]:
             by = f" by {producer}" if producer else ""
             return [
                 Finding(
-                    Code.GENERATED,
+                    Code.GENERATED if certainty == "generated" else Code.POSSIBLY_GENERATED,
                     "label",
                     f"Its label by China's standard GB 45438 says: {certainty} by AI{by}.",
                     POSITIVE_CLASS if certainty == "generated" else None,
