@@ -85,23 +85,15 @@ class Explainer:
         return GradCam(load_model(self.model_path))
 
 
-# Cells of a map of crops in each direction.
-_MAP_SIDE = 96
+# Of the crops that speak for a class; with more of them a picture would be all frames.
+_MOST_CROPS = 3
 
 
-def map_crops(crops: Sequence[CropScore], *, class_index: int) -> np.ndarray:
-    """The mean probability of the crops that show each place of an image, 0 where none does.
-
-    Returns:
-        Shape (96, 96) over the whole image, float32.
-    """
-    sums = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
-    counts = np.zeros_like(sums)
-    for crop in crops:
-        left, top, right, bottom = (round(edge * _MAP_SIDE) for edge in crop.window)
-        sums[top:bottom, left:right] += crop.probabilities[class_index]
-        counts[top:bottom, left:right] += 1
-    return sums / np.maximum(counts, 1)
+def deciding_crops(crops: Sequence[CropScore], *, class_index: int) -> list[CropScore]:
+    """The crops that speak most for a class, at most three; those against it are left out."""
+    speaking = [crop for crop in crops if crop.probabilities[class_index] > 0.5]
+    speaking.sort(key=lambda crop: -crop.probabilities[class_index])
+    return speaking[:_MOST_CROPS]
 
 
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.
