@@ -9,7 +9,6 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from real_vs_ai.service.limits import Admission
 from real_vs_ai.serving.judge import Answer
-from real_vs_ai.serving.score_table import UNREADABLE
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -31,7 +30,7 @@ class Counters:
             registry=registry,
         )
         self._images = Counter(
-            "real_vs_ai_images", "Images answered, by label.", ["label"], registry=registry
+            "real_vs_ai_images", "Images, by conclusion.", ["conclusion"], registry=registry
         )
         for name, help, value in (
             ("requests_in_flight", "Requests being answered.", lambda: admission.requests),
@@ -45,10 +44,9 @@ class Counters:
         self._seconds.labels(path).observe(seconds)
 
     def count_images(self, answers: Iterable[Answer]) -> None:
-        """Count answered images by their labels."""
+        """Count answered images by their conclusions."""
         for answer in answers:
-            verdict = answer.verdict
-            self._images.labels(verdict.label if verdict else UNREADABLE).inc()
+            self._images.labels(answer.conclusion.code.value).inc()
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

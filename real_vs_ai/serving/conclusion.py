@@ -55,7 +55,7 @@ class Conclusion:
         code: For programs, which never look at the texts.
         title: A few words.
         from_file: What the file says, one to four sentences; "" where it says nothing.
-        from_model: What the model sees, one or two sentences; "" for an unreadable file.
+        from_model: What the model sees, one or two sentences; why a file is unreadable.
         next_steps: What one can do next, one sentence each.
         generator: Who the file names as the picture's maker: "ComfyUI, flux1-dev", or "".
         history: The edit history of content credentials, oldest first: "created", "cropped", …
@@ -159,7 +159,10 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
         error: Why there is no verdict, or "".
     """
     origin = describe_origin(findings)
-    sees, from_model = _read_verdict(verdict) if verdict else (ModelSees.NOT_JUDGED, error)
+    if verdict:
+        sees, from_model = _read_verdict(verdict)
+    else:
+        sees, from_model = ModelSees.NOT_JUDGED, f"{error[:1].upper()}{error[1:]}."
     code = CONCLUSIONS[origin.says][sees] if verdict else ConclusionCode.UNREADABLE
     title = TITLES[code]
     if code is ConclusionCode.OTHER_CLASS and verdict:

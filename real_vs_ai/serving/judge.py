@@ -17,6 +17,7 @@ thresholds of 0.5 (`Detector.with_metadata`) the copy of every image is judged, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import threading
@@ -77,7 +78,7 @@ class Answer:
     findings: tuple[Finding, ...] = ()
     sha256: str = ""
 
-    @property
+    @functools.cached_property
     def conclusion(self) -> Conclusion:
         """What the file says and what the model sees, as one conclusion."""
         return conclude(self.verdict, self.findings, self.error)

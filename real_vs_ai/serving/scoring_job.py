@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import format_table, plural, progress
 from real_vs_ai.runs import find_models
+from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -36,7 +36,6 @@ from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
-    UNREADABLE,
     describe_model,
     score_columns,
     score_row,
@@ -121,12 +120,12 @@ class ScoringSummary:
     """What a scoring did.
 
     Attributes:
-        counts: Images by verdict, the unreadable ones under UNREADABLE.
+        counts: Images by conclusion.
         resumed: Images that the table had before.
         seconds: From the first image to the last.
     """
 
-    counts: dict[str, int]
+    counts: dict[ConclusionCode, int]
     resumed: int
     seconds: float
     engine: str
@@ -134,7 +133,7 @@ class ScoringSummary:
     @property
     def unreadable(self) -> int:
         """Images that have an error instead of a verdict."""
-        return self.counts.get(UNREADABLE, 0)
+        return self.counts.get(ConclusionCode.UNREADABLE, 0)
 
     def failed(self, *, strict: bool) -> bool:
         """Whether no image could be read; with `strict`, whether any could not."""
@@ -143,13 +142,15 @@ class ScoringSummary:
     def __str__(self) -> str:
         total = sum(self.counts.values())
         rows = [
-            [label, count, f"{count / total:.1%}"] for label, count in self.counts.items() if count
+            [TITLES[code], self.counts[code], f"{self.counts[code] / total:.1%}"]
+            for code in ConclusionCode
+            if self.counts.get(code)
         ]
         rate = total / self.seconds if self.seconds else 0.0
         title = f"{plural(total, 'image')} scored with {self.engine}, {rate:,.1f} a second"
         if self.resumed:
             title += f"; {plural(self.resumed, 'image')} had been scored before"
-        return format_table(["verdict", "images", "share"], rows, title=title) if rows else title
+        return format_table(["conclusion", "images", "share"], rows, title=title) if rows else title
 
 
 def run_scoring(
@@ -233,13 +234,18 @@ def score_to_file(
         output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
     ) as file:
         sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
-        return _consume(sources, scorer=scorer, write=file.append, resumed=file.resumed_rows)
+
+        def write(answers: list[Answer]) -> None:
+            file.append(score_row(answer, scorer.metadata) for answer in answers)
+
+        return _consume(sources, scorer=scorer, write=write, resumed=file.resumed_rows)
 
 
 def score_to_pipe(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
     """Print a JSON object a line for every image of the inputs; see `run_scoring`."""
 
-    def write(rows: list[dict[str, Any]]) -> None:
+    def write(answers: list[Answer]) -> None:
+        rows = (score_row(answer, scorer.metadata) for answer in answers)
         stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         stream.flush()
 
@@ -250,8 +256,8 @@ def score_to_pipe(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> S
 def score_to_terminal(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
     """Print a line for every image of the inputs as it is scored; see `run_scoring`."""
 
-    def write(rows: list[dict[str, Any]]) -> None:
-        stream.writelines(map(terminal_lines, rows))
+    def write(answers: list[Answer]) -> None:
+        stream.writelines(map(terminal_lines, answers))
         stream.flush()
 
     stream.write(f"{TERMINAL_HEADER}\n")
@@ -264,19 +270,18 @@ def _consume(
     sources: Iterable[ImageSource],
     *,
     scorer: Scorer,
-    write: Callable[[list[dict[str, Any]]], None],
+    write: Callable[[list[Answer]], None],
     resumed: int,
 ) -> ScoringSummary:
-    counts: Counter[str] = Counter()
+    counts: Counter[ConclusionCode] = Counter()
     started = time.perf_counter()
     scores = scorer.score(sources)
     # Groups no larger than this are lost by a kill, and done again by --resume.
     while group := list(itertools.islice(scores, _ROWS_BETWEEN_WRITES)):
-        write([score_row(score, scorer.metadata) for score in group])
-        counts.update(s.verdict.label if s.verdict else UNREADABLE for s in group)
-    labels = (*scorer.metadata.class_names, UNCERTAIN, UNREADABLE)
+        write(group)
+        counts.update(answer.conclusion.code for answer in group)
     return ScoringSummary(
-        counts={label: counts[label] for label in labels},
+        counts=dict(counts),
         resumed=resumed,
         seconds=time.perf_counter() - started,
         engine=scorer.engine,

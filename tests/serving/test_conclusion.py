@@ -127,7 +127,7 @@ def test_label_comes_with_generator_edit_history_and_ingredients():
 
 def test_other_class_is_named_and_an_unreadable_file_says_why():
     assert conclude(VERDICTS[ModelSees.OTHER_CLASS], []).title == "Looks like cat"
-    broken = conclude(None, [], "The file is empty.")
+    broken = conclude(None, [], "the file is empty")
     assert (broken.code, broken.sentence) == (ConclusionCode.UNREADABLE, "The file is empty.")
 
 
