@@ -85,15 +85,30 @@ class Explainer:
         return GradCam(load_model(self.model_path))
 
 
-# Of the crops that speak for a class; with more of them a picture would be all frames.
+# More frames would cover the picture.
 _MOST_CROPS = 3
 
 
 def deciding_crops(crops: Sequence[CropScore], *, class_index: int) -> list[CropScore]:
-    """The crops that speak most for a class, at most three; those against it are left out."""
-    speaking = [crop for crop in crops if crop.probabilities[class_index] > 0.5]
-    speaking.sort(key=lambda crop: -crop.probabilities[class_index])
-    return speaking[:_MOST_CROPS]
+    """The crops that speak most for a class, at most three, and none that hides another.
+
+    Those that speak against the class are left out.
+    """
+    chosen: list[CropScore] = []
+    for crop in sorted(crops, key=lambda crop: -crop.probabilities[class_index]):
+        if crop.probabilities[class_index] <= 0.5 or len(chosen) == _MOST_CROPS:
+            break
+        if not any(_overlap(crop.window, other.window) > 0.25 for other in chosen):
+            chosen.append(crop)
+    return chosen
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """What share of the first window, in area, the second one covers."""
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = one, other
+    width = max(0.0, min(right, right2) - max(left, left2))
+    height = max(0.0, min(bottom, bottom2) - max(top, top2))
+    return width * height / ((right - left) * (bottom - top))
 
 
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.

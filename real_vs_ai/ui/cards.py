@@ -12,7 +12,7 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.ui.checking import MOST_RATIO, Card
 from real_vs_ai.ui.image_input import Example
-from real_vs_ai.ui.wording import as_markdown, heading, sentence, visible
+from real_vs_ai.ui.wording import as_markdown, heading, visible
 
 _LOG = logging.getLogger(__name__)
 # In pixels; a narrow page shows less. With these a card fits on a phone's screen.
@@ -42,17 +42,16 @@ def show_card(judged: Card, *, example: Example | None, small: bool = False) -> 
         st.markdown(f"## {heading(conclusion)}")
         if judged.verdict is None:
             st.text(visible(answer.name))
-            st.text(sentence(answer.error))
+            st.text(conclusion.from_model)
         else:
-            # Side by side where there is room for both.
-            with st.grid(columns=1 if small else 2, min_column_width=280):
-                with st.container():
-                    show_picture(judged, height=_SMALL_PICTURE_HEIGHT if small else _PICTURE_HEIGHT)
-                with st.container():
-                    _show_evidence(conclusion)
-                    if example:
-                        _show_truth(judged, example)
-                    st.caption(_file_line(judged))
+            left, right = (st.container(), st.container()) if small else st.columns([2, 3])
+            with left:
+                show_picture(judged, height=_SMALL_PICTURE_HEIGHT if small else _PICTURE_HEIGHT)
+            with right:
+                _show_evidence(conclusion)
+                if example:
+                    _show_truth(judged, example)
+                st.caption(_file_line(judged))
         if not small:
             _show_next_steps(conclusion)
 
@@ -116,8 +115,7 @@ def _show_next_steps(conclusion: Conclusion) -> None:
     if conclusion.code is not ConclusionCode.UNREADABLE:
         links = " · ".join(f"[{name}]({address})" for name, address in _SEARCHES.items())
         lines.append(
-            f"- Search for the picture with {links}; read content credentials with "
-            f"[Verify]({_CREDENTIALS}). The links open in a new tab and send nothing: you decide "
-            "there whether to upload it."
+            f"- Search for it: {links}. Read its content credentials: [Verify]({_CREDENTIALS}). "
+            "These pages open in a new tab and get nothing unless you upload the picture there."
         )
     st.markdown("**What now?**\n\n" + "\n".join(lines))

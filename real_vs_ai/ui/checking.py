@@ -85,7 +85,9 @@ def check_image(data: bytes, *, judge: Judge) -> Card:
         ModelUnavailableError: The model cannot answer.
     """
     if data.startswith(_PDF):
-        error = "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
+        error = (
+            "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
+        )
         return Card(Answer("", error=error, sha256=content_digest(data)))
     shown = {}
 

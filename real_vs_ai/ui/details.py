@@ -163,7 +163,8 @@ def _show_places(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         told = "Bright places speak most for"
     st.image(picture, alt=f"The picture; its bright parts speak for {visible(words)}")
     st.caption(
-        f"{told} “{as_markdown(words)}”. This shows where the model looked, not whether it is right."
+        f"{told} “{as_markdown(words)}”. This shows where the model looked, not whether it is "
+        "right."
     )
 
 
@@ -203,7 +204,9 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     lines = []
     refused = verdict.out_of_distribution_reason
     if refused:
-        lines.append(f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here.")
+        lines.append(
+            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
+        )
     else:
         lines += [numbers_sentence(verdict, metadata), f"{_thresholds(metadata)}."]
     made = f" of {metadata.created[:10]}" if metadata.created else ""
@@ -223,9 +226,7 @@ def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.answer.sha256
     pixels = _pixels(digest, data, chosen=chosen)
     conclusion = judged.conclusion
-    show_insight(
-        digest=digest, pixels=pixels, finding=f"{conclusion.title}. {conclusion.sentence}"
-    )
+    show_insight(digest=digest, pixels=pixels, finding=f"{conclusion.title}. {conclusion.sentence}")
 
 
 def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:

@@ -149,8 +149,8 @@ def _upload() -> list[ImageFile]:
     )
     if not kept and not files:
         st.caption(
-            f"Drop pictures here, or a zip of them, or click to choose. {describe_formats()}; up to "
-            f"{MAX_BYTES // 2**20} MB each and {MAX_IMAGES} at a time."
+            "Drag and drop pictures here, or a zip of them, or click to choose. "
+            f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each and {MAX_IMAGES} at a time."
         )
     return _joined(_UPLOAD, kept, files)
 

@@ -27,7 +27,7 @@ from reportlab.platypus import (
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.reports import ReportModel, metadata_of
-from real_vs_ai.ui.wording import numbers_sentence, sentence, visible
+from real_vs_ai.ui.wording import numbers_sentence, visible
 
 # Both come with ReportLab. The first is embedded and has Latin letters. The second is not: readers
 # have a font of their own for Chinese, Japanese, Greek and Russian.
@@ -74,7 +74,7 @@ def _entry(result: Card, models: Sequence[ReportModel]) -> Flowable:
         _paragraph(visible(answer.name), bold=True),
     ]
     if result.verdict is None:
-        texts.append(_paragraph(sentence(answer.error)))
+        texts.append(_paragraph(found.from_model))
     else:
         said = found.from_file or "Nothing about its origin."
         texts += [

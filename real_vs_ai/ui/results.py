@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import streamlit as st
 
@@ -17,7 +18,6 @@ from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.image_input import ImageFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
-from real_vs_ai.ui.pdf_report import pdf_report
 from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
 from real_vs_ai.ui.wording import heading, known_sizes, plain, style_of, visible
 
@@ -34,7 +34,6 @@ _COLOURS = {
     "blue": ("#1f5fbf", "#7fb0ff"),
     "gray": ("#50586a", "#b3bccd"),
 }
-_BY_CONCLUSION, _BY_NAME, _AS_GIVEN = "Conclusion", "File name", "Order given"
 
 
 def show_results(
@@ -45,29 +44,38 @@ def show_results(
     if len(judged) == 1:
         _show_single(judged[0], files, chosen=chosen, record=record)
     else:
-        headings, counts = count_conclusions(judged)
-        st.markdown(" · ".join(f"**{count}** {headings[title]}" for title, count in counts.items()))
-        if record:
-            st.caption(record)
+        counts = count_conclusions(judged)
         if len(judged) <= MOST_CARDS:
+            st.markdown(" · ".join(counts.values()))
+            st.caption(record)
             _show_cards(judged, files, chosen=chosen)
         else:
-            _show_many(judged, files, chosen=chosen)
+            _show_many(_choose_shown(judged, counts), files, chosen=chosen)
+            st.caption(record)
     with st.container(horizontal=True):
         show_downloads(judged, chosen=chosen)
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
     st.caption("Reloading or closing this page forgets pictures and answers.")
 
 
-def count_conclusions(judged: Sequence[Card]) -> tuple[dict[str, str], dict[str, int]]:
-    """Heading and count of each conclusion that occurs, by its title, in the order of the codes."""
+def count_conclusions(judged: Sequence[Card]) -> dict[str, str]:
+    """Each conclusion that occurs with its count, as Markdown, by its title; sorted by code."""
     ranked = sorted((one.conclusion for one in judged), key=lambda c: (_rank(c.code), c.title))
     headings = {conclusion.title: heading(conclusion) for conclusion in ranked}
-    return headings, dict(Counter(conclusion.title for conclusion in ranked))
+    counts = Counter(conclusion.title for conclusion in ranked)
+    return {title: f"**{counts[title]}** {shown}" for title, shown in headings.items()}
 
 
 def _rank(code: ConclusionCode) -> int:
     return list(ConclusionCode).index(code)
+
+
+# Sorting keeps the order given where two are alike.
+_ORDERS: dict[str, Callable[[Card], Any]] = {
+    "Conclusion": lambda card: (_rank(card.conclusion.code), card.conclusion.title),
+    "File name": lambda card: card.answer.name.casefold(),
+    "Order given": lambda card: 0,
+}
 
 
 def _clear() -> None:
@@ -121,35 +129,33 @@ def _show_cards(
         _why_dialog(judged[number], files, chosen=chosen)
 
 
-def _show_many(
-    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
-    headings, _ = count_conclusions(judged)
+def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Card]:
+    """Let the user filter and sort; returns what is to be shown."""
     wanted = st.pills(
         "Show only",
-        list(headings),
+        list(counts),
         selection_mode="multi",
-        format_func=headings.get,
+        format_func=counts.get,
         key="shown_conclusions",
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        order = st.selectbox(
-            "Sort by", [_BY_CONCLUSION, _BY_NAME, _AS_GIVEN], key="shown_order", width=240
-        )
-        part = st.text_input("Name contains", key="shown_names", width=240)
+        order = st.selectbox("Sort by", list(_ORDERS), key="shown_order", width=165)
+        part = st.text_input("Name contains", key="shown_names", width=165)
     shown = [
         one
         for one in judged
         if (not wanted or one.conclusion.title in wanted)
         and part.casefold() in one.answer.name.casefold()
     ]
+    return sorted(shown, key=_ORDERS[order])
+
+
+def _show_many(
+    shown: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+) -> None:
     if not shown:
         st.caption("No picture has such a name and conclusion.")
         return
-    if order == _BY_CONCLUSION:
-        shown.sort(key=lambda one: (_rank(one.conclusion.code), one.conclusion.title))
-    elif order == _BY_NAME:
-        shown.sort(key=lambda one: one.answer.name.casefold())
     selected = _show_table(shown)
     if selected is None:
         st.caption("Select a row to see the picture, the evidence and what to do next.")
@@ -217,13 +223,20 @@ def _why_dialog(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenM
     _show_single(judged, files, chosen=chosen, record=describe_record([judged], chosen))
 
 
+def _make_pdf(judged: Sequence[Card], **options: Any) -> bytes:
+    # ReportLab takes a while to import, and most visitors want no report.
+    from real_vs_ai.ui.pdf_report import pdf_report
+
+    return pdf_report(judged, **options)
+
+
 def show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     """Three buttons; each file is made when its button is clicked."""
     now = datetime.now(UTC)
     created = f"{now:%Y-%m-%d %H:%M} UTC"
     models = [ReportModel(*model) for model in chosen.models]
     record = describe_record(judged, chosen)
-    make_pdf = functools.partial(pdf_report, judged, models=models, created=created, record=record)
+    make_pdf = functools.partial(_make_pdf, judged, models=models, created=created, record=record)
     make_csv = functools.partial(csv_report, judged, metadata=chosen.metadata)
     make_json = functools.partial(json_report, judged, models=models, created=created)
     for label, make, suffix, mime, icon in (

@@ -41,18 +41,16 @@ class Style:
     colour: str
 
 
-_LABELLED = Style(":material/sell:", "▲", "red")
-_OPEN = Style(":material/help:", "?", "orange")
 _STYLES = {
-    ConclusionCode.LABELLED_AI_SIGNED: _LABELLED,
-    ConclusionCode.LABELLED_AI: _LABELLED,
-    ConclusionCode.LABELLED_PART_AI: _LABELLED,
+    ConclusionCode.LABELLED_AI_SIGNED: Style(":material/verified:", "▲", "red"),
+    ConclusionCode.LABELLED_AI: Style(":material/sell:", "▲", "red"),
+    ConclusionCode.LABELLED_PART_AI: Style(":material/extension:", "△", "red"),
     ConclusionCode.LOOKS_AI: Style(":material/smart_toy:", "▲", "red"),
-    ConclusionCode.DISAGREE: Style(":material/balance:", "!", "orange"),
-    ConclusionCode.CANT_TELL: _OPEN,
-    ConclusionCode.CANT_JUDGE: _OPEN,
-    ConclusionCode.CAMERA_DATA: Style(":material/photo_camera:", "●", "blue"),
-    ConclusionCode.LOOKS_PHOTOGRAPH: Style(":material/photo_camera:", "●", "green"),
+    ConclusionCode.DISAGREE: Style(":material/balance:", "≠", "orange"),
+    ConclusionCode.CANT_TELL: Style(":material/help:", "?", "orange"),
+    ConclusionCode.CANT_JUDGE: Style(":material/block:", "–", "gray"),
+    ConclusionCode.CAMERA_DATA: Style(":material/photo_camera:", "○", "blue"),
+    ConclusionCode.LOOKS_PHOTOGRAPH: Style(":material/landscape:", "●", "green"),
     ConclusionCode.OTHER_CLASS: Style(":material/label:", "■", "blue"),
     ConclusionCode.UNREADABLE: Style(":material/broken_image:", "✕", "gray"),
 }
@@ -121,26 +119,26 @@ def judges_photographs(metadata: ModelMetadata) -> bool:
 
 
 def promise(metadatas: Iterable[ModelMetadata], *, refuses_portraits: bool) -> str:
-    """How often there is an answer, and what is not judged, for the top of the page."""
+    """What happens to a picture, how often there is an answer, and what is not judged."""
     metadatas = list(metadatas)
     # Most visitors come with photographs.
     main = next(filter(judges_photographs, metadatas), metadatas[0])
-    record = read_track_record(main.metrics)
-    sizes = known_sizes(metadatas)
-    said = []
-    if record.unanswered:
-        what = "photographs" if judges_photographs(main) else "pictures that it knows"
-        said.append(f"For about {record.unanswered} {what} the answer is “We can't tell”.")
+    told = "This page shows what a picture's file says of its origin and what a model sees in it."
+    answered = read_track_record(main.metrics).answered
+    if answered is None:
+        told += " How often the model has an answer is not recorded: read its answers with care."
     else:
-        said.append("How often the model answers is not recorded: read its answers with care.")
+        what = "photographs" if judges_photographs(main) else "pictures that it knows"
+        told += f" The model has an answer for about {round(100 * answered)} of 100 {what}."
     refused = ["portraits"] if refuses_portraits else []
     if any(metadata.model_input.is_crops for metadata in metadatas):
-        refused.append("documents, screenshots and drawings")
-    if sizes:
-        refused.append(f"pictures of other sizes than {sizes}")
+        refused += ["documents", "screenshots", "drawings"]
     if refused:
-        said.append(f"Not judged: {'; '.join(refused)}.")
-    return " ".join(said)
+        *most, last = refused
+        listed = f"{', '.join(most)} and {last}" if most else last
+        told += f" It does not judge {listed}."
+    sizes = known_sizes(metadatas)
+    return f"{told} It knows only pictures of {sizes}." if sizes else told
 
 
 def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:
@@ -182,15 +180,6 @@ def _parted(found: re.Match) -> str:
 def as_markdown(text: str, *, longest: int = 400) -> str:
     """Markdown that shows exactly this text, in the surrounding font, and does nothing else."""
     return _PUNCTUATION.sub(_defused, visible(text, longest=longest).strip()) or "(no name)"
-
-
-def sentence(text: str) -> str:
-    """An error message with a capital and a full stop.
-
-    >>> sentence("empty file")
-    'Empty file.'
-    """
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _defused(found: re.Match) -> str:
