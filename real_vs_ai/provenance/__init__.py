@@ -38,7 +38,8 @@ def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Find
     """What a file says of its origin, the strongest evidence first; () if unreadable.
 
     Args:
-        image: The file's decoded pixels, mode RGB, to look for watermarks in; None: do not look.
+        image: The file's decoded pixels, mode RGB, to look for watermarks and compare the
+            camera's preview with; None: do neither.
     """
     fields = read_fields(data)
     settings = find_settings(fields)
@@ -51,5 +52,5 @@ def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Find
         *(finding for finding in names if finding.generator not in programs),
         *(find_watermarks(image) if image else ()),
         *find_screenshot(fields),
-        *find_camera(fields),
+        *find_camera(fields, data, image),
     )

@@ -133,7 +133,7 @@ class Origin:
         generator: Who is named as the maker, with the model: "ComfyUI, flux1-dev", or "".
         prompt: What the generator was told, or "".
         seal: State of the content credentials, None without any.
-        history: Their edit history, oldest first: "created", "cropped", …
+        history: Their edit history, oldest first: "created", "cropped", …; () if they do not hold.
         ingredients: Files that they say were used: "parentOf photo.jpg".
         camera: The camera that wrote an exposure into the file, or None.
         from_picture: What says that a generator made the picture from another, or "".
@@ -168,6 +168,7 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
     named = sorted((f for f in fake if f.generator), key=lambda finding: not finding.model)
     codes = {finding.code for finding in findings}
     sealed = next((finding for finding in findings if finding.seal), None)
+    kept = sealed if sealed and sealed.seal.is_unbroken else None
     return Origin(
         headline,
         _conclude(findings),
@@ -176,8 +177,8 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
         generator=", ".join(filter(None, [named[0].generator, named[0].model])) if named else "",
         prompt=next((finding.prompt for finding in fake if finding.prompt), ""),
         seal=sealed and sealed.seal,
-        history=sealed.actions if sealed else (),
-        ingredients=sealed.ingredients if sealed else (),
+        history=kept.actions if kept else (),
+        ingredients=kept.ingredients if kept else (),
         camera=next((f.camera for f in findings if f.camera and f.camera.exposure), None),
         from_picture=next((f.from_picture for f in findings if f.from_picture), ""),
         composite=Code.COMPOSITE in codes,

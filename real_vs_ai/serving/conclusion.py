@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.provenance import FileSays, Finding, Origin, Seal, describe_origin
+from real_vs_ai.provenance import Code, FileSays, Finding, Origin, describe_origin
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
 _MOST_NAMED = 5
@@ -201,18 +201,17 @@ def _first_sentence(reasons: Sequence[Reason]) -> str:
 
 
 def _read_file(findings: Sequence[Finding], origin: Origin) -> str:
-    """What the file says, its seal, what is doubtful, and what it would take to forge it."""
+    """What the file says, who signed it, what is doubtful, and what it would take to forge it."""
     if not findings:
         return ""
     told = [origin.headline]
-    sealed = next((finding for finding in findings if finding.seal), None)
-    if sealed and (origin.seal is Seal.TRUSTED or not sealed.seal.is_unbroken):
-        told.append(sealed.text)
-    if origin.history:
+    told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
+    if len(origin.history) > 1:
         told.append(f"Its edit history: {', '.join(origin.history[:_MOST_NAMED])}.")
     if origin.ingredients:
         files = (one.partition(" ")[2] or one for one in origin.ingredients[:_MOST_NAMED])
         told.append(f"Made with: {', '.join(files)}.")
     told += [doubt for one in findings if one.camera for doubt in one.camera.doubts]
-    told.append(origin.forgery)
+    if origin.says not in {FileSays.SEAL_CHANGED, FileSays.SEAL_UNREADABLE}:
+        told.append(origin.forgery)
     return " ".join(dict.fromkeys(filter(None, told)))
