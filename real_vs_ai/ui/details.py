@@ -53,7 +53,8 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         show = {_PLACES: _show_places, **show}
     # The first tab is open at once, so it is one that costs nothing.
     names = sorted(show, key=lambda name: _costs(name, judged))
-    key = f"details_{len(names)}_{judged.answer.sha256}"
+    # A tab that was open is remembered by its name, which another set may lack.
+    key = f"details {names}"
     for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
         with tab:
             if tab.open:

@@ -24,10 +24,11 @@ from reportlab.platypus import (
     Table,
 )
 
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.reports import ReportModel, metadata_of
-from real_vs_ai.ui.wording import numbers_sentence, visible
+from real_vs_ai.ui.wording import numbers_sentence, rank, visible
 
 # Both come with ReportLab. The first is embedded and has Latin letters. The second is not: readers
 # have a font of their own for Chinese, Japanese, Greek and Russian.
@@ -46,7 +47,8 @@ def pdf_report(
         record: How often the models are right, in a sentence or two, or "".
     """
     _register_fonts()
-    counts = Counter(result.conclusion.title for result in results)
+    ranked = sorted((result.conclusion for result in results), key=lambda found: rank(found.code))
+    counts = Counter(found.title for found in ranked)
     files = f"{len(results)} file{'' if len(results) == 1 else 's'}"
     used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in models)
     story: list[Flowable] = [
@@ -55,8 +57,7 @@ def pdf_report(
         *([_paragraph(record)] if record else []),
         _paragraph(f"Judged by {used}.", size=7),
     ]
-    for result in results:
-        story += [HRFlowable(width="100%", color="#8890a0"), _entry(result, models)]
+    story += [_entry(result, models) for result in results]
     buffer = io.BytesIO()
     margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), _SIDE)
     document = SimpleDocTemplate(
@@ -88,7 +89,7 @@ def _entry(result: Card, models: Sequence[ReportModel]) -> Flowable:
     columns = [_PICTURE_SIDE + 4 * mm, width - _PICTURE_SIDE - 4 * mm]
     table = Table([[_picture(result.preview), texts]], colWidths=columns)
     table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, 0), 0)])
-    return KeepTogether([table, Spacer(1, 2 * mm)])
+    return KeepTogether([HRFlowable(width="100%", color="#8890a0"), table, Spacer(1, 2 * mm)])
 
 
 def _details(result: Card, metadata: ModelMetadata) -> str:
@@ -97,7 +98,8 @@ def _details(result: Card, metadata: ModelMetadata) -> str:
     told = list(answer.notes)
     if verdict:
         told.insert(0, f"{answer.width} × {answer.height} pixels, {answer.format}.")
-        if not verdict.out_of_distribution:
+        # Beside an open answer, a percentage would accuse honest photographs.
+        if verdict.label != UNCERTAIN:
             told.append(numbers_sentence(verdict, metadata))
     if result.same_as:
         told.append(f"Same content as {visible(result.same_as)}.")

@@ -11,7 +11,6 @@ from typing import Any
 
 import streamlit as st
 
-from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.track_record import read_track_record
 from real_vs_ai.ui.cards import show_card
 from real_vs_ai.ui.checking import Card
@@ -19,7 +18,7 @@ from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.image_input import ImageFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
-from real_vs_ai.ui.wording import heading, known_sizes, plain, style_of, visible
+from real_vs_ai.ui.wording import heading, known_sizes, plain, rank, style_of, visible
 
 # More than these are shown as a table.
 MOST_CARDS = 12
@@ -60,19 +59,15 @@ def show_results(
 
 def count_conclusions(judged: Sequence[Card]) -> dict[str, str]:
     """Each conclusion that occurs with its count, as Markdown, by its title; sorted by code."""
-    ranked = sorted((one.conclusion for one in judged), key=lambda c: (_rank(c.code), c.title))
+    ranked = sorted((one.conclusion for one in judged), key=lambda c: (rank(c.code), c.title))
     headings = {conclusion.title: heading(conclusion) for conclusion in ranked}
     counts = Counter(conclusion.title for conclusion in ranked)
     return {title: f"**{counts[title]}** {shown}" for title, shown in headings.items()}
 
 
-def _rank(code: ConclusionCode) -> int:
-    return list(ConclusionCode).index(code)
-
-
 # Sorting keeps the order given where two are alike.
 _ORDERS: dict[str, Callable[[Card], Any]] = {
-    "Conclusion": lambda card: (_rank(card.conclusion.code), card.conclusion.title),
+    "Conclusion": lambda card: (rank(card.conclusion.code), card.conclusion.title),
     "File name": lambda card: card.answer.name.casefold(),
     "Order given": lambda card: 0,
 }

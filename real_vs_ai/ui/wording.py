@@ -56,6 +56,11 @@ _STYLES = {
 }
 
 
+def rank(code: ConclusionCode) -> int:
+    """The place of a conclusion among others, from 0."""
+    return list(ConclusionCode).index(code)
+
+
 def style_of(conclusion: Conclusion) -> Style:
     """Icon, symbol and colour of a conclusion."""
     return _STYLES[conclusion.code]

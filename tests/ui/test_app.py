@@ -170,7 +170,7 @@ def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeyp
     app = upload(start("--models-dir", models), files)
     assert len(verdicts(app)) == 3 and len(app.error) == 1
     assert "cannot be shown" in app.error[0].value
-    assert shown_texts(app).count("What the model sees") == 2
+    assert shown_texts(app).count("**What the model sees**") == 2
 
 
 def test_broken_files_are_refused_by_name_and_the_others_judged(models):
@@ -389,8 +389,7 @@ def test_a_mistake_is_reported_as_text_to_copy(models):
 def open_tab(app: AppTest, part: str) -> None:
     """Select the tab whose name contains `part`, as a click does."""
     tab = next(tab for tab in app.tabs if part in tab.label)
-    (key,) = [key for key in app.session_state.filtered_state if key.startswith("details_")]
-    app.session_state[key] = tab.label
+    app.session_state[f"details {[tab.label for tab in app.tabs]}"] = tab.label
     app.run()
     assert not app.exception
 
