@@ -83,7 +83,9 @@ def describe_record(judged: Sequence[Card], chosen: ChosenModel) -> str:
     used = [chosen.metadata_of(one.verdict) for one in judged if one.verdict]
     records = {known_sizes([m]): read_track_record(m.metrics).sentence for m in used}
     told = [
-        f"{f'For pictures of {sizes}: ' if len(records) > 1 and sizes else ''}{sentence}"
+        f"Pictures of {sizes}: {sentence[0].lower()}{sentence[1:]}"
+        if len(records) > 1
+        else sentence
         for sizes, sentence in records.items()
         if sentence
     ]
