@@ -52,7 +52,8 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     if judged.verdict.label != UNCERTAIN and _can_be_mapped(judged):
         show = {_PLACES: _show_places, **show}
     # The first tab is open at once, so it is one that costs nothing.
-    names = sorted(show, key=lambda name: _costs(name, judged))
+    first = next(name for name in show if not _costs(name, judged))
+    names = [first, *(name for name in show if name != first)]
     # A tab that was open is remembered by its name, which another set may lack.
     key = f"details {names}"
     for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
