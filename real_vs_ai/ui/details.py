@@ -203,25 +203,26 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     """The model's numbers, its thresholds and what identifies it."""
     verdict = judged.verdict
     metadata = chosen.metadata_of(verdict)
-    lines = []
     refused = verdict.out_of_distribution_reason
     if refused:
-        lines.append(
-            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
-        )
+        lines = [f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."]
     else:
-        lines += [numbers_sentence(verdict, metadata), f"{_thresholds(metadata)}."]
+        lines = []
+        # Beside an open answer, a percentage would accuse honest photographs.
+        with st.expander("The model's numbers"):
+            thresholds = describe_thresholds(thresholds_of(metadata))
+            _show_list([numbers_sentence(verdict, metadata), f"{thresholds}."])
     made = f" of {metadata.created[:10]}" if metadata.created else ""
     lines.append(
         f"Model: {visible(chosen.name_of(verdict))}{made}, SHA-256 "
         f"{chosen.sha256_of(verdict)[:_SHORT_HASH]}."
     )
     lines.append(f"Picture: SHA-256 {judged.answer.sha256[:_SHORT_HASH]}.")
+    _show_list(lines)
+
+
+def _show_list(lines: Sequence[str]) -> None:
     st.markdown("\n".join(f"- {as_markdown(line)}" for line in lines))
-
-
-def _thresholds(metadata: ModelMetadata) -> str:
-    return describe_thresholds(thresholds_of(metadata))
 
 
 def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
