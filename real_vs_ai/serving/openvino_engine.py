@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+from openvino import opset13
 from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.model_file import ModelFileError
@@ -224,4 +225,21 @@ def suitable_batch(*, image_size: int, views: int) -> int:
 
 def best_precision(core: ov.Core) -> str:
     """ "bf16" where the processor computes in it, otherwise "f32"."""
-    return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "f32"
+    # OpenVINO names what the processor has, even where these limit oneDNN to less.
+    limited = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ)
+    return "bf16" if not limited or _convolves_in_bf16(core) else "f32"
+
+
+def _convolves_in_bf16(core: ov.Core) -> bool:
+    inputs = opset13.parameter([1, 3, 8, 8], np.float32)
+    kernel = opset13.constant(np.ones((8, 3, 3, 3), np.float32))
+    outputs = opset13.convolution(inputs, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+    try:
+        core.compile_model(
+            ov.Model([outputs], [inputs]), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}
+        )
+    except RuntimeError:
+        return False
+    return True

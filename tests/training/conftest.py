@@ -1,11 +1,34 @@
 """Run small trainings: a tiny network in place of a ResNet, on images it can tell apart."""
 
+import contextlib
+
 import keras
 import pytest
+import tensorflow as tf
 from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
 
 from real_vs_ai.networks import backbones
+from real_vs_ai.training import devices
 from real_vs_ai.training.options import parse_training_options
+
+
+@pytest.fixture
+def set_precision():
+    """Sets the first of some policies in which TensorFlow computes here; skips the test if none is.
+
+    oneDNN that ONEDNN_MAX_CPU_ISA limits to AVX2 refuses half precisions that TensorFlow, which
+    looks at the processor alone, hands to it.
+    """
+
+    def set_precision(*policies):
+        for policy in policies:
+            with contextlib.suppress(tf.errors.AbortedError):
+                devices.measure_learning(policy, image_size=32, batch_size=1)
+                return keras.config.set_dtype_policy(policy)
+        pytest.skip(f"oneDNN is limited: TensorFlow does not compute in {' or '.join(policies)}")
+
+    yield set_precision
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture
@@ -19,7 +42,7 @@ def tiny(monkeypatch):
 @pytest.fixture
 def short(monkeypatch):
     """Leaves out what a test of something else need not wait for: measurement and report."""
-    from real_vs_ai.training import devices, finishing
+    from real_vs_ai.training import finishing
 
     def report(run, **inputs):
         run.metrics.write_text("{}")

@@ -35,15 +35,9 @@ def learn(model, *, fused, steps=4):
     return model
 
 
-@pytest.fixture
-def precision():
-    yield keras.config.set_dtype_policy
-    keras.config.set_dtype_policy("float32")
-
-
 @pytest.mark.parametrize(("policy", "error"), [("float32", 2e-5), ("mixed_bfloat16", 4e-3)])
-def test_fused_batch_norm_learns_the_same_weights_and_statistics(precision, policy, error):
-    precision(policy)
+def test_fused_batch_norm_learns_the_same_weights_and_statistics(set_precision, policy, error):
+    set_precision(policy)
     fused = learn(normalising_model(), fused=True)
     plain = learn(normalising_model(), fused=False)
     untrained = normalising_model().get_weights()

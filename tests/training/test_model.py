@@ -279,10 +279,9 @@ def test_what_is_trainable_changes_and_the_rest_does_not(tiny, backbone, batch_n
     assert changed(model.get_layer("conv0_bn")) == (backbone and batch_norm)
 
 
-def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, tmp_path):
+def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, set_precision, tmp_path):
     """In a process that never heard of this package, from a model trained in half precision."""
-    # Every processor can: oneDNN limited to AVX2 has no kernels for bfloat16.
-    keras.config.set_dtype_policy("mixed_float16")
+    set_precision("mixed_bfloat16", "mixed_float16")
     model = build()
     model.compile("adam", "categorical_crossentropy")
     model.train_on_batch(images(8), np.eye(2)[[0, 1] * 4])
