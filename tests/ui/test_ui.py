@@ -278,7 +278,7 @@ def test_the_pdf_takes_pictures_of_any_shape_and_a_hundred_of_them():
 def text_of(pdf: bytes) -> str:
     """The ASCII texts in ReportLab's pages, without spaces, as a line may break anywhere."""
     found = []
-    for stream in re.findall(rb"stream\r?\n([!-uz\s]+)~>", pdf):
+    for stream in re.findall(rb"(?<!end)stream\r?\n([!-uz\s]+)~>", pdf):
         with contextlib.suppress(ValueError, zlib.error):
             page = zlib.decompress(base64.a85decode(stream))
             found += re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", page, re.DOTALL)
