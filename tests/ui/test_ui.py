@@ -128,13 +128,6 @@ def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
 # --- verdicts ---
 
 
-def test_other_thresholds_change_the_label_and_its_reasons():
-    chosen = dataclasses.replace(METADATA, upper_threshold=0.95)
-    again, _ = decide_again(verdict_of(0.9), chosen)
-    assert again.label == "Uncertain" and "no clear sign" in again.reasons[0].sentence
-    assert again.probabilities == verdict_of(0.9).probabilities
-
-
 @pytest.mark.parametrize("probability_fake", [0.9, 0.5])
 def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_fake):
     row = np.array([probability_fake, 1 - probability_fake])
