@@ -38,9 +38,8 @@ def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:
 
 def run_chunks(
     function: Callable[..., Sequence[Any]],
-    chunks: Iterable[Sequence[Any]],
+    chunks: Sequence[Sequence[Any]],
     *arguments: Any,
-    n_items: int,
     pool: Pool,
     description: str,
     unit: str,
@@ -57,6 +56,7 @@ def run_chunks(
         MemoryError: The system ended a worker.
         InputError: Ray is asked for and not installed.
     """
+    n_items = sum(map(len, chunks))
     if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
         done = (function(chunk, *arguments) for chunk in chunks)
     else:

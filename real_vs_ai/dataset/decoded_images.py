@@ -199,7 +199,6 @@ def _decode_into(
         chunked(images.paths, size=size),
         str(images.root.resolve()),
         preparation,
-        n_items=len(images),
         pool=Pool(workers),
         description="Decoding",
         unit="image",

@@ -205,7 +205,6 @@ def write_copies(
             str(train_dir.resolve()),
             str(folder.resolve()),
             seed,
-            n_items=len(plan),
             pool=pool,
             description="Augmenting",
             unit="image",

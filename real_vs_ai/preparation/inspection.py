@@ -81,7 +81,6 @@ def inspect_files(
         chunked(paths, size=_CHUNK_FILES),
         str(root.resolve()),
         perceptual,
-        n_items=len(paths),
         pool=pool,
         description="Verifying",
         unit="file",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import DataUnZipper
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation import archive_entries
+from real_vs_ai.preparation import archive_entries, extraction
 from real_vs_ai.preparation.archive_entries import ArchiveError, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
@@ -125,7 +125,7 @@ def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, monkeypa
 def test_too_small_a_disk_is_reported_before_writing(tmp_path, monkeypatch):
     make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(archive_entries.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="free disk space"):
         extract(tmp_path / "a.zip", tmp_path)
     assert_nothing_written(tmp_path)

@@ -68,12 +68,7 @@ def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"\.\[ray\]"):
         list(
             run_chunks(
-                describe_worker,
-                [[1]],
-                n_items=1,
-                pool=Pool(1, "ray"),
-                description="Working",
-                unit="item",
+                describe_worker, [[1]], pool=Pool(1, "ray"), description="Working", unit="item"
             )
         )
 
@@ -94,9 +89,7 @@ def test_two_ray_nodes_and_one_machine_write_equal_bytes(tmp_path):
         ray.init(address=cluster.address, logging_level="ERROR", runtime_env=environment)
         chunks = chunked(range(40), size=1)
         workers = list(
-            run_chunks(
-                describe_worker, chunks, n_items=40, pool=Pool(1, "ray"), description="x", unit="y"
-            )
+            run_chunks(describe_worker, chunks, pool=Pool(1, "ray"), description="x", unit="y")
         )
         assert [item for item, _ in workers] == list(range(40))
         assert os.getpid() not in {pid for _, pid in workers}

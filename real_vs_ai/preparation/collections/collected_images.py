@@ -221,7 +221,6 @@ def write_jobs(
         collection.tiles,
         min_side,
         kept_out,
-        n_items=len(jobs),
         pool=pool,
         description=f"Collecting {collection.name}",
         unit="file",
