@@ -7,7 +7,7 @@ the work, nor how many workers do it, nor what other copies there are changes a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool, run_chunks
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
-    CopiesOfOne,
-    draw_contact_sheet,
+    Original,
     names_for_copies,
+    origin_of,
+    staged_copies,
     write_warped_copies,
 )
 from real_vs_ai.preparation.manifest import (
@@ -36,16 +37,8 @@ from real_vs_ai.preparation.manifest import (
     copies_table,
     read_manifest,
     size_table,
-    write_manifest,
-    write_outcomes,
 )
-from real_vs_ai.preparation.placing import rank, refuse_overlap
-from real_vs_ai.preparation.staging import (
-    MERGE_LABEL,
-    MOVE_LABEL,
-    refuse_interrupted,
-    staged_output,
-)
+from real_vs_ai.preparation.placing import rank
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
@@ -55,19 +48,6 @@ _GUESSED_SIZE = 512, 512
 _SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
 # Workers wait for each other towards the end, so each gets several chunks.
 _CHUNKS_PER_WORKER = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """A training image that copies may be made of.
-
-    Attributes:
-        row: Its `path` is below the training folder: `<class folder>/<name>`.
-        name: What its copies are named after.
-    """
-
-    row: ManifestRow
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +166,17 @@ def write_copies(
 
     Raises:
         FileExistsError: It is there and may not be replaced.
-        InputError: There is nothing to make, no original can be read, or the output would lie
+        InputError: There is nothing to make, no original can be used, or the output would lie
             where the originals do.
     """
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
-    refuse_overlap(output_dir, inputs=[train_dir])
-    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
-    with staged_output(
-        output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
-    ) as staging:
-        folder = staging / output_dir.name
-        for name in sorted({entry.original.row.label for entry in plan}):
-            (folder / name).mkdir(parents=True)
+    labels = (entry.original.row.label for entry in plan)
+    with staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite) as (
+        folder,
+        rows,
+        failed,
+    ):
         results = run_chunks(
             write_warped_copies,
             _chunks(plan, workers=pool.workers),
@@ -210,35 +188,19 @@ def write_copies(
             unit="image",
             fewest=4,
         )
-        rows, failed = _describe_copies(plan, results, train_dir=train_dir)
-        if not rows:
-            raise InputError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
-        draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_outcomes(folder / REPORT_NAME, failed)
-        write_manifest(folder / MANIFEST_NAME, rows)
+        for entry, result in zip(plan, results, strict=True):
+            row, origin = entry.original.row, origin_of(entry.original, train_dir)
+            if isinstance(result, str):
+                failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
+                continue
+            file_format, width, height, names, digests, made_from = result
+            made = {"split": "train", "width": width, "height": height, "format": file_format}
+            made |= {"origin": origin, "origin_sha256": made_from}
+            rows.extend(
+                replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
+                for name, sha256 in zip(names, digests, strict=True)
+            )
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
-
-
-def _describe_copies(
-    plan: Sequence[Copies], results: Iterable[CopiesOfOne | str], *, train_dir: Path
-) -> tuple[list[ManifestRow], list[FileOutcome]]:
-    """Rows of the copies, and the originals that could not be read."""
-    rows, failed = [], []
-    for entry, result in zip(plan, results, strict=True):
-        row = entry.original.row
-        # "." has no name of its own.
-        origin = f"{train_dir.absolute().name}/{row.path}"
-        if isinstance(result, str):
-            failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
-            continue
-        file_format, width, height, names, digests, made_from = result
-        made = {"split": "train", "width": width, "height": height, "format": file_format}
-        made |= {"origin": origin, "origin_sha256": made_from}
-        rows.extend(
-            replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
-            for name, sha256 in zip(names, digests, strict=True)
-        )
-    return rows, failed
 
 
 def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int, str]]]:

@@ -24,6 +24,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_text
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.preparation.copies import encode
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.options import PlacingOptions
 from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
@@ -262,10 +263,8 @@ def equalise(pixels: np.ndarray, image_size: int) -> bytes:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side])
-    buffer = io.BytesIO()
     reduced = square.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    reduced.save(buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0")
-    return buffer.getvalue()
+    return encode(reduced, "JPEG", quality=_QUALITY, subsampling="4:2:0")
 
 
 def write_equalised(

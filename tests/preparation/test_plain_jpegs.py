@@ -12,7 +12,7 @@ from PIL import Image
 
 from real_vs_ai.images import decode_image
 from real_vs_ai.perturbations import as_samples, warp
-from real_vs_ai.preparation.copies import encode, encoding_like
+from real_vs_ai.preparation.copies import encoder_like
 from real_vs_ai.preparation.plain_jpegs import (
     decode_plain_jpeg,
     encode_plain_jpeg,
@@ -45,9 +45,8 @@ def test_pixels_and_bytes_are_those_of_pillow(width, height, quality, subsamplin
     pixels = decode_plain_jpeg(data)
     image = decode_image(data)
     assert np.array_equal(pixels[..., ::-1], image.pixels)
-    file_format, options = encoding_like(data, "JPEG")
-    expected = encode(image.pixels, file_format=file_format, options=options, grey=False)
-    assert encode_plain_jpeg(pixels, found) == expected
+    _, encode = encoder_like(data, image)
+    assert encode_plain_jpeg(pixels, found) == encode(image.pixels)
 
 
 TABLES = [[3 + i // 7 for i in range(64)], [5 + i // 5 for i in range(64)]]

@@ -7,7 +7,6 @@ the codec's blocks change next to nothing), WebP and everything else without los
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import Collection, CollectionError, ImageRow
 from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, shrink
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
-from real_vs_ai.preparation.copies import encode, encoding_like
+from real_vs_ai.preparation.copies import encode, encoder_like
 from real_vs_ai.preparation.inspection import perceptual_hash
 from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
 from real_vs_ai.preparation.placing import rank, safe_name, write_new_file
@@ -136,14 +135,11 @@ def cut_tile(pixels: np.ndarray, *, grid: tuple[int, int], row: int, column: int
 
 def _encode_tile(pixels: np.ndarray, sheet: bytes, image: DecodedImage) -> tuple[bytes, str]:
     if image.format == "WEBP":
-        buffer = io.BytesIO()
         # The fastest setting: the others save a few per cent and take ten times as long.
-        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=0, method=0)
-        return buffer.getvalue(), ".webp"
-    file_format, options = encoding_like(sheet, image.format)
-    grey = image.mode in {"L", "1"}
-    encoded = encode(pixels, file_format=file_format, options=options, grey=grey)
-    return encoded, file_extension(file_format)
+        tile = Image.fromarray(pixels)
+        return encode(tile, "WEBP", lossless=True, quality=0, method=0), ".webp"
+    file_format, encode_pixels = encoder_like(sheet, image)
+    return encode_pixels(pixels), file_extension(file_format)
 
 
 def plan_jobs(
