@@ -127,17 +127,11 @@ def read_traits(rows: Sequence[ManifestRow], *, root: Path, pool: Pool) -> list[
         description="Comparing files",
         unit="file",
     )
-    return [
-        FileTraits(
-            row.label,
-            "" if row.collection else row.source,
-            row.width,
-            row.height,
-            row.format,
-            *traits,
-        )
-        for row, traits in zip(rows, results, strict=True)
-    ]
+    found = []
+    for row, traits in zip(rows, results, strict=True):
+        source = "" if row.collection else row.source
+        found.append(FileTraits(row.label, source, row.width, row.height, row.format, *traits))
+    return found
 
 
 def _read_chunk(paths: Sequence[str], root: str) -> list[tuple[tuple[int, int], int, bool]]:

@@ -41,10 +41,10 @@ class InspectedFile:
     """
 
     path: str
-    sha256: str
-    width: int
-    height: int
-    format: str
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
     problem: str = ""
     note: str = ""
     perceptual_hash: int = 0
@@ -85,35 +85,34 @@ def inspect_files(
         description="Verifying",
         unit="file",
     )
-    return [InspectedFile(path, *values) for path, values in zip(paths, results, strict=True)]
+    return list(results)
 
 
-def _inspect_chunk(
-    paths: Sequence[str], root: str, perceptual: bool
-) -> list[tuple[str, int, int, str, str, str, int]]:
-    return [_inspect(f"{root}/{path}", perceptual=perceptual) for path in paths]
+def _inspect_chunk(paths: Sequence[str], root: str, perceptual: bool) -> list[InspectedFile]:
+    return [_inspect(path, root, perceptual=perceptual) for path in paths]
 
 
-def _inspect(path: str, *, perceptual: bool) -> tuple[str, int, int, str, str, str, int]:
-    """The fields of InspectedFile after its path."""
+def _inspect(path: str, root: str, *, perceptual: bool) -> InspectedFile:
     try:
-        data = read_image_file(path)
+        data = read_image_file(f"{root}/{path}")
     except ImageTooLargeError as error:
-        return hash_file(Path(path)), 0, 0, "", str(error), "", 0
+        return InspectedFile(path, hash_file(Path(root, path)), problem=str(error))
     except OSError as error:
-        return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
+        return InspectedFile(path, problem=f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(data).hexdigest()
     ordinary = None if perceptual else plain_jpeg_settings(data)
     if ordinary and decode_plain_jpeg(data) is not None:
         note = _note(path, "JPEG")
-        return sha256, ordinary.width, ordinary.height, "JPEG", "", note, 0
+        return InspectedFile(path, sha256, ordinary.width, ordinary.height, "JPEG", note=note)
     try:
         image = decode_image(data)
     except ImageError as error:
-        return sha256, 0, 0, "", str(error), "", 0
+        return InspectedFile(path, sha256, problem=str(error))
     hashed = perceptual_hash(image.pixels) if perceptual else 0
-    note = _note(path, image.format)
-    return sha256, image.width, image.height, sys.intern(image.format), "", note, hashed
+    # A million files share a handful of formats; interned, each is held once.
+    size, name = (image.width, image.height), sys.intern(image.format)
+    note = _note(path, name)
+    return InspectedFile(path, sha256, *size, name, note=note, perceptual_hash=hashed)
 
 
 def _note(path: str, file_format: str) -> str:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress, islice
 from pathlib import Path
 
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
@@ -72,7 +72,7 @@ def split_sources(
         refuse_overlap(output_dir / source, inputs=[layout.root for layout in layouts])
     wanted = still_to_make(output_dir, sources, overwrite=options.overwrite)
     done = []
-    for layout, source in itertools.compress(zip(layouts, sources, strict=True), wanted):
+    for layout, source in compress(zip(layouts, sources, strict=True), wanted):
         with staged_output(
             output_dir, [source], label=source, overwrite=options.overwrite
         ) as staging:
@@ -108,15 +108,12 @@ def _write_source(
 def _inspect(
     layout: Layout, *, options: SplitOptions
 ) -> dict[tuple[str, str], list[InspectedFile]]:
-    keys = [key for key, paths in layout.files.items() for _ in paths]
+    """Every file by (split, class folder)."""
     paths = [path for paths in layout.files.values() for path in paths]
-    files = inspect_files(
-        paths, root=layout.root, perceptual=options.near_duplicates != "off", pool=options.pool
-    )
-    pairs = zip(keys, files, strict=True)
-    return {
-        key: [file for _, file in run] for key, run in itertools.groupby(pairs, key=lambda p: p[0])
-    }
+    perceptual = options.near_duplicates != "off"
+    found = inspect_files(paths, root=layout.root, perceptual=perceptual, pool=options.pool)
+    files = iter(found)
+    return {key: list(islice(files, len(paths))) for key, paths in layout.files.items()}
 
 
 def _near_duplicate_groups(
@@ -239,19 +236,10 @@ def _name_rows(
         wanted = [_flat_name(file.placed_name, folder) for folder, file in members]
         for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
             path = f"{split}/{label}/{name}"
+            facts = (file.sha256, label, split, source, file.width, file.height, file.format)
+            origin = f"{origin_prefix}/{file.path}"
             rows.append(
-                ManifestRow(
-                    path,
-                    file.sha256,
-                    label,
-                    split,
-                    source,
-                    file.width,
-                    file.height,
-                    file.format,
-                    f"{origin_prefix}/{file.path}",
-                    *_collection_values(collected, file.path),
-                )
+                ManifestRow(path, *facts, origin, *_collection_values(collected, file.path))
             )
             if file.note:
                 outcomes.append(FileOutcome(file.path, Fate.WRONG_EXTENSION, file.note))

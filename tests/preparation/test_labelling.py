@@ -15,9 +15,9 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
+from real_vs_ai.preparation.collections.collected_images import is_sheet
 from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
 from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
-from real_vs_ai.preparation.collections.picture_checks import is_sheet
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.splitting import split_sources
 from real_vs_ai.provenance.watermarks import _MARKS

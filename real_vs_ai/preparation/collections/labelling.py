@@ -14,7 +14,14 @@ import numpy as np
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, file_extension, is_image_name, read_header
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.collections.collected_images import EXCLUDED, file_stem
+from real_vs_ai.preparation.collections.collected_images import (
+    EXCLUDED,
+    file_stem,
+    is_blank,
+    is_plain,
+    is_sheet,
+    shrink,
+)
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     Collection,
@@ -36,7 +43,6 @@ from real_vs_ai.preparation.collections.evidence import (
     makes_pictures,
     take,
 )
-from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, is_sheet, shrink
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
 from real_vs_ai.preparation.inspection import perceptual_hash
 from real_vs_ai.preparation.manifest import FileOutcome
@@ -110,18 +116,8 @@ def write_labelled(
         path = f"{class_folder}/{file_stem(entry.file.path, entry.file.blob)}{look.extension}"
         (folder / class_folder).mkdir(parents=True, exist_ok=True)
         write_new_file(f"{folder}/{path}", data)
-        rows.append(
-            ImageRow(
-                path,
-                entry.file.path,
-                entry.group,
-                entry.made_by,
-                "",
-                entry.evidence,
-                licence,
-                f"{look.perceptual_hash:016x}",
-            )
-        )
+        facts = (entry.file.path, entry.group, entry.made_by, "", entry.evidence, licence)
+        rows.append(ImageRow(path, *facts, f"{look.perceptual_hash:016x}"))
     return rows
 
 
@@ -167,7 +163,7 @@ def _read_file(
     if not in_git:
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     try:
-        if kept_out.has_file(data):
+        if data in kept_out:
             raise ImageError(KEPT_OUT)
         header = read_header(data)
         short, long = sorted((header.width, header.height))
