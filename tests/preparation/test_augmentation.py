@@ -13,36 +13,16 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
+from real_vs_ai.preparation.augmentation import list_originals, plan_copies
 from real_vs_ai.preparation.copies import Original
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.moving import move_augmented
-from tests.preparation.material import image_bytes, make_merged, merge_options, snapshot
+from real_vs_ai.preparation.moving import move_augmented as move
+from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 
 
 @pytest.fixture
 def data(tmp_path):
     return make_merged(tmp_path / "data")
-
-
-def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
-    plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
-    return write_copies(
-        plan,
-        train_dir=data / "train",
-        **{
-            "output_dir": data / "augmented_train",
-            "seed": seed,
-            "overwrite": False,
-            "pool": Pool(workers),
-            **changes,
-        },
-    )
-
-
-def move(data):
-    return move_augmented(data)
 
 
 def originals(n_fake, n_real):
@@ -175,7 +155,7 @@ def test_pixels_depend_on_neither_order_nor_workers_nor_other_copies(data, tmp_p
     augment(data, copies=2)
     few = snapshot(data / "augmented_train")
     shutil.rmtree(data / "augmented_train")
-    augment(data, copies=4, workers=2)
+    augment(data, copies=4, pool=Pool(2))
     many = snapshot(data / "augmented_train")
     few_images = {p: d for p, d in few.items() if p.endswith(".jpg")}
     assert few_images.items() <= many.items()
@@ -344,15 +324,12 @@ def test_move_that_was_interrupted_while_clearing_up_is_finished(data, monkeypat
 def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     data = tmp_path / "data"
     make_merged(data / "split" / "set")
-    options = merge_options(overwrite=True)
-    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+    merge([data / "split" / "set"], data, overwrite=True)
     augment(data, copies=1)
     halfway(data, monkeypatch)
     with pytest.raises(ValueError, match="MoveAugmentedImages"):
-        merge_sources(
-            [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=False)
-        )
-    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+        merge([data / "split" / "set"], data)
+    merge([data / "split" / "set"], data, overwrite=True)
     augment(data, copies=1, overwrite=True)
     assert len(move(data).rows) == 12
     assert len(read_manifest(data / "manifest.csv")) == 32

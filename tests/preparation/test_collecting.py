@@ -23,8 +23,6 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
     read_collections,
 )
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.collection_material import (
     SIDE,
     collect_all,
@@ -34,7 +32,7 @@ from tests.preparation.collection_material import (
     outcomes,
     write_list,
 )
-from tests.preparation.material import image_bytes, run_disturbed, snapshot, split_options
+from tests.preparation.material import image_bytes, run_disturbed, snapshot, split
 
 
 def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
@@ -161,15 +159,8 @@ def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
     change = {"repository": "owner/odd", "commit": commit}
     result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
     assert (result.reals, result.left_out) == (4, 0)
-    origins = {
-        row.origin
-        for row in split_sources(
-            [find_layout(tmp_path / "raw" / "photos")],
-            output_dir=tmp_path / "split",
-            options=split_options(),
-        )[0].rows
-    }
-    assert len(origins) == 4
+    rows = split(tmp_path / "raw" / "photos", tmp_path / "split").rows
+    assert len({row.origin for row in rows}) == 4
 
 
 def test_changed_role_needs_no_second_look_at_the_pictures(tmp_path, mirror):

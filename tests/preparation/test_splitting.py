@@ -16,21 +16,15 @@ from real_vs_ai.preparation.manifest import read_manifest
 from real_vs_ai.preparation.splits import LabelConflictError
 from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.material import (
+    FOUR_TO_ONE,
     image_bytes,
     make_flat,
     make_train_test,
     snapshot,
+    split,
     split_options,
     write_images,
 )
-
-FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
-
-
-def split(root, output_dir, **changes):
-    return split_sources(
-        [find_layout(root)], output_dir=output_dir, options=split_options(**changes)
-    )[0]
 
 
 def outcomes_of(summary):
