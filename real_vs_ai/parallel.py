@@ -67,6 +67,22 @@ def run_chunks(
             bar.update(len(results))
 
 
+def run_each(
+    function: Callable[..., T], items: Sequence[Any], *arguments: Any, size: int, **options: Any
+) -> Iterator[T]:
+    """Yield `function(item, *arguments)` for each item, in order.
+
+    Args:
+        size: Items of a chunk, which one worker takes at a time.
+        **options: `pool`, `description`, `unit` and `fewest` of `run_chunks`.
+    """
+    return run_chunks(_each, chunked(items, size=size), function, *arguments, **options)
+
+
+def _each(chunk: Sequence[Any], function: Callable[..., T], *arguments: Any) -> list[T]:
+    return [function(item, *arguments) for item in chunk]
+
+
 def _run_parallel(
     function: Callable[..., Sequence[Any]],
     chunks: Iterable[Sequence[Any]],

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from real_vs_ai.files import atomic_write, list_folders, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.reporting import progress
 
 # Enough images to keep a worker busy, few enough to keep its answer small.
@@ -181,28 +181,24 @@ def decode_images(
     return decoded
 
 
-def _decode_chunk(paths: Sequence[str], root: str, preparation: Preparation) -> list[tuple | str]:
-    """(pixels, width, height) of each image, or the reason why not; runs in a worker."""
-    results: list[tuple | str] = []
-    for path in paths:
-        try:
-            image = decode_image(Path(root) / path)
-        except (ImageError, OSError) as error:
-            results.append(one_line(error))
-        else:
-            results.append((preparation(image, path), image.width, image.height))
-    return results
+def _decode(path: str, root: str, preparation: Preparation) -> tuple[np.ndarray, int, int] | str:
+    """(pixels, width, height) of an image, or the reason why not; runs in a worker."""
+    try:
+        image = decode_image(Path(root) / path)
+    except (ImageError, OSError) as error:
+        return one_line(error)
+    return preparation(image, path), image.width, image.height
 
 
 def _decode_into(
     pixels: np.ndarray, images: LabelledImages, *, preparation: Preparation, workers: int
 ) -> DecodedImages:
-    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // math.prod(preparation.shape)))
-    results = run_chunks(
-        _decode_chunk,
-        chunked(images.paths, size=size),
+    results = run_each(
+        _decode,
+        images.paths,
         str(images.root.resolve()),
         preparation,
+        size=max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // math.prod(preparation.shape))),
         pool=Pool(workers),
         description="Decoding",
         unit="image",

@@ -130,17 +130,15 @@ def _extract_zip_chunk(
 ) -> list[int]:
     archive = _open_zip(archive_id)
     infos = archive.infolist()
-    sizes = []
-    for index, name in chunk:
-        info = infos[index]
-        try:
-            with archive.open(info) as packed:
-                target = f"{folder}/{name}"
-                size = info.file_size
-                sizes.append(_write_file(packed, target, name=info.filename, size=size))
-        except _READ_ERRORS as error:
-            raise _refusal(error, f"entry {printable(info.filename)} is damaged") from error
-    return sizes
+    return [_extract_entry(archive, infos[index], f"{folder}/{name}") for index, name in chunk]
+
+
+def _extract_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str) -> int:
+    try:
+        with archive.open(info) as packed:
+            return _write_file(packed, target, name=info.filename, size=info.file_size)
+    except _READ_ERRORS as error:
+        raise _refusal(error, f"entry {printable(info.filename)} is damaged") from error
 
 
 def _refusal(error: Exception, damage: str) -> Exception:

@@ -22,10 +22,8 @@ from real_vs_ai.images import (
     is_image_name,
     read_image_file,
 )
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
-
-_CHUNK_FILES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +74,11 @@ def inspect_files(
     Returns:
         One for each path, in order.
     """
-    results = run_chunks(
-        _inspect_chunk,
-        chunked(paths, size=_CHUNK_FILES),
-        str(root.resolve()),
-        perceptual,
-        pool=pool,
-        description="Verifying",
-        unit="file",
-    )
-    return list(results)
+    place, options = str(root.resolve()), {"description": "Verifying", "unit": "file"}
+    return list(run_each(_inspect, paths, place, perceptual, size=256, pool=pool, **options))
 
 
-def _inspect_chunk(paths: Sequence[str], root: str, perceptual: bool) -> list[InspectedFile]:
-    return [_inspect(path, root, perceptual=perceptual) for path in paths]
-
-
-def _inspect(path: str, root: str, *, perceptual: bool) -> InspectedFile:
+def _inspect(path: str, root: str, perceptual: bool) -> InspectedFile:
     try:
         data = read_image_file(f"{root}/{path}")
     except ImageTooLargeError as error:

@@ -14,9 +14,9 @@ from PIL import Image, JpegImagePlugin
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies
+from real_vs_ai.preparation.augmentation import move_augmented as move
 from real_vs_ai.preparation.copies import Original
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.moving import move_augmented as move
 from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 
 

@@ -13,12 +13,7 @@ from PIL import Image
 
 from real_vs_ai.images import ImageError
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.file_traits import (
-    FileTraits,
-    _equalise_chunk,
-    measure_files,
-    read_traits,
-)
+from real_vs_ai.preparation.file_traits import FileTraits, _equalise_one, measure_files, read_traits
 from real_vs_ai.preparation.manifest import ManifestRow
 from tests.preparation.material import (
     FOUR_TO_ONE,
@@ -204,6 +199,6 @@ def test_an_image_that_cannot_be_equalised_is_named(two_sizes):
     (path,) = list((two_sizes / "train" / "Fake").iterdir())[:1]
     broken = path.read_bytes()[:60]
     path.write_bytes(broken)
-    job = [(path.relative_to(two_sizes).as_posix(), "x.jpg")]
+    job = (path.relative_to(two_sizes).as_posix(), "x.jpg")
     with pytest.raises(ImageError, match=rf"{path.stem}.* cannot be equalised"):
-        _equalise_chunk(job, str(two_sizes), str(two_sizes), 32)
+        _equalise_one(job, str(two_sizes), str(two_sizes), 32)
