@@ -143,6 +143,9 @@ def test_splitting_and_merging_write_the_report_and_its_figure(two_sizes):
         assert "size in pixels" in report["warning"]
         with Image.open(folder / "figures" / "confounds.png") as figure:
             assert figure.width > 800
+    # A merge without a report leaves none that describes other data.
+    merge([two_sizes / "split" / "set"], two_sizes, overwrite=True)
+    assert not (two_sizes / "confounds.json").exists()
 
 
 def test_equalised_images_no_longer_give_the_class_away(two_sizes):
@@ -161,12 +164,6 @@ def test_equalising_never_enlarges(two_sizes):
     with pytest.raises(ValueError, match="--equalise 40 or less"):
         prepare(two_sizes, equalise=48)
     assert not (two_sizes / "train").exists()
-
-
-def test_stale_report_is_removed_with_its_data(two_sizes):
-    prepare(two_sizes)
-    merge([two_sizes / "split" / "set"], two_sizes, overwrite=True)
-    assert not (two_sizes / "confounds.json").exists()
 
 
 def test_same_bytes_twice_and_on_more_workers(tmp_path):
