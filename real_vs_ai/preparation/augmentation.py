@@ -27,7 +27,7 @@ from real_vs_ai.config import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files
 from real_vs_ai.images import is_image_name
-from real_vs_ai.parallel import Pool, run_chunks
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     Original,
@@ -58,12 +58,8 @@ from real_vs_ai.preparation.staging import (
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
-# Stands for the size of images that no manifest describes when work is shared out, in pixels.
-_GUESSED_SIZE = 512, 512
-# What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
-_SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
-# Workers wait for each other towards the end, so each gets several chunks.
-_CHUNKS_PER_WORKER = 4
+# Copies of one original are made together: it is decoded once.
+_CHUNK_IMAGES = 32
 _MAKE_AGAIN = (
     "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
 )
@@ -130,7 +126,7 @@ def list_originals(train_dir: Path) -> list[Original]:
         label = classes[path.partition("/")[0]]
         if row is None:
             source = path.rpartition("/")[2].partition("__")[0]
-            row = ManifestRow(path, "", label, "train", source, *_GUESSED_SIZE, "", "")
+            row = ManifestRow(path, "", label, "train", source, 0, 0, "", "")
         by_label[label].append(replace(row, path=path, label=label))
     if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
@@ -191,14 +187,14 @@ def write_copies(
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
     labels = (entry.original.row.label for entry in plan)
-    with staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite) as (
-        folder,
-        rows,
-        failed,
-    ):
+    staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
+    with staged as (folder, rows, failed):
+        # Workers wait for each other towards the end, so each gets several chunks.
+        size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
+        todo = [(entry.original, entry.count) for entry in plan]
         results = run_chunks(
             write_warped_copies,
-            _chunks(plan, workers=pool.workers),
+            chunked([(o.row.path, o.row.label, count, o.name) for o, count in todo], size=size),
             str(train_dir.resolve()),
             str(folder.resolve()),
             seed,
@@ -220,28 +216,6 @@ def write_copies(
                 for name, sha256 in zip(names, digests, strict=True)
             )
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
-
-
-def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int, str]]]:
-    """(original's path, label, copies, what they are named after) in runs of about equal work.
-
-    Copies of one original are made together: it is decoded once.
-    """
-    costs = [
-        entry.count * (_SECONDS_PER_COPY + _SECONDS_PER_PIXEL * row.width * row.height)
-        for entry, row in ((entry, entry.original.row) for entry in plan)
-    ]
-    enough = min(_SECONDS_PER_CHUNK, sum(costs) / (workers * _CHUNKS_PER_WORKER))
-    chunks: list[list[tuple[str, str, int, str]]] = [[]]
-    waiting = 0.0
-    for entry, cost in zip(plan, costs, strict=True):
-        row, name = entry.original.row, entry.original.name
-        chunks[-1].append((row.path, row.label, entry.count, name))
-        waiting += cost
-        if waiting >= enough:
-            chunks.append([])
-            waiting = 0.0
-    return [chunk for chunk in chunks if chunk]
 
 
 @dataclass(frozen=True)

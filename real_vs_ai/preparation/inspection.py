@@ -122,6 +122,13 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, InspectedFile]:
+    """For each image that is nearly another one, by path: its group's first image."""
+    images = [file for file in files if file.is_image]
+    groups = group_near_duplicates([file.perceptual_hash for file in images])
+    return {images[index].path: images[first] for index, first in groups.items()}
+
+
 def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:
     """Group images whose hashes are within 3 bits, also by way of others between them.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import report_confounds
-from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
+from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
@@ -87,7 +87,9 @@ def _write_source(
     folder.mkdir()
     data_dir = output.parent.parent
     inspected = _inspect(layout, options=options)
-    groups = _near_duplicate_groups(inspected, options=options)
+    groups = {}
+    if options.near_duplicates != "off":
+        groups = find_near_duplicates([file for files in inspected.values() for file in files])
     plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups) + loose_outcomes(layout.loose)
     if layout.collected:
@@ -114,17 +116,6 @@ def _inspect(
     found = inspect_files(paths, root=layout.root, perceptual=perceptual, pool=options.pool)
     files = iter(found)
     return {key: list(islice(files, len(paths))) for key, paths in layout.files.items()}
-
-
-def _near_duplicate_groups(
-    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]], *, options: SplitOptions
-) -> dict[str, InspectedFile]:
-    """For each image that is nearly another one, by path: its group's first image."""
-    if options.near_duplicates == "off":
-        return {}
-    images = [file for files in inspected.values() for file in files if file.is_image]
-    groups = group_near_duplicates([file.perceptual_hash for file in images])
-    return {images[index].path: images[first] for index, first in groups.items()}
 
 
 def _plan(
