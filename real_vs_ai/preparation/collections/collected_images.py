@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool
 from real_vs_ai.pixel_classifier import are_plain
 from real_vs_ai.preparation.collections.collection_list import Collection, CollectionError, ImageRow
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
@@ -27,7 +27,6 @@ from real_vs_ai.preparation.placing import rank, safe_name, write_new_file
 
 EXCLUDED = "excluded by the list"
 BEYOND_LIMIT = "beyond the list's limit"
-_CHUNK_FILES = 24
 # A stem is for people only; the id behind it tells files apart.
 _STEM_BYTES = 80
 # A picture whose brightest and darkest pixels differ by less shows nothing.
@@ -52,46 +51,34 @@ class Job:
     """One file to read.
 
     Attributes:
+        key: Its blob id.
         tiles: (row, column) of the tiles to keep; one (0, 0) where the file is not cut.
     """
 
     path: str
-    blob: str
+    key: str
     stem: str
     tiles: tuple[tuple[int, int], ...]
 
 
 def _write_images(
-    jobs: Sequence[Job],
-    files: Files,
+    job: Job,
+    data: bytes | None,
     folder: str,
     grid: tuple[int, int],
     min_side: int,
     kept_out: KeptOut,
-) -> list[tuple[tuple[WrittenImage, ...], str]]:
-    """Write the images of some files into a folder.
+) -> tuple[tuple[WrittenImage, ...], str]:
+    """Write the images of a file into a folder.
 
     Args:
-        files: Where their contents are.
-        grid: Rows and columns that each file is cut into.
+        grid: Rows and columns that the file is cut into.
 
     Returns:
-        For each file: its images, and why there are none, or "".
+        The images, and why there are none, or "".
     """
-    contents = files.read([job.blob for job in jobs])
-    return [
-        ((), KEPT_OUT)
-        if data and data in kept_out
-        else _write_one(job, data, folder, grid, min_side)
-        for job, data in zip(jobs, contents, strict=True)
-    ]
-
-
-def _write_one(
-    job: Job, data: bytes | None, folder: str, grid: tuple[int, int], min_side: int
-) -> tuple[tuple[WrittenImage, ...], str]:
-    if data is None:
-        return (), MISSING
+    if data is None or data in kept_out:
+        return (), MISSING if data is None else KEPT_OUT
     try:
         image = decode_image(data)
     except ImageError as error:
@@ -186,14 +173,14 @@ def _limited(collection: Collection, jobs: list[Job], outcomes: list[FileOutcome
     """At most as many images as the list says, chosen by their contents; tiles count singly."""
     if collection.limit is None:
         return jobs
-    every = [(job.blob, tile) for job in jobs for tile in job.tiles]
+    every = [(job.key, tile) for job in jobs for tile in job.tiles]
     every.sort(key=lambda entry: rank(0, f"{entry[0]}/{entry[1]}"))
     kept = set(every[: collection.limit])
     limited = []
     for job in jobs:
-        tiles = tuple(tile for tile in job.tiles if (job.blob, tile) in kept)
+        tiles = tuple(tile for tile in job.tiles if (job.key, tile) in kept)
         if tiles:
-            limited.append(Job(job.path, job.blob, job.stem, tiles))
+            limited.append(Job(job.path, job.key, job.stem, tiles))
         else:
             outcomes.append(FileOutcome(job.path, BEYOND_LIMIT, f"{collection.limit:,} are taken"))
     return limited
@@ -211,10 +198,9 @@ def write_jobs(
 ) -> tuple[list[ImageRow], list[FileOutcome]]:
     """Write the images of files that the list names; gives their rows, and what was left out."""
     (folder / collection.class_folder).mkdir(parents=True)
-    results = run_chunks(
+    results = files.read_each(
         _write_images,
-        chunked(jobs, size=_CHUNK_FILES),
-        files,
+        jobs,
         str((folder / collection.class_folder).resolve()),
         collection.tiles,
         min_side,

@@ -275,7 +275,7 @@ def _wanted_blobs(collection: Collection, files: Files) -> list[str]:
         # The README too: it tells whether the repository makes pictures.
         readme = files.readme_keys()
         return readme + [key for path, key in files.list() if is_image_name(path)]
-    return [job.blob for job in plan_jobs(collection, files.list())[0]]
+    return [job.key for job in plan_jobs(collection, files.list())[0]]
 
 
 def _collect_one(

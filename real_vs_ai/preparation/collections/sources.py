@@ -12,22 +12,27 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 from real_vs_ai.config import MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import IMAGE_EXTENSIONS, ImageError, read_image_file
+from real_vs_ai.parallel import chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
+T = TypeVar("T")
 MISSING = "not in the git directory"
 KEPT_OUT = "kept out by a list"
 _HASH = re.compile(r"[0-9a-f]{16,64}")
 _README = re.compile(r"readme(\.\w+)?", re.I)
 _README_CHARACTERS = 20_000
+# Few enough to name to git all at once.
+_CHUNK_FILES = 24
 _READ_BYTES = 1 << 20
 # Files are named on standard input; nothing else may come or be noted with them.
 _FETCH_FILES = (
@@ -87,6 +92,18 @@ class Files:
             except (OSError, ImageError):
                 yield None
 
+    def read_each(
+        self, function: Callable[..., T], items: Sequence[Any], *arguments: Any, **options: Any
+    ) -> Iterator[T]:
+        """Yield `function(item, content, *arguments)` for each item, in order.
+
+        Args:
+            items: Each has a `key`.
+            **options: `pool`, `description`, `unit` and `fewest` of `run_chunks`.
+        """
+        chunks = chunked(items, size=_CHUNK_FILES)
+        return run_chunks(_call_with_contents, chunks, self, function, *arguments, **options)
+
     def dates(self) -> dict[str, int]:
         """When each blob came into the history: seconds since 1970; "" has the commit's date."""
         dates = first_committed(Path(self.git_dir), self.commit) if self.git_dir else {}
@@ -103,6 +120,13 @@ class Files:
         """The beginning of the README, or ""."""
         texts = [data or b"" for data in self.read(self.readme_keys())]
         return "".join(text[:_README_CHARACTERS].decode("utf-8", "replace") for text in texts)
+
+
+def _call_with_contents(
+    items: Sequence[Any], files: Files, function: Callable[..., T], *arguments: Any
+) -> list[T]:
+    contents = files.read([item.key for item in items])
+    return [function(item, data, *arguments) for item, data in zip(items, contents, strict=True)]
 
 
 @dataclass(frozen=True)
