@@ -233,7 +233,6 @@ def make_thumbnails(
         chunked(drawn, size=_PICTURES_OF_CHUNK),
         side,
         image_size,
-        n_items=len(drawn),
         pool=Pool(workers),
         description="Reducing",
         unit="picture",

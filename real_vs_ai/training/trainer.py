@@ -16,8 +16,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.config import SPLITS, is_augmented_name
-from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
-from real_vs_ai.dataset.features import store_features
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.report import count_evaluation_images

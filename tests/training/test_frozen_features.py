@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_runs import train
 
-from real_vs_ai.dataset import features
+from real_vs_ai.dataset import decoded_images
 from real_vs_ai.training import finishing, trainer
 from real_vs_ai.training.callbacks import Recorder
 
@@ -18,13 +18,13 @@ HEAD_ONLY += ("frozen_epochs=2", "pooling=stages", "dense_units=0", "early_stopp
 @pytest.fixture
 def measured(monkeypatch):
     """Notes the splits whose features are computed."""
-    original, splits = features._compute, []
+    original, splits = decoded_images._compute_features, []
 
     def compute(images, network, *, split):
         splits.append(split)
         return original(images, network, split=split)
 
-    monkeypatch.setattr(features, "_compute", compute)
+    monkeypatch.setattr(decoded_images, "_compute_features", compute)
     return splits
 
 
