@@ -19,7 +19,12 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.keras_models import keras_is_installed, load_for_inference, sees_gpu
+from real_vs_ai.keras_models import (
+    MissingKerasError,
+    keras_is_installed,
+    load_for_inference,
+    sees_gpu,
+)
 
 ENGINES = ("openvino", "keras")
 PRECISIONS = ("f32", "bf16")
@@ -183,9 +188,14 @@ def open_engine(
             )
         except (ImportError, RuntimeError) as error:
             # Asked for by name, another engine would not be an answer.
-            if engine is not None or precision not in (None, "f32") or not keras_is_installed():
+            if engine is not None or precision not in (None, "f32"):
                 raise
             reason = one_line(error, longest=300)
+            if not keras_is_installed():
+                raise MissingKerasError(
+                    f"OpenVINO cannot run {model_path} ({reason}), and Keras is not installed. "
+                    "Run: pip install -r requirements.txt"
+                ) from error
             return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
 
     if not lazy:
