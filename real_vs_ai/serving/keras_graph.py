@@ -37,14 +37,14 @@ class Layer:
 
     Attributes:
         kind: Keras' class name: "Conv2D".
-        operands: Names of the layers whose outputs it receives, or numbers.
+        operands: Names of the layers whose outputs it receives.
         weights: By Keras' names ("kernel", "bias"), float32.
     """
 
     name: str
     kind: str
     config: dict[str, Any]
-    operands: tuple[str | float, ...]
+    operands: tuple[str, ...]
     weights: dict[str, np.ndarray]
 
 
@@ -140,7 +140,7 @@ def _read_layers(class_name: str, network: dict[str, Any], weights: h5py.Group) 
         previous = (name,)
 
 
-def _operands(stored: dict[str, Any]) -> tuple[str | float, ...]:
+def _operands(stored: dict[str, Any]) -> tuple[str, ...]:
     """What one layer receives, lists of inputs laid out in a row."""
     nodes = stored["inbound_nodes"]
     if not nodes:
@@ -154,7 +154,7 @@ def _operands(stored: dict[str, Any]) -> tuple[str | float, ...]:
     return tuple(_flat_arguments(nodes[0]["args"], name))
 
 
-def _flat_arguments(arguments: Any, name: str) -> Iterator[str | float]:
+def _flat_arguments(arguments: Any, name: str) -> Iterator[str]:
     if isinstance(arguments, list):
         for argument in arguments:
             yield from _flat_arguments(argument, name)
@@ -163,8 +163,6 @@ def _flat_arguments(arguments: Any, name: str) -> Iterator[str | float]:
         if node or tensor:
             raise UnsupportedGraphError(f"its layer {name} receives the second output of {source}")
         yield source
-    elif isinstance(arguments, int | float) and not isinstance(arguments, bool):
-        yield float(arguments)
     else:
         raise UnsupportedGraphError(f"its layer {name} is called with {arguments!r}")
 

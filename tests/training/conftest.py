@@ -5,7 +5,7 @@ import pytest
 from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
 
 from real_vs_ai.networks import backbones
-from real_vs_ai.training.options import parse_training_options
+from real_vs_ai.training.command_line import parse_training_options
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from real_vs_ai.training.batches import (
     degrade_images,
     draw_changes,
     draw_degradations,
-    draw_indices,
     draw_patches,
     evaluation_batches,
     exchange_patches,
@@ -81,12 +80,12 @@ def test_extra_steps_repeat_the_images_in_a_new_order():
 
 def test_images_are_drawn_as_often_as_their_weights_say():
     weights = np.repeat([1.0, 4.0], [30, 10])
-    options = {"batch_size": 50, "seed": 1}
-    drawn = [draw_indices(weights, step=step, **options) for step in range(40)]
+    options = {"batch_size": 50, "steps_per_epoch": 9, "seed": 1, "draw_by": weights}
+    drawn = [batch_indices(40, step=step, **options) for step in range(40)]
     shares = np.bincount(np.concatenate(drawn), minlength=40) / 2000
     # Forty of the seventy parts of the weight are the last ten images'.
     assert shares[30:].sum() == pytest.approx(40 / 70, abs=0.04)
-    np.testing.assert_array_equal(drawn[3], draw_indices(weights, step=3, **options))
+    np.testing.assert_array_equal(drawn[3], batch_indices(40, step=3, **options))
     assert drawn[3].tolist() != drawn[4].tolist()
 
 

@@ -106,8 +106,8 @@ def test_lost_process_ends_the_other_and_the_run_resumes(data, tmp_path, start_t
         "2000",
         "--set",
         "early_stopping=2000",
-        "--checkpoint-steps",
-        "2",
+        "--set",
+        "checkpoint_steps=2",
     ]
     processes = start_two(arguments, folder=tmp_path)
     checkpoint = tmp_path / "run" / "checkpoints" / "state.npz"

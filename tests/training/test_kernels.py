@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.training import devices
-from real_vs_ai.training.devices import Hosts
-
 ROOT = Path(__file__).resolve().parents[2]
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
@@ -38,11 +35,3 @@ def test_onednn_is_asked_for_before_tensorflow_can_be_imported(module):
 
 def test_users_own_choice_of_kernels_is_respected():
     assert switch_after("real_vs_ai", TF_ENABLE_ONEDNN_OPTS="0") == "0"
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="TensorFlow for macOS has no oneDNN")
-def test_device_line_names_the_kernels_in_use():
-    expected = "Eigen" if os.environ.get(SWITCH) == "0" else "oneDNN"
-    assert devices.kernels_in_use() == expected
-    line = devices._describe([], None, Hosts(0, 1), precision="float32", rates={"float32": 1.0})
-    assert f"{expected}'s kernels" in line

@@ -78,8 +78,8 @@ def test_learning_rate_falls_over_the_steps_of_each_stage(parse, short):
         "3",
         "--learning-rate",
         "0.01",
-        "--fine-tune-learning-rate",
-        "0.001",
+        "--set",
+        "fine_tune_learning_rate=0.001",
         "--set",
         "early_stopping=9",
     )
@@ -107,8 +107,8 @@ def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monk
         "frozen_epochs=4",
         "--epochs",
         "2",
-        "--fine-tune-learning-rate",
-        "0.001",
+        "--set",
+        "fine_tune_learning_rate=0.001",
         "--set",
         "early_stopping=9",
     )
