@@ -36,10 +36,11 @@ def data(tmp_path):
 
 @pytest.fixture
 def parse(data, tmp_path):
-    """Options for a small run on `data`, as the command line would give them."""
+    """Options for a small run on `data`, as the command line would give them, words or a text."""
 
     def parse(*arguments, data=data):
-        command_line = options_for(data, tmp_path / "models", *arguments)
+        words = " ".join(arguments).split()
+        command_line = options_for(data, tmp_path / "models", *words)
         return parse_training_options(command_line, description="test")
 
     return parse
