@@ -93,17 +93,9 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
         "from ImageScoring import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
+    more = ("--cluster", "ray", "--model", str(model_path))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            str(model_path.parent),
-            "--cluster",
-            "ray",
-            "--model",
-            str(model_path),
-        ],
+        [sys.executable, "-c", code, str(model_path.parent), *more],
         capture_output=True,
         text=True,
         check=False,

@@ -311,16 +311,8 @@ def test_killed_scoring_resumes_to_the_same_table(detector, tmp_path):
     photos.mkdir()
     for index in range(1500):
         (photos / f"{index:04}.png").write_bytes(encode(uniform_image(index % 256)))
-    arguments = [
-        sys.executable,
-        "ImageScoring.py",
-        str(photos),
-        "--precision",
-        "f32",
-        "--model",
-        str(detector.model_path),
-        "--output",
-    ]
+    options = ("--precision", "f32", "--model", str(detector.model_path), "--output")
+    arguments = [sys.executable, "ImageScoring.py", str(photos), *options]
     whole = tmp_path / "whole.csv"
     subprocess.run([*arguments, str(whole)], cwd=REPOSITORY, check=True, capture_output=True)
     output = tmp_path / "scores.csv"
