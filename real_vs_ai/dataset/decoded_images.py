@@ -223,7 +223,7 @@ def _new_memory_map(shape: tuple[int, ...], *, directory: Path | None) -> np.nda
     if needed > free:
         raise OSError(
             f"Expected {needed / 2**30:.1f} GB for decoded images in {where}, found "
-            f"{free / 2**30:.1f} GB free. Name another --cache-dir, or allow more --memory."
+            f"{free / 2**30:.1f} GB free. Set another cache_dir, or allow more --memory."
         )
     # The name goes at once where the system allows it, so that no killed run leaves it behind.
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".decoding-", suffix=".tmp") as file:

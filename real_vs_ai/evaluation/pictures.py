@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,11 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten, styled
 from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.files import atomic_write, write_text
-from real_vs_ai.gradcam import GradCam, overlay_heatmap
+from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 
 if TYPE_CHECKING:
     import keras
@@ -90,7 +92,8 @@ def draw_mistakes(
     images = decoded[split]
     # The crop in the middle stands for several: the sheet has room for one picture of each image.
     pixels = list(images.view_of_each(np.full(len(positions), images.views // 2), positions))
-    heatmaps = _heatmaps(model, pixels, classes=[mistake.predicted for mistake in mistakes])
+    classes = [mistake.predicted for mistake in mistakes]
+    heatmaps = _heatmaps(model, pixels, metadata=metadata, classes=classes)
     n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))
     title = (
         f"The {len(mistakes)} most confident of {n_wrong:,} errors on {len(rows):,} {split} images"
@@ -103,12 +106,18 @@ def draw_mistakes(
 
 
 def _heatmaps(
-    model: keras.Model, pixels: Sequence[np.ndarray], *, classes: Sequence[int]
+    model: keras.Model,
+    pixels: Sequence[np.ndarray],
+    *,
+    metadata: ModelMetadata,
+    classes: Sequence[int],
 ) -> list[np.ndarray] | None:
     try:
-        return GradCam(model)(pixels, class_indices=classes)
+        with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
+            save_model(model, Path(folder) / "model.h5", metadata=metadata)
+            return GradCam(Path(folder) / "model.h5")(pixels, class_indices=classes)
     except (ValueError, RuntimeError):
-        # Networks of other shapes and other backends: the images alone are worth looking at.
+        # Networks with other layers: the images alone are worth looking at.
         return None
 
 

@@ -93,7 +93,13 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
         say(_teach_thumbnails(options, run.model))
         scorer.check = read_check(run.model)
     metrics = write_report(
-        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
+        run,
+        model=model,
+        metadata=metadata,
+        decoded=splits,
+        history_csv=run.history,
+        scorer=scorer,
+        target_error=options.target_error,
     )
     _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)

@@ -35,9 +35,10 @@ from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.callbacks import catch_interruption
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
+from real_vs_ai.training.command_line import describe_recipe
 from real_vs_ai.training.devices import Hosts, is_out_of_memory, join_hosts, prepare_device
 from real_vs_ai.training.loop import Learning, fit_stage, image_weights
-from real_vs_ai.training.options import TrainingOptions, describe_recipe
+from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import open_run
 from real_vs_ai.training.schedule import Stage, TimeBudget, plan_stages
 
@@ -85,12 +86,13 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         say(describe_recipe(options))
     budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
+    batch_size = min(options.batch_size, len(splits["train"]))
     with hosts.together():
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
             image_size=options.image_size * options.enlarge,
-            batch_size=min(options.batch_size, len(splits["train"])),
+            batch_size=batch_size,
             hosts=hosts,
         )
         say(device.description)
@@ -99,20 +101,13 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         with device.scope():
             model = build_from_options(options, splits["train"].images.class_names)
         run = open_run(options, splits=splits, device=device.description, hosts=hosts)
-        progress = load_checkpoint(checkpoint_path(run)) or Progress(
-            min(options.batch_size, len(splits["train"]))
-        )
+        progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
-            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
-            budget.evaluation_images = count_evaluation_images(
-                splits, portraits=bool(options.portraits)
-            )
-        learner, seen = model, splits
-        if options.stored_features:
-            learner, seen, splits = _learn_head(
-                options, model, splits, progress=progress, budget=budget, say=say
-            )
+            _inform(budget, options, splits, spent=progress.seconds, slowdown=device.gain)
+        learner, seen, splits = _learner(
+            options, model, splits, progress=progress, budget=budget, say=say
+        )
         with catch_interruption() as interrupted:
             learning = Learning(
                 options=options,
@@ -173,7 +168,7 @@ def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
     progress.batch_size = half
 
 
-def _learn_head(
+def _learner(
     options: TrainingOptions,
     model: keras.Model,
     splits: dict[str, DecodedImages],
@@ -182,11 +177,15 @@ def _learn_head(
     budget: TimeBudget | None,
     say: Say,
 ) -> tuple[keras.Model, dict[str, DecodedImages], dict[str, DecodedImages]]:
-    """The head alone, stored features to learn from, and the splits without held-out sources.
+    """What learns, what it learns from, and the splits of the report.
+
+    With stored features the head learns alone, and sources that are held out leave the splits.
 
     Raises:
         InputError: The head cannot learn from stored features.
     """
+    if not options.stored_features:
+        return model, splits, splits
     head, seen = head_alone(model), splits
     # A run that was killed in its report has nothing left to learn.
     unfinished = progress.stage < len(plan_stages(options))
@@ -239,6 +238,20 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
             "Use --epochs, and steps_per_epoch in a recipe."
         )
     return TimeBudget(minutes=options.minutes)
+
+
+def _inform(
+    budget: TimeBudget,
+    options: TrainingOptions,
+    splits: Mapping[str, DecodedImages],
+    *,
+    spent: float,
+    slowdown: float,
+) -> None:
+    """Tell the clock what it must know to plan; see `TimeBudget`."""
+    budget.spent_before, budget.evaluation_slowdown = spent, slowdown
+    portraits = bool(options.portraits)
+    budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
 
 
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:

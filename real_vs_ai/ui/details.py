@@ -12,11 +12,10 @@ import streamlit as st
 from PIL import Image
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.gradcam import overlay_heatmap
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import describe_origin
-from real_vs_ai.serving.explanation import Explainer, map_crops
+from real_vs_ai.serving.explanation import Explainer, map_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
@@ -256,7 +255,7 @@ def heat_map(
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.ndarray:
-    """The image, at a size for the screen, under the heat map; see `gradcam.overlay_heatmap`."""
+    """The image, at a size for the screen, under the heat map; see `overlay_heatmap`."""
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(heatmap).resize(image.size, Image.Resampling.BILINEAR)
     return overlay_heatmap(np.asarray(image), np.asarray(cells), strength=strength)

@@ -130,7 +130,7 @@ def test_worker_processes_and_memory_map_give_the_same_pixels(tmp_path):
 def test_too_small_a_disk_for_decoding_is_reported_first(folder, monkeypatch):
     usage = decoded_images.shutil._ntuple_diskusage(100, 90, 10)
     monkeypatch.setattr(decoded_images.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="--cache-dir"):
+    with pytest.raises(OSError, match="cache_dir"):
         decode(list_labelled_images(folder), max_memory_bytes=0)
 
 

@@ -16,10 +16,6 @@ OF_CROPS = ("--image-size", "32", "--set", "input=crops", "crops=4", "views=2")
 PORTRAITS = ("--set", "portraits=faces")
 
 
-def quiet(line):
-    pass
-
-
 def face(seed):
     """A bright disc on the right third of a dark picture of noise, which no crop shows whole."""
     pixels = np.random.default_rng(seed).normal(60, 30, (90, 90, 3))
@@ -66,12 +62,7 @@ def test_report_and_detector_refuse_the_same_portraits(run, data):
 
 def test_without_other_real_pictures_nothing_is_learnt(parse, data, tmp_path):
     write_pictures(data)
-    train(
-        parse(
-            *OF_CROPS, "--set", "portraits=faces,scenes-Real", "--epochs", "1", "--run-name", "run"
-        ),
-        say=quiet,
-    )
+    train(parse(*OF_CROPS, "--set portraits=faces,scenes-Real --epochs 1 --run-name run"))
     rows = read_predictions(tmp_path / "models" / "run" / "predictions.csv")
     assert not rows.portraits.any()
 
