@@ -142,8 +142,8 @@ def describe_sizes(training_images: Mapping[str, Any], *, crops: bool = False) -
 
 _PLAIN = Reason(
     ReasonCode.PLAIN,
-    "Most of it is flat or of one colour, as in documents, screenshots and drawings. This model "
-    "learnt from pictures of other kinds.",
+    "It is probably a document, a screenshot or a drawing, since most of it is flat or of one "
+    "colour. This model learnt from pictures of other kinds.",
 )
 
 

@@ -20,7 +20,7 @@ _REGULARISATION = 0.02
 
 PORTRAIT = Reason(
     ReasonCode.PORTRAIT,
-    "It looks like a portrait. This model cannot tell generated portraits from photographs.",
+    "It is probably a portrait, and this model cannot tell generated portraits from photographs.",
 )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.track_record import read_track_record
 
 UNDECIDED = -1
 # How the copy of a photograph was made that is judged too, in a sentence.
@@ -203,7 +204,7 @@ def apply_stability(
     ]
     if not turned:
         return verdict, ()
-    sentence = f"The verdict does not hold: it flips after {', '.join(turned)}."
+    sentence = f"The model is not sure: its answer changes after {', '.join(turned)}."
     reasons = (Reason(ReasonCode.UNSTABLE, sentence), *verdict.reasons)
     settled = dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons)
     return settled, tuple(change for change in turned if change != _SENT_ON)
@@ -268,9 +269,9 @@ def describe_thresholds(thresholds: Mapping[str, Any]) -> str:
 
 
 def _below_thresholds(metadata: ModelMetadata) -> Reason:
-    low, high = uncertain_range(thresholds_of(metadata))
     if metadata.positive_index is None:
-        sentence = f"No class reaches this model's minimum confidence {high:.2f}."
-        return Reason(ReasonCode.LOW_CONFIDENCE, sentence)
-    sentence = f"Its probability lies between this model's thresholds {low:.2f} and {high:.2f}."
+        return Reason(ReasonCode.LOW_CONFIDENCE, "To the model no class is likely enough.")
+    unanswered = read_track_record(metadata.metrics).unanswered
+    share = f", as with about {unanswered} pictures" if unanswered else ""
+    sentence = f"The model found no clear sign either way{share}."
     return Reason(ReasonCode.BETWEEN_THRESHOLDS, sentence)

@@ -17,7 +17,7 @@ from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.judge import Judge
-from real_vs_ai.serving.score_table import COLUMNS, FILE_COLUMNS, REASON_COLUMNS
+from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, REASON_COLUMNS
 from real_vs_ai.ui.checking import check_image, name_cards, settle
 from real_vs_ai.ui.reports import csv_report
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
@@ -53,7 +53,7 @@ def odd_images() -> dict[str, bytes]:
 
 IMAGES = odd_images()
 UNREADABLE = {"broken.png", "empty.jpg", "truncated.jpg"}
-SHARED_COLUMNS = (*list(COLUMNS)[1:], *REASON_COLUMNS, *FILE_COLUMNS)
+SHARED_COLUMNS = (*list(COLUMNS)[1:], *REASON_COLUMNS, *LAST_COLUMNS)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,10 @@ def test_library_command_line_app_and_service_agree(model_path, tmp_path):
     ]
     reasons = dict(zip(IMAGES, [row["reason"] for row in by_command_line], strict=True))
     assert (reasons["huge.png"], reasons["grey.png"]) == ("size", "between_thresholds")
+    concluded = dict(zip(IMAGES, [row["conclusion"] for row in by_command_line], strict=True))
+    assert concluded["generated.png"] == "disagree" and labels["generated.png"] == "Real"
+    assert (concluded["blue.png"], concluded["red.png"]) == ("looks_photograph", "looks_ai")
+    assert (concluded["huge.png"], concluded["grey.png"]) == ("cant_judge", "cant_tell")
     assert rounded(rows_of_app(model_path)) == rounded(by_command_line)
     assert rounded(rows_of_service(model_path)) == rounded(by_command_line)
 

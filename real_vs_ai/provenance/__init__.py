@@ -1,6 +1,6 @@
 """Read what a file says about its own origin.
 
-Metadata is easily removed or forged, so findings never change the verdict.
+Metadata is easily removed or forged, so findings never change the model's verdict.
 """
 
 from PIL import Image
@@ -8,20 +8,38 @@ from PIL import Image
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
 from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields
-from real_vs_ai.provenance.findings import Camera, Code, Finding, Origin, Seal, describe_origin
+from real_vs_ai.provenance.findings import (
+    Camera,
+    Code,
+    FileSays,
+    Finding,
+    Origin,
+    Seal,
+    describe_origin,
+)
 from real_vs_ai.provenance.labels import find_labels
 from real_vs_ai.provenance.names import find_names
 from real_vs_ai.provenance.settings import find_settings
 from real_vs_ai.provenance.watermarks import find_watermarks
 
-__all__ = ["Camera", "Code", "Finding", "Origin", "Seal", "describe_origin", "read_provenance"]
+__all__ = [
+    "Camera",
+    "Code",
+    "FileSays",
+    "Finding",
+    "Origin",
+    "Seal",
+    "describe_origin",
+    "read_provenance",
+]
 
 
 def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Finding, ...]:
     """What a file says of its origin, the strongest evidence first; () if unreadable.
 
     Args:
-        image: The file's decoded pixels, mode RGB, to look for watermarks in; None: do not look.
+        image: The file's decoded pixels, mode RGB, to look for watermarks and compare the
+            camera's preview with; None: do neither.
     """
     fields = read_fields(data)
     settings = find_settings(fields)
@@ -34,5 +52,5 @@ def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Find
         *(finding for finding in names if finding.generator not in programs),
         *(find_watermarks(image) if image else ()),
         *find_screenshot(fields),
-        *find_camera(fields),
+        *find_camera(fields, data, image),
     )

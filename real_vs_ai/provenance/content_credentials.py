@@ -43,8 +43,8 @@ _MEANINGS = {
     Seal.TRUSTED: "the file is unchanged since, and the signer is trusted",
     Seal.UNKNOWN_SIGNER: "the file is unchanged since; its signer is on no list of trusted ones",
     Seal.IRREGULAR: "the file is unchanged since, but",
-    Seal.CHANGED: "it does NOT fit the file, which was changed after signing",
-    Seal.UNREADABLE: "it cannot be checked against the file",
+    Seal.CHANGED: "they do NOT fit the file, which was changed after signing",
+    Seal.UNREADABLE: "they cannot be checked against the file",
 }
 _OWN_CERTIFICATE = "Anyone can sign with a certificate of their own: check who the signer is."
 _FORGERY = {
@@ -184,7 +184,7 @@ def _describe_store(store: dict, *, state: str) -> list[Finding]:
     finding = Finding(
         Code.CREDENTIALS,
         "C2PA",
-        f"C2PA manifest signed by {manifest.signer}: {meaning}.",
+        f"Content credentials (C2PA) signed by {manifest.signer}: {meaning}.",
         forgery=_FORGERY[seal],
         generator=manifest.generator,
         seal=seal,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import CLASS_NAMES, POSITIVE_CLASS
 
 EDITABLE = "Anyone can write, change or remove such metadata."
 _LONGEST_TEXT = 120
@@ -17,6 +17,7 @@ class Code(StrEnum):
 
     CREDENTIALS = "content_credentials"
     GENERATED = "generated"
+    POSSIBLY_GENERATED = "possibly_generated"
     COMPOSITE = "composite"
     CAPTURED = "captured"
     SCREENSHOT = "screenshot"
@@ -25,6 +26,23 @@ class Code(StrEnum):
     WORKFLOW = "workflow"
     CAMERA = "camera"
     WATERMARK = "watermark"
+
+
+class FileSays(StrEnum):
+    """What a file says of its origin, all its findings together, for programs."""
+
+    AI_SIGNED = "ai_signed"
+    AI = "ai"
+    PART_AI = "part_ai"
+    POSSIBLY_AI = "possibly_ai"
+    CONTRADICTION = "contradiction"
+    CAPTURED = "captured"
+    CAMERA = "camera"
+    CAMERA_DOUBTFUL = "camera_doubtful"
+    SCREENSHOT = "screenshot"
+    SEAL_CHANGED = "seal_changed"
+    SEAL_UNREADABLE = "seal_unreadable"
+    NOTHING = "nothing"
 
 
 class Seal(StrEnum):
@@ -49,12 +67,14 @@ class Camera:
     Attributes:
         taken: Date and time as the file writes them: "2024:05:17 12:30:00".
         exposure: "1/100 s, f/2.8, ISO 100".
+        doubts: Why the data may not belong to this picture, or not be whole, one sentence each.
     """
 
     make: str = ""
     model: str = ""
     taken: str = ""
     exposure: str = ""
+    doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -107,11 +127,14 @@ class Origin:
     """What a file's findings say together.
 
     Attributes:
+        says: The same as the headline, for programs.
         speaks_for: "Fake", "Real", or None where the findings speak for neither or for both.
         forgery: What it would take to forge it, one sentence, or "" without findings.
         generator: Who is named as the maker, with the model: "ComfyUI, flux1-dev", or "".
         prompt: What the generator was told, or "".
         seal: State of the content credentials, None without any.
+        history: Their edit history, oldest first: "created", "cropped", …; () if they do not hold.
+        ingredients: Files that they say were used: "parentOf photo.jpg".
         camera: The camera that wrote an exposure into the file, or None.
         from_picture: What says that a generator made the picture from another, or "".
         composite: Whether a part of the picture is said to be generated.
@@ -119,11 +142,14 @@ class Origin:
     """
 
     headline: str
+    says: FileSays = FileSays.NOTHING
     speaks_for: str | None = None
     forgery: str = ""
     generator: str = ""
     prompt: str = ""
     seal: Seal | None = None
+    history: tuple[str, ...] = ()
+    ingredients: tuple[str, ...] = ()
     camera: Camera | None = None
     from_picture: str = ""
     composite: bool = False
@@ -141,18 +167,54 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
     # The one that names its model says most.
     named = sorted((f for f in fake if f.generator), key=lambda finding: not finding.model)
     codes = {finding.code for finding in findings}
+    sealed = next((finding for finding in findings if finding.seal), None)
+    kept = sealed if sealed and sealed.seal.is_unbroken else None
     return Origin(
         headline,
+        _conclude(findings),
         speaks_for,
         forgery,
         generator=", ".join(filter(None, [named[0].generator, named[0].model])) if named else "",
         prompt=next((finding.prompt for finding in fake if finding.prompt), ""),
-        seal=next((finding.seal for finding in findings if finding.seal), None),
+        seal=sealed and sealed.seal,
+        history=kept.actions if kept else (),
+        ingredients=kept.ingredients if kept else (),
         camera=next((f.camera for f in findings if f.camera and f.camera.exposure), None),
         from_picture=next((f.from_picture for f in findings if f.from_picture), ""),
         composite=Code.COMPOSITE in codes,
         screenshot=Code.SCREENSHOT in codes,
     )
+
+
+def _conclude(findings: Sequence[Finding]) -> FileSays:
+    codes = {finding.code for finding in findings}
+    seals = {finding.seal for finding in findings}
+    fake, real = (
+        [finding for finding in findings if finding.speaks_for == name and finding.claim]
+        for name in CLASS_NAMES
+    )
+    whole = [finding for finding in fake if finding.code is not Code.COMPOSITE]
+    if whole and real:
+        return FileSays.CONTRADICTION
+    if whole:
+        trusted = any(finding.seal is Seal.TRUSTED for finding in whole)
+        return FileSays.AI_SIGNED if trusted else FileSays.AI
+    if fake:
+        # A photograph into which something was generated is no contradiction.
+        return FileSays.PART_AI
+    if Code.POSSIBLY_GENERATED in codes:
+        return FileSays.POSSIBLY_AI
+    # Camera data in a file that was changed after signing may have been put there then.
+    if Seal.CHANGED in seals:
+        return FileSays.SEAL_CHANGED
+    if real:
+        if any(finding.code is Code.CAPTURED for finding in real):
+            return FileSays.CAPTURED
+        doubtful = any(finding.camera and finding.camera.doubts for finding in real)
+        return FileSays.CAMERA_DOUBTFUL if doubtful else FileSays.CAMERA
+    if Code.SCREENSHOT in codes:
+        return FileSays.SCREENSHOT
+    return FileSays.SEAL_UNREADABLE if Seal.UNREADABLE in seals else FileSays.NOTHING
 
 
 def _headline(findings: Sequence[Finding]) -> tuple[str, str | None, str]:

@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from real_vs_ai.service.limits import Admission
 from real_vs_ai.serving.judge import Answer
-from real_vs_ai.serving.score_table import UNREADABLE
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _DISCARD_SECONDS = 10.0
@@ -37,7 +36,7 @@ class Counters:
             registry=registry,
         )
         self._images = Counter(
-            "real_vs_ai_images", "Images answered, by label.", ["label"], registry=registry
+            "real_vs_ai_images", "Images, by conclusion.", ["conclusion"], registry=registry
         )
         for name, help, value in (
             ("requests_in_flight", "Requests being answered.", lambda: admission.requests),
@@ -51,10 +50,9 @@ class Counters:
         self._seconds.labels(path).observe(seconds)
 
     def count_images(self, answers: Iterable[Answer]) -> None:
-        """Count answered images by their labels."""
+        """Count answered images by their conclusions."""
         for answer in answers:
-            verdict = answer.verdict
-            self._images.labels(verdict.label if verdict else UNREADABLE).inc()
+            self._images.labels(answer.conclusion.code.value).inc()
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""

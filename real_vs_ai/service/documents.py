@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from real_vs_ai import __version__
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.provenance import FileSays
+from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.score_table import score_document
 
@@ -55,7 +57,17 @@ class ImageDocument(BaseModel):
     model: str = Field(description='The model that judged the image, "" with an error.')
     reasons: list[ReasonDocument]
     probabilities: dict[str, float]
-    origin: str = Field(description="What the file says of its origin, in one sentence.")
+    conclusion: ConclusionCode = Field(
+        description="From what the file says and what the model sees."
+    )
+    title: str = Field(description="The conclusion in a few words.")
+    from_file: str = Field(description='What the file says of its origin, or "".')
+    from_model: str = Field(description="What the model sees.")
+    next_steps: list[str] = Field(description="What one can do next.")
+    file_says: FileSays
+    generator: str = Field(description='Who the file names as the picture\'s maker, or "".')
+    history: list[str] = Field(description="The edit history of content credentials.")
+    ingredients: list[str] = Field(description="The files that they say were used.")
     provenance: list[FindingDocument]
     remarks: list[str] = Field(description="What was done to the image in decoding.")
     sha256: str

@@ -17,6 +17,7 @@ thresholds of 0.5 (`Detector.with_metadata`) the copy of every image is judged, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import threading
@@ -36,6 +37,7 @@ from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
 from real_vs_ai.provenance import Finding, read_provenance
 from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
@@ -75,6 +77,11 @@ class Answer:
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     sha256: str = ""
+
+    @functools.cached_property
+    def conclusion(self) -> Conclusion:
+        """What the file says and what the model sees, as one conclusion."""
+        return conclude(self.verdict, self.findings, self.error)
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.provenance import describe_origin
 from real_vs_ai.runs import find_models, model_name
-from real_vs_ai.verdict import Reason, ReasonCode, thresholds_of
+from real_vs_ai.serving.conclusion import ConclusionCode
+from real_vs_ai.verdict import Reason, thresholds_of
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.judge import Answer
 
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
-UNREADABLE = "unreadable"
 _TERMINAL_COLUMNS = 80
+_LONGEST_TITLE = 31
 # The path stands last: only its length is not known before the last image is.
-_TERMINAL_LAYOUT = "{:<12} {:>11}  {}"
-TERMINAL_HEADER = _TERMINAL_LAYOUT.format("verdict", "probability", "image")
+_TERMINAL_LAYOUT = f"{{:<{_LONGEST_TITLE}}}  {{}}"
+TERMINAL_HEADER = _TERMINAL_LAYOUT.format("conclusion", "image")
+# Their titles say what the model sees.
+_PLAIN = {ConclusionCode.LOOKS_AI, ConclusionCode.LOOKS_PHOTOGRAPH, ConclusionCode.OTHER_CLASS}
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,22 @@ REASON_COLUMNS = {
     # The model that judged the image, where several answer together.
     "model": _of_verdict(str, "model"),
 }
-FILE_COLUMNS = {"sha256": Column(str, lambda answer: answer.sha256)}
+# The file, and what is concluded from the verdict and from what the file says.
+LAST_COLUMNS = {
+    "sha256": Column(str, lambda answer: answer.sha256),
+    "conclusion": Column(str, lambda answer: answer.conclusion.code.value),
+    "file_says": Column(str, lambda answer: answer.conclusion.file_says.value),
+    "generator": Column(str, lambda answer: answer.conclusion.generator),
+}
 # Kind of each column; those that are not here (the classes' probabilities) are float.
-KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **FILE_COLUMNS}.items()}
+KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **LAST_COLUMNS}.items()}
 
 
 def score_columns(metadata: ModelMetadata) -> dict[str, Column]:
     """COLUMNS, each class's probability unless Fake and Real, and the columns after them."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
     probabilities = {f"probability_{name}": _probability(name) for name in of_classes}
-    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **FILE_COLUMNS}
+    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **LAST_COLUMNS}
 
 
 def _probability(class_name: str) -> Column:
@@ -99,15 +107,20 @@ def score_row(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
 
 def score_document(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
     """The row with all that is known besides, for JSON."""
-    verdict = answer.verdict
+    verdict, found = answer.verdict, answer.conclusion
     return {
         **score_row(answer, metadata),
+        "title": found.title,
+        "from_file": found.from_file,
+        "from_model": found.from_model,
+        "next_steps": list(found.next_steps),
+        "history": list(found.history),
+        "ingredients": list(found.ingredients),
         "reasons": [
             {"code": reason.code.value, "sentence": reason.sentence}
             for reason in (verdict.reasons if verdict else ())
         ],
         "probabilities": dict(verdict.probabilities) if verdict else {},
-        "origin": describe_origin(answer.findings).headline if verdict else "",
         "provenance": [
             {
                 "code": finding.code,
@@ -146,26 +159,21 @@ def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str,
     }
 
 
-def terminal_lines(row: dict[str, Any]) -> str:
-    """One row under TERMINAL_HEADER: its verdict, then why in words; ends with a line break.
+def terminal_lines(answer: Answer) -> str:
+    """One file under TERMINAL_HEADER: the conclusion, then its reasons; ends with a line break.
 
     No line is longer than 80 characters. A longer path is shown by its end.
     """
-    if row["probability_fake"] is not None:
-        number = f"{row['probability_fake']:.1%} Fake"
-    else:
-        number = "" if row["confidence"] is None else f"{row['confidence']:.1%}"
-    head = _TERMINAL_LAYOUT.format(row["label"] or UNREADABLE, number, "")
-    path, room = _on_one_line(row["path"]), max(20, _TERMINAL_COLUMNS - len(head))
-    lines = [head + (path if len(path) <= room else f"…{path[1 - room :]}")]
-    # What holds for every verdict of a model need not be said of each.
-    note = row["note"] if row["reason"] != ReasonCode.NOT_CALIBRATED else ""
-    for text in filter(None, (row["error"], note, row["provenance"])):
-        indent = " " * 4
-        lines += textwrap.wrap(
-            _on_one_line(text), _TERMINAL_COLUMNS, initial_indent=indent, subsequent_indent=indent
-        )
-    return "".join(f"{line}\n" for line in lines)
+    found = answer.conclusion
+    title = _on_one_line(found.title)[:_LONGEST_TITLE]
+    path, room = _on_one_line(answer.name), _TERMINAL_COLUMNS - _LONGEST_TITLE - 2
+    shown = path if len(path) <= room else f"…{path[1 - room :]}"
+    why = "" if found.code in _PLAIN and not found.from_file else found.sentence
+    indent = " " * 4
+    reasons = textwrap.wrap(
+        _on_one_line(why), _TERMINAL_COLUMNS, initial_indent=indent, subsequent_indent=indent
+    )
+    return "".join(f"{line}\n" for line in (_TERMINAL_LAYOUT.format(title, shown), *reasons))
 
 
 def _on_one_line(text: str) -> str:

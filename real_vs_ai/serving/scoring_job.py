@@ -17,13 +17,13 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
 from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -37,7 +37,6 @@ from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
-    UNREADABLE,
     describe_model,
     score_columns,
     score_row,
@@ -108,12 +107,12 @@ class ScoringSummary:
     """What a scoring did.
 
     Attributes:
-        counts: Images by verdict, the unreadable ones under UNREADABLE.
+        counts: Images by conclusion.
         resumed: Images that the table had before.
         seconds: From the first image to the last.
     """
 
-    counts: dict[str, int]
+    counts: dict[ConclusionCode, int]
     resumed: int
     seconds: float
     engine: str
@@ -121,7 +120,7 @@ class ScoringSummary:
     @property
     def unreadable(self) -> int:
         """Images that have an error instead of a verdict."""
-        return self.counts.get(UNREADABLE, 0)
+        return self.counts.get(ConclusionCode.UNREADABLE, 0)
 
     def failed(self, *, strict: bool) -> bool:
         """Whether no image could be read; with `strict`, whether any could not."""
@@ -130,13 +129,15 @@ class ScoringSummary:
     def __str__(self) -> str:
         total = sum(self.counts.values())
         rows = [
-            [label, count, f"{count / total:.1%}"] for label, count in self.counts.items() if count
+            [TITLES[code], self.counts[code], f"{self.counts[code] / total:.1%}"]
+            for code in ConclusionCode
+            if self.counts.get(code)
         ]
         rate = total / self.seconds if self.seconds else 0.0
         title = f"{plural(total, 'image')} scored with {self.engine}, {rate:,.1f} a second"
         if self.resumed:
             title += f"; {plural(self.resumed, 'image')} had been scored before"
-        return format_table(["verdict", "images", "share"], rows, title=title) if rows else title
+        return format_table(["conclusion", "images", "share"], rows, title=title) if rows else title
 
 
 def run_scoring(
@@ -272,7 +273,11 @@ def score_to_file(
         output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
     ) as file:
         sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
-        return _consume(sources, scorer=scorer, write=file.append, resumed=file.resumed_rows)
+
+        def write(answers: list[Answer]) -> None:
+            file.append(score_row(answer, scorer.metadata) for answer in answers)
+
+        return _consume(sources, scorer=scorer, write=write, resumed=file.resumed_rows)
 
 
 def score_to_stream(
@@ -280,11 +285,12 @@ def score_to_stream(
 ) -> ScoringSummary:
     """Print each image as it is scored, as a line of JSON or for people; see `run_scoring`."""
 
-    def write(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            stream.write(
-                json.dumps(row, allow_nan=False) + "\n" if as_json else terminal_lines(row)
-            )
+    def write(answers: list[Answer]) -> None:
+        if as_json:
+            rows = (score_row(answer, scorer.metadata) for answer in answers)
+            stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        else:
+            stream.writelines(map(terminal_lines, answers))
         stream.flush()
 
     stream.write("" if as_json else f"{TERMINAL_HEADER}\n")
@@ -298,19 +304,18 @@ def _consume(
     sources: Iterable[ImageSource],
     *,
     scorer: Scorer,
-    write: Callable[[list[dict[str, Any]]], None],
+    write: Callable[[list[Answer]], None],
     resumed: int,
 ) -> ScoringSummary:
-    counts: Counter[str] = Counter()
+    counts: Counter[ConclusionCode] = Counter()
     started = time.perf_counter()
     scores = scorer.score(sources)
     # Groups no larger than this are lost by a kill, and done again by --resume.
     while group := list(itertools.islice(scores, _ROWS_BETWEEN_WRITES)):
-        write([score_row(score, scorer.metadata) for score in group])
-        counts.update(s.verdict.label if s.verdict else UNREADABLE for s in group)
-    labels = (*scorer.metadata.class_names, UNCERTAIN, UNREADABLE)
+        write(group)
+        counts.update(answer.conclusion.code for answer in group)
     return ScoringSummary(
-        counts={label: counts[label] for label in labels},
+        counts=dict(counts),
         resumed=resumed,
         seconds=time.perf_counter() - started,
         engine=scorer.engine,

@@ -17,9 +17,10 @@ from typing import Any
 from real_vs_ai import __version__
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card
-from real_vs_ai.ui.wording import percent, track_record, verdict_style, visible
+from real_vs_ai.ui.wording import conclusion_style, percent, track_record, verdict_style, visible
 from real_vs_ai.verdict import Verdict, thresholds_of, uncertain_range
 
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -42,9 +43,9 @@ def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
     writer = csv.DictWriter(buffer, fieldnames=columns)
     writer.writeheader()
     for result in results:
-        answer = replace(result.answer, verdict=result.verdict)
         remarks = " ".join(_remarks(result))
-        row = {**score_row(answer, metadata), "same_as": result.same_as, "remarks": remarks}
+        row = score_row(_answer(result), metadata)
+        row |= {"same_as": result.same_as, "remarks": remarks}
         writer.writerow({column: _harmless_cell(row[column]) for column in columns})
     return buffer.getvalue().encode("utf-8-sig")
 
@@ -117,7 +118,8 @@ def mistake_report(result: Card, *, model: ReportModel) -> str:
     lines = {
         "Picture": f"SHA-256 {answer.sha256}",
         "Format": f"{answer.width} × {answer.height} pixels, {answer.format}",
-        "Verdict": verdict_style(verdict.label, metadata).words,
+        "Conclusion": _answer(result).conclusion.title,
+        "Verdict": verdict.label,
         "Probabilities" if metadata.calibrated else "Scores": numbers or "none",
         "Reasons": " ".join(reason_sentences(verdict)) or "none",
         "Model": f"{visible(model.name)}, SHA-256 {model.sha256}",
@@ -143,19 +145,23 @@ def _thresholds_sentence(metadata: ModelMetadata) -> str:
 
 def _row(result: Card, metadata: ModelMetadata) -> dict[str, Any]:
     """All that is known of a picture; see `score_document`."""
-    answer = replace(result.answer, verdict=result.verdict)
-    return {**score_document(answer, metadata), "same_as": result.same_as}
+    return {**score_document(_answer(result), metadata), "same_as": result.same_as}
+
+
+def _answer(result: Card) -> Answer:
+    """The answer, with the verdict at the thresholds that the user chose."""
+    return replace(result.answer, verdict=result.verdict)
 
 
 def _view(result: Card, metadata: ModelMetadata) -> dict[str, Any]:
     """What the template shows of one image, as texts."""
-    row, verdict, jpeg = _row(result, metadata), result.verdict, result.preview
-    style = verdict_style(verdict.label if verdict else "", metadata)
+    row, jpeg = _row(result, metadata), result.preview
+    style = conclusion_style(_answer(result).conclusion)
     return {
         **row,
         "path": visible(row["path"]),
         "same_as": visible(result.same_as),
-        "remarks": [*_remarks(result), *(finding.text for finding in result.answer.findings)],
+        "remarks": [*result.answer.notes, *(finding.text for finding in result.answer.findings)],
         "words": style.plain,
         "colour": style.colour,
         "probabilities": {

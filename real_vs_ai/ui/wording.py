@@ -16,6 +16,7 @@ from typing import Any
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import compare_size, describe_sizes
+from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
@@ -52,6 +53,25 @@ class VerdictStyle:
 
 
 UNREADABLE = VerdictStyle("Unreadable", ":material/broken_image:", "✕", "gray")
+# Icon, symbol and colour of each conclusion.
+_STYLES = {
+    ConclusionCode.LABELLED_AI_SIGNED: (":material/verified:", "▲", "red"),
+    ConclusionCode.LABELLED_AI: (":material/sell:", "▲", "red"),
+    ConclusionCode.LABELLED_PART_AI: (":material/extension:", "△", "red"),
+    ConclusionCode.LOOKS_AI: (":material/smart_toy:", "▲", "red"),
+    ConclusionCode.DISAGREE: (":material/balance:", "≠", "orange"),
+    ConclusionCode.CANT_TELL: (":material/help:", "?", "orange"),
+    ConclusionCode.CANT_JUDGE: (":material/block:", "–", "gray"),
+    ConclusionCode.CAMERA_DATA: (":material/photo_camera:", "○", "blue"),
+    ConclusionCode.LOOKS_PHOTOGRAPH: (":material/landscape:", "●", "green"),
+    ConclusionCode.OTHER_CLASS: (":material/label:", "■", "blue"),
+    ConclusionCode.UNREADABLE: (":material/broken_image:", "✕", "gray"),
+}
+
+
+def conclusion_style(found: Conclusion) -> VerdictStyle:
+    """Words, icon and colour for a conclusion."""
+    return VerdictStyle(visible(found.title), *_STYLES[found.code])
 
 
 def verdict_style(label: str, metadata: ModelMetadata) -> VerdictStyle:

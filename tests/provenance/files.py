@@ -5,12 +5,16 @@ from __future__ import annotations
 import struct
 import zlib
 
+import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from real_vs_ai.images import register_heif
 from tests.serving.trivial_model import encode, uniform_image
 
-_EXIF_IFD_TAGS = {"ExposureTime", "FNumber", "UserComment", "DateTimeOriginal", "ISOSpeedRatings"}
+_EXIF_IFD_TAGS = {
+    *("ExposureTime", "FNumber", "UserComment", "DateTimeOriginal", "ISOSpeedRatings"),
+    *("ExifImageWidth", "ExifImageHeight", "MakerNote"),
+}
 
 
 def png_with(**fields: str) -> bytes:
@@ -35,6 +39,42 @@ def with_exif(file_format: str = "JPEG", **tags: object) -> bytes:
         directory[ExifTags.IFD.Exif] = sub
         return encode(uniform_image(99), "TIFF", tiffinfo=directory)
     return encode(uniform_image(99), file_format, exif=exif)
+
+
+def photograph(
+    pixels: np.ndarray,
+    *,
+    preview: bytes = b"",
+    file_format: str = "JPEG",
+    leave_out: str = "",
+    **tags: object,
+) -> bytes:
+    """A picture with the EXIF data of a camera, all in order but for these tags."""
+    height, width = pixels.shape[:2]
+    own = {"Make": "Nikon", "Model": "Nikon D5", "ExposureTime": 0.01, "FNumber": 2.8}
+    own |= {"DateTimeOriginal": "2019:05:17 12:30:00", "DateTime": "2019:05:17 12:30:00"}
+    own |= {"ExifImageWidth": width, "ExifImageHeight": height, "MakerNote": b"Nikon\0\x02\x10"}
+    exif = Image.Exif()
+    sub = exif.get_ifd(ExifTags.IFD.Exif)
+    for name, value in (own | tags).items():
+        if name != leave_out:
+            (sub if name in _EXIF_IFD_TAGS else exif)[ExifTags.Base[name]] = value
+    return encode(pixels, file_format, exif=_with_preview(exif.tobytes(), preview))
+
+
+def _with_preview(exif: bytes, preview: bytes) -> bytes:
+    """EXIF data with a second directory behind them, which names a small JPEG."""
+    head, data = exif[:6], bytearray(exif[6:])
+    order = ">" if data[:2] == b"MM" else "<"
+    if not preview:
+        return exif
+    (first,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, first)
+    struct.pack_into(f"{order}I", data, first + 2 + 12 * count, len(data))
+    entries = ((0x0201, len(data) + 30), (0x0202, len(preview)))
+    data += struct.pack(f"{order}H", len(entries))
+    data += b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in entries)
+    return head + bytes(data) + b"\0" * 4 + preview
 
 
 def with_xmp(body: str, file_format: str = "JPEG") -> bytes:

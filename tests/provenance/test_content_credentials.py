@@ -7,7 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from real_vs_ai.provenance import Code, Seal, content_credentials, describe_origin, read_provenance
+from real_vs_ai.provenance import (
+    Code,
+    FileSays,
+    Seal,
+    content_credentials,
+    describe_origin,
+    read_provenance,
+)
 from tests.provenance.signing import MIME_TYPES, SOURCE_TYPES, make_authority, manifest_of
 
 FORMATS = sorted(MIME_TYPES)
@@ -85,8 +92,24 @@ def test_changed_file_proves_nothing(authority, file_format, expired):
     data = authority.sign(manifest_of(), file_format=file_format, expired=expired)
     (seal,) = read_provenance(changed_pixels(data, file_format))
     assert (seal.seal, seal.speaks_for) == (Seal.CHANGED, None)
-    assert "does NOT fit the file" in seal.text
+    assert "NOT fit the file" in seal.text
     assert "proves nothing" in seal.forgery
+
+
+@pytest.mark.parametrize(
+    ("source_type", "says"),
+    [
+        ("trainedAlgorithmicMedia", FileSays.AI_SIGNED),
+        ("compositeWithTrainedAlgorithmicMedia", FileSays.PART_AI),
+        ("digitalCapture", FileSays.CAPTURED),
+    ],
+)
+def test_signed_file_says_its_source_until_it_is_changed(authority, trusting, source_type, says):
+    data = authority.sign(manifest_of(source_type))
+    origin = describe_origin(read_provenance(data))
+    assert (origin.says, origin.history) == (says, ("created",))
+    changed = describe_origin(read_provenance(changed_pixels(data, "JPEG")))
+    assert (changed.says, changed.history) == (FileSays.SEAL_CHANGED, ())
 
 
 def test_broken_signature_is_a_change(authority):

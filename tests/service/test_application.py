@@ -47,7 +47,10 @@ def test_each_file_gets_its_verdict_and_a_broken_one_an_error(client, model_path
     assert fake["probability_fake"] > 0.9 and fake["probabilities"]["Fake"] > 0.9
     assert fake["sha256"] == hashlib.sha256(BRIGHT).hexdigest()
     assert fake["reasons"][0]["code"] == "not_calibrated" and fake["reasons"][0]["sentence"]
-    assert fake["origin"].startswith("No origin data")
+    codes = [image["conclusion"] for image in document["images"]]
+    assert codes == ["looks_ai", "unreadable", "looks_photograph"]
+    assert (fake["title"], fake["from_file"]) == ("Looks AI-generated", "")
+    assert "looks AI-generated" in fake["from_model"] and fake["next_steps"]
     digest = hashlib.sha256(model_path.read_bytes()).hexdigest()
     assert document["models"] == {fake["model"]: digest} and broken["model"] == ""
     (model,) = client.get("/v1/models").json()["models"]
@@ -182,8 +185,8 @@ def test_metrics_count_requests_and_images(judge):
         text = client.get("/metrics").text
     assert 'real_vs_ai_requests_total{path="/v1/images",status="200"} 1.0' in text
     assert 'real_vs_ai_requests_total{path="other",status="404"} 1.0' in text
-    assert 'real_vs_ai_images_total{label="Fake"} 1.0' in text
-    assert 'real_vs_ai_images_total{label="unreadable"} 1.0' in text
+    assert 'real_vs_ai_images_total{conclusion="looks_ai"} 1.0' in text
+    assert 'real_vs_ai_images_total{conclusion="unreadable"} 1.0' in text
     assert "real_vs_ai_held_bytes 0.0" in text
 
 

@@ -26,10 +26,9 @@ from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import (
     COLUMNS,
-    FILE_COLUMNS,
+    LAST_COLUMNS,
     REASON_COLUMNS,
     score_columns,
-    score_row,
     terminal_lines,
 )
 from real_vs_ai.serving.scoring_job import (
@@ -131,11 +130,12 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS, *FILE_COLUMNS)
-    assert summary.counts == {"Fake": 5, "Real": 5, "Uncertain": 0, "unreadable": 1}
+    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS, *LAST_COLUMNS)
+    assert summary.counts == {"looks_ai": 5, "looks_photograph": 5, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
-    assert rows[10]["label"] == "Fake"
+    assert (rows[10]["label"], rows[10]["conclusion"]) == ("Fake", "looks_ai")
+    assert (rows[10]["file_says"], rows[10]["generator"]) == ("nothing", "")
     assert "11 images scored with openvino (f32)" in str(summary)
 
 
@@ -162,7 +162,7 @@ def test_more_than_two_classes_have_a_column_each():
         "probability_malignant",
         "probability_normal",
         *REASON_COLUMNS,
-        *FILE_COLUMNS,
+        *LAST_COLUMNS,
     )
 
 
@@ -185,18 +185,17 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     score_to_stream([str(tmp_path)], scorer=scorer, stream=output, as_json=False)
     lines = output.getvalue().splitlines()
     assert "\x1b" not in output.getvalue() and max(map(len, lines)) <= 80
-    assert lines[1].startswith("unreadable") and lines[1].endswith("longlong.png")
+    assert lines[1].startswith("Unreadable") and lines[1].endswith("longlong.png")
     assert "image" in lines[2] and lines[2].startswith("    ")
-    assert lines[-1].startswith("Fake") and "% Fake" in lines[-1]
+    assert lines[-1].startswith("Looks AI-generated") and lines[-1].endswith("ok.png")
 
 
 def test_terminal_says_in_words_why_an_image_has_no_verdict():
     sentence = "This model only knows pictures of 32 × 32 pixels; yours is 900 × 900, so no answer."
     reasons = [Reason(ReasonCode.SIZE, sentence)]
     verdict = make_verdict(np.array([0.9, 0.1]), METADATA, out_of_distribution=reasons)
-    row = score_row(Answer("a.png", verdict, width=900, height=900), METADATA)
-    first, *why = terminal_lines(row).splitlines()
-    assert first.split() == ["Uncertain", "a.png"]
+    first, *why = terminal_lines(Answer("a.png", verdict, width=900, height=900)).splitlines()
+    assert first.split("  ")[0] == "We can't judge this picture" and first.endswith(" a.png")
     assert " ".join(line.strip() for line in why) == sentence
 
 
@@ -220,10 +219,9 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     run_scoring(images[:2], output=tmp_path / "scores.csv", **where)
     assert forms[1:] == [32, 32]
     first = capsys.readouterr().out.splitlines()[1:3]
-    expected = [detector.predict(path).probability_fake for path in images[:2]]
-    assert [float(line.split()[1].rstrip("%")) / 100 for line in first] == pytest.approx(
-        expected, abs=1e-3
-    )
+    titles = {"Fake": "Looks AI-generated", "Real": "Looks like a photograph"}
+    expected = [titles[detector.predict(path).label] for path in images[:2]]
+    assert [line.split("  ")[0] for line in first] == expected
 
 
 def run_script(*arguments, **options):
@@ -245,7 +243,7 @@ def test_the_script_scores_a_list_from_standard_input(image_folder, detector, tm
     )
     assert done.returncode == 0, done.stderr
     assert len(output.read_text().splitlines()) == 2
-    assert "Fake" in done.stdout
+    assert "Looks AI-generated" in done.stdout
 
 
 def test_pipe_gets_json_lines_and_a_missing_file_does_not_stop_the_others(image_folder, detector):
@@ -353,10 +351,10 @@ def test_json_names_the_model_its_thresholds_and_each_file(detector, image_folde
 @pytest.mark.parametrize(
     ("counts", "strict", "failed"),
     [
-        ({"Fake": 1, "unreadable": 1}, False, False),
-        ({"Fake": 1, "unreadable": 1}, True, True),
-        ({"Fake": 0, "unreadable": 2}, False, True),
-        ({"Fake": 2, "unreadable": 0}, True, False),
+        ({"looks_ai": 1, "unreadable": 1}, False, False),
+        ({"looks_ai": 1, "unreadable": 1}, True, True),
+        ({"unreadable": 2}, False, True),
+        ({"looks_ai": 2}, True, False),
         ({}, True, False),
     ],
 )

@@ -358,7 +358,7 @@ def test_a_mistake_is_reported_as_text_to_copy(models):
     digest = hashlib.sha256(image_bytes(RED)).hexdigest()
     model = hashlib.sha256((models / "colour" / "model.h5").read_bytes()).hexdigest()
     assert digest in text and model in text and "lower 0.3000, upper 0.7000" in text
-    assert "Verdict: AI-generated" in text and "red.png" not in text
+    assert "Conclusion: Looks AI-generated" in text and "red.png" not in text
     assert model[:12] in shown_texts(app)
 
 

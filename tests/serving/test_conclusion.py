@@ -1,0 +1,137 @@
+"""What the file says and what the model sees become one conclusion, as the docs' table has it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from real_vs_ai.provenance import Camera, Code, FileSays, Finding, Seal, describe_origin
+from real_vs_ai.serving.conclusion import (
+    CONCLUSIONS,
+    NEXT_STEPS,
+    TITLES,
+    ConclusionCode,
+    ModelSees,
+    conclude,
+)
+from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "provenance.md"
+MADE = Finding(
+    Code.GENERATOR, "generator", "It names Krea.", "Fake", "made with Krea", generator="Krea"
+)
+PART = replace(MADE, code=Code.COMPOSITE, claim="composed with a generative model's output")
+TAKEN = Finding(
+    Code.CAMERA, "EXIF", "A camera.", "Real", "taken with a camera (X1)", camera=Camera("", "X1")
+)
+CAPTURED = Finding(Code.CAPTURED, "IPTC", "A capture.", "Real", "a photograph")
+CHANGED = Finding(Code.CREDENTIALS, "C2PA", "The seal is broken.", forgery="", seal=Seal.CHANGED)
+DOUBTFUL = replace(TAKEN, camera=Camera("", "X1", doubts=("It was resized.",)))
+FILES = {
+    FileSays.AI_SIGNED: [replace(MADE, seal=Seal.TRUSTED)],
+    FileSays.AI: [MADE],
+    FileSays.PART_AI: [PART],
+    FileSays.POSSIBLY_AI: [Finding(Code.POSSIBLY_GENERATED, "label", "Possibly made by AI.")],
+    FileSays.CONTRADICTION: [MADE, TAKEN],
+    FileSays.CAPTURED: [CAPTURED],
+    FileSays.CAMERA: [TAKEN],
+    FileSays.CAMERA_DOUBTFUL: [DOUBTFUL],
+    FileSays.SCREENSHOT: [Finding(Code.SCREENSHOT, "EXIF", "A screenshot.")],
+    FileSays.SEAL_CHANGED: [CHANGED],
+    FileSays.SEAL_UNREADABLE: [replace(CHANGED, seal=Seal.UNREADABLE)],
+    FileSays.NOTHING: [],
+}
+NO_SIGN = Reason(ReasonCode.BETWEEN_THRESHOLDS, "No clear sign.")
+VERDICTS = {
+    ModelSees.AI: Verdict("Fake", 0.97, 0.97, {"Fake": 0.97, "Real": 0.03}),
+    ModelSees.PHOTOGRAPH: Verdict("Real", 0.03, 0.97, {"Fake": 0.03, "Real": 0.97}),
+    ModelSees.OTHER_CLASS: Verdict("cat", None, 0.9, {"cat": 0.9, "dog": 0.1}),
+    ModelSees.NO_CLEAR_SIGN: Verdict("Uncertain", 0.5, 0.5, {"Fake": 0.5, "Real": 0.5}, (NO_SIGN,)),
+    ModelSees.NOT_JUDGED: Verdict(
+        "Uncertain", None, None, {}, (Reason(ReasonCode.PORTRAIT, "Probably a portrait."),)
+    ),
+}
+
+
+def documented_conclusions() -> dict[str, dict[str, str]]:
+    """The table of the docs: conclusions by what the file says and what the model sees."""
+    lines = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    start = next(n for n, line in enumerate(lines) if "`no_clear_sign`" in line)
+    columns = re.findall(r"`(\w+)`", lines[start])
+    rows = (re.findall(r"`(\w+)`", line) for line in lines[start + 2 :][: len(FileSays)])
+    return {name: dict(zip(columns, codes, strict=True)) for name, *codes in rows}
+
+
+@pytest.mark.parametrize("says", FileSays)
+@pytest.mark.parametrize("sees", ModelSees)
+def test_conclusion_of_every_pair_is_the_documented_one(says, sees):
+    found = conclude(VERDICTS[sees], FILES[says])
+    assert (found.file_says, found.model_sees) == (says, sees)
+    assert found.code == documented_conclusions()[says][sees]
+    assert found.sentence and (found.from_file or says is FileSays.NOTHING)
+
+
+@pytest.mark.parametrize("says", FileSays)
+@pytest.mark.parametrize("sees", ModelSees)
+def test_neither_side_hides_the_other(says, sees):
+    found = conclude(VERDICTS[sees], FILES[says])
+    alone = conclude(VERDICTS[sees], [])
+    assert found.from_model == alone.from_model and found.from_model in found.sentence
+    for finding in FILES[says]:
+        told = finding.claim or finding.text
+        assert told in found.sentence
+
+
+def test_every_conclusion_has_words_and_is_reached():
+    reached = {code for row in CONCLUSIONS.values() for code in row.values()}
+    assert reached | {ConclusionCode.UNREADABLE} == set(ConclusionCode)
+    assert set(TITLES) == set(NEXT_STEPS) == set(ConclusionCode)
+    assert len(set(TITLES.values())) == len(TITLES)
+
+
+def test_changed_seal_takes_the_weight_from_camera_data_and_leaves_it_to_a_label():
+    assert describe_origin([CHANGED, TAKEN]).says is FileSays.SEAL_CHANGED
+    found = conclude(VERDICTS[ModelSees.PHOTOGRAPH], [CHANGED, TAKEN])
+    assert found.code is ConclusionCode.LOOKS_PHOTOGRAPH and "seal is broken" in found.sentence
+    labelled = conclude(VERDICTS[ModelSees.NO_CLEAR_SIGN], [CHANGED, MADE])
+    assert labelled.code is ConclusionCode.LABELLED_AI and "seal is broken" in labelled.sentence
+
+
+def test_only_a_trusted_signer_makes_a_label_signed():
+    for seal in (Seal.UNKNOWN_SIGNER, Seal.IRREGULAR):
+        found = conclude(VERDICTS[ModelSees.AI], [replace(MADE, seal=seal)])
+        assert found.code is ConclusionCode.LABELLED_AI
+
+
+def test_photograph_with_a_generated_part_does_not_contradict_itself():
+    found = conclude(VERDICTS[ModelSees.PHOTOGRAPH], [PART, TAKEN])
+    assert found.code is ConclusionCode.LABELLED_PART_AI
+
+
+def test_label_comes_with_generator_edit_history_and_ingredients():
+    seal = replace(
+        CHANGED,
+        seal=Seal.UNKNOWN_SIGNER,
+        actions=("created", "cropped"),
+        ingredients=("parentOf old boat.jpg",),
+    )
+    found = conclude(VERDICTS[ModelSees.AI], [seal, replace(MADE, model="krea-1")])
+    assert found.generator == "Krea, krea-1"
+    assert (found.history, found.ingredients) == (seal.actions, seal.ingredients)
+    assert "history: created, cropped." in found.from_file
+    assert "Made with: old boat.jpg." in found.from_file
+
+
+def test_other_class_is_named_and_an_unreadable_file_says_why():
+    assert conclude(VERDICTS[ModelSees.OTHER_CLASS], []).title == "Looks like cat"
+    broken = conclude(None, [], "the file is empty")
+    assert (broken.code, broken.sentence) == (ConclusionCode.UNREADABLE, "The file is empty.")
+
+
+def test_no_text_of_an_open_answer_holds_a_number_of_the_model():
+    found = conclude(VERDICTS[ModelSees.NO_CLEAR_SIGN], [])
+    assert found.sentence == "No clear sign." and len(found.next_steps) == 3
+    assert "%" not in " ".join([found.title, found.sentence, *found.next_steps])
