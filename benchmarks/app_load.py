@@ -19,8 +19,9 @@ import psutil
 
 from benchmarks.app_client import AppClient, Page
 from benchmarks.common import make_photograph
+from real_vs_ai.serving.conclusion import conclude
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.ui.wording import percent, verdict_style
+from real_vs_ai.ui.wording import as_markdown, heading, percent
 
 _APP = Path(__file__).resolve().parent.parent / "App.py"
 _HOST = "localhost"
@@ -174,10 +175,9 @@ def _known_answers(model: Path, *, count: int) -> list[tuple[bytes, str, str]]:
     for seed in range(count):
         data = make_photograph(1000 + seed, width=800, height=600)
         verdict = detector.predict(data)
-        heading = verdict_style(verdict.label, detector.metadata).heading
         share = verdict.probability_fake
         number = percent(verdict.confidence if share is None else share, digits=1)
-        answers.append((data, heading, number))
+        answers.append((data, heading(conclude(verdict, ())), as_markdown(number)))
     return answers
 
 
@@ -194,15 +194,14 @@ def _visit(
         with AppClient(_HOST, app.port) as visitor:
             visitor.load()
             while time.monotonic() < deadline:
-                data, heading, share = known[random.integers(len(known))]
+                data, words, share = known[random.integers(len(known))]
                 name = f"visitor-{number}-{random.integers(10**9)}.jpg"
                 began = time.monotonic()
                 # Bytes after a JPEG's end change nothing but make it a content of its own.
                 page = visitor.upload({name: data + random.bytes(8)})
                 seconds = time.monotonic() - began
-                right = (
-                    name in page.texts and heading in _verdict(page) and share in str(page.texts)
-                )
+                texts = "\n".join(page.texts)
+                right = as_markdown(name) in texts and words in _verdict(page) and share in texts
                 with lock:
                     load.seconds.append(seconds)
                     load.errors += page.failed

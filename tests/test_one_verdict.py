@@ -18,7 +18,7 @@ from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, REASON_COLUMNS
-from real_vs_ai.ui.checking import check_image, name_cards, settle
+from real_vs_ai.ui.checking import check_image, name_cards
 from real_vs_ai.ui.reports import csv_report
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
@@ -86,8 +86,7 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
     judge = Judge(model_path)
     cards = name_cards((name, check_image(data, judge=judge)) for name, data in IMAGES.items())
     judge.close()
-    judged = [settle(card, metadata=judge.metadata) for card in cards]
-    return read_rows(csv_report(judged, metadata=judge.metadata).decode("utf-8-sig"))
+    return read_rows(csv_report(cards, metadata=judge.metadata).decode("utf-8-sig"))
 
 
 def rows_of_service(model_path) -> list[dict[str, str]]:

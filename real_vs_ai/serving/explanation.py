@@ -92,19 +92,30 @@ class Explainer:
             raise InputError(f"There are no heat maps of this model: {error}.") from error
 
 
-def map_crops(crops: Sequence[CropScore], *, class_index: int) -> np.ndarray:
-    """The mean probability of the crops that show each place of an image, 0 where none does.
+# More frames would cover the picture.
+_MOST_CROPS = 3
 
-    Returns:
-        Shape (96, 96) over the whole image, float32.
+
+def deciding_crops(crops: Sequence[CropScore], *, class_index: int) -> list[CropScore]:
+    """The crops that speak most for a class, at most three, and none that hides another.
+
+    Those that speak against the class are left out.
     """
-    sums = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
-    counts = np.zeros_like(sums)
-    for crop in crops:
-        left, top, right, bottom = (round(edge * _MAP_SIDE) for edge in crop.window)
-        sums[top:bottom, left:right] += crop.probabilities[class_index]
-        counts[top:bottom, left:right] += 1
-    return sums / np.maximum(counts, 1)
+    chosen: list[CropScore] = []
+    for crop in sorted(crops, key=lambda crop: -crop.probabilities[class_index]):
+        if crop.probabilities[class_index] <= 0.5 or len(chosen) == _MOST_CROPS:
+            break
+        if not any(_overlap(crop.window, other.window) > 0.25 for other in chosen):
+            chosen.append(crop)
+    return chosen
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """What share of the first window, in area, the second one covers."""
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = one, other
+    width = max(0.0, min(right, right2) - max(left, left2))
+    height = max(0.0, min(bottom, bottom2) - max(top, top2))
+    return width * height / ((right - left) * (bottom - top))
 
 
 class GradCam:

@@ -147,8 +147,16 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
             if _ADDRESS.match(source.file):
                 raise ImageError("an address: download it first, nothing is fetched") from error
             raise
-    archive = _open_zip(source.file)
-    entry = archive.infolist()[source.member]
+    return read_zip_entry(_open_zip(source.file), source.member, max_bytes=max_bytes)
+
+
+def read_zip_entry(archive: zipfile.ZipFile, member: int, *, max_bytes: int) -> bytes:
+    """The bytes of the entry with this index in the archive's directory.
+
+    Raises:
+        ImageError: It is too large, damaged or encrypted.
+    """
+    entry = archive.infolist()[member]
     _check_size(entry.file_size, max_bytes)
     if entry.compress_type not in _BOUNDED_METHODS:
         raise ImageError("compressed by a method that is not read here: unpack the archive first")
@@ -162,6 +170,17 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
     return data
 
 
+def list_zip_images(archive: zipfile.ZipFile) -> Iterator[tuple[str, int]]:
+    """Name and index of each entry that is named as an image, sorted; no two names are alike."""
+    named = sorted((entry.filename, index) for index, entry in enumerate(archive.infolist()))
+    for name, same_named in itertools.groupby(named, key=operator.itemgetter(0)):
+        parts = PurePosixPath(name).parts
+        if is_image_name(name) and not name.endswith("/") and not any(map(is_junk, parts)):
+            for number, (_, index) in enumerate(same_named, start=1):
+                # A table's rows must tell them apart.
+                yield _printable(name) + (f"#{number}" if number > 1 else ""), index
+
+
 def printable_name(path: Path) -> str:
     """A path with forward slashes, undecodable bytes and line breaks escaped: fit for any table."""
     return _printable(path.as_posix())
@@ -169,17 +188,11 @@ def printable_name(path: Path) -> str:
 
 def _in_zip(path: Path) -> Iterator[ImageSource]:
     try:
-        entries = _open_zip(str(path)).infolist()
+        archive = _open_zip(str(path))
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable zip archive: {one_line(error)}.") from error
-    named = sorted((entry.filename, index) for index, entry in enumerate(entries))
-    for name, same_named in itertools.groupby(named, key=operator.itemgetter(0)):
-        parts = PurePosixPath(name).parts
-        if is_image_name(name) and not name.endswith("/") and not any(map(is_junk, parts)):
-            shown = f"{printable_name(path)}/{_printable(name)}"
-            for number, (_, index) in enumerate(same_named, start=1):
-                # A table's rows must tell them apart.
-                yield ImageSource(shown if number == 1 else f"{shown}#{number}", str(path), index)
+    for name, index in list_zip_images(archive):
+        yield ImageSource(f"{printable_name(path)}/{name}", str(path), index)
 
 
 def _listed(lines: TextIO) -> Iterator[ImageSource]:

@@ -16,10 +16,10 @@ from PIL import Image
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS, SEED
 from real_vs_ai.images import DecodedImage
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
+from real_vs_ai.serving.conclusion import Conclusion
 from real_vs_ai.serving.judge import Answer, Judge
-from real_vs_ai.verdict import Verdict, decide_again
+from real_vs_ai.verdict import Verdict, apply_stability
 
 MAX_IMAGES = 500
 # The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
@@ -34,6 +34,7 @@ _PREVIEW_SIZE = 640
 _THUMBNAIL_SIZE = 96
 # The longest side of a picture that is shown is at most so many times the shortest.
 MOST_RATIO = 40
+_PDF = b"%PDF-"
 
 
 # A change, in words, and the verdict on the changed copy.
@@ -49,10 +50,8 @@ class Card:
         preview: A JPEG of the upright image for cards, or b"".
         thumbnail: A smaller one for tables, or b"".
         same_as: The name of an earlier file with the same content, or "".
-        verdict: The verdict to show; None when the image cannot be judged.
-        own: The verdict on the image itself, before the changed copies were judged.
-        variants: The changes that were tried, in words ("reducing to half"), and the verdict on
-            each changed copy.
+        variants: First "no change" and the verdict on the image itself, then each change that was
+            tried ("reducing to half") and the verdict on the changed copy; or none.
         flipped_by: The changes that turn the verdict into another class.
     """
 
@@ -60,10 +59,18 @@ class Card:
     preview: bytes = b""
     thumbnail: bytes = b""
     same_as: str = ""
-    verdict: Verdict | None = None
-    own: Verdict | None = None
     variants: tuple[Variant, ...] = ()
     flipped_by: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict to show; None when the image cannot be judged."""
+        return self.answer.verdict
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """What to show: the file's evidence and the model's, as one conclusion."""
+        return self.answer.conclusion
 
 
 def content_digest(data: bytes) -> str:
@@ -77,6 +84,11 @@ def check_image(data: bytes, *, judge: Judge) -> Card:
     Raises:
         ModelUnavailableError: The model cannot answer.
     """
+    if data.startswith(_PDF):
+        error = (
+            "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
+        )
+        return Card(Answer("", error=error, sha256=content_digest(data)))
     shown = {}
 
     def show(image: DecodedImage) -> None:
@@ -111,20 +123,14 @@ def judge_variants(
     )
 
 
-def settle(card: Card, *, metadata: ModelMetadata, variants: Sequence[Variant] = ()) -> Card:
-    """The card with the verdict to show.
-
-    Args:
-        metadata: Of the model that judged it, with the thresholds that the user chose.
-        variants: Verdicts on changed copies, or none when they were not asked for.
-    """
-    found = card.answer.verdict
-    if found is None:
+def settle(card: Card, variants: Sequence[Variant]) -> Card:
+    """The card with the verdict that holds after these verdicts on changed copies."""
+    if card.verdict is None or not variants:
         return card
-    own, _ = decide_again(found, metadata)
-    judged = tuple((change, decide_again(other, metadata)[0]) for change, other in variants)
-    verdict, flipped_by = decide_again(found, metadata, variants=variants)
-    return replace(card, verdict=verdict, own=own, variants=judged, flipped_by=flipped_by)
+    verdict, flipped_by = apply_stability(card.verdict, variants)
+    answer = replace(card.answer, verdict=verdict)
+    tried = (("no change", card.verdict), *variants)
+    return replace(card, answer=answer, variants=tried, flipped_by=flipped_by)
 
 
 def _thin_out(image: Image.Image) -> Image.Image:

@@ -1,58 +1,63 @@
-"""Explain a verdict: origin data, stability, heat map, Gemini, and how to report a mistake.
+"""Explain an answer: where, whether it holds, the file's data, numbers, Gemini, mistakes.
 
 Each part is computed when its tab is opened.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.provenance import describe_origin
-from real_vs_ai.serving.explanation import Explainer, map_crops, overlay_heatmap
+from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
 from real_vs_ai.ui.reports import ReportModel, mistake_report
-from real_vs_ai.ui.wording import as_markdown, percent, verdict_number, verdict_style
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
+from real_vs_ai.verdict import CropScore, describe_thresholds, thresholds_of
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
 _MOST_KEPT_BYTES = 64 * 2**20
-# The first tab opens with the page, so it is the one that costs nothing.
-_ORIGIN = ":material/fingerprint: Origin data"
-_STABILITY = ":material/balance: Stability"
-_HEAT_MAP = ":material/local_fire_department: Heat map"
+_PLACES = ":material/frame_inspect: Where"
+_FILE = ":material/fingerprint: The file's data"
+_STABILITY = ":material/balance: Does it hold?"
+_DETAILS = ":material/numbers: Details"
 _GEMINI = ":material/auto_awesome: Ask Gemini"
 _MISTAKE = ":material/flag: Report a mistake"
+# On the shorter side, in pixels: a map of a smaller picture shows nothing that a person could name.
+_SMALLEST_MAPPED = 128
+# Characters that identify a model file to people.
+_SHORT_HASH = 12
 
 
 def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    """Show tabs on one readable image; those that explain a verdict only where there is one."""
+    """Show tabs on one readable image; those that explain an answer only where there is one."""
     st.subheader("Why?")
-    refused = judged.verdict.out_of_distribution
-    names = [_ORIGIN, *([] if refused else [_STABILITY, _HEAT_MAP]), _GEMINI, _MISTAKE]
-    show = {
-        _ORIGIN: _show_provenance,
-        _STABILITY: _show_stability,
-        _HEAT_MAP: _show_heat_map,
-        _GEMINI: _show_gemini,
-        _MISTAKE: _show_mistake,
-    }
-    key = "details_refused" if refused else "details"
+    show = {_DETAILS: _show_numbers, _GEMINI: _show_gemini, _MISTAKE: _show_mistake}
+    if judged.answer.findings:
+        show = {_FILE: _show_findings, **show}
+    # After a test that turned it, there is no answer any more, but a test to show.
+    if judged.variants or judged.verdict.label != UNCERTAIN:
+        show = {_STABILITY: _show_stability, **show}
+    if judged.verdict.label != UNCERTAIN and _can_be_mapped(judged):
+        show = {_PLACES: _show_places, **show}
+    # The first tab is open at once, so it is one that costs nothing.
+    names = sorted(show, key=lambda name: _costs(name, judged))
+    # A tab that was open is remembered by its name, which another set may lack.
+    key = f"details {names}"
     for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
         with tab:
             if tab.open:
                 show[name](judged, data=data, chosen=chosen)
-    if refused:
-        st.caption("There is no stability test and no heat map: they explain a verdict.")
 
 
 def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
@@ -69,6 +74,10 @@ def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> Non
     known_variants(chosen)[digest] = variants
 
 
+def _costs(name: str, judged: Card) -> bool:
+    return name == _STABILITY or (name == _PLACES and not judged.verdict.crops)
+
+
 def forget_details() -> None:
     """Forget what was made for the tabs."""
     st.session_state.pop(_PIXELS_KEY, None)
@@ -77,61 +86,45 @@ def forget_details() -> None:
 
 def _show_stability(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.answer.sha256
-    metadata = chosen.metadata_of(judged.verdict)
     if digest not in known_variants(chosen):
         with st.spinner("Judging changed copies of the picture …"):
             ask_variants(digest, _pixels(digest, data, chosen=chosen), chosen=chosen)
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
-        "Pictures on the web are recompressed, resized and cropped. A reliable verdict survives "
-        "that. If one of these changes turns it into another class, the verdict is Uncertain."
+        "Pictures on the web are recompressed, resized and cropped. A reliable answer survives "
+        "that. If one of these changes turns it into another, we can't tell."
     )
-    number = "Probability" if metadata.calibrated else "Score"
-    lines = [f"| After | Verdict | {number} |", "|---|---|---:|"]
-    for change, verdict in (("no change", judged.own), *judged.variants):
-        share = verdict_number(verdict)
-        number_text = "–" if share is None else percent(share, digits=1)
-        heading = verdict_style(verdict.label, metadata).heading
-        lines.append(f"| {change} | {heading} | {number_text} |")
+    metadata = chosen.metadata_of(judged.verdict)
+    lines = ["| After | The model sees |", "|---|---|"]
+    for change, verdict in judged.variants:
+        sees = "no clear sign"
+        if verdict.label != UNCERTAIN:
+            sees = as_markdown(class_words(verdict.label, metadata))
+        lines.append(f"| {change} | {sees} |")
     st.markdown("\n".join(lines))
     _conclude_stability(judged)
 
 
 def _conclude_stability(judged: Card) -> None:
-    """Say in a sentence whether the verdict holds; an Uncertain one cannot."""
-    kept = sum(verdict.label == judged.own.label for _, verdict in judged.variants)
+    """Say in a sentence whether the answer holds."""
+    (_, own), *changed = judged.variants
+    kept = sum(verdict.label == own.label for _, verdict in changed)
     if judged.flipped_by:
         changes = ", ".join(judged.flipped_by)
-        st.warning(f"It flips after {changes}.", icon=":material/sync_problem:")
-    elif judged.own.label == UNCERTAIN:
-        st.info("The verdict is Uncertain, so there is no verdict to test.", icon=":material/help:")
-    elif kept < len(judged.variants) / 2:
+        st.warning(f"The answer turns after {changes}.", icon=":material/sync_problem:")
+    elif kept < len(changed) / 2:
         st.warning(
-            f"Only {kept} of {len(judged.variants)} changed copies keep the verdict; the others "
-            "are Uncertain.",
+            f"Only {kept} of {len(changed)} changed copies keep the answer; in the others the "
+            "model finds no clear sign.",
             icon=":material/help:",
         )
     else:
         st.success(
-            f"{kept} of {len(judged.variants)} changed copies keep the verdict, and none turns "
-            "into another class.",
+            f"{kept} of {len(changed)} changed copies keep the answer, and none turns into "
+            "another.",
             icon=":material/check_circle:",
         )
-
-
-def _finding(judged: Card, metadata: ModelMetadata) -> str:
-    """The verdict in plain words, for Gemini."""
-    verdict = judged.verdict
-    shares = ", ".join(
-        f"{name} {percent(p, digits=1)}" for name, p in verdict.probabilities.items()
-    )
-    words = verdict_style(verdict.label, metadata).words
-    reason = verdict.out_of_distribution_reason
-    if reason:
-        return f"{words}. {reason.sentence}"
-    kind = "calibrated probabilities" if metadata.calibrated else "uncalibrated scores"
-    return f"{words} ({kind}: {shares})"
 
 
 def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
@@ -146,67 +139,94 @@ def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
     return pixels
 
 
-def _show_heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.answer.sha256
-    metadata = chosen.metadata_of(judged.verdict)
-    names = metadata.class_names
-    likeliest = max(judged.own.probabilities, key=judged.own.probabilities.get)
-    name = st.segmented_control(
-        "Show what speaks for",
-        names,
-        default=likeliest,
-        format_func=lambda name: as_markdown(verdict_style(name, metadata).words),
-        required=True,
-        key=f"heat_class_{digest}",
-    )
-    strength = st.slider("Strength of the overlay", 0, 100, 60, format="%d%%", key="heat_strength")
-    pixels = _pixels(digest, data, chosen=chosen)
-    try:
-        with st.spinner("Computing the heat map; the first one takes longer …"):
-            heatmap = heat_map(chosen, pixels, verdict=judged.own, digest=digest, class_name=name)
-    except (OSError, ValueError, RuntimeError) as error:
-        show_error("This model has no heat map.", str(error))
-        return
-    words = verdict_style(name, metadata).words
-    st.image(
-        overlay(pixels, heatmap, strength=strength / 100),
-        alt=f"The picture, coloured where it speaks for {words}",
-    )
-    if judged.own.crops:
-        st.caption(
-            f"Each crop that the model judges is as bright as its probability of "
-            f"{as_markdown(words)}; parts that no crop shows are clear."
-        )
-        return
+def _can_be_mapped(judged: Card) -> bool:
+    """Whether places can be shown: crops, or a picture large enough for a heat map."""
+    smaller = min(judged.answer.width, judged.answer.height)
+    return bool(judged.verdict.crops) or smaller >= _SMALLEST_MAPPED
+
+
+def _show_places(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    """Where the picture speaks for the answer: frames around crops, or a heat map."""
+    metadata, label = chosen.metadata_of(judged.verdict), judged.verdict.label
+    words = class_words(label, metadata)
+    if judged.verdict.crops:
+        index = metadata.class_names.index(label)
+        crops = deciding_crops(judged.verdict.crops, class_index=index)
+        picture = frame_crops(Image.open(io.BytesIO(judged.preview)), crops)
+        told = "The model judged parts of the picture. The bright ones speak most for"
+    else:
+        try:
+            picture = _heat_map(judged, data=data, chosen=chosen)
+        except (OSError, ValueError, RuntimeError) as error:
+            show_error("This model has no heat map.", str(error))
+            return
+        told = "Bright places speak most for"
+    st.image(picture, alt=f"The picture; its bright parts speak for {visible(words)}")
     st.caption(
-        f"Bright places speak most for {as_markdown(words)} (Grad-CAM, Selvaraju et al. 2017). The "
-        "map shows where the model looked, not whether it is right."
+        f"{told} “{as_markdown(words)}”. This shows where the model looked, not whether it is "
+        "right."
     )
 
 
-def _show_provenance(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    metadata = chosen.metadata_of(judged.verdict)
-    findings = judged.answer.findings
-    st.markdown(
-        "What the file says about its origin is evidence of its own; it never changes the verdict."
-        if findings
-        else describe_origin(()).headline
-    )
-    for finding in findings:
+def frame_crops(image: Image.Image, crops: Sequence[CropScore]) -> Image.Image:
+    """The image, dark but for these crops, which have a frame."""
+    shown = ImageEnhance.Brightness(image).enhance(0.4)
+    boxes = [
+        tuple(
+            round(edge * side)
+            for edge, side in zip(crop.window, 2 * (image.width, image.height), strict=True)
+        )
+        for crop in crops
+    ]
+    for box in boxes:
+        shown.paste(image.crop(box), box[:2])
+    draw = ImageDraw.Draw(shown)
+    for left, top, right, bottom in boxes:
+        # Two colours stand out from any picture.
+        draw.rectangle((left, top, right - 1, bottom - 1), outline="black", width=4)
+        draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline="white", width=2)
+    return shown
+
+
+def _show_findings(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    """Each finding of the file, as the file has it."""
+    for finding in judged.answer.findings:
         with st.container(border=True):
             st.text(f"{finding.kind}: {finding.text}")
-            if finding.speaks_for is not None:
-                style = verdict_style(finding.speaks_for, metadata)
-                st.markdown(f"Speaks for {style.heading}")
             if finding.forgery:
                 st.caption(finding.forgery)
+
+
+def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+    """The model's numbers, its thresholds and what identifies it."""
+    verdict = judged.verdict
+    metadata = chosen.metadata_of(verdict)
+    lines = []
+    refused = verdict.out_of_distribution_reason
+    if refused:
+        lines.append(
+            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
+        )
+    else:
+        lines += [numbers_sentence(verdict, metadata), f"{_thresholds(metadata)}."]
+    made = f" of {metadata.created[:10]}" if metadata.created else ""
+    lines.append(
+        f"Model: {visible(chosen.name_of(verdict))}{made}, SHA-256 "
+        f"{chosen.sha256_of(verdict)[:_SHORT_HASH]}."
+    )
+    lines.append(f"Picture: SHA-256 {judged.answer.sha256[:_SHORT_HASH]}.")
+    st.markdown("\n".join(f"- {as_markdown(line)}" for line in lines))
+
+
+def _thresholds(metadata: ModelMetadata) -> str:
+    return describe_thresholds(thresholds_of(metadata))
 
 
 def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.answer.sha256
     pixels = _pixels(digest, data, chosen=chosen)
-    finding = _finding(judged, chosen.metadata_of(judged.verdict))
-    show_insight(digest=digest, pixels=pixels, finding=finding)
+    conclusion = judged.conclusion
+    show_insight(digest=digest, pixels=pixels, finding=f"{conclusion.title}. {conclusion.sentence}")
 
 
 def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
@@ -215,50 +235,35 @@ def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         chosen.name_of(verdict), chosen.metadata_of(verdict), chosen.sha256_of(verdict)
     )
     st.markdown(
-        "Is the verdict wrong? Copy this text and give it, with the picture if you may, to those "
+        "Is the answer wrong? Copy this text and give it, with the picture if you may, to those "
         "who run this app. **Nothing is sent from here.**"
     )
     st.code(mistake_report(judged, model=model), language=None, wrap_lines=True)
 
 
-# In pixels. The image is sent at each move of the slider.
+# The longest side in pixels.
 _SHOWN_SIZE = 768
 
 
-def heat_map(
-    chosen: ChosenModel, pixels: np.ndarray, *, verdict: Verdict, digest: str, class_name: str
-) -> np.ndarray:
-    """Where the image speaks for a class: by its crops, or by Grad-CAM at the input size.
-
-    Args:
-        pixels: Upright, shape (height, width, 3), uint8.
-        verdict: On the image; a verdict on crops says already where the evidence is.
-        digest: The image's SHA-256; its map is computed once in a session.
-
-    Returns:
-        Shape (side, side), float32, 0 to 1.
+def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> np.ndarray:
+    """The image under Grad-CAM of its answer, shape (height, width, 3), uint8.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
-    if verdict.crops:
-        class_index = chosen.metadata_of(verdict).class_names.index(class_name)
-        return map_crops(verdict.crops, class_index=class_index)
+    verdict, digest = judged.verdict, judged.answer.sha256
+    pixels = _pixels(digest, data, chosen=chosen)
     known = st.session_state.setdefault("heat_maps", {})
-    key = (chosen.key, digest, class_name)
+    key = (chosen.key, digest)
     if key not in known:
         # The network saw the image at this size, and a map of it is small enough to keep.
         seen = resize_image(pixels, chosen.metadata_of(verdict).image_size)
-        explainer = _explainer(*chosen.file_of(verdict))
-        known[key] = explainer.explain(seen, class_name=class_name).heatmap
-    return known[key]
-
-
-def overlay(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.ndarray:
-    """The image, at a size for the screen, under the heat map; see `overlay_heatmap`."""
+        with st.spinner("Computing the heat map; the first one takes longer …"):
+            explainer = _explainer(*chosen.file_of(verdict))
+            known[key] = explainer.explain(seen, class_name=verdict.label).heatmap
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
-    cells = Image.fromarray(heatmap).resize(image.size, Image.Resampling.BILINEAR)
-    return overlay_heatmap(np.asarray(image), np.asarray(cells), strength=strength)
+    cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)
+    return overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

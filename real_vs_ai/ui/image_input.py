@@ -22,26 +22,29 @@ from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from real_vs_ai.images import describe_formats
 from real_vs_ai.reporting import plural
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_TOTAL_BYTES
+from real_vs_ai.ui.wording import visible
+from real_vs_ai.ui.zipped import SUFFIX, open_zip
 
 _EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _REFUSED_KEY = "refused_bytes"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
+_ZIPS_KEY = "zips"
 # How many bytes each session keeps of each file, whether or not the server keeps it.
 _HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
 
 class ImageFile(Protocol):
-    """A file held in memory, as Streamlit's uploader gives it."""
+    """A file held in memory, as Streamlit's uploader gives it; `zipped` makes others."""
 
     name: str
     file_id: str
     size: int
 
     def getvalue(self) -> bytes:
-        """The file's bytes."""
+        """The file's bytes; ImageError where a zip's entry cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,13 @@ def ask_for_images() -> list[ImageFile]:
     )
     if source == _EXAMPLES:
         st.caption(
-            "A photograph and two generated pictures: one verdict is right, one is wrong, and the "
-            "released models refuse to give one. Other models may judge them differently."
+            "A photograph and two generated pictures: one answer is right, one is wrong, and one "
+            "picture the released models do not judge. Other models may say something else."
         )
         return list(EXAMPLE_FILES)
     files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
     _refuse_too_many_bytes(files)
+    files = _unpacked(files)
     if len(files) > MAX_IMAGES:
         st.warning(
             f"The page checks up to {MAX_IMAGES:,} pictures at a time: the first {MAX_IMAGES:,} of "
@@ -111,6 +115,19 @@ def ask_for_images() -> list[ImageFile]:
             icon=":material/warning:",
         )
     return files[:MAX_IMAGES]
+
+
+def _unpacked(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """The files, with the pictures of each zip in its place; a zip is opened once in a session."""
+    known: dict[str, list[ImageFile]] = st.session_state.get(_ZIPS_KEY, {})
+    zips = {
+        file.file_id: known.get(file.file_id)
+        or open_zip(visible(file.name), file.file_id, file.getvalue())
+        for file in files
+        if file.name.lower().endswith(SUFFIX)
+    }
+    st.session_state[_ZIPS_KEY] = zips
+    return [one for file in files for one in zips.get(file.file_id, [file])]
 
 
 def clear_images() -> None:
@@ -132,6 +149,7 @@ def _upload() -> list[ImageFile]:
     )
     if not kept and not files:
         st.caption(
+            "Drag and drop pictures here, or a zip of them, or click to choose. "
             f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each and {MAX_IMAGES} at a time."
         )
     return _joined(_UPLOAD, kept, files)

@@ -15,6 +15,27 @@ from pathlib import Path
 # The number of this setting in glibc's <malloc.h>.
 _M_ARENA_MAX = -8
 _ICON = Path(__file__).with_name("icon.png")
+# Streamlit's own words, where the server has gone, are for those who write the script.
+_SAY_WHEN_THE_SERVER_HAS_GONE = """<script>
+window.realVsAiWatch ??= new MutationObserver(() => {
+    for (const dialog of document.querySelectorAll("[role=dialog]")) {
+        const head = [...dialog.querySelectorAll("*")].find(
+            part => !part.children.length && part.textContent === "Connection error");
+        if (!head || dialog.dataset.reworded) continue;
+        dialog.dataset.reworded = true;
+        head.textContent = "The app does not answer";
+        const said = document.createElement("p");
+        said.style.padding = "0 1.5rem 1.5rem";
+        said.textContent = "The computer that runs it has stopped it, or cannot be reached. Start "
+            + "the app again with “python App.py”, or ask those who run it. Then reload this page "
+            + "and choose your pictures again: they were in that computer's memory only.";
+        for (const part of dialog.querySelectorAll("p, pre, [data-testid=stCode]"))
+            part.style.display = "none";
+        dialog.append(said);
+    }
+});
+window.realVsAiWatch.observe(document.body, {childList: true, subtree: true});
+</script>"""
 
 
 def is_served() -> bool:
@@ -77,6 +98,7 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
         ),
     ]
     st.navigation(pages, position="top").run()
+    st.html(_SAY_WHEN_THE_SERVER_HAS_GONE, unsafe_allow_javascript=True)
 
 
 @functools.cache

@@ -12,13 +12,13 @@ from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import describe_error
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import describe_sizes
+from real_vs_ai.out_of_distribution import read_check
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
-from real_vs_ai.ui.wording import as_markdown, verdict_style, visible
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.ui.wording import as_markdown, class_words, known_sizes, promise, visible
+from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
 
 # The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"
@@ -35,24 +35,22 @@ class ChosenModel:
         key: Changes when the file does: path, time of change, size.
         path: The `.h5` file, or a folder with several models that answer together.
         judge: Answers for all sessions.
-        metadata: The model's, with the thresholds that the user chose.
     """
 
     name: str
     key: tuple[str, int, int]
     path: Path
     judge: Judge
-    metadata: ModelMetadata
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's, of several the first one's."""
+        return self.judge.metadata
 
     @property
     def is_several(self) -> bool:
         """Whether several models answer, each image by the one of its size."""
         return len(self.judge.metadatas) > 1
-
-    @property
-    def has_own_thresholds(self) -> bool:
-        """Whether the user left the model's thresholds as they are."""
-        return self.metadata == self.judge.metadata
 
     @property
     def models(self) -> list[tuple[str, ModelMetadata, str]]:
@@ -65,9 +63,7 @@ class ChosenModel:
         return [(name, m, digests[name]) for name, m in self.judge.metadatas.items()]
 
     def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
-        """The metadata of the model that judged; a single model has the user's thresholds."""
-        if not self.is_several:
-            return self.metadata
+        """The metadata of the model that judged."""
         name = verdict.model if verdict else ""
         return self.judge.metadatas.get(name, self.metadata)
 
@@ -166,23 +162,36 @@ def show_model_facts(chosen: ChosenModel) -> None:
 
 
 def _facts(metadata: ModelMetadata) -> list[str]:
-    words = [as_markdown(verdict_style(name, metadata).words) for name in metadata.class_names]
+    words = [as_markdown(class_words(name, metadata)) for name in metadata.class_names]
     size, crops = metadata.image_size, metadata.model_input
     seen = (
         f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail"
         if crops.is_crops
         else f"Reduces or enlarges every picture to {size} × {size} pixels"
     )
-    sizes = describe_sizes(metadata.training_images, crops=crops.is_crops)
+    sizes = known_sizes([metadata])
     return [
         f"Tells {len(words)} classes apart: {', '.join(words)}",
         seen,
-        *([f"Learnt from pictures of {sizes}; others stay Uncertain"] if sizes else []),
+        *([f"Learnt from pictures of {sizes}; it judges no others"] if sizes else []),
         *([f"Network: {as_markdown(metadata.backbone)}"] if metadata.backbone else []),
         "Calibrated: its numbers can be read as probabilities"
         if metadata.calibrated
         else "**Not calibrated**: its scores are not probabilities",
+        describe_thresholds(thresholds_of(metadata)),
     ]
+
+
+def promise_of(chosen: ChosenModel) -> str:
+    """How often these models answer and what they do not judge; see `wording.promise`."""
+    refusing = any(_refuses_portraits(*file_key(path)) for path in find_models(chosen.path))
+    return promise(chosen.judge.metadatas.values(), refuses_portraits=refusing)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _refuses_portraits(path: str, modified_ns: int, size: int) -> bool:
+    check = read_check(Path(path))
+    return check is not None and check.portraits is not None
 
 
 def show_error(what: str, text: str) -> None:
@@ -208,7 +217,7 @@ def open_chosen(name: str, path: Path) -> ChosenModel | None:
     try:
         key = file_key(path)
         judge = _judge(*key)
-        return ChosenModel(name, key, path, judge, judge.metadata)
+        return ChosenModel(name, key, path, judge)
     except (OSError, ValueError) as error:
         show_error(
             f"The model {as_markdown(name)} cannot be used.",

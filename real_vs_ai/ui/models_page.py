@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder, list_runs
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
@@ -20,7 +21,14 @@ from real_vs_ai.ui.run_files import (
     read_text,
     unfinished_runs,
 )
-from real_vs_ai.ui.wording import as_markdown, harmless_markdown, percent, visible
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    harmless_markdown,
+    judges_photographs,
+    known_sizes,
+    percent,
+    visible,
+)
 
 _LIVE_SECONDS = 3
 _NETWORK = "network"
@@ -28,16 +36,16 @@ _NETWORK = "network"
 _COUNTS = frozenset({"n", "n_images", "count"})
 # These are neither counts nor shares from 0 to 1.
 _NOT_SHARES = frozenset({"loss", "brier_score"})
-_HEADLINES = ("accuracy", "recall", "false_positive_rate", "uncertain_share")
+_HEADLINES = ("uncertain_share", "error_when_certain", "roc_auc", "accuracy")
 # In the order of the table.
 _METRIC_WORDS = {
     "n": "Pictures",
-    "accuracy": "Right, with no verdict left Uncertain",
-    "recall": "AI-generated pictures found (recall)",
-    "false_positive_rate": "Real pictures called AI-generated",
-    "uncertain_share": "Verdicts left Uncertain",
-    "error_when_certain": "Wrong among the other verdicts",
-    "precision": "Right when it says AI-generated (precision)",
+    "uncertain_share": "Pictures without an answer",
+    "error_when_certain": "Wrong among the answers",
+    "accuracy": "Right, if every picture must get an answer (accuracy)",
+    "recall": "AI-generated pictures found then (recall)",
+    "false_positive_rate": "Real pictures called AI-generated then (false positives)",
+    "precision": "Right when it says AI-generated then (precision)",
     "balanced_accuracy": "Right, each class counted alike (balanced accuracy)",
     "f1": "Precision and recall in one (F1)",
     "roc_auc": "AI-generated ranked above Real (ROC AUC)",
@@ -82,13 +90,32 @@ def show_models_page(*, models_dir: Path) -> None:
     )
     with one:
         if one.open and runs:
-            _show_run(runs[st.selectbox("Model", list(runs), key="shown_run")])
+            _show_run(_choose_run(runs))
     with two:
         if two.open:
             _show_comparison(runs)
     with live:
         if live.open:
             _show_training(training)
+
+
+def _choose_run(runs: dict[str, RunFolder]) -> RunFolder:
+    """Offer the models with what each judges, first the one for photographs."""
+    known = {name: _metadata_of(run) for name, run in runs.items()}
+    names = sorted(runs, key=lambda name: not (known[name] and judges_photographs(known[name])))
+
+    def describe(name: str) -> str:
+        sizes = known_sizes([known[name]]) if known[name] else ""
+        return f"{name}: for pictures of {sizes}" if sizes else name
+
+    return runs[st.selectbox("Model", names, format_func=describe, key="shown_run")]
+
+
+def _metadata_of(run: RunFolder) -> ModelMetadata | None:
+    try:
+        return read_metadata(run.model)
+    except (OSError, ModelFileError):
+        return None
 
 
 def _show_run(run: RunFolder) -> None:

@@ -2,61 +2,75 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import streamlit as st
 
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.provenance import describe_origin
-from real_vs_ai.ui.cards import count_labels, label_of, show_card, show_table
+from real_vs_ai.track_record import read_track_record
+from real_vs_ai.ui.cards import show_card
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.image_input import ImageFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
-from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
-from real_vs_ai.ui.thresholds import extreme_thresholds
-from real_vs_ai.ui.wording import shared_reason, track_record, verdict_style
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
+from real_vs_ai.ui.wording import heading, known_sizes, plain, rank, style_of, visible
 
 # More than these are shown as a table.
 MOST_CARDS = 12
 _WHY_KEY = "why"
+# In the table a row holds a thumbnail, or three lines of text.
+_ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
+# The colours of the theme in .streamlit/config.toml, on a light page and on a dark one.
+_COLOURS = {
+    "red": ("#a8201a", "#ff8f87"),
+    "green": ("#156a35", "#6fdc94"),
+    "orange": ("#8a4b00", "#ffbd66"),
+    "blue": ("#1f5fbf", "#7fb0ff"),
+    "gray": ("#50586a", "#b3bccd"),
+}
 
 
 def show_results(
     judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
     """Draw all results; `files` holds one uploaded file for each content digest."""
-    extreme = extreme_thresholds(chosen)
-    if extreme:
-        st.warning(f"With the thresholds under Advanced: {extreme}", icon=":material/warning:")
-    elif not chosen.has_own_thresholds:
-        st.caption("The thresholds under Advanced are not the model's own.")
+    record = describe_record(judged, chosen)
     if len(judged) == 1:
-        _show_single(judged[0], files, chosen=chosen)
+        _show_single(judged[0], files, chosen=chosen, record=record)
     else:
-        counts = count_labels(judged, chosen.metadata)
-        st.markdown(
-            " · ".join(
-                f"**{count}** {verdict_style(label, chosen.metadata).heading}"
-                for label, count in counts.items()
-            )
-        )
+        counts = count_conclusions(judged)
         if len(judged) <= MOST_CARDS:
+            st.markdown(" · ".join(counts.values()))
+            st.caption(record)
             _show_cards(judged, files, chosen=chosen)
         else:
-            _show_many(judged, files, chosen=chosen)
-    _show_track_record(judged, chosen)
+            _show_many(_choose_shown(judged, counts), files, chosen=chosen)
+            st.caption(record)
     with st.container(horizontal=True):
         show_downloads(judged, chosen=chosen)
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
-    st.caption(
-        "For a PDF, open the report and print it to a file. Reloading or closing this page forgets "
-        "pictures and verdicts."
-    )
+    st.caption("Reloading or closing this page forgets pictures and answers.")
+
+
+def count_conclusions(judged: Sequence[Card]) -> dict[str, str]:
+    """Each conclusion that occurs with its count, as Markdown, by its title; sorted by code."""
+    ranked = sorted((one.conclusion for one in judged), key=lambda c: (rank(c.code), c.title))
+    headings = {conclusion.title: heading(conclusion) for conclusion in ranked}
+    counts = Counter(conclusion.title for conclusion in ranked)
+    return {title: f"**{counts[title]}** {shown}" for title, shown in headings.items()}
+
+
+# Sorting keeps the order given where two are alike.
+_ORDERS: dict[str, Callable[[Card], Any]] = {
+    "Conclusion": lambda card: (rank(card.conclusion.code), card.conclusion.title),
+    "File name": lambda card: card.answer.name.casefold(),
+    "Order given": lambda card: 0,
+}
 
 
 def _clear() -> None:
@@ -64,43 +78,44 @@ def _clear() -> None:
     forget_details()
 
 
-def _show_track_record(judged: Sequence[Card], chosen: ChosenModel) -> None:
-    """How often the models that are sure of a verdict here are right."""
-    answers = [one.verdict for one in judged if one.verdict and one.verdict.label != UNCERTAIN]
-    if not answers:
-        return
-    records = {
-        track_record(chosen.metadata_of(verdict), own_thresholds=chosen.has_own_thresholds): None
-        for verdict in answers
-    }
-    st.caption(
-        f"{' '.join(filter(None, records))} A verdict is an estimate by a model, not proof; "
-        "edited pictures can mislead it."
-    )
+def describe_record(judged: Sequence[Card], chosen: ChosenModel) -> str:
+    """How often the models that judged these pictures answer, and are wrong; "" if not recorded."""
+    used = [chosen.metadata_of(one.verdict) for one in judged if one.verdict]
+    records = {known_sizes([m]): read_track_record(m.metrics).sentence for m in used}
+    told = [
+        f"Pictures of {sizes}: {sentence[0].lower()}{sentence[1:]}"
+        if len(records) > 1
+        else sentence
+        for sizes, sentence in records.items()
+        if sentence
+    ]
+    if not told:
+        return ""
+    return f"{' '.join(told)} What the model sees is an estimate, not proof; edits can mislead it."
 
 
-def _show_single(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
+def _show_single(
+    judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel, record: str
+) -> None:
     file = files[judged.answer.sha256]
-    show_card(judged, chosen=chosen, example=example_of(file))
-    if judged.verdict is not None:
-        show_details(judged, data=file.getvalue(), chosen=chosen)
+    show_card(judged, example=example_of(file))
+    if judged.verdict is None:
+        return
+    if record:
+        st.markdown(f"**Can I rely on it?** {record}")
+    show_details(judged, data=file.getvalue(), chosen=chosen)
 
 
 def _show_cards(
     judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    shared = _explain_shared_reasons(judged, chosen)
-    readable = [one for one in judged if one.verdict]
-    if readable and not any(one.answer.findings for one in readable):
-        st.caption(f":material/fingerprint: {describe_origin(()).headline}")
     with st.grid(columns=3, min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                example = example_of(files[one.answer.sha256])
-                show_card(one, chosen=chosen, example=example, said_above=shared, small=True)
+                show_card(one, example=example_of(files[one.answer.sha256]), small=True)
                 if one.verdict is not None:
                     st.button(
-                        "Why?",
+                        "Why, and what now?",
                         key=f"why_{number}",
                         icon=":material/search_insights:",
                         on_click=_open_why,
@@ -111,43 +126,85 @@ def _show_cards(
         _why_dialog(judged[number], files, chosen=chosen)
 
 
-def _explain_shared_reasons(judged: Sequence[Card], chosen: ChosenModel) -> set[ReasonCode]:
-    """Explain once what several images have in common; returns these reasons."""
-    reasons = [one.verdict.out_of_distribution_reason for one in judged if one.verdict]
-    counts = Counter(reason.code for reason in reasons if reason)
-    shared = {code: count for code, count in counts.items() if count > 1}
-    for code, count in shared.items():
-        models = chosen.judge.metadatas.values()
-        st.warning(shared_reason(code, count=count, metadatas=models), icon=":material/help:")
-    return set(shared)
-
-
-def _show_many(
-    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
-    present = list(count_labels(judged, chosen.metadata))
+def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Card]:
+    """Let the user filter and sort; returns what is to be shown."""
+    wanted = st.pills(
+        "Show only",
+        list(counts),
+        selection_mode="multi",
+        format_func=counts.get,
+        key="shown_conclusions",
+    )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = st.pills(
-            "Show only",
-            present,
-            selection_mode="multi",
-            format_func=lambda label: verdict_style(label, chosen.metadata).heading,
-            key="shown_labels",
-        )
-        part = st.text_input("Name contains", key="shown_names", width=240)
+        order = st.selectbox("Sort by", list(_ORDERS), key="shown_order", width=165)
+        part = st.text_input("Name contains", key="shown_names", width=165)
     shown = [
         one
         for one in judged
-        if (not wanted or label_of(one) in wanted) and part.casefold() in one.answer.name.casefold()
+        if (not wanted or one.conclusion.title in wanted)
+        and part.casefold() in one.answer.name.casefold()
     ]
+    return sorted(shown, key=_ORDERS[order])
+
+
+def _show_many(
+    shown: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
+) -> None:
     if not shown:
-        st.caption("No picture has such a name and verdict.")
+        st.caption("No picture has such a name and conclusion.")
         return
-    selected = show_table(shown, chosen=chosen)
+    selected = _show_table(shown)
     if selected is None:
-        st.caption("Select a row to see the picture and why. Click a column's head to sort.")
+        st.caption("Select a row to see the picture, the evidence and what to do next.")
     else:
-        _show_single(shown[selected], files, chosen=chosen)
+        _show_single(shown[selected], files, chosen=chosen, record="")
+
+
+def _show_table(judged: Sequence[Card]) -> int | None:
+    """A table with thumbnails; returns the index of the row the user selected."""
+    import pandas as pd
+
+    table = pd.DataFrame([table_row(one) for one in judged])
+    dark = st.context.theme.type == "dark"
+    styles = {
+        plain(one.conclusion): f"color: {_COLOURS[style_of(one.conclusion).colour][dark]}; "
+        "font-weight: 600"
+        for one in judged
+    }
+    event = st.dataframe(
+        table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
+        key="table",
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        row_height=_ROW_HEIGHT,
+        # As many rows as there are; more than ten are scrolled.
+        height=_HEAD_HEIGHT + min(10, len(judged)) * _ROW_HEIGHT,
+        placeholder="–",
+        alt="Table of the checked images with the conclusion on each",
+        column_config={
+            "Image": st.column_config.ImageColumn(width=70),
+            "Conclusion": st.column_config.TextColumn(width=260),
+            "File": st.column_config.TextColumn(width=300),
+            "Made by": st.column_config.TextColumn(width=200),
+            "Size": st.column_config.TextColumn(width=110),
+        },
+    )
+    selected = event.selection.rows
+    return selected[0] if selected and selected[0] < len(judged) else None
+
+
+def table_row(judged: Card) -> dict[str, object]:
+    """One row of the table."""
+    answer, conclusion = judged.answer, judged.conclusion
+    thumbnail = base64.b64encode(judged.thumbnail).decode("ascii")
+    return {
+        "Image": f"data:image/jpeg;base64,{thumbnail}" if thumbnail else None,
+        "Conclusion": plain(conclusion),
+        "File": visible(answer.name),
+        "Made by": visible(conclusion.generator),
+        "Size": f"{answer.width} × {answer.height}" if judged.verdict else "",
+    }
 
 
 def _open_why(number: int) -> None:
@@ -158,24 +215,29 @@ def _close_why() -> None:
     st.session_state.pop(_WHY_KEY, None)
 
 
-@st.dialog("Why this verdict?", width="large", on_dismiss=_close_why)
+@st.dialog("Why, and what now?", width="large", on_dismiss=_close_why)
 def _why_dialog(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
-    _show_single(judged, files, chosen=chosen)
+    _show_single(judged, files, chosen=chosen, record=describe_record([judged], chosen))
+
+
+def _make_pdf(judged: Sequence[Card], **options: Any) -> bytes:
+    # ReportLab takes a while to import, and most visitors want no report.
+    from real_vs_ai.ui.pdf_report import pdf_report
+
+    return pdf_report(judged, **options)
 
 
 def show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     """Three buttons; each file is made when its button is clicked."""
     now = datetime.now(UTC)
     created = f"{now:%Y-%m-%d %H:%M} UTC"
-    models = [
-        ReportModel(name, metadata, sha256, own_thresholds=chosen.has_own_thresholds)
-        for name, metadata, sha256 in chosen.models
-    ]
-    make_html = functools.partial(html_report, judged, models=models, created=created)
+    models = [ReportModel(*model) for model in chosen.models]
+    record = describe_record(judged, chosen)
+    make_pdf = functools.partial(_make_pdf, judged, models=models, created=created, record=record)
     make_csv = functools.partial(csv_report, judged, metadata=chosen.metadata)
     make_json = functools.partial(json_report, judged, models=models, created=created)
     for label, make, suffix, mime, icon in (
-        ("Report (HTML, PDF)", make_html, "html", "text/html", ":material/description:"),
+        ("Report (PDF)", make_pdf, "pdf", "application/pdf", ":material/description:"),
         ("Table (CSV)", make_csv, "csv", "text/csv", ":material/table:"),
         ("Data (JSON)", make_json, "json", "application/json", ":material/data_object:"),
     ):

@@ -1,4 +1,4 @@
-"""Put verdicts and untrusted texts into words; pure functions, no Streamlit.
+"""Put conclusions, numbers and untrusted texts into words; pure functions, no Streamlit.
 
 Streamlit's labels and messages are Markdown, and a file may be called `![](http://…)` or
 `:material/check_circle: Real`. Text that comes from a file goes through `as_markdown`, or through
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import compare_size, describe_sizes
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+from real_vs_ai.track_record import read_track_record
+from real_vs_ai.verdict import Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
@@ -30,61 +30,58 @@ _A_PHOTO = (1024, 768)
 
 
 @dataclass(frozen=True)
-class VerdictStyle:
-    """How a label looks: words and icon carry the meaning, colour only repeats it.
+class Style:
+    """How a conclusion looks: its words carry the meaning, icon and colour only repeat it.
 
     The symbol is one character, where icons cannot be drawn.
     """
 
-    words: str
     icon: str
     symbol: str
     colour: str
 
-    @property
-    def heading(self) -> str:
-        """Markdown of icon and words, in the label's colour."""
-        return f":{self.colour}[{self.icon} {as_markdown(self.words)}]"
 
-    @property
-    def plain(self) -> str:
-        """Symbol and words, for tables."""
-        return f"{self.symbol} {self.words}"
-
-
-UNREADABLE = VerdictStyle("Unreadable", ":material/broken_image:", "✕", "gray")
-# Icon, symbol and colour of each conclusion.
 _STYLES = {
-    ConclusionCode.LABELLED_AI_SIGNED: (":material/verified:", "▲", "red"),
-    ConclusionCode.LABELLED_AI: (":material/sell:", "▲", "red"),
-    ConclusionCode.LABELLED_PART_AI: (":material/extension:", "△", "red"),
-    ConclusionCode.LOOKS_AI: (":material/smart_toy:", "▲", "red"),
-    ConclusionCode.DISAGREE: (":material/balance:", "≠", "orange"),
-    ConclusionCode.CANT_TELL: (":material/help:", "?", "orange"),
-    ConclusionCode.CANT_JUDGE: (":material/block:", "–", "gray"),
-    ConclusionCode.CAMERA_DATA: (":material/photo_camera:", "○", "blue"),
-    ConclusionCode.LOOKS_PHOTOGRAPH: (":material/landscape:", "●", "green"),
-    ConclusionCode.OTHER_CLASS: (":material/label:", "■", "blue"),
-    ConclusionCode.UNREADABLE: (":material/broken_image:", "✕", "gray"),
+    ConclusionCode.LABELLED_AI_SIGNED: Style(":material/verified:", "▲", "red"),
+    ConclusionCode.LABELLED_AI: Style(":material/sell:", "▲", "red"),
+    ConclusionCode.LABELLED_PART_AI: Style(":material/extension:", "△", "red"),
+    ConclusionCode.LOOKS_AI: Style(":material/smart_toy:", "▲", "red"),
+    ConclusionCode.DISAGREE: Style(":material/balance:", "≠", "orange"),
+    ConclusionCode.CANT_TELL: Style(":material/help:", "?", "orange"),
+    ConclusionCode.CANT_JUDGE: Style(":material/block:", "–", "gray"),
+    ConclusionCode.CAMERA_DATA: Style(":material/photo_camera:", "○", "blue"),
+    ConclusionCode.LOOKS_PHOTOGRAPH: Style(":material/landscape:", "●", "green"),
+    ConclusionCode.OTHER_CLASS: Style(":material/label:", "■", "blue"),
+    ConclusionCode.UNREADABLE: Style(":material/broken_image:", "✕", "gray"),
 }
 
 
-def conclusion_style(found: Conclusion) -> VerdictStyle:
-    """Words, icon and colour for a conclusion."""
-    return VerdictStyle(visible(found.title), *_STYLES[found.code])
+def rank(code: ConclusionCode) -> int:
+    """The place of a conclusion among others, from 0."""
+    return list(ConclusionCode).index(code)
 
 
-def verdict_style(label: str, metadata: ModelMetadata) -> VerdictStyle:
-    """Words, icon and colour for a label of this model; "" for an unreadable file."""
-    if not label:
-        return UNREADABLE
-    if label == UNCERTAIN:
-        return VerdictStyle("Uncertain", ":material/help:", "?", "orange")
+def style_of(conclusion: Conclusion) -> Style:
+    """Icon, symbol and colour of a conclusion."""
+    return _STYLES[conclusion.code]
+
+
+def heading(conclusion: Conclusion) -> str:
+    """Markdown of a conclusion's icon and words, in its colour."""
+    style = style_of(conclusion)
+    return f":{style.colour}[{style.icon} {as_markdown(conclusion.title)}]"
+
+
+def plain(conclusion: Conclusion) -> str:
+    """Symbol and words, for tables and reports."""
+    return f"{style_of(conclusion).symbol} {visible(conclusion.title)}"
+
+
+def class_words(name: str, metadata: ModelMetadata) -> str:
+    """What a class of this model is called on the page."""
     if metadata.positive_index is None:
-        return VerdictStyle(visible(label), ":material/label:", "■", "blue")
-    if label == POSITIVE_CLASS:
-        return VerdictStyle("AI-generated", ":material/smart_toy:", "▲", "red")
-    return VerdictStyle(visible(label), ":material/photo_camera:", "●", "green")
+        return visible(name)
+    return "AI-generated" if name == POSITIVE_CLASS else "a photograph"
 
 
 def percent(fraction: float, *, digits: int = 0) -> str:
@@ -101,56 +98,15 @@ def percent(fraction: float, *, digits: int = 0) -> str:
     return f"{fraction:.{digits}%}"
 
 
-def probability_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
-    """What the number of an in-distribution image is, and whether it is a probability."""
-    probabilities = verdict.probabilities
-    if metadata.positive_index is None:
-        likeliest = max(probabilities, key=probabilities.get)
-        shown = verdict.label if verdict.label in probabilities else likeliest
-        what = as_markdown(visible(shown))
-    else:
-        shown, what = POSITIVE_CLASS, "AI-generated"
-    number = f"**{percent(probabilities[shown], digits=1)}**"
+def numbers_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
+    """The model's numbers for an in-distribution image, and whether they are probabilities."""
+    shares = ", ".join(
+        f"{class_words(name, metadata)} {percent(share, digits=1)}"
+        for name, share in verdict.probabilities.items()
+    )
     if metadata.calibrated:
-        return f"Probability of {what}: {number}"
-    return f"Score for {what}: {number} (not calibrated, so not a probability)"
-
-
-def verdict_number(verdict: Verdict | None) -> float | None:
-    """The number a verdict is shown with; None for unreadable and out-of-distribution images."""
-    if verdict is None or verdict.probability_fake is not None:
-        return verdict.probability_fake if verdict else None
-    return verdict.confidence
-
-
-# Under each of many cards that share a reason; the whole sentence stands above them once.
-_SHORT_REASONS = {
-    ReasonCode.SIZE: "Not a size that this model knows.",
-    ReasonCode.SHARPNESS: "Sharper or softer than what this model knows.",
-    ReasonCode.FEATURES: "Unlike the pictures that this model knows.",
-    ReasonCode.PIXELS: "Unlike the pictures that this model knows.",
-    ReasonCode.PLAIN: "Mostly flat, like a document, a screenshot or a drawing.",
-    ReasonCode.PORTRAIT: "It looks like a portrait, which this model cannot judge.",
-}
-
-
-def short_reason(reason: Reason) -> str:
-    """A few words on why the model gives no verdict."""
-    return _SHORT_REASONS[reason.code]
-
-
-def shared_reason(code: ReasonCode, *, count: int, metadatas: Iterable[ModelMetadata]) -> str:
-    """Why the model gives no verdict on several images, said once; Markdown."""
-    sizes = known_sizes(metadatas)
-    if code is ReasonCode.SIZE and sizes:
-        why = f"This model only knows pictures of {sizes}, and these have other sizes"
-    elif code is ReasonCode.PLAIN:
-        why = "They are mostly flat, like documents, screenshots and drawings"
-    elif code is ReasonCode.PORTRAIT:
-        why = "They look like portraits, which this model cannot judge"
-    else:
-        why = "They look different from the pictures that this model learnt from"
-    return f"**Can't tell for {count} pictures.** {why}, so any answer would be a guess."
+        return f"Probabilities: {shares}."
+    return f"Scores, which are no probabilities, as the model is not calibrated: {shares}."
 
 
 def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
@@ -162,62 +118,32 @@ def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
     return " or ".join(sizes) if all(sizes) else ""
 
 
-def scope_sentence(metadatas: Iterable[ModelMetadata]) -> str:
-    """What the models can and cannot judge, in one sentence for the top of the page."""
+def judges_photographs(metadata: ModelMetadata) -> bool:
+    """Whether a model is for photographs of usual sizes, not for thumbnails."""
+    return compare_size(*_A_PHOTO, metadata.training_images) is None
+
+
+def promise(metadatas: Iterable[ModelMetadata], *, refuses_portraits: bool) -> str:
+    """What happens to a picture, how often there is an answer, and what is not judged."""
     metadatas = list(metadatas)
-    sizes = known_sizes(metadatas)
-    several = len(metadatas) > 1
-    if not sizes:
-        which = "these models" if several else "this model"
-        return f"It is not recorded which pictures {which} learnt from: read verdicts with care."
-    knows = "These models only know" if several else "This model only knows"
-    refused = all(compare_size(*_A_PHOTO, m.training_images) for m in metadatas)
-    most = ", such as most photos from phones and the web" if refused else ""
-    answer = "answer" if several else "answers"
-    return f"{knows} pictures of {sizes} and {answer} “Uncertain” to others{most}."
-
-
-def track_record(metadata: ModelMetadata, *, own_thresholds: bool = True) -> str:
-    """How often this model is right on test images of the kind that it knows; or "".
-
-    `own_thresholds`: whether the metrics were measured with the thresholds in use.
-    """
-    metrics = metadata.metrics
-    false_alarms = metric_value(metrics, "false_positive_rate")
-    recall = metric_value(metrics, "recall")
-    accuracy = metric_value(metrics, "accuracy")
-    wrong = metric_value(metrics, "error_when_certain")
-    if false_alarms is not None and recall is not None:
-        said = (
-            f"with no verdict left Uncertain, it finds {percent(recall, digits=1)} of the "
-            f"AI-generated ones and wrongly accuses {percent(false_alarms, digits=1)} of the real "
-            "ones"
-        )
-        if wrong is not None and own_thresholds:
-            said += f"; {_certain_record(metrics, wrong)}"
-    elif accuracy is not None:
-        said = f"it is right for {percent(accuracy, digits=1)}"
+    # Most visitors come with photographs.
+    main = next(filter(judges_photographs, metadatas), metadatas[0])
+    told = "This page shows what a picture's file says of its origin and what a model sees in it."
+    answered = read_track_record(main.metrics).answered
+    if answered is None:
+        told += " How often the model has an answer is not recorded: read its answers with care."
     else:
-        return ""
-    sizes = known_sizes([metadata])
-    return f"On test pictures like those it learnt from{f' ({sizes})' if sizes else ''}, {said}."
-
-
-def _certain_record(metrics: Mapping[str, Any], wrong: float) -> str:
-    """How many verdicts stay Uncertain, and what share of the others is wrong."""
-    uncertain, count = (metric_value(metrics, name) for name in ("uncertain_share", "n"))
-    left = "" if uncertain is None else f"it leaves {percent(uncertain, digits=1)} Uncertain, and "
-    if wrong or uncertain is None or count is None:
-        return f"{left}of the verdicts it is sure of, {percent(wrong, digits=1)} are wrong"
-    # With few verdicts, 0 % would promise more than was measured.
-    return f"{left}of the {count * (1 - uncertain):,.0f} verdicts it is sure of, none is wrong"
-
-
-def metric_value(metrics: Mapping[str, Any], name: str) -> float | None:
-    """The value of one metric of `metrics.json`, with or without its interval; None if absent."""
-    entry = metrics.get(name)
-    value = entry.get("value") if isinstance(entry, Mapping) else entry
-    return float(value) if isinstance(value, (int, float)) else None
+        what = "photographs" if judges_photographs(main) else "pictures that it knows"
+        told += f" The model has an answer for about {round(100 * answered)} of 100 {what}."
+    refused = ["portraits"] if refuses_portraits else []
+    if any(metadata.model_input.is_crops for metadata in metadatas):
+        refused += ["documents", "screenshots", "drawings"]
+    if refused:
+        *most, last = refused
+        listed = f"{', '.join(most)} and {last}" if most else last
+        told += f" It does not judge {listed}."
+    sizes = known_sizes(metadatas)
+    return f"{told} It knows only pictures of {sizes}." if sizes else told
 
 
 def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:
@@ -256,9 +182,9 @@ def _parted(found: re.Match) -> str:
     return f"\\{character}" if character in "[<$" else f"{character}{_JOINER}"
 
 
-def as_markdown(text: str) -> str:
+def as_markdown(text: str, *, longest: int = 400) -> str:
     """Markdown that shows exactly this text, in the surrounding font, and does nothing else."""
-    return _PUNCTUATION.sub(_defused, visible(text, longest=400).strip()) or "(no name)"
+    return _PUNCTUATION.sub(_defused, visible(text, longest=longest).strip()) or "(no name)"
 
 
 def _defused(found: re.Match) -> str:

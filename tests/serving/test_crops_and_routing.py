@@ -15,10 +15,10 @@ from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving import detector as detector_module
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.serving.explanation import map_crops
+from real_vs_ai.serving.explanation import deciding_crops
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import Judge, judge_files
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.verdict import CropScore, ReasonCode
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 CROPS = ModelInput(32, kind="crops", crops=4, longest_side=256)
@@ -161,12 +161,16 @@ def test_models_of_other_classes_do_not_share_a_door(released, tmp_path):
         Detector.open(folder, engine="openvino", precision="f32")
 
 
-def test_crop_map_is_bright_where_crops_favour_a_class(photographs):
+def test_deciding_crops_favour_the_class_and_do_not_hide_each_other(photographs):
     verdict = photographs.predict(half_bright())
-    fake, real = (map_crops(verdict.crops, class_index=i) for i in (0, 1))
-    half = fake.shape[1] // 2
-    assert fake[:, half:].mean() > fake[:, :half].mean()
-    assert np.all((fake >= 0) & (fake <= 1) & (fake + real <= 1 + 1e-6))
+    for index, side in ((0, 1), (1, 0)):
+        chosen = deciding_crops(verdict.crops, class_index=index)
+        assert 1 <= len(chosen) <= 3
+        assert all(crop.probabilities[index] > 0.5 for crop in chosen)
+        centres = [(crop.window[0] + crop.window[2]) / 2 for crop in chosen]
+        assert all((centre > 0.5) == bool(side) for centre in centres)
+    same = [CropScore((0, 0, 0.5, 0.5), (0.9, 0.1)), CropScore((0, 0, 0.4, 0.5), (0.8, 0.2))]
+    assert deciding_crops(same, class_index=0) == same[:1]
 
 
 def test_app_offers_all_released_models_and_each_alone(released):

@@ -6,7 +6,6 @@ and is Uncertain when they are alike.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ def make_colour_model(
     folder.mkdir(parents=True)
     model.save(folder / "model.h5")
     values = {"class_names": tuple(class_names), "image_size": 32, **metadata}
+    values.setdefault("metrics", METRICS["test"])
     write_metadata(folder / "model.h5", ModelMetadata(**values))
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     return folder / "model.h5"
@@ -54,19 +54,11 @@ METRICS = {
         "accuracy": {"value": 0.91, "low": 0.88, "high": 0.94},
         "recall": {"value": 0.93, "low": 0.9, "high": 0.96},
         "false_positive_rate": {"value": 0.04, "low": 0.02, "high": 0.06},
+        "uncertain_share": {"value": 0.4, "low": 0.3, "high": 0.5},
+        "error_when_certain": {"value": 0.1, "low": 0.05, "high": 0.15},
     },
     "validation": {"n": 100, "accuracy": 0.9},
 }
-
-
-def write_predictions(path: Path, probabilities: Sequence[tuple[str, float]]) -> None:
-    """A `predictions.csv` of validation images: (label, probability of Fake) each."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "split", "label", "probability_Fake", "probability_Real"])
-        for number, (label, probability) in enumerate(probabilities):
-            writer.writerow([f"{number}.jpg", "validation", label, probability, 1 - probability])
-        writer.writerow(["t.jpg", "test", "Real", 0.99, 0.01])
 
 
 def image_bytes(

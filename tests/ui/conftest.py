@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from app_site import GREY, image_bytes, make_colour_model, write_predictions
+from app_site import GREY, image_bytes, make_colour_model
 
 
 @pytest.fixture(scope="session")
@@ -16,10 +16,6 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "models"
     make_colour_model(folder / "three", class_names=("malignant", "benign", "normal"))
     make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7)
-    write_predictions(
-        folder / "colour" / "predictions.csv",
-        [("Fake", 0.9), ("Fake", 0.6), ("Real", 0.1), ("Real", 0.75)],
-    )
     (folder / "colour" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n")
     (folder / "colour" / "MODEL_CARD.md").write_text("# Card\n![x](http://tracker.example/x.png)")
     (folder / "colour" / "figures").mkdir()

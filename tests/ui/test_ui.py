@@ -1,32 +1,39 @@
-"""Checks, thresholds, reports and run files of the app work without a page."""
+"""Checks, reports, zips and run files of the app work without a page."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import dataclasses
 import io
 import json
+import re
 import sys
 import threading
 import types
-import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from app_site import RED, image_bytes, unusual_images, write_predictions
+from app_site import RED, image_bytes, unusual_images
+from PIL import Image
 
 from real_vs_ai.config import SEED
+from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.ui import run_files
-from real_vs_ai.ui.cards import probability_bar, table_row
 from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
-from real_vs_ai.ui.reports import ReportModel, csv_report, html_report, json_report
-from real_vs_ai.ui.thresholds import binary_outcome, read_validation_scores
+from real_vs_ai.ui.pdf_report import pdf_report
+from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
+from real_vs_ai.ui.results import count_conclusions, table_row
+from real_vs_ai.ui.zipped import open_zip
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, decide_again, make_verdict
 
 METADATA = ModelMetadata(
@@ -34,7 +41,6 @@ METADATA = ModelMetadata(
 )
 
 
-SVG = "{http://www.w3.org/2000/svg}"
 TOO_LARGE = Reason(ReasonCode.SIZE, "Much larger.")
 
 
@@ -42,16 +48,14 @@ def verdict_of(probability_fake: float, metadata: ModelMetadata = METADATA) -> V
     return make_verdict(np.array([probability_fake, 1 - probability_fake]), metadata)
 
 
+def card_with(verdict: Verdict, name: str = "a.png") -> Card:
+    return Card(Answer(name, verdict, width=4, height=3, format="PNG", sha256="d"))
+
+
 def card_of(probability_fake: float | None, name: str = "a.png") -> Card:
     if probability_fake is None:
         return Card(Answer(name, error="not an image", sha256="d"))
-    verdict = verdict_of(probability_fake)
-    answer = Answer(name, verdict, width=4, height=3, format="PNG", sha256="d")
-    return Card(answer, preview=b"jpeg")
-
-
-def settled(card: Card, variants=(), metadata: ModelMetadata = METADATA) -> Card:
-    return settle(card, metadata=metadata, variants=variants)
+    return card_with(verdict_of(probability_fake), name)
 
 
 class SureJudge(Judge):
@@ -68,17 +72,6 @@ class SureJudge(Judge):
 
 
 JUDGE = SureJudge()
-
-
-def test_the_bar_draws_the_uncertain_band_between_the_thresholds():
-    bar = probability_bar(0.9, lower=0.25, upper=0.75)
-    bands = ElementTree.fromstring(bar).findall(SVG + "rect")[:3]
-    starts = [float(band.get("x")) for band in bands]
-    widths = [float(band.get("width")) for band in bands]
-    shares = [width / sum(widths) for width in widths]
-    assert shares == pytest.approx([0.25, 0.5, 0.25])
-    assert starts[1:] == pytest.approx([starts[0] + widths[0], starts[0] + widths[0] + widths[1]])
-    assert "stripes" in bands[1].get("fill")
 
 
 def test_every_unusual_kind_of_image_is_judged():
@@ -152,11 +145,8 @@ def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_
 
 
 def test_out_of_distribution_image_has_no_number_anywhere():
-    row = np.array([0.9, 0.1])
-    verdict = make_verdict(row, METADATA, out_of_distribution=[TOO_LARGE])
-    card = card_of(0.9)
-    answer = dataclasses.replace(card.answer, verdict=verdict)
-    result = settled(dataclasses.replace(card, answer=answer))
+    verdict = make_verdict(np.array([0.9, 0.1]), METADATA, out_of_distribution=[TOO_LARGE])
+    result = card_with(verdict)
     (row,) = csv.DictReader(
         io.StringIO(csv_report([result], metadata=METADATA).decode("utf-8-sig"))
     )
@@ -165,20 +155,25 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     (image,) = json.loads(json_report([result], models=[REPORT_MODEL], created="now"))["images"]
     assert image["probability_fake"] is None and image["confidence"] is None
     assert image["probabilities"] == {} and image["out_of_distribution"] is True
-    html = html_report([result], models=[REPORT_MODEL], created="now").decode()
-    assert "Much larger." in html and "calibrated" not in html and "0.9" not in html
-    chosen = types.SimpleNamespace(metadata_of=lambda verdict: METADATA)
-    assert table_row(result, chosen=chosen, number="Probability")["Probability"] is None
+    text = text_of(pdf_report([result], models=[REPORT_MODEL], created="now", record=""))
+    assert "Muchlarger." in text and "Probabilities" not in text and "0.9" not in text
+    assert "%" not in "".join(map(str, table_row(result).values()))
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
-    judged = settled(card_of(0.9), [("blur", verdict_of(0.5)), ("crop", verdict_of(0.1))])
-    assert judged.own.label == "Fake" and judged.verdict.label == "Uncertain"
-    assert judged.flipped_by == ("crop",) and "crop" in judged.verdict.reasons[0].sentence
+    judged = settle(card_of(0.9), [("blur", verdict_of(0.5)), ("crop", verdict_of(0.1))])
+    assert judged.verdict.label == "Uncertain"
+    assert judged.conclusion.code is ConclusionCode.CANT_TELL
+    assert judged.flipped_by == ("crop",) and "crop" in judged.conclusion.from_model
+    assert [(change, v.label) for change, v in judged.variants] == [
+        ("no change", "Fake"),
+        ("blur", "Uncertain"),
+        ("crop", "Real"),
+    ]
 
 
 def test_a_verdict_that_only_weakens_holds():
-    judged = settled(card_of(0.9), [("blur", verdict_of(0.5))])
+    judged = settle(card_of(0.9), [("blur", verdict_of(0.5))])
     assert judged.verdict.label == "Fake" and judged.flipped_by == ()
 
 
@@ -211,41 +206,6 @@ def test_image_too_long_for_a_jpeg_is_changed_too():
     assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
 
 
-# --- thresholds ---
-
-
-def test_false_alarms_are_counted_on_the_validation_rows_only(tmp_path):
-    rows = [
-        ("Fake", 0.9),
-        ("Fake", 0.5),
-        ("Fake", 0.2),
-        ("Fake", 0.8),
-        ("Real", 0.1),
-        ("Real", 0.75),
-        ("Real", 0.4),
-        ("Real", 0.2),
-    ]
-    write_predictions(tmp_path / "predictions.csv", rows)
-    scores = read_validation_scores(tmp_path / "predictions.csv", METADATA)
-    outcome = binary_outcome(scores, METADATA)
-    assert (outcome.n_fake, outcome.n_real) == (4, 4)
-    assert outcome.false_alarms == 0.25 and outcome.found == 0.5
-    assert outcome.missed == 0.25 and outcome.uncertain == 0.25
-
-
-def test_predictions_are_calibrated_before_they_are_compared(tmp_path):
-    write_predictions(tmp_path / "predictions.csv", [("Fake", 0.9), ("Real", 0.1)])
-    softened = dataclasses.replace(METADATA, temperature=4.0)
-    scores = read_validation_scores(tmp_path / "predictions.csv", softened)
-    assert 0.5 < scores.probabilities[0, 0] < 0.7
-
-
-@pytest.mark.parametrize("text", ["", "path,split,label\na,validation,Fake\n", "x\0y", "a,b\n1"])
-def test_predictions_that_cannot_be_used_give_none(tmp_path, text):
-    (tmp_path / "predictions.csv").write_text(text)
-    assert read_validation_scores(tmp_path / "predictions.csv", METADATA) is None
-
-
 # --- reports ---
 
 REPORT_MODEL = ReportModel("run <b>", METADATA, "5ba256")
@@ -253,7 +213,7 @@ EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
 def test_the_csv_has_the_columns_of_image_scoring_and_no_formulas():
-    results = [settled(card_of(0.9, EVIL_NAME)), settled(card_of(None, "b.png"))]
+    results = [card_of(0.9, EVIL_NAME), card_of(None, "b.png")]
     text = csv_report(results, metadata=METADATA).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0])[:9] == [
@@ -276,7 +236,7 @@ def test_csv_of_other_classes_has_their_probabilities():
     names = ("benign", "malignant", "normal")
     metadata = ModelMetadata(class_names=names, image_size=8)
     verdict = make_verdict(np.array([0.1, 0.7, 0.2]), metadata)
-    judged = settled(Card(Answer("a.png", verdict)), metadata=metadata)
+    judged = Card(Answer("a.png", verdict))
     text = csv_report([judged], metadata=metadata).decode("utf-8-sig")
     (row,) = csv.DictReader(io.StringIO(text))
     found = [float(row[f"probability_{name}"]) for name in names]
@@ -285,32 +245,101 @@ def test_csv_of_other_classes_has_their_probabilities():
 
 
 def test_the_json_says_which_model_with_which_thresholds():
-    document = json.loads(
-        json_report([settled(card_of(0.9))], models=[REPORT_MODEL], created="now")
-    )
+    document = json.loads(json_report([card_of(0.9)], models=[REPORT_MODEL], created="now"))
     assert document["models"][0]["thresholds"] == {"lower": 0.3, "upper": 0.7}
     assert document["models"][0]["sha256"] == "5ba256"
     assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
 
 
-def test_the_html_shows_names_as_text_and_runs_nothing():
-    page = html_report([settled(card_of(0.9, EVIL_NAME))], models=[REPORT_MODEL], created="now")
-    text = page.decode()
-    assert "<script" not in text and "&lt;script&gt;" in text and "run &lt;b&gt;" in text
-    assert "default-src 'none'" in text and "AI-generated" in text
-    assert "data:image/jpeg;base64,anBlZw==" in text
-
-
-def test_the_html_gives_figures_of_models_that_judged_a_picture_only():
-    small, large = (
-        ReportModel(name, dataclasses.replace(METADATA, upper_threshold=threshold), "5ba256")
-        for name, threshold in (("small", 0.7), ("large", 0.9))
+def test_the_pdf_shows_hostile_names_as_text():
+    names = [EVIL_NAME, "<b>&amp;<img src='http://tracker.example/x.png'/>.png", "x" * 5000, ""]
+    names += ["фото.png", "图片.png", "שלום.png", "\u202egpj.exe", "\ud800.png", "a\0b"]
+    pdf = pdf_report(
+        [card_of(0.9, name) for name in names], models=[REPORT_MODEL], created="now", record="R."
     )
-    judged = settled(card_of(0.95))
-    judged = dataclasses.replace(judged, verdict=dataclasses.replace(judged.verdict, model="large"))
-    text = html_report([judged], models=[small, large], created="now").decode()
-    assert "large: " in text and "between 30% and 90%" in text
-    assert "between 30% and 70%" not in text
+    text = text_of(pdf)
+    assert pdf.startswith(b"%PDF-") and b"/URI" not in pdf and b"/JavaScript" not in pdf
+    assert "<script>alert(1)</script>" in text and "run<b>" in text and "&amp;" in text
+    # No font here has Hebrew: its letters' numbers stand in their place.
+    assert "u05e9" in text and "LooksAI-generated" in text and "10files,now." in text
+
+
+def test_the_pdf_takes_pictures_of_any_shape_and_a_hundred_of_them():
+    shapes = [(640, 1), (1, 640), (1, 1), (640, 640)]
+    cards = []
+    for size in shapes * 25:
+        buffer = io.BytesIO()
+        Image.new("RGB", size, RED).save(buffer, format="JPEG")
+        cards.append(dataclasses.replace(card_of(0.9), preview=buffer.getvalue()))
+    pdf = pdf_report(cards, models=[REPORT_MODEL], created="now", record="")
+    assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page\n") > 10
+
+
+def text_of(pdf: bytes) -> str:
+    """The ASCII texts in ReportLab's pages, without spaces, as a line may break anywhere."""
+    found = []
+    for stream in re.findall(rb"stream\r?\n([!-uz\s]+)~>", pdf):
+        with contextlib.suppress(ValueError, zlib.error):
+            page = zlib.decompress(base64.a85decode(stream))
+            found += re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", page, re.DOTALL)
+    text = re.sub(rb"\\([()\\])", rb"\1", b"".join(found))
+    return text.replace(b" ", b"").decode("latin-1")
+
+
+# --- zips ---
+
+
+def test_a_zip_is_a_folder_of_pictures():
+    data = zip_of({"b/two.png": image_bytes(RED), "a.jpg": b"nope", "__MACOSX/a.jpg": b"x"})
+    files = open_zip("all.zip", "7", data)
+    assert [file.name for file in files] == ["all.zip/a.jpg", "all.zip/b/two.png"]
+    assert [file.getvalue() for file in files] == [b"nope", image_bytes(RED)]
+    assert len({file.file_id for file in files}) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PK no zip", "not a readable zip"),
+        (b"PK\x01\x02" * 20_001, "more than 20,000 files"),
+        (lambda: zip_of({"notes.txt": b"x"}), "without pictures"),
+        (lambda: zip_of({f"{i}.png": bytes(2**20) for i in range(3)}), "of pictures"),
+    ],
+)
+def test_a_zip_that_cannot_be_taken_says_why(data, reason, monkeypatch):
+    monkeypatch.setattr("real_vs_ai.ui.zipped.MAX_TOTAL_BYTES", 2 * 2**20)
+    (file,) = open_zip("a.zip", "7", data if isinstance(data, bytes) else data())
+    with pytest.raises(ImageError, match=reason):
+        file.getvalue()
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_a_pdf_is_refused_with_a_sentence():
+    card = check_image(b"%PDF-1.7\n...", judge=JUDGE)
+    assert card.conclusion.code is ConclusionCode.UNREADABLE
+    assert card.conclusion.from_model.startswith("A PDF, not a picture")
+
+
+# --- the batch ---
+
+
+def test_conclusions_are_counted_in_the_order_of_their_codes():
+    cards = [card_of(p) for p in (0.1, 0.5, 0.9, None, 0.9)]
+    counts = count_conclusions(cards)
+    assert list(counts) == [
+        "Looks AI-generated",
+        "We can't tell",
+        "Looks like a photograph",
+        "Unreadable",
+    ]
+    assert counts["Looks AI-generated"].startswith("**2** :red[")
 
 
 # --- run files ---
@@ -351,7 +380,3 @@ def test_only_runs_without_final_metrics_are_in_training(tmp_path):
 def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
     (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
     assert run_files.read_history(tmp_path / "history.csv") == {}
-    predictions = tmp_path / "predictions.csv"
-    lines = ["path,split,label,probability_Fake,probability_Real", "a,validation,Fake,0.9,0.1"]
-    predictions.write_text("\n".join([*lines, '"' + "a" * 200_000]), encoding="utf-8")
-    assert len(read_validation_scores(predictions, METADATA).labels) == 1

@@ -1,46 +1,31 @@
-"""The page words models, refusals and numbers plainly, and shows untrusted text safely."""
+"""The page words conclusions, models and numbers plainly, and shows untrusted text safely."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.provenance import FileSays
+from real_vs_ai.serving.conclusion import TITLES, Conclusion, ConclusionCode, ModelSees, conclude
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
+    heading,
+    judges_photographs,
+    numbers_sentence,
     percent,
-    scope_sentence,
-    short_reason,
-    track_record,
-    verdict_style,
+    plain,
+    promise,
     visible,
 )
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+from real_vs_ai.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
-
-
-def test_every_refusal_has_its_few_words():
-    refusals = [code for code in ReasonCode if make_refusal(code).out_of_distribution]
-    assert len(refusals) > 4
-    for code in refusals:
-        assert short_reason(Reason(code, "Why.")).endswith(".")
-
-
-def make_refusal(code):
-    return Verdict("Uncertain", None, None, {}, reasons=(Reason(code, "Why."),))
-
-
-def test_model_of_crops_says_that_it_judges_larger_pictures():
-    seen = {"scale": {"low": 256.0, "median": 700.0, "high": 1800.0}}
-    crops = ModelMetadata(
-        ("Fake", "Real"), 224, training_images=seen, input={"kind": "crops", "crops": 9}
-    )
-    assert "256 × 256 pixels or more" in scope_sentence([crops])
 
 
 @pytest.mark.parametrize(
@@ -105,36 +90,44 @@ def test_percentages_never_round_to_certainty(fraction, words):
     assert percent(fraction, digits=1) == words
 
 
-def test_verdicts_have_words_and_icons_of_their_own():
-    styles = [verdict_style(label, METADATA) for label in ("Fake", "Real", "Uncertain")]
-    assert [style.words for style in styles] == ["AI-generated", "Real", "Uncertain"]
-    assert len({style.icon for style in styles}) == 3
+def test_every_conclusion_has_an_icon_and_a_symbol_of_its_own():
+    shown = [
+        (heading(found), plain(found))
+        for found in (
+            Conclusion(code, title, FileSays.NOTHING, ModelSees.NOT_JUDGED)
+            for code, title in TITLES.items()
+        )
+    ]
+    assert len(set(shown)) == len(ConclusionCode)
+    assert ":red[" in heading(conclude(make_verdict(np.array([0.9, 0.1]), METADATA), ()))
 
 
-def test_the_track_record_names_false_accusations():
-    metrics = {"recall": {"value": 0.93}, "false_positive_rate": {"value": 0.04}}
-    record = track_record(dataclasses.replace(METADATA, metrics=metrics))
-    assert "93.0%" in record and "accuses 4.0%" in record
-    metrics["error_when_certain"] = {"value": 0.021}
-    metadata = dataclasses.replace(METADATA, metrics=metrics)
-    assert "2.1% are wrong" in track_record(metadata)
-    assert "sure of" not in track_record(metadata, own_thresholds=False)
-    few = dict(metadata.metrics, n=371, uncertain_share=0.943, error_when_certain={"value": 0.0})
-    record = track_record(dataclasses.replace(metadata, metrics=few))
-    assert (
-        "it leaves 94.3% Uncertain, and of the 21 verdicts it is sure of, none is wrong" in record
+def knowing(*sides: int, **options) -> ModelMetadata:
+    sizes = summarise_training_images(sides, sides, ["s"] * len(sides))
+    return dataclasses.replace(METADATA, training_images=sizes, **options)
+
+
+def test_the_promise_tells_how_often_photographs_are_answered_and_what_is_not_judged():
+    crops = {"kind": "crops", "crops": 9}
+    small = knowing(32, 32, metrics={"uncertain_share": 0.05})
+    large = knowing(300, 1500, metrics={"uncertain_share": {"value": 0.83}}, input=crops)
+    said = promise([small, large], refuses_portraits=True)
+    assert "an answer for about 17 of 100 photographs" in said
+    assert "does not judge portraits, documents, screenshots and drawings" in said
+    assert "about 32 × 32 pixels or about 312 × 312 pixels or more" in said
+    said = promise([small], refuses_portraits=False)
+    assert "about 95 of 100 pictures that it knows" in said and "does not judge" not in said
+    assert "not recorded" in promise([METADATA], refuses_portraits=False)
+
+
+def test_models_for_photographs_are_told_from_those_for_thumbnails():
+    assert judges_photographs(knowing(300, 1500)) and not judges_photographs(knowing(32, 32))
+
+
+def test_scores_that_are_not_calibrated_are_not_called_probabilities():
+    verdict = make_verdict(np.array([0.9, 0.1]), METADATA)
+    assert "no probabilities" in numbers_sentence(verdict, METADATA)
+    calibrated = dataclasses.replace(METADATA, calibrated=True)
+    assert numbers_sentence(verdict, calibrated) == (
+        "Probabilities: AI-generated 90.0%, a photograph 10.0%."
     )
-    assert track_record(METADATA) == ""
-
-
-def test_scope_names_the_sizes_that_each_model_knows():
-    def knowing(*sides: int) -> ModelMetadata:
-        sizes = summarise_training_images(sides, sides, ["s"] * len(sides))
-        return dataclasses.replace(METADATA, training_images=sizes)
-
-    small, large = knowing(32, 32), knowing(300, 1500)
-    assert "about 32 × 32 pixels" in scope_sentence([small])
-    assert "photos from phones" in scope_sentence([small])
-    both = scope_sentence([small, large])
-    assert "32 × 32" in both and " or about " in both and "phones" not in both
-    assert "not recorded" in scope_sentence([METADATA])
