@@ -15,7 +15,7 @@ from pathlib import Path
 import openvino as ov
 
 from real_vs_ai.errors import RealVsAIError, one_line
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.serving.keras_graph import (
     StoredModel,
     UnsupportedGraphError,

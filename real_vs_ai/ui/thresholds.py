@@ -16,7 +16,7 @@ from real_vs_ai.predictions import read_predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.wording import percent
-from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of, uncertain_range
+from real_vs_ai.verdict import UNDECIDED, ReasonCode, decide, thresholds_of, uncertain_range
 
 _KEY, _KEY_OF = "uncertain", "uncertain_of"
 # Shares of the validation images beyond which thresholds are called extreme.
@@ -30,10 +30,17 @@ class ValidationScores:
     Attributes:
         labels: Index of each image's true class, shape (n_images,).
         probabilities: Calibrated, shape (n_images, n_classes), rows summing to 1.
+        refused: Which stay Uncertain at any thresholds, or did after sending them on, shape
+            (n_images,), bool.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
+    refused: np.ndarray
+
+    def decide(self, metadata: ModelMetadata) -> np.ndarray:
+        """The class of each image by these thresholds, UNDECIDED where it is Uncertain."""
+        return np.where(self.refused, UNDECIDED, decide(self.probabilities, metadata))
 
 
 @dataclass(frozen=True)
@@ -81,19 +88,18 @@ def read_validation_scores(path: Path, metadata: ModelMetadata) -> ValidationSco
     """
     try:
         rows = read_predictions(path, strict=False).of_split("validation")
-        # A refused portrait gets no verdict at any threshold.
-        rows = rows.take(~rows.portraits)
     except (FileNotFoundError, InputError):
         return None
     if rows.class_names != metadata.class_names or not len(rows):
         return None
     probabilities = calibrate(rows.probabilities, temperature=metadata.temperature)
-    return ValidationScores(rows.labels, probabilities)
+    refused = rows.out_of_distribution | (rows.reasons == ReasonCode.UNSTABLE)
+    return ValidationScores(rows.labels, probabilities, refused)
 
 
 def binary_outcome(scores: ValidationScores, metadata: ModelMetadata) -> BinaryOutcome:
     """What the thresholds do to the validation images of a model that tells Fake from Real."""
-    decided = decide(scores.probabilities, metadata)
+    decided = scores.decide(metadata)
     fake = scores.labels == metadata.positive_index
     called_fake = decided == metadata.positive_index
     uncertain = decided == UNDECIDED
@@ -109,7 +115,7 @@ def binary_outcome(scores: ValidationScores, metadata: ModelMetadata) -> BinaryO
 
 def confidence_outcome(scores: ValidationScores, metadata: ModelMetadata) -> ConfidenceOutcome:
     """What the smallest confidence does to the validation images of a model of other classes."""
-    decided = decide(scores.probabilities, metadata)
+    decided = scores.decide(metadata)
     answered = decided != UNDECIDED
     right = decided == scores.labels
     return ConfidenceOutcome(_share(answered), _share(right[answered]), len(scores.labels))

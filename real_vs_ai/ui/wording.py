@@ -15,7 +15,7 @@ from typing import Any
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import compare_size, describe_sizes
+from real_vs_ai.out_of_distribution.sizes import compare_size, describe_sizes
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.out_of_distribution.sizes import summarise_training_images
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.pixel_classifier import are_plain
+from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 
 # A picture whose brightest and darkest pixels differ by less shows nothing.
 _LEAST_CONTRAST = 12
