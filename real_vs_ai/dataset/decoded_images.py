@@ -17,16 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.config import SPLITS, canonical_split
-from real_vs_ai.dataset.labelled_images import (
-    LabelledImages,
-    fingerprint_images,
-    list_labelled_images,
-)
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.dataset.views import ViewOptions, draw_views
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import atomic_write, list_folders, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.reporting import progress
@@ -296,35 +291,6 @@ def find_splits(folder: Path) -> dict[str, Path]:
             "Training images flatter a model; to see that, name the folder itself with --data."
         )
     return found
-
-
-def decode_splits(
-    folders: Mapping[str, Path], *, metadata: ModelMetadata, workers: int, max_memory_bytes: int
-) -> dict[str, DecodedImages]:
-    """Decode every split but train, whose images are only counted."""
-    listed = {
-        split: list_labelled_images(path, class_names=metadata.class_names)
-        for split, path in folders.items()
-    }
-    return {
-        split: (
-            _not_decoded(images, model_input=metadata.model_input)
-            if split == "train"
-            else decode_images(
-                images,
-                model_input=metadata.model_input,
-                workers=workers,
-                max_memory_bytes=max_memory_bytes,
-            )
-        )
-        for split, images in listed.items()
-    }
-
-
-def _not_decoded(images: LabelledImages, *, model_input: ModelInput) -> DecodedImages:
-    pixels = np.empty((0, *Preparation(model_input, None).shape), dtype=np.uint8)
-    sizes = np.empty(0, dtype=np.int32)
-    return DecodedImages(pixels, sizes, sizes, (), images)
 
 
 def store_features(

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.metrics import share_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import UNDECIDED, decide
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
@@ -28,8 +26,6 @@ _FEWEST_OF_SOURCE = 20
 # By source, a generated image may be called Real so many times as often as a real one Fake: a false
 # accusation is the worse mistake.
 _MISSES = 2
-# What false-alarm and miss rates the two rules by source are compared at.
-_RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
 @dataclass(frozen=True)
@@ -120,28 +116,6 @@ def choose_threshold_by_source(
     return _just_above(needed, scores, wrong, lowest=lowest)
 
 
-def choose_conformal_threshold(
-    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
-) -> Threshold:
-    """The lowest score whose expected share of mistakes on a new source is at most `rate`.
-
-    Conformal risk control (Angelopoulos et al. 2024) with sources in place of images: the guarantee
-    holds if the new source is drawn like these. Of m sources no rate below 1 / (m + 1) can be
-    promised; then nothing is certain. The arguments are those of `choose_threshold_by_source`.
-    """
-    names, which, counts = np.unique(
-        sources[wrong].astype(str), return_inverse=True, return_counts=True
-    )
-    order = np.argsort(-scores[wrong], kind="stable")
-    mistakes = np.cumsum((1 / counts)[which][order])
-    allowed = rate * (len(names) + 1) - 1
-    if allowed < -1e-9:
-        return Threshold(value=1.0, error=None, n=0, reached=False)
-    first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
-    needed = scores[wrong][order][first] if first < len(order) else -np.inf
-    return _just_above(needed, scores, wrong, lowest=lowest)
-
-
 def _just_above(
     needed: float, scores: np.ndarray, wrong: np.ndarray, *, lowest: float
 ) -> Threshold:
@@ -219,11 +193,7 @@ def calibrate_metadata(
         )
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
-    found = _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
-    if sources is not None:
-        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
-        found["sources"] = count_by_source(labels, decided, sources, metadata.class_names)
-    return fitted, found
+    return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
 
 
 def _unless(refused: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -248,59 +218,6 @@ def count_by_source(
             shares = {"certain": share_interval(certain), "wrong": share_interval(wrong)}
             rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
     return rows
-
-
-def compare_rules(
-    metadata: ModelMetadata, validation: Predictions, judged: Predictions
-) -> list[dict]:
-    """What the worst source's rule and the conformal one lead to, at several rates.
-
-    The thresholds are set on `validation` and tested on `judged`.
-
-    Returns:
-        For each rate "rate", and for "worst_source" and "conformal" the "coverage" of `judged`, the
-        share "wrong" of all its images, and the "worst" such share of a source.
-    """
-    positive = metadata.positive_index
-
-    def scores_of(rows: Predictions) -> np.ndarray:
-        return calibrate(rows.probabilities, temperature=metadata.temperature)[:, positive]
-
-    fake, is_fake = scores_of(validation), validation.labels == positive
-    sides = (
-        (_unless(validation.portraits, fake), ~is_fake),
-        (_unless(validation.portraits, 1 - fake), is_fake),
-    )
-    tested, judges = scores_of(judged), ~judged.portraits
-    rules = {"worst_source": choose_threshold_by_source, "conformal": choose_conformal_threshold}
-    rows = []
-    for rate in _RATES:
-        row: dict = {"rate": rate}
-        for name, choose in rules.items():
-            upper, lower = (
-                choose(scores, wrong, validation.sources, rate=rate, lowest=0.5)
-                for scores, wrong in sides
-            )
-            called_fake = judges & (tested >= upper.value) & upper.reached
-            called_real = judges & (1 - tested >= lower.value) & lower.reached & ~called_fake
-            wrong = np.where(judged.labels == positive, called_real, called_fake)
-            shares = [wrong[judged.sources == source].mean() for source in set(judged.sources)]
-            row[name] = {
-                "coverage": float((called_fake | called_real).mean()),
-                "wrong": float(wrong.mean()),
-                "worst": float(max(shares)),
-            }
-        rows.append(row)
-    return rows
-
-
-def share_interval(which: np.ndarray, *, method: str = "exact") -> dict[str, float] | None:
-    """The share that is true, with its 95 % interval (SciPy's `method`); None of an empty array."""
-    if not len(which):
-        return None
-    found = binomtest(int(np.sum(which)), len(which))
-    low, high = found.proportion_ci(method=method)
-    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
 def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:

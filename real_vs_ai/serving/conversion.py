@@ -27,7 +27,7 @@ import platformdirs
 
 from real_vs_ai.errors import RealVsAIError, one_line
 from real_vs_ai.files import atomic_folder, hash_file
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import build_network
 

@@ -19,16 +19,12 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution import (
-    OutOfDistributionCheck,
-    compare_size,
-    read_check,
-    size_distance,
-)
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
+from real_vs_ai.out_of_distribution.sizes import compare_size, size_distance
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
-from real_vs_ai.serving.look import ImageLike, Look, for_sharing, read_image
+from real_vs_ai.serving.look import ImageLike, Look, pixels_for_sharing, read_image
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
 _ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
@@ -80,21 +76,39 @@ class Detector:
             ModelFileError: It cannot be read, or was not made by this project.
             RuntimeError: The engine named cannot run it here.
         """
-        detectors = []
         model_paths = find_models(path)
-        for model_path in model_paths:
-            metadata, check = read_metadata(model_path), read_check(model_path)
-            opened = open_engine(
-                model_path,
-                image_size=metadata.image_size,
-                engine=engine,
-                precision=precision,
-                for_batches=for_batches,
-                views=_inputs_of_an_image(metadata, check),
-                lazy=len(model_paths) > 1,
-            )
-            detectors.append(Detector(model_path, metadata, opened, check))
+        how = {"engine": engine, "precision": precision, "for_batches": for_batches}
+        how["lazy"] = len(model_paths) > 1
+        detectors = [cls.open_file(one, read_metadata(one), **how) for one in model_paths]
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
+
+    @classmethod
+    def open_file(
+        cls,
+        model_path: Path,
+        metadata: ModelMetadata,
+        *,
+        engine: str | None = None,
+        precision: str | None = None,
+        for_batches: bool = False,
+        lazy: bool = False,
+    ) -> Detector:
+        """Open one file with metadata that need not be its own; see `open`.
+
+        Args:
+            lazy: Compile the model when the first image needs it.
+        """
+        check = read_check(model_path)
+        opened = open_engine(
+            model_path,
+            image_size=metadata.image_size,
+            engine=engine,
+            precision=precision,
+            for_batches=for_batches,
+            views=_inputs_of_an_image(metadata, check),
+            lazy=lazy,
+        )
+        return Detector(model_path, metadata, opened, check)
 
     def with_metadata(self, metadata: ModelMetadata) -> Detector:
         """The same network, deciding with other metadata: thresholds, temperature."""
@@ -183,7 +197,7 @@ class Detector:
         return look
 
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
-        return self.metadata.model_input.prepare(WEB.apply(for_sharing(image), seed=SEED))
+        return self.metadata.model_input.prepare(WEB.apply(pixels_for_sharing(image), seed=SEED))
 
     def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
         """Verdicts for prepared images, in their order.

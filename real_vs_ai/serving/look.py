@@ -82,7 +82,7 @@ class Look:
             self.make_copy = lambda: copy
 
 
-def for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
+def pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
     """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
     width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
     factor = max(width, height) // _LARGE

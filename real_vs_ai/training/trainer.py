@@ -19,7 +19,6 @@ from real_vs_ai.config import SPLITS, is_augmented_name
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.report import count_evaluation_images
 from real_vs_ai.evaluation.scorer import open_network
 from real_vs_ai.keras_models import graph_of, save_model
 from real_vs_ai.model_file import ModelMetadata
@@ -31,6 +30,7 @@ from real_vs_ai.networks.head import (
     head_alone,
 )
 from real_vs_ai.networks.model import build_model
+from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.callbacks import catch_interruption
@@ -252,6 +252,25 @@ def _inform(
     budget.spent_before, budget.evaluation_slowdown = spent, slowdown
     portraits = bool(options.portraits)
     budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
+
+
+def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: bool) -> int:
+    """How often the network computes an image, or a crop of one, from training's end to its report.
+
+    The check is fitted on some of the training and validation images, and the report judges every
+    image but those of training.
+
+    Args:
+        portraits: Whether the whole images are looked at besides, to find portraits.
+    """
+    learnt = (
+        min(MOST_IMAGES, len(splits[name])) * splits[name].views for name in ("train", "validation")
+    )
+    judged = (decoded for split, decoded in splits.items() if split != "train")
+    # A photograph's copy is judged too.
+    return sum(min(MOST_IMAGES, len(decoded)) * decoded.views for decoded in learnt) + sum(
+        len(decoded) * (decoded.views * (1 + (decoded.views > 1)) + portraits) for decoded in judged
+    )
 
 
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:

@@ -10,7 +10,7 @@ from small_runs import read_history, train, write_splits
 
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import find_model
 from real_vs_ai.training import callbacks, loop
 from real_vs_ai.training.loop import image_weights, source_weights
