@@ -127,6 +127,12 @@ class TrainingOptions:
     screenshots: float = _field(
         "share of these histories that end with a screenshot", 0.0, type=number(0, 1)
     )
+    encoded: float = _field(
+        "share of these histories, where the file is no JPEG, that begin with a JPEG or WebP of "
+        "good quality",
+        0.7,
+        type=number(0, 1),
+    )
     stem_stride: int = _field(
         "how much the first layers shrink the image (none: as in --weights, or as published)",
         type=int,
@@ -290,7 +296,9 @@ class TrainingOptions:
         """What training sees of each image; None for what the model itself is fed with."""
         if self.input == "resize":
             return None
-        return ViewOptions(self.views, self.history, self.seed, screenshots=self.screenshots)
+        return ViewOptions(
+            self.views, self.history, self.seed, screenshots=self.screenshots, encoded=self.encoded
+        )
 
     def stored(self) -> dict[str, Any]:
         """The options as `config.json` keeps them, to be read again by `--recipe`."""
