@@ -82,6 +82,11 @@ class TrainingOptions:
     hold_out: tuple[str, ...] = _field(
         "sources to train without and to validate on alone", (), type=_names
     )
+    source_limit: int = _field(
+        "most training images of each class of a source, drawn by the seed; 0: all",
+        0,
+        type=whole_number(0),
+    )
     portraits: tuple[str, ...] = _field(
         "sources of portraits; the model learns to recognise and refuse such pictures",
         (),

@@ -291,6 +291,10 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
         class_names = listed[split].class_names
     if options.hold_out:
         listed = _hold_out(listed["train"], options)
+    if options.source_limit:
+        listed["train"] = limit_sources(
+            listed["train"], most=options.source_limit, seed=options.seed
+        )
     for split, images in listed.items():
         splits[split] = decode_images(
             images,
@@ -304,6 +308,15 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
     rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
     say(format_table(["images", *(class_names or ())], rows))
     return splits
+
+
+def limit_sources(images: LabelledImages, *, most: int, seed: int) -> LabelledImages:
+    """At most so many images of each class of a source, drawn by the seed, in the old order."""
+    generator = np.random.default_rng(seed)
+    pairs = zip(images.labels, images.sources, strict=True)
+    keys = np.array([f"{label} {source}" for label, source in pairs])
+    drawn = [generator.permutation(np.flatnonzero(keys == key))[:most] for key in np.unique(keys)]
+    return images.take(np.sort(np.concatenate(drawn)))
 
 
 def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, LabelledImages]:

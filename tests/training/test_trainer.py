@@ -14,6 +14,7 @@ from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import find_model
 from real_vs_ai.training import callbacks, loop
 from real_vs_ai.training.loop import image_weights, source_weights
+from real_vs_ai.training.trainer import limit_sources
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -135,6 +136,20 @@ def test_sources_count_by_the_root_of_their_size(tmp_path):
     assert weights.mean() == pytest.approx(1)
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
     assert weights[:4].sum() == pytest.approx(2 * weights[4])
+
+
+def test_large_sources_give_a_limited_number_of_images(tmp_path):
+    from real_vs_ai.dataset.labelled_images import LabelledImages
+
+    sources = ("a",) * 4 + ("b",) + ("a",) * 2 + ("c",) * 3
+    labels = np.array([0] * 5 + [1] * 5, dtype=np.int32)
+    images = LabelledImages(tmp_path, tuple("0123456789"), labels, ("Fake", "Real"), sources)
+    limited = limit_sources(images, most=2, seed=1)
+    # A source of both classes gives so many of each.
+    assert limited.sources == ("a", "a", "b", "a", "a", "c", "c")
+    assert limited.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert limited.paths == limit_sources(images, most=2, seed=1).paths
+    assert limited.paths != limit_sources(images, most=2, seed=2).paths
 
 
 def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
