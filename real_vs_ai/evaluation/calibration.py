@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from real_vs_ai.config import SEED
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import share_interval
+from real_vs_ai.evaluation.metrics import RESAMPLES, share_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
@@ -116,6 +117,30 @@ def choose_threshold_by_source(
     return _just_above(needed, scores, wrong, lowest=lowest)
 
 
+def choose_threshold_for_new_source(
+    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
+) -> Threshold:
+    """The lowest score whose expected share of mistakes on a new source is at most `rate`.
+
+    Conformal risk control (Angelopoulos et al. 2022) with sources in place of images: every source
+    counts alike, and one imagined source of mistakes is added. It holds on average over sources if
+    the new one is drawn like these, and says nothing about the worst. Of m sources no rate below
+    1 / (m + 1) can be promised; then nothing is certain. The arguments are those of
+    `choose_threshold_by_source`.
+    """
+    names, which, counts = np.unique(
+        sources[wrong].astype(str), return_inverse=True, return_counts=True
+    )
+    allowed = rate * (len(names) + 1) - 1
+    if allowed < -1e-9:
+        return Threshold(value=1.0, error=None, n=0, reached=False)
+    order = np.argsort(-scores[wrong], kind="stable")
+    mistakes = np.cumsum((1 / counts)[which][order])
+    first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
+    needed = scores[wrong][order][first] if first < len(order) else -np.inf
+    return _just_above(needed, scores, wrong, lowest=lowest)
+
+
 def _just_above(
     needed: float, scores: np.ndarray, wrong: np.ndarray, *, lowest: float
 ) -> Threshold:
@@ -149,6 +174,7 @@ def calibrate_metadata(
     target_error: float,
     sources: np.ndarray | None = None,
     refused: np.ndarray | None = None,
+    new_source: bool = False,
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 
@@ -160,6 +186,7 @@ def calibrate_metadata(
         sources: None for thresholds over all images together.
         refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
             among their source's all the same. Only used with `sources`.
+        new_source: Bound the expected share of a new source instead, drawn like these.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -184,13 +211,10 @@ def calibrate_metadata(
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
     else:
         refused = np.zeros(len(labels), bool) if refused is None else refused
-        upper = choose_threshold_by_source(
-            _unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5
-        )
+        choose = choose_threshold_for_new_source if new_source else choose_threshold_by_source
+        upper = choose(_unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5)
         misses = min(0.5, _MISSES * target_error)
-        lower = choose_threshold_by_source(
-            _unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5
-        )
+        lower = choose(_unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5)
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
@@ -199,6 +223,38 @@ def calibrate_metadata(
 def _unless(refused: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The scores, of refused images below every threshold."""
     return np.where(refused, -np.inf, scores)
+
+
+def share_over_sources(
+    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
+) -> list[dict]:
+    """The shares of wrong and of certain verdicts over sources that count alike.
+
+    Returns:
+        For each class: "class", "sources", the mean shares "certain" and "wrong" with 95 %
+        bootstrap intervals over sources, and "wrong_95", which 95 % of them do not exceed.
+    """
+    rows = []
+    for label, class_name in enumerate(class_names):
+        own = labels == label
+        _, which = np.unique(sources[own].astype(str), return_inverse=True)
+        certain, wrong = decided[own] >= 0, (decided[own] >= 0) & (decided[own] != label)
+        counts = np.bincount(which)
+        shares = {
+            name: np.bincount(which, weights=values) / counts
+            for name, values in (("certain", certain), ("wrong", wrong))
+        }
+        row = {"class": class_name, "sources": len(counts)}
+        row |= {name: _mean_interval(values) for name, values in shares.items()}
+        rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
+    return rows
+
+
+def _mean_interval(values: np.ndarray) -> dict[str, float]:
+    generator = np.random.default_rng(SEED)
+    drawn = generator.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def count_by_source(

@@ -144,6 +144,12 @@ def _calibration(metrics: Mapping) -> list[str]:
             "of every source's real validation images called Fake, and twice that share of the "
             "generated ones called Real"
         )
+    over_sources = metrics.get("over_sources")
+    if over_sources:
+        among = (
+            "of the real images of a new source expected to be called Fake, and twice that share "
+            "of generated ones called Real (conformal risk control over the validation sources)"
+        )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
     text = (
@@ -152,7 +158,31 @@ def _calibration(metrics: Mapping) -> list[str]:
     )
     if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
         text += " The validation images are too few, or the model too poor, to promise that."
-    return [text, *(_by_source(by_source) if by_source else ())]
+    return [
+        text,
+        *(_by_source(by_source) if by_source else ()),
+        *(_over_sources(over_sources) if over_sources else ()),
+    ]
+
+
+def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> list[str]:
+    rows = [
+        [
+            split,
+            row["class"],
+            row["sources"],
+            *(interval_text(row[key]) for key in ("certain", "wrong")),
+            f"{row['wrong_95']:.4f}",
+        ]
+        for split, by_class in counted.items()
+        for row in by_class
+    ]
+    headers = ["split", "class", "sources", "certain", "wrong", "wrong, 95 % of sources at most"]
+    intro = (
+        "Mean shares over sources, a camera or generator of a collection each, which count alike; "
+        "bootstrap intervals over sources:"
+    )
+    return [intro, markdown_table(headers, rows)]
 
 
 def _by_source(counted: Sequence[Mapping]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,14 @@ from sklearn.metrics import classification_report
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
-from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import calibrate_metadata, count_by_source, has_sources
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    count_by_source,
+    has_sources,
+    share_over_sources,
+)
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
@@ -28,6 +34,7 @@ from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
+    as_texts,
     concatenate,
     join_predictions,
     read_predictions,
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
+# What `thresholds` in metrics.json calls the rule by the expected share of a new source.
+NEW_SOURCE = "new source"
 TRAIN = "train"
 # (path, reason) of the files that could not be read, by split.
 LeftOut = Mapping[str, Sequence[tuple[str, str]]]
@@ -78,6 +87,7 @@ def write_report(
     history_csv: Path | None,
     workers: int,
     target_error: float,
+    source_risk: float,
 ) -> dict[str, Any]:
     """Evaluate a run's own model, store the results in it, and write the run's report.
 
@@ -89,6 +99,7 @@ def write_report(
         images: By split; "train" is only counted.
         left_out: Files that are not among the images, since they could not be read.
         target_error: Share of certain verdicts that may be wrong.
+        source_risk: See `evaluate_model`'s `new_source`; 0 for the rule that fits the data.
 
     Returns:
         The contents of `metrics.json`.
@@ -97,9 +108,10 @@ def write_report(
         open_detector(run.model, metadata),
         images,
         left_out=left_out,
-        target_error=target_error,
+        target_error=source_risk or target_error,
         recalibrate=True,
         workers=workers,
+        new_source=source_risk > 0,
     )
     store_in_model(run.model, evaluation)
     write_evaluation(run, evaluation, model=model, history_csv=history_csv)
@@ -116,6 +128,7 @@ def evaluate_model(
     workers: int,
     others: Sequence[Path] = (),
     thresholds: Mapping[str, Any] | None = None,
+    new_source: bool = False,
 ) -> Evaluation:
     """Judge every split but train, and compute all metrics.
 
@@ -126,6 +139,8 @@ def evaluate_model(
             otherwise those in the metadata are used.
         others: Tables of predictions whose validation images count in fitting them.
         thresholds: What is known of the metadata's thresholds; None for nothing.
+        new_source: Let `target_error` bound the expected share of the real images of a new source
+            that are called Fake, and twice that share of generated ones called Real.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
@@ -140,7 +155,12 @@ def evaluate_model(
     metadata = detector.metadata
     if recalibrate:
         metadata, thresholds = _calibrate(
-            judged, metadata, target_error=target_error, others=others, known=thresholds
+            judged,
+            metadata,
+            target_error=target_error,
+            others=others,
+            known=thresholds,
+            new_source=new_source,
         )
     predictions = _rows_of(judged, metadata)
     own = {split: predictions.of_split(split) for split in predictions.split_names}
@@ -161,6 +181,13 @@ def evaluate_model(
         "confound": find_confound(own[main_split(predictions)]),
         "notes": _notes(thresholds),
     }
+    if (thresholds or {}).get("rule") == NEW_SOURCE:
+        metrics["over_sources"] = {
+            split: share_over_sources(
+                rows.labels, rows.decided, _makers(judged[split], rows), rows.class_names
+            )
+            for split, rows in own.items()
+        }
     return Evaluation(judged, predictions, metadata, metrics)
 
 
@@ -175,6 +202,7 @@ def _calibrate(
     target_error: float,
     others: Sequence[Path],
     known: Mapping[str, Any] | None,
+    new_source: bool,
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
     own = _rows_of(judged, metadata).of_split("validation")
@@ -182,16 +210,22 @@ def _calibrate(
     if len(np.unique(rows.labels)) < 2:
         return metadata, known
     refused = rows.out_of_distribution
-    by_source = has_sources(metadata, rows.labels, rows.sources)
+    by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
+    sources = rows.sources
+    if new_source and len(own):
+        sources = np.concatenate([_makers(judged["validation"], own), sources[len(own) :]])
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
         target_error=target_error,
-        sources=rows.sources if by_source else None,
+        sources=sources if by_source else None,
         refused=refused if by_source else None,
+        new_source=new_source,
     )
-    if by_source:
+    if new_source:
+        found["rule"] = NEW_SOURCE
+    elif by_source:
         # Of other runs' images only the model's own answers are known.
         calibrated = calibrate(rows.probabilities, temperature=fitted.temperature)
         decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
@@ -199,6 +233,13 @@ def _calibrate(
             decided[: len(own)] = judged["validation"].rows(fitted).decided
         found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
     return fitted, {**found, "files": [path.as_posix() for path in others]}
+
+
+def _makers(part: JudgedSplit, rows: Predictions) -> np.ndarray:
+    """Each image's source and what made it, a camera or a generator: one collection holds many."""
+    made_by = manifest_column(part.images.root, "generator")
+    makers = (made_by.get(path, "") for path in part.images.paths)
+    return as_texts(map(" / ".join, zip(rows.sources, makers, strict=True)))
 
 
 def weights_digest(model: keras.Model) -> str:
@@ -326,6 +367,13 @@ def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
     bounds = (thresholds or {}).get("validation", {})
     if all(bound["reached"] for bound in bounds.values()):
         return []
+    if thresholds.get("rule") == NEW_SOURCE:
+        return [
+            "The validation images have too few sources to promise at most "
+            f"{100 * thresholds['target_error']:g} % on a new one: a class without a verdict needs "
+            f"at least {math.ceil(1 / thresholds['target_error']) - 1} sources of real images for "
+            "Fake, half as many of generated ones for Real."
+        ]
     if "sources" in thresholds:
         share = f"{100 * thresholds['target_error']:g} %"
         sides = {"upper": ("false alarms in every source of real images", "Fake")}

@@ -133,7 +133,7 @@ def _evaluate(
         run: The model's.
         own: Whether these are the images that it was reported with.
     """
-    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
+    from real_vs_ai.evaluation.report import NEW_SOURCE, TARGET_ERROR, evaluate_model
 
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     asked = options.target_error or options.thresholds_from
@@ -148,6 +148,7 @@ def _evaluate(
         workers=options.workers,
         others=options.thresholds_from,
         thresholds=stored if keeps else None,
+        new_source=stored.get("rule") == NEW_SOURCE,
     )
 
 

@@ -108,6 +108,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
         history_csv=run.history,
         workers=options.workers,
         target_error=options.target_error,
+        source_risk=options.source_risk,
     )
     _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)

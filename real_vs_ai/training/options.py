@@ -254,6 +254,12 @@ class TrainingOptions:
         0.05,
         type=number(0, 0.5, ends=False),
     )
+    source_risk: float = _field(
+        "expected share of a new source's real images that may be called Fake, and twice that of "
+        "its fakes called Real; 0: the thresholds bound the validation images, or every source",
+        0.0,
+        type=number(0, 0.25),
+    )
     thumbnails: tuple[str, ...] = _field(
         "folders of pictures, any arrangement, whose thumbnails the model learns to refuse",
         (),
