@@ -133,9 +133,11 @@ def _evaluate(
         run: The model's.
         own: Whether these are the images that it was reported with.
     """
-    from real_vs_ai.evaluation.report import NEW_SOURCE, TARGET_ERROR, evaluate_model
+    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
 
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
+    trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
+    source_risk = trained.get("source_risk", 0.0)
     asked = options.target_error or options.thresholds_from
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not asked and bool(stored.get("files"))
@@ -143,12 +145,15 @@ def _evaluate(
         detector,
         images,
         left_out={},
-        target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
+        target_error=options.target_error
+        or source_risk
+        or stored.get("target_error")
+        or TARGET_ERROR,
         recalibrate=bool(asked) or (own and not keeps) or not detector.metadata.calibrated,
         workers=options.workers,
         others=options.thresholds_from,
         thresholds=stored if keeps else None,
-        new_source=stored.get("rule") == NEW_SOURCE,
+        new_source=source_risk > 0,
     )
 
 
