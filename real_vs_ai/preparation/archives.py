@@ -148,14 +148,8 @@ def choose_input(
     """What to pack, into which archive, and which of the folder's entries (None: all)."""
     if folder is None:
         return DATA_DIR, output or DATA_DIR / "prepared.zip", (*SPLITS, MANIFEST_NAME)
-    if output is None:
-        real = folder.resolve()
-        output = (
-            real.with_name(f"{real.name}.zip")
-            if folder.name in {"", ".."}
-            else (folder.with_name(f"{folder.name}.zip"))
-        )
-    return folder, output, None
+    named = folder.resolve() if folder.name in {"", ".."} else folder
+    return folder, output or named.with_name(f"{named.name}.zip"), None
 
 
 def zip_folder(

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.parallel import Pool, chunked, run_chunks
@@ -138,21 +138,20 @@ def _extract_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str)
         with archive.open(info) as packed:
             return _write_file(packed, target, name=info.filename, size=info.file_size)
     except _READ_ERRORS as error:
-        raise _refusal(error, f"entry {printable(info.filename)} is damaged") from error
+        _refuse(error, f"entry {printable(info.filename)} is damaged: {_damage(error)}")
 
 
-def _refusal(error: Exception, damage: str) -> Exception:
-    """What to raise for an error while reading: a full or broken disk is not the archive's fault.
-
-    Args:
-        damage: Says what is damaged.
-    """
+def _refuse(error: Exception, reason: str) -> NoReturn:
+    """Refuse an archive, unless the error is of the disk: the archive is not at fault then."""
     # Damaged offsets make libraries seek where no file has a place.
     of_disk = isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}
     if of_disk or isinstance(error, ArchiveError):
-        return error
-    found = one_line(error) if str(error).strip() else "it ends too early"
-    return ArchiveError(f"{damage}: {found}")
+        raise error
+    raise ArchiveError(reason) from error
+
+
+def _damage(error: Exception) -> str:
+    return one_line(error) if str(error).strip() else "it ends too early"
 
 
 def _make_room(folder: Path, plan: ExtractionPlan) -> None:
@@ -279,8 +278,8 @@ def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | Non
                 if stream.tell() > most:
                     raise ArchiveError(f"unpacks to more than {MAX_RATIO} times its size")
     except _READ_ERRORS as error:
-        damage = f"it is damaged or incomplete (last entry read: {printable(last)})"
-        raise _refusal(error, damage) from error
+        found = f"(last entry read: {printable(last)}): {_damage(error)}"
+        _refuse(error, f"it is damaged or incomplete {found}")
 
 
 def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
@@ -288,8 +287,7 @@ def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
     except _READ_ERRORS as error:
-        refusal = _refusal(error, "")
-        raise (refusal if refusal is error else ArchiveError(NO_ARCHIVE)) from error
+        _refuse(error, NO_ARCHIVE)
 
 
 @contextlib.contextmanager

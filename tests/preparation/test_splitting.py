@@ -123,24 +123,19 @@ def test_unknown_layout_is_refused_with_what_was_found(tmp_path, folders, messag
         find_layout(tmp_path / "set")
 
 
-def test_second_copies_are_dropped_and_reported(tmp_path):
-    make_flat(tmp_path / "set")
-    folder = tmp_path / "set" / "RealArt"
-    shutil.copy(folder / "3.jpg", folder / "copy.jpg")
-    summary = split(tmp_path / "set", tmp_path / "split")
-    assert outcomes_of(summary) == {"RealArt/copy.jpg": ("second copy", "RealArt/3.jpg")}
-    assert len(summary.rows) == 40
-
-
-def test_kept_duplicates_share_a_split(tmp_path):
+def test_second_copies_are_dropped_and_reported_or_share_a_split(tmp_path):
     make_flat(tmp_path / "set")
     folder = tmp_path / "set" / "RealArt"
     for i in range(10):
         shutil.copy(folder / f"{i}.jpg", folder / f"copy{i}.jpg")
-    summary = split(tmp_path / "set", tmp_path / "split", keep_duplicates=True)
-    assert len(summary.rows) == 50
+    summary = split(tmp_path / "set", tmp_path / "one")
+    copies = {f"RealArt/copy{i}.jpg": ("second copy", f"RealArt/{i}.jpg") for i in range(10)}
+    assert outcomes_of(summary) == copies
+    assert len(summary.rows) == 40
+    kept = split(tmp_path / "set", tmp_path / "other", keep_duplicates=True)
+    assert len(kept.rows) == 50
     splits = {}
-    for row in summary.rows:
+    for row in kept.rows:
         assert splits.setdefault(row.sha256, row.split) == row.split
 
 
