@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import resize_image
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
@@ -51,7 +50,8 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     if judged.verdict.label != UNCERTAIN and _can_be_mapped(judged):
         show = {_PLACES: _show_places, **show}
     # The first tab is open at once, so it is one that costs nothing.
-    names = sorted(show, key=lambda name: _costs(name, judged))
+    first = next(name for name in show if not _costs(name, judged))
+    names = [first, *(name for name in show if name != first)]
     # A tab that was open is remembered by its name, which another set may lack.
     key = f"details {names}"
     for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
@@ -201,25 +201,26 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     """The model's numbers, its thresholds and what identifies it."""
     verdict = judged.verdict
     metadata = chosen.metadata_of(verdict)
-    lines = []
     refused = verdict.out_of_distribution_reason
     if refused:
-        lines.append(
-            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
-        )
+        lines = [f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."]
     else:
-        lines += [numbers_sentence(verdict, metadata), f"{_thresholds(metadata)}."]
+        lines = []
+        # Beside an open answer, a percentage would accuse honest photographs.
+        with st.expander("The model's numbers"):
+            thresholds = describe_thresholds(thresholds_of(metadata))
+            _show_list([numbers_sentence(verdict, metadata), f"{thresholds}."])
     made = f" of {metadata.created[:10]}" if metadata.created else ""
     lines.append(
         f"Model: {visible(chosen.name_of(verdict))}{made}, SHA-256 "
         f"{chosen.sha256_of(verdict)[:_SHORT_HASH]}."
     )
     lines.append(f"Picture: SHA-256 {judged.answer.sha256[:_SHORT_HASH]}.")
+    _show_list(lines)
+
+
+def _show_list(lines: Sequence[str]) -> None:
     st.markdown("\n".join(f"- {as_markdown(line)}" for line in lines))
-
-
-def _thresholds(metadata: ModelMetadata) -> str:
-    return describe_thresholds(thresholds_of(metadata))
 
 
 def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:

@@ -29,8 +29,10 @@ window.realVsAiWatch ??= new MutationObserver(() => {
         said.textContent = "The computer that runs it has stopped it, or cannot be reached. Start "
             + "the app again with “python App.py”, or ask those who run it. Then reload this page "
             + "and choose your pictures again: they were in that computer's memory only.";
-        for (const part of dialog.querySelectorAll("p, pre, [data-testid=stCode]"))
-            part.style.display = "none";
+        const theirs = part => part.matches("pre")
+            || !part.children.length && part.textContent.includes("Streamlit");
+        for (const part of dialog.querySelectorAll("*"))
+            if (theirs(part)) part.style.display = "none";
         dialog.append(said);
     }
 });

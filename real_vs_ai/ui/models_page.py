@@ -36,7 +36,7 @@ _NETWORK = "network"
 _COUNTS = frozenset({"n", "n_images", "count"})
 # These are neither counts nor shares from 0 to 1.
 _NOT_SHARES = frozenset({"loss", "brier_score"})
-_HEADLINES = ("uncertain_share", "error_when_certain", "roc_auc", "accuracy")
+_HEADLINES = ("uncertain_share", "error_when_certain", "roc_auc")
 # In the order of the table.
 _METRIC_WORDS = {
     "n": "Pictures",
@@ -48,7 +48,7 @@ _METRIC_WORDS = {
     "precision": "Right when it says AI-generated then (precision)",
     "balanced_accuracy": "Right, each class counted alike (balanced accuracy)",
     "f1": "Precision and recall in one (F1)",
-    "roc_auc": "AI-generated ranked above Real (ROC AUC)",
+    "roc_auc": "Pairs ranked rightly (ROC AUC)",
     "average_precision": "Precision over all thresholds (average precision)",
     "recall_at_1_percent_fpr": "Found, if 1 % of real pictures may be accused",
     "recall_at_5_percent_fpr": "Found, if 5 % of real pictures may be accused",
@@ -157,7 +157,7 @@ def _show_headline(metrics: dict[str, dict[str, Metric]]) -> None:
     """The few numbers to know, of the first split: the test images where there are any."""
     split, numbers = next(iter(metrics.items()))
     shown = [name for name in _HEADLINES if name in numbers]
-    with st.grid(columns=4, min_column_width=220):
+    with st.grid(columns=3, min_column_width=260):
         for name in shown:
             metric = numbers[name]
             with st.container(border=True):

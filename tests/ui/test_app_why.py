@@ -1,0 +1,100 @@
+"""The tabs under "Why?" explain an answer, where there is one (AppTest, with the real detector)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+from app_driver import button, shown_texts, start, upload, verdicts
+from app_site import BLUE, GREY, RED, encode, image_bytes, make_gemini_server
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+def patchwork() -> bytes:
+    """Blue all round, red in the middle: the whole is blue, its middle part is red."""
+    image = Image.new("RGB", (80, 80), BLUE)
+    image.paste(RED, (16, 16, 64, 64))
+    return encode(image, "PNG")
+
+
+def test_an_answer_that_turns_when_cropped_is_none(models):
+    app = upload(start("--models-dir", models), {"patchwork.png": patchwork()})
+    assert "Looks like a photograph" in verdicts(app)[0]
+    open_tab(app, "hold")
+    assert "We can't tell" in verdicts(app)[0]
+    assert "turns after cropping to 75 %" in shown_texts(app)
+
+
+def test_an_open_answer_has_no_test_and_no_map(models):
+    app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY, size=(200, 200))})
+    assert [tab.label.split(": ")[1] for tab in app.tabs] == [
+        "Details",
+        "Ask Gemini",
+        "Report a mistake",
+    ]
+
+
+def test_the_heat_map_shows_where_the_image_speaks_for_the_answer(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED, size=(200, 200))})
+    before = len(app.image)
+    open_tab(app, "Where")
+    assert "where the model looked" in shown_texts(app) and len(app.image) == before + 1
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    assert not [tab.label for tab in app.tabs if "Where" in tab.label]
+
+
+def test_a_mistake_is_reported_as_text_to_copy(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    open_tab(app, "mistake")
+    (text,) = [code.value for code in app.code if "Thresholds" in code.value]
+    digest = hashlib.sha256(image_bytes(RED)).hexdigest()
+    model = hashlib.sha256((models / "colour" / "model.h5").read_bytes()).hexdigest()
+    assert digest in text and model in text and "lower 0.3000, upper 0.7000" in text
+    assert "Conclusion: Looks AI-generated" in text and "red.png" not in text
+
+
+def open_tab(app: AppTest, part: str) -> None:
+    """Select the tab whose name contains `part`, as a click does."""
+    tab = next(tab for tab in app.tabs if part in tab.label)
+    app.session_state[f"details {[tab.label for tab in app.tabs]}"] = tab.label
+    app.run()
+    assert not app.exception
+
+
+def test_gemini_without_a_key_is_explained_and_not_broken(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    open_tab(app, "Gemini")
+    assert "GEMINI_API_KEY" in app.info[0].value
+
+
+def test_nothing_goes_to_gemini_before_the_user_agrees(models, monkeypatch):
+    server = make_gemini_server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+        open_tab(app, "Gemini")
+        assert "Nothing has been sent so far" in shown_texts(app) and server.requests == []
+        app.checkbox[0].check().run()
+        assert server.requests == []
+        button(app, "Ask Gemini about this image").click().run()
+        assert len(server.requests) == 1
+        # The answer's Markdown is shown as text: a picture in it would be loaded from elsewhere.
+        assert any("![pixel](http" in text.value for text in app.text)
+        assert all("tracker.example" not in m.value for m in app.markdown)
+        app.chat_input[0].set_value("Why red?").run()
+        assert len(server.requests) == 2 and "Why red?" in [text.value for text in app.text]
+        server.mode = 429
+        app.chat_input[0].set_value("And now?").run()
+        assert "quota" in app.error[0].value and not app.exception
+        button(app, "Withdraw my consent").click().run()
+        assert "Nothing has been sent" not in shown_texts(app) and not app.chat_input
+        assert "stays with Google" in shown_texts(app)
+    finally:
+        server.shutdown()
+        server.server_close()
