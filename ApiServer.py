@@ -43,13 +43,6 @@ def parse_args(argv=None):
         metavar="N",
         help="largest image, in millions of pixels",
     )
-    add(
-        "--max-held-megabytes",
-        type=whole_number(Limits.max_request_bytes // MEGA),
-        default=Limits.max_held_bytes // MEGA,
-        metavar="N",
-        help="most MB of requests in memory; others get status 429",
-    )
     return parser.parse_args(argv)
 
 

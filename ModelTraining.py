@@ -14,7 +14,8 @@ import sys
 from real_vs_ai.cli import command
 from real_vs_ai.keras_models import import_keras_quietly
 from real_vs_ai.reporting import keep_informed
-from real_vs_ai.training.options import TrainingOptions, parse_training_options
+from real_vs_ai.training.command_line import parse_training_options
+from real_vs_ai.training.options import TrainingOptions
 
 
 def parse_args(argv=None) -> TrainingOptions:

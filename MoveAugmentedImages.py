@@ -9,7 +9,7 @@ was interrupted.
 import sys
 
 from real_vs_ai.cli import command, make_parser
-from real_vs_ai.preparation.moving import move_augmented
+from real_vs_ai.preparation.augmentation import move_augmented
 from real_vs_ai.preparation.options import add_data_dir
 
 

@@ -35,7 +35,7 @@ _CPUS = {
 }
 _FINE_TUNING = (
     *("--weights", str(PACKAGED_RELEASED_MODEL_DIR / "model.h5"), "--image-size", "32"),
-    *("--batch-size", "64", "--epochs", "100", "--patience", "99", "--augmentation", "light"),
+    *("--batch-size", "64", "--epochs", "100", "--set", "patience=99", "--augmentation", "light"),
     *("--set", "frozen_epochs=0", "early_stopping=99"),
 )
 

@@ -161,7 +161,7 @@ def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float
     """OpenVINO's benchmark_app on the same model in the same precision and batch."""
     import openvino as ov
 
-    from real_vs_ai.serving.model_cache import cached_ir
+    from real_vs_ai.serving.conversion import cached_ir
     from real_vs_ai.serving.openvino_engine import OpenVINOEngine, best_precision
 
     batch = OpenVINOEngine(model, image_size=image_size, precision=None).batch_size

@@ -3,8 +3,7 @@
 Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
 --avx2, limited to AVX2; or the first upload in the app, from the moment that the page is complete.
 A photograph of 12 megapixels goes to one of the released models, a thumbnail to another.
-"through TensorFlow" converts the model as it was done before: by Keras' export in a process of its
-own; --ours leaves that out. Each number is the median of its turns.
+Each number is the median of its turns.
 
 Example:
     python benchmarks/bench_start.py --repeats 3
@@ -12,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import statistics
@@ -32,26 +30,13 @@ from real_vs_ai.reporting import format_table  # noqa: E402
 
 # OpenVINO's CPU plugin asks oneDNN, which obeys this variable; TensorFlow's oneDNN does too.
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-_THROUGH_TENSORFLOW = """
-import sys
-from real_vs_ai.serving import conversion
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError
-
-def refuse(model_path, **options):
-    raise UnsupportedGraphError("the benchmark asks for the old way")
-
-conversion.build_model = refuse
-import ImageScoring
-sys.exit(ImageScoring.main(sys.argv[1:]))
-"""
-_DIRECTLY = "import sys, ImageScoring; sys.exit(ImageScoring.main(sys.argv[1:]))"
 
 
-def measure(code: str, picture: Path, *, cache: Path, environment: dict[str, str]) -> float:
+def measure(picture: Path, *, cache: Path, environment: dict[str, str]) -> float:
     """Seconds from the start of a process to its end, with one verdict in between."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", code, str(picture)],
+        [sys.executable, "ImageScoring.py", str(picture)],
         env=os.environ | environment | {"REAL_VS_AI_CACHE": str(cache)},
         cwd=REPOSITORY,
         capture_output=True,
@@ -61,15 +46,15 @@ def measure(code: str, picture: Path, *, cache: Path, environment: dict[str, str
 
 
 def measure_start(
-    code: str, picture: Path, *, environment: dict[str, str], repeats: int
+    picture: Path, *, environment: dict[str, str], repeats: int
 ) -> tuple[float, float]:
     """Median seconds with an empty cache, and with the cache that the first process left."""
     cold, warm = [], []
     for _ in range(repeats):
         cache = Path(tempfile.mkdtemp(prefix="bench-cache-"))
         try:
-            cold.append(measure(code, picture, cache=cache, environment=environment))
-            warm.append(measure(code, picture, cache=cache, environment=environment))
+            cold.append(measure(picture, cache=cache, environment=environment))
+            warm.append(measure(picture, cache=cache, environment=environment))
         finally:
             shutil.rmtree(cache, ignore_errors=True)
     return statistics.median(cold), statistics.median(warm)
@@ -89,25 +74,20 @@ def measure_uploads(environment: dict[str, str], *, repeats: int) -> tuple[float
 
 
 def measure_cpu(
-    pictures: list[Path], *, environment: dict[str, str], name: str, repeats: int, alone: bool
+    pictures: list[Path], *, environment: dict[str, str], name: str, repeats: int
 ) -> list[list[str]]:
     """The rows of one kind of CPU."""
     rows = []
     for picture in pictures:
-        ours = measure_start(_DIRECTLY, picture, environment=environment, repeats=repeats)
-        theirs = (float("nan"), float("nan"))
-        if not alone and importlib.util.find_spec("tensorflow"):
-            theirs = measure_start(
-                _THROUGH_TENSORFLOW, picture, environment=environment, repeats=repeats
-            )
+        found = measure_start(picture, environment=environment, repeats=repeats)
         rows += [
-            [name, f"{picture.stem}, {what}", f"{mine:.1f}", f"{old:.1f}", f"{old / mine:.1f}"]
-            for what, mine, old in zip(("nothing cached", "cached"), ours, theirs, strict=True)
+            [name, f"{picture.stem}, {what}", f"{seconds:.1f}"]
+            for what, seconds in zip(("nothing cached", "cached"), found, strict=True)
         ]
     for what, upload in zip(
         ("nothing cached", "cached"), measure_uploads(environment, repeats=repeats), strict=True
     ):
-        rows.append([name, f"first upload in the app, {what}", f"{upload:.1f}", "", ""])
+        rows.append([name, f"first upload in the app, {what}", f"{upload:.1f}"])
     return rows
 
 
@@ -117,7 +97,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=1, help="turns; their median is given")
     parser.add_argument("--avx2", action="store_true", help="measure an AVX2 machine too")
-    parser.add_argument("--ours", action="store_true", help="leave out the way through TensorFlow")
     args = parser.parse_args(argv)
     machines = {"as it is": {}, **({"AVX2": _AVX2} if args.avx2 else {})}
     with tempfile.TemporaryDirectory() as made:
@@ -128,10 +107,10 @@ def main(argv: list[str] | None = None) -> int:
             row
             for name, environment in machines.items()
             for row in measure_cpu(
-                pictures, environment=environment, name=name, repeats=args.repeats, alone=args.ours
+                pictures, environment=environment, name=name, repeats=args.repeats
             )
         ]
-    header = ["CPU", "one picture", "ours, s", "through TensorFlow, s", "ratio"]
+    header = ["CPU", "one picture", "seconds"]
     print(format_table(header, rows, title="Start to verdict"))
     return 0
 

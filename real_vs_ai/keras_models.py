@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import atomic_write
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 
 if TYPE_CHECKING:
     import keras
+
+# Images of a model that takes any size: ImageNet's networks learn at it.
+_USUAL_SIZE = 224
 
 
 class MissingKerasError(InputError):
@@ -60,13 +63,12 @@ def import_keras_quietly() -> None:
 
 
 def open_model(
-    path: Path, *, class_names: tuple[str, ...] | None, image_size: int | None
+    path: Path, *, class_names: tuple[str, ...] | None
 ) -> tuple[keras.Model, ModelMetadata, bool]:
     """Load a model, and what it says of itself.
 
     Args:
         class_names: Of a model that does not name its classes, otherwise not looked at.
-        image_size: Of such a model, in pixels; None asks the model's input.
 
     Returns:
         The model, its metadata, and whether the file carried them.
@@ -84,15 +86,15 @@ def open_model(
                 f"{path} does not name its classes. Name them in the order of its "
                 f"{model.output_shape[-1]} outputs: --class-names Fake Real"
             ) from error
-        image_size = image_size or input_size
-        if image_size is None:
-            raise ModelFileError(
-                f"{path} takes images of any size. Name one with --image-size 224"
-            ) from error
         metadata = ModelMetadata(
-            class_names=class_names, image_size=image_size, backbone=model.name
+            class_names=class_names, image_size=input_size or _USUAL_SIZE, backbone=model.name
         )
         has_metadata = False
+    if len(metadata.class_names) != model.output_shape[-1]:
+        raise ModelFileError(
+            f"Expected one output for each of {', '.join(metadata.class_names)}, found "
+            f"{model.output_shape[-1]} outputs in {path}. Name its classes with --class-names."
+        )
     if input_size not in (None, metadata.image_size):
         raise ModelFileError(
             f"Expected an image size of {input_size}, the input of {path}, "

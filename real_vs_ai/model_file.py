@@ -113,9 +113,6 @@ def read_metadata(path: Path) -> ModelMetadata:
     try:
         raw = stored.tobytes() if isinstance(stored, np.void) else stored
         values = json.loads(raw)
-        if "domain" in values:
-            # As earlier releases called it.
-            values.setdefault("training_images", values["domain"])
         names = {f.name for f in dataclasses.fields(ModelMetadata)}
         known = {key: value for key, value in values.items() if key in names}
         known["class_names"] = tuple(known["class_names"])

@@ -8,7 +8,7 @@ crops keep them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ class ModelInput:
             cropped, in pixels.
         aggregate_by: How the crops' probabilities become the image's; a name in `AGGREGATES`.
         mirror_below: A whole image whose highest probability is below it is judged again,
-            mirrored; see `judge_mirrored`. From 0 (never) to 1.
+            mirrored; see `mix_mirrored`. From 0 (never) to 1.
     """
 
     size: int
@@ -210,37 +210,16 @@ class ModelInput:
             return probabilities[:, 0]
         return AGGREGATES[self.aggregate_by](np.asarray(probabilities, dtype=np.float64))
 
-    def judge_mirrored(
-        self,
-        probabilities: np.ndarray,
-        pixels: np.ndarray,
-        predict: Callable[[np.ndarray], np.ndarray],
-    ) -> np.ndarray:
-        """The probabilities, those of unsure whole images mixed with their mirror images'.
-
-        The mirror image's share rises from 0 at `mirror_below` to a half, so that a small change
-        of the first answer never changes the result much.
-
-        Args:
-            probabilities: The network's, shape (n_images, views, n_classes).
-            pixels: What they were computed from, shape (n_images * views, size, size, 3).
-            predict: Computes probabilities, shape (n, n_classes), of pixels, shape (n, size, size,
-                3).
-        """
-        unsure = np.flatnonzero(self.are_unsure(probabilities[:, 0]))
-        if not len(unsure):
-            return probabilities
-        mirrored = predict(np.ascontiguousarray(pixels[unsure][:, :, ::-1]))
-        mixed = probabilities.copy()
-        mixed[unsure, 0] = self.mix_mirrored(probabilities[unsure, 0], mirrored)
-        return mixed
-
     def are_unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Which whole images are judged again, mirrored: (n, n_classes) in, (n,) bool out."""
         return probabilities.max(axis=1) < self.mirror_below
 
     def mix_mirrored(self, first: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        """Unsure images' probabilities with their mirror images', each (n, n_classes)."""
+        """Unsure images' probabilities mixed with their mirror images', each (n, n_classes).
+
+        The mirror image's share rises from 0 at `mirror_below` to a half, so that a small change
+        of the first answer never changes the result much.
+        """
         missing = (self.mirror_below - first.max(axis=1)) / _MIRROR_RAMP
         share = np.minimum(missing, 1)[:, None] / 2
         return _softmax((1 - share) * _logarithms(first) + share * _logarithms(mirrored))

@@ -38,9 +38,8 @@ def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:
 
 def run_chunks(
     function: Callable[..., Sequence[Any]],
-    chunks: Iterable[Sequence[Any]],
+    chunks: Sequence[Sequence[Any]],
     *arguments: Any,
-    n_items: int,
     pool: Pool,
     description: str,
     unit: str,
@@ -57,6 +56,7 @@ def run_chunks(
         MemoryError: The system ended a worker.
         InputError: Ray is asked for and not installed.
     """
+    n_items = sum(map(len, chunks))
     if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
         done = (function(chunk, *arguments) for chunk in chunks)
     else:
@@ -65,6 +65,22 @@ def run_chunks(
         for results in done:
             yield from results
             bar.update(len(results))
+
+
+def run_each(
+    function: Callable[..., T], items: Sequence[Any], *arguments: Any, size: int, **options: Any
+) -> Iterator[T]:
+    """Yield `function(item, *arguments)` for each item, in order.
+
+    Args:
+        size: Items of a chunk, which one worker takes at a time.
+        **options: `pool`, `description`, `unit` and `fewest` of `run_chunks`.
+    """
+    return run_chunks(_each, chunked(items, size=size), function, *arguments, **options)
+
+
+def _each(chunk: Sequence[Any], function: Callable[..., T], *arguments: Any) -> list[T]:
+    return [function(item, *arguments) for item in chunk]
 
 
 def _run_parallel(

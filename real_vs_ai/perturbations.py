@@ -145,8 +145,6 @@ _DEGRADED_QUALITY = (40, 96)
 _DEGRADED_FACTOR = (0.4, 0.9)
 _DEGRADED_CROP = (0.65, 0.95)
 _DEGRADED_BLUR = (0.2, 1.2)
-# Other formats than JPEG are mostly fakes' in public collections: many get its traces first.
-_SHARE_OF_OTHERS_ENCODED = 0.7
 _FIRST_QUALITY = (75, 99)
 _FILTERS = ("BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS", "LANCZOS")
 # Many programs resample without a filter, and leave their traces.
@@ -196,16 +194,17 @@ def _between(limits: tuple[float, float], draw: float) -> float:
 
 
 def live_through(
-    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, is_jpeg: bool
+    pixels: np.ndarray, generator: np.random.Generator, *, factor: float, size: int, encoded: float
 ) -> np.ndarray:
     """Resample and recompress, as sites and messengers do; sides may shrink by a few pixels.
 
     Args:
         factor: Resample both sides by this, at most 1.
         size: Sides stay above 0.7 times this, in pixels.
-        is_jpeg: Whether the picture came as a JPEG.
+        encoded: How often the picture becomes a JPEG or WebP of good quality first; 0 for one that
+            came as a JPEG, for which nothing is drawn.
     """
-    if not is_jpeg and generator.random() < _SHARE_OF_OTHERS_ENCODED:
+    if encoded and generator.random() < encoded:
         pixels = compress(pixels, generator, quality=_FIRST_QUALITY)
     times = int(generator.choice(len(_COMPRESSIONS), p=_COMPRESSIONS))
     before = times == 2 or (times == 1 and generator.random() < _SHARE_COMPRESSED_BEFORE)

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from real_vs_ai.config import ARCHIVES_DIR, RAW_DIR, SEED, SPLIT_DIR
 from real_vs_ai.preparation.demo import make_demo_archives
-from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, raw_sources
+from real_vs_ai.preparation.layouts import SCRIPT_BY_LAYOUT, LayoutError, find_layout, raw_sources
 from real_vs_ai.reporting import format_table, keep_informed
 from real_vs_ai.runs import released_run
 
-N_STAGES = 8
-# The splitters, each of which is passed over when no data set has its layout.
-_LAYOUT_BY_STAGE = {2: FLAT, 3: TRAIN_TEST}
+_SCRIPTS = (
+    *("DataUnZipper", "DataSplitD1", "DataSplitD2", "DataMerger", "DataAugmentation"),
+    *("MoveAugmentedImages", "ModelTraining", "ModelEvaluation"),
+)
+N_STAGES = len(_SCRIPTS)
+# Each splitter is passed over when no data set has its layout.
+_LAYOUTS = {script: layout for layout, script in SCRIPT_BY_LAYOUT.items()}
 # Small enough for two CPU cores to make the data, train and evaluate within minutes.
 _DEMO_IMAGES = {"flat_images": 450, "train_images": 500, "test_images": 200}
 _DEMO_AUGMENTED = 200
@@ -59,17 +63,14 @@ class PipelineResult:
 
 def plan_pipeline(*, first: int, last: int, training_arguments: Sequence[str]) -> list[Stage]:
     """The stages on the default folders, from data/archives to an evaluated model."""
-    stages = [
-        Stage(1, "DataUnZipper"),
-        Stage(2, "DataSplitD1"),
-        Stage(3, "DataSplitD2"),
-        Stage(4, "DataMerger"),
-        Stage(5, "DataAugmentation"),
-        Stage(6, "MoveAugmentedImages"),
-        Stage(7, "ModelTraining", tuple(training_arguments)),
-        Stage(8, "ModelEvaluation"),
-    ]
+    stages = _stages({"ModelTraining": tuple(training_arguments)})
     return [stage for stage in stages if first <= stage.number <= last]
+
+
+def _stages(arguments: Mapping[str, tuple[str, ...]]) -> list[Stage]:
+    """Every stage, with the arguments of its script."""
+    numbered = enumerate(_SCRIPTS, start=1)
+    return [Stage(number, script, arguments.get(script, ())) for number, script in numbered]
 
 
 def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]:
@@ -89,16 +90,18 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     to_split = (f"--output-dir={split}", "--overwrite")
     in_data = f"--data-dir={data_dir}"
     folders = (f"--data={data_dir}", f"--models-dir={models_dir}", f"--run-name={run_name}")
-    return [
-        Stage(1, "DataUnZipper", (*archive_names, f"--output-dir={raw}", "--overwrite")),
-        Stage(2, "DataSplitD1", (flat, *to_split)),
-        Stage(3, "DataSplitD2", (train_test, *to_split)),
-        Stage(4, "DataMerger", (*split_names, f"--output-dir={data_dir}", "--overwrite")),
-        Stage(5, "DataAugmentation", (in_data, f"--total={_DEMO_AUGMENTED}", "--overwrite")),
-        Stage(6, "MoveAugmentedImages", (in_data,)),
-        Stage(7, "ModelTraining", (*folders, f"--weights={weights}", "--recipe=demo")),
-        Stage(8, "ModelEvaluation", (f"--model={models_dir / run_name}", f"--data={data_dir}")),
-    ]
+    return _stages(
+        {
+            "DataUnZipper": (*archive_names, f"--output-dir={raw}", "--overwrite"),
+            "DataSplitD1": (flat, *to_split),
+            "DataSplitD2": (train_test, *to_split),
+            "DataMerger": (*split_names, f"--output-dir={data_dir}", "--overwrite"),
+            "DataAugmentation": (in_data, f"--total={_DEMO_AUGMENTED}", "--overwrite"),
+            "MoveAugmentedImages": (in_data,),
+            "ModelTraining": (*folders, f"--weights={weights}", "--recipe=demo"),
+            "ModelEvaluation": (f"--model={models_dir / run_name}", f"--data={data_dir}"),
+        }
+    )
 
 
 def make_demo_data(data_dir: Path) -> str:
@@ -138,7 +141,7 @@ def run_stages(
 
 def _has_work(stage: Stage, raw_dir: Path) -> bool:
     """Whether a splitter has a data set to split; when none fits at all, it is to say so itself."""
-    layout = _LAYOUT_BY_STAGE.get(stage.number)
+    layout = _LAYOUTS.get(f"{stage.script}.py")
     if layout is None:
         return True
     kinds = set()

@@ -1,6 +1,7 @@
-"""Read and write predictions.csv: a model's answers for labelled images.
+"""Read and write predictions.csv: a model's verdicts on labelled images.
 
-Every metric and every figure of a report is made from this table.
+Every metric and every figure of a report is counted from this table: it holds the label and the
+reason that `serving.judge` gives for each file.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
-from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.verdict import UNDECIDED, decide
+from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED, ReasonCode
 
 _COLUMNS = ("path", "split", "label")
-_MORE_COLUMNS = ("source", "width", "height", "portrait")
+_MORE_COLUMNS = ("source", "width", "height", "verdict", "reason")
+# In place of the last two, tables of earlier releases say which portraits were refused.
+_OLDER_COLUMN = "portrait"
 _PROBABILITY = "probability_"
 _ARRAYS = (
     "paths",
@@ -27,7 +30,8 @@ _ARRAYS = (
     "sources",
     "widths",
     "heights",
-    "portraits",
+    "verdicts",
+    "reasons",
     "probabilities",
 )
 
@@ -44,7 +48,8 @@ class Predictions:
         sources: The data set each image came from, or "".
         widths: In pixels.
         heights: In pixels.
-        portraits: Whether the model refuses the image as a portrait, bool.
+        verdicts: A class name or "Uncertain"; "" in tables of earlier releases.
+        reasons: Code of the verdict's first `Reason`, or "".
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
     """
 
@@ -55,7 +60,8 @@ class Predictions:
     sources: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
-    portraits: np.ndarray
+    verdicts: np.ndarray
+    reasons: np.ndarray
     probabilities: np.ndarray
 
     def __len__(self) -> int:
@@ -75,15 +81,26 @@ class Predictions:
         """The splits in the order in which they first appear."""
         return tuple(dict.fromkeys(self.splits.tolist()))
 
+    @property
+    def decided(self) -> np.ndarray:
+        """Class of each verdict, UNDECIDED of Uncertain ones, shape (n,), int64.
 
-def decide_rows(rows: Predictions, metadata: ModelMetadata) -> np.ndarray:
-    """The class of each image, UNDECIDED where it is Uncertain or a refused portrait: (n,) int64.
+        Raises:
+            InputError: The table holds no verdicts.
+        """
+        if not np.all(self.verdicts != ""):
+            raise InputError(
+                "Expected the verdicts in predictions.csv, found a table of an earlier release. "
+                "Run ModelEvaluation.py again, without --redraw."
+            )
+        index = {name: position for position, name in enumerate(self.class_names)}
+        found = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
+        return np.array(found, dtype=np.int64)
 
-    Args:
-        metadata: With the temperature and the thresholds.
-    """
-    calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
-    return np.where(rows.portraits, UNDECIDED, decide(calibrated, metadata))
+    @property
+    def out_of_distribution(self) -> np.ndarray:
+        """Which images are out-of-distribution: no thresholds give them a verdict; (n,), bool."""
+        return np.isin(self.reasons.astype(str), list(OUT_OF_DISTRIBUTION))
 
 
 def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:
@@ -112,8 +129,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     columns = (getattr(predictions, name).tolist() for name in _ARRAYS)
     rows = (
         # Nine digits bring every float32 back exactly.
-        [path, split, names[label], *more, int(portrait), *(f"{value:.9g}" for value in outputs)]
-        for path, split, label, *more, portrait, outputs in zip(*columns, strict=True)
+        [path, split, names[label], *more, *(f"{value:.9g}" for value in outputs)]
+        for path, split, label, *more, outputs in zip(*columns, strict=True)
     )
     write_table(
         path, (*_COLUMNS, *_MORE_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)), rows
@@ -142,7 +159,8 @@ def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
     tolerated = () if strict else (ValueError,)
     texts: list[tuple[str, ...]] = []
     with contextlib.suppress(*tolerated):
-        texts.extend(read_table(path, (*_COLUMNS, *columns), optional=_MORE_COLUMNS))
+        optional = (*_MORE_COLUMNS, _OLDER_COLUMN)
+        texts.extend(read_table(path, (*_COLUMNS, *columns), optional=optional))
     rows = []
     try:
         for row in texts:
@@ -160,16 +178,18 @@ def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
 
 def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
     """The values of `_ARRAYS`."""
-    path, split, label, *probabilities, source, width, height, portrait = row
+    path, split, label, *probabilities, source, width, height, verdict, reason, portrait = row
     size = int(width or 0), int(height or 0)
     outputs = list(map(float, probabilities))
-    # Tables of earlier releases know no portraits.
-    is_portrait = bool(int(portrait or 0))
-    return path, split, class_names.index(label), source, *size, is_portrait, outputs
+    if verdict not in (*class_names, UNCERTAIN, ""):
+        raise InputError(f"{verdict!r} is no verdict")
+    if portrait == "1":
+        reason = ReasonCode.PORTRAIT.value
+    return path, split, class_names.index(label), source, *size, verdict, reason, outputs
 
 
 def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictions:
-    paths, splits, labels, sources, widths, heights, portraits, probabilities = zip(
+    paths, splits, labels, sources, widths, heights, verdicts, reasons, outputs = zip(
         *rows, strict=True
     )
     return Predictions(
@@ -180,9 +200,10 @@ def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictio
         as_texts(sources),
         np.array(widths, dtype=np.int64),
         np.array(heights, dtype=np.int64),
-        np.array(portraits, dtype=bool),
+        as_texts(verdicts),
+        as_texts(reasons),
         # Through single precision, in which networks answer: nine digits are exact there.
-        np.array(probabilities, dtype=np.float32).astype(np.float64),
+        np.array(outputs, dtype=np.float32).astype(np.float64),
     )
 
 

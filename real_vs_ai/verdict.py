@@ -1,7 +1,7 @@
 """Turn a model's probabilities into a verdict: a label, numbers and reasons.
 
 >>> import numpy as np
->>> from real_vs_ai.model_file import ModelMetadata
+>>> from real_vs_ai.model_file import ModelMetadata, calibrate
 >>> metadata = ModelMetadata(("Fake", "Real"), 32, lower_threshold=0.3, upper_threshold=0.8)
 >>> verdict = make_verdict(np.array([0.5, 0.5]), metadata)
 >>> verdict.label, verdict.reasons[0].code.value
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.track_record import read_track_record
 
 UNDECIDED = -1
@@ -45,7 +45,8 @@ class ReasonCode(StrEnum):
     NOT_CALIBRATED = "not_calibrated"
 
 
-_OUT_OF_DISTRIBUTION = frozenset(
+# Reasons that leave no probability to go by: no thresholds give such an image a verdict.
+OUT_OF_DISTRIBUTION = frozenset(
     {
         ReasonCode.SIZE,
         ReasonCode.SHARPNESS,
@@ -121,7 +122,7 @@ class Verdict:
     @property
     def out_of_distribution_reason(self) -> Reason | None:
         """Why the image is out-of-distribution; None for an in-distribution image."""
-        return next((r for r in self.reasons if r.code in _OUT_OF_DISTRIBUTION), None)
+        return next((r for r in self.reasons if r.code in OUT_OF_DISTRIBUTION), None)
 
 
 def make_verdict(
@@ -181,6 +182,25 @@ def _with_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
         label=again.label,
         reasons=again.reasons,
         copy=verdict.copy and _with_thresholds(verdict.copy, metadata),
+    )
+
+
+def recalibrate(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
+    """The verdict, and that on its copy, with the temperature and thresholds of this metadata."""
+    if verdict.out_of_distribution:
+        return verdict
+    uncalibrated = np.array([verdict.uncalibrated])
+    probabilities = calibrate(uncalibrated, temperature=metadata.temperature)[0]
+    again = make_verdict(probabilities, metadata)
+    copy = verdict.copy and recalibrate(verdict.copy, metadata)
+    kept = {"model": verdict.model, "uncalibrated": verdict.uncalibrated, "copy": copy}
+    return apply_stability(dataclasses.replace(again, **kept))[0]
+
+
+def without_thresholds(metadata: ModelMetadata) -> ModelMetadata:
+    """The metadata with which every in-distribution image gets a certain verdict."""
+    return dataclasses.replace(
+        metadata, lower_threshold=0.5, upper_threshold=0.5, minimum_confidence=0.0
     )
 
 

@@ -183,14 +183,12 @@ def test_colour_profiles_of_palette_images_are_converted():
     assert palette.notes == full.notes == ("Its colour profile was converted to sRGB.",)
 
 
-@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
-def test_first_frame_of_an_animation_is_used(file_format):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("black", "white", "red")]
-    options = {"lossless": True} if file_format == "WEBP" else {}
-    data = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
-    decoded = decode_image(data)
-    assert (decoded.pixels == 0).all()
-    assert decoded.notes == ("Animated: its first frame was used.",)
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].animated])
+def test_first_frame_of_an_animation_is_used(name):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("black", "white", "red")]
+    decoded = decode_image(encode(frames[0], name, save_all=True, append_images=frames[1:]))
+    assert decoded.pixels.max() < 20
+    assert "Animated: its first frame was used." in decoded.notes
 
 
 def test_a_jpeg_with_a_second_picture_is_a_jpeg():
@@ -351,13 +349,3 @@ def test_every_format_is_described_and_recognised_by_its_names():
         assert all(is_image_name(f"x{extension.upper()}") for extension in entry.extensions)
     assert not is_image_name("x.eps")
     assert file_extension("WEBP") == ".webp"
-
-
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].animated])
-def test_first_frame_of_an_animated_format_is_taken(name):
-    file = io.BytesIO()
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
-    frames[0].save(file, name, save_all=True, append_images=frames[1:])
-    decoded = decode_image(file.getvalue())
-    assert decoded.pixels[8, 8, 0] > 200
-    assert decoded.notes

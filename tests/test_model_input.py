@@ -138,40 +138,17 @@ def test_extremes_speak_for_the_side_that_outweighs_the_other():
     assert found.sum(axis=1) == pytest.approx(1)
 
 
-def mirrored_predict(pixels):
-    """Even odds for an image that is bright on the left, 0.99 for its mirror image."""
-    left = pixels[:, :, :16].mean(axis=(1, 2, 3)) > pixels[:, :, 16:].mean(axis=(1, 2, 3))
-    fake = np.where(left, 0.5, 0.99)
-    return np.stack([fake, 1 - fake], axis=1)
-
-
-def test_unsure_image_counts_as_much_as_its_mirror_image():
-    pixels = np.zeros((2, 32, 32, 3), np.uint8)
-    pixels[0, :, :16] = 255
-    pixels[1, :, 16:] = 255
-    first = mirrored_predict(pixels)[:, None]
-    model_input = ModelInput(32, mirror_below=0.9)
-    judged = model_input.judge_mirrored(first, pixels, mirrored_predict)
-    odds = judged[:, 0, 0] / judged[:, 0, 1]
-    # The mean of log-odds is the geometric mean of the odds, 1 and 99.
-    np.testing.assert_allclose(odds, [np.sqrt(99), 99])
-    assert first[0, 0, 0] == 0.5
-
-
 def test_mirror_image_gains_weight_evenly_below_the_limit():
-    pixels = np.zeros((3, 32, 32, 3), np.uint8)
     first = np.array([[0.9, 0.1], [0.85, 0.15], [0.8, 0.2]])
-    judged = ModelInput(32, mirror_below=0.9).judge_mirrored(
-        first[:, None], pixels, lambda some: np.full((len(some), 2), 0.5)
-    )[:, 0]
-    found = np.log(judged[:, 0] / judged[:, 1]) / np.log(first[:, 0] / first[:, 1])
+    mixed = ModelInput(32, mirror_below=0.9).mix_mirrored(first, np.full((3, 2), 0.5))
+    found = np.log(mixed[:, 0] / mixed[:, 1]) / np.log(first[:, 0] / first[:, 1])
     np.testing.assert_allclose(found, [1, 0.75, 0.5])
 
 
-def test_no_image_is_mirrored_unless_the_model_says_so():
-    pixels = np.zeros((1, 32, 32, 3), np.uint8)
-    even = np.full((1, 1, 2), 0.5)
-    assert ModelInput(32).judge_mirrored(even, pixels, None) is even
+def test_only_unsure_images_are_mirrored_and_only_if_the_model_says_so():
+    first = np.array([[0.5, 0.5], [0.95, 0.05]])
+    assert ModelInput(32, mirror_below=0.9).are_unsure(first).tolist() == [True, False]
+    assert not ModelInput(32).are_unsure(first).any()
 
 
 @pytest.mark.parametrize("limit", [-0.1, 1.5, "0.9", float("nan")])

@@ -1,9 +1,10 @@
-"""One image gets one verdict from the library, the command line, the app and the service."""
+"""One image gets one verdict from library, command line, app and service, and in the report."""
 
 from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from PIL import ExifTags, Image, PngImagePlugin
 from starlette.testclient import TestClient
 
 import ImageScoring
+import ModelEvaluation
 from real_vs_ai import Detector
-from real_vs_ai.out_of_distribution import summarise_training_images
+from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.predictions import read_predictions
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.service.limits import Limits
@@ -103,6 +106,22 @@ def rows_of_service(model_path) -> list[dict[str, str]]:
     return [{name: as_text(value) for name, value in row.items()} for row in rows]
 
 
+def report_of(model_path, folder) -> dict[str, tuple[str, str]]:
+    """Verdict and reason in the report of the same images, by name."""
+    for label in ("Fake", "Real"):
+        (folder / "test" / label).mkdir(parents=True)
+        for name, data in IMAGES.items():
+            (folder / "test" / label / name).write_bytes(data)
+    arguments = ["--model", str(model_path), "--data", str(folder), "--output", str(folder / "out")]
+    assert ModelEvaluation.main(arguments) == 0
+    rows = read_predictions(folder / "out" / "predictions.csv")
+    by_name = {}
+    for path, verdict, reason in zip(rows.paths, rows.verdicts, rows.reasons, strict=True):
+        by_name.setdefault(Path(path).name, set()).add((verdict, reason))
+    assert all(len(found) == 1 for found in by_name.values())
+    return {name: found.pop() for name, found in by_name.items()}
+
+
 def as_text(value: object) -> str:
     """As a CSV spells it."""
     if isinstance(value, bool):
@@ -123,7 +142,8 @@ def rounded(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def test_library_command_line_app_and_service_agree(model_path, tmp_path):
+@pytest.mark.usefixtures("blank_figures")
+def test_library_command_line_app_service_and_report_agree(model_path, tmp_path):
     by_command_line = rows_of_command_line(model_path, tmp_path)
     labels = dict(zip(IMAGES, [row["label"] for row in by_command_line], strict=True))
     assert {name for name, label in labels.items() if not label} == UNREADABLE
@@ -140,6 +160,12 @@ def test_library_command_line_app_and_service_agree(model_path, tmp_path):
     assert (concluded["huge.png"], concluded["grey.png"]) == ("cant_judge", "cant_tell")
     assert rounded(rows_of_app(model_path)) == rounded(by_command_line)
     assert rounded(rows_of_service(model_path)) == rounded(by_command_line)
+
+    reported = report_of(model_path, tmp_path / "report")
+    verdicts = {
+        n: (row["label"], row["reason"]) for n, row in zip(IMAGES, by_command_line, strict=True)
+    }
+    assert reported == {name: found for name, found in verdicts.items() if found[0]}
 
     detector = Detector.open(model_path)
     readable = [data for name, data in IMAGES.items() if name not in UNREADABLE]

@@ -25,7 +25,8 @@ def make_predictions(n=7, *, class_names=("Fake", "Real"), seed=0):
         sources=np.array(["cifake", ""] * n, dtype=object)[:n],
         widths=generator.integers(1, 4000, n),
         heights=generator.integers(1, 4000, n),
-        portraits=generator.random(n) < 0.5,
+        verdicts=np.array([*class_names, "Uncertain"] * n, dtype=object)[:n],
+        reasons=np.array(["", "portrait", "unstable"] * n, dtype=object)[:n],
         probabilities=probabilities.astype(np.float64),
     )
 
@@ -42,10 +43,19 @@ def test_predictions_survive_a_round_trip_to_the_last_digit(tmp_path, class_name
     assert_equal(read_predictions(tmp_path / "predictions.csv"), predictions)
 
 
-def test_tables_of_earlier_releases_know_no_portraits(tmp_path):
+def test_verdicts_and_reasons_are_counted_as_they_stand_in_the_table():
+    predictions = make_predictions(4)
+    assert predictions.decided.tolist() == [0, 1, -1, 0]
+    assert predictions.out_of_distribution.tolist() == [False, True, False, False]
+
+
+def test_tables_of_earlier_releases_know_refused_portraits_but_no_verdicts(tmp_path):
     path = tmp_path / "predictions.csv"
-    path.write_text("path,split,label,probability_Fake,probability_Real\na.png,test,Fake,0.5,0.5\n")
-    assert read_predictions(path).portraits.tolist() == [False]
+    header = "path,split,label,portrait,probability_Fake,probability_Real"
+    path.write_text(f"{header}\na.png,test,Fake,0,0.5,0.5\nb.png,test,Fake,1,0.5,0.5\n")
+    assert read_predictions(path).out_of_distribution.tolist() == [False, True]
+    with pytest.raises(ValueError, match="earlier release"):
+        _ = read_predictions(path).decided
 
 
 def test_strange_file_names_survive(tmp_path):
@@ -84,10 +94,10 @@ def test_failed_write_keeps_the_old_file(tmp_path):
         (lambda text: text.rsplit(",", 2)[0] + "\n", "line 8"),
         (lambda text: text.replace(",Fake,", ",Cat,").replace(",Real,", ",Cat,"), "damaged"),
         (lambda text: text.splitlines()[0] + "\n", "no rows"),
-        (lambda text: text + "x,test,Fake,,10,10,0,0.9,0.9\n", "softmax"),
-        (lambda text: text + "x,test,Fake,,10,10,0,nan,nan\n", "NaN"),
-        (lambda text: text + "x,test,Fake,,ten,10,0,0.5,0.5\n", "damaged"),
-        (lambda text: text + "x,test,Fake,,10,10,no,0.5,0.5\n", "damaged"),
+        (lambda text: text + "x,test,Fake,,10,10,Fake,,0.9,0.9\n", "softmax"),
+        (lambda text: text + "x,test,Fake,,10,10,Fake,,nan,nan\n", "NaN"),
+        (lambda text: text + "x,test,Fake,,ten,10,Fake,,0.5,0.5\n", "damaged"),
+        (lambda text: text + "x,test,Fake,,10,10,Cat,,0.5,0.5\n", "no verdict"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, damage, message):

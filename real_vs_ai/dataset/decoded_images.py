@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from real_vs_ai.config import SPLITS, canonical_split
-from real_vs_ai.dataset.labelled_images import (
-    LabelledImages,
-    fingerprint_images,
-    list_labelled_images,
-)
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.dataset.views import ViewOptions, draw_views
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import atomic_write, list_folders, write_text
 from real_vs_ai.images import DecodedImage, ImageError, decode_image
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.reporting import progress
 
 # Enough images to keep a worker busy, few enough to keep its answer small.
 _CHUNK_BYTES = 8 * 2**20
 _CHUNK_IMAGES = 256
+# One batch of float32 pixels, for a network that computes features.
+_BATCH_PIXELS = 2**19
 # Raise it when the same image would give other crops or views: caches on disk are then made again.
 _CROPS_VERSION = 1
 # Starting worker processes takes about as long as resizing so many small images, or as cropping
@@ -157,7 +156,7 @@ def decode_images(
     """
     preparation = Preparation(model_input, views)
     shape = (len(images), *preparation.shape)
-    nbytes = int(np.prod(shape, dtype=np.int64))
+    nbytes = math.prod(shape)
     if cache_dir is not None:
         stem = cache_dir / f"decoded-{fingerprint_images(images)[:16]}-{preparation.key()}"
         cached = _read_cache(
@@ -177,29 +176,24 @@ def decode_images(
     return decoded
 
 
-def _decode_chunk(paths: Sequence[str], root: str, preparation: Preparation) -> list[tuple | str]:
-    """(pixels, width, height) of each image, or the reason why not; runs in a worker."""
-    results: list[tuple | str] = []
-    for path in paths:
-        try:
-            image = decode_image(Path(root) / path)
-        except (ImageError, OSError) as error:
-            results.append(one_line(error))
-        else:
-            results.append((preparation(image, path), image.width, image.height))
-    return results
+def _decode(path: str, root: str, preparation: Preparation) -> tuple[np.ndarray, int, int] | str:
+    """(pixels, width, height) of an image, or the reason why not; runs in a worker."""
+    try:
+        image = decode_image(Path(root) / path)
+    except (ImageError, OSError) as error:
+        return one_line(error)
+    return preparation(image, path), image.width, image.height
 
 
 def _decode_into(
     pixels: np.ndarray, images: LabelledImages, *, preparation: Preparation, workers: int
 ) -> DecodedImages:
-    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(preparation.shape))))
-    results = run_chunks(
-        _decode_chunk,
-        chunked(images.paths, size=size),
+    results = run_each(
+        _decode,
+        images.paths,
         str(images.root.resolve()),
         preparation,
-        n_items=len(images),
+        size=max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // math.prod(preparation.shape))),
         pool=Pool(workers),
         description="Decoding",
         unit="image",
@@ -220,11 +214,11 @@ def _decode_into(
 def _new_memory_map(shape: tuple[int, ...], *, directory: Path | None) -> np.ndarray:
     # A memory map on a full disk ends the process without a word: look before.
     where = directory or Path(tempfile.gettempdir())
-    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(where).free
+    needed, free = math.prod(shape), shutil.disk_usage(where).free
     if needed > free:
         raise OSError(
             f"Expected {needed / 2**30:.1f} GB for decoded images in {where}, found "
-            f"{free / 2**30:.1f} GB free. Name another --cache-dir, or allow more --memory."
+            f"{free / 2**30:.1f} GB free. Set another cache_dir, or allow more --memory."
         )
     # The name goes at once where the system allows it, so that no killed run leaves it behind.
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".decoding-", suffix=".tmp") as file:
@@ -299,35 +293,67 @@ def find_splits(folder: Path) -> dict[str, Path]:
     return found
 
 
-def decode_splits(
-    folders: Mapping[str, Path], *, metadata: ModelMetadata, workers: int, max_memory_bytes: int
+def store_features(
+    splits: Mapping[str, DecodedImages],
+    compute: Callable[[np.ndarray], np.ndarray],
+    *,
+    width: int,
+    key: str,
+    say: Callable[[str], None],
 ) -> dict[str, DecodedImages]:
-    """Decode every split but train, whose images are only counted."""
-    listed = {
-        split: list_labelled_images(path, class_names=metadata.class_names)
-        for split, path in folders.items()
-    }
-    return {
-        split: (
-            _not_decoded(images, model_input=metadata.model_input)
-            if split == "train"
-            else decode_images(
-                images,
-                model_input=metadata.model_input,
-                workers=workers,
-                max_memory_bytes=max_memory_bytes,
-            )
-        )
-        for split, images in listed.items()
-    }
+    """The splits with features in place of their pixels, for all their views.
+
+    A frozen backbone computes them once; they are kept beside the decoded images. A head then
+    learns hundreds of epochs from them in minutes.
+
+    Args:
+        compute: Takes inputs of shape (n, side, side, 3), float32; returns (n, width).
+        width: How many features an input has.
+        key: Names the network; another one computes other features.
+
+    Returns:
+        "train" and "validation", with features of shape (n_images, views, width), float32.
+    """
+    found = {}
+    for split in ("train", "validation"):
+        images = splits[split]
+        features = _read_features(images, width=width, key=key)
+        if features is None:
+            say(f"Computing the features of {len(images.inputs):,} {split} inputs once ...")
+            features = _compute_features(images, compute, split=split)
+            _keep_features(images, features, key=key)
+        found[split] = replace(images, pixels=features)
+    return found
 
 
-def _not_decoded(images: LabelledImages, *, model_input: ModelInput) -> DecodedImages:
-    size = model_input.size
-    return DecodedImages(
-        pixels=np.empty((0, model_input.views, size, size, 3), dtype=np.uint8),
-        widths=np.empty(0, dtype=np.int32),
-        heights=np.empty(0, dtype=np.int32),
-        failures=(),
-        images=images,
-    )
+def _compute_features(
+    images: DecodedImages, compute: Callable[[np.ndarray], np.ndarray], *, split: str
+) -> np.ndarray:
+    inputs = images.inputs
+    step = max(1, _BATCH_PIXELS // math.prod(inputs.shape[1:3]))
+    starts = range(0, len(inputs), step)
+    parts = [
+        np.float32(compute(np.asarray(inputs[start : start + step], dtype=np.float32)))
+        for start in progress(starts, description=f"Features of {split}", unit="batch")
+    ]
+    return np.concatenate(parts).reshape(len(images), images.views, -1)
+
+
+def _keep_features(images: DecodedImages, features: np.ndarray, *, key: str) -> None:
+    if images.cache is not None:
+        with atomic_write(_features_path(images.cache, key)) as staging:
+            np.save(staging, features)
+
+
+def _read_features(images: DecodedImages, *, width: int, key: str) -> np.ndarray | None:
+    """The features that an earlier run kept, or None."""
+    try:
+        features = np.load(_features_path(images.cache, key)) if images.cache else None
+    except (OSError, ValueError):
+        return None
+    shape = (len(images), images.views, width)
+    return features if features is not None and features.shape == shape else None
+
+
+def _features_path(cache: Path, key: str) -> Path:
+    return cache.with_name(f"{cache.name}-features-{key}.npy")

@@ -38,6 +38,8 @@ class ViewOptions:
 
     Attributes:
         history: Share of the views that go through a random history, 0 to 1.
+        encoded: Share of these histories, where the file is no JPEG, that begin with its traces, 0
+            to 1. Other formats are mostly fakes' in public collections.
         screenshots: Share of these histories that end with a screenshot, 0 to 1.
     """
 
@@ -45,6 +47,7 @@ class ViewOptions:
     history: float
     seed: int
     screenshots: float = 0.0
+    encoded: float = 0.7
 
 
 def draw_views(
@@ -60,12 +63,12 @@ def draw_views(
         Shape (count, size, size, 3), uint8.
     """
     pixels = reduce_to(image, model_input.longest_side)
-    is_jpeg = image.format == "JPEG"
+    encoded = 0.0 if image.format == "JPEG" else options.encoded
     key = zlib.crc32(name.encode("utf-8", "surrogateescape"))
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
-        views.append(_draw_view(pixels, generator, options, size=model_input.size, is_jpeg=is_jpeg))
+        views.append(_draw_view(pixels, generator, options, size=model_input.size, encoded=encoded))
     return np.stack(views)
 
 
@@ -75,14 +78,14 @@ def _draw_view(
     options: ViewOptions,
     *,
     size: int,
-    is_jpeg: bool,
+    encoded: float,
 ) -> np.ndarray:
     if generator.random() < options.history:
         factor = _draw_factor(generator, shorter_side=min(pixels.shape[:2]))
         # Only the part that the crop comes from: a whole picture would take ten times as long.
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
-        part = live_through(part, generator, factor=factor, size=size, is_jpeg=is_jpeg)
+        part = live_through(part, generator, factor=factor, size=size, encoded=encoded)
         # Nothing is drawn without screenshots: older recipes see the views that they saw.
         if options.screenshots and generator.random() < options.screenshots:
             part = capture(part, generator)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
 
+from real_vs_ai.config import SEED
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.metrics import RESAMPLES, share_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import UNDECIDED, decide
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
@@ -28,8 +27,6 @@ _FEWEST_OF_SOURCE = 20
 # By source, a generated image may be called Real so many times as often as a real one Fake: a false
 # accusation is the worse mistake.
 _MISSES = 2
-# What false-alarm and miss rates the two rules by source are compared at.
-_RATES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
 @dataclass(frozen=True)
@@ -120,23 +117,25 @@ def choose_threshold_by_source(
     return _just_above(needed, scores, wrong, lowest=lowest)
 
 
-def choose_conformal_threshold(
+def choose_threshold_for_new_source(
     scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
 ) -> Threshold:
     """The lowest score whose expected share of mistakes on a new source is at most `rate`.
 
-    Conformal risk control (Angelopoulos et al. 2024) with sources in place of images: the guarantee
-    holds if the new source is drawn like these. Of m sources no rate below 1 / (m + 1) can be
-    promised; then nothing is certain. The arguments are those of `choose_threshold_by_source`.
+    Conformal risk control (Angelopoulos et al. 2022) with sources in place of images: every source
+    counts alike, and one imagined source of mistakes is added. It holds on average over sources if
+    the new one is drawn like these, and says nothing about the worst. Of m sources no rate below
+    1 / (m + 1) can be promised; then nothing is certain. The arguments are those of
+    `choose_threshold_by_source`.
     """
     names, which, counts = np.unique(
         sources[wrong].astype(str), return_inverse=True, return_counts=True
     )
-    order = np.argsort(-scores[wrong], kind="stable")
-    mistakes = np.cumsum((1 / counts)[which][order])
     allowed = rate * (len(names) + 1) - 1
     if allowed < -1e-9:
         return Threshold(value=1.0, error=None, n=0, reached=False)
+    order = np.argsort(-scores[wrong], kind="stable")
+    mistakes = np.cumsum((1 / counts)[which][order])
     first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
     needed = scores[wrong][order][first] if first < len(order) else -np.inf
     return _just_above(needed, scores, wrong, lowest=lowest)
@@ -175,6 +174,7 @@ def calibrate_metadata(
     target_error: float,
     sources: np.ndarray | None = None,
     refused: np.ndarray | None = None,
+    new_source: bool = False,
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 
@@ -186,6 +186,7 @@ def calibrate_metadata(
         sources: None for thresholds over all images together.
         refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
             among their source's all the same. Only used with `sources`.
+        new_source: Bound the expected share of a new source instead, drawn like these.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -210,25 +211,50 @@ def calibrate_metadata(
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
     else:
         refused = np.zeros(len(labels), bool) if refused is None else refused
-        upper = choose_threshold_by_source(
-            _unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5
-        )
+        choose = choose_threshold_for_new_source if new_source else choose_threshold_by_source
+        upper = choose(_unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5)
         misses = min(0.5, _MISSES * target_error)
-        lower = choose_threshold_by_source(
-            _unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5
-        )
+        lower = choose(_unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5)
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
-    found = _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
-    if sources is not None:
-        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
-        found["sources"] = count_by_source(labels, decided, sources, metadata.class_names)
-    return fitted, found
+    return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
 
 
 def _unless(refused: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The scores, of refused images below every threshold."""
     return np.where(refused, -np.inf, scores)
+
+
+def share_over_sources(
+    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
+) -> list[dict]:
+    """The shares of wrong and of certain verdicts over sources that count alike.
+
+    Returns:
+        For each class: "class", "sources", the mean shares "certain" and "wrong" with 95 %
+        bootstrap intervals over sources, and "wrong_95", which 95 % of them do not exceed.
+    """
+    rows = []
+    for label, class_name in enumerate(class_names):
+        own = labels == label
+        _, which = np.unique(sources[own].astype(str), return_inverse=True)
+        certain, wrong = decided[own] >= 0, (decided[own] >= 0) & (decided[own] != label)
+        counts = np.bincount(which)
+        shares = {
+            name: np.bincount(which, weights=values) / counts
+            for name, values in (("certain", certain), ("wrong", wrong))
+        }
+        row = {"class": class_name, "sources": len(counts)}
+        row |= {name: _mean_interval(values) for name, values in shares.items()}
+        rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
+    return rows
+
+
+def _mean_interval(values: np.ndarray) -> dict[str, float]:
+    generator = np.random.default_rng(SEED)
+    drawn = generator.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def count_by_source(
@@ -248,59 +274,6 @@ def count_by_source(
             shares = {"certain": share_interval(certain), "wrong": share_interval(wrong)}
             rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
     return rows
-
-
-def compare_rules(
-    metadata: ModelMetadata, validation: Predictions, judged: Predictions
-) -> list[dict]:
-    """What the worst source's rule and the conformal one lead to, at several rates.
-
-    The thresholds are set on `validation` and tested on `judged`.
-
-    Returns:
-        For each rate "rate", and for "worst_source" and "conformal" the "coverage" of `judged`, the
-        share "wrong" of all its images, and the "worst" such share of a source.
-    """
-    positive = metadata.positive_index
-
-    def scores_of(rows: Predictions) -> np.ndarray:
-        return calibrate(rows.probabilities, temperature=metadata.temperature)[:, positive]
-
-    fake, is_fake = scores_of(validation), validation.labels == positive
-    sides = (
-        (_unless(validation.portraits, fake), ~is_fake),
-        (_unless(validation.portraits, 1 - fake), is_fake),
-    )
-    tested, judges = scores_of(judged), ~judged.portraits
-    rules = {"worst_source": choose_threshold_by_source, "conformal": choose_conformal_threshold}
-    rows = []
-    for rate in _RATES:
-        row: dict = {"rate": rate}
-        for name, choose in rules.items():
-            upper, lower = (
-                choose(scores, wrong, validation.sources, rate=rate, lowest=0.5)
-                for scores, wrong in sides
-            )
-            called_fake = judges & (tested >= upper.value) & upper.reached
-            called_real = judges & (1 - tested >= lower.value) & lower.reached & ~called_fake
-            wrong = np.where(judged.labels == positive, called_real, called_fake)
-            shares = [wrong[judged.sources == source].mean() for source in set(judged.sources)]
-            row[name] = {
-                "coverage": float((called_fake | called_real).mean()),
-                "wrong": float(wrong.mean()),
-                "worst": float(max(shares)),
-            }
-        rows.append(row)
-    return rows
-
-
-def share_interval(which: np.ndarray, *, method: str = "exact") -> dict[str, float] | None:
-    """The share that is true, with its 95 % interval (SciPy's `method`); None of an empty array."""
-    if not len(which):
-        return None
-    found = binomtest(int(np.sum(which)), len(which))
-    low, high = found.proportion_ci(method=method)
-    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
 def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:

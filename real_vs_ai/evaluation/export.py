@@ -24,10 +24,10 @@ import h5py
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import predict_probabilities
+from real_vs_ai.evaluation.scorer import predict_in_batches
 from real_vs_ai.files import put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, write_check
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
 
 if TYPE_CHECKING:
     import keras
@@ -98,7 +98,7 @@ def export_model(
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
     checked = np.asarray(pixels[np.rint(spread).astype(int)])
-    expected = predict_probabilities(model, checked, description=None)
+    expected = predict_in_batches(model, checked)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
     return [

@@ -334,45 +334,24 @@ def draw_robustness(
 
 @styled
 def draw_risk_coverage(
-    curves: Sequence[Curve],
-    *,
-    chosen: Mapping[str, tuple[float, float]],
-    rules: Sequence[Mapping],
-    path: Path,
+    curves: Sequence[Curve], *, chosen: Mapping[str, tuple[float, float]], path: Path
 ) -> None:
-    """Mistakes against coverage, and the coverage that each rule for thresholds allows.
+    """Mistakes against coverage, when the most confident images are answered.
 
     Args:
-        chosen: Coverage and share of mistakes of each split at the model's thresholds.
-        rules: The `threshold_rules` of `metrics.json`; empty draws the first panel only.
+        chosen: Coverage and share of mistakes of each split's verdicts.
     """
-    figure, panels = new_figure(1, 2 if rules else 1, width=12.0 if rules else 6.6, height=5.6)
+    figure, (axes,) = new_figure(width=6.6, height=5.6)
     for i, curve in enumerate(curves):
         look = {"color": class_colour(i), "ls": line_style(i)}
-        panels[0].plot(curve.x, curve.y, label=f"{curve.name} (n = {curve.n:,})", **look)
+        axes.plot(curve.x, curve.y, label=f"{curve.name} (n = {curve.n:,})", **look)
         if curve.name in chosen:
-            label = f"{curve.name}, at the thresholds"
-            panels[0].plot(*chosen[curve.name], "o", ms=11, color=class_colour(i), label=label)
-    panels[0].set(xlabel="coverage", ylabel="share of mistakes in it", title="Risk and coverage")
-    for i, (name, title) in enumerate(
-        (("worst_source", "worst source"), ("conformal", "conformal over sources"))
-    ):
-        lines = (("coverage", "-", "coverage"), ("worst", ":", "most mistakes of a source"))
-        for key, ls, what in lines if rules else ():
-            panels[1].plot(
-                [row["rate"] for row in rules],
-                [row[name][key] for row in rules],
-                color=class_colour(i),
-                ls=ls,
-                marker="os"[i],
-                label=f"{title}: {what}",
-            )
-    if rules:
-        panels[1].set(xlabel="stated rate of false alarms and misses", title="Rules for thresholds")
-    for axes in panels:
-        axes.set_ylim(bottom=-0.02)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            label = f"{curve.name}, the verdicts"
+            axes.plot(*chosen[curve.name], "o", ms=11, color=class_colour(i), label=label)
+    axes.set(xlabel="coverage", ylabel="share of mistakes in it", title="Risk and coverage")
+    axes.set_ylim(bottom=-0.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     save_figure(figure, path, legend_columns=2)
 
 

@@ -1,7 +1,8 @@
 """Compute metrics from labels and probabilities, once for each row of weights.
 
 A row of weights says how often each image counts: all once for the value itself, at random for
-the resamples of the bootstrap. Everything is computed for many rows at a time.
+the resamples of the bootstrap. Everything is computed for many rows at a time: scikit-learn, one
+row after another, takes twenty seconds for what takes one here. Tests hold both against each other.
 """
 
 from __future__ import annotations
@@ -17,17 +18,10 @@ _FALSE_POSITIVE_LIMITS = {"recall_at_1_percent_fpr": 0.01, "recall_at_5_percent_
 
 
 def statistics(
-    weights: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    decided: np.ndarray | None,
-    ranked: Sequence[int],
+    weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, *, ranked: Sequence[int]
 ) -> dict[Any, np.ndarray]:
     """Each metric for each row of weights; per-class ones under (class index, name)."""
     values: dict[Any, np.ndarray] = image_sums(weights, labels, probabilities)
-    if decided is not None:
-        values |= _verdict_sums(weights, labels, decided)
     confusion = _confusion(weights, labels, probabilities)
     present = confusion.sum(axis=2)[0] > 0
     recalls = _divide(np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(axis=2))
@@ -66,18 +60,6 @@ def image_sums(
         "accuracy": means(weights, correct),
         "brier_score": means(weights, squares),
         "expected_calibration_error": np.abs(weights @ gaps).sum(axis=1) / total,
-    }
-
-
-def _verdict_sums(
-    weights: np.ndarray, labels: np.ndarray, decided: np.ndarray
-) -> dict[str, np.ndarray]:
-    certain = decided >= 0
-    wrong = certain & (decided != labels)
-    certain_weight = weights @ certain.astype(np.float64)
-    return {
-        "uncertain_share": 1.0 - certain_weight / weights.sum(axis=1),
-        "error_when_certain": _divide(weights @ wrong.astype(np.float64), certain_weight),
     }
 
 

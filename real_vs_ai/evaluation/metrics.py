@@ -11,6 +11,7 @@ scikit-learn's. A metric that is not defined (the recall of a class without imag
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
 from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions, decide_rows
+from real_vs_ai.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
 RESAMPLES = 1000
@@ -85,8 +86,8 @@ def compute_metrics(
     # Real against Fake ranks the same images the other way round.
     ranked = [class_names.index(POSITIVE_CLASS)] if is_binary(class_names) else range(n_classes)
     chunks = [
-        statistics(weights, labels, probabilities, decided=decided, ranked=ranked)
-        for weights in _bootstrap_weights(labels, resamples=resamples, seed=seed)
+        statistics(weights, labels, probabilities, ranked=ranked)
+        for weights in bootstrap_weights(labels, resamples=resamples, seed=seed)
     ]
     values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     overall, per_class = _by_class(values, ranked=ranked)
@@ -96,9 +97,29 @@ def compute_metrics(
         "n": len(labels),
         "counts": dict(zip(class_names, confusion.sum(axis=1).tolist(), strict=True)),
         "confusion_matrix": confusion.tolist(),
-        **_intervals(overall),
-        "per_class": {name: _intervals(per_class[i]) for i, name in enumerate(class_names)},
+        **intervals_of(overall),
+        **({} if decided is None else count_verdicts(labels, decided)),
+        "per_class": {name: intervals_of(per_class[i]) for i, name in enumerate(class_names)},
     }
+
+
+def count_verdicts(labels: np.ndarray, decided: np.ndarray) -> dict[str, Interval]:
+    """The shares of Uncertain verdicts and, where there are others, of wrong ones among these."""
+    certain = decided >= 0
+    shares = {
+        "uncertain_share": share_interval(~certain),
+        "error_when_certain": share_interval((decided != labels)[certain]),
+    }
+    return {name: share for name, share in shares.items() if share}
+
+
+def share_interval(which: np.ndarray) -> Interval | None:
+    """The share that is true, with its exact (Clopper-Pearson) 95 % interval; None of no images."""
+    if not len(which):
+        return None
+    found = binomtest(int(np.sum(which)), len(which))
+    low, high = found.proportion_ci(method="exact")
+    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
 def compute_calibration_metrics(
@@ -107,10 +128,10 @@ def compute_calibration_metrics(
     """Loss, Brier score and calibration error with intervals: what calibration changes."""
     chunks = [
         image_sums(weights, labels, probabilities)
-        for weights in _bootstrap_weights(labels, resamples=resamples, seed=seed)
+        for weights in bootstrap_weights(labels, resamples=resamples, seed=seed)
     ]
     names = ("loss", "brier_score", "expected_calibration_error")
-    return _intervals({name: np.concatenate([chunk[name] for chunk in chunks]) for name in names})
+    return intervals_of({name: np.concatenate([chunk[name] for chunk in chunks]) for name in names})
 
 
 def is_binary(class_names: Sequence[str]) -> bool:
@@ -141,13 +162,17 @@ def accuracy_difference(
     difference = first_correct.astype(np.float64) - second_correct
     rows = [
         means(weights, difference)
-        for weights in _bootstrap_weights(labels, resamples=RESAMPLES, seed=seed)
+        for weights in bootstrap_weights(labels, resamples=RESAMPLES, seed=seed)
     ]
-    return _intervals({"difference": np.concatenate(rows)})["difference"]
+    return intervals_of({"difference": np.concatenate(rows)})["difference"]
 
 
-def _bootstrap_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, shape (rows, n_images); the first row is all ones."""
+def bootstrap_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is drawn, shape (rows, n_images); the first row is all ones.
+
+    Args:
+        labels: The images are drawn again within each label, shape (n_images,), integers.
+    """
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     yield np.ones((1, len(labels)))
@@ -186,8 +211,13 @@ def _mean_of_defined(columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(defined, axis=0) if defined else np.full_like(columns[0], np.nan)
 
 
-def _intervals(values: dict[str, np.ndarray]) -> dict[str, Interval]:
-    """The first row is the value, the others its resamples; undefined metrics are left out."""
+def intervals_of(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Values with their 95 % intervals; undefined metrics are left out.
+
+    Args:
+        values: Of each metric the value and its resamples, one for each row of
+            `bootstrap_weights`.
+    """
     intervals = {}
     for name, rows in values.items():
         if np.isnan(rows[0]):
@@ -215,9 +245,12 @@ _SIZE_BOUNDS = (64, 256, 1024)
 
 
 def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
-    """All metrics of one split: overall, per class, per source and per image size."""
+    """All metrics of one split: overall, per class, per source and per image size.
+
+    "reasons" counts the codes of the verdicts' first reasons.
+    """
     calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
-    decided = decide_rows(rows, metadata)
+    decided = rows.decided
 
     def compute(chosen: np.ndarray) -> dict[str, Any]:
         return compute_metrics(
@@ -240,6 +273,7 @@ def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
     overall = compute(np.ones(len(rows), dtype=bool))
     return {
         **overall,
+        "reasons": dict(sorted(Counter(filter(None, rows.reasons.tolist())).items())),
         "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities, seed=SEED),
         "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
         "per_size": compute_groups(size_groups(rows.widths, rows.heights)),

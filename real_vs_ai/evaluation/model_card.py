@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.evaluation.by_collection import collections_table
 from real_vs_ai.evaluation.metrics import (
     METRIC_TITLES,
     REPORTED_SPLITS,
@@ -18,8 +19,8 @@ from real_vs_ai.evaluation.metrics import (
     percent_text,
     results_table,
 )
-from real_vs_ai.evaluation.out_of_distribution import other_images_table
-from real_vs_ai.evaluation.robustness import collections_table, robustness_table
+from real_vs_ai.evaluation.other_images import other_images_table
+from real_vs_ai.evaluation.robustness import robustness_table
 from real_vs_ai.files import read_json, read_table, write_text
 from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
@@ -46,7 +47,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         *_collections(metrics),
         _robustness(metrics),
         _precisions(metrics),
-        _out_of_distribution(metrics),
+        _reasons(metrics),
         _other_images(metrics),
         _comparison(metrics),
         _confounds(metrics),
@@ -121,7 +122,11 @@ def _recipe(config: Mapping) -> str:
 
 def _results(metrics: Mapping) -> str:
     averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
-    intro = "Values with 95 % bootstrap intervals, as fractions; probabilities are calibrated."
+    intro = (
+        "Values as fractions with 95 % intervals: exact (Clopper-Pearson) of the shares of "
+        "verdicts, by bootstrap of all others. Probabilities are calibrated. The verdicts are "
+        "those that the app gives for the same files in float32."
+    )
     table = markdown_table(*results_table(metrics))
     return _section("Results", intro + averaged, table, *_calibration(metrics))
 
@@ -139,6 +144,12 @@ def _calibration(metrics: Mapping) -> list[str]:
             "of every source's real validation images called Fake, and twice that share of the "
             "generated ones called Real"
         )
+    over_sources = metrics.get("over_sources")
+    if over_sources:
+        among = (
+            "of the real images of a new source expected to be called Fake, and twice that share "
+            "of generated ones called Real (conformal risk control over the validation sources)"
+        )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
     text = (
@@ -147,7 +158,31 @@ def _calibration(metrics: Mapping) -> list[str]:
     )
     if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
         text += " The validation images are too few, or the model too poor, to promise that."
-    return [text, *(_by_source(by_source) if by_source else ()), *_rules(metrics)]
+    return [
+        text,
+        *(_by_source(by_source) if by_source else ()),
+        *(_over_sources(over_sources) if over_sources else ()),
+    ]
+
+
+def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> list[str]:
+    rows = [
+        [
+            split,
+            row["class"],
+            row["sources"],
+            *(interval_text(row[key]) for key in ("certain", "wrong")),
+            f"{row['wrong_95']:.4f}",
+        ]
+        for split, by_class in counted.items()
+        for row in by_class
+    ]
+    headers = ["split", "class", "sources", "certain", "wrong", "wrong, 95 % of sources at most"]
+    intro = (
+        "Mean shares over sources, a camera or generator of a collection each, which count alike; "
+        "bootstrap intervals over sources:"
+    )
+    return [intro, markdown_table(headers, rows)]
 
 
 def _by_source(counted: Sequence[Mapping]) -> list[str]:
@@ -163,25 +198,6 @@ def _by_source(counted: Sequence[Mapping]) -> list[str]:
     headers = ["validation source", "class", "images", "share certain", "certain and wrong"]
     intro = "Validation by source, with exact (Clopper-Pearson) 95 % intervals:"
     return [intro, markdown_table(headers, rows)]
-
-
-def _rules(metrics: Mapping) -> list[str]:
-    """What other rates and conformal risk control over sources would lead to."""
-    names = ("worst_source", "conformal")
-    rows = [
-        [f"{row['rate']:.0%}", *(f"{row[n][key]:.1%}" for n in names for key in row[n])]
-        for row in metrics.get("threshold_rules", ())
-    ]
-    if not rows:
-        return []
-    columns = ("coverage", "certain and wrong", "of the worst source")
-    headers = [f"{title}: {c}" for title in ("worst source", "conformal") for c in columns]
-    intro = (
-        "The same images at other rates: thresholds for the worst validation source (the "
-        "model's own rule), and conformal risk control over sources, which bounds the expected "
-        "rate of a source like these and promises nothing below 1 / (sources + 1):"
-    )
-    return [intro, markdown_table(["rate", *headers], rows)]
 
 
 def _groups(metrics: Mapping) -> str:
@@ -206,7 +222,7 @@ def _collections(metrics: Mapping) -> list[str]:
             f"{part['n']:,} images, judged as the app judges them: a verdict that sending the "
             "image on would turn is Uncertain. Web: longer side at most 768 pixels, JPEG 60; "
             "hard: 512 pixels, JPEG 40. Intervals are exact (Clopper-Pearson), those of areas "
-            "under the ROC curve DeLong's; each area is the mean over the other class's "
+            "under the ROC curve by bootstrap; each area is the mean over the other class's "
             "collections."
         )
         title = f"By collection and generator ({part['split']})"
@@ -277,17 +293,22 @@ def _accuracy_text(accuracy: float | None) -> str:
     return "no labels" if accuracy is None else f"{accuracy:.4f}"
 
 
-def _out_of_distribution(metrics: Mapping) -> str:
+def _reasons(metrics: Mapping) -> str:
     shares = metrics.get("out_of_distribution")
     if not shares:
         return ""
-    rows = [[split, part["n"], f"{part['share']:.4f}"] for split, part in shares.items()]
+    counts = {split: metrics[split].get("reasons", {}) for split in shares}
+    codes = sorted({code for found in counts.values() for code in found})
+    rows = [[code, *(found.get(code, 0) for found in counts.values())] for code in codes]
+    unlike = [f"{part['share']:.4f}" for part in shares.values()]
+    headers = ["reason", *(f"{split} (n = {part['n']:,})" for split, part in shares.items())]
     return _section(
-        "Out-of-distribution images",
-        "Size, sharpness, the network's features and, where the model file holds them, classifiers "
-        "of pixels tell them; the limits are set on validation images. The verdict on such an "
-        "image is Uncertain, with the reason.",
-        markdown_table(["split", "images", "share out-of-distribution"], rows),
+        "Reasons",
+        "How many verdicts have each reason first, by the code that the app, the command line and "
+        "the service give. Size, sharpness, features, pixels, plain and portrait are those of "
+        "out-of-distribution images, which are Uncertain whatever their probability; their limits "
+        "are set on validation images.",
+        markdown_table(headers, [*rows, ["share out-of-distribution", *unlike]]),
     )
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR
-from real_vs_ai.model_input import AGGREGATES
-from real_vs_ai.options import add_fields, add_memory, add_workers, number, option, whole_number
+from real_vs_ai.options import add_fields, add_workers, number, option
 
 EXPORT_FORMATS = ("compact", "keras", "savedmodel", "onnx", "openvino", "litert", "torch")
 
@@ -42,12 +41,6 @@ class EvaluationOptions:
         metavar="RATE",
         type=number(0, 0.5, ends=False),
     )
-    thresholds: str | None = option(
-        "hold that share for all verdicts together, or by source: at most that share of every "
-        "source's real validation images is called Fake, and at most twice that share of its "
-        "generated ones Real (default: by-source if each class has two sources of 20 images)",
-        choices=("by-source", "together"),
-    )
     thresholds_from: tuple[Path, ...] = option(
         "also fit the band on the validation images in these predictions.csv of runs that held out "
         "other sources",
@@ -55,41 +48,8 @@ class EvaluationOptions:
         nargs="+",
         type=Path,
     )
-    aggregate: str | None = option(
-        "let a model of crops combine their probabilities in this way from now on (default: as the "
-        "model file says)",
-        choices=tuple(AGGREGATES),
-    )
-    mirror_below: float | None = option(
-        "let a model of whole images judge an image again, mirrored, when its highest probability "
-        "is below this; 0 for never (default: as the model file says)",
-        metavar="PROBABILITY",
-        type=number(0, 1),
-    )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and other changes", False
-    )
-    robustness_images: int = option(
-        "most images to change, drawn evenly over the classes", 2000, "N", type=whole_number(1)
-    )
-    by_collection: str | None = option(
-        "judge these images by the app's rules, untouched and as sites and messengers send them "
-        "on, and report each collection and generator (default: test for models of crops)",
-        choices=("test", "all", "none"),
-    )
-    fit_out_of_distribution: tuple[Path, ...] = option(
-        "first teach the model file to recognise thumbnails of these pictures as "
-        "out-of-distribution; needs the model's own validation images in --data",
-        metavar="DIR",
-        nargs="+",
-        type=Path,
-    )
-    check_from: Path | None = option(
-        "first copy what recognises thumbnails from another model of images of the same size, "
-        "instead of fitting it; its limits are set on the validation images in --data",
-        None,
-        "MODEL",
-        type=Path,
     )
     out_of_distribution: tuple[Path, ...] = option(
         "also judge labelled images of another kind: how many the model recognises as "
@@ -112,18 +72,7 @@ class EvaluationOptions:
     class_names: tuple[str, ...] | None = option(
         "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
     )
-    image_size: int | None = option(
-        "input size of a model made elsewhere (default: what the model says)",
-        metavar="PIXELS",
-        type=whole_number(1),
-    )
     workers: int = option(add=add_workers)
-    memory: float = option(add=add_memory)
-
-    @property
-    def max_memory_bytes(self) -> int:
-        """Decoded images beyond this stay on disk."""
-        return int(self.memory * 2**30)
 
 
 def parse_evaluation_options(
@@ -140,9 +89,6 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    if values["check_from"] and values["fit_out_of_distribution"]:
-        parser.error("--check-from and --fit-out-of-distribution exclude each other")
-    repeated = ("export", "out_of_distribution", "fit_out_of_distribution", "thresholds_from")
-    for name in repeated:
+    for name in ("export", "out_of_distribution", "thresholds_from"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)

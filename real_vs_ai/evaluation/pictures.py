@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
+from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten, styled
-from real_vs_ai.evaluation.report_figures import main_split
 from real_vs_ai.files import atomic_write, write_text
-from real_vs_ai.gradcam import GradCam, overlay_heatmap
+from real_vs_ai.images import decode_image
+from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 
 if TYPE_CHECKING:
     import keras
@@ -66,35 +68,41 @@ def most_confident_mistakes(
 
 def draw_mistakes(
     run: RunFolder,
-    predictions: Predictions,
+    rows: Predictions,
+    images: LabelledImages,
     *,
     metadata: ModelMetadata,
     model: keras.Model,
-    decoded: Mapping[str, DecodedImages],
 ) -> Path | None:
-    """Draw `figures/mistakes.png` for the test images (or the only split there is).
+    """Draw `figures/mistakes.png` for the images of one split.
+
+    Args:
+        rows: The verdicts on the images, in their order.
 
     Returns:
         The sheet, or None when the model makes no mistake (an old sheet is then removed).
     """
     path = run.figures / "mistakes.png"
-    split = main_split(predictions)
-    rows = predictions.of_split(split)
     mistakes = most_confident_mistakes(
         rows, temperature=metadata.temperature, n_mistakes=_MOST_MISTAKES
     )
     if not mistakes:
         path.unlink(missing_ok=True)
         return None
-    positions = np.array([mistake.position for mistake in mistakes])
-    images = decoded[split]
-    # The crop in the middle stands for several: the sheet has room for one picture of each image.
-    pixels = list(images.view_of_each(np.full(len(positions), images.views // 2), positions))
-    heatmaps = _heatmaps(model, pixels, classes=[mistake.predicted for mistake in mistakes])
+    pixels = []
+    for mistake in mistakes:
+        views = metadata.model_input.prepare(
+            decode_image(images.root / images.paths[mistake.position])
+        )
+        # The crop in the middle stands for several: the sheet has room for one picture of each.
+        pixels.append(views[len(views) // 2])
+    classes = [mistake.predicted for mistake in mistakes]
+    heatmaps = _heatmaps(model, pixels, metadata=metadata, classes=classes)
     n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))
     title = (
-        f"The {len(mistakes)} most confident of {n_wrong:,} errors on {len(rows):,} {split} images"
-        "\n(right of each: Grad-CAM, where the image speaks for the predicted class)"
+        f"The {len(mistakes)} most confident of {n_wrong:,} errors on {len(rows):,} "
+        f"{rows.splits[0]} images\n"
+        "(right of each: Grad-CAM, where the image speaks for the predicted class)"
     )
     _draw_sheet(
         mistakes, pixels, heatmaps, class_names=metadata.class_names, title=title, path=path
@@ -103,12 +111,18 @@ def draw_mistakes(
 
 
 def _heatmaps(
-    model: keras.Model, pixels: Sequence[np.ndarray], *, classes: Sequence[int]
+    model: keras.Model,
+    pixels: Sequence[np.ndarray],
+    *,
+    metadata: ModelMetadata,
+    classes: Sequence[int],
 ) -> list[np.ndarray] | None:
     try:
-        return GradCam(model)(pixels, class_indices=classes)
+        with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
+            save_model(model, Path(folder) / "model.h5", metadata=metadata)
+            return GradCam(Path(folder) / "model.h5")(pixels, class_indices=classes)
     except (ValueError, RuntimeError):
-        # Networks of other shapes and other backends: the images alone are worth looking at.
+        # Networks with other layers: the images alone are worth looking at.
         return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +18,42 @@ from sklearn.metrics import classification_report
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
-from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.dataset.labelled_images import fingerprint_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import calibrate_metadata, compare_rules, has_sources
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    count_by_source,
+    has_sources,
+    share_over_sources,
+)
+from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
-from real_vs_ai.evaluation.out_of_distribution import MOST_IMAGES, share_out_of_distribution
 from real_vs_ai.evaluation.report_figures import draw_report, main_split
-from real_vs_ai.evaluation.scorer import Scorer, open_checked_scorer, predict_images
 from real_vs_ai.files import read_json, write_json, write_text
-from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
+    as_texts,
     concatenate,
     join_predictions,
     read_predictions,
     write_predictions,
 )
 from real_vs_ai.runs import RunFolder, read_history
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of
 
 if TYPE_CHECKING:
     import keras
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
-_TRAIN = "train"
+# What `thresholds` in metrics.json calls the rule by the expected share of a new source.
+NEW_SOURCE = "new source"
+TRAIN = "train"
+# (path, reason) of the files that could not be read, by split.
+LeftOut = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,20 @@ class Evaluation:
     """What there is to report of a model.
 
     Attributes:
-        predictions: Of every split but train.
+        judged: Every split but train.
+        predictions: The verdicts on them.
         metadata: With the calibration that the metrics are for.
     """
 
+    judged: Mapping[str, JudgedSplit]
     predictions: Predictions
     metadata: ModelMetadata
     metrics: dict[str, Any]
+
+    @property
+    def main(self) -> JudgedSplit:
+        """The split that the report is about."""
+        return self.judged[main_split(self.predictions)]
 
 
 def write_report(
@@ -65,10 +82,12 @@ def write_report(
     *,
     model: keras.Model,
     metadata: ModelMetadata,
-    decoded: Mapping[str, DecodedImages],
+    images: Mapping[str, LabelledImages],
+    left_out: LeftOut,
     history_csv: Path | None,
-    scorer: Scorer | None = None,
-    target_error: float = TARGET_ERROR,
+    workers: int,
+    target_error: float,
+    source_risk: float,
 ) -> dict[str, Any]:
     """Evaluate a run's own model, store the results in it, and write the run's report.
 
@@ -77,95 +96,150 @@ def write_report(
 
     Args:
         run: Holds `model.h5`; takes the report.
-        decoded: Images by split; "train" is used for its class counts only.
-        scorer: Of the model, where it was opened before.
+        images: By split; "train" is only counted.
+        left_out: Files that are not among the images, since they could not be read.
         target_error: Share of certain verdicts that may be wrong.
+        source_risk: See `evaluate_model`'s `new_source`; 0 for the rule that fits the data.
 
     Returns:
         The contents of `metrics.json`.
     """
     evaluation = evaluate_model(
-        scorer or open_checked_scorer(model, run.model),
-        metadata=metadata,
-        decoded=decoded,
-        target_error=target_error,
+        open_detector(run.model, metadata),
+        images,
+        left_out=left_out,
+        target_error=source_risk or target_error,
         recalibrate=True,
+        workers=workers,
+        new_source=source_risk > 0,
     )
     store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model, decoded=decoded, history_csv=history_csv)
+    write_evaluation(run, evaluation, model=model, history_csv=history_csv)
     return evaluation.metrics
 
 
-def count_evaluation_images(decoded: Mapping[str, DecodedImages], *, portraits: bool) -> int:
-    """How often the network judges an image, or a crop of one, from training's end to its report.
-
-    Each split is scored once, of the training images only those that others are compared with.
-
-    Args:
-        portraits: Whether the whole images are looked at besides, to find portraits.
-    """
-    return sum(
-        (min(len(images), MOST_IMAGES) if split == _TRAIN else len(images))
-        * (images.views + portraits)
-        for split, images in decoded.items()
-    )
-
-
 def evaluate_model(
-    scorer: Scorer,
+    detector: Detector,
+    images: Mapping[str, LabelledImages],
     *,
-    metadata: ModelMetadata,
-    decoded: Mapping[str, DecodedImages],
+    left_out: LeftOut,
     target_error: float,
     recalibrate: bool,
-    by_source: bool | None = None,
+    workers: int,
     others: Sequence[Path] = (),
     thresholds: Mapping[str, Any] | None = None,
+    new_source: bool = False,
 ) -> Evaluation:
-    """Ask the model about every split but train, and compute all metrics.
+    """Judge every split but train, and compute all metrics.
 
     Args:
-        decoded: Images by split.
+        images: By split.
         target_error: Share of certain verdicts that may be wrong.
         recalibrate: Fit temperature and thresholds on the validation images, if there are any;
             otherwise those in the metadata are used.
-        by_source: Fit the thresholds for each source; None does where there are enough sources.
         others: Tables of predictions whose validation images count in fitting them.
         thresholds: What is known of the metadata's thresholds; None for nothing.
+        new_source: Let `target_error` bound the expected share of the real images of a new source
+            that are called Fake, and twice that share of generated ones called Real.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
     """
-    predictions = _predict_splits(scorer, metadata=metadata, decoded=decoded)
-    validation = join_predictions(predictions.of_split("validation"), others)
-    if recalibrate and len(np.unique(validation.labels)) > 1:
-        if by_source is None:
-            by_source = has_sources(metadata, validation.labels, validation.sources)
-        metadata, thresholds = calibrate_metadata(
+    judged = {
+        split: judge_split(detector, some, split=split, workers=workers)
+        for split, some in images.items()
+        if split != TRAIN
+    }
+    if not judged:
+        raise InputError("Expected validation or test images to evaluate, found none.")
+    metadata = detector.metadata
+    if recalibrate:
+        metadata, thresholds = _calibrate(
+            judged,
             metadata,
-            validation.labels,
-            validation.probabilities,
             target_error=target_error,
-            sources=validation.sources if by_source else None,
-            refused=validation.portraits if by_source else None,
+            others=others,
+            known=thresholds,
+            new_source=new_source,
         )
-        thresholds["files"] = [path.as_posix() for path in others]
+    predictions = _rows_of(judged, metadata)
+    own = {split: predictions.of_split(split) for split in predictions.split_names}
+    listed = {split: judged[split].images if split in judged else images[split] for split in images}
+    unreadable = {
+        split: [*left_out.get(split, ()), *(judged[split].unreadable if split in judged else ())]
+        for split in images
+    }
     metrics = {
         **_describe_model(metadata, thresholds),
-        "images": {split: images.images.counts for split, images in decoded.items()},
-        "data": {split: _describe_data(images) for split, images in decoded.items()},
-        **{
-            split: split_metrics(predictions.of_split(split), metadata)
-            for split in predictions.split_names
+        "images": {split: some.counts for split, some in listed.items()},
+        "data": {split: _describe_data(some, unreadable[split]) for split, some in listed.items()},
+        **{split: split_metrics(rows, metadata) for split, rows in own.items()},
+        "out_of_distribution": {
+            split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
+            for split, rows in own.items()
         },
-        "out_of_distribution": _shares_out_of_distribution(scorer, metadata, decoded),
-        "confound": find_confound(predictions.of_split(main_split(predictions))),
+        "confound": find_confound(own[main_split(predictions)]),
         "notes": _notes(thresholds),
     }
-    if "sources" in (thresholds or {}) and len(validation):
-        judged = predictions.of_split(main_split(predictions))
-        metrics["threshold_rules"] = compare_rules(metadata, validation, judged)
-    return Evaluation(predictions=predictions, metadata=metadata, metrics=metrics)
+    if (thresholds or {}).get("rule") == NEW_SOURCE:
+        metrics["over_sources"] = {
+            split: share_over_sources(
+                rows.labels, rows.decided, _makers(judged[split], rows), rows.class_names
+            )
+            for split, rows in own.items()
+        }
+    return Evaluation(judged, predictions, metadata, metrics)
+
+
+def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:
+    return concatenate([part.rows(metadata) for part in judged.values()])
+
+
+def _calibrate(
+    judged: Mapping[str, JudgedSplit],
+    metadata: ModelMetadata,
+    *,
+    target_error: float,
+    others: Sequence[Path],
+    known: Mapping[str, Any] | None,
+    new_source: bool,
+) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
+    """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
+    own = _rows_of(judged, metadata).of_split("validation")
+    rows = join_predictions(own, others)
+    if len(np.unique(rows.labels)) < 2:
+        return metadata, known
+    refused = rows.out_of_distribution
+    by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
+    sources = rows.sources
+    if new_source and len(own):
+        sources = np.concatenate([_makers(judged["validation"], own), sources[len(own) :]])
+    fitted, found = calibrate_metadata(
+        metadata,
+        rows.labels,
+        rows.probabilities,
+        target_error=target_error,
+        sources=sources if by_source else None,
+        refused=refused if by_source else None,
+        new_source=new_source,
+    )
+    if new_source:
+        found["rule"] = NEW_SOURCE
+    elif by_source:
+        # Of other runs' images only the model's own answers are known.
+        calibrated = calibrate(rows.probabilities, temperature=fitted.temperature)
+        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
+        if len(own):
+            decided[: len(own)] = judged["validation"].rows(fitted).decided
+        found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
+    return fitted, {**found, "files": [path.as_posix() for path in others]}
+
+
+def _makers(part: JudgedSplit, rows: Predictions) -> np.ndarray:
+    """Each image's source and what made it, a camera or a generator: one collection holds many."""
+    made_by = manifest_column(part.images.root, "generator")
+    makers = (made_by.get(path, "") for path in part.images.paths)
+    return as_texts(map(" / ".join, zip(rows.sources, makers, strict=True)))
 
 
 def weights_digest(model: keras.Model) -> str:
@@ -196,25 +270,6 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
     }
 
 
-def _predict_splits(
-    scorer: Scorer, *, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
-) -> Predictions:
-    parts = []
-    for split, images in decoded.items():
-        if images.images.class_names != metadata.class_names:
-            raise InputError(
-                f"Expected the model's classes {', '.join(metadata.class_names)} in "
-                f"{images.images.root}, found {', '.join(images.images.class_names)}."
-            )
-        if split != _TRAIN:
-            parts.append(
-                predict_images(scorer, images, split=split, model_input=metadata.model_input)
-            )
-    if not parts:
-        raise InputError("Expected validation or test images to evaluate, found none.")
-    return concatenate(parts)
-
-
 def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
     """Write calibration and test metrics into the model file, so that it serves alone."""
     test = evaluation.metrics.get("test", {})
@@ -224,12 +279,7 @@ def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
 
 
 def write_evaluation(
-    run: RunFolder,
-    evaluation: Evaluation,
-    *,
-    model: keras.Model,
-    decoded: Mapping[str, DecodedImages],
-    history_csv: Path | None,
+    run: RunFolder, evaluation: Evaluation, *, model: keras.Model, history_csv: Path | None
 ) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
     from real_vs_ai.evaluation.pictures import draw_mistakes, draw_network
@@ -238,9 +288,9 @@ def write_evaluation(
     write_predictions(run.predictions, evaluation.predictions)
     without_picture = draw_network(model, run)
     evaluation.metrics["notes"] += [without_picture] if without_picture else []
-    draw_mistakes(
-        run, evaluation.predictions, metadata=evaluation.metadata, model=model, decoded=decoded
-    )
+    main = evaluation.main
+    rows = evaluation.predictions.of_split(main.split)
+    draw_mistakes(run, rows, main.images, metadata=evaluation.metadata, model=model)
     _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
     write_json(run.metrics, evaluation.metrics)
 
@@ -312,24 +362,18 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
     }
 
 
-def _shares_out_of_distribution(
-    scorer: Scorer, metadata: ModelMetadata, decoded: Mapping[str, DecodedImages]
-) -> dict[str, Any]:
-    """The share of each split that is out-of-distribution."""
-    if not metadata.training_images and scorer.check is None:
-        return {}
-    return {
-        split: share_out_of_distribution(scorer, images, metadata=metadata)
-        for split, images in decoded.items()
-        if split != _TRAIN
-    }
-
-
 def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
     """What the terminal should say in addition to the numbers."""
     bounds = (thresholds or {}).get("validation", {})
     if all(bound["reached"] for bound in bounds.values()):
         return []
+    if thresholds.get("rule") == NEW_SOURCE:
+        return [
+            "The validation images have too few sources to promise at most "
+            f"{100 * thresholds['target_error']:g} % on a new one: a class without a verdict needs "
+            f"at least {math.ceil(1 / thresholds['target_error']) - 1} sources of real images for "
+            "Fake, half as many of generated ones for Real."
+        ]
     if "sources" in thresholds:
         share = f"{100 * thresholds['target_error']:g} %"
         sides = {"upper": ("false alarms in every source of real images", "Fake")}
@@ -347,9 +391,9 @@ def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _describe_data(decoded: DecodedImages) -> dict[str, Any]:
+def _describe_data(images: LabelledImages, unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {
-        "folder": decoded.images.root.as_posix(),
-        "fingerprint": fingerprint_images(decoded.images),
-        "unreadable": [{"path": path, "reason": reason} for path, reason in decoded.failures],
+        "folder": images.root.as_posix(),
+        "fingerprint": fingerprint_images(images),
+        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }

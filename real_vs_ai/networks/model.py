@@ -24,7 +24,9 @@ from real_vs_ai.networks.backbones import (
     head_layers,
 )
 from real_vs_ai.networks.head import HeadOptions, add_head
-from real_vs_ai.networks.resnet import residual_block, start_as_identity
+
+# How Keras names the layers of a ResNet's residual blocks: stage, then block, both from 1.
+_BLOCK_NAME = re.compile(r"conv(?P<stage>\d)_block(?P<block>\d+)_")
 
 
 def build_model(
@@ -78,7 +80,7 @@ def build_model(
         # Random networks of this depth learn slowly from the start; as identities, their blocks
         # join in one by one.
         for layer in backbone_layers(model):
-            start_as_identity(layer)
+            _start_as_identity(layer)
     load_weights(model, weights, backbone=backbone, class_names=tuple(class_names))
     return model
 
@@ -228,15 +230,15 @@ def _copy_model_weights(
         ) from error
     source = keras.models.load_model(path, compile=False)
     stored = {layer.name: layer.get_weights() for layer in source.layers}
-    blocks = {residual_block(layer.name) for layer in backbone_layers(model)}
-    if not {residual_block(name) for name in stored} <= blocks | {None}:
+    blocks = {_residual_block(layer.name) for layer in backbone_layers(model)}
+    if not {_residual_block(name) for name in stored} <= blocks | {None}:
         raise InputError(
             f"{path} is deeper than {backbone}, and blocks would be lost. "
             f"Use --backbone {metadata.backbone or 'NAME'}."
         )
     for layer in backbone_layers(model):
         if layer.name not in stored and _follows(layer, stored):
-            start_as_identity(layer)
+            _start_as_identity(layer)
             continue
         values = stored.get(layer.name, [])
         shapes = [value.shape for value in values]
@@ -251,7 +253,7 @@ def _copy_model_weights(
 
 def _follows(layer: keras.layers.Layer, stored: Mapping[str, list]) -> bool:
     """Whether a layer belongs to a block that comes after the blocks of a shallower network."""
-    position = residual_block(layer.name)
+    position = _residual_block(layer.name)
     if position is None or position[1] == 1:
         return False
     stage, _ = position
@@ -268,3 +270,18 @@ def _copy_head(model: keras.Model, stored: Mapping[str, list], *, same_classes: 
     if fits and same_classes:
         for layer in head:
             layer.set_weights(stored[layer.name])
+
+
+def _residual_block(layer_name: str) -> tuple[int, int] | None:
+    """Stage and block that a backbone's layer belongs to, or None outside the blocks."""
+    found = _BLOCK_NAME.match(layer_name)
+    return (int(found["stage"]), int(found["block"])) if found else None
+
+
+def _start_as_identity(layer: keras.layers.Layer) -> None:
+    """Zero the scale that a residual branch ends with; other layers stay as they are.
+
+    The block then passes its input on (Goyal et al. 2017, section 5.1).
+    """
+    if _residual_block(layer.name) and layer.name.endswith("_3_bn"):
+        layer.gamma.assign(keras.ops.zeros_like(layer.gamma))

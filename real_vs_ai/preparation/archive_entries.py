@@ -1,4 +1,4 @@
-"""Decide what an archive may unpack before a byte is written, and write files within limits.
+"""Decide what an archive may unpack, before a byte is written.
 
 An entry that tries to leave the target, or an archive that is a bomb, refuses the whole archive;
 an entry that is no use (debris, a link, an unusable name) is left out and reported.
@@ -6,20 +6,12 @@ an entry that is no use (debris, a link, an unusable name) is left out and repor
 
 from __future__ import annotations
 
-import errno
-import lzma
-import shutil
-import tarfile
 import unicodedata
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES
-from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import is_junk
 from real_vs_ai.preparation.placing import MAX_NAME_BYTES, fold_name, unique_names
 
@@ -157,12 +149,8 @@ def _check_entry(entry: ArchiveEntry) -> None:
         )
     if entry.size < 0:
         raise ArchiveError(f"entry {printable(entry.name)} claims a negative size")
-    large = entry.size > HARMLESS_BYTES and entry.packed_size >= 0
-    if large and entry.size > MAX_RATIO * max(entry.packed_size, 1):
-        raise ArchiveError(
-            f"entry {printable(entry.name)} unpacks to {entry.size:,} bytes from "
-            f"{entry.packed_size:,}, more than {MAX_RATIO} times"
-        )
+    if entry.packed_size >= 0:
+        _check_ratio(f"entry {printable(entry.name)} ", entry.size, entry.packed_size)
 
 
 def _check_total(files: int, size: int, *, archive_bytes: int) -> None:
@@ -172,9 +160,13 @@ def _check_total(files: int, size: int, *, archive_bytes: int) -> None:
         raise ArchiveError(
             f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
         )
-    if size > HARMLESS_BYTES and size > MAX_RATIO * max(archive_bytes, 1):
+    _check_ratio("", size, archive_bytes)
+
+
+def _check_ratio(what: str, size: int, packed: int) -> None:
+    if size > HARMLESS_BYTES and size > MAX_RATIO * max(packed, 1):
         raise ArchiveError(
-            f"unpacks to {size:,} bytes from {archive_bytes:,}, more than {MAX_RATIO} times"
+            f"{what}unpacks to {size:,} bytes from {packed:,}, more than {MAX_RATIO} times"
         )
 
 
@@ -206,97 +198,3 @@ def _one_spelling(folder: str, folders: dict[str, str]) -> str:
         parent, _, name = folder.rpartition("/")
         folders[folded] = f"{_one_spelling(parent, folders)}/{name}" if parent else name
     return folders[folded]
-
-
-def stem_of(archive_name: str) -> str:
-    """An archive's name without its suffixes: "cifake.tar.gz" → "cifake"."""
-    lowered = archive_name.lower()
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if lowered.endswith(suffix) and len(archive_name) > len(suffix):
-            return archive_name[: -len(suffix)]
-    return PurePosixPath(archive_name).stem
-
-
-COPY_BYTES = 1 << 20
-# A file takes whole blocks on the disk, half of one too many on average.
-_BLOCK_BYTES = 4096
-_SPARE_BYTES = 64 * 2**20
-# What the archive libraries raise on damaged files.
-READ_ERRORS = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    ValueError,
-    OverflowError,
-    RuntimeError,
-)
-_DISK_ERRORS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.EEXIST,
-        errno.ENOENT,
-        errno.ENAMETOOLONG,
-    }
-)
-
-
-class Readable(Protocol):
-    """What `write_file` needs of an entry."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next bytes, `size` at most; none at the end."""
-
-
-def check_free_space(folder: Path, plan: ExtractionPlan) -> None:
-    """Raise OSError unless the disk has room for what the plan unpacks."""
-    needed = plan.size + len(plan.names) * _BLOCK_BYTES + _SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"Expected {needed / 2**30:,.1f} GiB of free disk space to unpack, found "
-            f"{free / 2**30:,.1f} GiB. Make room, or name a folder on another disk",
-        )
-
-
-def make_folders(folder: Path, plan: ExtractionPlan) -> None:
-    """Make every folder that the plan's files lie in."""
-    for name in sorted({name.rpartition("/")[0] for name in plan.names.values()}):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-
-
-def raise_if_disk(error: BaseException) -> None:
-    """Raise errors of the disk again: the archive is not at fault."""
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        raise error
-
-
-def describe_damage(error: BaseException) -> str:
-    """One line on what a library found wrong."""
-    return one_line(error) if str(error).strip() else "it ends too early"
-
-
-def write_file(packed: Readable, target: str, *, size: int) -> int:
-    """Write one file; what is longer or shorter than the archive said is refused."""
-    written = 0
-    # "x": a name that is taken after all is never written over.
-    with open(target, "xb") as file:  # noqa: PTH123 (speed: a million small files)
-        while data := packed.read(min(COPY_BYTES, size - written + 1)):
-            written += len(data)
-            if written > size:
-                raise ArchiveError(f"is longer than the {size:,} bytes the archive says")
-            file.write(data)
-    if written != size:
-        raise ArchiveError(f"has {written:,} bytes, the archive says {size:,}")
-    return written

@@ -12,14 +12,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST_NAME, SPLITS
 from real_vs_ai.files import atomic_write, is_junk, list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionPlan, stem_of
+from real_vs_ai.preparation.archive_entries import ArchiveError, ExtractionPlan
 from real_vs_ai.preparation.extraction import NO_ARCHIVE, extract_tar, extract_zip, starts_as_tar
 from real_vs_ai.preparation.placing import source_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
@@ -73,7 +73,7 @@ def extract_archives(
         OSError: The disk is too small.
     """
     archives = list(archives) or _default_archives()
-    sources = source_names(Path(stem_of(path.name)) for path in archives)
+    sources = source_names(Path(_stem_of(path.name)) for path in archives)
     for path in archives:
         if not path.is_file():
             raise FileNotFoundError(f"Expected an archive at {path}, found none.")
@@ -82,6 +82,15 @@ def extract_archives(
         with staged_output(output_dir, [source], label=source, overwrite=overwrite) as staging:
             plan = _extract_archive(path, staging / source, pool=pool)
         yield ExtractionSummary(path, output_dir / source, plan)
+
+
+def _stem_of(archive_name: str) -> str:
+    """An archive's name without its suffixes: "cifake.tar.gz" → "cifake"."""
+    lowered = archive_name.lower()
+    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
+        if lowered.endswith(suffix) and len(archive_name) > len(suffix):
+            return archive_name[: -len(suffix)]
+    return PurePosixPath(archive_name).stem
 
 
 def _default_archives() -> list[Path]:
@@ -139,14 +148,8 @@ def choose_input(
     """What to pack, into which archive, and which of the folder's entries (None: all)."""
     if folder is None:
         return DATA_DIR, output or DATA_DIR / "prepared.zip", (*SPLITS, MANIFEST_NAME)
-    if output is None:
-        real = folder.resolve()
-        output = (
-            real.with_name(f"{real.name}.zip")
-            if folder.name in {"", ".."}
-            else (folder.with_name(f"{folder.name}.zip"))
-        )
-    return folder, output, None
+    named = folder.resolve() if folder.name in {"", ".."} else folder
+    return folder, output or named.with_name(f"{named.name}.zip"), None
 
 
 def zip_folder(

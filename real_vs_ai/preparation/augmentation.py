@@ -1,31 +1,39 @@
-"""Make augmented copies of training images, one seeded affine warp and flip for each.
+"""Make augmented copies of training images, and move copies to the training images.
 
-A copy's warp depends on its original's path, its number and the seed alone: neither the order of
-the work, nor how many workers do it, nor what other copies there are changes a pixel.
+Each copy is one seeded affine warp and flip. It depends on its original's path, its number and the
+seed alone: neither the order of the work, nor how many workers do it, nor what other copies there
+are changes a pixel. To move them, they are linked into a staging folder; `staging` puts them in
+place, the manifest last. Then data/augmented_train is removed. A killed run is finished by the
+next one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_vs_ai.config import (
+    AUGMENTED_DIR,
     MANIFEST_NAME,
     canonical_classes,
     is_augmented_name,
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files
+from real_vs_ai.files import hash_file, list_files
 from real_vs_ai.images import is_image_name
-from real_vs_ai.parallel import Pool, run_chunks
+from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
-    CopiesOfOne,
-    draw_contact_sheet,
+    Original,
     names_for_copies,
+    origin_of,
+    staged_copies,
     write_warped_copies,
 )
 from real_vs_ai.preparation.manifest import (
@@ -37,37 +45,24 @@ from real_vs_ai.preparation.manifest import (
     read_manifest,
     size_table,
     write_manifest,
-    write_outcomes,
 )
-from real_vs_ai.preparation.placing import rank, refuse_overlap
+from real_vs_ai.preparation.placing import fold_name, make_class_folders, place_files, rank
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
+    finish_interrupted,
+    locked,
     refuse_interrupted,
     staged_output,
 )
 from real_vs_ai.reporting import format_table
 
 DEFAULT_MOST_COPIES = 20_000
-# Stands for the size of images that no manifest describes when work is shared out, in pixels.
-_GUESSED_SIZE = 512, 512
-# What a copy takes on a slow core, and for how long a worker should be busy with one chunk.
-_SECONDS_PER_COPY, _SECONDS_PER_PIXEL, _SECONDS_PER_CHUNK = 80e-6, 25e-9, 0.25
-# Workers wait for each other towards the end, so each gets several chunks.
-_CHUNKS_PER_WORKER = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """A training image that copies may be made of.
-
-    Attributes:
-        row: Its `path` is below the training folder: `<class folder>/<name>`.
-        name: What its copies are named after.
-    """
-
-    row: ManifestRow
-    name: str
+# Copies of one original are made together: it is decoded once.
+_CHUNK_IMAGES = 32
+_MAKE_AGAIN = (
+    "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class AugmentationSummary:
-    """What was made; str() gives the closing table."""
+    """What was made; str() gives the closing tables."""
 
     output_dir: Path
     rows: tuple[ManifestRow, ...]
@@ -131,7 +126,7 @@ def list_originals(train_dir: Path) -> list[Original]:
         label = classes[path.partition("/")[0]]
         if row is None:
             source = path.rpartition("/")[2].partition("__")[0]
-            row = ManifestRow(path, "", label, "train", source, *_GUESSED_SIZE, "", "")
+            row = ManifestRow(path, "", label, "train", source, 0, 0, "", "")
         by_label[label].append(replace(row, path=path, label=label))
     if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
@@ -186,79 +181,185 @@ def write_copies(
 
     Raises:
         FileExistsError: It is there and may not be replaced.
-        InputError: There is nothing to make, no original can be read, or the output would lie
+        InputError: There is nothing to make, no original can be used, or the output would lie
             where the originals do.
     """
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
-    refuse_overlap(output_dir, inputs=[train_dir])
-    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
-    with staged_output(
-        output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
-    ) as staging:
-        folder = staging / output_dir.name
-        for name in sorted({entry.original.row.label for entry in plan}):
-            (folder / name).mkdir(parents=True)
+    labels = (entry.original.row.label for entry in plan)
+    staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
+    with staged as (folder, rows, failed):
+        # Workers wait for each other towards the end, so each gets several chunks.
+        size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
+        todo = [(entry.original, entry.count) for entry in plan]
         results = run_chunks(
             write_warped_copies,
-            _chunks(plan, workers=pool.workers),
+            chunked([(o.row.path, o.row.label, count, o.name) for o, count in todo], size=size),
             str(train_dir.resolve()),
             str(folder.resolve()),
             seed,
-            n_items=len(plan),
             pool=pool,
             description="Augmenting",
             unit="image",
             fewest=4,
         )
-        rows, failed = _describe_copies(plan, results, train_dir=train_dir)
-        if not rows:
-            raise InputError(f"None of the images in {train_dir} can be read: {failed[0].detail}")
-        draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_outcomes(folder / REPORT_NAME, failed)
-        write_manifest(folder / MANIFEST_NAME, rows)
+        for entry, result in zip(plan, results, strict=True):
+            row, origin = entry.original.row, origin_of(entry.original, train_dir)
+            if isinstance(result, str):
+                failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
+                continue
+            file_format, width, height, names, digests, made_from = result
+            made = {"split": "train", "width": width, "height": height, "format": file_format}
+            made |= {"origin": origin, "origin_sha256": made_from}
+            rows.extend(
+                replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
+                for name, sha256 in zip(names, digests, strict=True)
+            )
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 
-def _describe_copies(
-    plan: Sequence[Copies], results: Iterable[CopiesOfOne | str], *, train_dir: Path
-) -> tuple[list[ManifestRow], list[FileOutcome]]:
-    """Rows of the copies, and the originals that could not be read."""
-    rows, failed = [], []
-    for entry, result in zip(plan, results, strict=True):
-        row = entry.original.row
-        # "." has no name of its own.
-        origin = f"{train_dir.absolute().name}/{row.path}"
-        if isinstance(result, str):
-            failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
-            continue
-        file_format, width, height, names, digests, made_from = result
-        made = {"split": "train", "width": width, "height": height, "format": file_format}
-        made |= {"origin": origin, "origin_sha256": made_from}
-        rows.extend(
-            replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
-            for name, sha256 in zip(names, digests, strict=True)
-        )
-    return rows, failed
+@dataclass(frozen=True)
+class MoveSummary:
+    """What was moved; str() gives the closing table."""
+
+    train_dir: Path
+    rows: tuple[ManifestRow, ...]
+    already_there: int
+
+    def __str__(self) -> str:
+        title = f"{self.train_dir}: {len(self.rows):,} augmented copies added"
+        text = format_table(*copies_table(self.rows), title=title)
+        if self.already_there:
+            text += f"\nAlready there, not doubled: {self.already_there:,}"
+        return text
 
 
-def _chunks(plan: Sequence[Copies], *, workers: int) -> list[list[tuple[str, str, int, str]]]:
-    """(original's path, label, copies, what they are named after) in runs of about equal work.
+def move_augmented(data_dir: Path) -> MoveSummary:
+    """Move the copies in `data_dir/augmented_train` into `data_dir/train`, and list them.
 
-    Copies of one original are made together: it is decoded once.
+    Raises:
+        FileNotFoundError: There is nothing to move, or no training folder.
+        FileExistsError: Another file has a copy's name.
+        InputError: A merge was interrupted, the copies are incomplete, or the originals of some
+            are no longer training images.
     """
-    costs = [
-        entry.count * (_SECONDS_PER_COPY + _SECONDS_PER_PIXEL * row.width * row.height)
-        for entry, row in ((entry, entry.original.row) for entry in plan)
-    ]
-    enough = min(_SECONDS_PER_CHUNK, sum(costs) / (workers * _CHUNKS_PER_WORKER))
-    chunks: list[list[tuple[str, str, int, str]]] = [[]]
-    waiting = 0.0
-    for entry, cost in zip(plan, costs, strict=True):
-        row, name = entry.original.row, entry.original.name
-        chunks[-1].append((row.path, row.label, entry.count, name))
-        waiting += cost
-        if waiting >= enough:
-            chunks.append([])
-            waiting = 0.0
-    return [chunk for chunk in chunks if chunk]
+    augmented_dir = data_dir / AUGMENTED_DIR.name
+    # No merge may begin between the plan and the move.
+    with locked(data_dir, label=MERGE_LABEL):
+        refuse_interrupted(data_dir, MERGE_LABEL)
+        with locked(data_dir, label=MOVE_LABEL):
+            finish_interrupted(data_dir, label=MOVE_LABEL)
+        moves, already_there = _plan_moves(augmented_dir, data_dir)
+        sheet = CONTACT_SHEET_PATH.as_posix()
+        described = (data_dir / MANIFEST_NAME).is_file()
+        replaced = [sheet] if (augmented_dir / sheet).is_file() else []
+        replaced += [MANIFEST_NAME] if described else []
+        added = [move.path for move in moves]
+        with staged_output(
+            data_dir, replaced, label=MOVE_LABEL, overwrite=True, added=added
+        ) as staging:
+            _stage(moves, augmented_dir, staging)
+            if sheet in replaced:
+                (staging / sheet).parent.mkdir()
+                shutil.copyfile(augmented_dir / sheet, staging / sheet)
+            if described:
+                rows = [*read_manifest(data_dir / MANIFEST_NAME), *moves]
+                write_manifest(staging / MANIFEST_NAME, rows)
+        _clear(augmented_dir)
+    return MoveSummary(data_dir / "train", tuple(moves), already_there)
+
+
+def _stage(moves: Sequence[ManifestRow], augmented_dir: Path, staging: Path) -> None:
+    make_class_folders(moves, staging)
+    pairs = (
+        (augmented_dir / move.label / move.path.rpartition("/")[2], staging / move.path)
+        for move in moves
+    )
+    place_files(pairs, total=len(moves))
+
+
+def _plan_moves(augmented_dir: Path, data_dir: Path) -> tuple[list[ManifestRow], int]:
+    """Rows of the copies with their new paths, and how many are already there."""
+    train_dir = data_dir / "train"
+    if not train_dir.is_dir():
+        raise FileNotFoundError(f"Expected {train_dir}, found none. Run DataMerger.py first.")
+    present = list_files(train_dir)
+    if not augmented_dir.is_dir():
+        moved = sum(map(is_augmented_name, present))
+        hint = (
+            f"{moved:,} augmented copies are in {train_dir} already."
+            if moved
+            else "Run DataAugmentation.py first."
+        )
+        raise FileNotFoundError(f"Expected augmented copies in {augmented_dir}, found none. {hint}")
+    rows = read_manifest(augmented_dir / MANIFEST_NAME)
+    _check_originals(rows, present, train_dir=train_dir)
+    folders = _class_folders(present, rows)
+    taken = {fold_name(path): path for path in present}
+    moves, already_there = [], 0
+    for row in rows:
+        label, _, name = row.path.partition("/")
+        path = f"{folders[label]}/{name}"
+        occupant = taken.get(fold_name(path))
+        if occupant is None:
+            moves.append(replace(row, path=f"train/{path}"))
+        elif hash_file(train_dir / occupant) == row.sha256:
+            already_there += 1
+        else:
+            raise FileExistsError(
+                f"Expected no other {train_dir / occupant}, found one with other content. Nothing "
+                "was moved. Run DataMerger.py --overwrite, then DataAugmentation.py --overwrite."
+            )
+    made = set(list_files(augmented_dir))
+    names = (f"{move.label}/{move.path.rpartition('/')[2]}" for move in moves)
+    if missing := [name for name in names if name not in made]:
+        raise InputError(
+            f"Expected {len(rows):,} copies in {augmented_dir}, found {len(missing):,} missing "
+            f"({missing[0]}, …). {_MAKE_AGAIN}"
+        )
+    return moves, already_there
+
+
+def _check_originals(
+    rows: Sequence[ManifestRow], present: Sequence[str], *, train_dir: Path
+) -> None:
+    """A copy of what is now a validation or test image would leak it into training."""
+    originals = {f"{train_dir.name}/{path}" for path in present}
+    stale = [row for row in rows if row.origin not in originals]
+    if not stale:
+        made_from = {row.origin: row.origin_sha256 for row in rows}
+        replaced = {
+            origin
+            for origin, sha256 in made_from.items()
+            if hash_file(train_dir.parent / origin) != sha256
+        }
+        stale = [row for row in rows if row.origin in replaced]
+    if stale:
+        raise InputError(
+            f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
+            f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
+            f"has been prepared again since. Nothing was moved. {_MAKE_AGAIN}"
+        )
+
+
+def _class_folders(present: Sequence[str], rows: Sequence[ManifestRow]) -> dict[str, str]:
+    """The folder of each class: a user's own data may call Fake "FAKE"."""
+    existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
+    by_class = {name: folder for folder, name in sorted(existing.items(), reverse=True)}
+    return {row.label: by_class.get(row.label, row.label) for row in rows}
+
+
+def _clear(augmented_dir: Path) -> None:
+    """Remove what the scripts made and the training folder has now; a user's own files stay."""
+    manifest = augmented_dir / MANIFEST_NAME
+    for row in read_manifest(manifest):
+        (augmented_dir / row.path).unlink(missing_ok=True)
+    for name in (REPORT_NAME, CONTACT_SHEET_PATH):
+        (augmented_dir / name).unlink(missing_ok=True)
+    for directory, _, _ in os.walk(augmented_dir, topdown=False):
+        if Path(directory) == augmented_dir:
+            # It goes last: the next run after a killed one reads it again.
+            manifest.unlink()
+        with contextlib.suppress(OSError):
+            # Folders with a file of the user stay.
+            Path(directory).rmdir()

@@ -7,9 +7,10 @@ original, so that augmentation adds no clue of file format. Ordinary JPEGs take 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,58 +20,67 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.config import AUGMENTED_MARK
-from real_vs_ai.images import FORMATS, ImageError, decode_image, open_image, read_image_file
-from real_vs_ai.parallel import chunked
+from real_vs_ai.config import AUGMENTED_MARK, MANIFEST_NAME
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import (
+    FORMATS,
+    DecodedImage,
+    ImageError,
+    decode_image,
+    open_image,
+    read_image_file,
+)
 from real_vs_ai.perturbations import STANDARD_RANGES, as_samples, copy_draws, draw_affine, warp
-from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.placing import rank, safe_name, unique_names, write_new_file
+from real_vs_ai.preparation.manifest import (
+    REPORT_NAME,
+    FileOutcome,
+    ManifestRow,
+    write_manifest,
+    write_outcomes,
+)
+from real_vs_ai.preparation.placing import (
+    rank,
+    refuse_overlap,
+    safe_name,
+    unique_names,
+    write_new_file,
+)
 from real_vs_ai.preparation.plain_jpegs import (
-    PlainJpegSettings,
     decode_plain_jpeg,
     encode_plain_jpeg,
     plain_jpeg_settings,
+)
+from real_vs_ai.preparation.staging import (
+    MERGE_LABEL,
+    MOVE_LABEL,
+    refuse_interrupted,
+    staged_output,
 )
 
 # Other formats (GIF, HEIC, AVIF) become PNG, without loss.
 _EXTENSIONS = {entry.name: entry.extensions for entry in FORMATS.values() if entry.copied}
 # A WebP file does not say at which quality it was made.
 _WEBP_QUALITY = 90
-
-
 # Small images go through each step together, up to this many pixels: the step's code stays in the
 # processor's cache, which is a third faster.
 _BATCH_AREA = 2**16
 # (format, width, height, names, SHA-256 of each, SHA-256 of the original) of an original's copies:
 # many rows in few objects.
 CopiesOfOne = tuple[str, int, int, list[str], list[str], str]
+Encoder = Callable[[np.ndarray], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """An original as it was read; `settings` of an ordinary JPEG, `data` empty if unreadable.
+class Original:
+    """A training image that copies may be made of.
 
-    Its copies are named after `name`.
+    Attributes:
+        row: Its `path` is below the training folder: `<class folder>/<name>`.
+        name: What its copies are named after.
     """
 
-    path: str
-    label: str
-    count: int
+    row: ManifestRow
     name: str
-    data: bytes
-    settings: PlainJpegSettings | None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Original:
-    """Pixels, (height, width, 3), uint8, and what encodes such pixels as the original was."""
-
-    file: _File
-    pixels: np.ndarray
-    format: str
-    encode: Callable[[np.ndarray], bytes]
-    names: list[str]
 
 
 def write_warped_copies(
@@ -89,97 +99,73 @@ def write_warped_copies(
     # There are as many processes as cores already.
     cv2.setNumThreads(1)
     results: list[CopiesOfOne | str] = []
-    for batch in _read_batches(chunk, train_dir):
-        opened = [_open_original(file) for file in batch]
-        originals = [original for original in opened if isinstance(original, _Original)]
-        digests = iter(_write_copies(originals, folder=folder, seed=seed))
-        for original in opened:
-            if isinstance(original, _Original):
-                height, width = original.pixels.shape[:2]
-                own = [next(digests) for _ in original.names]
-                made_from = hashlib.sha256(original.file.data).hexdigest()
-                results.append((original.format, width, height, original.names, own, made_from))
-            else:
-                results.append(original)
+    jobs, area = [], 0
+    for path, label, count, name in chunk:
+        try:
+            data = read_image_file(f"{train_dir}/{path}")
+            pixels, file_format, encoder = _open_original(data)
+        except ImageError as error:
+            results.append(str(error))
+            continue
+        except OSError as error:
+            results.append(f"cannot be read: {error.strerror or error}")
+            continue
+        height, width = pixels.shape[:2]
+        names = copy_names(name, count, file_format=file_format)
+        digests: list[str] = []
+        made_from = hashlib.sha256(data).hexdigest()
+        results.append((file_format, width, height, names, digests, made_from))
+        samples = as_samples(pixels)
+        for number, copy in enumerate(names, start=1):
+            draws = copy_draws(seed, path, number)
+            affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
+            jobs.append((samples, affine, encoder, f"{folder}/{label}/{copy}", digests))
+            area += width * height
+            if area >= _BATCH_AREA:
+                _write_jobs(jobs)
+                jobs, area = [], 0
+    _write_jobs(jobs)
     return results
 
 
-def _read_batches(
-    chunk: Sequence[tuple[str, str, int, str]], train_dir: str
-) -> Iterator[list[_File]]:
-    """The files in order, in runs that are few pixels in all when decoded."""
-    batch: list[_File] = []
-    area = 0
-    for path, label, count, name in chunk:
-        try:
-            data, problem = read_image_file(f"{train_dir}/{path}"), ""
-        except ImageError as error:
-            data, problem = b"", str(error)
-        except OSError as error:
-            data, problem = b"", f"cannot be read: {error.strerror or error}"
-        file = _File(path, label, count, name, data, plain_jpeg_settings(data), problem)
-        # How large others are is known only when they are decoded.
-        area += file.settings.area if file.settings else _BATCH_AREA
-        if area >= _BATCH_AREA and batch:
-            yield batch
-            batch, area = [], file.settings.area if file.settings else _BATCH_AREA
-        batch.append(file)
-    if batch:
-        yield batch
+def _write_jobs(jobs: Sequence[tuple[np.ndarray, np.ndarray, Encoder, str, list[str]]]) -> None:
+    """Warp, encode and write each copy, and add its SHA-256 to those of its original's copies."""
+    warped = [warp(samples, affine) for samples, affine, *_ in jobs]
+    encoded = [job[2](pixels) for job, pixels in zip(jobs, warped, strict=True)]
+    for (*_, path, digests), data in zip(jobs, encoded, strict=True):
+        write_new_file(path, data)
+        digests.append(hashlib.sha256(data).hexdigest())
 
 
-def _open_original(file: _File) -> _Original | str:
-    """The decoded original, or the reason why it cannot be."""
-    if file.problem:
-        return file.problem
-    pixels = decode_plain_jpeg(file.data) if file.settings else None
+def _open_original(data: bytes) -> tuple[np.ndarray, str, Encoder]:
+    """Pixels, (height, width, 3), uint8, their format, and what encodes such pixels like it."""
+    settings = plain_jpeg_settings(data)
+    pixels = decode_plain_jpeg(data) if settings else None
     if pixels is not None:
-        names = copy_names(file.name, file.count, file_format="JPEG")
-        encoder = partial(encode_plain_jpeg, settings=file.settings)
-        return _Original(file, pixels, "JPEG", encoder, names)
-    try:
-        image = decode_image(file.data)
-    except ImageError as error:
-        return str(error)
-    file_format, options = encoding_like(file.data, image.format)
-    grey = image.mode in {"L", "1"}
-    encoder = partial(encode, file_format=file_format, options=options, grey=grey)
-    names = copy_names(file.name, file.count, file_format=file_format)
-    return _Original(file, image.pixels, file_format, encoder, names)
+        return pixels, "JPEG", partial(encode_plain_jpeg, settings=settings)
+    image = decode_image(data)
+    return image.pixels, *encoder_like(data, image)
 
 
-def _write_copies(originals: Sequence[_Original], *, folder: str, seed: int) -> Iterator[str]:
-    """Write all copies, and give the SHA-256 of each."""
-    jobs = []
-    for original in originals:
-        height, width = original.pixels.shape[:2]
-        samples = as_samples(original.pixels)
-        for number, name in enumerate(original.names, start=1):
-            draws = copy_draws(seed, original.file.path, number)
-            affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
-            jobs.append((samples, affine, original.encode, f"{original.file.label}/{name}"))
-    largest = max((original.pixels.size // 3 for original in originals), default=1)
-    for group in chunked(jobs, size=max(1, _BATCH_AREA // largest)):
-        warped = [warp(samples, affine) for samples, affine, _, _ in group]
-        encoded = [job[2](pixels) for job, pixels in zip(group, warped, strict=True)]
-        for job, data in zip(group, encoded, strict=True):
-            write_new_file(f"{folder}/{job[3]}", data)
-        for data in encoded:
-            yield hashlib.sha256(data).hexdigest()
-
-
-def encoding_like(data: bytes, original_format: str) -> tuple[str, dict[str, Any]]:
-    """The format and Pillow's options that encode as the original was.
+def encoder_like(data: bytes, image: DecodedImage) -> tuple[str, Encoder]:
+    """The file format for new pixels, and what encodes them as the original was.
 
     Args:
-        data: The original file, which is known to decode.
+        data: The original file, which decodes to `image`.
     """
-    if original_format in {"JPEG", "MPO"}:
-        with Image.open(io.BytesIO(data)) as image:
-            return "JPEG", _jpeg_options(image)
-    if original_format == "WEBP":
-        return "WEBP", {"quality": _WEBP_QUALITY}
-    return (original_format if original_format in _EXTENSIONS else "PNG"), {}
+    file_format, options = image.format if image.format in _EXTENSIONS else "PNG", {}
+    if image.format in {"JPEG", "MPO"}:
+        with Image.open(io.BytesIO(data)) as original:
+            file_format, options = "JPEG", _jpeg_options(original)
+    elif image.format == "WEBP":
+        options = {"quality": _WEBP_QUALITY}
+
+    def encode_pixels(pixels: np.ndarray) -> bytes:
+        made = Image.fromarray(pixels)
+        grey = image.mode in {"L", "1"}
+        return encode(made.convert("L") if grey else made, file_format, **options)
+
+    return file_format, encode_pixels
 
 
 def _jpeg_options(image: Image.Image) -> dict[str, Any]:
@@ -196,11 +182,10 @@ def _jpeg_options(image: Image.Image) -> dict[str, Any]:
     return options
 
 
-def encode(pixels: np.ndarray, *, file_format: str, options: dict[str, Any], grey: bool) -> bytes:
-    """Encode pixels, shape (height, width, 3), uint8, as `encoding_like` says."""
-    image = Image.fromarray(pixels)
+def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    """The bytes that Pillow would save with these options."""
     buffer = io.BytesIO()
-    (image.convert("L") if grey else image).save(buffer, file_format, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -229,7 +214,48 @@ _TILE, _GAP = 112, 4
 _ORIGINALS, _COPIES_OF_EACH = 8, 5
 
 
-def draw_contact_sheet(
+@contextlib.contextmanager
+def staged_copies(
+    output_dir: Path, labels: Iterable[str], *, train_dir: Path, seed: int, overwrite: bool
+) -> Iterator[tuple[Path, list[ManifestRow], list[FileOutcome]]]:
+    """A folder for copies, which appears as `output_dir` whole or not at all.
+
+    Args:
+        labels: Each gets a folder.
+        seed: Chooses what the contact sheet shows.
+
+    Yields:
+        The folder, and lists for the copies' rows and for the originals that cannot be used;
+        manifest, report and contact sheet are written from these.
+
+    Raises:
+        FileExistsError: The output is there and may not be replaced.
+        InputError: There are no copies, or the output would lie where the originals do.
+    """
+    refuse_overlap(output_dir, inputs=[train_dir])
+    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
+    name = output_dir.name
+    with staged_output(output_dir.parent, [name], label=name, overwrite=overwrite) as staging:
+        folder = staging / name
+        for label in sorted(set(labels)):
+            (folder / label).mkdir(parents=True)
+        rows: list[ManifestRow] = []
+        failed: list[FileOutcome] = []
+        yield folder, rows, failed
+        if not rows:
+            raise InputError(f"None of the images in {train_dir} can be used: {failed[0].detail}")
+        _draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_outcomes(folder / REPORT_NAME, failed)
+        write_manifest(folder / MANIFEST_NAME, rows)
+
+
+def origin_of(original: Original, train_dir: Path) -> str:
+    """The original's path as manifests have it."""
+    # "." has no name of its own.
+    return f"{train_dir.absolute().name}/{original.row.path}"
+
+
+def _draw_contact_sheet(
     rows: Sequence[ManifestRow], *, train_dir: Path, folder: Path, seed: int
 ) -> None:
     """Write `figures/augmentation.png`: a line of tiles for each of a few originals of each class.

@@ -191,12 +191,9 @@ def _class_folders(
         real = random_crop(photograph, side=side, random=random)
         fake = resynthesise(random_crop(photograph, side=side, random=random), random=random)
         for folder, pixels in zip(folders, (real, fake), strict=True):
-            files[f"{folder}/{number:04}.jpg"] = encode(
-                pixels,
-                file_format="JPEG",
-                options={"quality": _JPEG_QUALITY, "subsampling": 0},
-                grey=False,
-            )
+            image = Image.fromarray(pixels)
+            data = encode(image, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+            files[f"{folder}/{number:04}.jpg"] = data
     return files
 
 

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
+import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NoReturn, TypeVar
 
+from real_vs_ai.errors import one_line
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.archive_entries import (
-    COPY_BYTES,
     HARMLESS_BYTES,
     MAX_RATIO,
-    READ_ERRORS,
     ArchiveEntry,
     ArchiveError,
     ExtractionPlan,
-    check_free_space,
-    describe_damage,
-    make_folders,
     plan_extraction,
     printable,
-    raise_if_disk,
-    write_file,
 )
 from real_vs_ai.reporting import progress
 
@@ -36,6 +33,13 @@ T = TypeVar("T")
 _CHUNK_FILES = 1000
 # With other methods zipfile unpacks an entry whole before it counts, however large it is.
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_COPY_BYTES = 1 << 20
+# A file takes whole blocks on the disk, half of one too many on average.
+_BLOCK_BYTES = 4096
+_SPARE_BYTES = 64 * 2**20
+# What the archive libraries raise on damaged files.
+_LIBRARY_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+_READ_ERRORS = (*_LIBRARY_ERRORS, EOFError, OSError, ValueError, OverflowError, RuntimeError)
 
 
 def extract_zip(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
@@ -52,15 +56,13 @@ def extract_zip(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
     entries = [_zip_entry(info) for info in infos]
     plan = plan_extraction(entries, archive_bytes=status.st_size)
     _check_overlaps([infos[index] for index in plan.names])
-    check_free_space(folder, plan)
-    make_folders(folder, plan)
+    _make_room(folder, plan)
     chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=pool.workers)
     results = run_chunks(
         _extract_zip_chunk,
         chunks,
         archive_id,
         str(folder.resolve()),
-        n_items=len(plan.names),
         pool=pool,
         description=f"Unpacking {path.name}",
         unit="file",
@@ -88,7 +90,7 @@ def _open_zip(archive_id: tuple[str, int, int]) -> zipfile.ZipFile:
     """Opened once in each process: reading the table of contents takes a second for 100,000."""
     try:
         return zipfile.ZipFile(archive_id[0])
-    except READ_ERRORS as error:
+    except _READ_ERRORS as error:
         raise ArchiveError(f"damaged table of contents: {error}") from error
 
 
@@ -128,20 +130,56 @@ def _extract_zip_chunk(
 ) -> list[int]:
     archive = _open_zip(archive_id)
     infos = archive.infolist()
-    sizes = []
-    for index, name in chunk:
-        info = infos[index]
-        try:
-            with archive.open(info) as packed:
-                sizes.append(write_file(packed, f"{folder}/{name}", size=info.file_size))
-        except ArchiveError as error:
-            raise ArchiveError(f"entry {printable(info.filename)} {error}") from error
-        except (*READ_ERRORS, RuntimeError) as error:
-            raise_if_disk(error)
-            raise ArchiveError(
-                f"entry {printable(info.filename)} is damaged: {describe_damage(error)}"
-            ) from error
-    return sizes
+    return [_extract_entry(archive, infos[index], f"{folder}/{name}") for index, name in chunk]
+
+
+def _extract_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str) -> int:
+    try:
+        with archive.open(info) as packed:
+            return _write_file(packed, target, name=info.filename, size=info.file_size)
+    except _READ_ERRORS as error:
+        _refuse(error, f"entry {printable(info.filename)} is damaged: {_damage(error)}")
+
+
+def _refuse(error: Exception, reason: str) -> NoReturn:
+    """Refuse an archive, unless the error is of the disk: the archive is not at fault then."""
+    # Damaged offsets make libraries seek where no file has a place.
+    of_disk = isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}
+    if of_disk or isinstance(error, ArchiveError):
+        raise error
+    raise ArchiveError(reason) from error
+
+
+def _damage(error: Exception) -> str:
+    return one_line(error) if str(error).strip() else "it ends too early"
+
+
+def _make_room(folder: Path, plan: ExtractionPlan) -> None:
+    """Make the plan's folders; raises OSError unless the disk has room for its files."""
+    needed = plan.size + len(plan.names) * _BLOCK_BYTES + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"Expected {needed / 2**30:,.1f} GiB of free disk space to unpack, found "
+            f"{free / 2**30:,.1f} GiB. Make room, or name a folder on another disk",
+        )
+    for name in sorted({name.rpartition("/")[0] for name in plan.names.values()}):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def _write_file(packed: IO[bytes], target: str, *, name: str, size: int) -> int:
+    """Write the entry `name`; what is longer or shorter than the archive said is refused."""
+    written = 0
+    # "x": a name that is taken after all is never written over.
+    with open(target, "xb") as file:  # noqa: PTH123 (speed: a million small files)
+        while written <= size and (data := packed.read(min(_COPY_BYTES, size - written + 1))):
+            written += len(data)
+            file.write(data)
+    if written != size:
+        found = "more" if written > size else f"{written:,}"
+        raise ArchiveError(f"entry {printable(name)} has {found} bytes, the archive says {size:,}")
+    return written
 
 
 # First bytes of each kind of compressed file.
@@ -209,15 +247,12 @@ def extract_tar(path: Path, folder: Path) -> ExtractionPlan:
     """
     entries = [_tar_entry(member) for member, _ in _read_members(path)]
     plan = plan_extraction(entries, archive_bytes=path.stat().st_size)
-    check_free_space(folder, plan)
-    make_folders(folder, plan)
+    _make_room(folder, plan)
     with progress(description=f"Unpacking {path.name}", unit="file", total=len(plan.names)) as bar:
         for index, (member, packed) in enumerate(_read_members(path)):
             if index in plan.names and packed is not None:
-                try:
-                    write_file(packed, f"{folder}/{plan.names[index]}", size=member.size)
-                except ArchiveError as error:
-                    raise ArchiveError(f"entry {printable(member.name)} {error}") from error
+                target = f"{folder}/{plan.names[index]}"
+                _write_file(packed, target, name=member.name, size=member.size)
                 bar.update()
     return plan
 
@@ -235,32 +270,24 @@ def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | Non
                     raise ArchiveError(f"unpacks to more than {MAX_RATIO} times its size")
                 yield member, archive.extractfile(member) if member.isreg() else None
             # tarfile has read ahead, so the rest has to come from its own file object.
-            while rest := archive.fileobj.read(COPY_BYTES):
+            while rest := archive.fileobj.read(_COPY_BYTES):
                 if rest.strip(b"\0"):
                     raise tarfile.ReadError(
                         "data follows its end mark (a header of zeros, or tars joined in one file)"
                     )
                 if stream.tell() > most:
                     raise ArchiveError(f"unpacks to more than {MAX_RATIO} times its size")
-    except ArchiveError:
-        raise
-    except READ_ERRORS as error:
-        raise_if_disk(error)
-        raise ArchiveError(
-            f"it is damaged or incomplete (last entry read: {printable(last)}): "
-            f"{describe_damage(error)}"
-        ) from error
+    except _READ_ERRORS as error:
+        found = f"(last entry read: {printable(last)}): {_damage(error)}"
+        _refuse(error, f"it is damaged or incomplete {found}")
 
 
 def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     """Open it for one pass; this reads the first header."""
     try:
         return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
-    except ArchiveError:
-        raise
-    except READ_ERRORS as error:
-        raise_if_disk(error)
-        raise ArchiveError(NO_ARCHIVE) from error
+    except _READ_ERRORS as error:
+        _refuse(error, NO_ARCHIVE)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_tra
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_text
 from real_vs_ai.images import ImageError, decode_image
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.preparation.copies import encode
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.options import PlacingOptions
 from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
@@ -34,7 +35,6 @@ CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
 # People who cannot tell red from green can tell these apart.
 _COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 _MOST_IMAGES = 5_000
-_CHUNK_FILES = 256
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"
 
@@ -117,35 +117,19 @@ def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
 
 def read_traits(rows: Sequence[ManifestRow], *, root: Path, pool: Pool) -> list[FileTraits]:
     """Look at the files of some rows, whose paths are relative to `root`."""
-    paths = [row.path for row in rows]
-    results = run_chunks(
-        _read_chunk,
-        chunked(paths, size=_CHUNK_FILES),
-        str(root.resolve()),
-        n_items=len(paths),
-        pool=pool,
-        description="Comparing files",
-        unit="file",
-    )
-    return [
-        FileTraits(
-            row.label,
-            "" if row.collection else row.source,
-            row.width,
-            row.height,
-            row.format,
-            *traits,
-        )
-        for row, traits in zip(rows, results, strict=True)
-    ]
+    paths = [str(root.resolve() / row.path) for row in rows]
+    options = {"description": "Comparing files", "unit": "file"}
+    results = run_each(_read_traits, paths, size=256, pool=pool, **options)
+    found = []
+    for row, traits in zip(rows, results, strict=True):
+        source = "" if row.collection else row.source
+        found.append(FileTraits(row.label, source, row.width, row.height, row.format, *traits))
+    return found
 
 
-def _read_chunk(paths: Sequence[str], root: str) -> list[tuple[tuple[int, int], int, bool]]:
-    return [_read_one(Path(root, path)) for path in paths]
-
-
-def _read_one(path: Path) -> tuple[tuple[int, int], int, bool]:
-    data = path.read_bytes()
+def _read_traits(path: str) -> tuple[tuple[int, int], int, bool]:
+    """The last three fields of FileTraits."""
+    data = Path(path).read_bytes()
     compression = (0, 0)
     exif = False
     if data.startswith(b"\xff\xd8"):
@@ -250,7 +234,6 @@ def _draw_accuracies(axes, report: ConfoundReport) -> None:
 
 EQUALISED_EXTENSION = ".jpg"
 _QUALITY = 90
-_CHUNK_IMAGES = 32
 
 
 def equalise(pixels: np.ndarray, image_size: int) -> bytes:
@@ -263,10 +246,8 @@ def equalise(pixels: np.ndarray, image_size: int) -> bytes:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side])
-    buffer = io.BytesIO()
     reduced = square.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    reduced.save(buffer, "JPEG", quality=_QUALITY, subsampling="4:2:0")
-    return buffer.getvalue()
+    return encode(reduced, "JPEG", quality=_QUALITY, subsampling="4:2:0")
 
 
 def write_equalised(
@@ -293,34 +274,22 @@ def write_equalised(
         )
     make_class_folders(rows, staging)
     jobs = [(row.origin, row.path) for row in rows]
-    results = run_chunks(
-        _equalise_chunk,
-        chunked(jobs, size=_CHUNK_IMAGES),
-        str(output_dir.resolve()),
-        str(staging.resolve()),
-        image_size,
-        n_items=len(jobs),
-        pool=pool,
-        description="Equalising",
-        unit="image",
-        fewest=4,
-    )
+    places = str(output_dir.resolve()), str(staging.resolve())
+    options = {"pool": pool, "description": "Equalising", "unit": "image", "fewest": 4}
+    results = run_each(_equalise_one, jobs, *places, image_size, size=32, **options)
     return [
         replace(row, sha256=sha256, width=image_size, height=image_size, format="JPEG")
         for row, sha256 in zip(rows, results, strict=True)
     ]
 
 
-def _equalise_chunk(
-    jobs: Sequence[tuple[str, str]], data_dir: str, staging: str, image_size: int
-) -> list[str]:
-    digests = []
-    for origin, path in jobs:
-        try:
-            pixels = decode_image(Path(data_dir, origin)).pixels
-        except ImageError as error:
-            raise ImageError(f"{origin} cannot be equalised: {error}") from error
-        data = equalise(pixels, image_size)
-        write_new_file(f"{staging}/{path}", data)
-        digests.append(hashlib.sha256(data).hexdigest())
-    return digests
+def _equalise_one(job: tuple[str, str], data_dir: str, staging: str, image_size: int) -> str:
+    """Write one image; gives its SHA-256."""
+    origin, path = job
+    try:
+        pixels = decode_image(Path(data_dir, origin)).pixels
+    except ImageError as error:
+        raise ImageError(f"{origin} cannot be equalised: {error}") from error
+    data = equalise(pixels, image_size)
+    write_new_file(f"{staging}/{path}", data)
+    return hashlib.sha256(data).hexdigest()

@@ -22,10 +22,8 @@ from real_vs_ai.images import (
     is_image_name,
     read_image_file,
 )
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
-
-_CHUNK_FILES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,10 @@ class InspectedFile:
     """
 
     path: str
-    sha256: str
-    width: int
-    height: int
-    format: str
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
     problem: str = ""
     note: str = ""
     perceptual_hash: int = 0
@@ -76,45 +74,31 @@ def inspect_files(
     Returns:
         One for each path, in order.
     """
-    results = run_chunks(
-        _inspect_chunk,
-        chunked(paths, size=_CHUNK_FILES),
-        str(root.resolve()),
-        perceptual,
-        n_items=len(paths),
-        pool=pool,
-        description="Verifying",
-        unit="file",
-    )
-    return [InspectedFile(path, *values) for path, values in zip(paths, results, strict=True)]
+    place, options = str(root.resolve()), {"description": "Verifying", "unit": "file"}
+    return list(run_each(_inspect, paths, place, perceptual, size=256, pool=pool, **options))
 
 
-def _inspect_chunk(
-    paths: Sequence[str], root: str, perceptual: bool
-) -> list[tuple[str, int, int, str, str, str, int]]:
-    return [_inspect(f"{root}/{path}", perceptual=perceptual) for path in paths]
-
-
-def _inspect(path: str, *, perceptual: bool) -> tuple[str, int, int, str, str, str, int]:
-    """The fields of InspectedFile after its path."""
+def _inspect(path: str, root: str, perceptual: bool) -> InspectedFile:
     try:
-        data = read_image_file(path)
+        data = read_image_file(f"{root}/{path}")
     except ImageTooLargeError as error:
-        return hash_file(Path(path)), 0, 0, "", str(error), "", 0
+        return InspectedFile(path, hash_file(Path(root, path)), problem=str(error))
     except OSError as error:
-        return "", 0, 0, "", f"cannot be read: {error.strerror or error}", "", 0
+        return InspectedFile(path, problem=f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(data).hexdigest()
     ordinary = None if perceptual else plain_jpeg_settings(data)
     if ordinary and decode_plain_jpeg(data) is not None:
         note = _note(path, "JPEG")
-        return sha256, ordinary.width, ordinary.height, "JPEG", "", note, 0
+        return InspectedFile(path, sha256, ordinary.width, ordinary.height, "JPEG", note=note)
     try:
         image = decode_image(data)
     except ImageError as error:
-        return sha256, 0, 0, "", str(error), "", 0
+        return InspectedFile(path, sha256, problem=str(error))
     hashed = perceptual_hash(image.pixels) if perceptual else 0
-    note = _note(path, image.format)
-    return sha256, image.width, image.height, sys.intern(image.format), "", note, hashed
+    # A million files share a handful of formats; interned, each is held once.
+    size, name = (image.width, image.height), sys.intern(image.format)
+    note = _note(path, name)
+    return InspectedFile(path, sha256, *size, name, note=note, perceptual_hash=hashed)
 
 
 def _note(path: str, file_format: str) -> str:
@@ -136,6 +120,13 @@ def perceptual_hash(pixels: np.ndarray) -> int:
 
     bits = imagehash.phash(Image.fromarray(pixels)).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, InspectedFile]:
+    """For each image that is nearly another one, by path: its group's first image."""
+    images = [file for file in files if file.is_image]
+    groups = group_near_duplicates([file.perceptual_hash for file in images])
+    return {images[index].path: images[first] for index, first in groups.items()}
 
 
 def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:

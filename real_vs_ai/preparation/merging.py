@@ -29,7 +29,7 @@ from real_vs_ai.preparation.file_traits import (
     report_confounds,
     write_equalised,
 )
-from real_vs_ai.preparation.inspection import group_near_duplicates, inspect_files
+from real_vs_ai.preparation.inspection import find_near_duplicates, inspect_files
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
     REPORT_NAME,
@@ -257,12 +257,10 @@ def _near_duplicates(
     """For each image that is nearly another one, by origin: its group's first image."""
     if options.near_duplicates == "off":
         return {}
-    origins = [row.origin for row in rows]
-    files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
-    # A broken file that a person added has no hash to compare.
-    seen = [i for i, file in enumerate(files) if file.is_image]
-    groups = group_near_duplicates([files[i].perceptual_hash for i in seen])
-    return {rows[seen[index]].origin: rows[seen[first]] for index, first in groups.items()}
+    by_origin = {row.origin: row for row in rows}
+    files = inspect_files(list(by_origin), root=output_dir, perceptual=True, pool=options.pool)
+    alike = find_near_duplicates(files)
+    return {origin: by_origin[first.path] for origin, first in alike.items()}
 
 
 def _drop_shared(

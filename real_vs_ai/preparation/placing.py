@@ -45,14 +45,13 @@ class Placement:
         )
 
     def __str__(self) -> str:
-        parts = []
-        if self.linked:
-            parts.append(f"{plural(self.linked, 'file')} hard-linked (no extra space)")
-        if self.copied:
-            parts.append(f"{plural(self.copied, 'file')} copied")
-        if self.encoded:
-            parts.append(f"{plural(self.encoded, 'image')} encoded again")
-        return ", ".join(parts) or "no files placed"
+        parts = (
+            (self.linked, "file", "hard-linked (no extra space)"),
+            (self.copied, "file", "copied"),
+            (self.encoded, "image", "encoded again"),
+        )
+        told = [f"{plural(count, noun)} {how}" for count, noun, how in parts if count]
+        return ", ".join(told) or "no files placed"
 
 
 def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
@@ -153,10 +152,8 @@ def source_names(paths: Iterable[Path]) -> list[str]:
 
 def source_name(path: Path) -> str:
     """The source that a folder or an archive (by its stem) names: letters, digits, "-", "."."""
-    cleaned = "".join(c if c.isalnum() or c in "-." else "-" for c in path.name)
-    while "--" in cleaned:
-        cleaned = cleaned.replace("--", "-")
-    return safe_name(cleaned.strip("-.")) if cleaned.strip("-.") else "source"
+    cleaned = re.sub(r"(?:[^\w.]|_)+", "-", path.name).strip("-.")
+    return safe_name(cleaned) if cleaned else "source"
 
 
 def place_files(

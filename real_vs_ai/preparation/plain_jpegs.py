@@ -45,10 +45,6 @@ class PlainJpegSettings:
     width: int
     height: int
 
-    @property
-    def area(self) -> int:
-        return self.width * self.height
-
 
 def plain_jpeg_settings(data: bytes) -> PlainJpegSettings | None:
     """How a file was encoded, or None unless it is an ordinary JPEG, whole to its end."""

@@ -16,26 +16,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from real_vs_ai.config import CLASS_NAMES, MANIFEST_NAME
+from real_vs_ai.config import CLASS_NAMES
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, decode_image, read_image_file
-from real_vs_ai.preparation.augmentation import Original
-from real_vs_ai.preparation.copies import copy_names, draw_contact_sheet, encode, encoding_like
-from real_vs_ai.preparation.manifest import (
-    REPORT_NAME,
-    Fate,
-    FileOutcome,
-    ManifestRow,
-    write_manifest,
-    write_outcomes,
+from real_vs_ai.preparation.copies import (
+    Original,
+    copy_names,
+    encoder_like,
+    origin_of,
+    staged_copies,
 )
-from real_vs_ai.preparation.placing import rank, refuse_overlap, write_new_file
-from real_vs_ai.preparation.staging import (
-    MERGE_LABEL,
-    MOVE_LABEL,
-    refuse_interrupted,
-    staged_output,
-)
+from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, FileOutcome, ManifestRow
+from real_vs_ai.preparation.placing import rank, write_new_file
 from real_vs_ai.reporting import format_table, progress
 from real_vs_ai.torch_files import read_state_dict
 
@@ -148,41 +140,24 @@ def write_pairs(
         FileExistsError: The output is there and may not be replaced.
         InputError: No image can be used, or the output would lie where the originals do.
     """
-    refuse_overlap(output_dir, inputs=[train_dir])
-    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
     started = time.perf_counter()
-    rows: list[ManifestRow] = []
-    fidelity, failed = [], []
-    with staged_output(
-        output_dir.parent, [output_dir.name], label=output_dir.name, overwrite=overwrite
-    ) as staging:
-        folder = staging / output_dir.name
-        for label in CLASS_NAMES:
-            (folder / label).mkdir(parents=True)
+    fidelity = []
+    with staged_copies(
+        output_dir, CLASS_NAMES, train_dir=train_dir, seed=seed, overwrite=overwrite
+    ) as (folder, rows, failed):
         for original in progress(originals, description="Reconstructing", unit="image"):
             try:
-                pair = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
+                pair, decibels = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
             except (ImageError, OSError) as error:
-                origin = _origin(original, train_dir)
+                origin = origin_of(original, train_dir)
                 failed.append(FileOutcome(origin, Fate.QUARANTINED, str(error)))
                 continue
-            for row, data in pair.files:
+            for row, data in pair:
                 write_new_file(f"{folder}/{row.path}", data)
                 rows.append(row)
-            fidelity.append((original.row.source, pair.decibels))
-        if not rows:
-            raise InputError(f"None of the images in {train_dir} can be used: {failed[0].detail}")
-        draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_outcomes(folder / REPORT_NAME, failed)
-        write_manifest(folder / MANIFEST_NAME, rows)
+            fidelity.append((original.row.source, decibels))
     seconds = time.perf_counter() - started
     return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    files: tuple[tuple[ManifestRow, bytes], ...]
-    decibels: float
 
 
 def _make_pair(
@@ -192,19 +167,19 @@ def _make_pair(
     *,
     size: int,
     seed: int,
-) -> _Pair:
+) -> tuple[list[tuple[ManifestRow, bytes]], float]:
+    """Both halves with their rows, and how alike they are: PSNR in dB."""
     data = read_image_file(train_dir / original.row.path)
     image = decode_image(data)
     part = cut_part(image.pixels, size=size, key=rank(seed, original.row.path))
-    # A grey file has no colours to keep: its reconstruction has none either.
-    grey = image.mode in {"L", "1"}
     remade = reconstruct(part)
-    file_format, options = encoding_like(data, image.format)
+    # A grey file has no colours to keep: its reconstruction has none either.
+    file_format, encode = encoder_like(data, image)
     path = PurePosixPath(original.name)
     (name,) = copy_names(f"{path.stem}__{GENERATOR}{path.suffix}", 1, file_format=file_format)
-    files = []
+    pair = []
     for label, pixels in ((_FAKE, remade), (_REAL, part)):
-        stored = encode(pixels, file_format=file_format, options=options, grey=grey)
+        stored = encode(pixels)
         row = replace(
             original.row,
             path=f"{label}/{name}",
@@ -214,12 +189,12 @@ def _make_pair(
             width=part.shape[1],
             height=part.shape[0],
             format=file_format,
-            origin=_origin(original, train_dir),
+            origin=origin_of(original, train_dir),
             generator=GENERATOR if label == _FAKE else original.row.generator,
             origin_sha256=hashlib.sha256(data).hexdigest(),
         )
-        files.append((row, stored))
-    return _Pair(tuple(files), _psnr(part, remade))
+        pair.append((row, stored))
+    return pair, _psnr(part, remade)
 
 
 def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
@@ -241,11 +216,6 @@ def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
         start = int(places.integers((length - side) // _GRID + 1)) * _GRID
         slices.append(slice(start, start + side))
     return np.ascontiguousarray(pixels[tuple(slices)])
-
-
-def _origin(original: Original, train_dir: Path) -> str:
-    # "." has no name of its own.
-    return f"{train_dir.absolute().name}/{original.row.path}"
 
 
 def _psnr(pixels: np.ndarray, other: np.ndarray) -> float:

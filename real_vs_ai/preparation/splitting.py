@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress, islice
 from pathlib import Path
 
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import report_confounds
-from real_vs_ai.preparation.inspection import InspectedFile, group_near_duplicates, inspect_files
+from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
@@ -72,7 +72,7 @@ def split_sources(
         refuse_overlap(output_dir / source, inputs=[layout.root for layout in layouts])
     wanted = still_to_make(output_dir, sources, overwrite=options.overwrite)
     done = []
-    for layout, source in itertools.compress(zip(layouts, sources, strict=True), wanted):
+    for layout, source in compress(zip(layouts, sources, strict=True), wanted):
         with staged_output(
             output_dir, [source], label=source, overwrite=options.overwrite
         ) as staging:
@@ -87,7 +87,9 @@ def _write_source(
     folder.mkdir()
     data_dir = output.parent.parent
     inspected = _inspect(layout, options=options)
-    groups = _near_duplicate_groups(inspected, options=options)
+    groups = {}
+    if options.near_duplicates != "off":
+        groups = find_near_duplicates([file for files in inspected.values() for file in files])
     plan = _plan(layout, inspected, groups, options)
     outcomes = _plan_outcomes(plan, groups) + loose_outcomes(layout.loose)
     if layout.collected:
@@ -108,26 +110,12 @@ def _write_source(
 def _inspect(
     layout: Layout, *, options: SplitOptions
 ) -> dict[tuple[str, str], list[InspectedFile]]:
-    keys = [key for key, paths in layout.files.items() for _ in paths]
+    """Every file by (split, class folder)."""
     paths = [path for paths in layout.files.values() for path in paths]
-    files = inspect_files(
-        paths, root=layout.root, perceptual=options.near_duplicates != "off", pool=options.pool
-    )
-    pairs = zip(keys, files, strict=True)
-    return {
-        key: [file for _, file in run] for key, run in itertools.groupby(pairs, key=lambda p: p[0])
-    }
-
-
-def _near_duplicate_groups(
-    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]], *, options: SplitOptions
-) -> dict[str, InspectedFile]:
-    """For each image that is nearly another one, by path: its group's first image."""
-    if options.near_duplicates == "off":
-        return {}
-    images = [file for files in inspected.values() for file in files if file.is_image]
-    groups = group_near_duplicates([file.perceptual_hash for file in images])
-    return {images[index].path: images[first] for index, first in groups.items()}
+    perceptual = options.near_duplicates != "off"
+    found = inspect_files(paths, root=layout.root, perceptual=perceptual, pool=options.pool)
+    files = iter(found)
+    return {key: list(islice(files, len(paths))) for key, paths in layout.files.items()}
 
 
 def _plan(
@@ -239,19 +227,10 @@ def _name_rows(
         wanted = [_flat_name(file.placed_name, folder) for folder, file in members]
         for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
             path = f"{split}/{label}/{name}"
+            facts = (file.sha256, label, split, source, file.width, file.height, file.format)
+            origin = f"{origin_prefix}/{file.path}"
             rows.append(
-                ManifestRow(
-                    path,
-                    file.sha256,
-                    label,
-                    split,
-                    source,
-                    file.width,
-                    file.height,
-                    file.format,
-                    f"{origin_prefix}/{file.path}",
-                    *_collection_values(collected, file.path),
-                )
+                ManifestRow(path, *facts, origin, *_collection_values(collected, file.path))
             )
             if file.note:
                 outcomes.append(FileOutcome(file.path, Fate.WRONG_EXTENSION, file.note))

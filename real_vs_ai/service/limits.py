@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one request and of all requests together; ApiServer.py has options for two.
+    """Bounds of one request and of all requests together; ApiServer.py has an option for one.
 
     Attributes:
         max_image_bytes: The largest image file.

@@ -43,10 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if others:
         # Several models: name the folder that holds them.
         model_path = model_path.parent
-    limits = Limits(
-        max_image_pixels=round(args.max_megapixels * MEGA),
-        max_held_bytes=args.max_held_megabytes * MEGA,
-    )
+    limits = Limits(max_image_pixels=round(args.max_megapixels * MEGA))
     try:
         from real_vs_ai.service.application import create_application
     except ImportError as error:

@@ -13,29 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
-from real_vs_ai.images import DecodedImage, decode_image
+from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution import (
-    OutOfDistributionCheck,
-    compare_size,
-    read_check,
-    size_distance,
-)
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
+from real_vs_ai.out_of_distribution.sizes import compare_size, size_distance
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
-from real_vs_ai.serving.look import Look
+from real_vs_ai.serving.look import ImageLike, Look, pixels_for_sharing, read_image
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
-# Twice the longer side of what sites send on.
-_LARGE = 2 * 768
 _ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
-ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 
 
 class Detector:
@@ -84,21 +76,39 @@ class Detector:
             ModelFileError: It cannot be read, or was not made by this project.
             RuntimeError: The engine named cannot run it here.
         """
-        detectors = []
         model_paths = find_models(path)
-        for model_path in model_paths:
-            metadata, check = read_metadata(model_path), read_check(model_path)
-            opened = open_engine(
-                model_path,
-                image_size=metadata.image_size,
-                engine=engine,
-                precision=precision,
-                for_batches=for_batches,
-                views=_inputs_of_an_image(metadata, check),
-                lazy=len(model_paths) > 1,
-            )
-            detectors.append(Detector(model_path, metadata, opened, check))
+        how = {"engine": engine, "precision": precision, "for_batches": for_batches}
+        how["lazy"] = len(model_paths) > 1
+        detectors = [cls.open_file(one, read_metadata(one), **how) for one in model_paths]
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
+
+    @classmethod
+    def open_file(
+        cls,
+        model_path: Path,
+        metadata: ModelMetadata,
+        *,
+        engine: str | None = None,
+        precision: str | None = None,
+        for_batches: bool = False,
+        lazy: bool = False,
+    ) -> Detector:
+        """Open one file with metadata that need not be its own; see `open`.
+
+        Args:
+            lazy: Compile the model when the first image needs it.
+        """
+        check = read_check(model_path)
+        opened = open_engine(
+            model_path,
+            image_size=metadata.image_size,
+            engine=engine,
+            precision=precision,
+            for_batches=for_batches,
+            views=_inputs_of_an_image(metadata, check),
+            lazy=lazy,
+        )
+        return Detector(model_path, metadata, opened, check)
 
     def with_metadata(self, metadata: ModelMetadata) -> Detector:
         """The same network, deciding with other metadata: thresholds, temperature."""
@@ -160,7 +170,7 @@ class Detector:
             hold: Hold the image until it is known whether a copy of it must be judged. Otherwise
                 the copy is made now, which needs more time and less memory for many images.
         """
-        image, width, height = _read(image)
+        image, width, height = read_image(image)
         model_input = self.metadata.model_input
         reason = compare_size(
             *model_input.seen_size(width, height),
@@ -187,7 +197,7 @@ class Detector:
         return look
 
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
-        return self.metadata.model_input.prepare(WEB.apply(_for_sharing(image), seed=SEED))
+        return self.metadata.model_input.prepare(WEB.apply(pixels_for_sharing(image), seed=SEED))
 
     def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
         """Verdicts for prepared images, in their order.
@@ -337,7 +347,7 @@ class RoutingDetector(Detector):
         return max(detector.parallel_batches for detector in opened or self._detectors[:1])
 
     def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
-        image, width, height = _read(image)
+        image, width, height = read_image(image)
         distances = [
             size_distance(
                 *detector.metadata.model_input.seen_size(width, height),
@@ -365,26 +375,3 @@ def _inputs_of_an_image(metadata: ModelMetadata, check: OutOfDistributionCheck |
     """How many network inputs one image makes, the whole image to find portraits included."""
     views = metadata.model_input.views
     return views + (metadata.model_input.is_crops and _refuses_portraits(check))
-
-
-def _for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
-    """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
-    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
-    factor = max(width, height) // _LARGE
-    if factor < 2:
-        return image if isinstance(image, np.ndarray) else image.pixels
-    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
-    return np.asarray(held.reduce(factor))
-
-
-def _read(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:
-    """The decoded image, its width and its height."""
-    if not isinstance(image, np.ndarray):
-        image = image if isinstance(image, DecodedImage) else decode_image(image)
-        return image, image.width, image.height
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(
-            "Expected pixels of shape (height, width, 3) and type uint8, found shape "
-            f"{image.shape} and type {image.dtype}."
-        )
-    return image, image.shape[1], image.shape[0]

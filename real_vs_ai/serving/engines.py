@@ -19,7 +19,12 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.keras_models import keras_is_installed, load_for_inference, sees_gpu
+from real_vs_ai.keras_models import (
+    MissingKerasError,
+    keras_is_installed,
+    load_for_inference,
+    sees_gpu,
+)
 
 ENGINES = ("openvino", "keras")
 PRECISIONS = ("f32", "bf16")
@@ -170,27 +175,33 @@ def open_engine(
         if sees_gpu():
             return keras_engine
 
-    def open_now() -> Engine:
-        try:
-            from real_vs_ai.serving.openvino_engine import OpenVINOEngine
-
-            return OpenVINOEngine(
-                model_path,
-                image_size=image_size,
-                precision=precision,
-                for_batches=for_batches,
-                views=views,
-            )
-        except (ImportError, RuntimeError) as error:
-            # Asked for by name, another engine would not be an answer.
-            if engine is not None or precision not in (None, "f32") or not keras_is_installed():
-                raise
-            reason = one_line(error, longest=300)
-            return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
-
+    options = {"image_size": image_size, "precision": precision, "views": views}
+    open_now = functools.partial(
+        _open_openvino, model_path, is_asked_for=engine is not None, for_batches=for_batches
+    )
     if not lazy:
-        return open_now()
-    return _open_when_needed(open_now, image_size=image_size, precision=precision, views=views)
+        return open_now(**options)
+    return _open_when_needed(functools.partial(open_now, **options), **options)
+
+
+def _open_openvino(
+    model_path: Path, *, is_asked_for: bool, precision: str | None, **options: Any
+) -> Engine:
+    """The model in OpenVINO, or in Keras where OpenVINO cannot run it and was not asked for."""
+    try:
+        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine(model_path, precision=precision, **options)
+    except (ImportError, RuntimeError) as error:
+        if is_asked_for or precision not in (None, "f32"):
+            raise
+        reason = one_line(error, longest=300)
+        if not keras_is_installed():
+            raise MissingKerasError(
+                f"OpenVINO cannot run {model_path} ({reason}), and Keras is not installed. "
+                "Run: pip install -r requirements.txt"
+            ) from error
+        return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
 
 
 def _open_when_needed(

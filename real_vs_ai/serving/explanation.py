@@ -1,7 +1,8 @@
 """Explain a model's answer to an image: Grad-CAM as an array and as a picture.
 
-The first explanation compiles the model with its gradient. A model with layers whose gradient is
-not known here needs Keras; verdicts do not.
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization". The first explanation compiles the model with its gradient, so that neither Keras nor
+TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
+from PIL import Image
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.gradcam import FEWEST_CELLS, GradCam, enlarge, overlay_heatmap
 from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.keras_models import keras_is_installed, load_model
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.serving.gradients import gradient
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
 from real_vs_ai.verdict import CropScore
+
+# Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
+_FEWEST_CELLS = 4
+# Cells of a map of crops in each direction.
+# Added to the logit of the class to explain, so that it has no share in the softmax of the others.
+_EXCLUDED = -1e30
+# Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
+_INFERNO = bytes.fromhex(
+    "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 "
+    "d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4"
+)
 
 
 @dataclass(frozen=True)
@@ -73,16 +84,11 @@ class Explainer:
         return Explanation(class_name, heatmap, overlay_heatmap(pixels, heatmap, strength=strength))
 
     @cached_property
-    def _grad_cam(self) -> CompiledGradCam | GradCam:
+    def _grad_cam(self) -> GradCam:
         try:
-            return CompiledGradCam(self.model_path)
+            return GradCam(self.model_path)
         except UnsupportedGraphError as error:
-            if not keras_is_installed():
-                raise InputError(
-                    f"Heat maps of this model need TensorFlow, as {error}. "
-                    "Run: pip install -r requirements.txt"
-                ) from error
-        return GradCam(load_model(self.model_path))
+            raise InputError(f"There are no heat maps of this model: {error}.") from error
 
 
 # More frames would cover the picture.
@@ -111,18 +117,14 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return width * height / ((right - left) * (bottom - top))
 
 
-# Added to the logit of the class to explain, so that it has no share in the softmax of the others.
-_EXCLUDED = -1e30
-
-
-class CompiledGradCam:
-    """Heatmaps of one model for many images; see `gradcam.GradCam`."""
+class GradCam:
+    """Where images speak for a class of one model, which ends in a softmax."""
 
     def __init__(self, model_path: Path) -> None:
         """Compile the model's forward and backward pass, in float32.
 
         Raises:
-            UnsupportedGraphError: The model needs Keras for its gradients.
+            UnsupportedGraphError: The model has no feature maps, or an operator without a gradient.
         """
         graph = fold_normalisation(read_graph(model_path))
         try:
@@ -151,7 +153,7 @@ class CompiledGradCam:
             chosen = np.zeros((1, self._n_classes), np.float32)
             chosen[0, index] = 1
             cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0]
-            heatmaps.append(enlarge(cells, height=height, width=width))
+            heatmaps.append(_enlarged(cells, height=height, width=width))
         return heatmaps
 
 
@@ -166,7 +168,7 @@ def _feature_layer(network: Network) -> str:
     names = list(maps)[1:]
     if not names or any(shape.is_dynamic for shape in maps.values()):
         raise UnsupportedGraphError("it has no feature maps of known size")
-    large = [name for name in names if min(maps[name].to_shape()[2:]) >= FEWEST_CELLS]
+    large = [name for name in names if min(maps[name].to_shape()[2:]) >= _FEWEST_CELLS]
     return (large or names)[-1]
 
 
@@ -184,3 +186,29 @@ def _build(network: Network, *, output: str, maps: ov.Output) -> ov.Model:
     weights = ops.reduce_mean(slope, [2, 3], True)
     cells = ops.relu(ops.reduce_sum(ops.multiply(weights, maps), [1], False))
     return ov.Model([cells.output(0)], [network.parameter, chosen], "gradcam")
+
+
+def _enlarged(cells: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """A heatmap of an image's size from the cells of the feature maps, scaled to at most 1."""
+    resized = Image.fromarray(cells.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    heatmap = np.maximum(np.asarray(resized, dtype=np.float32), 0)
+    highest = float(heatmap.max())
+    return heatmap / highest if highest > 0 else heatmap
+
+
+def overlay_heatmap(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.ndarray:
+    """Lay a heatmap over an image in a colour scale that colour-blind people can read.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8, as is the result.
+        heatmap: Shape (height, width), 0 to 1.
+        strength: 0 leaves the image as it is, 1 covers the strongest places wholly.
+    """
+    scale = np.frombuffer(_INFERNO, np.uint8).reshape(-1, 3)
+    places = np.linspace(0, 1, len(scale))
+    colours = np.stack([np.interp(heatmap, places, channel) for channel in scale.T], axis=-1)
+    # Weak places stay clear, so that the picture can still be judged there.
+    cover = strength * np.clip(heatmap, 0, 1)[..., None]
+    return np.rint(pixels * (1 - cover) + colours * cover).astype(np.uint8)

@@ -229,6 +229,16 @@ def _avg_pool(node: ov.Node, slope: Any, _: int) -> Any:
     return _transposed(node, slope, ops.constant(weights), dilations=[1, 1], **sizes)
 
 
+@_rule("MaxPool")
+def _max_pool(node: ov.Node, slope: Any, _: int) -> Any:
+    shape, flat = _shape(node.input_value(0)), np.array([-1])
+    # The second output: where each maximum lies in the input, laid out in a row.
+    places = ops.reshape(node.output(1), flat, False)
+    nothing = ops.constant(np.zeros(np.prod(shape), np.float32))
+    slopes = ops.reshape(slope, flat, False)
+    return _reshaped(ops.scatter_elements_update(nothing, places, slopes, 0, "sum"), shape)
+
+
 def _shape(output: ov.Output) -> list[int]:
     return list(output.get_shape())
 

@@ -6,12 +6,10 @@ others, checked on a copy where the verdict is certain, and explained by reasons
 of its origin stands beside the verdict and never changes it. A file that cannot be judged becomes
 an answer with its error.
 
-An evaluation opens `Detector.open(path, precision="f32", for_batches=True)` and finds in each
-`answer.verdict`, of out-of-distribution images too, the network's own probabilities
-(`uncalibrated`, in the order of the model's classes; `model_file.calibrate` makes them the
-calibrated ones), why it is Uncertain (`reasons[0].code`) and the verdict on the copy (`copy`). With
-thresholds of 0.5 (`Detector.with_metadata`) the copy of every image is judged, and
-`verdict.decide_again` then applies others.
+An evaluation opens its detector in float32 and without thresholds (`verdict.without_thresholds`),
+so that the copy of every image is judged. It finds in each `answer.verdict`, of out-of-distribution
+images too, the network's own probabilities (`uncalibrated`, in the order of the model's classes).
+`verdict.recalibrate` then applies the temperature and thresholds that it fits.
 """
 
 from __future__ import annotations

@@ -1,13 +1,21 @@
-"""Follow an image on its way to a verdict: what the network must compute of it next."""
+"""Read an image, and follow it on its way to a verdict: what the network must compute next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.verdict import Reason, Verdict
+
+ImageLike = str | Path | bytes | np.ndarray | DecodedImage
+# Twice the longer side of what sites send on.
+_LARGE = 2 * 768
 
 
 class Look:
@@ -72,3 +80,26 @@ class Look:
         if self.make_copy:
             copy = self.make_copy()
             self.make_copy = lambda: copy
+
+
+def pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
+    """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
+    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
+    factor = max(width, height) // _LARGE
+    if factor < 2:
+        return image if isinstance(image, np.ndarray) else image.pixels
+    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
+    return np.asarray(held.reduce(factor))
+
+
+def read_image(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:
+    """The decoded image, its width and its height."""
+    if not isinstance(image, np.ndarray):
+        image = image if isinstance(image, DecodedImage) else decode_image(image)
+        return image, image.width, image.height
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            "Expected pixels of shape (height, width, 3) and type uint8, found shape "
+            f"{image.shape} and type {image.dtype}."
+        )
+    return image, image.shape[1], image.shape[0]

@@ -21,8 +21,7 @@ from openvino import opset13
 from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.serving.conversion import build_model
-from real_vs_ai.serving.model_cache import cached_ir, discard
+from real_vs_ai.serving.conversion import build_model, cached_ir, discard
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224

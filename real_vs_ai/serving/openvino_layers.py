@@ -66,8 +66,7 @@ def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
         if builder is None:
             raise UnsupportedGraphError(f"its layer {layer.name} is of kind {layer.kind}")
         try:
-            operands = [_operand(operand, outputs) for operand in layer.operands]
-            built = builder(layer, *operands)
+            built = builder(layer, *(outputs[name] for name in layer.operands))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, UnsupportedGraphError):
                 raise
@@ -89,10 +88,6 @@ def _build_input(layer: Layer, batch_size: int | None) -> tuple[ov.Node, ov.Outp
     sizes = [-1 if size is None else int(size) for size in shape[1:]]
     parameter = ops.parameter([batch_size or -1, *sizes], ov.Type.f32, name=layer.name)
     return parameter, ops.transpose(parameter, list(_TO_CHANNELS_SECOND)).output(0)
-
-
-def _operand(operand: str | float, outputs: dict[str, ov.Output]) -> ov.Output:
-    return outputs[operand] if isinstance(operand, str) else _constant(operand)
 
 
 def _constant(values: Any) -> ov.Output:
@@ -258,8 +253,6 @@ _COMBINERS: dict[str, Callable[..., Any]] = {
     "Add": ops.add,
     "Subtract": ops.subtract,
     "Multiply": ops.multiply,
-    "Divide": ops.divide,
-    "TrueDivide": ops.divide,
     "Maximum": ops.maximum,
     "Minimum": ops.minimum,
 }
@@ -269,33 +262,6 @@ _COMBINERS: dict[str, Callable[..., Any]] = {
 def _combine(layer: Layer, *terms: ov.Output) -> Any:
     _check_ranks(layer, terms)
     return functools.reduce(_COMBINERS[layer.kind], terms)
-
-
-@_builds("Sqrt")
-def _sqrt(_: Layer, x: ov.Output) -> Any:
-    return ops.sqrt(x)
-
-
-@_builds("Square")
-def _square(_: Layer, x: ov.Output) -> Any:
-    return ops.multiply(x, x)
-
-
-@_builds("Mean")
-def _mean(layer: Layer, x: ov.Output) -> Any:
-    return ops.reduce_mean(x, _reduced_axes(layer, x), bool(layer.config["keepdims"]))
-
-
-@_builds("Var")
-def _var(layer: Layer, x: ov.Output) -> Any:
-    axes = _reduced_axes(layer, x)
-    centred = ops.subtract(x, ops.reduce_mean(x, axes, True))
-    return ops.reduce_mean(ops.multiply(centred, centred), axes, bool(layer.config["keepdims"]))
-
-
-@_builds("Std")
-def _std(layer: Layer, x: ov.Output) -> Any:
-    return ops.sqrt(_var(layer, x))
 
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -360,15 +326,6 @@ def _axis(axis: int, x: ov.Output) -> int:
     return _TO_CHANNELS_SECOND.index(axis) if rank == 4 else axis
 
 
-def _reduced_axes(layer: Layer, x: ov.Output) -> list[int]:
-    axes = layer.config["axis"]
-    axes = [axes] if isinstance(axes, int) else axes
-    # What is left must not have a row where Keras has the channels.
-    if _rank(x) == 4 and sorted(axis % 4 for axis in axes) != [1, 2]:
-        raise UnsupportedGraphError(f"its layer {layer.name} reduces the axes {axes}")
-    return [_axis(axis, x) for axis in axes]
-
-
 def _by_channel(values: Any, x: ov.Output) -> ov.Output:
     """One number, or one for each channel, in a shape that fits the tensor's."""
     found = np.asarray(values, dtype=np.float32)
@@ -386,7 +343,7 @@ def _channels_second(x: Any) -> Any:
 
 
 def _check_ranks(layer: Layer, parts: Sequence[ov.Output]) -> None:
-    # Numbers fit every tensor; among tensors, axes would be matched from the last one on.
-    ranks = {_rank(part) for part in parts} - {0}
+    # Axes would be matched from the last one on.
+    ranks = {_rank(part) for part in parts}
     if len(ranks) > 1:
         raise UnsupportedGraphError(f"its layer {layer.name} combines tensors of ranks {ranks}")

@@ -10,18 +10,19 @@ import itertools
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_models
+from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
@@ -47,6 +48,11 @@ STANDARD_OUTPUT = Path("-")
 _ROWS_BETWEEN_WRITES = 64
 # As many images on the terminal are judged one by one: the form for batches need not be compiled.
 _FEW_IMAGES = 4
+_CORES_PER_TASK = 2
+# Large enough that a task on a cluster costs little compared with its images, small enough to
+# repeat.
+_IMAGES_PER_TASK = 256
+_RETRIES = 10
 
 
 @dataclass(frozen=True)
@@ -66,53 +72,34 @@ class ScoringOptions:
     workers: int
 
 
-class Scorer(Protocol):
-    """What turns sources into scores, here or elsewhere.
+@dataclass(frozen=True)
+class Scorer:
+    """What turns sources into answers, on this machine or on a cluster.
 
     Attributes:
-        metadata: The model's.
+        paths: Of the models that answer together.
         engine: What people read: "openvino (bf16)".
-        identity: Differs whenever the scores may: model content, engine, precision.
-        models: Which models judge, for JSON tables; see `describe_model`.
+        score: Gives one answer for each source, in order.
     """
 
-    metadata: ModelMetadata
+    paths: tuple[Path, ...]
     engine: str
-    identity: str
-    models: list[dict[str, Any]]
-
-    def score(self, sources: Iterable[ImageSource]) -> Iterator[Answer]:
-        """One answer for each source, in order."""
-
-
-class LocalScorer:
-    """Scores on this machine; see `Scorer`."""
-
-    def __init__(self, detector: Detector, *, workers: int, in_batches: bool = True) -> None:
-        self._detector, self._workers, self._in_batches = detector, workers, in_batches
-        self.metadata = detector.metadata
-        self.engine = f"{detector.engine.name} ({detector.engine.precision})"
+    score: Callable[[Iterable[ImageSource]], Iterator[Answer]]
 
     @cached_property
-    def _hashes(self) -> list[str]:
-        # Hashing large files takes a while, and only tables in files name the hashes.
-        return [hash_file(one.model_path) for one in self._detector.detectors]
+    def metadata(self) -> ModelMetadata:
+        """Of the first model; all have its classes."""
+        return read_metadata(self.paths[0])
+
+    @cached_property
+    def models(self) -> list[dict[str, Any]]:
+        """Which models judge, for JSON tables; hashing their files takes a while."""
+        return [describe_model(model_name(p), hash_file(p), read_metadata(p)) for p in self.paths]
 
     @property
     def identity(self) -> str:
-        return f"{'+'.join(sha256[:16] for sha256 in self._hashes)} {self.engine}"
-
-    @property
-    def models(self) -> list[dict[str, Any]]:
-        return [
-            describe_model(one.name, sha256, one.metadata)
-            for one, sha256 in zip(self._detector.detectors, self._hashes, strict=True)
-        ]
-
-    def score(self, sources: Iterable[ImageSource]) -> Iterator[Answer]:
-        return judge_files(
-            sources, detector=self._detector, workers=self._workers, in_batches=self._in_batches
-        )
+        """Differs whenever the scores may: model content, engine, precision."""
+        return f"{'+'.join(model['sha256'][:16] for model in self.models)} {self.engine}"
 
 
 @dataclass(frozen=True)
@@ -182,13 +169,10 @@ def run_scoring(
     for text in inputs:
         if text != STANDARD_INPUT and not Path(text).exists():
             print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
-    if to_pipe:
-        return score_to_pipe(inputs, scorer=open_scorer(options), stream=sys.stdout)
-    if output is None:
-        few = len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
-        return score_to_terminal(
-            inputs, scorer=open_scorer(options, in_batches=not few), stream=sys.stdout
-        )
+    if output is None or to_pipe:
+        few = not to_pipe and len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
+        scorer = open_scorer(options, in_batches=not few)
+        return score_to_stream(inputs, scorer=scorer, stream=sys.stdout, as_json=to_pipe)
     # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
     return score_to_file(inputs, scorer=open_scorer(options), output=output, resume=resume)
@@ -201,28 +185,83 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
         FileNotFoundError: There is no such model.
         InputError: It cannot be opened with these options.
     """
-    model_paths = find_models(options.model)
-    names = " and ".join(map(str, model_paths))
-    if len(model_paths) > 1 and options.cluster:
-        raise InputError(f"Expected one model for these options, found {names}. Name it: --model.")
+    paths = find_models(options.model)
     try:
-        return _open_scorer(model_paths[0], options, in_batches=in_batches)
+        if options.cluster:
+            return _open_on_ray(paths, options)
+        detector = Detector.open(
+            options.model,
+            engine=options.engine,
+            precision=options.precision,
+            for_batches=in_batches,
+        )
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
+        names = " and ".join(map(str, paths))
         raise InputError(f"{names} cannot be used here: {error}") from error
-
-
-def _open_scorer(model_path: Path, options: ScoringOptions, *, in_batches: bool) -> Scorer:
-    if options.cluster:
-        from real_vs_ai.serving.ray_scoring import RayScorer
-
-        return RayScorer(model_path, precision=options.precision)
-    detector = Detector.open(
-        options.model, engine=options.engine, precision=options.precision, for_batches=in_batches
-    )
     if detector.engine.note:
         print(detector.engine.note, file=sys.stderr)
-    return LocalScorer(detector, workers=options.workers, in_batches=in_batches)
+    return local_scorer(detector, workers=options.workers, in_batches=in_batches)
+
+
+def local_scorer(detector: Detector, *, workers: int, in_batches: bool = True) -> Scorer:
+    """Score on this machine; see `judge_files`."""
+    return Scorer(
+        tuple(one.model_path for one in detector.detectors),
+        f"{detector.engine.name} ({detector.engine.precision})",
+        partial(judge_files, detector=detector, workers=workers, in_batches=in_batches),
+    )
+
+
+def _open_on_ray(paths: tuple[Path, ...], options: ScoringOptions) -> Scorer:
+    cores = join_cluster()
+    # A folder stands for several models; workers are started in folders of their own.
+    source = (paths[0].parent if len(paths) > 1 else paths[0]).resolve()
+    precision = options.precision or "each machine's own precision"
+    score = partial(_score_on_ray, model=source, precision=options.precision, cores=cores)
+    return Scorer(paths, f"ray ({precision})", score)
+
+
+def _score_on_ray(
+    sources: Iterable[ImageSource], *, model: Path, precision: str | None, cores: list[int]
+) -> Iterator[Answer]:
+    """The answers for the sources, in order; see `Scorer.score`.
+
+    Every machine must see the images and the model under the same paths. Ray runs the work of a
+    worker that died again on another one; nothing is lost or doubled.
+
+    Args:
+        model: An `.h5` file, or a folder with several models.
+        cores: Of each machine of the cluster that `parallel.join_cluster` joined.
+    """
+    import ray
+
+    # A task that asks for more than the smallest machine has would wait forever there.
+    share = min([_CORES_PER_TASK, *filter(None, cores)])
+    task = ray.remote(
+        num_cpus=share, max_retries=_RETRIES, runtime_env={"env_vars": worker_environment(share)}
+    )(_score_chunk)
+    sources, waiting = iter(sources), deque()
+    while chunk := list(itertools.islice(sources, _IMAGES_PER_TASK)):
+        # Workers are started in folders of their own; the names in the table stay as they are.
+        found = [replace(source, file=str(Path(source.file).resolve())) for source in chunk]
+        waiting.append(task.remote(model, found, workers=share, precision=precision))
+        if len(waiting) > 2 * max(1, sum(cores) // share):
+            yield from ray.get(waiting.popleft())
+    while waiting:
+        yield from ray.get(waiting.popleft())
+
+
+def _score_chunk(
+    model: Path, sources: list[ImageSource], *, workers: int, precision: str | None
+) -> list[Answer]:
+    """Runs on a worker, which keeps the opened model for its next chunk."""
+    return list(judge_files(sources, detector=_opened(model, precision), workers=workers))
+
+
+@lru_cache(maxsize=1)
+def _opened(model: Path, precision: str | None) -> Detector:
+    return Detector.open(model, precision=precision)
 
 
 def score_to_file(
@@ -241,28 +280,23 @@ def score_to_file(
         return _consume(sources, scorer=scorer, write=write, resumed=file.resumed_rows)
 
 
-def score_to_pipe(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
-    """Print a JSON object a line for every image of the inputs; see `run_scoring`."""
+def score_to_stream(
+    inputs: Sequence[str], *, scorer: Scorer, stream: TextIO, as_json: bool
+) -> ScoringSummary:
+    """Print each image as it is scored, as a line of JSON or for people; see `run_scoring`."""
 
     def write(answers: list[Answer]) -> None:
-        rows = (score_row(answer, scorer.metadata) for answer in answers)
-        stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        if as_json:
+            rows = (score_row(answer, scorer.metadata) for answer in answers)
+            stream.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        else:
+            stream.writelines(map(terminal_lines, answers))
         stream.flush()
 
-    sources = _with_progress_bar(inputs)
-    return _consume(sources, scorer=scorer, write=write, resumed=0)
-
-
-def score_to_terminal(inputs: Sequence[str], *, scorer: Scorer, stream: TextIO) -> ScoringSummary:
-    """Print a line for every image of the inputs as it is scored; see `run_scoring`."""
-
-    def write(answers: list[Answer]) -> None:
-        stream.writelines(map(terminal_lines, answers))
-        stream.flush()
-
-    stream.write(f"{TERMINAL_HEADER}\n")
+    stream.write("" if as_json else f"{TERMINAL_HEADER}\n")
     # A bar among the lines of a table would be torn.
-    sources = iterate_sources(inputs) if stream.isatty() else _with_progress_bar(inputs)
+    in_sight = stream.isatty() and not as_json
+    sources = iterate_sources(inputs) if in_sight else _with_progress_bar(inputs)
     return _consume(sources, scorer=scorer, write=write, resumed=0)
 
 

@@ -80,18 +80,14 @@ def training_batches(
         to 1, one-hot without `cutmix`; and the images' weights, if there are any.
     """
     one_hot = np.eye(len(decoded.images.class_names), dtype=np.float32)
-    size = decoded.pixels.shape[2]
-    ranges = AUGMENTATIONS[augmentation]
+    size, ranges = decoded.pixels.shape[2], AUGMENTATIONS[augmentation]
     part, rows = batch_size // shard.count, shard.rows(batch_size)
     counts = _weights(decoded, weights)
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(step)
-        if draw_by is None:
-            order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
-            indices = batch_indices(len(decoded), step=step, **order)[rows]
-        else:
-            indices = draw_indices(draw_by, batch_size=batch_size, step=step, seed=seed)[rows]
+        order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
+        indices = batch_indices(len(decoded), step=step, draw_by=draw_by, **order)[rows]
         views = _first_views(len(decoded), seed)[indices] + step // steps_per_epoch
         pixels = decoded.view_of_each(views, indices)
         if degrade:
@@ -169,25 +165,29 @@ def _weights(decoded: DecodedImages, weights: np.ndarray | None) -> np.ndarray:
 
 
 def batch_indices(
-    n_images: int, *, batch_size: int, steps_per_epoch: int, step: int, seed: int
+    n_images: int,
+    *,
+    batch_size: int,
+    steps_per_epoch: int,
+    step: int,
+    seed: int,
+    draw_by: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which images a step learns from, shape (batch_size,), int64.
 
     Within an epoch no image comes twice before every whole batch of the others has come; the
-    few that do not fill a batch wait for the next order.
+    few that do not fill a batch wait for the next order. With `draw_by`, shape (n_images,), images
+    are drawn by these weights with replacement.
     """
+    if draw_by is not None:
+        # Another stream than those of orders, degradations and patches.
+        generator = np.random.default_rng((seed, step, 2))
+        return generator.choice(n_images, size=batch_size, p=draw_by / draw_by.sum())
     epoch, step_in_epoch = divmod(step, steps_per_epoch)
     batches = n_images // batch_size
     passes, batch = divmod(step_in_epoch, batches)
     order = _order(n_images, seed, epoch, passes)
     return order[batch * batch_size : (batch + 1) * batch_size]
-
-
-def draw_indices(weights: np.ndarray, *, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Images of one step, drawn by their weights with replacement, shape (batch_size,), int64."""
-    # Another stream than those of orders, degradations and patches.
-    generator = np.random.default_rng((seed, step, 2))
-    return generator.choice(len(weights), size=batch_size, p=weights / weights.sum())
 
 
 @functools.lru_cache(maxsize=2)

@@ -202,8 +202,6 @@ def _describe(
     if hosts.count > 1:
         where += f" in {hosts.count} processes"
     text = f"Training on {where} in {precision}"
-    if not gpus and keras.backend.backend() == "tensorflow":
-        text += f" with {kernels_in_use()}'s kernels"
     if len(rates) > 1:
         gain = rates[precision] / rates["float32"]
         text += f" ({gain:.1f} times float32's speed)" if gain != 1 else " (the fastest here)"
@@ -294,13 +292,3 @@ def join_hosts() -> Hosts:
 
     keras.distribution.initialize()
     return Hosts(jax.process_index(), jax.process_count())
-
-
-def kernels_in_use() -> str:
-    """The library that computes TensorFlow's convolutions on this CPU: "oneDNN" or "Eigen"."""
-    try:
-        from tensorflow.python.util import _pywrap_util_port
-    except ImportError:
-        # A TensorFlow that does not answer the question does what its switch says.
-        return "Eigen" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0" else "oneDNN"
-    return "oneDNN" if _pywrap_util_port.IsMklEnabled() else "Eigen"

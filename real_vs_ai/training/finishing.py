@@ -11,18 +11,22 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.evaluation.out_of_distribution import features_layer, learn_check
 from real_vs_ai.evaluation.report import write_report
-from real_vs_ai.evaluation.scorer import open_scorer
-from real_vs_ai.evaluation.thumbnails import copy_classifiers, fit_on_thumbnails
+from real_vs_ai.evaluation.scorer import open_network, predict_in_batches
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import read_check, summarise_training_images, write_check
+from real_vs_ai.out_of_distribution.check import write_check
+from real_vs_ai.out_of_distribution.learning import learn_check
+from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.thumbnails import copy_classifiers, fit_on_thumbnails
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import describe_data, package_versions
 from real_vs_ai.training.trainer import Trained
+
+# A covariance of more features would weigh more than the network.
+_WIDEST = 1280
 
 
 @dataclass(frozen=True)
@@ -84,19 +88,41 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
     save_model(model, run.model, metadata=metadata)
     say("Training has ended; evaluating the model ...")
     layer = features_layer(model).name
-    scorer = open_scorer(model, run.model, layer=layer)
-    scorer.check = learn_check(
-        scorer, splits, layer=layer, portraits=options.portraits, hold_out=options.hold_out
+    network, n_classes = open_network(model, run.model, layer=layer), model.output_shape[-1]
+    check = learn_check(
+        lambda inputs: predict_in_batches(network, inputs)[:, n_classes:],
+        splits,
+        layer=layer,
+        portraits=options.portraits,
+        hold_out=options.hold_out,
     )
-    write_check(run.model, scorer.check)
+    write_check(run.model, check)
     if options.thumbnails or options.thumbnails_from:
         say(_teach_thumbnails(options, run.model))
-        scorer.check = read_check(run.model)
     metrics = write_report(
-        run, model=model, metadata=metadata, decoded=splits, history_csv=run.history, scorer=scorer
+        run,
+        model=model,
+        metadata=metadata,
+        images={split: decoded.images for split, decoded in splits.items()},
+        left_out={split: decoded.failures for split, decoded in splits.items()},
+        history_csv=run.history,
+        workers=options.workers,
+        target_error=options.target_error,
+        source_risk=options.source_risk,
     )
     _clear_checkpoints(run.checkpoints)
     return TrainingResult(run, progress.epoch, progress.best_epoch, metrics)
+
+
+def features_layer(model: keras.Model) -> keras.layers.Layer:
+    """The last layer before the softmax that gives one vector, of a size to store a covariance of.
+
+    Dropout and noise are passed over: they do nothing to an image that is judged.
+    """
+    idle = (keras.layers.Dropout, keras.layers.GaussianNoise)
+    candidates = [x for x in model.layers[-2::-1] if not isinstance(x, idle)]
+    small = (x for x in candidates if len(x.output.shape) == 2 and x.output.shape[1] <= _WIDEST)
+    return next(small, candidates[0])
 
 
 def _teach_thumbnails(options: TrainingOptions, model: Path) -> str:

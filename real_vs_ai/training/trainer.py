@@ -16,11 +16,9 @@ import keras
 import numpy as np
 
 from real_vs_ai.config import SPLITS, is_augmented_name
-from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
-from real_vs_ai.dataset.features import store_features
+from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.report import count_evaluation_images
 from real_vs_ai.evaluation.scorer import open_network
 from real_vs_ai.keras_models import graph_of, save_model
 from real_vs_ai.model_file import ModelMetadata
@@ -32,13 +30,15 @@ from real_vs_ai.networks.head import (
     head_alone,
 )
 from real_vs_ai.networks.model import build_model
+from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.callbacks import catch_interruption
 from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
+from real_vs_ai.training.command_line import describe_recipe
 from real_vs_ai.training.devices import Hosts, is_out_of_memory, join_hosts, prepare_device
 from real_vs_ai.training.loop import Learning, fit_stage, image_weights
-from real_vs_ai.training.options import TrainingOptions, describe_recipe
+from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_config import open_run
 from real_vs_ai.training.schedule import Stage, TimeBudget, plan_stages
 
@@ -86,12 +86,13 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         say(describe_recipe(options))
     budget = _start_budget(options, hosts)
     splits = load_splits(options, say=say)
+    batch_size = min(options.batch_size, len(splits["train"]))
     with hosts.together():
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
             image_size=options.image_size * options.enlarge,
-            batch_size=min(options.batch_size, len(splits["train"])),
+            batch_size=batch_size,
             hosts=hosts,
         )
         say(device.description)
@@ -100,20 +101,13 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         with device.scope():
             model = build_from_options(options, splits["train"].images.class_names)
         run = open_run(options, splits=splits, device=device.description, hosts=hosts)
-        progress = load_checkpoint(checkpoint_path(run)) or Progress(
-            min(options.batch_size, len(splits["train"]))
-        )
+        progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
-            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
-            budget.evaluation_images = count_evaluation_images(
-                splits, portraits=bool(options.portraits)
-            )
-        learner, seen = model, splits
-        if options.stored_features:
-            learner, seen, splits = _learn_head(
-                options, model, splits, progress=progress, budget=budget, say=say
-            )
+            _inform(budget, options, splits, spent=progress.seconds, slowdown=device.gain)
+        learner, seen, splits = _learner(
+            options, model, splits, progress=progress, budget=budget, say=say
+        )
         with catch_interruption() as interrupted:
             learning = Learning(
                 options=options,
@@ -174,7 +168,7 @@ def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
     progress.batch_size = half
 
 
-def _learn_head(
+def _learner(
     options: TrainingOptions,
     model: keras.Model,
     splits: dict[str, DecodedImages],
@@ -183,11 +177,15 @@ def _learn_head(
     budget: TimeBudget | None,
     say: Say,
 ) -> tuple[keras.Model, dict[str, DecodedImages], dict[str, DecodedImages]]:
-    """The head alone, stored features to learn from, and the splits without held-out sources.
+    """What learns, what it learns from, and the splits of the report.
+
+    With stored features the head learns alone, and sources that are held out leave the splits.
 
     Raises:
         InputError: The head cannot learn from stored features.
     """
+    if not options.stored_features:
+        return model, splits, splits
     head, seen = head_alone(model), splits
     # A run that was killed in its report has nothing left to learn.
     unfinished = progress.stage < len(plan_stages(options))
@@ -242,6 +240,39 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
     return TimeBudget(minutes=options.minutes)
 
 
+def _inform(
+    budget: TimeBudget,
+    options: TrainingOptions,
+    splits: Mapping[str, DecodedImages],
+    *,
+    spent: float,
+    slowdown: float,
+) -> None:
+    """Tell the clock what it must know to plan; see `TimeBudget`."""
+    budget.spent_before, budget.evaluation_slowdown = spent, slowdown
+    portraits = bool(options.portraits)
+    budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
+
+
+def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: bool) -> int:
+    """How often the network computes an image, or a crop of one, from training's end to its report.
+
+    The check is fitted on some of the training and validation images, and the report judges every
+    image but those of training.
+
+    Args:
+        portraits: Whether the whole images are looked at besides, to find portraits.
+    """
+    learnt = (
+        min(MOST_IMAGES, len(splits[name])) * splits[name].views for name in ("train", "validation")
+    )
+    judged = (decoded for split, decoded in splits.items() if split != "train")
+    # A photograph's copy is judged too.
+    return sum(min(MOST_IMAGES, len(decoded)) * decoded.views for decoded in learnt) + sum(
+        len(decoded) * (decoded.views * (1 + (decoded.views > 1)) + portraits) for decoded in judged
+    )
+
+
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:
     """List and decode train, validation and (where there is one) test.
 
@@ -260,6 +291,10 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
         class_names = listed[split].class_names
     if options.hold_out:
         listed = _hold_out(listed["train"], options)
+    if options.source_limit:
+        listed["train"] = limit_sources(
+            listed["train"], most=options.source_limit, seed=options.seed
+        )
     for split, images in listed.items():
         splits[split] = decode_images(
             images,
@@ -273,6 +308,15 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
     rows = [[split, *images.images.counts.values()] for split, images in splits.items()]
     say(format_table(["images", *(class_names or ())], rows))
     return splits
+
+
+def limit_sources(images: LabelledImages, *, most: int, seed: int) -> LabelledImages:
+    """At most so many images of each class of a source, drawn by the seed, in the old order."""
+    generator = np.random.default_rng(seed)
+    pairs = zip(images.labels, images.sources, strict=True)
+    keys = np.array([f"{label} {source}" for label, source in pairs])
+    drawn = [generator.permutation(np.flatnonzero(keys == key))[:most] for key in np.unique(keys)]
+    return images.take(np.sort(np.concatenate(drawn)))
 
 
 def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, LabelledImages]:

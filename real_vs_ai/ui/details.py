@@ -14,9 +14,8 @@ import streamlit as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.gradcam import overlay_heatmap
 from real_vs_ai.images import resize_image
-from real_vs_ai.serving.explanation import Explainer, deciding_crops
+from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error

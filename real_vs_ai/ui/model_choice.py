@@ -12,7 +12,7 @@ from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import describe_error
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError

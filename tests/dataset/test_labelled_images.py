@@ -69,38 +69,29 @@ def test_given_class_order_decides_the_labels(folder):
     assert images.labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
-def test_missing_folder_names_the_script_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"DataMerger\.py"):
-        list_labelled_images(tmp_path / "none")
-
-
-def test_folder_without_class_folders_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="found no folders"):
-        list_labelled_images(tmp_path)
-
-
-def test_folder_of_splits_is_recognised(folder):
-    (folder.parent / "test").mkdir()
-    with pytest.raises(ValueError, match="found the splits test, train"):
-        list_labelled_images(folder.parent)
-
-
-def test_empty_class_is_named(folder):
-    for path in (folder / "FAKE").iterdir():
-        path.unlink()
-    with pytest.raises(ValueError, match="found none of Fake"):
-        list_labelled_images(folder)
-
-
-def test_one_class_only_is_refused(tmp_path):
-    write_image(tmp_path / "Fake" / "a.png")
-    with pytest.raises(ValueError, match="found only Fake"):
-        list_labelled_images(tmp_path)
-
-
-def test_unexpected_classes_are_named(folder):
-    with pytest.raises(ValueError, match=r"Expected the classes cat, dog .* found Fake, Real"):
-        list_labelled_images(folder, class_names=("cat", "dog"))
+@pytest.mark.parametrize(
+    "files, options, message",
+    [
+        (None, {}, r"DataMerger\.py"),
+        ([], {}, "found no folders"),
+        (["test/Fake/a.png", "train/Fake/a.png"], {}, "found the splits test, train"),
+        (["FAKE/notes.txt", "REAL/a.png"], {}, "found none of Fake"),
+        (["Fake/a.png"], {}, "found only Fake"),
+        (
+            ["Fake/a.png", "Real/a.png"],
+            {"class_names": ("cat", "dog")},
+            r"Expected the classes cat, dog .* found Fake, Real",
+        ),
+    ],
+)
+def test_folder_without_images_of_its_classes_is_refused(tmp_path, files, options, message):
+    if files is not None:
+        (tmp_path / "images").mkdir()
+    for file in files or ():
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / file).touch()
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        list_labelled_images(tmp_path / "images", **options)
 
 
 def test_pixels_are_those_that_serving_decodes(folder):
@@ -139,7 +130,7 @@ def test_worker_processes_and_memory_map_give_the_same_pixels(tmp_path):
 def test_too_small_a_disk_for_decoding_is_reported_first(folder, monkeypatch):
     usage = decoded_images.shutil._ntuple_diskusage(100, 90, 10)
     monkeypatch.setattr(decoded_images.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match="--cache-dir"):
+    with pytest.raises(OSError, match="cache_dir"):
         decode(list_labelled_images(folder), max_memory_bytes=0)
 
 

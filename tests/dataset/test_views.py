@@ -65,6 +65,24 @@ def test_screenshots_smooth_the_finest_detail_and_change_nothing_else():
     assert np.array_equal(views(image, history=0.0), views(image, history=0.0, screenshots=1.0))
 
 
+def test_encoded_views_carry_traces_whatever_the_format_was():
+    image = picture(100, 100, seed=3)
+
+    def untouched(**options):
+        # A part that was neither encoded nor resampled is found in the picture.
+        found = views(image, count=20, **options)
+        return sum(
+            is_part_of(v, image.pixels) or is_part_of(v[:, ::-1], image.pixels) for v in found
+        )
+
+    assert untouched(encoded=0.0) > untouched(encoded=1.0) == 0
+
+
+def test_encoding_first_leaves_jpegs_as_they_came():
+    image = picture(file_format="JPEG")
+    assert np.array_equal(views(image, encoded=0.0), views(image, encoded=1.0))
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (9, 40), (33, 31), (400, 900)])
 def test_pictures_of_any_size_give_views(height, width):
     found = views(picture(height, width), count=8)

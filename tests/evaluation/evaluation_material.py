@@ -3,10 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.model_input import ModelInput
 from real_vs_ai.runs import RunFolder
 
 SIZE = 8
@@ -43,16 +41,10 @@ def write_images(folder, *, class_names=("Fake", "Real"), n=12, size=SIZE, wrong
             Image.fromarray(pixels).save(folder / name / f"{source}__{i:03}.png")
 
 
-def decode(folder, splits=("validation", "test"), **options):
-    return {
-        split: decode_images(
-            list_labelled_images(folder / split, **options),
-            model_input=ModelInput(SIZE),
-            workers=1,
-            max_memory_bytes=2**30,
-        )
-        for split in splits
-    }
+def list_splits(folder, splits=("validation", "test")):
+    """What `write_report` needs to know of the images."""
+    images = {split: list_labelled_images(folder / split) for split in splits}
+    return {"images": images, "left_out": {}, "workers": 1}
 
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):

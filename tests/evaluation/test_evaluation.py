@@ -12,7 +12,7 @@ from real_vs_ai.evaluation.metrics import size_groups
 from real_vs_ai.evaluation.report import redraw_report, write_report
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.predictions import read_predictions
-from tests.evaluation.evaluation_material import colour_model, decode, make_run, write_images
+from tests.evaluation.evaluation_material import colour_model, list_splits, make_run, write_images
 
 HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 1,frozen,0.7,0.5,0.69,0.55
@@ -51,7 +51,7 @@ def reported(tmp_path_factory):
         model=model,
         metadata=metadata,
         history_csv=run.history,
-        decoded=decode(folder / "data", splits=("train", "validation", "test")),
+        **list_splits(folder / "data", splits=("train", "validation", "test")),
     )
     return run, metrics, model
 
@@ -94,7 +94,8 @@ def test_predictions_keep_path_order_and_raw_outputs(reported):
         "source",
         "width",
         "height",
-        "portrait",
+        "verdict",
+        "reason",
         "probability_Fake",
         "probability_Real",
     ]
@@ -168,7 +169,7 @@ def test_three_classes_are_reported_with_macro_averages(tmp_path):
     model = colour_model(3)
     run, metadata = make_run(tmp_path / "run", model, class_names=names)
     metrics = write_report(
-        run, model=model, metadata=metadata, decoded=decode(tmp_path), history_csv=None
+        run, model=model, metadata=metadata, **list_splits(tmp_path), history_csv=None
     )
     assert metrics["positive_class"] is None
     assert metrics["test"]["accuracy"]["value"] == pytest.approx(51 / 60)
@@ -190,7 +191,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
     model = colour_model()
     run, metadata = make_run(tmp_path / "run", model)
     metrics = write_report(
-        run, model=model, metadata=metadata, decoded=decode(tmp_path), history_csv=None
+        run, model=model, metadata=metadata, **list_splits(tmp_path), history_csv=None
     )
     (left_out,) = metrics["data"]["test"]["unreadable"]
     assert left_out["path"] == "Fake/broken.png"
@@ -207,7 +208,7 @@ def test_without_validation_images_nothing_is_calibrated(tmp_path):
         model=model,
         metadata=metadata,
         history_csv=None,
-        decoded=decode(tmp_path, splits=("test",)),
+        **list_splits(tmp_path, splits=("test",)),
     )
     assert (metrics["calibrated"], metrics["temperature"]) == (False, 1.0)
     assert "not calibrated" in run.model_card.read_text()
@@ -224,7 +225,7 @@ def test_diverged_model_is_refused_before_anything_is_written(tmp_path):
             model=model,
             metadata=metadata,
             history_csv=None,
-            decoded=decode(tmp_path, splits=("test",)),
+            **list_splits(tmp_path, splits=("test",)),
         )
     assert {path.name for path in run.path.iterdir()} == {"model.h5"}
 
@@ -245,7 +246,7 @@ def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
             model=model,
             metadata=metadata,
             history_csv=None,
-            decoded=decode(tmp_path, splits=("test",)),
+            **list_splits(tmp_path, splits=("test",)),
         )
     assert not run.is_finished
 

@@ -8,7 +8,7 @@ import pytest
 from real_vs_ai.evaluation import export
 from real_vs_ai.evaluation.export import FORMATS, export_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
 from tests.evaluation.evaluation_material import SIZE, colour_model
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE, temperature=1.7)

@@ -1,6 +1,6 @@
 """Figures take any numbers and names, and the same figure gives the same bytes."""
 
-import types
+import dataclasses
 
 import matplotlib
 import numpy as np
@@ -18,6 +18,7 @@ from real_vs_ai.evaluation.report_figures import (
     verdict_matrix,
 )
 from real_vs_ai.runs import read_history
+from tests.test_predictions import make_predictions
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
 SUMMARY = {"value": 0.9, "low": 0.85, "high": 0.94}
@@ -123,25 +124,17 @@ def test_bins_of_known_scores():
     assert bins.counts.sum() == 4
     assert bins.stated.tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])
     assert bins.observed.tolist() == [0, 1, 0, 1]
-    # Wilson's interval of one hit among one image begins at 0.207.
-    assert bins.margins[0].tolist() == pytest.approx([0, 0.793, 0, 0.793], abs=1e-3)
+    # The exact interval of one hit among one image begins at 0.025.
+    assert bins.margins[0].tolist() == pytest.approx([0, 0.975, 0, 0.975], abs=1e-3)
 
 
-def test_confusion_matrix_has_uncertain_verdicts_of_their_own():
-    fake = np.array([0.9, 0.5, 0.5, 0.1, 0.9])
-    probabilities = np.stack([fake, 1 - fake], axis=1)
-    rows = types.SimpleNamespace(
+def test_confusion_matrix_counts_the_verdicts_and_not_the_probabilities():
+    rows = dataclasses.replace(
+        make_predictions(5),
         labels=np.array([0, 0, 1, 1, 1]),
-        probabilities=probabilities,
-        portraits=np.array([False, False, False, False, True]),
+        verdicts=np.array(["Fake", "Uncertain", "Uncertain", "Real", "Uncertain"], dtype=object),
     )
-    metrics = {
-        "class_names": ["Fake", "Real"],
-        "image_size": 32,
-        "temperature": 1.0,
-        "thresholds": {"lower": 0.3, "upper": 0.7},
-    }
-    assert verdict_matrix(rows, metrics).tolist() == [[1, 0, 1], [0, 1, 2]]
+    assert verdict_matrix(rows).tolist() == [[1, 0, 1], [0, 1, 2]]
 
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
@@ -175,16 +168,13 @@ def test_robustness_is_drawn(tmp_path):
     assert ink(tmp_path / "r.png") > 0.03
 
 
-@pytest.mark.parametrize("rules", [[], [{"rate": r} for r in (0.05, 0.1)]])
-def test_risk_and_coverage_are_drawn(tmp_path, rules):
-    shares = {"coverage": 0.4, "wrong": 0.01, "worst": 0.04}
-    rules = [{**row, "worst_source": shares, "conformal": shares} for row in rules]
+def test_risk_and_coverage_are_drawn(tmp_path):
     labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     coverage, risk = risk_coverage_points(labels, probabilities)
     assert coverage[-1] == 1 and risk.tolist() == pytest.approx([0, 0, 1 / 3])
     curve = Curve("test", coverage, risk, None, 3)
     path = tmp_path / "risk.png"
-    figures.draw_risk_coverage([curve], chosen={"test": (0.5, 0.1)}, rules=rules, path=path)
+    figures.draw_risk_coverage([curve], chosen={"test": (0.5, 0.1)}, path=path)
     assert ink(path) > 0.01
 
 

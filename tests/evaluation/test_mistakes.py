@@ -4,32 +4,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.evaluation.judging import judge_split, open_detector
 from real_vs_ai.evaluation.pictures import (
     draw_mistakes,
     draw_network,
     most_confident_mistakes,
     stages_of,
 )
-from real_vs_ai.evaluation.scorer import open_scorer, predict_images
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
-from tests.evaluation.evaluation_material import SIZE, colour_model, decode, write_images
+from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
 
 
 def sheet(tmp_path, model, *, wrong):
     write_images(tmp_path / "test", n=10, wrong=wrong)
-    decoded = decode(tmp_path, splits=("test",))
-    predictions = predict_images(
-        open_scorer(model, None, layer=None),
-        decoded["test"],
-        split="test",
-        model_input=METADATA.model_input,
-    )
+    model.save(tmp_path / "model.h5")
+    images = list_labelled_images(tmp_path / "test")
+    detector = open_detector(tmp_path / "model.h5", METADATA)
+    predictions = judge_split(detector, images, split="test", workers=1).rows(METADATA)
     run = RunFolder(tmp_path / "run")
-    options = {"metadata": METADATA, "model": model, "decoded": decoded}
-    return draw_mistakes(run, predictions, **options), predictions, run
+    drawn = draw_mistakes(run, predictions, images, metadata=METADATA, model=model)
+    return drawn, predictions, run
 
 
 def test_the_most_confident_mistakes_come_first(tmp_path):

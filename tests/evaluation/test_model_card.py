@@ -132,9 +132,8 @@ def test_card_lists_the_licence_of_every_public_collection(card, tmp_path, monke
     assert "CIFAKE" in card(METRICS, {"data": {"sources": {"train": ["mine"]}}})
 
 
-def test_card_lists_sources_rules_and_collections(card):
+def test_card_lists_sources_reasons_and_collections(card):
     share = {"value": 0.25, "low": 0.1, "high": 0.5}
-    shares = {"coverage": 0.6, "wrong": 0.01, "worst": 0.04}
     row = {"name": "a|b", "class": "Real", "n": 40, "fake": share, "real": share}
     row |= {"uncertain": share, "wrong_of_certain": None, "auc": INTERVAL}
     overall = {"auc": 0.912, "balanced_accuracy": 0.8, "coverage": share, "certain_wrong": share}
@@ -144,14 +143,17 @@ def test_card_lists_sources_rules_and_collections(card):
     metrics["input"] = {"kind": "crops", "crops": 5}
     counted = {"name": "pexels", "class": "Real", "n": 467, "certain": share, "wrong": INTERVAL}
     metrics["thresholds"]["sources"] = [counted]
-    metrics["threshold_rules"] = [{"rate": 0.05, "worst_source": shares, "conformal": shares}]
+    metrics["test"]["reasons"] = {"portrait": 2, "unstable": 1}
+    metrics["out_of_distribution"] = {"test": {"n": 11, "share": 2 / 11}}
     metrics["collections"] = [{"split": "test", "n": 40, "versions": {"web": version}}]
     text = card(metrics)
     for part in (
         "5 crops of 224 × 224 pixels",
         "at most 5 % of every source's real validation images called Fake",
         "| pexels | Real | 467 | 0.2500 (0.1000 to 0.5000) | 0.9512 (0.9400 to 0.9600) |",
-        "| 5% | 60.0% | 1.0% | 4.0% | 60.0% | 1.0% | 4.0% |",
+        "| reason | test (n = 11) |",
+        "| portrait | 2 |",
+        "| share out-of-distribution | 0.1818 |",
         "| web | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
         "a\\|b: 25.0 % (10.0 to 50.0)",
         "| a\\|b | Real | 40 |",

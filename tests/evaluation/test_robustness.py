@@ -8,13 +8,10 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.evaluation.extras import Job, add_robustness
-from real_vs_ai.evaluation.robustness import (
-    _mean_auc,
-    describe_perturbations,
-    measure_collections,
-    measure_robustness,
-)
+from real_vs_ai.evaluation.by_collection import _mean_auc, measure_collections
+from real_vs_ai.evaluation.extras import keep_extras
+from real_vs_ai.evaluation.judging import open_detector
+from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
@@ -79,13 +76,20 @@ def images(tmp_path_factory):
     return list_labelled_images(folder)
 
 
-def measure(images, **options):
-    options = {"metadata": METADATA, "workers": 1, "max_images": 100, **options}
-    return measure_robustness(colour_model(), images, split="test", **options)
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.h5"
+    colour_model().save(path)
+    return open_detector(path, METADATA)
 
 
-def test_colour_model_keeps_its_verdicts_in_every_change(images):
-    found = measure(images)
+def measure(images, detector, workers=1, **thresholds):
+    detector = detector.with_metadata(dataclasses.replace(METADATA, **thresholds))
+    return measure_robustness(detector, images, split="test", workers=workers)
+
+
+def test_colour_model_keeps_its_verdicts_in_every_change(images, detector):
+    found = measure(images, detector)
     assert (found["split"], found["n"]) == ("test", 30)
     assert [row["name"] for row in found["rows"]] == ["unchanged", *BY_NAME]
     first = found["rows"][0]
@@ -95,26 +99,36 @@ def test_colour_model_keeps_its_verdicts_in_every_change(images):
     assert max(row["flips"] for row in found["rows"]) == 0
 
 
-def test_verdicts_given_up_are_counted_apart_from_turned_ones(images):
-    metadata = dataclasses.replace(METADATA, lower_threshold=0.0, upper_threshold=1.0)
-    found = measure(images, metadata=metadata)
+def test_verdicts_given_up_are_counted_apart_from_turned_ones(images, detector):
+    found = measure(images, detector, lower_threshold=0.0, upper_threshold=1.0)
     assert {(row["flips"], row["uncertain"]) for row in found["rows"]} == {(0, 30)}
 
 
-def test_turned_verdicts_are_counted(images, monkeypatch):
+def test_changes_to_sizes_that_the_model_does_not_know_leave_the_verdict_uncertain(
+    images, detector
+):
+    scale = {"low": 16.0, "median": 16.0, "high": 16.0}
+    found = {
+        r["name"]: r for r in measure(images, detector, training_images={"scale": scale})["rows"]
+    }
+    assert (found["unchanged"]["uncertain"], found["resized × 2"]["uncertain"]) == (0, 30)
+    assert found["resized × 2"]["accuracy"]["value"] == pytest.approx(24 / 30)
+
+
+def test_turned_verdicts_are_counted(images, detector, monkeypatch):
     swap = dataclasses.replace(
         PERTURBATIONS[0], name="swapped", change=lambda pixels, seed: pixels[..., ::-1]
     )
     monkeypatch.setattr("real_vs_ai.evaluation.robustness.PERTURBATIONS", (swap,))
-    _, swapped = measure(images)["rows"]
+    _, swapped = measure(images, detector)["rows"]
     assert swapped["flips"] == 30
     assert swapped["accuracy"]["value"] == pytest.approx(6 / 30)
 
 
-def test_workers_and_chunks_change_nothing(images, monkeypatch):
-    alone = measure(images)
-    monkeypatch.setattr("real_vs_ai.evaluation.robustness._CHUNK_BYTES", 30_000)
-    assert measure(images, workers=2) == alone
+def test_workers_and_chunks_change_nothing(images, detector, monkeypatch):
+    alone = measure(images, detector)
+    monkeypatch.setattr("real_vs_ai.evaluation.judging._MOST_TOGETHER", 4)
+    assert measure(images, detector, workers=2) == alone
 
 
 def test_sample_keeps_the_shares_of_the_classes(images):
@@ -136,8 +150,7 @@ def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribu
 
     def kept():
         evaluation = SimpleNamespace(metrics=dict(calibration))
-        options = SimpleNamespace(robustness=False)
-        add_robustness(evaluation, Job(options, None, None, None, {}, report))
+        keep_extras(evaluation, report)
         return "robustness" in evaluation.metrics
 
     assert kept()
@@ -149,6 +162,7 @@ class RedJudge:
     """Says Fake of red pictures, with a shade of doubt where they are smaller than 600 pixels."""
 
     metadata = METADATA
+    inputs_of_an_image = 1
 
     def prepare(self, image):
         pixels = getattr(image, "pixels", image)
@@ -160,7 +174,7 @@ class RedJudge:
     def verdict(self, image):
         fake = 0.9 if image.pixels[..., 0].mean() > image.pixels[..., 2].mean() else 0.1
         label = "Uncertain" if image.small else ("Fake" if fake > 0.5 else "Real")
-        return SimpleNamespace(probability_fake=fake, label=label)
+        return SimpleNamespace(uncalibrated=(fake, 1 - fake), label=label)
 
 
 def test_collections_are_counted_clean_and_after_the_web(tmp_path):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+from itertools import zip_longest
 from pathlib import Path
 
 from PIL import Image
@@ -56,6 +57,12 @@ def encoded(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def add_commit(tmp_path: Path, repository: str, commit: str) -> None:
+    """Let `write_list` know the commit of one more repository."""
+    path = tmp_path / "commits.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {repository: commit}))
+
+
 def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
     """A list of three collections; `changes` update its rows, in order."""
     commits = json.loads((tmp_path / "commits.json").read_text())
@@ -88,12 +95,9 @@ def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
             "tiles": "2x2",
         },
     ]
-    for row, change in zip(rows, changes, strict=False):
+    for row, change in zip_longest(rows, changes, fillvalue={}):
         row |= {"commit": commits[row["repository"]], "licence": "CC0"} | change
-    for row in rows:
-        row.setdefault("commit", commits[row["repository"]])
-        row.setdefault("licence", "CC0")
-    columns = dict.fromkeys([name for row in rows for name in row] + ["licence"])
+    columns = dict.fromkeys(name for row in rows for name in row)
     path = tmp_path / "list.csv"
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns), restval="")

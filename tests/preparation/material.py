@@ -7,16 +7,31 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+import DataMerger
+import DataSplitD1
+from real_vs_ai.cli import options_from
 from real_vs_ai.config import SPLITS
+from real_vs_ai.parallel import Pool
+from real_vs_ai.preparation.archives import ExtractionSummary, extract_archives
+from real_vs_ai.preparation.augmentation import (
+    AugmentationSummary,
+    list_originals,
+    plan_copies,
+    write_copies,
+)
+from real_vs_ai.preparation.layouts import find_layout
+from real_vs_ai.preparation.manifest import PreparedImages
+from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.options import MergeOptions, SplitOptions
+from real_vs_ai.preparation.splitting import split_sources
 
-FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
 
 
 def image_bytes(
@@ -81,31 +96,35 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 
 
 def split_options(**changes) -> SplitOptions:
-    values = {
-        "fractions": FRACTIONS,
-        "ignore_roles": False,
-        "seed": 42,
-        "keep_duplicates": False,
-        "near_duplicates": "off",
-        "confounds": False,
-        "overwrite": False,
-        "workers": 1,
-        "cluster": None,
-    }
-    return SplitOptions(**{**values, **changes})
+    """The script's own defaults, but for one worker, no report of confounds and the changes."""
+    values = {"workers": 1, "confounds": False} | changes
+    return options_from(DataSplitD1.parse_args([]), SplitOptions, **values)
 
 
 def merge_options(**changes) -> MergeOptions:
-    values = {
-        "keep_duplicates": False,
-        "near_duplicates": "off",
-        "equalise": None,
-        "confounds": False,
-        "overwrite": False,
-        "workers": 1,
-        "cluster": None,
-    }
-    return MergeOptions(**{**values, **changes})
+    values = {"workers": 1, "confounds": False} | changes
+    return options_from(DataMerger.parse_args([]), MergeOptions, **values)
+
+
+def unpack(archive: Path, raw: Path, **changes) -> list[ExtractionSummary]:
+    options = {"overwrite": False, "pool": Pool(1)} | changes
+    return list(extract_archives([archive], output_dir=raw, **options))
+
+
+def split(root: Path, output_dir: Path, **changes) -> PreparedImages:
+    """Split one data set; `changes` are of the options."""
+    options = split_options(**changes)
+    return split_sources([find_layout(root)], output_dir=output_dir, options=options)[0]
+
+
+def merge(folders: Sequence[Path], data: Path, **changes) -> PreparedImages:
+    return merge_sources(folders, output_dir=data, options=merge_options(**changes))
+
+
+def augment(data: Path, *, total=None, copies=None, seed=42, **changes) -> AugmentationSummary:
+    plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
+    values = {"output_dir": data / "augmented_train", "overwrite": False, "pool": Pool(1)}
+    return write_copies(plan, train_dir=data / "train", seed=seed, **values | changes)
 
 
 def describe_worker(chunk) -> list[tuple[object, int]]:

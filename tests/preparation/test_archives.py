@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import DataUnZipper
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation import archive_entries
+from real_vs_ai.preparation import archive_entries, extraction
 from real_vs_ai.preparation.archive_entries import ArchiveError, safe_parts
 from real_vs_ai.preparation.archives import extract_archives
 from tests.preparation.hostile_archives import (
@@ -33,14 +33,11 @@ from tests.preparation.hostile_archives import (
     zip_bomb,
     zip_member,
 )
-from tests.preparation.material import image_bytes, snapshot
+from tests.preparation.material import image_bytes, snapshot, unpack
 
 
 def extract(path, tmp_path, **changes):
-    values = {"overwrite": False, "pool": Pool(1), **changes}
-    target = tmp_path / "out" / "raw"
-    (summary,) = extract_archives([path], output_dir=target, **values)
-    return summary
+    return unpack(path, tmp_path / "out" / "raw", **changes)[0]
 
 
 # --- refused as a whole -------------------------------------------------------------------------
@@ -78,10 +75,11 @@ def assert_nothing_written(tmp_path):
     assert not list(tmp_path.glob("evil*"))
 
 
-@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
-def test_broken_and_hostile_archives_are_refused_and_leave_nothing(tmp_path, make):
-    make(tmp_path / "bad.zip")
-    with pytest.raises(ArchiveError, match=f"bad.zip was refused: .*({REFUSED[make]})") as error:
+@pytest.mark.parametrize("kind", REFUSED)
+def test_broken_and_hostile_archives_are_refused_and_leave_nothing(tmp_path, kind):
+    content, reason = REFUSED[kind]
+    (tmp_path / "bad.zip").write_bytes(content() if callable(content) else content)
+    with pytest.raises(ArchiveError, match=f"bad.zip was refused: .*({reason})") as error:
         extract(tmp_path / "bad.zip", tmp_path)
     assert "\n" not in str(error.value)
     assert_nothing_written(tmp_path)
@@ -98,7 +96,7 @@ def test_damage_found_by_a_worker_is_reported_alike(tmp_path, workers):
 
 def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, capsys):
     make_zip(tmp_path / "one.zip", [("a.jpg", GOOD), ("inner.zip", b"zip")])
-    wrong_checksum(tmp_path / "two.zip")
+    (tmp_path / "two.zip").write_bytes(wrong_checksum())
     archives = [str(tmp_path / name) for name in ("one.zip", "two.zip")]
     assert DataUnZipper.main([*archives, f"--output-dir={tmp_path / 'raw'}", "--workers=1"]) == 1
     printed = capsys.readouterr()
@@ -107,7 +105,7 @@ def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, c
 
 
 def test_ratio_within_the_limit_is_unpacked(tmp_path, monkeypatch):
-    zip_bomb(tmp_path / "zeros.zip")
+    (tmp_path / "zeros.zip").write_bytes(zip_bomb())
     monkeypatch.setattr(archive_entries, "MAX_RATIO", 2000)
     extract(tmp_path / "zeros.zip", tmp_path)
     assert (tmp_path / "out" / "raw" / "zeros" / "zeros.jpg").stat().st_size == 100 * 2**20
@@ -125,7 +123,7 @@ def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, monkeypa
 def test_too_small_a_disk_is_reported_before_writing(tmp_path, monkeypatch):
     make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(archive_entries.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="free disk space"):
         extract(tmp_path / "a.zip", tmp_path)
     assert_nothing_written(tmp_path)
@@ -160,27 +158,21 @@ def test_unusable_entries_are_skipped_and_named(tmp_path, make, name):
 
 
 LINKS = [
-    tar_member("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
-    tar_member("link.jpg", tarfile.SYMTYPE, "../../outside"),
-    tar_member("hard.jpg", tarfile.LNKTYPE, "/etc/passwd"),
-    tar_member("pipe.jpg", tarfile.FIFOTYPE),
-    tar_member("char.jpg", tarfile.CHRTYPE),
-    tar_member("block.jpg", tarfile.BLKTYPE),
+    *((make_tar, tar_member("a.jpg", tarfile.SYMTYPE, to)) for to in ("/etc/passwd", "../../out")),
+    (make_tar, tar_member("hard.jpg", tarfile.LNKTYPE, "/etc/passwd")),
+    (make_tar, tar_member("pipe.jpg", tarfile.FIFOTYPE)),
+    (make_tar, tar_member("char.jpg", tarfile.CHRTYPE)),
+    (make_tar, tar_member("block.jpg", tarfile.BLKTYPE)),
+    *((make_zip, zip_member("odd.jpg", mode=mode)) for mode in (0o120777, 0o020666, 0o010666)),
+    (make_zip, zip_member("odd.jpg", mode=0o140777)),
 ]
 
 
-@pytest.mark.parametrize("member", LINKS, ids=lambda member: f"{member.type!r}{member.linkname}")
-def test_links_and_devices_in_tars_are_skipped(tmp_path, member):
-    make_tar(tmp_path / "set.tar", [("good.jpg", GOOD), (member, b"")])
-    summary = extract(tmp_path / "set.tar", tmp_path)
-    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/good.jpg"]
-    assert len(summary.plan.skipped) == 1
-
-
-@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o010666, 0o140777])
-def test_links_and_devices_in_zips_are_skipped(tmp_path, mode):
-    entries = [("good.jpg", GOOD), (zip_member("odd.jpg", mode=mode), b"/etc/passwd")]
-    summary = extract(make_zip(tmp_path / "set.zip", entries), tmp_path)
+@pytest.mark.parametrize("make, member", LINKS)
+def test_links_and_devices_are_skipped(tmp_path, make, member):
+    content = b"" if make is make_tar else b"/etc/passwd"
+    make(tmp_path / "set.zip", [("good.jpg", GOOD), (member, content)])
+    summary = extract(tmp_path / "set.zip", tmp_path)
     assert list(snapshot(tmp_path / "out" / "raw")) == ["set/good.jpg"]
     assert len(summary.plan.skipped) == 1
 
@@ -282,11 +274,8 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
     extract(one, tmp_path)
     with pytest.raises(FileExistsError, match="--overwrite"):
         extract(one, tmp_path)
-    done = list(
-        extract_archives(
-            [one, two], output_dir=tmp_path / "out" / "raw", overwrite=False, pool=Pool(1)
-        )
-    )
+    raw = tmp_path / "out" / "raw"
+    done = list(extract_archives([one, two], output_dir=raw, overwrite=False, pool=Pool(1)))
     assert [summary.output_dir.name for summary in done] == ["two"]
     make_zip(tmp_path / "one.zip", [("b.jpg", b"3")])
     extract(one, tmp_path, overwrite=True)
@@ -296,7 +285,7 @@ def test_existing_sources_are_refused_passed_over_or_replaced(tmp_path):
 def test_a_refused_replacement_keeps_the_old_source(tmp_path):
     extract(make_zip(tmp_path / "set.zip", [("a.jpg", GOOD)]), tmp_path)
     before = snapshot(tmp_path / "out" / "raw")
-    wrong_checksum(tmp_path / "set.zip")
+    (tmp_path / "set.zip").write_bytes(wrong_checksum())
     with pytest.raises(ArchiveError):
         extract(tmp_path / "set.zip", tmp_path, overwrite=True)
     assert snapshot(tmp_path / "out" / "raw") == before

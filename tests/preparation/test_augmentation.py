@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tracemalloc
 from collections import Counter
@@ -11,37 +10,19 @@ from pathlib import Path
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.config import MAX_IMAGE_BYTES, is_augmented_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.augmentation import Original, list_originals, plan_copies, write_copies
+from real_vs_ai.preparation.augmentation import list_originals, plan_copies
+from real_vs_ai.preparation.augmentation import move_augmented as move
+from real_vs_ai.preparation.copies import Original, copy_names, names_for_copies
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.moving import move_augmented
-from tests.preparation.material import image_bytes, make_merged, merge_options, snapshot
+from real_vs_ai.preparation.placing import MAX_NAME_BYTES
+from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 
 
 @pytest.fixture
 def data(tmp_path):
     return make_merged(tmp_path / "data")
-
-
-def augment(data, *, total=None, copies=None, seed=42, workers=1, **changes):
-    plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
-    return write_copies(
-        plan,
-        train_dir=data / "train",
-        **{
-            "output_dir": data / "augmented_train",
-            "seed": seed,
-            "overwrite": False,
-            "pool": Pool(workers),
-            **changes,
-        },
-    )
-
-
-def move(data):
-    return move_augmented(data)
 
 
 def originals(n_fake, n_real):
@@ -88,9 +69,11 @@ def test_moving_adds_copies_and_rows_and_nothing_else(data):
     rows = read_manifest(data / "augmented_train" / "manifest.csv")
     write_manifest(data / "manifest.csv", [])
     before = snapshot(data)
+    own = data / "augmented_train" / "Fake" / "mine.jpg"
+    own.write_bytes(b"mine")
     move(data)
     after = snapshot(data)
-    assert not (data / "augmented_train").exists()
+    assert [*snapshot(data / "augmented_train")] == ["Fake/mine.jpg"]
     kept = {p: d for p, d in before.items() if not p.startswith(("augmented_train", "manifest"))}
     assert kept.items() <= after.items()
     moved = {row.path: row for row in read_manifest(data / "manifest.csv")}
@@ -102,32 +85,19 @@ def test_moving_adds_copies_and_rows_and_nothing_else(data):
         assert row.path.startswith(f"train/{row.label}/")
 
 
-def test_moving_twice_doubles_nothing(data):
-    augment(data, copies=1)
-    move(data)
-    before = snapshot(data)
-    with pytest.raises(FileNotFoundError, match="12 augmented copies are in"):
-        move(data)
-    assert snapshot(data) == before
-
-
-def test_making_and_moving_copies_twice_changes_nothing(data):
+def test_making_and_moving_copies_again_doubles_nothing(data):
     write_manifest(data / "manifest.csv", [])
-    augment(data, copies=1)
-    move(data)
-    before = snapshot(data)
-    augment(data, copies=1)
-    summary = move(data)
-    assert summary.already_there == 12
-    assert snapshot(data) == before
-
-
-def test_copies_are_never_copied_again(data):
     augment(data, copies=2)
     move(data)
+    before = snapshot(data)
+    with pytest.raises(FileNotFoundError, match="24 augmented copies are in"):
+        move(data)
     assert len(list_originals(data / "train")) == 12
-    augment(data, copies=3)
+    augment(data, copies=2)
     assert move(data).already_there == 24
+    assert snapshot(data) == before
+    augment(data, copies=3)
+    assert len(move(data).rows) == 12
     assert not any(p.name.count("__augmented") > 1 for p in data.rglob("*.jpg"))
 
 
@@ -162,19 +132,11 @@ def test_moving_incomplete_copies_is_refused(data):
         move(data)
 
 
-def test_users_own_file_next_to_copies_stays(data):
-    augment(data, copies=1)
-    own = data / "augmented_train" / "Fake" / "mine.jpg"
-    own.write_bytes(b"mine")
-    move(data)
-    assert own.read_bytes() == b"mine"
-
-
 def test_pixels_depend_on_neither_order_nor_workers_nor_other_copies(data, tmp_path):
     augment(data, copies=2)
     few = snapshot(data / "augmented_train")
     shutil.rmtree(data / "augmented_train")
-    augment(data, copies=4, workers=2)
+    augment(data, copies=4, pool=Pool(2))
     many = snapshot(data / "augmented_train")
     few_images = {p: d for p, d in few.items() if p.endswith(".jpg")}
     assert few_images.items() <= many.items()
@@ -210,27 +172,22 @@ def test_jpeg_copies_keep_tables_subsampling_and_scan_order(data, options):
 @pytest.mark.parametrize(
     "name, file_format, expected",
     [
-        ("a.png", "PNG", ("a__augmented1.png", "PNG")),
-        ("a.webp", "WEBP", ("a__augmented1.webp", "WEBP")),
-        ("a.gif", "GIF", ("a__augmented1.png", "PNG")),
-        ("a.BMP", "BMP", ("a__augmented1.BMP", "BMP")),
-        ("lies.jpg", "PNG", ("lies__augmented1.png", "PNG")),
+        ("a.png", "PNG", ("a__augmented1.png", "PNG", "RGB")),
+        ("a.webp", "WEBP", ("a__augmented1.webp", "WEBP", "RGB")),
+        ("a.gif", "GIF", ("a__augmented1.png", "PNG", "RGB")),
+        ("a.BMP", "BMP", ("a__augmented1.BMP", "BMP", "RGB")),
+        ("lies.jpg", "PNG", ("lies__augmented1.png", "PNG", "RGB")),
+        ("grey.jpg", "grey JPEG", ("grey__augmented1.jpg", "JPEG", "L")),
     ],
 )
 def test_other_formats_stay_or_become_lossless(data, name, file_format, expected):
-    (data / "train" / "Fake" / name).write_bytes(image_bytes(3, file_format=file_format))
+    path = data / "train" / "Fake" / name
+    path.write_bytes(image_bytes(3, file_format=file_format.split()[-1]))
+    if file_format == "grey JPEG":
+        Image.open(path).convert("L").save(path, "JPEG")
     augment(data, copies=1)
     with Image.open(data / "augmented_train" / "Fake" / expected[0]) as copy:
-        assert copy.format == expected[1]
-
-
-def test_greyscale_jpegs_stay_greyscale(data):
-    buffer = io.BytesIO()
-    Image.new("L", (16, 16), 90).save(buffer, "JPEG")
-    (data / "train" / "Fake" / "grey.jpg").write_bytes(buffer.getvalue())
-    augment(data, copies=1)
-    with Image.open(data / "augmented_train" / "Fake" / "grey__augmented1.jpg") as copy:
-        assert copy.mode == "L"
+        assert (copy.format, copy.mode) == expected[1:]
 
 
 def test_too_large_original_is_reported_without_being_read(data):
@@ -247,16 +204,12 @@ def test_too_large_original_is_reported_without_being_read(data):
     assert "file too large" in (data / "augmented_train" / "report.csv").read_text()
 
 
-def test_an_unreadable_original_is_reported_and_the_others_are_made(data):
+def test_unreadable_original_is_reported_and_the_others_are_made_and_shown(data):
     (data / "train" / "Fake" / "broken.jpg").write_bytes(b"no image")
     summary = augment(data, copies=1)
     assert len(summary.rows) == 12
     assert [row.path for row in summary.failed] == ["train/Fake/broken.jpg"]
     assert "train/Fake/broken.jpg" in (data / "augmented_train" / "report.csv").read_text()
-
-
-def test_the_contact_sheet_is_a_picture(data):
-    augment(data, copies=2)
     with Image.open(data / "augmented_train" / "figures" / "augmentation.png") as sheet:
         assert sheet.width > 200
         assert len(sheet.getcolors(maxcolors=1_000_000)) > 100
@@ -270,18 +223,17 @@ def test_copies_never_take_the_place_of_their_originals(data, output):
     assert snapshot(data, hidden=True) == before
 
 
-def test_copies_of_what_left_the_training_images_are_refused(data):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.rename(path.parents[2] / "test" / "Fake" / "was-0.jpg"),
+        lambda path: path.write_bytes(image_bytes(12345)),
+    ],
+    ids=["moved to test", "replaced"],
+)
+def test_copies_whose_original_is_gone_are_refused(data, change):
     augment(data, copies=1)
-    (data / "train" / "Fake" / "0.jpg").rename(data / "test" / "Fake" / "was-0.jpg")
-    before = snapshot(data)
-    with pytest.raises(ValueError, match=r"1 of 12 copies.*DataAugmentation\.py --overwrite"):
-        move(data)
-    assert snapshot(data) == before
-
-
-def test_copies_of_an_original_that_was_replaced_are_refused(data):
-    augment(data, copies=1)
-    (data / "train" / "Fake" / "0.jpg").write_bytes(image_bytes(12345))
+    change(data / "train" / "Fake" / "0.jpg")
     before = snapshot(data)
     with pytest.raises(ValueError, match=r"1 of 12 copies.*DataAugmentation\.py --overwrite"):
         move(data)
@@ -317,41 +269,15 @@ def test_interrupted_move_is_finished_though_its_copies_are_gone(data, monkeypat
     assert len(read_manifest(data / "manifest.csv")) == 12
 
 
-def test_move_that_was_interrupted_while_clearing_up_is_finished(data, monkeypatch):
-    write_manifest(data / "manifest.csv", [])
-    augment(data, copies=1)
-    unlinked = []
-
-    def die(path, **options):
-        if "augmented1" in path.name:
-            unlinked.append(path)
-            if len(unlinked) == 3:
-                raise KeyboardInterrupt
-        return unlink(path, **options)
-
-    unlink = Path.unlink
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", die)
-        with pytest.raises(KeyboardInterrupt):
-            move(data)
-    summary = move(data)
-    assert summary.already_there == 12 and not summary.rows
-    assert len(read_manifest(data / "manifest.csv")) == 12
-    assert not (data / "augmented_train").exists()
-
-
 def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     data = tmp_path / "data"
     make_merged(data / "split" / "set")
-    options = merge_options(overwrite=True)
-    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+    merge([data / "split" / "set"], data, overwrite=True)
     augment(data, copies=1)
     halfway(data, monkeypatch)
     with pytest.raises(ValueError, match="MoveAugmentedImages"):
-        merge_sources(
-            [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=False)
-        )
-    merge_sources([data / "split" / "set"], output_dir=data, options=options)
+        merge([data / "split" / "set"], data)
+    merge([data / "split" / "set"], data, overwrite=True)
     augment(data, copies=1, overwrite=True)
     assert len(move(data).rows) == 12
     assert len(read_manifest(data / "manifest.csv")) == 32
@@ -373,3 +299,32 @@ def test_originals_of_similar_names_get_differently_named_copies(data):
     made = {path.name for path in (data / "augmented_train" / "Fake").iterdir()}
     assert len(made) == 2 * (6 + len(names))
     assert {"0__augmented1.jpg", "a__augmented1.png", "s2_b__augmented2.png"} <= made
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("a__augmented1.jpg", True), ("a__augmented.jpg", False), ("a.jpg", False)]
+)
+def test_names_of_copies_are_recognised(name, expected):
+    assert is_augmented_name(f"Fake/{name}") is expected
+
+
+def test_names_of_copies_of_different_originals_differ():
+    long = "n" * 242
+    originals = ["a.jpg", "a.gif", "a.png", "a.gif.png", f"{long}.gif", f"{long}.gif.png"]
+    names = names_for_copies([f"Fake/{name}" for name in sorted(originals)])
+    copies = {copy for name in names for copy in copy_names(name, 11, file_format="PNG")}
+    assert len(copies) == 66
+    assert all(len(copy) <= MAX_NAME_BYTES for copy in copies)
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["a.jpg", "b.png", "b.webp"], ["a.jpg", "b.png", "b-2.webp"]),
+        (["A.jpg", "a.JPG"], ["A.jpg", "a-2.JPG"]),
+        (["s1/a.png", "s1_a.png", "s1_a-2.png"], ["s1_a.png", "s1_a-3.png", "s1_a-2.png"]),
+        (["a.gif", "a.gif.png"], ["a.gif", "a.gif.png"]),
+    ],
+)
+def test_names_that_copies_are_named_after(names, expected):
+    assert names_for_copies([f"Fake/{name}" for name in names]) == expected

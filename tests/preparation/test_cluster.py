@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.archives import extract_archives, zip_folder
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.archives import zip_folder
 from tests.preparation.material import (
+    FOUR_TO_ONE,
+    augment,
     describe_worker,
     make_train_test,
-    merge_options,
+    merge,
     snapshot,
-    split_options,
+    split,
+    unpack,
 )
 from tests.ray_nodes import start_nodes
 
@@ -27,36 +26,15 @@ from tests.ray_nodes import start_nodes
 def run_stages(folder, *, cluster):
     """Every stage that takes --cluster, each on what the one before made."""
     make_train_test(folder / "set", train=30, test=8)
-    (folder / "archives").mkdir(parents=True)
     archive = folder / "archives" / "set.zip"
     zip_folder(folder / "set", output=archive, entries=None, overwrite=False)
-    list(
-        extract_archives(
-            [archive], output_dir=folder / "raw", overwrite=False, pool=Pool(1, cluster)
-        )
-    )
-    split_sources(
-        [find_layout(folder / "raw" / "set")],
-        output_dir=folder / "split",
-        options=split_options(
-            fractions={"train": 0.8, "validation": 0.2}, near_duplicates="group", cluster=cluster
-        ),
-    )
+    unpack(archive, folder / "raw", pool=Pool(1, cluster))
+    options = {"fractions": FOUR_TO_ONE, "near_duplicates": "group", "cluster": cluster}
+    split(folder / "raw" / "set", folder / "split", **options)
     # Without its manifest the merger looks at every file itself; equalising encodes them again.
     (folder / "split" / "set" / "manifest.csv").unlink()
-    merge_sources(
-        [folder / "split" / "set"],
-        output_dir=folder,
-        options=merge_options(equalise=8, confounds=True, cluster=cluster),
-    )
-    write_copies(
-        plan_copies(list_originals(folder / "train"), total=None, copies=2, seed=1),
-        train_dir=folder / "train",
-        output_dir=folder / "augmented_train",
-        seed=1,
-        overwrite=False,
-        pool=Pool(1, cluster),
-    )
+    merge([folder / "split" / "set"], folder, equalise=8, confounds=True, cluster=cluster)
+    augment(folder, copies=1, seed=1, pool=Pool(1, cluster))
     files = snapshot(folder)
     # A zip holds the times of its files.
     del files["archives/set.zip"]
@@ -68,12 +46,7 @@ def test_missing_ray_error_says_how_to_install_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"\.\[ray\]"):
         list(
             run_chunks(
-                describe_worker,
-                [[1]],
-                n_items=1,
-                pool=Pool(1, "ray"),
-                description="Working",
-                unit="item",
+                describe_worker, [[1]], pool=Pool(1, "ray"), description="Working", unit="item"
             )
         )
 
@@ -94,9 +67,7 @@ def test_two_ray_nodes_and_one_machine_write_equal_bytes(tmp_path):
         ray.init(address=cluster.address, logging_level="ERROR", runtime_env=environment)
         chunks = chunked(range(40), size=1)
         workers = list(
-            run_chunks(
-                describe_worker, chunks, n_items=40, pool=Pool(1, "ray"), description="x", unit="y"
-            )
+            run_chunks(describe_worker, chunks, pool=Pool(1, "ray"), description="x", unit="y")
         )
         assert [item for item, _ in workers] == list(range(40))
         assert os.getpid() not in {pid for _, pid in workers}

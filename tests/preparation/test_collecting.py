@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +21,9 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
     read_collections,
 )
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.splitting import split_sources
 from tests.preparation.collection_material import (
     SIDE,
+    add_commit,
     collect_all,
     git,
     make_repository,
@@ -34,7 +31,7 @@ from tests.preparation.collection_material import (
     outcomes,
     write_list,
 )
-from tests.preparation.material import image_bytes, run_disturbed, snapshot, split_options
+from tests.preparation.material import image_bytes, run_disturbed, snapshot, split
 
 
 def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
@@ -84,13 +81,9 @@ def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):
             assert np.abs(np.asarray(tile.convert("RGB")).astype(int) - cut).mean() < 0.5
     groups = read_collected(folder).groups
     assert sorted(groups.values()) == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
-
-
-def test_webp_tile_has_the_pixels_of_its_sheet(tmp_path, mirror):
-    collect_all(tmp_path, mirror, names=["sheets"])
     with Image.open(mirror / "owner" / "fakes" / "sheets" / "two.webp") as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    path = next((tmp_path / "raw" / "sheets" / "fake_images").glob("two*-r1c0.webp"))
+    path = next((folder / "fake_images").glob("two*-r1c0.webp"))
     with Image.open(path) as tile:
         assert (np.asarray(tile.convert("RGB")) == pixels[SIDE:, :SIDE]).all()
 
@@ -121,9 +114,7 @@ def test_missing_commit_fails_alone_and_says_what_to_do(tmp_path, mirror, capsys
 
 def test_unknown_repository_and_empty_match_fail_with_one_line(tmp_path, mirror):
     changes = ({"repository": "owner/none", "commit": "1" * 40}, {"pattern": "nothing"}, {})
-    (tmp_path / "commits.json").write_text(
-        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/none": "1" * 40})
-    )
+    add_commit(tmp_path, "owner/none", "1" * 40)
     statuses = [result.status for result in collect_all(tmp_path, mirror, *changes).results]
     assert "Expected a git directory of owner/none" in statuses[0]
     assert "found none of" in statuses[1]
@@ -155,21 +146,12 @@ def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
     files = {name: image_bytes(i, size=(SIDE, SIDE)) for i, name in enumerate(names)}
     files["photos/p.JPG"] = image_bytes(9, size=(SIDE, SIDE))
     commit = make_repository(mirror / "owner+odd", files)
-    (tmp_path / "commits.json").write_text(
-        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/odd": commit})
-    )
+    add_commit(tmp_path, "owner/odd", commit)
     change = {"repository": "owner/odd", "commit": commit}
     result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
     assert (result.reals, result.left_out) == (4, 0)
-    origins = {
-        row.origin
-        for row in split_sources(
-            [find_layout(tmp_path / "raw" / "photos")],
-            output_dir=tmp_path / "split",
-            options=split_options(),
-        )[0].rows
-    }
-    assert len(origins) == 4
+    rows = split(tmp_path / "raw" / "photos", tmp_path / "split").rows
+    assert len({row.origin for row in rows}) == 4
 
 
 def test_changed_role_needs_no_second_look_at_the_pictures(tmp_path, mirror):
@@ -256,15 +238,7 @@ def test_unreachable_server_fails_with_its_reason(tmp_path, mirror):
     ],
 )
 def test_wrong_row_is_refused_with_its_place(tmp_path, mirror, change):
-    path = write_list(tmp_path)
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    rows[0] |= change
-    columns = list(dict.fromkeys([*rows[0], "limit", "group"]))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    path = write_list(tmp_path, change)
     with pytest.raises(CollectionError, match=r"^Expected .*found"):
         read_collections(path, names=[])
 

@@ -12,76 +12,43 @@ import os
 import random
 import shutil
 import time
-import zipfile
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archives import extract_archives, zip_folder
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
+from real_vs_ai.config import SPLITS
+from real_vs_ai.preparation.archives import zip_folder
+from real_vs_ai.preparation.augmentation import move_augmented
 from real_vs_ai.preparation.deletion import delete, plan_deletion
-from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.moving import move_augmented
-from real_vs_ai.preparation.splitting import split_sources
 from real_vs_ai.preparation.staging import locked, staged_output
-from tests.preparation.material import (
-    make_merged,
-    make_train_test,
-    merge_options,
-    run_disturbed,
-    snapshot,
-    split_options,
-)
+from tests.preparation import material
+from tests.preparation.material import make_merged, make_train_test, run_disturbed, snapshot
 from tests.script_processes import ScriptProcess
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 
 def unzip(data, *, overwrite=False):
-    list(
-        extract_archives(
-            [data / "archives" / "set.zip"],
-            output_dir=data / "raw",
-            overwrite=overwrite,
-            pool=Pool(1),
-        )
-    )
+    material.unpack(data / "archives" / "set.zip", data / "raw", overwrite=overwrite)
 
 
 def split(data, *, overwrite=False):
-    split_sources(
-        find_sources([data / "raw" / "set"], kind=TRAIN_TEST),
-        output_dir=data / "split",
-        options=split_options(fractions={"train": 0.8, "validation": 0.2}, overwrite=overwrite),
-    )
+    options = {"fractions": material.FOUR_TO_ONE, "overwrite": overwrite}
+    material.split(data / "raw" / "set", data / "split", **options)
 
 
 def merge(data, *, overwrite=False):
-    merge_sources(
-        [data / "split" / "set"], output_dir=data, options=merge_options(overwrite=overwrite)
-    )
+    material.merge([data / "split" / "set"], data, overwrite=overwrite)
 
 
 def equalise(data, *, overwrite=False):
     """A merge that encodes again and draws the report, which an earlier one has made."""
-    merge_sources(
-        [data / "split" / "set"],
-        output_dir=data,
-        options=merge_options(overwrite=overwrite, equalise=8, confounds=True),
-    )
+    options = {"overwrite": overwrite, "equalise": 8, "confounds": True}
+    material.merge([data / "split" / "set"], data, **options)
 
 
 def augment(data, *, overwrite=False):
-    write_copies(
-        plan_copies(list_originals(data / "train"), total=None, copies=1, seed=1),
-        train_dir=data / "train",
-        output_dir=data / "augmented_train",
-        seed=1,
-        overwrite=overwrite,
-        pool=Pool(1),
-    )
+    material.augment(data, copies=1, seed=1, overwrite=overwrite)
 
 
 def move(data, *, overwrite=False):
@@ -101,10 +68,8 @@ def prepare(data, stage):
     if stage in {unzip, split, merge, equalise}:
         make_train_test(data / "raw" / "set", train=6, test=2)
     if stage is unzip:
-        (data / "archives").mkdir()
-        with zipfile.ZipFile(data / "archives" / "set.zip", "w") as archive:
-            for path in sorted((data / "raw" / "set").rglob("*.jpg")):
-                archive.write(path, path.relative_to(data / "raw" / "set"))
+        archive = data / "archives" / "set.zip"
+        zip_folder(data / "raw" / "set", output=archive, entries=None, overwrite=False)
         shutil.rmtree(data / "raw")
     if stage in {merge, equalise}:
         split(data)
@@ -215,15 +180,7 @@ def test_outputs_with_a_common_prefix_stay_independent(tmp_path):
 SCRIPT_STAGES = {
     "DataUnZipper": ["raw"],
     "DataSplitD2": ["split"],
-    "DataMerger": [
-        "train",
-        "validation",
-        "test",
-        "manifest.csv",
-        "report.csv",
-        "confounds.json",
-        "figures",
-    ],
+    "DataMerger": [*SPLITS, "manifest.csv", "report.csv", "confounds.json", "figures"],
     "DataAugmentation": ["augmented_train"],
 }
 
@@ -234,7 +191,8 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
     data = tmp_path / "data"
     (data / "archives").mkdir(parents=True)
     make_train_test(tmp_path / "set", train=260, test=30)
-    pack_folder(tmp_path / "set", data / "archives" / "set.zip")
+    archive = data / "archives" / "set.zip"
+    zip_folder(tmp_path / "set", output=archive, entries=None, overwrite=False)
     clock = random.Random(7)
 
     def start(script):
@@ -254,10 +212,6 @@ def test_scripts_killed_at_random_times_with_their_workers_running(tmp_path):
             process.wait()
             start(script).wait()
             assert snapshot(data) == undisturbed, script
-
-
-def pack_folder(folder, output):
-    zip_folder(folder, output=output, entries=None, overwrite=False)
 
 
 def remove_output(path):

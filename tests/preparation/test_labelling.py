@@ -15,15 +15,12 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
+from real_vs_ai.preparation.collections.collected_images import is_sheet
 from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
 from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
-from real_vs_ai.preparation.collections.picture_checks import is_sheet
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.splitting import split_sources
 from real_vs_ai.provenance.watermarks import _MARKS
 from tests.preparation.collection_material import git, outcomes
-from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot
-from tests.preparation.material import split_options as options_of_splitting
+from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot, split
 from tests.provenance.test_watermarks import hide
 from tests.provenance.test_watermarks import picture as marked_picture
 from tests.serving.trivial_model import encode
@@ -359,10 +356,7 @@ def test_users_folder_is_divided_among_the_splits_by_prompt(tmp_path):
     assert len(rows_of(tmp_path / "few" / "mine")) == 40
     assert label(tmp_path / "mine", tmp_path / "raw", "--source-limit", "100") == 0
     assert len(rows_of(tmp_path / "raw" / "mine")) == 44
-    layout = find_layout(tmp_path / "raw" / "mine")
-    summary = split_sources(
-        [layout], output_dir=tmp_path / "split", options=options_of_splitting()
-    )[0]
+    summary = split(tmp_path / "raw" / "mine", tmp_path / "split")
     assert {row.split for row in summary.rows} == {"train", "validation", "test"}
     splits = {}
     for row in summary.rows:

@@ -6,18 +6,15 @@ import shutil
 
 import pytest
 
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.manifest import read_manifest
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from tests.preparation import material
 from tests.preparation.material import (
     image_bytes,
     make_flat,
     make_merged,
-    merge_options,
     smooth_image,
     snapshot,
-    split_options,
+    split,
 )
 
 
@@ -28,16 +25,12 @@ def workplace(tmp_path, monkeypatch):
     data = tmp_path / "data"
     for seed, name in enumerate(("first", "second"), start=1):
         make_flat(data / "raw" / name, seed=seed)
-        split_sources(
-            [find_layout(data / "raw" / name)], output_dir=data / "split", options=split_options()
-        )
+        split(data / "raw" / name, data / "split")
     return tmp_path
 
 
 def merge(workplace, *folders, **changes):
-    return merge_sources(
-        list(folders), output_dir=workplace / "data", options=merge_options(**changes)
-    )
+    return material.merge(list(folders), workplace / "data", **changes)
 
 
 def images_in(data):
@@ -100,11 +93,11 @@ def test_files_a_user_added_or_removed_by_hand_are_followed(workplace):
 
 
 def test_content_of_two_sources_is_kept_once(workplace):
-    split = workplace / "data" / "split"
-    test_image = sorted((split / "first" / "test" / "Fake").iterdir())[0]
-    train_image = sorted((split / "first" / "train" / "Real").iterdir())[0]
-    shutil.copy(test_image, split / "second" / "train" / "Fake" / "leak.jpg")
-    shutil.copy(train_image, split / "second" / "train" / "Real" / "double.jpg")
+    sources = workplace / "data" / "split"
+    test_image = sorted((sources / "first" / "test" / "Fake").iterdir())[0]
+    train_image = sorted((sources / "first" / "train" / "Real").iterdir())[0]
+    shutil.copy(test_image, sources / "second" / "train" / "Fake" / "leak.jpg")
+    shutil.copy(train_image, sources / "second" / "train" / "Real" / "double.jpg")
     summary = merge(workplace)
     outcomes = {row.path.rsplit("/", 1)[1]: row.outcome for row in summary.outcomes}
     assert outcomes == {"leak.jpg": "is in another split", "double.jpg": "second copy"}
@@ -124,11 +117,7 @@ def test_names_that_collide_only_by_case_are_both_kept(workplace):
 
 def test_sources_of_different_classes_are_refused(workplace):
     make_flat(workplace / "scans", names=("benign", "malignant"), seed=8)
-    split_sources(
-        [find_layout(workplace / "scans")],
-        output_dir=workplace / "data" / "split",
-        options=split_options(),
-    )
+    split(workplace / "scans", workplace / "data" / "split")
     with pytest.raises(ValueError, match="same classes in every source"):
         merge(workplace)
     summary = merge(workplace, workplace / "data" / "split" / "scans")
@@ -141,29 +130,24 @@ def test_existing_data_is_refused_or_replaced_as_a_whole(workplace):
     with pytest.raises(FileExistsError, match="--overwrite"):
         merge(workplace)
     assert snapshot(workplace / "data") == before
-    merge(workplace, workplace / "data" / "split" / "first", overwrite=True)
-    assert len(images_in(workplace / "data")) == 40
-
-
-def test_merging_twice_gives_the_same_bytes(workplace):
-    merge(workplace)
-    before = snapshot(workplace / "data")
     merge(workplace, overwrite=True)
     assert snapshot(workplace / "data") == before
+    merge(workplace, workplace / "data" / "split" / "first", overwrite=True)
+    assert len(images_in(workplace / "data")) == 40
 
 
 def test_nothing_to_merge_names_the_script_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"DataSplitD1\.py or DataSplitD2\.py"):
-        merge_sources([], output_dir=tmp_path / "data", options=merge_options())
+        merge(tmp_path)
 
 
 @pytest.fixture
 def alike(workplace):
     """A picture in the test images of one source, and nearly the same in train of the other."""
-    split = workplace / "data" / "split"
-    smooth_image(7).save(split / "first" / "test" / "Fake" / "picture.jpg", quality=95)
-    smooth_image(7).save(split / "second" / "train" / "Fake" / "again.jpg", quality=80)
+    sources = workplace / "data" / "split"
+    smooth_image(7).save(sources / "first" / "test" / "Fake" / "picture.jpg", quality=95)
+    smooth_image(7).save(sources / "second" / "train" / "Fake" / "again.jpg", quality=80)
     return workplace
 
 
@@ -184,8 +168,8 @@ def test_reported_near_duplicates_of_two_sources_are_listed_and_kept(alike):
 
 
 def test_a_renamed_copy_of_a_source_adds_nothing(workplace):
-    split = workplace / "data" / "split"
-    shutil.copytree(split / "first", split / "third")
+    sources = workplace / "data" / "split"
+    shutil.copytree(sources / "first", sources / "third")
     summary = merge(workplace)
     assert len(summary.rows) == 80
     assert {row.outcome for row in summary.outcomes} == {"second copy"}
@@ -197,3 +181,15 @@ def test_merged_data_is_no_source_of_itself(tmp_path):
     with pytest.raises(ValueError, match="output apart from its input"):
         merge(tmp_path, tmp_path / "data", overwrite=True)
     assert snapshot(tmp_path, hidden=True) == before
+
+
+ODD_NAMES = ("a\rb.png", "c\nd.png", "e\r\nf.png", 'g"h,i.png', "j\udcff.png", "plain.png")
+
+
+def test_names_with_line_breaks_and_quotes_come_back_unchanged(tmp_path):
+    rows = [
+        ManifestRow(name, "0" * 64, "Fake", "train", "s\rt", 1, 2, "PNG", f"raw/{name}")
+        for name in sorted(ODD_NAMES)
+    ]
+    write_manifest(tmp_path / "manifest.csv", rows)
+    assert read_manifest(tmp_path / "manifest.csv") == rows

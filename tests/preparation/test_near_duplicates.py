@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from real_vs_ai.preparation.inspection import MAX_BITS, group_near_duplicates, perceptual_hash
-from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.splitting import split_sources
-from tests.preparation.material import smooth_image, split_options
+from tests.preparation.material import FOUR_TO_ONE, smooth_image, split
 
 
 def save(image, path, **options):
@@ -80,26 +78,21 @@ def data_set(tmp_path):
     return tmp_path / "set"
 
 
-def split(root, mode):
-    options = split_options(near_duplicates=mode)
-    return split_sources([find_layout(root)], output_dir=root.parent / mode, options=options)[0]
-
-
 def split_of(summary):
     return {row.origin.removeprefix("set/"): row.split for row in summary.rows}
 
 
-def test_grouped_near_duplicates_never_straddle_splits(data_set):
-    splits = split_of(split(data_set, "group"))
+def test_grouped_near_duplicates_never_straddle_splits(data_set, tmp_path):
+    splits = split_of(split(data_set, tmp_path / "split", near_duplicates="group"))
     assert len(splits) == 80
     for label in ("Fake", "Real"):
         for i in range(10):
             assert splits[f"{label}/{i}.jpg"] == splits[f"{label}/{i}-small.jpg"]
 
 
-def test_reported_near_duplicates_are_listed_and_change_no_split(data_set):
-    reported = split(data_set, "report")
-    assert split_of(reported) == split_of(split(data_set, "off"))
+def test_reported_near_duplicates_are_listed_and_change_no_split(data_set, tmp_path):
+    reported = split(data_set, tmp_path / "one", near_duplicates="report")
+    assert split_of(reported) == split_of(split(data_set, tmp_path / "other"))
     listed = [row for row in reported.outcomes if row.outcome == "kept, near-duplicate"]
     assert len(listed) == 20
 
@@ -111,7 +104,7 @@ def test_grouping_drops_train_images_near_a_test_image(tmp_path):
             save(smooth_image(50 * index + i), root / "train" / label / f"{i}.jpg", quality=95)
             save(smooth_image(900 + 50 * index + i), root / "test" / label / f"{i}.jpg")
     save(smooth_image(3), root / "test" / "Fake" / "near.jpg", quality=85)
-    options = split_options(near_duplicates="group", fractions={"train": 0.8, "validation": 0.2})
-    summary = split_sources([find_layout(root)], output_dir=tmp_path / "out", options=options)[0]
+    options = {"near_duplicates": "group", "fractions": FOUR_TO_ONE}
+    summary = split(root, tmp_path / "out", **options)
     left_out = {row.path: row.detail for row in summary.outcomes}
     assert left_out == {"train/Fake/3.jpg": "test/Fake/near.jpg"}

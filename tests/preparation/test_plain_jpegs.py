@@ -12,7 +12,7 @@ from PIL import Image
 
 from real_vs_ai.images import decode_image
 from real_vs_ai.perturbations import as_samples, warp
-from real_vs_ai.preparation.copies import encode, encoding_like
+from real_vs_ai.preparation.copies import encoder_like
 from real_vs_ai.preparation.plain_jpegs import (
     decode_plain_jpeg,
     encode_plain_jpeg,
@@ -21,9 +21,9 @@ from real_vs_ai.preparation.plain_jpegs import (
 from tests.preparation.material import image_bytes, smooth_image
 
 
-def jpeg(**options) -> bytes:
+def jpeg(mode: str = "RGB", **options) -> bytes:
     buffer = io.BytesIO()
-    smooth_image(1, (33, 47)).save(buffer, "JPEG", **options)
+    smooth_image(1, (33, 47)).convert(mode).save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
@@ -45,9 +45,8 @@ def test_pixels_and_bytes_are_those_of_pillow(width, height, quality, subsamplin
     pixels = decode_plain_jpeg(data)
     image = decode_image(data)
     assert np.array_equal(pixels[..., ::-1], image.pixels)
-    file_format, options = encoding_like(data, "JPEG")
-    expected = encode(image.pixels, file_format=file_format, options=options, grey=False)
-    assert encode_plain_jpeg(pixels, found) == expected
+    _, encode = encoder_like(data, image)
+    assert encode_plain_jpeg(pixels, found) == encode(image.pixels)
 
 
 TABLES = [[3 + i // 7 for i in range(64)], [5 + i // 5 for i in range(64)]]
@@ -55,48 +54,28 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 6
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        jpeg(qtables=TABLES),
-        jpeg(progressive=True),
-        jpeg(exif=EXIF),
-        jpeg(icc_profile=b"profile"),
-        jpeg()[:-20],
-        jpeg() + b"behind the end",
-        jpeg()[:-2] + b"\xff\xda" + b"\xff\xd9",
-        b"",
-        b"\xff\xd8",
-        b"\xff\xd8\xff\xd9",
-        b"\xff\xd8\xff\xe0\xff\xff\xff\xda\xff\xd9",
-        b"\xff\xd8\xff\xda\xff\xd9",
-        image_bytes(1, file_format="PNG"),
-    ],
-    ids=[
-        "own tables",
-        "progressive",
-        "EXIF",
-        "profile",
-        "truncated",
-        "trailing",
-        "two scans",
-        "empty",
-        "start",
-        "start and end",
-        "length past the end",
-        "no tables",
-        "PNG",
-    ],
-)
-def test_what_is_not_ordinary_is_left_to_pillow(data):
-    assert plain_jpeg_settings(data) is None
+NOT_ORDINARY = {
+    "grey": jpeg("L"),
+    "CMYK": jpeg("CMYK"),
+    "own tables": jpeg(qtables=TABLES),
+    "progressive": jpeg(progressive=True),
+    "EXIF": jpeg(exif=EXIF),
+    "profile": jpeg(icc_profile=b"profile"),
+    "truncated": jpeg()[:-20],
+    "trailing": jpeg() + b"behind the end",
+    "two scans": jpeg()[:-2] + b"\xff\xda" + b"\xff\xd9",
+    "empty": b"",
+    "start": b"\xff\xd8",
+    "start and end": b"\xff\xd8\xff\xd9",
+    "length past the end": b"\xff\xd8\xff\xe0\xff\xff\xff\xda\xff\xd9",
+    "no tables": b"\xff\xd8\xff\xda\xff\xd9",
+    "PNG": image_bytes(1, file_format="PNG"),
+}
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_other_colours_are_left_to_pillow(mode):
-    buffer = io.BytesIO()
-    Image.new(mode, (16, 16)).save(buffer, "JPEG")
-    assert plain_jpeg_settings(buffer.getvalue()) is None
+@pytest.mark.parametrize("kind", NOT_ORDINARY)
+def test_what_is_not_ordinary_is_left_to_pillow(kind):
+    assert plain_jpeg_settings(NOT_ORDINARY[kind]) is None
 
 
 @given(cut=st.integers(0, 2000), bite=st.binary(max_size=8))

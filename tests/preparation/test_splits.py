@@ -84,9 +84,9 @@ def build(specification, *, grouped):
     return images
 
 
-@settings(max_examples=150, deadline=None)
-@given(groups, st.booleans(), st.booleans())
-def test_contents_and_groups_never_straddle_splits(specification, grouped, keep):
+@settings(max_examples=200, deadline=None)
+@given(groups, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
+def test_groups_stay_whole_and_every_image_is_accounted_for(specification, grouped, keep, shuffler):
     images = build(specification, grouped=grouped)
     result = plan(images, keep_duplicates=keep)
     splits = defaultdict(set)
@@ -94,39 +94,15 @@ def test_contents_and_groups_never_straddle_splits(specification, grouped, keep)
         if image.path in result.splits:
             splits[image.sha256].add(result.splits[image.path])
             splits[image.key].add(result.splits[image.path])
+            assert image.fixed_split in {"", result.splits[image.path]}
     assert all(len(found) == 1 for found in splits.values())
-
-
-@settings(max_examples=150, deadline=None)
-@given(groups, st.booleans(), st.booleans())
-def test_every_image_is_kept_or_accounted_for_once(specification, grouped, keep):
-    images = build(specification, grouped=grouped)
-    result = plan(images, keep_duplicates=keep)
     places = [*result.splits, *result.duplicates, *result.leaks]
     assert sorted(places) == sorted(image.path for image in images)
     kept = [*result.duplicates.values(), *result.leaks.values()]
     assert all(path in result.splits for path in kept)
-    if keep:
-        assert not result.duplicates
-
-
-@settings(max_examples=100, deadline=None)
-@given(groups, st.booleans(), st.randoms(use_true_random=False))
-def test_the_order_of_the_listing_changes_nothing(specification, grouped, shuffler):
-    images = build(specification, grouped=grouped)
-    shuffled = list(images)
-    shuffler.shuffle(shuffled)
-    assert plan(images) == plan(shuffled)
-
-
-@settings(max_examples=100, deadline=None)
-@given(groups)
-def test_fixed_images_stay_in_their_split(specification):
-    images = build(specification, grouped=False)
-    result = plan(images)
-    for image in images:
-        if image.fixed_split and image.path in result.splits:
-            assert result.splits[image.path] == image.fixed_split
+    assert not (keep and result.duplicates)
+    shuffler.shuffle(images)
+    assert plan(images, keep_duplicates=keep) == result
 
 
 @given(st.integers(3, 400), st.integers(3, 400))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +12,16 @@ from real_vs_ai.config import MANIFEST_COLUMNS
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest
-from real_vs_ai.preparation.merging import merge_sources
 from real_vs_ai.preparation.splitting import describe_splits, split_sources
-from tests.preparation.collection_material import SIDE, collect_all, encoded, make_repository
-from tests.preparation.material import image_bytes, merge_options, split_options
+from tests.preparation import material
+from tests.preparation.collection_material import (
+    SIDE,
+    add_commit,
+    collect_all,
+    encoded,
+    make_repository,
+)
+from tests.preparation.material import image_bytes, split_options
 
 
 def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
@@ -26,11 +31,7 @@ def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
     table = describe_splits(summaries)
     assert table.count("images") == 2
     assert all(name in table for name in ("photos", "fakes", "sheets"))
-    merge_sources(
-        [split / name for name in ("photos", "fakes", "sheets")],
-        output_dir=tmp_path / "data",
-        options=merge_options(),
-    )
+    material.merge([split / name for name in ("photos", "fakes", "sheets")], tmp_path / "data")
     rows = read_manifest(tmp_path / "data" / "manifest.csv")
     assert {(row.collection, row.split, row.label) for row in rows} == {
         ("photos", "test", "Real"),
@@ -49,15 +50,12 @@ def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
         mirror / "owner+posters",
         {"p.png": encoded(Image.fromarray(poster)), "q.jpg": image_bytes(1, size=(SIDE, SIDE))},
     )
-    (tmp_path / "commits.json").write_text(
-        json.dumps(json.loads((tmp_path / "commits.json").read_text()) | {"owner/posters": commit})
-    )
+    add_commit(tmp_path, "owner/posters", commit)
     change = {"repository": "owner/posters", "commit": commit, "pattern": ""}
     collect_all(tmp_path, mirror, change, names=["photos"])
 
     def kept(name):
-        layout = find_layout(tmp_path / "raw" / "photos")
-        summary = split_sources([layout], output_dir=tmp_path / name, options=split_options())[0]
+        summary = material.split(tmp_path / "raw" / "photos", tmp_path / name)
         return len(summary.rows), [outcome.path for outcome in summary.outcomes]
 
     rows, told = kept("without")
@@ -69,23 +67,17 @@ def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
 
 def test_merging_collections_of_one_split_names_missing_splits(tmp_path, collected):
     split = tmp_path / "data" / "split"
-    layouts = find_sources([collected / "photos", collected / "fakes"], kind=FLAT)
-    split_sources(layouts, output_dir=split, options=split_options())
+    for name in ("photos", "fakes"):
+        material.split(collected / name, split)
     with pytest.raises(ValueError, match="found none for validation"):
-        merge_sources(
-            [split / "photos", split / "fakes"],
-            output_dir=tmp_path / "data",
-            options=merge_options(),
-        )
+        material.merge([split / "photos", split / "fakes"], tmp_path / "data")
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
     collect_all(tmp_path, mirror, names=["sheets"])
-    layout = find_layout(tmp_path / "raw" / "sheets")
-    chosen = {"train": 0.5, "validation": 0.5}
-    choices = split_options(ignore_roles=True, seed=seed, fractions=chosen)
-    rows = split_sources([layout], output_dir=tmp_path / "split", options=choices)[0].rows
+    choices = {"fractions": {"train": 0.5, "validation": 0.5}, "ignore_roles": True, "seed": seed}
+    rows = material.split(tmp_path / "raw" / "sheets", tmp_path / "split", **choices).rows
     splits = {
         group: {r.split for r in rows if r.group == group} for group in {r.group for r in rows}
     }
@@ -94,9 +86,8 @@ def test_tiles_of_one_sheet_share_a_split(tmp_path, mirror, seed):
 
 
 def test_manifest_without_collections_keeps_its_columns(tmp_path, collected):
-    layout = find_layout(collected / "photos")
     split = tmp_path / "split"
-    split_sources([layout], output_dir=split, options=split_options())
+    material.split(collected / "photos", split)
     rows = read_manifest(split / "photos" / "manifest.csv")
     assert rows[0].collection == "photos"
     write_manifest(

@@ -8,9 +8,8 @@ import zipfile
 
 import pytest
 
-from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.archives import extract_archives, zip_folder
-from tests.preparation.material import make_flat, snapshot
+from real_vs_ai.preparation.archives import zip_folder
+from tests.preparation.material import make_flat, snapshot, unpack
 
 
 def pack(folder, output, **changes):
@@ -22,11 +21,7 @@ def test_packing_and_unpacking_gives_the_same_files(tmp_path):
     make_flat(tmp_path / "set", count=5)
     (tmp_path / "set" / "RealArt" / "ünïcode ♥.jpg").write_bytes(b"heart")
     pack(tmp_path / "set", tmp_path / "set.zip")
-    list(
-        extract_archives(
-            [tmp_path / "set.zip"], output_dir=tmp_path / "raw", overwrite=False, pool=Pool(1)
-        )
-    )
+    unpack(tmp_path / "set.zip", tmp_path / "raw")
     assert snapshot(tmp_path / "raw" / "set") == snapshot(tmp_path / "set")
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 
 from real_vs_ai.model_file import write_metadata
-from tests.serving.trivial_model import METADATA, encode, save_model, shift_logits, uniform_image
-
-# Added to the logits: too little to change a verdict.
-_DISTINCT = (1e-6 * step for step in itertools.count(1))
+from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,16 +35,11 @@ def detector(model_path):
 
 @pytest.fixture
 def model_with(model_path, tmp_path):
-    """A copy of the trivial model whose metadata says otherwise, with weights of its own if asked.
+    """A copy of the trivial model whose metadata says otherwise."""
 
-    Models with the same weights share one entry in the cache.
-    """
-
-    def copy(*, own_weights: bool = False, **changes) -> Path:
+    def copy(**changes) -> Path:
         path = tmp_path / "changed.h5"
         shutil.copyfile(model_path, path)
-        if own_weights:
-            shift_logits(path, next(_DISTINCT))
         write_metadata(path, dataclasses.replace(METADATA, **changes))
         return path
 

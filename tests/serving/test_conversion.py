@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +10,14 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from real_vs_ai import Detector
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
-from real_vs_ai.serving import conversion
+from real_vs_ai.errors import InputError
+from real_vs_ai.model_file import write_metadata
+from real_vs_ai.serving import engines
 from real_vs_ai.serving.conversion import IR_NAME, ConversionError, build_model, convert
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
+from tests.serving.trivial_model import METADATA
 
 SIZE = 32
 RELEASED = PACKAGED_RELEASED_MODEL_DIR / "model.h5"
@@ -141,27 +144,9 @@ def _deviations(layers, x):
     return layers.Concatenate()([mean, variance])
 
 
-def _operations(layers, x):
-    from keras import ops
-
-    x = layers.Conv2D(8, 3)(x)
-    root = ops.sqrt(ops.mean(ops.square(x), axis=(1, 2)) + 1e-5)
-    together = [ops.std(x, axis=(1, 2)), ops.var(x, axis=[1, 2]) / 2.0, root - 1.0]
-    return layers.Reshape((1, 1, 24))(ops.concatenate(together, axis=1))
-
-
 @pytest.mark.parametrize(
     "body",
-    [
-        _convolutions,
-        _depthwise,
-        _pooling,
-        _enlarging,
-        _rescaling,
-        _shapes,
-        _deviations,
-        _operations,
-    ],
+    [_convolutions, _depthwise, _pooling, _enlarging, _rescaling, _shapes, _deviations],
     ids=lambda body: body.__name__.strip("_"),
 )
 def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
@@ -229,31 +214,21 @@ def unusual_model(tmp_path) -> Path:
     return tmp_path / "model.h5"
 
 
-def test_unknown_layer_is_converted_through_tensorflow(unusual_model, tmp_path, monkeypatch):
-    import keras
-
-    with pytest.raises(UnsupportedGraphError, match="Cropping2D"):
-        build_model(unusual_model)
-    # Nothing in the current folder is run.
-    (tmp_path / "numpy.py").write_text("open('was_run', 'w').close(); raise SystemExit")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").mkdir()
-    path = convert(unusual_model, output_dir=tmp_path / "out")
-    assert not (tmp_path / "was_run").exists()
-    expected = keras.models.load_model(unusual_model, compile=False).predict(images(2), verbose=0)
-    np.testing.assert_allclose(answers(ov.Core().read_model(path), images(2)), expected, atol=1e-5)
+def test_unknown_layer_is_computed_by_keras(unusual_model):
+    write_metadata(unusual_model, METADATA)
+    detector = Detector.open(unusual_model)
+    assert detector.engine.name == "keras"
+    assert "Cropping2D" in detector.engine.note
+    assert detector.predict(np.zeros((SIZE, SIZE, 3), np.uint8)).label in ("Fake", "Real")
+    with pytest.raises(ConversionError, match="Cropping2D"):
+        Detector.open(unusual_model, engine="openvino")
 
 
-def test_unknown_layer_without_tensorflow_names_the_command(unusual_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConversionError, match=r"Cropping2D.*pip install -r requirements.txt"):
-        convert(unusual_model, output_dir=tmp_path)
-
-
-def test_known_layers_need_neither_tensorflow_nor_a_process(residual_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion.subprocess, "run", None)
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    assert convert(residual_model, output_dir=tmp_path).is_file()
+def test_unknown_layer_without_tensorflow_names_the_command(unusual_model, monkeypatch):
+    write_metadata(unusual_model, METADATA)
+    monkeypatch.setattr(engines, "keras_is_installed", lambda: False)
+    with pytest.raises(InputError, match=r"Cropping2D.*pip install -r requirements.txt"):
+        Detector.open(unusual_model)
 
 
 def test_file_that_is_no_model_is_refused_with_a_reason(tmp_path):

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 from real_vs_ai import Detector
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.serving import conversion, engines
+from real_vs_ai.serving import engines
 from real_vs_ai.serving.engines import one_blas_thread
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model, uniform_image
@@ -140,20 +140,6 @@ def test_pixels_of_another_shape_or_type_are_refused(detector, pixels):
 def test_a_model_whose_input_differs_from_its_metadata_is_refused(model_with):
     with pytest.raises(ModelFileError, match="metadata"):
         Detector.open(model_with(image_size=64), engine="openvino")
-
-
-def test_keras_takes_over_and_says_so_where_openvino_cannot(model_with, monkeypatch):
-    def fail(*_args, **_options):
-        raise conversion.ConversionError("no such layer")
-
-    monkeypatch.setattr("real_vs_ai.serving.model_cache.convert", fail)
-    path = model_with(own_weights=True)
-    detector = Detector.open(path)
-    assert detector.engine.name == "keras"
-    assert "no such layer" in detector.engine.note
-    assert detector.predict(uniform_image(220)).label == "Fake"
-    with pytest.raises(conversion.ConversionError):
-        Detector.open(path, engine="openvino")
 
 
 def test_unknown_engines_and_pairs_are_refused(model_path):

@@ -15,6 +15,7 @@ import pytest
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.serving.score_table import score_row
+from real_vs_ai.serving.scoring_job import ScoringOptions, open_scorer
 from tests.ray_nodes import start_nodes
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -63,9 +64,8 @@ def ray_worker_processes() -> list[int]:
 
 
 def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, detector):
-    from real_vs_ai.serving.ray_scoring import RayScorer
-
-    scorer = RayScorer(detector.model_path, precision="f32")
+    scorer = open_scorer(ScoringOptions(detector.model_path, None, "ray", "f32", 2))
+    assert scorer.engine == "ray (f32)"
     killed = []
 
     def kill_one_worker():
@@ -93,17 +93,9 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
         "from ImageScoring import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
+    more = ("--cluster", "ray", "--model", str(model_path))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            str(model_path.parent),
-            "--cluster",
-            "ray",
-            "--model",
-            str(model_path),
-        ],
+        [sys.executable, "-c", code, str(model_path.parent), *more],
         capture_output=True,
         text=True,
         check=False,

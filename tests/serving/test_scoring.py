@@ -18,8 +18,8 @@ import pytest
 
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
-from real_vs_ai.out_of_distribution import summarise_training_images
-from real_vs_ai.serving import model_cache
+from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.serving import conversion
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
@@ -32,13 +32,13 @@ from real_vs_ai.serving.score_table import (
     terminal_lines,
 )
 from real_vs_ai.serving.scoring_job import (
-    LocalScorer,
     ScoringOptions,
     ScoringSummary,
+    local_scorer,
     open_scorer,
     run_scoring,
     score_to_file,
-    score_to_terminal,
+    score_to_stream,
 )
 from real_vs_ai.verdict import Reason, ReasonCode, make_verdict, thresholds_of
 from tests.serving.trivial_model import METADATA, encode, uniform_image
@@ -56,7 +56,7 @@ def read_csv(path):
 
 
 def score(inputs, output, *, detector, resume=False):
-    scorer = LocalScorer(detector, workers=2)
+    scorer = local_scorer(detector, workers=2)
     return score_to_file([str(i) for i in inputs], scorer=scorer, output=output, resume=resume)
 
 
@@ -181,8 +181,8 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     output = io.StringIO()
     hostile = tmp_path / f"\x1b[2Jx{'long' * 30}.png"
     hostile.write_bytes(b"no image")
-    scorer = LocalScorer(detector, workers=1)
-    score_to_terminal([str(tmp_path)], scorer=scorer, stream=output)
+    scorer = local_scorer(detector, workers=1)
+    score_to_stream([str(tmp_path)], scorer=scorer, stream=output, as_json=False)
     lines = output.getvalue().splitlines()
     assert "\x1b" not in output.getvalue() and max(map(len, lines)) <= 80
     assert lines[1].startswith("Unreadable") and lines[1].endswith("longlong.png")
@@ -287,12 +287,12 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
 
 
 def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
-    def fail(model_path, *, output_dir, stored):
+    def fail(model_path, *, output_dir):
         raise ConversionError("conversion to OpenVINO failed: an unknown layer")
 
-    monkeypatch.setattr(model_cache, "convert", fail)
+    monkeypatch.setattr(conversion, "convert", fail)
     options = ScoringOptions(
-        model=model_with(own_weights=True),
+        model=model_with(created="another"),
         engine="openvino",
         cluster=None,
         precision=None,
@@ -309,16 +309,8 @@ def test_killed_scoring_resumes_to_the_same_table(detector, tmp_path):
     photos.mkdir()
     for index in range(1500):
         (photos / f"{index:04}.png").write_bytes(encode(uniform_image(index % 256)))
-    arguments = [
-        sys.executable,
-        "ImageScoring.py",
-        str(photos),
-        "--precision",
-        "f32",
-        "--model",
-        str(detector.model_path),
-        "--output",
-    ]
+    options = ("--precision", "f32", "--model", str(detector.model_path), "--output")
+    arguments = [sys.executable, "ImageScoring.py", str(photos), *options]
     whole = tmp_path / "whole.csv"
     subprocess.run([*arguments, str(whole)], cwd=REPOSITORY, check=True, capture_output=True)
     output = tmp_path / "scores.csv"

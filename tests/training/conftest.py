@@ -9,7 +9,7 @@ from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
 
 from real_vs_ai.networks import backbones
 from real_vs_ai.training import devices
-from real_vs_ai.training.options import parse_training_options
+from real_vs_ai.training.command_line import parse_training_options
 
 
 @pytest.fixture
@@ -59,10 +59,11 @@ def data(tmp_path):
 
 @pytest.fixture
 def parse(data, tmp_path):
-    """Options for a small run on `data`, as the command line would give them."""
+    """Options for a small run on `data`, as the command line would give them, words or a text."""
 
     def parse(*arguments, data=data):
-        command_line = options_for(data, tmp_path / "models", *arguments)
+        words = " ".join(arguments).split()
+        command_line = options_for(data, tmp_path / "models", *words)
         return parse_training_options(command_line, description="test")
 
     return parse

@@ -64,7 +64,7 @@ def write_splits(root, *, counts=(24, 12, 12), classes=("Fake", "Real"), size=32
 def options_for(data, models_dir, *more):
     """The command line of a run of the tiny network on these images; later options win."""
     network = "--backbone resnet50 --weights none --image-size 32 --precision float32"
-    learning = "--batch-size 8 --workers 1 --patience 99 --epochs 2"
+    learning = "--batch-size 8 --workers 1 --set patience=99 --epochs 2"
     folders = ("--data", str(data), "--models-dir", str(models_dir))
     return (*folders, *network.split(), *learning.split(), *more)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.perturbations import AffineRanges
+from real_vs_ai.perturbations import STANDARD_RANGES, draw_affine, warp
 from real_vs_ai.training.batches import (
     AUGMENTATIONS,
     WHOLE_BATCH,
@@ -16,7 +16,6 @@ from real_vs_ai.training.batches import (
     degrade_images,
     draw_changes,
     draw_degradations,
-    draw_indices,
     draw_patches,
     evaluation_batches,
     exchange_patches,
@@ -24,8 +23,6 @@ from real_vs_ai.training.batches import (
     warp_images,
 )
 from real_vs_ai.training.schedule import WarmedPolynomialDecay
-
-STILL = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
 
 
 @pytest.fixture
@@ -81,12 +78,12 @@ def test_extra_steps_repeat_the_images_in_a_new_order():
 
 def test_images_are_drawn_as_often_as_their_weights_say():
     weights = np.repeat([1.0, 4.0], [30, 10])
-    options = {"batch_size": 50, "seed": 1}
-    drawn = [draw_indices(weights, step=step, **options) for step in range(40)]
+    options = {"batch_size": 50, "steps_per_epoch": 9, "seed": 1, "draw_by": weights}
+    drawn = [batch_indices(40, step=step, **options) for step in range(40)]
     shares = np.bincount(np.concatenate(drawn), minlength=40) / 2000
     # Forty of the seventy parts of the weight are the last ten images'.
     assert shares[30:].sum() == pytest.approx(40 / 70, abs=0.04)
-    np.testing.assert_array_equal(drawn[3], draw_indices(weights, step=3, **options))
+    np.testing.assert_array_equal(drawn[3], batch_indices(40, step=3, **options))
     assert drawn[3].tolist() != drawn[4].tolist()
 
 
@@ -214,32 +211,14 @@ def test_evaluation_weighs_images_by_their_class_where_training_does(decoded):
     np.testing.assert_array_equal(found, weights)
 
 
-def warp(images, *, seed=(1, 2), **ranges):
-    options = AffineRanges(**{**STILL, **ranges})
-    changes = draw_changes(len(images), options, size=images.shape[1], seed=list(seed))
-    return warp_images(tf.constant(images, tf.float32), changes).numpy()
-
-
-def test_no_change_leaves_every_pixel():
-    images = np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3)).astype(np.float32)
-    np.testing.assert_allclose(warp(images), images, atol=1e-3)
-
-
-def test_flip_mirrors_about_half_of_the_images_exactly():
-    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype(np.float32)
-    flipped = warp(images, flip=True)
-    mirrored = [np.allclose(a, b[:, ::-1], atol=1e-3) for a, b in zip(flipped, images, strict=True)]
-    same = [np.allclose(a, b, atol=1e-3) for a, b in zip(flipped, images, strict=True)]
-    assert np.all(np.logical_xor(mirrored, same))
-    assert 16 < sum(mirrored) < 48
-
-
-def test_shift_moves_by_at_most_its_share_and_repeats_the_edge():
-    images = np.tile(np.arange(20, dtype=np.float32)[None, None, :, None], (50, 20, 1, 3))
-    moved = warp(images, shift=0.2) - images
-    assert 2 < np.abs(moved).max() <= 4.001
-    # Nothing but pixels of the image itself: no black border.
-    assert warp(images + 100, shift=0.2).min() >= 100 - 1e-3
+@pytest.mark.parametrize("draws", [(0, 0.5, -0.25, 0, 0, 0, 1), (0, -0.5, 0.75, 0, 0, 0, -1)])
+def test_warp_of_a_batch_is_that_of_copies_on_disk(draws):
+    """A shift by whole pixels and a mirroring: every pixel keeps its value, edges are repeated."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    affine = draw_affine(STANDARD_RANGES, width=20, height=20, draws=draws)
+    transforms = tf.constant([[*affine.reshape(-1), 0.0, 0.0]], tf.float32)
+    found = warp_images(tf.constant(pixels[None], tf.float32), transforms).numpy()[0]
+    np.testing.assert_allclose(found, warp(pixels, affine), atol=1e-3)
 
 
 def test_light_augmentation_moves_pixels_and_blurs_none():
@@ -251,23 +230,6 @@ def test_light_augmentation_moves_pixels_and_blurs_none():
         # A mean of two neighbours is seldom one of the values that the image itself has.
         assert np.isin(np.round(after), before).mean() > 0.999
     assert not np.array_equal(changed, images)
-
-
-def test_rotation_and_zoom_keep_the_centre_and_stay_in_their_ranges():
-    size = 41
-    axis = np.arange(size, dtype=np.float32) - 20
-    x, y = np.meshgrid(axis, axis)
-    # Pixel values are coordinates, so that the warp shows where each pixel came from.
-    image = np.stack([x, y, np.zeros_like(x)], axis=-1)
-    turned = warp(np.tile(image, (40, 1, 1, 1)), rotation=20.0)
-    angles = np.degrees(np.arctan2(turned[:, 20, 30, 1], turned[:, 20, 30, 0]))
-    np.testing.assert_allclose(turned[:, 20, 20], 0, atol=1e-3)
-    assert 15 < np.abs(angles).max() <= 20.01
-    np.testing.assert_allclose(np.hypot(*turned[:, 20, 30, :2].T), 10, atol=0.01)
-    zoomed = warp(np.tile(image, (40, 1, 1, 1)), zoom=0.2)
-    scales = zoomed[:, 20, 30, 0] / 10
-    assert 0.8 - 1e-3 <= scales.min() < 0.85
-    assert 1.15 < scales.max() <= 1.2 + 1e-3
 
 
 def test_learning_rate_rises_during_warm_up_then_falls_as_usual():

@@ -1,6 +1,10 @@
-"""Training chooses its precision and uses several devices."""
+"""Training chooses kernels and precision, and uses several devices."""
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from small_runs import options_for
@@ -65,3 +69,27 @@ def test_two_devices_of_one_host_learn_as_one_does(data, tmp_path):
         assert status == 0, output
         assert ("2 logical CPUs" in output) == (count == "2")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
+def switch_after(module: str, **environment: str) -> str:
+    """Whether TensorFlow is to use oneDNN's kernels, in a new process that imports a module."""
+    clean = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    code = f"import os, {module}; print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["real_vs_ai", "real_vs_ai.model_file", "ModelTraining", "App"])
+def test_onednn_is_asked_for_before_tensorflow_can_be_imported(module):
+    assert switch_after(module) == "1"
+
+
+def test_users_own_choice_of_kernels_is_respected():
+    assert switch_after("real_vs_ai", TF_ENABLE_ONEDNN_OPTS="0") == "0"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_runs import train
 
-from real_vs_ai.dataset import features
+from real_vs_ai.dataset import decoded_images
 from real_vs_ai.training import finishing, trainer
 from real_vs_ai.training.callbacks import Recorder
 
@@ -18,13 +18,13 @@ HEAD_ONLY += ("frozen_epochs=2", "pooling=stages", "dense_units=0", "early_stopp
 @pytest.fixture
 def measured(monkeypatch):
     """Notes the splits whose features are computed."""
-    original, splits = features._compute, []
+    original, splits = decoded_images._compute_features, []
 
     def compute(images, network, *, split):
         splits.append(split)
         return original(images, network, split=split)
 
-    monkeypatch.setattr(features, "_compute", compute)
+    monkeypatch.setattr(decoded_images, "_compute_features", compute)
     return splits
 
 
@@ -64,7 +64,7 @@ def test_features_are_computed_once_for_all_runs_on_the_same_images(
     parse, data, tmp_path, measured, short
 ):
     of_another_source(data)
-    cache = ("--cache-dir", str(tmp_path / "cache"))
+    cache = ("--set", f"cache_dir={tmp_path / 'cache'}")
     weights = tmp_path / "start.h5"
     train(parse("--epochs", "1", "--set", "pooling=stages", "--run-name", "first"))
     (tmp_path / "models" / "first" / "model.h5").rename(weights)
@@ -103,7 +103,7 @@ def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypa
         else:
             patch.setattr(finishing, "write_report", die)
         with pytest.raises(KeyboardInterrupt):
-            train(parse(*start, "--run-name", "cut", "--checkpoint-steps", "1"))
+            train(parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1"))
     cut = whole.run.path.with_name("cut")
     resumed = train(parse(*start, "--resume", str(cut)))
     models = [keras.models.load_model(run.run.model) for run in (whole, resumed)]

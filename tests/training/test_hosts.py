@@ -100,15 +100,8 @@ def test_two_processes_learn_as_one_and_one_of_them_writes(data, tmp_path, start
 @pytest.mark.optional
 def test_lost_process_ends_the_other_and_the_run_resumes(data, tmp_path, start_two):
     pytest.importorskip("jax")
-    arguments = [
-        *arguments_for(data, tmp_path, "run"),
-        "--epochs",
-        "2000",
-        "--set",
-        "early_stopping=2000",
-        "--checkpoint-steps",
-        "2",
-    ]
+    more = ("--epochs", "2000", "--set", "early_stopping=2000", "checkpoint_steps=2")
+    arguments = [*arguments_for(data, tmp_path, "run"), *more]
     processes = start_two(arguments, folder=tmp_path)
     checkpoint = tmp_path / "run" / "checkpoints" / "state.npz"
     deadline = time.monotonic() + 900

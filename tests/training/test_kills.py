@@ -25,7 +25,7 @@ pytestmark = [
 def arguments_for(data, run):
     fields = "early_stopping=99 steps_per_epoch=40 warmup_steps=10 deterministic=true degrade=0.3"
     sets = [part for field in fields.split() for part in ("--set", field)]
-    more = ("--run-name", run.name, "--epochs", "3", "--checkpoint-steps", "1")
+    more = ("--run-name", run.name, "--epochs", "3", "--set", "checkpoint_steps=1")
     return options_for(data, run.parent, *more, *sets)
 
 

@@ -16,10 +16,6 @@ OF_CROPS = ("--image-size", "32", "--set", "input=crops", "crops=4", "views=2")
 PORTRAITS = ("--set", "portraits=faces")
 
 
-def quiet(line):
-    pass
-
-
 def face(seed):
     """A bright disc on the right third of a dark picture of noise, which no crop shows whole."""
     pixels = np.random.default_rng(seed).normal(60, 30, (90, 90, 3))
@@ -55,25 +51,22 @@ def run(parse, data, tmp_path):
 
 def test_report_and_detector_refuse_the_same_portraits(run, data):
     rows = read_predictions(run / "predictions.csv")
-    assert rows.portraits[rows.sources == "faces"].mean() > 0.8
-    assert rows.portraits[rows.sources != "faces"].mean() < 0.2
+    portraits = rows.reasons == ReasonCode.PORTRAIT
+    assert portraits[rows.sources == "faces"].mean() > 0.8
+    assert portraits[rows.sources != "faces"].mean() < 0.2
     detector = Detector.open(find_models(run)[0], engine="openvino", precision="f32")
     test = rows.of_split("test")
     verdicts = [detector.predict(data / path) for path in test.paths]
-    codes = [{reason.code for reason in verdict.reasons} for verdict in verdicts]
-    assert [ReasonCode.PORTRAIT in found for found in codes] == test.portraits.tolist()
+    assert [verdict.label for verdict in verdicts] == test.verdicts.tolist()
+    codes = [verdict.reasons[0].code if verdict.reasons else "" for verdict in verdicts]
+    assert codes == test.reasons.tolist()
 
 
 def test_without_other_real_pictures_nothing_is_learnt(parse, data, tmp_path):
     write_pictures(data)
-    train(
-        parse(
-            *OF_CROPS, "--set", "portraits=faces,scenes-Real", "--epochs", "1", "--run-name", "run"
-        ),
-        say=quiet,
-    )
+    train(parse(*OF_CROPS, "--set portraits=faces,scenes-Real --epochs 1 --run-name run"))
     rows = read_predictions(tmp_path / "models" / "run" / "predictions.csv")
-    assert not rows.portraits.any()
+    assert not np.any(rows.reasons == ReasonCode.PORTRAIT)
 
 
 def test_portraits_are_only_found_beside_crops(parse, capsys):

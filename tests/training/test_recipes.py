@@ -1,6 +1,5 @@
 """Recipes build the networks they are named after; options given with them win."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -10,12 +9,8 @@ import pytest
 from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.model import set_trainable
-from real_vs_ai.training.options import (
-    RECIPES,
-    TrainingOptions,
-    describe_recipe,
-    parse_training_options,
-)
+from real_vs_ai.training.command_line import describe_recipe, parse_training_options
+from real_vs_ai.training.options import RECIPES
 from real_vs_ai.training.schedule import plan_stages
 from real_vs_ai.training.trainer import build_from_options
 
@@ -42,34 +37,17 @@ def types(layers):
     return [type(layer).__name__ for layer in layers]
 
 
+STANDARD_HEAD = "GaussianNoise GlobalAveragePooling2D Dense Dropout Dense"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "backbone", "size", "head"),
     [
-        (
-            "resnet101-cifake",
-            "resnet101",
-            32,
-            ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
-        ),
-        (
-            "resnet50-two-stage",
-            "resnet50",
-            224,
-            ["AveragePooling2D", "Flatten", "Dense", "Dropout", "Dense"],
-        ),
-        (
-            "resnet50-augmented",
-            "resnet50",
-            224,
-            ["GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
-        ),
-        (
-            "resnet101-multiclass",
-            "resnet101",
-            224,
-            ["GaussianNoise", "GlobalAveragePooling2D", "Dense", "Dropout", "Dense"],
-        ),
+        ("resnet101-cifake", "resnet101", 32, STANDARD_HEAD),
+        ("resnet50-two-stage", "resnet50", 224, "AveragePooling2D Flatten Dense Dropout Dense"),
+        ("resnet50-augmented", "resnet50", 224, "GlobalAveragePooling2D Dense Dropout Dense"),
+        ("resnet101-multiclass", "resnet101", 224, STANDARD_HEAD),
     ],
 )
 def test_recipe_builds_the_stated_network(recipe, backbone, size, head):
@@ -79,7 +57,7 @@ def test_recipe_builds_the_stated_network(recipe, backbone, size, head):
     assert model.input.shape == (None, size, size, 3)
     convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
     assert len(convolutions) == CONVOLUTIONS[backbone]
-    assert types(head_of(model)) == head
+    assert " ".join(types(head_of(model))) == head
     hidden, outputs = [x for x in head_of(model) if isinstance(x, keras.layers.Dense)]
     assert hidden.units == 256
     assert outputs.units == len(classes)
@@ -221,9 +199,3 @@ def test_recipe_says_what_it_set_and_what_was_given_otherwise():
     text = describe_recipe(options)
     assert "input crops" in text and "stored_features True" in text
     assert text.endswith("Given otherwise: frozen_epochs 3.")
-
-
-def test_command_line_shows_25_options_at_most():
-    fields = dataclasses.fields(TrainingOptions)
-    shown = [field for field in fields if field.metadata and field.metadata.get("shown", True)]
-    assert 10 <= len(shown) <= 25

@@ -39,7 +39,7 @@ def kill_at(monkeypatch, *, step):
 def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short, more):
     """6 steps an epoch; one run is killed in each of its four epochs."""
     monkeypatch.setattr(finishing, "_clear_checkpoints", lambda folder: None)
-    arguments = ("--epochs", "2", "--checkpoint-steps", "1")
+    arguments = ("--epochs", "2", "--set", "checkpoint_steps=1")
     arguments += ("--set", "deterministic=true", "frozen_epochs=2", *more)
     whole = train(parse(*arguments, "--run-name", "whole")).run
     killed = whole.path.with_name("killed")
@@ -75,7 +75,7 @@ def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeyp
     with monkeypatch.context() as patch:
         kill_at(patch, step=9)
         with pytest.raises(Killed):
-            train(parse("--run-name", "run", "--checkpoint-steps", "1"))
+            train(parse("--run-name", "run", "--set", "checkpoint_steps=1"))
     path = parse().models_dir / "run"
     with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
         train(parse("--resume", str(path), "--batch-size", "4"))

@@ -203,8 +203,8 @@ def test_frozen_and_fine_tuning_stages_share_the_minutes(parse, slow_steps):
 
 
 def test_resumed_run_keeps_to_the_minutes_of_both_sessions(parse, slow_steps, monkeypatch):
-    arguments = ("--epochs", "20", "--minutes", "1", "--checkpoint-steps", "1")
-    arguments += ("--set", "early_stopping=99")
+    arguments = ("--epochs", "20", "--minutes", "1")
+    arguments += ("--set", "early_stopping=99", "checkpoint_steps=1")
     count = Recorder.on_train_batch_end
 
     def interrupt(recorder, batch, logs=None):

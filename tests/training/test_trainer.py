@@ -6,14 +6,15 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import quiet, read_history, train, write_splits
+from small_runs import read_history, train, write_splits
 
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
-from real_vs_ai.out_of_distribution import read_check
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import find_model
 from real_vs_ai.training import callbacks, loop
 from real_vs_ai.training.loop import image_weights, source_weights
+from real_vs_ai.training.trainer import limit_sources
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -71,18 +72,8 @@ def test_three_classes_go_through(tmp_path, parse):
 
 
 def test_learning_rate_falls_over_the_steps_of_each_stage(parse, short):
-    options = parse(
-        "--set",
-        "frozen_epochs=2",
-        "--epochs",
-        "3",
-        "--learning-rate",
-        "0.01",
-        "--fine-tune-learning-rate",
-        "0.001",
-        "--set",
-        "early_stopping=9",
-    )
+    fields = "frozen_epochs=2 early_stopping=9 fine_tune_learning_rate=0.001"
+    options = parse(f"--epochs 3 --learning-rate 0.01 --set {fields}")
     rows = read_history(train(options).run)
     assert [row["stage"] for row in rows] == ["frozen"] * 2 + ["fine-tuning"] * 3
     rates = [float(row["learning_rate"]) for row in rows]
@@ -102,16 +93,8 @@ def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monk
     monkeypatch.setattr(
         callbacks.StopTrainingOnValidationLoss, "on_epoch_end", stop_after_the_first_epoch
     )
-    options = parse(
-        "--set",
-        "frozen_epochs=4",
-        "--epochs",
-        "2",
-        "--fine-tune-learning-rate",
-        "0.001",
-        "--set",
-        "early_stopping=9",
-    )
+    fields = "frozen_epochs=4 early_stopping=9 fine_tune_learning_rate=0.001"
+    options = parse(f"--epochs 2 --set {fields}")
     rows = read_history(train(options).run)
     assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 2
     rates = [float(row["learning_rate"]) for row in rows[1:]]
@@ -155,15 +138,29 @@ def test_sources_count_by_the_root_of_their_size(tmp_path):
     assert weights[:4].sum() == pytest.approx(2 * weights[4])
 
 
+def test_large_sources_give_a_limited_number_of_images(tmp_path):
+    from real_vs_ai.dataset.labelled_images import LabelledImages
+
+    sources = ("a",) * 4 + ("b",) + ("a",) * 2 + ("c",) * 3
+    labels = np.array([0] * 5 + [1] * 5, dtype=np.int32)
+    images = LabelledImages(tmp_path, tuple("0123456789"), labels, ("Fake", "Real"), sources)
+    limited = limit_sources(images, most=2, seed=1)
+    # A source of both classes gives so many of each.
+    assert limited.sources == ("a", "a", "b", "a", "a", "c", "c")
+    assert limited.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert limited.paths == limit_sources(images, most=2, seed=1).paths
+    assert limited.paths != limit_sources(images, most=2, seed=2).paths
+
+
 def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
     from real_vs_ai.training import devices
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
-    arguments = ["--set", "stored_features=true", "--epochs", "0", "--set", "frozen_epochs=40"]
-    arguments += ["--augmentation", "none", "--set", "pooling=stages", "dense_units=0"]
-    arguments += ["--learning-rate", "0.05", "--l2", "1e-4", "--set", "early_stopping=99"]
-    result = train(parse(*arguments))
+    fields = "stored_features=true frozen_epochs=40 pooling=stages dense_units=0 early_stopping=99"
+    learning = "--epochs 0 --augmentation none --learning-rate 0.05 --l2 1e-4"
+    result = train(parse(f"{learning} --set {fields} target_error=0.2"))
     assert result.metrics["test"]["accuracy"]["value"] > 0.9
+    assert result.metrics["thresholds"]["target_error"] == 0.2
     model = keras.models.load_model(result.run.model)
     pixels = resize_image(open_image(data / "test" / "Fake" / "source__000.png"), 32)
     assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == 0
@@ -185,17 +182,8 @@ def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, sho
 
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     first = train(parse("--epochs", "1", "--run-name", "first"))
-    options = parse(
-        "--weights",
-        str(first.run.model),
-        "--set",
-        "frozen_epochs=1",
-        "--epochs",
-        "0",
-        "--run-name",
-        "second",
-    )
-    second = train(options)
+    again = "--set frozen_epochs=1 --epochs 0 --run-name second"
+    second = train(parse(f"--weights {first.run.model} {again}"))
     before, after = (keras.models.load_model(run.run.model) for run in (first, second))
     for name in ("conv0", "conv1_bn"):
         for a, b in zip(before.get_layer(name).weights, after.get_layer(name).weights, strict=True):
@@ -257,19 +245,8 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
-    arguments = (
-        "--set",
-        "input=crops",
-        "--set",
-        "crops=4",
-        "--set",
-        "views=3",
-        "--augmentation",
-        "flip",
-    )
-    result = train(
-        parse(*arguments, "--epochs", "4", "--learning-rate", "0.01", data=root), say=quiet
-    )
+    arguments = "--set input=crops crops=4 views=3 --augmentation flip --epochs 4"
+    result = train(parse(arguments, "--learning-rate 0.01", data=root))
     model_input = read_metadata(result.run.model).model_input
     assert (model_input.kind, model_input.crops, model_input.size) == ("crops", 4, 32)
     predictions = read_predictions(result.run.predictions).of_split("test")

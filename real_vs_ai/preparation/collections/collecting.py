@@ -34,9 +34,15 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
 )
 from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, UNNAMED, Known
-from real_vs_ai.preparation.collections.git_objects import fetch_blobs, fetch_commit, find_git_dir
 from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
-from real_vs_ai.preparation.collections.sources import KEPT_OUT, Files, KeptOut
+from real_vs_ai.preparation.collections.sources import (
+    KEPT_OUT,
+    Files,
+    KeptOut,
+    fetch_blobs,
+    fetch_commit,
+    find_git_dir,
+)
 from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, FileOutcome, write_outcomes
 from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.placing import refuse_overlap, source_names
@@ -209,7 +215,7 @@ def _collect(
     target = output_dir / collection.name
     with locked(output_dir, label=collection.name):
         finish_interrupted(output_dir, label=collection.name)
-    if options.kept_out.has_repository(collection.repository):
+    if collection.repository.lower().encode() in options.kept_out:
         return CollectedCollection(collection, 0, 0, 0, KEPT_OUT)
     if target.exists() and not options.overwrite:
         return _there_already(collection, target)
@@ -269,7 +275,7 @@ def _wanted_blobs(collection: Collection, files: Files) -> list[str]:
         # The README too: it tells whether the repository makes pictures.
         readme = files.readme_keys()
         return readme + [key for path, key in files.list() if is_image_name(path)]
-    return [job.blob for job in plan_jobs(collection, files.list())[0]]
+    return [job.key for job in plan_jobs(collection, files.list())[0]]
 
 
 def _collect_one(

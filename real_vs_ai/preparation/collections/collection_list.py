@@ -34,7 +34,7 @@ CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TILES = re.compile(r"([1-9]\d?)x([1-9]\d?)")
+_TILES = re.compile(r"([1-9]\d?x[1-9]\d?)?")
 
 
 class CollectionError(InputError):
@@ -126,22 +126,12 @@ class Collection:
 
     def describe(self) -> dict[str, object]:
         """The row as JSON holds it, to be compared with that of an earlier run."""
-        return {
-            "collection": self.name,
-            "repository": self.repository,
-            "commit": self.commit,
-            "pattern": self.pattern.pattern,
-            "exclude": self.exclude.pattern if self.exclude else "",
-            "label": self.label,
-            "generator": self.generator,
-            "generators": [[pattern.pattern, name] for pattern, name in self.generators],
-            "group": self.group.pattern if self.group else "",
-            "tiles": list(self.tiles),
-            "limit": self.limit,
-            "role": self.role,
-            "licence": self.licence,
-            "rule": self.rule,
-        }
+        facts = {"collection": self.name, **vars(self)}
+        del facts["name"]
+        for name in ("pattern", "exclude", "group"):
+            facts[name] = facts[name].pattern if facts[name] else ""
+        facts["generators"] = [[pattern.pattern, name] for pattern, name in self.generators]
+        return facts | {"tiles": list(self.tiles)}
 
 
 def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
@@ -157,11 +147,10 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
         InputError: A column is missing, a row is wrong, or a name is not in the list.
     """
     columns = (*REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)
+    rows = read_table(path, REQUIRED_COLUMNS, optional=_OPTIONAL_COLUMNS)
     collections = [
         _parse(dict(zip(columns, row, strict=True)), where=f"{path}, row {number}")
-        for number, row in enumerate(
-            read_table(path, REQUIRED_COLUMNS, optional=_OPTIONAL_COLUMNS), start=1
-        )
+        for number, row in enumerate(rows, start=1)
     ]
     listed = [collection.name for collection in collections]
     counts = Counter(map(str.casefold, listed))
@@ -189,6 +178,8 @@ def _parse(row: Mapping[str, str], *, where: str) -> Collection:
         ("collection", _NAME, "letters, digits, dots and hyphens"),
         ("repository", _REPOSITORY, "owner/name"),
         ("commit", _COMMIT, "the full id of a commit"),
+        ("tiles", _TILES, "tiles like 2x2 (rows x columns)"),
+        ("limit", r"(0*[1-9]\d*)?", "a whole number of at least 1"),
         ("label", f"({classes}){'?' * by_evidence}", " or ".join(CLASS_NAMES)),
         ("role", f"({splits}){'?' * by_evidence}", " or ".join(SPLITS)),
     ):
@@ -205,6 +196,7 @@ def _parse(row: Mapping[str, str], *, where: str) -> Collection:
 
 
 def _values(values: Mapping[str, str], *, where: str) -> Collection:
+    rows, _, columns = (values["tiles"] or "1x1").partition("x")
     return Collection(
         values["collection"],
         values["repository"],
@@ -215,8 +207,8 @@ def _values(values: Mapping[str, str], *, where: str) -> Collection:
         values["generator_or_source"],
         _generators(values["generators"], where),
         _group(values["group"], where),
-        _tiles(values["tiles"], where),
-        _limit(values["limit"], where),
+        (int(rows), int(columns)),
+        int(values["limit"]) if values["limit"] else None,
         values["role"],
         values["licence"],
         values["rule"],
@@ -253,19 +245,6 @@ def _generators(text: str, where: str) -> tuple[tuple[re.Pattern[str], str], ...
             )
         pairs.append((regex, name.strip()))
     return tuple(pairs)
-
-
-def _tiles(text: str, where: str) -> tuple[int, int]:
-    found = _TILES.fullmatch(text or "1x1")
-    if not found:
-        raise CollectionError(f"Expected tiles like 2x2 (rows x columns) in {where}, found {text}.")
-    return int(found.group(1)), int(found.group(2))
-
-
-def _limit(text: str, where: str) -> int | None:
-    if text and (not text.isdecimal() or int(text) < 1):
-        raise CollectionError(f"Expected a limit of at least 1 in {where}, found {text}.")
-    return int(text) if text else None
 
 
 @dataclass(frozen=True)

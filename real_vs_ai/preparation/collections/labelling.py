@@ -13,8 +13,15 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, file_extension, is_image_name, read_header
-from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.collections.collected_images import EXCLUDED, file_stem
+from real_vs_ai.parallel import Pool, chunked
+from real_vs_ai.preparation.collections.collected_images import (
+    EXCLUDED,
+    file_stem,
+    is_blank,
+    is_plain,
+    is_sheet,
+    shrink,
+)
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     Collection,
@@ -36,7 +43,6 @@ from real_vs_ai.preparation.collections.evidence import (
     makes_pictures,
     take,
 )
-from real_vs_ai.preparation.collections.picture_checks import is_blank, is_plain, is_sheet, shrink
 from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
 from real_vs_ai.preparation.inspection import perceptual_hash
 from real_vs_ai.preparation.manifest import FileOutcome
@@ -45,7 +51,6 @@ from real_vs_ai.provenance import describe_origin, read_provenance
 from real_vs_ai.provenance.findings import clean
 
 _LEAST_SIDE = 256
-_CHUNK_FILES = 24
 # Longer ones are sheets of several pictures in a row, or stitched.
 _MOST_ELONGATED = 2.5
 # Scripts write watermarks into what they save, whose sides are whole multiples of 8 pixels.
@@ -76,10 +81,12 @@ def plan_by_evidence(
         if collection.exclude and collection.exclude.search(path):
             outcomes.append(FileOutcome(path, EXCLUDED, ""))
         else:
-            wanted.append((path, key))
-    found = find_files(
-        files, wanted, min_side=max(min_side, _LEAST_SIDE), kept_out=kept_out, pool=pool
-    )
+            wanted.append(FoundFile(path, key, "" if files.folder else key))
+    least = max(min_side, _LEAST_SIDE)
+    reading = {"pool": pool, "description": "Reading evidence", "unit": "file", "fewest": 100}
+    read = list(files.read_each(_read_file, wanted, least, kept_out, **reading))
+    dates = files.dates()
+    found = [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in read]
     labelled, unlabelled = label_files(
         found,
         makes_pictures=makes_pictures([collection.repository, files.readme()]),
@@ -87,7 +94,8 @@ def plan_by_evidence(
         folder_groups=not collection.role,
     )
     candidates, beyond = limit_sources(labelled, limit=limit, role=collection.role, known=known)
-    looks = look_at(candidates, files, pool=pool)
+    looking = {"pool": pool, "description": "Looking at pictures", "unit": "picture", "fewest": 24}
+    looks = list(files.read_each(_look, [entry.file for entry in candidates], **looking))
     taken, unusable = take(candidates, looks, limit=limit, known=known)
     return taken, outcomes + unlabelled + beyond + unusable
 
@@ -101,8 +109,8 @@ def write_labelled(
         CollectionError: A picture has gone since it was looked at.
     """
     rows = []
-    chunks = chunked([entry.file.key for entry, _ in taken], size=_CHUNK_FILES)
-    contents = itertools.chain.from_iterable(map(files.read, chunks))
+    keys = [[entry.file.key for entry, _ in chunk] for chunk in chunked(taken, size=24)]
+    contents = itertools.chain.from_iterable(map(files.read, keys))
     for (entry, look), data in zip(taken, contents, strict=True):
         if data is None:
             raise CollectionError(f"Expected {entry.file.path} where it was, found it gone.")
@@ -110,65 +118,20 @@ def write_labelled(
         path = f"{class_folder}/{file_stem(entry.file.path, entry.file.blob)}{look.extension}"
         (folder / class_folder).mkdir(parents=True, exist_ok=True)
         write_new_file(f"{folder}/{path}", data)
-        rows.append(
-            ImageRow(
-                path,
-                entry.file.path,
-                entry.group,
-                entry.made_by,
-                "",
-                entry.evidence,
-                licence,
-                f"{look.perceptual_hash:016x}",
-            )
-        )
+        facts = (entry.file.path, entry.group, entry.made_by, "", entry.evidence, licence)
+        rows.append(ImageRow(path, *facts, f"{look.perceptual_hash:016x}"))
     return rows
 
 
-def find_files(
-    files: Files, wanted: Sequence[tuple[str, str]], *, min_side: int, kept_out: KeptOut, pool: Pool
-) -> list[FoundFile]:
-    """What each of some files says of itself, in order.
-
-    Args:
-        wanted: (path, key) of each.
-    """
-    found = run_chunks(
-        _read_files,
-        chunked(wanted, size=_CHUNK_FILES),
-        files,
-        min_side,
-        kept_out,
-        n_items=len(wanted),
-        pool=pool,
-        description="Reading evidence",
-        unit="file",
-        fewest=100,
-    )
-    dates = files.dates()
-    return [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in found]
-
-
-def _read_files(
-    wanted: Sequence[tuple[str, str]], files: Files, min_side: int, kept_out: KeptOut
-) -> list[FoundFile]:
-    contents = files.read([key for _, key in wanted])
-    return [
-        _read_file(path, key, data, min_side, kept_out, in_git=not files.folder)
-        for (path, key), data in zip(wanted, contents, strict=True)
-    ]
-
-
-def _read_file(
-    path: str, key: str, data: bytes | None, min_side: int, kept_out: KeptOut, *, in_git: bool
-) -> FoundFile:
-    blob = key if in_git else ""
+def _read_file(file: FoundFile, data: bytes | None, min_side: int, kept_out: KeptOut) -> FoundFile:
+    """The file with what it says of itself."""
     if data is None:
-        return FoundFile(path, key, blob, problem=MISSING)
-    if not in_git:
+        return replace(file, problem=MISSING)
+    if not file.blob:
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        file = replace(file, blob=blob)
     try:
-        if kept_out.has_file(data):
+        if data in kept_out:
             raise ImageError(KEPT_OUT)
         header = read_header(data)
         short, long = sorted((header.width, header.height))
@@ -177,9 +140,9 @@ def _read_file(
         if long > _MOST_ELONGATED * short:
             raise ImageError(f"a strip or a panorama: {header.width} × {header.height} pixels")
         watermarked = long <= _LONGEST_WATERMARKED and not (short % 8 or long % 8)
-        return FoundFile(path, key, blob, traces=read_traces(data, watermarks=watermarked))
+        return replace(file, traces=read_traces(data, watermarks=watermarked))
     except ImageError as error:
-        return FoundFile(path, key, blob, problem=str(error))
+        return replace(file, problem=str(error))
 
 
 def read_traces(data: bytes, *, watermarks: bool) -> Traces:
@@ -209,27 +172,8 @@ def read_traces(data: bytes, *, watermarks: bool) -> Traces:
     return Traces()
 
 
-def look_at(candidates: Sequence[Labelled], files: Files, *, pool: Pool) -> list[Look]:
-    """What the pixels of each candidate tell, in order."""
-    return list(
-        run_chunks(
-            _look_at,
-            chunked([entry.file.key for entry in candidates], size=_CHUNK_FILES),
-            files,
-            n_items=len(candidates),
-            pool=pool,
-            description="Looking at pictures",
-            unit="picture",
-            fewest=24,
-        )
-    )
-
-
-def _look_at(keys: Sequence[str], files: Files) -> list[Look]:
-    return [_look(data) for data in files.read(keys)]
-
-
-def _look(data: bytes | None) -> Look:
+def _look(file: FoundFile, data: bytes | None) -> Look:
+    """What the pixels of a file tell."""
     if data is None:
         return Look(MISSING)
     try:

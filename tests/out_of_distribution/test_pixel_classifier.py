@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
-from real_vs_ai.pixel_classifier import PixelNetwork, find_steps, fit_classifier, measure
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.pixel_classifier import (
+    PixelNetwork,
+    find_steps,
+    fit_classifier,
+    measure,
+)
 from real_vs_ai.verdict import ReasonCode
 
 

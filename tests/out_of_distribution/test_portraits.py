@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.out_of_distribution import read_check, write_check
-from real_vs_ai.portraits import PortraitClassifier, fit_portraits
+from real_vs_ai.out_of_distribution.check import read_check, write_check
+from real_vs_ai.out_of_distribution.portraits import PortraitClassifier, fit_portraits
 from real_vs_ai.verdict import ReasonCode
-from tests.test_out_of_distribution import N_FEATURES, fitted, sample  # noqa: F401
+from tests.out_of_distribution.test_check import N_FEATURES, fitted, sample  # noqa: F401
 
 SHIFT = np.where(np.arange(N_FEATURES) < 2, 3.0, 0.0)
 

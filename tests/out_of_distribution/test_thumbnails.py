@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import ModelEvaluation
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation import thumbnails
-from real_vs_ai.evaluation.thumbnails import (
+from real_vs_ai.keras_models import load_model
+from real_vs_ai.model_file import write_metadata
+from real_vs_ai.out_of_distribution import thumbnails
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.thumbnails import (
     copy_classifiers,
     draw_thumbnail,
     fit_on_thumbnails,
     make_thumbnails,
 )
-from real_vs_ai.keras_models import load_model
-from real_vs_ai.model_file import write_metadata
-from real_vs_ai.out_of_distribution import OutOfDistributionCheck, read_check, write_check
 from tests.serving.trivial_model import METADATA, save_model
 
 LIMITS = {"workers": 1, "max_memory_bytes": 2**30}
@@ -184,35 +182,6 @@ def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(
     with pytest.raises(InputError, match="noted"):
         fit_on_thumbnails(path, data=data, folders=[tmp_path], **LIMITS)
     assert sides == [32]
-
-
-@pytest.mark.usefixtures("blank_figures")
-def test_command_copies_them_only_when_nothing_refuses(fitted, checked, data, tmp_path, capsys):
-    run = tmp_path / "run"
-    run.mkdir()
-    shutil.copy(checked, run / "model.h5")
-    shutil.copytree(data / "validation", tmp_path / "data" / "validation")
-    arguments = ["--model", str(run), "--data", str(tmp_path / "data"), "--workers", "1"]
-    copy = ["--check-from", str(fitted[0])]
-    with pytest.raises(SystemExit):
-        ModelEvaluation.main([*arguments, *copy, "--fit-out-of-distribution", str(tmp_path)])
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "metrics.json").write_text('{"images": {}, "weights": "other"}')
-    before = (run / "model.h5").read_bytes()
-    assert ModelEvaluation.main([*arguments, *copy, "--output", str(tmp_path / "taken")]) == 1
-    assert (run / "model.h5").read_bytes() == before
-    capsys.readouterr()
-    assert ModelEvaluation.main([*arguments, *copy]) == 0
-    assert "validation images that pass" in capsys.readouterr().out
-    assert read_check(run / "model.h5").network is not None
-
-    # Shares of images of another kind hold for the check that they were measured with.
-    others = ["--out-of-distribution", str(data / "validation")]
-    assert ModelEvaluation.main([*arguments, *others]) == 0
-    (report,) = run.rglob("metrics.json")
-    assert "other_images" in json.loads(report.read_text())
-    assert ModelEvaluation.main([*arguments, *copy]) == 0
-    assert "other_images" not in json.loads(report.read_text())
 
 
 def test_classifiers_of_another_size_or_none_are_refused(fitted, checked, data, tmp_path):

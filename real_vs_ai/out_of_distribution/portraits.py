@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 
 from real_vs_ai.verdict import Reason, ReasonCode
@@ -65,23 +64,6 @@ def fit_portraits(
     weights = (fitted.coef_[0] / scaler.scale_).astype(np.float32)
     limit = np.quantile(held_back.astype(np.float32) @ weights, 1 - _FALSE_SHARE)
     return PortraitClassifier(weights, -float(limit))
-
-
-def write_portraits(group: h5py.Group, classifier: PortraitClassifier) -> None:
-    """Put the classifier into an empty group of a model file."""
-    group.create_dataset("weights", data=classifier.weights)
-    group.attrs["bias"] = classifier.bias
-
-
-def read_portraits(group: h5py.Group, *, n_features: int) -> PortraitClassifier:
-    """The classifier in a group of a model file.
-
-    Raises:
-        KeyError: It is incomplete.
-        ValueError: It is for another number of features.
-    """
-    weights = group["weights"][()].astype(np.float32).reshape(n_features)
-    return PortraitClassifier(weights, float(group.attrs["bias"]))
 
 
 def _weights(portraits: np.ndarray, sources: np.ndarray) -> np.ndarray:

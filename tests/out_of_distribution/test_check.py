@@ -4,15 +4,17 @@ import h5py
 import numpy as np
 import pytest
 
-from real_vs_ai.out_of_distribution import (
+from real_vs_ai.out_of_distribution.check import (
     Sample,
-    compare_size,
-    describe_sizes,
     fit_check,
     read_check,
     sharpness,
-    summarise_training_images,
     write_check,
+)
+from real_vs_ai.out_of_distribution.sizes import (
+    compare_size,
+    describe_sizes,
+    summarise_training_images,
 )
 from real_vs_ai.verdict import ReasonCode
 
@@ -120,18 +122,6 @@ def test_sharpness_is_the_mean_absolute_laplacian_of_the_greys():
     assert sharpness(ramp) == pytest.approx([0])
     board = (np.indices((16, 16)).sum(axis=0) % 2 * 255).astype(np.uint8)
     assert sharpness(np.stack([board] * 3, axis=-1)[None]) == pytest.approx([4 * 255])
-
-
-def test_check_of_an_older_model_file_is_read(fitted, tmp_path):
-    path = tmp_path / "model.h5"
-    h5py.File(path, "w").close()
-    write_check(path, fitted)
-    with h5py.File(path, "r+") as file:
-        file.move("real_vs_ai_out_of_distribution", "real_vs_ai_appearance")
-    assert read_check(path).largest_distance == fitted.largest_distance
-    write_check(path, fitted)
-    with h5py.File(path) as file:
-        assert list(file) == ["real_vs_ai_out_of_distribution"]
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,10 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution import (
-    OutOfDistributionCheck,
-    read_check,
-    usual_scale,
-    write_check,
-)
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
+from real_vs_ai.out_of_distribution.sizes import usual_scale
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.pixel_classifier import PixelNetwork, fit_classifier
 from real_vs_ai.reporting import format_table
 
 _FILTERS = (
@@ -116,7 +112,7 @@ def copy_classifiers(
     if fitted.classifier is None or fitted.network is None:
         raise InputError(
             f"Expected a model that knows thumbnails, found none in {source}. Teach this one with "
-            "--fit-out-of-distribution."
+            "the field thumbnails of a recipe."
         )
     if other.image_size != metadata.image_size:
         raise InputError(
@@ -233,7 +229,6 @@ def make_thumbnails(
         chunked(drawn, size=_PICTURES_OF_CHUNK),
         side,
         image_size,
-        n_items=len(drawn),
         pool=Pool(workers),
         description="Reducing",
         unit="picture",

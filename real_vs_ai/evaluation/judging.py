@@ -1,0 +1,172 @@
+"""Judge labelled images: every verdict of a report comes from `serving.judge`.
+
+Reports are made in float32, whatever the processor has. A split is judged once, without thresholds;
+its rows then have the verdicts of any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.errors import InputError
+from real_vs_ai.images import ImageError, decode_image
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.perturbations import Perturbation
+from real_vs_ai.predictions import Predictions, as_texts, check_softmax
+from real_vs_ai.reporting import progress
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.image_sources import ImageSource
+from real_vs_ai.serving.judge import Answer, judge_files
+from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
+
+# Network inputs of changed images that are in memory at a time.
+_TOGETHER_BYTES = 192 * 2**20
+_MOST_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """A split's images with their verdicts at no thresholds, so that any can be applied.
+
+    Attributes:
+        images: Those that can be judged.
+        answers: Of each of them.
+        unreadable: (path, reason) of the others.
+    """
+
+    split: str
+    images: LabelledImages
+    answers: tuple[Answer, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def rows(self, metadata: ModelMetadata) -> Predictions:
+        """The verdicts with the temperature and thresholds of this metadata."""
+        images, count = self.images, len(self.images)
+        verdicts = [recalibrate(answer.verdict, metadata) for answer in self.answers]
+        reasons = [str(v.reasons[0].code) if v.reasons else "" for v in verdicts]
+        outputs = np.array([v.uncalibrated for v in verdicts], dtype=np.float64)
+        return Predictions(
+            class_names=images.class_names,
+            paths=as_texts(f"{images.root.name}/{path}" for path in images.paths),
+            splits=as_texts([self.split] * count),
+            labels=np.asarray(images.labels, dtype=np.int64),
+            sources=as_texts(images.sources),
+            widths=np.array([answer.width for answer in self.answers], dtype=np.int64),
+            heights=np.array([answer.height for answer in self.answers], dtype=np.int64),
+            verdicts=as_texts(verdict.label for verdict in verdicts),
+            reasons=as_texts(reasons),
+            probabilities=outputs.reshape(count, len(images.class_names)),
+        )
+
+
+def open_detector(model_path: Path, metadata: ModelMetadata) -> Detector:
+    """The detector of a model file, which judges in float32 and by this metadata."""
+    # Keras reads more formats than HDF5.
+    engine = None if h5py.is_hdf5(model_path) else "keras"
+    return Detector.open_file(
+        model_path, metadata, engine=engine, precision="f32", for_batches=True
+    )
+
+
+def judge_split(
+    detector: Detector, images: LabelledImages, *, split: str, workers: int
+) -> JudgedSplit:
+    """Judge every image of a split.
+
+    Raises:
+        InputError: No image can be judged, or the outputs are no softmax over the classes.
+    """
+    metadata = detector.metadata
+    if images.class_names != metadata.class_names:
+        raise InputError(
+            f"Expected the model's classes {', '.join(metadata.class_names)} in {images.root}, "
+            f"found {', '.join(images.class_names)}."
+        )
+    open_ended = detector.with_metadata(without_thresholds(metadata))
+    sources = (ImageSource(path, str(images.root / path)) for path in images.paths)
+    answers, unreadable, kept = [], [], []
+    with progress(description=f"Judging {split}", unit="image", total=len(images)) as bar:
+        judged = judge_files(sources, detector=open_ended, workers=workers)
+        for position, answer in enumerate(judged):
+            bar.update(1)
+            if answer.verdict is None:
+                unreadable.append((images.paths[position], answer.error))
+                continue
+            if not answers:
+                _check_outputs(answer.verdict, images)
+            kept.append(position)
+            # Of twenty thousand images, what the report does not need would fill the memory.
+            small = dataclasses.replace(answer.verdict, crops=())
+            answers.append(dataclasses.replace(answer, verdict=small, findings=(), notes=()))
+    if not answers:
+        raise InputError(
+            f"Expected images that can be read in {images.root}, found none "
+            f"({len(unreadable)} could not be read)."
+        )
+    _check_outputs(answers[-1].verdict, images)
+    return JudgedSplit(split, images.take(kept), tuple(answers), tuple(unreadable))
+
+
+def _check_outputs(verdict: Verdict, images: LabelledImages) -> None:
+    check_softmax(np.array([verdict.uncalibrated]), n_classes=len(images.class_names))
+
+
+def judge_versions(
+    detector: Detector,
+    images: LabelledImages,
+    versions: Mapping[str, Perturbation | None],
+    *,
+    workers: int,
+) -> Iterator[tuple[int, list[Verdict]]]:
+    """Judge images as they are and changed; unreadable ones are passed over.
+
+    Args:
+        versions: What is done to each image, None for nothing.
+
+    Yields:
+        Position of an image, and its verdict in each version.
+    """
+    size = detector.metadata.image_size
+    # The copy of an image has as many inputs again.
+    of_image = 2 * len(versions) * detector.inputs_of_an_image * size * size * 3
+    together = max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // of_image))
+    changes = versions.values()
+
+    def prepare(path: str) -> list | None:
+        try:
+            image = decode_image(images.root / path)
+        except (ImageError, OSError):
+            return None
+        # By the name alone, so that noise is the same in any order and number of workers.
+        seed = zlib.crc32(path.encode("utf-8", "surrogateescape"))
+        changed = (c.apply(image.pixels, seed=seed) if c else image for c in changes)
+        return [detector.prepare(version) for version in changed]
+
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
+        progress(description="Changing and judging", unit="image", total=len(images)) as bar,
+    ):
+        for start in range(0, len(images), together):
+            paths = images.paths[start : start + together]
+            prepared = list(threads.map(prepare, paths))
+            yield from _judge_prepared(detector, prepared, start=start)
+            bar.update(len(paths))
+
+
+def _judge_prepared(
+    detector: Detector, prepared: Sequence[list | None], *, start: int
+) -> Iterator[tuple[int, list[Verdict]]]:
+    looks = [look for of_image in prepared if of_image for look in of_image]
+    verdicts = iter(detector.judge(looks, in_batches=True) if looks else ())
+    for position, of_image in enumerate(prepared, start):
+        if of_image:
+            yield position, [next(verdicts) for _ in of_image]

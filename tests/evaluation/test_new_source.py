@@ -1,0 +1,95 @@
+"""Thresholds that keep the expected share of mistakes on a source that nobody has seen."""
+
+import numpy as np
+import pytest
+
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    choose_threshold_for_new_source,
+    share_over_sources,
+)
+from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdict import decide
+
+METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=32)
+
+
+def draw_sources(generator, count, *, images=20):
+    """Scores of real images of sources that differ: some look generated, most do not."""
+    levels = generator.normal(-2, 1.5, count)
+    logits = levels[:, None] + generator.normal(size=(count, images))
+    names = np.repeat([f"source {i}" for i in range(count)], images).astype(object)
+    return (1 / (1 + np.exp(-logits))).ravel(), names
+
+
+def choose(scores, sources, *, rate, wrong=None):
+    wrong = np.ones(len(scores), bool) if wrong is None else wrong
+    return choose_threshold_for_new_source(scores, wrong, sources, rate=rate, lowest=0.5)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1])
+def test_new_source_keeps_the_rate_on_average_and_little_is_given_away(rate):
+    generator = np.random.default_rng(3)
+    shares = []
+    for _ in range(400):
+        threshold = choose(*draw_sources(generator, 60), rate=rate).value
+        shares.append(np.mean(draw_sources(generator, 20)[0] >= threshold))
+    noise = 2 * np.std(shares) / np.sqrt(len(shares))
+    assert rate / 2 < np.mean(shares) <= rate + noise
+
+
+def test_rate_is_promised_from_enough_sources_only():
+    generator = np.random.default_rng(5)
+    scores, sources = draw_sources(generator, 49)
+    # A fake beyond all real images.
+    scores, sources = np.append(scores, 0.9999), np.append(sources, "fakes")
+    wrong = sources != "fakes"
+    found = choose(scores, sources, rate=0.02, wrong=wrong)
+    assert found.reached and scores[wrong].max() < found.value < 0.9999
+    fewer = sources != "source 0"
+    refused = choose(scores[fewer], sources[fewer], rate=0.02, wrong=wrong[fewer])
+    assert not refused.reached and refused.value == 1.0
+
+
+def test_every_source_counts_alike_whatever_its_size():
+    scores = np.concatenate([np.full(980, 0.9), np.linspace(0.1, 0.4, 30), [0.6] * 19])
+    sources = np.array(
+        ["large"] * 980 + [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(19)]
+    )
+    # All of 980 images of one source: (1 + 1) / 51 of the sources is more than 2 %.
+    strict = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.02)
+    assert strict.value > 0.9
+    loose = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.06)
+    assert 0.6 < loose.value < 0.9
+
+
+def test_thresholds_of_a_model_keep_both_rates():
+    generator = np.random.default_rng(9)
+    fakes, fake_sources = draw_sources(generator, 80)
+    reals, real_sources = draw_sources(generator, 80)
+    fake = np.concatenate([1 - fakes, reals])
+    labels = np.repeat([0, 1], [len(fakes), len(reals)])
+    sources = np.concatenate([fake_sources, real_sources])
+    probabilities = np.stack([fake, 1 - fake], axis=1)
+    metadata, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.05, sources=sources, new_source=True
+    )
+    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    of_fakes, of_reals = share_over_sources(labels, decided, sources, METADATA.class_names)
+    assert of_reals["class"] == "Real" and of_reals["sources"] == 80
+    assert (80 * of_reals["wrong"]["value"] + 1) / 81 <= 0.05
+    assert (80 * of_fakes["wrong"]["value"] + 1) / 81 <= 0.1
+    # Both would be broken by one per cent more.
+    assert (80 * (of_reals["wrong"]["value"] + 0.01) + 1) / 81 > 0.05
+    assert found["validation"]["upper"]["reached"] and found["validation"]["lower"]["reached"]
+    assert of_reals["wrong"]["low"] < of_reals["wrong"]["value"] < of_reals["wrong"]["high"]
+    assert of_reals["wrong_95"] > of_reals["wrong"]["value"]
+
+
+def test_refused_images_are_no_mistakes():
+    generator = np.random.default_rng(4)
+    scores, sources = draw_sources(generator, 60)
+    plain = choose(scores, sources, rate=0.05)
+    hard = np.isin(sources, np.unique(sources[scores >= plain.value]))
+    eased = choose(np.where(hard, -np.inf, scores), sources, rate=0.05)
+    assert eased.value < plain.value
