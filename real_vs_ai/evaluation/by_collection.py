@@ -16,6 +16,7 @@ from real_vs_ai.evaluation.metrics import (
     Interval,
     Table,
     bootstrap_weights,
+    interval_text,
     intervals_of,
     percent_text,
     share_interval,
@@ -27,6 +28,7 @@ from real_vs_ai.serving.detector import Detector
 # What each image is judged as: untouched, as sites and messengers send it on, and worse.
 VERSIONS = {"clean": None, "web": WEB, "hard": HARD}
 _SUMMARY_TITLES = (
+    "pooled ROC AUC",
     "mean ROC AUC",
     "balanced accuracy, forced",
     "coverage",
@@ -141,7 +143,8 @@ def _sum_up(
     """The numbers of a version that a release is judged by.
 
     Returns:
-        "auc" (mean over collections), "balanced_accuracy" (no verdict left Uncertain), "coverage"
+        "pooled_auc" (of all images together, with its interval), "auc" (mean over collections),
+        "balanced_accuracy" (no verdict left Uncertain), "coverage"
         and "certain_wrong" (shares of all images), "worst_real" (most false alarms among its
         certain verdicts) and "worst_generator" (lowest area), by name; None where there is none.
     """
@@ -152,7 +155,9 @@ def _sum_up(
     worst = max(real, key=lambda row: tuple(row["wrong_of_certain"].values()), default=None)
     made_by = [row for row in generators if row["auc"]]
     weakest = min(made_by, key=lambda row: row["auc"]["value"], default=None)
+    together = np.zeros(len(scores))
     return {
+        "pooled_auc": _mean_auc(scores, is_fake, ~is_fake, together, higher=True),
         "auc": float(np.mean(areas)) if areas else None,
         "balanced_accuracy": float(np.mean(halves)),
         "coverage": share_interval(decided >= 0),
@@ -174,6 +179,7 @@ def collections_table(part: Mapping) -> Table:
         rows.append(
             [
                 name,
+                interval_text(found.get("pooled_auc")),
                 "not defined" if found["auc"] is None else f"{found['auc']:.3f}",
                 f"{found['balanced_accuracy']:.3f}",
                 percent_text(found["coverage"]),

@@ -192,6 +192,8 @@ def test_collections_are_counted_clean_and_after_the_web(tmp_path):
     assert rows["Real", "second"]["fake"]["value"] == 0 < rows["Real", "second"]["fake"]["high"]
     assert clean["overall"]["worst_real"]["name"] == "first"
     assert clean["overall"]["coverage"]["value"] == 1
+    pooled = clean["overall"]["pooled_auc"]
+    assert pooled["low"] <= pooled["value"] <= pooled["high"]
     assert clean["overall"]["certain_wrong"]["value"] == pytest.approx(2 / 12)
     assert [row["name"] for row in clean["generators"]] == ["Maker 7"]
     assert web["overall"]["coverage"]["value"] == 1

@@ -268,6 +268,7 @@ def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_fal
             path.rename(path.with_name(path.name.replace("source__", "rare__")))
     arguments = ("--recipe", "photographs-whole", "--epochs", "3", "--learning-rate", "0.01")
     fields = ("views=3", "averaging=0.8", "warmup_steps=5", "fine_tune_learning_rate=0.01")
+    fields += ("frozen_epochs=1", "steps_per_epoch=5", "pooling=global-average", "dense_units=0")
     said = []
     result = train(parse(*arguments, "--set", *fields, data=root), say=said.append)
     rows = read_history(result.run)
