@@ -71,8 +71,8 @@ def _header(run: RunFolder, metrics: Mapping) -> str:
     twice = ""
     if limit := seen.get("mirror_below"):
         twice = (
-            f" If the highest is below {limit:g}, the image is judged again, mirrored: the less "
-            "sure the first answer, the more the second one counts, at most as much."
+            f" If the highest is below {limit:g}, the image is judged again, mirrored. The second "
+            "answer counts more the less sure the first one is, but never more than it."
         )
     return (
         f"# Model card: {markdown_text(run.name)}\n\n"
