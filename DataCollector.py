@@ -19,8 +19,7 @@ from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
 from real_vs_ai.options import add_fields
 from real_vs_ai.preparation.collections.collecting import CollectOptions, collect, collect_folders
-from real_vs_ai.preparation.collections.collection_list import read_collections
-from real_vs_ai.preparation.collections.sources import read_kept_out
+from real_vs_ai.preparation.collections.collection_list import read_collections, read_kept_out
 
 
 def parse_args(argv=None):

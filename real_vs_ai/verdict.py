@@ -156,35 +156,6 @@ def make_verdict(
     )
 
 
-def decide_again(
-    verdict: Verdict, metadata: ModelMetadata, *, variants: Sequence[tuple[str, Verdict]] = ()
-) -> tuple[Verdict, tuple[str, ...]]:
-    """Decide with the thresholds of this metadata, and by further changed copies of the image.
-
-    Args:
-        variants: Each change, in words, and the verdict on the changed image.
-
-    Returns:
-        The verdict, and which of these changes turn it.
-    """
-    own = _with_thresholds(verdict, metadata)
-    return apply_stability(own, [(change, _with_thresholds(v, metadata)) for change, v in variants])
-
-
-def _with_thresholds(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
-    """The verdict with the thresholds of this metadata; the probabilities stay the same."""
-    if verdict.out_of_distribution:
-        return verdict
-    probabilities = np.array([verdict.probabilities[name] for name in metadata.class_names])
-    again = make_verdict(probabilities, metadata)
-    return dataclasses.replace(
-        verdict,
-        label=again.label,
-        reasons=again.reasons,
-        copy=verdict.copy and _with_thresholds(verdict.copy, metadata),
-    )
-
-
 def recalibrate(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
     """The verdict, and that on its copy, with the temperature and thresholds of this metadata."""
     if verdict.out_of_distribution:

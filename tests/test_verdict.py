@@ -17,9 +17,9 @@ from real_vs_ai.verdict import (
     Verdict,
     apply_stability,
     decide,
-    decide_again,
     decide_label,
     make_verdict,
+    recalibrate,
 )
 
 METADATA = ModelMetadata(
@@ -32,7 +32,8 @@ RULE = ("lower_threshold", "upper_threshold", "minimum_confidence")
 
 
 def verdict_of(probability_fake: float):
-    return make_verdict(np.array([probability_fake, 1 - probability_fake]), METADATA)
+    row = (probability_fake, 1 - probability_fake)
+    return dataclasses.replace(make_verdict(np.array(row), METADATA), uncalibrated=row)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +85,8 @@ def test_out_of_distribution_verdict_has_one_reason_and_no_numbers():
     assert verdict.out_of_distribution
 
 
-def test_other_thresholds_decide_again():
-    again, _ = decide_again(verdict_of(0.9), dataclasses.replace(METADATA, upper_threshold=0.95))
+def test_other_thresholds_give_another_verdict():
+    again = recalibrate(verdict_of(0.9), dataclasses.replace(METADATA, upper_threshold=0.95))
     assert (again.label, again.reasons[0].code) == (UNCERTAIN, ReasonCode.BETWEEN_THRESHOLDS)
 
 
@@ -101,9 +102,9 @@ def test_copy_that_sites_send_on_counts_at_any_thresholds():
     verdict = dataclasses.replace(verdict_of(0.9), copy=verdict_of(0.35))
     assert apply_stability(verdict)[0].label == "Fake"
     lower = dataclasses.replace(METADATA, lower_threshold=0.4)
-    again, turned = decide_again(verdict, lower)
-    assert (again.label, again.reasons[0].code, turned) == (UNCERTAIN, ReasonCode.UNSTABLE, ())
-    assert decide_again(again, METADATA)[0].label == "Fake"
+    again = recalibrate(verdict, lower)
+    assert (again.label, again.reasons[0].code) == (UNCERTAIN, ReasonCode.UNSTABLE)
+    assert recalibrate(again, METADATA).label == "Fake"
 
 
 def test_at_most_five_modules_know_the_uncertain_rule():

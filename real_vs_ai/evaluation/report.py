@@ -163,6 +163,20 @@ def evaluate_model(
             new_source=new_source,
         )
     predictions = _rows_of(judged, metadata)
+    metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
+    return Evaluation(judged, predictions, metadata, metrics)
+
+
+def _all_metrics(
+    judged: Mapping[str, JudgedSplit],
+    predictions: Predictions,
+    images: Mapping[str, LabelledImages],
+    metadata: ModelMetadata,
+    thresholds: Mapping[str, Any] | None,
+    *,
+    left_out: LeftOut,
+) -> dict[str, Any]:
+    """The contents of `metrics.json`."""
     own = {split: predictions.of_split(split) for split in predictions.split_names}
     listed = {split: judged[split].images if split in judged else images[split] for split in images}
     unreadable = {
@@ -188,7 +202,7 @@ def evaluate_model(
             )
             for split, rows in own.items()
         }
-    return Evaluation(judged, predictions, metadata, metrics)
+    return metrics
 
 
 def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:

@@ -268,7 +268,7 @@ def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: b
     )
     judged = (decoded for split, decoded in splits.items() if split != "train")
     # A photograph's copy is judged too.
-    return sum(min(MOST_IMAGES, len(decoded)) * decoded.views for decoded in learnt) + sum(
+    return sum(learnt) + sum(
         len(decoded) * (decoded.views * (1 + (decoded.views > 1)) + portraits) for decoded in judged
     )
 

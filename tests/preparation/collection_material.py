@@ -13,8 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
-from real_vs_ai.preparation.collections.collection_list import read_collections
-from real_vs_ai.preparation.collections.sources import KeptOut
+from real_vs_ai.preparation.collections.collection_list import KeptOut, read_collections
 from tests.preparation.material import smooth_image
 
 SIDE = 64

@@ -19,7 +19,7 @@ from real_vs_ai.serving.detector import Detector, RoutingDetector
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Judge, judge_files
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
-from real_vs_ai.verdict import decide_again
+from real_vs_ai.verdict import recalibrate
 from tests.serving.trivial_model import encode
 
 METADATA = ModelMetadata(("Fake", "Real"), 4)
@@ -307,7 +307,7 @@ def test_other_thresholds_are_applied_to_an_image_and_its_copy(monkeypatch):
     assert (verdict.label, verdict.reasons[0].code) == ("Uncertain", "unstable")
     assert verdict.copy.label == "Real"
     wide = dataclasses.replace(detector.metadata, lower_threshold=0.1, upper_threshold=0.9)
-    again, _ = decide_again(verdict, wide)
+    again = recalibrate(verdict, wide)
     assert again.label == "Fake" and again.copy.label == "Uncertain"
 
 

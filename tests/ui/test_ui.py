@@ -34,7 +34,7 @@ from real_vs_ai.ui.pdf_report import pdf_report
 from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
 from real_vs_ai.ui.results import count_conclusions, table_row
 from real_vs_ai.ui.zipped import open_zip
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict, decide_again, make_verdict
+from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict, recalibrate
 
 METADATA = ModelMetadata(
     ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7
@@ -134,7 +134,7 @@ def test_out_of_distribution_image_stays_uncertain_at_any_threshold(probability_
     verdict = make_verdict(row, METADATA, out_of_distribution=[None, TOO_LARGE])
     assert verdict.label == "Uncertain" and verdict.reasons == (TOO_LARGE,)
     chosen = dataclasses.replace(METADATA, upper_threshold=0.4, lower_threshold=0.2)
-    assert decide_again(verdict, chosen) == (verdict, ())
+    assert recalibrate(verdict, chosen) == verdict
 
 
 def test_out_of_distribution_image_has_no_number_anywhere():

@@ -18,8 +18,14 @@ from PIL import Image
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.collections.collection_list import Collection, CollectionError, ImageRow
-from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
+from real_vs_ai.preparation.collections.collection_list import (
+    KEPT_OUT,
+    Collection,
+    CollectionError,
+    ImageRow,
+    KeptOut,
+)
+from real_vs_ai.preparation.collections.sources import MISSING, Files
 from real_vs_ai.preparation.copies import encode, encoder_like
 from real_vs_ai.preparation.inspection import perceptual_hash
 from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome

@@ -28,17 +28,17 @@ from real_vs_ai.preparation.collections.collection_list import (
     COLLECTION_NAME,
     EVIDENCE,
     IMAGES_NAME,
+    KEPT_OUT,
     Collection,
     CollectionError,
     ImageRow,
+    KeptOut,
     read_collected,
 )
 from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, UNNAMED, Known
 from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
 from real_vs_ai.preparation.collections.sources import (
-    KEPT_OUT,
     Files,
-    KeptOut,
     fetch_blobs,
     fetch_commit,
     find_git_dir,

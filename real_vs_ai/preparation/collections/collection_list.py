@@ -1,4 +1,4 @@
-"""Read the list of public collections, and what a collected folder says about itself.
+"""Read the lists of public collections and of what is kept out, and what a folder says of itself.
 
 The list is a CSV file with one collection a row: which files of which commit of a git repository
 to take, what they are, or that each is to be labelled by evidence, under which licence, and which
@@ -7,11 +7,13 @@ split they belong to.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -35,6 +37,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TILES = re.compile(r"([1-9]\d?x[1-9]\d?)?")
+KEPT_OUT = "kept out by a list"
+_HASH = re.compile(r"[0-9a-f]{16,64}")
 
 
 class CollectionError(InputError):
@@ -245,6 +249,46 @@ def _generators(text: str, where: str) -> tuple[tuple[re.Pattern[str], str], ...
             )
         pairs.append((regex, name.strip()))
     return tuple(pairs)
+
+
+@dataclass(frozen=True)
+class KeptOut:
+    """Repositories and files that are kept for a test and must not be collected.
+
+    Attributes:
+        hashes: Beginnings of SHA-256 hashes, of files' contents and of `owner/name` in lower case.
+    """
+
+    hashes: frozenset[str] = frozenset()
+
+    def __contains__(self, data: bytes) -> bool:
+        """Whether a file's content, or the name of a repository in lower case, is kept out."""
+        digest = hashlib.sha256(data).hexdigest() if self.hashes else ""
+        return any(digest[:length] in self.hashes for length in self._lengths)
+
+    @cached_property
+    def _lengths(self) -> frozenset[int]:
+        return frozenset(map(len, self.hashes))
+
+
+def read_kept_out(paths: Sequence[Path]) -> KeptOut:
+    """The hashes in some lists: one a line, at least 16 digits of it; lines with # are notes.
+
+    Raises:
+        InputError: A line is no hash.
+    """
+    hashes: set[str] = set()
+    for path in paths:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            text = line.strip().lower()
+            if text and not text.startswith("#"):
+                if not _HASH.fullmatch(text):
+                    raise InputError(
+                        f"Expected 16 to 64 hexadecimal digits in {path}, line {number}, "
+                        f"found {text[:80]!r}."
+                    )
+                hashes.add(text)
+    return KeptOut(frozenset(hashes))
 
 
 @dataclass(frozen=True)

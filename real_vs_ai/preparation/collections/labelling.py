@@ -24,9 +24,11 @@ from real_vs_ai.preparation.collections.collected_images import (
 )
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
+    KEPT_OUT,
     Collection,
     CollectionError,
     ImageRow,
+    KeptOut,
 )
 from real_vs_ai.preparation.collections.evidence import (
     CONTRADICTION,
@@ -43,7 +45,7 @@ from real_vs_ai.preparation.collections.evidence import (
     makes_pictures,
     take,
 )
-from real_vs_ai.preparation.collections.sources import KEPT_OUT, MISSING, Files, KeptOut
+from real_vs_ai.preparation.collections.sources import MISSING, Files
 from real_vs_ai.preparation.inspection import perceptual_hash
 from real_vs_ai.preparation.manifest import FileOutcome
 from real_vs_ai.preparation.placing import write_new_file

@@ -1,4 +1,4 @@
-"""Read the files of a git repository or a folder, and the lists of what is kept out.
+"""Read the files of a git repository or a folder.
 
 Files come straight out of a git directory, fetched before or already there; no work tree. Only the
 files that are asked for travel: the commit comes without its history and without files, and
@@ -7,14 +7,12 @@ files that are asked for travel: the commit comes without its history and withou
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +25,6 @@ from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 T = TypeVar("T")
 MISSING = "not in the git directory"
-KEPT_OUT = "kept out by a list"
-_HASH = re.compile(r"[0-9a-f]{16,64}")
 _README = re.compile(r"readme(\.\w+)?", re.I)
 _README_CHARACTERS = 20_000
 # Few enough to name to git all at once.
@@ -127,46 +123,6 @@ def _call_with_contents(
 ) -> list[T]:
     contents = files.read([item.key for item in items])
     return [function(item, data, *arguments) for item, data in zip(items, contents, strict=True)]
-
-
-@dataclass(frozen=True)
-class KeptOut:
-    """Repositories and files that are kept for a test and must not be collected.
-
-    Attributes:
-        hashes: Beginnings of SHA-256 hashes, of files' contents and of `owner/name` in lower case.
-    """
-
-    hashes: frozenset[str] = frozenset()
-
-    def __contains__(self, data: bytes) -> bool:
-        """Whether a file's content, or the name of a repository in lower case, is kept out."""
-        digest = hashlib.sha256(data).hexdigest() if self.hashes else ""
-        return any(digest[:length] in self.hashes for length in self._lengths)
-
-    @cached_property
-    def _lengths(self) -> frozenset[int]:
-        return frozenset(map(len, self.hashes))
-
-
-def read_kept_out(paths: Sequence[Path]) -> KeptOut:
-    """The hashes in some lists: one a line, at least 16 digits of it; lines with # are notes.
-
-    Raises:
-        InputError: A line is no hash.
-    """
-    hashes: set[str] = set()
-    for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            text = line.strip().lower()
-            if text and not text.startswith("#"):
-                if not _HASH.fullmatch(text):
-                    raise InputError(
-                        f"Expected 16 to 64 hexadecimal digits in {path}, line {number}, "
-                        f"found {text[:80]!r}."
-                    )
-                hashes.add(text)
-    return KeptOut(frozenset(hashes))
 
 
 def find_git_dir(folder: Path, repository: str) -> Path:
