@@ -42,9 +42,10 @@ def write_images(folder, *, class_names=("Fake", "Real"), n=12, size=SIZE, wrong
 
 
 def list_splits(folder, splits=("validation", "test")):
-    """What `write_report` needs to know of the images."""
+    """What `write_report` needs to know of the images and the thresholds."""
     images = {split: list_labelled_images(folder / split) for split in splits}
-    return {"images": images, "left_out": {}, "workers": 1}
+    thresholds = {"target_error": 0.05, "source_risk": 0.0}
+    return {"images": images, "left_out": {}, "workers": 1, **thresholds}
 
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):
