@@ -137,6 +137,7 @@ def test_card_lists_sources_reasons_and_collections(card):
     row = {"name": "a|b", "class": "Real", "n": 40, "fake": share, "real": share}
     row |= {"uncertain": share, "wrong_of_certain": None, "auc": INTERVAL}
     overall = {"auc": 0.912, "balanced_accuracy": 0.8, "coverage": share, "certain_wrong": share}
+    overall |= {"pooled_auc": INTERVAL}
     overall |= {"worst_real": {"name": "a|b", **share}, "worst_generator": None}
     version = {"overall": overall, "collections": [row], "generators": []}
     metrics = copy.deepcopy(METRICS)
@@ -154,7 +155,7 @@ def test_card_lists_sources_reasons_and_collections(card):
         "| reason | test (n = 11) |",
         "| portrait | 2 |",
         "| share out-of-distribution | 0.1818 |",
-        "| web | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
+        "| web | 0.9512 (0.9400 to 0.9600) | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
         "a\\|b: 25.0 % (10.0 to 50.0)",
         "| a\\|b | Real | 40 |",
     ):

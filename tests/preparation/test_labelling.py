@@ -259,7 +259,7 @@ def mirrored(tmp_path) -> tuple[Path, dict[str, str]]:
     shared, prompt = jpeg(1, model="EOS 5D"), WEBUI.replace("fox", "bear")
     files = {
         "ann/photos": {"p/1.jpg": shared, "p/2.jpg": jpeg(2, model="EOS 5D")},
-        "ben/pictures": {"1.png": png(3, parameters=WEBUI), "2.png": png(4, parameters=prompt)},
+        "cara/pictures": {"1.png": png(3, parameters=WEBUI), "2.png": png(4, parameters=prompt)},
         "emil/mixed": {
             "1.jpg": jpeg(1, model="EOS 5D", quality=60),
             "2.jpg": jpeg(5, model="EOS 5D"),
