@@ -285,6 +285,8 @@ def test_images_outlast_a_visit_to_the_other_page(open_page, pictures):
     upload(page, pictures["fake"])
     heading(page, "AI-generated").last.wait_for()
     for _ in range(2):
+        # The answer stands above what the page draws last; a run cut short forgets the upload.
+        page.get_by_text("Advanced: the model").last.wait_for()
         page.get_by_role("link", name="Models").click()
         page.get_by_text("How good it is").wait_for()
         page.get_by_role("link", name="Check pictures").click()

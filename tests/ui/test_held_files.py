@@ -19,6 +19,8 @@ def server(monkeypatch) -> MemoryUploadedFileManager:
     manager = MemoryUploadedFileManager("/upload")
     context = types.SimpleNamespace(session_id="s", uploaded_file_mgr=manager)
     monkeypatch.setattr(image_input, "get_script_run_ctx", lambda: context)
+    # Other tests of this process may have left uploads.
+    monkeypatch.setattr(image_input, "_HELD_SIZES", type(image_input._HELD_SIZES)())
     monkeypatch.setattr(image_input, "st", types.SimpleNamespace(session_state={}))
     return manager
 
