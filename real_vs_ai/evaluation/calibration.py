@@ -10,7 +10,10 @@ n_classes), and `sources` names of data sets, shape (n_images,).
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -27,6 +30,8 @@ _FEWEST_OF_SOURCE = 20
 # By source, a generated image may be called Real so many times as often as a real one Fake: a false
 # accusation is the worse mistake.
 _MISSES = 2
+# What `thresholds` in metrics.json calls the rule by the expected share of a new source.
+NEW_SOURCE = "new source"
 
 
 @dataclass(frozen=True)
@@ -292,3 +297,32 @@ def _smoothed_targets(labels: np.ndarray, n_classes: int) -> np.ndarray:
     targets = np.repeat(((1 - own) / (n_classes - 1))[:, None], n_classes, axis=1)
     targets[np.arange(len(labels)), labels] = own
     return targets
+
+
+def explain_missed_targets(thresholds: Mapping[str, Any] | None) -> list[str]:
+    """Sentences on thresholds that do not keep their target; see `metrics.json`."""
+    bounds = (thresholds or {}).get("validation", {})
+    if all(bound["reached"] for bound in bounds.values()):
+        return []
+    if thresholds.get("rule") == NEW_SOURCE:
+        return [
+            "The validation images have too few sources to promise at most "
+            f"{100 * thresholds['target_error']:g} % on a new one: a class without a verdict needs "
+            f"at least {math.ceil(1 / thresholds['target_error']) - 1} sources of real images for "
+            "Fake, half as many of generated ones for Real."
+        ]
+    if "sources" in thresholds:
+        share = f"{100 * thresholds['target_error']:g} %"
+        sides = {"upper": ("false alarms in every source of real images", "Fake")}
+        sides["lower"] = ("misses in every source of fakes", "Real")
+        return [
+            f"No threshold keeps {what} of the validation images at {share} or less: no verdict "
+            f"is {verdict}. ModelEvaluation.py --target-error asks for less."
+            for side, (what, verdict) in sides.items()
+            if not bounds[side]["reached"]
+        ]
+    return [
+        "The validation images are too few, or the model too poor, to promise that at most "
+        f"{100 * thresholds['target_error']:g} % of the certain verdicts are wrong; many verdicts "
+        "will be Uncertain. ModelEvaluation.py --target-error 0.1 asks for less."
+    ]

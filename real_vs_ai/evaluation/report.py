@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,10 @@ from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import (
+    NEW_SOURCE,
     calibrate_metadata,
     count_by_source,
+    explain_missed_targets,
     has_sources,
     share_over_sources,
 )
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
-# What `thresholds` in metrics.json calls the rule by the expected share of a new source.
-NEW_SOURCE = "new source"
 TRAIN = "train"
 # (path, reason) of the files that could not be read, by split.
 LeftOut = Mapping[str, Sequence[tuple[str, str]]]
@@ -193,7 +192,7 @@ def _all_metrics(
             for split, rows in own.items()
         },
         "confound": find_confound(own[main_split(predictions)]),
-        "notes": _notes(thresholds),
+        "notes": explain_missed_targets(thresholds),
     }
     if (thresholds or {}).get("rule") == NEW_SOURCE:
         metrics["over_sources"] = {
@@ -374,35 +373,6 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or thresholds_of(metadata),
     }
-
-
-def _notes(thresholds: Mapping[str, Any] | None) -> list[str]:
-    """What the terminal should say in addition to the numbers."""
-    bounds = (thresholds or {}).get("validation", {})
-    if all(bound["reached"] for bound in bounds.values()):
-        return []
-    if thresholds.get("rule") == NEW_SOURCE:
-        return [
-            "The validation images have too few sources to promise at most "
-            f"{100 * thresholds['target_error']:g} % on a new one: a class without a verdict needs "
-            f"at least {math.ceil(1 / thresholds['target_error']) - 1} sources of real images for "
-            "Fake, half as many of generated ones for Real."
-        ]
-    if "sources" in thresholds:
-        share = f"{100 * thresholds['target_error']:g} %"
-        sides = {"upper": ("false alarms in every source of real images", "Fake")}
-        sides["lower"] = ("misses in every source of fakes", "Real")
-        return [
-            f"No threshold keeps {what} of the validation images at {share} or less: no verdict "
-            f"is {verdict}. ModelEvaluation.py --target-error asks for less."
-            for side, (what, verdict) in sides.items()
-            if not bounds[side]["reached"]
-        ]
-    return [
-        "The validation images are too few, or the model too poor, to promise that at most "
-        f"{100 * thresholds['target_error']:g} % of the certain verdicts are wrong; many verdicts "
-        "will be Uncertain. ModelEvaluation.py --target-error 0.1 asks for less."
-    ]
 
 
 def _describe_data(images: LabelledImages, unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
