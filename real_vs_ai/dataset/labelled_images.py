@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders, read_table
 from real_vs_ai.images import is_image_name
 
+# The second of five parts of all sources is 2/5.
+_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 # Raise it when the same file would decode to other pixels: caches on disk are then made again.
 _CACHE_VERSION = 1
 
@@ -67,9 +70,14 @@ class LabelledImages:
     def positions(self, sources: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the images of these sources, and of all others, int64.
 
+        Args:
+            sources: Names, or parts of all sources such as "2/5": the second of five, in the order
+                of a hash of their names.
+
         Raises:
             InputError: No image is of one of these sources, or none is of another.
         """
+        sources = [name for source in sources for name in self._named(source)]
         missing = set(sources) - set(self.sources)
         if missing:
             raise InputError(
@@ -80,6 +88,15 @@ class LabelledImages:
         if of_these.all():
             raise InputError(f"Every image in {self.root} is of {', '.join(sources)}.")
         return np.flatnonzero(of_these), np.flatnonzero(~of_these)
+
+    def _named(self, source: str) -> list[str]:
+        """The sources that a name, or a part, means."""
+        part = _PART.fullmatch(source)
+        if not part:
+            return [source]
+        number, count = map(int, part.groups())
+        ordered = sorted(set(self.sources), key=lambda name: hashlib.sha256(name.encode()).digest())
+        return ordered[number - 1 :: count]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """The images at these positions, in this order."""

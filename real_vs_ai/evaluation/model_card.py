@@ -179,7 +179,7 @@ def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> list[str]:
     ]
     headers = ["split", "class", "sources", "certain", "wrong", "wrong, 95 % of sources at most"]
     intro = (
-        "Mean shares over sources, a camera or generator of a collection each, which count alike; "
+        "Mean shares over sources, a collection (a repository's pictures) each, which count alike; "
         "bootstrap intervals over sources:"
     )
     return [intro, markdown_table(headers, rows)]

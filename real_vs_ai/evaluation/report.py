@@ -17,7 +17,7 @@ from sklearn.metrics import classification_report
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
-from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import (
     NEW_SOURCE,
@@ -35,7 +35,6 @@ from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
-    as_texts,
     concatenate,
     join_predictions,
     read_predictions,
@@ -196,9 +195,7 @@ def _all_metrics(
     }
     if (thresholds or {}).get("rule") == NEW_SOURCE:
         metrics["over_sources"] = {
-            split: share_over_sources(
-                rows.labels, rows.decided, _makers(judged[split], rows), rows.class_names
-            )
+            split: share_over_sources(rows.labels, rows.decided, rows.sources, rows.class_names)
             for split, rows in own.items()
         }
     return metrics
@@ -224,15 +221,12 @@ def _calibrate(
         return metadata, known
     refused = rows.out_of_distribution
     by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
-    sources = rows.sources
-    if new_source and len(own):
-        sources = np.concatenate([_makers(judged["validation"], own), sources[len(own) :]])
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
         target_error=target_error,
-        sources=sources if by_source else None,
+        sources=rows.sources if by_source else None,
         refused=refused if by_source else None,
         new_source=new_source,
     )
@@ -246,13 +240,6 @@ def _calibrate(
             decided[: len(own)] = judged["validation"].rows(fitted).decided
         found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
     return fitted, {**found, "files": [path.as_posix() for path in others]}
-
-
-def _makers(part: JudgedSplit, rows: Predictions) -> np.ndarray:
-    """Each image's source and what made it, a camera or a generator: one collection holds many."""
-    made_by = manifest_column(part.images.root, "generator")
-    makers = (made_by.get(path, "") for path in part.images.paths)
-    return as_texts(map(" / ".join, zip(rows.sources, makers, strict=True)))
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -80,7 +80,9 @@ class TrainingOptions:
         const=NEWEST,
     )
     hold_out: tuple[str, ...] = _field(
-        "sources to train without and to validate on alone", (), type=_names
+        "sources, or parts of them such as 2/5, to train without and to validate on alone",
+        (),
+        type=_names,
     )
     source_limit: int = _field(
         "most training images of each class of a source, drawn by the seed; 0: all",

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,11 +313,19 @@ def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImage
 
 
 def limit_sources(images: LabelledImages, *, most: int, seed: int) -> LabelledImages:
-    """At most so many images of each class of a source, drawn by the seed, in the old order."""
-    generator = np.random.default_rng(seed)
-    pairs = zip(images.labels, images.sources, strict=True)
-    keys = np.array([f"{label} {source}" for label, source in pairs])
-    drawn = [generator.permutation(np.flatnonzero(keys == key))[:most] for key in np.unique(keys)]
+    """At most so many images of each class of a source, in the old order.
+
+    A hash of seed and path draws them, so that other sources change nothing.
+    """
+
+    def place(position: int) -> bytes:
+        text = f"{seed}\0{images.paths[position]}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+    members = defaultdict(list)
+    for position, key in enumerate(zip(images.labels.tolist(), images.sources, strict=True)):
+        members[key].append(position)
+    drawn = [sorted(positions, key=place)[:most] for positions in members.values()]
     return images.take(np.sort(np.concatenate(drawn)))
 
 
@@ -328,7 +338,8 @@ def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, Labe
     held, others = train.positions(options.hold_out)
     # Copies and reconstructions are there to learn from: a user does not upload them.
     held = held[[not is_augmented_name(train.paths[i]) for i in held]]
-    of_source = [held[np.array(train.sources, object)[held] == name] for name in options.hold_out]
+    sources = np.array(train.sources, object)[held]
+    of_source = [held[sources == name] for name in dict.fromkeys(sources)]
     generator = np.random.default_rng(options.seed)
     drawn = np.concatenate([generator.permutation(p)[:_HELD_OUT_IMAGES] for p in of_source])
     return {

@@ -9,6 +9,7 @@ from PIL import Image
 from real_vs_ai.dataset import decoded_images
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
+from real_vs_ai.errors import InputError
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_input import ModelInput
 
@@ -153,3 +154,19 @@ def test_damaged_cache_is_made_again(folder, tmp_path):
     next((tmp_path / "cache").glob("*.npy")).write_bytes(b"half")
     again = decode(images, cache_dir=tmp_path / "cache")
     assert np.array_equal(first.pixels, again.pixels)
+
+
+def test_parts_of_all_sources_are_all_of_them_once(tmp_path):
+    for number in range(13):
+        for label in ("Fake", "Real"):
+            path = tmp_path / label / f"source{number}__a.png"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    images = list_labelled_images(tmp_path)
+    parts = [images.positions([f"{part}/5"])[0] for part in (1, 2, 3, 4, 5)]
+    named = [{images.sources[i] for i in part} for part in parts]
+    assert sorted(map(len, named)) == [2, 2, 3, 3, 3]
+    assert len(set.union(*named)) == 13
+    assert sorted(np.concatenate(parts)) == list(range(26))
+    with pytest.raises(InputError, match="Every image"):
+        images.positions(["1/1"])
