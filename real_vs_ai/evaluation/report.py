@@ -137,8 +137,8 @@ def evaluate_model(
             otherwise those in the metadata are used.
         others: Tables of predictions whose validation images count in fitting them.
         thresholds: What is known of the metadata's thresholds; None for nothing.
-        new_source: Let `target_error` bound the expected share of the real images of a new source
-            that are called Fake, and twice that share of generated ones called Real.
+        new_source: Let `target_error` bound the expected share of a new source's images that get a
+            wrong verdict, in each class.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
