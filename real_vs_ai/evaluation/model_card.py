@@ -147,8 +147,8 @@ def _calibration(metrics: Mapping) -> list[str]:
     over_sources = metrics.get("over_sources")
     if over_sources:
         among = (
-            "of a new source's images of each class expected to get a wrong verdict (conformal risk "
-            "control over the validation sources)"
+            "of a new source's images of each class expected to get a wrong verdict (conformal "
+            "risk control over the validation sources)"
         )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
