@@ -98,6 +98,11 @@ class Predictions:
         return np.array(found, dtype=np.int64)
 
     @property
+    def is_right(self) -> np.ndarray:
+        """Whether each image's class of highest probability is its own, shape (n,), bool."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+    @property
     def out_of_distribution(self) -> np.ndarray:
         """Which images are out-of-distribution: no thresholds give them a verdict; (n,), bool."""
         return np.isin(self.reasons.astype(str), list(OUT_OF_DISTRIBUTION))

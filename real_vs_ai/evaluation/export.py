@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import predict_in_batches
+from real_vs_ai.evaluation.tables import Table
 from real_vs_ai.files import put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
@@ -98,7 +98,7 @@ def export_model(
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
     checked = np.asarray(pixels[np.rint(spread).astype(int)])
-    expected = predict_in_batches(model, checked)
+    expected = model.predict(checked.astype(np.float32), batch_size=_BATCH, verbose=0)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
     return [
@@ -113,6 +113,20 @@ def export_model(
         )
         for name in formats
     ]
+
+
+def exports_table(results: Sequence[ExportResult]) -> Table:
+    """Where each format was written, or why not."""
+    rows = [
+        [
+            r.name,
+            r.path.as_posix() if r.path else f"not written: {r.error}",
+            r.n,
+            "" if r.difference is None else f"{r.difference:.1e}",
+        ]
+        for r in results
+    ]
+    return ["format", "file", "checked on", "largest difference"], rows
 
 
 def _export(

@@ -29,7 +29,7 @@ from real_vs_ai.evaluation.figure_style import (
     styled,
     unit_square,
 )
-from real_vs_ai.evaluation.metrics import interval_text
+from real_vs_ai.evaluation.tables import interval_text
 
 _HISTORY_PANELS = {
     "loss": "Loss (cross-entropy + L2)",

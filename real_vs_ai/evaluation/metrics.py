@@ -31,30 +31,10 @@ _CHUNK_WEIGHTS = 500_000
 
 _BIASED = "expected_calibration_error"
 
-# In the order of every table.
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "false_positive_rate": "False-positive rate",
-    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
-    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
-    "loss": "Loss (cross-entropy)",
-    "brier_score": "Brier score",
-    "expected_calibration_error": "Expected calibration error (debiased)",
-    "uncertain_share": "Share of Uncertain verdicts",
-    "error_when_certain": "Error of certain verdicts",
-}
-
 # The splits that a report is about, the main one first.
 REPORTED_SPLITS = ("test", "validation")
 
 Interval = dict[str, float]
-Table = tuple[list[str], list[list[Any]]]
 
 
 def compute_metrics(
@@ -291,73 +271,3 @@ def size_groups(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
     ]
     shorter = np.minimum(widths, heights)
     return np.array(names, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, side="right")]
-
-
-def compare_models(
-    predictions: Predictions, others: Sequence[Predictions], *, name: str
-) -> dict[str, Any]:
-    """Test whether two models err differently on the images that both could read.
-
-    Args:
-        others: Of the second model, one split each.
-
-    Returns:
-        For each split the accuracies' difference with its interval, and McNemar's test.
-    """
-    compared: dict[str, Any] = {"model": name}
-    for second in others:
-        (split,) = second.split_names
-        first = predictions.of_split(split)
-        if not np.array_equal(first.paths, second.paths):
-            raise InputError(f"Expected predictions for the same {split} images of both models.")
-        right = [part.probabilities.argmax(axis=1) == part.labels for part in (first, second)]
-        compared[split] = {
-            "n": len(first),
-            "accuracy_difference": accuracy_difference(first.labels, *right, seed=SEED),
-            **mcnemar_test(*right),
-        }
-    return compared
-
-
-def comparison_table(compared: Mapping) -> Table:
-    """How two models differ on the same images."""
-    rows = [
-        [
-            split,
-            part["n"],
-            interval_text(part["accuracy_difference"]),
-            part["only_first"],
-            part["only_second"],
-            f"{part['p_value']:.3g}",
-        ]
-        for split, part in compared.items()
-        if split != "model"
-    ]
-    right = ["only this model right", "only the other right"]
-    return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
-
-
-def results_table(metrics: Mapping) -> Table:
-    """Headers and rows: every metric of each split with its interval."""
-    splits = [split for split in REPORTED_SPLITS if split in metrics]
-    rows = [
-        [title, *(interval_text(metrics[split].get(name)) for split in splits)]
-        for name, title in METRIC_TITLES.items()
-        if any(name in metrics[split] for split in splits)
-    ]
-    return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
-
-
-def interval_text(entry: Mapping[str, float] | None, *, digits: int = 4) -> str:
-    """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.9500 (0.9400 to 0.9600)"."""
-    if not entry:
-        return "not defined"
-    value, low, high = (f"{entry[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def percent_text(entry: Mapping[str, Any] | None) -> str:
-    """{"value": 0.95, "low": 0.94, "high": 0.96} → "95.0 % (94.0 to 96.0)"."""
-    if not entry:
-        return "none"
-    return f"{100 * entry['value']:.1f} % ({100 * entry['low']:.1f} to {100 * entry['high']:.1f})"

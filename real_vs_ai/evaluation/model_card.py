@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
-from real_vs_ai.evaluation.by_collection import collections_table
-from real_vs_ai.evaluation.metrics import (
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
+from real_vs_ai.evaluation.tables import (
     METRIC_TITLES,
-    REPORTED_SPLITS,
-    Table,
+    collections_table,
     comparison_table,
     interval_text,
+    other_images_table,
     percent_text,
+    precision_table,
     results_table,
+    robustness_table,
 )
-from real_vs_ai.evaluation.other_images import other_images_table
-from real_vs_ai.evaluation.robustness import robustness_table
 from real_vs_ai.files import read_json, read_table, write_text
 from real_vs_ai.reporting import markdown_table, markdown_text
 from real_vs_ai.runs import RunFolder
@@ -270,27 +270,6 @@ def _precisions(metrics: Mapping) -> str:
         "that have it. The same images in both, accuracy at the class of highest probability:"
     )
     return _section("Precision", intro, markdown_table(*precision_table(found)))
-
-
-def precision_table(found: Sequence[Mapping]) -> Table:
-    """What each precision changes; benchmarks/bench_precision.py measures it."""
-    rows = [
-        [
-            row["precision"],
-            f"{row['images']} (n = {row['n']:,})",
-            *(_accuracy_text(row[name]) for name in ("accuracy_f32", "accuracy")),
-            f"{row['largest_difference']:.4f}",
-            row["flipped"],
-            row["uncertain_changed"],
-        ]
-        for row in found
-    ]
-    headers = ["precision", "images", "accuracy in f32", "accuracy", "largest difference"]
-    return [*headers, "verdicts flipped", "to or from Uncertain"], rows
-
-
-def _accuracy_text(accuracy: float | None) -> str:
-    return "no labels" if accuracy is None else f"{accuracy:.4f}"
 
 
 def _reasons(metrics: Mapping) -> str:
