@@ -27,10 +27,10 @@ from real_vs_ai.evaluation.calibration import (
     has_sources,
     share_over_sources,
 )
+from real_vs_ai.evaluation.figures import draw_report
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
-from real_vs_ai.evaluation.metrics import split_metrics
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
-from real_vs_ai.evaluation.report_figures import draw_report, main_split
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 from real_vs_ai.predictions import (
@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def main(self) -> JudgedSplit:
         """The split that the report is about."""
-        return self.judged[main_split(self.predictions)]
+        return self.judged[_main_split(self.predictions)]
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _all_metrics(
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
         },
-        "confound": find_confound(own[main_split(predictions)]),
+        "confound": find_confound(own[_main_split(predictions)]),
         "notes": explain_missed_targets(thresholds),
     }
     if (thresholds or {}).get("rule") == NEW_SOURCE:
@@ -200,6 +200,10 @@ def _all_metrics(
             for split, rows in own.items()
         }
     return metrics
+
+
+def _main_split(predictions: Predictions) -> str:
+    return next(name for name in REPORTED_SPLITS if name in predictions.split_names)
 
 
 def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:

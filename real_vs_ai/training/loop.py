@@ -16,7 +16,7 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.dataset.labelled_images import LabelledImages
-from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.evaluation.figures import draw_history
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.reporting import plural
@@ -258,7 +258,7 @@ def _after_epoch(learning: Learning, last_epoch: int, pace: KeepPace | None) -> 
     if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and learning.hosts.is_first:
         columns = {name: [r.get(name) for r in progress.history] for name in row}
         path = learning.run.figures / "history.png"
-        draw_history_file(columns, keep=learning.options.keep, path=path)
+        draw_history(columns, keep=learning.options.keep, path=path)
 
 
 def image_weights(
