@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LARGEST_DIFFERENCE = 1e-3
 # float16 keeps 11 bits of each weight; over a hundred layers that adds up to a little more.
 _LARGEST_DIFFERENCE_OF_HALVES = 5e-3
-_MOST_CHECKED = 200
+MOST_CHECKED = 200
 _BATCH = 8
 _REQUIREMENTS = 'pip install -e ".[export]"'
 
@@ -96,7 +96,7 @@ def export_model(
 
     # Cloned models take a list of one input; exported signatures should take the input itself.
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
+    spread = np.linspace(0, len(pixels) - 1, min(len(pixels), MOST_CHECKED))
     checked = np.asarray(pixels[np.rint(spread).astype(int)])
     expected = model.predict(checked.astype(np.float32), batch_size=_BATCH, verbose=0)
     folder.mkdir(parents=True, exist_ok=True)

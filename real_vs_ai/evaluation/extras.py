@@ -1,37 +1,34 @@
-"""Measure what a report holds on request: changed images, images of another kind, another model."""
+"""Measure what a report holds beside its metrics.
+
+On request: changed images, images of another kind, another model. Of photographs always: verdicts
+by collection and generator, also after the web.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from real_vs_ai.config import SEED
-from real_vs_ai.dataset.decoded_images import find_splits
-from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.by_collection import measure_collections
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
+    RESAMPLES,
+    Interval,
     accuracy_difference,
+    bootstrap_weights,
     compute_metrics,
+    intervals_of,
     mcnemar_test,
     share_interval,
 )
 from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.evaluation.tables import (
-    Table,
-    collections_table,
-    comparison_table,
-    other_images_table,
-    robustness_table,
-)
 from real_vs_ai.model_file import calibrate
-from real_vs_ai.perturbations import PERTURBATIONS, PERTURBATIONS_VERSION
+from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
 from real_vs_ai.predictions import Predictions
-from real_vs_ai.reporting import format_table
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.verdict import decide
 
@@ -92,26 +89,134 @@ def describe_perturbations() -> dict[str, Any]:
     return {"version": PERTURBATIONS_VERSION, "names": [p.name for p in PERTURBATIONS]}
 
 
-def measure_other_images(detector: Detector, folder: Path, *, workers: int) -> list[dict[str, Any]]:
+def measure_collections(detector: Detector, judged: JudgedSplit, *, workers: int) -> dict[str, Any]:
+    """Judge images clean and after the web, by collection and by generator.
+
+    Args:
+        detector: Of a model that tells Fake from Real.
+        judged: The images, and the verdicts on them as they are.
+
+    Returns:
+        "split", "n", and "versions": for "clean", "web" (as sites and messengers send images on)
+        and "hard" (worse) "overall" (see `_sum_up`) and the rows "collections" and "generators" (of
+        fakes): "name", "class", "n", the shares of verdicts "fake", "real" and "uncertain" with
+        exact intervals, and "auc", the mean over the other class's collections.
+    """
+    metadata, images = detector.metadata, judged.images
+    clean = judged.rows(metadata)
+    web, hard = judge_changed(detector, images, (WEB, HARD), split=judged.split, workers=workers)
+    made_by = manifest_column(images.root, "generator")
+    generators = np.array([made_by.get(path, "") for path in images.paths], dtype=object)
+    return {
+        "split": judged.split,
+        "n": len(images),
+        "versions": {
+            name: _describe(rows, generators, temperature=metadata.temperature)
+            for name, rows in {"clean": clean, "web": web, "hard": hard}.items()
+        },
+    }
+
+
+def _describe(rows: Predictions, generators: np.ndarray, *, temperature: float) -> dict[str, Any]:
+    index = rows.class_names.index(POSITIVE_CLASS)
+    # The ranking counts every image, out-of-distribution ones too.
+    scores = calibrate(rows.probabilities, temperature=temperature)[:, index]
+    is_fake, decided = rows.labels == index, rows.decided
+    sources = np.where(rows.sources == "", "unknown", rows.sources)
+
+    def describe(name: str, own: np.ndarray, *, fake: bool) -> dict[str, Any]:
+        verdicts = decided[own]
+        certain = verdicts >= 0
+        shares = {"fake": verdicts == index, "real": certain & (verdicts != index)}
+        shares |= {"uncertain": ~certain}
+        return {
+            "name": str(name),
+            "class": POSITIVE_CLASS if fake else rows.class_names[1 - index],
+            "n": int(own.sum()),
+            **{key: share_interval(which) for key, which in shares.items()},
+            "wrong_of_certain": share_interval((verdicts != rows.labels[own])[certain]),
+            "auc": _mean_auc(scores if fake else -scores, own, is_fake != fake, sources),
+        }
+
+    def describe_groups(groups: np.ndarray, *, fake: bool) -> list[dict[str, Any]]:
+        of_class = (is_fake == fake) & (groups != "")
+        names = np.unique(groups[of_class].astype(str))
+        return [describe(name, of_class & (groups == name), fake=fake) for name in names]
+
+    collections = [*describe_groups(sources, fake=False), *describe_groups(sources, fake=True)]
+    made_by = describe_groups(generators, fake=True)
+    together = np.zeros(len(rows))
+    right = (scores >= 0.5) == is_fake
+    halves = [float(right[is_fake == fake].mean()) for fake in (False, True) if fake in is_fake]
+    return {
+        "overall": {
+            "pooled_auc": _mean_auc(scores, is_fake, ~is_fake, together),
+            "balanced_accuracy": float(np.mean(halves)),
+            "coverage": share_interval(decided >= 0),
+            "certain_wrong": share_interval((decided >= 0) & (decided != rows.labels)),
+            **_find_extremes(collections, made_by),
+        },
+        "collections": collections,
+        "generators": made_by,
+    }
+
+
+def _find_extremes(collections: list[dict], generators: list[dict]) -> dict[str, Any]:
+    """The mean area over collections, most false alarms, and the lowest area, by name; or None."""
+    areas = [row["auc"]["value"] for row in collections if row["auc"]]
+    real = [r for r in collections if r["class"] != POSITIVE_CLASS and r["wrong_of_certain"]]
+    worst = max(real, key=lambda row: tuple(row["wrong_of_certain"].values()), default=None)
+    made_by = [row for row in generators if row["auc"]]
+    weakest = min(made_by, key=lambda row: row["auc"]["value"], default=None)
+    return {
+        "auc": float(np.mean(areas)) if areas else None,
+        "worst_real": worst and {"name": worst["name"], **worst["wrong_of_certain"]},
+        "worst_generator": weakest and {"name": weakest["name"], **weakest["auc"]},
+    }
+
+
+def _mean_auc(
+    scores: np.ndarray, own: np.ndarray, other: np.ndarray, sources: np.ndarray
+) -> Interval | None:
+    """Mean area under the ROC curve against each source of the other class, with its interval."""
+    if not other.any():
+        return None
+    names, which, counts = np.unique(
+        sources[other].astype(str), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(scores[other], kind="stable")
+    theirs, n_ours = scores[other][order], int(own.sum())
+    of_each = 1 / (n_ours * len(names) * counts[which][order])
+    # How many of theirs each of ours is above; equal ones count half.
+    ends = [np.searchsorted(theirs, scores[own], side=side) for side in ("left", "right")]
+    # Drawn again among our images, and within each source of the others.
+    groups = np.concatenate([np.zeros(n_ours, np.int64), 1 + which])
+    areas = []
+    for drawn in bootstrap_weights(groups, resamples=RESAMPLES, seed=SEED):
+        below = np.cumsum(drawn[:, n_ours:][:, order] * of_each, axis=1)
+        below = np.pad(below, ((0, 0), (1, 0)))
+        above = (below[:, ends[0]] + below[:, ends[1]]) / 2
+        areas.append((drawn[:, :n_ours] * above).sum(axis=1))
+    return intervals_of({"auc": np.concatenate(areas)})["auc"]
+
+
+def measure_other_images(
+    detector: Detector, name: str, splits: Mapping[str, LabelledImages], *, workers: int
+) -> list[dict[str, Any]]:
     """Count how often the model would be wrong and certain on images of another kind.
 
     Args:
-        folder: Holds a folder for each class, or splits of such; training images are left out.
+        name: Of the images.
+        splits: Training images among them are left out.
 
     Returns:
         For each split "data" (its name), "n" images, and six shares with exact 95 % intervals:
         "out_of_distribution", "uncertain", "certain_right" and "certain_wrong", which add up to 1;
         "certain_wrong_unchecked" (by the thresholds alone) and "accuracy_unchecked".
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        InputError: It holds other classes, or nothing that can be read.
     """
-    metadata = detector.metadata
-    folders = {split: path for split, path in find_splits(folder).items() if split != "train"}
-    name, counted = folder.resolve().name, []
-    for split, path in folders.items():
-        images = list_labelled_images(path, class_names=metadata.class_names)
+    metadata, counted = detector.metadata, []
+    judged = {split: images for split, images in splits.items() if split != "train"}
+    for split, images in judged.items():
         rows = judge_split(detector, images, split=split, workers=workers).rows(metadata)
         calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
         decided, labels, unlike = rows.decided, rows.labels, rows.out_of_distribution
@@ -124,7 +229,7 @@ def measure_other_images(detector: Detector, folder: Path, *, workers: int) -> l
             "certain_wrong_unchecked": (alone >= 0) & (alone != labels),
             "accuracy_unchecked": rows.is_right,
         }
-        data = name if len(folders) == 1 else f"{name}, {split}"
+        data = name if len(judged) == 1 else f"{name}, {split}"
         exact = {share: share_interval(which) for share, which in shares.items()}
         counted.append({"data": data, "n": len(rows), **exact})
     return counted
@@ -162,49 +267,46 @@ def add_extras(
     *,
     stored: Mapping[str, Any],
     robustness: bool,
-    others: Sequence[Path],
+    others: Sequence[tuple[str, Mapping[str, LabelledImages]]],
     compared: Detector | None,
     workers: int,
-) -> list[str]:
+) -> dict[str, str]:
     """Add to the metrics what was asked for, and what an earlier report holds of it still.
 
     Args:
         stored: `metrics.json` of the earlier report, or {}.
-        others: Folders of images of another kind.
+        others: Images of another kind: their name, and by split.
         compared: Another model, of the same classes.
 
     Returns:
-        Tables for the terminal.
+        Titles of the tables of what was measured; see `report_tables`.
     """
-    metrics, main, told = evaluation.metrics, evaluation.main, []
+    metrics, main, titles = evaluation.metrics, evaluation.main, {}
     detector = detector.with_metadata(evaluation.metadata)
-
-    def tell(title: str, table: Table) -> None:
-        told.append(f"{format_table(*table, title=title)}\n")
-
     keep_extras(metrics, stored)
     if robustness:
         found = metrics["robustness"] = measure_robustness(detector, main, workers=workers)
-        tell(f"Robustness: {found['n']:,} {main.split} images", robustness_table(found))
+        titles["robustness"] = f"Robustness: {found['n']:,} {main.split} images"
     if others:
-        by_folder = (measure_other_images(detector, one, workers=workers) for one in others)
-        found = metrics["other_images"] = [part for parts in by_folder for part in parts]
+        found = metrics["other_images"] = [
+            part
+            for name, splits in others
+            for part in measure_other_images(detector, name, splits, workers=workers)
+        ]
         images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
-        tell(f"Images of another kind: {images}", other_images_table(found))
+        titles["other_images"] = f"Images of another kind: {images}"
     if compared:
         rows = [
             judge_split(compared, part.images, split=split, workers=workers).rows(compared.metadata)
             for split, part in evaluation.judged.items()
         ]
-        found = compare_models(evaluation.predictions, rows, name=compared.name)
-        metrics["comparison"] = found
-        tell(f"Accuracy compared with {found['model']}", comparison_table(found))
+        metrics["comparison"] = compare_models(evaluation.predictions, rows, name=compared.name)
+        titles["comparison"] = f"Accuracy compared with {compared.name}"
     test, metadata = evaluation.judged.get("test"), evaluation.metadata
     if test and metadata.positive_index is not None and metadata.model_input.is_crops:
-        found = measure_collections(detector, test, workers=workers)
-        metrics["collections"] = [found]
-        tell(f"By collection: {test.split}", collections_table(found))
-    return told
+        metrics["collections"] = [measure_collections(detector, test, workers=workers)]
+        titles["collections"] = f"By collection: {test.split}"
+    return titles
 
 
 def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any]) -> None:

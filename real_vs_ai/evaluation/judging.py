@@ -182,3 +182,9 @@ def judge_changed(
                 of_change += judged[index :: len(changes)]
             bar.update(len(prepared))
     return [_rows(images, of_change, split=split, sizes=sizes) for of_change in verdicts]
+
+
+def middle_view(path: Path, metadata: ModelMetadata) -> np.ndarray:
+    """What the network sees of an image, or the middle crop: (size, size, 3), uint8."""
+    views = metadata.model_input.prepare(decode_image(path))
+    return views[len(views) // 2]

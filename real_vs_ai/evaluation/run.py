@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
@@ -20,7 +21,7 @@ from real_vs_ai.dataset.labelled_images import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 _EXPORTS = "exports"
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
-# The libraries' files are checked on so many images.
-_CHECKED_IMAGES = 200
-_CHECKED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -51,25 +49,6 @@ class Outcome:
     complete: bool
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model and the images to judge.
-
-    Attributes:
-        path: Of the model's file.
-        has_metadata: Whether the file holds the metadata.
-        images: By split.
-        own: Whether these are the images that the run was trained and reported with.
-    """
-
-    path: Path
-    model: keras.Model
-    metadata: ModelMetadata
-    has_metadata: bool
-    images: Mapping[str, LabelledImages]
-    own: bool
-
-
 def run_evaluation(options: EvaluationOptions) -> Outcome:
     """Do what the options ask for, and say what came out.
 
@@ -80,31 +59,37 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     """
     if options.redraw:
         return Outcome(_redraw(options.output or options.model), complete=True)
-    path, others = find_model(options.model), options.out_of_distribution
+    path, workers = find_model(options.model), options.workers
     compared_path = find_model(options.compare) if options.compare else None
-    _check_paths((options.data, *others), tables=options.thresholds_from)
+    class_names = _class_names(path, options.class_names)
+    images = _list_splits(options.data, class_names)
+    folders = options.out_of_distribution
+    others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
+    for table in options.thresholds_from:
+        read_predictions(table)
     # After the checks, since these import TensorFlow.
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
+    from real_vs_ai.keras_models import open_model
 
-    subject = _open_subject(path, options.data, class_names=options.class_names)
-    for folder in others:
-        _list_splits(folder, subject.metadata)
-    compared = compared_path and _open_compared(compared_path, subject, options.class_names)
+    model, metadata, has_metadata = open_model(path, class_names=options.class_names)
+    compared = compared_path and _open_compared(compared_path, metadata, options.class_names)
     run = RunFolder(path.parent)
-    report = RunFolder(options.output or _default_output(subject, options.data))
+    # Another file in the run's folder has nothing to do with its report.
+    own = path == run.model and is_own_data(run, images, data=options.data)
+    report = RunFolder(options.output or default_output(path, data=options.data, own=own))
     refreshes_run = report.path.resolve() == run.path.resolve()
     if not options.overwrite:
-        check_output(
-            report, subject.images, model=None if refreshes_run and subject.own else subject.model
-        )
-    detector, workers = open_detector(path, subject.metadata), options.workers
-    fitting, known = _choose_fitting(subject, options.target_error, options.thresholds_from)
-    evaluation = evaluate_model(
-        detector, subject.images, left_out={}, fitting=fitting, known=known, workers=workers
+        check_output(report, images, model=None if refreshes_run and own else model)
+    detector = open_detector(path, metadata)
+    fitting, known = _choose_fitting(
+        run, metadata, own=own, target_error=options.target_error, tables=options.thresholds_from
     )
-    told = add_extras(
+    evaluation = evaluate_model(
+        detector, images, left_out={}, fitting=fitting, known=known, workers=workers
+    )
+    titles = add_extras(
         evaluation,
         detector,
         stored=read_json(report.metrics) if report.metrics.is_file() else {},
@@ -113,53 +98,41 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         compared=compared,
         workers=workers,
     )
-    if refreshes_run or not subject.has_metadata:
-        told.append(_store(path, evaluation))
+    notes = []
+    if refreshes_run or not has_metadata:
+        notes.append(_store(path, evaluation))
     history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=subject.model, history_csv=history)
-    complete = True
-    if options.export:
-        exports, complete = _export(subject, evaluation, options.export, workers=workers)
-        told.append(exports)
-    return Outcome(_summary(evaluation.metrics, report=report, notes=told), complete)
+    write_evaluation(report, evaluation, model=model, history_csv=history)
+    exports, complete = _export(evaluation, model, path, options.export)
+    notes += [*exports, f"The report is in {report.path}."]
+    return Outcome("\n".join([_summary(evaluation.metrics, titles), *notes]), complete)
 
 
-def _check_paths(folders: Sequence[Path], *, tables: Sequence[Path]) -> None:
-    """Refuse paths that lead nowhere, before TensorFlow is imported.
-
-    Raises:
-        FileNotFoundError: There is no such folder or table of predictions.
-    """
-    for folder in folders:
-        find_splits(folder)
-    for table in tables:
-        read_predictions(table)
+def _class_names(path: Path, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The classes that the model's file names, otherwise those given."""
+    try:
+        return read_metadata(path).class_names
+    except ModelFileError:
+        # `open_model` says what is missing, if it is.
+        return given
 
 
-def _list_splits(data: Path, metadata: ModelMetadata) -> dict[str, LabelledImages]:
+def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, LabelledImages]:
     return {
-        split: list_labelled_images(folder, class_names=metadata.class_names)
+        split: list_labelled_images(folder, class_names=class_names)
         for split, folder in find_splits(data).items()
     }
 
 
-def _open_subject(path: Path, data: Path, *, class_names: tuple[str, ...] | None) -> Subject:
-    from real_vs_ai.keras_models import open_model
-
-    model, metadata, has_metadata = open_model(path, class_names=class_names)
-    images, run = _list_splits(data, metadata), RunFolder(path.parent)
-    # Another file in the run's folder has nothing to do with its report.
-    own = path == run.model and is_own_data(run, images, data=data)
-    return Subject(path, model, metadata, has_metadata, images, own)
-
-
-def _open_compared(path: Path, subject: Subject, class_names: tuple[str, ...] | None) -> Detector:
-    """The model to compare with, which must have the subject's classes."""
+def _open_compared(
+    path: Path, metadata: ModelMetadata, class_names: tuple[str, ...] | None
+) -> Detector:
+    """The model to compare with, which must have the classes of `metadata`."""
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.keras_models import open_model
 
     _, other, _ = open_model(path, class_names=class_names)
-    expected = subject.metadata.class_names
+    expected = metadata.class_names
     if other.class_names != expected:
         raise InputError(
             f"Expected a model of the classes {', '.join(expected)} to compare with, "
@@ -169,18 +142,26 @@ def _open_compared(path: Path, subject: Subject, class_names: tuple[str, ...] | 
 
 
 def _choose_fitting(
-    subject: Subject, target_error: float | None, tables: tuple[Path, ...]
+    run: RunFolder,
+    metadata: ModelMetadata,
+    *,
+    own: bool,
+    target_error: float | None,
+    tables: tuple[Path, ...],
 ) -> tuple[Fitting | None, Mapping[str, Any] | None]:
-    """How to fit the thresholds, or None to keep the model's own; and what is known of these."""
+    """How to fit the thresholds, or None to keep the model's own; and what is known of these.
+
+    Args:
+        own: Whether the images are the run's.
+    """
     from real_vs_ai.evaluation.report import TARGET_ERROR, Fitting
 
-    run = RunFolder(subject.path.parent)
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
     source_risk, asked = trained.get("source_risk", 0.0), bool(target_error or tables)
     # Thresholds that rest on other runs are not replaced by the way.
-    keeps = subject.own and not asked and bool(stored.get("files"))
-    if not asked and (keeps or not subject.own) and subject.metadata.calibrated:
+    keeps = own and not asked and bool(stored.get("files"))
+    if not asked and (keeps or not own) and metadata.calibrated:
         return None, stored if keeps else None
     target = target_error or source_risk or stored.get("target_error") or TARGET_ERROR
     return Fitting(target, new_source=source_risk > 0, tables=tables), None
@@ -197,30 +178,27 @@ def _store(path: Path, evaluation: Evaluation) -> str:
 
 
 def _export(
-    subject: Subject, evaluation: Evaluation, formats: Sequence[str], *, workers: int
-) -> tuple[str, bool]:
-    """Write the model in other formats; a table for the terminal, and whether all were written."""
-    from real_vs_ai.dataset.decoded_images import decode_images
-    from real_vs_ai.evaluation.export import export_model, exports_table
+    evaluation: Evaluation, model: keras.Model, path: Path, formats: Sequence[str]
+) -> tuple[list[str], bool]:
+    """Write the model in other formats; what to say of it, and whether all were written."""
+    if not formats:
+        return [], True
+    from real_vs_ai.evaluation.export import MOST_CHECKED, export_model, exports_table
+    from real_vs_ai.evaluation.judging import middle_view
     from real_vs_ai.out_of_distribution.check import read_check
 
-    images = evaluation.main.images
-    checked = decode_images(
-        images.take(images.draw(_CHECKED_IMAGES)),
-        model_input=evaluation.metadata.model_input,
-        workers=workers,
-        max_memory_bytes=_CHECKED_BYTES,
-    )
+    metadata, images = evaluation.metadata, evaluation.main.images
+    paths = images.take(images.draw(MOST_CHECKED)).paths
     results = export_model(
-        subject.model,
+        model,
         formats=formats,
-        folder=subject.path.parent / _EXPORTS,
-        metadata=evaluation.metadata,
-        check=read_check(subject.path),
-        pixels=checked.inputs,
+        folder=path.parent / _EXPORTS,
+        metadata=metadata,
+        check=read_check(path),
+        pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
     )
     table = format_table(*exports_table(results), title="Exports")
-    return f"{table}\n", all(result.path for result in results)
+    return [f"{table}\n"], all(result.path for result in results)
 
 
 def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
@@ -233,16 +211,16 @@ def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: P
     return False
 
 
-def _default_output(subject: Subject, data: Path) -> Path:
-    """Where a report goes when nobody says: the run's folder, or a folder for the data in it."""
-    run = RunFolder(subject.path.parent)
-    if subject.own:
+def default_output(path: Path, *, data: Path, own: bool) -> Path:
+    """Where the report on a model's file goes when nobody says: its run's folder, or one in it."""
+    run = RunFolder(path.parent)
+    if own:
         return run.path
     resolved = data.resolve()
     is_split = canonical_split(resolved.name) and resolved.parent.name
     name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
     # Several model files may share a folder, so its name tells their reports apart.
-    prefix = "" if subject.path == run.model else f"{subject.path.stem}-"
+    prefix = "" if path == run.model else f"{path.stem}-"
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
 
 
@@ -294,20 +272,22 @@ def _redraw(named: Path | None) -> str:
     return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
 
 
-def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
+def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """The metrics, what is to be said of them, and the tables that have these titles."""
     from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-    from real_vs_ai.evaluation.tables import results_table
+    from real_vs_ai.evaluation.tables import report_tables
 
+    tables = report_tables(metrics)
     title = "; ".join(
         f"{split}: " + ", ".join(f"{n:,} {name}" for name, n in metrics[split]["counts"].items())
         for split in REPORTED_SPLITS
         if split in metrics
     )
-    lines = [format_table(*results_table(metrics), title=title), ""]
+    lines = [format_table(*tables["results"], title=title), ""]
     for split, part in metrics["data"].items():
         lines += [f"Left out of {split}: {x['path']}: {x['reason']}" for x in part["unreadable"]]
     confound = metrics.get("confound") or {}
     if confound.get("warning"):
         lines += [f"Warning: {confound['warning']}", ""]
-    lines += metrics["notes"]
-    return "\n".join([*lines, *notes, f"The report is in {report.path}."])
+    shown = [f"{format_table(*tables[name], title=title)}\n" for name, title in titles.items()]
+    return "\n".join([*lines, *metrics["notes"], *shown])

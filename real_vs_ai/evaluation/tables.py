@@ -7,6 +7,7 @@ from typing import Any
 
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 
+_GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Headers and rows.
 Table = tuple[list[str], list[list[Any]]]
 
@@ -47,8 +48,47 @@ _SUMMARY_TITLES = (
 )
 
 
-def results_table(metrics: Mapping) -> Table:
-    """Headers and rows: every metric of each split with its interval."""
+def report_tables(metrics: Mapping) -> dict[str, Table]:
+    """Every table that the contents of `metrics.json` hold, by name.
+
+    Returns:
+        "data" and "results", and what there is of "by_source", "over_sources", "per_source",
+        "per_size", "robustness", "precisions", "reasons", "other_images", "comparison" and
+        "collections". "web: generators" and the like are of one version of the images each.
+    """
+    main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
+    tables = {"data": _data(metrics), "results": _results(metrics)}
+    found = {
+        "by_source": (_by_source, metrics["thresholds"].get("sources")),
+        "over_sources": (_over_sources, metrics.get("over_sources")),
+        "per_source": (_groups("source"), main.get("per_source")),
+        "per_size": (_groups("shorter side"), main.get("per_size")),
+        "robustness": (_robustness, metrics.get("robustness")),
+        "precisions": (precision_table, metrics.get("precisions")),
+        "other_images": (_other_images, metrics.get("other_images")),
+        "comparison": (_comparison, metrics.get("comparison")),
+    }
+    tables |= {name: make(part) for name, (make, part) in found.items() if part}
+    if "out_of_distribution" in metrics:
+        tables["reasons"] = _reasons(metrics)
+    for part in metrics.get("collections", ()):
+        tables["collections"] = _collections(part)
+        for name, version in part["versions"].items():
+            for groups in ("collections", "generators"):
+                tables[f"{name}: {groups}"] = _verdicts_by_group(version[groups])
+    return tables
+
+
+def _data(metrics: Mapping) -> Table:
+    names = metrics["class_names"]
+    rows = [
+        [split, *(counts.get(name, 0) for name in names), sum(counts.values())]
+        for split, counts in metrics.get("images", {}).items()
+    ]
+    return ["split", *names, "images"], rows
+
+
+def _results(metrics: Mapping) -> Table:
     splits = [split for split in REPORTED_SPLITS if split in metrics]
     rows = [
         [title, *(interval_text(metrics[split].get(name)) for split in splits)]
@@ -58,8 +98,42 @@ def results_table(metrics: Mapping) -> Table:
     return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
 
 
-def robustness_table(robustness: Mapping) -> Table:
-    """Accuracy and verdicts after each change."""
+def _by_source(counted: Sequence[Mapping]) -> Table:
+    rows = [
+        [row["name"], row["class"], row["n"], *map(interval_text, (row["certain"], row["wrong"]))]
+        for row in counted
+    ]
+    return ["validation source", "class", "images", "share certain", "certain and wrong"], rows
+
+
+def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:
+    rows = [
+        [
+            split,
+            row["class"],
+            row["sources"],
+            *map(interval_text, (row["certain"], row["wrong"])),
+            f"{row['wrong_95']:.4f}",
+        ]
+        for split, by_class in counted.items()
+        for row in by_class
+    ]
+    headers = ["split", "class", "sources", "certain", "wrong", "wrong, 95 % of sources at most"]
+    return headers, rows
+
+
+def _groups(title: str) -> Callable[[Mapping], Table]:
+    def make(groups: Mapping) -> Table:
+        rows = [
+            [name, part["n"], *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
+            for name, part in groups.items()
+        ]
+        return [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)], rows
+
+    return make
+
+
+def _robustness(robustness: Mapping) -> Table:
     rows = [
         [row["name"], interval_text(row["accuracy"]), row["flips"], row["uncertain"]]
         for row in robustness["rows"]
@@ -67,8 +141,17 @@ def robustness_table(robustness: Mapping) -> Table:
     return ["change", "accuracy", "verdicts flipped", "Uncertain"], rows
 
 
-def other_images_table(found: Sequence[Mapping]) -> Table:
-    """The shares of each data set."""
+def _reasons(metrics: Mapping) -> Table:
+    shares = metrics["out_of_distribution"]
+    counts = {split: metrics[split].get("reasons", {}) for split in shares}
+    codes = sorted({code for found in counts.values() for code in found})
+    rows = [[code, *(found.get(code, 0) for found in counts.values())] for code in codes]
+    unlike = [f"{part['share']:.4f}" for part in shares.values()]
+    headers = ["reason", *(f"{split} (n = {part['n']:,})" for split, part in shares.items())]
+    return headers, [*rows, ["share out-of-distribution", *unlike]]
+
+
+def _other_images(found: Sequence[Mapping]) -> Table:
     rows = [
         [title, *(interval_text(part[share]) for part in found)]
         for share, title in _OTHER_TITLES.items()
@@ -76,8 +159,7 @@ def other_images_table(found: Sequence[Mapping]) -> Table:
     return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
 
 
-def comparison_table(compared: Mapping) -> Table:
-    """How two models differ on the same images."""
+def _comparison(compared: Mapping) -> Table:
     rows = [
         [
             split,
@@ -94,7 +176,7 @@ def comparison_table(compared: Mapping) -> Table:
     return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
 
 
-def collections_table(part: Mapping) -> Table:
+def _collections(part: Mapping) -> Table:
     """What a release is judged by, for each version of a split's images."""
 
     def name_of(entry: Mapping | None, shown: Callable[[Mapping], str]) -> str:
@@ -116,6 +198,18 @@ def collections_table(part: Mapping) -> Table:
             ]
         )
     return ["version", *_SUMMARY_TITLES], rows
+
+
+def _verdicts_by_group(rows: Sequence[Mapping]) -> Table:
+    shares = {"fake": "called fake", "real": "called real", "uncertain": "uncertain"}
+    shares["wrong_of_certain"] = "wrong among certain"
+    cells = [
+        [row["name"], row["class"], row["n"]]
+        + [percent_text(row[key]) for key in shares]
+        + [interval_text(row["auc"])]
+        for row in rows
+    ]
+    return ["name", "class", "images", *shares.values(), "ROC AUC"], cells
 
 
 def precision_table(found: Sequence[Mapping]) -> Table:

@@ -8,8 +8,13 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.evaluation.by_collection import _mean_auc, measure_collections
-from real_vs_ai.evaluation.extras import describe_perturbations, keep_extras, measure_robustness
+from real_vs_ai.evaluation.extras import (
+    _mean_auc,
+    describe_perturbations,
+    keep_extras,
+    measure_collections,
+    measure_robustness,
+)
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split, open_detector
 from real_vs_ai.images import decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata
