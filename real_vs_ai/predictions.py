@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
+from real_vs_ai.model_file import calibrate
 from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED, ReasonCode
 
 _COLUMNS = ("path", "split", "label")
@@ -51,6 +52,7 @@ class Predictions:
         verdicts: A class name or "Uncertain"; "" in tables of earlier releases.
         reasons: Code of the verdict's first `Reason`, or "".
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
+        temperature: Calibrates them; the table on disk does not hold it.
     """
 
     class_names: tuple[str, ...]
@@ -63,6 +65,7 @@ class Predictions:
     verdicts: np.ndarray
     reasons: np.ndarray
     probabilities: np.ndarray
+    temperature: float = 1.0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,7 +73,7 @@ class Predictions:
     def take(self, chosen: np.ndarray) -> Predictions:
         """The rows of a mask or of positions."""
         arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
-        return Predictions(class_names=self.class_names, **arrays)
+        return replace(self, **arrays)
 
     def of_split(self, split: str) -> Predictions:
         """The rows of one split; none when it is not there."""
@@ -96,6 +99,11 @@ class Predictions:
         index = {name: position for position, name in enumerate(self.class_names)}
         found = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
         return np.array(found, dtype=np.int64)
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """Probabilities after temperature scaling, shape (n_images, n_classes), float64."""
+        return calibrate(self.probabilities, temperature=self.temperature)
 
     @property
     def is_right(self) -> np.ndarray:
@@ -220,7 +228,7 @@ def as_texts(values: Iterable[str]) -> np.ndarray:
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """One table of several, whose classes must be the same."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    return Predictions(class_names=parts[0].class_names, **arrays)
+    return replace(parts[0], **arrays)
 
 
 def join_predictions(own: Predictions, files: Sequence[Path]) -> Predictions:

@@ -48,13 +48,11 @@ class Answers:
     """A split's predictions with what figures show of them.
 
     Attributes:
-        calibrated: Probabilities, shape (n_images, n_classes).
         metrics: The split's part of `metrics.json`.
     """
 
     split: str
     rows: Predictions
-    calibrated: np.ndarray
     metrics: Mapping
 
 
@@ -91,7 +89,7 @@ def rank_classes(answers: Sequence[Answers]) -> list[Ranked]:
             of,
             name,
             part.rows.labels == index,
-            part.calibrated[:, index],
+            part.rows.calibrated[:, index],
             part.metrics["per_class"][names[index]],
         )
         for part, index, name in wanted
@@ -197,16 +195,16 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
 
 
 @styled
-def draw_reliability(part: Answers, *, temperature: float | None, path: Path) -> None:
+def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
     """Stated probability against observed share with intervals, and how many images lie where.
 
     Args:
-        temperature: None for a model that is not calibrated.
+        calibrated: Whether the temperature is one that was fitted.
     """
     rows, binary = part.rows, is_binary(part.rows.class_names)
     shown = {"as trained": (rows.probabilities, part.metrics["uncalibrated"])}
-    if temperature is not None:
-        shown[f"calibrated, T = {temperature:.2f}"] = (part.calibrated, part.metrics)
+    if calibrated:
+        shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, part.metrics)
     figure, axes = new_figure(1, 2, width=12.0, height=6.6)
     axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, (name, (probabilities, numbers)) in enumerate(shown.items()):
@@ -254,7 +252,7 @@ def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, n
 def draw_scores(part: Answers, *, thresholds: Mapping, path: Path) -> None:
     """How the scores of each true class are spread, with the Uncertain band."""
     rows, (low, high) = part.rows, uncertain_range(thresholds)
-    _, scores = _stated(rows, part.calibrated)
+    _, scores = _stated(rows, rows.calibrated)
     figure, (axes,) = new_figure(width=8.0)
     for i, name in enumerate(rows.class_names):
         values, edges = np.histogram(scores[rows.labels == i], bins=_HISTOGRAM_EDGES)
@@ -300,7 +298,7 @@ def draw_risk_coverage(answers: Sequence[Answers], *, path: Path) -> None:
     """Mistakes against coverage when the most confident images are answered, and the verdicts'."""
     figure, (axes,) = new_figure(width=6.6, height=5.6)
     for i, part in enumerate(answers):
-        points = risk_coverage_points(part.rows.labels, part.calibrated)
+        points = risk_coverage_points(part.rows.labels, part.rows.calibrated)
         look = line_look(i)
         axes.plot(*points, label=f"{part.split} (n = {len(part.rows):,})", **look)
         if wrong := part.metrics.get("error_when_certain"):

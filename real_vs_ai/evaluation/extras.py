@@ -16,17 +16,15 @@ from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
-    RESAMPLES,
     Interval,
     accuracy_difference,
-    bootstrap_weights,
+    bootstrap,
     compute_metrics,
     intervals_of,
     mcnemar_test,
     share_interval,
 )
 from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.model_file import calibrate
 from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.serving.detector import Detector
@@ -60,9 +58,8 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
     right_before = unchanged.is_right
     rows = []
     for name, answers in zip(names, [unchanged, *changed], strict=True):
-        probabilities = calibrate(answers.probabilities, temperature=metadata.temperature)
         numbers = compute_metrics(
-            labels, probabilities, class_names=metadata.class_names, seed=SEED
+            labels, answers.calibrated, class_names=answers.class_names, seed=SEED
         )
         given = answers.decided
         rows.append(
@@ -111,16 +108,16 @@ def measure_collections(detector: Detector, judged: JudgedSplit, *, workers: int
         "split": judged.split,
         "n": len(images),
         "versions": {
-            name: _describe(rows, generators, temperature=metadata.temperature)
+            name: _describe(rows, generators)
             for name, rows in {"clean": clean, "web": web, "hard": hard}.items()
         },
     }
 
 
-def _describe(rows: Predictions, generators: np.ndarray, *, temperature: float) -> dict[str, Any]:
+def _describe(rows: Predictions, generators: np.ndarray) -> dict[str, Any]:
     index = rows.class_names.index(POSITIVE_CLASS)
     # The ranking counts every image, out-of-distribution ones too.
-    scores = calibrate(rows.probabilities, temperature=temperature)[:, index]
+    scores = rows.calibrated[:, index]
     is_fake, decided = rows.labels == index, rows.decided
     sources = np.where(rows.sources == "", "unknown", rows.sources)
 
@@ -191,13 +188,14 @@ def _mean_auc(
     ends = [np.searchsorted(theirs, scores[own], side=side) for side in ("left", "right")]
     # Drawn again among our images, and within each source of the others.
     groups = np.concatenate([np.zeros(n_ours, np.int64), 1 + which])
-    areas = []
-    for drawn in bootstrap_weights(groups, resamples=RESAMPLES, seed=SEED):
+
+    def areas(drawn: np.ndarray) -> dict[str, np.ndarray]:
         below = np.cumsum(drawn[:, n_ours:][:, order] * of_each, axis=1)
         below = np.pad(below, ((0, 0), (1, 0)))
         above = (below[:, ends[0]] + below[:, ends[1]]) / 2
-        areas.append((drawn[:, :n_ours] * above).sum(axis=1))
-    return intervals_of({"auc": np.concatenate(areas)})["auc"]
+        return {"auc": (drawn[:, :n_ours] * above).sum(axis=1)}
+
+    return intervals_of(bootstrap(areas, groups, seed=SEED))["auc"]
 
 
 def measure_other_images(
@@ -218,9 +216,8 @@ def measure_other_images(
     judged = {split: images for split, images in splits.items() if split != "train"}
     for split, images in judged.items():
         rows = judge_split(detector, images, split=split, workers=workers).rows(metadata)
-        calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
         decided, labels, unlike = rows.decided, rows.labels, rows.out_of_distribution
-        alone = decide(calibrated, metadata)
+        alone = decide(rows.calibrated, metadata)
         shares = {
             "out_of_distribution": unlike,
             "uncertain": ~unlike & (decided < 0),

@@ -40,7 +40,6 @@ from real_vs_ai.evaluation.figure_style import (
 )
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.files import read_json
-from real_vs_ai.model_file import calibrate
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import UNDECIDED
@@ -81,8 +80,7 @@ def draw_report(
     answers = []
     for split in (name for name in REPORTED_SPLITS if name in predictions.split_names):
         rows = predictions.of_split(split)
-        calibrated = calibrate(rows.probabilities, temperature=metrics["temperature"])
-        answers.append(Answers(split, rows, calibrated, metrics[split]))
+        answers.append(Answers(split, rows, metrics[split]))
     # The report is about the first one; the figures of the others have their names.
     main = answers[0]
     if history and len(history["epoch"]):
@@ -97,8 +95,7 @@ def draw_report(
     if ranked := rank_classes(answers):
         draw_roc(ranked, path=place("roc"))
         draw_precision_recall(ranked, path=place("precision_recall"))
-    temperature = metrics["temperature"] if metrics.get("calibrated") else None
-    draw_reliability(main, temperature=temperature, path=place("reliability"))
+    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
     draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
     draw_risk_coverage(answers, path=place("risk_coverage"))
     if metrics.get("robustness"):

@@ -53,7 +53,8 @@ class JudgedSplit:
         """The verdicts with the temperature and thresholds of this metadata."""
         verdicts = [recalibrate(answer.verdict, metadata) for answer in self.answers]
         sizes = [(answer.width, answer.height) for answer in self.answers]
-        return _rows(self.images, verdicts, split=self.split, sizes=sizes)
+        temperature = metadata.temperature
+        return _rows(self.images, verdicts, split=self.split, sizes=sizes, temperature=temperature)
 
 
 def _rows(
@@ -62,6 +63,7 @@ def _rows(
     *,
     split: str,
     sizes: Sequence[tuple[int, int]],
+    temperature: float,
 ) -> Predictions:
     reasons = [str(v.reasons[0].code) if v.reasons else "" for v in verdicts]
     outputs = np.array([v.uncalibrated for v in verdicts], dtype=np.float64)
@@ -77,6 +79,7 @@ def _rows(
         verdicts=as_texts(verdict.label for verdict in verdicts),
         reasons=as_texts(reasons),
         probabilities=outputs.reshape(len(images), len(images.class_names)),
+        temperature=temperature,
     )
 
 
@@ -181,7 +184,8 @@ def judge_changed(
             for index, of_change in enumerate(verdicts):
                 of_change += judged[index :: len(changes)]
             bar.update(len(prepared))
-    return [_rows(images, of_change, split=split, sizes=sizes) for of_change in verdicts]
+    how = {"split": split, "sizes": sizes, "temperature": detector.metadata.temperature}
+    return [_rows(images, of_change, **how) for of_change in verdicts]
 
 
 def middle_view(path: Path, metadata: ModelMetadata) -> np.ndarray:

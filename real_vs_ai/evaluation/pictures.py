@@ -15,7 +15,7 @@ from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten,
 from real_vs_ai.evaluation.judging import middle_view
 from real_vs_ai.files import atomic_write, write_text
 from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
@@ -31,9 +31,9 @@ _NAME_LENGTH = 20
 _MOST_BOXES = 30
 
 
-def most_confident_mistakes(rows: Predictions, *, temperature: float, most: int) -> np.ndarray:
+def most_confident_mistakes(rows: Predictions, *, most: int) -> np.ndarray:
     """Positions of the errors of highest confidence, first the worst; equal ones in their order."""
-    confidence = calibrate(rows.probabilities, temperature=temperature).max(axis=1)
+    confidence = rows.calibrated.max(axis=1)
     wrong = np.flatnonzero(~rows.is_right)
     return wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
 
@@ -55,7 +55,7 @@ def draw_mistakes(
         The sheet, or None when the model makes no mistake (an old sheet is then removed).
     """
     path = run.figures / "mistakes.png"
-    worst = most_confident_mistakes(rows, temperature=metadata.temperature, most=_MOST_MISTAKES)
+    worst = most_confident_mistakes(rows, most=_MOST_MISTAKES)
     if not len(worst):
         path.unlink(missing_ok=True)
         return None
@@ -68,7 +68,7 @@ def draw_mistakes(
     )
     shown = rows.take(worst)
     heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
-    _draw_sheet(shown, pixels, heatmaps, temperature=metadata.temperature, title=title, path=path)
+    _draw_sheet(shown, pixels, heatmaps, title=title, path=path)
     return path
 
 
@@ -91,7 +91,6 @@ def _draw_sheet(
     pixels: Sequence[np.ndarray],
     heatmaps: Sequence[np.ndarray] | None,
     *,
-    temperature: float,
     title: str,
     path: Path,
 ) -> None:
@@ -99,9 +98,8 @@ def _draw_sheet(
     figure, axes = new_figure(lines, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * lines + 1.0)
     for panel in axes:
         panel.set_axis_off()
-    calibrated = calibrate(rows.probabilities, temperature=temperature)
     names = [shorten(name, 12) for name in rows.class_names]
-    for i, (image, of_classes) in enumerate(zip(pixels, calibrated, strict=True)):
+    for i, (image, of_classes) in enumerate(zip(pixels, rows.calibrated, strict=True)):
         left, right = axes[2 * i : 2 * i + 2]
         left.imshow(image, interpolation="nearest")
         left.set_title(f"is {names[rows.labels[i]]}\n{_short_name(rows.paths[i])}", fontsize=11)

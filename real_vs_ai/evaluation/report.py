@@ -32,7 +32,7 @@ from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detecto
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.files import read_json, write_json, write_text
-from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
+from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
     as_texts,
@@ -184,7 +184,7 @@ def _all_metrics(
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
         "data": {split: _describe_data(some, unreadable[split]) for split, some in listed.items()},
-        **{split: split_metrics(rows, metadata) for split, rows in own.items()},
+        **{split: split_metrics(rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
@@ -235,8 +235,8 @@ def _calibrate(
         found["rule"] = NEW_SOURCE
     elif by_source:
         # Of other runs' images only the model's own answers are known.
-        calibrated = calibrate(rows.probabilities, temperature=fitted.temperature)
-        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
+        rows = dataclasses.replace(rows, temperature=fitted.temperature)
+        decided = np.where(refused, UNDECIDED, decide(rows.calibrated, fitted))
         if len(own):
             decided[: len(own)] = judged["validation"].rows(fitted).decided
         found["sources"] = count_by_source(rows.labels, decided, sources, rows.class_names)
@@ -317,6 +317,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
         )
     metrics = read_json(run.metrics)
     predictions = read_predictions(run.predictions)
+    predictions = dataclasses.replace(predictions, temperature=metrics["temperature"])
     counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
     found = {split: len(predictions.of_split(split)) for split in counted}
     if counted != found or tuple(metrics["class_names"]) != predictions.class_names:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _EXPORTS = "exports"
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
+# Exported files are checked on so many images.
+_MOST_CHECKED = 200
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,12 @@ def _export(
     """Write the model in other formats; what to say of it, and whether all were written."""
     if not formats:
         return [], True
-    from real_vs_ai.evaluation.export import MOST_CHECKED, export_model, exports_table
+    from real_vs_ai.evaluation.export import export_model, exports_table
     from real_vs_ai.evaluation.judging import middle_view
     from real_vs_ai.out_of_distribution.check import read_check
 
     metadata, images = evaluation.metadata, evaluation.main.images
-    paths = images.take(images.draw(MOST_CHECKED)).paths
+    paths = images.take(images.draw(_MOST_CHECKED)).paths
     results = export_model(
         model,
         formats=formats,

@@ -17,7 +17,6 @@ from real_vs_ai.evaluation.curves import (
 )
 from real_vs_ai.evaluation.figure_style import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
-from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder, read_history
 from tests.test_predictions import make_predictions
 
@@ -71,7 +70,6 @@ def test_damaged_histories_are_named(tmp_path):
 def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
     class_names = (*HOSTILE, *(f"class {i}" for i in range(4)))
     run, predictions = RunFolder(tmp_path), make_predictions(60, class_names=class_names)
-    metadata = ModelMetadata(class_names, image_size=8, calibrated=True, minimum_confidence=0.5)
     interval = {"value": 0.9, "low": 0.85, "high": 0.94}
     change = {"name": "$change", "accuracy": interval, "difference": interval}
     metrics = {
@@ -80,7 +78,7 @@ def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
         "calibrated": True,
         "thresholds": {"minimum_confidence": 0.5},
         "robustness": {"split": "test", "n": 60, "rows": [change | {"flips": 6, "uncertain": 12}]},
-        **{s: split_metrics(predictions.of_split(s), metadata) for s in ("test", "validation")},
+        **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
     drawn = figures.draw_report(run, predictions, metrics, history=None)
     assert len(drawn) == 9
@@ -121,11 +119,11 @@ def test_confusion_matrix_counts_the_verdicts_and_not_the_probabilities():
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
     rows, error = make_predictions(5), {"expected_calibration_error": {"value": 0.1}}
-    part = Answers("test", rows, rows.probabilities, {**error, "uncalibrated": error})
+    part = Answers("test", rows, {**error, "uncalibrated": error})
 
     def draw(name):
         path = tmp_path / name
-        draw_reliability(part, temperature=1.0, path=path)
+        draw_reliability(part, calibrated=True, path=path)
         return path.read_bytes()
 
     plain = draw("a.png")

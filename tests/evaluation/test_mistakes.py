@@ -33,7 +33,7 @@ def sheet(tmp_path, model, *, wrong):
 def test_the_most_confident_mistakes_come_first(tmp_path):
     path, predictions, _ = sheet(tmp_path, colour_model(), wrong=3)
     assert path.is_file()
-    found = most_confident_mistakes(predictions, temperature=1.0, most=4)
+    found = most_confident_mistakes(predictions, most=4)
     assert (~predictions.is_right).sum() == 6
     assert not predictions.is_right[found].any()
     confidence = predictions.probabilities.max(axis=1)[found].tolist()
