@@ -51,6 +51,37 @@ class Outcome:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Task:
+    """An evaluation that was found possible: nothing below looks at the options again.
+
+    Attributes:
+        path: Of the model's file; its folder is the run's.
+        has_metadata: Whether the file holds the metadata.
+        images: By split.
+        report: Takes the report.
+        fitting: How to fit the thresholds; None to keep the model's own.
+        known: What is known of the thresholds that are kept, or None.
+        others: Images of another kind: their name, and by split.
+        compared: Another model of the same classes.
+        exports: Formats to write the model in.
+    """
+
+    path: Path
+    model: keras.Model
+    metadata: ModelMetadata
+    has_metadata: bool
+    images: Mapping[str, LabelledImages]
+    report: RunFolder
+    fitting: Fitting | None
+    known: Mapping[str, Any] | None
+    robustness: bool
+    others: Sequence[tuple[str, Mapping[str, LabelledImages]]]
+    compared: Detector | None
+    exports: Sequence[str]
+    workers: int
+
+
 def run_evaluation(options: EvaluationOptions) -> Outcome:
     """Do what the options ask for, and say what came out.
 
@@ -61,51 +92,73 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     """
     if options.redraw:
         return Outcome(_redraw(options.output or options.model), complete=True)
-    path, workers = find_model(options.model), options.workers
-    compared_path = find_model(options.compare) if options.compare else None
+    path = find_model(options.model)
+    compared = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     images = _list_splits(options.data, class_names)
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     for table in options.thresholds_from:
         read_predictions(table)
-    # After the checks, since these import TensorFlow.
-    from real_vs_ai.evaluation.extras import add_extras
-    from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
+    # After the checks, since this imports TensorFlow.
     from real_vs_ai.keras_models import open_model
 
     model, metadata, has_metadata = open_model(path, class_names=options.class_names)
-    compared = compared_path and _open_compared(compared_path, metadata, options.class_names)
     run = RunFolder(path.parent)
     # Another file in the run's folder has nothing to do with its report.
     own = path == run.model and is_own_data(run, images, data=options.data)
     report = RunFolder(options.output or default_output(path, data=options.data, own=own))
-    refreshes_run = report.path.resolve() == run.path.resolve()
     if not options.overwrite:
-        check_output(report, images, model=None if refreshes_run and own else model)
-    detector = open_detector(path, metadata)
+        refreshes_own = own and report.path.resolve() == run.path.resolve()
+        check_output(report, images, model=None if refreshes_own else model)
     fitting, known = _choose_fitting(
         run, metadata, own=own, target_error=options.target_error, tables=options.thresholds_from
     )
+    task = Task(
+        path,
+        model,
+        metadata,
+        has_metadata,
+        images,
+        report,
+        fitting,
+        known,
+        robustness=options.robustness,
+        others=others,
+        compared=compared and _open_compared(compared, metadata, options.class_names),
+        exports=options.export,
+        workers=options.workers,
+    )
+    return carry_out(task)
+
+
+def carry_out(task: Task) -> Outcome:
+    """Judge the images, measure what is asked for beyond them, and write the report."""
+    from real_vs_ai.evaluation.extras import add_extras
+    from real_vs_ai.evaluation.judging import open_detector
+    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
+
+    report, workers = task.report, task.workers
+    detector = open_detector(task.path, task.metadata)
     evaluation = evaluate_model(
-        detector, images, left_out={}, fitting=fitting, known=known, workers=workers
+        detector, task.images, left_out={}, fitting=task.fitting, known=task.known, workers=workers
     )
     titles = add_extras(
         evaluation,
         detector,
         stored=read_json(report.metrics) if report.metrics.is_file() else {},
-        robustness=options.robustness,
-        others=others,
-        compared=compared,
+        robustness=task.robustness,
+        others=task.others,
+        compared=task.compared,
         workers=workers,
     )
-    notes = []
-    if refreshes_run or not has_metadata:
-        notes.append(_store(path, evaluation))
+    run, notes = RunFolder(task.path.parent), []
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    if refreshes_run or not task.has_metadata:
+        notes.append(_store(task.path, evaluation))
     history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=model, history_csv=history)
-    exports, complete = _export(evaluation, model, path, options.export)
+    write_evaluation(report, evaluation, model=task.model, history_csv=history)
+    exports, complete = _export(task, evaluation)
     notes += [*exports, f"The report is in {report.path}."]
     return Outcome("\n".join([_summary(evaluation.metrics, titles), *notes]), complete)
 
@@ -179,11 +232,9 @@ def _store(path: Path, evaluation: Evaluation) -> str:
     return f"Calibration and metrics are stored in {path}."
 
 
-def _export(
-    evaluation: Evaluation, model: keras.Model, path: Path, formats: Sequence[str]
-) -> tuple[list[str], bool]:
+def _export(task: Task, evaluation: Evaluation) -> tuple[list[str], bool]:
     """Write the model in other formats; what to say of it, and whether all were written."""
-    if not formats:
+    if not task.exports:
         return [], True
     from real_vs_ai.evaluation.export import export_model, exports_table
     from real_vs_ai.evaluation.judging import middle_view
@@ -192,11 +243,11 @@ def _export(
     metadata, images = evaluation.metadata, evaluation.main.images
     paths = images.take(images.draw(_MOST_CHECKED)).paths
     results = export_model(
-        model,
-        formats=formats,
-        folder=path.parent / _EXPORTS,
+        task.model,
+        formats=task.exports,
+        folder=task.path.parent / _EXPORTS,
         metadata=metadata,
-        check=read_check(path),
+        check=read_check(task.path),
         pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
     )
     table = format_table(*exports_table(results), title="Exports")
