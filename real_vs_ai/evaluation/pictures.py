@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -138,15 +139,9 @@ def stages_of(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    groups: list[list[keras.Layer]] = []
-    for layer in model.layers[1:]:
-        stage = _stage_name(layer)
-        if groups and stage and _stage_name(groups[-1][0]) == stage:
-            groups[-1].append(layer)
-        else:
-            groups.append([layer])
-    inputs = outputs = model.inputs[0]
-    before = model.inputs[0]
+    by_stage = itertools.groupby(model.layers[1:], lambda layer: _stage_name(layer) or layer.name)
+    groups = [list(layers) for _, layers in by_stage]
+    inputs = outputs = before = model.inputs[0]
     try:
         for group in groups:
             if len(group) == 1:
