@@ -17,11 +17,11 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
     Interval,
-    accuracy_difference,
     bootstrap,
     compute_metrics,
     intervals_of,
     mcnemar_test,
+    mean_interval,
     share_interval,
 )
 from real_vs_ai.evaluation.report import Evaluation
@@ -55,7 +55,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
     changed = judge_changed(detector, images, PERTURBATIONS, split=judged.split, workers=workers)
     names = ["unchanged", *(change.name for change in PERTURBATIONS)]
     labels, before = unchanged.labels, unchanged.decided
-    right_before = unchanged.is_right
+    right_before = unchanged.is_right.astype(np.float64)
     rows = []
     for name, answers in zip(names, [unchanged, *changed], strict=True):
         numbers = compute_metrics(
@@ -66,9 +66,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
             {
                 "name": name,
                 **{key: numbers[key] for key in _KEPT if key in numbers},
-                "difference": accuracy_difference(
-                    labels, answers.is_right, right_before, seed=SEED
-                ),
+                "difference": mean_interval(answers.is_right - right_before, labels),
                 "flips": int(np.sum((given >= 0) & (before >= 0) & (given != before))),
                 "uncertain": int(np.sum(given < 0)),
             }
@@ -249,11 +247,11 @@ def compare_models(
         first = predictions.of_split(split)
         if not np.array_equal(first.paths, second.paths):
             raise InputError(f"Expected predictions for the same {split} images of both models.")
-        right = first.is_right, second.is_right
+        difference = first.is_right.astype(np.float64) - second.is_right
         compared[split] = {
             "n": len(first),
-            "accuracy_difference": accuracy_difference(first.labels, *right, seed=SEED),
-            **mcnemar_test(*right),
+            "accuracy_difference": mean_interval(difference, first.labels),
+            **mcnemar_test(first.is_right, second.is_right),
         }
     return compared
 

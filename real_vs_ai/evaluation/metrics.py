@@ -135,13 +135,15 @@ def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[
     return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
 
 
-def accuracy_difference(
-    labels: np.ndarray, first_correct: np.ndarray, second_correct: np.ndarray, *, seed: int
-) -> Interval:
-    """How much more often the first model is right, with its interval over the same images."""
-    difference = first_correct.astype(np.float64) - second_correct
-    rows = bootstrap(lambda weights: {"": means(weights, difference)}, labels, seed=seed)
-    return intervals_of(rows)[""]
+def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
+    """The mean of a value of each image, with its interval over images like these.
+
+    Args:
+        values: Shape (n_images,), float. Of the difference between two models, or two versions of
+            the images, the interval is a paired one.
+        labels: See `bootstrap`.
+    """
+    return intervals_of(bootstrap(lambda drawn: {"": means(drawn, values)}, labels, seed=SEED))[""]
 
 
 def bootstrap(
