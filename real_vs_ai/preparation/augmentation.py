@@ -32,7 +32,6 @@ from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     Original,
     names_for_copies,
-    origin_of,
     staged_copies,
     write_warped_copies,
 )
@@ -63,14 +62,6 @@ _CHUNK_IMAGES = 32
 _MAKE_AGAIN = (
     "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """How many copies of one image to make, numbered from 1."""
-
-    original: Original
-    count: int
 
 
 @dataclass(frozen=True)
@@ -127,7 +118,9 @@ def list_originals(train_dir: Path) -> list[Original]:
         if row is None:
             source = path.rpartition("/")[2].partition("__")[0]
             row = ManifestRow(path, "", label, "train", source, 0, 0, "", "")
-        by_label[label].append(replace(row, path=path, label=label))
+        # The absolute path, for "." has no name of its own.
+        origin = f"{train_dir.absolute().name}/{path}"
+        by_label[label].append(replace(row, path=path, label=label, origin=origin))
     if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
     originals = []
@@ -139,7 +132,7 @@ def list_originals(train_dir: Path) -> list[Original]:
 
 def plan_copies(
     originals: Sequence[Original], *, total: int | None, copies: int | None, seed: int
-) -> list[Copies]:
+) -> list[tuple[Original, int]]:
     """How many copies of which image; no disk.
 
     Args:
@@ -151,7 +144,7 @@ def plan_copies(
         One entry for each image that is copied, sorted by path.
     """
     if copies is not None:
-        return [Copies(original, copies) for original in originals if copies > 0]
+        return [(original, copies) for original in originals]
     if total is None:
         total = min(DEFAULT_MOST_COPIES, len(originals))
     by_class: dict[str, list[Original]] = defaultdict(list)
@@ -164,12 +157,12 @@ def plan_copies(
         members = sorted(by_class[name], key=lambda original: rank(seed, original.row.path))
         each, more = divmod(share, len(members))
         counts = (each + (i < more) for i in range(len(members)))
-        plan.extend(Copies(m, count) for m, count in zip(members, counts, strict=True) if count)
-    return sorted(plan, key=lambda entry: entry.original.row.path)
+        plan += [(m, count) for m, count in zip(members, counts, strict=True) if count]
+    return sorted(plan, key=lambda entry: entry[0].row.path)
 
 
 def write_copies(
-    plan: Sequence[Copies],
+    plan: Sequence[tuple[Original, int]],
     *,
     train_dir: Path,
     output_dir: Path,
@@ -186,15 +179,14 @@ def write_copies(
     """
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
-    labels = (entry.original.row.label for entry in plan)
+    labels = (original.row.label for original, _ in plan)
     staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
     with staged as (folder, rows, failed):
         # Workers wait for each other towards the end, so each gets several chunks.
         size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
-        todo = [(entry.original, entry.count) for entry in plan]
         results = run_chunks(
             write_warped_copies,
-            chunked([(o.row.path, o.row.label, count, o.name) for o, count in todo], size=size),
+            chunked(plan, size=size),
             str(train_dir.resolve()),
             str(folder.resolve()),
             seed,
@@ -203,18 +195,11 @@ def write_copies(
             unit="image",
             fewest=4,
         )
-        for entry, result in zip(plan, results, strict=True):
-            row, origin = entry.original.row, origin_of(entry.original, train_dir)
+        for (original, _), result in zip(plan, results, strict=True):
             if isinstance(result, str):
-                failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
-                continue
-            file_format, width, height, names, digests, made_from = result
-            made = {"split": "train", "width": width, "height": height, "format": file_format}
-            made |= {"origin": origin, "origin_sha256": made_from}
-            rows.extend(
-                replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
-                for name, sha256 in zip(names, digests, strict=True)
-            )
+                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
+            else:
+                rows += result
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 

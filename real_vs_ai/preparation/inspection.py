@@ -23,7 +23,7 @@ from real_vs_ai.images import (
     read_image_file,
 )
 from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
+from real_vs_ai.preparation.copies import decode_plain_jpeg, plain_jpeg_settings
 
 
 @dataclass(frozen=True, slots=True)

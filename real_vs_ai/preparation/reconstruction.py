@@ -6,7 +6,6 @@ What tells its two halves apart are the traces of the decoder, and nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections import defaultdict
@@ -23,11 +22,11 @@ from real_vs_ai.preparation.copies import (
     Original,
     copy_names,
     encoder_like,
-    origin_of,
     staged_copies,
+    write_copy,
 )
 from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank, write_new_file
+from real_vs_ai.preparation.placing import rank
 from real_vs_ai.reporting import format_table, progress
 from real_vs_ai.torch_files import read_state_dict
 
@@ -149,12 +148,9 @@ def write_pairs(
             try:
                 pair, decibels = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
             except (ImageError, OSError) as error:
-                origin = origin_of(original, train_dir)
-                failed.append(FileOutcome(origin, Fate.QUARANTINED, str(error)))
+                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, str(error)))
                 continue
-            for row, data in pair:
-                write_new_file(f"{folder}/{row.path}", data)
-                rows.append(row)
+            rows += [write_copy(row, data, folder=str(folder)) for row, data in pair]
             fidelity.append((original.row.source, decibels))
     seconds = time.perf_counter() - started
     return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)
@@ -179,21 +175,9 @@ def _make_pair(
     (name,) = copy_names(f"{path.stem}__{GENERATOR}{path.suffix}", 1, file_format=file_format)
     pair = []
     for label, pixels in ((_FAKE, remade), (_REAL, part)):
-        stored = encode(pixels)
-        row = replace(
-            original.row,
-            path=f"{label}/{name}",
-            sha256=hashlib.sha256(stored).hexdigest(),
-            label=label,
-            split="train",
-            width=part.shape[1],
-            height=part.shape[0],
-            format=file_format,
-            origin=origin_of(original, train_dir),
-            generator=GENERATOR if label == _FAKE else original.row.generator,
-            origin_sha256=hashlib.sha256(data).hexdigest(),
-        )
-        pair.append((row, stored))
+        row = original.copy_row(f"{label}/{name}", part, file_format, data)
+        generator = GENERATOR if label == _FAKE else row.generator
+        pair.append((replace(row, label=label, generator=generator), encode(pixels)))
     return pair, _psnr(part, remade)
 
 
