@@ -14,9 +14,8 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR, SEED
-from real_vs_ai.options import whole_number
+from real_vs_ai.options import add_data_dir, add_overwrite, whole_number
 from real_vs_ai.preparation.augmentation import list_originals
-from real_vs_ai.preparation.options import add_data_dir, add_overwrite
 from real_vs_ai.preparation.reconstruction import (
     PART_SIDE,
     choose_originals,

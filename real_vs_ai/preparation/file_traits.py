@@ -26,8 +26,8 @@ from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.copies import encode
 from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.options import PlacingOptions
 from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
+from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"

@@ -18,7 +18,6 @@ from real_vs_ai.images import (
     ImageError,
     ImageTooLargeError,
     decode_image,
-    file_extension,
     is_image_name,
     read_image_file,
 )
@@ -54,13 +53,6 @@ class InspectedFile:
     @property
     def claims_to_be_image(self) -> bool:
         return is_image_name(self.path)
-
-    @property
-    def placed_name(self) -> str:
-        """The path under which it is prepared: with an extension, where it had none of an image."""
-        if self.claims_to_be_image:
-            return self.path
-        return self.path + file_extension(self.format)
 
 
 def inspect_files(
@@ -122,11 +114,11 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, InspectedFile]:
-    """For each image that is nearly another one, by path: its group's first image."""
+def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, str]:
+    """The first image of each group of near-duplicates, by the paths of all its images."""
     images = [file for file in files if file.is_image]
     groups = group_near_duplicates([file.perceptual_hash for file in images])
-    return {images[index].path: images[first] for index, first in groups.items()}
+    return {images[index].path: images[first].path for index, first in groups.items()}
 
 
 def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:

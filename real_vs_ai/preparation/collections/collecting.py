@@ -20,7 +20,7 @@ import numpy as np
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, write_table, write_text
 from real_vs_ai.images import is_image_name
-from real_vs_ai.options import add_workers, option, whole_number
+from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collected_images import plan_jobs, write_jobs
 from real_vs_ai.preparation.collections.collection_list import (
@@ -44,7 +44,6 @@ from real_vs_ai.preparation.collections.sources import (
     find_git_dir,
 )
 from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, FileOutcome, write_outcomes
-from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.placing import refuse_overlap, source_names
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
