@@ -19,10 +19,8 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, write_table, write_text
-from real_vs_ai.images import is_image_name
 from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.collections.collected_images import plan_jobs, write_jobs
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     COLLECTION_NAME,
@@ -36,7 +34,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
 )
 from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, UNNAMED, Known
-from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
+from real_vs_ai.preparation.collections.gathering import gather_labelled, gather_listed, wanted_keys
 from real_vs_ai.preparation.collections.sources import (
     Files,
     fetch_blobs,
@@ -265,16 +263,8 @@ def _opened(
                 history=collection.rule == EVIDENCE,
             )
             files = Files(str(git_dir.resolve()), collection.commit)
-            fetch_blobs(git_dir, _wanted_blobs(collection, files))
+            fetch_blobs(git_dir, wanted_keys(collection, files))
             yield files
-
-
-def _wanted_blobs(collection: Collection, files: Files) -> list[str]:
-    if collection.rule == EVIDENCE:
-        # The README too: it tells whether the repository makes pictures.
-        readme = files.readme_keys()
-        return readme + [key for path, key in files.list() if is_image_name(path)]
-    return [job.key for job in plan_jobs(collection, files.list())[0]]
 
 
 def _collect_one(
@@ -285,23 +275,19 @@ def _collect_one(
         "kept_out": options.kept_out,
         "pool": Pool(options.workers),
     }
-    by_evidence = collection.rule == EVIDENCE
-    if by_evidence:
-        known = _known(output_dir, but=collection.name)
-        limit = collection.limit or options.source_limit
-        plan, outcomes = plan_by_evidence(collection, files, limit=limit, known=known, **limits)
-    else:
-        plan, outcomes = plan_jobs(collection, files.list())
     with staged_output(
         output_dir, [collection.name], label=collection.name, overwrite=options.overwrite
     ) as staging:
         folder = staging / collection.name
         folder.mkdir()
-        if by_evidence:
-            images = write_labelled(plan, files, folder, licence=collection.licence)
+        if collection.rule == EVIDENCE:
+            limit = collection.limit or options.source_limit
+            known = _known(output_dir, but=collection.name)
+            images, outcomes = gather_labelled(
+                collection, files, folder, limit=limit, known=known, **limits
+            )
         else:
-            images, problems = write_jobs(collection, plan, files, folder, **limits)
-            outcomes += problems
+            images, outcomes = gather_listed(collection, files, folder, **limits)
         if not images:
             told = _told(_reasons(outcomes)) or "no image files"
             raise CollectionError(f"Expected pictures to take, found none: {told}.")
