@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,18 +117,12 @@ class CollectSummary:
         return sum(result.failed for result in self.results)
 
     def __str__(self) -> str:
-        body = [
-            [
-                c.name,
-                c.role,
-                r.fakes,
-                r.reals,
-                r.left_out,
-                c.licence,
-                FAILED if r.failed else r.status,
-            ]
-            for r, c in ((result, result.collection) for result in self.results)
-        ]
+        body = []
+        for r in self.results:
+            counts = (r.fakes, r.reals, r.left_out)
+            status = FAILED if r.failed else r.status
+            facts = (r.collection.name, r.collection.role, *counts, r.collection.licence, status)
+            body.append(facts)
         headers = ["collection", "split", "Fake", "Real", "left out", "licence", "status"]
         lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
         lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
@@ -143,25 +137,23 @@ class CollectSummary:
         return "\n".join(lines)
 
     def _totals(self) -> str:
-        sources, makers = defaultdict(set), defaultdict(set)
+        # By class: the name and the maker of each source.
+        sources: dict[str, set[tuple[str, str]]] = {label: set() for label in CLASS_FOLDERS}
         for name in {r.collection.name for r in self.results if r.fakes or r.reals}:
             collected = read_collected(self.output_dir / name)
             # Somebody may have moved it away meanwhile.
             for path, maker in collected.generators.items() if collected else ():
-                label = _label(path)
-                sources[label].add((name, maker))
-                makers[label].add(maker.casefold())
+                sources[_label(path)].add((name, maker))
         parts = []
-        for label, counts in (
-            ("Fake", [r.fakes for r in self.results]),
-            ("Real", [r.reals for r in self.results]),
+        for label, kind, counts in (
+            ("Fake", "generators", [r.fakes for r in self.results]),
+            ("Real", "cameras or origins", [r.reals for r in self.results]),
         ):
-            collections = plural(sum(map(bool, counts)), "collection")
-            named = len(makers[label] - {UNKNOWN_CAMERA, UNNAMED})
-            kind = "generators" if label == "Fake" else "cameras or origins"
+            makers = {maker.casefold() for _, maker in sources[label]} - {UNKNOWN_CAMERA, UNNAMED}
             parts.append(
-                f"{label}: {plural(sum(counts), 'image')} of {collections} and "
-                f"{plural(len(sources[label]), 'source')}, {kind} named: {named:,}"
+                f"{label}: {plural(sum(counts), 'image')} of "
+                f"{plural(sum(map(bool, counts)), 'collection')} and "
+                f"{plural(len(sources[label]), 'source')}, {kind} named: {len(makers):,}"
             )
         text = "; ".join(parts) + "."
         if self.failed:
