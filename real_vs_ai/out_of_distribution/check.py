@@ -23,14 +23,10 @@ from real_vs_ai.out_of_distribution.pixel_classifier import (
     are_plain,
     grey_values,
 )
-from real_vs_ai.out_of_distribution.portraits import PORTRAIT, PortraitClassifier
 from real_vs_ai.verdict import Reason, ReasonCode
 
 _GROUP = "real_vs_ai_out_of_distribution"
 _FORMAT_VERSION = 1
-# Parts of the check, each in a group of its own; and what one of several arrays is called.
-_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork, "portraits": PortraitClassifier}
-_ONE_OF = {"kernels": "kernel", "biases": "bias"}
 # Share of the validation images that each check may fail: together less than one in a hundred.
 _SHARE_BY_DISTANCE = 0.005
 _SHARE_BY_SHARPNESS = 0.002
@@ -45,6 +41,32 @@ _PLAIN = Reason(
     "It is probably a document, a screenshot or a drawing, since most of it is flat or of one "
     "colour. This model learnt from pictures of other kinds.",
 )
+PORTRAIT = Reason(
+    ReasonCode.PORTRAIT,
+    "It is probably a portrait, and this model cannot tell generated portraits from photographs.",
+)
+
+
+@dataclass(frozen=True)
+class PortraitClassifier:
+    """Finds portraits by the network's features of the whole image, reduced to its input.
+
+    A network that learnt from many generated faces and few photographed ones takes photographs of
+    faces for generated, so that they are refused.
+
+    Attributes:
+        weights: Shape (n_features,), float32.
+        bias: Images whose score is above 0 are taken for portraits.
+    """
+
+    weights: np.ndarray
+    bias: float
+
+    def find(self, features: np.ndarray) -> np.ndarray:
+        """Which images are portraits, by features (n, n_features) of the whole image: (n,) bool."""
+        scores = features.astype(np.float32) @ self.weights + np.float32(self.bias)
+        # "Not <=" and not ">", so that NaN is refused.
+        return ~(scores <= 0)
 
 
 @dataclass(frozen=True)
@@ -109,26 +131,13 @@ class OutOfDistributionCheck:
             whole: Features of the whole images, shape (n, n_features), to find portraits; None
                 finds none.
         """
-        found = self._compare_views(features, pixels)
-        if whole is None or self.portraits is None:
-            return found
-        refused = self.portraits.find(whole)
-        return [PORTRAIT if no else why for no, why in zip(refused, found, strict=True)]
-
-    def _compare_views(self, features: np.ndarray, pixels: np.ndarray) -> list[Reason | None]:
-        measured = zip(
-            self.distances(features), sharpness(pixels), self._accepts(pixels), strict=True
-        )
-        found = [
-            self._judge(float(distance), float(sharp), accepted=bool(accepted))
-            for distance, sharp, accepted in measured
-        ]
-        if pixels.ndim < 5 or pixels.shape[1] == 1:
-            return found
-        plain = [are_plain(views) for views in pixels]
-        return [
-            _PLAIN if is_plain else reason for is_plain, reason in zip(plain, found, strict=True)
-        ]
+        portraits = np.zeros(len(features), bool)
+        if whole is not None and self.portraits is not None:
+            portraits = self.portraits.find(whole)
+        is_crops = pixels.ndim == 5 and pixels.shape[1] > 1
+        plain = [is_crops and are_plain(views) for views in pixels]
+        measured = (self.distances(features), sharpness(pixels), self._accepts(pixels))
+        return [self._judge(*image) for image in zip(portraits, plain, *measured, strict=True)]
 
     def _accepts(self, pixels: np.ndarray) -> np.ndarray:
         """Whether the pixels pass the classifier and the network, shape (n,), bool."""
@@ -139,7 +148,13 @@ class OutOfDistributionCheck:
             accepted &= scores >= part.least_score
         return accepted
 
-    def _judge(self, distance: float, sharp: float, *, accepted: bool) -> Reason | None:
+    def _judge(
+        self, is_portrait: bool, is_plain: bool, distance: float, sharp: float, accepted: bool
+    ) -> Reason | None:
+        if is_portrait:
+            return PORTRAIT
+        if is_plain:
+            return _PLAIN
         if sharp < self.least_sharpness:
             code, what = ReasonCode.SHARPNESS, "It has less detail than"
         elif sharp > self.largest_sharpness:
@@ -153,6 +168,11 @@ class OutOfDistributionCheck:
             return None
         sentence = f"{what} the pictures this model learnt from, so any answer would be a guess."
         return Reason(code, sentence)
+
+
+# Parts of the check, each in a group of its own; and what one of several arrays is called.
+_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork, "portraits": PortraitClassifier}
+_ONE_OF = {"kernels": "kernel", "biases": "bias"}
 
 
 def fit_check(train: Sample, validation: Sample, *, layer: str) -> OutOfDistributionCheck:

@@ -13,8 +13,12 @@ from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.options import available_workers
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, Sample, fit_check
-from real_vs_ai.out_of_distribution.portraits import PortraitClassifier, fit_portraits
+from real_vs_ai.out_of_distribution.check import (
+    OutOfDistributionCheck,
+    PortraitClassifier,
+    Sample,
+    fit_check,
+)
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
 MOST_IMAGES = 4000
@@ -22,6 +26,9 @@ _MOST_BYTES = 2**30
 # Enough to learn a kind of picture from.
 _MOST_OF_SOURCE = 300
 _NEITHER, _OTHER, _PORTRAIT = range(3)
+# Share of the held-back real images of other sources that may be taken for portraits.
+_FALSE_SHARE = 0.02
+_REGULARISATION = 0.02
 # Features of the network's inputs: (n, image_size, image_size, 3) in, (n, n_features) out.
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -124,3 +131,36 @@ def _draw_by_source(sources: np.ndarray, among: np.ndarray) -> np.ndarray:
         for name in np.unique(sources[among])
     ]
     return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+
+
+def fit_portraits(
+    features: np.ndarray, portraits: np.ndarray, sources: np.ndarray, held_back: np.ndarray
+) -> PortraitClassifier:
+    """Fit the classifier, and a limit that few held-back images exceed.
+
+    Sources count by the square root of their size, portraits as much as all others.
+
+    Args:
+        features: Of the whole images, shape (n_images, n_features).
+        portraits: Which of them are portraits, shape (n_images,), bool: some are, and some are not.
+        sources: The data set each came from, shape (n_images,).
+        held_back: Features of other images that mostly are no portraits, shape (n, n_features).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    fitted = LogisticRegression(C=_REGULARISATION, max_iter=1000)
+    fitted.fit(scaler.transform(features), portraits, sample_weight=_weights(portraits, sources))
+    weights = (fitted.coef_[0] / scaler.scale_).astype(np.float32)
+    limit = np.quantile(held_back.astype(np.float32) @ weights, 1 - _FALSE_SHARE)
+    return PortraitClassifier(weights, -float(limit))
+
+
+def _weights(portraits: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    names, counts = np.unique(sources.astype(str), return_counts=True)
+    weights = dict(zip(names.tolist(), counts**-0.5, strict=True))
+    found = np.array([weights[name] for name in sources.astype(str).tolist()])
+    for kind in (portraits, ~portraits):
+        found[kind] /= found[kind].sum()
+    return found * len(found) / 2

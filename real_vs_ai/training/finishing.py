@@ -11,11 +11,12 @@ from typing import Any
 
 import keras
 
+from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.evaluation.report import write_report
 from real_vs_ai.evaluation.scorer import open_network, predict_in_batches
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.check import write_check
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
 from real_vs_ai.out_of_distribution.learning import learn_check
 from real_vs_ai.out_of_distribution.sizes import summarise_training_images
 from real_vs_ai.out_of_distribution.thumbnails import copy_classifiers, fit_on_thumbnails
@@ -96,9 +97,10 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> TrainingResult:
         portraits=options.portraits,
         hold_out=options.hold_out,
     )
-    write_check(run.model, check)
     if options.thumbnails or options.thumbnails_from:
-        say(_teach_thumbnails(options, run.model))
+        check, said = _teach_thumbnails(options, check, splits, metadata)
+        say(said)
+    write_check(run.model, check)
     metrics = write_report(
         run,
         model=model,
@@ -125,16 +127,18 @@ def features_layer(model: keras.Model) -> keras.layers.Layer:
     return next(small, candidates[0])
 
 
-def _teach_thumbnails(options: TrainingOptions, model: Path) -> str:
-    """Give the model file what recognises thumbnails of other pictures; a table of what it does."""
-    where = {
-        "data": options.data,
-        "workers": options.workers,
-        "max_memory_bytes": int(options.memory * 2**30),
-    }
+def _teach_thumbnails(
+    options: TrainingOptions,
+    check: OutOfDistributionCheck,
+    splits: dict[str, DecodedImages],
+    metadata: ModelMetadata,
+) -> tuple[OutOfDistributionCheck, str]:
+    """The check with what recognises thumbnails of other pictures, and a table of what it does."""
     if options.thumbnails_from:
-        return copy_classifiers(model, find_model(options.thumbnails_from), **where)
-    return fit_on_thumbnails(model, folders=[Path(name) for name in options.thumbnails], **where)
+        source = find_model(options.thumbnails_from)
+        return copy_classifiers(check, splits, metadata, source=source)
+    folders = [Path(name) for name in options.thumbnails]
+    return fit_on_thumbnails(check, splits, metadata, folders=folders, workers=options.workers)
 
 
 def _clear_checkpoints(folder: Path) -> None:
