@@ -43,19 +43,10 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def _mean_probability(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities.mean(axis=1)
-
-
 def _ranked(probabilities: np.ndarray, ranks: slice) -> np.ndarray:
     """The mean log-odds of some crops, in the order of their probability of the first class."""
     order = np.argsort(-probabilities[..., 0], axis=1, kind="stable")[:, ranks, None]
     return _mean_log_odds(np.take_along_axis(probabilities, order, axis=1))
-
-
-def _two_highest(probabilities: np.ndarray) -> np.ndarray:
-    """The mean log-odds of the two crops that are most probably of the first class, Fake."""
-    return _ranked(probabilities, slice(0, 2))
 
 
 def _extremes(probabilities: np.ndarray) -> np.ndarray:
@@ -64,19 +55,14 @@ def _extremes(probabilities: np.ndarray) -> np.ndarray:
     So two crops are enough for Fake, which rarely shows everywhere, and a picture is Real only if
     its most real parts outweigh its most fake ones.
     """
-    highest, lowest = _two_highest(probabilities), _ranked(probabilities, slice(-3, None))
+    highest, lowest = (_ranked(probabilities, ranks) for ranks in (slice(0, 2), slice(-3, None)))
     # The log-odds of both add up to more than 0 where the probabilities add up to more than 1.
     return np.where(highest[:, :1] + lowest[:, :1] > 1, highest, lowest)
 
 
 # Each makes one row of class probabilities of all rows of an image: (n, crops, classes) in, (n,
 # classes) out, rows summing to 1.
-AGGREGATES = {
-    "mean-log-odds": _mean_log_odds,
-    "mean-probability": _mean_probability,
-    "two-highest": _two_highest,
-    "extremes": _extremes,
-}
+AGGREGATES = {"mean-log-odds": _mean_log_odds, "extremes": _extremes}
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_model_file_keeps_its_input(tmp_path):
 
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    model_input = crops(5, aggregate_by="mean-probability")
+    model_input = crops(5, aggregate_by="extremes")
     metadata = ModelMetadata(("Fake", "Real"), 32, input=model_input.stored())
     write_metadata(path, metadata)
     assert read_metadata(path).model_input == model_input
@@ -117,15 +117,6 @@ def test_crops_of_large_images_are_those_of_the_reduced_image(size):
     expected = [canvas[t : t + 32, x : x + 32] for t, x in model_input.places(*canvas.shape[:2])]
     # The same but for rounding in a few values.
     assert np.abs(model_input.prepare(noise) - np.stack(expected)).max() <= 2
-
-
-def test_two_highest_crops_speak_for_the_image():
-    fake = np.array([[0.2, 0.9, 0.6, 0.1], [0.3, 0.3, 0.1, 0.2]])
-    outputs = np.stack([fake, 1 - fake], axis=2)
-    found = crops(4, aggregate_by="two-highest").aggregate(outputs)
-    odds = np.sqrt(0.9 / 0.1 * 0.6 / 0.4)
-    assert found[:, 0] == pytest.approx([odds / (1 + odds), 0.3])
-    assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_extremes_speak_for_the_side_that_outweighs_the_other():

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from small_runs import like_resnet50, tiny_backbone
 
-from real_vs_ai.errors import InputError
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.networks import backbones
@@ -220,22 +219,11 @@ def test_shallower_network_refuses_the_weights_of_a_deeper_one(shallow_and_deep,
         build(weights=str(path))
 
 
-def test_resnet26_is_resnet50_with_two_blocks_in_each_stage():
-    model = build(backbone="resnet26")
-    convolutions = [x for x in backbone_layers(model) if isinstance(x, keras.layers.Conv2D)]
-    # The stem, three in each block, and a shortcut's in each stage.
-    assert len(convolutions) == 1 + 4 * 2 * 3 + 4
-    assert backbone_layers(model)[-1].name == "conv5_block2_out"
-    assert backbone_layers(model)[-1].output.shape[-1] == 2048
-    with pytest.raises(InputError, match="no published weights for resnet26"):
-        build(backbone="resnet26", weights="imagenet")
-
-
 @pytest.mark.parametrize(("given", "expected"), [((), 2), (("--set", "stem_stride=1"), 1)])
 def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expected):
     path = tmp_path / "model.h5"
-    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet26")
-    save_model(build(backbone="resnet26", stem_stride=2), path, metadata=metadata)
+    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet50")
+    save_model(build(stem_stride=2), path, metadata=metadata)
     options = parse_training_options(["--weights", str(path), *given], description="test")
     assert options.stem_stride == expected
     assert parse_training_options(["--weights", "none"], description="test").stem_stride == 4
