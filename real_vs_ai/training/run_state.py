@@ -1,15 +1,18 @@
-"""Save all that a run needs to resume, in one file that appears whole or not at all.
+"""Hold what the stages of a run share, and save all that it needs to resume.
 
-The file holds the weights, the optimizer's variables, the state of the random layers, the running
-metrics and, as JSON, how far the run has come.
+A checkpoint is one file, which appears whole or not at all. It holds the weights, the optimizer's
+variables, the state of the random layers, the running metrics and, as JSON, how far the run has
+come.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.training.devices import Device, Hosts
+from real_vs_ai.training.options import TrainingOptions
 
 _PROGRESS = "progress"
+# A report's figures and files, and the tracing for its predictions as a share of the training's.
+_REPORT_SECONDS = 15.0
+_REPORT_TRACINGS = 0.3
 
 
 class TrainingDivergedError(InputError):
@@ -65,9 +74,87 @@ class Progress:
         return rows[0]["epoch"] - 1 if rows else self.epoch
 
 
+@dataclass
+class TimeBudget:
+    """The time that a run has, in seconds, and what its evaluation will take of it.
+
+    Attributes:
+        minutes: For the whole run, over all its resumptions.
+        clock: Tells the seconds since some instant.
+        spent_before: Seconds that the run took before it was resumed.
+        evaluation_images: Images that the network scores after the training.
+        evaluation_slowdown: How much longer the evaluation takes an image than validation does.
+        image_seconds: What the network takes to judge an image, where that was measured before the
+            steps; None where they tell it.
+        tracing_seconds: What the first step took, in which TensorFlow traces the network.
+    """
+
+    minutes: float
+    clock: Callable[[], float] = time.monotonic
+    spent_before: float = 0.0
+    evaluation_images: int = 0
+    evaluation_slowdown: float = 1.0
+    image_seconds: float | None = None
+    tracing_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has taken so far, those before a resumption included."""
+        return self.spent_before + self.clock() - self._started
+
+    def evaluation_seconds(self, image_seconds: float) -> float:
+        """About what the evaluation and its report take, by what validation takes an image."""
+        each = self.image_seconds or image_seconds * self.evaluation_slowdown
+        tracing = _REPORT_TRACINGS * self.tracing_seconds
+        return self.evaluation_images * each + _REPORT_SECONDS + tracing
+
+
 def checkpoint_path(run: RunFolder) -> Path:
     """Where a run's newest checkpoint is."""
     return run.checkpoints / "state.npz"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What the stages of one run share.
+
+    Attributes:
+        model: Built under the device's scope; learns in place.
+        progress: How far the run has come; kept up to date.
+        interrupted: Set when the user asks to stop.
+        say: Takes one line at a time for the user.
+        budget: The clock of a run with --minutes.
+    """
+
+    options: TrainingOptions
+    run: RunFolder
+    device: Device
+    hosts: Hosts
+    model: keras.Model
+    train: DecodedImages
+    validation: DecodedImages
+    progress: Progress
+    interrupted: threading.Event
+    say: Callable[[str], None]
+    budget: TimeBudget | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; images that fill no whole batch wait for the next order."""
+        return self.options.steps_per_epoch or len(self.train) // self.progress.batch_size
+
+    @property
+    def best_weights(self) -> Path:
+        """Where the weights to keep are, from the end of their epoch on."""
+        return self.run.checkpoints / "best.weights.h5"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state to resume from is."""
+        return checkpoint_path(self.run)
 
 
 def save_checkpoint(

@@ -20,7 +20,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, stor
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.scorer import open_network
-from real_vs_ai.keras_models import graph_of, save_model
+from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.networks.head import (
     POOL_LAYER,
@@ -33,14 +33,18 @@ from real_vs_ai.networks.model import build_model
 from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.callbacks import catch_interruption
-from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.command_line import describe_recipe
-from real_vs_ai.training.devices import Hosts, is_out_of_memory, join_hosts, prepare_device
-from real_vs_ai.training.loop import Learning, fit_stage, image_weights
-from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.devices import Hosts, join_hosts, prepare_device
+from real_vs_ai.training.loop import catch_interruption, image_weights, run_stages
+from real_vs_ai.training.options import TrainingOptions, plan_stages
 from real_vs_ai.training.run_config import open_run
-from real_vs_ai.training.schedule import Stage, TimeBudget, plan_stages
+from real_vs_ai.training.run_state import (
+    Learning,
+    Progress,
+    TimeBudget,
+    checkpoint_path,
+    load_checkpoint,
+)
 
 Say = Callable[[str], None]
 
@@ -104,7 +108,9 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
-            _inform(budget, options, splits, spent=progress.seconds, slowdown=device.gain)
+            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
+            portraits = bool(options.portraits)
+            budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
         learner, seen, splits = _learner(
             options, model, splits, progress=progress, budget=budget, say=say
         )
@@ -125,47 +131,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
             run_stages(learning)
         hosts.leave()
     return Trained(options, run, model, splits, progress, writes=hosts.is_first)
-
-
-def run_stages(learning: Learning) -> None:
-    """Fit every stage that is not done; where memory is full, in smaller batches."""
-    progress, say = learning.progress, learning.say
-    learning.run.checkpoints.mkdir(exist_ok=True)
-    stages = plan_stages(learning.options)
-    while progress.stage < len(stages):
-        stage = stages[progress.stage]
-        try:
-            if not progress.stage_done:
-                fit_stage(learning, stage)
-        except KeyboardInterrupt:
-            saved = f"Saved. Resume with: python ModelTraining.py --resume {learning.run.path}"
-            nothing = f"Nothing was learnt yet; delete {learning.run.path} or resume it."
-            say(saved if learning.checkpoint.is_file() else nothing)
-            raise
-        except Exception as error:
-            # Backends have no common error for it; everything else passes on.
-            if learning.hosts.count > 1 or not is_out_of_memory(error):
-                raise
-            _halve_batch(learning, stage, error)
-            continue
-        progress.stage += 1
-        progress.stage_done, progress.position = False, 0.0
-    if progress.best_epoch:
-        graph_of(learning.model).load_weights(learning.best_weights)
-
-
-def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
-    progress = learning.progress
-    begun = progress.stage_rows(stage.name) or progress.step
-    half = progress.batch_size // 2
-    if begun or half < 1:
-        raise MemoryError(
-            f"Out of memory in batches of {progress.batch_size}. Resume with --resume "
-            f"{learning.run.path} when memory is free, or start again with --batch-size "
-            f"{max(1, half)}."
-        ) from error
-    learning.say(f"Out of memory in batches of {progress.batch_size}: continuing with {half}.")
-    progress.batch_size = half
 
 
 def _learner(
@@ -238,20 +203,6 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
             "Use --epochs, and steps_per_epoch in a recipe."
         )
     return TimeBudget(minutes=options.minutes)
-
-
-def _inform(
-    budget: TimeBudget,
-    options: TrainingOptions,
-    splits: Mapping[str, DecodedImages],
-    *,
-    spent: float,
-    slowdown: float,
-) -> None:
-    """Tell the clock what it must know to plan; see `TimeBudget`."""
-    budget.spent_before, budget.evaluation_slowdown = spent, slowdown
-    portraits = bool(options.portraits)
-    budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
 
 
 def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: bool) -> int:

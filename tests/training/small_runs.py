@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import os
 import sys
+import types
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -85,6 +86,15 @@ def main():
         parts = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     return ModelTraining.main()
+
+
+def learning_of(*arguments, **facts):
+    """What callbacks read of a run, with the options of a command line."""
+    from real_vs_ai.training.command_line import parse_training_options
+    from real_vs_ai.training.devices import Hosts
+
+    options = parse_training_options(["--weights", "none", *arguments], description="test")
+    return types.SimpleNamespace(options=options, hosts=Hosts(0, 1), say=quiet, **facts)
 
 
 def quiet(line):

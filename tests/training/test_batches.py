@@ -22,7 +22,7 @@ from real_vs_ai.training.batches import (
     training_batches,
     warp_images,
 )
-from real_vs_ai.training.schedule import WarmedPolynomialDecay
+from real_vs_ai.training.compilation import WarmedPolynomialDecay
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from small_runs import read_history, train
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import callbacks, finishing, loop
-from real_vs_ai.training.checkpoints import checkpoint_path
+from real_vs_ai.training.run_state import checkpoint_path
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -111,7 +111,7 @@ def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
 
     def press_ctrl_c(self, batch, logs=None):
         if batch == 2:
-            self.interrupted.set()
+            self.learning.interrupted.set()
         original(self, batch, logs)
 
     said = []
