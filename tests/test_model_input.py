@@ -9,7 +9,7 @@ from PIL import Image
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.model_input import ModelInput, place_crops, read_model_input
+from real_vs_ai.model_input import ModelInput, read_model_input
 
 
 def picture(height, width, seed=0):
@@ -38,7 +38,7 @@ def test_crops_are_unchanged_pixels_of_the_picture():
 @pytest.mark.parametrize("number", [1, 4, 5, 9, 12])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 300), (900, 700)])
 def test_crops_lie_inside_and_cover_all_parts(number, height, width):
-    places = place_crops(height, width, size=32, number=number)
+    places = crops(number).places(height, width)
     tops, lefts = np.array(places).T
     assert len(places) == number
     assert tops.min() >= 0 and (tops + 32).max() <= height

@@ -20,21 +20,13 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, usual_scale
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
-from real_vs_ai.out_of_distribution.sizes import usual_scale
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.perturbations import recompress
 from real_vs_ai.reporting import format_table
 
-_FILTERS = (
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.HAMMING,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
-    Image.Resampling.NEAREST,
-)
+_FILTERS = ("BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS", "NEAREST")
 # Pillow's own quality half of the time: thumbnails are often saved with it, and so is CIFAKE.
 _USUAL_QUALITY = 75
 _QUALITIES = (50, 95)
@@ -261,7 +253,7 @@ def _shrink(pixels: np.ndarray, *, side: int, generator: np.random.Generator) ->
         short = min(image.size)
         left, top = (int(generator.integers(side - short + 1)) for side in image.size)
         image = image.crop((left, top, left + short, top + short))
-    method = _FILTERS[generator.integers(len(_FILTERS))]
+    method = Image.Resampling[_FILTERS[generator.integers(len(_FILTERS))]]
     return np.asarray(image.resize((side, side), method))
 
 

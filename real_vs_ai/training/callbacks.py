@@ -16,12 +16,7 @@ from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural, progress
 from real_vs_ai.runs import write_history
 from real_vs_ai.training.options import FORWARD_SHARE, Stage, plan_stages
-from real_vs_ai.training.run_state import (
-    Learning,
-    TrainingDivergedError,
-    restore_metrics,
-    save_checkpoint,
-)
+from real_vs_ai.training.run_state import Learning, TrainingDivergedError, restore, save_checkpoint
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0
@@ -286,7 +281,7 @@ class Recorder(keras.callbacks.Callback):
         self._first_step = self.progress.step
         if self.progress.step:
             # Keras has reset them; the epoch goes on from its middle.
-            restore_metrics(self.learning.checkpoint, self.metrics)
+            restore(self.learning.checkpoint, self.model, "metrics", metrics=self.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.progress.step += 1

@@ -16,11 +16,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.reporting import plural
-from real_vs_ai.training.batches import Shard, evaluation_batches, training_batches
+from real_vs_ai.training.batches import evaluation_batches, training_batches
 from real_vs_ai.training.callbacks import (
     AveragedWeights,
     DivergenceGuard,
@@ -132,9 +132,9 @@ def _batches(learning: Learning):
         augmentation=options.augmentation,
         degrade=options.degrade,
         cutmix=options.cutmix,
-        shard=Shard(learning.hosts.index, learning.hosts.count),
+        hosts=learning.hosts,
         weights=None if draws else image_weights(images, images, balance=options.balance),
-        draw_by=source_weights(images) if draws else None,
+        draw_by=source_weights(images.labels, images.sources) if draws else None,
     )
 
 
@@ -143,7 +143,7 @@ def _validation(learning: Learning):
     return evaluation_batches(
         learning.validation,
         batch_size=max(32, learning.progress.batch_size) // hosts.count,
-        shard=Shard(hosts.index, hosts.count),
+        hosts=hosts,
         weights=image_weights(images, learning.train.images, balance=learning.options.balance),
     )
 
@@ -222,28 +222,9 @@ def image_weights(
         balance: "classes", or another value to weigh the sources in each class too.
     """
     if balance != "classes":
-        return source_weights(images)
+        return source_weights(images.labels, images.sources)
     numbers = list(train.counts.values())
     if max(numbers) <= _UNBALANCED * min(numbers):
         return None
     by_class = np.array([sum(numbers) / (len(numbers) * number) for number in numbers])
     return by_class[images.labels]
-
-
-def source_weights(images: LabelledImages) -> np.ndarray:
-    """Weights that let every class count the same, and the square root of each source's size in it.
-
-    A large source then teaches more than a small one, and does not drown it.
-
-    Returns:
-        Shape (n_images,), with a mean of 1.
-    """
-    weights = np.zeros(len(images))
-    sources = np.array(images.sources, dtype=object)
-    for label in range(len(images.class_names)):
-        of_class = images.labels == label
-        for source in sorted(set(sources[of_class])):
-            members = of_class & (sources == source)
-            weights[members] = 1 / np.sqrt(members.sum())
-        weights[of_class] /= max(weights[of_class].sum(), 1e-12)
-    return weights * len(images) / len(images.class_names)

@@ -24,6 +24,7 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
+from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.devices import Device, Hosts
 from real_vs_ai.training.options import TrainingOptions
@@ -157,6 +158,42 @@ class Learning:
         return checkpoint_path(self.run)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model that has learnt; str() says what came of it.
+
+    Attributes:
+        splits: The images that it learnt from and is reported on.
+        writes: Whether this process writes the report; of several only the first does.
+        metrics: Contents of `metrics.json`; {} before the report, and in processes that write none.
+    """
+
+    options: TrainingOptions
+    run: RunFolder
+    model: keras.Model
+    splits: dict[str, DecodedImages]
+    progress: Progress
+    writes: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.metrics:
+            return f"This process is done; the first one writes the report: {self.run.path}"
+        names = ("accuracy", "precision", "recall", "f1", "roc_auc")
+        rows = []
+        for split in ("validation", "test"):
+            values = self.metrics.get(split, {})
+            if values:
+                shown = [(values.get(name) or {}).get("value") for name in names]
+                rows.append([split, values.get("n", ""), *shown])
+        table = format_table(["split", "images", *names], rows)
+        done = "Nothing trained, the weights are those given"
+        if self.progress.epoch:
+            epochs = plural(self.progress.epoch, "epoch")
+            done = f"{epochs} trained, the weights of epoch {self.progress.best_epoch} kept"
+        return f"{table}\n{done}. Model and report: {self.run.path}"
+
+
 def save_checkpoint(
     path: Path, model: keras.Model, progress: Progress, *, metrics: Sequence[keras.metrics.Metric]
 ) -> None:
@@ -169,7 +206,7 @@ def save_checkpoint(
     text = json.dumps(dataclasses.asdict(progress))
     arrays = {
         f"{group}/{i}": keras.ops.convert_to_numpy(variable)
-        for group, variables in {**_variables(model), "metrics": _metric_variables(metrics)}.items()
+        for group, variables in _variables(model, metrics).items()
         for i, variable in enumerate(variables)
     }
     # The loss shows that a step ruined the weights only after the next step.
@@ -196,57 +233,44 @@ def load_checkpoint(path: Path) -> Progress | None:
         ) from error
 
 
-def restore_variables(
-    path: Path, model: keras.Model, *, groups: Sequence[str] = ("layers", "optimizer")
+def restore(
+    path: Path, model: keras.Model, *groups: str, metrics: Sequence[keras.metrics.Metric] = ()
 ) -> None:
-    """Put weights, random layers and the optimizer back into a compiled model.
+    """Put "layers" (with the random ones' state), "optimizer" or "metrics" back as they were saved.
 
     Raises:
         InputError: The checkpoint is of another network.
     """
-    variables = _variables(model)
+    variables = _variables(model, metrics)
     with np.load(path) as stored:
         for group in groups:
-            _assign(stored, group, variables[group])
+            count = sum(name.startswith(f"{group}/") for name in stored.files)
+            if count != len(variables[group]):
+                raise InputError(
+                    f"Expected a checkpoint with {len(variables[group])} {group} variables, found "
+                    f"{count}. Resume with the options the run was started with."
+                )
+            for i, variable in enumerate(variables[group]):
+                variable.assign(stored[f"{group}/{i}"])
 
 
 def resume_stage(path: Path, model: keras.Model, progress: Progress, *, best_weights: Path) -> None:
     """Put a compiled model where its stage stands: at the checkpoint, or at the weights kept."""
     saved = load_checkpoint(path)
     if saved and saved.stage == progress.stage:
-        restore_variables(path, model)
+        restore(path, model, "layers", "optimizer")
         return
     if saved:
         # The random layers continue from where the stage before left them, killed or not.
-        restore_variables(path, model, groups=("layers",))
+        restore(path, model, "layers")
     if progress.best_epoch:
         graph_of(model).load_weights(best_weights)
 
 
-def restore_metrics(path: Path, metrics: Sequence[keras.metrics.Metric]) -> None:
-    """Put the running values of an interrupted epoch's metrics back."""
-    with np.load(path) as stored:
-        _assign(stored, "metrics", _metric_variables(metrics))
-
-
-def _variables(model: keras.Model) -> dict[str, list[Any]]:
+def _variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]) -> dict[str, list[Any]]:
     return {
         # The graph is flat, and the layers' own lists hold the random layers' state as well.
         "layers": [variable for layer in model.layers for variable in layer.variables],
         "optimizer": list(model.optimizer.variables),
+        "metrics": [variable for metric in metrics for variable in metric.variables],
     }
-
-
-def _metric_variables(metrics: Sequence[keras.metrics.Metric]) -> list[Any]:
-    return [variable for metric in metrics for variable in metric.variables]
-
-
-def _assign(stored: Any, group: str, variables: Sequence[Any]) -> None:
-    count = sum(name.startswith(f"{group}/") for name in stored.files)
-    if count != len(variables):
-        raise InputError(
-            f"Expected a checkpoint with {len(variables)} {group} variables, found {count}. "
-            "Resume with the options the run was started with."
-        )
-    for i, variable in enumerate(variables):
-        variable.assign(stored[f"{group}/{i}"])

@@ -9,18 +9,14 @@ import pytest
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     PortraitClassifier,
-    Sample,
-    fit_check,
-    read_check,
-    sharpness,
-    write_check,
-)
-from real_vs_ai.out_of_distribution.learning import fit_portraits
-from real_vs_ai.out_of_distribution.sizes import (
     compare_size,
     describe_sizes,
+    read_check,
+    sharpness,
     summarise_training_images,
+    write_check,
 )
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check, fit_portraits
 from real_vs_ai.verdict import ReasonCode
 
 N_FEATURES = 12

@@ -103,9 +103,9 @@ def quiet(line):
 
 def train(options, *, say=quiet):
     """A whole run: what ModelTraining.py does with its options."""
-    from real_vs_ai.training import finishing, trainer
+    from real_vs_ai.training import run_folder, trainer
 
-    return finishing.finish(trainer.train(options, say=say), say=say)
+    return run_folder.finish(trainer.train(options, say=say), say=say)
 
 
 def read_history(run):

@@ -1,5 +1,7 @@
 """EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -7,22 +9,16 @@ import pytest
 from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.efficientnet_lite import efficientnet_lite0, weights_path
-from real_vs_ai.networks.head import HeadOptions
 from real_vs_ai.networks.model import build_model
 from tests.test_torch_files import write_archive
 
-HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
-
 
 def build(**options):
-    return build_model(
-        backbone="efficientnet-lite0",
-        class_names=("Fake", "Real"),
-        head=HEAD,
-        batch_norm_momentum=0.99,
-        seed=1,
-        **{"image_size": 64, "weights": "none", "stem_stride": 2, "enlarge": 1, **options},
-    )
+    head = {"noise": 0.0, "pooling": "global-average", "dense_units": 0, "l2": 0.0, "dropout": 0.0}
+    network = {"backbone": "efficientnet-lite0", "image_size": 64, "weights": "none"}
+    network |= {"stem_stride": 2, "enlarge": 1, "batch_norm_momentum": 0.99, "seed": 1}
+    described = SimpleNamespace(**{**head, **network, **options})
+    return build_model(described, class_names=("Fake", "Real"))
 
 
 def packaged():

@@ -6,7 +6,7 @@ import pytest
 from small_runs import train
 
 from real_vs_ai.dataset import decoded_images
-from real_vs_ai.training import finishing, loop
+from real_vs_ai.training import loop, run_folder
 from real_vs_ai.training.callbacks import Recorder
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
@@ -101,7 +101,7 @@ def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypa
         if killed_in == "fit":
             patch.setattr(Recorder, "on_train_batch_end", die_at_step(8))
         else:
-            patch.setattr(finishing, "write_report", die)
+            patch.setattr(run_folder, "write_report", die)
         with pytest.raises(KeyboardInterrupt):
             train(parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1"))
     cut = whole.run.path.with_name("cut")

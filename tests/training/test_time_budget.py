@@ -188,7 +188,7 @@ def test_run_ends_within_its_minutes_and_says_its_plan(parse, slow_steps):
     assert 20 <= sum(read(result.run, "steps")) <= 50
     assert slow_steps.now - 100 <= 60
     assert read(result.run, "learning_rate")[-1] == pytest.approx(1e-5, rel=1e-3)
-    assert result.epochs < 10
+    assert result.progress.epoch < 10
     (plan,) = [line for line in said if line.startswith("Planned for 1 min")]
     assert "of 120 steps" in plan
     assert any("its time is used" in line for line in said)
