@@ -28,15 +28,10 @@ from real_vs_ai.preparation.copies import (
 from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, FileOutcome, ManifestRow
 from real_vs_ai.preparation.placing import rank
 from real_vs_ai.reporting import format_table, progress
-from real_vs_ai.torch_files import read_state_dict
 
 GENERATOR = "taef2"
 # Longest side of a part, in pixels.
 PART_SIDE = 384
-_WEIGHTS = ("taef2_encoder.pth", "taef2_decoder.pth")
-_WEIGHTS_FROM = (
-    "github.com/madebyollin/taesd, commit 5cccb12dc72074a4be35680c3b108548a7c69978 (MIT)"
-)
 _FAKE, _REAL = CLASS_NAMES
 # What the autoencoder takes, and the largest block of a JPEG: a part that begins on the grid of
 # its file's blocks hardly changes when it is stored again.
@@ -73,26 +68,6 @@ class ReconstructionSummary:
             report = self.output_dir / REPORT_NAME
             text += f"\nLeft out: {len(self.failed):,} images that cannot be used (see {report})."
         return f"{text}\nMoveAugmentedImages.py adds them to the training images."
-
-
-def read_weights(folder: Path) -> list[dict[str, np.ndarray]]:
-    """The weights of the encoder and of the decoder, by their published names.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        InputError: One is damaged. Both messages say where to get them.
-    """
-    names = " and ".join(_WEIGHTS)
-    missing = [name for name in _WEIGHTS if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"Expected {names} in {folder}, found no {' and no '.join(missing)}. Copy both from "
-            f"{_WEIGHTS_FROM}, or name their folder with --weights."
-        )
-    try:
-        return [read_state_dict(folder / name) for name in _WEIGHTS]
-    except InputError as error:
-        raise InputError(f"{error}. Copy {names} again from {_WEIGHTS_FROM}.") from error
 
 
 def choose_originals(
