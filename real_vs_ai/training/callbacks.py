@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.evaluation.figures import draw_history
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural, progress
@@ -341,7 +341,7 @@ class Recorder(keras.callbacks.Callback):
         if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and learning.hosts.is_first:
             columns = {name: [r.get(name) for r in progress.history] for name in row}
             path = learning.run.figures / "history.png"
-            draw_history_file(columns, keep=learning.options.keep, path=path)
+            draw_history(columns, keep=learning.options.keep, path=path)
 
     def _stop_if_interrupted(self) -> None:
         if self.learning.interrupted.is_set():
