@@ -341,11 +341,6 @@ class RoutingDetector(Detector):
     def detectors(self) -> tuple[Detector, ...]:
         return self._detectors
 
-    @property
-    def parallel_batches(self) -> int:
-        opened = [detector for detector in self._detectors if detector.is_open]
-        return max(detector.parallel_batches for detector in opened or self._detectors[:1])
-
     def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
         image, width, height = read_image(image)
         distances = [

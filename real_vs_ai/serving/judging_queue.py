@@ -231,8 +231,11 @@ class JudgingQueue:
         more = busy or not (self._is_shared or self.is_ending or self.is_awaited)
         patience = _PATIENCE_SECONDS if self._is_shared else _LONG_PATIENCE_SECONDS
         for line in sorted(waiting, key=lambda line: line.requests[0].came):
-            patient = more and time.monotonic() - line.requests[0].came < patience
-            if not patient or line.inputs >= line.detector.batch_size:
+            first = line.requests[0]
+            patient = more and time.monotonic() - first.came < patience
+            # The rest of an image whose first inputs are computed now.
+            is_begun = self._is_shared and first.taken > 0
+            if not patient or is_begun or line.inputs >= line.detector.batch_size:
                 return line
         return None
 
@@ -270,6 +273,9 @@ class JudgingQueue:
     def _answer(self, line: _Line, batch: list[_Part]) -> None:
         """Compute a batch; what has its verdict then is answered, the rest waits once more."""
         complete: list[_Request] = []
+        if line.detector.inputs_of_an_image > 1:
+            # The parts of an image are computed side by side.
+            self._widen(line)
         try:
             inputs = np.concatenate([request.look.inputs[a:b] for request, a, b in batch])
             outputs = line.detector.compute(inputs, in_batches=self._in_batches)
@@ -292,11 +298,10 @@ class JudgingQueue:
                 self._arrivals.put(request)
             else:
                 request.succeed()
-        if not line.is_wide and (self._is_shared or self._in_batches):
+        if self._is_shared or self._in_batches:
             # The engine compiles its form for batches to know how many it wants. The first visitor
             # need not wait for that.
-            line.is_wide = True
-            self._widen()
+            self._widen(line)
 
     def _distribute(self, batch: list[_Part], outputs: np.ndarray) -> list[_Request]:
         """Give each request its outputs; returns those that have all now."""
@@ -331,9 +336,13 @@ class JudgingQueue:
         else:
             request.succeed()
 
-    def _widen(self) -> None:
-        """Let as many batches run side by side as the engine wants, not one after another."""
+    def _widen(self, line: _Line) -> None:
+        """Let as many batches run side by side as the line's engine wants."""
+        if line.is_wide:
+            return
+        line.is_wide = True
         # If it cannot be compiled, batches run one after another and report the error.
         with contextlib.suppress(Exception):
-            self._side_by_side = min(self.detector.parallel_batches, _MOST_BATCHES)
+            wanted = min(line.detector.parallel_batches, _MOST_BATCHES)
+            self._side_by_side = max(wanted, self._side_by_side)
             self._arrivals.put(_WAKE)

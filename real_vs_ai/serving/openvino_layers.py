@@ -155,9 +155,10 @@ def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
 def _unit_normalization(layer: Layer, x: ov.Output) -> Any:
     axes = layer.config["axis"]
     axes = [_axis(axis, x) for axis in ([axes] if isinstance(axes, int) else axes)]
-    squares = ops.reduce_sum(ops.multiply(x, x), axes, True)
+    squares = ops.reduce_sum(_elementwise(ops.multiply, x, x), axes, True)
     # Vectors of length 0 stay so.
-    return ops.divide(x, ops.sqrt(ops.maximum(squares, _constant(1e-24))))
+    lengths = ops.sqrt(ops.maximum(squares, _constant(1e-24)))
+    return _elementwise(ops.divide, x, lengths.output(0))
 
 
 @_builds("Rescaling")
@@ -239,8 +240,11 @@ def _flatten(_: Layer, x: ov.Output) -> Any:
 
 @_builds("Reshape")
 def _reshape(layer: Layer, x: ov.Output) -> Any:
-    target = np.array([0, *layer.config["target_shape"]])
-    return _channels_second(ops.reshape(_channels_last(x), target, True))
+    target = layer.config["target_shape"]
+    if _rank(x) == 4 and len(target) == 3 and target[2] == x.get_partial_shape()[1]:
+        # The channels stay: only rows and columns change.
+        return ops.reshape(x, np.array([0, target[2], *target[:2]]), True)
+    return _channels_second(ops.reshape(_channels_last(x), np.array([0, *target]), True))
 
 
 @_builds("Concatenate")
@@ -261,7 +265,18 @@ _COMBINERS: dict[str, Callable[..., Any]] = {
 @_builds(*_COMBINERS)
 def _combine(layer: Layer, *terms: ov.Output) -> Any:
     _check_ranks(layer, terms)
-    return functools.reduce(_COMBINERS[layer.kind], terms)
+    return functools.reduce(functools.partial(_elementwise, _COMBINERS[layer.kind]), terms)
+
+
+def _elementwise(operator: Callable[..., Any], *terms: ov.Output) -> ov.Output:
+    """The operator on each element; columns are laid down as rows meanwhile.
+
+    OpenVINO's kernels run along the last axis: one of length 1 makes them ten times as slow.
+    """
+    if any(_rank(term) != 4 or term.get_partial_shape()[3] != 1 for term in terms):
+        return operator(*terms).output(0)
+    rows = (ops.reshape(term, np.array([0, 0, 1, -1]), True) for term in terms)
+    return ops.reshape(operator(*rows), np.array([0, 0, -1, 1]), True).output(0)
 
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {

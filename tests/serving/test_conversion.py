@@ -144,9 +144,18 @@ def _deviations(layers, x):
     return layers.Concatenate()([mean, variance])
 
 
+def _column(layers, x):
+    """Maps in one column, as the heads by statistics of all stages have them."""
+    column = layers.Reshape((-1, 1, 8))(layers.Conv2D(8, 3, strides=2)(x))
+    mean = layers.GlobalAveragePooling2D(keepdims=True)(column)
+    offsets = layers.Subtract()([column, mean])
+    products = layers.Multiply()([offsets, layers.UnitNormalization(axis=1)(offsets)])
+    return layers.Concatenate()([mean, layers.GlobalAveragePooling2D(keepdims=True)(products)])
+
+
 @pytest.mark.parametrize(
     "body",
-    [_convolutions, _depthwise, _pooling, _enlarging, _rescaling, _shapes, _deviations],
+    [_convolutions, _depthwise, _pooling, _enlarging, _rescaling, _shapes, _deviations, _column],
     ids=lambda body: body.__name__.strip("_"),
 )
 def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
@@ -164,6 +173,23 @@ def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
     assert expected.std(axis=0).max() > 3e-4
     found = answers(build_model(tmp_path / "model.h5"), images(4))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_arithmetic_on_a_column_runs_along_a_row_without_transposes(tmp_path):
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Flatten()(_column(keras.layers, inputs))
+    keras.Model(inputs, keras.layers.Dense(2)(x)).save(tmp_path / "model.h5")
+    nodes = build_model(tmp_path / "model.h5").get_ordered_ops()
+    widths = {
+        node.output(0).get_partial_shape()[3].get_length()
+        for node in nodes
+        if node.get_type_name() in ("Subtract", "Multiply", "Divide")
+    }
+    assert widths == {15 * 15}
+    # The image's, and the one before the classifier.
+    assert sum(node.get_type_name() == "Transpose" for node in nodes) == 2
 
 
 def test_sequential_model_answers_as_in_keras(tmp_path):
