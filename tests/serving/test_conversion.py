@@ -99,41 +99,39 @@ def _convolutions(layers, x):
     x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization(scale=False)(x))
     x = layers.Conv2D(8, 3, dilation_rate=2, groups=4, activation="relu")(x)
-    return layers.Conv2D(6, (1, 3), strides=(1, 2), activation="tanh")(x)
+    return layers.Conv2D(6, (1, 3), strides=(1, 2))(x)
 
 
 def _depthwise(layers, x):
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", strides=2)(x)
     x = layers.ReLU(6.0)(layers.BatchNormalization(center=False)(x))
-    x = layers.SeparableConv2D(5, 3)(x)
-    return layers.Activation("relu6")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D((3, 1), activation="relu")(x)
+    return layers.BatchNormalization()(layers.Conv2D(5, 1)(x))
 
 
 def _pooling(layers, x):
     x = layers.ZeroPadding2D(((1, 0), (2, 3)))(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = layers.AveragePooling2D(3, strides=2, padding="same")(layers.Conv2D(4, 1)(x))
-    pooled = layers.GlobalMaxPooling2D(keepdims=True)(x)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
     return layers.Concatenate()([x, layers.Multiply()([x, pooled])])
 
 
 def _enlarging(layers, x):
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
-    return layers.UpSampling2D((1, 3))(layers.Conv2D(4, 3, strides=3)(x))
+    return layers.UpSampling2D((1, 3), interpolation="bilinear")(layers.Conv2D(4, 3, strides=3)(x))
 
 
 def _rescaling(layers, x):
     x = layers.Rescaling([1 / 50, 1 / 60, 1 / 70], offset=[-1.0, 0.0, 1.0])(x)
-    return layers.BatchNormalization()(layers.Maximum()([x, layers.Conv2D(3, 1)(x)]))
+    return layers.BatchNormalization()(layers.Subtract()([x, layers.Conv2D(3, 1)(x)]))
 
 
 def _shapes(layers, x):
-    x = layers.Conv2D(8, 4, strides=4, activation="silu")(x)
-    x = layers.Dense(6, activation="sigmoid")(x)
-    x = layers.Softmax()(layers.Reshape((4, 16, 6))(x))
-    x = layers.Flatten()(x)
+    x = layers.Activation("softmax")(layers.Conv2D(8, 4, strides=4)(x))
+    x = layers.Flatten()(layers.Reshape((4, 16, 8))(x))
     x = layers.Reshape((2, -1, 3))(layers.Dense(48, activation="relu")(layers.Dropout(0.5)(x)))
-    return layers.Minimum()([x, layers.SpatialDropout2D(0.2)(x)])
+    return layers.Multiply()([x, layers.GaussianNoise(0.2)(x)])
 
 
 def _deviations(layers, x):

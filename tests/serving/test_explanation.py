@@ -62,15 +62,15 @@ def _residual_tail(layers, maps):
 def _mobile_tail(layers, maps):
     x = layers.DepthwiseConv2D(3, strides=2, padding="same")(maps)
     x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.Conv2D(8, 2, strides=2, activation="silu")(x)
-    return layers.Flatten()(layers.Conv2D(4, 1, activation="sigmoid")(x))
+    x = layers.Conv2D(8, 2, strides=2, activation="relu")(x)
+    return layers.Flatten()(layers.Conv2D(4, 1)(x))
 
 
 def _deviation_head(layers, maps):
     mean = layers.GlobalAveragePooling2D(keepdims=True)(maps)
     centred = layers.Subtract()([maps, mean])
     variance = layers.GlobalAveragePooling2D(keepdims=True)(layers.Multiply()([centred, centred]))
-    return layers.Flatten()(layers.Concatenate()([mean, layers.Activation("tanh")(variance)]))
+    return layers.Flatten()(layers.Concatenate()([mean, variance]))
 
 
 def _stages_head(layers, maps):
@@ -88,22 +88,9 @@ def _average_head(layers, maps):
     return layers.Flatten()(layers.AveragePooling2D(3)(maps))
 
 
-def _maximum_head(layers, maps):
-    """Windows that overlap, so that one value may be the maximum of several."""
-    return layers.Flatten()(layers.MaxPooling2D(3, strides=2, padding="same")(maps))
-
-
 @pytest.mark.parametrize(
     "head",
-    [
-        _dense_head,
-        _residual_tail,
-        _mobile_tail,
-        _deviation_head,
-        _stages_head,
-        _average_head,
-        _maximum_head,
-    ],
+    [_dense_head, _residual_tail, _mobile_tail, _deviation_head, _stages_head, _average_head],
     ids=lambda head: head.__name__.strip("_"),
 )
 def test_maps_are_those_of_keras(head, tmp_path):
@@ -224,11 +211,11 @@ def test_model_whose_layers_have_no_gradient_says_so(tmp_path):
 
     layers = keras.layers
     inputs = keras.Input((SIZE, SIZE, 3))
-    maps = layers.Softmax(axis=-1)(layers.Conv2D(4, 4, strides=4)(inputs))
-    x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 4, strides=4)(maps))
+    maps = layers.Conv2D(4, 4, strides=4)(inputs)
+    x = layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(maps))
     keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.h5")
     write_metadata(tmp_path / "model.h5", METADATA)
-    with pytest.raises(ValueError, match=r"no heat maps of this model: .*ReduceMax"):
+    with pytest.raises(ValueError, match=r"no heat maps of this model: .*MaxPool"):
         Explainer(tmp_path / "model.h5").explain(uniform_image(90), class_name="Fake")
 
 
