@@ -71,7 +71,7 @@ class LocalJudge:
             model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
         )
         self.metadata = self._judge.metadata
-        self.models = describe_models(model_path)
+        self.models = describe_models(find_models(model_path))
         self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
 
     def unready_because(self) -> str:
@@ -124,8 +124,8 @@ class RayJudge:
             InputError: Ray is not installed, or the replicas cannot be started.
         """
         model_path = model_path.resolve()
-        self.metadata = read_metadata(find_models(model_path)[0])
-        self.models: list[dict[str, Any]] = describe_models(model_path)
+        paths = find_models(model_path)
+        self.metadata, self.models = read_metadata(paths[0]), describe_models(paths)
         cores = join_cluster()
         from ray import serve
 

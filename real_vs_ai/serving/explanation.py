@@ -28,7 +28,6 @@ from real_vs_ai.verdict import CropScore
 
 # Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
 _FEWEST_CELLS = 4
-# Cells of a map of crops in each direction.
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.
 _EXCLUDED = -1e30
 # Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
