@@ -13,7 +13,6 @@ import queue
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +61,9 @@ class OpenVINOEngine:
         self.batch_size = suitable_batch(image_size=image_size, views=views)
         self._views = views
         self._image_size = image_size
-        # One each, so that single images are answered while the form for batches is compiled.
-        self._compiling_single, self._compiling_batched = threading.Lock(), threading.Lock()
+        # One lock each, so that single images are answered while the form for batches is compiled.
+        self._forms: dict[str, _CompiledForm] = {}
+        self._compiling = {"LATENCY": threading.Lock(), "THROUGHPUT": threading.Lock()}
         self._entry = cached_ir(model_path)
         if self._entry.is_temporary:
             weakref.finalize(self, discard, self._entry)
@@ -85,22 +85,12 @@ class OpenVINOEngine:
 
     @property
     def _single(self) -> _CompiledForm:
-        with self._compiling_single:
-            return self._single_form
-
-    @cached_property
-    def _single_form(self) -> _CompiledForm:
-        return self._compile(batch_size=1, hint="LATENCY")
+        return self._form("LATENCY", batch_size=1)
 
     @property
     def _batched(self) -> _CompiledForm:
-        with self._compiling_batched:
-            return self._batched_form
-
-    @cached_property
-    def _batched_form(self) -> _CompiledForm:
         try:
-            return self._compile(batch_size=self.batch_size, hint="THROUGHPUT")
+            return self._form("THROUGHPUT", batch_size=self.batch_size)
         except (RuntimeError, OSError):
             # A newer file at the same path was opened, and what this one was made from is gone: it
             # goes on with the form it has.
@@ -108,25 +98,26 @@ class OpenVINOEngine:
                 raise
             return self._single
 
-    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
-        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
-        # Several processes that share a machine each have a number of cores of their own.
-        if threads := os.environ.get("REAL_VS_AI_THREADS"):
-            settings["INFERENCE_NUM_THREADS"] = threads
-        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
-        compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
-        return _CompiledForm(compiled, batch_size=batch_size)
+    def _form(self, hint: str, *, batch_size: int) -> _CompiledForm:
+        with self._compiling[hint]:
+            if hint not in self._forms:
+                self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
+            return self._forms[hint]
 
-    def _read_ir(self, batch_size: int) -> ov.Model:
-        model = self._core.read_model(self._entry.ir)
-        size = self._image_size
+    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
+        model, size = self._core.read_model(self._entry.ir), self._image_size
         shape = model.input().partial_shape
         if not shape.compatible(ov.PartialShape([batch_size, size, size, 3])):
             raise ModelFileError(
                 f"Expected a model input of shape (n, {size}, {size}, 3) as its metadata says, "
                 f"found {shape}. Save the model again with ModelTraining.py."
             )
-        return _for_pixels(model, batch_size=batch_size, image_size=size)
+        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
+        # Several processes that share a machine each have a number of cores of their own.
+        if threads := os.environ.get("REAL_VS_AI_THREADS"):
+            settings["INFERENCE_NUM_THREADS"] = threads
+        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
+        return _CompiledForm(self._core, model, settings, batch_size=batch_size, image_size=size)
 
 
 class Float32Network:
@@ -150,10 +141,9 @@ class Float32Network:
             raise ModelFileError(f"Expected one row of features from {layer} in {model_path}.")
         batch_size = suitable_batch(image_size=image_size, views=1)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = ov.Core().compile_model(
-            _for_pixels(model, batch_size=batch_size, image_size=image_size), "CPU", settings
+        self._form = _CompiledForm(
+            ov.Core(), model, settings, batch_size=batch_size, image_size=image_size
         )
-        self._form = _CompiledForm(compiled, batch_size=batch_size)
 
     def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities, then the layer's outputs, shape (n, n_outputs), float32.
@@ -165,11 +155,23 @@ class Float32Network:
 
 
 class _CompiledForm:
-    """A compiled model of fixed batch size with the requests that may run side by side."""
+    """A model compiled for batches of whole numbers, with the requests that run side by side."""
 
-    def __init__(self, compiled: ov.CompiledModel, *, batch_size: int) -> None:
+    def __init__(
+        self,
+        core: ov.Core,
+        model: ov.Model,
+        settings: dict[str, str],
+        *,
+        batch_size: int,
+        image_size: int,
+    ) -> None:
         _build_tables()
         self.batch_size = batch_size
+        model.reshape([batch_size, image_size, image_size, 3])
+        preprocessing = PrePostProcessor(model)
+        preprocessing.input().tensor().set_element_type(ov.Type.u8)
+        compiled = core.compile_model(preprocessing.build(), "CPU", settings)
         self.request_count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.request_count):
@@ -206,14 +208,6 @@ def _build_tables() -> None:
     """
     with _TABLES:
         _ = ov.Tensor(np.zeros(1, np.uint8)).data
-
-
-def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Model:
-    """The model for batches of this many images in whole numbers."""
-    model.reshape([batch_size, image_size, image_size, 3])
-    preprocessing = PrePostProcessor(model)
-    preprocessing.input().tensor().set_element_type(ov.Type.u8)
-    return preprocessing.build()
 
 
 def suitable_batch(*, image_size: int, views: int) -> int:
