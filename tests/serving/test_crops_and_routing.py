@@ -82,6 +82,11 @@ def test_file_pixels_and_decoded_image_get_one_verdict(photographs):
     assert verdicts[0] == verdicts[1] == verdicts[2]
 
 
+def test_crops_of_an_image_make_two_batches(photographs):
+    assert photographs.inputs_of_an_image == 4
+    assert photographs.batch_size == 2
+
+
 def test_large_image_has_a_usual_size_once_reduced(photographs):
     assert not photographs.predict(uniform_image(250, (1500, 1100))).out_of_distribution
     assert photographs.predict(uniform_image(250, (60, 60))).out_of_distribution

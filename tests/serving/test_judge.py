@@ -153,6 +153,27 @@ def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
     service.close()
 
 
+def test_parts_of_a_photograph_and_of_its_copy_are_computed_side_by_side(tmp_path, monkeypatch):
+    at_work = threading.Barrier(2, timeout=20)
+
+    class PairedEngine(ColourEngine):
+        batch_size = 2
+
+        def predict(self, pixels, **options):
+            at_work.wait()
+            return super().predict(pixels, **options)
+
+    monkeypatch.setattr(f"{QUEUE}._PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    engine = PairedEngine()
+    detector = colour_detector(engine, input={"kind": "crops", "crops": 3, "longest_side": 64})
+    service = Judge(model_file(tmp_path), open_detector=lambda path: detector)
+    verdict = ask(service, np.full((12, 12, 3), 250, np.uint8)).result(30)
+    assert verdict.label == verdict.copy.label == "Fake"
+    assert sorted(engine.asked) == [1, 1, 2, 2]
+    service.close()
+
+
 def judged_in_a_folder(detector, images):
     """The verdicts that images get in a folder."""
     judging = JudgingQueue(detector, in_batches=True, is_shared=False)
