@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 import ImageScoring
 import ModelEvaluation
 from real_vs_ai import Detector
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application

@@ -19,8 +19,12 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
-from real_vs_ai.out_of_distribution.sizes import compare_size, size_distance
+from real_vs_ai.out_of_distribution.check import (
+    OutOfDistributionCheck,
+    compare_size,
+    read_check,
+    size_distance,
+)
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine

@@ -10,8 +10,8 @@ from real_vs_ai.images import decode_image
 from real_vs_ai.keras_models import load_model
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution.check import Sample, fit_check, write_check
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving import detector as detector_module

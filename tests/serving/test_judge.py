@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.serving.detector import Detector, RoutingDetector
 from real_vs_ai.serving.image_sources import ImageSource

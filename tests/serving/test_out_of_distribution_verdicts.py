@@ -6,7 +6,8 @@ import pytest
 from real_vs_ai import Detector
 from real_vs_ai.images import resize_image
 from real_vs_ai.keras_models import load_model
-from real_vs_ai.out_of_distribution.check import Sample, fit_check, write_check
+from real_vs_ai.out_of_distribution.check import write_check
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.verdict import ReasonCode
