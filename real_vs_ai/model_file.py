@@ -108,7 +108,7 @@ def read_metadata(path: Path) -> ModelMetadata:
     if stored is None:
         raise ModelFileError(
             f"{path} has no real_vs_ai metadata. ModelTraining.py writes it; for a model "
-            "made elsewhere run ModelEvaluation.py --image-size N --class-names A B first."
+            "made elsewhere run ModelEvaluation.py --class-names A B first."
         )
     try:
         raw = stored.tobytes() if isinstance(stored, np.void) else stored
