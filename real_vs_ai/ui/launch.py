@@ -59,14 +59,17 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError: There is no such model.
         ModelFileError: The model cannot be read.
+        InputError: The list of trusted signers cannot be read.
     """
     from streamlit.web import cli
 
     from real_vs_ai.model_file import read_metadata
+    from real_vs_ai.provenance import read_trust_list
     from real_vs_ai.runs import find_model
 
+    # What is wrong stops the program here, not each visitor's page.
+    read_trust_list()
     if args.model:
-        # A wrong path stops the program here, not each visitor's page.
         read_metadata(find_model(args.model, models_dir=args.models_dir))
     options = ["--server.port", str(args.port), "--server.address", args.address]
     passed_on = ["--models-dir", str(args.models_dir)]
