@@ -1,4 +1,4 @@
-"""Write checked images as CSV and as JSON, and one of them as a text for its maintainers.
+"""Write checked images as a PDF, as CSV and as JSON, and one of them as a text for maintainers.
 
 The CSV has the columns of `ImageScoring.py`.
 """
@@ -8,15 +8,35 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import (
+    Flowable,
+    HRFlowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+)
 
 from real_vs_ai import __version__
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card
-from real_vs_ai.ui.wording import visible
+from real_vs_ai.ui.wording import numbers_sentence, rank, visible
 from real_vs_ai.verdict import thresholds_of
 
 
@@ -99,3 +119,132 @@ def _harmless_cell(value: Any) -> Any:
         return str(value).lower()
     risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if risky else value
+
+
+# Both come with ReportLab. The first is embedded and has Latin letters. The second is not: readers
+# have a font of their own for Chinese, Japanese, Greek and Russian.
+_FONT, _BOLD_FONT, _OTHER_FONT = "Vera", "VeraBd", "STSong-Light"
+_SIDE, _PICTURE_SIDE = 18 * mm, 50 * mm
+_LONGEST = 1_000
+
+
+def pdf_report(
+    results: Sequence[Card], *, models: Sequence[ReportModel], created: str, record: str
+) -> bytes:
+    """A PDF of A4 pages.
+
+    Args:
+        created: When, for people.
+        record: How often the models are right, in a sentence or two, or "".
+    """
+    _register_fonts()
+    ranked = sorted((result.conclusion for result in results), key=lambda found: rank(found.code))
+    counts = Counter(found.title for found in ranked)
+    files = f"{len(results)} file{'' if len(results) == 1 else 's'}"
+    used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in models)
+    story: list[Flowable] = [
+        _paragraph("Checked pictures", size=18, bold=True),
+        _paragraph(f"{files}, {created}. {', '.join(f'{n} {t}' for t, n in counts.items())}."),
+        *([_paragraph(record)] if record else []),
+        _paragraph(f"Judged by {used}.", size=7),
+    ]
+    story += [_entry(result, models) for result in results]
+    buffer = io.BytesIO()
+    margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), _SIDE)
+    document = SimpleDocTemplate(
+        buffer, pagesize=A4, title="Checked pictures", author="", creator="real_vs_ai", **margins
+    )
+    document.build(story, onFirstPage=_number_page, onLaterPages=_number_page)
+    return buffer.getvalue()
+
+
+def _entry(result: Card, models: Sequence[ReportModel]) -> Flowable:
+    """One picture beside its conclusion; it moves to the next page as a whole."""
+    answer, found = result.answer, result.conclusion
+    texts = [
+        _paragraph(found.title, size=13, bold=True),
+        _paragraph(visible(answer.name), bold=True),
+    ]
+    if result.verdict is None:
+        texts.append(_paragraph(found.from_model))
+    else:
+        said = found.from_file or "Nothing about its origin."
+        texts += [
+            _paragraph(f"What the file says: {said}"),
+            _paragraph(f"What the model sees: {found.from_model}"),
+        ]
+    if found.next_steps:
+        texts.append(_paragraph(f"What now? {' '.join(found.next_steps)}"))
+    texts.append(_paragraph(_details(result, metadata_of(result, models)), size=7))
+    width = A4[0] - 2 * _SIDE
+    columns = [_PICTURE_SIDE + 4 * mm, width - _PICTURE_SIDE - 4 * mm]
+    table = Table([[_picture(result.preview), texts]], colWidths=columns)
+    table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, 0), 0)])
+    return KeepTogether([HRFlowable(width="100%", color="#8890a0"), table, Spacer(1, 2 * mm)])
+
+
+def _details(result: Card, metadata: ModelMetadata) -> str:
+    """Size, numbers, remarks and what identifies the file."""
+    answer, verdict = result.answer, result.verdict
+    told = list(answer.notes)
+    if verdict:
+        told.insert(0, f"{answer.width} × {answer.height} pixels, {answer.format}.")
+        # Beside an open answer, a percentage would accuse honest photographs.
+        if verdict.label != UNCERTAIN:
+            told.append(numbers_sentence(verdict, metadata))
+    if result.same_as:
+        told.append(f"Same content as {visible(result.same_as)}.")
+    return " ".join([*told, f"SHA-256 {answer.sha256}."])
+
+
+def _picture(jpeg: bytes) -> Flowable | str:
+    if not jpeg:
+        return ""
+    picture = Image(io.BytesIO(jpeg))
+    scale = _PICTURE_SIDE / max(picture.imageWidth, picture.imageHeight)
+    picture.drawWidth, picture.drawHeight = (
+        max(1.0, side * scale) for side in (picture.imageWidth, picture.imageHeight)
+    )
+    return picture
+
+
+def _paragraph(text: str, *, size: float = 9, bold: bool = False) -> Paragraph:
+    """A text that may come from a file; its markup is shown, not obeyed."""
+    font = _BOLD_FONT if bold else _FONT
+    style = ParagraphStyle(
+        "text", fontName=font, fontSize=size, leading=1.35 * size, spaceAfter=3, splitLongWords=1
+    )
+    return Paragraph(_in_fonts_that_have_it(visible(text, longest=_LONGEST), font), style)
+
+
+def _in_fonts_that_have_it(text: str, font: str) -> str:
+    """ReportLab's markup of a text; what no font has is written as its number, "\\u05d0"."""
+    letters = pdfmetrics.getFont(font).face.charToGlyph
+    parts = []
+    for character in text:
+        if ord(character) in letters:
+            parts.append(escape(character))
+        elif _is_in_other_font(character):
+            parts.append(f'<font name="{_OTHER_FONT}">{character}</font>')
+        else:
+            parts.append(character.encode("ascii", "backslashreplace").decode("ascii"))
+    return "".join(parts)
+
+
+def _is_in_other_font(character: str) -> bool:
+    try:
+        character.encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _register_fonts() -> None:
+    for name in (_FONT, _BOLD_FONT):
+        pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
+    pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
+
+
+def _number_page(canvas, document) -> None:
+    canvas.setFont(_FONT, 7)
+    canvas.drawRightString(A4[0] - _SIDE, 10 * mm, str(document.page))

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from real_vs_ai.out_of_distribution.sizes import summarise_training_images
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.ui import cards, image_input
+from real_vs_ai.ui import image_input, results
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -143,14 +143,14 @@ def test_image_that_the_model_fails_on_has_its_error_and_leaves_the_others(model
 
 
 def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeypatch):
-    show_picture = cards.show_picture
+    show_picture = results.show_picture
 
     def fail_for_one(judged, **options):
         if judged.answer.name == "b.png":
             raise ZeroDivisionError
         show_picture(judged, **options)
 
-    monkeypatch.setattr(cards, "show_picture", fail_for_one)
+    monkeypatch.setattr(results, "show_picture", fail_for_one)
     files = {
         name: image_bytes(RED, size=(40, 30 + i))
         for i, name in enumerate(("a.png", "b.png", "c.png"))

@@ -28,12 +28,11 @@ from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer, Judge
-from real_vs_ai.ui import run_files
+from real_vs_ai.ui import models_page
 from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
-from real_vs_ai.ui.pdf_report import pdf_report
-from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
+from real_vs_ai.ui.image_input import open_zip
+from real_vs_ai.ui.reports import ReportModel, csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
-from real_vs_ai.ui.zipped import open_zip
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict, recalibrate
 
 METADATA = ModelMetadata(
@@ -300,7 +299,7 @@ def test_a_zip_is_a_folder_of_pictures():
     ],
 )
 def test_a_zip_that_cannot_be_taken_says_why(data, reason, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.zipped.MAX_TOTAL_BYTES", 2 * 2**20)
+    monkeypatch.setattr("real_vs_ai.ui.image_input.MAX_TOTAL_BYTES", 2 * 2**20)
     (file,) = open_zip("a.zip", "7", data if isinstance(data, bytes) else data())
     with pytest.raises(ImageError, match=reason):
         file.getvalue()
@@ -341,7 +340,7 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
 def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
-    curves = run_files.read_history(path)
+    curves = models_page.read_history(path)
     assert list(curves) == ["loss"]
     assert curves["loss"].training == [1.0, 0.5] and curves["loss"].validation == [1.5, 0.9]
 
@@ -359,7 +358,7 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
 )
 def test_damaged_metrics_give_none(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    assert run_files.read_metrics(RunFolder(tmp_path)) == {}
+    assert models_page.read_metrics(RunFolder(tmp_path)) == {}
 
 
 def test_only_runs_without_final_metrics_are_in_training(tmp_path):
@@ -367,9 +366,9 @@ def test_only_runs_without_final_metrics_are_in_training(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.csv").write_text("epoch,loss\n")
     (tmp_path / "done" / "metrics.json").write_text("{}")
-    assert [run.name for run in run_files.unfinished_runs(tmp_path)] == ["running"]
+    assert [run.name for run in models_page.unfinished_runs(tmp_path)] == ["running"]
 
 
 def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
     (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
-    assert run_files.read_history(tmp_path / "history.csv") == {}
+    assert models_page.read_history(tmp_path / "history.csv") == {}
