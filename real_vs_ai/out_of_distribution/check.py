@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 _PLAIN = Reason(
     ReasonCode.PLAIN,
-    "It is probably a document, a screenshot or a drawing, since most of it is flat or of one "
-    "colour. This model learnt from pictures of other kinds.",
+    "We take it for a document, a screenshot or a drawing, since most of it is flat or of one "
+    "colour; that is a guess. This model learnt from pictures of other kinds.",
 )
 
 

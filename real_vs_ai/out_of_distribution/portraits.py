@@ -19,7 +19,8 @@ _REGULARISATION = 0.02
 
 PORTRAIT = Reason(
     ReasonCode.PORTRAIT,
-    "It is probably a portrait, and this model cannot tell generated portraits from photographs.",
+    "We take it for a portrait; that is a guess. This model cannot tell generated portraits from "
+    "photographs.",
 )
 
 

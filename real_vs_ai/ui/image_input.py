@@ -28,19 +28,21 @@ from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.wording import visible
 
-_EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _REFUSED_KEY = "refused_bytes"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
-_ZIPS_KEY = "zips"
+_ZIPS_KEY, _ZIP = "zips", ".zip"
+# Python's reader makes an object of each entry of the directory before anything can be counted.
+_MOST_ENTRIES = 20_000
+_ENTRY_SIGNATURE = b"PK\x01\x02"
 # How many bytes each session keeps of each file, whether or not the server keeps it.
 _HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
 
 class ImageFile(Protocol):
-    """A file held in memory, as Streamlit's uploader gives it; `zipped` makes others."""
+    """A file held in memory, as Streamlit's uploader gives it."""
 
     name: str
     file_id: str
@@ -51,34 +53,38 @@ class ImageFile(Protocol):
 
 
 @dataclass(frozen=True)
-class Example:
-    """One of the app's own pictures, an `ImageFile`, with its true label and a sentence on it."""
+class LocalFile:
+    """An `ImageFile` that no widget holds: a file of a zip, or one of the app's own pictures.
+
+    Attributes:
+        size: In bytes, as a zip claims; 0 for the app's own, of which no session keeps a copy.
+        getvalue: Raises ImageError where a file of a zip cannot be read.
+        label: The true class of one of the app's own pictures.
+        caption: A sentence on one of the app's own pictures.
+    """
 
     name: str
-    label: str
-    caption: str
+    file_id: str
+    size: int
+    getvalue: Callable[[], bytes]
+    label: str = ""
+    caption: str = ""
 
-    @property
-    def file_id(self) -> str:
-        return f"example-{self.name}"
 
-    @property
-    def size(self) -> int:
-        return (_EXAMPLES_DIR / self.name).stat().st_size
-
-    def getvalue(self) -> bytes:
-        return (_EXAMPLES_DIR / self.name).read_bytes()
+def _example(name: str, label: str, caption: str) -> LocalFile:
+    path = Path(__file__).with_name("examples") / name
+    return LocalFile(name, f"example-{name}", 0, path.read_bytes, label, caption)
 
 
 EXAMPLE_FILES = (
-    Example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
-    Example(
+    _example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
+    _example(
         "generated-cup-small.jpg",
         "Fake",
         "Generated: a neural network painted a cup out of pieces of the cat; reduced to 32 × 32 "
         "pixels.",
     ),
-    Example(
+    _example(
         "generated-rocket.jpg",
         "Fake",
         "Generated: a neural network repainted a photograph of a rocket in other colours.",
@@ -86,9 +92,9 @@ EXAMPLE_FILES = (
 )
 
 
-def example_of(file: ImageFile) -> Example | None:
+def example_of(file: ImageFile) -> LocalFile | None:
     """The file, when it is one of the app's examples."""
-    return file if isinstance(file, Example) else None
+    return file if isinstance(file, LocalFile) and file.caption else None
 
 
 def ask_for_images() -> list[ImageFile]:
@@ -127,10 +133,50 @@ def _unpacked(files: Sequence[ImageFile]) -> list[ImageFile]:
         file.file_id: known.get(file.file_id)
         or open_zip(visible(file.name), file.file_id, file.getvalue())
         for file in files
-        if file.name.lower().endswith(SUFFIX)
+        if file.name.lower().endswith(_ZIP)
     }
     st.session_state[_ZIPS_KEY] = zips
     return [one for file in files for one in zips.get(file.file_id, [file])]
+
+
+def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
+    """The pictures in a zip, sorted by name; of one that cannot be read, a file that says why."""
+    try:
+        archive = _open(data)
+        images = list(list_zip_images(archive))
+    except ImageError as error:
+        return [_refused(name, file_id, str(error))]
+    if not images:
+        return [_refused(name, file_id, "a zip without pictures in it")]
+    sizes = [archive.infolist()[index].file_size for _, index in images]
+    if sum(sizes) > MAX_TOTAL_BYTES:
+        limit = f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB"
+        return [_refused(name, file_id, f"a zip of more than {limit} of pictures")]
+    return [
+        LocalFile(
+            f"{name}/{inner}",
+            f"{file_id}/{index}",
+            size,
+            lambda index=index: read_zip_entry(archive, index, max_bytes=MAX_BYTES),
+        )
+        for (inner, index), size in zip(images, sizes, strict=True)
+    ]
+
+
+def _open(data: bytes) -> zipfile.ZipFile:
+    if data.count(_ENTRY_SIGNATURE) > _MOST_ENTRIES:
+        raise ImageError(f"a zip of more than {_MOST_ENTRIES:,} files")
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise ImageError(f"not a readable zip: {one_line(error)}") from error
+
+
+def _refused(name: str, file_id: str, reason: str) -> LocalFile:
+    def refuse() -> bytes:
+        raise ImageError(reason)
+
+    return LocalFile(name, file_id, 0, refuse)
 
 
 def clear_images() -> None:
@@ -297,64 +343,3 @@ def _bytes_by_session(manager: MemoryUploadedFileManager) -> dict[str, int]:
         stored = {file_id: len(record.data) for file_id, record in list(files.items())}
         sizes.setdefault(session, {}).update(stored)
     return {session: sum(held.values()) for session, held in sizes.items()}
-
-
-SUFFIX = ".zip"
-# Python's reader makes an object of each entry of the directory before anything can be counted.
-_MOST_ENTRIES = 20_000
-_ENTRY_SIGNATURE = b"PK\x01\x02"
-
-
-@dataclass(frozen=True)
-class ZippedFile:
-    """One file of a zip; an `ImageFile` whose `getvalue` raises ImageError where it is unreadable.
-
-    Attributes:
-        file_id: The zip's own with the entry's index behind it.
-        size: Of the unpacked file in bytes, as the zip claims.
-    """
-
-    name: str
-    file_id: str
-    size: int
-    getvalue: Callable[[], bytes]
-
-
-def open_zip(name: str, file_id: str, data: bytes) -> list[ZippedFile]:
-    """The pictures in a zip, sorted by name; of one that cannot be read, a file that says why."""
-    try:
-        archive = _open(data)
-        images = list(list_zip_images(archive))
-    except ImageError as error:
-        return [_refused(name, file_id, str(error))]
-    if not images:
-        return [_refused(name, file_id, "a zip without pictures in it")]
-    sizes = [archive.infolist()[index].file_size for _, index in images]
-    if sum(sizes) > MAX_TOTAL_BYTES:
-        limit = f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB"
-        return [_refused(name, file_id, f"a zip of more than {limit} of pictures")]
-    return [
-        ZippedFile(
-            f"{name}/{inner}",
-            f"{file_id}/{index}",
-            size,
-            lambda index=index: read_zip_entry(archive, index, max_bytes=MAX_BYTES),
-        )
-        for (inner, index), size in zip(images, sizes, strict=True)
-    ]
-
-
-def _open(data: bytes) -> zipfile.ZipFile:
-    if data.count(_ENTRY_SIGNATURE) > _MOST_ENTRIES:
-        raise ImageError(f"a zip of more than {_MOST_ENTRIES:,} files")
-    try:
-        return zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise ImageError(f"not a readable zip: {one_line(error)}") from error
-
-
-def _refused(name: str, file_id: str, reason: str) -> ZippedFile:
-    def refuse() -> bytes:
-        raise ImageError(reason)
-
-    return ZippedFile(name, file_id, 0, refuse)

@@ -43,7 +43,7 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
             "Google**. File name and metadata are not."
             + (
                 " What was sent before stays with Google."
-                if st.session_state.get(_SENT_KEY)
+                if was_sent()
                 else " Nothing has been sent so far."
             )
         )
@@ -54,6 +54,11 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
         )
         return
     _show_conversation(key, digest=digest, pixels=pixels, finding=finding)
+
+
+def was_sent() -> bool:
+    """Whether a picture of this session went to Gemini."""
+    return bool(st.session_state.get(_SENT_KEY))
 
 
 def forget_conversations() -> None:

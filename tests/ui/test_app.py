@@ -53,14 +53,22 @@ def test_next_steps_link_to_searches_that_get_nothing(models):
 
 def test_the_track_record_stays_when_no_picture_has_an_answer(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
-    assert "Of 100 test pictures, about 60 get an answer" in shown_texts(app)
+    assert "Of 100 pictures like yours, about 60 get an answer" in shown_texts(app)
     assert "accuse" not in shown_texts(app)
 
 
 def test_the_first_page_says_how_often_there_is_an_answer_and_who_sees_the_picture(models):
     texts = shown_texts(start("--models-dir", models))
-    assert "an answer for about 60 of 100" in texts and "Nobody else sees your pictures" in texts
+    assert "an answer for about 60 of 100" in texts and "**Who sees my pictures?**" in texts
     assert "Drag and drop" in texts
+
+
+@pytest.mark.parametrize("number", [1, 2, 14])
+def test_results_of_any_number_say_whether_to_rely_on_them_and_who_sees_them(models, number):
+    files = {f"{i}.png": image_bytes((200, i, 20)) for i in range(number)}
+    texts = shown_texts(upload(start("--models-dir", models), files))
+    assert "**Can I rely on it?** What the model sees is an estimate" in texts
+    assert "**Who sees my pictures?** Nobody else does" in texts
 
 
 def test_model_of_other_classes_shows_them_and_is_called_uncalibrated(models):

@@ -296,7 +296,7 @@ def test_images_outlast_a_visit_to_the_other_page(open_page, pictures):
     heading(page, "photograph").last.wait_for()
     assert heading(page, "AI-generated").last.is_visible()
     page.get_by_role("button", name="Clear all").click()
-    page.get_by_text("Nobody else sees your pictures").wait_for()
+    page.get_by_text("Drag and drop pictures here").wait_for()
 
 
 def test_gemini_is_asked_only_after_consent(open_page, pictures, gemini):

@@ -31,7 +31,8 @@ from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.ui import models_page
 from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
 from real_vs_ai.ui.image_input import open_zip
-from real_vs_ai.ui.reports import ReportModel, csv_report, json_report, pdf_report
+from real_vs_ai.ui.model_choice import NamedModel
+from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict, recalibrate
 
@@ -200,7 +201,7 @@ def test_image_too_long_for_a_jpeg_is_changed_too():
 
 # --- reports ---
 
-REPORT_MODEL = ReportModel("run <b>", METADATA, "5ba256")
+REPORT_MODEL = NamedModel("run <b>", METADATA, "5ba256")
 EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
@@ -342,7 +343,7 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
     path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
     curves = models_page.read_history(path)
     assert list(curves) == ["loss"]
-    assert curves["loss"].training == [1.0, 0.5] and curves["loss"].validation == [1.5, 0.9]
+    assert curves["loss"] == {"train": [1.0, 0.5], "validation": [1.5, 0.9]}
 
 
 @pytest.mark.parametrize(
