@@ -46,9 +46,9 @@ class TrackRecord:
         if self.worst is None:
             return f"Of 100 pictures like yours, {self._numbers}."
         return (
-            f"Of 100 pictures like yours, {self.worst._numbers}. These are the numbers of the "
-            f"kind that the model judges worst, of {self.kinds} that were tested. Of 100 pictures "
-            f"of all kinds, {self._numbers}."
+            f"Of 100 pictures like yours, {self.worst._numbers}. This was measured on the kind "
+            f"that the model judges worst, of {self.kinds} kinds tested. Of 100 pictures of all "
+            f"kinds, {self._numbers}."
         )
 
     @property
