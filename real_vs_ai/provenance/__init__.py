@@ -17,8 +17,7 @@ from real_vs_ai.provenance.findings import (
     Seal,
     describe_origin,
 )
-from real_vs_ai.provenance.labels import find_labels
-from real_vs_ai.provenance.names import find_names
+from real_vs_ai.provenance.labels import find_labels, find_names
 from real_vs_ai.provenance.settings import find_settings
 from real_vs_ai.provenance.watermarks import find_watermarks
 

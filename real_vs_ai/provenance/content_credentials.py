@@ -17,8 +17,7 @@ from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.errors import InputError, describe_error
 from real_vs_ai.images import DECODER_ERRORS
 from real_vs_ai.provenance.findings import Code, Finding, Seal, clean
-from real_vs_ai.provenance.labels import describe_source_type, named_source_types
-from real_vs_ai.provenance.names import name_generator
+from real_vs_ai.provenance.labels import describe_source_type, name_generator, named_source_types
 
 # The environment variable that names a PEM file of the certificates of trusted signers.
 TRUST_LIST = "REAL_VS_AI_TRUST_LIST"
