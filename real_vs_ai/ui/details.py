@@ -19,7 +19,7 @@ from real_vs_ai.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
-from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
+from real_vs_ai.ui.gemini import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
 from real_vs_ai.verdict import CropScore, ReasonCode, describe_thresholds, thresholds_of

@@ -17,8 +17,8 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.ui.checking import MOST_RATIO, Card
 from real_vs_ai.ui.details import forget_details, show_details
+from real_vs_ai.ui.gemini import was_sent
 from real_vs_ai.ui.image_input import ImageFile, LocalFile, clear_images, example_of
-from real_vs_ai.ui.insight_panel import was_sent
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.wording import (
     WHO_SEES,

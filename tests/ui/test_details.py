@@ -11,7 +11,7 @@ def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
         import numpy as np
         import streamlit as st
 
-        from real_vs_ai.ui.insight_panel import show_insight
+        from real_vs_ai.ui.gemini import show_insight
 
         pixels = np.zeros((2, 2, 3), np.uint8)
         show_insight(digest="d", pixels=pixels, finding=st.session_state["finding"])
