@@ -78,12 +78,6 @@ def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
     return st.session_state["variants"]
 
 
-def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> None:
-    """Judge changed copies of an image and remember the verdicts, for `known_variants`."""
-    variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
-    known_variants(chosen)[digest] = variants
-
-
 def _costs(name: str, judged: Card) -> bool:
     return name == _STABILITY or (name == _PLACES and _places_of(judged) is _heat_map)
 
@@ -98,7 +92,9 @@ def _show_stability(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.answer.sha256
     if digest not in known_variants(chosen):
         with st.spinner("Judging changed copies of the picture …"):
-            ask_variants(digest, _pixels(digest, data, chosen=chosen), chosen=chosen)
+            pixels = _pixels(digest, data, chosen=chosen)
+            variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
+            known_variants(chosen)[digest] = variants
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(

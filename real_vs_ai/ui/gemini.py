@@ -23,6 +23,8 @@ DEFAULT_MODEL = "gemini-flash-latest"
 KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 MODEL_NAME = "GEMINI_MODEL"
 LONGEST_QUESTION = 2000
+# Keys of the session's state; the second says whether anything was sent.
+_CONSENT_KEY, _SENT_KEY, _CONVERSATIONS_KEY = "insight_consent", "insight_sent", "insights"
 # Larger pictures tell a language model little more and take longer to send. In pixels.
 _LONGEST_SIDE = 1024
 _LONGEST_ANSWER_TOKENS = 4096
@@ -178,12 +180,6 @@ def _plain_reason(error: Exception) -> str:
     if "Connect" in name or isinstance(error, OSError):
         return "Gemini cannot be reached: is this machine online?"
     return f"Gemini's answer could not be understood ({name})."
-
-
-_CONSENT_KEY = "insight_consent"
-# Whether this session sent anything.
-_SENT_KEY = "insight_sent"
-_CONVERSATIONS_KEY = "insights"
 
 
 def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:

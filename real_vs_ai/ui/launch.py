@@ -83,24 +83,29 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     """Draw the page that the user is on; for the arguments see `model_choice.offer_models`."""
     import streamlit as st
 
+    def check_pictures() -> None:
+        from real_vs_ai.ui.check_page import show_check_page
+
+        show_check_page(model=model, models_dir=models_dir)
+
+    def show_models() -> None:
+        from real_vs_ai.ui.models_page import show_models_page
+
+        show_models_page(models_dir=models_dir)
+
     share_memory_pools()
     keep_uploads_in_memory()
     # Streamlit would fetch an icon for the browser's tab from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
         st.Page(
-            functools.partial(_check_page, model=model, models_dir=models_dir),
+            check_pictures,
             title="Check pictures",
             icon=":material/image_search:",
             url_path="check",
             default=True,
         ),
-        st.Page(
-            functools.partial(_models_page, models_dir=models_dir),
-            title="Models",
-            icon=":material/model_training:",
-            url_path="models",
-        ),
+        st.Page(show_models, title="Models", icon=":material/model_training:", url_path="models"),
     ]
     st.navigation(pages, position="top").run()
     st.html(_SAY_WHEN_THE_SERVER_HAS_GONE, unsafe_allow_javascript=True)
@@ -131,15 +136,3 @@ def keep_uploads_in_memory() -> None:
     bound_uploads()
     # A request holds some kilobytes besides the file.
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20
-
-
-def _check_page(*, model: str | None, models_dir: Path) -> None:
-    from real_vs_ai.ui.check_page import show_check_page
-
-    show_check_page(model=model, models_dir=models_dir)
-
-
-def _models_page(*, models_dir: Path) -> None:
-    from real_vs_ai.ui.models_page import show_models_page
-
-    show_models_page(models_dir=models_dir)

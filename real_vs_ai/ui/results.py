@@ -21,13 +21,13 @@ from real_vs_ai.ui.gemini import was_sent
 from real_vs_ai.ui.image_input import ImageFile, LocalFile, clear_images, example_of
 from real_vs_ai.ui.model_choice import ChosenModel
 from real_vs_ai.ui.wording import (
+    RELIANCE,
     WHO_SEES,
     as_markdown,
     heading,
     known_sizes,
     plain,
     rank,
-    reliance,
     style_of,
     visible,
 )
@@ -111,7 +111,7 @@ def describe_record(judged: Sequence[Card], chosen: ChosenModel) -> str:
 
 def _show_questions(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     """Answer what visitors ask of every answer: whether to rely on it, and who sees the picture."""
-    of_file = reliance(judged[0].conclusion.file_says) if len(judged) == 1 else ""
+    of_file = RELIANCE.get(judged[0].conclusion.file_says, "") if len(judged) == 1 else ""
     reliable = f"{of_file} {describe_record(judged, chosen)}".strip()
     if reliable:
         st.markdown(f"**Can I rely on it?** {reliable}")

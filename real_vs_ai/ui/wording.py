@@ -33,7 +33,8 @@ WHO_SEES = (
     "stored, and are forgotten when you reload or close this page."
 )
 _CLAIM = "What the file says is a claim that anybody could have written."
-_RELIANCE = {
+# How far one can rely on what a file says.
+RELIANCE = {
     FileSays.AI_SIGNED: "On the label, yes: only its signer can have written it.",
     FileSays.AI: _CLAIM,
     FileSays.PART_AI: _CLAIM,
@@ -88,11 +89,6 @@ def heading(conclusion: Conclusion) -> str:
 def plain(conclusion: Conclusion) -> str:
     """Symbol and words, for tables and reports."""
     return f"{style_of(conclusion).symbol} {visible(conclusion.title)}"
-
-
-def reliance(says: FileSays) -> str:
-    """How far one can rely on what a file says; "" where it says too little to be asked."""
-    return _RELIANCE.get(says, "")
 
 
 def class_words(name: str, metadata: ModelMetadata) -> str:

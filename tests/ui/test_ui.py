@@ -170,32 +170,22 @@ def test_a_verdict_that_only_weakens_holds():
     assert judged.verdict.label == "Fake" and judged.flipped_by == ()
 
 
-def test_treated_copies_differ_from_the_image_and_from_each_other():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    seen = []
-    variants = judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
-    assert len(variants) == len(seen) == len({copy.tobytes() for copy in [pixels, *seen]}) - 1
-    assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
-
-
 def test_app_changes_a_picture_as_the_model_card_does():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     seen = []
-    judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
+    variants = judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
     tried = [p for p in PERTURBATIONS if p.phrase]
-    assert len(seen) == len(tried)
+    assert len(variants) == len(seen) == len(tried)
     for copy, perturbation in zip(seen, tried, strict=True):
         assert np.array_equal(copy, perturbation.apply(pixels, seed=SEED)), perturbation.name
+    assert len({copy.tobytes() for copy in [pixels, *seen]}) == len(seen) + 1
+    assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
 
 
-def test_a_picture_of_one_pixel_can_be_treated():
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
-
-
-def test_image_too_long_for_a_jpeg_is_changed_too():
-    pixels = np.zeros((2, 70_000, 3), np.uint8)
+# The second is too long for a JPEG.
+@pytest.mark.parametrize("size", [(1, 1), (2, 70_000)])
+def test_pictures_of_odd_sizes_are_changed_too(size):
+    pixels = np.zeros((*size, 3), np.uint8)
     assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
 
 
