@@ -1,7 +1,7 @@
 """Ask Google's Gemini about a picture, for users who want it and agree.
 
 It is a second opinion in words and never changes a verdict. What leaves the machine is a reduced
-copy of the picture without metadata, the finding and the questions.
+copy of the picture without metadata, the conclusion with its sentences, and the questions.
 """
 
 from __future__ import annotations
@@ -195,13 +195,14 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
         return
     if not st.session_state.get(_CONSENT_KEY):
         st.markdown(
-            "Gemini, a service of Google's, can describe the image and comment on the verdict. "
-            "For that **a reduced copy of the picture, the verdict and your questions are sent to "
-            "Google**. File name and metadata are not."
+            "Gemini, a service of Google's, can describe the picture and comment on the "
+            "conclusion. For that **a reduced copy of the picture, the conclusion with what the "
+            "file says, and your questions are sent to Google**. The file itself and its name are "
+            "not. "
             + (
-                " What was sent before stays with Google."
+                "What was sent before stays with Google."
                 if was_sent()
-                else " Nothing has been sent so far."
+                else "Nothing has been sent so far."
             )
         )
         st.checkbox(
