@@ -19,7 +19,7 @@ from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
+from real_vs_ai.serving.explanation import Explainer, overlay_heatmap
 
 if TYPE_CHECKING:
     import keras
@@ -120,7 +120,7 @@ def _heatmaps(
     try:
         with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
             save_model(model, Path(folder) / "model.h5", metadata=metadata)
-            return GradCam(Path(folder) / "model.h5")(pixels, class_indices=classes)
+            return Explainer(Path(folder) / "model.h5").heatmaps(pixels, class_indices=classes)
     except (ValueError, RuntimeError):
         # Networks with other layers: the images alone are worth looking at.
         return None

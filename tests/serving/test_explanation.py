@@ -7,7 +7,7 @@ import pytest
 
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
 from real_vs_ai.images import ImageError
-from real_vs_ai.serving.explanation import Explainer, GradCam, overlay_heatmap
+from real_vs_ai.serving.explanation import Explainer, overlay_heatmap
 from tests.serving.test_conversion import randomise
 from tests.serving.trivial_model import METADATA, encode, uniform_image, write_metadata
 
@@ -39,9 +39,9 @@ def maps_of_keras(model, layer: str, images, *, classes) -> np.ndarray:
 
 
 def assert_same_maps(model, path, *, n_classes: int) -> None:
-    compiled, images, classes = GradCam(path), photographs(n_classes), range(n_classes)
+    compiled, images, classes = Explainer(path), photographs(n_classes), range(n_classes)
     expected = maps_of_keras(model, compiled.layer_name, images, classes=list(classes))
-    found = compiled(images, class_indices=classes)
+    found = compiled.heatmaps(images, class_indices=classes)
     assert expected.max() == 1
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
@@ -140,7 +140,7 @@ def red_and_blue(tmp_path_factory):
     model.layers[-1].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
     path = tmp_path_factory.mktemp("colours") / "model.h5"
     model.save(path)
-    return GradCam(path)
+    return Explainer(path)
 
 
 def red_left_blue_right(size=16):
@@ -151,7 +151,7 @@ def red_left_blue_right(size=16):
 
 
 def test_heatmap_lies_on_the_pixels_that_speak_for_the_class(red_and_blue):
-    red, blue = red_and_blue([red_left_blue_right()] * 2, class_indices=[0, 1])
+    red, blue = red_and_blue.heatmaps([red_left_blue_right()] * 2, class_indices=[0, 1])
     assert red.shape == (16, 16)
     assert red.dtype == np.float32
     assert red[:, :8].min() == 1
@@ -164,13 +164,13 @@ def test_saturated_softmax_still_has_a_heatmap(red_and_blue):
     pixels[4:8, 4:8, 0] = 255
     # The logits differ by 100: the softmax is exactly 1 in float32.
     pixels[:, :, 0] = np.maximum(pixels[:, :, 0], 100)
-    (heatmap,) = red_and_blue([pixels], class_indices=[0])
+    (heatmap,) = red_and_blue.heatmaps([pixels], class_indices=[0])
     assert heatmap[4:8, 4:8].min() == 1
     assert heatmap[12:, 12:].max() < 0.5
 
 
 def test_heatmap_has_the_size_of_the_image_it_explains(red_and_blue):
-    (heatmap,) = red_and_blue([red_left_blue_right(40)[:30]], class_indices=[0])
+    (heatmap,) = red_and_blue.heatmaps([red_left_blue_right(40)[:30]], class_indices=[0])
     assert heatmap.shape == (30, 40)
     assert heatmap[:, :15].mean() > 0.9
     assert heatmap[:, 25:].mean() < 0.1
@@ -178,7 +178,7 @@ def test_heatmap_has_the_size_of_the_image_it_explains(red_and_blue):
 
 def test_classes_that_the_model_does_not_have_are_refused(red_and_blue):
     with pytest.raises(ValueError, match="below 2"):
-        red_and_blue(photographs(1), class_indices=[2])
+        red_and_blue.heatmaps(photographs(1), class_indices=[2])
 
 
 def test_layer_with_too_few_cells_is_passed_over(tmp_path):
@@ -189,7 +189,7 @@ def test_layer_with_too_few_cells_is_passed_over(tmp_path):
     tiny = keras.layers.Conv2D(4, 4, name="tiny")(middle)
     outputs = keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling2D()(tiny))
     keras.Model(inputs, outputs).save(tmp_path / "model.h5")
-    assert GradCam(tmp_path / "model.h5").layer_name == "middle"
+    assert Explainer(tmp_path / "model.h5").layer_name == "middle"
 
 
 @pytest.fixture(scope="module")
