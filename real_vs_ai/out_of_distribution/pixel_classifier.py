@@ -10,6 +10,7 @@ the classes, whatever the pictures show.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -18,17 +19,30 @@ _BLOCK = 8
 _STEPS = np.arange(3, 80)
 # Smaller values round to zero at any step, and so tell nothing of it.
 _LEAST_VALUE = 2.5
-# The share of the held-back images that each classifier may refuse: with the other checks, and on
-# new images, at most one in 20. What was stored otherwise is easy to tell.
-_SHARE_REFUSED = 0.005
-_SHARE_REFUSED_BY_NETWORK = 0.035
 # Images measured at a time.
 _ROWS = 256
 _ROWS_IN_NETWORK = 32
 
 
+class _Scored:
+    """Compares scores of images with a limit."""
+
+    # The share of the held-back images that may be refused: by both of these and the other checks,
+    # and of new images, at most one in 20.
+    share_refused: ClassVar[float]
+
+    def accepts(self, pixels: np.ndarray) -> np.ndarray:
+        """Which images are in-distribution, shape (n,), bool; see `scores`."""
+        return self.scores(pixels) >= self.least_score
+
+    def with_limit(self, held_back: np.ndarray) -> Self:
+        """The same with the limit that refuses a small share of these images."""
+        limit = float(np.quantile(self.scores(held_back), self.share_refused))
+        return replace(self, least_score=limit)
+
+
 @dataclass(frozen=True)
-class PixelClassifier:
+class PixelClassifier(_Scored):
     """Statistics of the training images' pixels, and what tells others from them.
 
     Attributes:
@@ -37,6 +51,8 @@ class PixelClassifier:
         least_score: Images that score lower are out-of-distribution.
     """
 
+    # What was stored otherwise is easy to tell.
+    share_refused = 0.005
     steps: np.ndarray
     weights: np.ndarray
     bias: float
@@ -50,19 +66,12 @@ class PixelClassifier:
         """
         return measure(pixels, steps=self.steps) @ self.weights + self.bias
 
-    def accepts(self, pixels: np.ndarray) -> np.ndarray:
-        """Which images are in-distribution, shape (n,), bool; see `scores`."""
-        return self.scores(pixels) >= self.least_score
-
-    def with_limit(self, held_back: np.ndarray) -> PixelClassifier:
-        """The classifier with the limit that refuses a small share of these images."""
-        limit = float(np.quantile(self.scores(held_back), _SHARE_REFUSED))
-        return replace(self, least_score=limit)
-
 
 @dataclass(frozen=True)
-class PixelNetwork:
+class PixelNetwork(_Scored):
     """A small convolutional network that scores how much images look like the training images.
+
+    NumPy computes it, so that the engines of the model all give one score to the last bit.
 
     Attributes:
         kernels: Of each convolution, shape (3, 3, n_inputs, n_outputs), float32; every second one
@@ -72,6 +81,7 @@ class PixelNetwork:
         least_score: Images that score lower are out-of-distribution.
     """
 
+    share_refused = 0.035
     kernels: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
     weights: np.ndarray
@@ -88,15 +98,6 @@ class PixelNetwork:
             for start in range(0, len(pixels), _ROWS_IN_NETWORK)
         ]
         return np.concatenate([self._score(part) for part in parts])
-
-    def accepts(self, pixels: np.ndarray) -> np.ndarray:
-        """Which images are in-distribution, shape (n,), bool; see `scores`."""
-        return self.scores(pixels) >= self.least_score
-
-    def with_limit(self, held_back: np.ndarray) -> PixelNetwork:
-        """The network with the limit that refuses a small share of these images."""
-        limit = float(np.quantile(self.scores(held_back), _SHARE_REFUSED_BY_NETWORK))
-        return replace(self, least_score=limit)
 
     def _score(self, pixels: np.ndarray) -> np.ndarray:
         values = pixels.astype(np.float32) / 64 - 2

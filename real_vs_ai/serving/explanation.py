@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from openvino import opset13 as ops
 from PIL import Image
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.model_file import read_metadata
+from real_vs_ai.images import resize_image
 from real_vs_ai.serving.gradients import gradient
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
@@ -34,20 +32,6 @@ _INFERNO = bytes.fromhex(
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 "
     "d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4"
 )
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where an image speaks for a class.
-
-    Attributes:
-        heatmap: Shape (height, width), float32, 0 (no evidence) to 1 (the most in this image).
-        overlay: The image under the heatmap, shape (height, width, 3), uint8.
-    """
-
-    class_name: str
-    heatmap: np.ndarray
-    overlay: np.ndarray
 
 
 # More frames would cover the picture.
@@ -76,11 +60,10 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return width * height / ((right - left) * (bottom - top))
 
 
-class Explainer:
-    """Grad-CAM of one model, which ends in a softmax; may be shared by threads.
+class GradCam:
+    """Where images speak for a class of one model, which ends in a softmax.
 
-    Attributes:
-        layer_name: The layer whose maps it weighs.
+    Threads may share it; they wait for one another.
     """
 
     def __init__(self, model_path: Path) -> None:
@@ -89,7 +72,6 @@ class Explainer:
         Raises:
             UnsupportedGraphError: The model has no feature maps, or an operator without a gradient.
         """
-        self._model_path = model_path
         try:
             graph = fold_normalisation(read_graph(model_path))
             network = build_network(graph, batch_size=1)
@@ -99,37 +81,26 @@ class Explainer:
             self._compiled = ov.Core().compile_model(model, "CPU", settings)
         except (UnsupportedGraphError, RuntimeError) as error:
             why = one_line(error)
-            raise UnsupportedGraphError(f"There are no heat maps of this model: {why}.") from error
+            raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
+        self._lock = threading.Lock()
         self._image_size = int(model.input(0).get_shape()[1])
         self._n_classes = int(model.input(1).get_shape()[1])
-        # One compiled model answers one caller at a time.
-        self._lock = threading.Lock()
 
-    def explain(
-        self, image: str | Path | bytes | np.ndarray, *, class_name: str, strength: float = 0.6
-    ) -> Explanation:
-        """Explain one class for one image.
-
-        Args:
-            image: A path, a file's bytes, or upright RGB pixels, shape (height, width, 3), uint8.
-            class_name: One of the model's classes, whatever the verdict was.
-            strength: How much the overlay covers: 0 nothing, 1 the strongest places wholly.
-
-        Raises:
-            ImageError: The image cannot be decoded.
-            InputError: The model has no such class.
-        """
-        class_names = read_metadata(self._model_path).class_names
-        if class_name not in class_names:
-            raise InputError(f"Expected one of the classes {class_names}, found {class_name}.")
-        pixels = image if isinstance(image, np.ndarray) else open_image(image)
-        (heatmap,) = self.heatmaps([pixels], class_indices=[class_names.index(class_name)])
-        return Explanation(class_name, heatmap, overlay_heatmap(pixels, heatmap, strength=strength))
-
-    def heatmaps(
+    def __call__(
         self, images: Sequence[np.ndarray], *, class_indices: Sequence[int]
     ) -> list[np.ndarray]:
-        """One heatmap of each image's own size, shape (height, width), float32, 0 to 1."""
+        """Where each image speaks for a class, 0 (no evidence) to 1 (the most in this image).
+
+        Args:
+            images: Upright RGB pixels, shape (height, width, 3), uint8, each.
+            class_indices: The class of each, whatever the verdict was.
+
+        Returns:
+            One heatmap of each image's own size, shape (height, width), float32.
+
+        Raises:
+            InputError: The model has no such class.
+        """
         if any(not 0 <= index < self._n_classes for index in class_indices):
             raise InputError(
                 f"Expected class indices below {self._n_classes}, found {class_indices}."
@@ -141,7 +112,7 @@ class Explainer:
             chosen = np.zeros((1, self._n_classes), np.float32)
             chosen[0, index] = 1
             with self._lock:
-                cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0].copy()
+                cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0]
             heatmaps.append(_enlarged(cells, height=height, width=width))
         return heatmaps
 

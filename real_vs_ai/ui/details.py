@@ -17,7 +17,7 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import resize_image
 from real_vs_ai.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
-from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
+from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
@@ -284,10 +284,10 @@ def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.
     key = (chosen.key, digest)
     if key not in known:
         # The network saw the image at this size, and a map of it is small enough to keep.
-        seen = resize_image(pixels, metadata.image_size)
+        seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
         with st.spinner("Computing the heat map; the first one takes longer …"):
-            explainer = _explainer(*chosen.file_of(verdict))
-            known[key] = explainer.explain(seen, class_name=verdict.label).heatmap
+            grad_cam = _grad_cam(*chosen.file_of(verdict))
+            (known[key],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)
     shown = overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
@@ -296,5 +296,5 @@ def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _explainer(path: str, modified_ns: int, size: int) -> Explainer:
-    return Explainer(Path(path))
+def _grad_cam(path: str, modified_ns: int, size: int) -> GradCam:
+    return GradCam(Path(path))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import compare_size, describe_sizes
+from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.track_record import read_track_record

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import TITLES, Conclusion, ConclusionCode, ModelSees, conclude
 from real_vs_ai.track_record import TrackRecord, read_track_record
