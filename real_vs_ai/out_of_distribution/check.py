@@ -45,12 +45,13 @@ T = TypeVar("T")
 
 _PLAIN = Reason(
     ReasonCode.PLAIN,
-    "It is probably a document, a screenshot or a drawing, since most of it is flat or of one "
-    "colour. This model learnt from pictures of other kinds.",
+    "We take it for a document, a screenshot or a drawing, since most of it is flat or of one "
+    "colour; that is a guess. This model learnt from pictures of other kinds.",
 )
 PORTRAIT = Reason(
     ReasonCode.PORTRAIT,
-    "It is probably a portrait, and this model cannot tell generated portraits from photographs.",
+    "We take it for a portrait; that is a guess. This model cannot tell generated portraits from "
+    "photographs.",
 )
 
 

@@ -259,13 +259,38 @@ def are_plain(views: np.ndarray) -> bool:
     Args:
         views: The whole image, or crops of it, shape (n, height, width, 3), uint8.
     """
+    flat = _flat_blocks(views)
+    if flat.size and flat.mean() > _MOST_FLAT:
+        return True
+    counts = np.bincount(_colours(views).ravel())
+    return bool(counts.max() / counts.sum() > _MOST_OF_ONE_COLOUR)
+
+
+def plain_blocks(pixels: np.ndarray) -> np.ndarray:
+    """Which blocks of 16 × 16 pixels are flat or mostly of the image's commonest colour.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+
+    Returns:
+        Shape (height // 16, width // 16), bool.
+    """
+    (flat,), (colours,) = _flat_blocks(pixels[None]), _colours(pixels[None])
+    common = colours == np.bincount(colours.ravel()).argmax()
+    (rows, columns), side = flat.shape, _FLAT_BLOCK // 4
+    shares = common[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return flat | (shares.mean(axis=(1, 3)) > 0.5)
+
+
+def _flat_blocks(views: np.ndarray) -> np.ndarray:
+    """Which blocks have hardly any contrast, shape (n, rows, columns), bool."""
     grey = grey_values(views)
     rows, columns = (side // _FLAT_BLOCK for side in grey.shape[1:])
-    if rows and columns:
-        whole = grey[:, : rows * _FLAT_BLOCK, : columns * _FLAT_BLOCK]
-        blocks = whole.reshape(-1, rows, _FLAT_BLOCK, columns, _FLAT_BLOCK)
-        if (blocks.std(axis=(2, 4)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
-            return True
-    levels = views[:, ::4, ::4].reshape(-1, 3).astype(np.int32) // 16
-    counts = np.bincount(levels @ np.array([256, 16, 1]))
-    return bool(counts.max() / len(levels) > _MOST_OF_ONE_COLOUR)
+    whole = grey[:, : rows * _FLAT_BLOCK, : columns * _FLAT_BLOCK]
+    blocks = whole.reshape(len(grey), rows, _FLAT_BLOCK, columns, _FLAT_BLOCK)
+    return blocks.std(axis=(2, 4)) < _FLAT_DEVIATION
+
+
+def _colours(views: np.ndarray) -> np.ndarray:
+    """The colour of every fourth pixel of every fourth row, as one of 4,096 numbers."""
+    return (views[:, ::4, ::4].astype(np.int32) // 16) @ np.array([256, 16, 1])

@@ -16,6 +16,7 @@ from real_vs_ai.out_of_distribution.pixel_classifier import (
     find_steps,
     fit_classifier,
     measure,
+    plain_blocks,
 )
 from real_vs_ai.verdict import ReasonCode
 from tests.out_of_distribution.test_check import bare_check
@@ -120,3 +121,13 @@ def test_model_file_keeps_the_network_and_the_check_uses_it(network, tmp_path):
     pixels = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (100, 250)])
     reasons = read_check(path).compare(np.zeros((2, 4), np.float32), pixels)
     assert [reason and reason.code for reason in reasons] == [ReasonCode.PIXELS, None]
+
+
+def test_plain_blocks_are_the_flat_ones_and_those_of_the_commonest_colour():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    # The second is not flat: every sixteenth column differs.
+    pixels[:32, :32], pixels[:32, 32:64] = 200, 200
+    pixels[:32, 32:64:16] = 90
+    found = plain_blocks(pixels)
+    assert found.shape == (4, 6)
+    assert found[:2, :4].all() and found.sum() == 8
