@@ -18,7 +18,7 @@ from pathlib import Path
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.options import MODEL_HELP, number, whole_number
 from real_vs_ai.service import server
-from real_vs_ai.service.limits import MEGA, Limits
+from real_vs_ai.service.access import MEGA, Limits
 
 
 def parse_args(argv=None):

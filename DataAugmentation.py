@@ -12,10 +12,16 @@ import sys
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR
-from real_vs_ai.options import add_cluster, add_workers, whole_number
+from real_vs_ai.options import (
+    add_cluster,
+    add_data_dir,
+    add_overwrite,
+    add_seed,
+    add_workers,
+    whole_number,
+)
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
-from real_vs_ai.preparation.options import add_data_dir, add_overwrite, add_seed
 
 
 def parse_args(argv=None):

@@ -14,8 +14,7 @@ from pathlib import Path
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.options import add_fields
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.options import MergeOptions
+from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 
 
 def parse_args(argv=None):

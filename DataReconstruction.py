@@ -14,15 +14,9 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR, SEED
-from real_vs_ai.options import whole_number
+from real_vs_ai.options import add_data_dir, add_overwrite, whole_number
 from real_vs_ai.preparation.augmentation import list_originals
-from real_vs_ai.preparation.options import add_data_dir, add_overwrite
-from real_vs_ai.preparation.reconstruction import (
-    PART_SIDE,
-    choose_originals,
-    read_weights,
-    write_pairs,
-)
+from real_vs_ai.preparation.reconstruction import PART_SIDE, choose_originals, write_pairs
 
 
 def parse_args(argv=None):
@@ -40,16 +34,15 @@ def main(argv=None):
     args = parse_args(argv)
     train_dir = args.data_dir / "train"
     originals = choose_originals(list_originals(train_dir), per_source=args.per_source, seed=SEED)
-    weights = read_weights(args.weights)
     # Loads TensorFlow, which the rest does without.
-    from real_vs_ai.networks.tiny_autoencoder import open_autoencoder
+    from real_vs_ai.networks.torch_networks import open_autoencoder
 
     print(
         write_pairs(
             originals,
             train_dir=train_dir,
             output_dir=args.data_dir / AUGMENTED_DIR.name,
-            reconstruct=open_autoencoder(*weights),
+            reconstruct=open_autoencoder(args.weights),
             size=PART_SIDE,
             seed=SEED,
             overwrite=args.overwrite,

@@ -14,8 +14,12 @@ import sys
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.options import add_fields
 from real_vs_ai.preparation.layouts import FLAT, find_sources
-from real_vs_ai.preparation.options import SplitOptions, add_sources
-from real_vs_ai.preparation.splitting import describe_splits, split_sources
+from real_vs_ai.preparation.splitting import (
+    SplitOptions,
+    add_sources,
+    describe_splits,
+    split_sources,
+)
 
 
 def parse_args(argv=None):

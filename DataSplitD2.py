@@ -14,8 +14,13 @@ import sys
 from real_vs_ai.cli import command, make_parser, options_from
 from real_vs_ai.options import add_fields, number
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
-from real_vs_ai.preparation.options import SplitOptions, SplitterOptions, add_sources
-from real_vs_ai.preparation.splitting import describe_splits, split_sources
+from real_vs_ai.preparation.splitting import (
+    SplitOptions,
+    SplitterOptions,
+    add_sources,
+    describe_splits,
+    split_sources,
+)
 
 
 def parse_args(argv=None):

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
+from real_vs_ai.options import add_overwrite
 from real_vs_ai.preparation.archives import choose_input, zip_folder
-from real_vs_ai.preparation.options import add_overwrite
 
 
 def parse_args(argv=None):

@@ -30,7 +30,7 @@ def main(argv=None) -> None:
     # Takes seconds, which --help does not need.
     with keep_informed("ModelTraining.py"):
         import_keras_quietly()
-        from real_vs_ai.training.finishing import finish
+        from real_vs_ai.training.run_folder import finish
         from real_vs_ai.training.trainer import train
 
         trained = train(options, say=say)

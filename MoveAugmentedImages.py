@@ -9,8 +9,8 @@ was interrupted.
 import sys
 
 from real_vs_ai.cli import command, make_parser
+from real_vs_ai.options import add_data_dir
 from real_vs_ai.preparation.augmentation import move_augmented
-from real_vs_ai.preparation.options import add_data_dir
 
 
 def parse_args(argv=None):

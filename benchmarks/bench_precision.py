@@ -18,7 +18,8 @@ import openvino as ov
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import UNCERTAIN, canonical_classes
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.model_card import precision_table, write_model_card
+from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.tables import precision_table
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import calibrate

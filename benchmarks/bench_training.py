@@ -82,24 +82,16 @@ def compiled_model(size, args, *, fused):
     """A network of the given input size, ready to train, with or without fused operations."""
     import keras
 
-    from real_vs_ai.networks.backbones import BACKBONES
-    from real_vs_ai.networks.head import HeadOptions
     from real_vs_ai.networks.model import build_model
+    from real_vs_ai.training.command_line import parse_training_options
     from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
 
     keras.config.set_dtype_policy(args.precision)
-    head = HeadOptions(noise=0.1, pooling="global-average", dense_units=256, l2=1e-4, dropout=0.4)
-    model = build_model(
-        backbone=args.backbone,
-        class_names=("Fake", "Real"),
-        image_size=size,
-        weights="none",
-        head=head,
-        stem_stride=BACKBONES[args.backbone].published_stem_stride,
-        enlarge=args.enlarge,
-        batch_norm_momentum=0.99,
-        seed=0,
+    arguments = ("--backbone", args.backbone, "--image-size", str(size), "--weights", "none")
+    options = parse_training_options(
+        [*arguments, "--set", f"enlarge={args.enlarge}"], description=""
     )
+    model = build_model(options, class_names=("Fake", "Real"))
     if fused:
         fuse_batch_norm(model)
     model.compile(
@@ -127,7 +119,8 @@ def measure(size, batch_size, args):
     from real_vs_ai.dataset.decoded_images import decode_images
     from real_vs_ai.dataset.labelled_images import list_labelled_images
     from real_vs_ai.model_input import ModelInput
-    from real_vs_ai.training.batches import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.batches import training_batches
+    from real_vs_ai.training.devices import ALONE
 
     ours = compiled_model(size, args, fused=True)
     steps = _WARM_UP + args.steps
@@ -153,7 +146,7 @@ def measure(size, batch_size, args):
             seed=0,
             augmentation="standard",
             degrade=0.0,
-            shard=WHOLE_BATCH,
+            hosts=ALONE,
         )
         batch = next(iter(batches))
         in_memory = tf.data.Dataset.from_tensors(batch).repeat()

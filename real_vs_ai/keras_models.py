@@ -9,11 +9,10 @@ import importlib.util
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import atomic_write
@@ -183,23 +182,17 @@ def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> No
     Raises:
         OSError: The disk is full, or the folder cannot be written to.
     """
-    with atomic_write(path) as staging:
-        with warnings.catch_warnings():
-            # Keras warns that HDF5 is its older format; this project's contract asks for it.
-            warnings.simplefilter("ignore")
-            _without_legacy_warning(to_float32(model).save, staging, include_optimizer=False)
-        write_metadata(staging, metadata)
+    from absl import logging as keras_logging
 
-
-def _without_legacy_warning(save: Callable[..., None], path: Path, **options: Any) -> None:
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    verbosity = keras_logging.get_verbosity()
+    # Keras warns that HDF5 is its older format; this project's contract asks for it.
+    keras_logging.set_verbosity(keras_logging.ERROR)
     try:
-        save(path, **options)
+        with atomic_write(path) as staging:
+            to_float32(model).save(staging, include_optimizer=False)
+            write_metadata(staging, metadata)
     finally:
-        logging.set_verbosity(verbosity)
+        keras_logging.set_verbosity(verbosity)
 
 
 @contextmanager

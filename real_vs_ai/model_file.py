@@ -19,7 +19,7 @@ import numpy as np
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
-from real_vs_ai.model_input import ModelInput, read_model_input
+from real_vs_ai.model_input import ModelInput, logarithms, read_model_input, softmax
 
 # The layer that enlarges a network's input, by its name in the file.
 ENLARGING_LAYER = "enlarging"
@@ -108,7 +108,7 @@ def read_metadata(path: Path) -> ModelMetadata:
     if stored is None:
         raise ModelFileError(
             f"{path} has no real_vs_ai metadata. ModelTraining.py writes it; for a model "
-            "made elsewhere run ModelEvaluation.py --image-size N --class-names A B first."
+            "made elsewhere run ModelEvaluation.py --class-names A B first."
         )
     try:
         raw = stored.tobytes() if isinstance(stored, np.void) else stored
@@ -164,7 +164,4 @@ def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:
     Returns:
         Same shape, rows summing to 1, float64.
     """
-    tiny = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), tiny)) / temperature
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(logarithms(np.asarray(probabilities, dtype=np.float64)) / temperature)

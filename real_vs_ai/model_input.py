@@ -31,20 +31,18 @@ _MIRROR_RAMP = 0.1
 
 def _mean_log_odds(probabilities: np.ndarray) -> np.ndarray:
     """The softmax of the mean logarithms: for two classes, the mean of the crops' log-odds."""
-    return _softmax(_logarithms(probabilities).mean(axis=1))
+    return softmax(logarithms(probabilities).mean(axis=1))
 
 
-def _logarithms(probabilities: np.ndarray) -> np.ndarray:
+def logarithms(probabilities: np.ndarray) -> np.ndarray:
+    """Logarithms of softmax outputs, finite where one is 0."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of each row, (n, n_classes) in and out."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def _mean_probability(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities.mean(axis=1)
 
 
 def _ranked(probabilities: np.ndarray, ranks: slice) -> np.ndarray:
@@ -53,30 +51,20 @@ def _ranked(probabilities: np.ndarray, ranks: slice) -> np.ndarray:
     return _mean_log_odds(np.take_along_axis(probabilities, order, axis=1))
 
 
-def _two_highest(probabilities: np.ndarray) -> np.ndarray:
-    """The mean log-odds of the two crops that are most probably of the first class, Fake."""
-    return _ranked(probabilities, slice(0, 2))
-
-
 def _extremes(probabilities: np.ndarray) -> np.ndarray:
     """The two highest crops, or the three lowest where these are further from even odds.
 
     So two crops are enough for Fake, which rarely shows everywhere, and a picture is Real only if
     its most real parts outweigh its most fake ones.
     """
-    highest, lowest = _two_highest(probabilities), _ranked(probabilities, slice(-3, None))
+    highest, lowest = (_ranked(probabilities, ranks) for ranks in (slice(0, 2), slice(-3, None)))
     # The log-odds of both add up to more than 0 where the probabilities add up to more than 1.
     return np.where(highest[:, :1] + lowest[:, :1] > 1, highest, lowest)
 
 
 # Each makes one row of class probabilities of all rows of an image: (n, crops, classes) in, (n,
 # classes) out, rows summing to 1.
-AGGREGATES = {
-    "mean-log-odds": _mean_log_odds,
-    "mean-probability": _mean_probability,
-    "two-highest": _two_highest,
-    "extremes": _extremes,
-}
+AGGREGATES = {"mean-log-odds": _mean_log_odds, "extremes": _extremes}
 
 
 @dataclass(frozen=True)
@@ -177,12 +165,6 @@ class ModelInput:
             return width, height
         return _reduced_size(width, height, self.longest_side)
 
-    def seen_sizes(self, widths: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`seen_size` of many images: widths and heights, each of shape (n_images,)."""
-        sides = zip(widths.tolist(), heights.tolist(), strict=True)
-        seen = np.array([self.seen_size(*size) for size in sides]).reshape(-1, 2)
-        return seen[:, 0], seen[:, 1]
-
     def windows(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
         """Left, top, right and bottom of each view, as shares of the image, 0 to 1."""
         if not self.is_crops:
@@ -201,8 +183,25 @@ class ModelInput:
         return windows
 
     def places(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Top and left of each crop on a canvas, row by row."""
-        return place_crops(height, width, size=self.size, number=self.crops)
+        """Top and left of each crop on a canvas, row by row.
+
+        Crops lie in the middles of a grid's cells, pushed inside where they stick out. A number
+        that is not a square takes places evenly from the next larger grid: 5 of 3 × 3 are the
+        corners and the centre.
+
+        Args:
+            height: Of the canvas, at least `size` pixels.
+        """
+        side = math.isqrt(self.crops - 1) + 1
+
+        def starts(length: int) -> list[int]:
+            middles = (np.arange(side) + 0.5) / side * length
+            places = np.clip(np.rint(middles - self.size / 2), 0, length - self.size)
+            return places.astype(int).tolist()
+
+        grid = [(top, left) for top in starts(height) for left in starts(width)]
+        chosen = np.rint(np.linspace(0, len(grid) - 1, self.crops)).astype(int)
+        return [grid[i] for i in chosen] if self.crops > 1 else [grid[len(grid) // 2]]
 
     def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
         """One row for each image: (n_images, views, n_classes) in, (n_images, n_classes) out."""
@@ -222,7 +221,7 @@ class ModelInput:
         """
         missing = (self.mirror_below - first.max(axis=1)) / _MIRROR_RAMP
         share = np.minimum(missing, 1)[:, None] / 2
-        return _softmax((1 - share) * _logarithms(first) + share * _logarithms(mirrored))
+        return softmax((1 - share) * logarithms(first) + share * logarithms(mirrored))
 
 
 def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
@@ -241,27 +240,6 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
         raise InputError(
             f"Expected a description of crops or resizing, received {dict(stored)}."
         ) from error
-
-
-def place_crops(height: int, width: int, *, size: int, number: int) -> list[tuple[int, int]]:
-    """Where crops lie: in the middles of a grid's cells, pushed inside where they stick out.
-
-    A number that is not a square takes places evenly from the next larger grid: 5 of 3 × 3 are the
-    corners and the centre.
-
-    Args:
-        height: Of the canvas, at least `size` pixels.
-        size: Side of the crops in pixels.
-    """
-    side = math.isqrt(number - 1) + 1
-
-    def starts(length: int) -> list[int]:
-        middles = (np.arange(side) + 0.5) / side * length
-        return np.clip(np.rint(middles - size / 2), 0, length - size).astype(int).tolist()
-
-    grid = [(top, left) for top in starts(height) for left in starts(width)]
-    chosen = np.rint(np.linspace(0, len(grid) - 1, number)).astype(int)
-    return [grid[i] for i in chosen] if number > 1 else [grid[len(grid) // 2]]
 
 
 def crop(pixels: np.ndarray, top: int, left: int, *, size: int) -> np.ndarray:

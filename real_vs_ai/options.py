@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai.config import DATA_DIR, SEED
+
 CLUSTERS = ("ray",)
 MODEL_HELP = "run folder or .h5 file (default: the newest finished run, else all released models)"
 
@@ -137,4 +139,26 @@ def add_cluster(parser: argparse._ActionsContainer) -> None:
         "--cluster",
         choices=CLUSTERS,
         help="spread the work over a cluster whose machines share the folders",
+    )
+
+
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
+    """Add --overwrite."""
+    parser.add_argument("--overwrite", action="store_true", help="replace output that exists")
+
+
+def add_data_dir(parser: argparse._ActionsContainer) -> None:
+    """Add --data-dir, for scripts that add to the training images."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=DATA_DIR,
+        help="folder of train, to which augmented_train belongs",
+    )
+
+
+def add_seed(parser: argparse._ActionsContainer) -> None:
+    """Add --seed."""
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=SEED, help="seed of all random choices"
     )

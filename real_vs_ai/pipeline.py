@@ -63,12 +63,10 @@ class PipelineResult:
 
 def plan_pipeline(*, first: int, last: int, training_arguments: Sequence[str]) -> list[Stage]:
     """The stages on the default folders, from data/archives to an evaluated model."""
-    stages = _stages({"ModelTraining": tuple(training_arguments)})
-    return [stage for stage in stages if first <= stage.number <= last]
+    return _stages({"ModelTraining": tuple(training_arguments)})[first - 1 : last]
 
 
 def _stages(arguments: Mapping[str, tuple[str, ...]]) -> list[Stage]:
-    """Every stage, with the arguments of its script."""
     numbered = enumerate(_SCRIPTS, start=1)
     return [Stage(number, script, arguments.get(script, ())) for number, script in numbered]
 

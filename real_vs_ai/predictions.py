@@ -6,9 +6,8 @@ reason that `serving.judge` gives for each file.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
+from real_vs_ai.model_file import calibrate
 from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED, ReasonCode
 
 _COLUMNS = ("path", "split", "label")
@@ -23,17 +23,6 @@ _MORE_COLUMNS = ("source", "width", "height", "verdict", "reason")
 # In place of the last two, tables of earlier releases say which portraits were refused.
 _OLDER_COLUMN = "portrait"
 _PROBABILITY = "probability_"
-_ARRAYS = (
-    "paths",
-    "splits",
-    "labels",
-    "sources",
-    "widths",
-    "heights",
-    "verdicts",
-    "reasons",
-    "probabilities",
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +40,7 @@ class Predictions:
         verdicts: A class name or "Uncertain"; "" in tables of earlier releases.
         reasons: Code of the verdict's first `Reason`, or "".
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
+        temperature: Calibrates them; the table on disk does not hold it.
     """
 
     class_names: tuple[str, ...]
@@ -63,14 +53,19 @@ class Predictions:
     verdicts: np.ndarray
     reasons: np.ndarray
     probabilities: np.ndarray
+    temperature: float = 1.0
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays by name, in the order of the table on disk."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
     def take(self, chosen: np.ndarray) -> Predictions:
         """The rows of a mask or of positions."""
-        arrays = {name: getattr(self, name)[chosen] for name in _ARRAYS}
-        return Predictions(class_names=self.class_names, **arrays)
+        return replace(self, **{name: column[chosen] for name, column in self.columns.items()})
 
     def of_split(self, split: str) -> Predictions:
         """The rows of one split; none when it is not there."""
@@ -96,6 +91,16 @@ class Predictions:
         index = {name: position for position, name in enumerate(self.class_names)}
         found = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
         return np.array(found, dtype=np.int64)
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """Probabilities after temperature scaling, shape (n_images, n_classes), float64."""
+        return calibrate(self.probabilities, temperature=self.temperature)
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether each image's class of highest probability is its own, shape (n,), bool."""
+        return self.probabilities.argmax(axis=1) == self.labels
 
     @property
     def out_of_distribution(self) -> np.ndarray:
@@ -126,7 +131,7 @@ def check_softmax(probabilities: np.ndarray, *, n_classes: int) -> None:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write the table as CSV; a killed process leaves the old file or the new one."""
     names = predictions.class_names
-    columns = (getattr(predictions, name).tolist() for name in _ARRAYS)
+    columns = (column.tolist() for column in predictions.columns.values())
     rows = (
         # Nine digits bring every float32 back exactly.
         [path, split, names[label], *more, *(f"{value:.9g}" for value in outputs)]
@@ -137,12 +142,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     )
 
 
-def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
+def read_predictions(path: Path) -> Predictions:
     """Read `predictions.csv`.
-
-    Args:
-        strict: Whether damage is an error. Otherwise rows that can be read count, as in a table
-            that is still being written.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -156,28 +157,20 @@ def read_predictions(path: Path, *, strict: bool = True) -> Predictions:
     if len(columns) < 2:
         raise InputError(f"{path} is not a table of predictions: no columns {_PROBABILITY}<class>.")
     class_names = tuple(name.removeprefix(_PROBABILITY) for name in columns)
-    tolerated = () if strict else (ValueError,)
-    texts: list[tuple[str, ...]] = []
-    with contextlib.suppress(*tolerated):
-        optional = (*_MORE_COLUMNS, _OLDER_COLUMN)
-        texts.extend(read_table(path, (*_COLUMNS, *columns), optional=optional))
-    rows = []
+    optional = (*_MORE_COLUMNS, _OLDER_COLUMN)
+    texts = list(read_table(path, (*_COLUMNS, *columns), optional=optional))
     try:
-        for row in texts:
-            with contextlib.suppress(*tolerated):
-                rows.append(_parse(row, class_names))
-        if strict and not rows:
+        if not texts:
             raise InputError("no rows")
-        predictions = _from_rows(rows, class_names)
-        if strict:
-            check_softmax(predictions.probabilities, n_classes=len(class_names))
+        predictions = _from_rows([_parse(row, class_names) for row in texts], class_names)
+        check_softmax(predictions.probabilities, n_classes=len(class_names))
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
     return predictions
 
 
 def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
-    """The values of `_ARRAYS`."""
+    """The values of `Predictions.columns`."""
     path, split, label, *probabilities, source, width, height, verdict, reason, portrait = row
     size = int(width or 0), int(height or 0)
     outputs = list(map(float, probabilities))
@@ -214,8 +207,8 @@ def as_texts(values: Iterable[str]) -> np.ndarray:
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """One table of several, whose classes must be the same."""
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    return Predictions(class_names=parts[0].class_names, **arrays)
+    columns = [part.columns for part in parts]
+    return replace(parts[0], **{n: np.concatenate([c[n] for c in columns]) for n in columns[0]})
 
 
 def join_predictions(own: Predictions, files: Sequence[Path]) -> Predictions:

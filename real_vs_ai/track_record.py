@@ -1,7 +1,7 @@
 """Read from a model's report how often it answers, and how often it is wrong then.
 
 >>> read_track_record({"uncertain_share": {"value": 0.8}, "error_when_certain": 0.05}).sentence
-'Of 100 test pictures, about 20 get an answer; about 1 of these is wrong.'
+'Of 100 pictures like yours, about 20 get an answer; about 1 of these is wrong.'
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# Fewer test pictures of a kind tell too little of it.
+_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -19,26 +22,47 @@ class TrackRecord:
         answered: Share of the images that got an answer, 0 to 1; None where it is not recorded.
         wrong: Share of these answers that were wrong, 0 to 1, or None.
         count: How many images were tested, or None.
+        worst: The same of the kind of images with the most wrong answers; None where the report
+            does not tell kinds apart.
+        kinds: How many kinds were compared.
     """
 
     answered: float | None = None
     wrong: float | None = None
     count: int | None = None
+    worst: TrackRecord | None = None
+    kinds: int = 0
+
+    @property
+    def mistakes(self) -> float:
+        """Wrong answers for each image, 0 to 1."""
+        return (self.answered or 0.0) * (self.wrong or 0.0)
 
     @property
     def sentence(self) -> str:
-        """Both shares as numbers of 100 pictures; "" where one is not recorded."""
+        """Both shares as numbers of 100 pictures, the worst kind's first; "" if not recorded."""
         if self.answered is None or self.wrong is None:
             return ""
-        answers = _of_100(self.answered)
-        said = f"Of 100 test pictures, about {answers} get an answer"
-        mistakes = self.answered * self.wrong * 100
+        if self.worst is None:
+            return f"Of 100 pictures like yours, {self._numbers}."
+        return (
+            f"Of 100 pictures like yours, {self.worst._numbers}. This was measured on the kind "
+            f"that the model judges worst, of {self.kinds} kinds tested. Of 100 pictures of all "
+            f"kinds, {self._numbers}."
+        )
+
+    @property
+    def _numbers(self) -> str:
+        if self.answered == 0:
+            return "none gets an answer"
+        answers, mistakes = _of_100(self.answered), 100 * self.mistakes
+        told = f"about {answers} {'gets' if answers == 1 else 'get'} an answer"
         if self.wrong == 0 and self.count:
             # With few answers, "none" would promise more than was measured.
-            return f"{said}; none of {self.count * self.answered:,.0f} answers was wrong."
+            return f"{told}; none of {self.count * self.answered:,.0f} answers was wrong"
         if mistakes < 0.5:
-            return f"{said}; fewer than 1 of these is wrong."
-        return f"{said}; about {mistakes:.0f} of these {'is' if mistakes < 1.5 else 'are'} wrong."
+            return f"{told}; fewer than 1 of these is wrong"
+        return f"{told}; about {mistakes:.0f} of these {'is' if mistakes < 1.5 else 'are'} wrong"
 
     @property
     def unanswered(self) -> str:
@@ -51,12 +75,19 @@ class TrackRecord:
 
 
 def read_track_record(metrics: Mapping[str, Any]) -> TrackRecord:
-    """The track record in the test part of `metrics.json`."""
+    """The track record in the test part of `metrics.json`, of which a model file holds most."""
     uncertain, count = metric_value(metrics, "uncertain_share"), metric_value(metrics, "n")
+    sources = metrics.get("per_source")
+    parts = sources.values() if isinstance(sources, Mapping) else ()
+    records = [read_track_record(part) for part in parts if isinstance(part, Mapping)]
+    kinds = [one for one in records if one.answered is not None and (one.count or 0) >= _FEWEST]
+    worst = max(kinds, key=lambda kind: (kind.mistakes, -kind.answered), default=None)
     return TrackRecord(
         answered=None if uncertain is None else 1 - uncertain,
         wrong=metric_value(metrics, "error_when_certain"),
         count=None if count is None else int(count),
+        worst=worst if len(kinds) > 1 else None,
+        kinds=len(kinds),
     )
 
 

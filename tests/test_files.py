@@ -15,7 +15,8 @@ from real_vs_ai.files import (
     list_folders,
     write_json,
 )
-from real_vs_ai.preparation.archive_entries import ArchiveEntry, plan_extraction
+from real_vs_ai.preparation.archives import plan_extraction
+from real_vs_ai.preparation.extraction import ArchiveEntry
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.serving.image_sources import iterate_sources
 

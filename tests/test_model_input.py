@@ -9,7 +9,7 @@ from PIL import Image
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.model_input import ModelInput, place_crops, read_model_input
+from real_vs_ai.model_input import ModelInput, read_model_input
 
 
 def picture(height, width, seed=0):
@@ -38,7 +38,7 @@ def test_crops_are_unchanged_pixels_of_the_picture():
 @pytest.mark.parametrize("number", [1, 4, 5, 9, 12])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 300), (900, 700)])
 def test_crops_lie_inside_and_cover_all_parts(number, height, width):
-    places = place_crops(height, width, size=32, number=number)
+    places = crops(number).places(height, width)
     tops, lefts = np.array(places).T
     assert len(places) == number
     assert tops.min() >= 0 and (tops + 32).max() <= height
@@ -90,7 +90,7 @@ def test_model_file_keeps_its_input(tmp_path):
 
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    model_input = crops(5, aggregate_by="mean-probability")
+    model_input = crops(5, aggregate_by="extremes")
     metadata = ModelMetadata(("Fake", "Real"), 32, input=model_input.stored())
     write_metadata(path, metadata)
     assert read_metadata(path).model_input == model_input
@@ -117,15 +117,6 @@ def test_crops_of_large_images_are_those_of_the_reduced_image(size):
     expected = [canvas[t : t + 32, x : x + 32] for t, x in model_input.places(*canvas.shape[:2])]
     # The same but for rounding in a few values.
     assert np.abs(model_input.prepare(noise) - np.stack(expected)).max() <= 2
-
-
-def test_two_highest_crops_speak_for_the_image():
-    fake = np.array([[0.2, 0.9, 0.6, 0.1], [0.3, 0.3, 0.1, 0.2]])
-    outputs = np.stack([fake, 1 - fake], axis=2)
-    found = crops(4, aggregate_by="two-highest").aggregate(outputs)
-    odds = np.sqrt(0.9 / 0.1 * 0.6 / 0.4)
-    assert found[:, 0] == pytest.approx([odds / (1 + odds), 0.3])
-    assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_extremes_speak_for_the_side_that_outweighs_the_other():

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 import ImageScoring
 import ModelEvaluation
 from real_vs_ai import Detector
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.predictions import read_predictions
+from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
-from real_vs_ai.service.limits import Limits
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, REASON_COLUMNS
 from real_vs_ai.ui.checking import check_image, name_cards

@@ -20,6 +20,7 @@ from real_vs_ai.predictions import read_predictions
 from real_vs_ai.preparation.demo import load_photographs
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui.image_input import EXAMPLE_FILES
+from tests.serving.trivial_model import judge_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = RunFolder(ROOT / "models" / "released")
@@ -129,8 +130,8 @@ def test_plain_keras_reads_it(released_in_keras):
 def test_engines_agree_on_it(detector, released_keras_detector, crops):
     # Three of Keras' batches: it would be traced again for a smaller one.
     pixels = np.stack([detector.prepare(crop).pixels for crop in crops[:96]])
-    expected = released_keras_detector.judge_pixels(pixels)[0]
-    found = detector.judge_pixels(pixels)[0]
+    expected = judge_inputs(released_keras_detector, pixels)[0]
+    found = judge_inputs(detector, pixels)[0]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -186,7 +187,7 @@ def test_held_back_images_are_judged_as_the_card_says(detector, metrics):
     right, out_of_distribution, n = 0, 0, 0
     for label, files in images.items():
         pixels = np.stack([detector.prepare(file).pixels for file in files])
-        probabilities, reasons = detector.judge_pixels(pixels)
+        probabilities, reasons = judge_inputs(detector, pixels)
         right += int(np.sum((probabilities[:, 0] > 0.5) == (label == "Fake")))
         out_of_distribution += sum(reason is not None for reason in reasons)
         n += len(files)

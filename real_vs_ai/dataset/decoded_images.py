@@ -317,11 +317,14 @@ def store_features(
     found = {}
     for split in ("train", "validation"):
         images = splits[split]
-        features = _read_features(images, width=width, key=key)
+        path = images.cache and images.cache.with_name(f"{images.cache.name}-features-{key}.npy")
+        features = _read_features(path, shape=(len(images), images.views, width))
         if features is None:
             say(f"Computing the features of {len(images.inputs):,} {split} inputs once ...")
             features = _compute_features(images, compute, split=split)
-            _keep_features(images, features, key=key)
+            if path is not None:
+                with atomic_write(path) as staging:
+                    np.save(staging, features)
         found[split] = replace(images, pixels=features)
     return found
 
@@ -339,21 +342,10 @@ def _compute_features(
     return np.concatenate(parts).reshape(len(images), images.views, -1)
 
 
-def _keep_features(images: DecodedImages, features: np.ndarray, *, key: str) -> None:
-    if images.cache is not None:
-        with atomic_write(_features_path(images.cache, key)) as staging:
-            np.save(staging, features)
-
-
-def _read_features(images: DecodedImages, *, width: int, key: str) -> np.ndarray | None:
+def _read_features(path: Path | None, *, shape: tuple[int, ...]) -> np.ndarray | None:
     """The features that an earlier run kept, or None."""
     try:
-        features = np.load(_features_path(images.cache, key)) if images.cache else None
+        features = None if path is None else np.load(path)
     except (OSError, ValueError):
         return None
-    shape = (len(images), images.views, width)
     return features if features is not None and features.shape == shape else None
-
-
-def _features_path(cache: Path, key: str) -> Path:
-    return cache.with_name(f"{cache.name}-features-{key}.npy")

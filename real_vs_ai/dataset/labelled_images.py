@@ -109,6 +109,38 @@ class LabelledImages:
         )
 
 
+def draw_from_each(groups: np.ndarray, *, most: int, seed: int) -> np.ndarray:
+    """Positions of at most `most` members of each group, drawn by the seed, in their order.
+
+    Args:
+        groups: The group's name of each, shape (n,).
+    """
+    generator = np.random.default_rng(seed)
+    members = (np.flatnonzero(groups == group) for group in np.unique(groups))
+    drawn = [generator.permutation(positions)[:most] for positions in members]
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+
+
+def source_weights(labels: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+    """Weights that let every class count the same, and the square root of each source's size in it.
+
+    A large source then teaches more than a small one, and does not drown it.
+
+    Args:
+        labels: The class of each image, shape (n_images,).
+        sources: The data set each came from, shape (n_images,).
+
+    Returns:
+        Shape (n_images,), with a mean of 1.
+    """
+    keys = [f"{label} {source}" for label, source in zip(labels, sources, strict=True)]
+    _, groups, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    weights, classes = (1 / np.sqrt(counts))[groups], np.unique(labels)
+    for label in classes:
+        weights[labels == label] /= weights[labels == label].sum()
+    return weights * len(weights) / len(classes)
+
+
 def list_labelled_images(
     folder: Path, *, class_names: Sequence[str] | None = None, manifest: Path | None = None
 ) -> LabelledImages:

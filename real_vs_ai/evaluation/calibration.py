@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from real_vs_ai.config import SEED
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import RESAMPLES, share_interval
+from real_vs_ai.evaluation.metrics import mean_interval, share_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
@@ -251,16 +250,10 @@ def share_over_sources(
             for name, values in (("certain", certain), ("wrong", wrong))
         }
         row = {"class": class_name, "sources": len(counts)}
-        row |= {name: _mean_interval(values) for name, values in shares.items()}
+        alike = np.zeros(len(counts), np.int64)
+        row |= {name: mean_interval(values, alike) for name, values in shares.items()}
         rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
     return rows
-
-
-def _mean_interval(values: np.ndarray) -> dict[str, float]:
-    generator = np.random.default_rng(SEED)
-    drawn = generator.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def count_by_source(

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import predict_in_batches
+from real_vs_ai.evaluation.tables import Table
 from real_vs_ai.files import put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _LARGEST_DIFFERENCE = 1e-3
 # float16 keeps 11 bits of each weight; over a hundred layers that adds up to a little more.
 _LARGEST_DIFFERENCE_OF_HALVES = 5e-3
-_MOST_CHECKED = 200
 _BATCH = 8
 _REQUIREMENTS = 'pip install -e ".[export]"'
 
@@ -89,74 +88,62 @@ def export_model(
     Args:
         folder: Takes the files; earlier exports of the same format are replaced.
         metadata: Class names, image size and calibration, also written as `metadata.json`.
-        pixels: Real images to check on, shape (n_images, size, size, 3), uint8; 200 of them,
-            evenly spaced, are used.
+        pixels: Real images to check on, shape (n_images, size, size, 3), uint8.
     """
     import keras
 
     # Cloned models take a list of one input; exported signatures should take the input itself.
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    spread = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST_CHECKED))
-    checked = np.asarray(pixels[np.rint(spread).astype(int)])
-    expected = predict_in_batches(model, checked)
+    expected = model.predict(pixels.astype(np.float32), batch_size=_BATCH, verbose=0)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
-    return [
-        _export(
-            model,
-            name,
-            folder=folder,
-            metadata=metadata,
-            check=check,
-            pixels=checked,
-            expected=expected,
-        )
-        for name in formats
+
+    def export(name: str) -> ExportResult:
+        file_format, difference = FORMATS[name], None
+        staging = folder / f".{name}.{os.getpid()}"
+        staging.mkdir(exist_ok=True)
+        try:
+            written = staging / file_format.file_name
+            # Converters talk on standard output; what they have to say comes as an error.
+            with contextlib.redirect_stdout(io.StringIO()):
+                file_format.write(model, written, metadata)
+                if file_format.holds_check and check is not None:
+                    write_check(written, check)
+                found = _predict(file_format.load(written), pixels)
+            difference = float(np.max(np.abs(found - expected)))
+            if not difference <= file_format.largest_difference:
+                raise InputError(f"probabilities differ by up to {difference:.2g}")
+            target = folder / file_format.file_name
+            put_in_place(written, target)
+        except ImportError as error:
+            return ExportResult(name, None, None, 0, f"{_first_line(error)}; {_REQUIREMENTS}")
+        except Exception as error:
+            # Converters raise whatever their insides raise, and the other formats are still wanted.
+            return ExportResult(name, None, difference, len(pixels), _first_line(error))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return ExportResult(name, target, difference, len(pixels), "")
+
+    return list(map(export, formats))
+
+
+def _predict(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    batches = (pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH))
+    return np.concatenate([np.asarray(predict(batch.astype(np.float32))) for batch in batches])
+
+
+def exports_table(results: Sequence[ExportResult]) -> Table:
+    """Where each format was written, or why not."""
+    rows = [
+        [
+            r.name,
+            r.path.as_posix() if r.path else f"not written: {r.error}",
+            r.n,
+            "" if r.difference is None else f"{r.difference:.1e}",
+        ]
+        for r in results
     ]
-
-
-def _export(
-    model: keras.Model,
-    name: str,
-    *,
-    folder: Path,
-    metadata: ModelMetadata,
-    check: OutOfDistributionCheck | None,
-    pixels: np.ndarray,
-    expected: np.ndarray,
-) -> ExportResult:
-    file_format = FORMATS[name]
-    staging = folder / f".{name}.{os.getpid()}"
-    staging.mkdir(exist_ok=True)
-    difference = None
-    try:
-        written = staging / file_format.file_name
-        # Converters talk on standard output; what they have to say comes as an error.
-        with contextlib.redirect_stdout(io.StringIO()):
-            file_format.write(model, written, metadata)
-            if file_format.holds_check and check is not None:
-                write_check(written, check)
-            predict = file_format.load(written)
-            found = np.concatenate(
-                [
-                    np.asarray(predict(pixels[i : i + _BATCH].astype(np.float32)))
-                    for i in range(0, len(pixels), _BATCH)
-                ]
-            )
-            del predict
-        difference = float(np.max(np.abs(found - expected)))
-        if not difference <= file_format.largest_difference:
-            raise InputError(f"probabilities differ by up to {difference:.2g}")
-        target = folder / file_format.file_name
-        put_in_place(written, target)
-    except ImportError as error:
-        return ExportResult(name, None, None, 0, f"{_first_line(error)}; {_REQUIREMENTS}")
-    except Exception as error:
-        # Converters raise whatever their insides raise, and the other formats are still wanted.
-        return ExportResult(name, None, difference, len(pixels), _first_line(error))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return ExportResult(name, target, difference, len(pixels), "")
+    return ["format", "file", "checked on", "largest difference"], rows
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,142 +1,315 @@
-"""Add to a report on request: robustness, out-of-distribution images, another model, exports."""
+"""Measure what a report holds beside its metrics.
+
+On request: changed images, images of another kind, another model. Of photographs always: verdicts
+by collection and generator, also after the web.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from real_vs_ai.dataset.decoded_images import decode_images
-from real_vs_ai.evaluation.by_collection import collections_table, measure_collections
-from real_vs_ai.evaluation.judging import judge_split, open_detector
-from real_vs_ai.evaluation.metrics import compare_models, comparison_table
-from real_vs_ai.evaluation.other_images import measure_other_images, other_images_table
-from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.evaluation.robustness import (
-    describe_perturbations,
-    measure_robustness,
-    robustness_table,
+import numpy as np
+
+from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
+from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
+from real_vs_ai.evaluation.metrics import (
+    Interval,
+    bootstrap,
+    compute_metrics,
+    intervals_of,
+    mcnemar_test,
+    mean_interval,
+    share_interval,
 )
-from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.reporting import format_table
-from real_vs_ai.runs import RunFolder, model_name
+from real_vs_ai.evaluation.report import Evaluation
+from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
+from real_vs_ai.predictions import Predictions
 from real_vs_ai.serving.detector import Detector
+from real_vs_ai.verdict import decide
 
-if TYPE_CHECKING:
-    import keras
-
+# Drawn evenly over the classes: enough to tell a change of one percentage point.
+MOST_IMAGES = 1000
+# A table of twenty changes has room for these metrics.
+_KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
 # A stored table holds for these; with others its verdicts would be different ones.
 _CALIBRATION = ("temperature", "thresholds", "data", "input")
-# The libraries' files are checked on so many images.
-_CHECKED_IMAGES = 200
-_CHECKED_BYTES = 2**28
 
 
-def add_robustness(evaluation: Evaluation, detector: Detector, *, workers: int) -> str:
-    """Measure how verdicts hold when images are changed."""
-    main = evaluation.main
-    found = measure_robustness(
-        detector.with_metadata(evaluation.metadata), main.images, split=main.split, workers=workers
-    )
-    evaluation.metrics["robustness"] = found
-    title = f"Robustness: {found['n']:,} {main.split} images"
-    return format_table(*robustness_table(found), title=title)
-
-
-def add_collections(evaluation: Evaluation, detector: Detector, *, workers: int) -> str | None:
-    """Judge a photograph model's test images by collection and generator, also after the web."""
-    metadata = evaluation.metadata
-    test = evaluation.judged.get("test")
-    if test is None or metadata.positive_index is None or not metadata.model_input.is_crops:
-        return None
-    judge = detector.with_metadata(metadata)
-    found = measure_collections(judge, test.images, split=test.split, workers=workers)
-    evaluation.metrics["collections"] = [found]
-    return format_table(*collections_table(found), title=f"By collection: {test.split}")
-
-
-def add_other_images(
-    evaluation: Evaluation, detector: Detector, folders: Sequence[Path], *, workers: int
-) -> str:
-    """Judge images of another kind."""
-    judge = detector.with_metadata(evaluation.metadata)
-    found = [
-        part for folder in folders for part in measure_other_images(judge, folder, workers=workers)
-    ]
-    evaluation.metrics["other_images"] = found
-    images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
-    return format_table(*other_images_table(found), title=f"Images of another kind: {images}")
-
-
-def keep_extras(evaluation: Evaluation, report: RunFolder) -> None:
-    """Keep what an earlier report measured with the same calibration on the same data."""
-    stored = read_json(report.metrics) if report.metrics.is_file() else {}
-    if any(stored.get(name) != evaluation.metrics.get(name) for name in _CALIBRATION):
-        return
-    kept: dict[str, Any] = {name: stored.get(name) for name in ("robustness", "other_images")}
-    if (kept["robustness"] or {}).get("perturbations") != describe_perturbations():
-        kept["robustness"] = None
-    evaluation.metrics.update({name: part for name, part in kept.items() if part})
-
-
-def add_comparison(
-    evaluation: Evaluation, path: Path, metadata: ModelMetadata, *, workers: int
-) -> str:
-    """Judge the same images with another model, and put the comparison into the metrics.
+def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int) -> dict[str, Any]:
+    """Judge the same images as they are and after each of `PERTURBATIONS`.
 
     Args:
-        path: Of the other model's file.
-        metadata: Of the other model, of the same classes.
+        judged: The images, of which some are drawn where they are many, and the verdicts on them.
+
+    Returns:
+        "split", "n", "perturbations" (see `describe_perturbations`), and "rows": for each change
+        its name, metrics with intervals, "difference" (of its accuracy from the unchanged images',
+        with a paired interval), "flips" (verdicts turned from one class to another) and
+        "uncertain" (verdicts given up).
     """
-    detector = open_detector(path, metadata)
-    others = [
-        judge_split(detector, part.images, split=split, workers=workers).rows(metadata)
-        for split, part in evaluation.judged.items()
-    ]
-    compared = compare_models(evaluation.predictions, others, name=model_name(path))
-    evaluation.metrics["comparison"] = compared
-    return format_table(
-        *comparison_table(compared), title=f"Accuracy compared with {compared['model']}"
+    chosen, metadata = judged.images.draw(MOST_IMAGES), detector.metadata
+    images, unchanged = judged.images.take(chosen), judged.rows(metadata).take(chosen)
+    changed = judge_changed(detector, images, PERTURBATIONS, split=judged.split, workers=workers)
+    names = ["unchanged", *(change.name for change in PERTURBATIONS)]
+    labels, before = unchanged.labels, unchanged.decided
+    right_before = unchanged.is_right.astype(np.float64)
+    rows = []
+    for name, answers in zip(names, [unchanged, *changed], strict=True):
+        numbers = compute_metrics(
+            labels, answers.calibrated, class_names=answers.class_names, seed=SEED
+        )
+        given = answers.decided
+        rows.append(
+            {
+                "name": name,
+                **{key: numbers[key] for key in _KEPT if key in numbers},
+                "difference": mean_interval(answers.is_right - right_before, labels),
+                "flips": int(np.sum((given >= 0) & (before >= 0) & (given != before))),
+                "uncertain": int(np.sum(given < 0)),
+            }
+        )
+    return {
+        "split": judged.split,
+        "n": len(labels),
+        "perturbations": describe_perturbations(),
+        "rows": rows,
+    }
+
+
+def describe_perturbations() -> dict[str, Any]:
+    """What a stored table must have been measured with to hold still."""
+    return {"version": PERTURBATIONS_VERSION, "names": [p.name for p in PERTURBATIONS]}
+
+
+def measure_collections(detector: Detector, judged: JudgedSplit, *, workers: int) -> dict[str, Any]:
+    """Judge images clean and after the web, by collection and by generator.
+
+    Args:
+        detector: Of a model that tells Fake from Real.
+        judged: The images, and the verdicts on them as they are.
+
+    Returns:
+        "split", "n", and "versions": for "clean", "web" (as sites and messengers send images on)
+        and "hard" (worse) "overall" (see `_sum_up`) and the rows "collections" and "generators" (of
+        fakes): "name", "class", "n", the shares of verdicts "fake", "real" and "uncertain" with
+        exact intervals, and "auc", the mean over the other class's collections.
+    """
+    metadata, images = detector.metadata, judged.images
+    clean = judged.rows(metadata)
+    web, hard = judge_changed(detector, images, (WEB, HARD), split=judged.split, workers=workers)
+    made_by = manifest_column(images.root, "generator")
+    generators = np.array([made_by.get(path, "") for path in images.paths], dtype=object)
+    return {
+        "split": judged.split,
+        "n": len(images),
+        "versions": {
+            name: _describe(rows, generators)
+            for name, rows in {"clean": clean, "web": web, "hard": hard}.items()
+        },
+    }
+
+
+def _describe(rows: Predictions, generators: np.ndarray) -> dict[str, Any]:
+    index = rows.class_names.index(POSITIVE_CLASS)
+    # The ranking counts every image, out-of-distribution ones too.
+    scores = rows.calibrated[:, index]
+    is_fake, decided = rows.labels == index, rows.decided
+    sources = np.where(rows.sources == "", "unknown", rows.sources)
+
+    def describe(name: str, own: np.ndarray, *, fake: bool) -> dict[str, Any]:
+        verdicts = decided[own]
+        certain = verdicts >= 0
+        shares = {"fake": verdicts == index, "real": certain & (verdicts != index)}
+        shares |= {"uncertain": ~certain}
+        return {
+            "name": str(name),
+            "class": POSITIVE_CLASS if fake else rows.class_names[1 - index],
+            "n": int(own.sum()),
+            **{key: share_interval(which) for key, which in shares.items()},
+            "wrong_of_certain": share_interval((verdicts != rows.labels[own])[certain]),
+            "auc": _mean_auc(scores if fake else -scores, own, is_fake != fake, sources),
+        }
+
+    def describe_groups(groups: np.ndarray, *, fake: bool) -> list[dict[str, Any]]:
+        of_class = (is_fake == fake) & (groups != "")
+        names = np.unique(groups[of_class].astype(str))
+        return [describe(name, of_class & (groups == name), fake=fake) for name in names]
+
+    collections = [*describe_groups(sources, fake=False), *describe_groups(sources, fake=True)]
+    made_by = describe_groups(generators, fake=True)
+    together = np.zeros(len(rows))
+    right = (scores >= 0.5) == is_fake
+    halves = [float(right[is_fake == fake].mean()) for fake in (False, True) if fake in is_fake]
+    return {
+        "overall": {
+            "pooled_auc": _mean_auc(scores, is_fake, ~is_fake, together),
+            "balanced_accuracy": float(np.mean(halves)),
+            "coverage": share_interval(decided >= 0),
+            "certain_wrong": share_interval((decided >= 0) & (decided != rows.labels)),
+            **_find_extremes(collections, made_by),
+        },
+        "collections": collections,
+        "generators": made_by,
+    }
+
+
+def _find_extremes(collections: list[dict], generators: list[dict]) -> dict[str, Any]:
+    """The mean area over collections, most false alarms, and the lowest area, by name; or None."""
+    areas = [row["auc"]["value"] for row in collections if row["auc"]]
+    real = [r for r in collections if r["class"] != POSITIVE_CLASS and r["wrong_of_certain"]]
+    worst = max(real, key=lambda row: tuple(row["wrong_of_certain"].values()), default=None)
+    made_by = [row for row in generators if row["auc"]]
+    weakest = min(made_by, key=lambda row: row["auc"]["value"], default=None)
+    return {
+        "auc": float(np.mean(areas)) if areas else None,
+        "worst_real": worst and {"name": worst["name"], **worst["wrong_of_certain"]},
+        "worst_generator": weakest and {"name": weakest["name"], **weakest["auc"]},
+    }
+
+
+def _mean_auc(
+    scores: np.ndarray, own: np.ndarray, other: np.ndarray, sources: np.ndarray
+) -> Interval | None:
+    """Mean area under the ROC curve against each source of the other class, with its interval."""
+    if not other.any():
+        return None
+    names, which, counts = np.unique(
+        sources[other].astype(str), return_inverse=True, return_counts=True
     )
+    order = np.argsort(scores[other], kind="stable")
+    theirs, n_ours = scores[other][order], int(own.sum())
+    of_each = 1 / (n_ours * len(names) * counts[which][order])
+    # How many of theirs each of ours is above; equal ones count half.
+    ends = [np.searchsorted(theirs, scores[own], side=side) for side in ("left", "right")]
+    # Drawn again among our images, and within each source of the others.
+    groups = np.concatenate([np.zeros(n_ours, np.int64), 1 + which])
+
+    def areas(drawn: np.ndarray) -> dict[str, np.ndarray]:
+        below = np.cumsum(drawn[:, n_ours:][:, order] * of_each, axis=1)
+        below = np.pad(below, ((0, 0), (1, 0)))
+        above = (below[:, ends[0]] + below[:, ends[1]]) / 2
+        return {"auc": (drawn[:, :n_ours] * above).sum(axis=1)}
+
+    return intervals_of(bootstrap(areas, groups, seed=SEED))["auc"]
 
 
-def add_exports(
+def measure_other_images(
+    detector: Detector, name: str, splits: Mapping[str, LabelledImages], *, workers: int
+) -> list[dict[str, Any]]:
+    """Count how often the model would be wrong and certain on images of another kind.
+
+    Args:
+        name: Of the images.
+        splits: Training images among them are left out.
+
+    Returns:
+        For each split "data" (its name), "n" images, and six shares with exact 95 % intervals:
+        "out_of_distribution", "uncertain", "certain_right" and "certain_wrong", which add up to 1;
+        "certain_wrong_unchecked" (by the thresholds alone) and "accuracy_unchecked".
+    """
+    metadata, counted = detector.metadata, []
+    judged = {split: images for split, images in splits.items() if split != "train"}
+    for split, images in judged.items():
+        rows = judge_split(detector, images, split=split, workers=workers).rows(metadata)
+        decided, labels, unlike = rows.decided, rows.labels, rows.out_of_distribution
+        alone = decide(rows.calibrated, metadata)
+        shares = {
+            "out_of_distribution": unlike,
+            "uncertain": ~unlike & (decided < 0),
+            "certain_right": decided == labels,
+            "certain_wrong": (decided >= 0) & (decided != labels),
+            "certain_wrong_unchecked": (alone >= 0) & (alone != labels),
+            "accuracy_unchecked": rows.is_right,
+        }
+        data = name if len(judged) == 1 else f"{name}, {split}"
+        exact = {share: share_interval(which) for share, which in shares.items()}
+        counted.append({"data": data, "n": len(rows), **exact})
+    return counted
+
+
+def compare_models(
+    predictions: Predictions, others: Sequence[Predictions], *, name: str
+) -> dict[str, Any]:
+    """Test whether two models err differently on the images that both could read.
+
+    Args:
+        others: Of the second model, one split each.
+
+    Returns:
+        For each split the accuracies' difference with its interval, and McNemar's test.
+    """
+    compared: dict[str, Any] = {"model": name}
+    for second in others:
+        (split,) = second.split_names
+        first = predictions.of_split(split)
+        if not np.array_equal(first.paths, second.paths):
+            raise InputError(f"Expected predictions for the same {split} images of both models.")
+        difference = first.is_right.astype(np.float64) - second.is_right
+        compared[split] = {
+            "n": len(first),
+            "accuracy_difference": mean_interval(difference, first.labels),
+            **mcnemar_test(first.is_right, second.is_right),
+        }
+    return compared
+
+
+def add_extras(
     evaluation: Evaluation,
-    model: keras.Model,
-    model_path: Path,
-    formats: Sequence[str],
+    detector: Detector,
     *,
-    folder: Path,
+    stored: Mapping[str, Any],
+    robustness: bool,
+    others: Sequence[tuple[str, Mapping[str, LabelledImages]]],
+    compared: Detector | None,
     workers: int,
-) -> tuple[str, bool]:
-    """Write the model in other formats; a table for the terminal, and whether all were written."""
-    from real_vs_ai.evaluation.export import export_model
+) -> dict[str, str]:
+    """Add to the metrics what was asked for, and what an earlier report holds of it still.
 
-    images = evaluation.main.images
-    checked = decode_images(
-        images.take(images.draw(_CHECKED_IMAGES)),
-        model_input=evaluation.metadata.model_input,
-        workers=workers,
-        max_memory_bytes=_CHECKED_BYTES,
-    )
-    results = export_model(
-        model,
-        formats=formats,
-        folder=folder,
-        metadata=evaluation.metadata,
-        check=read_check(model_path),
-        pixels=checked.inputs,
-    )
-    rows = [
-        [
-            r.name,
-            r.path.as_posix() if r.path else f"not written: {r.error}",
-            r.n,
-            "" if r.difference is None else f"{r.difference:.1e}",
+    Args:
+        stored: `metrics.json` of the earlier report, or {}.
+        others: Images of another kind: their name, and by split.
+        compared: Another model, of the same classes.
+
+    Returns:
+        Titles of the tables of what was measured; see `report_tables`.
+    """
+    metrics, main, titles = evaluation.metrics, evaluation.main, {}
+    detector = detector.with_metadata(evaluation.metadata)
+    keep_extras(metrics, stored)
+    if robustness:
+        found = metrics["robustness"] = measure_robustness(detector, main, workers=workers)
+        titles["robustness"] = f"Robustness: {found['n']:,} {main.split} images"
+    if others:
+        found = metrics["other_images"] = [
+            part
+            for name, splits in others
+            for part in measure_other_images(detector, name, splits, workers=workers)
         ]
-        for r in results
-    ]
-    headers = ["format", "file", "checked on", "largest difference"]
-    return f"{format_table(headers, rows, title='Exports')}\n", all(r.path for r in results)
+        images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
+        titles["other_images"] = f"Images of another kind: {images}"
+    if compared:
+        rows = [
+            judge_split(compared, part.images, split=split, workers=workers).rows(compared.metadata)
+            for split, part in evaluation.judged.items()
+        ]
+        metrics["comparison"] = compare_models(evaluation.predictions, rows, name=compared.name)
+        titles["comparison"] = f"Accuracy compared with {compared.name}"
+    test, metadata = evaluation.judged.get("test"), evaluation.metadata
+    if test and metadata.positive_index is not None and metadata.model_input.is_crops:
+        metrics["collections"] = [measure_collections(detector, test, workers=workers)]
+        titles["collections"] = f"By collection: {test.split}"
+    return titles
+
+
+def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Keep what an earlier report measured with the same calibration on the same data."""
+    if any(stored.get(name) != metrics.get(name) for name in _CALIBRATION):
+        return
+    robustness = stored.get("robustness") or {}
+    if robustness.get("perturbations") == describe_perturbations():
+        metrics["robustness"] = robustness
+    if stored.get("other_images"):
+        metrics["other_images"] = stored["other_images"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.ticker import StrMethodFormatter
 
 from real_vs_ai.files import atomic_write
 
@@ -24,7 +23,7 @@ CLASS_COLOURS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK)
 # Lines differ by dashes as well, for black-and-white print.
 LINE_STYLES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 200
-_MARGIN = 0.03
+THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 STYLE = {
     "font.size": 14,
@@ -87,38 +86,12 @@ def save_figure(figure: Figure, path: Path, *, legend_columns: int = 0) -> None:
         figure.savefig(staging, dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
-def class_colour(index: int) -> str:
-    """The colour of a class."""
-    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
-
-
-def line_style(index: int) -> str:
-    """The dashes of the nth line of a figure."""
-    return LINE_STYLES[index % len(LINE_STYLES)]
-
-
-def unit_square(axes: Axes, *, x: str, y: str) -> None:
-    """Both axes from 0 to 1, as fractions, in a square."""
-    axes.set(
-        xlabel=x,
-        ylabel=y,
-        xlim=(-_MARGIN, 1 + _MARGIN),
-        ylim=(-_MARGIN, 1 + _MARGIN),
-        aspect="equal",
-    )
-
-
-def enlarge_corner(
-    axes: Axes, *, x: tuple[float, float], y: tuple[float, float], like: Axes
-) -> None:
-    """Show a corner of another panel's curves, and mark it there."""
-    # A little room, so that lines on the border are seen; a corner has a height at least.
-    low = min(y[0], y[1] - 0.02)
-    margin = 0.04 * (y[1] - low)
-    axes.set(xlim=x, ylim=(low - margin, y[1] + margin), title="the corner, enlarged")
-    axes.set(xlabel=like.get_xlabel(), ylabel=like.get_ylabel())
-    corner = Rectangle((x[0], low), x[1] - x[0], y[1] - low, fill=False, ec="black", lw=1.2)
-    like.add_patch(corner)
+def line_look(index: int) -> dict[str, str]:
+    """The colour and the dashes of the nth class or line."""
+    return {
+        "color": CLASS_COLOURS[index % len(CLASS_COLOURS)],
+        "ls": LINE_STYLES[index % len(LINE_STYLES)],
+    }
 
 
 def shorten(text: str, length: int = 24) -> str:
@@ -130,19 +103,3 @@ def shorten(text: str, length: int = 24) -> str:
 def percent(value: float) -> str:
     """0.0512 → "5.1 %"."""
     return f"{100 * value:.1f} %"
-
-
-def label_bars(axes: Axes, bars, texts: Sequence[str]) -> None:
-    """Write a number over each bar."""
-    axes.bar_label(bars, labels=list(texts), padding=3, fontsize=12)
-    axes.margins(y=0.12)
-
-
-def stack_shares(axes: Axes, shares: Mapping[str, Sequence[float]], positions: np.ndarray) -> None:
-    """Bars of several shares, one after the other."""
-    start = np.zeros(len(positions))
-    for i, (name, share) in enumerate(shares.items()):
-        colour, hatch = ((VERMILION, ""), (GREY, "//"))[i % 2]
-        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
-        axes.barh(positions, share, 0.7, left=start, **look)
-        start = start + np.asarray(share)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.images import ImageError, decode_image
+from real_vs_ai.images import decode_image
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
@@ -26,6 +26,7 @@ from real_vs_ai.reporting import progress
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
+from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
 
 # Network inputs of changed images that are in memory at a time.
@@ -50,22 +51,36 @@ class JudgedSplit:
 
     def rows(self, metadata: ModelMetadata) -> Predictions:
         """The verdicts with the temperature and thresholds of this metadata."""
-        images, count = self.images, len(self.images)
         verdicts = [recalibrate(answer.verdict, metadata) for answer in self.answers]
-        reasons = [str(v.reasons[0].code) if v.reasons else "" for v in verdicts]
-        outputs = np.array([v.uncalibrated for v in verdicts], dtype=np.float64)
-        return Predictions(
-            class_names=images.class_names,
-            paths=as_texts(f"{images.root.name}/{path}" for path in images.paths),
-            splits=as_texts([self.split] * count),
-            labels=np.asarray(images.labels, dtype=np.int64),
-            sources=as_texts(images.sources),
-            widths=np.array([answer.width for answer in self.answers], dtype=np.int64),
-            heights=np.array([answer.height for answer in self.answers], dtype=np.int64),
-            verdicts=as_texts(verdict.label for verdict in verdicts),
-            reasons=as_texts(reasons),
-            probabilities=outputs.reshape(count, len(images.class_names)),
-        )
+        sizes = [(answer.width, answer.height) for answer in self.answers]
+        temperature = metadata.temperature
+        return _rows(self.images, verdicts, split=self.split, sizes=sizes, temperature=temperature)
+
+
+def _rows(
+    images: LabelledImages,
+    verdicts: Sequence[Verdict],
+    *,
+    split: str,
+    sizes: Sequence[tuple[int, int]],
+    temperature: float,
+) -> Predictions:
+    reasons = [str(v.reasons[0].code) if v.reasons else "" for v in verdicts]
+    outputs = np.array([v.uncalibrated for v in verdicts], dtype=np.float64)
+    widths, heights = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
+    return Predictions(
+        class_names=images.class_names,
+        paths=as_texts(f"{images.root.name}/{path}" for path in images.paths),
+        splits=as_texts([split] * len(images)),
+        labels=np.asarray(images.labels, dtype=np.int64),
+        sources=as_texts(images.sources),
+        widths=widths,
+        heights=heights,
+        verdicts=as_texts(verdict.label for verdict in verdicts),
+        reasons=as_texts(reasons),
+        probabilities=outputs.reshape(len(images), len(images.class_names)),
+        temperature=temperature,
+    )
 
 
 def open_detector(model_path: Path, metadata: ModelMetadata) -> Detector:
@@ -104,9 +119,8 @@ def judge_split(
             if not answers:
                 _check_outputs(answer.verdict, images)
             kept.append(position)
-            # Of twenty thousand images, what the report does not need would fill the memory.
-            small = dataclasses.replace(answer.verdict, crops=())
-            answers.append(dataclasses.replace(answer, verdict=small, findings=(), notes=()))
+            verdict = _without_parts(answer.verdict)
+            answers.append(dataclasses.replace(answer, verdict=verdict, findings=(), notes=()))
     if not answers:
         raise InputError(
             f"Expected images that can be read in {images.root}, found none "
@@ -120,53 +134,61 @@ def _check_outputs(verdict: Verdict, images: LabelledImages) -> None:
     check_softmax(np.array([verdict.uncalibrated]), n_classes=len(images.class_names))
 
 
-def judge_versions(
+def _without_parts(verdict: Verdict) -> Verdict:
+    """Of twenty thousand images, what the report does not need would fill the memory."""
+    return dataclasses.replace(verdict, crops=())
+
+
+def judge_changed(
     detector: Detector,
     images: LabelledImages,
-    versions: Mapping[str, Perturbation | None],
+    changes: Sequence[Perturbation],
     *,
+    split: str,
     workers: int,
-) -> Iterator[tuple[int, list[Verdict]]]:
-    """Judge images as they are and changed; unreadable ones are passed over.
+) -> list[Predictions]:
+    """Judge images after each of some changes.
 
-    Args:
-        versions: What is done to each image, None for nothing.
+    Only as many images are decoded at a time as there are workers: of the others, only what the
+    network sees is held.
 
-    Yields:
-        Position of an image, and its verdict in each version.
+    Returns:
+        The verdicts on all images for each change; their sizes are those of the unchanged images.
+
+    Raises:
+        ImageError: An image cannot be decoded.
     """
     size = detector.metadata.image_size
     # The copy of an image has as many inputs again.
-    of_image = 2 * len(versions) * detector.inputs_of_an_image * size * size * 3
+    of_image = 2 * len(changes) * detector.inputs_of_an_image * size * size * 3
     together = max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // of_image))
-    changes = versions.values()
 
-    def prepare(path: str) -> list | None:
-        try:
-            image = decode_image(images.root / path)
-        except (ImageError, OSError):
-            return None
+    def prepare(path: str) -> tuple[tuple[int, int], list[Look]]:
+        image = decode_image(images.root / path)
         # By the name alone, so that noise is the same in any order and number of workers.
         seed = zlib.crc32(path.encode("utf-8", "surrogateescape"))
-        changed = (c.apply(image.pixels, seed=seed) if c else image for c in changes)
-        return [detector.prepare(version) for version in changed]
+        looks = [detector.prepare(change.apply(image.pixels, seed=seed)) for change in changes]
+        return (image.width, image.height), looks
 
+    sizes: list[tuple[int, int]] = []
+    verdicts: list[list[Verdict]] = [[] for _ in changes]
     with (
         ThreadPoolExecutor(workers, thread_name_prefix="decode") as threads,
         progress(description="Changing and judging", unit="image", total=len(images)) as bar,
     ):
         for start in range(0, len(images), together):
-            paths = images.paths[start : start + together]
-            prepared = list(threads.map(prepare, paths))
-            yield from _judge_prepared(detector, prepared, start=start)
-            bar.update(len(paths))
+            prepared = list(threads.map(prepare, images.paths[start : start + together]))
+            sizes += [of_image for of_image, _ in prepared]
+            looks = [look for _, of_image in prepared for look in of_image]
+            judged = list(map(_without_parts, detector.judge(looks, in_batches=True)))
+            for index, of_change in enumerate(verdicts):
+                of_change += judged[index :: len(changes)]
+            bar.update(len(prepared))
+    how = {"split": split, "sizes": sizes, "temperature": detector.metadata.temperature}
+    return [_rows(images, of_change, **how) for of_change in verdicts]
 
 
-def _judge_prepared(
-    detector: Detector, prepared: Sequence[list | None], *, start: int
-) -> Iterator[tuple[int, list[Verdict]]]:
-    looks = [look for of_image in prepared if of_image for look in of_image]
-    verdicts = iter(detector.judge(looks, in_batches=True) if looks else ())
-    for position, of_image in enumerate(prepared, start):
-        if of_image:
-            yield position, [next(verdicts) for _ in of_image]
+def middle_view(path: Path, metadata: ModelMetadata) -> np.ndarray:
+    """What the network sees of an image, or the middle crop: (size, size, 3), uint8."""
+    views = metadata.model_input.prepare(decode_image(path))
+    return views[len(views) // 2]

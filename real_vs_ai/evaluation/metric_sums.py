@@ -52,7 +52,7 @@ def image_sums(
     two = n_classes == 2
     stated = probabilities[:, 0] if two else probabilities.max(axis=1)
     hits = (labels == 0).astype(np.float64) if two else correct
-    bins = np.clip(np.ceil(stated * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    bins = calibration_bins(stated)
     gaps = np.zeros((len(labels), CALIBRATION_BINS), dtype=weights.dtype)
     gaps[np.arange(len(labels)), bins] = stated - hits
     return {
@@ -61,6 +61,12 @@ def image_sums(
         "brier_score": means(weights, squares),
         "expected_calibration_error": np.abs(weights @ gaps).sum(axis=1) / total,
     }
+
+
+def calibration_bins(stated: np.ndarray) -> np.ndarray:
+    """The bin of each probability, from 0: equal widths, which hold their upper ends."""
+    bins = np.ceil(stated * CALIBRATION_BINS).astype(int) - 1
+    return np.clip(bins, 0, CALIBRATION_BINS - 1)
 
 
 def _confusion(weights: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
@@ -21,7 +21,6 @@ from scipy.stats import binomtest
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
-from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
@@ -31,30 +30,11 @@ _CHUNK_WEIGHTS = 500_000
 
 _BIASED = "expected_calibration_error"
 
-# In the order of every table.
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "false_positive_rate": "False-positive rate",
-    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
-    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
-    "loss": "Loss (cross-entropy)",
-    "brier_score": "Brier score",
-    "expected_calibration_error": "Expected calibration error (debiased)",
-    "uncertain_share": "Share of Uncertain verdicts",
-    "error_when_certain": "Error of certain verdicts",
-}
-
 # The splits that a report is about, the main one first.
 REPORTED_SPLITS = ("test", "validation")
 
 Interval = dict[str, float]
-Table = tuple[list[str], list[list[Any]]]
+T = TypeVar("T")
 
 
 def compute_metrics(
@@ -85,11 +65,12 @@ def compute_metrics(
     n_classes = len(class_names)
     # Real against Fake ranks the same images the other way round.
     ranked = [class_names.index(POSITIVE_CLASS)] if is_binary(class_names) else range(n_classes)
-    chunks = [
-        statistics(weights, labels, probabilities, ranked=ranked)
-        for weights in bootstrap_weights(labels, resamples=resamples, seed=seed)
-    ]
-    values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    values = bootstrap(
+        lambda weights: statistics(weights, labels, probabilities, ranked=ranked),
+        labels,
+        seed=seed,
+        resamples=resamples,
+    )
     overall, per_class = _by_class(values, ranked=ranked)
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
@@ -123,15 +104,14 @@ def share_interval(which: np.ndarray) -> Interval | None:
 
 
 def compute_calibration_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int, resamples: int = RESAMPLES
+    labels: np.ndarray, probabilities: np.ndarray, *, seed: int
 ) -> dict[str, Interval]:
     """Loss, Brier score and calibration error with intervals: what calibration changes."""
-    chunks = [
-        image_sums(weights, labels, probabilities)
-        for weights in bootstrap_weights(labels, resamples=resamples, seed=seed)
-    ]
+    values = bootstrap(
+        lambda weights: image_sums(weights, labels, probabilities), labels, seed=seed
+    )
     names = ("loss", "brier_score", "expected_calibration_error")
-    return intervals_of({name: np.concatenate([chunk[name] for chunk in chunks]) for name in names})
+    return intervals_of({name: values[name] for name in names})
 
 
 def is_binary(class_names: Sequence[str]) -> bool:
@@ -155,24 +135,36 @@ def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[
     return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
 
 
-def accuracy_difference(
-    labels: np.ndarray, first_correct: np.ndarray, second_correct: np.ndarray, *, seed: int
-) -> Interval:
-    """How much more often the first model is right, with its interval over the same images."""
-    difference = first_correct.astype(np.float64) - second_correct
-    rows = [
-        means(weights, difference)
-        for weights in bootstrap_weights(labels, resamples=RESAMPLES, seed=seed)
-    ]
-    return intervals_of({"difference": np.concatenate(rows)})["difference"]
-
-
-def bootstrap_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, shape (rows, n_images); the first row is all ones.
+def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
+    """The mean of a value of each image, with its interval over images like these.
 
     Args:
+        values: Shape (n_images,), float. Of the difference between two models, or two versions of
+            the images, the interval is a paired one.
+        labels: See `bootstrap`.
+    """
+    return intervals_of(bootstrap(lambda drawn: {"": means(drawn, values)}, labels, seed=SEED))[""]
+
+
+def bootstrap(
+    statistics: Callable[[np.ndarray], Mapping[T, np.ndarray]],
+    labels: np.ndarray,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[T, np.ndarray]:
+    """Values of some statistics, each followed by those of its resamples, shape (1 + resamples,).
+
+    Args:
+        statistics: Takes how often each image is drawn, shape (rows, n_images), and returns a
+            value for each row. The first row is all ones.
         labels: The images are drawn again within each label, shape (n_images,), integers.
     """
+    chunks = [statistics(w) for w in _draw_weights(labels, resamples=resamples, seed=seed)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _draw_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     yield np.ones((1, len(labels)))
@@ -215,8 +207,7 @@ def intervals_of(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     """Values with their 95 % intervals; undefined metrics are left out.
 
     Args:
-        values: Of each metric the value and its resamples, one for each row of
-            `bootstrap_weights`.
+        values: As `bootstrap` gives them.
     """
     intervals = {}
     for name, rows in values.items():
@@ -244,19 +235,18 @@ def _without_bias(rows: np.ndarray) -> np.ndarray:
 _SIZE_BOUNDS = (64, 256, 1024)
 
 
-def split_metrics(rows: Predictions, metadata: ModelMetadata) -> dict[str, Any]:
+def split_metrics(rows: Predictions) -> dict[str, Any]:
     """All metrics of one split: overall, per class, per source and per image size.
 
     "reasons" counts the codes of the verdicts' first reasons.
     """
-    calibrated = calibrate(rows.probabilities, temperature=metadata.temperature)
-    decided = rows.decided
+    calibrated, decided = rows.calibrated, rows.decided
 
     def compute(chosen: np.ndarray) -> dict[str, Any]:
         return compute_metrics(
             rows.labels[chosen],
             calibrated[chosen],
-            class_names=metadata.class_names,
+            class_names=rows.class_names,
             seed=SEED,
             decided=decided[chosen],
         )
@@ -291,73 +281,3 @@ def size_groups(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
     ]
     shorter = np.minimum(widths, heights)
     return np.array(names, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, side="right")]
-
-
-def compare_models(
-    predictions: Predictions, others: Sequence[Predictions], *, name: str
-) -> dict[str, Any]:
-    """Test whether two models err differently on the images that both could read.
-
-    Args:
-        others: Of the second model, one split each.
-
-    Returns:
-        For each split the accuracies' difference with its interval, and McNemar's test.
-    """
-    compared: dict[str, Any] = {"model": name}
-    for second in others:
-        (split,) = second.split_names
-        first = predictions.of_split(split)
-        if not np.array_equal(first.paths, second.paths):
-            raise InputError(f"Expected predictions for the same {split} images of both models.")
-        right = [part.probabilities.argmax(axis=1) == part.labels for part in (first, second)]
-        compared[split] = {
-            "n": len(first),
-            "accuracy_difference": accuracy_difference(first.labels, *right, seed=SEED),
-            **mcnemar_test(*right),
-        }
-    return compared
-
-
-def comparison_table(compared: Mapping) -> Table:
-    """How two models differ on the same images."""
-    rows = [
-        [
-            split,
-            part["n"],
-            interval_text(part["accuracy_difference"]),
-            part["only_first"],
-            part["only_second"],
-            f"{part['p_value']:.3g}",
-        ]
-        for split, part in compared.items()
-        if split != "model"
-    ]
-    right = ["only this model right", "only the other right"]
-    return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
-
-
-def results_table(metrics: Mapping) -> Table:
-    """Headers and rows: every metric of each split with its interval."""
-    splits = [split for split in REPORTED_SPLITS if split in metrics]
-    rows = [
-        [title, *(interval_text(metrics[split].get(name)) for split in splits)]
-        for name, title in METRIC_TITLES.items()
-        if any(name in metrics[split] for split in splits)
-    ]
-    return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
-
-
-def interval_text(entry: Mapping[str, float] | None, *, digits: int = 4) -> str:
-    """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.9500 (0.9400 to 0.9600)"."""
-    if not entry:
-        return "not defined"
-    value, low, high = (f"{entry[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def percent_text(entry: Mapping[str, Any] | None) -> str:
-    """{"value": 0.95, "low": 0.94, "high": 0.96} → "95.0 % (94.0 to 96.0)"."""
-    if not entry:
-        return "none"
-    return f"{100 * entry['value']:.1f} % ({100 * entry['low']:.1f} to {100 * entry['high']:.1f})"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.figure_style import new_figure, save_figure, shorten, styled
+from real_vs_ai.evaluation.judging import middle_view
 from real_vs_ai.files import atomic_write, write_text
-from real_vs_ai.images import decode_image
 from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
@@ -28,42 +28,15 @@ _MOST_MISTAKES = 12
 _PAIRS_IN_A_ROW = 3
 _OVERLAY_STRENGTH = 0.65
 _NAME_LENGTH = 20
+# A network of more layers is drawn stage by stage.
+_MOST_BOXES = 30
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One image that the model gets wrong: its row, class, and class of highest probability.
-
-    Attributes:
-        confidence: Calibrated probability of the predicted class.
-    """
-
-    position: int
-    path: str
-    true: int
-    predicted: int
-    confidence: float
-
-
-def most_confident_mistakes(
-    rows: Predictions, *, temperature: float, n_mistakes: int
-) -> list[Mistake]:
-    """The errors of highest confidence, first the worst; equal ones in the order of the paths."""
-    calibrated = calibrate(rows.probabilities, temperature=temperature)
-    predicted = calibrated.argmax(axis=1)
-    confidence = calibrated.max(axis=1)
-    wrong = np.flatnonzero(predicted != rows.labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:n_mistakes]
-    return [
-        Mistake(
-            position=int(i),
-            path=str(rows.paths[i]),
-            true=int(rows.labels[i]),
-            predicted=int(predicted[i]),
-            confidence=float(confidence[i]),
-        )
-        for i in worst
-    ]
+def most_confident_mistakes(rows: Predictions, *, most: int) -> np.ndarray:
+    """Positions of the errors of highest confidence, first the worst; equal ones in their order."""
+    confidence = rows.calibrated.max(axis=1)
+    wrong = np.flatnonzero(~rows.is_right)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
 
 
 def draw_mistakes(
@@ -83,40 +56,27 @@ def draw_mistakes(
         The sheet, or None when the model makes no mistake (an old sheet is then removed).
     """
     path = run.figures / "mistakes.png"
-    mistakes = most_confident_mistakes(
-        rows, temperature=metadata.temperature, n_mistakes=_MOST_MISTAKES
-    )
-    if not mistakes:
+    worst = most_confident_mistakes(rows, most=_MOST_MISTAKES)
+    if not len(worst):
         path.unlink(missing_ok=True)
         return None
-    pixels = []
-    for mistake in mistakes:
-        views = metadata.model_input.prepare(
-            decode_image(images.root / images.paths[mistake.position])
-        )
-        # The crop in the middle stands for several: the sheet has room for one picture of each.
-        pixels.append(views[len(views) // 2])
-    classes = [mistake.predicted for mistake in mistakes]
-    heatmaps = _heatmaps(model, pixels, metadata=metadata, classes=classes)
-    n_wrong = int(np.sum(rows.probabilities.argmax(axis=1) != rows.labels))
+    # The crop in the middle stands for several: the sheet has room for one picture of each.
+    pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
     title = (
-        f"The {len(mistakes)} most confident of {n_wrong:,} errors on {len(rows):,} "
+        f"The {len(worst)} most confident of {np.sum(~rows.is_right):,} errors on {len(rows):,} "
         f"{rows.splits[0]} images\n"
         "(right of each: Grad-CAM, where the image speaks for the predicted class)"
     )
-    _draw_sheet(
-        mistakes, pixels, heatmaps, class_names=metadata.class_names, title=title, path=path
-    )
+    shown = rows.take(worst)
+    heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
+    _draw_sheet(shown, pixels, heatmaps, title=title, path=path)
     return path
 
 
 def _heatmaps(
-    model: keras.Model,
-    pixels: Sequence[np.ndarray],
-    *,
-    metadata: ModelMetadata,
-    classes: Sequence[int],
+    model: keras.Model, pixels: Sequence[np.ndarray], rows: Predictions, *, metadata: ModelMetadata
 ) -> list[np.ndarray] | None:
+    classes = rows.probabilities.argmax(axis=1).tolist()
     try:
         with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
             save_model(model, Path(folder) / "model.h5", metadata=metadata)
@@ -128,31 +88,27 @@ def _heatmaps(
 
 @styled
 def _draw_sheet(
-    mistakes: Sequence[Mistake],
+    rows: Predictions,
     pixels: Sequence[np.ndarray],
     heatmaps: Sequence[np.ndarray] | None,
     *,
-    class_names: Sequence[str],
     title: str,
     path: Path,
 ) -> None:
-    rows = -(-len(mistakes) // _PAIRS_IN_A_ROW)
-    figure, axes = new_figure(rows, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * rows + 1.0)
+    lines = -(-len(rows) // _PAIRS_IN_A_ROW)
+    figure, axes = new_figure(lines, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * lines + 1.0)
     for panel in axes:
         panel.set_axis_off()
-    for i, (mistake, image) in enumerate(zip(mistakes, pixels, strict=True)):
+    names = [shorten(name, 12) for name in rows.class_names]
+    for i, (image, of_classes) in enumerate(zip(pixels, rows.calibrated, strict=True)):
         left, right = axes[2 * i : 2 * i + 2]
         left.imshow(image, interpolation="nearest")
-        left.set_title(
-            f"is {shorten(class_names[mistake.true], 12)}\n{_short_name(mistake.path)}", fontsize=11
-        )
+        left.set_title(f"is {names[rows.labels[i]]}\n{_short_name(rows.paths[i])}", fontsize=11)
         if heatmaps is not None:
             overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)
             right.imshow(overlay, interpolation="nearest")
-        right.set_title(
-            f"called {shorten(class_names[mistake.predicted], 12)}\nwith {mistake.confidence:.3f}",
-            fontsize=11,
-        )
+        called = f"called {names[of_classes.argmax()]}\nwith {of_classes.max():.3f}"
+        right.set_title(called, fontsize=11)
     figure.suptitle(title, fontsize=14)
     save_figure(figure, path)
 
@@ -161,9 +117,6 @@ def _short_name(path: str) -> str:
     """The end of a file's name, which tells images of one source apart."""
     name = shorten(PurePosixPath(path).name, 500)
     return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"
-
-
-_MOST_BOXES = 30
 
 
 def draw_network(model: keras.Model, run: RunFolder) -> str | None:
@@ -186,15 +139,9 @@ def stages_of(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    groups: list[list[keras.Layer]] = []
-    for layer in model.layers[1:]:
-        stage = _stage_name(layer)
-        if groups and stage and _stage_name(groups[-1][0]) == stage:
-            groups[-1].append(layer)
-        else:
-            groups.append([layer])
-    inputs = outputs = model.inputs[0]
-    before = model.inputs[0]
+    by_stage = itertools.groupby(model.layers[1:], lambda layer: _stage_name(layer) or layer.name)
+    groups = [list(layers) for _, layers in by_stage]
+    inputs = outputs = before = model.inputs[0]
     try:
         for group in groups:
             if len(group) == 1:

@@ -27,12 +27,12 @@ from real_vs_ai.evaluation.calibration import (
     has_sources,
     share_over_sources,
 )
+from real_vs_ai.evaluation.figures import draw_report
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
-from real_vs_ai.evaluation.metrics import split_metrics
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
-from real_vs_ai.evaluation.report_figures import draw_report, main_split
 from real_vs_ai.files import read_json, write_json, write_text
-from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
+from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
     concatenate,
@@ -72,7 +72,23 @@ class Evaluation:
     @property
     def main(self) -> JudgedSplit:
         """The split that the report is about."""
-        return self.judged[main_split(self.predictions)]
+        return self.judged[_main_split(self.predictions)]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How temperature and thresholds are fitted on the validation images.
+
+    Attributes:
+        target_error: Share of certain verdicts that may be wrong; see `calibrate_metadata`.
+        new_source: Let it bound the expected share of a new source's images that get a wrong
+            verdict, in each class.
+        tables: Tables of predictions whose validation images count too.
+    """
+
+    target_error: float
+    new_source: bool = False
+    tables: tuple[Path, ...] = ()
 
 
 def write_report(
@@ -96,8 +112,7 @@ def write_report(
         run: Holds `model.h5`; takes the report.
         images: By split; "train" is only counted.
         left_out: Files that are not among the images, since they could not be read.
-        target_error: Share of certain verdicts that may be wrong.
-        source_risk: See `evaluate_model`'s `new_source`; 0 for the rule that fits the data.
+        source_risk: The `target_error` of a new source; 0 for the rule that fits the data.
 
     Returns:
         The contents of `metrics.json`.
@@ -106,10 +121,8 @@ def write_report(
         open_detector(run.model, metadata),
         images,
         left_out=left_out,
-        target_error=source_risk or target_error,
-        recalibrate=True,
+        fitting=Fitting(source_risk or target_error, new_source=source_risk > 0),
         workers=workers,
-        new_source=source_risk > 0,
     )
     store_in_model(run.model, evaluation)
     write_evaluation(run, evaluation, model=model, history_csv=history_csv)
@@ -121,24 +134,16 @@ def evaluate_model(
     images: Mapping[str, LabelledImages],
     *,
     left_out: LeftOut,
-    target_error: float,
-    recalibrate: bool,
+    fitting: Fitting | None,
+    known: Mapping[str, Any] | None = None,
     workers: int,
-    others: Sequence[Path] = (),
-    thresholds: Mapping[str, Any] | None = None,
-    new_source: bool = False,
 ) -> Evaluation:
     """Judge every split but train, and compute all metrics.
 
     Args:
         images: By split.
-        target_error: Share of certain verdicts that may be wrong.
-        recalibrate: Fit temperature and thresholds on the validation images, if there are any;
-            otherwise those in the metadata are used.
-        others: Tables of predictions whose validation images count in fitting them.
-        thresholds: What is known of the metadata's thresholds; None for nothing.
-        new_source: Let `target_error` bound the expected share of a new source's images that get a
-            wrong verdict, in each class.
+        fitting: None, or no validation images of both classes, keeps what the metadata say.
+        known: What is known of the thresholds that are kept; None for nothing.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
@@ -150,16 +155,9 @@ def evaluate_model(
     }
     if not judged:
         raise InputError("Expected validation or test images to evaluate, found none.")
-    metadata = detector.metadata
-    if recalibrate:
-        metadata, thresholds = _calibrate(
-            judged,
-            metadata,
-            target_error=target_error,
-            others=others,
-            known=thresholds,
-            new_source=new_source,
-        )
+    metadata, thresholds = detector.metadata, known
+    if fitting:
+        metadata, thresholds = _calibrate(judged, metadata, fitting)
     predictions = _rows_of(judged, metadata)
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
@@ -185,12 +183,12 @@ def _all_metrics(
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
         "data": {split: _describe_data(some, unreadable[split]) for split, some in listed.items()},
-        **{split: split_metrics(rows, metadata) for split, rows in own.items()},
+        **{split: split_metrics(rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
         },
-        "confound": find_confound(own[main_split(predictions)]),
+        "confound": find_confound(own[_main_split(predictions)]),
         "notes": explain_missed_targets(thresholds),
     }
     if (thresholds or {}).get("rule") == NEW_SOURCE:
@@ -201,31 +199,29 @@ def _all_metrics(
     return metrics
 
 
+def _main_split(predictions: Predictions) -> str:
+    return next(name for name in REPORTED_SPLITS if name in predictions.split_names)
+
+
 def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:
     return concatenate([part.rows(metadata) for part in judged.values()])
 
 
 def _calibrate(
-    judged: Mapping[str, JudgedSplit],
-    metadata: ModelMetadata,
-    *,
-    target_error: float,
-    others: Sequence[Path],
-    known: Mapping[str, Any] | None,
-    new_source: bool,
+    judged: Mapping[str, JudgedSplit], metadata: ModelMetadata, fitting: Fitting
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
     own = _rows_of(judged, metadata).of_split("validation")
-    rows = join_predictions(own, others)
+    rows = join_predictions(own, fitting.tables)
     if len(np.unique(rows.labels)) < 2:
-        return metadata, known
-    refused = rows.out_of_distribution
+        return metadata, None
+    refused, new_source = rows.out_of_distribution, fitting.new_source
     by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
-        target_error=target_error,
+        target_error=fitting.target_error,
         sources=rows.sources if by_source else None,
         refused=refused if by_source else None,
         new_source=new_source,
@@ -234,12 +230,12 @@ def _calibrate(
         found["rule"] = NEW_SOURCE
     elif by_source:
         # Of other runs' images only the model's own answers are known.
-        calibrated = calibrate(rows.probabilities, temperature=fitted.temperature)
-        decided = np.where(refused, UNDECIDED, decide(calibrated, fitted))
+        rows = dataclasses.replace(rows, temperature=fitted.temperature)
+        decided = np.where(refused, UNDECIDED, decide(rows.calibrated, fitted))
         if len(own):
             decided[: len(own)] = judged["validation"].rows(fitted).decided
         found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
-    return fitted, {**found, "files": [path.as_posix() for path in others]}
+    return fitted, {**found, "files": [path.as_posix() for path in fitting.tables]}
 
 
 def weights_digest(model: keras.Model) -> str:
@@ -309,6 +305,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
         )
     metrics = read_json(run.metrics)
     predictions = read_predictions(run.predictions)
+    predictions = dataclasses.replace(predictions, temperature=metrics["temperature"])
     counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
     found = {split: len(predictions.of_split(split)) for split in counted}
     if counted != found or tuple(metrics["class_names"]) != predictions.class_names:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 
 from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
@@ -20,18 +21,22 @@ from real_vs_ai.dataset.labelled_images import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
-    from real_vs_ai.evaluation.report import Evaluation
+    import keras
+
+    from real_vs_ai.evaluation.report import Evaluation, Fitting
     from real_vs_ai.serving.detector import Detector
 
 _EXPORTS = "exports"
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
+# Exported files are checked on so many images.
+_MOST_CHECKED = 200
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,37 @@ class Outcome:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Task:
+    """An evaluation that was found possible: nothing below looks at the options again.
+
+    Attributes:
+        path: Of the model's file; its folder is the run's.
+        has_metadata: Whether the file holds the metadata.
+        images: By split.
+        report: Takes the report.
+        fitting: How to fit the thresholds; None to keep the model's own.
+        known: What is known of the thresholds that are kept, or None.
+        others: Images of another kind: their name, and by split.
+        compared: Another model of the same classes.
+        exports: Formats to write the model in.
+    """
+
+    path: Path
+    model: keras.Model
+    metadata: ModelMetadata
+    has_metadata: bool
+    images: Mapping[str, LabelledImages]
+    report: RunFolder
+    fitting: Fitting | None
+    known: Mapping[str, Any] | None
+    robustness: bool
+    others: Sequence[tuple[str, Mapping[str, LabelledImages]]]
+    compared: Detector | None
+    exports: Sequence[str]
+    workers: int
+
+
 def run_evaluation(options: EvaluationOptions) -> Outcome:
     """Do what the options ask for, and say what came out.
 
@@ -55,158 +91,167 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         FileExistsError: Another report would be replaced.
     """
     if options.redraw:
-        return Outcome(_redraw(options), complete=True)
-    model_path = find_model(options.model)
-    _check_paths(options)
-    # After the checks, since these import TensorFlow.
-    from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.evaluation.report import weights_digest, write_evaluation
+        return Outcome(_redraw(options.output or options.model), complete=True)
+    path = find_model(options.model)
+    compared = find_model(options.compare) if options.compare else None
+    class_names = _class_names(path, options.class_names)
+    images = _list_splits(options.data, class_names)
+    folders = options.out_of_distribution
+    others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
+    for table in options.thresholds_from:
+        read_predictions(table)
+    # After the checks, since this imports TensorFlow.
     from real_vs_ai.keras_models import open_model
 
-    model, metadata, has_metadata = open_model(model_path, class_names=options.class_names)
-    images = _list_splits(options.data, metadata)
-    other = _check_extras(options, metadata)
-    run = RunFolder(model_path.parent)
+    model, metadata, has_metadata = open_model(path, class_names=options.class_names)
+    run = RunFolder(path.parent)
     # Another file in the run's folder has nothing to do with its report.
-    own = model_path == run.model and is_own_data(run, images, data=options.data)
-    report = RunFolder(options.output or default_output(model_path, data=options.data, own=own))
-    refreshes_run = report.path.resolve() == run.path.resolve()
+    own = path == run.model and is_own_data(run, images, data=options.data)
+    report = RunFolder(options.output or default_output(path, data=options.data, own=own))
     if not options.overwrite:
-        # A run's own report may be of an earlier release, which did not tell the weights.
-        weights = None if refreshes_run and own else weights_digest(model)
-        check_output(report, images, weights=weights)
-    detector = open_detector(model_path, metadata)
-    evaluation = _evaluate(detector, images, options, run=run, own=own)
-    notes = _add_extras(evaluation, detector, options, other=other, report=report)
-    if refreshes_run or not has_metadata:
-        notes.append(_store(model_path, evaluation))
+        refreshes_own = own and report.path.resolve() == run.path.resolve()
+        check_output(report, images, model=None if refreshes_own else model)
+    fitting, known = _choose_fitting(
+        run, metadata, own=own, target_error=options.target_error, tables=options.thresholds_from
+    )
+    task = Task(
+        path,
+        model,
+        metadata,
+        has_metadata,
+        images,
+        report,
+        fitting,
+        known,
+        robustness=options.robustness,
+        others=others,
+        compared=compared and _open_compared(compared, metadata, options.class_names),
+        exports=options.export,
+        workers=options.workers,
+    )
+    return carry_out(task)
+
+
+def carry_out(task: Task) -> Outcome:
+    """Judge the images, measure what is asked for beyond them, and write the report."""
+    from real_vs_ai.evaluation.extras import add_extras
+    from real_vs_ai.evaluation.judging import open_detector
+    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
+
+    report, workers = task.report, task.workers
+    detector = open_detector(task.path, task.metadata)
+    evaluation = evaluate_model(
+        detector, task.images, left_out={}, fitting=task.fitting, known=task.known, workers=workers
+    )
+    titles = add_extras(
+        evaluation,
+        detector,
+        stored=read_json(report.metrics) if report.metrics.is_file() else {},
+        robustness=task.robustness,
+        others=task.others,
+        compared=task.compared,
+        workers=workers,
+    )
+    run, notes = RunFolder(task.path.parent), []
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    if refreshes_run or not task.has_metadata:
+        notes.append(_store(task.path, evaluation))
     history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=model, history_csv=history)
-    exports, complete = "", True
-    if options.export:
-        from real_vs_ai.evaluation.extras import add_exports
-
-        exports, complete = add_exports(
-            evaluation,
-            model,
-            model_path,
-            options.export,
-            folder=run.path / _EXPORTS,
-            workers=options.workers,
-        )
-    text = _summary(evaluation.metrics, report=report, notes=[*notes, *filter(None, [exports])])
-    return Outcome(text, complete)
+    write_evaluation(report, evaluation, model=task.model, history_csv=history)
+    exports, complete = _export(task, evaluation)
+    notes += [*exports, f"The report is in {report.path}."]
+    return Outcome("\n".join([_summary(evaluation.metrics, titles), *notes]), complete)
 
 
-def _list_splits(data: Path, metadata: ModelMetadata) -> dict[str, LabelledImages]:
+def _class_names(path: Path, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The classes that the model's file names, otherwise those given."""
+    try:
+        return read_metadata(path).class_names
+    except ModelFileError:
+        # `open_model` says what is missing, if it is.
+        return given
+
+
+def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, LabelledImages]:
     return {
-        split: list_labelled_images(folder, class_names=metadata.class_names)
+        split: list_labelled_images(folder, class_names=class_names)
         for split, folder in find_splits(data).items()
     }
 
 
-def _check_paths(options: EvaluationOptions) -> None:
-    """Refuse paths that lead nowhere, before TensorFlow is imported.
+def _open_compared(
+    path: Path, metadata: ModelMetadata, class_names: tuple[str, ...] | None
+) -> Detector:
+    """The model to compare with, which must have the classes of `metadata`."""
+    from real_vs_ai.evaluation.judging import open_detector
+    from real_vs_ai.keras_models import open_model
 
-    Raises:
-        FileNotFoundError: There is no such model or folder.
-    """
-    for folder in (options.data, *options.out_of_distribution):
-        find_splits(folder)
-    for path in options.thresholds_from:
-        read_predictions(path)
-    if options.compare:
-        find_model(options.compare)
+    _, other, _ = open_model(path, class_names=class_names)
+    expected = metadata.class_names
+    if other.class_names != expected:
+        raise InputError(
+            f"Expected a model of the classes {', '.join(expected)} to compare with, "
+            f"found {', '.join(other.class_names)} in {path}."
+        )
+    return open_detector(path, other)
 
 
-def _evaluate(
-    detector: Detector,
-    images: Mapping[str, LabelledImages],
-    options: EvaluationOptions,
-    *,
+def _choose_fitting(
     run: RunFolder,
+    metadata: ModelMetadata,
+    *,
     own: bool,
-) -> Evaluation:
-    """Judge the images, with new thresholds or the model's own.
+    target_error: float | None,
+    tables: tuple[Path, ...],
+) -> tuple[Fitting | None, Mapping[str, Any] | None]:
+    """How to fit the thresholds, or None to keep the model's own; and what is known of these.
 
     Args:
-        run: The model's.
-        own: Whether these are the images that it was reported with.
+        own: Whether the images are the run's.
     """
-    from real_vs_ai.evaluation.report import TARGET_ERROR, evaluate_model
+    from real_vs_ai.evaluation.report import TARGET_ERROR, Fitting
 
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
-    source_risk = trained.get("source_risk", 0.0)
-    asked = options.target_error or options.thresholds_from
+    source_risk, asked = trained.get("source_risk", 0.0), bool(target_error or tables)
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not asked and bool(stored.get("files"))
-    return evaluate_model(
-        detector,
-        images,
-        left_out={},
-        target_error=options.target_error
-        or source_risk
-        or stored.get("target_error")
-        or TARGET_ERROR,
-        recalibrate=bool(asked) or (own and not keeps) or not detector.metadata.calibrated,
-        workers=options.workers,
-        others=options.thresholds_from,
-        thresholds=stored if keeps else None,
-        new_source=source_risk > 0,
-    )
+    if not asked and (keeps or not own) and metadata.calibrated:
+        return None, stored if keeps else None
+    target = target_error or source_risk or stored.get("target_error") or TARGET_ERROR
+    return Fitting(target, new_source=source_risk > 0, tables=tables), None
 
 
-def _check_extras(options: EvaluationOptions, metadata: ModelMetadata) -> ModelMetadata | None:
-    """Refuse what could not be done later; the metadata of the model to compare with."""
-    from real_vs_ai.keras_models import open_model
-
-    for folder in options.out_of_distribution:
-        _list_splits(folder, metadata)
-    if not options.compare:
-        return None
-    path = find_model(options.compare)
-    _, other, _ = open_model(path, class_names=options.class_names)
-    if other.class_names != metadata.class_names:
-        raise InputError(
-            f"Expected a model of the classes {', '.join(metadata.class_names)} to compare with, "
-            f"found {', '.join(other.class_names)} in {path}."
-        )
-    return other
-
-
-def _add_extras(
-    evaluation: Evaluation,
-    detector: Detector,
-    options: EvaluationOptions,
-    *,
-    other: ModelMetadata | None,
-    report: RunFolder,
-) -> list[str]:
-    """Add to the metrics what was asked for beyond them; tables for the terminal."""
-    from real_vs_ai.evaluation import extras
-
-    workers, tables = options.workers, []
-    extras.keep_extras(evaluation, report)
-    if options.robustness:
-        tables.append(extras.add_robustness(evaluation, detector, workers=workers))
-    if folders := options.out_of_distribution:
-        tables.append(extras.add_other_images(evaluation, detector, folders, workers=workers))
-    if other:
-        path = find_model(options.compare)
-        tables.append(extras.add_comparison(evaluation, path, other, workers=workers))
-    tables.append(extras.add_collections(evaluation, detector, workers=workers))
-    return [f"{table}\n" for table in tables if table]
-
-
-def _store(model_path: Path, evaluation: Evaluation) -> str:
+def _store(path: Path, evaluation: Evaluation) -> str:
     from real_vs_ai.evaluation.report import store_in_model
 
     # Keras reads more formats than HDF5.
-    if not h5py.is_hdf5(model_path):
-        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
-    store_in_model(model_path, evaluation)
-    return f"Calibration and metrics are stored in {model_path}."
+    if not h5py.is_hdf5(path):
+        return f"Calibration and metrics are not stored in {path}: it is no HDF5 file."
+    store_in_model(path, evaluation)
+    return f"Calibration and metrics are stored in {path}."
+
+
+def _export(task: Task, evaluation: Evaluation) -> tuple[list[str], bool]:
+    """Write the model in other formats; what to say of it, and whether all were written."""
+    if not task.exports:
+        return [], True
+    from real_vs_ai.evaluation.export import export_model, exports_table
+    from real_vs_ai.evaluation.judging import middle_view
+    from real_vs_ai.out_of_distribution.check import read_check
+
+    metadata, images = evaluation.metadata, evaluation.main.images
+    paths = images.take(images.draw(_MOST_CHECKED)).paths
+    results = export_model(
+        task.model,
+        formats=task.exports,
+        folder=task.path.parent / _EXPORTS,
+        metadata=metadata,
+        check=read_check(task.path),
+        pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
+    )
+    table = format_table(*exports_table(results), title="Exports")
+    return [f"{table}\n"], all(result.path for result in results)
 
 
 def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
@@ -219,36 +264,38 @@ def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: P
     return False
 
 
-def default_output(model_path: Path, *, data: Path, own: bool) -> Path:
-    """Where a report goes when nobody says: the run's folder, or a folder for the data in it."""
-    run = RunFolder(model_path.parent)
+def default_output(path: Path, *, data: Path, own: bool) -> Path:
+    """Where the report on a model's file goes when nobody says: its run's folder, or one in it."""
+    run = RunFolder(path.parent)
     if own:
         return run.path
     resolved = data.resolve()
     is_split = canonical_split(resolved.name) and resolved.parent.name
     name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
     # Several model files may share a folder, so its name tells their reports apart.
-    prefix = "" if model_path == run.model else f"{model_path.stem}-"
+    prefix = "" if path == run.model else f"{path.stem}-"
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
 
 
 def check_output(
-    report: RunFolder, images: Mapping[str, LabelledImages], *, weights: str | None
+    report: RunFolder, images: Mapping[str, LabelledImages], *, model: keras.Model | None
 ) -> None:
     """Refuse to replace a report on other images or another model.
 
     Args:
-        weights: `weights_digest` of the model; None where it is known to be the same.
+        model: None where it is known to be the same.
 
     Raises:
         FileExistsError: There is one.
     """
+    from real_vs_ai.evaluation.report import weights_digest
+
     if not report.metrics.is_file():
         return
     others = []
     if not is_reported(report, images):
         others.append("other images")
-    if weights and read_json(report.metrics).get("weights") != weights:
+    if model and read_json(report.metrics).get("weights") != weights_digest(model):
         others.append("another model")
     if others:
         raise FileExistsError(
@@ -270,28 +317,30 @@ def is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool
     return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
 
 
-def _redraw(options: EvaluationOptions) -> str:
+def _redraw(named: Path | None) -> str:
     from real_vs_ai.evaluation.report import redraw_report
 
-    named = options.output or options.model
-    folder = named if named and named.is_dir() else find_model(options.model).parent
+    folder = named if named and named.is_dir() else find_model(named).parent
     drawn = redraw_report(RunFolder(folder))
     return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
 
 
-def _summary(metrics: Mapping[str, Any], *, report: RunFolder, notes: list[str]) -> str:
-    from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, results_table
+def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """The metrics, what is to be said of them, and the tables that have these titles."""
+    from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
+    from real_vs_ai.evaluation.tables import report_tables
 
+    tables = report_tables(metrics)
     title = "; ".join(
         f"{split}: " + ", ".join(f"{n:,} {name}" for name, n in metrics[split]["counts"].items())
         for split in REPORTED_SPLITS
         if split in metrics
     )
-    lines = [format_table(*results_table(metrics), title=title), ""]
+    lines = [format_table(*tables["results"], title=title), ""]
     for split, part in metrics["data"].items():
         lines += [f"Left out of {split}: {x['path']}: {x['reason']}" for x in part["unreadable"]]
     confound = metrics.get("confound") or {}
     if confound.get("warning"):
         lines += [f"Warning: {confound['warning']}", ""]
-    lines += metrics["notes"]
-    return "\n".join([*lines, *notes, f"The report is in {report.path}."])
+    shown = [f"{format_table(*tables[name], title=title)}\n" for name, title in titles.items()]
+    return "\n".join([*lines, *metrics["notes"], *shown])

@@ -11,15 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.errors import InputError
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     import keras
 
-_RESNET_STAGES = (2, 3, 4, 5)
-_RESNET_BRANCH = ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "3_conv", "3_bn")
 # The head's layers start with this; every other layer with weights is the backbone's.
 HEAD_PREFIX = "head_"
 
@@ -53,14 +49,12 @@ class Backbone:
         return next(iter(self.stem_strides))
 
 
-def _resnet(name: str | None) -> Backbone:
-    """A ResNet: one of Keras' by its function there, or the shallow one of this project."""
+def _resnet(name: str) -> Backbone:
+    """A ResNet of Keras', by the name of its function there."""
 
     def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
         import keras
 
-        if name is None:
-            return _resnet26(weights=weights, input_tensor=input_tensor)
         network = getattr(keras.applications, name)
         return network(include_top=False, weights=weights, input_tensor=input_tensor)
 
@@ -79,58 +73,24 @@ def _resnet(name: str | None) -> Backbone:
     )
 
 
-def _resnet26(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
-    """ResNet50 with two blocks in each stage: a quick start for the deeper ones.
+def _efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
+    from real_vs_ai.networks.efficientnet_lite import efficientnet_lite0
 
-    Its trained weights fit ResNet50, 101 and 152, whose further blocks then start as identities
-    (`model.load_weights`).
-
-    Args:
-        weights: None; nobody published ImageNet weights for these layers.
-        input_tensor: Of shape (batch, side, side, 3), or None for images of any side.
-
-    Raises:
-        InputError: Weights are asked for.
-    """
-    if weights is not None:
-        raise InputError(
-            "There are no published weights for resnet26. "
-            "Use --weights none, or another --backbone."
-        )
-    import keras
-
-    deep = keras.applications.ResNet50(include_top=False, weights=None, input_tensor=input_tensor)
-    x = deep.get_layer("pool1_pool").output
-    for stage in _RESNET_STAGES:
-        for block in (1, 2):
-            x = _block_of(deep, f"conv{stage}_block{block}_", x, projects=block == 1)
-    return keras.Model(deep.inputs, x, name="resnet26")
+    return efficientnet_lite0(weights=weights, input_tensor=input_tensor)
 
 
-def _block_of(network: keras.Model, prefix: str, x: Any, *, projects: bool) -> Any:
-    """One block of a network, laid on another tensor."""
-    shortcut = branch = x
-    for name in ("0_conv", "0_bn") if projects else ():
-        shortcut = network.get_layer(prefix + name)(shortcut)
-    for name in _RESNET_BRANCH:
-        branch = network.get_layer(prefix + name)(branch)
-    total = network.get_layer(prefix + "add")([shortcut, branch])
-    return network.get_layer(prefix + "out")(total)
+def _read_efficientnet_lite0(path: Path) -> keras.Model:
+    from real_vs_ai.networks.efficientnet_lite import read_published_weights
+
+    return read_published_weights(path)
 
 
-def _efficientnet_lite(name: str) -> Backbone:
-    def build(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
-        from real_vs_ai.networks.efficientnet_lite import efficientnet_lite
-
-        return efficientnet_lite(name, weights=weights, input_tensor=input_tensor)
-
-    def read(path: Path) -> keras.Model:
-        from real_vs_ai.networks.efficientnet_lite import read_published_weights
-
-        return read_published_weights(name, path)
-
-    return Backbone(
-        build=build,
+BACKBONES: dict[str, Backbone] = {
+    "resnet50": _resnet("ResNet50"),
+    "resnet101": _resnet("ResNet101"),
+    "resnet152": _resnet("ResNet152"),
+    "efficientnet-lite0": Backbone(
+        build=_efficientnet_lite0,
         scale=1 / 128,
         offset=(-127 / 128,) * 3,
         weights_in_bgr=False,
@@ -139,17 +99,8 @@ def _efficientnet_lite(name: str) -> Backbone:
         stage_ends=lambda body: _last_layers(
             body, [*(f"block{stage}" for stage in (1, 2, 3, 5, 7)), "top_"]
         ),
-        read_weights={".pth": read},
-    )
-
-
-BACKBONES: dict[str, Backbone] = {
-    "resnet26": _resnet(None),
-    "resnet50": _resnet("ResNet50"),
-    "resnet101": _resnet("ResNet101"),
-    "resnet152": _resnet("ResNet152"),
-    "efficientnet-lite0": _efficientnet_lite("efficientnet-lite0"),
-    "efficientnet-lite2": _efficientnet_lite("efficientnet-lite2"),
+        read_weights={".pth": _read_efficientnet_lite0},
+    ),
 }
 
 

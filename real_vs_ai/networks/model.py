@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import keras
@@ -29,23 +29,11 @@ from real_vs_ai.networks.head import HeadOptions, add_head
 _BLOCK_NAME = re.compile(r"conv(?P<stage>\d)_block(?P<block>\d+)_")
 
 
-def build_model(
-    *,
-    backbone: str,
-    class_names: Sequence[str],
-    image_size: int,
-    weights: str,
-    head: HeadOptions,
-    stem_stride: int,
-    enlarge: int,
-    batch_norm_momentum: float,
-    seed: int,
-) -> keras.Model:
-    """The network, with its weights, in the current precision policy.
+class NetworkOptions(HeadOptions, Protocol):
+    """What describes a network: fields of `TrainingOptions`.
 
-    Args:
+    Attributes:
         backbone: A name in `BACKBONES`.
-        class_names: In the order of the outputs, two or more.
         image_size: Side of the square input in pixels, at least 32.
         weights: "imagenet", "none" (random), or the path of a backbone's weights file or of a
             `model.h5` made by this project; see `load_weights`.
@@ -55,33 +43,50 @@ def build_model(
         enlarge: How many times the network enlarges its input, bilinearly, before the first
             layer; 1 for not at all.
         batch_norm_momentum: Share of the old moving averages that each step keeps.
-        seed: Of the random weights, the noise and the dropout.
+    """
+
+    backbone: str
+    image_size: int
+    weights: str
+    stem_stride: int
+    enlarge: int
+    batch_norm_momentum: float
+
+
+def build_model(options: NetworkOptions, *, class_names: Sequence[str]) -> keras.Model:
+    """The network, with its weights, in the current precision policy.
+
+    Args:
+        class_names: In the order of the outputs, two or more.
 
     Raises:
         ValueError: An unknown backbone, an image size below 32, weights that do not fit.
         OSError: The weights could not be downloaded or read.
     """
+    backbone, size = options.backbone, options.image_size
     if backbone not in BACKBONES:
         raise InputError(f"Expected a backbone in {', '.join(BACKBONES)}, got {backbone}.")
-    if image_size < 32:
-        raise InputError(f"Expected an image size of at least 32 pixels, got {image_size}.")
-    keras.utils.set_random_seed(seed)
+    if size < 32:
+        raise InputError(f"Expected an image size of at least 32 pixels, got {size}.")
+    keras.utils.set_random_seed(options.seed)
     declared = BACKBONES[backbone]
-    inputs = keras.Input((image_size, image_size, 3), name="image")
-    body = declared.build(weights=None, input_tensor=_prepared(inputs, declared, enlarge=enlarge))
-    adapt = _stem_and_momentum(declared, stem_stride=stem_stride, momentum=batch_norm_momentum)
+    inputs = keras.Input((size, size, 3), name="image")
+    prepared = _prepared(inputs, declared, enlarge=options.enlarge)
+    body = declared.build(weights=None, input_tensor=prepared)
+    adapt = _stem_and_momentum(
+        declared, stem_stride=options.stem_stride, momentum=options.batch_norm_momentum
+    )
     # Before the head is added: its layers take their shapes from the maps' sizes.
     body = keras.models.clone_model(body, clone_function=adapt)
-    outputs = add_head(
-        body, head, stage_ends=declared.stage_ends(body), n_classes=len(class_names), seed=seed
-    )
+    ends = declared.stage_ends(body)
+    outputs = add_head(body, options, stage_ends=ends, n_classes=len(class_names))
     model = keras.Model(body.inputs[0], outputs, name=backbone)
-    if weights == "none":
+    if options.weights == "none":
         # Random networks of this depth learn slowly from the start; as identities, their blocks
         # join in one by one.
         for layer in backbone_layers(model):
             _start_as_identity(layer)
-    load_weights(model, weights, backbone=backbone, class_names=tuple(class_names))
+    load_weights(model, options.weights, backbone=backbone, class_names=tuple(class_names))
     return model
 
 

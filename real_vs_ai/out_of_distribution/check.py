@@ -1,4 +1,8 @@
-"""Compare an image's sharpness and the network's features with the training images'.
+"""Compare an image's size, its sharpness and the network's features with the training images'.
+
+Every image is resized to the network's square. One much larger than the training images loses the
+fine detail where generators leave their traces; one much smaller never had it. An image's scale is
+the square root of its area in pixels: resizing reduces it by scale / image_size on average.
 
 A model file may also hold classifiers of the traces that files leave in their pixels, and one that
 finds portraits. The distance between features is Mahalanobis' to the nearest class, all classes
@@ -9,6 +13,9 @@ ignores them.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,42 +30,51 @@ from real_vs_ai.out_of_distribution.pixel_classifier import (
     are_plain,
     grey_values,
 )
-from real_vs_ai.out_of_distribution.portraits import PORTRAIT, PortraitClassifier
 from real_vs_ai.verdict import Reason, ReasonCode
 
 _GROUP = "real_vs_ai_out_of_distribution"
 _FORMAT_VERSION = 1
-# Parts of the check, each in a group of its own; and what one of several arrays is called.
-_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork, "portraits": PortraitClassifier}
-_ONE_OF = {"kernels": "kernel", "biases": "bias"}
-# Share of the validation images that each check may fail: together less than one in a hundred.
-_SHARE_BY_DISTANCE = 0.005
-_SHARE_BY_SHARPNESS = 0.002
-# A feature's least variance, relative to the average: keeps the covariance invertible.
-_SMALLEST_SPREAD = 1e-6
+# A few training images of odd sizes do not make such sizes in-distribution.
+_QUANTILES = {"low": 0.01, "median": 0.5, "high": 0.99}
+# Larger or smaller by more than this factor is out-of-distribution. On thumbnails of 64 pixels a
+# model trained at 32 was measured to be right half of the time, and certain.
+_LARGEST_FACTOR = 1.5
 # Images compared at a time: each takes (classes × features) floats.
 _ROWS = 4096
 T = TypeVar("T")
 
 _PLAIN = Reason(
     ReasonCode.PLAIN,
-    "It is probably a document, a screenshot or a drawing, since most of it is flat or of one "
-    "colour. This model learnt from pictures of other kinds.",
+    "We take it for a document, a screenshot or a drawing, since most of it is flat or of one "
+    "colour; that is a guess. This model learnt from pictures of other kinds.",
+)
+PORTRAIT = Reason(
+    ReasonCode.PORTRAIT,
+    "We take it for a portrait; that is a guess. This model cannot tell generated portraits from "
+    "photographs.",
 )
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Images as the network saw them.
+class PortraitClassifier:
+    """Finds portraits by the network's features of the whole image, reduced to its input.
+
+    A network that learnt from many generated faces and few photographed ones takes photographs of
+    faces for generated, so that they are refused.
 
     Attributes:
-        features: Output of the layer, shape (n, n_features).
-        pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
+        weights: Shape (n_features,), float32.
+        bias: Images whose score is above 0 are taken for portraits.
     """
 
-    features: np.ndarray
-    pixels: np.ndarray
-    labels: np.ndarray
+    weights: np.ndarray
+    bias: float
+
+    def find(self, features: np.ndarray) -> np.ndarray:
+        """Which images are portraits, by features (n, n_features) of the whole image: (n,) bool."""
+        scores = features.astype(np.float32) @ self.weights + np.float32(self.bias)
+        # "Not <=" and not ">", so that NaN is refused.
+        return ~(scores <= 0)
 
 
 @dataclass(frozen=True)
@@ -109,26 +125,13 @@ class OutOfDistributionCheck:
             whole: Features of the whole images, shape (n, n_features), to find portraits; None
                 finds none.
         """
-        found = self._compare_views(features, pixels)
-        if whole is None or self.portraits is None:
-            return found
-        refused = self.portraits.find(whole)
-        return [PORTRAIT if no else why for no, why in zip(refused, found, strict=True)]
-
-    def _compare_views(self, features: np.ndarray, pixels: np.ndarray) -> list[Reason | None]:
-        measured = zip(
-            self.distances(features), sharpness(pixels), self._accepts(pixels), strict=True
-        )
-        found = [
-            self._judge(float(distance), float(sharp), accepted=bool(accepted))
-            for distance, sharp, accepted in measured
-        ]
-        if pixels.ndim < 5 or pixels.shape[1] == 1:
-            return found
-        plain = [are_plain(views) for views in pixels]
-        return [
-            _PLAIN if is_plain else reason for is_plain, reason in zip(plain, found, strict=True)
-        ]
+        portraits = np.zeros(len(features), bool)
+        if whole is not None and self.portraits is not None:
+            portraits = self.portraits.find(whole)
+        is_crops = pixels.ndim == 5 and pixels.shape[1] > 1
+        plain = [is_crops and are_plain(views) for views in pixels]
+        measured = (self.distances(features), sharpness(pixels), self._accepts(pixels))
+        return [self._judge(*image) for image in zip(portraits, plain, *measured, strict=True)]
 
     def _accepts(self, pixels: np.ndarray) -> np.ndarray:
         """Whether the pixels pass the classifier and the network, shape (n,), bool."""
@@ -139,7 +142,13 @@ class OutOfDistributionCheck:
             accepted &= scores >= part.least_score
         return accepted
 
-    def _judge(self, distance: float, sharp: float, *, accepted: bool) -> Reason | None:
+    def _judge(
+        self, is_portrait: bool, is_plain: bool, distance: float, sharp: float, accepted: bool
+    ) -> Reason | None:
+        if is_portrait:
+            return PORTRAIT
+        if is_plain:
+            return _PLAIN
         if sharp < self.least_sharpness:
             code, what = ReasonCode.SHARPNESS, "It has less detail than"
         elif sharp > self.largest_sharpness:
@@ -155,32 +164,9 @@ class OutOfDistributionCheck:
         return Reason(code, sentence)
 
 
-def fit_check(train: Sample, validation: Sample, *, layer: str) -> OutOfDistributionCheck:
-    """Fit the statistics on training images of every class, the limits on images held back."""
-    from sklearn.covariance import ledoit_wolf
-
-    features = train.features.astype(np.float64)
-    classes = range(int(train.labels.max()) + 1)
-    means = np.stack([features[train.labels == label].mean(axis=0) for label in classes])
-    # Shrunk, since many features are (almost) always zero and their variance is too.
-    covariance, _ = ledoit_wolf(features - means[train.labels], assume_centered=True)
-    # Features that never change have no spread at all, and no inverse.
-    floor = max(_SMALLEST_SPREAD * np.trace(covariance) / len(covariance), _SMALLEST_SPREAD**2)
-    covariance = covariance + floor * np.eye(len(covariance))
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-    tails = (_SHARE_BY_SHARPNESS / 2, 1 - _SHARE_BY_SHARPNESS / 2)
-    least, largest = np.quantile(sharpness(validation.pixels), tails)
-    fitted = OutOfDistributionCheck(
-        layer,
-        (means @ whitening).astype(np.float32),
-        whitening.astype(np.float32),
-        largest_distance=np.inf,
-        least_sharpness=float(least),
-        largest_sharpness=float(largest),
-    )
-    distances = fitted.distances(validation.features)
-    limit = float(np.quantile(distances, 1 - _SHARE_BY_DISTANCE))
-    return dataclasses.replace(fitted, largest_distance=limit)
+# Parts of the check, each in a group of its own; and what one of several arrays is called.
+_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork, "portraits": PortraitClassifier}
+_ONE_OF = {"kernels": "kernel", "biases": "bias"}
 
 
 def write_check(path: Path, check: OutOfDistributionCheck) -> None:
@@ -277,3 +263,101 @@ def sharpness(pixels: np.ndarray) -> np.ndarray:
     centre = grey[:, 1:-1, 1:-1]
     neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     return np.abs(4 * centre - neighbours).mean(axis=(1, 2))
+
+
+def summarise_training_images(
+    widths: Sequence[int], heights: Sequence[int], sources: Sequence[str]
+) -> dict[str, Any]:
+    """Summarise the training images for `ModelMetadata.training_images`.
+
+    Args:
+        widths: Upright, in pixels, shape (n_images,).
+        sources: The data set each image came from; "" where it is not known.
+
+    Returns:
+        `scale`: quantiles of the images' scales in pixels; `sources`: images of each source.
+        {} without images.
+    """
+    areas = np.asarray(widths, dtype=np.float64) * np.asarray(heights, dtype=np.float64)
+    if not areas.size:
+        return {}
+    quantiles = np.quantile(np.sqrt(areas), list(_QUANTILES.values()))
+    scale = {
+        name: round(float(value), 1) for name, value in zip(_QUANTILES, quantiles, strict=True)
+    }
+    counts = Counter(str(source) for source in sources if source)
+    return {"scale": scale, "sources": dict(sorted(counts.items()))}
+
+
+def compare_size(
+    width: int,
+    height: int,
+    training_images: Mapping[str, Any],
+    *,
+    reduced_from: tuple[int, int] | None = None,
+) -> Reason | None:
+    """Why an image of this upright size, in pixels, is out-of-distribution, or None.
+
+    Args:
+        training_images: `ModelMetadata.training_images`; without sizes every size passes.
+        reduced_from: Its width and height before the model reduced it.
+    """
+    if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
+        return None
+    size = f"{width} × {height}"
+    if reduced_from not in (None, (width, height)):
+        size = f"{reduced_from[0]} × {reduced_from[1]}, reduced to {size}"
+    return Reason(
+        ReasonCode.SIZE,
+        f"This model only knows pictures of {describe_sizes(training_images)}; yours is {size}, so "
+        "any answer would be a guess.",
+    )
+
+
+def usual_scale(training_images: Mapping[str, Any]) -> float | None:
+    """The middle of the training images' scales, or None where a model file does not tell them."""
+    known = _scale_range(training_images)
+    return math.sqrt(math.prod(known)) if known else None
+
+
+def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:
+    """How many times an image's scale lies beyond the training images', 1 where it is usual.
+
+    Args:
+        training_images: `ModelMetadata.training_images`; without sizes every size is usual.
+    """
+    known = _scale_range(training_images)
+    if known is None:
+        return 1.0
+    scale = math.sqrt(width * height)
+    return max(1.0, known[0] / scale, scale / known[1])
+
+
+def describe_sizes(training_images: Mapping[str, Any], *, crops: bool = False) -> str:
+    """The training images' sizes for people: "about 32 × 32 pixels"; "" where not known.
+
+    Args:
+        crops: Whether the model judges crops, and so reduces larger images first.
+    """
+    known = _scale_range(training_images)
+    if known is None:
+        return ""
+    smallest, largest = (f"{round(scale)} × {round(scale)}" for scale in known)
+    if crops:
+        return f"about {smallest} pixels or more"
+    if smallest == largest:
+        return f"about {largest} pixels"
+    return f"about {smallest} to {largest} pixels"
+
+
+def _scale_range(training_images: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The smallest and the largest usual scale, or None where a model file does not tell them."""
+    scale = training_images.get("scale") if isinstance(training_images, Mapping) else None
+    if not isinstance(scale, Mapping):
+        return None
+    try:
+        low, high = float(scale["low"]), float(scale["high"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    # Do not trust values from the file; NaN fails these comparisons.
+    return (low, high) if 0 < low <= high < math.inf else None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images
-from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.dataset.labelled_images import LabelledImages, draw_from_each, source_weights
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.options import available_workers
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, Sample, fit_check
-from real_vs_ai.out_of_distribution.portraits import PortraitClassifier, fit_portraits
+from real_vs_ai.out_of_distribution.check import (
+    OutOfDistributionCheck,
+    PortraitClassifier,
+    sharpness,
+)
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
 MOST_IMAGES = 4000
@@ -22,8 +26,30 @@ _MOST_BYTES = 2**30
 # Enough to learn a kind of picture from.
 _MOST_OF_SOURCE = 300
 _NEITHER, _OTHER, _PORTRAIT = range(3)
+# Share of the held-back real images of other sources that may be taken for portraits.
+_FALSE_SHARE = 0.02
+_REGULARISATION = 0.02
+# Share of the validation images that each check may fail: together less than one in a hundred.
+_SHARE_BY_DISTANCE = 0.005
+_SHARE_BY_SHARPNESS = 0.002
+# A feature's least variance, relative to the average: keeps the covariance invertible.
+_SMALLEST_SPREAD = 1e-6
 # Features of the network's inputs: (n, image_size, image_size, 3) in, (n, n_features) out.
 Features = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images as the network saw them.
+
+    Attributes:
+        features: Output of the layer, shape (n, n_features).
+        pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
+    """
+
+    features: np.ndarray
+    pixels: np.ndarray
+    labels: np.ndarray
 
 
 def learn_check(
@@ -50,6 +76,34 @@ def learn_check(
     )
 
 
+def fit_check(train: Sample, validation: Sample, *, layer: str) -> OutOfDistributionCheck:
+    """Fit the statistics on training images of every class, the limits on images held back."""
+    from sklearn.covariance import ledoit_wolf
+
+    features = train.features.astype(np.float64)
+    classes = range(int(train.labels.max()) + 1)
+    means = np.stack([features[train.labels == label].mean(axis=0) for label in classes])
+    # Shrunk, since many features are (almost) always zero and their variance is too.
+    covariance, _ = ledoit_wolf(features - means[train.labels], assume_centered=True)
+    # Features that never change have no spread at all, and no inverse.
+    floor = max(_SMALLEST_SPREAD * np.trace(covariance) / len(covariance), _SMALLEST_SPREAD**2)
+    covariance = covariance + floor * np.eye(len(covariance))
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    tails = (_SHARE_BY_SHARPNESS / 2, 1 - _SHARE_BY_SHARPNESS / 2)
+    least, largest = np.quantile(sharpness(validation.pixels), tails)
+    fitted = OutOfDistributionCheck(
+        layer,
+        (means @ whitening).astype(np.float32),
+        whitening.astype(np.float32),
+        largest_distance=np.inf,
+        least_sharpness=float(least),
+        largest_sharpness=float(largest),
+    )
+    distances = fitted.distances(validation.features)
+    limit = float(np.quantile(distances, 1 - _SHARE_BY_DISTANCE))
+    return dataclasses.replace(fitted, largest_distance=limit)
+
+
 def _sample(compute: Features, decoded: DecodedImages) -> Sample:
     """Some thousand images as the network sees them, with the mean of their crops' features."""
     most = min(MOST_IMAGES, max(1, _MOST_BYTES // decoded.pixels[:1].nbytes))
@@ -73,7 +127,8 @@ def _learn_portraits(
     train, validation = splits["train"].images, splits["validation"].images
     kinds = _kinds(train, names)
     kinds[np.isin(_sources(train), list(hold_out))] = _NEITHER
-    taught = _draw_by_source(_sources(train), kinds != _NEITHER)
+    taught = np.flatnonzero(kinds != _NEITHER)
+    taught = taught[draw_from_each(_sources(train)[taught], most=_MOST_OF_SOURCE, seed=SEED)]
     others = np.flatnonzero(_kinds(validation, names) == _OTHER)
     is_portrait = kinds[taught] == _PORTRAIT
     if not len(others) or not len(taught) or is_portrait.all() or not is_portrait.any():
@@ -116,11 +171,27 @@ def _sources(images: LabelledImages) -> np.ndarray:
     return np.array(images.sources, dtype=str)
 
 
-def _draw_by_source(sources: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Positions of at most some hundred images of each source, in their order."""
-    generator = np.random.default_rng(SEED)
-    drawn = [
-        generator.permutation(np.flatnonzero(among & (sources == name)))[:_MOST_OF_SOURCE]
-        for name in np.unique(sources[among])
-    ]
-    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+def fit_portraits(
+    features: np.ndarray, portraits: np.ndarray, sources: np.ndarray, held_back: np.ndarray
+) -> PortraitClassifier:
+    """Fit the classifier, and a limit that few held-back images exceed.
+
+    Sources count by the square root of their size, portraits as much as all others.
+
+    Args:
+        features: Of the whole images, shape (n_images, n_features).
+        portraits: Which of them are portraits, shape (n_images,), bool: some are, and some are not.
+        sources: The data set each came from, shape (n_images,).
+        held_back: Features of other images that mostly are no portraits, shape (n, n_features).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    fitted = LogisticRegression(C=_REGULARISATION, max_iter=1000)
+    fitted.fit(
+        scaler.transform(features), portraits, sample_weight=source_weights(portraits, sources)
+    )
+    weights = (fitted.coef_[0] / scaler.scale_).astype(np.float32)
+    limit = np.quantile(held_back.astype(np.float32) @ weights, 1 - _FALSE_SHARE)
+    return PortraitClassifier(weights, -float(limit))

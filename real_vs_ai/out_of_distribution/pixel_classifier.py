@@ -10,6 +10,7 @@ the classes, whatever the pictures show.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -18,17 +19,30 @@ _BLOCK = 8
 _STEPS = np.arange(3, 80)
 # Smaller values round to zero at any step, and so tell nothing of it.
 _LEAST_VALUE = 2.5
-# The share of the held-back images that each classifier may refuse: with the other checks, and on
-# new images, at most one in 20. What was stored otherwise is easy to tell.
-_SHARE_REFUSED = 0.005
-_SHARE_REFUSED_BY_NETWORK = 0.035
 # Images measured at a time.
 _ROWS = 256
 _ROWS_IN_NETWORK = 32
 
 
+class _Scored:
+    """Compares scores of images with a limit."""
+
+    # The share of the held-back images that may be refused: by both of these and the other checks,
+    # and of new images, at most one in 20.
+    share_refused: ClassVar[float]
+
+    def accepts(self, pixels: np.ndarray) -> np.ndarray:
+        """Which images are in-distribution, shape (n,), bool; see `scores`."""
+        return self.scores(pixels) >= self.least_score
+
+    def with_limit(self, held_back: np.ndarray) -> Self:
+        """The same with the limit that refuses a small share of these images."""
+        limit = float(np.quantile(self.scores(held_back), self.share_refused))
+        return replace(self, least_score=limit)
+
+
 @dataclass(frozen=True)
-class PixelClassifier:
+class PixelClassifier(_Scored):
     """Statistics of the training images' pixels, and what tells others from them.
 
     Attributes:
@@ -37,6 +51,8 @@ class PixelClassifier:
         least_score: Images that score lower are out-of-distribution.
     """
 
+    # What was stored otherwise is easy to tell.
+    share_refused = 0.005
     steps: np.ndarray
     weights: np.ndarray
     bias: float
@@ -50,19 +66,12 @@ class PixelClassifier:
         """
         return measure(pixels, steps=self.steps) @ self.weights + self.bias
 
-    def accepts(self, pixels: np.ndarray) -> np.ndarray:
-        """Which images are in-distribution, shape (n,), bool; see `scores`."""
-        return self.scores(pixels) >= self.least_score
-
-    def with_limit(self, held_back: np.ndarray) -> PixelClassifier:
-        """The classifier with the limit that refuses a small share of these images."""
-        limit = float(np.quantile(self.scores(held_back), _SHARE_REFUSED))
-        return replace(self, least_score=limit)
-
 
 @dataclass(frozen=True)
-class PixelNetwork:
+class PixelNetwork(_Scored):
     """A small convolutional network that scores how much images look like the training images.
+
+    NumPy computes it, so that the engines of the model all give one score to the last bit.
 
     Attributes:
         kernels: Of each convolution, shape (3, 3, n_inputs, n_outputs), float32; every second one
@@ -72,6 +81,7 @@ class PixelNetwork:
         least_score: Images that score lower are out-of-distribution.
     """
 
+    share_refused = 0.035
     kernels: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
     weights: np.ndarray
@@ -88,15 +98,6 @@ class PixelNetwork:
             for start in range(0, len(pixels), _ROWS_IN_NETWORK)
         ]
         return np.concatenate([self._score(part) for part in parts])
-
-    def accepts(self, pixels: np.ndarray) -> np.ndarray:
-        """Which images are in-distribution, shape (n,), bool; see `scores`."""
-        return self.scores(pixels) >= self.least_score
-
-    def with_limit(self, held_back: np.ndarray) -> PixelNetwork:
-        """The network with the limit that refuses a small share of these images."""
-        limit = float(np.quantile(self.scores(held_back), _SHARE_REFUSED_BY_NETWORK))
-        return replace(self, least_score=limit)
 
     def _score(self, pixels: np.ndarray) -> np.ndarray:
         values = pixels.astype(np.float32) / 64 - 2
@@ -258,13 +259,38 @@ def are_plain(views: np.ndarray) -> bool:
     Args:
         views: The whole image, or crops of it, shape (n, height, width, 3), uint8.
     """
+    flat = _flat_blocks(views)
+    if flat.size and flat.mean() > _MOST_FLAT:
+        return True
+    counts = np.bincount(_colours(views).ravel())
+    return bool(counts.max() / counts.sum() > _MOST_OF_ONE_COLOUR)
+
+
+def plain_blocks(pixels: np.ndarray) -> np.ndarray:
+    """Which blocks of 16 × 16 pixels are flat or mostly of the image's commonest colour.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8.
+
+    Returns:
+        Shape (height // 16, width // 16), bool.
+    """
+    (flat,), (colours,) = _flat_blocks(pixels[None]), _colours(pixels[None])
+    common = colours == np.bincount(colours.ravel()).argmax()
+    (rows, columns), side = flat.shape, _FLAT_BLOCK // 4
+    shares = common[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return flat | (shares.mean(axis=(1, 3)) > 0.5)
+
+
+def _flat_blocks(views: np.ndarray) -> np.ndarray:
+    """Which blocks have hardly any contrast, shape (n, rows, columns), bool."""
     grey = grey_values(views)
     rows, columns = (side // _FLAT_BLOCK for side in grey.shape[1:])
-    if rows and columns:
-        whole = grey[:, : rows * _FLAT_BLOCK, : columns * _FLAT_BLOCK]
-        blocks = whole.reshape(-1, rows, _FLAT_BLOCK, columns, _FLAT_BLOCK)
-        if (blocks.std(axis=(2, 4)) < _FLAT_DEVIATION).mean() > _MOST_FLAT:
-            return True
-    levels = views[:, ::4, ::4].reshape(-1, 3).astype(np.int32) // 16
-    counts = np.bincount(levels @ np.array([256, 16, 1]))
-    return bool(counts.max() / len(levels) > _MOST_OF_ONE_COLOUR)
+    whole = grey[:, : rows * _FLAT_BLOCK, : columns * _FLAT_BLOCK]
+    blocks = whole.reshape(len(grey), rows, _FLAT_BLOCK, columns, _FLAT_BLOCK)
+    return blocks.std(axis=(2, 4)) < _FLAT_DEVIATION
+
+
+def _colours(views: np.ndarray) -> np.ndarray:
+    """The colour of every fourth pixel of every fourth row, as one of 4,096 numbers."""
+    return (views[:, ::4, ::4].astype(np.int32) // 16) @ np.array([256, 16, 1])

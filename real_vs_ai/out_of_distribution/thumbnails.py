@@ -6,9 +6,8 @@ Thumbnails of the training images' size that were stored like them pass every ot
 from __future__ import annotations
 
 import dataclasses
-import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,18 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import SEED
-from real_vs_ai.dataset.decoded_images import decode_images, find_splits
-from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, usual_scale
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
-from real_vs_ai.out_of_distribution.sizes import usual_scale
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.perturbations import recompress
 from real_vs_ai.reporting import format_table
 
-_FILTERS = (
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.HAMMING,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.LANCZOS,
-    Image.Resampling.NEAREST,
-)
+_FILTERS = ("BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS", "NEAREST")
 # Pillow's own quality half of the time: thumbnails are often saved with it, and so is CIFAKE.
 _USUAL_QUALITY = 75
 _QUALITIES = (50, 95)
@@ -52,27 +43,32 @@ _WIDTHS = (24, 48, 48, 96, 128)
 _PASSES = 6
 _BATCH = 64
 _LEARNING_RATE = 1.5e-3
+_VALIDATION = "validation images that pass"
 
 
 def fit_on_thumbnails(
-    model_path: Path, *, data: Path, folders: Sequence[Path], workers: int, max_memory_bytes: int
-) -> str:
-    """Fit both classifiers of pixels, store them in the model file, and say what they do.
-
-    The limits are set on validation images; without training images, half of them are fitted on.
+    check: OutOfDistributionCheck,
+    splits: Mapping[str, DecodedImages],
+    metadata: ModelMetadata,
+    *,
+    folders: Sequence[Path],
+    workers: int,
+) -> tuple[OutOfDistributionCheck, str]:
+    """Fit both classifiers of pixels, and say what they do.
 
     Args:
-        model_path: The `.h5` file, with an out-of-distribution check from its training.
-        data: Holds the model's own validation images, and training images where there are any.
+        check: Of a model of whole images.
+        splits: "train" and "validation", which sets the limits, as the network sees them.
+        metadata: The model's.
         folders: Pictures of other kinds, in any arrangement.
 
+    Returns:
+        The check with the classifiers, and a table.
+
     Raises:
-        InputError: The model has no check or judges crops, or there are too few images.
+        InputError: There are too few pictures.
     """
-    metadata, check = _read(model_path)
-    train, validation = _own_pixels(
-        data, metadata, workers=workers, max_memory_bytes=max_memory_bytes
-    )
+    train, validation = (_some_pixels(splits[split]) for split in ("train", "validation"))
     side = round(usual_scale(metadata.training_images) or metadata.image_size)
     others, held_back = make_thumbnails(
         folders, side=side, image_size=metadata.image_size, workers=workers
@@ -82,81 +78,68 @@ def fit_on_thumbnails(
         classifier=fit_classifier(train, others, validation, seed=SEED),
         network=_fit_network(train, others, validation),
     )
-    write_check(model_path, check)
-    tested = {
-        "validation images that pass": validation,
-        "thumbnails of held-back pictures that pass": held_back,
-    }
-    return _describe(check, tested, model_path)
+    tested = {_VALIDATION: validation, "thumbnails of held-back pictures that pass": held_back}
+    return check, _describe(check, tested)
 
 
 def copy_classifiers(
-    model_path: Path, source: Path, *, data: Path, workers: int, max_memory_bytes: int
-) -> str:
-    """Store another model's classifiers of pixels in the model file, and say what they do.
+    check: OutOfDistributionCheck,
+    splits: Mapping[str, DecodedImages],
+    metadata: ModelMetadata,
+    *,
+    source: Path,
+) -> tuple[OutOfDistributionCheck, str]:
+    """Take another model's classifiers of pixels, and say what they do.
 
     They do not depend on the network, so a network retrained on the same images needs no second
-    fit. The limits are set again, on all validation images.
+    fit. The limits are set again, on the validation images.
 
     Args:
-        model_path: The `.h5` file, with an out-of-distribution check from its training.
-        source: Another such file, to which `fit_on_thumbnails` gave classifiers.
-        data: Holds the model's own validation images.
+        check: Of a model of whole images.
+        source: A model file to which `fit_on_thumbnails` gave classifiers.
 
     Raises:
-        InputError: A model has no check or judges crops, the other one has no classifiers, or it
-            sees images of another size.
+        InputError: The other model has no classifiers, or sees images of another size.
     """
-    metadata, check = _read(model_path)
-    other, fitted = _read(source)
-    if fitted.classifier is None or fitted.network is None:
+    other, fitted = read_metadata(source), read_check(source)
+    if fitted is None or fitted.classifier is None or fitted.network is None:
         raise InputError(
             f"Expected a model that knows thumbnails, found none in {source}. Teach this one with "
             "the field thumbnails of a recipe."
         )
     if other.image_size != metadata.image_size:
         raise InputError(
-            f"Expected a model of {metadata.image_size} pixels like {model_path}, found one of "
-            f"{other.image_size} in {source}."
+            f"Expected a model of {metadata.image_size} pixels, found one of {other.image_size} "
+            f"in {source}."
         )
-    splits = _own_splits(data)
-    validation = _pixels_of(
-        splits["validation"], metadata, workers=workers, max_memory_bytes=max_memory_bytes
-    )
+    validation = _some_pixels(splits["validation"])
     check = dataclasses.replace(
         check,
         classifier=fitted.classifier.with_limit(validation),
         network=fitted.network.with_limit(validation),
     )
-    write_check(model_path, check)
-    said = _describe(check, {"validation images that pass": validation}, model_path)
+    said = _describe(check, {_VALIDATION: validation})
     if other.training_data.get("fingerprint") != metadata.training_data.get("fingerprint"):
         said += (
             f"\n{source} learnt from other images: what it knows of thumbnails may not hold here. "
             "benchmarks/bench_thumbnails.py measures it."
         )
-    return said
+    return check, said
 
 
-def _read(model_path: Path) -> tuple[ModelMetadata, OutOfDistributionCheck]:
-    metadata, check = read_metadata(model_path), read_check(model_path)
-    if check is None or metadata.model_input.is_crops:
-        raise InputError(
-            f"Expected a model of whole images that ModelTraining.py has given an "
-            f"out-of-distribution check, found none in {model_path}."
-        )
-    return metadata, check
+def _some_pixels(decoded: DecodedImages) -> np.ndarray:
+    """The network's input of some thousand images, shape (n, image_size, image_size, 3), uint8."""
+    return decoded.take(decoded.images.draw(_MOST_IMAGES)).inputs
 
 
-def _describe(
-    check: OutOfDistributionCheck, tested: dict[str, np.ndarray], model_path: Path
-) -> str:
+def _describe(check: OutOfDistributionCheck, tested: dict[str, np.ndarray]) -> str:
     rows = []
     for name, part in tested.items():
         passed = [fitted.accepts(part) for fitted in (check.classifier, check.network)]
         rows.append([name, len(part), *(p.mean() for p in passed), (passed[0] & passed[1]).mean()])
-    header = ["", "images", "statistics", "network", "both"]
-    return format_table(header, rows, title=f"Classifiers of pixels in {model_path}")
+    return format_table(
+        ["", "images", "statistics", "network", "both"], rows, title="Classifiers of pixels"
+    )
 
 
 def _fit_network(train: np.ndarray, others: np.ndarray, validation: np.ndarray) -> PixelNetwork:
@@ -224,11 +207,12 @@ def make_thumbnails(
         paths = list_files(folder)
         most = -(-_MOST_PICTURES // len(folders))
         drawn += [folder / paths[i] for i in generator.permutation(len(paths))[:most]]
-    made = run_chunks(
-        _reduce_chunk,
-        chunked(drawn, size=_PICTURES_OF_CHUNK),
+    made = run_each(
+        _reduce,
+        drawn,
         side,
         image_size,
+        size=_PICTURES_OF_CHUNK,
         pool=Pool(workers),
         description="Reducing",
         unit="picture",
@@ -253,36 +237,27 @@ def draw_thumbnail(pixels: np.ndarray, *, side: int, generator: np.random.Genera
         side: Of the thumbnail, in pixels.
         generator: Draws.
     """
-    image = _shrink(Image.fromarray(pixels), side=side, generator=generator)
+    thumbnail = _shrink(pixels, side=side, generator=generator)
     way = generator.random()
     if way < 0.2:
-        return np.asarray(image)
+        return thumbnail
     usual = generator.random() < 0.5
     quality = _USUAL_QUALITY if usual else int(generator.integers(*_QUALITIES))
-    return _store(image, "JPEG" if way < 0.9 else "WEBP", quality)
+    return recompress(thumbnail, file_format="JPEG" if way < 0.9 else "WEBP", quality=quality)
 
 
-def _shrink(image: Image.Image, *, side: int, generator: np.random.Generator) -> Image.Image:
+def _shrink(pixels: np.ndarray, *, side: int, generator: np.random.Generator) -> np.ndarray:
     """Reduce a picture with any filter, most cut square and some squeezed."""
+    image = Image.fromarray(pixels)
     if generator.random() < 0.7:
         short = min(image.size)
         left, top = (int(generator.integers(side - short + 1)) for side in image.size)
         image = image.crop((left, top, left + short, top + short))
-    method = _FILTERS[generator.integers(len(_FILTERS))]
-    return image.resize((side, side), method)
+    method = Image.Resampling[_FILTERS[generator.integers(len(_FILTERS))]]
+    return np.asarray(image.resize((side, side), method))
 
 
-def _store(image: Image.Image, file_format: str, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, quality=quality)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def _reduce_chunk(paths: Sequence[Path], side: int, image_size: int) -> list[list[np.ndarray]]:
-    return [_reduce(path, side=side, image_size=image_size) for path in paths]
-
-
-def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:
+def _reduce(path: Path, side: int, image_size: int) -> list[np.ndarray]:
     """Some thumbnails of one picture as the network's input; none where it cannot be read."""
     try:
         pixels = open_image(path)
@@ -292,40 +267,7 @@ def _reduce(path: Path, *, side: int, image_size: int) -> list[np.ndarray]:
     # Most at the very size of the training images, where nothing else tells them.
     sides = [side] * (_PER_PICTURE - 1) + [int(side * generator.uniform(0.75, 1.4))]
     thumbnails = [draw_thumbnail(pixels, side=max(8, s), generator=generator) for s in sides]
-    image = Image.fromarray(pixels)
     for _ in range(_USUAL_PER_PICTURE):
-        small = _shrink(image, side=side, generator=generator)
-        thumbnails.append(_store(small, "JPEG", _USUAL_QUALITY))
+        small = _shrink(pixels, side=side, generator=generator)
+        thumbnails.append(recompress(small, file_format="JPEG", quality=_USUAL_QUALITY))
     return [resize_image(thumbnail, image_size) for thumbnail in thumbnails]
-
-
-def _own_pixels(
-    data: Path, metadata: ModelMetadata, **limits: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Some thousand training images and validation images as the network's input."""
-    splits = _own_splits(data)
-    # Drawn class by class: shuffled, so that both halves hold every class.
-    pixels = _pixels_of(splits["validation"], metadata, **limits)
-    validation = np.random.default_rng(SEED).permutation(pixels)
-    if "train" in splits:
-        return _pixels_of(splits["train"], metadata, **limits), validation
-    return validation[::2], validation[1::2]
-
-
-def _own_splits(data: Path) -> dict[str, Path]:
-    splits = find_splits(data)
-    if "validation" not in splits:
-        raise InputError(f"Expected a validation folder in {data}, found {', '.join(splits)}.")
-    return splits
-
-
-def _pixels_of(
-    folder: Path, metadata: ModelMetadata, *, workers: int, max_memory_bytes: int
-) -> np.ndarray:
-    images = list_labelled_images(folder, class_names=metadata.class_names)
-    return decode_images(
-        images.take(images.draw(_MOST_IMAGES)),
-        model_input=metadata.model_input,
-        workers=workers,
-        max_memory_bytes=max_memory_bytes,
-    ).inputs

@@ -32,7 +32,6 @@ from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
     Original,
     names_for_copies,
-    origin_of,
     staged_copies,
     write_warped_copies,
 )
@@ -63,14 +62,6 @@ _CHUNK_IMAGES = 32
 _MAKE_AGAIN = (
     "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """How many copies of one image to make, numbered from 1."""
-
-    original: Original
-    count: int
 
 
 @dataclass(frozen=True)
@@ -108,26 +99,20 @@ def list_originals(train_dir: Path) -> list[Original]:
         )
     paths = [path for path in list_files(train_dir) if "/" in path and is_image_name(path)]
     classes = canonical_classes({path.split("/")[0] for path in paths})
-    manifest_path = train_dir.parent / MANIFEST_NAME
-    rows = {}
-    if manifest_path.is_file():
-        prefix = f"{train_dir.name}/"
-        rows = {
-            row.path.removeprefix(prefix): row
-            for row in read_manifest(manifest_path)
-            if row.path.startswith(prefix)
-        }
-    made_from = {f"{train_dir.name}/{path}" for path in paths}
+    manifest = train_dir.parent / MANIFEST_NAME
+    rows = {row.path: row for row in (read_manifest(manifest) if manifest.is_file() else ())}
+    # The absolute path, for "." has no name of its own.
+    prefix = f"{train_dir.absolute().name}/"
     by_label: dict[str, list[ManifestRow]] = defaultdict(list)
     for path in paths:
-        row = rows.get(path)
-        if is_augmented_name(path) or (row is not None and row.origin in made_from):
+        row = rows.get(prefix + path)
+        if is_augmented_name(path) or (row and row.origin.startswith(prefix)):
             continue
         label = classes[path.partition("/")[0]]
         if row is None:
             source = path.rpartition("/")[2].partition("__")[0]
             row = ManifestRow(path, "", label, "train", source, 0, 0, "", "")
-        by_label[label].append(replace(row, path=path, label=label))
+        by_label[label].append(replace(row, path=path, label=label, origin=prefix + path))
     if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
     originals = []
@@ -139,7 +124,7 @@ def list_originals(train_dir: Path) -> list[Original]:
 
 def plan_copies(
     originals: Sequence[Original], *, total: int | None, copies: int | None, seed: int
-) -> list[Copies]:
+) -> list[tuple[Original, int]]:
     """How many copies of which image; no disk.
 
     Args:
@@ -151,7 +136,7 @@ def plan_copies(
         One entry for each image that is copied, sorted by path.
     """
     if copies is not None:
-        return [Copies(original, copies) for original in originals if copies > 0]
+        return [(original, copies) for original in originals]
     if total is None:
         total = min(DEFAULT_MOST_COPIES, len(originals))
     by_class: dict[str, list[Original]] = defaultdict(list)
@@ -164,12 +149,12 @@ def plan_copies(
         members = sorted(by_class[name], key=lambda original: rank(seed, original.row.path))
         each, more = divmod(share, len(members))
         counts = (each + (i < more) for i in range(len(members)))
-        plan.extend(Copies(m, count) for m, count in zip(members, counts, strict=True) if count)
-    return sorted(plan, key=lambda entry: entry.original.row.path)
+        plan += [(m, count) for m, count in zip(members, counts, strict=True) if count]
+    return sorted(plan, key=lambda entry: entry[0].row.path)
 
 
 def write_copies(
-    plan: Sequence[Copies],
+    plan: Sequence[tuple[Original, int]],
     *,
     train_dir: Path,
     output_dir: Path,
@@ -186,15 +171,14 @@ def write_copies(
     """
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
-    labels = (entry.original.row.label for entry in plan)
+    labels = (original.row.label for original, _ in plan)
     staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
     with staged as (folder, rows, failed):
         # Workers wait for each other towards the end, so each gets several chunks.
         size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
-        todo = [(entry.original, entry.count) for entry in plan]
         results = run_chunks(
             write_warped_copies,
-            chunked([(o.row.path, o.row.label, count, o.name) for o, count in todo], size=size),
+            chunked(plan, size=size),
             str(train_dir.resolve()),
             str(folder.resolve()),
             seed,
@@ -203,18 +187,11 @@ def write_copies(
             unit="image",
             fewest=4,
         )
-        for entry, result in zip(plan, results, strict=True):
-            row, origin = entry.original.row, origin_of(entry.original, train_dir)
+        for (original, _), result in zip(plan, results, strict=True):
             if isinstance(result, str):
-                failed.append(FileOutcome(origin, Fate.QUARANTINED, result))
-                continue
-            file_format, width, height, names, digests, made_from = result
-            made = {"split": "train", "width": width, "height": height, "format": file_format}
-            made |= {"origin": origin, "origin_sha256": made_from}
-            rows.extend(
-                replace(row, path=f"{row.label}/{name}", sha256=sha256, **made)
-                for name, sha256 in zip(names, digests, strict=True)
-            )
+                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
+            else:
+                rows += result
     return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
 
 
@@ -258,7 +235,10 @@ def move_augmented(data_dir: Path) -> MoveSummary:
         with staged_output(
             data_dir, replaced, label=MOVE_LABEL, overwrite=True, added=added
         ) as staging:
-            _stage(moves, augmented_dir, staging)
+            make_class_folders(moves, staging)
+            copies = [augmented_dir / move.label / Path(move.path).name for move in moves]
+            targets = [staging / move.path for move in moves]
+            place_files(zip(copies, targets, strict=True), total=len(moves))
             if sheet in replaced:
                 (staging / sheet).parent.mkdir()
                 shutil.copyfile(augmented_dir / sheet, staging / sheet)
@@ -269,15 +249,6 @@ def move_augmented(data_dir: Path) -> MoveSummary:
     return MoveSummary(data_dir / "train", tuple(moves), already_there)
 
 
-def _stage(moves: Sequence[ManifestRow], augmented_dir: Path, staging: Path) -> None:
-    make_class_folders(moves, staging)
-    pairs = (
-        (augmented_dir / move.label / move.path.rpartition("/")[2], staging / move.path)
-        for move in moves
-    )
-    place_files(pairs, total=len(moves))
-
-
 def _plan_moves(augmented_dir: Path, data_dir: Path) -> tuple[list[ManifestRow], int]:
     """Rows of the copies with their new paths, and how many are already there."""
     train_dir = data_dir / "train"
@@ -286,20 +257,20 @@ def _plan_moves(augmented_dir: Path, data_dir: Path) -> tuple[list[ManifestRow],
     present = list_files(train_dir)
     if not augmented_dir.is_dir():
         moved = sum(map(is_augmented_name, present))
-        hint = (
-            f"{moved:,} augmented copies are in {train_dir} already."
-            if moved
-            else "Run DataAugmentation.py first."
-        )
+        hint = "Run DataAugmentation.py first."
+        if moved:
+            hint = f"{moved:,} augmented copies are in {train_dir} already."
         raise FileNotFoundError(f"Expected augmented copies in {augmented_dir}, found none. {hint}")
     rows = read_manifest(augmented_dir / MANIFEST_NAME)
     _check_originals(rows, present, train_dir=train_dir)
-    folders = _class_folders(present, rows)
+    # A user's own data may call Fake "FAKE".
+    existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
+    folders = {name: folder for folder, name in sorted(existing.items(), reverse=True)}
     taken = {fold_name(path): path for path in present}
     moves, already_there = [], 0
     for row in rows:
         label, _, name = row.path.partition("/")
-        path = f"{folders[label]}/{name}"
+        path = f"{folders.get(label, label)}/{name}"
         occupant = taken.get(fold_name(path))
         if occupant is None:
             moves.append(replace(row, path=f"train/{path}"))
@@ -325,28 +296,17 @@ def _check_originals(
 ) -> None:
     """A copy of what is now a validation or test image would leak it into training."""
     originals = {f"{train_dir.name}/{path}" for path in present}
-    stale = [row for row in rows if row.origin not in originals]
-    if not stale:
-        made_from = {row.origin: row.origin_sha256 for row in rows}
-        replaced = {
-            origin
-            for origin, sha256 in made_from.items()
-            if hash_file(train_dir.parent / origin) != sha256
-        }
-        stale = [row for row in rows if row.origin in replaced]
+    present_hashes = {
+        origin: hash_file(train_dir.parent / origin)
+        for origin in {row.origin for row in rows} & originals
+    }
+    stale = [row for row in rows if present_hashes.get(row.origin) != row.origin_sha256]
     if stale:
         raise InputError(
             f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
             f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
             f"has been prepared again since. Nothing was moved. {_MAKE_AGAIN}"
         )
-
-
-def _class_folders(present: Sequence[str], rows: Sequence[ManifestRow]) -> dict[str, str]:
-    """The folder of each class: a user's own data may call Fake "FAKE"."""
-    existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
-    by_class = {name: folder for folder, name in sorted(existing.items(), reverse=True)}
-    return {row.label: by_class.get(row.label, row.label) for row in rows}
 
 
 def _clear(augmented_dir: Path) -> None:

@@ -1,8 +1,11 @@
 """Write warped copies of training files, each in its original's file format.
 
 A JPEG is encoded again with the quantisation tables, the subsampling and the scan order of its
-original, so that augmentation adds no clue of file format. Ordinary JPEGs take the short way of
-`plain_jpegs`, which gives the same bytes.
+original, so that augmentation adds no clue of file format. OpenCV decodes and encodes ordinary
+JPEGs: it gives Pillow's pixels and bytes, several times faster. Both libraries are built on
+libjpeg-turbo; what differs is the work around it. Ordinary means: baseline, three components, no
+metadata that changes pixels, and quantisation tables that are those of a quality from 1 to 100
+(Annex K of the JPEG standard, scaled as libjpeg does).
 """
 
 from __future__ import annotations
@@ -10,17 +13,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin
 
-from real_vs_ai.config import AUGMENTED_MARK, MANIFEST_NAME
+from real_vs_ai.config import (
+    AUGMENTED_MARK,
+    MANIFEST_NAME,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    ordered_class_names,
+)
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import (
     FORMATS,
@@ -45,11 +55,6 @@ from real_vs_ai.preparation.placing import (
     unique_names,
     write_new_file,
 )
-from real_vs_ai.preparation.plain_jpegs import (
-    decode_plain_jpeg,
-    encode_plain_jpeg,
-    plain_jpeg_settings,
-)
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -64,10 +69,19 @@ _WEBP_QUALITY = 90
 # Small images go through each step together, up to this many pixels: the step's code stays in the
 # processor's cache, which is a third faster.
 _BATCH_AREA = 2**16
-# (format, width, height, names, SHA-256 of each, SHA-256 of the original) of an original's copies:
-# many rows in few objects.
-CopiesOfOne = tuple[str, int, int, list[str], list[str], str]
 Encoder = Callable[[np.ndarray], bytes]
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_BASELINE_FRAME = 0xC0
+# Among the pixels 0xFF is followed by zero, or by the number of a restart.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+# Start of the file, JFIF, tables, baseline frame, scan, comment: nothing that changes pixels.
+_HARMLESS_MARKERS = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xDA, 0xFE, _BASELINE_FRAME})
+# By Pillow's number of the subsampling: 4:4:4, 4:2:2, 4:2:0.
+_SAMPLING_FACTORS = (
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +89,44 @@ class Original:
     """A training image that copies may be made of.
 
     Attributes:
-        row: Its `path` is below the training folder: `<class folder>/<name>`.
+        row: Its `path` is below the training folder, `<class folder>/<name>`; its `origin` is what
+            the manifest rows of its copies say.
         name: What its copies are named after.
     """
 
     row: ManifestRow
     name: str
 
+    def copy_row(self, path: str, pixels: np.ndarray, file_format: str, data: bytes) -> ManifestRow:
+        """The row of a copy, without its hash.
+
+        Args:
+            pixels: The copy's, shape (height, width, 3).
+            data: The original file.
+        """
+        height, width = pixels.shape[:2]
+        made = {"split": "train", "width": width, "height": height, "format": file_format}
+        return replace(self.row, path=path, origin_sha256=hashlib.sha256(data).hexdigest(), **made)
+
 
 def write_warped_copies(
-    chunk: Sequence[tuple[str, str, int, str]], train_dir: str, folder: str, seed: int
-) -> list[CopiesOfOne | str]:
+    chunk: Sequence[tuple[Original, int]], train_dir: str, folder: str, seed: int
+) -> list[list[ManifestRow] | str]:
     """Write the copies of some originals; runs in a worker.
 
     Args:
-        chunk: (path below `train_dir`, label, number of copies, name that these are named after)
-            of each original.
+        chunk: Originals, whose paths are below `train_dir`, each with the number of its copies.
         folder: Gets `<label>/<copy's name>`.
 
     Returns:
-        For each original what its copies are, or the reason why it cannot be read.
+        For each original the rows of its copies, or the reason why it cannot be read.
     """
     # There are as many processes as cores already.
     cv2.setNumThreads(1)
-    results: list[CopiesOfOne | str] = []
+    results: list[list[ManifestRow] | str] = []
     jobs, area = [], 0
-    for path, label, count, name in chunk:
+    for original, count in chunk:
+        path, label = original.row.path, original.row.label
         try:
             data = read_image_file(f"{train_dir}/{path}")
             pixels, file_format, encoder = _open_original(data)
@@ -110,31 +136,38 @@ def write_warped_copies(
         except OSError as error:
             results.append(f"cannot be read: {error.strerror or error}")
             continue
-        height, width = pixels.shape[:2]
-        names = copy_names(name, count, file_format=file_format)
-        digests: list[str] = []
-        made_from = hashlib.sha256(data).hexdigest()
-        results.append((file_format, width, height, names, digests, made_from))
+        made: list[ManifestRow] = []
+        results.append(made)
         samples = as_samples(pixels)
-        for number, copy in enumerate(names, start=1):
+        height, width = pixels.shape[:2]
+        for number, name in enumerate(copy_names(original.name, count, file_format=file_format), 1):
             draws = copy_draws(seed, path, number)
             affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
-            jobs.append((samples, affine, encoder, f"{folder}/{label}/{copy}", digests))
+            row = original.copy_row(f"{label}/{name}", pixels, file_format, data)
+            jobs.append((samples, affine, encoder, row, made))
             area += width * height
             if area >= _BATCH_AREA:
-                _write_jobs(jobs)
+                _write_jobs(jobs, folder)
                 jobs, area = [], 0
-    _write_jobs(jobs)
+    _write_jobs(jobs, folder)
     return results
 
 
-def _write_jobs(jobs: Sequence[tuple[np.ndarray, np.ndarray, Encoder, str, list[str]]]) -> None:
-    """Warp, encode and write each copy, and add its SHA-256 to those of its original's copies."""
+def _write_jobs(
+    jobs: Sequence[tuple[np.ndarray, np.ndarray, Encoder, ManifestRow, list[ManifestRow]]],
+    folder: str,
+) -> None:
+    """Warp, encode and write each copy, and add its row to those of its original's copies."""
     warped = [warp(samples, affine) for samples, affine, *_ in jobs]
     encoded = [job[2](pixels) for job, pixels in zip(jobs, warped, strict=True)]
-    for (*_, path, digests), data in zip(jobs, encoded, strict=True):
-        write_new_file(path, data)
-        digests.append(hashlib.sha256(data).hexdigest())
+    for (*_, row, made), data in zip(jobs, encoded, strict=True):
+        made.append(write_copy(row, data, folder=folder))
+
+
+def write_copy(row: ManifestRow, data: bytes, *, folder: str) -> ManifestRow:
+    """Write a copy to its row's path below a folder; gives the row with the hash."""
+    write_new_file(f"{folder}/{row.path}", data)
+    return replace(row, sha256=hashlib.sha256(data).hexdigest())
 
 
 def _open_original(data: bytes) -> tuple[np.ndarray, str, Encoder]:
@@ -187,6 +220,89 @@ def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class PlainJpegSettings:
+    """How an ordinary JPEG was encoded, and its size.
+
+    Attributes:
+        quality: 1 to 100, on libjpeg's scale.
+    """
+
+    quality: int
+    sampling_factor: int
+    width: int
+    height: int
+
+
+def plain_jpeg_settings(data: bytes) -> PlainJpegSettings | None:
+    """How a file was encoded, or None unless it is an ordinary JPEG, whole to its end."""
+    if not data.endswith(_END_OF_IMAGE) or len(data) > MAX_IMAGE_BYTES:
+        # A file without the end marker is cut off.
+        return None
+    header = _harmless_header(data)
+    # A marker among the pixels is a second scan, or damage, which OpenCV may pass over in silence.
+    if not header or _MARKER.search(data, len(header) + 2, len(data) - 2):
+        return None
+    return _settings_of(header)
+
+
+def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
+    """Pixels of an ordinary JPEG, shape (height, width, 3), uint8, blue first; None if damaged."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def encode_plain_jpeg(pixels: np.ndarray, settings: PlainJpegSettings) -> bytes:
+    """Encode pixels, shape (height, width, 3), uint8, blue first."""
+    parameters = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        settings.quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        settings.sampling_factor,
+    ]
+    return cv2.imencode(".jpg", pixels, parameters)[1].tobytes()
+
+
+def _harmless_header(data: bytes) -> bytes:
+    """Everything before the pixels, or nothing where it has more than tables and sizes."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1] in _HARMLESS_MARKERS:
+        if data[position + 1] == _START_OF_SCAN[1]:
+            return data[:position]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return b""
+
+
+# The images of a data set that one program encoded mostly share a header.
+@lru_cache(maxsize=1024)
+def _settings_of(header: bytes) -> PlainJpegSettings | None:
+    try:
+        with Image.open(io.BytesIO(header + _END_OF_IMAGE), formats=["JPEG"]) as image:
+            sampling = JpegImagePlugin.get_sampling(image)
+            quality = _quality_by_tables().get(_tables(image))
+            width, height = image.size
+            ordinary = image.mode == "RGB" and width * height <= MAX_IMAGE_PIXELS
+    except (OSError, ValueError, SyntaxError, KeyError, IndexError, Image.DecompressionBombError):
+        # Whatever is wrong, the decoder that reads all files finds it, and says it.
+        return None
+    if not ordinary or quality is None or sampling not in range(len(_SAMPLING_FACTORS)):
+        return None
+    return PlainJpegSettings(quality, _SAMPLING_FACTORS[sampling], width, height)
+
+
+@cache
+def _quality_by_tables() -> dict[tuple[tuple[int, ...], ...], int]:
+    qualities = {}
+    for quality in range(1, 101):
+        data = encode(Image.new("RGB", (1, 1)), "JPEG", quality=quality)
+        with Image.open(io.BytesIO(data)) as image:
+            qualities[_tables(image)] = quality
+    return qualities
+
+
+def _tables(image: JpegImagePlugin.JpegImageFile) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(table) for _, table in sorted(image.quantization.items()))
 
 
 def names_for_copies(paths: Sequence[str]) -> list[str]:
@@ -249,12 +365,6 @@ def staged_copies(
         write_manifest(folder / MANIFEST_NAME, rows)
 
 
-def origin_of(original: Original, train_dir: Path) -> str:
-    """The original's path as manifests have it."""
-    # "." has no name of its own.
-    return f"{train_dir.absolute().name}/{original.row.path}"
-
-
 def _draw_contact_sheet(
     rows: Sequence[ManifestRow], *, train_dir: Path, folder: Path, seed: int
 ) -> None:
@@ -266,40 +376,25 @@ def _draw_contact_sheet(
     by_origin: dict[str, list[ManifestRow]] = {}
     for row in rows:
         by_origin.setdefault(row.origin, []).append(row)
-    chosen = sorted(_choose(by_origin, seed=seed))
+    labels = ordered_class_names(members[0].label for members in by_origin.values())
+    # Those with the most copies show the most.
+    ranked = sorted(by_origin, key=lambda origin: (-len(by_origin[origin]), rank(seed, origin)))
+    chosen = []
+    for label in labels:
+        of_class = [origin for origin in ranked if by_origin[origin][0].label == label]
+        chosen += of_class[: max(1, _ORIGINALS // len(labels))]
     columns = 1 + min(_COPIES_OF_EACH, max(len(by_origin[origin]) for origin in chosen))
     step = _TILE + _GAP
     sheet = Image.new("RGB", (columns * step + _GAP, len(chosen) * step + _GAP), "white")
-    for line, origin in enumerate(chosen):
+    for line, origin in enumerate(sorted(chosen)):
         paths = [train_dir.parent / origin]
         paths += [folder / row.path for row in by_origin[origin][: columns - 1]]
         for column, path in enumerate(paths):
-            sheet.paste(_tile(path), (column * step + _GAP, line * step + _GAP))
+            image = Image.fromarray(open_image(path))
+            # Small images are enlarged without smoothing, so that their real pixels can be seen.
+            small = max(image.size) < _TILE
+            method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+            tile = ImageOps.contain(image, (_TILE, _TILE), method)
+            sheet.paste(tile, (column * step + _GAP, line * step + _GAP))
     (folder / CONTACT_SHEET_PATH).parent.mkdir()
     sheet.save(folder / CONTACT_SHEET_PATH)
-
-
-def _choose(by_origin: dict[str, list[ManifestRow]], *, seed: int) -> list[str]:
-    labels = sorted({members[0].label for members in by_origin.values()})
-    each = max(1, _ORIGINALS // len(labels))
-    chosen = []
-    for label in labels:
-        origins = [origin for origin, members in by_origin.items() if members[0].label == label]
-        # Those with the most copies show the most.
-        origins.sort(key=lambda origin: (-len(by_origin[origin]), rank(seed, origin)))
-        chosen += origins[:each]
-    return chosen
-
-
-def _tile(path: Path) -> Image.Image:
-    try:
-        image = Image.fromarray(open_image(path))
-    except (ImageError, OSError):
-        return Image.new("RGB", (_TILE, _TILE), "grey")
-    scale = _TILE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    # Small images are enlarged without smoothing, so that their real pixels can be seen.
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    tile = Image.new("RGB", (_TILE, _TILE), "white")
-    tile.paste(image.resize(size, method))
-    return tile

@@ -1,70 +1,101 @@
-"""Unpack zip and tar archives, after checking every entry."""
+"""Read zip and tar archives that nobody vouches for: list their entries, and write some."""
 
 from __future__ import annotations
 
 import bz2
-import contextlib
 import errno
 import gzip
 import lzma
-import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, NoReturn, TypeVar
 
-from real_vs_ai.errors import one_line
+from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.archive_entries import (
-    HARMLESS_BYTES,
-    MAX_RATIO,
-    ArchiveEntry,
-    ArchiveError,
-    ExtractionPlan,
-    plan_extraction,
-    printable,
-)
 from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
+# Unpacked bytes for each packed byte, of the archive and of every large entry.
+MAX_RATIO = 100
+# Below this a high ratio is a file of zeros, not a bomb.
+HARMLESS_BYTES = 64 * 2**20
 _CHUNK_FILES = 1000
 # With other methods zipfile unpacks an entry whole before it counts, however large it is.
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _COPY_BYTES = 1 << 20
-# A file takes whole blocks on the disk, half of one too many on average.
-_BLOCK_BYTES = 4096
-_SPARE_BYTES = 64 * 2**20
 # What the archive libraries raise on damaged files.
 _LIBRARY_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 _READ_ERRORS = (*_LIBRARY_ERRORS, EOFError, OSError, ValueError, OverflowError, RuntimeError)
+_NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is incomplete"
 
 
-def extract_zip(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
-    """Unpack a zip archive into an empty folder.
+class ArchiveError(InputError):
+    """An archive that is refused; the message names the entry and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEntry:
+    """One line of an archive's table of contents.
+
+    Attributes:
+        kind: "file", "folder", "link" or "device".
+        size: Unpacked bytes, as the archive says.
+        packed_size: Packed bytes, or -1 where entries are not packed one by one.
+    """
+
+    name: str
+    kind: str
+    size: int
+    packed_size: int
+    encrypted: bool = False
+
+
+def printable(name: str) -> str:
+    """An entry's name as one harmless line."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in name)
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
+def open_archive(path: Path) -> tuple[list[ArchiveEntry], Callable[..., None]]:
+    """An archive's entries, and the function that writes some of them.
+
+    Returns:
+        The entries, and a function to call with the wanted names by the entries' indices, the
+        folder that gets them (with all folders that the names need), and `pool`.
 
     Raises:
-        ArchiveError: It is damaged, hostile or too large.
-        OSError: The disk is too small, or cannot be written.
+        ArchiveError: It is no archive, or damaged. So does the function, for a damaged entry.
     """
+    # A zip is recognised by its end, where a tar may hold a zip: tar comes first.
+    if _starts_as_tar(path):
+        entries = [_tar_entry(member) for member, _ in _read_members(path)]
+        return entries, partial(_write_tar_entries, path)
+    if not zipfile.is_zipfile(path):
+        raise ArchiveError(_NO_ARCHIVE)
     status = path.stat()
     # Workers may outlive a run, and a new archive may take an old one's name.
     archive_id = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+    entries = [_zip_entry(info) for info in _open_zip(archive_id).infolist()]
+    return entries, partial(_write_zip_entries, archive_id)
+
+
+def _write_zip_entries(
+    archive_id: tuple[str, int, int], names: Mapping[int, str], folder: Path, *, pool: Pool
+) -> None:
     infos = _open_zip(archive_id).infolist()
-    entries = [_zip_entry(info) for info in infos]
-    plan = plan_extraction(entries, archive_bytes=status.st_size)
-    _check_overlaps([infos[index] for index in plan.names])
-    _make_room(folder, plan)
-    chunks = _spread(chunked(list(plan.names.items()), size=_CHUNK_FILES), workers=pool.workers)
+    _check_overlaps([infos[index] for index in names])
     results = run_chunks(
-        _extract_zip_chunk,
-        chunks,
+        _write_zip_chunk,
+        _spread(chunked(list(names.items()), size=_CHUNK_FILES), workers=pool.workers),
         archive_id,
         str(folder.resolve()),
         pool=pool,
-        description=f"Unpacking {path.name}",
+        description=f"Unpacking {Path(archive_id[0]).name}",
         unit="file",
     )
     try:
@@ -73,7 +104,6 @@ def extract_zip(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
     finally:
         # Windows deletes no file that is open.
         _open_zip.cache_clear()
-    return plan
 
 
 def _spread(chunks: Sequence[T], *, workers: int) -> list[T]:
@@ -97,22 +127,19 @@ def _open_zip(archive_id: tuple[str, int, int]) -> zipfile.ZipFile:
 def _zip_entry(info: zipfile.ZipInfo) -> ArchiveEntry:
     # The upper half holds the Unix mode, whose highest four bits are the file type.
     file_type = info.external_attr >> 28 if info.create_system == 3 else 0
-    if info.is_dir():
-        kind = "folder"
-    elif file_type == 0xA:
-        kind = "link"
-    elif file_type in {0x0, 0x8}:
-        kind = "file"
-    else:
-        kind = "device"
+    kind = {0x0: "file", 0x8: "file", 0xA: "link"}.get(file_type, "device")
     if info.compress_type not in _METHODS:
         raise ArchiveError(
             f"entry {printable(info.filename)} is compressed by a method that is not read here; "
             "unpack the archive with another program and name its folder to the next script"
         )
-    # orig_filename: ZipInfo cuts a name at a NUL and would hide the rest.
     return ArchiveEntry(
-        info.orig_filename, kind, info.file_size, info.compress_size, bool(info.flag_bits & 0x41)
+        # ZipInfo cuts a name at a NUL and would hide the rest.
+        info.orig_filename,
+        "folder" if info.is_dir() else kind,
+        info.file_size,
+        info.compress_size,
+        encrypted=bool(info.flag_bits & 0x41),
     )
 
 
@@ -125,15 +152,15 @@ def _check_overlaps(infos: Sequence[zipfile.ZipInfo]) -> None:
         end, last = info.header_offset + 30 + info.compress_size, info.filename
 
 
-def _extract_zip_chunk(
+def _write_zip_chunk(
     chunk: Sequence[tuple[int, str]], archive_id: tuple[str, int, int], folder: str
 ) -> list[int]:
     archive = _open_zip(archive_id)
     infos = archive.infolist()
-    return [_extract_entry(archive, infos[index], f"{folder}/{name}") for index, name in chunk]
+    return [_write_zip_entry(archive, infos[index], f"{folder}/{name}") for index, name in chunk]
 
 
-def _extract_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str) -> int:
+def _write_zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str) -> int:
     try:
         with archive.open(info) as packed:
             return _write_file(packed, target, name=info.filename, size=info.file_size)
@@ -154,20 +181,6 @@ def _damage(error: Exception) -> str:
     return one_line(error) if str(error).strip() else "it ends too early"
 
 
-def _make_room(folder: Path, plan: ExtractionPlan) -> None:
-    """Make the plan's folders; raises OSError unless the disk has room for its files."""
-    needed = plan.size + len(plan.names) * _BLOCK_BYTES + _SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"Expected {needed / 2**30:,.1f} GiB of free disk space to unpack, found "
-            f"{free / 2**30:,.1f} GiB. Make room, or name a folder on another disk",
-        )
-    for name in sorted({name.rpartition("/")[0] for name in plan.names.values()}):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-
-
 def _write_file(packed: IO[bytes], target: str, *, name: str, size: int) -> int:
     """Write the entry `name`; what is longer or shorter than the archive said is refused."""
     written = 0
@@ -184,7 +197,6 @@ def _write_file(packed: IO[bytes], target: str, *, name: str, size: int) -> int:
 
 # First bytes of each kind of compressed file.
 _OPENERS = ((b"\x1f\x8b", gzip.open), (b"\xfd7zXZ\x00", lzma.open), (b"BZh", bz2.open))
-NO_ARCHIVE = "it is neither a zip nor a tar archive, or it is incomplete"
 # Records that hold the long name or the properties of the entry behind them.
 _RECORD_TYPES = frozenset(
     {
@@ -224,12 +236,16 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
 
 
-def starts_as_tar(path: Path) -> bool:
+def _starts_as_tar(path: Path) -> bool:
     """Whether the first bytes are those of a tar archive or of a compressed file."""
     with path.open("rb") as file:
         start = file.read(tarfile.BLOCKSIZE)
     # A damaged first header is still one; an archive without entries starts with its end mark.
-    if _opener_of(start) or start[257:262] == b"ustar" or start == bytes(tarfile.BLOCKSIZE):
+    if (
+        _opener_of(start) != _as_it_is
+        or start[257:262] == b"ustar"
+        or start == bytes(tarfile.BLOCKSIZE)
+    ):
         return True
     try:
         tarfile.TarInfo.frombuf(start, tarfile.ENCODING, "surrogateescape")
@@ -238,23 +254,14 @@ def starts_as_tar(path: Path) -> bool:
     return True
 
 
-def extract_tar(path: Path, folder: Path) -> ExtractionPlan:
-    """Unpack a tar archive into an empty folder.
-
-    Raises:
-        ArchiveError: It is damaged, hostile or too large.
-        OSError: The disk is too small, or cannot be written.
-    """
-    entries = [_tar_entry(member) for member, _ in _read_members(path)]
-    plan = plan_extraction(entries, archive_bytes=path.stat().st_size)
-    _make_room(folder, plan)
-    with progress(description=f"Unpacking {path.name}", unit="file", total=len(plan.names)) as bar:
+def _write_tar_entries(path: Path, names: Mapping[int, str], folder: Path, *, pool: Pool) -> None:
+    """One entry after another: a tar archive can be read in one way only."""
+    with progress(description=f"Unpacking {path.name}", unit="file", total=len(names)) as bar:
         for index, (member, packed) in enumerate(_read_members(path)):
-            if index in plan.names and packed is not None:
-                target = f"{folder}/{plan.names[index]}"
+            if index in names and packed is not None:
+                target = f"{folder}/{names[index]}"
                 _write_file(packed, target, name=member.name, size=member.size)
                 bar.update()
-    return plan
 
 
 def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -263,7 +270,11 @@ def _read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | Non
     most = max(HARMLESS_BYTES, MAX_RATIO * path.stat().st_size)
     last = "none"
     try:
-        with _open_stream(path) as stream, _open_tar(stream) as archive:
+        with (
+            path.open("rb") as file,
+            _opener_of(file.peek(6))(file, "rb") as stream,
+            _open_tar(stream) as archive,
+        ):
             for member in archive:
                 last = member.name
                 if archive.offset > most:
@@ -287,32 +298,20 @@ def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo)
     except _READ_ERRORS as error:
-        _refuse(error, NO_ARCHIVE)
+        _refuse(error, _NO_ARCHIVE)
 
 
-@contextlib.contextmanager
-def _open_stream(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        opener = _opener_of(file.read(6))
-        file.seek(0)
-        if opener is None:
-            yield file
-        else:
-            with opener(file, "rb") as stream:
-                yield stream
+def _opener_of(start: bytes) -> Callable[..., IO[bytes]]:
+    """What opens a file whose content begins like this, decompressing it where it has to."""
+    return next((opener for magic, opener in _OPENERS if start.startswith(magic)), _as_it_is)
 
 
-def _opener_of(start: bytes) -> Callable[..., IO[bytes]] | None:
-    return next((opener for magic, opener in _OPENERS if start.startswith(magic)), None)
+def _as_it_is(file: IO[bytes], mode: str) -> IO[bytes]:
+    return file
 
 
 def _tar_entry(member: tarfile.TarInfo) -> ArchiveEntry:
-    if member.isdir():
-        kind = "folder"
-    elif member.issym() or member.islnk():
+    kind = "file" if member.isreg() else "folder" if member.isdir() else "device"
+    if member.issym() or member.islnk():
         kind = "link"
-    elif member.isreg():
-        kind = "file"
-    else:
-        kind = "device"
-    return ArchiveEntry(member.name, kind, member.size, -1)
+    return ArchiveEntry(member.name, kind, member.size, packed_size=-1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,13 +20,13 @@ from PIL import Image
 from real_vs_ai.config import SEED
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import write_text
+from real_vs_ai.files import write_json
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.copies import encode
 from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.options import PlacingOptions
 from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
+from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
@@ -102,8 +101,7 @@ def report_confounds(
     traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
     report = measure_files(traits, seed=SEED)
     if report is not None:
-        text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-        write_text(folder / CONFOUNDS_NAME, text + "\n")
+        write_json(folder / CONFOUNDS_NAME, asdict(report))
         _draw_confounds(report, traits, title=title, folder=folder)
     return report
 
@@ -167,17 +165,16 @@ def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:
 def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
     """Numbers for each trait, each of shape (n_images, n_columns)."""
 
-    def numbers(values: Sequence) -> np.ndarray:
+    def numbers(name: str) -> np.ndarray:
+        values = [getattr(sample, name) for sample in samples]
         return np.array(values, dtype=np.float64).reshape(len(samples), -1)
 
     return {
-        **size_traits(
-            numbers([s.width for s in samples])[:, 0], numbers([s.height for s in samples])[:, 0]
-        ),
+        **size_traits(numbers("width")[:, 0], numbers("height")[:, 0]),
         "file format": one_hot([s.format for s in samples]),
-        "JPEG quality": numbers([s.compression for s in samples]),
-        "file size": numbers([s.file_size for s in samples]),
-        "EXIF presence": numbers([s.exif for s in samples]),
+        "JPEG quality": numbers("compression"),
+        "file size": numbers("file_size"),
+        "EXIF presence": numbers("exif"),
         **source_trait([s.source for s in samples], [s.label for s in samples]),
     }
 

@@ -1,4 +1,7 @@
-"""Inspect files by their content: hash, size, format, likeness, and why one cannot be used."""
+"""Inspect files by their content: hash, size, format, likeness, and why one cannot be used.
+
+Pictures that show nothing, or several pictures, are recognised here too.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from real_vs_ai.images import (
     ImageError,
     ImageTooLargeError,
     decode_image,
-    file_extension,
     is_image_name,
     read_image_file,
 )
+from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.preparation.plain_jpegs import decode_plain_jpeg, plain_jpeg_settings
+from real_vs_ai.preparation.copies import decode_plain_jpeg, plain_jpeg_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,6 @@ class InspectedFile:
     @property
     def claims_to_be_image(self) -> bool:
         return is_image_name(self.path)
-
-    @property
-    def placed_name(self) -> str:
-        """The path under which it is prepared: with an extension, where it had none of an image."""
-        if self.claims_to_be_image:
-            return self.path
-        return self.path + file_extension(self.format)
 
 
 def inspect_files(
@@ -122,11 +118,11 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, InspectedFile]:
-    """For each image that is nearly another one, by path: its group's first image."""
+def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, str]:
+    """The first image of each group of near-duplicates, by the paths of all its images."""
     images = [file for file in files if file.is_image]
     groups = group_near_duplicates([file.perceptual_hash for file in images])
-    return {images[index].path: images[first] for index, first in groups.items()}
+    return {images[index].path: images[first].path for index, first in groups.items()}
 
 
 def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:
@@ -173,3 +169,83 @@ def _near_pairs(unique: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not found:
         return np.empty(0, dtype=int), np.empty(0, dtype=int)
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+# A picture whose brightest and darkest pixels differ by less shows nothing.
+_LEAST_CONTRAST = 12
+_LONGEST_SIDE = 2048
+# Enough for what follows; a camera's photograph takes a tenth of the time.
+_SHRUNK_SIDE = 1024
+# A seam: most pixels of a line jump, and jump several times further than those of lines near it.
+_SEAM_STEP, _SEAM_SHARE, _SEAM_RATIO = 12, 0.6, 4
+_SEAM_NEAR = 8
+_MOST_TILES = 6
+# A gutter: some lines of one value across the picture, with content on both sides.
+_GUTTER_RANGE, _GUTTER_WIDTH = 6, 4
+
+
+def shrink(image: Image.Image) -> Image.Image:
+    """A picture by a whole factor smaller, with a longer side of at most 1,024 pixels."""
+    return image.reduce(-(-max(image.size) // _SHRUNK_SIDE))
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Whether a picture shows nothing."""
+    small = image.convert("L").resize((32, 32), Image.Resampling.BOX)
+    darkest, brightest = small.getextrema()
+    return brightest - darkest < _LEAST_CONTRAST
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether most of a picture is flat or of one colour, as posters and diagrams are.
+
+    Such pictures are nearly all generated ones here, so a model would learn the layout.
+    """
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
+    return are_plain(np.asarray(image)[None])
+
+
+def is_sheet(grey: np.ndarray) -> bool:
+    """Whether a picture is a grid of equal tiles, or parted by lines of one colour.
+
+    Args:
+        grey: Shape (height, width), uint8.
+    """
+    return any(_has_seams(lines) or _has_gutter(lines) for lines in (grey, grey.T))
+
+
+def _has_seams(grey: np.ndarray) -> bool:
+    """Whether columns jump wherever tiles of equal width would meet."""
+    width = grey.shape[1]
+    steps = np.abs(np.diff(grey.astype(np.int16), axis=1))
+    share = (steps > _SEAM_STEP).mean(axis=0)
+    for tiles in range(2, _MOST_TILES + 1):
+        seams = [width * tile // tiles - 1 for tile in range(1, tiles)]
+        if all(_is_seam(share, seam) for seam in seams):
+            return True
+    return False
+
+
+def _is_seam(share: np.ndarray, place: int) -> bool:
+    low = max(0, place - _SEAM_NEAR)
+    near = share[low : place + _SEAM_NEAR + 1]
+    at = low + int(np.argmax(near))
+    others = np.delete(near, [i for i in range(at - low - 1, at - low + 2) if 0 <= i < len(near)])
+    return bool(
+        abs(at - place) <= 2
+        and share[at] > _SEAM_SHARE
+        and share[at] > _SEAM_RATIO * (np.median(others) + 0.02)
+    )
+
+
+def _has_gutter(grey: np.ndarray) -> bool:
+    flat = np.ptp(grey, axis=0) <= _GUTTER_RANGE
+    inside = np.flatnonzero(~flat)
+    if not len(inside):
+        return False
+    between = flat[inside[0] : inside[-1] + 1]
+    # The longest run of flat columns between columns with content.
+    runs = np.diff(np.flatnonzero(np.concatenate(([1], ~between, [1]))))
+    return bool(runs.max() - 1 >= _GUTTER_WIDTH)

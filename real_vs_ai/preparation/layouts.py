@@ -169,28 +169,22 @@ def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:
         LayoutError: A named folder has another layout, or no folder has this one; the message
             says which layout was found and which script takes it.
     """
-    if folders:
-        layouts = [find_layout(folder) for folder in folders]
-        for layout in layouts:
+    matching, others = [], []
+    for folder in folders or raw_sources():
+        try:
+            layout = find_layout(folder)
             if layout.kind != kind:
                 raise LayoutError(
-                    f"Expected {_DESCRIPTIONS[kind]} in {layout.root}, found "
+                    f"Expected {_DESCRIPTIONS[kind]} in {folder}, found "
                     f"{_DESCRIPTIONS[layout.kind]} ({_named(layout.folders)}). "
                     f"Use {SCRIPT_BY_LAYOUT[layout.kind]} for it."
                 )
-        return layouts
-    matching, others = [], []
-    for folder in raw_sources():
-        try:
-            layout = find_layout(folder)
         except LayoutError as error:
+            if folders:
+                raise
             others.append(str(error))
-            continue
-        if layout.kind == kind:
-            matching.append(layout)
         else:
-            script = SCRIPT_BY_LAYOUT[layout.kind]
-            others.append(f"{folder} has {_DESCRIPTIONS[layout.kind]}: {script} takes it.")
+            matching.append(layout)
     if not matching:
         raise LayoutError(
             f"Expected a data set with {_DESCRIPTIONS[kind]} in {RAW_DIR}, found none. "

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from operator import attrgetter
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from real_vs_ai.config import (
@@ -22,6 +21,7 @@ from real_vs_ai.config import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
+from real_vs_ai.options import option, whole_number
 from real_vs_ai.preparation.file_traits import (
     CONFOUNDS_FIGURE_PATH,
     CONFOUNDS_NAME,
@@ -41,7 +41,6 @@ from real_vs_ai.preparation.manifest import (
     read_manifest,
     write_tables,
 )
-from real_vs_ai.preparation.options import MergeOptions
 from real_vs_ai.preparation.placing import (
     Placement,
     place_rows,
@@ -49,9 +48,13 @@ from real_vs_ai.preparation.placing import (
     relative_origin,
     safe_name,
     source_names,
-    unique_names,
 )
-from real_vs_ai.preparation.splits import SplitImage, plan_split
+from real_vs_ai.preparation.splits import (
+    PlacingOptions,
+    name_rows,
+    near_duplicate_outcomes,
+    plan_split,
+)
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
@@ -64,6 +67,20 @@ from real_vs_ai.preparation.staging import (
 
 # What the splitters write next to the class folders.
 _OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(PlacingOptions):
+    """How split data sets are merged."""
+
+    keep_duplicates: bool = option(
+        "keep images that are in two data sets, unless they are in two splits", False
+    )
+    equalise: int | None = option(
+        "save all images as squares of this side, in one format and quality",
+        metavar="PIXELS",
+        type=whole_number(1),
+    )
 
 
 def merge_sources(
@@ -140,7 +157,8 @@ def _write_merged(
     _check_splits(rows, sources)
     alike = _near_duplicates(rows, output_dir=output_dir, options=options)
     rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
-    renamed = _rename(rows, extension=EQUALISED_EXTENSION if options.equalise else None)
+    extension = EQUALISED_EXTENSION if options.equalise else ""
+    renamed = name_rows(rows, lambda row: _prefixed(row, extension))
     for split in SPLITS:
         (staging / split).mkdir()
     if options.equalise:
@@ -253,74 +271,47 @@ def _check_splits(rows: Sequence[ManifestRow], sources: Sequence[str]) -> None:
 
 def _near_duplicates(
     rows: Sequence[ManifestRow], *, output_dir: Path, options: MergeOptions
-) -> dict[str, ManifestRow]:
-    """For each image that is nearly another one, by origin: its group's first image."""
+) -> dict[str, str]:
+    """The first image of each group of near-duplicates, by the origins of all its images."""
     if options.near_duplicates == "off":
         return {}
-    by_origin = {row.origin: row for row in rows}
-    files = inspect_files(list(by_origin), root=output_dir, perceptual=True, pool=options.pool)
-    alike = find_near_duplicates(files)
-    return {origin: by_origin[first.path] for origin, first in alike.items()}
+    origins = [row.origin for row in rows]
+    files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
+    return find_near_duplicates(files)
 
 
 def _drop_shared(
     rows: Sequence[ManifestRow],
-    alike: Mapping[str, ManifestRow],
+    alike: Mapping[str, str],
     *,
     outcomes: list[FileOutcome],
     options: MergeOptions,
 ) -> list[ManifestRow]:
     """Leave out what would be in two splits, and contents that come from two sources."""
-    groups = {}
-    if options.near_duplicates == "group":
-        groups = {origin: first.sha256 for origin, first in alike.items()}
     plan = plan_split(
-        [
-            SplitImage(row.origin, row.sha256, row.label, row.split, groups.get(row.origin, ""))
-            for row in rows
-        ],
+        rows,
+        groups=alike if options.near_duplicates == "group" else {},
         fractions={"train": 1.0},
         seed=0,
         # Copies within a source were decided when it was split.
         keep_duplicates=True,
     )
-    outcomes.extend(FileOutcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items())
+    outcomes += plan.outcomes()
     first: dict[str, ManifestRow] = {}
     kept = []
     for row in rows:
-        if row.origin in plan.leaks:
+        if row.origin not in plan.splits:
             continue
         holder = first.setdefault(row.sha256, row)
         if holder.source != row.source and not options.keep_duplicates:
             outcomes.append(FileOutcome(row.origin, Fate.DUPLICATE, holder.origin))
-            continue
-        kept.append(row)
-        other = alike.get(row.origin, row)
-        if other is not row:
-            detail = f"of {other.origin} (in {other.split}), itself in {row.split}"
-            outcomes.append(FileOutcome(row.origin, Fate.NEAR_DUPLICATE, detail))
+        else:
+            kept.append(row)
+    outcomes += near_duplicate_outcomes(kept, alike)
     return kept
 
 
-def _rename(rows: list[ManifestRow], *, extension: str | None) -> list[ManifestRow]:
-    """`<source>__<name>`, without collisions within a split's class folder; empties `rows`."""
-    folders: dict[tuple[str, str], list[ManifestRow]] = defaultdict(list)
-    for row in sorted(rows, key=attrgetter("origin")):
-        folders[row.split, row.label].append(row)
-    rows.clear()
-    renamed = []
-    for split, label in list(folders):
-        members = folders.pop((split, label))
-        names = unique_names([_prefixed(row, extension) for row in members])
-        renamed.extend(
-            replace(row, path=f"{split}/{label}/{name}")
-            for row, name in zip(members, names, strict=True)
-        )
-    renamed.sort(key=attrgetter("path"))
-    return renamed
-
-
-def _prefixed(row: ManifestRow, extension: str | None) -> str:
+def _prefixed(row: ManifestRow, extension: str) -> str:
     name = "_".join(row.path.split("/")[2:])
     if extension:
         name = PurePosixPath(name).stem + extension

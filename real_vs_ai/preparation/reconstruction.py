@@ -6,7 +6,6 @@ What tells its two halves apart are the traces of the decoder, and nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections import defaultdict
@@ -23,21 +22,16 @@ from real_vs_ai.preparation.copies import (
     Original,
     copy_names,
     encoder_like,
-    origin_of,
     staged_copies,
+    write_copy,
 )
 from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank, write_new_file
+from real_vs_ai.preparation.placing import rank
 from real_vs_ai.reporting import format_table, progress
-from real_vs_ai.torch_files import read_state_dict
 
 GENERATOR = "taef2"
 # Longest side of a part, in pixels.
 PART_SIDE = 384
-_WEIGHTS = ("taef2_encoder.pth", "taef2_decoder.pth")
-_WEIGHTS_FROM = (
-    "github.com/madebyollin/taesd, commit 5cccb12dc72074a4be35680c3b108548a7c69978 (MIT)"
-)
 _FAKE, _REAL = CLASS_NAMES
 # What the autoencoder takes, and the largest block of a JPEG: a part that begins on the grid of
 # its file's blocks hardly changes when it is stored again.
@@ -74,26 +68,6 @@ class ReconstructionSummary:
             report = self.output_dir / REPORT_NAME
             text += f"\nLeft out: {len(self.failed):,} images that cannot be used (see {report})."
         return f"{text}\nMoveAugmentedImages.py adds them to the training images."
-
-
-def read_weights(folder: Path) -> list[dict[str, np.ndarray]]:
-    """The weights of the encoder and of the decoder, by their published names.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        InputError: One is damaged. Both messages say where to get them.
-    """
-    names = " and ".join(_WEIGHTS)
-    missing = [name for name in _WEIGHTS if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"Expected {names} in {folder}, found no {' and no '.join(missing)}. Copy both from "
-            f"{_WEIGHTS_FROM}, or name their folder with --weights."
-        )
-    try:
-        return [read_state_dict(folder / name) for name in _WEIGHTS]
-    except InputError as error:
-        raise InputError(f"{error}. Copy {names} again from {_WEIGHTS_FROM}.") from error
 
 
 def choose_originals(
@@ -149,12 +123,9 @@ def write_pairs(
             try:
                 pair, decibels = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
             except (ImageError, OSError) as error:
-                origin = origin_of(original, train_dir)
-                failed.append(FileOutcome(origin, Fate.QUARANTINED, str(error)))
+                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, str(error)))
                 continue
-            for row, data in pair:
-                write_new_file(f"{folder}/{row.path}", data)
-                rows.append(row)
+            rows += [write_copy(row, data, folder=str(folder)) for row, data in pair]
             fidelity.append((original.row.source, decibels))
     seconds = time.perf_counter() - started
     return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)
@@ -179,21 +150,9 @@ def _make_pair(
     (name,) = copy_names(f"{path.stem}__{GENERATOR}{path.suffix}", 1, file_format=file_format)
     pair = []
     for label, pixels in ((_FAKE, remade), (_REAL, part)):
-        stored = encode(pixels)
-        row = replace(
-            original.row,
-            path=f"{label}/{name}",
-            sha256=hashlib.sha256(stored).hexdigest(),
-            label=label,
-            split="train",
-            width=part.shape[1],
-            height=part.shape[0],
-            format=file_format,
-            origin=origin_of(original, train_dir),
-            generator=GENERATOR if label == _FAKE else original.row.generator,
-            origin_sha256=hashlib.sha256(data).hexdigest(),
-        )
-        pair.append((row, stored))
+        row = original.copy_row(f"{label}/{name}", part, file_format, data)
+        generator = GENERATOR if label == _FAKE else row.generator
+        pair.append((replace(row, label=label, generator=generator), encode(pixels)))
     return pair, _psnr(part, remade)
 
 

@@ -1,4 +1,4 @@
-"""Plan which image goes into which split, from contents and labels alone.
+"""Plan which image goes into which split, from contents and labels alone, and name the images.
 
 Files of one content (or one group of near-duplicates) share a split. The place of a content in
 the shuffle comes from its hash and the seed, so neither the order of the listing, nor the names,
@@ -7,43 +7,49 @@ nor what else is in the data set decides it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.placing import rank
+from real_vs_ai.options import add_cluster, add_overwrite, add_workers, option
+from real_vs_ai.parallel import Pool
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
+from real_vs_ai.preparation.placing import rank, unique_names
 
 # Where a content is in several splits already, it stays in the first of these.
 _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 _MOST_LISTED_CONFLICTS = 5
+_ORIGIN = attrgetter("origin")
 
 
 class LabelConflictError(InputError):
     """The same content stands under two labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class SplitImage:
-    """An image as the plan sees it.
+@dataclass(frozen=True, kw_only=True)
+class PlacingOptions:
+    """What the splitters and the merger share."""
 
-    Attributes:
-        fixed_split: The split it must stay in, or "" to be divided.
-        group: Images of one group share a split; "" means that its content is its group.
-    """
-
-    path: str
-    sha256: str
-    label: str
-    fixed_split: str = ""
-    group: str = ""
+    near_duplicates: str = option(
+        "report: list images that look alike (pHash within 3 bits); group: also keep them in one "
+        "split; both decode every image and take several times as long",
+        "off",
+        choices=("off", "report", "group"),
+    )
+    overwrite: bool = option(add=add_overwrite)
+    workers: int = option(add=add_workers)
+    cluster: str | None = option(add=add_cluster)
+    # Tests of other things leave it out, for it takes a second.
+    confounds: bool = True
 
     @property
-    def key(self) -> str:
-        return self.group or self.sha256
+    def pool(self) -> Pool:
+        """Where the work runs."""
+        return Pool(self.workers, self.cluster)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class SplitPlan:
     """The decision.
 
     Attributes:
-        splits: Split of each image that is kept, by path.
+        splits: Split of each image that is kept, by origin.
         duplicates: The image kept in its place, for each second copy that is left out.
         leaks: The image of another split, for each that is left out because its content (or a
             near-duplicate) is in that split.
@@ -61,14 +67,16 @@ class SplitPlan:
     duplicates: dict[str, str] = field(default_factory=dict)
     leaks: dict[str, str] = field(default_factory=dict)
 
-    def count(self, split: str) -> int:
-        """How many images the split gets."""
-        return sum(1 for value in self.splits.values() if value == split)
+    def outcomes(self) -> list[FileOutcome]:
+        """What is left out, and why."""
+        found = [FileOutcome(path, Fate.DUPLICATE, kept) for path, kept in self.duplicates.items()]
+        return found + [FileOutcome(path, Fate.LEAK, kept) for path, kept in self.leaks.items()]
 
 
 def plan_split(
-    images: Sequence[SplitImage],
+    images: Sequence[ManifestRow],
     *,
+    groups: Mapping[str, str],
     fractions: Mapping[str, float],
     seed: int,
     keep_duplicates: bool,
@@ -76,6 +84,8 @@ def plan_split(
     """Divide images over splits by content, stratified by class.
 
     Args:
+        images: Their `split` is the one that they must stay in, or "" to be divided.
+        groups: Images of one group share a split: group by origin. Others share it by content.
         fractions: Share of each split, summing to 1, for images without a fixed split. Shares
             that divide evenly are met exactly.
         keep_duplicates: Keep second copies, in the split of the first.
@@ -85,17 +95,20 @@ def plan_split(
         InputError: The fractions are wrong, or a class has fewer contents than splits.
     """
     check_fractions(fractions)
-    ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.fixed_split], image.path))
+    ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.split], image.origin))
     first_of_content = _check_labels(ordered)
     kept, duplicates, leaks = _drop_copies(
-        ordered, first_of_content, keep_duplicates=keep_duplicates
+        ordered, first_of_content, groups, keep_duplicates=keep_duplicates
     )
     # With millions of images each of these takes some hundred megabytes.
     del ordered, first_of_content
-    splits = {image.path: image.fixed_split for image in kept if image.fixed_split}
-    kept = [image for image in kept if not image.fixed_split]
-    divided = dict(_divide(kept, fractions=fractions, seed=seed))
-    _fill_empty_splits(kept, divided, used=_used(fractions))
+    splits = {image.origin: image.split for image in kept if image.split}
+    divisible = [image for image in kept if not image.split]
+    # Images of one group lie together then: no dictionary of a million lists is needed.
+    divisible.sort(key=lambda image: rank(seed, _key(image, groups)))
+    runs = [list(run) for _, run in groupby(divisible, key=lambda image: _key(image, groups))]
+    divided = dict(_divide(runs, fractions=fractions))
+    _fill_empty_splits(runs, divided, used=_used(fractions))
     splits.update(divided)
     return SplitPlan(splits, duplicates, leaks)
 
@@ -112,14 +125,14 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         )
 
 
-def _check_labels(images: Sequence[SplitImage]) -> dict[str, SplitImage]:
+def _check_labels(images: Sequence[ManifestRow]) -> dict[str, ManifestRow]:
     """The first image of each content; raises LabelConflictError."""
-    first: dict[str, SplitImage] = {}
+    first: dict[str, ManifestRow] = {}
     conflicts = []
     for image in images:
         other = first.setdefault(image.sha256, image)
         if other.label != image.label:
-            conflicts.append(f"{other.path} ({other.label}) = {image.path} ({image.label})")
+            conflicts.append(f"{other.origin} ({other.label}) = {image.origin} ({image.label})")
     if conflicts:
         listed = "; ".join(conflicts[:_MOST_LISTED_CONFLICTS])
         more = len(conflicts) - _MOST_LISTED_CONFLICTS
@@ -130,37 +143,41 @@ def _check_labels(images: Sequence[SplitImage]) -> dict[str, SplitImage]:
     return first
 
 
+def _key(image: ManifestRow, groups: Mapping[str, str]) -> str:
+    return groups.get(image.origin) or image.sha256
+
+
 def _drop_copies(
-    ordered: Sequence[SplitImage], first_of_content: dict[str, SplitImage], *, keep_duplicates: bool
-) -> tuple[list[SplitImage], dict[str, str], dict[str, str]]:
+    ordered: Sequence[ManifestRow],
+    first_of_content: dict[str, ManifestRow],
+    groups: Mapping[str, str],
+    *,
+    keep_duplicates: bool,
+) -> tuple[list[ManifestRow], dict[str, str], dict[str, str]]:
     """Leave out what would be in two splits, and second copies; test is looked at first."""
-    # Without near-duplicates every content is its own group.
-    first_of_group = {} if any(image.group for image in ordered) else first_of_content
+    # Without groups every content is its own.
+    first_of_group = {} if groups else first_of_content
     kept, duplicates, leaks = [], {}, {}
     for image in ordered:
-        holder = first_of_group.setdefault(image.key, image)
+        holder = first_of_group.setdefault(_key(image, groups), image)
         first = first_of_content[image.sha256]
-        if holder.fixed_split != image.fixed_split:
-            leaks[image.path] = holder.path
+        if holder.split != image.split:
+            leaks[image.origin] = holder.origin
         elif first is not image and not keep_duplicates:
-            duplicates[image.path] = first.path
+            duplicates[image.origin] = first.origin
         else:
             kept.append(image)
     return kept, duplicates, leaks
 
 
 def _divide(
-    images: Sequence[SplitImage], *, fractions: Mapping[str, float], seed: int
+    runs: Sequence[Sequence[ManifestRow]], *, fractions: Mapping[str, float]
 ) -> Iterator[tuple[str, str]]:
-    """Give (path, split) of each image."""
+    """Give (origin, split) of each image; the runs are groups in the order of the shuffle."""
     used = _used(fractions)
-    # Images of one group lie together then: no dictionary of a million lists is needed.
-    ranked = sorted(images, key=lambda image: rank(seed, image.key))
-    room = _targets(ranked, fractions=fractions, used=used)
-    runs = (list(run) for _, run in groupby(ranked, key=attrgetter("key")))
+    room = _targets(runs, fractions=fractions, used=used)
     # Large groups first, so that the single images can fill what is left exactly.
-    several = sorted((run for run in runs if len(run) > 1), key=len, reverse=True)
-    for members in several:
+    for members in sorted((run for run in runs if len(run) > 1), key=len, reverse=True):
         labels = Counter(image.label for image in members)
         split = max(
             used,
@@ -172,13 +189,12 @@ def _divide(
         )
         for image in members:
             room[image.label][split] -= 1
-            yield image.path, split
-    grouped = {members[0].key for members in several}
-    for image in ranked:
-        if image.key not in grouped:
+            yield image.origin, split
+    for image, *others in runs:
+        if not others:
             split = next((name for name in used if room[image.label][name] > 0), used[0])
             room[image.label][split] -= 1
-            yield image.path, split
+            yield image.origin, split
 
 
 def _used(fractions: Mapping[str, float]) -> list[str]:
@@ -186,7 +202,7 @@ def _used(fractions: Mapping[str, float]) -> list[str]:
 
 
 def _fill_empty_splits(
-    images: Sequence[SplitImage], splits: dict[str, str], *, used: Sequence[str]
+    runs: Sequence[Sequence[ManifestRow]], splits: dict[str, str], *, used: Sequence[str]
 ) -> None:
     """Give each split that lacks a class the smallest group that another split can spare.
 
@@ -195,21 +211,16 @@ def _fill_empty_splits(
     Raises:
         InputError: No split can spare one.
     """
-    counts = Counter((image.label, splits[image.path]) for image in images)
-    labels = sorted({image.label for image in images})
+    counts = Counter((image.label, splits[image.origin]) for run in runs for image in run)
+    labels = sorted({label for label, _ in counts})
     empty = [(label, name) for label in labels for name in used if not counts[label, name]]
-    if not empty:
-        return
-    groups: dict[str, list[SplitImage]] = {}
-    for image in sorted(images, key=attrgetter("path")):
-        groups.setdefault(image.key, []).append(image)
     for label, name in empty:
-        for members in sorted(groups.values(), key=len):
-            before = splits[members[0].path]
+        for members in sorted(runs, key=lambda run: (len(run), min(map(_ORIGIN, run)))):
+            before = splits[members[0].origin]
             taken = Counter(image.label for image in members)
             if taken[label] and all(counts[one, before] > n for one, n in taken.items()):
                 for image in members:
-                    splits[image.path] = name
+                    splits[image.origin] = name
                     counts[image.label, before] -= 1
                     counts[image.label, name] += 1
                 break
@@ -221,13 +232,11 @@ def _fill_empty_splits(
 
 
 def _targets(
-    ranked: Sequence[SplitImage], *, fractions: Mapping[str, float], used: Sequence[str]
+    runs: Sequence[Sequence[ManifestRow]], *, fractions: Mapping[str, float], used: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Images each split is to get, by class and split; images of one group lie together."""
-    counts = Counter(image.label for image in ranked)
-    contents: Counter[str] = Counter()
-    for _, run in groupby(ranked, key=attrgetter("key")):
-        contents.update({image.label for image in run})
+    """Images each split is to get, by class and split."""
+    counts = Counter(image.label for run in runs for image in run)
+    contents = Counter(label for run in runs for label in {image.label for image in run})
     targets = {}
     for label, count in counts.items():
         if contents[label] < len(used):
@@ -253,3 +262,44 @@ def _share_out(
             shares[max(used, key=lambda other: shares[other])] -= 1
             shares[name] = 1
     return shares
+
+
+def name_rows(rows: list[ManifestRow], name: Callable[[ManifestRow], str]) -> list[ManifestRow]:
+    """Give each row the path `<split>/<label>/<name>`; no two names of a folder collide.
+
+    Returns:
+        New rows, sorted by path. The list that was given is emptied: millions of rows are not held
+        twice.
+    """
+    folders: dict[tuple[str, str], list[ManifestRow]] = defaultdict(list)
+    for row in sorted(rows, key=_ORIGIN):
+        folders[row.split, row.label].append(row)
+    rows.clear()
+    named = []
+    for split, label in list(folders):
+        members = folders.pop((split, label))
+        names = unique_names([name(row) for row in members])
+        named += [
+            replace(row, path=f"{split}/{label}/{unique}")
+            for row, unique in zip(members, names, strict=True)
+        ]
+    return sorted(named, key=attrgetter("path"))
+
+
+def near_duplicate_outcomes(
+    rows: Sequence[ManifestRow], alike: Mapping[str, str]
+) -> list[FileOutcome]:
+    """Report near-duplicates among the images that are kept.
+
+    Args:
+        alike: The first image of each group, by the origins of all its images.
+    """
+    first: dict[str, ManifestRow] = {}
+    outcomes = []
+    for row in rows:
+        if row.origin in alike:
+            other = first.setdefault(alike[row.origin], row)
+            if other is not row:
+                detail = f"of {other.origin} (in {other.split}), itself in {row.split}"
+                outcomes.append(FileOutcome(row.origin, Fate.NEAR_DUPLICATE, detail))
+    return outcomes

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import argparse
 from collections.abc import Mapping, Sequence
-from itertools import compress, islice
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
+from real_vs_ai.config import SPLIT_DIR, SPLITS
+from real_vs_ai.images import file_extension
+from real_vs_ai.options import add_seed, option
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import report_confounds
 from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
@@ -24,7 +28,6 @@ from real_vs_ai.preparation.manifest import (
     loose_outcomes,
     write_tables,
 )
-from real_vs_ai.preparation.options import SplitOptions
 from real_vs_ai.preparation.placing import (
     Placement,
     place_files,
@@ -33,10 +36,63 @@ from real_vs_ai.preparation.placing import (
     relative_origin,
     safe_name,
     source_names,
-    unique_names,
 )
-from real_vs_ai.preparation.splits import SplitImage, SplitPlan, plan_split
+from real_vs_ai.preparation.splits import (
+    PlacingOptions,
+    SplitPlan,
+    check_fractions,
+    name_rows,
+    near_duplicate_outcomes,
+    plan_split,
+)
 from real_vs_ai.preparation.staging import staged_output, still_to_make
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add what the splitters read and where they write."""
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        help="data sets to split (default: all in data/raw with this layout)",
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=SPLIT_DIR, help="one folder for each data set goes here"
+    )
+
+
+def three_fractions(text: str) -> dict[str, float]:
+    """ "0.7,0.15,0.15" → {"train": 0.7, "validation": 0.15, "test": 0.15}."""
+    try:
+        fractions = dict(zip(SPLITS, map(float, text.split(",")), strict=True))
+        check_fractions(fractions)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected three fractions of train, validation and test that sum to 1, found {text}"
+        ) from error
+    return fractions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitterOptions(PlacingOptions):
+    """What the two splitters share."""
+
+    keep_duplicates: bool = option("keep duplicates, in the split of the first copy", False)
+    seed: int = option(add=add_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(SplitterOptions):
+    """How data sets are split; DataSplitD1.py offers all of it."""
+
+    fractions: Mapping[str, float] = option(
+        "shares of train, validation and test, separated by commas",
+        "0.7,0.15,0.15",
+        type=three_fractions,
+    )
+    ignore_roles: bool = option(
+        "divide collections by --fractions too, whatever split their list names", False
+    )
 
 
 def describe_splits(summaries: Sequence[PreparedImages]) -> str:
@@ -86,19 +142,29 @@ def _write_source(
     """Split one source into `folder`, which becomes `output`."""
     folder.mkdir()
     data_dir = output.parent.parent
-    inspected = _inspect(layout, options=options)
-    groups = {}
-    if options.near_duplicates != "off":
-        groups = find_near_duplicates([file for files in inspected.values() for file in files])
-    plan = _plan(layout, inspected, groups, options)
-    outcomes = _plan_outcomes(plan, groups) + loose_outcomes(layout.loose)
+    paths = [path for paths in layout.files.values() for path in paths]
+    perceptual = options.near_duplicates != "off"
+    files = inspect_files(paths, root=layout.root, perceptual=perceptual, pool=options.pool)
+    alike = find_near_duplicates(files) if perceptual else {}
+    rejected = [file for file in files if not file.is_image]
+    notes = {file.path: file.note for file in files if file.note}
+    rows = _rows_of(layout, files, source=output.name, options=options)
+    del files
+    plan = _plan(layout, rows, alike, options=options)
+    outcomes = plan.outcomes() + loose_outcomes(layout.loose)
     if layout.collected:
         outcomes += _leave_out_plain(plan, layout.collected)
-    rejected = [file for files in inspected.values() for file in files if not file.is_image]
-    origin = relative_origin(layout.root, data_dir)
-    rows = _name_rows(
-        layout, inspected, plan, source=output.name, origin_prefix=origin, outcomes=outcomes
-    )
+    rows = [replace(r, split=plan.splits[r.origin]) for r in rows if r.origin in plan.splits]
+    outcomes += near_duplicate_outcomes(rows, alike)
+    for row in rows:
+        if row.origin in notes:
+            outcomes.append(FileOutcome(row.origin, Fate.WRONG_EXTENSION, notes[row.origin]))
+    rows = name_rows(rows, lambda row: safe_name(row.path))
+    for row in rows:
+        if row.path.rpartition("/")[2] != row.origin.rpartition("/")[2]:
+            outcomes.append(FileOutcome(row.origin, Fate.RENAMED, row.path))
+    prefix = relative_origin(layout.root, data_dir)
+    rows = [replace(row, origin=f"{prefix}/{row.origin}") for row in rows]
     placement = place_rows(rows, data_dir=data_dir, folder=folder)
     placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes)
     confounds = report_confounds(rows, folder=folder, title=output.name, options=options)
@@ -107,60 +173,56 @@ def _write_source(
     )
 
 
-def _inspect(
-    layout: Layout, *, options: SplitOptions
-) -> dict[tuple[str, str], list[InspectedFile]]:
-    """Every file by (split, class folder)."""
-    paths = [path for paths in layout.files.values() for path in paths]
-    perceptual = options.near_duplicates != "off"
-    found = inspect_files(paths, root=layout.root, perceptual=perceptual, pool=options.pool)
-    files = iter(found)
-    return {key: list(islice(files, len(paths))) for key, paths in layout.files.items()}
+def _rows_of(
+    layout: Layout, files: Sequence[InspectedFile], *, source: str, options: SplitOptions
+) -> list[ManifestRow]:
+    """A row for each image.
+
+    Its `origin` is still the path in the data set, its `path` the name that it would have alone,
+    and its `split` the one that it must stay in, or "".
+    """
+    collected = layout.collected
+    role = collected.role if collected and not options.ignore_roles else ""
+    keys = [key for key, paths in layout.files.items() for _ in paths]
+    rows = []
+    for (split, folder), file in zip(keys, files, strict=True):
+        if not file.is_image:
+            continue
+        # Deeper folders are written into the name.
+        parts = file.path.split("/")
+        name = "_".join(parts[parts.index(folder) + 1 :])
+        if not file.claims_to_be_image:
+            name += file_extension(file.format)
+        # What is to be divided has no split yet: flat data sets, and train.
+        fixed = role if split in {"", "train"} else split
+        more = {}
+        if collected:
+            generator, group = (
+                m.get(file.path, "") for m in (collected.generators, collected.groups)
+            )
+            more = {"generator": generator, "collection": collected.name, "group": group}
+        facts = (file.sha256, layout.class_by_folder[folder], fixed, source)
+        size = (file.width, file.height)
+        rows.append(ManifestRow(name, *facts, *size, file.format, file.path, **more))
+    return rows
 
 
 def _plan(
-    layout: Layout,
-    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]],
-    groups: Mapping[str, InspectedFile],
-    options: SplitOptions,
+    layout: Layout, rows: Sequence[ManifestRow], alike: Mapping[str, str], *, options: SplitOptions
 ) -> SplitPlan:
-    fractions = options.fractions
-    if "validation" in layout.splits:
-        # The data set brings its own validation images, so all of train stays train.
-        fractions = {"train": 1.0}
-    role = layout.collected.role if layout.collected and not options.ignore_roles else ""
-    groups = _joined_groups(layout, inspected, groups, options=options)
-    planned = []
-    for (split, folder), files in inspected.items():
-        # What is to be divided has no split yet: flat data sets, and train.
-        fixed_split = role if split in {"", "train"} else split
-        label = layout.class_by_folder[folder]
-        for file in files:
-            if file.is_image:
-                group = groups.get(file.path, "")
-                planned.append(SplitImage(file.path, file.sha256, label, fixed_split, group))
-    return plan_split(
-        planned, fractions=fractions, seed=options.seed, keep_duplicates=options.keep_duplicates
-    )
+    # A data set that brings its own validation images keeps all of train.
+    fractions = {"train": 1.0} if "validation" in layout.splits else options.fractions
+    groups = _joined_groups(rows, alike if options.near_duplicates == "group" else {})
+    keeping = {"seed": options.seed, "keep_duplicates": options.keep_duplicates}
+    return plan_split(rows, groups=groups, fractions=fractions, **keeping)
 
 
-def _joined_groups(
-    layout: Layout,
-    inspected: Mapping[tuple[str, str], Sequence[InspectedFile]],
-    alike: Mapping[str, InspectedFile],
-    *,
-    options: SplitOptions,
-) -> dict[str, str]:
-    """Group of each image that has one, by path.
+def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dict[str, str]:
+    """Group of each image that has one, by origin.
 
     Near-duplicates, images of one sheet or prompt, and files of one content belong together, also
     by way of one another.
     """
-    collected = layout.collected.groups if layout.collected else {}
-    if options.near_duplicates != "group":
-        alike = {}
-    if not collected and not alike:
-        return {}
     leaders: dict[str, str] = {}
 
     def leader(key: str) -> str:
@@ -169,13 +231,13 @@ def _joined_groups(
             key = leaders[key]
         return key
 
-    images = [file for files in inspected.values() for file in files if file.is_image]
-    for file in images:
-        if file.path in collected:
-            leaders[leader(file.sha256)] = leader(f"group {collected[file.path]}")
-        if file.path in alike:
-            leaders[leader(file.sha256)] = leader(alike[file.path].sha256)
-    return {file.path: leader(file.sha256) for file in images if file.sha256 in leaders}
+    contents = {row.origin: row.sha256 for row in rows if row.origin in alike}
+    for row in rows:
+        if row.group:
+            leaders[leader(row.sha256)] = leader(f"group {row.group}")
+        if row.origin in alike:
+            leaders[leader(row.sha256)] = leader(contents[alike[row.origin]])
+    return {row.origin: leader(row.sha256) for row in rows if row.sha256 in leaders}
 
 
 def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOutcome]:
@@ -184,73 +246,6 @@ def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOu
     for path in paths:
         del plan.splits[path]
     return [FileOutcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
-
-
-def _plan_outcomes(plan: SplitPlan, groups: Mapping[str, InspectedFile]) -> list[FileOutcome]:
-    members: dict[str, list[str]] = defaultdict(list)
-    for path, first in groups.items():
-        if path in plan.splits:
-            members[first.path].append(path)
-    outcomes = [FileOutcome(path, Fate.DUPLICATE, kept) for path, kept in plan.duplicates.items()]
-    outcomes += [FileOutcome(path, Fate.LEAK, kept) for path, kept in plan.leaks.items()]
-    for first, *others in members.values():
-        for path in others:
-            detail = f"of {first} (in {plan.splits[first]}), itself in {plan.splits[path]}"
-            outcomes.append(FileOutcome(path, Fate.NEAR_DUPLICATE, detail))
-    return outcomes
-
-
-def _name_rows(
-    layout: Layout,
-    inspected: dict[tuple[str, str], list[InspectedFile]],
-    plan: SplitPlan,
-    *,
-    source: str,
-    origin_prefix: str,
-    outcomes: list[FileOutcome],
-) -> list[ManifestRow]:
-    """Rows of the plan's images, whose `origin` begins with `origin_prefix`, and notes of them.
-
-    Both `inspected` and the plan are emptied: a million files are held as rows or so, not twice.
-    """
-    kept: dict[tuple[str, str], list[tuple[str, InspectedFile]]] = defaultdict(list)
-    for split, folder in list(inspected):
-        label = layout.class_by_folder[folder]
-        for file in inspected.pop((split, folder)):
-            if file.path in plan.splits:
-                kept[plan.splits[file.path], label].append((folder, file))
-    plan.splits.clear()
-    collected = layout.collected
-    rows = []
-    for split, label in sorted(kept):
-        members = sorted(kept.pop((split, label)), key=lambda member: member[1].path)
-        wanted = [_flat_name(file.placed_name, folder) for folder, file in members]
-        for (_, file), name, given in zip(members, unique_names(wanted), wanted, strict=True):
-            path = f"{split}/{label}/{name}"
-            facts = (file.sha256, label, split, source, file.width, file.height, file.format)
-            origin = f"{origin_prefix}/{file.path}"
-            rows.append(
-                ManifestRow(path, *facts, origin, *_collection_values(collected, file.path))
-            )
-            if file.note:
-                outcomes.append(FileOutcome(file.path, Fate.WRONG_EXTENSION, file.note))
-            if name != given or name != file.path.rpartition("/")[2]:
-                outcomes.append(FileOutcome(file.path, Fate.RENAMED, path))
-    return rows
-
-
-def _collection_values(collected: CollectedFolder | None, path: str) -> tuple[str, ...]:
-    """Generator, collection and group of an image, as the manifest has them."""
-    if collected is None:
-        return ()
-    return collected.generators.get(path, ""), collected.name, collected.groups.get(path, "")
-
-
-def _flat_name(path: str, class_folder: str) -> str:
-    """The name below the class folder, with deeper folders written into it."""
-    parts = path.split("/")
-    inside = parts[parts.index(class_folder) + 1 :]
-    return safe_name("_".join(inside))
 
 
 def _quarantine(

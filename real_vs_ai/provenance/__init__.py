@@ -6,7 +6,7 @@ Metadata is easily removed or forged, so findings never change the model's verdi
 from PIL import Image
 
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
-from real_vs_ai.provenance.content_credentials import read_content_credentials
+from real_vs_ai.provenance.content_credentials import read_content_credentials, read_trust_list
 from real_vs_ai.provenance.fields import read_fields
 from real_vs_ai.provenance.findings import (
     Camera,
@@ -17,8 +17,7 @@ from real_vs_ai.provenance.findings import (
     Seal,
     describe_origin,
 )
-from real_vs_ai.provenance.labels import find_labels
-from real_vs_ai.provenance.names import find_names
+from real_vs_ai.provenance.labels import find_labels, find_names
 from real_vs_ai.provenance.settings import find_settings
 from real_vs_ai.provenance.watermarks import find_watermarks
 
@@ -31,6 +30,7 @@ __all__ = [
     "Seal",
     "describe_origin",
     "read_provenance",
+    "read_trust_list",
 ]
 
 
@@ -40,6 +40,9 @@ def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Find
     Args:
         image: The file's decoded pixels, mode RGB, to look for watermarks and compare the
             camera's preview with; None: do neither.
+
+    Raises:
+        InputError: The list of trusted signers cannot be read; see `read_trust_list`.
     """
     fields = read_fields(data)
     settings = find_settings(fields)

@@ -6,17 +6,21 @@ import functools
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 
 from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.errors import InputError, describe_error
 from real_vs_ai.images import DECODER_ERRORS
 from real_vs_ai.provenance.findings import Code, Finding, Seal, clean
-from real_vs_ai.provenance.labels import describe_source_type, named_source_types
-from real_vs_ai.provenance.names import name_generator
+from real_vs_ai.provenance.labels import describe_source_type, name_generator, named_source_types
 
+# The environment variable that names a PEM file of the certificates of trusted signers.
+TRUST_LIST = "REAL_VS_AI_TRUST_LIST"
 _MOST_ACTIONS = 20
 _MOST_INGREDIENTS = 10
 # What the C2PA standard's status codes say (section "Standard status codes" of version 2.2).
@@ -41,11 +45,16 @@ _SHORTCOMINGS = {
 }
 _MEANINGS = {
     Seal.TRUSTED: "the file is unchanged since, and the signer is trusted",
-    Seal.UNKNOWN_SIGNER: "the file is unchanged since; its signer is on no list of trusted ones",
+    Seal.UNKNOWN_SIGNER: (
+        "the file is unchanged since; its signer is not on the list of trusted ones"
+    ),
     Seal.IRREGULAR: "the file is unchanged since, but",
     Seal.CHANGED: "they do NOT fit the file, which was changed after signing",
     Seal.UNREADABLE: "they cannot be checked against the file",
 }
+_NOT_CHECKED = (
+    "the file is unchanged since; the signer was not checked against a list of trusted ones"
+)
 _OWN_CERTIFICATE = "Anyone can sign with a certificate of their own: check who the signer is."
 _FORGERY = {
     Seal.TRUSTED: "To forge it, one would need the signer's private key.",
@@ -64,11 +73,15 @@ _RELATIONS = {
 
 
 def read_content_credentials(data: bytes) -> list[Finding]:
-    """Findings of a file's C2PA manifest, its seal first; [] without a manifest."""
+    """Findings of a file's C2PA manifest, its seal first; [] without a manifest.
+
+    Raises:
+        InputError: The list of trusted signers cannot be read.
+    """
     # The library is native code: only files that carry a manifest store are given to it.
     if b"c2pa" not in data or b"jumb" not in data:
         return []
-    context = _c2pa_context()
+    context = _c2pa_context(read_trust_list())
     if context is None:
         text = "It carries a C2PA manifest, which was not read: c2pa-python is not installed."
         return [Finding(Code.CREDENTIALS, "C2PA", text, forgery="", seal=Seal.UNREADABLE)]
@@ -85,15 +98,42 @@ def read_content_credentials(data: bytes) -> list[Finding]:
         return [Finding(Code.CREDENTIALS, "C2PA", text, forgery=forgery, seal=Seal.UNREADABLE)]
 
 
+def read_trust_list() -> str:
+    """The PEM certificates of the signers to trust; "" if the environment names no list.
+
+    Raises:
+        InputError: The file that it names holds none, or cannot be read.
+    """
+    path = os.environ.get(TRUST_LIST)
+    return _read_certificates(Path(path)) if path else ""
+
+
 @functools.cache
-def _c2pa_context():
+def _read_certificates(path: Path) -> str:
+    import ssl
+
+    try:
+        # The C2PA library ignores what it cannot read, and would trust nobody.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(
+            f"Expected {TRUST_LIST} to name a PEM file of certificates, found {path}: "
+            f"{describe_error(error)}."
+        ) from error
+
+
+@functools.cache
+def _c2pa_context(trust_list: str):
     try:
         import c2pa
     except ImportError:
         return None
     # A manifest must not make this machine ask other ones.
-    offline = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
-    return c2pa.Context(c2pa.Settings.from_dict(offline))
+    settings = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+    if trust_list:
+        settings["trust"] = {"trust_anchors": trust_list}
+    return c2pa.Context(c2pa.Settings.from_dict(settings))
 
 
 @dataclass(frozen=True)
@@ -181,6 +221,8 @@ def _describe_store(store: dict, *, state: str) -> list[Finding]:
     meaning = _MEANINGS[seal]
     if seal is Seal.IRREGULAR:
         meaning += f" {_describe_shortcomings(failed)}"
+    elif seal is Seal.UNKNOWN_SIGNER and not read_trust_list():
+        meaning = _NOT_CHECKED
     finding = Finding(
         Code.CREDENTIALS,
         "C2PA",

@@ -78,8 +78,8 @@ class Camera:
 
     @property
     def name(self) -> str:
-        """Make and model; many models begin with their make."""
-        if self.model.lower().startswith(self.make.lower()):
+        """Make and model; many models begin with their make ("NIKON CORPORATION", "NIKON D750")."""
+        if self.model.lower().startswith(self.make.lower().split(" ")[0]):
             return self.model
         return f"{self.make} {self.model}".strip()
 

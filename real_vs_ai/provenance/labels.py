@@ -1,15 +1,184 @@
-"""Read the labels of standards: IPTC source types, IPTC properties for AI, China's GB 45438."""
+"""Read the labels of standards and the names of generators.
+
+The labels are IPTC source types, IPTC properties for AI, and those of China's GB 45438.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean
-from real_vs_ai.provenance.names import name_generator
+
+# Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
+_SEARCHED_CHARACTERS = 20_000
+_SEARCHED_IN_ALL = 100_000
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """How a generator is named.
+
+    Attributes:
+        common: The words of its name mean other things too, or stand in prose about it: they
+            count where a maker is named, and after words such as "made with". In lower case.
+        distinctive: What only the generator writes: it counts in every field.
+        note: A sentence about its pictures, or "".
+    """
+
+    name: str
+    common: str = ""
+    distinctive: str = ""
+    note: str = ""
+
+
+# The order decides where a maker names several: a program runs on another one's model.
+_GENERATORS = (
+    _Generator("Midjourney", distinctive=r"midjourney|\bjob id: [0-9a-f]{8}-"),
+    _Generator("DALL·E", r"dall[-· ]?e\b"),
+    _Generator("ChatGPT", r"chatgpt|gpt-?image|gpt-4o|openai"),
+    _Generator("Adobe Firefly", r"\bfirefly\b", r"adobe[_ ]firefly"),
+    _Generator(
+        "Google AI",
+        r"\bgemini\b|\bimagen\b|nano banana|google (?:generative )?ai\b|synthid",
+        r"made with google ai|edited with google ai|created by google generative ai",
+        "Its pictures carry a SynthID watermark, which only Google can read.",
+    ),
+    _Generator("Microsoft Designer", r"image creator", r"bing image creator|microsoft[_ ]designer"),
+    _Generator("Meta AI", r"meta ai\b", r"imagined with ai"),
+    _Generator("Grok", r"\bgrok\b|\bxai\b|\bx\.ai\b"),
+    _Generator("Ideogram", r"\bideogram\b", r"\bideogram\.ai\b|\bideogram ai\b"),
+    _Generator("Leonardo AI", r"\bleonardo\.?ai\b", r"\bleonardo\.ai\b"),
+    _Generator("Recraft", r"\brecraft\b"),
+    _Generator("Playground AI", distinctive=r"playground ?ai\b|playgroundai"),
+    _Generator("NightCafe", distinctive=r"nightcafe"),
+    _Generator("Craiyon", distinctive=r"craiyon"),
+    _Generator("Stability AI", r"\bstability[ _]?ai\b|dreamstudio"),
+    _Generator("Amazon Titan or Nova", r"amazon (?:titan|nova)|nova canvas|titan image"),
+    _Generator("Seedream", r"\bseedream\b|\bjimeng\b|\bdoubao\b|\bdreamina\b"),
+    _Generator("Kling", r"\bkling ?ai\b|\bkolors\b"),
+    _Generator("Krea", r"\bkrea\b"),
+    _Generator("Runway", r"\brunway(?:ml)?\b"),
+    _Generator("Luma", r"\bluma (?:ai|photon)\b"),
+    _Generator("Freepik AI", r"freepik (?:ai|pikaso)|\bpikaso\b"),
+    _Generator("Canva Magic Media", r"magic media"),
+    _Generator("Wombo Dream", r"\bwombo\b"),
+    _Generator("StarryAI", distinctive=r"starry ?ai\b"),
+    _Generator("Tensor.Art", distinctive=r"tensor\.art\b"),
+    _Generator("Qwen-Image", r"qwen[-_ ]?image"),
+    _Generator("Hunyuan", r"\bhunyuan"),
+    _Generator("NovelAI", distinctive=r"novelai"),
+    _Generator("InvokeAI", distinctive=r"invoke ?ai\b|sd[_-]metadata"),
+    _Generator("Fooocus", distinctive=r"fooocus"),
+    _Generator("SwarmUI", distinctive=r"swarmui|sui_image_params"),
+    _Generator("Draw Things", r"\bdraw things\b"),
+    _Generator("Easy Diffusion", distinctive=r"easy ?diffusion"),
+    _Generator("ComfyUI", distinctive=r"comfyui"),
+    _Generator(
+        "Stable Diffusion",
+        r"\bsdxl\b|\bsd ?(?:1\.5|2\.1|3\.5)\b",
+        r"stable[ _-]?diffusion|automatic1111",
+    ),
+    _Generator("FLUX", r"black forest labs|\bflux\.?[12]\b|\bflux[ ._-](?:dev|pro|schnell)\b"),
+)
+_NOTES = {one.name: f" {one.note}" for one in _GENERATORS if one.note}
+# Other programs' settings hold people's words.
+_LEFT_OUT = frozenset({"prompt", "workflow"})
+# Texts are searched in lower case: that is faster than to ignore the case.
+_MADE_WITH = re.compile(
+    r"\b(?:made|generated|created|imagined|drawn|produced|rendered)\W{1,3}"
+    r"(?:with|by|using)\W{1,3}(?:the )?"
+)
+# A name follows such a phrase within two words.
+_WORDS_LATER = 30
+_MOST_PHRASES = 20
+_AS_MAKER = {
+    one.name: re.compile("|".join(filter(None, (one.common, one.distinctive))))
+    for one in _GENERATORS
+}
+_DISTINCTIVE = {one.name: re.compile(one.distinctive) for one in _GENERATORS if one.distinctive}
+# Fields that programs fill; a person's name, a credit or a caption may hold such words by chance.
+_MAKER_FIELDS = frozenset(
+    {"software", "source", "generator", "model", "ai_model", "exif software"}
+    | {"iptc originatingprogram"}
+)
+_MAKER_PROPERTIES = ("CreatorTool", "AISystemUsed", "softwareAgent")
+# xAI signs each picture in the description and writes a random name for the artist.
+_XAI_SIGNATURE = re.compile(r"Signature: ?[A-Za-z0-9+/=]{64}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+
+
+def name_generator(maker: str) -> str:
+    """The first known generator in a text that names a maker, or "".
+
+    >>> name_generator("Adobe Firefly"), name_generator("Adobe Photoshop 26.1")
+    ('Adobe Firefly', '')
+    """
+    return next(iter(_search(_AS_MAKER, maker.lower())), "")
+
+
+def _search(patterns: Mapping[str, re.Pattern[str]], text: str) -> Iterator[str]:
+    return (name for name, pattern in patterns.items() if pattern.search(text))
+
+
+def find_names(fields: dict[str, str], *, read: Collection[str]) -> list[Finding]:
+    """Generators that the metadata name as the picture's maker.
+
+    Args:
+        read: Fields whose settings were read: a prompt may mention another generator.
+    """
+    fields = {name: text for name, text in fields.items() if name not in {*read, *_LEFT_OUT}}
+    found: dict[str, str] = {}
+    for field, text in _searched_texts(fields):
+        is_maker = field.startswith("XMP ") or field.lower() in _MAKER_FIELDS
+        for name in _search(_AS_MAKER, text) if is_maker else _names_in_prose(text):
+            found.setdefault(name, field)
+    if _is_signed_by_xai(fields):
+        found.setdefault("Grok", "EXIF ImageDescription")
+    return [
+        Finding(
+            Code.GENERATOR,
+            "generator",
+            f"Its metadata name {name}.{_NOTES.get(name, '')}",
+            POSITIVE_CLASS,
+            f"made with {name}",
+            generator=name,
+            field=field,
+        )
+        for name, field in found.items()
+    ]
+
+
+def _searched_texts(fields: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each field and its beginning, in lower case, as long as there are not too many."""
+    properties = [(f"XMP {name}", xmp_property(fields, name)) for name in _MAKER_PROPERTIES]
+    left = _SEARCHED_IN_ALL
+    for field, text in [*properties, *fields.items()]:
+        cut = text[: min(left, _SEARCHED_CHARACTERS)]
+        # A field's own name may tell: "sd-metadata", "fooocus_scheme".
+        yield field, f"{field}: {cut}".lower()
+        left -= len(cut)
+        if left <= 0:
+            return
+
+
+def _names_in_prose(text: str) -> Iterator[str]:
+    yield from _search(_DISTINCTIVE, text)
+    for phrase in itertools.islice(_MADE_WITH.finditer(text), _MOST_PHRASES):
+        yield from _search(_AS_MAKER, text[phrase.end() : phrase.end() + _WORDS_LATER])
+
+
+def _is_signed_by_xai(fields: dict[str, str]) -> bool:
+    signed = any(
+        _XAI_SIGNATURE.match(fields.get(f"EXIF {name}", "")[:200])
+        for name in ("ImageDescription", "UserComment")
+    )
+    return signed and bool(_UUID.fullmatch(fields.get("EXIF Artist", "")))
+
 
 # An honest file has one; a hostile file could name thousands.
 _MOST_SOURCE_TYPES = 5

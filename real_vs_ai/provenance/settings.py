@@ -11,7 +11,7 @@ from typing import Any
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean
-from real_vs_ai.provenance.names import name_generator
+from real_vs_ai.provenance.labels import name_generator
 
 _LONGEST_PROMPT = 10_000
 _MOST_NODES = 5_000

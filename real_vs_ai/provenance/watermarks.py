@@ -102,7 +102,7 @@ def _averages(image: Image.Image) -> tuple[np.ndarray, int]:
     """Averages of 2 × 2 pixels of the blocks in the middle rows, and the first block's number.
 
     Returns:
-        Shape (n_blocks, 16, 3), float32.
+        Shape (16, n_blocks, 3), float32.
     """
     across, down = image.width // _BLOCK, image.height // _BLOCK
     rows = min(down, _MOST_BLOCKS // across)
@@ -110,7 +110,7 @@ def _averages(image: Image.Image) -> tuple[np.ndarray, int]:
     band = image.crop((0, top * _BLOCK, across * _BLOCK, (top + rows) * _BLOCK)).reduce(2)
     side = _BLOCK // 2
     pixels = np.asarray(band, dtype=np.float32).reshape(rows, side, across, side, 3)
-    return pixels.transpose(0, 2, 1, 3, 4).reshape(rows * across, side * side, 3), top * across
+    return pixels.transpose(1, 3, 0, 2, 4).reshape(side * side, rows * across, 3), top * across
 
 
 def _extremes(blocks: np.ndarray, *, blue_first: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -121,8 +121,8 @@ def _extremes(blocks: np.ndarray, *, blue_first: bool) -> tuple[np.ndarray, np.n
     """
     # Blue less luminance, of red, green and blue.
     weights = [-0.299, -0.587, 1 - 0.114][:: -1 if blue_first else 1]
-    chrominance = blocks[:, 1:] @ np.array(weights, dtype=np.float32) * (2 * 0.492)
-    return chrominance.min(axis=1), chrominance.max(axis=1)
+    chrominance = blocks[1:] @ np.array(weights, dtype=np.float32) * (2 * 0.492)
+    return chrominance.min(axis=0), chrominance.max(axis=0)
 
 
 def _count_right(largest: np.ndarray, first: int, bits: np.ndarray) -> int:

@@ -18,11 +18,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from real_vs_ai import __version__
 from real_vs_ai.service import documents
-from real_vs_ai.service.counters import CONTENT_TYPE, Counters, RequestWatch
+from real_vs_ai.service.access import Admission, Keys, Limits, RequestError, stopping
 from real_vs_ai.service.judging import ServiceJudge
-from real_vs_ai.service.keys import Keys
-from real_vs_ai.service.limits import Admission, Limits, RequestError, stopping
-from real_vs_ai.service.uploads import FIELD, Upload, declared_size, read_uploads
+from real_vs_ai.service.requests import (
+    CONTENT_TYPE,
+    FIELD,
+    Counters,
+    RequestWatch,
+    Upload,
+    declared_size,
+    read_uploads,
+)
 from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 

@@ -1,20 +1,35 @@
-"""Judge the files of all clients, with shared models on this machine or with replicas of them."""
+"""Judge the files of all clients, with shared models on this machine or with replicas of them.
+
+Replicas run on a Ray cluster, by Ray Serve. Every machine must see the model under the same path. A
+file whose replica dies is given to another one: judging changes nothing, so that it may be done
+twice. Serve starts a new replica meanwhile. `RAY_ADDRESS` names the cluster; without it Ray uses
+this machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from real_vs_ai.errors import one_line
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
-from real_vs_ai.service.limits import Limits
+from real_vs_ai.parallel import join_cluster, worker_environment
+from real_vs_ai.runs import find_models
+from real_vs_ai.service.access import Limits
 from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.serving.score_table import describe_models
+
+_CORES_PER_REPLICA = 2
+# Twice a batch, so that the next batch waits ready.
+_FILES_PER_REPLICA = 64
+_ATTEMPTS = 20
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class ServiceJudge(Protocol):
@@ -56,7 +71,7 @@ class LocalJudge:
             model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
         )
         self.metadata = self._judge.metadata
-        self.models = describe_models(model_path)
+        self.models = describe_models(find_models(model_path))
         self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
 
     def unready_because(self) -> str:
@@ -84,3 +99,76 @@ class LocalJudge:
     def close(self) -> None:
         self._judge.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+class Replica:
+    """One process of the cluster with the model in it."""
+
+    def __init__(self, model_path: str, limits: Limits) -> None:
+        """Open the model; Serve sends no files before."""
+        self._judge = LocalJudge(Path(model_path), limits=limits)
+        self._judge.wait_until_open()
+
+    async def judge(self, name: str, data: bytes) -> Answer:
+        return await self._judge.judge(name, data)
+
+
+class RayJudge:
+    """Judges on a Ray cluster; see `ServiceJudge`."""
+
+    def __init__(self, model_path: Path, *, limits: Limits, replicas: int) -> None:
+        """Join the cluster, or start Ray on this machine, and wait for the replicas.
+
+        Raises:
+            FileNotFoundError: There is no such model.
+            InputError: Ray is not installed, or the replicas cannot be started.
+        """
+        model_path = model_path.resolve()
+        paths = find_models(model_path)
+        self.metadata, self.models = read_metadata(paths[0]), describe_models(paths)
+        cores = join_cluster()
+        from ray import serve
+
+        # Several services may share a cluster, each with replicas of its own.
+        self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
+        # A replica that asks for more cores than there are would wait forever.
+        share = sum(cores) / replicas
+        cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)
+        deployment = serve.deployment(
+            name="Replica",
+            num_replicas=replicas,
+            max_ongoing_requests=_FILES_PER_REPLICA,
+            health_check_period_s=2,
+            ray_actor_options={
+                "num_cpus": cores_of_one,
+                "runtime_env": {"env_vars": worker_environment(cores_of_one)},
+            },
+        )(Replica)
+        # Requests come in through this process, not through Serve's own HTTP proxies.
+        serve.start(proxy_location="Disabled")
+        try:
+            self._handle = serve.run(
+                deployment.bind(str(model_path), limits), name=self._name, route_prefix=None
+            )
+        except RuntimeError as error:
+            raise InputError(f"The replicas cannot be started: {one_line(error)}") from error
+        self._serve = serve
+
+    def unready_because(self) -> str:
+        # While replicas are replaced, files wait.
+        return ""
+
+    async def judge(self, name: str, data: bytes) -> Answer:
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+        lost = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._handle.judge.remote(name, data)
+            except lost:
+                await asyncio.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE_SECONDS))
+        raise ModelUnavailableError("no replica answers; ask the one who runs the cluster")
+
+    def close(self) -> None:
+        self._serve.delete(self._name)

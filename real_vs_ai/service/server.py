@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.runs import find_models
-from real_vs_ai.service.keys import add_key, required_keys
-from real_vs_ai.service.limits import MEGA, Limits
+from real_vs_ai.service.access import MEGA, Limits, add_key, required_keys
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -112,12 +111,10 @@ def _make_key(path: Path | None, name: str) -> int:
 
 
 def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> ServiceJudge:
+    from real_vs_ai.service.judging import LocalJudge, RayJudge
+
     if replicas:
-        from real_vs_ai.service.ray_replicas import RayJudge
-
         return RayJudge(model_path, limits=limits, replicas=replicas)
-    from real_vs_ai.service.judging import LocalJudge
-
     return LocalJudge(model_path, limits=limits)
 
 

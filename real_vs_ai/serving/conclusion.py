@@ -133,10 +133,11 @@ TITLES = {
 _ORIGINAL = "Try the original file, not a screenshot or a copy that was sent on."
 _PUBLICATION = "Look for its first publication: who showed it, when and where."
 _CREDENTIALS = "Ask for a version with content credentials: they tell how a picture was made."
+_SIGNED = "Read its content credentials: they tell who signed it, and how it was made."
 _MAKER = "Ask who made it, and for the file as it came from the camera or the program."
 _WEIGH = "Do not rely on one side alone: a file's data can be forged, and a model can be wrong."
 NEXT_STEPS: dict[ConclusionCode, tuple[str, ...]] = {
-    _C.LABELLED_AI_SIGNED: (),
+    _C.LABELLED_AI_SIGNED: (_SIGNED, _PUBLICATION),
     _C.LABELLED_AI: (_PUBLICATION,),
     _C.LABELLED_PART_AI: (_MAKER, _PUBLICATION),
     _C.LOOKS_AI: (_PUBLICATION, _MAKER),

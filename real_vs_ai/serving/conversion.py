@@ -34,7 +34,7 @@ from real_vs_ai.serving.openvino_layers import build_network
 IR_NAME = "model.xml"
 _ENTRY_NAME = "entry.json"
 # Raised when what an entry holds changes its form.
-_LAYOUT_VERSION = 5
+_LAYOUT_VERSION = 6
 _LOCK_TIMEOUT_SECONDS = 900
 # Characters of the file's hash in an entry's name.
 _NAME_LENGTH = 32

@@ -19,8 +19,12 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
-from real_vs_ai.out_of_distribution.sizes import compare_size, size_distance
+from real_vs_ai.out_of_distribution.check import (
+    OutOfDistributionCheck,
+    compare_size,
+    read_check,
+    size_distance,
+)
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
@@ -293,26 +297,6 @@ class Detector:
         calibrated = calibrate(outputs, temperature=self.metadata.temperature)
         return tuple(map(CropScore, windows, map(tuple, calibrated.tolist())))
 
-    def judge_pixels(
-        self, pixels: np.ndarray, *, in_batches: bool = False
-    ) -> tuple[np.ndarray, list[Reason | None]]:
-        """What the network says about prepared pixels.
-
-        Args:
-            pixels: Shape (n, image_size, image_size, 3) or, of several views of each image,
-                (n, views, image_size, image_size, 3), uint8, n at least 1.
-            in_batches: As in `judge`.
-
-        Returns:
-            Calibrated probabilities, shape (n, n_classes), rows summing to 1, in the order of
-            `metadata.class_names`; and why the features or the sharpness of each image make it
-            out-of-distribution, None where they do not.
-        """
-        views = pixels[:, None] if pixels.ndim == 4 else pixels
-        looks = [Look(of_image) for of_image in views]
-        self.judge(looks, in_batches=in_batches)
-        return np.stack([look.calibrated for look in looks]), [look.reason for look in looks]
-
 
 class RoutingDetector(Detector):
     """Several models as one: each image goes to the model whose training sizes include it.
@@ -340,11 +324,6 @@ class RoutingDetector(Detector):
     @property
     def detectors(self) -> tuple[Detector, ...]:
         return self._detectors
-
-    @property
-    def parallel_batches(self) -> int:
-        opened = [detector for detector in self._detectors if detector.is_open]
-        return max(detector.parallel_batches for detector in opened or self._detectors[:1])
 
     def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
         image, width, height = read_image(image)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,7 @@ from openvino import opset13 as ops
 from PIL import Image
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.model_file import read_metadata
+from real_vs_ai.images import resize_image
 from real_vs_ai.serving.gradients import gradient
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
@@ -28,7 +25,6 @@ from real_vs_ai.verdict import CropScore
 
 # Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
 _FEWEST_CELLS = 4
-# Cells of a map of crops in each direction.
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.
 _EXCLUDED = -1e30
 # Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
@@ -36,59 +32,6 @@ _INFERNO = bytes.fromhex(
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 "
     "d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4"
 )
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where an image speaks for a class.
-
-    Attributes:
-        heatmap: Shape (height, width), float32, 0 (no evidence) to 1 (the most in this image).
-        overlay: The image under the heatmap, shape (height, width, 3), uint8.
-    """
-
-    class_name: str
-    heatmap: np.ndarray
-    overlay: np.ndarray
-
-
-class Explainer:
-    """Grad-CAM of one model; may be shared by threads, which wait for one another."""
-
-    def __init__(self, model_path: Path) -> None:
-        """Read the file's metadata; the model itself is loaded when it is needed."""
-        self.model_path = model_path
-        self.class_names = read_metadata(model_path).class_names
-        self._lock = threading.Lock()
-
-    def explain(
-        self, image: str | Path | bytes | np.ndarray, *, class_name: str, strength: float = 0.6
-    ) -> Explanation:
-        """Explain one class for one image.
-
-        Args:
-            image: A path, a file's bytes, or upright RGB pixels, shape (height, width, 3), uint8.
-            class_name: One of the model's classes, whatever the verdict was.
-            strength: How much the overlay covers: 0 nothing, 1 the strongest places wholly.
-
-        Raises:
-            ImageError: The image cannot be decoded.
-            ValueError: The model has no such class, or no feature maps.
-        """
-        if class_name not in self.class_names:
-            raise InputError(f"Expected one of the classes {self.class_names}, found {class_name}.")
-        pixels = image if isinstance(image, np.ndarray) else open_image(image)
-        with self._lock:
-            index = self.class_names.index(class_name)
-            (heatmap,) = self._grad_cam([pixels], class_indices=[index])
-        return Explanation(class_name, heatmap, overlay_heatmap(pixels, heatmap, strength=strength))
-
-    @cached_property
-    def _grad_cam(self) -> GradCam:
-        try:
-            return GradCam(self.model_path)
-        except UnsupportedGraphError as error:
-            raise InputError(f"There are no heat maps of this model: {error}.") from error
 
 
 # More frames would cover the picture.
@@ -118,7 +61,10 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 
 class GradCam:
-    """Where images speak for a class of one model, which ends in a softmax."""
+    """Where images speak for a class of one model, which ends in a softmax.
+
+    Threads may share it; they wait for one another.
+    """
 
     def __init__(self, model_path: Path) -> None:
         """Compile the model's forward and backward pass, in float32.
@@ -126,22 +72,35 @@ class GradCam:
         Raises:
             UnsupportedGraphError: The model has no feature maps, or an operator without a gradient.
         """
-        graph = fold_normalisation(read_graph(model_path))
         try:
+            graph = fold_normalisation(read_graph(model_path))
             network = build_network(graph, batch_size=1)
             self.layer_name = _feature_layer(network)
             model = _build(network, output=graph.output, maps=network.outputs[self.layer_name])
             settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
             self._compiled = ov.Core().compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise UnsupportedGraphError(f"OpenVINO refuses it: {one_line(error)}") from error
+        except (UnsupportedGraphError, RuntimeError) as error:
+            why = one_line(error)
+            raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
+        self._lock = threading.Lock()
         self._image_size = int(model.input(0).get_shape()[1])
         self._n_classes = int(model.input(1).get_shape()[1])
 
     def __call__(
         self, images: Sequence[np.ndarray], *, class_indices: Sequence[int]
     ) -> list[np.ndarray]:
-        """One heatmap of each image's own size, shape (height, width), float32, 0 to 1."""
+        """Where each image speaks for a class, 0 (no evidence) to 1 (the most in this image).
+
+        Args:
+            images: Upright RGB pixels, shape (height, width, 3), uint8, each.
+            class_indices: The class of each, whatever the verdict was.
+
+        Returns:
+            One heatmap of each image's own size, shape (height, width), float32.
+
+        Raises:
+            InputError: The model has no such class.
+        """
         if any(not 0 <= index < self._n_classes for index in class_indices):
             raise InputError(
                 f"Expected class indices below {self._n_classes}, found {class_indices}."
@@ -152,7 +111,8 @@ class GradCam:
             inputs = resize_image(np.asarray(pixels, dtype=np.uint8), self._image_size)
             chosen = np.zeros((1, self._n_classes), np.float32)
             chosen[0, index] = 1
-            cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0]
+            with self._lock:
+                cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0]
             heatmaps.append(_enlarged(cells, height=height, width=width))
         return heatmaps
 

@@ -144,26 +144,6 @@ def _clamp(node: ov.Node, slope: Any, _: int) -> Any:
     return _where(ops.logical_and(above, ops.less(x, _number(limits["max"]))), slope)
 
 
-@_rule("Sigmoid")
-def _sigmoid(node: ov.Node, slope: Any, _: int) -> Any:
-    y = node.output(0)
-    return ops.multiply(slope, ops.multiply(y, ops.subtract(_number(1), y)))
-
-
-@_rule("Swish")
-def _swish(node: ov.Node, slope: Any, _: int) -> Any:
-    x, y = node.input_value(0), node.output(0)
-    gate = ops.sigmoid(x)
-    rest = ops.multiply(y, ops.subtract(_number(1), gate))
-    return ops.multiply(slope, ops.add(gate, rest))
-
-
-@_rule("Tanh")
-def _tanh(node: ov.Node, slope: Any, _: int) -> Any:
-    y = node.output(0)
-    return ops.multiply(slope, ops.subtract(_number(1), ops.multiply(y, y)))
-
-
 @_rule("Sqrt")
 def _sqrt(node: ov.Node, slope: Any, _: int) -> Any:
     return ops.divide(slope, ops.multiply(_number(2), node.output(0)))
@@ -227,16 +207,6 @@ def _avg_pool(node: ov.Node, slope: Any, _: int) -> Any:
     weights = np.full((size[1], 1, 1, *kernel), 1 / np.prod(kernel), np.float32)
     sizes = {"pads_begin": [0, 0], "pads_end": [0, 0], "output_padding": lasts}
     return _transposed(node, slope, ops.constant(weights), dilations=[1, 1], **sizes)
-
-
-@_rule("MaxPool")
-def _max_pool(node: ov.Node, slope: Any, _: int) -> Any:
-    shape, flat = _shape(node.input_value(0)), np.array([-1])
-    # The second output: where each maximum lies in the input, laid out in a row.
-    places = ops.reshape(node.output(1), flat, False)
-    nothing = ops.constant(np.zeros(np.prod(shape), np.float32))
-    slopes = ops.reshape(slope, flat, False)
-    return _reshaped(ops.scatter_elements_update(nothing, places, slopes, 0, "sum"), shape)
 
 
 def _shape(output: ov.Output) -> list[int]:

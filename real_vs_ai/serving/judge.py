@@ -33,7 +33,7 @@ from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
-from real_vs_ai.provenance import Finding, read_provenance
+from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.detector import Detector
@@ -142,7 +142,9 @@ class Judge:
         Raises:
             FileNotFoundError: There is no such file.
             ModelFileError: It is not one of our model files.
+            InputError: The list of trusted signers cannot be read.
         """
+        read_trust_list()
         self.path = path
         paths = find_models(path)
         self.metadatas = {model_name(one): read_metadata(one) for one in paths}
@@ -234,7 +236,9 @@ def judge_files(
 
     Raises:
         ModelUnavailableError: A model cannot be opened.
+        InputError: The list of trusted signers cannot be read.
     """
+    read_trust_list()
     waiting = JudgingQueue(detector, in_batches=in_batches, is_shared=False)
     judging = threading.Thread(target=waiting.run, name="judging", daemon=True)
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -33,7 +33,7 @@ _LONG_PATIENCE_SECONDS = 30.0
 _MOST_WHOLE_IMAGES = 8
 # `submit` waits while a model has so many batches ahead: they keep the engine busy.
 _BATCHES_AHEAD = 6
-# Messages to the thread that forms batches, apart from requests.
+# Messages to the thread that forms batches, apart from looks.
 _ENDED, _WAKE, _CLOSE = "a batch has ended", "look again", "refuse the rest"
 
 
@@ -41,35 +41,9 @@ class ModelUnavailableError(RealVsAIError, RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
 
 
-class _Request:
-    """A look that waits, with how many of its inputs were handed out and have been answered."""
-
-    def __init__(self, look: Look) -> None:
-        self.look = look
-        self.came = time.monotonic()
-        self.taken = self.answered = 0
-        # Judged alone, since a part of it failed: parts that come later do not count.
-        self.is_apart = False
-
-    def is_wanted(self) -> bool:
-        """Whether it was not cancelled while it waited; afterwards it can no longer be."""
-        answer = self.look.answer
-        return answer.running() or answer.set_running_or_notify_cancel()
-
-    def succeed(self) -> None:
-        """Answer with the verdict, unless another part of the same image failed before."""
-        with contextlib.suppress(InvalidStateError):
-            self.look.answer.set_result(self.look.verdict)
-
-    def fail(self, error: Exception) -> None:
-        """Answer with an error, unless another part of the same image failed before."""
-        with contextlib.suppress(InvalidStateError):
-            self.look.answer.set_exception(error)
-
-
-# Inputs of a request, from here to there.
-_Part = tuple[_Request, int, int]
-_Arrival = _Request | str
+# Inputs of a look, from here to there.
+_Part = tuple[Look, int, int]
+_Arrival = Look | str
 
 
 class _Line:
@@ -77,7 +51,7 @@ class _Line:
 
     def __init__(self, detector: Detector, *, bounded: bool) -> None:
         self.detector = detector
-        self.requests: deque[_Request] = deque()
+        self.looks: deque[Look] = deque()
         self.is_wide = False
         ahead = _BATCHES_AHEAD * detector.batch_size // detector.inputs_of_an_image
         self.room = threading.Semaphore(max(_BATCHES_AHEAD, ahead)) if bounded else None
@@ -85,22 +59,22 @@ class _Line:
     @property
     def inputs(self) -> int:
         """How many wait."""
-        return sum(len(request.look.inputs) - request.taken for request in self.requests)
+        return sum(len(look.inputs) - look.taken for look in self.looks)
 
     def take(self) -> list[_Part]:
         """The next batch: the last image's inputs may go on in the one after it."""
         parts, room = [], self.detector.batch_size
-        while self.requests and room:
-            request = self.requests[0]
-            if not request.is_wanted():
-                self.requests.popleft()
+        while self.looks and room:
+            look = self.looks[0]
+            if not look.is_wanted():
+                self.looks.popleft()
                 continue
-            end = min(len(request.look.inputs), request.taken + room)
-            parts.append((request, request.taken, end))
-            room -= end - request.taken
-            request.taken = end
-            if end == len(request.look.inputs):
-                self.requests.popleft()
+            end = min(len(look.inputs), look.taken + room)
+            parts.append((look, look.taken, end))
+            room -= end - look.taken
+            look.taken = end
+            if end == len(look.inputs):
+                self.looks.popleft()
         return parts
 
 
@@ -142,12 +116,12 @@ class JudgingQueue:
         line = self._lines[look.model]
         if line.room:
             line.room.acquire()
-        request = _Request(look)
+        look.came = time.monotonic()
         with self._gate:
             if self._closed:
                 raise ModelUnavailableError("the model was replaced; check the image again")
             self._unanswered += 1
-            self._arrivals.put(request)
+            self._arrivals.put(look)
         look.answer.add_done_callback(lambda _: self._leave(line))
         return look.answer
 
@@ -179,7 +153,7 @@ class JudgingQueue:
         with ThreadPoolExecutor(_MOST_BATCHES, thread_name_prefix="judge") as judges:
             while arrivals := self._next_arrivals(running=running):
                 for arrival in arrivals:
-                    if isinstance(arrival, _Request):
+                    if isinstance(arrival, Look):
                         self._enter(arrival)
                     running -= arrival is _ENDED
                 if _CLOSE in arrivals:
@@ -194,7 +168,7 @@ class JudgingQueue:
                         judges.submit(answer, line, batch)
                     except RuntimeError:
                         # The interpreter is ending, and waits for every thread that waits for us.
-                        self._refuse([request for request, _, _ in batch])
+                        self._refuse([look for look, _, _ in batch])
                         return
 
     def close(self) -> None:
@@ -213,13 +187,13 @@ class JudgingQueue:
         if line.room:
             line.room.release()
 
-    def _enter(self, request: _Request) -> None:
-        requests = self._lines[request.look.model].requests
+    def _enter(self, look: Look) -> None:
+        looks = self._lines[look.model].looks
         # What was looked at before is finished first: it stands for memory.
-        if request.look.outputs is None:
-            requests.append(request)
+        if look.outputs is None:
+            looks.append(look)
         else:
-            requests.appendleft(request)
+            looks.appendleft(look)
 
     def _ready(self, *, busy: bool) -> _Line | None:
         """The line whose next batch is to be computed; None while it is better to wait for more.
@@ -227,31 +201,34 @@ class JudgingQueue:
         The engine fills a batch up with empty images, which take as long as others. While others
         are sure to come, only whole batches are taken, and what has waited long.
         """
-        waiting = [line for line in self._lines if line.requests]
+        waiting = [line for line in self._lines if line.looks]
         more = busy or not (self._is_shared or self.is_ending or self.is_awaited)
         patience = _PATIENCE_SECONDS if self._is_shared else _LONG_PATIENCE_SECONDS
-        for line in sorted(waiting, key=lambda line: line.requests[0].came):
-            patient = more and time.monotonic() - line.requests[0].came < patience
-            if not patient or line.inputs >= line.detector.batch_size:
+        for line in sorted(waiting, key=lambda line: line.looks[0].came):
+            first = line.looks[0]
+            patient = more and time.monotonic() - first.came < patience
+            # The rest of an image whose first inputs are computed now.
+            is_begun = self._is_shared and first.taken > 0
+            if not patient or is_begun or line.inputs >= line.detector.batch_size:
                 return line
         return None
 
-    def _refuse(self, requests: list[_Request]) -> None:
+    def _refuse(self, looks: list[Look]) -> None:
         """Answer these, all that waits and everything that comes later with an error."""
         with self._gate:
             self._closed = True
             arrivals = [self._arrivals.get() for _ in range(self._arrivals.qsize())]
-        requests += [arrival for arrival in arrivals if isinstance(arrival, _Request)]
-        requests += [request for line in self._lines for request in line.requests]
-        for request in requests:
-            request.fail(ModelUnavailableError("the program is closing"))
+        looks += [arrival for arrival in arrivals if isinstance(arrival, Look)]
+        looks += [look for line in self._lines for look in line.looks]
+        for look in looks:
+            look.fail(ModelUnavailableError("the program is closing"))
 
     def _next_arrivals(self, *, running: int) -> list[_Arrival]:
         """What came since the last time, at least one thing; nothing once the queue ends."""
         while True:
             # A batch that runs tells when it ends.
             may_end = self.is_ending and not running
-            if may_end and any(line.requests for line in self._lines):
+            if may_end and any(line.looks for line in self._lines):
                 return [_WAKE]
             try:
                 first = self._arrivals.get(timeout=self._idle_seconds if may_end else None)
@@ -262,78 +239,83 @@ class JudgingQueue:
                 return [first, *(self._arrivals.get() for _ in range(self._arrivals.qsize()))]
 
     def _end(self) -> bool:
-        """Take no more requests, unless one came just now."""
+        """Take no more images, unless one came just now."""
         with self._gate:
             self._closed = self._arrivals.empty()
             return self._closed
 
     def _answer(self, line: _Line, batch: list[_Part]) -> None:
         """Compute a batch; what has its verdict then is answered, the rest waits once more."""
-        complete: list[_Request] = []
+        complete: list[Look] = []
+        if line.detector.inputs_of_an_image > 1:
+            # The parts of an image are computed side by side.
+            self._widen(line)
         try:
-            inputs = np.concatenate([request.look.inputs[a:b] for request, a, b in batch])
+            inputs = np.concatenate([look.inputs[first:last] for look, first, last in batch])
             outputs = line.detector.compute(inputs, in_batches=self._in_batches)
             complete = self._distribute(batch, outputs)
             if complete:
-                line.detector.go_on([request.look for request in complete])
+                line.detector.go_on(complete)
         except Exception as error:
-            of_batch = dict.fromkeys(complete or (request for request, _, _ in batch))
+            of_batch = dict.fromkeys(complete or (look for look, _, _ in batch))
             if not line.detector.is_open:
                 # The model could not be opened: no image can be judged by it.
-                for request in of_batch:
-                    request.fail(ModelUnavailableError(str(error) or type(error).__name__))
+                for look in of_batch:
+                    look.fail(ModelUnavailableError(str(error) or type(error).__name__))
                 return
             # One image must not spoil the answers of the others.
-            for request in of_batch:
-                self._answer_alone(line, request, error if len(of_batch) == 1 else None)
+            for look in of_batch:
+                self._answer_alone(line, look, error if len(of_batch) == 1 else None)
             return
-        for request in complete:
-            if request.look.verdict is None:
-                self._arrivals.put(request)
+        for look in complete:
+            if look.verdict is None:
+                self._arrivals.put(look)
             else:
-                request.succeed()
-        if not line.is_wide and (self._is_shared or self._in_batches):
+                look.succeed()
+        if self._is_shared or self._in_batches:
             # The engine compiles its form for batches to know how many it wants. The first visitor
             # need not wait for that.
-            line.is_wide = True
-            self._widen()
+            self._widen(line)
 
-    def _distribute(self, batch: list[_Part], outputs: np.ndarray) -> list[_Request]:
-        """Give each request its outputs; returns those that have all now."""
+    def _distribute(self, batch: list[_Part], outputs: np.ndarray) -> list[Look]:
+        """Give each look its outputs; returns those that have all now."""
         complete, start = [], 0
-        for request, first, last in batch:
+        for look, first, last in batch:
             with self._gate:
-                look, count = request.look, last - first
+                count = last - first
                 start += count
-                if request.is_apart:
+                if look.is_apart:
                     continue
-                if not request.answered:
-                    shape = (len(look.inputs), outputs.shape[1])
-                    look.outputs = np.empty(shape, outputs.dtype)
+                if not look.answered:
+                    look.outputs = np.empty((len(look.inputs), outputs.shape[1]), outputs.dtype)
                 look.outputs[first:last] = outputs[start - count : start]
-                request.answered += count
-                if request.answered == len(look.inputs):
-                    request.taken = request.answered = 0
-                    complete.append(request)
+                look.answered += count
+                if look.answered == len(look.inputs):
+                    look.taken = look.answered = 0
+                    complete.append(look)
         return complete
 
-    def _answer_alone(self, line: _Line, request: _Request, error: Exception | None) -> None:
+    def _answer_alone(self, line: _Line, look: Look, error: Exception | None) -> None:
         with self._gate:
-            request.is_apart = True
+            look.is_apart = True
         if error is None:
             try:
-                request.look.restart()
-                line.detector.judge([request.look], in_batches=self._in_batches)
+                look.restart()
+                line.detector.judge([look], in_batches=self._in_batches)
             except Exception as own:
                 error = own
         if error is not None:
-            request.fail(error)
+            look.fail(error)
         else:
-            request.succeed()
+            look.succeed()
 
-    def _widen(self) -> None:
-        """Let as many batches run side by side as the engine wants, not one after another."""
+    def _widen(self, line: _Line) -> None:
+        """Let as many batches run side by side as the line's engine wants."""
+        if line.is_wide:
+            return
+        line.is_wide = True
         # If it cannot be compiled, batches run one after another and report the error.
         with contextlib.suppress(Exception):
-            self._side_by_side = min(self.detector.parallel_batches, _MOST_BATCHES)
+            wanted = min(line.detector.parallel_batches, _MOST_BATCHES)
+            self._side_by_side = max(wanted, self._side_by_side)
             self._arrivals.put(_WAKE)

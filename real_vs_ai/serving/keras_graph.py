@@ -19,12 +19,8 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 
-# The weight that holds each kind's output channels, in its last axes.
-_OUTPUT_KERNELS = {
-    "Conv2D": "kernel",
-    "DepthwiseConv2D": "kernel",
-    "SeparableConv2D": "pointwise_kernel",
-}
+# Their kernels have the output channels in the last axes.
+_FOLLOWED_BY_NORMALISATION = ("Conv2D", "DepthwiseConv2D")
 
 
 class UnsupportedGraphError(InputError):
@@ -95,7 +91,7 @@ def fold_normalisation(graph: LayerGraph) -> LayerGraph:
         if (
             layer.kind == "BatchNormalization"
             and source is not None
-            and source.kind in _OUTPUT_KERNELS
+            and source.kind in _FOLLOWED_BY_NORMALISATION
             and source.config.get("activation") == "linear"
             and uses[source.name] == 1
             and layer.config["axis"] in (3, -1)
@@ -115,12 +111,11 @@ def normalisation_factors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 def _scaled(layer: Layer, scale: np.ndarray, offset: np.ndarray) -> Layer:
     """The convolution whose output channels are multiplied and shifted."""
-    name = _OUTPUT_KERNELS[layer.kind]
-    kernel = layer.weights[name]
+    kernel = layer.weights["kernel"]
     # A depthwise kernel's output channels are its last two axes, (channel, multiplier).
     by_channel = scale.reshape(kernel.shape[2:]) if layer.kind == "DepthwiseConv2D" else scale
     bias = layer.weights.get("bias", np.float32(0)) * scale + offset
-    weights = {**layer.weights, name: np.multiply(kernel, by_channel, out=kernel), "bias": bias}
+    weights = {**layer.weights, "kernel": np.multiply(kernel, by_channel, out=kernel), "bias": bias}
     return dataclasses.replace(layer, weights=weights)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ class Look:
         reason: Why it is out-of-distribution by its pixels, or None.
         verdict: None until nothing is left to compute.
         answer: Gives the verdict to others.
+        came: When it came into a queue, by `time.monotonic`.
+        taken: How many inputs the queue has handed out, of which `answered` have their outputs.
+        is_apart: Judged alone, since a part of it failed: parts that come later do not count.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Look:
         self._first = pixels if whole is None else np.concatenate([pixels, whole])
         self.model = 0
         self.answer: Future[Verdict] = Future()
+        self.came, self.taken, self.answered, self.is_apart = 0.0, 0, 0, False
         self.restart()
 
     def restart(self) -> None:
@@ -74,6 +79,20 @@ class Look:
         # Shape (n, n_classes) and (n, n_features), once the network has answered.
         self.probabilities: np.ndarray | None = None
         self.features: np.ndarray | None = None
+
+    def is_wanted(self) -> bool:
+        """Whether it was not cancelled while it waited; afterwards it can no longer be."""
+        return self.answer.running() or self.answer.set_running_or_notify_cancel()
+
+    def succeed(self) -> None:
+        """Answer with the verdict, unless another part of the same image failed before."""
+        with contextlib.suppress(InvalidStateError):
+            self.answer.set_result(self.verdict)
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless another part of the same image failed before."""
+        with contextlib.suppress(InvalidStateError):
+            self.answer.set_exception(error)
 
     def let_go_of_image(self) -> None:
         """Make the copy now, so that the image's pixels are held no longer."""

@@ -2,7 +2,8 @@
 
 Two compiled forms share the work: one image at once on all cores (the shortest wait), and batches
 side by side (the most images a second). Each is compiled when it is first needed, from the cached
-IR, which is as fast as reading a compiled form.
+IR, which is as fast as reading a compiled form. Crops need the second form alone: two batches side
+by side answer an image sooner than one batch on all cores.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import queue
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ class OpenVINOEngine:
         Args:
             image_size: Side of the square input, in pixels.
             precision: None for the best one.
-            views: Network inputs that one image makes: they are computed together.
+            views: Network inputs that one image makes.
 
         Raises:
             ConversionError: The model cannot be converted.
@@ -61,13 +61,14 @@ class OpenVINOEngine:
         self.batch_size = suitable_batch(image_size=image_size, views=views)
         self._views = views
         self._image_size = image_size
-        # One each, so that single images are answered while the form for batches is compiled.
-        self._compiling_single, self._compiling_batched = threading.Lock(), threading.Lock()
+        # One lock each, so that single images are answered while the form for batches is compiled.
+        self._forms: dict[str, _CompiledForm] = {}
+        self._compiling = {"LATENCY": threading.Lock(), "THROUGHPUT": threading.Lock()}
         self._entry = cached_ir(model_path)
         if self._entry.is_temporary:
             weakref.finalize(self, discard, self._entry)
         # Fail here, before the first image, if the network cannot be compiled.
-        _ = self._batched if for_batches else self._single
+        _ = self._batched if for_batches or views > 1 else self._single
 
     @property
     def parallel_batches(self) -> int:
@@ -76,31 +77,20 @@ class OpenVINOEngine:
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         # A batch is filled up to its size; for a few images that costs more than it gains.
-        few = len(pixels) <= max(1, self._views, self.batch_size // 4)
-        if not in_batches and few:
-            single = self._single
-            starts = range(0, len(pixels), self._views)
-            return np.concatenate([single.infer(pixels[i : i + self._views]) for i in starts])
-        return self._batched.infer_all(pixels)
+        are_few = self._views == 1 and len(pixels) <= max(1, self.batch_size // 4)
+        if in_batches or not are_few:
+            return self._batched.infer_all(pixels)
+        single = self._single
+        return np.concatenate([single.infer(image[None]) for image in pixels])
 
     @property
     def _single(self) -> _CompiledForm:
-        with self._compiling_single:
-            return self._single_form
-
-    @cached_property
-    def _single_form(self) -> _CompiledForm:
-        return self._compile(batch_size=self._views, hint="LATENCY")
+        return self._form("LATENCY", batch_size=1)
 
     @property
     def _batched(self) -> _CompiledForm:
-        with self._compiling_batched:
-            return self._batched_form
-
-    @cached_property
-    def _batched_form(self) -> _CompiledForm:
         try:
-            return self._compile(batch_size=self.batch_size, hint="THROUGHPUT")
+            return self._form("THROUGHPUT", batch_size=self.batch_size)
         except (RuntimeError, OSError):
             # A newer file at the same path was opened, and what this one was made from is gone: it
             # goes on with the form it has.
@@ -108,25 +98,28 @@ class OpenVINOEngine:
                 raise
             return self._single
 
-    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
-        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
-        # Several processes that share a machine each have a number of cores of their own.
-        if threads := os.environ.get("REAL_VS_AI_THREADS"):
-            settings["INFERENCE_NUM_THREADS"] = threads
-        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
-        compiled = self._core.compile_model(self._read_ir(batch_size), "CPU", settings)
-        return _CompiledForm(compiled, batch_size=batch_size)
+    def _form(self, hint: str, *, batch_size: int) -> _CompiledForm:
+        with self._compiling[hint]:
+            if hint not in self._forms:
+                self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
+            return self._forms[hint]
 
-    def _read_ir(self, batch_size: int) -> ov.Model:
-        model = self._core.read_model(self._entry.ir)
-        size = self._image_size
+    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
+        model, size = self._core.read_model(self._entry.ir), self._image_size
         shape = model.input().partial_shape
         if not shape.compatible(ov.PartialShape([batch_size, size, size, 3])):
             raise ModelFileError(
                 f"Expected a model input of shape (n, {size}, {size}, 3) as its metadata says, "
                 f"found {shape}. Save the model again with ModelTraining.py."
             )
-        return _for_pixels(model, batch_size=batch_size, image_size=size)
+        settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
+        # Several processes that share a machine each have a number of cores of their own.
+        if threads := os.environ.get("REAL_VS_AI_THREADS"):
+            settings["INFERENCE_NUM_THREADS"] = threads
+        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
+        model = _for_pixels(model, batch_size=batch_size, image_size=size)
+        compiled = self._core.compile_model(model, "CPU", settings)
+        return _CompiledForm(compiled, batch_size=batch_size)
 
 
 class Float32Network:
@@ -150,9 +143,8 @@ class Float32Network:
             raise ModelFileError(f"Expected one row of features from {layer} in {model_path}.")
         batch_size = suitable_batch(image_size=image_size, views=1)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = ov.Core().compile_model(
-            _for_pixels(model, batch_size=batch_size, image_size=image_size), "CPU", settings
-        )
+        model = _for_pixels(model, batch_size=batch_size, image_size=image_size)
+        compiled = ov.Core().compile_model(model, "CPU", settings)
         self._form = _CompiledForm(compiled, batch_size=batch_size)
 
     def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
@@ -217,9 +209,10 @@ def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Mode
 
 
 def suitable_batch(*, image_size: int, views: int) -> int:
-    """How many inputs at a time suit OpenVINO best: those of whole images."""
-    images = _PIXELS_IN_BATCH // (views * image_size**2)
-    return views * int(np.clip(images, 1, max(1, _LARGEST_BATCH // views)))
+    """How many inputs at a time suit OpenVINO best; of crops, half of those of an image."""
+    if views > 1:
+        return (views + 1) // 2
+    return int(np.clip(_PIXELS_IN_BATCH // image_size**2, 1, _LARGEST_BATCH))
 
 
 def best_precision(core: ov.Core) -> str:

@@ -1,7 +1,8 @@
 """Build an OpenVINO graph from Keras layers: one small function for each kind of layer.
 
-Add a kind of layer by writing a function under `@_builds("KerasClassName")`. It receives the layer
-and OpenVINO's outputs of its operands. Inside the network a tensor of four axes has its channels
+There are the kinds that this project's networks have; a file with another one runs in Keras. Add a
+kind by writing a function under `@_builds("KerasClassName")`. It receives the layer and OpenVINO's
+outputs of its operands. Inside the network a tensor of four axes has its channels
 second, which OpenVINO's kernels want; Keras' axes are translated by `_axis`.
 """
 
@@ -106,41 +107,36 @@ def _builds(*kinds: str) -> Callable[[Builder], Builder]:
     return register
 
 
-@_builds("Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout")
+@_builds("Identity", "Dropout", "GaussianNoise")
 def _identity(_: Layer, x: ov.Output) -> ov.Output:
     return x
 
 
 @_builds("Conv2D")
 def _conv2d(layer: Layer, x: ov.Output) -> Any:
-    config, kernel = layer.config, layer.weights["kernel"]
-    return _activated(config, _with_bias(layer, _convolution(config, x, kernel)))
+    # Keras' kernels: (height, width, channels in, channels out).
+    kernel = np.ascontiguousarray(layer.weights["kernel"].transpose(3, 2, 0, 1))
+    groups = layer.config["groups"]
+    if groups > 1:
+        kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
+    return _convolved(layer, ops.convolution if groups == 1 else ops.group_convolution, x, kernel)
 
 
 @_builds("DepthwiseConv2D")
 def _depthwise_conv2d(layer: Layer, x: ov.Output) -> Any:
-    config = layer.config
-    found = _depthwise_convolution(config, x, layer.weights["kernel"])
-    return _activated(config, _with_bias(layer, found))
-
-
-@_builds("SeparableConv2D")
-def _separable_conv2d(layer: Layer, x: ov.Output) -> Any:
-    config, weights = layer.config, layer.weights
-    depthwise = _depthwise_convolution(config, x, weights["depthwise_kernel"])
-    plain = {"strides": (1, 1), "dilation_rate": (1, 1), "padding": "valid", "groups": 1}
-    pointwise = _convolution(plain, depthwise, weights["pointwise_kernel"])
-    return _activated(config, _with_bias(layer, pointwise))
+    # Each channel by itself; the kernel: (height, width, channels, outputs of each).
+    kernel = np.ascontiguousarray(layer.weights["kernel"].transpose(2, 3, 0, 1)[:, :, None])
+    return _convolved(layer, ops.group_convolution, x, kernel)
 
 
 @_builds("Dense")
 def _dense(layer: Layer, x: ov.Output) -> Any:
-    kernel = layer.weights["kernel"]
-    found = ops.matmul(_channels_last(x), _constant(kernel), False, False)
-    # Between the convolutions and the classifier channels are last, here as in Keras.
+    if _rank(x) != 2:
+        raise UnsupportedGraphError(f"its layer {layer.name} is dense on maps")
+    found = ops.matmul(x, _constant(layer.weights["kernel"]), False, False)
     if "bias" in layer.weights:
         found = ops.add(found, _constant(layer.weights["bias"]))
-    return _activated(layer.config, _channels_second(found))
+    return _activated(layer.config, found)
 
 
 @_builds("BatchNormalization")
@@ -155,9 +151,10 @@ def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
 def _unit_normalization(layer: Layer, x: ov.Output) -> Any:
     axes = layer.config["axis"]
     axes = [_axis(axis, x) for axis in ([axes] if isinstance(axes, int) else axes)]
-    squares = ops.reduce_sum(ops.multiply(x, x), axes, True)
+    squares = ops.reduce_sum(_elementwise(ops.multiply, x, x), axes, True)
     # Vectors of length 0 stay so.
-    return ops.divide(x, ops.sqrt(ops.maximum(squares, _constant(1e-24))))
+    lengths = ops.sqrt(ops.maximum(squares, _constant(1e-24)))
+    return _elementwise(ops.divide, x, lengths.output(0))
 
 
 @_builds("Rescaling")
@@ -180,39 +177,20 @@ def _relu(layer: Layer, x: ov.Output) -> Any:
     return ops.relu(x) if largest is None else ops.clamp(x, 0.0, float(largest))
 
 
-@_builds("Softmax")
-def _softmax(layer: Layer, x: ov.Output) -> Any:
-    return ops.softmax(x, _axis(layer.config["axis"], x))
-
-
 @_builds("ZeroPadding2D")
 def _zero_padding2d(layer: Layer, x: ov.Output) -> Any:
     (top, bottom), (left, right) = layer.config["padding"]
     return ops.pad(x, [0, 0, top, left], [0, 0, bottom, right], "constant", _constant(0))
 
 
-# Keras' name of an interpolation: OpenVINO's names of it, of where pixels lie, and of rounding.
-_INTERPOLATIONS = {
-    "bilinear": ("linear_onnx", "half_pixel", "round_prefer_floor"),
-    "nearest": ("nearest", "asymmetric", "floor"),
-}
-
-
 @_builds("UpSampling2D")
 def _up_sampling2d(layer: Layer, x: ov.Output) -> Any:
     interpolation = layer.config["interpolation"]
-    if interpolation not in _INTERPOLATIONS:
+    if interpolation != "bilinear":
         raise UnsupportedGraphError(f"its layer {layer.name} enlarges with {interpolation}")
-    mode, coordinates, rounding = _INTERPOLATIONS[interpolation]
-    factors = _constant(layer.config["size"])
+    factors, axes = _constant(layer.config["size"]), np.array([2, 3])
     return ops.interpolate(
-        x,
-        factors,
-        mode,
-        "scales",
-        coordinate_transformation_mode=coordinates,
-        nearest_mode=rounding,
-        axes=np.array([2, 3]),
+        x, factors, "linear_onnx", "scales", coordinate_transformation_mode="half_pixel", axes=axes
     )
 
 
@@ -226,10 +204,9 @@ def _pooling2d(layer: Layer, x: ov.Output) -> Any:
     return ops.avg_pool(x, strides, [0, 0], [0, 0], kernel, True, "floor", padding)
 
 
-@_builds("GlobalAveragePooling2D", "GlobalMaxPooling2D")
+@_builds("GlobalAveragePooling2D")
 def _global_pooling2d(layer: Layer, x: ov.Output) -> Any:
-    reduce = ops.reduce_max if layer.kind == "GlobalMaxPooling2D" else ops.reduce_mean
-    return reduce(x, [2, 3], bool(layer.config["keepdims"]))
+    return ops.reduce_mean(x, [2, 3], bool(layer.config["keepdims"]))
 
 
 @_builds("Flatten")
@@ -239,8 +216,11 @@ def _flatten(_: Layer, x: ov.Output) -> Any:
 
 @_builds("Reshape")
 def _reshape(layer: Layer, x: ov.Output) -> Any:
-    target = np.array([0, *layer.config["target_shape"]])
-    return _channels_second(ops.reshape(_channels_last(x), target, True))
+    target = layer.config["target_shape"]
+    if _rank(x) == 4 and len(target) == 3 and target[2] == x.get_partial_shape()[1]:
+        # The channels stay: only rows and columns change.
+        return ops.reshape(x, np.array([0, target[2], *target[:2]]), True)
+    return _channels_second(ops.reshape(_channels_last(x), np.array([0, *target]), True))
 
 
 @_builds("Concatenate")
@@ -253,27 +233,30 @@ _COMBINERS: dict[str, Callable[..., Any]] = {
     "Add": ops.add,
     "Subtract": ops.subtract,
     "Multiply": ops.multiply,
-    "Maximum": ops.maximum,
-    "Minimum": ops.minimum,
 }
 
 
 @_builds(*_COMBINERS)
 def _combine(layer: Layer, *terms: ov.Output) -> Any:
     _check_ranks(layer, terms)
-    return functools.reduce(_COMBINERS[layer.kind], terms)
+    return functools.reduce(functools.partial(_elementwise, _COMBINERS[layer.kind]), terms)
+
+
+def _elementwise(operator: Callable[..., Any], *terms: ov.Output) -> ov.Output:
+    """The operator on each element; columns are laid down as rows meanwhile.
+
+    OpenVINO's kernels run along the last axis: one of length 1 makes them ten times as slow.
+    """
+    if any(_rank(term) != 4 or term.get_partial_shape()[3] != 1 for term in terms):
+        return operator(*terms).output(0)
+    rows = (ops.reshape(term, np.array([0, 0, 1, -1]), True) for term in terms)
+    return ops.reshape(operator(*rows), np.array([0, 0, -1, 1]), True).output(0)
 
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "linear": lambda x: x,
     "relu": ops.relu,
-    "relu6": lambda x: ops.clamp(x, 0.0, 6.0),
-    "sigmoid": ops.sigmoid,
-    "tanh": ops.tanh,
-    "silu": ops.swish,
-    "swish": ops.swish,
-    "exponential": ops.exp,
-    "softmax": lambda x: ops.softmax(x, 1 if _rank(x) == 4 else _rank(x) - 1),
+    "softmax": lambda x: ops.softmax(x, 1),
 }
 
 
@@ -284,29 +267,14 @@ def _activated(config: dict[str, Any], x: Any) -> Any:
     return _ACTIVATIONS[name](x)
 
 
-def _convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
-    """A convolution; the kernel as Keras has it: (height, width, channels in, channels out)."""
-    kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
-    groups = config["groups"]
-    if groups > 1:
-        kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
-    return _convolve(ops.convolution if groups == 1 else ops.group_convolution, config, x, kernel)
-
-
-def _depthwise_convolution(config: dict[str, Any], x: Any, kernel: np.ndarray) -> Any:
-    """Each channel by itself; the kernel: (height, width, channels, outputs of each)."""
-    kernel = np.ascontiguousarray(kernel.transpose(2, 3, 0, 1)[:, :, None])
-    return _convolve(ops.group_convolution, config, x, kernel)
-
-
-def _convolve(operator: Callable[..., Any], config: dict[str, Any], x: Any, kernel: Any) -> Any:
+def _convolved(layer: Layer, operator: Callable[..., Any], x: Any, kernel: Any) -> Any:
+    """A convolution with its bias and activation; the kernel as OpenVINO has it."""
+    config = layer.config
     strides, dilation, padding = config["strides"], config["dilation_rate"], _auto_pad(config)
-    return operator(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
-
-
-def _with_bias(layer: Layer, x: Any) -> Any:
-    bias = layer.weights.get("bias")
-    return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
+    found = operator(x, _constant(kernel), strides, [0, 0], [0, 0], dilation, padding)
+    if "bias" in layer.weights:
+        found = ops.add(found, _constant(layer.weights["bias"].reshape(1, -1, 1, 1)))
+    return _activated(config, found)
 
 
 def _auto_pad(config: dict[str, Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.runs import model_name
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.verdict import Reason, thresholds_of
 
@@ -137,12 +137,9 @@ def score_document(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
     }
 
 
-def describe_models(path: Path) -> list[dict[str, Any]]:
-    """The models of an `.h5` file, or of a folder of several that answer together, for JSON."""
-    return [
-        describe_model(model_name(one), hash_file(one), read_metadata(one))
-        for one in find_models(path)
-    ]
+def describe_models(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """The models that answer together, for JSON; hashing their files takes a while."""
+    return [describe_model(model_name(p), hash_file(p), read_metadata(p)) for p in paths]
 
 
 def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str, Any]:

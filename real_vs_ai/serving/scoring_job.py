@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import hash_file
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.runs import find_models
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
@@ -37,7 +36,7 @@ from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.score_files import ScoreFile, check_output
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
-    describe_model,
+    describe_models,
     score_columns,
     score_row,
     terminal_lines,
@@ -93,8 +92,8 @@ class Scorer:
 
     @cached_property
     def models(self) -> list[dict[str, Any]]:
-        """Which models judge, for JSON tables; hashing their files takes a while."""
-        return [describe_model(model_name(p), hash_file(p), read_metadata(p)) for p in self.paths]
+        """Which models judge, for JSON tables."""
+        return describe_models(self.paths)
 
     @property
     def identity(self) -> str:

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,6 +19,7 @@ import tensorflow as tf
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.perturbations import STANDARD_RANGES, AffineRanges, affine_rows, degrade
+from real_vs_ai.training.devices import Hosts
 
 # Batches made ahead while the network learns.
 _PREFETCH = 4
@@ -33,22 +33,6 @@ AUGMENTATIONS: dict[str, AffineRanges | None] = {
 }
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Which part of every batch this process makes: the `index`-th of `count` equal parts."""
-
-    index: int
-    count: int
-
-    def rows(self, batch_size: int) -> slice:
-        """This part's rows: in a row, so that together the parts are one process's batch."""
-        part = batch_size // self.count
-        return slice(self.index * part, (self.index + 1) * part)
-
-
-WHOLE_BATCH = Shard(0, 1)
-
-
 def training_batches(
     decoded: DecodedImages,
     *,
@@ -58,7 +42,7 @@ def training_batches(
     seed: int,
     augmentation: str,
     degrade: float,
-    shard: Shard,
+    hosts: Hosts,
     cutmix: float = 0.0,
     weights: np.ndarray | None = None,
     draw_by: np.ndarray | None = None,
@@ -73,6 +57,7 @@ def training_batches(
         cutmix: Share of the pairs of neighbours that exchange a patch; see `exchange_patches`.
         weights: How much each image counts in the loss, shape (n_images,); None for all alike.
         draw_by: Draw each image as often as this says, shape (n_images,); None takes all in turn.
+        hosts: This process makes its part of every batch.
 
     Returns:
         Images of shape (batch, image_size, image_size, 3), float32, 0 to 255 (or features, where
@@ -81,7 +66,7 @@ def training_batches(
     """
     one_hot = np.eye(len(decoded.images.class_names), dtype=np.float32)
     size, ranges = decoded.pixels.shape[2], AUGMENTATIONS[augmentation]
-    part, rows = batch_size // shard.count, shard.rows(batch_size)
+    part, rows = batch_size // hosts.count, hosts.rows(batch_size)
     counts = _weights(decoded, weights)
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,7 +97,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    decoded: DecodedImages, *, batch_size: int, shard: Shard, weights: np.ndarray | None = None
+    decoded: DecodedImages, *, batch_size: int, hosts: Hosts, weights: np.ndarray | None = None
 ) -> tf.data.Dataset:
     """All images once, in order: (images, one-hot labels) as `training_batches` gives them.
 
@@ -121,8 +106,8 @@ def evaluation_batches(
     """
     one_hot = np.eye(len(decoded.images.class_names), dtype=np.float32)
     counts = _weights(decoded, weights)
-    share = -(-len(decoded) // shard.count)
-    indices = np.arange(shard.index * share, (shard.index + 1) * share) % len(decoded)
+    share = -(-len(decoded) // hosts.count)
+    indices = np.arange(hosts.index * share, (hosts.index + 1) * share) % len(decoded)
 
     def load(batch: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = indices[batch * batch_size : (batch + 1) * batch_size]

@@ -1,37 +1,34 @@
-"""Stop, record and save a run between its epochs."""
+"""Stop, pace, record and save a run between its steps and epochs."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from real_vs_ai.evaluation.figures import draw_history
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural, progress
 from real_vs_ai.runs import write_history
-from real_vs_ai.training.checkpoints import (
-    Progress,
-    TrainingDivergedError,
-    restore_metrics,
-    save_checkpoint,
-)
-from real_vs_ai.training.devices import Hosts
+from real_vs_ai.training.options import FORWARD_SHARE, Stage, plan_stages
+from real_vs_ai.training.run_state import Learning, TrainingDivergedError, restore, save_checkpoint
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0
+# A stage takes at least this many steps (or all it has): a shorter one would only cost time.
+FEWEST_STEPS = 10
+# Steps to time before the plan, after the first one, in which TensorFlow traces the network.
+_TIMED_STEPS = 4
+_REMEMBERED_STEPS = 16
+# Shorter epochs are over before anyone looks at their curves.
+_SECONDS_WORTH_A_FIGURE = 20
 
 
-@dataclass(eq=False, kw_only=True)
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     """Stop when the validation loss exceeds the training loss; save the best epoch's weights.
 
@@ -40,42 +37,30 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     validation loss has not fallen for some epochs.
 
     Attributes:
-        path: Where the best weights are saved; ends in `.weights.h5`.
-        progress: Its best epoch (from 1) and loss are kept up to date.
-        patience: This many epochs in a row may have a validation loss above the training loss.
-        early_stopping: After this many epochs without a lower validation loss training stops.
-        keep: "best" keeps the epoch with the lowest validation loss, "last" the last one.
-        writes: Whether this process saves the weights; another one does otherwise.
-        epochs: Losses of the stage's epochs; a resumed run gives the earlier ones.
+        epochs: Losses of the stage's epochs, those before a resumption included.
         reason: Why the training was stopped; "" while it was not.
     """
 
-    path: Path
-    progress: Progress
-    patience: int = 0
-    early_stopping: float = math.inf
-    keep: str = "best"
-    writes: bool = True
-    epochs: list[Mapping[str, float]] = field(default_factory=list)
-    reason: str = field(default="", init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, learning: Learning, stage: Stage):
         super().__init__()
+        self.learning = learning
+        self.epochs: list[Mapping[str, float]] = learning.progress.stage_rows(stage.name)
+        self.reason = ""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        logs, progress = logs or {}, self.progress
-        if self.keep == "last" or logs["val_loss"] < progress.best_loss:
+        logs, progress, options = logs or {}, self.learning.progress, self.learning.options
+        if options.keep == "last" or logs["val_loss"] < progress.best_loss:
             progress.best_epoch, progress.best_loss = epoch + 1, float(logs["val_loss"])
-            if self.writes:
-                with atomic_write(self.path) as staging:
+            if self.learning.hosts.is_first:
+                with atomic_write(self.learning.best_weights) as staging:
                     graph_of(self.model).save_weights(staging)
         self.epochs.append(logs)
-        above = [row["val_loss"] > row["loss"] for row in self.epochs[-self.patience - 1 :]]
+        above = [row["val_loss"] > row["loss"] for row in self.epochs[-options.patience - 1 :]]
         losses = [row["val_loss"] for row in self.epochs]
-        if len(above) > self.patience and all(above):
+        if len(above) > options.patience and all(above):
             self.reason = "the validation loss exceeds the training loss"
-        elif len(losses) - 1 - losses.index(min(losses)) >= self.early_stopping:
-            self.reason = f"no lower validation loss in {plural(int(self.early_stopping), 'epoch')}"
+        elif len(losses) - 1 - losses.index(min(losses)) >= options.early_stopping:
+            self.reason = f"no lower validation loss in {plural(options.early_stopping, 'epoch')}"
         if self.reason:
             self.model.stop_training = True
 
@@ -132,58 +117,186 @@ class DivergenceGuard(keras.callbacks.Callback):
             )
 
 
-@dataclass(eq=False, kw_only=True)
+class KeepPace(keras.callbacks.Callback):
+    """Move the position along with the steps, and stop when the stage's time is used.
+
+    A stage times its first steps and plans how many fit; half way it measures again and corrects
+    the plan. The learning rate follows the position, and is lowest when the time is used.
+
+    It stands before the callback that saves checkpoints.
+
+    Attributes:
+        position: The schedule's variable, 0 to 1.
+        done: Steps of the stage that are done, those before a resumption included.
+        steps: Steps of the whole stage if it had all the time.
+    """
+
+    def __init__(self, learning: Learning, stage: Stage, position: keras.Variable):
+        super().__init__()
+        self.budget, self.progress, self.say = learning.budget, learning.progress, learning.say
+        self.stage, self.position = stage, position
+        self.validation_images = len(learning.validation)
+        self.steps_per_epoch = learning.steps_per_epoch
+        self.steps = stage.epochs * self.steps_per_epoch
+        epochs = self.progress.epoch - self.progress.epochs_before(stage.name)
+        self.done = epochs * self.steps_per_epoch + self.progress.step
+        later = plan_stages(learning.options)[self.progress.stage + 1 :]
+        # In steps with the whole network learning.
+        self._later_steps = self.steps_per_epoch * sum(x.epochs * x.step_share for x in later)
+        self.progress.position = max(self.progress.position, self.done / self.steps)
+        self.position.assign(self.progress.position)
+        self.step_seconds = 0.0
+        self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
+        self._is_traced = self._is_corrected = False
+        self._end = math.inf
+        self._last = self._validation_began = self.budget.clock()
+        self._validations: list[float] = []
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the time ended the stage before its last step."""
+        return self.progress.position >= 1 and self.done < self.steps
+
+    @property
+    def seconds_left(self) -> float:
+        """About what the rest of the stage takes, without validation."""
+        return 0.0 if self.progress.position >= 1 else self._steps_left() * self.step_seconds
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """About what the evaluation will take after the training."""
+        seconds = self._validation_seconds / max(1, self.validation_images)
+        return self.budget.evaluation_seconds(seconds)
+
+    @property
+    def _validation_seconds(self) -> float:
+        """What an epoch's validation takes: measured, or guessed from the steps."""
+        # Tracing prolongs the first one, which tells nothing.
+        if self._validations[1:]:
+            return self._validations[-1]
+        forward = min(1.0, FORWARD_SHARE / self.stage.step_share) * self.step_seconds
+        return forward * self.validation_images / self.progress.batch_size
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self._last = self.budget.clock()
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        now, progress = self.budget.clock(), self.progress
+        if self._is_traced:
+            self._durations.append(now - self._last)
+        else:
+            self.budget.tracing_seconds, self._is_traced = now - self._last, True
+        self._last = now
+        self.done += 1
+        if math.isinf(self._end):
+            if 0 < len(self._durations) == min(_TIMED_STEPS, self.steps - 1):
+                self._plan()
+                self._announce()
+        elif progress.position > 0.5 and not self._is_corrected:
+            self._plan()
+            self._is_corrected = True
+        left = self._steps_left()
+        progress.position += (1 - progress.position) / (1 + left) if left >= 0.5 else 1
+        progress.position = min(1.0, progress.position)
+        progress.seconds = self.budget.spent
+        self.position.assign(progress.position)
+        if progress.position >= 1:
+            self.model.stop_training = True
+
+    def on_test_begin(self, logs: object = None) -> None:
+        self._validation_began = self.budget.clock()
+
+    def on_test_end(self, logs: object = None) -> None:
+        self._validations.append(self.budget.clock() - self._validation_began)
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        # For the checkpoint that follows.
+        self.progress.seconds = self.budget.spent
+
+    def _plan(self) -> None:
+        """Set the instant at which the steps must end: its share of the time, less validation."""
+        self.step_seconds = sum(self._durations) / len(self._durations)
+        own = (1 - self.progress.position) * self.steps * self.stage.step_share
+        seconds = 60 * self.budget.minutes - self.budget.spent - self.evaluation_seconds
+        seconds *= own / max(own + self._later_steps, 1e-9)
+        self._end = self.budget.clock() + seconds - self._validation_seconds
+
+    def _steps_left(self) -> float:
+        """Steps that are left to take after this one, by the schedule or by the time."""
+        wanted = self.steps - self.done
+        if math.isinf(self._end):
+            return wanted
+        seconds, validation = self._end - self.budget.clock(), self._validation_seconds
+        if self.done % self.steps_per_epoch == 0:
+            seconds -= validation
+        possible = seconds / (self.step_seconds + validation / self.steps_per_epoch)
+        return min(wanted, max(possible, min(FEWEST_STEPS, self.steps) - self.done))
+
+    def _announce(self) -> None:
+        planned = self.done + math.ceil(self._steps_left())
+        self.say(
+            f"Planned for {self.budget.minutes:g} min: about {planned:,} of "
+            f"{plural(self.steps, 'step')} ({planned / self.steps_per_epoch:.1f} epochs) at "
+            f"{self.step_seconds:.2f} s each, then about "
+            f"{format_duration(self.evaluation_seconds)} of evaluation."
+        )
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> [format_duration(seconds) for seconds in (40, 700, 12_000, 190_000)]
+    ['40 s', '12 min', '3 h 20 min', '2 d 4 h']
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
 class Recorder(keras.callbacks.Callback):
     """Keep the history, write `history.csv`, save checkpoints, and obey a request to stop.
 
     Stands last in the list, so that a checkpoint knows what the others decided.
-
-    Attributes:
-        progress: Kept up to date.
-        last_epoch: The stage ends with this epoch, counted from 1.
-        checkpoint_path: Where the run's state is saved.
-        checkpoint_steps: Also save after this many steps; 0 only after epochs.
-        hosts: Only the first process writes.
-        on_epoch: Called after each epoch.
     """
 
-    progress: Progress
-    stage_name: str
-    last_epoch: int
-    history_path: Path
-    checkpoint_path: Path
-    checkpoint_steps: int
-    steps_per_epoch: int
-    metrics: Sequence[keras.metrics.Metric]
-    hosts: Hosts
-    interrupted: threading.Event
-    on_epoch: Callable[[], None]
-    _started: float = field(default=0.0, init=False)
-    _first_step: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        learning: Learning,
+        stage: Stage,
+        metrics: Sequence[keras.metrics.Metric],
+        pace: KeepPace | None,
+    ):
         super().__init__()
+        self.learning, self.progress = learning, learning.progress
+        self.stage, self.metrics, self.pace = stage, metrics, pace
+        self.last_epoch = self.progress.epochs_before(stage.name) + stage.epochs
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._started = time.perf_counter()
         self._first_step = self.progress.step
         if self.progress.step:
             # Keras has reset them; the epoch goes on from its middle.
-            restore_metrics(self.checkpoint_path, self.metrics)
+            restore(self.learning.checkpoint, self.model, "metrics", metrics=self.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.progress.step += 1
-        if self.progress.step >= self.steps_per_epoch:
+        if self.progress.step >= self.learning.steps_per_epoch:
             # Validation comes next, and the checkpoint after it.
             return
-        due = self.checkpoint_steps and self.progress.step % self.checkpoint_steps == 0
-        if due or self.interrupted.is_set():
+        every = self.learning.options.checkpoint_steps
+        due = every and self.progress.step % every == 0
+        if due or self.learning.interrupted.is_set():
             self._save()
         self._stop_if_interrupted()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         progress, seconds = self.progress, time.perf_counter() - self._started
-        row = {"epoch": epoch + 1, "stage": self.stage_name}
+        row = {"epoch": epoch + 1, "stage": self.stage.name}
         row.update({name: float(value) for name, value in (logs or {}).items()})
         for split in ("", "val_"):
             if f"{split}precision" in row:
@@ -198,34 +311,50 @@ class Recorder(keras.callbacks.Callback):
         progress.history.append(row)
         progress.epoch, progress.step = epoch + 1, 0
         progress.stage_done = self.model.stop_training or epoch + 1 >= self.last_epoch
-        if self.hosts.is_first:
-            write_history(self.history_path, progress.history)
+        if self.learning.hosts.is_first:
+            write_history(self.learning.run.history, progress.history)
         self._save()
-        self.on_epoch()
+        self._tell()
         # What the first one wrote is there for all of them from here on.
-        self.hosts.wait()
+        self.learning.hosts.wait()
         self._stop_if_interrupted()
 
     def _save(self) -> None:
-        if self.hosts.is_first:
-            save_checkpoint(self.checkpoint_path, self.model, self.progress, metrics=self.metrics)
+        if self.learning.hosts.is_first:
+            save_checkpoint(
+                self.learning.checkpoint, self.model, self.progress, metrics=self.metrics
+            )
+
+    def _tell(self) -> None:
+        """Say how the epoch went, and draw the curves."""
+        progress, learning = self.progress, self.learning
+        row = progress.history[-1]
+        left = (self.last_epoch - progress.epoch) * row["seconds"]
+        left = self.pace.seconds_left if self.pace else left
+        learning.say(
+            f"epoch {progress.epoch}/{self.last_epoch} {row['stage']}: "
+            f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
+            f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
+            f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
+            + (f", at most {format_duration(left)} left" if left else "")
+        )
+        if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and learning.hosts.is_first:
+            columns = {name: [r.get(name) for r in progress.history] for name in row}
+            path = learning.run.figures / "history.png"
+            draw_history(columns, keep=learning.options.keep, path=path)
 
     def _stop_if_interrupted(self) -> None:
-        if self.interrupted.is_set():
+        if self.learning.interrupted.is_set():
             raise KeyboardInterrupt
 
 
-@dataclass(eq=False, kw_only=True)
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch on a terminal: images a second, time left, loss and accuracy."""
 
-    progress: Progress
-    steps_per_epoch: int
-    title: str
-    _bar: Any = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, learning: Learning, stage: Stage):
         super().__init__()
+        self.progress, self.steps_per_epoch = learning.progress, learning.steps_per_epoch
+        self.title = stage.name.capitalize()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._bar = progress(
@@ -243,26 +372,3 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._bar.close()
-
-
-@contextmanager
-def catch_interruption() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or a scheduler's SIGTERM) sets; a second Ctrl-C breaks off at once."""
-    interrupted = threading.Event()
-
-    def note(signal_number: int, frame: Any) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        os.write(2, b"\nStopping after this step (press Ctrl-C again to break off) ...\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers; elsewhere interruption works as usual.
-        yield interrupted
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -229,6 +229,11 @@ class Hosts:
     def is_first(self) -> bool:
         return self.index == 0
 
+    def rows(self, batch_size: int) -> slice:
+        """This process's part of a batch of all: in a row, as one process alone would have it."""
+        part = batch_size // self.count
+        return slice(self.index * part, (self.index + 1) * part)
+
     def share(self, text: str) -> str:
         """The first process's text, in all of them; waits until all have come here."""
         if self.count == 1:
@@ -276,12 +281,15 @@ class Hosts:
             os._exit(1)
 
 
+ALONE = Hosts(0, 1)
+
+
 def join_hosts() -> Hosts:
     """Meet the processes that the environment names; InputError if the backend cannot join them."""
     slurm_tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
     count = int(os.environ.get(_COUNT) or slurm_tasks)
     if count < 2:
-        return Hosts(0, 1)
+        return ALONE
     if keras.backend.backend() != "jax":
         raise InputError(
             f"{count} processes are to train together, which needs Keras on JAX. Run: "

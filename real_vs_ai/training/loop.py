@@ -1,91 +1,46 @@
 """The training loop: compile, callbacks, fit, keep, checkpoint.
 
-`fit_stage` is the way from the options to Keras' `fit`. Hosts, memory and interruptions are dealt
-with around it, in `trainer.py`.
+`fit_stage` is the way from the options to Keras' `fit`. `run_stages` calls it, and deals with full
+memory and interruptions around it.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
 
-from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.dataset.labelled_images import LabelledImages
-from real_vs_ai.evaluation.report_figures import draw_history_file
+from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.reporting import plural
-from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.batches import Shard, evaluation_batches, training_batches
+from real_vs_ai.training.batches import evaluation_batches, training_batches
 from real_vs_ai.training.callbacks import (
     AveragedWeights,
     DivergenceGuard,
+    KeepPace,
     ProgressBar,
     Recorder,
     StopTrainingOnValidationLoss,
 )
-from real_vs_ai.training.checkpoints import Progress, checkpoint_path, resume_stage
-from real_vs_ai.training.compilation import epoch_metrics, fuse_batch_norm, make_optimizer
-from real_vs_ai.training.devices import Device, Hosts
-from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.schedule import (
-    KeepPace,
-    Stage,
-    TimeBudget,
+from real_vs_ai.training.compilation import (
     WarmedPolynomialDecay,
-    format_duration,
-    plan_stages,
+    epoch_metrics,
+    fuse_batch_norm,
+    make_optimizer,
 )
+from real_vs_ai.training.devices import is_out_of_memory
+from real_vs_ai.training.options import Stage, plan_stages
+from real_vs_ai.training.run_state import Learning, resume_stage
 
 # Classes are weighted when the largest has this many times the images of the smallest.
 _UNBALANCED = 1.1
-# Shorter epochs are over before anyone looks at their curves.
-_SECONDS_WORTH_A_FIGURE = 20
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What the stages of one run share.
-
-    Attributes:
-        model: Built under the device's scope; learns in place.
-        progress: How far the run has come; kept up to date.
-        interrupted: Set when the user asks to stop.
-        say: Takes one line at a time for the user.
-        budget: The clock of a run with --minutes.
-    """
-
-    options: TrainingOptions
-    run: RunFolder
-    device: Device
-    hosts: Hosts
-    model: keras.Model
-    train: DecodedImages
-    validation: DecodedImages
-    progress: Progress
-    interrupted: threading.Event
-    say: Callable[[str], None]
-    budget: TimeBudget | None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch; images that fill no whole batch wait for the next order."""
-        return self.options.steps_per_epoch or len(self.train) // self.progress.batch_size
-
-    @property
-    def best_weights(self) -> Path:
-        """Where the weights to keep are, from the end of their epoch on."""
-        return self.run.checkpoints / "best.weights.h5"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the state to resume from is."""
-        return checkpoint_path(self.run)
 
 
 def fit_stage(learning: Learning, stage: Stage) -> None:
@@ -95,25 +50,15 @@ def fit_stage(learning: Learning, stage: Stage) -> None:
     metrics = compile_stage(learning, stage, position)
     resume_stage(learning.checkpoint, model, progress, best_weights=learning.best_weights)
 
-    options = learning.options
-    keep = StopTrainingOnValidationLoss(
-        path=learning.best_weights,
-        progress=progress,
-        patience=options.patience,
-        early_stopping=options.early_stopping,
-        keep=options.keep,
-        writes=learning.hosts.is_first,
-        epochs=progress.stage_rows(stage.name),
-    )
-    pace = _pace(learning, stage, position)
+    keep = StopTrainingOnValidationLoss(learning, stage)
+    pace = KeepPace(learning, stage, position) if learning.budget else None
     guard = DivergenceGuard(
         advice=f"Resume from the last checkpoint with --resume {learning.run.path} and a lower "
         f"learning rate (now {stage.learning_rate:g}), or start again with --precision f32."
     )
-    bar = ProgressBar(progress=progress, steps_per_epoch=steps, title=stage.name.capitalize())
-    averages = AveragedWeights() if options.averaging else None
-    checkpoint = _checkpoint(learning, stage, metrics, pace)
-    callbacks = [guard, bar, keep, averages, pace, checkpoint]
+    averages = AveragedWeights() if learning.options.averaging else None
+    checkpoint = Recorder(learning, stage, metrics, pace)
+    callbacks = [guard, ProgressBar(learning, stage), keep, averages, pace, checkpoint]
 
     validation = _validation(learning)
     # One epoch at a time: a resumed run begins in the middle of one.
@@ -173,47 +118,6 @@ def compile_stage(
     return [*(m for m in model.metrics if m.name == "loss"), *metrics]
 
 
-def _checkpoint(
-    learning: Learning, stage: Stage, metrics: list[keras.metrics.Metric], pace: KeepPace | None
-) -> Recorder:
-    """What saves the run's state; the last of the callbacks."""
-    progress = learning.progress
-    last_epoch = progress.epochs_before(stage.name) + stage.epochs
-    return Recorder(
-        progress=progress,
-        stage_name=stage.name,
-        last_epoch=last_epoch,
-        history_path=learning.run.history,
-        checkpoint_path=learning.checkpoint,
-        checkpoint_steps=learning.options.checkpoint_steps,
-        steps_per_epoch=learning.steps_per_epoch,
-        metrics=metrics,
-        hosts=learning.hosts,
-        interrupted=learning.interrupted,
-        on_epoch=lambda: _after_epoch(learning, last_epoch, pace),
-    )
-
-
-def _pace(learning: Learning, stage: Stage, position: keras.Variable | None) -> KeepPace | None:
-    """What lets a stage of a run with --minutes end in time; None without a limit."""
-    if learning.budget is None:
-        return None
-    progress, steps = learning.progress, learning.steps_per_epoch
-    later = plan_stages(learning.options)[progress.stage + 1 :]
-    return KeepPace(
-        budget=learning.budget,
-        position=position,
-        progress=progress,
-        say=learning.say,
-        steps=stage.epochs * steps,
-        steps_per_epoch=steps,
-        done=(progress.epoch - progress.epochs_before(stage.name)) * steps + progress.step,
-        validation_images=len(learning.validation),
-        step_share=stage.step_share,
-        later_steps=sum(other.epochs * steps * other.step_share for other in later),
-    )
-
-
 def _batches(learning: Learning):
     """Training batches from the step on that the run has come to."""
     options, progress = learning.options, learning.progress
@@ -228,9 +132,9 @@ def _batches(learning: Learning):
         augmentation=options.augmentation,
         degrade=options.degrade,
         cutmix=options.cutmix,
-        shard=Shard(learning.hosts.index, learning.hosts.count),
+        hosts=learning.hosts,
         weights=None if draws else image_weights(images, images, balance=options.balance),
-        draw_by=source_weights(images) if draws else None,
+        draw_by=source_weights(images.labels, images.sources) if draws else None,
     )
 
 
@@ -239,26 +143,73 @@ def _validation(learning: Learning):
     return evaluation_batches(
         learning.validation,
         batch_size=max(32, learning.progress.batch_size) // hosts.count,
-        shard=Shard(hosts.index, hosts.count),
+        hosts=hosts,
         weights=image_weights(images, learning.train.images, balance=learning.options.balance),
     )
 
 
-def _after_epoch(learning: Learning, last_epoch: int, pace: KeepPace | None) -> None:
+def run_stages(learning: Learning) -> None:
+    """Fit every stage that is not done; where memory is full, in smaller batches."""
+    progress, say = learning.progress, learning.say
+    learning.run.checkpoints.mkdir(exist_ok=True)
+    stages = plan_stages(learning.options)
+    while progress.stage < len(stages):
+        stage = stages[progress.stage]
+        try:
+            if not progress.stage_done:
+                fit_stage(learning, stage)
+        except KeyboardInterrupt:
+            saved = f"Saved. Resume with: python ModelTraining.py --resume {learning.run.path}"
+            nothing = f"Nothing was learnt yet; delete {learning.run.path} or resume it."
+            say(saved if learning.checkpoint.is_file() else nothing)
+            raise
+        except Exception as error:
+            # Backends have no common error for it; everything else passes on.
+            if learning.hosts.count > 1 or not is_out_of_memory(error):
+                raise
+            _halve_batch(learning, stage, error)
+            continue
+        progress.stage += 1
+        progress.stage_done, progress.position = False, 0.0
+    if progress.best_epoch:
+        graph_of(learning.model).load_weights(learning.best_weights)
+
+
+def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
     progress = learning.progress
-    row = progress.history[-1]
-    left = pace.seconds_left if pace else (last_epoch - progress.epoch) * row["seconds"]
-    learning.say(
-        f"epoch {progress.epoch}/{last_epoch} {row['stage']}: "
-        f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
-        f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
-        f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
-        + (f", at most {format_duration(left)} left" if left else "")
-    )
-    if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and learning.hosts.is_first:
-        columns = {name: [r.get(name) for r in progress.history] for name in row}
-        path = learning.run.figures / "history.png"
-        draw_history_file(columns, keep=learning.options.keep, path=path)
+    begun = progress.stage_rows(stage.name) or progress.step
+    half = progress.batch_size // 2
+    if begun or half < 1:
+        raise MemoryError(
+            f"Out of memory in batches of {progress.batch_size}. Resume with --resume "
+            f"{learning.run.path} when memory is free, or start again with --batch-size "
+            f"{max(1, half)}."
+        ) from error
+    learning.say(f"Out of memory in batches of {progress.batch_size}: continuing with {half}.")
+    progress.batch_size = half
+
+
+@contextmanager
+def catch_interruption() -> Iterator[threading.Event]:
+    """An event that Ctrl-C (or a scheduler's SIGTERM) sets; a second Ctrl-C breaks off at once."""
+    interrupted = threading.Event()
+
+    def note(signal_number: int, frame: Any) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        os.write(2, b"\nStopping after this step (press Ctrl-C again to break off) ...\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers; elsewhere interruption works as usual.
+        yield interrupted
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def image_weights(
@@ -271,28 +222,9 @@ def image_weights(
         balance: "classes", or another value to weigh the sources in each class too.
     """
     if balance != "classes":
-        return source_weights(images)
+        return source_weights(images.labels, images.sources)
     numbers = list(train.counts.values())
     if max(numbers) <= _UNBALANCED * min(numbers):
         return None
     by_class = np.array([sum(numbers) / (len(numbers) * number) for number in numbers])
     return by_class[images.labels]
-
-
-def source_weights(images: LabelledImages) -> np.ndarray:
-    """Weights that let every class count the same, and the square root of each source's size in it.
-
-    A large source then teaches more than a small one, and does not drown it.
-
-    Returns:
-        Shape (n_images,), with a mean of 1.
-    """
-    weights = np.zeros(len(images))
-    sources = np.array(images.sources, dtype=object)
-    for label in range(len(images.class_names)):
-        of_class = images.labels == label
-        for source in sorted(set(sources[of_class])):
-            members = of_class & (sources == source)
-            weights[members] = 1 / np.sqrt(members.sum())
-        weights[of_class] /= max(weights[of_class].sum(), 1e-12)
-    return weights * len(images) / len(images.class_names)

@@ -1,4 +1,7 @@
-"""Declare every option of ModelTraining.py and every field of a recipe, without Keras."""
+"""Declare every option of ModelTraining.py and every field of a recipe, and plan its stages.
+
+Without Keras.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,12 @@ from real_vs_ai.runs import NEWEST
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
 RECIPES = dict(sorted((path.stem, path) for path in _RECIPES))
 
+
+_FROZEN_EPOCHS = 3
+# Smaller batches estimate batch statistics too poorly to replace ImageNet's.
+_FEWEST_IMAGES_FOR_STATISTICS = 64
+# A forward pass alone costs about a third of a pass with its gradients.
+FORWARD_SHARE = 1 / 3
 
 # What only one command line says of a run.
 NOT_STORED = ("resume", "command", "run_name", "set")
@@ -95,8 +104,7 @@ class TrainingOptions:
         type=_names,
     )
     backbone: str = option(
-        "network that computes the features; resnet26 has no ImageNet weights and is a quick start "
-        "for the other ResNets",
+        "network that computes the features",
         "resnet101",
         choices=tuple(BACKBONES),
         group="the network",
@@ -319,3 +327,47 @@ class TrainingOptions:
         for name in NOT_STORED:
             del values[name]
         return {k: v.as_posix() if isinstance(v, Path) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with its own learning rate.
+
+    Attributes:
+        name: "frozen", "fine-tuning", or "training" from random weights.
+        epochs: How many epochs it lasts at most.
+        learning_rate: At its first step.
+        train_backbone: Whether the backbone learns, or only the head.
+        train_batch_norm: Whether batch statistics are learnt.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    train_backbone: bool
+    train_batch_norm: bool
+
+    @property
+    def step_share(self) -> float:
+        """Cost of one of its steps, where one with the whole network learning costs 1."""
+        return 1.0 if self.train_backbone else FORWARD_SHARE
+
+
+def plan_stages(options: TrainingOptions) -> list[Stage]:
+    """Head first and then the whole network, or the whole network at once from random weights."""
+    random_weights = options.weights == "none"
+    frozen_epochs = options.frozen_epochs
+    if frozen_epochs is None:
+        frozen_epochs = 0 if random_weights else _FROZEN_EPOCHS
+    statistics = {"train": True, "frozen": False}.get(
+        options.batch_norm, random_weights or options.batch_size >= _FEWEST_IMAGES_FOR_STATISTICS
+    )
+    stages = []
+    if frozen_epochs:
+        stages.append(Stage("frozen", frozen_epochs, options.learning_rate, False, False))
+    if options.epochs:
+        from_scratch = random_weights and not frozen_epochs
+        rate = options.learning_rate if from_scratch else options.fine_tune_learning_rate
+        name = "training" if from_scratch else "fine-tuning"
+        stages.append(Stage(name, options.epochs, rate, True, statistics))
+    return stages

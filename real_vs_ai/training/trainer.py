@@ -1,6 +1,6 @@
 """Train a model: options, images, network and device first, then the stages of `loop.py`.
 
-`options.resume` continues a killed run from its last checkpoint. `finishing.py` saves and reports.
+`options.resume` continues a killed run from its last checkpoint. `run_folder.py` saves and reports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -19,52 +18,34 @@ import numpy as np
 
 from real_vs_ai.config import SPLITS, is_augmented_name
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
-from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, draw_from_each, list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.scorer import open_network
-from real_vs_ai.keras_models import graph_of, save_model
+from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.networks.head import (
-    POOL_LAYER,
-    HeadOptions,
-    features_key,
-    fix_standardisation,
-    head_alone,
-)
+from real_vs_ai.networks.head import POOL_LAYER, features_key, fix_standardisation, head_alone
 from real_vs_ai.networks.model import build_model
 from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.callbacks import catch_interruption
-from real_vs_ai.training.checkpoints import Progress, checkpoint_path, load_checkpoint
 from real_vs_ai.training.command_line import describe_recipe
-from real_vs_ai.training.devices import Hosts, is_out_of_memory, join_hosts, prepare_device
-from real_vs_ai.training.loop import Learning, fit_stage, image_weights
-from real_vs_ai.training.options import TrainingOptions
-from real_vs_ai.training.run_config import open_run
-from real_vs_ai.training.schedule import Stage, TimeBudget, plan_stages
+from real_vs_ai.training.devices import Hosts, join_hosts, prepare_device
+from real_vs_ai.training.loop import catch_interruption, image_weights, run_stages
+from real_vs_ai.training.options import TrainingOptions, plan_stages
+from real_vs_ai.training.run_folder import open_run
+from real_vs_ai.training.run_state import (
+    Learning,
+    Progress,
+    TimeBudget,
+    Trained,
+    checkpoint_path,
+    load_checkpoint,
+)
 
 Say = Callable[[str], None]
 
 # So many images of each held-out source give its false-alarm rate within about 5 points.
 _HELD_OUT_IMAGES = 200
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model that has learnt, before it is saved.
-
-    Attributes:
-        splits: The images that it learnt from and is reported on.
-        writes: Whether this process writes the report; of several only the first does.
-    """
-
-    options: TrainingOptions
-    run: RunFolder
-    model: keras.Model
-    splits: dict[str, DecodedImages]
-    progress: Progress
-    writes: bool
 
 
 def train(options: TrainingOptions, *, say: Say) -> Trained:
@@ -106,7 +87,9 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
-            _inform(budget, options, splits, spent=progress.seconds, slowdown=device.gain)
+            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
+            portraits = bool(options.portraits)
+            budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
         learner, seen, splits = _learner(
             options, model, splits, progress=progress, budget=budget, say=say
         )
@@ -127,47 +110,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
             run_stages(learning)
         hosts.leave()
     return Trained(options, run, model, splits, progress, writes=hosts.is_first)
-
-
-def run_stages(learning: Learning) -> None:
-    """Fit every stage that is not done; where memory is full, in smaller batches."""
-    progress, say = learning.progress, learning.say
-    learning.run.checkpoints.mkdir(exist_ok=True)
-    stages = plan_stages(learning.options)
-    while progress.stage < len(stages):
-        stage = stages[progress.stage]
-        try:
-            if not progress.stage_done:
-                fit_stage(learning, stage)
-        except KeyboardInterrupt:
-            saved = f"Saved. Resume with: python ModelTraining.py --resume {learning.run.path}"
-            nothing = f"Nothing was learnt yet; delete {learning.run.path} or resume it."
-            say(saved if learning.checkpoint.is_file() else nothing)
-            raise
-        except Exception as error:
-            # Backends have no common error for it; everything else passes on.
-            if learning.hosts.count > 1 or not is_out_of_memory(error):
-                raise
-            _halve_batch(learning, stage, error)
-            continue
-        progress.stage += 1
-        progress.stage_done, progress.position = False, 0.0
-    if progress.best_epoch:
-        graph_of(learning.model).load_weights(learning.best_weights)
-
-
-def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:
-    progress = learning.progress
-    begun = progress.stage_rows(stage.name) or progress.step
-    half = progress.batch_size // 2
-    if begun or half < 1:
-        raise MemoryError(
-            f"Out of memory in batches of {progress.batch_size}. Resume with --resume "
-            f"{learning.run.path} when memory is free, or start again with --batch-size "
-            f"{max(1, half)}."
-        ) from error
-    learning.say(f"Out of memory in batches of {progress.batch_size}: continuing with {half}.")
-    progress.batch_size = half
 
 
 def _learner(
@@ -240,20 +182,6 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
             "Use --epochs, and steps_per_epoch in a recipe."
         )
     return TimeBudget(minutes=options.minutes)
-
-
-def _inform(
-    budget: TimeBudget,
-    options: TrainingOptions,
-    splits: Mapping[str, DecodedImages],
-    *,
-    spent: float,
-    slowdown: float,
-) -> None:
-    """Tell the clock what it must know to plan; see `TimeBudget`."""
-    budget.spent_before, budget.evaluation_slowdown = spent, slowdown
-    portraits = bool(options.portraits)
-    budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
 
 
 def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: bool) -> int:
@@ -339,12 +267,10 @@ def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, Labe
     # Copies and reconstructions are there to learn from: a user does not upload them.
     held = held[[not is_augmented_name(train.paths[i]) for i in held]]
     sources = np.array(train.sources, object)[held]
-    of_source = [held[sources == name] for name in dict.fromkeys(sources)]
-    generator = np.random.default_rng(options.seed)
-    drawn = np.concatenate([generator.permutation(p)[:_HELD_OUT_IMAGES] for p in of_source])
+    drawn = held[draw_from_each(sources, most=_HELD_OUT_IMAGES, seed=options.seed)]
     return {
         "train": train if options.stored_features else train.take(others),
-        "validation": train.take(np.sort(drawn)),
+        "validation": train.take(drawn),
     }
 
 
@@ -369,23 +295,8 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
     # has no backbone.
     has_checkpoint = options.resume and checkpoint_path(RunFolder(options.resume)).is_file()
     has_checkpoint = has_checkpoint and not options.stored_features
-    return build_model(
-        backbone=options.backbone,
-        class_names=class_names,
-        image_size=options.image_size,
-        weights="none" if has_checkpoint else options.weights,
-        head=HeadOptions(
-            noise=options.noise,
-            pooling=options.pooling,
-            dense_units=options.dense_units,
-            l2=options.l2,
-            dropout=options.dropout,
-        ),
-        stem_stride=options.stem_stride,
-        enlarge=options.enlarge,
-        batch_norm_momentum=options.batch_norm_momentum,
-        seed=options.seed,
-    )
+    weights = "none" if has_checkpoint else options.weights
+    return build_model(dataclasses.replace(options, weights=weights), class_names=class_names)
 
 
 def _say_plan(options: TrainingOptions, train: LabelledImages, *, run: RunFolder, say: Say) -> None:

@@ -24,6 +24,7 @@ from real_vs_ai.ui.model_choice import (
     show_unavailable,
 )
 from real_vs_ai.ui.results import MOST_CARDS, show_results
+from real_vs_ai.ui.wording import WHO_SEES
 
 _WORKERS = 2
 
@@ -55,10 +56,7 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
         if not files:
             _resume()
             before.markdown(promise_of(chosen))
-            st.caption(
-                "Nobody else sees your pictures: they stay in the memory of the computer that runs "
-                "this app, are never stored, and are forgotten when you reload or close the page."
-            )
+            st.caption(f"**Who sees my pictures?** {WHO_SEES}")
     if files:
         with results:
             try:

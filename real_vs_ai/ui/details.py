@@ -6,7 +6,7 @@ Each part is computed when its tab is opened.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import resize_image
-from real_vs_ai.serving.explanation import Explainer, deciding_crops, overlay_heatmap
+from real_vs_ai.model_input import reduce_to
+from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
+from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
-from real_vs_ai.ui.insight_panel import forget_conversations, show_insight
+from real_vs_ai.ui.gemini import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
-from real_vs_ai.ui.reports import ReportModel, mistake_report
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
-from real_vs_ai.verdict import CropScore, describe_thresholds, thresholds_of
+from real_vs_ai.verdict import CropScore, ReasonCode, describe_thresholds, thresholds_of
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
@@ -34,8 +35,14 @@ _GEMINI = ":material/auto_awesome: Ask Gemini"
 _MISTAKE = ":material/flag: Report a mistake"
 # On the shorter side, in pixels: a map of a smaller picture shows nothing that a person could name.
 _SMALLEST_MAPPED = 128
+# The longest side of a heat map, in pixels.
+_SHOWN_SIZE = 768
 # Characters that identify a model file to people.
 _SHORT_HASH = 12
+_NO_PROOF = "This shows where the model looked, not whether it is right."
+_WHOLE = "This was measured on the picture as a whole: no single part of it is the reason."
+# A reason that is of no part of the picture, and needs no such words.
+_SAYS_IT_ALL = ReasonCode.SIZE
 
 
 def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
@@ -47,8 +54,11 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     # After a test that turned it, there is no answer any more, but a test to show.
     if judged.variants or judged.verdict.label != UNCERTAIN:
         show = {_STABILITY: _show_stability, **show}
-    if judged.verdict.label != UNCERTAIN and _can_be_mapped(judged):
+    refused = judged.verdict.out_of_distribution_reason
+    if _places_of(judged):
         show = {_PLACES: _show_places, **show}
+    elif refused and refused.code is not _SAYS_IT_ALL:
+        st.markdown(_WHOLE)
     # The first tab is open at once, so it is one that costs nothing.
     first = next(name for name in show if not _costs(name, judged))
     names = [first, *(name for name in show if name != first)]
@@ -68,14 +78,8 @@ def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
     return st.session_state["variants"]
 
 
-def ask_variants(digest: str, pixels: np.ndarray, *, chosen: ChosenModel) -> None:
-    """Judge changed copies of an image and remember the verdicts, for `known_variants`."""
-    variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
-    known_variants(chosen)[digest] = variants
-
-
 def _costs(name: str, judged: Card) -> bool:
-    return name == _STABILITY or (name == _PLACES and not judged.verdict.crops)
+    return name == _STABILITY or (name == _PLACES and _places_of(judged) is _heat_map)
 
 
 def forget_details() -> None:
@@ -88,7 +92,9 @@ def _show_stability(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     digest = judged.answer.sha256
     if digest not in known_variants(chosen):
         with st.spinner("Judging changed copies of the picture …"):
-            ask_variants(digest, _pixels(digest, data, chosen=chosen), chosen=chosen)
+            pixels = _pixels(digest, data, chosen=chosen)
+            variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
+            known_variants(chosen)[digest] = variants
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
@@ -139,38 +145,63 @@ def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
     return pixels
 
 
-def _can_be_mapped(judged: Card) -> bool:
-    """Whether places can be shown: crops, or a picture large enough for a heat map."""
+def _places_of(judged: Card) -> Callable[..., tuple[Image.Image, str]] | None:
+    """What shows where the conclusion comes from; None where no part of the picture stands out."""
+    verdict, refused = judged.verdict, judged.verdict.out_of_distribution_reason
+    if refused:
+        return _plain_parts if refused.code is ReasonCode.PLAIN else None
+    if verdict.label == UNCERTAIN:
+        return None
+    if verdict.crops:
+        return _deciding_parts
     smaller = min(judged.answer.width, judged.answer.height)
-    return bool(judged.verdict.crops) or smaller >= _SMALLEST_MAPPED
+    return _heat_map if smaller >= _SMALLEST_MAPPED else None
 
 
 def _show_places(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    """Where the picture speaks for the answer: frames around crops, or a heat map."""
+    """Where the conclusion comes from: the picture, dark but for those parts."""
+    try:
+        picture, told = _places_of(judged)(judged, data=data, chosen=chosen)
+    except (OSError, ValueError, RuntimeError) as error:
+        show_error("The places cannot be shown.", str(error))
+        return
+    st.image(picture, alt=f"The picture. {told}")
+    st.caption(as_markdown(told))
+
+
+def _plain_parts(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+    """The flat parts and those of one colour, for which a picture was taken for a document."""
+    longest = chosen.metadata_of(judged.verdict).model_input.longest_side
+    pixels = reduce_to(_pixels(judged.answer.sha256, data, chosen=chosen), longest)
+    picture = _preview(judged)
+    plain = Image.fromarray(plain_blocks(pixels)).resize(picture.size)
+    told = "The bright parts are flat or of one colour. There is little in them to judge by."
+    return Image.composite(picture, _darkened(picture), plain), told
+
+
+def _deciding_parts(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+    """The crops that speak most for the answer."""
     metadata, label = chosen.metadata_of(judged.verdict), judged.verdict.label
-    words = class_words(label, metadata)
-    if judged.verdict.crops:
-        index = metadata.class_names.index(label)
-        crops = deciding_crops(judged.verdict.crops, class_index=index)
-        picture = frame_crops(Image.open(io.BytesIO(judged.preview)), crops)
-        told = "The model judged parts of the picture. The bright ones speak most for"
-    else:
-        try:
-            picture = _heat_map(judged, data=data, chosen=chosen)
-        except (OSError, ValueError, RuntimeError) as error:
-            show_error("This model has no heat map.", str(error))
-            return
-        told = "Bright places speak most for"
-    st.image(picture, alt=f"The picture; its bright parts speak for {visible(words)}")
-    st.caption(
-        f"{told} “{as_markdown(words)}”. This shows where the model looked, not whether it is "
-        "right."
+    index = metadata.class_names.index(label)
+    crops = deciding_crops(judged.verdict.crops, class_index=index)
+    told = (
+        "The model judged parts of the picture. The bright ones speak most for "
+        f"“{class_words(label, metadata)}”. {_NO_PROOF}"
     )
+    return frame_crops(_preview(judged), crops), told
+
+
+def _preview(judged: Card) -> Image.Image:
+    return Image.open(io.BytesIO(judged.preview)).convert("RGB")
+
+
+def _darkened(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(0.4)
 
 
 def frame_crops(image: Image.Image, crops: Sequence[CropScore]) -> Image.Image:
     """The image, dark but for these crops, which have a frame."""
-    shown = ImageEnhance.Brightness(image).enhance(0.4)
+    shown = _darkened(image)
     boxes = [
         tuple(
             round(edge * side)
@@ -199,22 +230,21 @@ def _show_findings(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
 
 def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     """The model's numbers, its thresholds and what identifies it."""
-    verdict = judged.verdict
-    metadata = chosen.metadata_of(verdict)
-    refused = verdict.out_of_distribution_reason
+    verdict, model = judged.verdict, chosen.model_of(judged.verdict)
+    metadata, refused = model.metadata, verdict.out_of_distribution_reason
+    lines = []
     if refused:
-        lines = [f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."]
+        lines.append(
+            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
+        )
     else:
-        lines = []
         # Beside an open answer, a percentage would accuse honest photographs.
         with st.expander("The model's numbers"):
             thresholds = describe_thresholds(thresholds_of(metadata))
             _show_list([numbers_sentence(verdict, metadata), f"{thresholds}."])
     made = f" of {metadata.created[:10]}" if metadata.created else ""
-    lines.append(
-        f"Model: {visible(chosen.name_of(verdict))}{made}, SHA-256 "
-        f"{chosen.sha256_of(verdict)[:_SHORT_HASH]}."
-    )
+    digest = model.sha256[:_SHORT_HASH]
+    lines.append(f"Model: {visible(model.name)}{made}, SHA-256 {digest}.")
     lines.append(f"Picture: SHA-256 {judged.answer.sha256[:_SHORT_HASH]}.")
     _show_list(lines)
 
@@ -231,42 +261,40 @@ def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
 
 
 def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    verdict = judged.verdict
-    model = ReportModel(
-        chosen.name_of(verdict), chosen.metadata_of(verdict), chosen.sha256_of(verdict)
-    )
+    from real_vs_ai.ui.reports import mistake_report
+
     st.markdown(
         "Is the answer wrong? Copy this text and give it, with the picture if you may, to those "
         "who run this app. **Nothing is sent from here.**"
     )
-    st.code(mistake_report(judged, model=model), language=None, wrap_lines=True)
+    text = mistake_report(judged, model=chosen.model_of(judged.verdict))
+    st.code(text, language=None, wrap_lines=True)
 
 
-# The longest side in pixels.
-_SHOWN_SIZE = 768
-
-
-def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> np.ndarray:
-    """The image under Grad-CAM of its answer, shape (height, width, 3), uint8.
+def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+    """The picture under Grad-CAM of its answer.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
     verdict, digest = judged.verdict, judged.answer.sha256
+    metadata = chosen.metadata_of(verdict)
     pixels = _pixels(digest, data, chosen=chosen)
     known = st.session_state.setdefault("heat_maps", {})
     key = (chosen.key, digest)
     if key not in known:
         # The network saw the image at this size, and a map of it is small enough to keep.
-        seen = resize_image(pixels, chosen.metadata_of(verdict).image_size)
+        seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
         with st.spinner("Computing the heat map; the first one takes longer …"):
-            explainer = _explainer(*chosen.file_of(verdict))
-            known[key] = explainer.explain(seen, class_name=verdict.label).heatmap
+            grad_cam = _grad_cam(*chosen.file_of(verdict))
+            (known[key],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)
-    return overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
+    shown = overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
+    told = f"Bright places speak most for “{class_words(verdict.label, metadata)}”. {_NO_PROOF}"
+    return Image.fromarray(shown), told
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _explainer(path: str, modified_ns: int, size: int) -> Explainer:
-    return Explainer(Path(path))
+def _grad_cam(path: str, modified_ns: int, size: int) -> GradCam:
+    return GradCam(Path(path))

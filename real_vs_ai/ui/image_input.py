@@ -2,13 +2,15 @@
 
 Streamlit forgets an uploader's files when a page is drawn without it, and its server keeps the
 bytes of every upload until the session ends. Here a session keeps the files it showed last until
-they are cleared, and the server keeps no others.
+they are cleared, and the server keeps no others. A zip counts as a folder, and is read in memory.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,25 +21,28 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from real_vs_ai.images import describe_formats
+from real_vs_ai.errors import one_line
+from real_vs_ai.images import ImageError, describe_formats
 from real_vs_ai.reporting import plural
+from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.wording import visible
-from real_vs_ai.ui.zipped import SUFFIX, open_zip
 
-_EXAMPLES_DIR = Path(__file__).with_name("examples")
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _REFUSED_KEY = "refused_bytes"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
-_ZIPS_KEY = "zips"
+_ZIPS_KEY, _ZIP = "zips", ".zip"
+# Python's reader makes an object of each entry of the directory before anything can be counted.
+_MOST_ENTRIES = 20_000
+_ENTRY_SIGNATURE = b"PK\x01\x02"
 # How many bytes each session keeps of each file, whether or not the server keeps it.
 _HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
 
 class ImageFile(Protocol):
-    """A file held in memory, as Streamlit's uploader gives it; `zipped` makes others."""
+    """A file held in memory, as Streamlit's uploader gives it."""
 
     name: str
     file_id: str
@@ -48,34 +53,38 @@ class ImageFile(Protocol):
 
 
 @dataclass(frozen=True)
-class Example:
-    """One of the app's own pictures, an `ImageFile`, with its true label and a sentence on it."""
+class LocalFile:
+    """An `ImageFile` that no widget holds: a file of a zip, or one of the app's own pictures.
+
+    Attributes:
+        size: In bytes, as a zip claims; 0 for the app's own, of which no session keeps a copy.
+        getvalue: Raises ImageError where a file of a zip cannot be read.
+        label: The true class of one of the app's own pictures.
+        caption: A sentence on one of the app's own pictures.
+    """
 
     name: str
-    label: str
-    caption: str
+    file_id: str
+    size: int
+    getvalue: Callable[[], bytes]
+    label: str = ""
+    caption: str = ""
 
-    @property
-    def file_id(self) -> str:
-        return f"example-{self.name}"
 
-    @property
-    def size(self) -> int:
-        return (_EXAMPLES_DIR / self.name).stat().st_size
-
-    def getvalue(self) -> bytes:
-        return (_EXAMPLES_DIR / self.name).read_bytes()
+def _example(name: str, label: str, caption: str) -> LocalFile:
+    path = Path(__file__).with_name("examples") / name
+    return LocalFile(name, f"example-{name}", 0, path.read_bytes, label, caption)
 
 
 EXAMPLE_FILES = (
-    Example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
-    Example(
+    _example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
+    _example(
         "generated-cup-small.jpg",
         "Fake",
         "Generated: a neural network painted a cup out of pieces of the cat; reduced to 32 × 32 "
         "pixels.",
     ),
-    Example(
+    _example(
         "generated-rocket.jpg",
         "Fake",
         "Generated: a neural network repainted a photograph of a rocket in other colours.",
@@ -83,9 +92,9 @@ EXAMPLE_FILES = (
 )
 
 
-def example_of(file: ImageFile) -> Example | None:
+def example_of(file: ImageFile) -> LocalFile | None:
     """The file, when it is one of the app's examples."""
-    return file if isinstance(file, Example) else None
+    return file if isinstance(file, LocalFile) and file.caption else None
 
 
 def ask_for_images() -> list[ImageFile]:
@@ -124,10 +133,50 @@ def _unpacked(files: Sequence[ImageFile]) -> list[ImageFile]:
         file.file_id: known.get(file.file_id)
         or open_zip(visible(file.name), file.file_id, file.getvalue())
         for file in files
-        if file.name.lower().endswith(SUFFIX)
+        if file.name.lower().endswith(_ZIP)
     }
     st.session_state[_ZIPS_KEY] = zips
     return [one for file in files for one in zips.get(file.file_id, [file])]
+
+
+def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
+    """The pictures in a zip, sorted by name; of one that cannot be read, a file that says why."""
+    try:
+        archive = _open(data)
+        images = list(list_zip_images(archive))
+    except ImageError as error:
+        return [_refused(name, file_id, str(error))]
+    if not images:
+        return [_refused(name, file_id, "a zip without pictures in it")]
+    sizes = [archive.infolist()[index].file_size for _, index in images]
+    if sum(sizes) > MAX_TOTAL_BYTES:
+        limit = f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB"
+        return [_refused(name, file_id, f"a zip of more than {limit} of pictures")]
+    return [
+        LocalFile(
+            f"{name}/{inner}",
+            f"{file_id}/{index}",
+            size,
+            lambda index=index: read_zip_entry(archive, index, max_bytes=MAX_BYTES),
+        )
+        for (inner, index), size in zip(images, sizes, strict=True)
+    ]
+
+
+def _open(data: bytes) -> zipfile.ZipFile:
+    if data.count(_ENTRY_SIGNATURE) > _MOST_ENTRIES:
+        raise ImageError(f"a zip of more than {_MOST_ENTRIES:,} files")
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise ImageError(f"not a readable zip: {one_line(error)}") from error
+
+
+def _refused(name: str, file_id: str, reason: str) -> LocalFile:
+    def refuse() -> bytes:
+        raise ImageError(reason)
+
+    return LocalFile(name, file_id, 0, refuse)
 
 
 def clear_images() -> None:

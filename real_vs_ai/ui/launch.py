@@ -59,14 +59,17 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError: There is no such model.
         ModelFileError: The model cannot be read.
+        InputError: The list of trusted signers cannot be read.
     """
     from streamlit.web import cli
 
     from real_vs_ai.model_file import read_metadata
+    from real_vs_ai.provenance import read_trust_list
     from real_vs_ai.runs import find_model
 
+    # What is wrong stops the program here, not each visitor's page.
+    read_trust_list()
     if args.model:
-        # A wrong path stops the program here, not each visitor's page.
         read_metadata(find_model(args.model, models_dir=args.models_dir))
     options = ["--server.port", str(args.port), "--server.address", args.address]
     passed_on = ["--models-dir", str(args.models_dir)]
@@ -80,24 +83,29 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
     """Draw the page that the user is on; for the arguments see `model_choice.offer_models`."""
     import streamlit as st
 
+    def check_pictures() -> None:
+        from real_vs_ai.ui.check_page import show_check_page
+
+        show_check_page(model=model, models_dir=models_dir)
+
+    def show_models() -> None:
+        from real_vs_ai.ui.models_page import show_models_page
+
+        show_models_page(models_dir=models_dir)
+
     share_memory_pools()
     keep_uploads_in_memory()
     # Streamlit would fetch an icon for the browser's tab from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
         st.Page(
-            functools.partial(_check_page, model=model, models_dir=models_dir),
+            check_pictures,
             title="Check pictures",
             icon=":material/image_search:",
             url_path="check",
             default=True,
         ),
-        st.Page(
-            functools.partial(_models_page, models_dir=models_dir),
-            title="Models",
-            icon=":material/model_training:",
-            url_path="models",
-        ),
+        st.Page(show_models, title="Models", icon=":material/model_training:", url_path="models"),
     ]
     st.navigation(pages, position="top").run()
     st.html(_SAY_WHEN_THE_SERVER_HAS_GONE, unsafe_allow_javascript=True)
@@ -128,15 +136,3 @@ def keep_uploads_in_memory() -> None:
     bound_uploads()
     # A request holds some kilobytes besides the file.
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20
-
-
-def _check_page(*, model: str | None, models_dir: Path) -> None:
-    from real_vs_ai.ui.check_page import show_check_page
-
-    show_check_page(model=model, models_dir=models_dir)
-
-
-def _models_page(*, models_dir: Path) -> None:
-    from real_vs_ai.ui.models_page import show_models_page
-
-    show_models_page(models_dir=models_dir)

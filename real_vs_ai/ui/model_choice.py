@@ -9,13 +9,14 @@ from pathlib import Path
 import streamlit as st
 
 from real_vs_ai.config import RELEASED_MODEL_DIR
-from real_vs_ai.errors import describe_error
-from real_vs_ai.files import hash_file
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.errors import InputError, describe_error
+from real_vs_ai.files import hash_file, read_json
+from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
+from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
 from real_vs_ai.ui.wording import as_markdown, class_words, known_sizes, promise, visible
 from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
@@ -24,6 +25,15 @@ from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
 MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model file that answers, as pages and reports speak of it; SHA-256 in hexadecimal."""
+
+    name: str
+    metadata: ModelMetadata
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -53,34 +63,31 @@ class ChosenModel:
         return len(self.judge.metadatas) > 1
 
     @property
-    def models(self) -> list[tuple[str, ModelMetadata, str]]:
-        """Name, metadata and the file's SHA-256 of each model that answers."""
-        if not self.is_several:
-            return [(self.name, self.metadata, self.sha256_of(None))]
-        digests = {
-            model_name(path): model_digest(*file_key(path)) for path in find_models(self.path)
-        }
-        return [(name, m, digests[name]) for name, m in self.judge.metadatas.items()]
+    def models(self) -> list[NamedModel]:
+        """Each model that answers."""
+        paths = {model_name(path): path for path in find_models(self.path)}
+        return [
+            NamedModel(name, metadata, _digest(*file_key(paths[name])))
+            for name, metadata in self.judge.metadatas.items()
+        ]
 
-    def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
+    def metadata_of(self, verdict: Verdict) -> ModelMetadata:
         """The metadata of the model that judged."""
-        name = verdict.model if verdict else ""
-        return self.judge.metadatas.get(name, self.metadata)
+        return self.judge.metadatas.get(verdict.model, self.metadata)
 
-    def file_of(self, verdict: Verdict | None) -> tuple[str, int, int]:
-        """The key of the model file that gave a verdict; of all files where there is none."""
-        if verdict is None:
-            return self.key
+    def record_of(self, verdict: Verdict) -> TrackRecord:
+        """The track record of the model that judged."""
+        return _read_record(*self.file_of(verdict))
+
+    def file_of(self, verdict: Verdict) -> tuple[str, int, int]:
+        """The key of the model file that gave a verdict."""
         paths = find_models(self.path)
         return file_key(next((p for p in paths if model_name(p) == verdict.model), paths[0]))
 
-    def name_of(self, verdict: Verdict | None) -> str:
-        """The name of the model that gave a verdict."""
-        return (verdict.model if verdict else "") or self.name
-
-    def sha256_of(self, verdict: Verdict | None) -> str:
-        """The SHA-256 of the model file that gave a verdict, in hexadecimal."""
-        return model_digest(*self.file_of(verdict))
+    def model_of(self, verdict: Verdict) -> NamedModel:
+        """The model that gave a verdict."""
+        models = self.models
+        return next((model for model in models if model.name == verdict.model), models[0])
 
 
 def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -207,9 +214,21 @@ def _judge(path: str, modified_ns: int, size: int) -> Judge:
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def model_digest(path: str, modified_ns: int, size: int) -> str:
+def _digest(path: str, modified_ns: int, size: int) -> str:
     """SHA-256 of a model file; takes a `file_key`, so that a changed file is read again."""
-    return " and ".join(hash_file(model) for model in find_models(path))
+    return hash_file(Path(path))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _read_record(path: str, modified_ns: int, size: int) -> TrackRecord:
+    """From the report beside a model file, which knows kinds of pictures, or from the file."""
+    own = read_metadata(Path(path)).metrics
+    try:
+        told = read_json(RunFolder(Path(path).parent).metrics)["test"]
+        # The report may be another model's.
+        return read_track_record(told if told["n"] == own["n"] else own)
+    except (OSError, InputError, KeyError, TypeError):
+        return read_track_record(own)
 
 
 def open_chosen(name: str, path: Path) -> ChosenModel | None:

@@ -1,26 +1,26 @@
-"""Show each model's quality and training, compare two, and follow one in training."""
+"""Show each model's quality and training, compare two, and follow one in training.
+
+Run folders are read while they are written: a file that is missing, damaged or half written gives
+what can be read of it.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
+from real_vs_ai.files import list_folders
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder, list_runs
+from real_vs_ai.runs import read_history as read_columns
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
-from real_vs_ai.ui.run_files import (
-    LearningCurve,
-    Metric,
-    list_figures,
-    read_history,
-    read_metrics,
-    read_text,
-    unfinished_runs,
-)
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
@@ -31,6 +31,12 @@ from real_vs_ai.ui.wording import (
 )
 
 _LIVE_SECONDS = 3
+# Text files of a run are small; a larger one is not what its name says.
+_MOST_BYTES = 20 * 2**20
+_MOST_FIGURES = 60
+_VALIDATION_PREFIX = "val_"
+# Columns of history.csv that are no curves.
+_NOT_CURVES = frozenset({"epoch", "stage", "learning_rate", "seconds", "images_per_second"})
 _NETWORK = "network"
 # These are counts.
 _COUNTS = frozenset({"n", "n_images", "count"})
@@ -56,7 +62,6 @@ _METRIC_WORDS = {
     "brier_score": "Squared error of the probability (Brier score)",
     "loss": "Loss (cross-entropy)",
 }
-_INTERVALS = "In brackets the 95 % interval."
 _FIGURE_TITLES = {
     "class_distribution": "Pictures of each class",
     "confusion_matrix": "Verdicts on pictures of each class",
@@ -68,6 +73,15 @@ _FIGURE_TITLES = {
     "roc": "Found pictures and false alarms, over all thresholds",
     "scores": "How the probabilities are spread",
 }
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and its 95 % interval; `low` and `high` are None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 def show_models_page(*, models_dir: Path) -> None:
@@ -123,31 +137,28 @@ def _show_run(run: RunFolder) -> None:
     st.header("How good it is")
     if metrics:
         _show_headline(metrics)
-    else:
-        st.info("This model came without metrics.", icon=":material/info:")
-    if metrics:
         with st.expander("All metrics", icon=":material/table:"):
             st.markdown(metrics_table(metrics))
-            st.caption(_INTERVALS)
+            st.caption("In brackets the 95 % interval.")
+    else:
+        st.info("This model came without metrics.", icon=":material/info:")
     curves = read_history(run.history)
     if curves:
         with st.expander("How it was trained", icon=":material/show_chart:"):
             _show_curves({run.name: curves})
-    figures = list_figures(run)
+    figures = _list_figures(run)
     # The drawing is many times higher than wide, so it has a place of its own.
     drawing = [path for path in figures if path.stem == _NETWORK]
-    for title, paths in (
-        ("Figures", [path for path in figures if path not in drawing]),
-        ("Drawing of the network", drawing),
-    ):
+    others = [path for path in figures if path.stem != _NETWORK]
+    for title, paths, columns in (("Figures", others, 2), ("Drawing of the network", drawing, 1)):
         if paths:
             with (
                 st.expander(title, icon=":material/image:"),
-                st.grid(columns=1 if paths is drawing else 2, min_column_width=340),
+                st.grid(columns=columns, min_column_width=340),
             ):
                 for path in paths:
                     _show_figure(path)
-    card = read_text(run.model_card)
+    card = _read_text(run.model_card)
     if card:
         with st.expander("Model card", icon=":material/description:"):
             st.markdown(harmless_markdown(card))
@@ -156,9 +167,8 @@ def _show_run(run: RunFolder) -> None:
 def _show_headline(metrics: dict[str, dict[str, Metric]]) -> None:
     """The few numbers to know, of the first split: the test images where there are any."""
     split, numbers = next(iter(metrics.items()))
-    shown = [name for name in _HEADLINES if name in numbers]
     with st.grid(columns=3, min_column_width=260):
-        for name in shown:
+        for name in filter(numbers.get, _HEADLINES):
             metric = numbers[name]
             with st.container(border=True):
                 st.metric(_words(name), percent(metric.value, digits=1))
@@ -166,10 +176,7 @@ def _show_headline(metrics: dict[str, dict[str, Metric]]) -> None:
                     low, high = percent(metric.low, digits=1), percent(metric.high, digits=1)
                     st.caption(f"95 % interval: {low} to {high}")
     count = f"{numbers['n'].value:,.0f} " if "n" in numbers else ""
-    st.caption(
-        f"On {count}{as_markdown(split)} pictures of the kind that the model learnt from. On other "
-        "pictures it can be far worse."
-    )
+    st.caption(f"On {count}{as_markdown(split)} pictures. On other pictures it can be far worse.")
 
 
 def _show_figure(path: Path) -> None:
@@ -229,29 +236,26 @@ def _show_live(run: RunFolder) -> None:
         st.success("This run has finished. Reload the page to see it.", icon=":material/flag:")
         return
     curves = read_history(run.history)
-    loss = curves.get("loss", LearningCurve())
-    epochs = plural(len(loss.training), "epoch")
+    epochs = plural(len(curves.get("loss", {}).get("train", ())), "epoch")
     st.caption(f"{epochs} so far; looks again every {_LIVE_SECONDS} seconds.")
     if curves:
         _show_curves({run.name: curves})
 
 
-def _show_curves(histories: dict[str, dict[str, LearningCurve]]) -> None:
+def _show_curves(histories: dict[str, dict[str, dict[str, list[float]]]]) -> None:
     """One chart for each quantity, a line for each run and split."""
     import pandas as pd
 
     quantities = list(dict.fromkeys(name for curves in histories.values() for name in curves))
     with st.grid(columns=2, min_column_width=340):
         for quantity in quantities:
-            lines = {}
-            for run_name, curves in histories.items():
-                curve = curves.get(quantity, LearningCurve())
-                prefix = f"{visible(run_name)}, " if len(histories) > 1 else ""
-                for split, values in (("train", curve.training), ("validation", curve.validation)):
-                    if values:
-                        lines[f"{prefix}{split}"] = pd.Series(
-                            values, index=range(1, len(values) + 1)
-                        )
+            lines = {
+                f"{visible(run)}, {split}" if len(histories) > 1 else split: pd.Series(
+                    values, index=range(1, len(values) + 1)
+                )
+                for run, curves in histories.items()
+                for split, values in curves.get(quantity, {}).items()
+            }
             title = quantity.replace("_", " ")
             with st.container():
                 st.markdown(f"**{as_markdown(title)}**")
@@ -315,3 +319,68 @@ def _cell(name: str, metric: Metric | None) -> str:
     # Resampled calibration errors are too high; older reports did not correct that.
     biased = "" if metric.low <= metric.value <= metric.high else ", biased"
     return f"{shown(metric.value)} ({shown(metric.low)} to {shown(metric.high)}{biased})"
+
+
+def unfinished_runs(models_dir: Path) -> list[RunFolder]:
+    """Runs that have begun and have no final metrics yet, newest first."""
+    folders = map(RunFolder, list_folders(models_dir))
+    begun = [run for run in folders if run.history.is_file() and not run.metrics.is_file()]
+    return sorted(begun, key=lambda run: run.history.stat().st_mtime, reverse=True)
+
+
+def read_metrics(run: RunFolder) -> dict[str, dict[str, Metric]]:
+    """The metrics of each split, the test images' first; {} when there are none."""
+    try:
+        document = json.loads(_read_text(run.metrics))
+    except ValueError:
+        return {}
+    splits = {}
+    for split in ("test", "validation", "train"):
+        entries = document.get(split) if isinstance(document, Mapping) else None
+        parts = entries.items() if isinstance(entries, Mapping) else ()
+        splits[split] = {name: metric for name, part in parts if (metric := _metric(part))}
+    return {split: metrics for split, metrics in splits.items() if metrics}
+
+
+def _metric(entry: Any) -> Metric | None:
+    parts = entry if isinstance(entry, Mapping) else {"value": entry}
+    value, low, high = (_number(parts.get(name)) for name in ("value", "low", "high"))
+    if value is None:
+        return None
+    return Metric(value) if None in (low, high) else Metric(value, low, high)
+
+
+def _number(told: Any) -> float | None:
+    try:
+        number = float(told)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def read_history(path: Path) -> dict[str, dict[str, list[float]]]:
+    """The curves of `history.csv`: of each quantity those of "train" and "validation".
+
+    A curve has a number for each epoch, NaN where the file has none.
+    """
+    curves: dict[str, dict[str, list[float]]] = {}
+    for column, values in read_columns(path, strict=False).items():
+        if column.casefold() in _NOT_CURVES or all(map(math.isnan, values)):
+            continue
+        name = column.removeprefix(_VALIDATION_PREFIX)
+        curves.setdefault(name, {})["train" if name == column else "validation"] = values
+    return curves
+
+
+def _list_figures(run: RunFolder) -> list[Path]:
+    return sorted(p for p in run.figures.glob("*.png") if p.is_file())[:_MOST_FIGURES]
+
+
+def _read_text(path: Path) -> str:
+    """A small text file's content, or "" when there is none that can be read."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace").replace("\0", "�")
+    except OSError:
+        return ""

@@ -1,4 +1,4 @@
-"""Write checked images as CSV and as JSON, and one of them as a text for its maintainers.
+"""Write checked images as a PDF, as CSV and as JSON, and one of them as a text for maintainers.
 
 The CSV has the columns of `ImageScoring.py`.
 """
@@ -8,25 +8,43 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import (
+    Flowable,
+    HRFlowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+)
 
 from real_vs_ai import __version__
+from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.reporting import plural
 from real_vs_ai.serving.score_table import describe_model, score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card
-from real_vs_ai.ui.wording import visible
+from real_vs_ai.ui.model_choice import NamedModel
+from real_vs_ai.ui.wording import numbers_sentence, rank, visible
 from real_vs_ai.verdict import thresholds_of
 
-
-@dataclass(frozen=True)
-class ReportModel:
-    """A model that a report speaks of."""
-
-    name: str
-    metadata: ModelMetadata
-    sha256: str
+# Both come with ReportLab. The first is embedded and has Latin letters. The second is not: readers
+# have a font of their own for Chinese, Japanese, Greek and Russian.
+_FONT, _BOLD_FONT, _OTHER_FONT = "Vera", "VeraBd", "STSong-Light"
+_SIDE, _PICTURE_SIDE = 18 * mm, 50 * mm
+_LONGEST = 1_000
 
 
 def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
@@ -42,29 +60,20 @@ def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def json_report(results: Sequence[Card], *, models: Sequence[ReportModel], created: str) -> bytes:
+def json_report(results: Sequence[Card], *, models: Sequence[NamedModel], created: str) -> bytes:
     """The same for programs, with what is known of the models that answer."""
     document = {
         "created": created,
         "models": [describe_model(m.name, m.sha256, m.metadata) for m in models],
         "images": [
-            {
-                **score_document(result.answer, metadata_of(result, models)),
-                "same_as": result.same_as,
-            }
-            for result in results
+            {**score_document(one.answer, _metadata_of(one, models)), "same_as": one.same_as}
+            for one in results
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def metadata_of(result: Card, models: Sequence[ReportModel]) -> ModelMetadata:
-    """The metadata of the model that judged an image; the first model's where none did."""
-    name = result.verdict.model if result.verdict else ""
-    return next((m.metadata for m in models if m.name == name), models[0].metadata)
-
-
-def mistake_report(result: Card, *, model: ReportModel) -> str:
+def mistake_report(result: Card, *, model: NamedModel) -> str:
     """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
     answer, verdict, metadata = result.answer, result.verdict, model.metadata
     thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
@@ -84,6 +93,117 @@ def mistake_report(result: Card, *, model: ReportModel) -> str:
         "What it should be": "(please fill in)",
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def pdf_report(
+    results: Sequence[Card], *, models: Sequence[NamedModel], created: str, record: str
+) -> bytes:
+    """A PDF of A4 pages: a summary, then each picture with its conclusion and evidence.
+
+    Args:
+        created: When, for people.
+        record: How often the models are right, in a sentence or two, or "".
+    """
+    for name in (_FONT, _BOLD_FONT):
+        pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
+    pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
+    ranked = sorted((result.conclusion for result in results), key=lambda found: rank(found.code))
+    counts = Counter(found.title for found in ranked)
+    used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in models)
+    told = f"{plural(len(results), 'file')}, {created}."
+    story: list[Flowable] = [
+        _paragraph("Checked pictures", size=18, bold=True),
+        _paragraph(f"{told} {', '.join(f'{n} {title}' for title, n in counts.items())}."),
+        *([_paragraph(record)] if record else []),
+        _paragraph(f"Judged by {used}.", size=7),
+        *(_entry(result, _metadata_of(result, models)) for result in results),
+    ]
+    buffer = io.BytesIO()
+    margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), _SIDE)
+    document = SimpleDocTemplate(
+        buffer, pagesize=A4, title="Checked pictures", author="", creator="real_vs_ai", **margins
+    )
+    document.build(story, onFirstPage=_number_page, onLaterPages=_number_page)
+    return buffer.getvalue()
+
+
+def _entry(result: Card, metadata: ModelMetadata) -> Flowable:
+    """One picture beside its conclusion; it moves to the next page as a whole."""
+    found = result.conclusion
+    texts = [_paragraph(found.title, size=13, bold=True)]
+    texts.append(_paragraph(visible(result.answer.name), bold=True))
+    if result.verdict is None:
+        texts.append(_paragraph(found.from_model))
+    else:
+        said = found.from_file or "Nothing about its origin."
+        texts.append(_paragraph(f"What the file says: {said}"))
+        texts.append(_paragraph(f"What the model sees: {found.from_model}"))
+    if found.next_steps:
+        texts.append(_paragraph(f"What now? {' '.join(found.next_steps)}"))
+    texts.append(_paragraph(_details(result, metadata), size=7))
+    first = _PICTURE_SIDE + 4 * mm
+    columns = [first, A4[0] - 2 * _SIDE - first]
+    table = Table([[_picture(result.preview), texts]], colWidths=columns)
+    table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, 0), 0)])
+    return KeepTogether([HRFlowable(width="100%", color="#8890a0"), table, Spacer(1, 2 * mm)])
+
+
+def _details(result: Card, metadata: ModelMetadata) -> str:
+    """Size, numbers, remarks and what identifies the file."""
+    answer, verdict = result.answer, result.verdict
+    told = list(answer.notes)
+    if verdict:
+        told.insert(0, f"{answer.width} × {answer.height} pixels, {answer.format}.")
+        # Beside an open answer, a percentage would accuse honest photographs.
+        if verdict.label != UNCERTAIN:
+            told.append(numbers_sentence(verdict, metadata))
+    if result.same_as:
+        told.append(f"Same content as {visible(result.same_as)}.")
+    return " ".join([*told, f"SHA-256 {answer.sha256}."])
+
+
+def _picture(jpeg: bytes) -> Flowable | str:
+    if not jpeg:
+        return ""
+    picture = Image(io.BytesIO(jpeg))
+    scale = _PICTURE_SIDE / max(picture.imageWidth, picture.imageHeight)
+    picture.drawWidth = max(1.0, picture.imageWidth * scale)
+    picture.drawHeight = max(1.0, picture.imageHeight * scale)
+    return picture
+
+
+def _paragraph(text: str, *, size: float = 9, bold: bool = False) -> Paragraph:
+    """A text that may come from a file; its markup is shown, not obeyed."""
+    font = _BOLD_FONT if bold else _FONT
+    style = ParagraphStyle(
+        "text", fontName=font, fontSize=size, leading=1.35 * size, spaceAfter=3, splitLongWords=1
+    )
+    return Paragraph(_in_fonts_that_have_it(visible(text, longest=_LONGEST), font), style)
+
+
+def _in_fonts_that_have_it(text: str, font: str) -> str:
+    """ReportLab's markup of a text; what no font has is written as its number, "\\u05d0"."""
+    letters = pdfmetrics.getFont(font).face.charToGlyph
+    parts = []
+    for character in text:
+        if ord(character) in letters:
+            parts.append(escape(character))
+        elif character.encode("gb2312", "ignore"):
+            parts.append(f'<font name="{_OTHER_FONT}">{character}</font>')
+        else:
+            parts.append(character.encode("ascii", "backslashreplace").decode("ascii"))
+    return "".join(parts)
+
+
+def _number_page(canvas, document) -> None:
+    canvas.setFont(_FONT, 7)
+    canvas.drawRightString(A4[0] - _SIDE, 10 * mm, str(document.page))
+
+
+def _metadata_of(result: Card, models: Sequence[NamedModel]) -> ModelMetadata:
+    """The metadata of the model that judged an image; the first model's where none did."""
+    name = result.verdict.model if result.verdict else ""
+    return next((m.metadata for m in models if m.name == name), models[0].metadata)
 
 
 def _reason_sentences(result: Card) -> list[str]:

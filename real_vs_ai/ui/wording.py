@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import compare_size, describe_sizes
+from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
+from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.track_record import read_track_record
 from real_vs_ai.verdict import Verdict
@@ -27,6 +28,19 @@ _JOINER = "\N{WORD JOINER}"
 _LONGEST_NAME = 80
 # A usual width and height of uploads, in pixels.
 _A_PHOTO = (1024, 768)
+WHO_SEES = (
+    "Nobody else does: they stay in the memory of the computer that runs this app, are never "
+    "stored, and are forgotten when you reload or close this page."
+)
+_CLAIM = "What the file says is a claim that anybody could have written."
+# How far one can rely on what a file says.
+RELIANCE = {
+    FileSays.AI_SIGNED: "On the label, yes: only its signer can have written it.",
+    FileSays.AI: _CLAIM,
+    FileSays.PART_AI: _CLAIM,
+    FileSays.POSSIBLY_AI: _CLAIM,
+    FileSays.CAMERA: "Camera data are a hint and no proof: programs can copy them.",
+}
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ def test_cached_views_are_those_that_were_drawn(tmp_path):
 
 
 def test_epochs_go_through_the_views_of_each_image(tmp_path):
-    from real_vs_ai.training.batches import WHOLE_BATCH, training_batches
+    from real_vs_ai.training.batches import training_batches
+    from real_vs_ai.training.devices import ALONE
 
     write_images(tmp_path / "train")
     decoded = decode_images(
@@ -147,7 +148,7 @@ def test_epochs_go_through_the_views_of_each_image(tmp_path):
         seed=1,
         augmentation="none",
         degrade=0.0,
-        shard=WHOLE_BATCH,
+        hosts=ALONE,
     )
     seen = np.concatenate([images.numpy() for images, _ in batches.take(3)]).astype(np.uint8)
     assert {view.tobytes() for view in seen} == {view.tobytes() for view in decoded.inputs}

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from real_vs_ai.evaluation.figures import kept_epoch
 from real_vs_ai.evaluation.metrics import size_groups
 from real_vs_ai.evaluation.report import redraw_report, write_report
 from real_vs_ai.model_file import read_metadata
@@ -143,7 +144,7 @@ def test_history_marks_the_epoch_whose_weights_were_kept(reported, monkeypatch, 
     marked = []
     monkeypatch.setattr(
         "real_vs_ai.evaluation.figures.draw_history",
-        lambda _, *, kept_epoch, path: marked.append(kept_epoch),
+        lambda history, *, keep, path: marked.append(kept_epoch(history, keep=keep)),
     )
     run.config.write_text(json.dumps({"options": options}))
     try:

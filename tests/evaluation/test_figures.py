@@ -9,19 +9,23 @@ from matplotlib import pyplot
 from PIL import Image
 
 from real_vs_ai.evaluation import figures
-from real_vs_ai.evaluation.figure_style import shorten
-from real_vs_ai.evaluation.report_figures import (
-    Curve,
-    draw_history_file,
+from real_vs_ai.evaluation.curves import (
+    Answers,
+    draw_reliability,
     reliability_bins,
     risk_coverage_points,
-    verdict_matrix,
 )
-from real_vs_ai.runs import read_history
+from real_vs_ai.evaluation.figure_style import shorten
+from real_vs_ai.evaluation.metrics import split_metrics
+from real_vs_ai.runs import RunFolder, read_history
 from tests.test_predictions import make_predictions
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
-SUMMARY = {"value": 0.9, "low": 0.85, "high": 0.94}
+
+
+@pytest.fixture(autouse=True)
+def _small_figures(monkeypatch):
+    monkeypatch.setattr("real_vs_ai.evaluation.figure_style.DOTS_PER_INCH", 50)
 
 
 def ink(path):
@@ -40,13 +44,13 @@ def test_history_of_two_stages_is_drawn(tmp_path):
     history = read_history(tmp_path / "history.csv")
     assert history["epoch"] == list(range(1, 9))
     assert np.isnan(history["val_f1"]).all()
-    draw_history_file(history, keep="best", path=tmp_path / "history.png")
+    figures.draw_history(history, keep="best", path=tmp_path / "history.png")
     assert 0.005 < ink(tmp_path / "history.png") < 0.5
 
 
 def test_history_of_one_epoch_is_drawn(tmp_path):
     history = {"epoch": [1.0], "loss": [0.5]}
-    draw_history_file(history, keep="best", path=tmp_path / "history.png")
+    figures.draw_history(history, keep="best", path=tmp_path / "history.png")
     assert ink(tmp_path / "history.png") > 0.005
 
 
@@ -63,69 +67,45 @@ def test_damaged_histories_are_named(tmp_path):
         read_history(path)
 
 
-@pytest.mark.parametrize("n_classes", [2, 7])
-def test_confusion_matrix_and_distribution_take_any_number_of_classes(tmp_path, n_classes):
-    names = [f"class {i}" for i in range(n_classes)]
-    matrix = np.arange(n_classes * (n_classes + 1)).reshape(n_classes, -1)
-    figures.draw_confusion_matrix(
-        matrix,
-        class_names=names,
-        verdicts=[*names, "Uncertain"],
-        title="test",
-        path=tmp_path / "c.png",
-    )
-    counts = {split: dict.fromkeys(names, 5) for split in ("train", "test")}
-    figures.draw_class_distribution(counts, path=tmp_path / "d.png")
-    assert ink(tmp_path / "c.png") > 0.03
-    assert ink(tmp_path / "d.png") > 0.03
+def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
+    class_names = (*HOSTILE, *(f"class {i}" for i in range(4)))
+    run, predictions = RunFolder(tmp_path), make_predictions(60, class_names=class_names)
+    interval = {"value": 0.9, "low": 0.85, "high": 0.94}
+    change = {"name": "$change", "accuracy": interval, "difference": interval}
+    metrics = {
+        "images": {split: dict.fromkeys(class_names, 5) for split in ("train", "test")},
+        "temperature": 1.5,
+        "calibrated": True,
+        "thresholds": {"minimum_confidence": 0.5},
+        "robustness": {"split": "test", "n": 60, "rows": [change | {"flips": 6, "uncertain": 12}]},
+        **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
+    }
+    drawn = figures.draw_report(run, predictions, metrics, history=None)
+    assert len(drawn) == 9
+    assert all(ink(path) > 0.01 for path in drawn)
 
 
-def test_names_are_drawn_as_text_whatever_they_hold(tmp_path):
-    names = list(HOSTILE)
-    figures.draw_confusion_matrix(
-        np.ones((4, 4), int),
-        class_names=names,
-        verdicts=names,
-        title="test",
-        path=tmp_path / "c.png",
-    )
-    figures.draw_class_distribution({"test": dict.fromkeys(names, 3)}, path=tmp_path / "d.png")
-    curves = [Curve(name, np.array([0, 1]), np.array([0, 1]), None, 5) for name in names]
-    figures.draw_roc(curves, positive="each class", path=tmp_path / "r.png")
-    counts = {name: np.array([1, 2]) for name in names}
-    figures.draw_score_histogram(
-        counts,
-        edges=np.array([0, 0.5, 1]),
-        bounds=(0.5, 0.5),
-        axis="score",
-        path=tmp_path / "s.png",
-    )
-    assert len(list(tmp_path.iterdir())) == 4
-    assert shorten(names[1]).endswith("…")
-    assert "\n" not in shorten(names[2])
+def test_names_are_shortened_to_one_line():
+    assert shorten(HOSTILE[1]).endswith("…")
+    assert "\n" not in shorten(HOSTILE[2])
 
 
 def test_empty_class_is_drawn_without_dividing_by_zero(tmp_path):
+    rows = dataclasses.replace(make_predictions(5), labels=np.ones(5, int))
     with np.errstate(all="raise"):
-        figures.draw_confusion_matrix(
-            [[0, 0], [2, 3]],
-            class_names=("Fake", "Real"),
-            verdicts=("Fake", "Real"),
-            title="",
-            path=tmp_path / "c.png",
-        )
+        figures.draw_confusion_matrix(rows, split="test", path=tmp_path / "c.png")
     assert ink(tmp_path / "c.png") > 0.03
 
 
 def test_bins_of_known_scores():
     positive = np.array([True, True, False, False])
     scores = np.array([0.9, 0.4, 0.6, 0.1])
-    bins = reliability_bins(positive, scores, name="as trained", error=0.1)
-    assert bins.counts.sum() == 4
-    assert bins.stated.tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])
-    assert bins.observed.tolist() == [0, 1, 0, 1]
+    bins = reliability_bins(positive, scores)
+    assert bins["counts"].sum() == 4
+    assert bins["stated"].tolist() == pytest.approx([0.1, 0.4, 0.6, 0.9])
+    assert bins["observed"].tolist() == [0, 1, 0, 1]
     # The exact interval of one hit among one image begins at 0.025.
-    assert bins.margins[0].tolist() == pytest.approx([0, 0.975, 0, 0.975], abs=1e-3)
+    assert bins["margins"][0].tolist() == pytest.approx([0, 0.975, 0, 0.975], abs=1e-3)
 
 
 def test_confusion_matrix_counts_the_verdicts_and_not_the_probabilities():
@@ -134,18 +114,16 @@ def test_confusion_matrix_counts_the_verdicts_and_not_the_probabilities():
         labels=np.array([0, 0, 1, 1, 1]),
         verdicts=np.array(["Fake", "Uncertain", "Uncertain", "Real", "Uncertain"], dtype=object),
     )
-    assert verdict_matrix(rows).tolist() == [[1, 0, 1], [0, 1, 2]]
+    assert figures.verdict_matrix(rows).tolist() == [[1, 0, 1], [0, 1, 2]]
 
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
-    bins = [
-        reliability_bins(np.array([True, False]), np.array([0.9, 0.2]), name=name, error=0.1)
-        for name in ("as trained", "calibrated")
-    ]
+    rows, error = make_predictions(5), {"expected_calibration_error": {"value": 0.1}}
+    part = Answers("test", rows, {**error, "uncalibrated": error})
 
     def draw(name):
         path = tmp_path / name
-        figures.draw_reliability(bins, stated="stated", observed="observed", path=path)
+        draw_reliability(part, calibrated=True, path=path)
         return path.read_bytes()
 
     plain = draw("a.png")
@@ -157,25 +135,10 @@ def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
     assert pyplot.get_fignums() == []
 
 
-def test_robustness_is_drawn(tmp_path):
-    rows = [{"name": f"change {i}", "accuracy": SUMMARY} for i in range(20)]
-    figures.draw_robustness(
-        rows,
-        shares={"turned": [0.1] * 20, "Uncertain": [0.2] * 20},
-        title="2,000 images",
-        path=tmp_path / "r.png",
-    )
-    assert ink(tmp_path / "r.png") > 0.03
-
-
-def test_risk_and_coverage_are_drawn(tmp_path):
+def test_risk_is_counted_from_the_most_confident_on():
     labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     coverage, risk = risk_coverage_points(labels, probabilities)
     assert coverage[-1] == 1 and risk.tolist() == pytest.approx([0, 0, 1 / 3])
-    curve = Curve("test", coverage, risk, None, 3)
-    path = tmp_path / "risk.png"
-    figures.draw_risk_coverage([curve], chosen={"test": (0.5, 0.1)}, path=path)
-    assert ink(path) > 0.01
 
 
 def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):

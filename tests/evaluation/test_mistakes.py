@@ -33,15 +33,12 @@ def sheet(tmp_path, model, *, wrong):
 def test_the_most_confident_mistakes_come_first(tmp_path):
     path, predictions, _ = sheet(tmp_path, colour_model(), wrong=3)
     assert path.is_file()
-    found = most_confident_mistakes(predictions, temperature=1.0, n_mistakes=4)
-    wrong = predictions.probabilities.argmax(axis=1) != predictions.labels
-    assert wrong.sum() == 6
-    confidence = [mistake.confidence for mistake in found]
+    found = most_confident_mistakes(predictions, most=4)
+    assert (~predictions.is_right).sum() == 6
+    assert not predictions.is_right[found].any()
+    confidence = predictions.probabilities.max(axis=1)[found].tolist()
     assert confidence == sorted(confidence, reverse=True)
-    assert confidence[0] == pytest.approx(predictions.probabilities[wrong].max())
-    for mistake in found:
-        assert mistake.true != mistake.predicted
-        assert predictions.paths[mistake.position] == mistake.path
+    assert confidence[0] == predictions.probabilities[~predictions.is_right].max()
 
 
 def test_faultless_model_leaves_no_sheet_of_an_earlier_one(tmp_path):

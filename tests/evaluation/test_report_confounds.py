@@ -23,12 +23,6 @@ def rows():
     )
 
 
-def test_equal_sizes_and_one_source_tell_nothing(rows):
-    found = find_confound(rows)
-    assert found["balanced_accuracy"] == pytest.approx(0.5)
-    assert found["warning"] == ""
-
-
 def test_chance_differences_do_not_fire(rows):
     generator = np.random.default_rng(0)
     for _ in range(10):
@@ -40,26 +34,10 @@ def test_chance_differences_do_not_fire(rows):
         assert find_confound(rows)["warning"] == ""
 
 
-def test_one_size_for_all_fakes_fires(rows):
-    sizes = np.random.default_rng(0).integers(560, 4000, 200)
-    found = find_confound(dataclasses.replace(rows, widths=np.where(rows.labels == 0, 559, sizes)))
-    assert found["balanced_accuracy"] > 0.95
-    assert "from size in pixels" in found["warning"]
-
-
-def test_sources_of_one_class_each_fire(rows):
-    sources = np.where(rows.labels == 0, "generator", "camera").astype(object)
-    assert find_confound(dataclasses.replace(rows, sources=sources))["warning"]
-
-
 def test_many_sources_of_one_class_each_are_collections(rows):
     names = np.array([f"collection {i % 6}" for i in range(200)], dtype=object)
     found = find_confound(dataclasses.replace(rows, sources=names))
     assert found["warning"] == ""
-
-
-def test_too_few_images_to_tell_are_not_judged():
-    assert find_confound(make_predictions(12)) is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.7, 1.0])

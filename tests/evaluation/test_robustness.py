@@ -1,21 +1,28 @@
 """Perturbations do what their names say, and the table counts what they do to verdicts."""
 
 import dataclasses
-from types import SimpleNamespace
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.evaluation.by_collection import _mean_auc, measure_collections
-from real_vs_ai.evaluation.extras import keep_extras
-from real_vs_ai.evaluation.judging import open_detector
-from real_vs_ai.evaluation.robustness import describe_perturbations, measure_robustness
-from real_vs_ai.files import write_json
+from real_vs_ai.evaluation.extras import (
+    _mean_auc,
+    describe_perturbations,
+    keep_extras,
+    measure_collections,
+    measure_robustness,
+)
+from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split, open_detector
+from real_vs_ai.images import decode_image, open_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.model_input import ModelInput
+from real_vs_ai.perturbations import HARD, PERTURBATIONS, WEB
+from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.judge import Answer
+from real_vs_ai.verdict import Verdict
 from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
@@ -85,7 +92,8 @@ def detector(tmp_path_factory):
 
 def measure(images, detector, workers=1, **thresholds):
     detector = detector.with_metadata(dataclasses.replace(METADATA, **thresholds))
-    return measure_robustness(detector, images, split="test", workers=workers)
+    judged = judge_split(detector, images, split="test", workers=workers)
+    return measure_robustness(detector, judged, workers=workers)
 
 
 def test_colour_model_keeps_its_verdicts_in_every_change(images, detector):
@@ -119,7 +127,7 @@ def test_turned_verdicts_are_counted(images, detector, monkeypatch):
     swap = dataclasses.replace(
         PERTURBATIONS[0], name="swapped", change=lambda pixels, seed: pixels[..., ::-1]
     )
-    monkeypatch.setattr("real_vs_ai.evaluation.robustness.PERTURBATIONS", (swap,))
+    monkeypatch.setattr("real_vs_ai.evaluation.extras.PERTURBATIONS", (swap,))
     _, swapped = measure(images, detector)["rows"]
     assert swapped["flips"] == 30
     assert swapped["accuracy"]["value"] == pytest.approx(6 / 30)
@@ -129,6 +137,39 @@ def test_workers_and_chunks_change_nothing(images, detector, monkeypatch):
     alone = measure(images, detector)
     monkeypatch.setattr("real_vs_ai.evaluation.judging._MOST_TOGETHER", 4)
     assert measure(images, detector, workers=2) == alone
+
+
+def test_no_picture_is_held_while_the_network_judges(tmp_path, monkeypatch):
+    """A hundred photographs and their changed copies would take gigabytes."""
+    write_images(tmp_path / "test", n=6, size=40)
+    colour_model().save(tmp_path / "model.h5")
+    seen = ModelInput(size=SIZE, kind="crops", crops=2)
+    detector = open_detector(
+        tmp_path / "model.h5", dataclasses.replace(METADATA, input=seen.stored())
+    )
+    alive, made, held = {}, [], []
+
+    def watch(pixels):
+        made.append(id(pixels))
+        alive[id(pixels)] = weakref.finalize(pixels, alive.pop, id(pixels), None)
+        return pixels
+
+    def judge(looks, **options):
+        held.append(len(alive))
+        return Detector.judge(detector, looks, **options)
+
+    monkeypatch.setattr(
+        "real_vs_ai.evaluation.judging.decode_image", lambda path: watch(decode_image(path))
+    )
+    monkeypatch.setattr(detector, "judge", judge)
+    changes = [
+        dataclasses.replace(change, change=lambda *some, change=change: watch(change.change(*some)))
+        for change in (WEB, HARD)
+    ]
+    images = list_labelled_images(tmp_path / "test")
+    judge_changed(detector, images, changes, split="test", workers=2)
+    assert len(made) == 3 * len(images)
+    assert set(held) == {0}
 
 
 def test_sample_keeps_the_shares_of_the_classes(images):
@@ -142,48 +183,53 @@ def test_sample_keeps_the_shares_of_the_classes(images):
 @pytest.mark.parametrize(
     ("attribute", "value"), [("PERTURBATIONS", PERTURBATIONS[:-1]), ("PERTURBATIONS_VERSION", -1)]
 )
-def test_table_of_other_perturbations_is_not_kept(tmp_path, monkeypatch, attribute, value):
+def test_table_of_other_perturbations_is_not_kept(monkeypatch, attribute, value):
     calibration = {"temperature": 1.0, "thresholds": {}, "data": {}}
     stored = {"perturbations": describe_perturbations(), "rows": []}
-    report = RunFolder(tmp_path)
-    write_json(report.metrics, {**calibration, "robustness": stored})
 
     def kept():
-        evaluation = SimpleNamespace(metrics=dict(calibration))
-        keep_extras(evaluation, report)
-        return "robustness" in evaluation.metrics
+        metrics = dict(calibration)
+        keep_extras(metrics, {**calibration, "robustness": stored})
+        return "robustness" in metrics
 
     assert kept()
-    monkeypatch.setattr(f"real_vs_ai.evaluation.robustness.{attribute}", value)
+    monkeypatch.setattr(f"real_vs_ai.evaluation.extras.{attribute}", value)
     assert not kept()
 
 
 class RedJudge:
-    """Says Fake of red pictures, with a shade of doubt where they are smaller than 600 pixels."""
+    """Says Fake of red pictures, and nothing of those smaller than 600 pixels."""
 
     metadata = METADATA
     inputs_of_an_image = 1
 
     def prepare(self, image):
-        pixels = getattr(image, "pixels", image)
-        return SimpleNamespace(pixels=pixels, small=max(pixels.shape[:2]) < 600)
+        return getattr(image, "pixels", image)
 
     def judge(self, images, *, in_batches=False):
-        return [self.verdict(image) for image in images]
+        return [self.verdict(pixels) for pixels in images]
 
-    def verdict(self, image):
-        fake = 0.9 if image.pixels[..., 0].mean() > image.pixels[..., 2].mean() else 0.1
-        label = "Uncertain" if image.small else ("Fake" if fake > 0.5 else "Real")
-        return SimpleNamespace(uncalibrated=(fake, 1 - fake), label=label)
+    def verdict(self, pixels):
+        fake = 0.9 if pixels[..., 0].mean() > pixels[..., 2].mean() else 0.1
+        label = "Uncertain" if max(pixels.shape[:2]) < 600 else ("Fake" if fake > 0.5 else "Real")
+        return Verdict(label, fake, max(fake, 1 - fake), {}, uncalibrated=(fake, 1 - fake))
+
+
+def judge_as_they_are(images, detector):
+    answers = [
+        Answer(path, detector.verdict(open_image(images.root / path)), width=700, height=700)
+        for path in images.paths
+    ]
+    return JudgedSplit("test", images, tuple(answers), ())
 
 
 def test_collections_are_counted_clean_and_after_the_web(tmp_path):
     write_images(tmp_path / "test", n=6, size=700, wrong=1)
-    (tmp_path / "test" / "Fake" / "first__broken.png").write_bytes(b"no image")
     lines = [f"test/Fake/first__{i:03}.png,first,Maker 7" for i in range(1, 6, 2)]
     (tmp_path / "manifest.csv").write_text("\n".join(["path,source,generator", *lines]) + "\n")
-    images = list_labelled_images(tmp_path / "test")
-    found = measure_collections(RedJudge(), images, split="test", workers=2)
+    judge = RedJudge()
+    judged = judge_as_they_are(list_labelled_images(tmp_path / "test"), judge)
+    found = measure_collections(judge, judged, workers=2)
     assert found["n"] == 12
     clean, web, hard = (found["versions"][name] for name in ("clean", "web", "hard"))
     rows = {(row["class"], row["name"]): row for row in clean["collections"]}
@@ -205,7 +251,7 @@ def test_mean_area_weighs_each_source_of_the_other_class_alike():
     scores = np.array([0.9, 0.8, 0.7, 0.95, 0.1])
     sources = np.array(["own", "own", "a", "b", "a"], dtype=object)
     own = sources == "own"
-    found = _mean_auc(scores, own, ~own, sources, higher=True)
+    found = _mean_auc(scores, own, ~own, sources)
     # Against a: 1; against b: 0.
     assert found["value"] == pytest.approx(0.5)
     assert 0 <= found["low"] <= 0.5 <= found["high"] <= 1

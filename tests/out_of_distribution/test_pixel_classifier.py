@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.check import read_check, write_check
 from real_vs_ai.out_of_distribution.pixel_classifier import (
     PixelNetwork,
     find_steps,
     fit_classifier,
     measure,
+    plain_blocks,
 )
 from real_vs_ai.verdict import ReasonCode
+from tests.out_of_distribution.test_check import bare_check
 
 
 def pictures(count: int, *, seed: int, quality: int | None, size: int = 16) -> np.ndarray:
@@ -71,14 +73,7 @@ def test_sizes_that_are_no_block_multiple_can_be_measured():
 def test_model_file_keeps_the_classifier_and_the_check_uses_it(classifier, tmp_path):
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    check = OutOfDistributionCheck(
-        layer="head_dense",
-        means=np.zeros((2, 4), np.float32),
-        whitening=np.eye(4, dtype=np.float32),
-        largest_distance=1.0,
-        least_sharpness=0.0,
-        largest_sharpness=1020.0,
-    )
+    check = bare_check()
     write_check(path, check)
     assert read_check(path).classifier is None
     write_check(path, dataclasses.replace(check, classifier=classifier))
@@ -122,16 +117,17 @@ def test_network_looks_at_every_second_pixel_of_its_second_layer(network):
 def test_model_file_keeps_the_network_and_the_check_uses_it(network, tmp_path):
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    check = OutOfDistributionCheck(
-        layer="head_dense",
-        means=np.zeros((2, 4), np.float32),
-        whitening=np.eye(4, dtype=np.float32),
-        largest_distance=1.0,
-        least_sharpness=0.0,
-        largest_sharpness=1020.0,
-        network=network,
-    )
-    write_check(path, check)
+    write_check(path, bare_check(network=network))
     pixels = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (100, 250)])
     reasons = read_check(path).compare(np.zeros((2, 4), np.float32), pixels)
     assert [reason and reason.code for reason in reasons] == [ReasonCode.PIXELS, None]
+
+
+def test_plain_blocks_are_the_flat_ones_and_those_of_the_commonest_colour():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    # The second is not flat: every sixteenth column differs.
+    pixels[:32, :32], pixels[:32, 32:64] = 200, 200
+    pixels[:32, 32:64:16] = 90
+    found = plain_blocks(pixels)
+    assert found.shape == (4, 6)
+    assert found[:2, :4].all() and found.sum() == 8

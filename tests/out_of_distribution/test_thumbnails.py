@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.dataset.decoded_images import decode_images
+from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.keras_models import load_model
-from real_vs_ai.model_file import write_metadata
 from real_vs_ai.out_of_distribution import thumbnails
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check, write_check
+from real_vs_ai.out_of_distribution.check import write_check
 from real_vs_ai.out_of_distribution.thumbnails import (
     copy_classifiers,
     draw_thumbnail,
     fit_on_thumbnails,
     make_thumbnails,
 )
+from tests.out_of_distribution.test_check import bare_check
 from tests.serving.trivial_model import METADATA, save_model
 
 LIMITS = {"workers": 1, "max_memory_bytes": 2**30}
@@ -58,18 +58,6 @@ def test_too_few_pictures_are_refused(tmp_path):
         make_thumbnails([tmp_path / "a"], side=32, image_size=32, workers=1)
 
 
-def test_network_tells_training_images_from_others(monkeypatch):
-    monkeypatch.setattr(thumbnails, "_WIDTHS", (4, 8))
-    monkeypatch.setattr(thumbnails, "_LEARNING_RATE", 0.02)
-    generator = np.random.default_rng(0)
-    rough = generator.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
-    smooth = generator.integers(0, 256, (300, 1, 1, 3), dtype=np.uint8)
-    smooth = smooth.repeat(8, axis=1).repeat(8, axis=2)
-    network = thumbnails._fit_network(rough[:200], smooth[:200], rough[200:])
-    assert network.accepts(rough[200:]).mean() > 0.9
-    assert network.accepts(smooth[200:]).mean() < 0.1
-
-
 def soft_image(generator):
     """Blurred colours with a little noise, as a PIL image."""
     colours = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
@@ -79,7 +67,7 @@ def soft_image(generator):
 
 
 def write_own_images(folder, count, *, seed):
-    """The training images of the models below: soft, stored as JPEG."""
+    """The training images of the model below: soft, stored as JPEG."""
     generator = np.random.default_rng(seed)
     for label in ("Fake", "Real"):
         (folder / label).mkdir(parents=True)
@@ -87,91 +75,63 @@ def write_own_images(folder, count, *, seed):
             soft_image(generator).save(folder / label / f"{number}.jpg", quality=75)
 
 
+def decode(folder):
+    return decode_images(list_labelled_images(folder), model_input=METADATA.model_input, **LIMITS)
+
+
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def splits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_own_images(folder / "train", 60, seed=0)
     write_own_images(folder / "validation", 40, seed=1)
-    return folder
+    return {split: decode(folder / split) for split in ("train", "validation")}
 
 
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory):
-    """A model with a check of features, as training leaves it."""
-    path = save_model(tmp_path_factory.mktemp("model") / "model.h5", METADATA)
-    layers = (layer.name for layer in load_model(path).layers)
-    check = OutOfDistributionCheck(
-        layer=next(name for name in layers if name.startswith("global_average_pooling2d")),
-        means=np.zeros((2, 3), np.float32),
-        whitening=np.eye(3, dtype=np.float32),
-        largest_distance=9.0,
-        least_sharpness=0.0,
-        largest_sharpness=1020.0,
-    )
-    write_check(path, check)
+def fitted(splits, tmp_path_factory):
+    """A check that knows thumbnails; and what fitting said."""
+    pictures = tmp_path_factory.mktemp("pictures")
+    write_pictures(pictures, 40)
+    return fit_on_thumbnails(bare_check(), splits, METADATA, folders=[pictures], workers=1)
+
+
+@pytest.fixture
+def source(fitted, tmp_path):
+    """A model file whose check knows thumbnails."""
+    path = save_model(tmp_path / "model.h5", METADATA)
+    write_check(path, fitted[0])
     return path
 
 
-@pytest.fixture(scope="module")
-def fitted(checked, data, tmp_path_factory):
-    """The same model, which knows thumbnails; and what fitting said."""
-    folder = tmp_path_factory.mktemp("fitted")
-    write_pictures(folder / "pictures", 40)
-    path = folder / "model.h5"
-    shutil.copy(checked, path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thumbnails, "_WIDTHS", (4, 8))
-        patch.setattr(thumbnails, "_LEARNING_RATE", 0.02)
-        said = fit_on_thumbnails(path, data=data, folders=[folder / "pictures"], **LIMITS)
-    return path, said
-
-
-def test_fitted_file_tells_its_own_images_from_thumbnails_and_keeps_its_check(
-    fitted, checked, data
-):
-    path, said = fitted
-    check, before = read_check(path), read_check(checked)
-    paths = sorted((data / "validation" / "Fake").iterdir())
-    own = np.stack([np.asarray(Image.open(file)) for file in paths])
+def test_fitted_check_tells_its_own_images_from_thumbnails(fitted, splits):
+    check, said = fitted
+    own = splits["validation"].inputs
     others = np.random.default_rng(3).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     for part in (check.classifier, check.network):
         assert part.accepts(own).mean() > 0.9 and not part.accepts(others).any()
     kept = dataclasses.replace(check, classifier=None, network=None)
-    np.testing.assert_equal(dataclasses.asdict(kept), dataclasses.asdict(before))
+    np.testing.assert_equal(dataclasses.asdict(kept), dataclasses.asdict(bare_check()))
     assert "validation images that pass" in said and "thumbnails of held-back pictures" in said
 
 
 def test_copied_classifiers_judge_alike_with_limits_of_their_own_validation_images(
-    fitted, checked, data, tmp_path
+    fitted, splits, source, tmp_path
 ):
-    path = tmp_path / "model.h5"
-    shutil.copy(checked, path)
-    said = copy_classifiers(path, fitted[0], data=data, **LIMITS)
-    assert "validation images that pass" in said
-    copied, source = read_check(path), read_check(fitted[0])
-    np.testing.assert_equal(dataclasses.asdict(copied), dataclasses.asdict(source))
-    write_own_images(tmp_path / "other" / "validation", 40, seed=2)
-    copy_classifiers(path, fitted[0], data=tmp_path / "other", **LIMITS)
-    moved = read_check(path)
-    assert moved.classifier.least_score != source.classifier.least_score
-    assert moved.network.least_score != source.network.least_score
-
-
-def test_model_that_learnt_from_other_images_is_told(fitted, checked, data, tmp_path):
-    path = tmp_path / "model.h5"
-    shutil.copy(checked, path)
-    assert "other images" not in copy_classifiers(path, fitted[0], data=data, **LIMITS)
-    write_metadata(path, dataclasses.replace(METADATA, training_data={"fingerprint": "other"}))
-    assert "learnt from other images" in copy_classifiers(path, fitted[0], data=data, **LIMITS)
+    copied, said = copy_classifiers(bare_check(), splits, METADATA, source=source)
+    assert "validation images that pass" in said and "other images" not in said
+    np.testing.assert_equal(dataclasses.asdict(copied), dataclasses.asdict(fitted[0]))
+    write_own_images(tmp_path / "validation", 40, seed=2)
+    others = {"validation": decode(tmp_path / "validation")}
+    moved, _ = copy_classifiers(bare_check(), others, METADATA, source=source)
+    assert moved.classifier.least_score != copied.classifier.least_score
+    assert moved.network.least_score != copied.network.least_score
+    trained_otherwise = dataclasses.replace(METADATA, training_data={"fingerprint": "other"})
+    _, said = copy_classifiers(bare_check(), splits, trained_otherwise, source=source)
+    assert "learnt from other images" in said
 
 
 @pytest.mark.parametrize("scale", [None, [], {"low": 1, "high": "x"}, {"low": 9, "high": 1}])
-def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(
-    checked, data, tmp_path, monkeypatch, scale
-):
-    path = tmp_path / "model.h5"
-    shutil.copy(checked, path)
-    write_metadata(path, dataclasses.replace(METADATA, training_images={"scale": scale}))
+def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(splits, monkeypatch, scale):
     sides = []
 
     def note(folders, *, side, **options):
@@ -179,18 +139,18 @@ def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(
         raise InputError("noted")
 
     monkeypatch.setattr(thumbnails, "make_thumbnails", note)
+    metadata = dataclasses.replace(METADATA, training_images={"scale": scale})
     with pytest.raises(InputError, match="noted"):
-        fit_on_thumbnails(path, data=data, folders=[tmp_path], **LIMITS)
+        fit_on_thumbnails(bare_check(), splits, metadata, folders=[], workers=1)
     assert sides == [32]
 
 
-def test_classifiers_of_another_size_or_none_are_refused(fitted, checked, data, tmp_path):
-    with pytest.raises(InputError, match="knows thumbnails, found none"):
-        copy_classifiers(fitted[0], checked, data=data, **LIMITS)
-    path = tmp_path / "model.h5"
-    shutil.copy(fitted[0], path)
-    write_metadata(path, dataclasses.replace(METADATA, image_size=24))
-    with pytest.raises(InputError, match=r"of 32 pixels like .*, found one of 24"):
-        copy_classifiers(checked, path, data=data, **LIMITS)
-    with pytest.raises(InputError, match="out-of-distribution check, found none"):
-        copy_classifiers(save_model(tmp_path / "bare.h5", METADATA), path, data=data, **LIMITS)
+def test_classifiers_of_another_size_or_none_are_refused(splits, source, tmp_path):
+    metadata = dataclasses.replace(METADATA, image_size=24)
+    with pytest.raises(InputError, match="of 24 pixels, found one of 32"):
+        copy_classifiers(bare_check(), splits, metadata, source=source)
+    bare = save_model(tmp_path / "bare.h5", METADATA)
+    for _ in range(2):
+        with pytest.raises(InputError, match="knows thumbnails, found none"):
+            copy_classifiers(bare_check(), splits, METADATA, source=bare)
+        write_check(bare, bare_check())

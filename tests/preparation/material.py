@@ -27,9 +27,8 @@ from real_vs_ai.preparation.augmentation import (
 )
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.manifest import PreparedImages
-from real_vs_ai.preparation.merging import merge_sources
-from real_vs_ai.preparation.options import MergeOptions, SplitOptions
-from real_vs_ai.preparation.splitting import split_sources
+from real_vs_ai.preparation.merging import MergeOptions, merge_sources
+from real_vs_ai.preparation.splitting import SplitOptions, split_sources
 
 FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import DataUnZipper
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation import archive_entries, extraction
-from real_vs_ai.preparation.archive_entries import ArchiveError, safe_parts
-from real_vs_ai.preparation.archives import extract_archives
+from real_vs_ai.preparation import archives
+from real_vs_ai.preparation.archives import extract_archives, safe_parts
+from real_vs_ai.preparation.extraction import ArchiveError
 from tests.preparation.hostile_archives import (
     GOOD,
     REFUSED,
@@ -106,14 +106,14 @@ def test_left_out_files_are_listed_before_a_later_archive_is_refused(tmp_path, c
 
 def test_ratio_within_the_limit_is_unpacked(tmp_path, monkeypatch):
     (tmp_path / "zeros.zip").write_bytes(zip_bomb())
-    monkeypatch.setattr(archive_entries, "MAX_RATIO", 2000)
+    monkeypatch.setattr(archives, "MAX_RATIO", 2000)
     extract(tmp_path / "zeros.zip", tmp_path)
     assert (tmp_path / "out" / "raw" / "zeros" / "zeros.jpg").stat().st_size == 100 * 2**20
 
 
 @pytest.mark.parametrize("limit, found", [("MAX_BYTES", "GiB"), ("MAX_FILES", "5 files")])
 def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, monkeypatch, limit, found):
-    monkeypatch.setattr(archive_entries, limit, 3)
+    monkeypatch.setattr(archives, limit, 3)
     make_zip(tmp_path / "a.zip", [(f"{i}.jpg", GOOD) for i in range(5)])
     with pytest.raises(ArchiveError, match=found):
         extract(tmp_path / "a.zip", tmp_path)
@@ -123,7 +123,7 @@ def test_archive_past_the_limits_on_bytes_or_files_is_refused(tmp_path, monkeypa
 def test_too_small_a_disk_is_reported_before_writing(tmp_path, monkeypatch):
     make_zip(tmp_path / "a.zip", [("a.jpg", GOOD)])
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="free disk space"):
         extract(tmp_path / "a.zip", tmp_path)
     assert_nothing_written(tmp_path)

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 import DataCollector
-from real_vs_ai.preparation.collections.collected_images import cut_tile
 from real_vs_ai.preparation.collections.collecting import (
     ALREADY_THERE,
     OTHER_SETTINGS,
@@ -21,6 +20,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
     read_collections,
 )
+from real_vs_ai.preparation.collections.gathering import cut_tile
 from tests.preparation.collection_material import (
     SIDE,
     add_commit,

@@ -15,9 +15,9 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
-from real_vs_ai.preparation.collections.collected_images import is_sheet
 from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
 from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
+from real_vs_ai.preparation.inspection import is_sheet
 from real_vs_ai.provenance.watermarks import _MARKS
 from tests.preparation.collection_material import git, outcomes
 from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot, split

@@ -12,10 +12,10 @@ from PIL import Image
 
 from real_vs_ai.images import decode_image
 from real_vs_ai.perturbations import as_samples, warp
-from real_vs_ai.preparation.copies import encoder_like
-from real_vs_ai.preparation.plain_jpegs import (
+from real_vs_ai.preparation.copies import (
     decode_plain_jpeg,
     encode_plain_jpeg,
+    encoder_like,
     plain_jpeg_settings,
 )
 from tests.preparation.material import image_bytes, smooth_image

@@ -8,22 +8,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from real_vs_ai.preparation.splits import LabelConflictError, SplitImage, plan_split
+from real_vs_ai.preparation.manifest import ManifestRow
+from real_vs_ai.preparation.splits import LabelConflictError, plan_split
 
 THREE = {"train": 0.7, "validation": 0.15, "test": 0.15}
 FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
 
 
+def image_of(origin, content, label, split=""):
+    return ManifestRow("", content, label, split, "source", 8, 8, "PNG", origin)
+
+
 def images_of(counts, *, fixed_split="", prefix=""):
     return [
-        SplitImage(f"{prefix}{label}/{i}", f"{prefix}{label}-{i}", label, fixed_split)
+        image_of(f"{prefix}{label}/{i}", f"{prefix}{label}-{i}", label, fixed_split)
         for label, count in counts.items()
         for i in range(count)
     ]
 
 
-def plan(images, fractions=THREE, *, seed=42, keep_duplicates=False):
-    return plan_split(images, fractions=fractions, seed=seed, keep_duplicates=keep_duplicates)
+def plan(images, fractions=THREE, *, seed=42, keep_duplicates=False, groups=None):
+    options = {"seed": seed, "keep_duplicates": keep_duplicates}
+    return plan_split(images, groups=groups or {}, fractions=fractions, **options)
+
+
+def sizes(result):
+    return Counter(result.splits.values())
 
 
 def test_published_sizes_give_114000_23000_and_23000_images():
@@ -38,7 +48,7 @@ def test_published_sizes_give_114000_23000_and_23000_images():
     )
     augmented_copies = 20_000
     counts = {
-        split: flat.count(split) + train_test.count(split)
+        split: sizes(flat)[split] + sizes(train_test)[split]
         for split in ("train", "validation", "test")
     }
     counts["train"] += augmented_copies
@@ -46,21 +56,21 @@ def test_published_sizes_give_114000_23000_and_23000_images():
 
 
 def test_shares_stay_exact_when_contents_repeat_and_copies_are_kept():
-    images = [SplitImage(str(i), f"content-{min(i, 900)}", "Fake") for i in range(1000)]
+    images = [image_of(str(i), f"content-{min(i, 900)}", "Fake") for i in range(1000)]
     result = plan(images, FOUR_TO_ONE, keep_duplicates=True)
-    assert (result.count("train"), result.count("validation")) == (800, 200)
+    assert sizes(result) == {"train": 800, "validation": 200}
 
 
 @pytest.mark.parametrize("copies", [2, 10, 100])
 def test_every_split_gets_its_class_despite_many_copies(copies):
     images = [
         *images_of({"Fake": 20}),
-        *(SplitImage(f"copy {i}", "repeated", "Real") for i in range(copies)),
+        *(image_of(f"copy {i}", "repeated", "Real") for i in range(copies)),
         *images_of({"Real": 2}),
     ]
     splits = plan(images, keep_duplicates=True).splits
     assert len(splits) == len(images)
-    assert {splits[image.path] for image in images if image.label == "Real"} == set(THREE)
+    assert {splits[image.origin] for image in images if image.label == "Real"} == set(THREE)
     assert len({splits[f"copy {i}"] for i in range(copies)}) == 1
 
 
@@ -76,33 +86,36 @@ groups = st.lists(
 
 
 def build(specification, *, grouped):
-    """Enough images of every class to fill the splits, and the drawn ones with them."""
+    """Enough images of every class to fill the splits, and the drawn ones; groups of the latter."""
     images = images_of({"Fake": 4, "Real": 4, "Other": 4}, prefix="base")
+    groups = {}
     for i, (content, label, fixed) in enumerate(specification):
-        group = f"group-{content % 5}" if grouped else ""
-        images.append(SplitImage(f"{i:03}", f"{label}-{content}", label, fixed, group))
-    return images
+        images.append(image_of(f"{i:03}", f"{label}-{content}", label, fixed))
+        if grouped:
+            groups[f"{i:03}"] = f"group-{content % 5}"
+    return images, groups
 
 
 @settings(max_examples=200, deadline=None)
 @given(groups, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
 def test_groups_stay_whole_and_every_image_is_accounted_for(specification, grouped, keep, shuffler):
-    images = build(specification, grouped=grouped)
-    result = plan(images, keep_duplicates=keep)
+    images, groups = build(specification, grouped=grouped)
+    result = plan(images, keep_duplicates=keep, groups=groups)
     splits = defaultdict(set)
     for image in images:
-        if image.path in result.splits:
-            splits[image.sha256].add(result.splits[image.path])
-            splits[image.key].add(result.splits[image.path])
-            assert image.fixed_split in {"", result.splits[image.path]}
+        if image.origin in result.splits:
+            splits[image.sha256].add(result.splits[image.origin])
+            splits[groups.get(image.origin)].add(result.splits[image.origin])
+            assert image.split in {"", result.splits[image.origin]}
+    del splits[None]
     assert all(len(found) == 1 for found in splits.values())
     places = [*result.splits, *result.duplicates, *result.leaks]
-    assert sorted(places) == sorted(image.path for image in images)
+    assert sorted(places) == sorted(image.origin for image in images)
     kept = [*result.duplicates.values(), *result.leaks.values()]
     assert all(path in result.splits for path in kept)
     assert not (keep and result.duplicates)
     shuffler.shuffle(images)
-    assert plan(images, keep_duplicates=keep) == result
+    assert plan(images, keep_duplicates=keep, groups=groups) == result
 
 
 @given(st.integers(3, 400), st.integers(3, 400))
@@ -128,17 +141,14 @@ def test_another_seed_is_another_split():
 
 
 def test_test_contents_are_removed_from_train():
-    images = [
-        *images_of({"Fake": 10, "Real": 10}),
-        SplitImage("test/copy", "Fake-3", "Fake", "test"),
-    ]
+    images = [*images_of({"Fake": 10, "Real": 10}), image_of("test/copy", "Fake-3", "Fake", "test")]
     result = plan(images, FOUR_TO_ONE)
     assert result.leaks == {"Fake/3": "test/copy"}
     assert result.splits["test/copy"] == "test"
 
 
 def test_content_under_two_labels_is_an_error_naming_files():
-    images = [*images_of({"Fake": 5, "Real": 5}), SplitImage("Real/x", "Fake-0", "Real")]
+    images = [*images_of({"Fake": 5, "Real": 5}), image_of("Real/x", "Fake-0", "Real")]
     with pytest.raises(LabelConflictError, match=r"Fake/0 \(Fake\) = Real/x \(Real\)"):
         plan(images)
 

@@ -98,7 +98,7 @@ def test_wrong_layout_names_what_was_found_and_the_right_script(tmp_path, monkey
     assert [layout.root.name for layout in find_sources([], kind=FLAT)] == ["flat"]
     assert [layout.root.name for layout in find_sources([], kind=TRAIN_TEST)] == ["nested"]
     shutil.rmtree(tmp_path / "data" / "raw" / "flat")
-    with pytest.raises(LayoutError, match=r"found none\..*nested has train and test folders"):
+    with pytest.raises(LayoutError, match=r"found none\..*nested, found train and test folders"):
         find_sources([], kind=FLAT)
 
 

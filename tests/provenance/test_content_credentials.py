@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.provenance import (
     Code,
     FileSays,
@@ -14,7 +15,10 @@ from real_vs_ai.provenance import (
     content_credentials,
     describe_origin,
     read_provenance,
+    read_trust_list,
 )
+from real_vs_ai.serving.conclusion import ConclusionCode, conclude
+from real_vs_ai.verdict import Verdict
 from tests.provenance.signing import MIME_TYPES, SOURCE_TYPES, make_authority, manifest_of
 
 FORMATS = sorted(MIME_TYPES)
@@ -29,13 +33,11 @@ def authority():
 
 
 @pytest.fixture
-def trusting(authority, monkeypatch):
+def trusting(authority, tmp_path, monkeypatch):
     """Lets the reader trust the tests' root."""
-    import c2pa
-
-    trust = {"trust_anchors": authority.root_pem}
-    settings = c2pa.Settings.from_dict({"verify": {"verify_trust": True}, "trust": trust})
-    monkeypatch.setattr(content_credentials, "_c2pa_context", lambda: c2pa.Context(settings))
+    path = tmp_path / "trusted.pem"
+    path.write_text(f"# The tests' root — and a comment.\n{authority.root_pem}", encoding="utf-8")
+    monkeypatch.setenv("REAL_VS_AI_TRUST_LIST", str(path))
 
 
 def flipped(data: bytes, position: int) -> bytes:
@@ -110,6 +112,32 @@ def test_signed_file_says_its_source_until_it_is_changed(authority, trusting, so
     assert (origin.says, origin.history) == (says, ("created",))
     changed = describe_origin(read_provenance(changed_pixels(data, "JPEG")))
     assert (changed.says, changed.history) == (FileSays.SEAL_CHANGED, ())
+
+
+def test_signed_label_of_a_trusted_signer_is_concluded_as_signed(authority, trusting):
+    fake = Verdict("Fake", 0.97, 0.97, {"Fake": 0.97, "Real": 0.03})
+    found = conclude(fake, read_provenance(authority.sign(manifest_of())))
+    assert found.code is ConclusionCode.LABELLED_AI_SIGNED
+
+
+def test_signer_that_was_not_checked_is_told_from_one_on_no_list(authority, trusting, monkeypatch):
+    stranger = make_authority().sign(manifest_of())
+    seal = read_provenance(stranger)[0]
+    assert seal.seal is Seal.UNKNOWN_SIGNER and "its signer is not on the list" in seal.text
+    monkeypatch.delenv("REAL_VS_AI_TRUST_LIST")
+    seal = read_provenance(authority.sign(manifest_of()))[0]
+    assert seal.seal is Seal.UNKNOWN_SIGNER
+    assert "was not checked against a list of trusted ones" in seal.text
+
+
+@pytest.mark.parametrize("content", [None, "no certificate", "-----BEGIN CERTIFICATE-----\nAA"])
+def test_list_without_certificates_is_an_error_that_names_it(tmp_path, monkeypatch, content):
+    path = tmp_path / "trusted.pem"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("REAL_VS_AI_TRUST_LIST", str(path))
+    with pytest.raises(InputError, match=r"REAL_VS_AI_TRUST_LIST.*trusted\.pem"):
+        read_trust_list()
 
 
 def test_broken_signature_is_a_change(authority):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
+from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
-from real_vs_ai.service.limits import Limits
 from tests.serving.conftest import cache_folder, model_path  # noqa: F401 (fixtures)
 
 

@@ -10,12 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from real_vs_ai import __version__
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.service import documents
+from real_vs_ai.service.access import Limits, add_key, read_keys
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
-from real_vs_ai.service.keys import add_key, read_keys
-from real_vs_ai.service.limits import Limits
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 BRIGHT, DARK = encode(uniform_image(250)), encode(uniform_image(5))

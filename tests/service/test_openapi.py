@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from real_vs_ai.service.access import Limits, add_key, read_keys
 from real_vs_ai.service.application import create_application
-from real_vs_ai.service.keys import add_key, read_keys
-from real_vs_ai.service.limits import Limits
 from tests.serving.trivial_model import encode, uniform_image
 
 

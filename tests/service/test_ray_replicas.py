@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from real_vs_ai.service.limits import Limits
+from real_vs_ai.service.access import Limits
 from tests.ray_nodes import start_nodes
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -66,7 +66,7 @@ async def ask_all(judge) -> tuple[list, int]:
 
 
 def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, model_path):
-    from real_vs_ai.service.ray_replicas import RayJudge
+    from real_vs_ai.service.judging import RayJudge
 
     replicas = RayJudge(model_path, limits=Limits(), replicas=2)
     try:

@@ -99,41 +99,39 @@ def _convolutions(layers, x):
     x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization(scale=False)(x))
     x = layers.Conv2D(8, 3, dilation_rate=2, groups=4, activation="relu")(x)
-    return layers.Conv2D(6, (1, 3), strides=(1, 2), activation="tanh")(x)
+    return layers.Conv2D(6, (1, 3), strides=(1, 2))(x)
 
 
 def _depthwise(layers, x):
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", strides=2)(x)
     x = layers.ReLU(6.0)(layers.BatchNormalization(center=False)(x))
-    x = layers.SeparableConv2D(5, 3)(x)
-    return layers.Activation("relu6")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D((3, 1), activation="relu")(x)
+    return layers.BatchNormalization()(layers.Conv2D(5, 1)(x))
 
 
 def _pooling(layers, x):
     x = layers.ZeroPadding2D(((1, 0), (2, 3)))(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = layers.AveragePooling2D(3, strides=2, padding="same")(layers.Conv2D(4, 1)(x))
-    pooled = layers.GlobalMaxPooling2D(keepdims=True)(x)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
     return layers.Concatenate()([x, layers.Multiply()([x, pooled])])
 
 
 def _enlarging(layers, x):
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
-    return layers.UpSampling2D((1, 3))(layers.Conv2D(4, 3, strides=3)(x))
+    return layers.UpSampling2D((1, 3), interpolation="bilinear")(layers.Conv2D(4, 3, strides=3)(x))
 
 
 def _rescaling(layers, x):
     x = layers.Rescaling([1 / 50, 1 / 60, 1 / 70], offset=[-1.0, 0.0, 1.0])(x)
-    return layers.BatchNormalization()(layers.Maximum()([x, layers.Conv2D(3, 1)(x)]))
+    return layers.BatchNormalization()(layers.Subtract()([x, layers.Conv2D(3, 1)(x)]))
 
 
 def _shapes(layers, x):
-    x = layers.Conv2D(8, 4, strides=4, activation="silu")(x)
-    x = layers.Dense(6, activation="sigmoid")(x)
-    x = layers.Softmax()(layers.Reshape((4, 16, 6))(x))
-    x = layers.Flatten()(x)
+    x = layers.Activation("softmax")(layers.Conv2D(8, 4, strides=4)(x))
+    x = layers.Flatten()(layers.Reshape((4, 16, 8))(x))
     x = layers.Reshape((2, -1, 3))(layers.Dense(48, activation="relu")(layers.Dropout(0.5)(x)))
-    return layers.Minimum()([x, layers.SpatialDropout2D(0.2)(x)])
+    return layers.Multiply()([x, layers.GaussianNoise(0.2)(x)])
 
 
 def _deviations(layers, x):
@@ -144,9 +142,18 @@ def _deviations(layers, x):
     return layers.Concatenate()([mean, variance])
 
 
+def _column(layers, x):
+    """Maps in one column, as the heads by statistics of all stages have them."""
+    column = layers.Reshape((-1, 1, 8))(layers.Conv2D(8, 3, strides=2)(x))
+    mean = layers.GlobalAveragePooling2D(keepdims=True)(column)
+    offsets = layers.Subtract()([column, mean])
+    products = layers.Multiply()([offsets, layers.UnitNormalization(axis=1)(offsets)])
+    return layers.Concatenate()([mean, layers.GlobalAveragePooling2D(keepdims=True)(products)])
+
+
 @pytest.mark.parametrize(
     "body",
-    [_convolutions, _depthwise, _pooling, _enlarging, _rescaling, _shapes, _deviations],
+    [_convolutions, _depthwise, _pooling, _enlarging, _rescaling, _shapes, _deviations, _column],
     ids=lambda body: body.__name__.strip("_"),
 )
 def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
@@ -164,6 +171,23 @@ def test_every_kind_of_layer_answers_as_in_keras(body, tmp_path):
     assert expected.std(axis=0).max() > 3e-4
     found = answers(build_model(tmp_path / "model.h5"), images(4))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_arithmetic_on_a_column_runs_along_a_row_without_transposes(tmp_path):
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Flatten()(_column(keras.layers, inputs))
+    keras.Model(inputs, keras.layers.Dense(2)(x)).save(tmp_path / "model.h5")
+    nodes = build_model(tmp_path / "model.h5").get_ordered_ops()
+    widths = {
+        node.output(0).get_partial_shape()[3].get_length()
+        for node in nodes
+        if node.get_type_name() in ("Subtract", "Multiply", "Divide")
+    }
+    assert widths == {15 * 15}
+    # The image's, and the one before the classifier.
+    assert sum(node.get_type_name() == "Transpose" for node in nodes) == 2
 
 
 def test_sequential_model_answers_as_in_keras(tmp_path):

@@ -10,8 +10,8 @@ from real_vs_ai.images import decode_image
 from real_vs_ai.keras_models import load_model
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.model_input import ModelInput
-from real_vs_ai.out_of_distribution.check import Sample, fit_check, write_check
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving import detector as detector_module
@@ -80,6 +80,11 @@ def test_file_pixels_and_decoded_image_get_one_verdict(photographs):
     pixels = decode_image(data).pixels
     verdicts = [photographs.predict(x) for x in (data, pixels, decode_image(data))]
     assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+def test_crops_of_an_image_make_two_batches(photographs):
+    assert photographs.inputs_of_an_image == 4
+    assert photographs.batch_size == 2
 
 
 def test_large_image_has_a_usual_size_once_reduced(photographs):

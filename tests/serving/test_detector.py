@@ -19,7 +19,14 @@ from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving import engines
 from real_vs_ai.serving.engines import one_blas_thread
 from real_vs_ai.verdict import ReasonCode
-from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model, uniform_image
+from tests.serving.trivial_model import (
+    IMAGE_SIZE,
+    METADATA,
+    encode,
+    judge_inputs,
+    save_model,
+    uniform_image,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -59,7 +66,7 @@ def test_unsure_images_are_judged_mirrored_too(model_with, detector):
     )
     pixels = np.stack([uniform_image(level, (IMAGE_SIZE, IMAGE_SIZE)) for level in (255, 128)])
     pixels[:, :, 0] = 0
-    mirroring.judge_pixels(pixels)
+    judge_inputs(mirroring, pixels)
     first, second = asked
     np.testing.assert_array_equal(first, pixels)
     np.testing.assert_array_equal(second, pixels[1:, :, ::-1])
@@ -75,16 +82,6 @@ def test_many_threads_get_the_verdicts_of_their_own_images(detector):
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda level: detector.predict(uniform_image(level)), levels))
     assert [verdict.probability_fake for verdict in found] == pytest.approx(expected, abs=1e-6)
-
-
-def test_openvino_agrees_with_keras(detector, model_path):
-    reference = Detector.open(model_path, engine="keras")
-    shape = (40, IMAGE_SIZE, IMAGE_SIZE, 3)
-    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
-    np.testing.assert_allclose(
-        detector.judge_pixels(pixels)[0], reference.judge_pixels(pixels)[0], atol=1e-5
-    )
-    assert (detector.engine.name, reference.engine.name) == ("openvino", "keras")
 
 
 def test_probabilities_are_calibrated_with_the_models_temperature(model_with, detector):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.serving.detector import Detector, RoutingDetector
 from real_vs_ai.serving.image_sources import ImageSource
@@ -150,6 +150,27 @@ def test_busy_engine_gets_whole_batches_of_each_model(tmp_path, monkeypatch):
     assert all(answer.result(20).label for answer in answers)
     # One alone, then five: and five photographs of three crops each, even odds and so no copies.
     assert [sorted(engine.asked) for engine in engines] == [[1, 1, 4], [3, 4, 4, 4]]
+    service.close()
+
+
+def test_parts_of_a_photograph_and_of_its_copy_are_computed_side_by_side(tmp_path, monkeypatch):
+    at_work = threading.Barrier(2, timeout=20)
+
+    class PairedEngine(ColourEngine):
+        batch_size = 2
+
+        def predict(self, pixels, **options):
+            at_work.wait()
+            return super().predict(pixels, **options)
+
+    monkeypatch.setattr(f"{QUEUE}._PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(f"{MODULE}.read_metadata", lambda path: METADATA)
+    engine = PairedEngine()
+    detector = colour_detector(engine, input={"kind": "crops", "crops": 3, "longest_side": 64})
+    service = Judge(model_file(tmp_path), open_detector=lambda path: detector)
+    verdict = ask(service, np.full((12, 12, 3), 250, np.uint8)).result(30)
+    assert verdict.label == verdict.copy.label == "Fake"
+    assert sorted(engine.asked) == [1, 1, 2, 2]
     service.close()
 
 

@@ -6,11 +6,12 @@ import pytest
 from real_vs_ai import Detector
 from real_vs_ai.images import resize_image
 from real_vs_ai.keras_models import load_model
-from real_vs_ai.out_of_distribution.check import Sample, fit_check, write_check
+from real_vs_ai.out_of_distribution.check import write_check
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.verdict import ReasonCode
-from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, save_model
+from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, save_model
 
 LAYER = "global_average_pooling2d"
 
@@ -78,8 +79,8 @@ def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp
     plain = Detector.open(save_model(tmp_path / "plain.h5", METADATA), engine="keras")
     pixels = np.stack([resize_image(grey(20 * i, seed=i), IMAGE_SIZE) for i in range(12)])
     for engine in ("openvino", "keras"):
-        found = Detector.open(model_path, engine=engine, precision="f32").judge_pixels(pixels)[0]
-        np.testing.assert_allclose(found, plain.judge_pixels(pixels)[0], atol=1e-5)
+        found = judge_inputs(Detector.open(model_path, engine=engine, precision="f32"), pixels)[0]
+        np.testing.assert_allclose(found, judge_inputs(plain, pixels)[0], atol=1e-5)
 
 
 def test_only_out_of_distribution_images_become_uncertain_in_the_table(detector, tmp_path):

@@ -18,6 +18,7 @@ from real_vs_ai.preparation.demo import load_photographs
 from real_vs_ai.runs import find_models
 from real_vs_ai.serving.openvino_engine import best_precision
 from real_vs_ai.verdict import decide_label
+from tests.serving.trivial_model import judge_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -85,18 +86,18 @@ def reference(request) -> Detector:
 
 def compare(detector, images, expected, labels) -> tuple[np.ndarray, int]:
     """Differences of the probabilities; asserts that no verdict goes from Fake to Real or back."""
-    found = detector.judge_pixels(images)[0]
+    found = judge_inputs(detector, images)[0]
     served = [decide_label(row, detector.metadata) for row in found]
     changed = [(a, b) for a, b in zip(labels, served, strict=True) if a != b]
     assert all(UNCERTAIN in pair for pair in changed)
     np.testing.assert_array_equal(
-        found[:64], detector.judge_pixels(images[:64])[0], err_msg="not repeatable"
+        found[:64], judge_inputs(detector, images[:64])[0], err_msg="not repeatable"
     )
     return np.abs(found - expected), len(changed)
 
 
 def test_float32_computes_what_keras_computes(reference, images):
-    expected = reference.judge_pixels(images)[0]
+    expected = judge_inputs(reference, images)[0]
     assert expected[:, 0].std() > 0.2
     labels = [decide_label(row, reference.metadata) for row in expected]
     detector = Detector.open(reference.model_path, engine="openvino", precision="f32")
@@ -120,7 +121,7 @@ def test_bf16_stays_close_to_float32_and_turns_no_verdict(run, request):
         for precision in ("f32", "bf16")
     }
     pixels = network_inputs(detectors["f32"], request)
-    expected = detectors["f32"].judge_pixels(pixels)[0]
+    expected = judge_inputs(detectors["f32"], pixels)[0]
     labels = [decide_label(row, detectors["f32"].metadata) for row in expected]
     difference, _ = compare(detectors["bf16"], pixels, expected, labels)
     largest, mean = BF16_LIMITS[run]

@@ -18,7 +18,7 @@ import pytest
 
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.serving import conversion
 from real_vs_ai.serving.conversion import ConversionError
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.serving.look import Look
 
 IMAGE_SIZE = 32
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=IMAGE_SIZE)
@@ -38,6 +39,18 @@ def save_model(path: Path, metadata: ModelMetadata) -> Path:
     build_brightness_model(metadata.class_names, metadata.image_size).save(path)
     write_metadata(path, metadata)
     return path
+
+
+def judge_inputs(detector, pixels: np.ndarray) -> tuple[np.ndarray, list]:
+    """Calibrated probabilities of a network's inputs, and why each is out-of-distribution.
+
+    Args:
+        pixels: Shape (n, image_size, image_size, 3), or of several views of each image,
+            (n, views, image_size, image_size, 3).
+    """
+    looks = [Look(views) for views in (pixels[:, None] if pixels.ndim == 4 else pixels)]
+    detector.judge(looks)
+    return np.stack([look.calibrated for look in looks]), [look.reason for look in looks]
 
 
 def uniform_image(brightness: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:

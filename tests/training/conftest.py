@@ -42,14 +42,14 @@ def tiny(monkeypatch):
 @pytest.fixture
 def short(monkeypatch):
     """Leaves out what a test of something else need not wait for: measurement and report."""
-    from real_vs_ai.training import finishing
+    from real_vs_ai.training import run_folder
 
     def report(run, **inputs):
         run.metrics.write_text("{}")
         return {}
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
-    monkeypatch.setattr(finishing, "write_report", report)
+    monkeypatch.setattr(run_folder, "write_report", report)
 
 
 @pytest.fixture

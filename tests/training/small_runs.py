@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import os
 import sys
+import types
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -87,15 +88,24 @@ def main():
     return ModelTraining.main()
 
 
+def learning_of(*arguments, **facts):
+    """What callbacks read of a run, with the options of a command line."""
+    from real_vs_ai.training.command_line import parse_training_options
+    from real_vs_ai.training.devices import Hosts
+
+    options = parse_training_options(["--weights", "none", *arguments], description="test")
+    return types.SimpleNamespace(options=options, hosts=Hosts(0, 1), say=quiet, **facts)
+
+
 def quiet(line):
     pass
 
 
 def train(options, *, say=quiet):
     """A whole run: what ModelTraining.py does with its options."""
-    from real_vs_ai.training import finishing, trainer
+    from real_vs_ai.training import run_folder, trainer
 
-    return finishing.finish(trainer.train(options, say=say), say=say)
+    return run_folder.finish(trainer.train(options, say=say), say=say)
 
 
 def read_history(run):

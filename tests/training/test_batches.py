@@ -10,8 +10,6 @@ from real_vs_ai.model_input import ModelInput
 from real_vs_ai.perturbations import STANDARD_RANGES, draw_affine, warp
 from real_vs_ai.training.batches import (
     AUGMENTATIONS,
-    WHOLE_BATCH,
-    Shard,
     batch_indices,
     degrade_images,
     draw_changes,
@@ -22,7 +20,8 @@ from real_vs_ai.training.batches import (
     training_batches,
     warp_images,
 )
-from real_vs_ai.training.schedule import WarmedPolynomialDecay
+from real_vs_ai.training.compilation import WarmedPolynomialDecay
+from real_vs_ai.training.devices import ALONE, Hosts
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def batches(
     augmentation="none",
     degrade=0.0,
     cutmix=0.0,
-    shard=WHOLE_BATCH,
+    hosts=ALONE,
     seed=3,
 ):
     dataset = training_batches(
@@ -51,7 +50,7 @@ def batches(
         augmentation=augmentation,
         degrade=degrade,
         cutmix=cutmix,
-        shard=shard,
+        hosts=hosts,
     )
     return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
 
@@ -106,10 +105,10 @@ def test_a_batch_depends_on_seed_and_step_alone(decoded, augmentation):
 
 
 @pytest.mark.parametrize(("augmentation", "degrade"), [("none", 0.0), ("standard", 0.5)])
-def test_shards_share_out_each_batch(decoded, augmentation, degrade):
+def test_processes_share_out_each_batch(decoded, augmentation, degrade):
     options = {"augmentation": augmentation, "degrade": degrade, "cutmix": degrade}
     whole = batches(decoded, **options)
-    parts = [batches(decoded, shard=Shard(index, 2), **options) for index in range(2)]
+    parts = [batches(decoded, hosts=Hosts(index, 2), **options) for index in range(2)]
     for i, (images, labels) in enumerate(whole):
         for index, part in enumerate(parts):
             np.testing.assert_array_equal(part[i][0], images[4 * index : 4 * index + 4])
@@ -194,19 +193,19 @@ def test_pairs_exchange_a_patch_and_its_share_of_the_labels():
 
 
 def test_evaluation_gives_every_image_once_in_order_unchanged(decoded):
-    def images(shard):
-        dataset = evaluation_batches(decoded, batch_size=7, shard=shard)
+    def images(hosts):
+        dataset = evaluation_batches(decoded, batch_size=7, hosts=hosts)
         return np.concatenate([x.numpy() for x, _ in dataset])
 
-    np.testing.assert_array_equal(images(WHOLE_BATCH), decoded.inputs)
-    shares = [images(Shard(index, 5)) for index in range(5)]
+    np.testing.assert_array_equal(images(ALONE), decoded.inputs)
+    shares = [images(Hosts(index, 5)) for index in range(5)]
     assert {len(share) for share in shares} == {10}
     np.testing.assert_array_equal(np.concatenate(shares)[:48], decoded.inputs)
 
 
 def test_evaluation_weighs_images_by_their_class_where_training_does(decoded):
     weights = np.array([0.5, 2.0])[decoded.labels]
-    batches = evaluation_batches(decoded, batch_size=7, shard=WHOLE_BATCH, weights=weights)
+    batches = evaluation_batches(decoded, batch_size=7, hosts=ALONE, weights=weights)
     found = np.concatenate([weight.numpy() for _, _, weight in batches])
     np.testing.assert_array_equal(found, weights)
 

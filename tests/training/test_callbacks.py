@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from small_runs import learning_of
 
 from real_vs_ai.training.callbacks import (
     AveragedWeights,
@@ -13,8 +14,9 @@ from real_vs_ai.training.callbacks import (
     TrainingDivergedError,
     write_history,
 )
-from real_vs_ai.training.checkpoints import Progress, save_checkpoint
 from real_vs_ai.training.compilation import make_optimizer
+from real_vs_ai.training.options import plan_stages
+from real_vs_ai.training.run_state import Progress, save_checkpoint
 
 
 @pytest.fixture
@@ -22,10 +24,20 @@ def model():
     return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
 
 
-def play(model, losses, *, path, progress=None, **options):
+def stop_callback(path, *, progress=None, **options):
+    """The callback in a stage of a run with these options."""
+    fields = {"early_stopping": 99, **options}
+    learning = learning_of(
+        *("--set", *(f"{name}={value}" for name, value in fields.items())),
+        progress=progress or Progress(batch_size=1),
+        best_weights=path,
+    )
+    return StopTrainingOnValidationLoss(learning, plan_stages(learning.options)[0])
+
+
+def play(model, losses, *, path, **options):
     """Tell the callback of epochs with (loss, val_loss); weights become the epoch's number."""
-    progress = progress or Progress(batch_size=1)
-    stop = StopTrainingOnValidationLoss(path=path, progress=progress, **options)
+    stop = stop_callback(path, **options)
     stop.set_model(model)
     model.stop_training = False
     for epoch, (loss, val_loss) in enumerate(losses):
@@ -44,14 +56,14 @@ def test_training_stops_when_validation_loss_exceeds_training_loss(model, tmp_pa
     assert stop.reason == "the validation loss exceeds the training loss"
     assert epochs == 3
     # The third epoch is the stop, the second had the lowest validation loss.
-    assert (stop.progress.best_epoch, weights) == (2, 2.0)
+    assert (stop.learning.progress.best_epoch, weights) == (2, 2.0)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_last_epoch_is_kept_where_asked(model, tmp_path):
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.7)]
     stop, _, weights = play(model, losses, path=tmp_path / "a.weights.h5", patience=9, keep="last")
-    assert (stop.progress.best_epoch, weights) == (3, 3.0)
+    assert (stop.learning.progress.best_epoch, weights) == (3, 3.0)
 
 
 def test_equal_losses_do_not_stop(model, tmp_path):
@@ -75,8 +87,9 @@ def test_training_stops_after_epochs_without_a_lower_validation_loss(model, tmp_
 
 
 def test_resumed_stage_counts_its_earlier_epochs(model, tmp_path):
-    path, earlier = tmp_path / "best.weights.h5", [{"loss": 0.5, "val_loss": 0.6}]
-    stop, epochs, _ = play(model, [(0.5, 0.6)] * 3, path=path, patience=1, epochs=earlier)
+    path, earlier = tmp_path / "best.weights.h5", {"loss": 0.5, "val_loss": 0.6, "epoch": 1}
+    progress = Progress(batch_size=1, history=[{**earlier, "stage": "training"}])
+    stop, epochs, _ = play(model, [(0.5, 0.6)] * 3, path=path, patience=1, progress=progress)
     assert stop.reason
     assert epochs == 1
 
@@ -90,7 +103,7 @@ def test_best_weights_are_restored_when_training_ends_by_itself(model, tmp_path)
 
 def test_stage_without_improvement_keeps_earlier_weights(model, tmp_path):
     path = tmp_path / "best.weights.h5"
-    progress = play(model, [(0.9, 0.3)], path=path)[0].progress
+    progress = play(model, [(0.9, 0.3)], path=path)[0].learning.progress
     _, _, weights = play(model, [(0.9, 0.5)] * 2, path=path, progress=progress)
     assert (progress.best_epoch, weights) == (1, 1.0)
 
@@ -119,9 +132,7 @@ def test_weights_that_are_no_numbers_never_replace_a_checkpoint(model, tmp_path)
 def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights(model, tmp_path):
     optimizer = make_optimizer(0.1, fused=False, averaging=0.5)
     model.compile(optimizer, "mse")
-    keep = StopTrainingOnValidationLoss(
-        path=tmp_path / "best.weights.h5", progress=Progress(batch_size=4), keep="last"
-    )
+    keep = stop_callback(tmp_path / "best.weights.h5", keep="last")
     seen = {}
 
     class Watch(keras.callbacks.Callback):
@@ -146,7 +157,7 @@ def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights
     np.testing.assert_allclose(seen["validated"], average, rtol=1e-6)
     np.testing.assert_array_equal(seen["after"], seen["weights"])
     np.testing.assert_array_equal(model.get_weights()[0], seen["weights"])
-    model.load_weights(keep.path)
+    model.load_weights(keep.learning.best_weights)
     np.testing.assert_allclose(model.get_weights()[0], average, rtol=1e-6)
 
 

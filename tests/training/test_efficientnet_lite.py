@@ -1,32 +1,29 @@
 """EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
-from real_vs_ai.networks.efficientnet_lite import VARIANTS, efficientnet_lite, weights_path
-from real_vs_ai.networks.head import HeadOptions
+from real_vs_ai.networks.efficientnet_lite import efficientnet_lite0, weights_path
 from real_vs_ai.networks.model import build_model
-
-HEAD = HeadOptions(noise=0.0, pooling="global-average", dense_units=0, l2=0.0, dropout=0.0)
-
-
-def build(name="efficientnet-lite0", **options):
-    return build_model(
-        backbone=name,
-        class_names=("Fake", "Real"),
-        head=HEAD,
-        batch_norm_momentum=0.99,
-        seed=1,
-        **{"image_size": 64, "weights": "none", "stem_stride": 2, "enlarge": 1, **options},
-    )
+from tests.test_torch_files import write_archive
 
 
-def packaged(name):
+def build(**options):
+    head = {"noise": 0.0, "pooling": "global-average", "dense_units": 0, "l2": 0.0, "dropout": 0.0}
+    network = {"backbone": "efficientnet-lite0", "image_size": 64, "weights": "none"}
+    network |= {"stem_stride": 2, "enlarge": 1, "batch_norm_momentum": 0.99, "seed": 1}
+    described = SimpleNamespace(**{**head, **network, **options})
+    return build_model(described, class_names=("Fake", "Real"))
+
+
+def packaged():
     try:
-        return weights_path(name)
+        return weights_path()
     except InputError as error:
         pytest.skip(str(error))
 
@@ -38,12 +35,9 @@ def pattern(size):
     return np.stack(channels, axis=-1)[None].astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("efficientnet-lite0", 3_413_024), ("efficientnet-lite2", 4_869_168)]
-)
-def test_network_has_the_published_size(name, parameters):
-    network = efficientnet_lite(name, weights=None)
-    assert network.count_params() == parameters
+def test_network_has_the_published_size():
+    network = efficientnet_lite0(weights=None)
+    assert network.count_params() == 3_413_024
     assert network.output.shape[-1] == 1280
 
 
@@ -66,7 +60,7 @@ def test_missing_package_is_one_line_with_the_command(monkeypatch):
 
 def test_imagenet_features_are_those_of_the_published_network():
     """Measured with PyTorch 2.13 and efficientnet-lite-pytorch 0.1.0 on the same picture."""
-    packaged("efficientnet-lite0")
+    packaged()
     model = build(weights="imagenet")
     features = keras.Model(model.inputs, backbone_layers(model)[-1].output)
     maps = features.predict(pattern(64), verbose=0)
@@ -77,29 +71,28 @@ def test_imagenet_features_are_those_of_the_published_network():
     assert means.mean() == pytest.approx(0.54059, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_keras_and_torch_agree(name):
+def test_keras_and_torch_agree():
     torch = pytest.importorskip("torch", reason="torch is optional")
     reference = pytest.importorskip("efficientnet_lite_pytorch", reason="only for this check")
-    path = packaged(name)
-    network = reference.EfficientNet.from_name(name)
+    path = packaged()
+    network = reference.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu"))
     pixels = (pattern(64) - 127) / 128
     with torch.no_grad():
         expected = network.eval().extract_features(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
-    found = efficientnet_lite(name, weights="imagenet").predict(pixels, verbose=0)
+    found = efficientnet_lite0(weights="imagenet").predict(pixels, verbose=0)
     assert found == pytest.approx(expected.numpy().transpose(0, 2, 3, 1), abs=1e-3)
 
 
 def test_published_file_can_be_named_as_weights():
-    path = packaged("efficientnet-lite0")
+    path = packaged()
     by_path, by_package = build(weights=str(path)), build(weights="imagenet")
     assert np.array_equal(
         by_path.get_layer("top_conv").kernel, by_package.get_layer("top_conv").kernel
     )
 
 
-def test_weights_of_another_variant_are_refused():
-    path = packaged("efficientnet-lite0")
+def test_weights_of_another_network_are_refused(tmp_path):
+    write_archive(tmp_path / "other.pth", {"_conv_stem.weight": np.zeros((32, 3, 3, 3))})
     with pytest.raises(InputError, match="another network"):
-        build("efficientnet-lite2", weights=str(path))
+        build(weights=str(tmp_path / "other.pth"))

@@ -6,7 +6,7 @@ import pytest
 from small_runs import train
 
 from real_vs_ai.dataset import decoded_images
-from real_vs_ai.training import finishing, trainer
+from real_vs_ai.training import loop, run_folder
 from real_vs_ai.training.callbacks import Recorder
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
@@ -37,14 +37,14 @@ def of_another_source(data):
 def test_held_out_sources_are_validated_and_not_learnt_from(parse, data, short, monkeypatch):
     of_another_source(data)
     learnt = {}
-    original = trainer.fit_stage
+    original = loop.fit_stage
 
     def watch(learning, stage):
         for split in ("train", "validation"):
             learnt[split] = set(getattr(learning, split).images.sources)
         original(learning, stage)
 
-    monkeypatch.setattr(trainer, "fit_stage", watch)
+    monkeypatch.setattr(loop, "fit_stage", watch)
     train(parse(*HEAD_ONLY, "--set", "hold_out=other"))
     assert learnt == {"train": {"source"}, "validation": {"other"}}
 
@@ -101,7 +101,7 @@ def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypa
         if killed_in == "fit":
             patch.setattr(Recorder, "on_train_batch_end", die_at_step(8))
         else:
-            patch.setattr(finishing, "write_report", die)
+            patch.setattr(run_folder, "write_report", die)
         with pytest.raises(KeyboardInterrupt):
             train(parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1"))
     cut = whole.run.path.with_name("cut")

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from real_vs_ai.keras_models import to_float32
-from real_vs_ai.training.compilation import fuse_batch_norm, make_optimizer
-from real_vs_ai.training.schedule import WarmedPolynomialDecay
+from real_vs_ai.training.compilation import WarmedPolynomialDecay, fuse_batch_norm, make_optimizer
 
 SIDE = 6
 

@@ -1,20 +1,22 @@
 """Pooling by stages computes mean and deviation, and plain Keras reads it back."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from small_runs import like_resnet50, tiny_backbone
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.networks.head import POOL_LAYER, HeadOptions, add_head, head_alone
+from real_vs_ai.networks.head import POOL_LAYER, add_head, head_alone
 
 
 def build(**options):
     values = {"noise": 0.2, "pooling": "stages", "dense_units": 8, "l2": 1e-4, "dropout": 0.2}
-    head = HeadOptions(**{**values, **options})
+    head = SimpleNamespace(**{**values, **options}, seed=1)
     body = tiny_backbone(weights=None, input_tensor=keras.Input((32, 32, 3)))
     ends = like_resnet50(tiny_backbone).stage_ends(body)
-    return keras.Model(body.inputs, add_head(body, head, stage_ends=ends, n_classes=2, seed=1))
+    return keras.Model(body.inputs, add_head(body, head, stage_ends=ends, n_classes=2))
 
 
 def pictures():

@@ -11,7 +11,7 @@ import pytest
 from small_runs import options_for
 
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.checkpoints import checkpoint_path
+from real_vs_ai.training.run_state import checkpoint_path
 from tests.script_processes import ScriptProcess
 
 KILLS = 6

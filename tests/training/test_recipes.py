@@ -10,8 +10,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.training.command_line import describe_recipe, parse_training_options
-from real_vs_ai.training.options import RECIPES
-from real_vs_ai.training.schedule import plan_stages
+from real_vs_ai.training.options import RECIPES, plan_stages
 from real_vs_ai.training.trainer import build_from_options
 
 # Convolutions of the backbones as He et al. (2015) count them, with those of the shortcuts.

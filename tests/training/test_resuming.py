@@ -8,8 +8,8 @@ import pytest
 from small_runs import read_history, train
 
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training import callbacks, finishing, loop
-from real_vs_ai.training.checkpoints import checkpoint_path
+from real_vs_ai.training import callbacks, loop, run_folder
+from real_vs_ai.training.run_state import checkpoint_path
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -38,7 +38,7 @@ def kill_at(monkeypatch, *, step):
 )
 def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short, more):
     """6 steps an epoch; one run is killed in each of its four epochs."""
-    monkeypatch.setattr(finishing, "_clear_checkpoints", lambda folder: None)
+    monkeypatch.setattr(run_folder, "_clear_checkpoints", lambda folder: None)
     arguments = ("--epochs", "2", "--set", "checkpoint_steps=1")
     arguments += ("--set", "deterministic=true", "frozen_epochs=2", *more)
     whole = train(parse(*arguments, "--run-name", "whole")).run
@@ -93,7 +93,7 @@ def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(finishing, "write_report", die)
+        patch.setattr(run_folder, "write_report", die)
         with pytest.raises(Killed):
             train(parse("--run-name", "run"))
     path = parse().models_dir / "run"
@@ -104,24 +104,6 @@ def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
     assert not any(line.startswith("epoch") for line in said)
     for a, b in zip(before, keras.models.load_model(path / "model.h5").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_interruption_saves_and_says_how_to_go_on(parse, monkeypatch, short):
-    original = callbacks.Recorder.on_train_batch_end
-
-    def press_ctrl_c(self, batch, logs=None):
-        if batch == 2:
-            self.interrupted.set()
-        original(self, batch, logs)
-
-    said = []
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Recorder, "on_train_batch_end", press_ctrl_c)
-        with pytest.raises(KeyboardInterrupt):
-            train(parse("--run-name", "run"), say=said.append)
-    path = parse().models_dir / "run"
-    assert said[-1] == f"Saved. Resume with: python ModelTraining.py --resume {path}"
-    assert train(parse("--resume", str(path))).epochs == 2
 
 
 def test_nan_loss_ends_the_run_and_keeps_the_last_checkpoint(parse, monkeypatch, short):
@@ -171,7 +153,7 @@ def test_full_disk_keeps_the_checkpoint_before_and_resumes(parse, monkeypatch, s
             train(parse("--run-name", "run"))
     run = RunFolder(parse().models_dir / "run")
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["best.weights.h5", "state.npz"]
-    assert train(parse("--resume", str(run.path))).epochs == 2
+    assert train(parse("--resume", str(run.path))).progress.epoch == 2
 
 
 def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, short):

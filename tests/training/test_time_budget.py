@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from small_runs import train
+from small_runs import learning_of, train
 
-from real_vs_ai.training import schedule, trainer
-from real_vs_ai.training.callbacks import Recorder
-from real_vs_ai.training.checkpoints import Progress
-from real_vs_ai.training.schedule import FEWEST_STEPS, KeepPace, TimeBudget, WarmedPolynomialDecay
+from real_vs_ai.training import trainer
+from real_vs_ai.training.callbacks import FEWEST_STEPS, KeepPace, Recorder
+from real_vs_ai.training.compilation import WarmedPolynomialDecay
+from real_vs_ai.training.options import plan_stages
+from real_vs_ai.training.run_state import Progress, TimeBudget
 
 TRACING = 20.0
 
@@ -54,20 +55,22 @@ def run_stage(pace, clock, *, step_seconds, validation_steps=3.125):
             return positions
 
 
-def make_pace(minutes, *, done=0, position=0.0, **work):
+def make_pace(minutes, *, done=0, position=0.0, stages="--epochs 4"):
+    """The pace of the first stage, of 400 steps, and its clock."""
     clock = Clock()
     budget = TimeBudget(minutes=minutes, clock=clock)
     budget.evaluation_images = 600
-    work = {"steps": 400, "steps_per_epoch": 100, "validation_images": 300, **work}
-    pace = KeepPace(
+    epochs, step = divmod(done, 100)
+    learning = learning_of(
+        *stages.split(),
+        progress=Progress(32, epoch=epochs, step=step, position=position),
         budget=budget,
-        position=keras.Variable(0.0, trainable=False),
-        progress=Progress(batch_size=32, position=position),
-        say=lambda line: None,
-        done=done,
-        **work,
+        validation=range(300),
+        steps_per_epoch=100,
     )
-    return pace, clock
+    stage = plan_stages(learning.options)[0]
+    learning.progress.history = [{"epoch": 1, "stage": stage.name}] * bool(epochs)
+    return KeepPace(learning, stage, keras.Variable(0.0, trainable=False)), clock
 
 
 def total_seconds(pace):
@@ -125,7 +128,7 @@ def test_too_few_minutes_still_take_some_steps():
 
 
 def test_stage_leaves_the_later_ones_their_share():
-    pace, clock = make_pace(10, step_share=1 / 3, later_steps=400)
+    pace, clock = make_pace(10, stages="--epochs 4 --set frozen_epochs=4")
     began = clock.now
     run_stage(pace, clock, step_seconds=lambda done: 1.0)
     # 400 steps of a third against 400 whole ones: a quarter of the time, less the evaluation's.
@@ -159,13 +162,13 @@ def test_learning_rate_follows_the_position_and_warm_up_shrinks_with_it():
 def slow_steps(monkeypatch, tiny, short):
     """A clock on which every training step takes a second, and nothing else takes any."""
     clock = Clock()
-    after_step = schedule.KeepPace.on_train_batch_end
+    after_step = KeepPace.on_train_batch_end
 
     def tick(pace, batch, logs=None):
         clock.now += 1.0
         after_step(pace, batch, logs)
 
-    monkeypatch.setattr(schedule.KeepPace, "on_train_batch_end", tick)
+    monkeypatch.setattr(KeepPace, "on_train_batch_end", tick)
     monkeypatch.setattr(
         trainer, "TimeBudget", lambda *, minutes: TimeBudget(minutes=minutes, clock=clock)
     )
@@ -185,7 +188,7 @@ def test_run_ends_within_its_minutes_and_says_its_plan(parse, slow_steps):
     assert 20 <= sum(read(result.run, "steps")) <= 50
     assert slow_steps.now - 100 <= 60
     assert read(result.run, "learning_rate")[-1] == pytest.approx(1e-5, rel=1e-3)
-    assert result.epochs < 10
+    assert result.progress.epoch < 10
     (plan,) = [line for line in said if line.startswith("Planned for 1 min")]
     assert "of 120 steps" in plan
     assert any("its time is used" in line for line in said)

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 from small_runs import read_history, train, write_splits
 
+from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import find_model
-from real_vs_ai.training import callbacks, loop
-from real_vs_ai.training.loop import image_weights, source_weights
+from real_vs_ai.training import callbacks, devices, loop
+from real_vs_ai.training.loop import image_weights
 from real_vs_ai.training.trainer import limit_sources
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
@@ -126,24 +127,24 @@ def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypa
         }
 
 
-def test_sources_count_by_the_root_of_their_size(tmp_path):
-    from real_vs_ai.dataset.labelled_images import LabelledImages
+def labelled(folder, *, fake, real):
+    """Images of these sources, of the one class and of the other."""
+    sources = (*fake, *real)
+    labels = np.repeat([0, 1], [len(fake), len(real)]).astype(np.int32)
+    names = tuple(map(str, range(len(sources))))
+    return LabelledImages(folder, names, labels, ("Fake", "Real"), sources)
 
-    sources = ("a",) * 4 + ("b",) + ("c",) * 5
-    labels = np.array([0] * 5 + [1] * 5, dtype=np.int32)
-    images = LabelledImages(tmp_path, tuple("0123456789"), labels, ("Fake", "Real"), sources)
-    weights = source_weights(images)
+
+def test_sources_count_by_the_root_of_their_size(tmp_path):
+    images = labelled(tmp_path, fake="aaaab", real="ccccc")
+    weights = source_weights(images.labels, images.sources)
     assert weights.mean() == pytest.approx(1)
-    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    assert weights[:5].sum() == pytest.approx(weights[5:].sum())
     assert weights[:4].sum() == pytest.approx(2 * weights[4])
 
 
 def test_large_sources_give_a_limited_number_of_images(tmp_path):
-    from real_vs_ai.dataset.labelled_images import LabelledImages
-
-    sources = ("a",) * 4 + ("b",) + ("a",) * 2 + ("c",) * 3
-    labels = np.array([0] * 5 + [1] * 5, dtype=np.int32)
-    images = LabelledImages(tmp_path, tuple("0123456789"), labels, ("Fake", "Real"), sources)
+    images = labelled(tmp_path, fake="aaaab", real="aaccc")
     limited = limit_sources(images, most=2, seed=1)
     # A source of both classes gives so many of each.
     assert limited.sources == ("a", "a", "b", "a", "a", "c", "c")
@@ -153,8 +154,6 @@ def test_large_sources_give_a_limited_number_of_images(tmp_path):
 
 
 def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
-    from real_vs_ai.training import devices
-
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     fields = "stored_features=true frozen_epochs=40 pooling=stages dense_units=0 early_stopping=99"
     learning = "--epochs 0 --augmentation none --learning-rate 0.05 --l2 1e-4"
@@ -167,8 +166,6 @@ def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, m
 
 
 def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, short, monkeypatch):
-    from real_vs_ai.training import devices
-
     sizes = []
 
     def measure(precision, *, image_size, batch_size):
@@ -221,16 +218,9 @@ def test_weights_that_cannot_be_downloaded_leave_no_run_behind(parse, short):
     assert not parse().models_dir.exists()
 
 
-def labelled(fake, real, folder):
-    from real_vs_ai.dataset.labelled_images import LabelledImages
-
-    labels = np.repeat([0, 1], [fake, real]).astype(np.int32)
-    names = tuple(map(str, range(fake + real)))
-    return LabelledImages(folder, names, labels, ("Fake", "Real"), ("a",) * len(names))
-
-
 def test_only_unbalanced_classes_are_weighted(tmp_path):
-    even, uneven = labelled(100, 105, tmp_path), labelled(100, 300, tmp_path)
+    even = labelled(tmp_path, fake="a" * 100, real="a" * 105)
+    uneven = labelled(tmp_path, fake="a" * 100, real="a" * 300)
     assert image_weights(even, even, balance="classes") is None
     weights = image_weights(even, uneven, balance="classes")
     assert weights[:100] == pytest.approx(2.0)
@@ -241,7 +231,6 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     """Red images are Fake, blue ones Real, as large pictures of which the network sees crops."""
     from real_vs_ai.images import decode_image
     from real_vs_ai.predictions import read_predictions
-    from real_vs_ai.training import devices
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
@@ -276,7 +265,7 @@ def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_fal
     assert [float(row["learning_rate"]) for row in rows][-1] == 0.0
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
     assert float(rows[-1]["val_accuracy"]) > 0.8
-    assert result.best_epoch == 4
+    assert result.progress.best_epoch == 4
     assert any("by the root of its size" in line for line in said)
 
 
@@ -295,7 +284,7 @@ def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(parse,
         say=said.append,
     )
     copied = train(parse(*again, f"thumbnails_from={taught.run.path}", "--run-name", "three"))
-    assert taught.epochs == 0
+    assert taught.progress.epoch == 0
     assert read_metadata(taught.run.model).model_input.mirror_below == 0.8
     assert any("Classifiers of pixels" in line for line in said)
     models = [keras.models.load_model(run.run.model) for run in (first, taught)]

@@ -15,9 +15,9 @@ from app_site import APP, BLUE, GREY, RED, encode, image_bytes, make_colour_mode
 from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.ui import cards, image_input
+from real_vs_ai.ui import image_input, results
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -53,14 +53,22 @@ def test_next_steps_link_to_searches_that_get_nothing(models):
 
 def test_the_track_record_stays_when_no_picture_has_an_answer(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
-    assert "Of 100 test pictures, about 60 get an answer" in shown_texts(app)
+    assert "Of 100 pictures like yours, about 60 get an answer" in shown_texts(app)
     assert "accuse" not in shown_texts(app)
 
 
 def test_the_first_page_says_how_often_there_is_an_answer_and_who_sees_the_picture(models):
     texts = shown_texts(start("--models-dir", models))
-    assert "an answer for about 60 of 100" in texts and "Nobody else sees your pictures" in texts
+    assert "an answer for about 60 of 100" in texts and "**Who sees my pictures?**" in texts
     assert "Drag and drop" in texts
+
+
+@pytest.mark.parametrize("number", [1, 2, 14])
+def test_results_of_any_number_say_whether_to_rely_on_them_and_who_sees_them(models, number):
+    files = {f"{i}.png": image_bytes((200, i, 20)) for i in range(number)}
+    texts = shown_texts(upload(start("--models-dir", models), files))
+    assert "**Can I rely on it?** What the model sees is an estimate" in texts
+    assert "**Who sees my pictures?** Nobody else does" in texts
 
 
 def test_model_of_other_classes_shows_them_and_is_called_uncalibrated(models):
@@ -143,14 +151,14 @@ def test_image_that_the_model_fails_on_has_its_error_and_leaves_the_others(model
 
 
 def test_card_that_cannot_be_drawn_says_so_and_leaves_the_others(models, monkeypatch):
-    show_picture = cards.show_picture
+    show_picture = results.show_picture
 
     def fail_for_one(judged, **options):
         if judged.answer.name == "b.png":
             raise ZeroDivisionError
         show_picture(judged, **options)
 
-    monkeypatch.setattr(cards, "show_picture", fail_for_one)
+    monkeypatch.setattr(results, "show_picture", fail_for_one)
     files = {
         name: image_bytes(RED, size=(40, 30 + i))
         for i, name in enumerate(("a.png", "b.png", "c.png"))

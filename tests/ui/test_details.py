@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import types
-
 import pytest
 from streamlit.testing.v1 import AppTest
-
-from real_vs_ai.ui import details
-
-
-@pytest.fixture
-def session(monkeypatch):
-    state = {}
-    monkeypatch.setattr(details, "st", types.SimpleNamespace(session_state=state))
-    return state
 
 
 def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
@@ -22,7 +11,7 @@ def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
         import numpy as np
         import streamlit as st
 
-        from real_vs_ai.ui.insight_panel import show_insight
+        from real_vs_ai.ui.gemini import show_insight
 
         pixels = np.zeros((2, 2, 3), np.uint8)
         show_insight(digest="d", pixels=pixels, finding=st.session_state["finding"])
@@ -37,3 +26,47 @@ def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
     app.session_state["finding"] = "Uncertain"
     assert not app.run().text
     assert next(button.label for button in app.button) == "Ask Gemini about this image"
+
+
+def refused_page(code: str) -> None:
+    """The details of a picture that was refused: its left half is white, the right one noise."""
+    import io
+    import types
+
+    import numpy as np
+    from PIL import Image
+
+    from real_vs_ai.model_file import ModelMetadata
+    from real_vs_ai.serving.judge import Answer
+    from real_vs_ai.ui.checking import Card
+    from real_vs_ai.ui.details import show_details
+    from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+
+    pixels = np.random.default_rng(0).integers(0, 200, (320, 480, 3), dtype=np.uint8)
+    pixels[:, :240] = 255
+    preview = io.BytesIO()
+    Image.fromarray(pixels).save(preview, "JPEG")
+    verdict = Verdict("Uncertain", None, None, {}, (Reason(ReasonCode(code), "Refused."),))
+    answer = Answer("a.png", verdict, width=480, height=320, format="PNG", sha256="d")
+    metadata = ModelMetadata(("Fake", "Real"), 32, input={"kind": "crops", "crops": 9})
+    chosen = types.SimpleNamespace(
+        judge=types.SimpleNamespace(decode=lambda data: types.SimpleNamespace(pixels=pixels)),
+        metadata_of=lambda verdict: metadata,
+        model_of=lambda verdict: types.SimpleNamespace(name="m", metadata=metadata, sha256="5b"),
+    )
+    show_details(Card(answer, preview=preview.getvalue()), data=b"", chosen=chosen)
+
+
+def test_picture_taken_for_a_document_shows_its_plain_parts():
+    app = AppTest.from_function(refused_page, default_timeout=60, kwargs={"code": "plain"}).run()
+    assert not app.exception and len(app.image) == 1
+    assert "bright parts are flat or of one colour" in app.caption[0].value
+
+
+@pytest.mark.parametrize("code", ["portrait", "features", "size"])
+def test_other_refusals_say_that_they_are_of_the_whole_picture(code):
+    app = AppTest.from_function(refused_page, default_timeout=60, kwargs={"code": code}).run()
+    assert not app.exception and not app.image
+    told = any("picture as a whole" in part.value for part in app.markdown)
+    # A picture of the wrong size is told its size.
+    assert told == (code != "size")

@@ -28,12 +28,12 @@ from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer, Judge
-from real_vs_ai.ui import run_files
+from real_vs_ai.ui import models_page
 from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
-from real_vs_ai.ui.pdf_report import pdf_report
-from real_vs_ai.ui.reports import ReportModel, csv_report, json_report
+from real_vs_ai.ui.image_input import open_zip
+from real_vs_ai.ui.model_choice import NamedModel
+from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
-from real_vs_ai.ui.zipped import open_zip
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict, recalibrate
 
 METADATA = ModelMetadata(
@@ -170,38 +170,28 @@ def test_a_verdict_that_only_weakens_holds():
     assert judged.verdict.label == "Fake" and judged.flipped_by == ()
 
 
-def test_treated_copies_differ_from_the_image_and_from_each_other():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    seen = []
-    variants = judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
-    assert len(variants) == len(seen) == len({copy.tobytes() for copy in [pixels, *seen]}) - 1
-    assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
-
-
 def test_app_changes_a_picture_as_the_model_card_does():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     seen = []
-    judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
+    variants = judge_variants(pixels, judge=lambda copy: seen.append(copy) or verdict_of(0.5))
     tried = [p for p in PERTURBATIONS if p.phrase]
-    assert len(seen) == len(tried)
+    assert len(variants) == len(seen) == len(tried)
     for copy, perturbation in zip(seen, tried, strict=True):
         assert np.array_equal(copy, perturbation.apply(pixels, seed=SEED)), perturbation.name
+    assert len({copy.tobytes() for copy in [pixels, *seen]}) == len(seen) + 1
+    assert all(copy.dtype == np.uint8 and copy.shape[2] == 3 for copy in seen)
 
 
-def test_a_picture_of_one_pixel_can_be_treated():
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
-
-
-def test_image_too_long_for_a_jpeg_is_changed_too():
-    pixels = np.zeros((2, 70_000, 3), np.uint8)
+# The second is too long for a JPEG.
+@pytest.mark.parametrize("size", [(1, 1), (2, 70_000)])
+def test_pictures_of_odd_sizes_are_changed_too(size):
+    pixels = np.zeros((*size, 3), np.uint8)
     assert judge_variants(pixels, judge=lambda copy: verdict_of(0.5))
 
 
 # --- reports ---
 
-REPORT_MODEL = ReportModel("run <b>", METADATA, "5ba256")
+REPORT_MODEL = NamedModel("run <b>", METADATA, "5ba256")
 EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
@@ -300,7 +290,7 @@ def test_a_zip_is_a_folder_of_pictures():
     ],
 )
 def test_a_zip_that_cannot_be_taken_says_why(data, reason, monkeypatch):
-    monkeypatch.setattr("real_vs_ai.ui.zipped.MAX_TOTAL_BYTES", 2 * 2**20)
+    monkeypatch.setattr("real_vs_ai.ui.image_input.MAX_TOTAL_BYTES", 2 * 2**20)
     (file,) = open_zip("a.zip", "7", data if isinstance(data, bytes) else data())
     with pytest.raises(ImageError, match=reason):
         file.getvalue()
@@ -341,9 +331,9 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
 def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
-    curves = run_files.read_history(path)
+    curves = models_page.read_history(path)
     assert list(curves) == ["loss"]
-    assert curves["loss"].training == [1.0, 0.5] and curves["loss"].validation == [1.5, 0.9]
+    assert curves["loss"] == {"train": [1.0, 0.5], "validation": [1.5, 0.9]}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +349,7 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
 )
 def test_damaged_metrics_give_none(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    assert run_files.read_metrics(RunFolder(tmp_path)) == {}
+    assert models_page.read_metrics(RunFolder(tmp_path)) == {}
 
 
 def test_only_runs_without_final_metrics_are_in_training(tmp_path):
@@ -367,9 +357,9 @@ def test_only_runs_without_final_metrics_are_in_training(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.csv").write_text("epoch,loss\n")
     (tmp_path / "done" / "metrics.json").write_text("{}")
-    assert [run.name for run in run_files.unfinished_runs(tmp_path)] == ["running"]
+    assert [run.name for run in models_page.unfinished_runs(tmp_path)] == ["running"]
 
 
 def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
     (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
-    assert run_files.read_history(tmp_path / "history.csv") == {}
+    assert models_page.read_history(tmp_path / "history.csv") == {}

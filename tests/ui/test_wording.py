@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.sizes import summarise_training_images
+from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import TITLES, Conclusion, ConclusionCode, ModelSees, conclude
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
@@ -131,3 +132,29 @@ def test_scores_that_are_not_calibrated_are_not_called_probabilities():
     assert numbers_sentence(verdict, calibrated) == (
         "Probabilities: AI-generated 90.0%, a photograph 10.0%."
     )
+
+
+def record_of(**sources: tuple[int, float, float]) -> TrackRecord:
+    """Of 100 pictures, half are answered and a tenth of the answers are wrong."""
+    kinds = {
+        name: {"n": n, "uncertain_share": {"value": 1 - answered}, "error_when_certain": wrong}
+        for name, (n, answered, wrong) in sources.items()
+    }
+    metrics = {"n": 100, "uncertain_share": 0.5, "error_when_certain": 0.1, "per_source": kinds}
+    return read_track_record(metrics)
+
+
+def test_track_record_is_that_of_the_kind_with_the_most_wrong_answers():
+    said = record_of(a=(50, 0.9, 0.0), b=(50, 0.3, 0.4), tiny=(5, 1.0, 1.0)).sentence
+    assert said.startswith("Of 100 pictures like yours, about 30 get an answer; about 12 of these")
+    assert "judges worst, of 2 kinds tested" in said
+    assert said.endswith("of all kinds, about 50 get an answer; about 5 of these are wrong.")
+
+
+@pytest.mark.parametrize("sources", [{}, {"a": (50, 0.3, 0.4)}])
+def test_track_record_without_kinds_is_that_of_all_pictures(sources):
+    said = record_of(**sources).sentence
+    assert said == (
+        "Of 100 pictures like yours, about 50 get an answer; about 5 of these are wrong."
+    )
+    assert read_track_record({"n": 100}).sentence == ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,8 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, write_table, write_text
-from real_vs_ai.images import is_image_name
-from real_vs_ai.options import add_workers, option, whole_number
+from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.collections.collected_images import plan_jobs, write_jobs
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     COLLECTION_NAME,
@@ -36,7 +34,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     read_collected,
 )
 from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, UNNAMED, Known
-from real_vs_ai.preparation.collections.labelling import plan_by_evidence, write_labelled
+from real_vs_ai.preparation.collections.gathering import gather_labelled, gather_listed, wanted_keys
 from real_vs_ai.preparation.collections.sources import (
     Files,
     fetch_blobs,
@@ -44,7 +42,6 @@ from real_vs_ai.preparation.collections.sources import (
     find_git_dir,
 )
 from real_vs_ai.preparation.manifest import LEFT_OUT, REPORT_NAME, FileOutcome, write_outcomes
-from real_vs_ai.preparation.options import add_overwrite
 from real_vs_ai.preparation.placing import refuse_overlap, source_names
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
@@ -120,18 +117,12 @@ class CollectSummary:
         return sum(result.failed for result in self.results)
 
     def __str__(self) -> str:
-        body = [
-            [
-                c.name,
-                c.role,
-                r.fakes,
-                r.reals,
-                r.left_out,
-                c.licence,
-                FAILED if r.failed else r.status,
-            ]
-            for r, c in ((result, result.collection) for result in self.results)
-        ]
+        body = []
+        for r in self.results:
+            counts = (r.fakes, r.reals, r.left_out)
+            status = FAILED if r.failed else r.status
+            facts = (r.collection.name, r.collection.role, *counts, r.collection.licence, status)
+            body.append(facts)
         headers = ["collection", "split", "Fake", "Real", "left out", "licence", "status"]
         lines = [format_table(headers, body, title=str(self.output_dir)), "", self._totals()]
         lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
@@ -146,25 +137,23 @@ class CollectSummary:
         return "\n".join(lines)
 
     def _totals(self) -> str:
-        sources, makers = defaultdict(set), defaultdict(set)
+        # By class: the name and the maker of each source.
+        sources: dict[str, set[tuple[str, str]]] = {label: set() for label in CLASS_FOLDERS}
         for name in {r.collection.name for r in self.results if r.fakes or r.reals}:
             collected = read_collected(self.output_dir / name)
             # Somebody may have moved it away meanwhile.
             for path, maker in collected.generators.items() if collected else ():
-                label = _label(path)
-                sources[label].add((name, maker))
-                makers[label].add(maker.casefold())
+                sources[_label(path)].add((name, maker))
         parts = []
-        for label, counts in (
-            ("Fake", [r.fakes for r in self.results]),
-            ("Real", [r.reals for r in self.results]),
+        for label, kind, counts in (
+            ("Fake", "generators", [r.fakes for r in self.results]),
+            ("Real", "cameras or origins", [r.reals for r in self.results]),
         ):
-            collections = plural(sum(map(bool, counts)), "collection")
-            named = len(makers[label] - {UNKNOWN_CAMERA, UNNAMED})
-            kind = "generators" if label == "Fake" else "cameras or origins"
+            makers = {maker.casefold() for _, maker in sources[label]} - {UNKNOWN_CAMERA, UNNAMED}
             parts.append(
-                f"{label}: {plural(sum(counts), 'image')} of {collections} and "
-                f"{plural(len(sources[label]), 'source')}, {kind} named: {named:,}"
+                f"{label}: {plural(sum(counts), 'image')} of "
+                f"{plural(sum(map(bool, counts)), 'collection')} and "
+                f"{plural(len(sources[label]), 'source')}, {kind} named: {len(makers):,}"
             )
         text = "; ".join(parts) + "."
         if self.failed:
@@ -266,16 +255,8 @@ def _opened(
                 history=collection.rule == EVIDENCE,
             )
             files = Files(str(git_dir.resolve()), collection.commit)
-            fetch_blobs(git_dir, _wanted_blobs(collection, files))
+            fetch_blobs(git_dir, wanted_keys(collection, files))
             yield files
-
-
-def _wanted_blobs(collection: Collection, files: Files) -> list[str]:
-    if collection.rule == EVIDENCE:
-        # The README too: it tells whether the repository makes pictures.
-        readme = files.readme_keys()
-        return readme + [key for path, key in files.list() if is_image_name(path)]
-    return [job.key for job in plan_jobs(collection, files.list())[0]]
 
 
 def _collect_one(
@@ -286,23 +267,19 @@ def _collect_one(
         "kept_out": options.kept_out,
         "pool": Pool(options.workers),
     }
-    by_evidence = collection.rule == EVIDENCE
-    if by_evidence:
-        known = _known(output_dir, but=collection.name)
-        limit = collection.limit or options.source_limit
-        plan, outcomes = plan_by_evidence(collection, files, limit=limit, known=known, **limits)
-    else:
-        plan, outcomes = plan_jobs(collection, files.list())
     with staged_output(
         output_dir, [collection.name], label=collection.name, overwrite=options.overwrite
     ) as staging:
         folder = staging / collection.name
         folder.mkdir()
-        if by_evidence:
-            images = write_labelled(plan, files, folder, licence=collection.licence)
+        if collection.rule == EVIDENCE:
+            limit = collection.limit or options.source_limit
+            known = _known(output_dir, but=collection.name)
+            images, outcomes = gather_labelled(
+                collection, files, folder, limit=limit, known=known, **limits
+            )
         else:
-            images, problems = write_jobs(collection, plan, files, folder, **limits)
-            outcomes += problems
+            images, outcomes = gather_listed(collection, files, folder, **limits)
         if not images:
             told = _told(_reasons(outcomes)) or "no image files"
             raise CollectionError(f"Expected pictures to take, found none: {told}.")

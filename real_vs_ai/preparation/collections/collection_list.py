@@ -101,10 +101,6 @@ class Collection:
     licence: str
     rule: str
 
-    @property
-    def class_folder(self) -> str:
-        return CLASS_FOLDERS[self.label]
-
     @classmethod
     def of_folder(cls, name: str) -> Collection:
         """Any folder of a user, to be labelled by evidence."""

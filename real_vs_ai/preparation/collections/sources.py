@@ -68,19 +68,24 @@ class Files:
         for candidate in (folder / ".git", folder):
             if _is_git_dir(candidate):
                 held = "" if candidate == folder else str(folder.resolve())
-                return cls(str(candidate.resolve()), newest_commit(candidate), held)
+                head = _git(["rev-parse", "--verify", "HEAD^{commit}"], candidate).decode().strip()
+                return cls(str(candidate.resolve()), head, held)
         return cls("", "", str(folder.resolve()))
 
     def list(self) -> list[tuple[str, str]]:
-        """(path, key) of every file, sorted; a key is what `read` takes."""
+        """(path, key) of every file, sorted; a key is what `read` takes.
+
+        Raises:
+            CollectionError: The git directory lacks the commit, or is damaged.
+        """
         if self.folder:
             return [(path, path) for path in list_files(Path(self.folder))]
-        return list_blobs(Path(self.git_dir), self.commit)
+        return _list_blobs(Path(self.git_dir), self.commit)
 
     def read(self, keys: Sequence[str]) -> Iterator[bytes | None]:
         """Content of each file; None where it is missing, or too large."""
         if not self.folder:
-            yield from read_blobs(Path(self.git_dir), keys)
+            yield from _read_blobs(Path(self.git_dir), keys)
             return
         for key in keys:
             try:
@@ -101,8 +106,8 @@ class Files:
         return run_chunks(_call_with_contents, chunks, self, function, *arguments, **options)
 
     def dates(self) -> dict[str, int]:
-        """When each blob came into the history: seconds since 1970; "" has the commit's date."""
-        dates = first_committed(Path(self.git_dir), self.commit) if self.git_dir else {}
+        """When each image came into the history, as `_first_committed` says it."""
+        dates = _first_committed(Path(self.git_dir), self.commit) if self.git_dir else {}
         if self.folder:
             # A file on the disk need not be in the newest commit.
             dates.pop("", None)
@@ -191,22 +196,15 @@ def fetch_blobs(git_dir: Path, blobs: Sequence[str]) -> None:
 
 
 def _has_commit(git_dir: Path, commit: str) -> bool:
-    result = subprocess.run(
-        _command(["cat-file", "-e", f"{commit}^{{tree}}"], git_dir),
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return result.returncode == 0
+    try:
+        _git(["cat-file", "-e", f"{commit}^{{tree}}"], git_dir)
+    except CollectionError:
+        return False
+    return True
 
 
-def list_blobs(git_dir: Path, commit: str) -> list[tuple[str, str]]:
-    """(path, blob id) of every ordinary file of a commit, sorted by path.
-
-    Raises:
-        CollectionError: The git directory lacks the commit, or is damaged.
-    """
+def _list_blobs(git_dir: Path, commit: str) -> list[tuple[str, str]]:
+    """(path, blob id) of every ordinary file of a commit, sorted by path."""
     if not _has_commit(git_dir, commit):
         raise CollectionError(
             f"Expected commit {commit} in {git_dir}, found a repository without it. "
@@ -223,16 +221,7 @@ def list_blobs(git_dir: Path, commit: str) -> list[tuple[str, str]]:
     return sorted(files)
 
 
-def newest_commit(git_dir: Path) -> str:
-    """The id of the commit that HEAD names.
-
-    Raises:
-        CollectionError: There is none.
-    """
-    return _git(["rev-parse", "--verify", "HEAD^{commit}"], git_dir).decode().strip()
-
-
-def first_committed(git_dir: Path, commit: str) -> dict[str, int]:
+def _first_committed(git_dir: Path, commit: str) -> dict[str, int]:
     """When each image file came into the history of a commit, as far as that is known.
 
     A shallow history begins with a commit that held its files already, so its date is later than
@@ -281,14 +270,11 @@ def _trusted_dates(commits: Sequence[str]) -> dict[str, int]:
     return trusted
 
 
-def read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
+def _read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
     """The content of each blob; None where the git directory lacks it, or it is too large.
 
     Args:
         blobs: Ids; a few dozen at a time, for they go to git all at once.
-
-    Raises:
-        CollectionError: Git cannot read the directory.
     """
     with subprocess.Popen(
         _command(["cat-file", "--batch"], git_dir),

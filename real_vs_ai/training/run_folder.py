@@ -1,27 +1,48 @@
-"""Open a run's folder, and record what it was made from and with, in `config.json`."""
+"""Open a run's folder, record what the run was made from, and save and report what it made.
+
+`config.json` holds the record. The report follows the model file and its out-of-distribution check.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
+
+import keras
 
 from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.evaluation.scorer import open_network, predict_in_batches
 from real_vs_ai.files import read_json, write_json
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.keras_models import save_model, to_float32
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution.check import (
+    OutOfDistributionCheck,
+    summarise_training_images,
+    write_check,
+)
+from real_vs_ai.out_of_distribution.learning import learn_check
+from real_vs_ai.out_of_distribution.thumbnails import copy_classifiers, fit_on_thumbnails
+from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
+from real_vs_ai.training.run_state import Trained
 
 _PACKAGES = ("keras", "tensorflow", "jax", "numpy", "pillow", "scikit-learn", "h5py")
+# A covariance of more features would weigh more than the network.
+_WIDEST = 1280
 
 
 def open_run(
@@ -140,8 +161,8 @@ def package_versions() -> dict[str, str]:
     versions = {"real_vs_ai": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            versions[name] = package_metadata.version(name)
+        except package_metadata.PackageNotFoundError:
             continue
     return versions
 
@@ -165,3 +186,88 @@ def _git(folder: Path, *arguments: str) -> str:
         timeout=30,
     )
     return done.stdout.strip()
+
+
+def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
+    """Save the model, write the report, and clear the checkpoints away; with the metrics."""
+    options, run, splits = trained.options, trained.run, trained.splits
+    if not trained.writes:
+        return trained
+    data, train = describe_data(options.data, splits), splits["train"]
+    sizes = map(options.model_input.seen_size, train.widths.tolist(), train.heights.tolist())
+    metadata = ModelMetadata(
+        class_names=train.images.class_names,
+        image_size=options.image_size,
+        input=options.model_input.stored(),
+        backbone=options.backbone,
+        training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
+        versions=package_versions(),
+        training_images=summarise_training_images(*zip(*sizes, strict=True), train.images.sources),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    # The report is on the file that will be used: float32, whatever the precision of training.
+    keras.config.set_dtype_policy("float32")
+    # In place of a copy of the network: frozen layers count as trainable again in the saved file.
+    trained.model.trainable = True
+    model = to_float32(trained.model)
+    save_model(model, run.model, metadata=metadata)
+    say("Training has ended; evaluating the model ...")
+    layer = features_layer(model).name
+    network, n_classes = open_network(model, run.model, layer=layer), model.output_shape[-1]
+    check = learn_check(
+        lambda inputs: predict_in_batches(network, inputs)[:, n_classes:],
+        splits,
+        layer=layer,
+        portraits=options.portraits,
+        hold_out=options.hold_out,
+    )
+    if options.thumbnails or options.thumbnails_from:
+        check, said = _teach_thumbnails(options, check, splits, metadata)
+        say(said)
+    write_check(run.model, check)
+    metrics = write_report(
+        run,
+        model=model,
+        metadata=metadata,
+        images={split: decoded.images for split, decoded in splits.items()},
+        left_out={split: decoded.failures for split, decoded in splits.items()},
+        history_csv=run.history,
+        workers=options.workers,
+        target_error=options.target_error,
+        source_risk=options.source_risk,
+    )
+    _clear_checkpoints(run.checkpoints)
+    return dataclasses.replace(trained, metrics=metrics)
+
+
+def features_layer(model: keras.Model) -> keras.layers.Layer:
+    """The last layer before the softmax that gives one vector, of a size to store a covariance of.
+
+    Dropout and noise are passed over: they do nothing to an image that is judged.
+    """
+    idle = (keras.layers.Dropout, keras.layers.GaussianNoise)
+    candidates = [x for x in model.layers[-2::-1] if not isinstance(x, idle)]
+    small = (x for x in candidates if len(x.output.shape) == 2 and x.output.shape[1] <= _WIDEST)
+    return next(small, candidates[0])
+
+
+def _teach_thumbnails(
+    options: TrainingOptions,
+    check: OutOfDistributionCheck,
+    splits: dict[str, DecodedImages],
+    metadata: ModelMetadata,
+) -> tuple[OutOfDistributionCheck, str]:
+    """The check with what recognises thumbnails of other pictures, and a table of what it does."""
+    if options.thumbnails_from:
+        source = find_model(options.thumbnails_from)
+        return copy_classifiers(check, splits, metadata, source=source)
+    folders = [Path(name) for name in options.thumbnails]
+    return fit_on_thumbnails(check, splits, metadata, folders=folders, workers=options.workers)
+
+
+def _clear_checkpoints(folder: Path) -> None:
+    for pattern in ("*.npz", "*.weights.h5", ".*.npz", ".*.weights.h5"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

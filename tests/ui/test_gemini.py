@@ -9,10 +9,10 @@ import threading
 
 import numpy as np
 import pytest
+from app_site import make_gemini_server
 from PIL import Image
 
-from real_vs_ai.serving.insights import InsightChat, InsightError, find_key
-from tests.ui.app_site import make_gemini_server
+from real_vs_ai.ui.gemini import InsightChat, InsightError, find_key
 
 pytest.importorskip("google.genai")
 

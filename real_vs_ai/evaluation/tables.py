@@ -1,0 +1,248 @@
+"""Set out a report's numbers as tables, for the model card and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
+
+_GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
+# Headers and rows.
+Table = tuple[list[str], list[list[Any]]]
+
+# In the order of every table.
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "false_positive_rate": "False-positive rate",
+    "recall_at_1_percent_fpr": "Recall at 1 % false positives",
+    "recall_at_5_percent_fpr": "Recall at 5 % false positives",
+    "loss": "Loss (cross-entropy)",
+    "brier_score": "Brier score",
+    "expected_calibration_error": "Expected calibration error (debiased)",
+    "uncertain_share": "Share of Uncertain verdicts",
+    "error_when_certain": "Error of certain verdicts",
+}
+_OTHER_TITLES = {
+    "out_of_distribution": "out-of-distribution",
+    "uncertain": "Uncertain for another reason",
+    "certain_right": "certain and right",
+    "certain_wrong": "certain and wrong",
+    "certain_wrong_unchecked": "certain and wrong by the thresholds alone",
+    "accuracy_unchecked": "accuracy at the class of highest probability",
+}
+_SUMMARY_TITLES = (
+    "pooled ROC AUC",
+    "mean ROC AUC",
+    "balanced accuracy, forced",
+    "coverage",
+    "certain and wrong",
+    "worst real source: wrong among certain",
+    "worst generator: ROC AUC",
+)
+
+
+def report_tables(metrics: Mapping) -> dict[str, Table]:
+    """Every table that the contents of `metrics.json` hold, by name.
+
+    Returns:
+        "data" and "results", and what there is of "by_source", "over_sources", "per_source",
+        "per_size", "robustness", "precisions", "reasons", "other_images", "comparison" and
+        "collections". "web: generators" and the like are of one version of the images each.
+    """
+    main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
+    tables = {"data": _data(metrics), "results": _results(metrics)}
+    found = {
+        "by_source": (_by_source, metrics["thresholds"].get("sources")),
+        "over_sources": (_over_sources, metrics.get("over_sources")),
+        "per_source": (_groups("source"), main.get("per_source")),
+        "per_size": (_groups("shorter side"), main.get("per_size")),
+        "robustness": (_robustness, metrics.get("robustness")),
+        "precisions": (precision_table, metrics.get("precisions")),
+        "other_images": (_other_images, metrics.get("other_images")),
+        "comparison": (_comparison, metrics.get("comparison")),
+    }
+    tables |= {name: make(part) for name, (make, part) in found.items() if part}
+    if "out_of_distribution" in metrics:
+        tables["reasons"] = _reasons(metrics)
+    for part in metrics.get("collections", ()):
+        tables["collections"] = _collections(part)
+        for name, version in part["versions"].items():
+            for groups in ("collections", "generators"):
+                tables[f"{name}: {groups}"] = _verdicts_by_group(version[groups])
+    return tables
+
+
+def _data(metrics: Mapping) -> Table:
+    names = metrics["class_names"]
+    rows = [
+        [split, *(counts.get(name, 0) for name in names), sum(counts.values())]
+        for split, counts in metrics.get("images", {}).items()
+    ]
+    return ["split", *names, "images"], rows
+
+
+def _results(metrics: Mapping) -> Table:
+    splits = [split for split in REPORTED_SPLITS if split in metrics]
+    rows = [
+        [title, *(interval_text(metrics[split].get(name)) for split in splits)]
+        for name, title in METRIC_TITLES.items()
+        if any(name in metrics[split] for split in splits)
+    ]
+    return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
+
+
+def _by_source(counted: Sequence[Mapping]) -> Table:
+    rows = [
+        [row["name"], row["class"], row["n"], *map(interval_text, (row["certain"], row["wrong"]))]
+        for row in counted
+    ]
+    return ["validation source", "class", "images", "share certain", "certain and wrong"], rows
+
+
+def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:
+    rows = [
+        [
+            split,
+            row["class"],
+            row["sources"],
+            *map(interval_text, (row["certain"], row["wrong"])),
+            f"{row['wrong_95']:.4f}",
+        ]
+        for split, by_class in counted.items()
+        for row in by_class
+    ]
+    headers = ["split", "class", "sources", "certain", "wrong", "wrong, 95 % of sources at most"]
+    return headers, rows
+
+
+def _groups(title: str) -> Callable[[Mapping], Table]:
+    def make(groups: Mapping) -> Table:
+        rows = [
+            [name, part["n"], *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
+            for name, part in groups.items()
+        ]
+        return [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)], rows
+
+    return make
+
+
+def _robustness(robustness: Mapping) -> Table:
+    rows = [
+        [row["name"], interval_text(row["accuracy"]), row["flips"], row["uncertain"]]
+        for row in robustness["rows"]
+    ]
+    return ["change", "accuracy", "verdicts flipped", "Uncertain"], rows
+
+
+def _reasons(metrics: Mapping) -> Table:
+    shares = metrics["out_of_distribution"]
+    counts = {split: metrics[split].get("reasons", {}) for split in shares}
+    codes = sorted({code for found in counts.values() for code in found})
+    rows = [[code, *(found.get(code, 0) for found in counts.values())] for code in codes]
+    unlike = [f"{part['share']:.4f}" for part in shares.values()]
+    headers = ["reason", *(f"{split} (n = {part['n']:,})" for split, part in shares.items())]
+    return headers, [*rows, ["share out-of-distribution", *unlike]]
+
+
+def _other_images(found: Sequence[Mapping]) -> Table:
+    rows = [
+        [title, *(interval_text(part[share]) for part in found)]
+        for share, title in _OTHER_TITLES.items()
+    ]
+    return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
+
+
+def _comparison(compared: Mapping) -> Table:
+    rows = [
+        [
+            split,
+            part["n"],
+            interval_text(part["accuracy_difference"]),
+            part["only_first"],
+            part["only_second"],
+            f"{part['p_value']:.3g}",
+        ]
+        for split, part in compared.items()
+        if split != "model"
+    ]
+    right = ["only this model right", "only the other right"]
+    return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
+
+
+def _collections(part: Mapping) -> Table:
+    """What a release is judged by, for each version of a split's images."""
+
+    def name_of(entry: Mapping | None, shown: Callable[[Mapping], str]) -> str:
+        return f"{entry['name']}: {shown(entry)}" if entry else "none"
+
+    rows = []
+    for name, version in part["versions"].items():
+        found = version["overall"]
+        rows.append(
+            [
+                name,
+                interval_text(found.get("pooled_auc")),
+                "not defined" if found["auc"] is None else f"{found['auc']:.3f}",
+                f"{found['balanced_accuracy']:.3f}",
+                percent_text(found["coverage"]),
+                percent_text(found["certain_wrong"]),
+                name_of(found["worst_real"], percent_text),
+                name_of(found["worst_generator"], lambda entry: f"{entry['value']:.3f}"),
+            ]
+        )
+    return ["version", *_SUMMARY_TITLES], rows
+
+
+def _verdicts_by_group(rows: Sequence[Mapping]) -> Table:
+    shares = {"fake": "called fake", "real": "called real", "uncertain": "uncertain"}
+    shares["wrong_of_certain"] = "wrong among certain"
+    cells = [
+        [row["name"], row["class"], row["n"]]
+        + [percent_text(row[key]) for key in shares]
+        + [interval_text(row["auc"])]
+        for row in rows
+    ]
+    return ["name", "class", "images", *shares.values(), "ROC AUC"], cells
+
+
+def precision_table(found: Sequence[Mapping]) -> Table:
+    """What each precision changes; benchmarks/bench_precision.py measures it."""
+    rows = [
+        [
+            row["precision"],
+            f"{row['images']} (n = {row['n']:,})",
+            *(_accuracy_text(row[name]) for name in ("accuracy_f32", "accuracy")),
+            f"{row['largest_difference']:.4f}",
+            row["flipped"],
+            row["uncertain_changed"],
+        ]
+        for row in found
+    ]
+    headers = ["precision", "images", "accuracy in f32", "accuracy", "largest difference"]
+    return [*headers, "verdicts flipped", "to or from Uncertain"], rows
+
+
+def _accuracy_text(accuracy: float | None) -> str:
+    return "no labels" if accuracy is None else f"{accuracy:.4f}"
+
+
+def interval_text(entry: Mapping[str, float] | None, *, digits: int = 4) -> str:
+    """{"value": 0.95, "low": 0.94, "high": 0.96} → "0.9500 (0.9400 to 0.9600)"."""
+    if not entry:
+        return "not defined"
+    value, low, high = (f"{entry[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def percent_text(entry: Mapping[str, Any] | None) -> str:
+    """{"value": 0.95, "low": 0.94, "high": 0.96} → "95.0 % (94.0 to 96.0)"."""
+    if not entry:
+        return "none"
+    return f"{100 * entry['value']:.1f} % ({100 * entry['low']:.1f} to {100 * entry['high']:.1f})"
