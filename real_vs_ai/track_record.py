@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Fewer test pictures of a kind tell too little of it.
-_FEWEST = 20
+# One wrong answer on 20 pictures of a kind would read as "5 of 100".
+_FEWEST = 50
 
 
 @dataclass(frozen=True)
