@@ -95,9 +95,9 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     path = find_model(options.model)
     compared = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
-    images = _list_splits(options.data, class_names)
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
+    images = _list_splits(options.data, class_names)
     for table in options.thresholds_from:
         read_predictions(table)
     # After the checks, since this imports TensorFlow.
