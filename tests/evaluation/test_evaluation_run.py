@@ -72,7 +72,8 @@ def test_thresholds_rest_on_other_runs_until_asked_again(project):
         header = "path,split,label,source,width,height,verdict,reason"
         header += ",probability_Fake,probability_Real"
         lines = [
-            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{label},,{fake},{1 - fake}"
+            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{label},,"
+            f"{fake},{1 - fake}"
             for label, base in (("Fake", 0.9), ("Real", 0.02))
             for i in range(40)
             for fake in [round(base - 0.01 * (i % 2), 3)]
