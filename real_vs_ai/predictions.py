@@ -16,12 +16,10 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
 from real_vs_ai.model_file import calibrate
-from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED, ReasonCode
+from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED
 
 _COLUMNS = ("path", "split", "label")
 _MORE_COLUMNS = ("source", "width", "height", "verdict", "reason")
-# In place of the last two, tables of earlier releases say which portraits were refused.
-_OLDER_COLUMN = "portrait"
 _PROBABILITY = "probability_"
 
 
@@ -157,8 +155,7 @@ def read_predictions(path: Path) -> Predictions:
     if len(columns) < 2:
         raise InputError(f"{path} is not a table of predictions: no columns {_PROBABILITY}<class>.")
     class_names = tuple(name.removeprefix(_PROBABILITY) for name in columns)
-    optional = (*_MORE_COLUMNS, _OLDER_COLUMN)
-    texts = list(read_table(path, (*_COLUMNS, *columns), optional=optional))
+    texts = list(read_table(path, (*_COLUMNS, *columns), optional=_MORE_COLUMNS))
     try:
         if not texts:
             raise InputError("no rows")
@@ -171,13 +168,11 @@ def read_predictions(path: Path) -> Predictions:
 
 def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
     """The values of `Predictions.columns`."""
-    path, split, label, *probabilities, source, width, height, verdict, reason, portrait = row
+    path, split, label, *probabilities, source, width, height, verdict, reason = row
     size = int(width or 0), int(height or 0)
     outputs = list(map(float, probabilities))
     if verdict not in (*class_names, UNCERTAIN, ""):
         raise InputError(f"{verdict!r} is no verdict")
-    if portrait == "1":
-        reason = ReasonCode.PORTRAIT.value
     return path, split, class_names.index(label), source, *size, verdict, reason, outputs
 
 

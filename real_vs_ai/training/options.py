@@ -98,11 +98,6 @@ class TrainingOptions:
         0,
         type=whole_number(0),
     )
-    portraits: tuple[str, ...] = _field(
-        "sources of portraits; the model learns to recognise and refuse such pictures",
-        (),
-        type=_names,
-    )
     backbone: str = option(
         "network that computes the features",
         "resnet101",
