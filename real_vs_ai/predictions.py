@@ -18,8 +18,7 @@ from real_vs_ai.files import read_table, table_columns, write_table
 from real_vs_ai.model_file import calibrate
 from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED
 
-_COLUMNS = ("path", "split", "label")
-_MORE_COLUMNS = ("source", "width", "height", "verdict", "reason")
+_COLUMNS = ("path", "split", "label", "source", "width", "height", "verdict", "reason")
 _PROBABILITY = "probability_"
 
 
@@ -35,7 +34,7 @@ class Predictions:
         sources: The data set each image came from, or "".
         widths: In pixels.
         heights: In pixels.
-        verdicts: A class name or "Uncertain"; "" in tables of earlier releases.
+        verdicts: A class name or "Uncertain".
         reasons: Code of the verdict's first `Reason`, or "".
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
         temperature: Calibrates them; the table on disk does not hold it.
@@ -76,16 +75,7 @@ class Predictions:
 
     @property
     def decided(self) -> np.ndarray:
-        """Class of each verdict, UNDECIDED of Uncertain ones, shape (n,), int64.
-
-        Raises:
-            InputError: The table holds no verdicts.
-        """
-        if not np.all(self.verdicts != ""):
-            raise InputError(
-                "Expected the verdicts in predictions.csv, found a table of an earlier release. "
-                "Run ModelEvaluation.py again, without --redraw."
-            )
+        """Class of each verdict, UNDECIDED of Uncertain ones, shape (n,), int64."""
         index = {name: position for position, name in enumerate(self.class_names)}
         found = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
         return np.array(found, dtype=np.int64)
@@ -135,9 +125,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         [path, split, names[label], *more, *(f"{value:.9g}" for value in outputs)]
         for path, split, label, *more, outputs in zip(*columns, strict=True)
     )
-    write_table(
-        path, (*_COLUMNS, *_MORE_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)), rows
-    )
+    write_table(path, (*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)), rows)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -155,7 +143,7 @@ def read_predictions(path: Path) -> Predictions:
     if len(columns) < 2:
         raise InputError(f"{path} is not a table of predictions: no columns {_PROBABILITY}<class>.")
     class_names = tuple(name.removeprefix(_PROBABILITY) for name in columns)
-    texts = list(read_table(path, (*_COLUMNS, *columns), optional=_MORE_COLUMNS))
+    texts = list(read_table(path, (*_COLUMNS, *columns)))
     try:
         if not texts:
             raise InputError("no rows")
@@ -168,10 +156,10 @@ def read_predictions(path: Path) -> Predictions:
 
 def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
     """The values of `Predictions.columns`."""
-    path, split, label, *probabilities, source, width, height, verdict, reason = row
+    path, split, label, source, width, height, verdict, reason, *probabilities = row
     size = int(width or 0), int(height or 0)
     outputs = list(map(float, probabilities))
-    if verdict not in (*class_names, UNCERTAIN, ""):
+    if verdict not in (*class_names, UNCERTAIN):
         raise InputError(f"{verdict!r} is no verdict")
     return path, split, class_names.index(label), source, *size, verdict, reason, outputs
 

@@ -46,9 +46,8 @@ class TrackRecord:
         if self.worst is None:
             return f"Of 100 pictures like yours, {self._numbers}."
         return (
-            f"Of 100 pictures like yours, {self.worst._numbers}. This was measured on the kind "
-            f"that the model judges worst, of {self.kinds} kinds tested. Of 100 pictures of all "
-            f"kinds, {self._numbers}."
+            f"Of 100 pictures of the kind that the model judges worst, out of {self.kinds} kinds "
+            f"tested, {self.worst._numbers}. Of 100 pictures of all kinds, {self._numbers}."
         )
 
     @property

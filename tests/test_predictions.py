@@ -49,14 +49,6 @@ def test_verdicts_and_reasons_are_counted_as_they_stand_in_the_table():
     assert predictions.out_of_distribution.tolist() == [False, True, False, False]
 
 
-def test_tables_of_earlier_releases_know_no_verdicts(tmp_path):
-    path = tmp_path / "predictions.csv"
-    header = "path,split,label,portrait,probability_Fake,probability_Real"
-    path.write_text(f"{header}\na.png,test,Fake,0,0.5,0.5\nb.png,test,Fake,1,0.5,0.5\n")
-    with pytest.raises(ValueError, match="earlier release"):
-        _ = read_predictions(path).decided
-
-
 def test_strange_file_names_survive(tmp_path):
     predictions = make_predictions(4)
     predictions.paths[:] = ["a,b.png", 'quote".png', "line\nbreak.png", "caf\udce9.png"]

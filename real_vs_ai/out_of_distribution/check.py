@@ -255,12 +255,14 @@ def compare_size(
     training_images: Mapping[str, Any],
     *,
     reduced_from: tuple[int, int] | None = None,
+    crops: bool = False,
 ) -> Reason | None:
     """Why an image of this upright size, in pixels, is out-of-distribution, or None.
 
     Args:
         training_images: `ModelMetadata.training_images`; without sizes every size passes.
         reduced_from: Its width and height before the model reduced it.
+        crops: Whether the model judges crops, and so reduces larger images first.
     """
     if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
         return None
@@ -269,8 +271,8 @@ def compare_size(
         size = f"{reduced_from[0]} × {reduced_from[1]}, reduced to {size}"
     return Reason(
         ReasonCode.SIZE,
-        f"This model only knows pictures of {describe_sizes(training_images)}; yours is {size}, so "
-        "any answer would be a guess.",
+        f"This model only knows pictures of {describe_sizes(training_images, crops=crops)}; yours "
+        f"is {size}, so any answer would be a guess.",
     )
 
 

@@ -131,7 +131,7 @@ TITLES = {
     _C.UNREADABLE: "Unreadable",
 }
 _ORIGINAL = "Try the original file, not a screenshot or a copy that was sent on."
-_PUBLICATION = "Look for its first publication: who showed it, when and where."
+_PUBLICATION = "Find out where it first appeared, when, and who published it."
 _CREDENTIALS = "Ask for a version with content credentials: they tell how a picture was made."
 _SIGNED = "Read its content credentials: they tell who signed it, and how it was made."
 _MAKER = "Ask who made it, and for the file as it came from the camera or the program."

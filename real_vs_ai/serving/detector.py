@@ -176,6 +176,7 @@ class Detector:
             *model_input.seen_size(width, height),
             self.metadata.training_images,
             reduced_from=(width, height),
+            crops=model_input.is_crops,
         )
         if not model_input.is_crops:
             return Look(model_input.prepare(image), size_reason=reason)

@@ -54,7 +54,7 @@ _METRIC_WORDS = {
     "precision": "Right when it says AI-generated then (precision)",
     "balanced_accuracy": "Right, each class counted alike (balanced accuracy)",
     "f1": "Precision and recall in one (F1)",
-    "roc_auc": "Pairs ranked rightly (ROC AUC)",
+    "roc_auc": "Pairs ranked correctly (ROC AUC)",
     "average_precision": "Precision over all thresholds (average precision)",
     "recall_at_1_percent_fpr": "Found, if 1 % of real pictures may be accused",
     "recall_at_5_percent_fpr": "Found, if 5 % of real pictures may be accused",
@@ -174,7 +174,7 @@ def _show_headline(metrics: dict[str, dict[str, Metric]]) -> None:
                 st.metric(_words(name), percent(metric.value, digits=1))
                 if metric.low is not None:
                     low, high = percent(metric.low, digits=1), percent(metric.high, digits=1)
-                    st.caption(f"95 % interval: {low} to {high}")
+                    st.caption(f"95% interval: {low} to {high}")
     count = f"{numbers['n'].value:,.0f} " if "n" in numbers else ""
     st.caption(f"On {count}{as_markdown(split)} pictures. On other pictures it can be far worse.")
 

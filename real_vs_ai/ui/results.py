@@ -294,10 +294,13 @@ def _show_table(judged: Sequence[Card]) -> int | None:
         "font-weight: 600"
         for one in judged
     }
+    # No generator is known of most pictures, and an empty column only takes room.
+    columns = [name for name in table if name != "Made by" or table[name].any()]
     widths = {"Conclusion": 260, "File": 300, "Made by": 200, "Size": 110}
     event = st.dataframe(
         table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
         key="table",
+        column_order=columns,
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",

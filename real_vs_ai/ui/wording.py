@@ -29,7 +29,7 @@ _LONGEST_NAME = 80
 # A usual width and height of uploads, in pixels.
 _A_PHOTO = (1024, 768)
 WHO_SEES = (
-    "Nobody else does: they stay in the memory of the computer that runs this app, are never "
+    "Nobody but you: they stay in the memory of the computer that runs this app, are never "
     "stored, and are forgotten when you reload or close this page."
 )
 _CLAIM = "What the file says is a claim that anybody could have written."
@@ -142,7 +142,9 @@ def promise(metadatas: Iterable[ModelMetadata]) -> str:
     metadatas = list(metadatas)
     # Most visitors come with photographs.
     main = next(filter(judges_photographs, metadatas), metadatas[0])
-    told = "This page shows what a picture's file says of its origin and what a model sees in it."
+    told = (
+        "This page shows what a picture's file says about its origin and what a model sees in it."
+    )
     answered = read_track_record(main.metrics).answered
     if answered is None:
         told += " How often the model has an answer is not recorded: read its answers with care."
@@ -150,7 +152,7 @@ def promise(metadatas: Iterable[ModelMetadata]) -> str:
         what = "photographs" if judges_photographs(main) else "pictures that it knows"
         told += f" The model has an answer for about {round(100 * answered)} of 100 {what}."
     if any(metadata.model_input.is_crops for metadata in metadatas):
-        told += " It does not judge documents, screenshots and drawings."
+        told += " It does not judge documents, screenshots or drawings."
     sizes = known_sizes(metadatas)
     return f"{told} It knows only pictures of {sizes}." if sizes else told
 

@@ -69,9 +69,11 @@ def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
 def test_thresholds_rest_on_other_runs_until_asked_again(project):
     run, files = project / "models" / "run", []
     for name in ("first", "second"):
-        header = "path,split,label,source,width,height,probability_Fake,probability_Real"
+        header = "path,split,label,source,width,height,verdict,reason"
+        header += ",probability_Fake,probability_Real"
         lines = [
-            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{fake},{1 - fake}"
+            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{label},,"
+            f"{fake},{1 - fake}"
             for label, base in (("Fake", 0.9), ("Real", 0.02))
             for i in range(40)
             for fake in [round(base - 0.01 * (i % 2), 3)]

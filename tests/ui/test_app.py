@@ -68,7 +68,7 @@ def test_results_of_any_number_say_whether_to_rely_on_them_and_who_sees_them(mod
     files = {f"{i}.png": image_bytes((200, i, 20)) for i in range(number)}
     texts = shown_texts(upload(start("--models-dir", models), files))
     assert "**Can I rely on it?** What the model sees is an estimate" in texts
-    assert "**Who sees my pictures?** Nobody else does" in texts
+    assert "**Who sees my pictures?** Nobody but you" in texts
 
 
 def test_model_of_other_classes_shows_them_and_is_called_uncalibrated(models):

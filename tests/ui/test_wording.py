@@ -114,7 +114,7 @@ def test_the_promise_tells_how_often_photographs_are_answered_and_what_is_not_ju
     large = knowing(300, 1500, metrics={"uncertain_share": {"value": 0.83}}, input=crops)
     said = promise([small, large])
     assert "an answer for about 17 of 100 photographs" in said
-    assert "does not judge documents, screenshots and drawings" in said
+    assert "does not judge documents, screenshots or drawings" in said
     assert "about 32 × 32 pixels or about 312 × 312 pixels or more" in said
     said = promise([small])
     assert "about 95 of 100 pictures that it knows" in said and "does not judge" not in said
@@ -146,8 +146,10 @@ def record_of(**sources: tuple[int, float, float]) -> TrackRecord:
 
 def test_track_record_is_that_of_the_kind_with_the_most_wrong_answers():
     said = record_of(a=(50, 0.9, 0.0), b=(50, 0.3, 0.4), tiny=(49, 1.0, 1.0)).sentence
-    assert said.startswith("Of 100 pictures like yours, about 30 get an answer; about 12 of these")
-    assert "judges worst, of 2 kinds tested" in said
+    assert said.startswith(
+        "Of 100 pictures of the kind that the model judges worst, out of 2 kinds"
+    )
+    assert "tested, about 30 get an answer; about 12 of these are wrong. Of 100" in said
     assert said.endswith("of all kinds, about 50 get an answer; about 5 of these are wrong.")
 
 
