@@ -22,16 +22,12 @@ INPUT_KINDS = ("resize", "crops")
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
-_PLACEMENT = ("placement", "grid")
+# What files of earlier versions name, though there is one choice only.
+_ONLY_CHOICES = (("placement", "grid"), ("aggregate_by", "mean-log-odds"))
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
 # An image counts as much as its mirror image once its probability is so far below the limit.
 _MIRROR_RAMP = 0.1
-
-
-def _mean_log_odds(probabilities: np.ndarray) -> np.ndarray:
-    """The softmax of the mean logarithms: for two classes, the mean of the crops' log-odds."""
-    return softmax(logarithms(probabilities).mean(axis=1))
 
 
 def logarithms(probabilities: np.ndarray) -> np.ndarray:
@@ -45,28 +41,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def _ranked(probabilities: np.ndarray, ranks: slice) -> np.ndarray:
-    """The mean log-odds of some crops, in the order of their probability of the first class."""
-    order = np.argsort(-probabilities[..., 0], axis=1, kind="stable")[:, ranks, None]
-    return _mean_log_odds(np.take_along_axis(probabilities, order, axis=1))
-
-
-def _extremes(probabilities: np.ndarray) -> np.ndarray:
-    """The two highest crops, or the three lowest where these are further from even odds.
-
-    So two crops are enough for Fake, which rarely shows everywhere, and a picture is Real only if
-    its most real parts outweigh its most fake ones.
-    """
-    highest, lowest = (_ranked(probabilities, ranks) for ranks in (slice(0, 2), slice(-3, None)))
-    # The log-odds of both add up to more than 0 where the probabilities add up to more than 1.
-    return np.where(highest[:, :1] + lowest[:, :1] > 1, highest, lowest)
-
-
-# Each makes one row of class probabilities of all rows of an image: (n, crops, classes) in, (n,
-# classes) out, rows summing to 1.
-AGGREGATES = {"mean-log-odds": _mean_log_odds, "extremes": _extremes}
-
-
 @dataclass(frozen=True)
 class ModelInput:
     """What a model is fed with for one image.
@@ -76,7 +50,6 @@ class ModelInput:
         kind: "resize" (the whole image at one size) or "crops".
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
-        aggregate_by: How the crops' probabilities become the image's; a name in `AGGREGATES`.
         mirror_below: A whole image whose highest probability is below it is judged again,
             mirrored; see `mix_mirrored`. From 0 (never) to 1.
     """
@@ -85,15 +58,14 @@ class ModelInput:
     kind: str = "resize"
     crops: int = 9
     longest_side: int = LONGEST_SIDE
-    aggregate_by: str = "mean-log-odds"
     mirror_below: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no code here understands, by an InputError."""
-        for name, choices in (("kind", INPUT_KINDS), ("aggregate_by", tuple(AGGREGATES))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(f"Expected an input {name} in {', '.join(choices)}, got {value}.")
+        if self.kind not in INPUT_KINDS:
+            raise InputError(
+                f"Expected an input kind in {', '.join(INPUT_KINDS)}, got {self.kind}."
+            )
         if not self.is_crops:
             self._check_mirroring()
             return
@@ -125,12 +97,7 @@ class ModelInput:
         if not self.is_crops:
             mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
             return {"kind": self.kind, **mirroring}
-        return {
-            "kind": self.kind,
-            "crops": self.crops,
-            "longest_side": self.longest_side,
-            "aggregate_by": self.aggregate_by,
-        }
+        return {"kind": self.kind, "crops": self.crops, "longest_side": self.longest_side}
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
@@ -204,10 +171,19 @@ class ModelInput:
         return [grid[i] for i in chosen] if self.crops > 1 else [grid[len(grid) // 2]]
 
     def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
-        """One row for each image: (n_images, views, n_classes) in, (n_images, n_classes) out."""
+        """One row for each image: the softmax of its views' mean logarithms.
+
+        For two classes that is the mean of the views' log-odds.
+
+        Args:
+            probabilities: Shape (n_images, views, n_classes).
+
+        Returns:
+            Shape (n_images, n_classes), rows summing to 1.
+        """
         if probabilities.shape[1] == 1:
             return probabilities[:, 0]
-        return AGGREGATES[self.aggregate_by](np.asarray(probabilities, dtype=np.float64))
+        return softmax(logarithms(np.asarray(probabilities, dtype=np.float64)).mean(axis=1))
 
     def are_unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Which whole images are judged again, mirrored: (n, n_classes) in, (n,) bool out."""
@@ -232,8 +208,7 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
     """
     if not stored:
         return ModelInput(size)
-    # The first released models name the one placement that there is.
-    fields = {name: value for name, value in stored.items() if (name, value) != _PLACEMENT}
+    fields = {name: value for name, value in stored.items() if (name, value) not in _ONLY_CHOICES}
     try:
         return ModelInput(size, **fields)
     except TypeError as error:

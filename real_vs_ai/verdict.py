@@ -40,7 +40,6 @@ class ReasonCode(StrEnum):
     FEATURES = "features"
     PIXELS = "pixels"
     PLAIN = "plain"
-    PORTRAIT = "portrait"
     UNSTABLE = "unstable"
     NOT_CALIBRATED = "not_calibrated"
 
@@ -53,7 +52,6 @@ OUT_OF_DISTRIBUTION = frozenset(
         ReasonCode.FEATURES,
         ReasonCode.PIXELS,
         ReasonCode.PLAIN,
-        ReasonCode.PORTRAIT,
     }
 )
 

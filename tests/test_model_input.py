@@ -90,7 +90,7 @@ def test_model_file_keeps_its_input(tmp_path):
 
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    model_input = crops(5, aggregate_by="extremes")
+    model_input = crops(5, longest_side=300)
     metadata = ModelMetadata(("Fake", "Real"), 32, input=model_input.stored())
     write_metadata(path, metadata)
     assert read_metadata(path).model_input == model_input
@@ -117,16 +117,6 @@ def test_crops_of_large_images_are_those_of_the_reduced_image(size):
     expected = [canvas[t : t + 32, x : x + 32] for t, x in model_input.places(*canvas.shape[:2])]
     # The same but for rounding in a few values.
     assert np.abs(model_input.prepare(noise) - np.stack(expected)).max() <= 2
-
-
-def test_extremes_speak_for_the_side_that_outweighs_the_other():
-    fake = np.array([[0.2, 0.9, 0.6, 0.5], [0.6, 0.1, 0.1, 0.2]])
-    outputs = np.stack([fake, 1 - fake], axis=2)
-    found = crops(4, aggregate_by="extremes").aggregate(outputs)
-    # The two highest of the first image; the three lowest of the second.
-    high, low = np.sqrt(0.9 / 0.1 * 0.6 / 0.4), np.cbrt(0.1 / 0.9 * 0.1 / 0.9 * 0.2 / 0.8)
-    assert found[:, 0] == pytest.approx([high / (1 + high), low / (1 + low)])
-    assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_mirror_image_gains_weight_evenly_below_the_limit():
@@ -158,8 +148,13 @@ def test_mirroring_survives_storing():
     assert read_model_input(model_input.stored(), size=32) == model_input
 
 
-def test_models_that_name_their_placement_are_read():
-    stored = {**ModelInput(32, "crops").stored(), "placement": "grid"}
+@pytest.mark.parametrize(
+    ("name", "known"), [("placement", "grid"), ("aggregate_by", "mean-log-odds")]
+)
+@pytest.mark.parametrize("other", ["random", "extremes", ["grid"], {}, None])
+def test_models_that_name_the_only_choice_are_read(name, known, other):
+    stored = {**ModelInput(32, "crops").stored(), name: known}
     assert read_model_input(stored, size=32) == ModelInput(32, "crops")
-    with pytest.raises(InputError):
-        read_model_input({**stored, "placement": "random"}, size=32)
+    with pytest.raises(InputError) as caught:
+        read_model_input({**stored, name: other}, size=32)
+    assert "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ def make_predictions(n=7, *, class_names=("Fake", "Real"), seed=0):
         widths=generator.integers(1, 4000, n),
         heights=generator.integers(1, 4000, n),
         verdicts=np.array([*class_names, "Uncertain"] * n, dtype=object)[:n],
-        reasons=np.array(["", "portrait", "unstable"] * n, dtype=object)[:n],
+        reasons=np.array(["", "plain", "unstable"] * n, dtype=object)[:n],
         probabilities=probabilities.astype(np.float64),
     )
 

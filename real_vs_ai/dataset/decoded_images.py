@@ -59,9 +59,7 @@ class Preparation:
         """For the names of cache files: another preparation gives other pixels."""
         if self.views is None and not self.model_input.is_crops:
             return str(self.model_input.size)
-        # How the crops' scores are combined changes no pixel.
-        prepared = replace(self.model_input, aggregate_by=ModelInput.aggregate_by)
-        text = f"{prepared} {self.views} {_CROPS_VERSION}"
+        text = f"{self.model_input} {self.views} {_CROPS_VERSION}"
         return f"{self.model_input.size}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def __call__(self, image: DecodedImage, name: str) -> np.ndarray:

@@ -195,8 +195,8 @@ def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         "reasons": (
             "Reasons",
             "How many verdicts have each reason first, by the code that the app, the command line "
-            "and the service give. Size, sharpness, features, pixels, plain and portrait are those "
-            "of out-of-distribution images, which are Uncertain whatever their probability; their "
+            "and the service give. Size, sharpness, features, pixels and plain are those of "
+            "out-of-distribution images, which are Uncertain whatever their probability; their "
             "limits are set on validation images.",
         ),
         "other_images": (

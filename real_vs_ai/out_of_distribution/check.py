@@ -4,10 +4,9 @@ Every image is resized to the network's square. One much larger than the trainin
 fine detail where generators leave their traces; one much smaller never had it. An image's scale is
 the square root of its area in pixels: resizing reduces it by scale / image_size on average.
 
-A model file may also hold classifiers of the traces that files leave in their pixels, and one that
-finds portraits. The distance between features is Mahalanobis' to the nearest class, all classes
-sharing one covariance (Lee et al. 2018). The statistics are HDF5 arrays in the model file; Keras
-ignores them.
+A model file may also hold classifiers of the traces that files leave in their pixels. The distance
+between features is Mahalanobis' to the nearest class, all classes sharing one covariance (Lee et
+al. 2018). The statistics are HDF5 arrays in the model file; Keras ignores them.
 """
 
 from __future__ import annotations
@@ -48,33 +47,6 @@ _PLAIN = Reason(
     "We take it for a document, a screenshot or a drawing, since most of it is flat or of one "
     "colour; that is a guess. This model learnt from pictures of other kinds.",
 )
-PORTRAIT = Reason(
-    ReasonCode.PORTRAIT,
-    "We take it for a portrait; that is a guess. This model cannot tell generated portraits from "
-    "photographs.",
-)
-
-
-@dataclass(frozen=True)
-class PortraitClassifier:
-    """Finds portraits by the network's features of the whole image, reduced to its input.
-
-    A network that learnt from many generated faces and few photographed ones takes photographs of
-    faces for generated, so that they are refused.
-
-    Attributes:
-        weights: Shape (n_features,), float32.
-        bias: Images whose score is above 0 are taken for portraits.
-    """
-
-    weights: np.ndarray
-    bias: float
-
-    def find(self, features: np.ndarray) -> np.ndarray:
-        """Which images are portraits, by features (n, n_features) of the whole image: (n,) bool."""
-        scores = features.astype(np.float32) @ self.weights + np.float32(self.bias)
-        # "Not <=" and not ">", so that NaN is refused.
-        return ~(scores <= 0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +63,6 @@ class OutOfDistributionCheck:
         largest_sharpness: Sharper images are too.
         classifier: Tells the training images' pixels from others'; None where it was not fitted.
         network: Does so for images that were stored alike; None where it was not fitted.
-        portraits: Finds portraits, which the model cannot judge; None where it judges them too.
     """
 
     layer: str
@@ -102,7 +73,6 @@ class OutOfDistributionCheck:
     largest_sharpness: float
     classifier: PixelClassifier | None = None
     network: PixelNetwork | None = None
-    portraits: PortraitClassifier | None = None
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Distance of features (n, n_features) to the nearest class, (n,): about 1 if normal."""
@@ -114,24 +84,17 @@ class OutOfDistributionCheck:
             result[rows] = np.sqrt(np.square(offsets).mean(axis=2).min(axis=1))
         return result
 
-    def compare(
-        self, features: np.ndarray, pixels: np.ndarray, *, whole: np.ndarray | None = None
-    ) -> list[Reason | None]:
+    def compare(self, features: np.ndarray, pixels: np.ndarray) -> list[Reason | None]:
         """Why each image is out-of-distribution, None where it is in-distribution.
 
         Args:
             features: Shape (n, n_features).
             pixels: The network's input, shape (n, views, image_size, image_size, 3), uint8.
-            whole: Features of the whole images, shape (n, n_features), to find portraits; None
-                finds none.
         """
-        portraits = np.zeros(len(features), bool)
-        if whole is not None and self.portraits is not None:
-            portraits = self.portraits.find(whole)
         is_crops = pixels.ndim == 5 and pixels.shape[1] > 1
         plain = [is_crops and are_plain(views) for views in pixels]
         measured = (self.distances(features), sharpness(pixels), self._accepts(pixels))
-        return [self._judge(*image) for image in zip(portraits, plain, *measured, strict=True)]
+        return [self._judge(*image) for image in zip(plain, *measured, strict=True)]
 
     def _accepts(self, pixels: np.ndarray) -> np.ndarray:
         """Whether the pixels pass the classifier and the network, shape (n,), bool."""
@@ -143,10 +106,8 @@ class OutOfDistributionCheck:
         return accepted
 
     def _judge(
-        self, is_portrait: bool, is_plain: bool, distance: float, sharp: float, accepted: bool
+        self, is_plain: bool, distance: float, sharp: float, accepted: bool
     ) -> Reason | None:
-        if is_portrait:
-            return PORTRAIT
         if is_plain:
             return _PLAIN
         if sharp < self.least_sharpness:
@@ -165,7 +126,7 @@ class OutOfDistributionCheck:
 
 
 # Parts of the check, each in a group of its own; and what one of several arrays is called.
-_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork, "portraits": PortraitClassifier}
+_PARTS = {"classifier": PixelClassifier, "network": PixelNetwork}
 _ONE_OF = {"kernels": "kernel", "biases": "bias"}
 
 
@@ -242,8 +203,7 @@ def _read_fields(kind: type[T], group: h5py.Group) -> T:
 def _try_out(check: OutOfDistributionCheck) -> None:
     """Refuse arrays that do not fit together, by a ValueError or IndexError."""
     n_features = check.means.shape[1]
-    features, pixels = np.zeros((1, n_features)), np.zeros((1, 1, 16, 16, 3), np.uint8)
-    check.compare(features, pixels, whole=features)
+    check.compare(np.zeros((1, n_features)), np.zeros((1, 1, 16, 16, 3), np.uint8))
 
 
 def sharpness(pixels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ released, each image is judged by the one that fits its size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
-from real_vs_ai.model_input import ModelInput
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     compare_size,
@@ -30,8 +28,6 @@ from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
 from real_vs_ai.serving.look import ImageLike, Look, pixels_for_sharing, read_image
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
-
-_ASIDE = ThreadPoolExecutor(thread_name_prefix="whole")
 
 
 class Detector:
@@ -109,7 +105,7 @@ class Detector:
             engine=engine,
             precision=precision,
             for_batches=for_batches,
-            views=_inputs_of_an_image(metadata, check),
+            views=metadata.model_input.views,
             lazy=lazy,
         )
         return Detector(model_path, metadata, opened, check)
@@ -136,7 +132,7 @@ class Detector:
     @property
     def inputs_of_an_image(self) -> int:
         """How many inputs of the network one image makes at first."""
-        return _inputs_of_an_image(self.metadata, self._check)
+        return self.metadata.model_input.views
 
     @property
     def parallel_batches(self) -> int:
@@ -184,18 +180,12 @@ class Detector:
         )
         if not model_input.is_crops:
             return Look(model_input.prepare(image), size_reason=reason)
-        whole = None
-        if _refuses_portraits(self._check):
-            # Both are slow on a large image, so they run side by side.
-            whole = _ASIDE.submit(ModelInput(model_input.size).prepare, image)
-        crops = model_input.prepare(image)
         look = Look(
-            crops,
+            model_input.prepare(image),
             size_reason=reason,
             windows=model_input.windows(width, height),
             # An image without a verdict needs no copy.
             make_copy=None if reason else lambda: self._prepare_copy(image),
-            whole=whole and whole.result(),
         )
         if not hold:
             look.let_go_of_image()
@@ -249,9 +239,8 @@ class Detector:
                     look.inputs = np.ascontiguousarray(look.views[:, :, ::-1])
                     continue
             answered.append(look)
-        # Together, as far as they have as many inputs: copies have no whole image behind the crops.
-        for count in {len(look.probabilities) for look in answered}:
-            self._conclude([look for look in answered if len(look.probabilities) == count])
+        if answered:
+            self._conclude(answered)
         for look in answered:
             self._decide(look)
 
@@ -260,14 +249,12 @@ class Detector:
         views = np.stack([look.views for look in looks])
         outputs = np.stack([look.probabilities for look in looks])
         features = np.stack([look.features for look in looks])
-        count = views.shape[1]
-        probabilities = self.metadata.model_input.aggregate(outputs[:, :count])
+        probabilities = self.metadata.model_input.aggregate(outputs)
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
         reasons: Sequence[Reason | None] = [None] * len(looks)
         if self._check is not None and features.shape[-1] == len(self._check.whitening):
-            whole = features[:, count] if outputs.shape[1] > count else None
             with one_blas_thread():
-                reasons = self._check.compare(features[:, :count].mean(axis=1), views, whole=whole)
+                reasons = self._check.compare(features.mean(axis=1), views)
         for index, look in enumerate(looks):
             look.uncalibrated = tuple(map(float, probabilities[index]))
             look.calibrated, look.reason = calibrated[index], reasons[index]
@@ -284,13 +271,12 @@ class Detector:
             look.verdict, _ = apply_stability(replace(look.own, copy=made))
             return
         if look.windows and not made.out_of_distribution:
-            crops = look.probabilities[: len(look.windows)]
-            made = replace(made, crops=self._crop_scores(crops, look.windows))
+            made = replace(made, crops=self._crop_scores(look.probabilities, look.windows))
         if look.make_copy is None or made.label == UNCERTAIN:
             look.verdict = made
             return
-        look.own, copy = made, look.make_copy()
-        look.look_at(copy, copy)
+        look.own = made
+        look.look_at(look.make_copy())
 
     def _crop_scores(
         self, outputs: np.ndarray, windows: Sequence[tuple[float, float, float, float]]
@@ -345,13 +331,3 @@ class RoutingDetector(Detector):
             own = [look for look in looks if look.model == index]
             detector.judge(own, in_batches=in_batches)
         return [look.verdict for look in looks]
-
-
-def _refuses_portraits(check: OutOfDistributionCheck | None) -> bool:
-    return check is not None and check.portraits is not None
-
-
-def _inputs_of_an_image(metadata: ModelMetadata, check: OutOfDistributionCheck | None) -> int:
-    """How many network inputs one image makes, the whole image to find portraits included."""
-    views = metadata.model_input.views
-    return views + (metadata.model_input.is_crops and _refuses_portraits(check))

@@ -44,7 +44,6 @@ class Look:
         size_reason: Reason | None = None,
         windows: Sequence[tuple[float, float, float, float]] = (),
         make_copy: Callable[[], np.ndarray] | None = None,
-        whole: np.ndarray | None = None,
     ) -> None:
         """Begin with an image as the network's input.
 
@@ -52,12 +51,9 @@ class Look:
             size_reason: Its size makes it out-of-distribution.
             windows: Where each crop lies in the image; see `ModelInput.windows`.
             make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
-            whole: The whole image of crops, shape (1, image_size, image_size, 3), where the model
-                refuses portraits.
         """
         self.pixels, self.size_reason, self.windows = pixels, size_reason, windows
         self.make_copy = make_copy
-        self._first = pixels if whole is None else np.concatenate([pixels, whole])
         self.model = 0
         self.answer: Future[Verdict] = Future()
         self.came, self.taken, self.answered, self.is_apart = 0.0, 0, 0, False
@@ -71,11 +67,11 @@ class Look:
         self.verdict: Verdict | None = None
         # The verdict on the image itself, while its copy is judged.
         self.own: Verdict | None = None
-        self.look_at(self.pixels, self._first)
+        self.look_at(self.pixels)
 
-    def look_at(self, views: np.ndarray, inputs: np.ndarray) -> None:
-        """Begin with these inputs, of which the first are the views that are judged."""
-        self.views, self.inputs = views, inputs
+    def look_at(self, views: np.ndarray) -> None:
+        """Begin with these views of the image, or of its copy."""
+        self.views = self.inputs = views
         # Shape (n, n_classes) and (n, n_features), once the network has answered.
         self.probabilities: np.ndarray | None = None
         self.features: np.ndarray | None = None

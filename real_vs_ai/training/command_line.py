@@ -181,8 +181,6 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
             "--minutes takes as many steps as the machine is fast, deterministic repeats a run "
             "to the last bit: leave one of them out"
         )
-    if values["portraits"] and values["input"] != "crops":
-        parser.error("portraits needs input crops: another input is the whole image already")
     if values["thumbnails"] and values["thumbnails_from"]:
         parser.error("thumbnails and thumbnails_from exclude each other")
     if (values["thumbnails"] or values["thumbnails_from"]) and values["input"] == "crops":

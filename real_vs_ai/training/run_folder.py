@@ -215,11 +215,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
     layer = features_layer(model).name
     network, n_classes = open_network(model, run.model, layer=layer), model.output_shape[-1]
     check = learn_check(
-        lambda inputs: predict_in_batches(network, inputs)[:, n_classes:],
-        splits,
-        layer=layer,
-        portraits=options.portraits,
-        hold_out=options.hold_out,
+        lambda inputs: predict_in_batches(network, inputs)[:, n_classes:], splits, layer=layer
     )
     if options.thumbnails or options.thumbnails_from:
         check, said = _teach_thumbnails(options, check, splits, metadata)

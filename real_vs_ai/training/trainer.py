@@ -88,8 +88,7 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
             budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
-            portraits = bool(options.portraits)
-            budget.evaluation_images = count_evaluation_images(splits, portraits=portraits)
+            budget.evaluation_images = count_evaluation_images(splits)
         learner, seen, splits = _learner(
             options, model, splits, progress=progress, budget=budget, say=say
         )
@@ -184,14 +183,11 @@ def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
     return TimeBudget(minutes=options.minutes)
 
 
-def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: bool) -> int:
+def count_evaluation_images(splits: Mapping[str, DecodedImages]) -> int:
     """How often the network computes an image, or a crop of one, from training's end to its report.
 
     The check is fitted on some of the training and validation images, and the report judges every
     image but those of training.
-
-    Args:
-        portraits: Whether the whole images are looked at besides, to find portraits.
     """
     learnt = (
         min(MOST_IMAGES, len(splits[name])) * splits[name].views for name in ("train", "validation")
@@ -199,7 +195,7 @@ def count_evaluation_images(splits: Mapping[str, DecodedImages], *, portraits: b
     judged = (decoded for split, decoded in splits.items() if split != "train")
     # A photograph's copy is judged too.
     return sum(learnt) + sum(
-        len(decoded) * (decoded.views * (1 + (decoded.views > 1)) + portraits) for decoded in judged
+        len(decoded) * decoded.views * (1 + (decoded.views > 1)) for decoded in judged
     )
 
 

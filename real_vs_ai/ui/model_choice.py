@@ -12,7 +12,6 @@ from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import InputError, describe_error
 from real_vs_ai.files import hash_file, read_json
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
@@ -191,14 +190,7 @@ def _facts(metadata: ModelMetadata) -> list[str]:
 
 def promise_of(chosen: ChosenModel) -> str:
     """How often these models answer and what they do not judge; see `wording.promise`."""
-    refusing = any(_refuses_portraits(*file_key(path)) for path in find_models(chosen.path))
-    return promise(chosen.judge.metadatas.values(), refuses_portraits=refusing)
-
-
-@st.cache_data(max_entries=8, show_spinner=False)
-def _refuses_portraits(path: str, modified_ns: int, size: int) -> bool:
-    check = read_check(Path(path))
-    return check is not None and check.portraits is not None
+    return promise(chosen.judge.metadatas.values())
 
 
 def show_error(what: str, text: str) -> None:

@@ -137,7 +137,7 @@ def judges_photographs(metadata: ModelMetadata) -> bool:
     return compare_size(*_A_PHOTO, metadata.training_images) is None
 
 
-def promise(metadatas: Iterable[ModelMetadata], *, refuses_portraits: bool) -> str:
+def promise(metadatas: Iterable[ModelMetadata]) -> str:
     """What happens to a picture, how often there is an answer, and what is not judged."""
     metadatas = list(metadatas)
     # Most visitors come with photographs.
@@ -151,13 +151,8 @@ def promise(metadatas: Iterable[ModelMetadata], *, refuses_portraits: bool) -> s
     else:
         what = "photographs" if judges_photographs(main) else "pictures that it knows"
         told += f" The model has an answer for about {round(100 * answered)} of 100 {what}."
-    refused = ["portraits"] if refuses_portraits else []
     if any(metadata.model_input.is_crops for metadata in metadatas):
-        refused += ["documents", "screenshots", "drawings"]
-    if refused:
-        *most, last = refused
-        listed = f"{', '.join(most)} or {last}" if most else last
-        told += f" It does not judge {listed}."
+        told += " It does not judge documents, screenshots or drawings."
     sizes = known_sizes(metadatas)
     return f"{told} It knows only pictures of {sizes}." if sizes else told
 

@@ -1,6 +1,5 @@
 """Training views are random crops with histories, repeatable, and alike for all classes."""
 
-import dataclasses
 import io
 
 import numpy as np
@@ -152,13 +151,3 @@ def test_epochs_go_through_the_views_of_each_image(tmp_path):
     )
     seen = np.concatenate([images.numpy() for images, _ in batches.take(3)]).astype(np.uint8)
     assert {view.tobytes() for view in seen} == {view.tobytes() for view in decoded.inputs}
-
-
-def test_cached_crops_serve_every_way_to_combine_their_scores(tmp_path):
-    write_images(tmp_path / "train")
-    images = list_labelled_images(tmp_path / "train")
-    for aggregate in ("mean-log-odds", "extremes"):
-        model_input = dataclasses.replace(CROPS, aggregate_by=aggregate)
-        options = {"workers": 1, "max_memory_bytes": 2**30, "cache_dir": tmp_path / "cache"}
-        decode_images(images, model_input=model_input, **options)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1

@@ -144,7 +144,7 @@ def test_card_lists_sources_reasons_and_collections(card):
     metrics["input"] = {"kind": "crops", "crops": 5}
     counted = {"name": "pexels", "class": "Real", "n": 467, "certain": share, "wrong": INTERVAL}
     metrics["thresholds"]["sources"] = [counted]
-    metrics["test"]["reasons"] = {"portrait": 2, "unstable": 1}
+    metrics["test"]["reasons"] = {"plain": 2, "unstable": 1}
     metrics["out_of_distribution"] = {"test": {"n": 11, "share": 2 / 11}}
     metrics["collections"] = [{"split": "test", "n": 40, "versions": {"web": version}}]
     text = card(metrics)
@@ -153,7 +153,7 @@ def test_card_lists_sources_reasons_and_collections(card):
         "at most 5 % of every source's real validation images called Fake",
         "| pexels | Real | 467 | 0.2500 (0.1000 to 0.5000) | 0.9512 (0.9400 to 0.9600) |",
         "| reason | test (n = 11) |",
-        "| portrait | 2 |",
+        "| plain | 2 |",
         "| share out-of-distribution | 0.1818 |",
         "| web | 0.9512 (0.9400 to 0.9600) | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
         "a\\|b: 25.0 % (10.0 to 50.0)",

@@ -1,6 +1,4 @@
-"""Size, sharpness, features and portraits are told from what a model learnt from."""
-
-import dataclasses
+"""Size, sharpness and features are told from what a model learnt from."""
 
 import h5py
 import numpy as np
@@ -8,7 +6,6 @@ import pytest
 
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
-    PortraitClassifier,
     compare_size,
     describe_sizes,
     read_check,
@@ -16,7 +13,7 @@ from real_vs_ai.out_of_distribution.check import (
     summarise_training_images,
     write_check,
 )
-from real_vs_ai.out_of_distribution.learning import Sample, fit_check, fit_portraits
+from real_vs_ai.out_of_distribution.learning import Sample, fit_check
 from real_vs_ai.verdict import ReasonCode
 
 N_FEATURES = 12
@@ -131,6 +128,19 @@ def test_damaged_statistics_are_left_out_and_the_model_still_serves(fitted, tmp_
     assert read_check(path) is None
 
 
+def test_part_that_only_earlier_versions_know_is_ignored(fitted, tmp_path):
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    write_check(path, fitted)
+    images = sample(50, seed=7)
+    expected = read_check(path).compare(images.features, images.pixels)
+    with h5py.File(path, "r+") as file:
+        group = file["real_vs_ai_out_of_distribution"].create_group("portraits")
+        group.create_dataset("weights", data=np.ones(N_FEATURES, np.float32))
+        group.attrs["bias"] = 1e6
+    assert read_check(path).compare(images.features, images.pixels) == expected
+
+
 def test_sharpness_is_the_mean_absolute_laplacian_of_the_greys():
     ramp = np.tile(np.arange(16, dtype=np.uint8)[None, None, :, None] * 10, (1, 16, 1, 3))
     assert sharpness(ramp) == pytest.approx([0])
@@ -204,54 +214,3 @@ def test_summary_counts_the_known_sources():
 def test_every_size_passes_where_the_model_states_none(training_images):
     assert compare_size(4000, 3000, training_images) is None
     assert describe_sizes(training_images) == ""
-
-
-# Portraits have other features than the rest.
-SHIFT = np.where(np.arange(N_FEATURES) < 2, 3.0, 0.0)
-
-
-def features_of(count, *, seed, portraits=False):
-    noise = np.random.default_rng(seed).normal(size=(count, N_FEATURES))
-    # The features have very different scales, and one never changes.
-    scales = np.geomspace(0.01, 100, N_FEATURES)
-    scales[-1] = 0
-    return (noise + SHIFT * portraits) * scales
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    rows = np.concatenate([features_of(150, seed=0, portraits=True), features_of(900, seed=1)])
-    sources = np.array(["faces"] * 150 + ["many"] * 800 + ["few"] * 100, dtype=object)
-    return fit_portraits(rows, np.arange(1050) < 150, sources, features_of(2000, seed=2))
-
-
-def test_new_portraits_are_found_and_few_other_images(classifier):
-    assert classifier.find(features_of(500, seed=3, portraits=True)).mean() > 0.9
-    assert classifier.find(features_of(5000, seed=4)).mean() == pytest.approx(0.02, abs=0.01)
-
-
-def test_features_that_are_no_numbers_are_refused(classifier):
-    assert classifier.find(np.full((1, N_FEATURES), np.nan)).all()
-
-
-def test_classifier_survives_in_the_model_file(classifier, fitted, tmp_path):
-    path = tmp_path / "model.h5"
-    h5py.File(path, "w").close()
-    write_check(path, dataclasses.replace(fitted, portraits=classifier))
-    found = read_check(path).portraits
-    assert np.array_equal(found.weights, classifier.weights) and found.bias == classifier.bias
-    with h5py.File(path, "r+") as file:
-        group = file["real_vs_ai_out_of_distribution/portraits"]
-        del group["weights"]
-        group.create_dataset("weights", data=np.zeros(N_FEATURES + 1))
-    assert read_check(path) is None
-
-
-def test_portrait_comes_before_other_reasons(classifier, fitted):
-    images = sample(4, seed=5, offset=100.0)
-    refuses_all = PortraitClassifier(np.zeros(N_FEATURES, np.float32), 1.0)
-    check = dataclasses.replace(fitted, portraits=refuses_all)
-    reasons = check.compare(images.features, images.pixels, whole=images.features)
-    assert {reason.code for reason in reasons} == {ReasonCode.PORTRAIT}
-    reasons = check.compare(images.features, images.pixels)
-    assert {reason.code for reason in reasons} == {ReasonCode.FEATURES}

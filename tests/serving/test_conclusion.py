@@ -51,7 +51,7 @@ VERDICTS = {
     ModelSees.OTHER_CLASS: Verdict("cat", None, 0.9, {"cat": 0.9, "dog": 0.1}),
     ModelSees.NO_CLEAR_SIGN: Verdict("Uncertain", 0.5, 0.5, {"Fake": 0.5, "Real": 0.5}, (NO_SIGN,)),
     ModelSees.NOT_JUDGED: Verdict(
-        "Uncertain", None, None, {}, (Reason(ReasonCode.PORTRAIT, "Probably a portrait."),)
+        "Uncertain", None, None, {}, (Reason(ReasonCode.PLAIN, "Probably a document."),)
     ),
 }
 

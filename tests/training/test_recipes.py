@@ -127,7 +127,7 @@ def write(path, content):
 
 
 def test_own_recipe_may_start_from_another_one(tmp_path):
-    fields = {"recipe": "photographs", "hold_out": ["a", "b"], "stored_features": False}
+    fields = {"recipe": "photographs-head", "hold_out": ["a", "b"], "stored_features": False}
     path = write(tmp_path / "mine.json", {"description": "An experiment", "views": 2, **fields})
     options = parse("--recipe", path, "--set", "history=0.5", "augmentation=flip")
     assert (options.input, options.pooling) == ("crops", "equal-stages")
@@ -145,7 +145,7 @@ def test_record_of_a_run_is_a_recipe_even_with_options_that_are_gone(tmp_path):
 
 
 def test_recipe_repeats_what_a_run_stored(tmp_path):
-    first = parse("--recipe", "photographs", "--seed", "7")
+    first = parse("--recipe", "photographs-head", "--seed", "7")
     path = write(tmp_path / "config.json", {"options": first.stored()})
     assert parse("--recipe", path).stored() == {**first.stored(), "recipe": path}
 
@@ -193,7 +193,7 @@ def test_recipe_of_the_project_is_whole(name):
 
 
 def test_recipe_says_what_it_set_and_what_was_given_otherwise():
-    options = options_of("photographs", "--set", "frozen_epochs=3")
+    options = options_of("photographs-head", "--set", "frozen_epochs=3")
     assert options.model_input.is_crops and options.stored_features
     text = describe_recipe(options)
     assert "input crops" in text and "stored_features True" in text

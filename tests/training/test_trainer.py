@@ -231,6 +231,7 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     """Red images are Fake, blue ones Real, as large pictures of which the network sees crops."""
     from real_vs_ai.images import decode_image
     from real_vs_ai.predictions import read_predictions
+    from real_vs_ai.serving.detector import Detector
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
@@ -245,6 +246,11 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     outputs = model.predict(model_input.prepare(image).astype(np.float32), verbose=0)
     expected = model_input.aggregate(outputs[None])[0]
     assert predictions.probabilities[0] == pytest.approx(expected, abs=1e-5)
+    detector = Detector.open(result.run.model, engine="openvino", precision="f32")
+    verdicts = [detector.predict(root / path) for path in predictions.paths]
+    assert [verdict.label for verdict in verdicts] == predictions.verdicts.tolist()
+    codes = [verdict.reasons[0].code if verdict.reasons else "" for verdict in verdicts]
+    assert codes == predictions.reasons.tolist()
 
 
 def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_falls_to_0(

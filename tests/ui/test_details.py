@@ -63,7 +63,7 @@ def test_picture_taken_for_a_document_shows_its_plain_parts():
     assert "bright parts are flat or of one colour" in app.caption[0].value
 
 
-@pytest.mark.parametrize("code", ["portrait", "features", "size"])
+@pytest.mark.parametrize("code", ["sharpness", "features", "size"])
 def test_other_refusals_say_that_they_are_of_the_whole_picture(code):
     app = AppTest.from_function(refused_page, default_timeout=60, kwargs={"code": code}).run()
     assert not app.exception and not app.image

@@ -112,13 +112,13 @@ def test_the_promise_tells_how_often_photographs_are_answered_and_what_is_not_ju
     crops = {"kind": "crops", "crops": 9}
     small = knowing(32, 32, metrics={"uncertain_share": 0.05})
     large = knowing(300, 1500, metrics={"uncertain_share": {"value": 0.83}}, input=crops)
-    said = promise([small, large], refuses_portraits=True)
+    said = promise([small, large])
     assert "an answer for about 17 of 100 photographs" in said
-    assert "does not judge portraits, documents, screenshots or drawings" in said
+    assert "does not judge documents, screenshots or drawings" in said
     assert "about 32 × 32 pixels or about 312 × 312 pixels or more" in said
-    said = promise([small], refuses_portraits=False)
+    said = promise([small])
     assert "about 95 of 100 pictures that it knows" in said and "does not judge" not in said
-    assert "not recorded" in promise([METADATA], refuses_portraits=False)
+    assert "not recorded" in promise([METADATA])
 
 
 def test_models_for_photographs_are_told_from_those_for_thumbnails():
