@@ -73,7 +73,9 @@ def training_batches(
         step = int(step)
         order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
         indices = batch_indices(len(decoded), step=step, draw_by=draw_by, **order)[rows]
-        views = _first_views(len(decoded), seed)[indices] + step // steps_per_epoch
+        # Where draws repeat images within an epoch, each step shows other views of them.
+        turn = step // steps_per_epoch if draw_by is None else step
+        views = _first_views(len(decoded), seed)[indices] + turn
         pixels = decoded.view_of_each(views, indices)
         if degrade:
             draws = draw_degradations(batch_size, seed=(seed, step))
