@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, resize_image
 
 INPUT_KINDS = ("resize", "crops")
-CROP_WEIGHTS = ("even", "entropy")
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
@@ -53,8 +52,6 @@ class ModelInput:
             cropped, in pixels.
         mirror_below: A whole image whose highest probability is below it is judged again,
             mirrored; see `mix_mirrored`. From 0 (never) to 1.
-        crop_weights: How much each crop says of the image: "even", or by its "entropy". Not part
-            of the text that names caches, as it changes no pixel.
     """
 
     size: int
@@ -62,7 +59,6 @@ class ModelInput:
     crops: int = 9
     longest_side: int = LONGEST_SIDE
     mirror_below: float = 0.0
-    crop_weights: str = field(default=CROP_WEIGHTS[0], repr=False)
 
     def __post_init__(self) -> None:
         """Refuse values that no code here understands, by an InputError."""
@@ -75,10 +71,6 @@ class ModelInput:
             return
         if self.mirror_below:
             raise InputError("Only models of whole images judge images again, mirrored.")
-        if self.crop_weights not in CROP_WEIGHTS:
-            raise InputError(
-                f"Expected crop_weights in {', '.join(CROP_WEIGHTS)}, got {self.crop_weights!r}."
-            )
         whole = all(isinstance(n, int) for n in (self.crops, self.size, self.longest_side))
         if not (whole and 1 <= self.crops <= _MOST_CROPS and 1 <= self.size <= self.longest_side):
             raise InputError(
@@ -96,11 +88,6 @@ class ModelInput:
         return self.kind == "crops"
 
     @property
-    def weighs_crops(self) -> bool:
-        """Whether some crops say more of an image than others."""
-        return self.is_crops and self.crop_weights != CROP_WEIGHTS[0]
-
-    @property
     def views(self) -> int:
         """How many network inputs one image makes."""
         return self.crops if self.is_crops else 1
@@ -110,13 +97,7 @@ class ModelInput:
         if not self.is_crops:
             mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
             return {"kind": self.kind, **mirroring}
-        weights = {"crop_weights": self.crop_weights} if self.weighs_crops else {}
-        return {
-            "kind": self.kind,
-            "crops": self.crops,
-            "longest_side": self.longest_side,
-            **weights,
-        }
+        return {"kind": self.kind, "crops": self.crops, "longest_side": self.longest_side}
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
@@ -189,28 +170,20 @@ class ModelInput:
         chosen = np.rint(np.linspace(0, len(grid) - 1, self.crops)).astype(int)
         return [grid[i] for i in chosen] if self.crops > 1 else [grid[len(grid) // 2]]
 
-    def aggregate(self, probabilities: np.ndarray, views: np.ndarray) -> np.ndarray:
+    def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
         """One row for each image: the softmax of its views' mean logarithms.
 
-        For two classes that is the mean of the views' log-odds. Crops may count by the square of
-        their entropy: flat ones hold few traces of a generator (TextureCrop, Konstantinidou et
-        al. 2024).
+        For two classes that is the mean of the views' log-odds.
 
         Args:
             probabilities: Shape (n_images, views, n_classes).
-            views: Their pixels, shape (n_images, views, size, size, 3), uint8.
 
         Returns:
             Shape (n_images, n_classes), rows summing to 1.
         """
         if probabilities.shape[1] == 1:
             return probabilities[:, 0]
-        logs = logarithms(np.asarray(probabilities, dtype=np.float64))
-        if not self.weighs_crops:
-            return softmax(logs.mean(axis=1))
-        # An image without any texture: all alike.
-        weights = np.array([[_entropy(view) for view in image] for image in views]) ** 2 + 1e-6
-        return softmax((logs * weights[..., None]).sum(axis=1) / weights.sum(axis=1)[:, None])
+        return softmax(logarithms(np.asarray(probabilities, dtype=np.float64)).mean(axis=1))
 
     def are_unsure(self, probabilities: np.ndarray) -> np.ndarray:
         """Which whole images are judged again, mirrored: (n, n_classes) in, (n,) bool out."""
@@ -242,12 +215,6 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
         raise InputError(
             f"Expected a description of crops or resizing, received {dict(stored)}."
         ) from error
-
-
-def _entropy(pixels: np.ndarray) -> float:
-    """Entropy of the green values in 64 steps, 0 to 6 bits: how much texture there is."""
-    shares = np.bincount(pixels[..., 1].ravel() >> 2, minlength=64) / pixels[..., 1].size
-    return float(-(shares * np.log2(np.maximum(shares, 1e-12))).sum())
 
 
 def crop(pixels: np.ndarray, top: int, left: int, *, size: int) -> np.ndarray:

@@ -16,10 +16,6 @@ def picture(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def views(number, size=32):
-    return picture(number * size, size).reshape(1, number, size, size, 3)
-
-
 def crops(number=9, size=32, **options):
     return ModelInput(size, kind="crops", crops=number, **options)
 
@@ -79,28 +75,14 @@ def test_decoded_images_and_their_pixels_give_the_same_crops():
 def test_mean_log_odds_of_the_crops_is_the_image():
     log_odds = np.array([[2.0, -1.0, 5.0]])
     fake = 1 / (1 + np.exp(-log_odds))
-    probabilities = crops(3).aggregate(np.stack([fake, 1 - fake], axis=2), views(3))
+    probabilities = crops(3).aggregate(np.stack([fake, 1 - fake], axis=2))
     assert probabilities.sum(axis=1) == pytest.approx(1)
     assert np.log(probabilities[0, 0] / probabilities[0, 1]) == pytest.approx(2.0)
 
 
 def test_certain_crops_never_give_nan():
-    probabilities = crops(2).aggregate(np.array([[[1.0, 0.0], [0.0, 1.0]]]), views(2))
+    probabilities = crops(2).aggregate(np.array([[[1.0, 0.0], [0.0, 1.0]]]))
     assert probabilities[0] == pytest.approx([0.5, 0.5])
-
-
-def test_flat_crops_hardly_count_where_entropy_weighs_them():
-    pixels = views(3)
-    pixels[0, 1:] = 90
-    outputs = np.array([[[0.9, 0.1], [0.2, 0.8], [0.2, 0.8]]])
-    even, weighed = (
-        crops(3, crop_weights=kind).aggregate(outputs, pixels) for kind in ("even", "entropy")
-    )
-    assert even[0, 0] < 0.5
-    assert weighed[0, 0] == pytest.approx(0.9, abs=1e-4)
-    # Where no crop has texture all count alike.
-    flat = crops(3, crop_weights="entropy").aggregate(outputs, np.full_like(pixels, 90))
-    assert flat == pytest.approx(even)
 
 
 def test_model_file_keeps_its_input(tmp_path):
@@ -108,7 +90,7 @@ def test_model_file_keeps_its_input(tmp_path):
 
     path = tmp_path / "model.h5"
     h5py.File(path, "w").close()
-    model_input = crops(5, longest_side=300, crop_weights="entropy")
+    model_input = crops(5, longest_side=300)
     metadata = ModelMetadata(("Fake", "Real"), 32, input=model_input.stored())
     write_metadata(path, metadata)
     assert read_metadata(path).model_input == model_input
@@ -154,11 +136,6 @@ def test_only_unsure_images_are_mirrored_and_only_if_the_model_says_so():
 def test_impossible_limit_of_mirroring_is_refused(limit):
     with pytest.raises(InputError, match="mirror_below"):
         ModelInput(32, mirror_below=limit)
-
-
-def test_unknown_weights_of_crops_are_refused():
-    with pytest.raises(InputError, match="crop_weights"):
-        crops(crop_weights="size")
 
 
 def test_crops_are_never_mirrored():

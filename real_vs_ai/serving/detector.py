@@ -249,7 +249,7 @@ class Detector:
         views = np.stack([look.views for look in looks])
         outputs = np.stack([look.probabilities for look in looks])
         features = np.stack([look.features for look in looks])
-        probabilities = self.metadata.model_input.aggregate(outputs, views)
+        probabilities = self.metadata.model_input.aggregate(outputs)
         calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
         reasons: Sequence[Reason | None] = [None] * len(looks)
         if self._check is not None and features.shape[-1] == len(self._check.whitening):

@@ -14,7 +14,7 @@ from typing import Any
 
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
-from real_vs_ai.model_input import CROP_WEIGHTS, INPUT_KINDS, ModelInput
+from real_vs_ai.model_input import INPUT_KINDS, ModelInput
 from real_vs_ai.networks.backbones import BACKBONES
 from real_vs_ai.options import add_memory, add_workers, number, option, whole_number
 from real_vs_ai.runs import NEWEST
@@ -120,11 +120,6 @@ class TrainingOptions:
         choices=INPUT_KINDS,
     )
     crops: int = _field("evenly spread crops that judge an image", 9, type=whole_number(1))
-    crop_weights: str = _field(
-        "how much each crop says of its image; entropy: by its texture",
-        CROP_WEIGHTS[0],
-        choices=CROP_WEIGHTS,
-    )
     mirror_below: float = _field(
         "judge a whole image again, mirrored, when its highest probability is below this",
         0.0,
@@ -300,11 +295,7 @@ class TrainingOptions:
     def model_input(self) -> ModelInput:
         """What the model is fed with."""
         return ModelInput(
-            self.image_size,
-            kind=self.input,
-            crops=self.crops,
-            mirror_below=self.mirror_below,
-            crop_weights=self.crop_weights,
+            self.image_size, kind=self.input, crops=self.crops, mirror_below=self.mirror_below
         )
 
     @property

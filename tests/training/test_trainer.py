@@ -243,9 +243,8 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     assert len(predictions) == 8
     model = keras.models.load_model(result.run.model)
     image = decode_image(tmp_path / "large" / predictions.paths[0])
-    views = model_input.prepare(image)
-    outputs = model.predict(views.astype(np.float32), verbose=0)
-    expected = model_input.aggregate(outputs[None], views[None])[0]
+    outputs = model.predict(model_input.prepare(image).astype(np.float32), verbose=0)
+    expected = model_input.aggregate(outputs[None])[0]
     assert predictions.probabilities[0] == pytest.approx(expected, abs=1e-5)
     detector = Detector.open(result.run.model, engine="openvino", precision="f32")
     verdicts = [detector.predict(root / path) for path in predictions.paths]
