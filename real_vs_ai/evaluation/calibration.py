@@ -26,8 +26,8 @@ from real_vs_ai.model_file import ModelMetadata, calibrate
 _TEMPERATURES = (0.05, 20.0)
 # With fewer images, one mistake is more than the usual 5 %: a source says little of its own.
 _FEWEST_OF_SOURCE = 20
-# In the worst source, a generated image may be called Real so many times as often as a real one
-# Fake: a false accusation is the worse mistake.
+# Of a source, generated images may be called Real so many times as often as real ones Fake: a false
+# accusation is the worse mistake.
 _MISSES = 2
 # What `thresholds` in metrics.json calls the rule by the expected share of a new source.
 NEW_SOURCE = "new source"
@@ -190,8 +190,7 @@ def calibrate_metadata(
         sources: None for thresholds over all images together.
         refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
             among their source's all the same. Only used with `sources`.
-        new_source: Bound the expected share of a new source instead, drawn like these; that of
-            both classes alike.
+        new_source: Bound the expected share of a new source instead, drawn like these.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -218,7 +217,7 @@ def calibrate_metadata(
         refused = np.zeros(len(labels), bool) if refused is None else refused
         choose = choose_threshold_for_new_source if new_source else choose_threshold_by_source
         upper = choose(_unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5)
-        misses = target_error if new_source else min(0.5, _MISSES * target_error)
+        misses = min(0.5, _MISSES * target_error)
         lower = choose(_unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5)
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)

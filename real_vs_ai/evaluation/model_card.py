@@ -119,8 +119,8 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         )
     if "over_sources" in tables:
         among = (
-            "of a new source's images of each class expected to get a wrong verdict (conformal "
-            "risk control over the validation sources)"
+            "of a new source's real images expected to be called Fake, and twice that share of its "
+            "generated ones Real (conformal risk control over the validation sources)"
         )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""

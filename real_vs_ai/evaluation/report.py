@@ -81,8 +81,8 @@ class Fitting:
 
     Attributes:
         target_error: Share of certain verdicts that may be wrong; see `calibrate_metadata`.
-        new_source: Let it bound the expected share of a new source's images that get a wrong
-            verdict, in each class.
+        new_source: Let it bound the expected share of a new source's real images that are called
+            Fake, and twice that share of its generated ones called Real.
         tables: Tables of predictions whose validation images count too.
     """
 

@@ -255,8 +255,8 @@ class TrainingOptions:
         type=number(0, 0.5, ends=False),
     )
     source_risk: float = _field(
-        "expected share of a new source's images, of each class, that may get a wrong verdict; "
-        "0: the thresholds bound the validation images, or every source",
+        "expected share of a new source's real images that may be called Fake; twice that of its "
+        "generated ones, Real; 0: the thresholds bound the validation images, or every source",
         0.0,
         type=number(0, 0.25),
     )

@@ -78,7 +78,8 @@ def test_thresholds_of_a_model_keep_both_rates():
     of_fakes, of_reals = share_over_sources(labels, decided, sources, METADATA.class_names)
     assert of_reals["class"] == "Real" and of_reals["sources"] == 80
     assert (80 * of_reals["wrong"]["value"] + 1) / 81 <= 0.05
-    assert (80 * of_fakes["wrong"]["value"] + 1) / 81 <= 0.05
+    # A missed fake counts half as much as a false accusation.
+    assert 0.05 < (80 * of_fakes["wrong"]["value"] + 1) / 81 <= 0.1
     # Both would be broken by one per cent more.
     assert (80 * (of_reals["wrong"]["value"] + 0.01) + 1) / 81 > 0.05
     assert found["validation"]["upper"]["reached"] and found["validation"]["lower"]["reached"]
