@@ -1,5 +1,7 @@
 """Batches show every image once an epoch, and the same seed and step give the same batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,6 +86,26 @@ def test_images_are_drawn_as_often_as_their_weights_say():
     assert shares[30:].sum() == pytest.approx(40 / 70, abs=0.04)
     np.testing.assert_array_equal(drawn[3], batch_indices(40, step=3, **options))
     assert drawn[3].tolist() != drawn[4].tolist()
+
+
+def test_an_image_drawn_again_within_an_epoch_shows_another_view(decoded):
+    pixels = np.broadcast_to(
+        np.arange(5, dtype=np.uint8)[None, :, None, None, None],
+        (len(decoded), 5, *decoded.pixels.shape[2:]),
+    )
+    dataset = training_batches(
+        replace(decoded, pixels=pixels),
+        batch_size=1,
+        steps_per_epoch=10,
+        first_step=0,
+        seed=3,
+        augmentation="none",
+        degrade=0.0,
+        hosts=ALONE,
+        draw_by=np.eye(len(decoded))[7],
+    )
+    shown = [int(images[0, 0, 0, 0]) for images, _ in dataset.take(5)]
+    assert sorted(shown) == [0, 1, 2, 3, 4]
 
 
 def test_labels_stay_with_their_images(decoded):
