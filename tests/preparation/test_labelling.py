@@ -15,9 +15,12 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
-from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
-from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
-from real_vs_ai.preparation.inspection import is_sheet
+from real_vs_ai.preparation.collections.collection_list import (
+    read_collected,
+    read_collections,
+    role_of,
+)
+from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING
 from real_vs_ai.provenance.watermarks import _MARKS
 from tests.preparation.collection_material import git, outcomes
 from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot, split
@@ -363,25 +366,6 @@ def test_users_folder_is_divided_among_the_splits_by_prompt(tmp_path):
         splits.setdefault(row.group, set()).add(row.split)
     assert all(len(names) == 1 for names in splits.values())
     assert {row.label for row in summary.rows} == {"Fake", "Real"}
-
-
-@pytest.mark.parametrize("tiles", [(1, 2), (2, 2), (3, 1)])
-def test_grid_and_parted_pictures_are_sheets_and_one_picture_is_none(tiles):
-    rows, columns = tiles
-    cells = [
-        [np.asarray(picture(10 * row + column).convert("L")) for column in range(columns)]
-        for row in range(rows)
-    ]
-    bright = [
-        [cell // 2 + 120 * ((i + j) % 2) for j, cell in enumerate(row)]
-        for i, row in enumerate(cells)
-    ]
-    assert is_sheet(np.block(bright))
-    gap = np.pad(np.asarray(picture(1).convert("L")), ((0, 0), (0, 8)), constant_values=255)
-    assert is_sheet(np.hstack([gap, cells[0][0]]))
-    assert not is_sheet(np.asarray(picture(1).convert("L")))
-    # A white border parts nothing.
-    assert not is_sheet(np.pad(np.asarray(picture(1).convert("L")), 20, constant_values=255))
 
 
 def test_folder_that_holds_its_own_output_is_refused(tmp_path, capsys):

@@ -24,7 +24,6 @@ from real_vs_ai.parallel import chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 T = TypeVar("T")
-MISSING = "not in the git directory"
 _README = re.compile(r"readme(\.\w+)?", re.I)
 _README_CHARACTERS = 20_000
 # Few enough to name to git all at once.
