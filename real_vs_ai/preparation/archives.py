@@ -261,31 +261,18 @@ def _check_ratio(what: str, size: int, packed: int) -> None:
 def _without_collisions(
     wanted: Sequence[tuple[int, str]],
 ) -> tuple[dict[int, str], list[tuple[str, str]]]:
-    """Folders that differ by case or Unicode form become one, files in them get numbers."""
-    folders: dict[str, str] = {}
-    merged = []
-    for _, path in wanted:
-        folder, _, name = path.rpartition("/")
-        merged.append(f"{_one_spelling(folder, folders)}/{name}" if folder else name)
-    names = unique_names(merged)
-    taken_folders = set(folders)
+    """Names that are different everywhere, also where case or Unicode form does not count."""
+    paths = [path for _, path in wanted]
+    innermost = map(PurePosixPath, {path.rpartition("/")[0] for path in paths})
+    folders = {fold_name(str(f)) for inner in innermost for f in (inner, *inner.parents)}
     result, renamed = {}, []
-    for (index, path), name in zip(wanted, names, strict=True):
-        if fold_name(name) in taken_folders:
+    for (index, path), name in zip(wanted, unique_names(paths), strict=True):
+        if fold_name(name) in folders:
             raise ArchiveError(f"entry {printable(path)} is both a file and a folder")
         result[index] = name
         if name != path:
             renamed.append((printable(path), name))
     return result, renamed
-
-
-def _one_spelling(folder: str, folders: dict[str, str]) -> str:
-    """The spelling under which a folder was first met, for it and for each of its parents."""
-    folded = fold_name(folder)
-    if folded not in folders:
-        parent, _, name = folder.rpartition("/")
-        folders[folded] = f"{_one_spelling(parent, folders)}/{name}" if parent else name
-    return folders[folded]
 
 
 def _make_room(folder: Path, plan: ExtractionPlan) -> None:

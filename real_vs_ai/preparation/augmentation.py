@@ -30,6 +30,7 @@ from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.copies import (
     CONTACT_SHEET_PATH,
+    CopiesSummary,
     Original,
     names_for_copies,
     staged_copies,
@@ -40,9 +41,8 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     FileOutcome,
     ManifestRow,
-    copies_table,
+    count_table,
     read_manifest,
-    size_table,
     write_manifest,
 )
 from real_vs_ai.preparation.placing import fold_name, make_class_folders, place_files, rank
@@ -62,28 +62,6 @@ _CHUNK_IMAGES = 32
 _MAKE_AGAIN = (
     "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
 )
-
-
-@dataclass(frozen=True)
-class AugmentationSummary:
-    """What was made; str() gives the closing tables."""
-
-    output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    originals: int
-    failed: tuple[FileOutcome, ...]
-
-    def __str__(self) -> str:
-        title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
-        lines = [format_table(*copies_table(self.rows), title=title)]
-        lines.append(format_table(*size_table(self.rows)))
-        if self.failed:
-            lines.append(
-                f"Left out: {len(self.failed):,} originals that cannot be read "
-                f"(see {self.output_dir / REPORT_NAME})."
-            )
-        lines.append(f"Look at {self.output_dir / CONTACT_SHEET_PATH} before you use them.")
-        return "\n".join(lines)
 
 
 def list_originals(train_dir: Path) -> list[Original]:
@@ -161,7 +139,7 @@ def write_copies(
     seed: int,
     overwrite: bool,
     pool: Pool,
-) -> AugmentationSummary:
+) -> CopiesSummary:
     """Make the copies in `output_dir`, which appears whole or not at all.
 
     Raises:
@@ -173,7 +151,7 @@ def write_copies(
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
     labels = (original.row.label for original, _ in plan)
     staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
-    with staged as (folder, rows, failed):
+    with staged as (folder, made):
         # Workers wait for each other towards the end, so each gets several chunks.
         size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
         results = run_chunks(
@@ -189,10 +167,10 @@ def write_copies(
         )
         for (original, _), result in zip(plan, results, strict=True):
             if isinstance(result, str):
-                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
+                made.failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
             else:
-                rows += result
-    return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
+                made.rows += result
+    return made
 
 
 @dataclass(frozen=True)
@@ -205,7 +183,7 @@ class MoveSummary:
 
     def __str__(self) -> str:
         title = f"{self.train_dir}: {len(self.rows):,} augmented copies added"
-        text = format_table(*copies_table(self.rows), title=title)
+        text = format_table(*count_table(self.rows), title=title)
         if self.already_there:
             text += f"\nAlready there, not doubled: {self.already_there:,}"
         return text

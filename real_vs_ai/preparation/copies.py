@@ -15,7 +15,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,6 +45,7 @@ from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     FileOutcome,
     ManifestRow,
+    count_table,
     write_manifest,
     write_outcomes,
 )
@@ -61,6 +62,7 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted,
     staged_output,
 )
+from real_vs_ai.reporting import format_table, plural
 
 # Other formats (GIF, HEIC, AVIF) become PNG, without loss.
 _EXTENSIONS = {entry.name: entry.extensions for entry in FORMATS.values() if entry.copied}
@@ -325,6 +327,32 @@ def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]
     return [safe_name(f"{path.stem}{AUGMENTED_MARK}{i}{suffix}") for i in range(1, count + 1)]
 
 
+@dataclass
+class CopiesSummary:
+    """What was made in a folder; str() gives the closing tables.
+
+    Attributes:
+        rows: Of the copies.
+        failed: The originals that cannot be used.
+        note: What else there is to say, one line.
+    """
+
+    output_dir: Path
+    rows: list[ManifestRow] = field(default_factory=list)
+    failed: list[FileOutcome] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        originals = len({row.origin for row in self.rows})
+        title = f"{self.output_dir}: {len(self.rows):,} images made of {originals:,}"
+        lines = [format_table(*count_table(self.rows), title=title), self.note]
+        if self.failed:
+            report = self.output_dir / REPORT_NAME
+            lines.append(f"Left out: {plural(len(self.failed), 'original')} (see {report}).")
+        lines.append(f"Look at {self.output_dir / CONTACT_SHEET_PATH} before you use them.")
+        return "\n".join(filter(None, lines))
+
+
 CONTACT_SHEET_PATH = Path("figures") / "augmentation.png"
 _TILE, _GAP = 112, 4
 _ORIGINALS, _COPIES_OF_EACH = 8, 5
@@ -333,7 +361,7 @@ _ORIGINALS, _COPIES_OF_EACH = 8, 5
 @contextlib.contextmanager
 def staged_copies(
     output_dir: Path, labels: Iterable[str], *, train_dir: Path, seed: int, overwrite: bool
-) -> Iterator[tuple[Path, list[ManifestRow], list[FileOutcome]]]:
+) -> Iterator[tuple[Path, CopiesSummary]]:
     """A folder for copies, which appears as `output_dir` whole or not at all.
 
     Args:
@@ -341,8 +369,7 @@ def staged_copies(
         seed: Chooses what the contact sheet shows.
 
     Yields:
-        The folder, and lists for the copies' rows and for the originals that cannot be used;
-        manifest, report and contact sheet are written from these.
+        The folder, and a summary to fill; manifest, report and contact sheet follow from it.
 
     Raises:
         FileExistsError: The output is there and may not be replaced.
@@ -355,14 +382,14 @@ def staged_copies(
         folder = staging / name
         for label in sorted(set(labels)):
             (folder / label).mkdir(parents=True)
-        rows: list[ManifestRow] = []
-        failed: list[FileOutcome] = []
-        yield folder, rows, failed
-        if not rows:
-            raise InputError(f"None of the images in {train_dir} can be used: {failed[0].detail}")
-        _draw_contact_sheet(rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_outcomes(folder / REPORT_NAME, failed)
-        write_manifest(folder / MANIFEST_NAME, rows)
+        made = CopiesSummary(output_dir)
+        yield folder, made
+        if not made.rows:
+            reason = made.failed[0].detail
+            raise InputError(f"None of the images in {train_dir} can be used: {reason}")
+        _draw_contact_sheet(made.rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_outcomes(folder / REPORT_NAME, made.failed)
+        write_manifest(folder / MANIFEST_NAME, made.rows)
 
 
 def _draw_contact_sheet(

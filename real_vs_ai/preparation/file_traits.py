@@ -31,8 +31,6 @@ from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
 CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
-# People who cannot tell red from green can tell these apart.
-_COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 _MOST_IMAGES = 5_000
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"
@@ -102,7 +100,7 @@ def report_confounds(
     report = measure_files(traits, seed=SEED)
     if report is not None:
         write_json(folder / CONFOUNDS_NAME, asdict(report))
-        _draw_confounds(report, traits, title=title, folder=folder)
+        _draw_confounds(report, title=title, folder=folder)
     return report
 
 
@@ -179,54 +177,26 @@ def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
     }
 
 
-def _draw_confounds(
-    report: ConfoundReport, samples: Sequence[FileTraits], *, title: str, folder: Path
-) -> None:
-    """Write `figures/confounds.png`: accuracies by trait, sizes in pixels, sizes of files."""
+def _draw_confounds(report: ConfoundReport, *, title: str, folder: Path) -> None:
+    """Write `figures/confounds.png`: the accuracy of each trait alone, and of all."""
     # pyplot would keep global state, and might open a window.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
     figure.suptitle(f"{title}: can files alone tell the class? ({report.images:,} images)")
-    _draw_accuracies(left, report)
-    for index, label in enumerate(report.counts):
-        colour = _COLOURS[index % len(_COLOURS)]
-        members = [sample for sample in samples if sample.label == label]
-        name = f"{label} ({len(members):,})"
-        # The points are spread a little: many images of one size show as a cloud.
-        spread = np.random.default_rng(index).normal(0, 0.01, (len(members), 2))
-        widths = np.array([sample.width for sample in members]) * np.exp(spread[:, 0])
-        heights = np.array([sample.height for sample in members]) * np.exp(spread[:, 1])
-        middle.scatter(widths, heights, s=12, alpha=0.4, color=colour, label=name, linewidths=0)
-        kilobytes = np.array([max(sample.file_size, 1) for sample in members]) / 1024
-        right.hist(np.log10(kilobytes), bins=30, alpha=0.55, color=colour, label=name)
-    middle.set(
-        xscale="log",
-        yscale="log",
-        xlabel="width (pixels)",
-        ylabel="height (pixels)",
-        title="Size in pixels",
-    )
-    right.set(xlabel="file size (KiB, powers of ten)", ylabel="images", title="File size")
-    for axes in (middle, right):
-        axes.legend()
-    (folder / CONFOUNDS_FIGURE_PATH).parent.mkdir(exist_ok=True)
-    figure.savefig(folder / CONFOUNDS_FIGURE_PATH, dpi=110)
-
-
-def _draw_accuracies(axes, report: ConfoundReport) -> None:
     names = [*report.by_trait, "all of them"]
     values = [*report.by_trait.values(), report.accuracy]
     bars = axes.barh(names, values, color=["#9ecae1"] * len(report.by_trait) + ["#08519c"])
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.axvline(
-        report.chance, color="black", linestyle="--", label=f"chance ({report.chance:.2f})"
-    )
+    chance = f"chance ({report.chance:.2f})"
+    axes.axvline(report.chance, color="black", linestyle="--", label=chance)
     axes.set(xlim=(0, 1.15), xlabel="balanced accuracy (cross-validated)", title="Guessed from")
     # This leaves room below the bars for the legend.
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.legend(loc="lower right")
+    (folder / CONFOUNDS_FIGURE_PATH).parent.mkdir(exist_ok=True)
+    figure.savefig(folder / CONFOUNDS_FIGURE_PATH, dpi=110)
 
 
 EQUALISED_EXTENSION = ".jpg"

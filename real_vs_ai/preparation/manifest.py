@@ -110,29 +110,6 @@ def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str |
     return ["source", "split", *class_names, "images"], body
 
 
-def copies_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str | int]]]:
-    """Headers and rows of a table: augmented copies by source and class."""
-    counts = Counter((row.source, row.label) for row in rows)
-    return ["source", "class", "copies"], [[*key, counts[key]] for key in sorted(counts)]
-
-
-def size_table(
-    rows: Iterable[ManifestRow], *, most: int = 5
-) -> tuple[list[str], list[list[str | int]]]:
-    """Headers and rows of a table: images by size and class, the most frequent sizes first."""
-    counts = Counter((row.width, row.height, row.label) for row in rows)
-    class_names = ordered_class_names(label for _, _, label in counts)
-    by_size = {(w, h): [counts[w, h, name] for name in class_names] for w, h, _ in sorted(counts)}
-    ranked = sorted(by_size.items(), key=lambda entry: -sum(entry[1]))
-    body: list[list[str | int]] = [
-        [f"{w} × {h}", *numbers, sum(numbers)] for (w, h), numbers in ranked[:most]
-    ]
-    if rest := [numbers for _, numbers in ranked[most:]]:
-        sums = list(map(sum, zip(*rest, strict=True)))
-        body.append([f"{len(rest):,} other sizes", *sums, sum(sums)])
-    return ["width × height", *class_names, "images"], body
-
-
 REPORT_NAME = "report.csv"
 QUARANTINE_DIR_NAME = "quarantine"
 LEFT_OUT = "left out"
@@ -182,7 +159,7 @@ class PreparedImages:
     """What a splitter or the merger made; str() gives the closing tables.
 
     Attributes:
-        placement: How the files were placed; None where an interrupted run was finished.
+        placement: How the files were placed.
         confounds: How far files alone give the class away; None where that was not measured.
     """
 
@@ -193,8 +170,7 @@ class PreparedImages:
     confounds: Any
 
     def __str__(self) -> str:
-        done = self.placement or "finished the run that was interrupted"
-        title = f"{self.output_dir}: {done}"
+        title = f"{self.output_dir}: {self.placement}"
         text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
         return f"{text}\n\n{self.confounds}" if self.confounds else text
 
@@ -217,9 +193,8 @@ def write_tables(
 def closing_tables(
     rows: Sequence[ManifestRow], outcomes: Sequence[FileOutcome], *, title: str, output_dir: Path
 ) -> str:
-    """Images by source, split and class, and by size; what was left out or noted, and why."""
+    """Images by source, split and class; what was left out or noted, and why."""
     tables = [format_table(*count_table(rows), title=title)]
-    tables.append(format_table(*size_table(rows)))
     if outcomes:
         note = f"Left out or noted (see {output_dir / REPORT_NAME})"
         counts = sorted(Counter(row.outcome for row in outcomes).items())

@@ -58,8 +58,6 @@ from real_vs_ai.preparation.splits import (
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
-    finish_interrupted,
-    is_interrupted,
     locked,
     refuse_interrupted,
     staged_output,
@@ -98,12 +96,6 @@ def merge_sources(
         InputError: The sources' classes differ, one content stands under two labels, or a source
             lies where the output does.
     """
-    if is_interrupted(output_dir, label=MERGE_LABEL):
-        with locked(output_dir, label=MERGE_LABEL):
-            finish_interrupted(output_dir, label=MERGE_LABEL)
-        if not options.overwrite:
-            rows = read_manifest(output_dir / MANIFEST_NAME)
-            return PreparedImages(output_dir, tuple(rows), (), None, None)
     if not options.overwrite:
         refuse_interrupted(output_dir, MOVE_LABEL)
     folders = list(folders) or split_folders()

@@ -155,7 +155,7 @@ def test_unreadable_and_tiny_images_are_reported(data):
         "train/Real/b__1.jpg",
     ]
     assert "a__0.jpg" in (data / "augmented_train" / "report.csv").read_text(encoding="utf-8")
-    assert "Left out: 2 images" in str(summary)
+    assert "Left out: 2 originals" in str(summary)
 
 
 def test_nothing_is_replaced_unasked_or_left_half_done(data):
