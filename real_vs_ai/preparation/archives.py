@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST_NAME, SPLITS
+from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
 from real_vs_ai.files import atomic_write, is_junk, list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
@@ -304,16 +304,6 @@ class ZipSummary:
         size = self.output.stat().st_size
         title = f"{self.output}: {size / 2**20:,.1f} MiB"
         return format_table(["folder", "files", "bytes"], self.rows, title=title)
-
-
-def choose_input(
-    folder: Path | None, output: Path | None
-) -> tuple[Path, Path, Sequence[str] | None]:
-    """What to pack, into which archive, and which of the folder's entries (None: all)."""
-    if folder is None:
-        return DATA_DIR, output or DATA_DIR / "prepared.zip", (*SPLITS, MANIFEST_NAME)
-    named = folder.resolve() if folder.name in {"", ".."} else folder
-    return folder, output or named.with_name(f"{named.name}.zip"), None
 
 
 def zip_folder(

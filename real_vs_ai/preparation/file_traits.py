@@ -1,15 +1,16 @@
-"""Report how far the traits of files give their class away, and make files alike.
+"""Describe a prepared folder, report how far its files give their class away, and make them alike.
 
-The traits are size, format, compression, file size, EXIF presence and source. `write_equalised`
-cuts each image to its central square, reduces it and encodes it as a JPEG of one quality. What
-remains is how far an image was reduced, which leaves faint traces; nothing can be done about it
-here, so no image is ever enlarged.
+The traits of files are size, format, compression, file size, EXIF presence and source.
+`write_equalised` cuts each image to its central square, reduces it and encodes it as a JPEG of one
+quality. What remains is how far an image was reduced, which leaves faint traces; nothing can be
+done about it here, so no image is ever enlarged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,20 +18,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import SEED
+from real_vs_ai.config import MANIFEST_NAME, SEED
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_json
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.copies import encode
-from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
+from real_vs_ai.preparation.manifest import (
+    REPORT_NAME,
+    FileOutcome,
+    ManifestRow,
+    count_table,
+    write_manifest,
+    write_outcomes,
+)
+from real_vs_ai.preparation.placing import Placement, make_class_folders, rank, write_new_file
 from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
 CONFOUNDS_NAME = "confounds.json"
-CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
+CONFOUNDS_FIGURE_NAME = "figures/confounds.png"
+# What lies next to the class folders. The manifest comes last: it says that the rest is there.
+DESCRIPTION_NAMES = (REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_NAME, MANIFEST_NAME)
 _MOST_IMAGES = 5_000
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"
@@ -83,25 +93,58 @@ class ConfoundReport(Confounds):
         return f"{text}\n\n{format_table(headers, body)}"
 
 
-def report_confounds(
-    rows: Sequence[ManifestRow], *, folder: Path, title: str, options: PlacingOptions
-) -> ConfoundReport | None:
-    """Measure, write `confounds.json` and draw `figures/confounds.png`.
+@dataclass(frozen=True)
+class PreparedImages:
+    """What a splitter or the merger made; str() gives the closing tables.
 
-    Args:
-        rows: Images below `folder`, where the report goes too.
-
-    Returns:
-        The report, or None where it is not asked for, or a class has too few images.
+    Attributes:
+        confounds: How far files alone give the class away; None where that was not measured.
     """
-    if not options.confounds:
-        return None
-    traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
-    report = measure_files(traits, seed=SEED)
-    if report is not None:
-        write_json(folder / CONFOUNDS_NAME, asdict(report))
-        _draw_confounds(report, title=title, folder=folder)
-    return report
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    outcomes: tuple[FileOutcome, ...]
+    placement: Placement
+    confounds: ConfoundReport | None
+
+    def __str__(self) -> str:
+        title = f"{self.output_dir}: {self.placement}"
+        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
+        return f"{text}\n\n{self.confounds}" if self.confounds else text
+
+
+def closing_tables(
+    rows: Sequence[ManifestRow], outcomes: Sequence[FileOutcome], *, title: str, output_dir: Path
+) -> str:
+    """Images by source, split and class; what was left out or noted, and why."""
+    tables = [format_table(*count_table(rows), title=title)]
+    if outcomes:
+        note = f"Left out or noted (see {output_dir / REPORT_NAME})"
+        counts = sorted(Counter(row.outcome for row in outcomes).items())
+        tables.append(format_table(["outcome", "files"], counts, title=note))
+    return "\n\n".join(tables)
+
+
+def write_description(
+    folder: Path,
+    rows: Sequence[ManifestRow],
+    outcomes: Sequence[FileOutcome],
+    *,
+    output_dir: Path,
+    placement: Placement,
+    options: PlacingOptions,
+) -> PreparedImages:
+    """Write manifest, report and confounds of `folder`, which becomes `output_dir`, and sum up."""
+    confounds = None
+    if options.confounds:
+        traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
+        confounds = measure_files(traits, seed=SEED)
+    if confounds:
+        write_json(folder / CONFOUNDS_NAME, asdict(confounds))
+        _draw_confounds(confounds, title=output_dir.name, folder=folder)
+    write_outcomes(folder / REPORT_NAME, outcomes)
+    write_manifest(folder / MANIFEST_NAME, rows)
+    return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
 
 
 def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -195,8 +238,8 @@ def _draw_confounds(report: ConfoundReport, *, title: str, folder: Path) -> None
     # This leaves room below the bars for the legend.
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.legend(loc="lower right")
-    (folder / CONFOUNDS_FIGURE_PATH).parent.mkdir(exist_ok=True)
-    figure.savefig(folder / CONFOUNDS_FIGURE_PATH, dpi=110)
+    (folder / CONFOUNDS_FIGURE_NAME).parent.mkdir(exist_ok=True)
+    figure.savefig(folder / CONFOUNDS_FIGURE_NAME, dpi=110)
 
 
 EQUALISED_EXTENSION = ".jpg"

@@ -108,11 +108,6 @@ def _split_layout(
         classes_by_split[split] = tuple(sorted(set(canonical_classes(names).values())))
         for name in names:
             class_folders[split, name] = (inner / name).relative_to(base).as_posix()
-    _check_same_classes(base, classes_by_split)
-    return _make_layout(root, base, TRAIN_TEST, class_folders)
-
-
-def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]]) -> None:
     listed = "; ".join(f"{split}: {_named(names)}" for split, names in classes_by_split.items())
     if len(set(classes_by_split.values())) > 1:
         raise LayoutError(
@@ -120,6 +115,7 @@ def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]
         )
     if min(map(len, classes_by_split.values())) < 2:
         raise LayoutError(f"Expected two class folders or more in {base}, found {listed}.")
+    return _make_layout(root, base, TRAIN_TEST, class_folders)
 
 
 def _make_layout(
@@ -143,20 +139,11 @@ def _make_layout(
         )
     # What DataCollector.py notes next to the class folder of a collection is no data.
     folders = [] if collected else [base / name for name in class_folders.values()]
-    return Layout(root, kind, class_by_folder, files, collected, _loose_files(root, folders))
-
-
-def _loose_files(root: Path, class_folders: Sequence[Path]) -> tuple[str, ...]:
-    """The files directly in the folders around the class folders."""
-    around = {parent for folder in class_folders for parent in folder.relative_to(root).parents}
-    return tuple(
-        sorted(
-            path.relative_to(root).as_posix()
-            for folder in around
-            for path in (root / folder).iterdir()
-            if path.is_file() and not is_junk(path.name)
-        )
-    )
+    around = {parent for folder in folders for parent in folder.relative_to(root).parents}
+    loose = [path for folder in around for path in (root / folder).iterdir()]
+    kept = (path for path in loose if path.is_file() and not is_junk(path.name))
+    loose_names = sorted(path.relative_to(root).as_posix() for path in kept)
+    return Layout(root, kind, class_by_folder, files, collected, tuple(loose_names))
 
 
 def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:

@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from real_vs_ai.config import (
     COLLECTION_COLUMNS,
     COPY_COLUMNS,
     MANIFEST_COLUMNS,
-    MANIFEST_NAME,
     SPLITS,
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, write_table
-from real_vs_ai.reporting import format_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,51 +149,3 @@ def write_outcomes(path: Path, outcomes: Iterable[FileOutcome]) -> None:
     ordered = sorted(outcomes, key=attrgetter("path", "outcome"))
     columns = ("path", "outcome", "detail")
     write_table(path, columns, map(attrgetter(*columns), ordered))
-
-
-@dataclass(frozen=True)
-class PreparedImages:
-    """What a splitter or the merger made; str() gives the closing tables.
-
-    Attributes:
-        placement: How the files were placed.
-        confounds: How far files alone give the class away; None where that was not measured.
-    """
-
-    output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    outcomes: tuple[FileOutcome, ...]
-    placement: Any
-    confounds: Any
-
-    def __str__(self) -> str:
-        title = f"{self.output_dir}: {self.placement}"
-        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
-        return f"{text}\n\n{self.confounds}" if self.confounds else text
-
-
-def write_tables(
-    folder: Path,
-    rows: Sequence[ManifestRow],
-    outcomes: Sequence[FileOutcome],
-    *,
-    output_dir: Path,
-    placement: Any,
-    confounds: Any,
-) -> PreparedImages:
-    """Write the report and the manifest of `folder`, which becomes `output_dir`, and sum up."""
-    write_outcomes(folder / REPORT_NAME, outcomes)
-    write_manifest(folder / MANIFEST_NAME, rows)
-    return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
-
-
-def closing_tables(
-    rows: Sequence[ManifestRow], outcomes: Sequence[FileOutcome], *, title: str, output_dir: Path
-) -> str:
-    """Images by source, split and class; what was left out or noted, and why."""
-    tables = [format_table(*count_table(rows), title=title)]
-    if outcomes:
-        note = f"Left out or noted (see {output_dir / REPORT_NAME})"
-        counts = sorted(Counter(row.outcome for row in outcomes).items())
-        tables.append(format_table(["outcome", "files"], counts, title=note))
-    return "\n\n".join(tables)

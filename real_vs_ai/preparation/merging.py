@@ -23,23 +23,20 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
 from real_vs_ai.options import option, whole_number
 from real_vs_ai.preparation.file_traits import (
-    CONFOUNDS_FIGURE_PATH,
-    CONFOUNDS_NAME,
+    DESCRIPTION_NAMES,
     EQUALISED_EXTENSION,
-    report_confounds,
+    PreparedImages,
+    write_description,
     write_equalised,
 )
 from real_vs_ai.preparation.inspection import find_near_duplicates, inspect_files
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
-    REPORT_NAME,
     Fate,
     FileOutcome,
     ManifestRow,
-    PreparedImages,
     loose_outcomes,
     read_manifest,
-    write_tables,
 )
 from real_vs_ai.preparation.placing import (
     Placement,
@@ -62,9 +59,6 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted,
     staged_output,
 )
-
-# What the splitters write next to the class folders.
-_OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +92,18 @@ def merge_sources(
     """
     if not options.overwrite:
         refuse_interrupted(output_dir, MOVE_LABEL)
-    folders = list(folders) or split_folders()
+    folders = list(folders) or list_folders(SPLIT_DIR)
+    if not folders:
+        raise FileNotFoundError(
+            f"Expected split data sets in {SPLIT_DIR}, found none. "
+            "Run DataSplitD1.py or DataSplitD2.py first."
+        )
     sources = source_names(folder.resolve() for folder in folders)
     given = [p for folder in folders for p in list_folders(folder) if canonical_split(p.name)]
     for split in SPLITS:
         refuse_overlap(output_dir / split, inputs=given)
-    # The manifest comes last: it says that the rest is there.
-    names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
-    # No merge makes this, so it goes with the old images, to which an unfinished move would add.
-    names.append(f".{MOVE_LABEL}.ready")
+    # No merge makes the last: it goes with the old images, to which an unfinished move would add.
+    names = [*SPLITS, *DESCRIPTION_NAMES, f".{MOVE_LABEL}.ready"]
     with (
         locked(output_dir, label=MOVE_LABEL),
         staged_output(output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite) as staging,
@@ -114,17 +111,6 @@ def merge_sources(
         return _write_merged(
             folders, sources, staging=staging, output_dir=output_dir, options=options
         )
-
-
-def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
-    """Every split source, sorted by name."""
-    found = list_folders(folder)
-    if not found:
-        raise FileNotFoundError(
-            f"Expected split data sets in {folder}, found none. "
-            "Run DataSplitD1.py or DataSplitD2.py first."
-        )
-    return found
 
 
 def _write_merged(
@@ -147,7 +133,11 @@ def _write_merged(
         )
     _check_classes(rows)
     _check_splits(rows, sources)
-    alike = _near_duplicates(rows, output_dir=output_dir, options=options)
+    alike = {}
+    if options.near_duplicates != "off":
+        origins = [row.origin for row in rows]
+        files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
+        alike = find_near_duplicates(files)
     rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
     extension = EQUALISED_EXTENSION if options.equalise else ""
     renamed = name_rows(rows, lambda row: _prefixed(row, extension))
@@ -164,9 +154,8 @@ def _write_merged(
         placement = Placement(encoded=len(renamed))
     else:
         placement = place_rows(renamed, data_dir=output_dir, folder=staging)
-    confounds = report_confounds(renamed, folder=staging, title=output_dir.name, options=options)
-    return write_tables(
-        staging, renamed, outcomes, output_dir=output_dir, placement=placement, confounds=confounds
+    return write_description(
+        staging, renamed, outcomes, output_dir=output_dir, placement=placement, options=options
     )
 
 
@@ -232,7 +221,7 @@ def _is_candidate(path: str) -> bool:
 
 
 def _is_loose(path: str) -> bool:
-    is_own = path in _OWN_FILES or path.startswith(f"{QUARANTINE_DIR_NAME}/")
+    is_own = path in DESCRIPTION_NAMES or path.startswith(f"{QUARANTINE_DIR_NAME}/")
     return not is_own and not _is_candidate(path)
 
 
@@ -259,17 +248,6 @@ def _check_splits(rows: Sequence[ManifestRow], sources: Sequence[str]) -> None:
             f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
             "or split with DataSplitD1.py --ignore-roles."
         )
-
-
-def _near_duplicates(
-    rows: Sequence[ManifestRow], *, output_dir: Path, options: MergeOptions
-) -> dict[str, str]:
-    """The first image of each group of near-duplicates, by the origins of all its images."""
-    if options.near_duplicates == "off":
-        return {}
-    origins = [row.origin for row in rows]
-    files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
-    return find_near_duplicates(files)
 
 
 def _drop_shared(

@@ -15,7 +15,7 @@ from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
 from real_vs_ai.options import add_seed, option
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
-from real_vs_ai.preparation.file_traits import report_confounds
+from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
@@ -23,10 +23,7 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     FileOutcome,
     ManifestRow,
-    PreparedImages,
-    closing_tables,
     loose_outcomes,
-    write_tables,
 )
 from real_vs_ai.preparation.placing import (
     Placement,
@@ -167,9 +164,8 @@ def _write_source(
     rows = [replace(row, origin=f"{prefix}/{row.origin}") for row in rows]
     placement = place_rows(rows, data_dir=data_dir, folder=folder)
     placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes)
-    confounds = report_confounds(rows, folder=folder, title=output.name, options=options)
-    return write_tables(
-        folder, rows, outcomes, output_dir=output, placement=placement, confounds=confounds
+    return write_description(
+        folder, rows, outcomes, output_dir=output, placement=placement, options=options
     )
 
 
