@@ -24,8 +24,10 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_json
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.preparation.copies import encode
+from real_vs_ai.preparation.image_files import encode
 from real_vs_ai.preparation.manifest import (
+    CONFOUNDS_FIGURE_NAME,
+    CONFOUNDS_NAME,
     REPORT_NAME,
     FileOutcome,
     ManifestRow,
@@ -37,10 +39,6 @@ from real_vs_ai.preparation.placing import Placement, make_class_folders, rank, 
 from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
-CONFOUNDS_NAME = "confounds.json"
-CONFOUNDS_FIGURE_NAME = "figures/confounds.png"
-# What lies next to the class folders. The manifest comes last: it says that the rest is there.
-DESCRIPTION_NAMES = (REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_NAME, MANIFEST_NAME)
 _MOST_IMAGES = 5_000
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"

@@ -17,6 +17,7 @@ from real_vs_ai.config import (
     COLLECTION_COLUMNS,
     COPY_COLUMNS,
     MANIFEST_COLUMNS,
+    MANIFEST_NAME,
     SPLITS,
     ordered_class_names,
 )
@@ -108,6 +109,10 @@ def count_table(rows: Iterable[ManifestRow]) -> tuple[list[str], list[list[str |
 
 
 REPORT_NAME = "report.csv"
+CONFOUNDS_NAME = "confounds.json"
+CONFOUNDS_FIGURE_NAME = "figures/confounds.png"
+# What lies next to the class folders. The manifest comes last: it says that the rest is there.
+DESCRIPTION_NAMES = (REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_NAME, MANIFEST_NAME)
 QUARANTINE_DIR_NAME = "quarantine"
 LEFT_OUT = "left out"
 

@@ -17,14 +17,14 @@ import numpy as np
 from real_vs_ai.config import CLASS_NAMES
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, decode_image, read_image_file
-from real_vs_ai.preparation.copies import (
+from real_vs_ai.preparation.augmentation import (
     CopiesSummary,
     Original,
     copy_names,
-    encoder_like,
     staged_copies,
     write_copy,
 )
+from real_vs_ai.preparation.image_files import encoder_like
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
 from real_vs_ai.preparation.placing import rank
 from real_vs_ai.reporting import progress

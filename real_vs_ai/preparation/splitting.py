@@ -16,7 +16,7 @@ from real_vs_ai.images import file_extension
 from real_vs_ai.options import add_seed, option
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
-from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
+from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
@@ -147,7 +147,14 @@ def _write_source(
     notes = {file.path: file.note for file in files if file.note}
     rows = _rows_of(layout, files, source=output.name, options=options)
     del files
-    plan = _plan(layout, rows, alike, options=options)
+    plan = plan_split(
+        rows,
+        groups=_joined_groups(rows, alike if options.near_duplicates == "group" else {}),
+        # A data set that brings its own validation images keeps all of train.
+        fractions={"train": 1.0} if "validation" in layout.splits else options.fractions,
+        seed=options.seed,
+        keep_duplicates=options.keep_duplicates,
+    )
     outcomes = plan.outcomes() + loose_outcomes(layout.loose)
     if layout.collected:
         outcomes += _leave_out_plain(plan, layout.collected)
@@ -192,25 +199,13 @@ def _rows_of(
         # What is to be divided has no split yet: flat data sets, and train.
         fixed = role if split in {"", "train"} else split
         more = {}
-        if collected:
-            generator, group = (
-                m.get(file.path, "") for m in (collected.generators, collected.groups)
-            )
-            more = {"generator": generator, "collection": collected.name, "group": group}
+        if collected and (image := collected.images.get(file.path)):
+            more = {"generator": image.generator, "group": image.group}
         facts = (file.sha256, layout.class_by_folder[folder], fixed, source)
         size = (file.width, file.height)
+        more["collection"] = collected.name if collected else ""
         rows.append(ManifestRow(name, *facts, *size, file.format, file.path, **more))
     return rows
-
-
-def _plan(
-    layout: Layout, rows: Sequence[ManifestRow], alike: Mapping[str, str], *, options: SplitOptions
-) -> SplitPlan:
-    # A data set that brings its own validation images keeps all of train.
-    fractions = {"train": 1.0} if "validation" in layout.splits else options.fractions
-    groups = _joined_groups(rows, alike if options.near_duplicates == "group" else {})
-    keeping = {"seed": options.seed, "keep_duplicates": options.keep_duplicates}
-    return plan_split(rows, groups=groups, fractions=fractions, **keeping)
 
 
 def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dict[str, str]:
@@ -238,7 +233,8 @@ def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dic
 
 def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOutcome]:
     """Take posters and diagrams out of the plan's training images."""
-    paths = sorted(path for path in collected.plain if plan.splits.get(path) == "train")
+    plain = [image.path for image in collected.images.values() if image.plain]
+    paths = sorted(path for path in plain if plan.splits.get(path) == "train")
     for path in paths:
         del plan.splits[path]
     return [FileOutcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]

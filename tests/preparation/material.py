@@ -19,8 +19,12 @@ from real_vs_ai.cli import options_from
 from real_vs_ai.config import SPLITS
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionSummary, extract_archives
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
-from real_vs_ai.preparation.copies import CopiesSummary
+from real_vs_ai.preparation.augmentation import (
+    CopiesSummary,
+    list_originals,
+    plan_copies,
+    write_copies,
+)
 from real_vs_ai.preparation.file_traits import PreparedImages
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources

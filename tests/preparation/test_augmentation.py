@@ -12,10 +12,15 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, is_augmented_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies
-from real_vs_ai.preparation.augmentation import move_augmented as move
-from real_vs_ai.preparation.copies import Original, copy_names, names_for_copies
+from real_vs_ai.preparation.augmentation import (
+    Original,
+    copy_names,
+    list_originals,
+    names_for_copies,
+    plan_copies,
+)
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.merging import move_augmented as move
 from real_vs_ai.preparation.placing import MAX_NAME_BYTES
 from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 

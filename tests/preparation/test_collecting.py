@@ -54,8 +54,8 @@ def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
     assert "blank" in told["img/blank.png"]
     names = sorted(path.name for path in (fakes / "fake_images").iterdir())
     assert next(name for name in names if name.startswith("really_jpeg")).endswith(".jpg")
-    generators = read_collected(fakes).generators
-    assert sorted(generators.values()) == ["Diffusion", "GAN", "GAN", "GAN"]
+    images = read_collected(fakes).images.values()
+    assert sorted(image.generator for image in images) == ["Diffusion", "GAN", "GAN", "GAN"]
     assert "CC0" in str(summary)
     told = str(summary)
     assert "Fake: 12 images of 2 collections." in told
@@ -77,8 +77,11 @@ def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):
             cut = pixels[top : top + SIDE, left : left + SIDE]
             # Seams on block borders and the same tables: a second encoding is nearly free.
             assert np.abs(np.asarray(tile.convert("RGB")).astype(int) - cut).mean() < 0.5
-    groups = read_collected(folder).groups
-    assert sorted(groups.values()) == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
+    images = read_collected(folder).images.values()
+    assert (
+        sorted(image.group for image in images)
+        == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
+    )
     with Image.open(mirror / "owner" / "fakes" / "sheets" / "two.webp") as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     path = next((folder / "fake_images").glob("two*-r1c0.webp"))

@@ -18,7 +18,7 @@ import pytest
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.preparation.archives import zip_folder
-from real_vs_ai.preparation.augmentation import move_augmented
+from real_vs_ai.preparation.merging import move_augmented
 from real_vs_ai.preparation.staging import delete, locked, plan_deletion, staged_output
 from tests.preparation import material
 from tests.preparation.material import make_merged, make_train_test, run_disturbed, snapshot

@@ -11,8 +11,9 @@ from PIL import Image
 import DataReconstruction
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.augmentation import list_originals, move_augmented
+from real_vs_ai.preparation.augmentation import list_originals
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.merging import move_augmented
 from real_vs_ai.preparation.reconstruction import choose_originals, cut_part, write_pairs
 from tests.preparation.material import image_bytes, snapshot
 from tests.test_torch_files import write_archive

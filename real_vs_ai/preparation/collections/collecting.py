@@ -249,7 +249,9 @@ def _known(output_dir: Path, *, but: str) -> Known:
     roles: dict[str, str] = {}
     for folder in list_folders(output_dir):
         collected = read_collected(folder) if folder.name != but else None
-        if collected:
-            hashes += collected.perceptual_hashes
-            roles |= dict.fromkeys(collected.groups.values(), collected.role)
+        for image in collected.images.values() if collected else ():
+            hashes.append(int(image.perceptual_hash, 16))
+            roles[image.group] = collected.role
+    # Pictures that stand alone are of no group.
+    roles.pop("", None)
     return Known(np.array(hashes, dtype=np.uint64), roles)

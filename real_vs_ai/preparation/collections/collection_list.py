@@ -294,19 +294,13 @@ class CollectedFolder:
     """What a collected folder says about itself.
 
     Attributes:
-        groups: Group of each image that has one, by path below the folder.
-        generators: What made each image, by path below the folder.
-        plain: Paths of the images that are mostly flat or of one colour.
         role: The split of all images, or "" where they are to be divided.
-        perceptual_hashes: pHash of each image.
+        images: Row of each image, by its path below the folder.
     """
 
     name: str
     role: str
-    groups: Mapping[str, str]
-    generators: Mapping[str, str]
-    plain: frozenset[str]
-    perceptual_hashes: tuple[int, ...]
+    images: Mapping[str, ImageRow]
 
 
 def read_collected(folder: Path) -> CollectedFolder | None:
@@ -315,22 +309,15 @@ def read_collected(folder: Path) -> CollectedFolder | None:
     Raises:
         CollectionError: The notes are damaged.
     """
-    path = folder / COLLECTION_NAME
-    if not path.is_file():
+    if not (folder / COLLECTION_NAME).is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
         rows = [ImageRow(*row) for row in read_table(folder / IMAGES_NAME, ImageRow._fields)]
         if facts["role"] not in ("", *SPLITS):
             raise InputError(f"role {facts['role']!r}")
-        return CollectedFolder(
-            str(facts["collection"]),
-            facts["role"],
-            {row.path: row.group for row in rows if row.group},
-            {row.path: row.generator for row in rows},
-            frozenset(row.path for row in rows if row.plain),
-            tuple(int(row.perceptual_hash, 16) for row in rows),
-        )
+        name = str(facts["collection"])
+        return CollectedFolder(name, facts["role"], {row.path: row for row in rows})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CollectionError(
             f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "

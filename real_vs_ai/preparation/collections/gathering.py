@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
+from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
@@ -39,13 +40,17 @@ from real_vs_ai.preparation.collections.evidence import (
     take,
 )
 from real_vs_ai.preparation.collections.sources import Files
-from real_vs_ai.preparation.copies import encode, encoder_like
-from real_vs_ai.preparation.inspection import is_blank, is_plain, perceptual_hash, shrink
+from real_vs_ai.preparation.image_files import encode, encoder_like, perceptual_hash
 from real_vs_ai.preparation.manifest import Fate, FileOutcome
 from real_vs_ai.preparation.placing import rank, safe_name, write_new_file
 
 # A stem is for people only; the id behind it tells files apart.
 _STEM_BYTES = 80
+# A picture whose brightest and darkest pixels differ by less shows nothing.
+_LEAST_CONTRAST = 12
+_LONGEST_SIDE = 2048
+# Enough for what follows; a camera's photograph takes a tenth of the time.
+_SHRUNK_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -187,10 +192,10 @@ def _write_images(
         image = decode_image(data)
         if min(image.width // grid[1], image.height // grid[0]) < checks.min_side:
             raise ImageError(f"too small: {image.width} × {image.height} pixels")
-        small = shrink(image.image)
-        if is_blank(small):
+        small = _shrink(image.image)
+        if _is_blank(small):
             raise ImageError("blank")
-        if by_evidence and is_plain(small):
+        if by_evidence and _is_plain(small):
             raise ImageError("plain: mostly flat or of one colour")
     except ImageError as error:
         return Look(str(error))
@@ -205,8 +210,8 @@ def _write_images(
             name = f"{stem}-r{row}c{column}{extension}"
         path = f"{CLASS_FOLDERS[entry.label]}/{name}"
         write_new_file(f"{folder}/{path}", encoded)
-        plain = not by_evidence and is_plain(picture)
-        images.append((path, plain, perceptual_hash(np.asarray(shrink(picture)))))
+        plain = not by_evidence and _is_plain(picture)
+        images.append((path, plain, perceptual_hash(np.asarray(_shrink(picture)))))
     return Look("", tuple(images), drawn=image.mode in {"1", "LA", "P", "PA", "RGBA"})
 
 
@@ -223,3 +228,26 @@ def _encode_tile(tile: Image.Image, sheet: bytes, image: DecodedImage) -> tuple[
         return encode(tile, "WEBP", lossless=True, quality=0, method=0), ".webp"
     file_format, encode_pixels = encoder_like(sheet, image)
     return encode_pixels(np.asarray(tile)), file_extension(file_format)
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    """A picture by a whole factor smaller, with a longer side of at most 1,024 pixels."""
+    return image.reduce(-(-max(image.size) // _SHRUNK_SIDE))
+
+
+def _is_blank(image: Image.Image) -> bool:
+    """Whether a picture shows nothing."""
+    small = image.convert("L").resize((32, 32), Image.Resampling.BOX)
+    darkest, brightest = small.getextrema()
+    return brightest - darkest < _LEAST_CONTRAST
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether most of a picture is flat or of one colour, as posters and diagrams are.
+
+    Such pictures are nearly all generated ones here, so a model would learn the layout.
+    """
+    if max(image.size) > _LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
+    return are_plain(np.asarray(image)[None])
