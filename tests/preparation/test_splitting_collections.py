@@ -29,7 +29,7 @@ def test_collection_goes_whole_into_the_split_of_its_role(tmp_path, collected):
     split = tmp_path / "data" / "split"
     summaries = split_sources(layouts, output_dir=split, options=split_options())
     table = describe_splits(summaries)
-    assert table.count("images") == 2
+    assert table.count("images") == 1
     assert all(name in table for name in ("photos", "fakes", "sheets"))
     material.merge([split / name for name in ("photos", "fakes", "sheets")], tmp_path / "data")
     rows = read_manifest(tmp_path / "data" / "manifest.csv")
