@@ -22,8 +22,9 @@ from tests.preparation.collection_material import (
     SIDE,
     add_commit,
     collect_all,
+    commit,
     git,
-    make_repository,
+    let_fetch_parts,
     options,
     outcomes,
     write_list,
@@ -146,9 +147,9 @@ def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
     names = ["photos/" + "\u6f22" * 70 + ".jpg", "photos/a\tb\n.jpg", "photos/sub/p.jpg"]
     files = {name: image_bytes(i, size=(SIDE, SIDE)) for i, name in enumerate(names)}
     files["photos/p.JPG"] = image_bytes(9, size=(SIDE, SIDE))
-    commit = make_repository(mirror / "owner+odd", files)
-    add_commit(tmp_path, "owner/odd", commit)
-    change = {"repository": "owner/odd", "commit": commit}
+    odd = commit(mirror / "owner+odd", files)
+    add_commit(tmp_path, "owner/odd", odd)
+    change = {"repository": "owner/odd", "commit": odd}
     result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
     assert result.counts == (0, 4, 0)
     rows = split(tmp_path / "raw" / "photos", tmp_path / "split").rows
@@ -189,8 +190,7 @@ def test_killed_collection_leaves_nothing_or_the_whole(tmp_path, mirror, at):
 
 def test_only_wanted_files_are_fetched_and_kept_for_later(tmp_path, mirror):
     for repository in (mirror / "owner+photos" / "repo", mirror / "owner" / "fakes"):
-        git("config", "uploadpack.allowFilter", "true", folder=repository)
-        git("config", "uploadpack.allowAnySHA1InWant", "true", folder=repository)
+        let_fetch_parts(repository)
     server = tmp_path / "server" / "owner"
     server.mkdir(parents=True)
     (mirror / "owner+photos" / "repo").rename(server / "photos")
