@@ -288,24 +288,6 @@ def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     assert len(read_manifest(data / "manifest.csv")) == 32
 
 
-def test_originals_of_similar_names_get_differently_named_copies(data):
-    names = {
-        "a.gif": "GIF",
-        "a.gif.png": "PNG",
-        "s1/b.png": "PNG",
-        "s2/b.png": "PNG",
-        "s1_b.png": "PNG",
-    }
-    for seed, (name, file_format) in enumerate(names.items()):
-        path = data / "train" / "Fake" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(image_bytes(seed, file_format=file_format))
-    augment(data, copies=2)
-    made = {path.name for path in (data / "augmented_train" / "Fake").iterdir()}
-    assert len(made) == 2 * (6 + len(names))
-    assert {"0__augmented1.jpg", "a__augmented1.png", "s2_b__augmented2.png"} <= made
-
-
 @pytest.mark.parametrize(
     "name, expected", [("a__augmented1.jpg", True), ("a__augmented.jpg", False), ("a.jpg", False)]
 )

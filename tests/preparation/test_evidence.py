@@ -16,7 +16,6 @@ from real_vs_ai.preparation.collections.evidence import (
     DRAWN,
     NEAR_DUPLICATE,
     NO_EVIDENCE,
-    STRADDLING,
     UNKNOWN_CAMERA,
     FoundFile,
     Known,
@@ -172,11 +171,3 @@ def test_old_drawing_is_left_out_and_a_generated_one_stays():
     entries, _ = decide(found("a.png", year=2015), found("b.png", COMFYUI))
     looks = [look(0, drawn=True), look(2**40 - 1, drawn=True)]
     assert chosen(entries, looks) == (["b.png"], [DRAWN])
-
-
-def test_prompt_of_another_split_is_left_out():
-    (entry,), _ = decide(found("a.png", COMFYUI))
-    known = Known(np.empty(0, np.uint64), {entry.group: "test"})
-    assert limit_sources([entry], limit=20, role="test", known=known)[0] == [entry]
-    candidates, (outcome,) = limit_sources([entry], limit=20, role="train", known=known)
-    assert (candidates, outcome.detail) == ([], STRADDLING)

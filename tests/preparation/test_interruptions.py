@@ -220,34 +220,6 @@ def remove_output(path):
         path.unlink(missing_ok=True)
 
 
-def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    prepare(data, split)
-    before = snapshot(data)
-    operations = run_disturbed(lambda: split(data), at=0, how="kill")
-    shutil.rmtree(data / "split")
-    for at in range(1, operations // 2, 8):
-        run_disturbed(lambda: split(data), at=at, how="full")
-        assert snapshot(data) == before
-        if (data / "split").exists():
-            assert all(path.name.endswith(".lock") for path in (data / "split").iterdir())
-
-
-def test_read_only_folder_is_a_clear_error(tmp_path, monkeypatch):
-    make_train_test(tmp_path / "raw" / "set")
-    before = snapshot(tmp_path)
-
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied", "data/split")
-
-    # The tests may run as root, whom no folder's mode stops.
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(PermissionError, match="Permission denied"):
-        split(tmp_path)
-    assert snapshot(tmp_path) == before
-
-
 def test_a_second_process_is_turned_away(tmp_path):
     make_train_test(tmp_path / "raw" / "set")
     with (

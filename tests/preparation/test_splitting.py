@@ -247,8 +247,8 @@ def test_names_differing_by_case_or_depth_all_arrive(tmp_path):
 
 def test_output_is_equal_on_repeat_and_with_more_workers(tmp_path):
     make_flat(tmp_path / "set", count=600)
-    split(tmp_path / "set", tmp_path / "one" / "split")
-    split(tmp_path / "set", tmp_path / "two" / "split", workers=2)
+    split(tmp_path / "set", tmp_path / "one" / "split", confounds=True)
+    split(tmp_path / "set", tmp_path / "two" / "split", confounds=True, workers=2)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
