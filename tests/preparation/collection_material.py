@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collections.collecting import collect
 from real_vs_ai.preparation.collections.collection_list import KeptOut, read_collections
+from real_vs_ai.preparation.collections.gathering import CollectOptions
 from tests.preparation.material import smooth_image
 from tests.serving.trivial_model import encode
 

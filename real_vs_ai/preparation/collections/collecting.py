@@ -18,8 +18,6 @@ import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders
-from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
-from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     EVIDENCE,
@@ -27,13 +25,12 @@ from real_vs_ai.preparation.collections.collection_list import (
     OTHER_SETTINGS,
     Collection,
     CollectionError,
-    KeptOut,
     compare_notes,
     read_collected,
     write_notes,
 )
 from real_vs_ai.preparation.collections.evidence import Known
-from real_vs_ai.preparation.collections.gathering import Checks, gather, wanted_keys
+from real_vs_ai.preparation.collections.gathering import CollectOptions, gather, wanted_keys
 from real_vs_ai.preparation.collections.sources import (
     Files,
     fetch_blobs,
@@ -46,40 +43,6 @@ from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_ou
 from real_vs_ai.reporting import format_table, plural
 
 COLLECTED, FAILED = "collected", "failed"
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """How collections are collected."""
-
-    repositories_dir: Path
-    git_dirs: Path | None = option(
-        "use the git directories in this folder (owner+name.git) and fetch nothing",
-        metavar="DIR",
-        flags=("--from",),
-        dest="git_dirs",
-        type=Path,
-    )
-    server: str = option("server of the repositories", "https://github.com")
-    min_side: int = option(
-        "leave out images smaller than this, in pixels", 200, type=whole_number(1)
-    )
-    source_limit: int = option(
-        "with labels by evidence: most pictures of one generator or camera of a repository or "
-        "folder, where the list names no limit",
-        20,
-        metavar="N",
-        type=whole_number(1),
-    )
-    kept_out: KeptOut = option(
-        "leave out the repositories and files whose SHA-256 begins as a line of this file does",
-        (),
-        metavar="FILE",
-        nargs="+",
-        type=Path,
-    )
-    overwrite: bool = option(add=add_overwrite)
-    workers: int = option(add=add_workers)
 
 
 @dataclass(frozen=True)
@@ -192,13 +155,7 @@ def _collect(
             known = _known(output_dir, but=name)
             (staging / name).mkdir()
             images, outcomes = gather(
-                collection,
-                opened,
-                staging / name,
-                known=known,
-                source_limit=options.source_limit,
-                checks=Checks(options.min_side, options.kept_out),
-                pool=Pool(options.workers),
+                collection, opened, staging / name, known=known, options=options
             )
             reasons = (o.detail if o.outcome == LEFT_OUT else str(o.outcome) for o in outcomes)
             # What follows the colon differs from file to file.

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
+from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
@@ -54,16 +55,37 @@ _SHRUNK_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class Checks:
-    """What a picture must pass.
+class CollectOptions:
+    """How collections are collected."""
 
-    Attributes:
-        min_side: In pixels.
-        kept_out: What must not be taken.
-    """
-
-    min_side: int
-    kept_out: KeptOut
+    repositories_dir: Path
+    git_dirs: Path | None = option(
+        "use the git directories in this folder (owner+name.git) and fetch nothing",
+        metavar="DIR",
+        flags=("--from",),
+        dest="git_dirs",
+        type=Path,
+    )
+    server: str = option("server of the repositories", "https://github.com")
+    min_side: int = option(
+        "leave out images smaller than this, in pixels", 200, type=whole_number(1)
+    )
+    source_limit: int = option(
+        "with labels by evidence: most pictures of one generator or camera of a repository or "
+        "folder, where the list names no limit",
+        20,
+        metavar="N",
+        type=whole_number(1),
+    )
+    kept_out: KeptOut = option(
+        "leave out the repositories and files whose SHA-256 begins as a line of this file does",
+        (),
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+    )
+    overwrite: bool = option(add=add_overwrite)
+    workers: int = option(add=add_workers)
 
 
 def wanted_keys(collection: Collection, files: Files) -> list[str]:
@@ -76,37 +98,30 @@ def wanted_keys(collection: Collection, files: Files) -> list[str]:
 
 
 def gather(
-    collection: Collection,
-    files: Files,
-    folder: Path,
-    *,
-    known: Known,
-    source_limit: int,
-    checks: Checks,
-    pool: Pool,
+    collection: Collection, files: Files, folder: Path, *, known: Known, options: CollectOptions
 ) -> tuple[list[ImageRow], list[FileOutcome]]:
     """Write the pictures to take into class folders; gives their rows, and what was left out.
 
     Args:
         known: What other collections hold already.
-        source_limit: By evidence, most pictures of a source where the list names no limit.
 
     Raises:
         CollectionError: Nothing matches the list's pattern.
     """
     found, excluded = _find_files(collection, files)
-    limit, by_evidence = collection.limit or source_limit, collection.rule == EVIDENCE
+    limit, by_evidence = collection.limit or options.source_limit, collection.rule == EVIDENCE
     if by_evidence:
-        labelled, left_out = _label_by_evidence(collection, files, found, checks, pool=pool)
+        labelled, left_out = _label_by_evidence(collection, files, found, options)
         entries, beyond = limit_sources(labelled, limit=limit, role=collection.role, known=known)
         left_out += beyond
     else:
         entries, left_out = _label_listed(collection, found)
     for label in sorted({entry.label for entry in entries}):
         (folder / CLASS_FOLDERS[label]).mkdir()
-    given = (str(folder.resolve()), collection, checks)
+    given = (str(folder.resolve()), collection, options)
     working = {"description": f"Collecting {collection.name}", "unit": "file", "fewest": 4}
-    looks = list(files.read_each(_write_images, entries, *given, pool=pool, **working))
+    working["pool"] = Pool(options.workers)
+    looks = list(files.read_each(_write_images, entries, *given, **working))
     taken, unusable = take(entries, looks, limit=limit, known=known if by_evidence else None)
     rows = [
         ImageRow(
@@ -168,10 +183,11 @@ def _label_listed(
 
 
 def _label_by_evidence(
-    collection: Collection, files: Files, found: Sequence[FoundFile], checks: Checks, *, pool: Pool
+    collection: Collection, files: Files, found: Sequence[FoundFile], options: CollectOptions
 ) -> tuple[list[Labelled], list[FileOutcome]]:
-    reading = {"pool": pool, "description": "Reading evidence", "unit": "file", "fewest": 100}
-    read = files.read_each(read_evidence, found, checks.min_side, checks.kept_out, **reading)
+    reading = {"description": "Reading evidence", "unit": "file", "fewest": 100}
+    reading["pool"] = Pool(options.workers)
+    read = files.read_each(read_evidence, found, options.min_side, options.kept_out, **reading)
     dates = files.dates()
     return label_files(
         [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in read],
@@ -182,15 +198,19 @@ def _label_by_evidence(
 
 
 def _write_images(
-    entry: Labelled, data: bytes | None, folder: str, collection: Collection, checks: Checks
+    entry: Labelled,
+    data: bytes | None,
+    folder: str,
+    collection: Collection,
+    options: CollectOptions,
 ) -> Look:
     """Write the pictures of a file below a folder; runs in a worker."""
     by_evidence, grid = collection.rule == EVIDENCE, collection.tiles
     try:
-        if data is None or data in checks.kept_out:
+        if data is None or data in options.kept_out:
             raise ImageError(MISSING if data is None else KEPT_OUT)
         image = decode_image(data)
-        if min(image.width // grid[1], image.height // grid[0]) < checks.min_side:
+        if min(image.width // grid[1], image.height // grid[0]) < options.min_side:
             raise ImageError(f"too small: {image.width} × {image.height} pixels")
         small = _shrink(image.image)
         if _is_blank(small):
