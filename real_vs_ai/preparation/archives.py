@@ -33,7 +33,7 @@ from real_vs_ai.preparation.extraction import (
     open_archive,
     printable,
 )
-from real_vs_ai.preparation.placing import MAX_NAME_BYTES, fold_name, source_names, unique_names
+from real_vs_ai.preparation.manifest import MAX_NAME_BYTES, fold_name, source_names, unique_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
 

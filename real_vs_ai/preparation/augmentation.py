@@ -38,16 +38,14 @@ from real_vs_ai.preparation.manifest import (
     FileOutcome,
     ManifestRow,
     count_table,
-    read_manifest,
-    write_manifest,
-    write_outcomes,
-)
-from real_vs_ai.preparation.placing import (
     rank,
+    read_manifest,
     refuse_overlap,
     safe_name,
     unique_names,
+    write_manifest,
     write_new_file,
+    write_outcomes,
 )
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,

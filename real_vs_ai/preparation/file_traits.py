@@ -31,11 +31,14 @@ from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     FileOutcome,
     ManifestRow,
+    Placement,
     count_table,
+    make_class_folders,
+    rank,
     write_manifest,
+    write_new_file,
     write_outcomes,
 )
-from real_vs_ai.preparation.placing import Placement, make_class_folders, rank, write_new_file
 from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 

@@ -24,8 +24,8 @@ from real_vs_ai.preparation.manifest import (
     ManifestRow,
     loose_outcomes,
     read_manifest,
+    relative_origin,
 )
-from real_vs_ai.preparation.placing import relative_origin
 
 FLAT = "flat"
 TRAIN_TEST = "train-test"

@@ -43,19 +43,17 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     FileOutcome,
     ManifestRow,
-    count_table,
-    read_manifest,
-    write_manifest,
-)
-from real_vs_ai.preparation.placing import (
     Placement,
+    count_table,
     fold_name,
     make_class_folders,
     place_files,
     place_rows,
+    read_manifest,
     refuse_overlap,
     safe_name,
     source_names,
+    write_manifest,
 )
 from real_vs_ai.preparation.splits import (
     PlacingOptions,

@@ -25,8 +25,7 @@ from real_vs_ai.preparation.augmentation import (
     write_copy,
 )
 from real_vs_ai.preparation.image_files import encoder_like
-from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank
 from real_vs_ai.reporting import progress
 
 GENERATOR = "taef2"

@@ -17,8 +17,7 @@ from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.options import add_cluster, add_overwrite, add_workers, option
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank, unique_names
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank, unique_names
 
 # Where a content is in several splits already, it stays in the first of these.
 _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}

@@ -23,10 +23,8 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     FileOutcome,
     ManifestRow,
-    loose_outcomes,
-)
-from real_vs_ai.preparation.placing import (
     Placement,
+    loose_outcomes,
     place_files,
     place_rows,
     refuse_overlap,

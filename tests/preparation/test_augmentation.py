@@ -19,9 +19,13 @@ from real_vs_ai.preparation.augmentation import (
     names_for_copies,
     plan_copies,
 )
-from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.manifest import (
+    MAX_NAME_BYTES,
+    ManifestRow,
+    read_manifest,
+    write_manifest,
+)
 from real_vs_ai.preparation.merging import move_augmented as move
-from real_vs_ai.preparation.placing import MAX_NAME_BYTES
 from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 
 

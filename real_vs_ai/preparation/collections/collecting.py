@@ -37,8 +37,7 @@ from real_vs_ai.preparation.collections.sources import (
     fetch_commit,
     find_git_dir,
 )
-from real_vs_ai.preparation.manifest import LEFT_OUT
-from real_vs_ai.preparation.placing import refuse_overlap, source_names
+from real_vs_ai.preparation.manifest import LEFT_OUT, refuse_overlap, source_names
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
 from real_vs_ai.reporting import format_table, plural
 

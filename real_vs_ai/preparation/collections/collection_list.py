@@ -19,8 +19,7 @@ from typing import NamedTuple
 from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, write_table, write_text
-from real_vs_ai.preparation.manifest import REPORT_NAME, FileOutcome, write_outcomes
-from real_vs_ai.preparation.placing import safe_name
+from real_vs_ai.preparation.manifest import REPORT_NAME, FileOutcome, safe_name, write_outcomes
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"

@@ -22,8 +22,7 @@ from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, read_header
 from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, KeptOut
 from real_vs_ai.preparation.image_files import MAX_BITS
-from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
-from real_vs_ai.preparation.placing import rank
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome, rank
 from real_vs_ai.provenance import describe_origin, read_provenance
 from real_vs_ai.provenance.findings import clean
 

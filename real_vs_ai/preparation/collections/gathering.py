@@ -42,8 +42,7 @@ from real_vs_ai.preparation.collections.evidence import (
 )
 from real_vs_ai.preparation.collections.sources import Files
 from real_vs_ai.preparation.image_files import encode, encoder_like, perceptual_hash
-from real_vs_ai.preparation.manifest import Fate, FileOutcome
-from real_vs_ai.preparation.placing import rank, safe_name, write_new_file
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, rank, safe_name, write_new_file
 
 # A stem is for people only; the id behind it tells files apart.
 _STEM_BYTES = 80
