@@ -187,7 +187,13 @@ def plan_extraction(entries: Sequence[ArchiveEntry], *, archive_bytes: int) -> E
             _check_entry(entry)
             size += entry.size
             wanted.append((index, "/".join(parts)))
-    _check_total(len(wanted), size, archive_bytes=archive_bytes)
+    if len(wanted) > MAX_FILES:
+        raise ArchiveError(f"{len(wanted):,} files, the limit is {MAX_FILES:,}")
+    if size > MAX_BYTES:
+        raise ArchiveError(
+            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
+        )
+    _check_ratio("", size, archive_bytes)
     names, renamed = _without_collisions(wanted)
     return ExtractionPlan(names, tuple(skipped), tuple(renamed), debris, size)
 
@@ -239,16 +245,6 @@ def _check_entry(entry: ArchiveEntry) -> None:
         raise ArchiveError(f"entry {printable(entry.name)} claims a negative size")
     if entry.packed_size >= 0:
         _check_ratio(f"entry {printable(entry.name)} ", entry.size, entry.packed_size)
-
-
-def _check_total(files: int, size: int, *, archive_bytes: int) -> None:
-    if files > MAX_FILES:
-        raise ArchiveError(f"{files:,} files, the limit is {MAX_FILES:,}")
-    if size > MAX_BYTES:
-        raise ArchiveError(
-            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
-        )
-    _check_ratio("", size, archive_bytes)
 
 
 def _check_ratio(what: str, size: int, packed: int) -> None:
@@ -357,7 +353,9 @@ def _write_archive(
     with zipfile.ZipFile(output, "w", allowZip64=True) as archive:
         for path in progress(paths, description="Packing", unit="file"):
             with open(f"{root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
-                info = zipfile.ZipInfo(path, _zip_date(os.fstat(file.fileno()).st_mtime))
+                # UTC gives the same archive in every time zone.
+                date = time.gmtime(os.fstat(file.fileno()).st_mtime)[:6]
+                info = zipfile.ZipInfo(path, min(max(date, _FIRST_DATE), _LAST_DATE))
                 data = file.read()
             # Images hardly get smaller.
             info.compress_type = ZIP_STORED if is_image_name(path) else ZIP_DEFLATED
@@ -367,9 +365,3 @@ def _write_archive(
             entry[0] += 1
             entry[1] += len(data)
     return tuple((name, files, size) for name, (files, size) in sorted(counts.items()))
-
-
-def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
-    # UTC gives the same archive in every time zone.
-    date = time.gmtime(seconds)[:6]
-    return min(max(date, _FIRST_DATE), _LAST_DATE)

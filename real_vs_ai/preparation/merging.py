@@ -145,7 +145,12 @@ def _write_merged(
         rows += read
         outcomes += others
     _check_classes(rows)
-    _check_splits(rows, sources)
+    if missing := set(SPLITS) - {row.split for row in rows}:
+        raise InputError(
+            f"Expected images for train, validation and test, found none for "
+            f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
+            "or split with DataSplitD1.py --ignore-roles."
+        )
     alike = {}
     if options.near_duplicates != "off":
         origins = [row.origin for row in rows]
@@ -185,16 +190,6 @@ def _check_classes(rows: Sequence[ManifestRow]) -> None:
         f"Expected the same classes in every source, found {listed}. "
         "Name the sources that belong together, or rename their class folders."
     )
-
-
-def _check_splits(rows: Sequence[ManifestRow], sources: Sequence[str]) -> None:
-    missing = set(SPLITS) - {row.split for row in rows}
-    if missing:
-        raise InputError(
-            f"Expected images for train, validation and test, found none for "
-            f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
-            "or split with DataSplitD1.py --ignore-roles."
-        )
 
 
 def _drop_shared(

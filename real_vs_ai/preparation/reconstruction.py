@@ -123,7 +123,9 @@ def _make_pair(
         row = original.copy_row(f"{label}/{name}", part, file_format, data)
         generator = GENERATOR if label == _FAKE else row.generator
         pair.append((replace(row, label=label, generator=generator), encode(pixels)))
-    return pair, _psnr(part, remade)
+    error = np.mean((part.astype(np.float64) - remade) ** 2)
+    # Equal images count as one step of grey apart.
+    return pair, 10 * math.log10(_WHITE**2 / max(error, 1.0))
 
 
 def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
@@ -145,9 +147,3 @@ def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
         start = int(places.integers((length - side) // _GRID + 1)) * _GRID
         slices.append(slice(start, start + side))
     return np.ascontiguousarray(pixels[tuple(slices)])
-
-
-def _psnr(pixels: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB; equal images count as one step of grey apart."""
-    error = np.mean((pixels.astype(np.float64) - other) ** 2)
-    return 10 * math.log10(_WHITE**2 / max(error, 1.0))

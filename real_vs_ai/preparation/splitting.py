@@ -14,7 +14,6 @@ from pathlib import Path
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
 from real_vs_ai.options import add_seed, option
-from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
@@ -34,7 +33,6 @@ from real_vs_ai.preparation.manifest import (
 )
 from real_vs_ai.preparation.splits import (
     PlacingOptions,
-    SplitPlan,
     check_fractions,
     name_rows,
     near_duplicate_outcomes,
@@ -154,8 +152,12 @@ def _write_source(
         keep_duplicates=options.keep_duplicates,
     )
     outcomes = plan.outcomes() + loose_outcomes(layout.loose)
-    if layout.collected:
-        outcomes += _leave_out_plain(plan, layout.collected)
+    for image in layout.collected.images.values() if layout.collected else ():
+        # Posters and diagrams would teach the layout.
+        if image.plain and plan.splits.get(image.path) == "train":
+            del plan.splits[image.path]
+            why = "mostly flat or of one colour"
+            outcomes.append(FileOutcome(image.path, Fate.PLAIN, why))
     rows = [replace(r, split=plan.splits[r.origin]) for r in rows if r.origin in plan.splits]
     outcomes += near_duplicate_outcomes(rows, alike)
     for row in rows:
@@ -227,15 +229,6 @@ def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dic
         if row.origin in alike:
             leaders[leader(row.sha256)] = leader(contents[alike[row.origin]])
     return {row.origin: leader(row.sha256) for row in rows if row.sha256 in leaders}
-
-
-def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOutcome]:
-    """Take posters and diagrams out of the plan's training images."""
-    plain = [image.path for image in collected.images.values() if image.plain]
-    paths = sorted(path for path in plain if plan.splits.get(path) == "train")
-    for path in paths:
-        del plan.splits[path]
-    return [FileOutcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
 
 
 def _quarantine(

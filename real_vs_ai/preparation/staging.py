@@ -117,7 +117,9 @@ def finish_interrupted(parent: Path, *, label: str) -> bool:
         _roll_forward(parent, label=label)
     if (old := _old(parent, label)).is_dir():
         shutil.rmtree(old)
-    for leftover in _stagings(parent, label):
+    # The random part of mkdtemp has no dot, so that no other label's folder matches.
+    pattern = re.compile(rf"\.{re.escape(label)}\.[^.]+{re.escape(_STAGING_SUFFIX)}")
+    for leftover in [path for path in parent.iterdir() if pattern.fullmatch(path.name)]:
         # What cannot be removed now, the next run removes.
         shutil.rmtree(leftover, ignore_errors=True)
     return whole
@@ -175,12 +177,6 @@ def _roll_forward(parent: Path, *, label: str) -> None:
     if old.is_dir():
         shutil.rmtree(old)
     shutil.rmtree(ready)
-
-
-def _stagings(parent: Path, label: str) -> list[Path]:
-    # The random part of mkdtemp has no dot, so that no other label's folder matches.
-    pattern = re.compile(rf"\.{re.escape(label)}\.[^.]+{re.escape(_STAGING_SUFFIX)}")
-    return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
 
 
 def _ready(parent: Path, label: str) -> Path:

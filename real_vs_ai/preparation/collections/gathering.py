@@ -224,7 +224,9 @@ def _write_images(
     for row, column in entry.tiles:
         picture, encoded, name = image.image, data, stem + file_extension(image.format)
         if grid != (1, 1):
-            picture = _cut_tile(image.image, grid=grid, row=row, column=column)
+            top, bottom = (image.height * place // grid[0] for place in (row, row + 1))
+            left, right = (image.width * place // grid[1] for place in (column, column + 1))
+            picture = image.image.crop((left, top, right, bottom))
             encoded, extension = _encode_tile(picture, data, image)
             name = f"{stem}-r{row}c{column}{extension}"
         path = f"{CLASS_FOLDERS[entry.label]}/{name}"
@@ -232,13 +234,6 @@ def _write_images(
         plain = not by_evidence and _is_plain(picture)
         images.append((path, plain, perceptual_hash(np.asarray(_shrink(picture)))))
     return Look("", tuple(images), drawn=image.mode in {"1", "LA", "P", "PA", "RGBA"})
-
-
-def _cut_tile(sheet: Image.Image, *, grid: tuple[int, int], row: int, column: int) -> Image.Image:
-    (rows, columns), (width, height) = grid, sheet.size
-    left, right = (width * place // columns for place in (column, column + 1))
-    top, bottom = (height * place // rows for place in (row, row + 1))
-    return sheet.crop((left, top, right, bottom))
 
 
 def _encode_tile(tile: Image.Image, sheet: bytes, image: DecodedImage) -> tuple[bytes, str]:

@@ -293,7 +293,7 @@ def _git(
     """Run git, and give its output; its progress shows where a person watches."""
     watched = progress and sys.stderr.isatty()
     result = subprocess.run(
-        _command(arguments, git_dir),
+        ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *arguments],
         env=_environment(network=progress),
         input=given.encode(),
         stdout=subprocess.PIPE,
@@ -306,10 +306,6 @@ def _git(
         verb = arguments[2] if arguments[0] == "-c" else arguments[0]
         raise CollectionError(f"Expected git {verb} to succeed, found: {reason}")
     return result.stdout
-
-
-def _command(arguments: Sequence[str], git_dir: Path | None) -> list[str]:
-    return ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *arguments]
 
 
 def _environment(*, network: bool = False) -> dict[str, str]:
