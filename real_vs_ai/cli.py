@@ -22,7 +22,7 @@ Options = TypeVar("Options")
 _EXPECTED_ERRORS = (RealVsAIError, OSError, MemoryError, UnicodeError)
 
 # Modules that requirements.txt adds to requirements-app.txt.
-_BEYOND_THE_APP = "tensorflow keras matplotlib sklearn scipy joblib cv2 imagehash skimage pydot"
+_BEYOND_THE_APP = "tensorflow keras matplotlib sklearn scipy joblib cv2 imagehash skimage"
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -112,11 +112,6 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
             "The probabilities are not calibrated: there were no validation images to do it on.",
         ]
     thresholds, among = metrics["thresholds"], "wrong among the others"
-    if "by_source" in tables:
-        among = (
-            "of every source's real validation images called Fake, and twice that share of the "
-            "generated ones called Real"
-        )
     if "over_sources" in tables:
         among = (
             "of a new source's images of each class expected to get a wrong verdict (conformal "
@@ -131,9 +126,6 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
         text += " The validation images are too few, or the model too poor, to promise that."
     blocks.append(text)
-    if "by_source" in tables:
-        intro = "Validation by source, with exact (Clopper-Pearson) 95 % intervals:"
-        blocks += [intro, tables["by_source"]]
     if "over_sources" in tables:
         intro = (
             "Mean shares over sources, a collection (a repository's pictures) each, which count "

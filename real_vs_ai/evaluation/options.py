@@ -10,7 +10,7 @@ from real_vs_ai.cli import make_parser
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.options import add_fields, add_workers, number, option
 
-EXPORT_FORMATS = ("compact", "keras", "savedmodel", "onnx", "openvino", "litert", "torch")
+EXPORT_FORMATS = ("compact", "onnx")
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,10 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import (
     NEW_SOURCE,
     calibrate_metadata,
-    count_by_source,
     explain_missed_targets,
-    has_sources,
     share_over_sources,
 )
-from real_vs_ai.evaluation.figures import draw_report
+from real_vs_ai.evaluation.figures import draw_mistakes, draw_report
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
@@ -42,7 +40,7 @@ from real_vs_ai.predictions import (
 )
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of
+from real_vs_ai.verdict import thresholds_of
 
 if TYPE_CHECKING:
     import keras
@@ -215,26 +213,16 @@ def _calibrate(
     rows = join_predictions(own, fitting.tables)
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
-    refused, new_source = rows.out_of_distribution, fitting.new_source
-    by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
         target_error=fitting.target_error,
-        sources=rows.sources if by_source else None,
-        refused=refused if by_source else None,
-        new_source=new_source,
+        sources=rows.sources if fitting.new_source else None,
+        refused=rows.out_of_distribution,
     )
-    if new_source:
+    if fitting.new_source:
         found["rule"] = NEW_SOURCE
-    elif by_source:
-        # Of other runs' images only the model's own answers are known.
-        rows = dataclasses.replace(rows, temperature=fitted.temperature)
-        decided = np.where(refused, UNDECIDED, decide(rows.calibrated, fitted))
-        if len(own):
-            decided[: len(own)] = judged["validation"].rows(fitted).decided
-        found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
     return fitted, {**found, "files": [path.as_posix() for path in fitting.tables]}
 
 
@@ -278,12 +266,11 @@ def write_evaluation(
     run: RunFolder, evaluation: Evaluation, *, model: keras.Model, history_csv: Path | None
 ) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
-    from real_vs_ai.evaluation.pictures import draw_mistakes, draw_network
-
     evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
-    without_picture = draw_network(model, run)
-    evaluation.metrics["notes"] += [without_picture] if without_picture else []
+    layers: list[str] = []
+    model.summary(print_fn=layers.append, line_length=110)
+    write_text(run.network, "\n".join(layers) + "\n")
     main = evaluation.main
     rows = evaluation.predictions.of_split(main.split)
     draw_mistakes(run, rows, main.images, metadata=evaluation.metadata, model=model)

@@ -23,7 +23,6 @@ HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 FIGURES = {
     "risk_coverage",
     "history",
-    "class_distribution",
     "confusion_matrix",
     "confusion_matrix_validation",
     "roc",
@@ -59,7 +58,8 @@ def reported(tmp_path_factory):
 
 def test_report_has_every_file(reported):
     run, _, _ = reported
-    assert {path.stem for path in run.figures.glob("*.png")} - {"network"} == FIGURES
+    assert {path.stem for path in run.figures.glob("*.png")} == FIGURES
+    assert "maps (Conv2D)" in run.network.read_text()
     for path in run.figures.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 500

@@ -70,18 +70,14 @@ def test_damaged_histories_are_named(tmp_path):
 def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
     class_names = (*HOSTILE, *(f"class {i}" for i in range(4)))
     run, predictions = RunFolder(tmp_path), make_predictions(60, class_names=class_names)
-    interval = {"value": 0.9, "low": 0.85, "high": 0.94}
-    change = {"name": "$change", "accuracy": interval, "difference": interval}
     metrics = {
-        "images": {split: dict.fromkeys(class_names, 5) for split in ("train", "test")},
         "temperature": 1.5,
         "calibrated": True,
         "thresholds": {"minimum_confidence": 0.5},
-        "robustness": {"split": "test", "n": 60, "rows": [change | {"flips": 6, "uncertain": 12}]},
         **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
     drawn = figures.draw_report(run, predictions, metrics, history=None)
-    assert len(drawn) == 9
+    assert len(drawn) == 7
     assert all(ink(path) > 0.01 for path in drawn)
 
 
@@ -143,7 +139,7 @@ def test_risk_is_counted_from_the_most_confident_on():
 
 def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):
     path = tmp_path / "d.png"
-    figures.draw_class_distribution({"test": {"Fake": 1}}, path=path)
+    figures.draw_history({"epoch": [1.0], "loss": [0.5]}, keep="best", path=path)
     before = path.read_bytes()
 
     def full_disk(self, staging, **_):
@@ -152,6 +148,6 @@ def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
     with pytest.raises(OSError, match="No space"):
-        figures.draw_class_distribution({"test": {"Fake": 2}}, path=path)
+        figures.draw_history({"epoch": [1.0], "loss": [0.4]}, keep="best", path=path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

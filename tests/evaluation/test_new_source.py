@@ -72,7 +72,7 @@ def test_thresholds_of_a_model_keep_both_rates():
     sources = np.concatenate([fake_sources, real_sources])
     probabilities = np.stack([fake, 1 - fake], axis=1)
     metadata, found = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources, new_source=True
+        METADATA, labels, probabilities, target_error=0.05, sources=sources
     )
     decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
     of_fakes, of_reals = share_over_sources(labels, decided, sources, METADATA.class_names)
@@ -88,8 +88,14 @@ def test_thresholds_of_a_model_keep_both_rates():
 
 def test_refused_images_are_no_mistakes():
     generator = np.random.default_rng(4)
-    scores, sources = draw_sources(generator, 60)
-    plain = choose(scores, sources, rate=0.05)
-    hard = np.isin(sources, np.unique(sources[scores >= plain.value]))
-    eased = choose(np.where(hard, -np.inf, scores), sources, rate=0.05)
-    assert eased.value < plain.value
+    fakes, fake_sources = draw_sources(generator, 60)
+    reals, real_sources = draw_sources(generator, 60)
+    fake = np.concatenate([1 - fakes, reals])
+    labels = np.repeat([0, 1], [len(fakes), len(reals)])
+    sources = np.concatenate([fake_sources, real_sources])
+    images = (labels, np.stack([fake, 1 - fake], axis=1))
+    rule = {"target_error": 0.05, "sources": sources}
+    plain, _ = calibrate_metadata(METADATA, *images, **rule)
+    hard = np.isin(sources, np.unique(real_sources[reals >= 0.9])) & (labels == 1)
+    eased, _ = calibrate_metadata(METADATA, *images, **rule, refused=hard)
+    assert eased.upper_threshold < plain.upper_threshold
