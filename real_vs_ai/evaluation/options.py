@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.cli import make_parser
+from real_vs_ai.cli import add_fields, add_workers, make_parser, number, option
 from real_vs_ai.config import DATA_DIR
-from real_vs_ai.options import add_fields, add_workers, number, option
 
 EXPORT_FORMATS = ("compact", "onnx")
 

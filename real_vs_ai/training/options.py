@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai.cli import add_memory, add_workers, number, option, whole_number
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.model_input import INPUT_KINDS, ModelInput
 from real_vs_ai.networks.backbones import BACKBONES
-from real_vs_ai.options import add_memory, add_workers, number, option, whole_number
 from real_vs_ai.runs import NEWEST
 
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
