@@ -23,7 +23,6 @@ from real_vs_ai.evaluation.curves import (
     Answers,
     draw_precision_recall,
     draw_reliability,
-    draw_risk_coverage,
     draw_roc,
     draw_scores,
     rank_classes,
@@ -104,7 +103,6 @@ def draw_report(
         draw_precision_recall(ranked, path=place("precision_recall"))
     draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
     draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
-    draw_risk_coverage(answers, path=place("risk_coverage"))
     return drawn
 
 

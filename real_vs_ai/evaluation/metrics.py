@@ -10,7 +10,6 @@ scikit-learn's. A metric that is not defined (the recall of a class without imag
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.config import SEED, positive_index
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.metric_sums import image_sums, means, statistics
 from real_vs_ai.predictions import Predictions
@@ -64,7 +63,8 @@ def compute_metrics(
         raise InputError("Expected at least one image to compute metrics, found none.")
     n_classes = len(class_names)
     # Real against Fake ranks the same images the other way round.
-    ranked = [class_names.index(POSITIVE_CLASS)] if is_binary(class_names) else range(n_classes)
+    positive = positive_index(class_names)
+    ranked = range(n_classes) if positive is None else [positive]
     values = bootstrap(
         lambda weights: statistics(weights, labels, probabilities, ranked=ranked),
         labels,
@@ -112,27 +112,6 @@ def compute_calibration_metrics(
     )
     names = ("loss", "brier_score", "expected_calibration_error")
     return intervals_of({name: values[name] for name in names})
-
-
-def is_binary(class_names: Sequence[str]) -> bool:
-    """Whether the classes are Fake and one other, so that Fake is the positive class."""
-    return len(class_names) == 2 and POSITIVE_CLASS in class_names
-
-
-def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, float]:
-    """Whether two models err differently on the same images (exact test, McNemar 1947).
-
-    Args:
-        first_correct: Whether the first model is right, shape (n_images,), bool.
-
-    Returns:
-        Counts of images that only one of them has right, and the two-sided p-value.
-    """
-    only_first = int(np.sum(first_correct & ~second_correct))
-    only_second = int(np.sum(~first_correct & second_correct))
-    disagreements = only_first + only_second
-    p_value = binomtest(only_first, disagreements).pvalue if disagreements else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
 
 
 def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
@@ -231,8 +210,9 @@ def _without_bias(rows: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, np.concatenate([rows[:1] - bias, rows[1:] - 2 * bias]))
 
 
-# These sides, in pixels, part thumbnails, web pictures and photographs; the shorter side counts.
+# The shorter side, in pixels, parts thumbnails, web pictures and photographs.
 _SIZE_BOUNDS = (64, 256, 1024)
+_SIZE_GROUPS = ("below 64 px", "64 to 255 px", "256 to 1023 px", "1024 px and more")
 
 
 def split_metrics(rows: Predictions) -> dict[str, Any]:
@@ -272,12 +252,5 @@ def split_metrics(rows: Predictions) -> dict[str, Any]:
 
 def size_groups(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
     """The size group of each image, by its shorter side: "64 to 255 px", …"""
-    first, last = _SIZE_BOUNDS[0], _SIZE_BOUNDS[-1]
-    between = itertools.pairwise(_SIZE_BOUNDS)
-    names = [
-        f"below {first} px",
-        *(f"{low} to {high - 1} px" for low, high in between),
-        f"{last} px and more",
-    ]
     shorter = np.minimum(widths, heights)
-    return np.array(names, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, side="right")]
+    return np.array(_SIZE_GROUPS, dtype=object)[np.searchsorted(_SIZE_BOUNDS, shorter, "right")]
