@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from real_vs_ai.config import POSITIVE_CLASS, positive_index
-from real_vs_ai.evaluation.figure_style import (
+from real_vs_ai.evaluation.figures import (
     BLUE,
     GREY,
     ORANGE,
@@ -160,7 +160,7 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
 
 @styled
 def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
-    """Stated probability against observed share with intervals, and how many images lie where.
+    """Stated probability against observed share, with intervals.
 
     Args:
         calibrated: Whether the temperature is one that was fitted.
@@ -169,40 +169,23 @@ def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
     shown = {"as trained": (rows.probabilities, part.metrics["uncalibrated"])}
     if calibrated:
         shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, part.metrics)
-    figure, axes = new_figure(1, 2, width=12.0, height=6.6)
-    axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
+    figure, (axes,) = new_figure(height=7.0)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, (name, (probabilities, numbers)) in enumerate(shown.items()):
         hits, stated = _stated(rows, probabilities)
         bins = reliability_bins(hits, stated)
+        points, few = (bins["stated"], bins["observed"]), bins["counts"] < _FEW
         look = {"color": (ORANGE, BLUE)[i], "marker": "os"[i]}
-        line = {"ls": ("--", "-")[i]}
-        error = numbers["expected_calibration_error"]["value"]
-        axes[0].errorbar(
-            bins["stated"],
-            bins["observed"],
-            yerr=bins["margins"],
-            capsize=3,
-            label=f"{name}: ECE {error:.3f}",
-            **look,
-            **line,
-        )
-        few = bins["counts"] < _FEW
-        hollow = {"ls": "", "mfc": "white", "ms": 9}
-        axes[0].plot(bins["stated"][few], bins["observed"][few], **hollow, **look)
-        axes[1].plot(bins["stated"], bins["counts"], **look, **line)
+        label = f"{name}: ECE {numbers['expected_calibration_error']['value']:.3f}"
+        line = {"ls": ("--", "-")[i], "capsize": 3, "label": label}
+        axes.errorbar(*points, yerr=bins["margins"], **look, **line)
+        axes.plot(*(values[few] for values in points), **look, ls="", mfc="white", ms=9)
     x = f"stated probability of {POSITIVE_CLASS}" if binary else "stated confidence"
     y = f"observed share of {POSITIVE_CLASS}" if binary else "observed accuracy"
     limits = (-_MARGIN, 1 + _MARGIN)
-    axes[0].set(xlabel=x, ylabel=y, xlim=limits, ylim=limits, aspect="equal")
-    axes[0].set_title(f"Reliability, 95 % intervals\n(hollow: fewer than {_FEW} images)")
-    axes[1].axhline(_FEW, color=GREY, lw=1.2, ls=":")
-    axes[1].set(xlabel=x, ylabel="images in the bin (log scale)", xlim=limits)
-    axes[1].set_yscale("log")
-    axes[1].set_ylim(bottom=0.8)
-    axes[1].yaxis.set_major_formatter(THOUSANDS)
-    axes[1].yaxis.set_minor_formatter(NullFormatter())
-    axes[1].set_title(f"Where the {len(rows):,} images lie\n(dotted: {_FEW} images)")
-    save_figure(figure, path, legend_columns=3)
+    axes.set(xlabel=x, ylabel=y, xlim=limits, ylim=limits, aspect="equal")
+    axes.set_title(f"Reliability, 95 % intervals\n(hollow: fewer than {_FEW} images)")
+    save_figure(figure, path, legend_columns=2)
 
 
 def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

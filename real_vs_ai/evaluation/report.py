@@ -25,7 +25,15 @@ from real_vs_ai.evaluation.calibration import (
     explain_missed_targets,
     share_over_sources,
 )
-from real_vs_ai.evaluation.figures import draw_mistakes, draw_report
+from real_vs_ai.evaluation.curves import (
+    Answers,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+    draw_scores,
+    rank_classes,
+)
+from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
@@ -156,7 +164,7 @@ def evaluate_model(
     metadata, thresholds = detector.metadata, known
     if fitting:
         metadata, thresholds = _calibrate(judged, metadata, fitting)
-    predictions = _rows_of(judged, metadata)
+    predictions = concatenate([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
 
@@ -201,16 +209,12 @@ def _main_split(predictions: Predictions) -> str:
     return next(name for name in REPORTED_SPLITS if name in predictions.split_names)
 
 
-def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:
-    return concatenate([part.rows(metadata) for part in judged.values()])
-
-
 def _calibrate(
     judged: Mapping[str, JudgedSplit], metadata: ModelMetadata, fitting: Fitting
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
-    own = _rows_of(judged, metadata).of_split("validation")
-    rows = join_predictions(own, fitting.tables)
+    judged_rows = concatenate([part.rows(metadata) for part in judged.values()])
+    rows = join_predictions(judged_rows.of_split("validation"), fitting.tables)
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
     fitted, found = calibrate_metadata(
@@ -309,6 +313,46 @@ def _write_from_numbers(
     drawn = draw_report(run, predictions, metrics, history=read_history(history_csv))
     write_text(run.classification_report, _classification_report(predictions, metrics))
     write_model_card(run, metrics)
+    return drawn
+
+
+def draw_report(
+    run: RunFolder,
+    predictions: Predictions,
+    metrics: Mapping,
+    *,
+    history: Mapping[str, Sequence] | None,
+) -> list[Path]:
+    """Draw what the data allow.
+
+    Args:
+        metrics: The contents of `metrics.json` for the predictions.
+
+    Returns:
+        The PNG files, in the order of a report.
+    """
+    drawn: list[Path] = []
+
+    def place(name: str) -> Path:
+        drawn.append(run.figures / f"{name}.png")
+        return drawn[-1]
+
+    splits = [name for name in REPORTED_SPLITS if name in predictions.split_names]
+    answers = [Answers(split, predictions.of_split(split), metrics[split]) for split in splits]
+    # The report is about the first one; the figures of the others have their names.
+    main = answers[0]
+    if history and len(history["epoch"]):
+        config = read_json(run.config) if run.config.is_file() else {}
+        keep = config.get("options", {}).get("keep", "best")
+        draw_history(history, keep=keep, path=place("history"))
+    for part in answers:
+        name = "confusion_matrix" if part is main else f"confusion_matrix_{part.split}"
+        draw_confusion_matrix(part.rows, split=part.split, path=place(name))
+    if ranked := rank_classes(answers):
+        draw_roc(ranked, path=place("roc"))
+        draw_precision_recall(ranked, path=place("precision_recall"))
+    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
+    draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
     return drawn
 
 

@@ -136,7 +136,7 @@ def test_history_marks_the_epoch_whose_weights_were_kept(reported, monkeypatch, 
     run, _ = reported
     marked = []
     monkeypatch.setattr(
-        "real_vs_ai.evaluation.figures.draw_history",
+        "real_vs_ai.evaluation.report.draw_history",
         lambda history, *, keep, path: marked.append(kept_epoch(history, keep=keep)),
     )
     run.config.write_text(json.dumps({"options": options}))

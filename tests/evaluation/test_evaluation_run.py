@@ -267,22 +267,6 @@ def test_images_of_other_classes_are_refused(project, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [("nothing", "none"), ("empty", "no folders"), ("one class", "Real")]
-)
-def test_folders_without_labelled_images_are_refused(project, capsys, content, message):
-    folder = project / "input"
-    if content == "empty":
-        folder.mkdir()
-    if content == "one class":
-        write_images(folder)
-        shutil.rmtree(folder / "Real")
-    assert evaluate("--model", "models/run", "--data", folder) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
-
-
 def test_files_that_are_no_models_are_refused(project, capsys):
     (project / "text.h5").write_text("no model")
     with h5py.File(project / "data.h5", "w") as file:

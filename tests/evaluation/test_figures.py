@@ -10,8 +10,9 @@ from PIL import Image
 
 from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import Answers, draw_reliability, reliability_bins
-from real_vs_ai.evaluation.figure_style import shorten
+from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
+from real_vs_ai.evaluation.report import draw_report
 from real_vs_ai.runs import RunFolder, read_history
 from tests.test_predictions import make_predictions
 
@@ -20,7 +21,7 @@ HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 �
 
 @pytest.fixture(autouse=True)
 def _small_figures(monkeypatch):
-    monkeypatch.setattr("real_vs_ai.evaluation.figure_style.DOTS_PER_INCH", 50)
+    monkeypatch.setattr("real_vs_ai.evaluation.figures.DOTS_PER_INCH", 50)
 
 
 def ink(path):
@@ -65,7 +66,7 @@ def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
         "thresholds": {"minimum_confidence": 0.5},
         **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
-    drawn = figures.draw_report(run, predictions, metrics, history=None)
+    drawn = draw_report(run, predictions, metrics, history=None)
     assert len(drawn) == 6
     assert all(ink(path) > 0.01 for path in drawn)
 
