@@ -64,7 +64,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
     """
     hosts = join_hosts()
-    # Only the first of several processes speaks.
     say = say if hosts.is_first else lambda line: None
     if options.recipe and not options.resume:
         say(describe_recipe(options))

@@ -5,8 +5,12 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from real_vs_ai.config import positive_index
-from real_vs_ai.evaluation.metric_sums import image_sums, ranking
-from real_vs_ai.evaluation.metrics import compute_calibration_metrics, compute_metrics
+from real_vs_ai.evaluation.metrics import (
+    compute_calibration_metrics,
+    compute_metrics,
+    image_sums,
+    ranking,
+)
 
 FAKE_REAL = ("Fake", "Real")
 THREE = ("benign", "malignant", "normal")
