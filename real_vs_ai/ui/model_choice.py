@@ -15,15 +15,10 @@ from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
 from real_vs_ai.ui.wording import as_markdown, class_words, known_sizes, promise, visible
-from real_vs_ai.verdict import (
-    TrackRecord,
-    Verdict,
-    describe_thresholds,
-    read_track_record,
-    thresholds_of,
-)
+from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
 
 # The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"

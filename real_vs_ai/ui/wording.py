@@ -17,7 +17,8 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
-from real_vs_ai.verdict import Verdict, read_track_record
+from real_vs_ai.track_record import read_track_record
+from real_vs_ai.verdict import Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")

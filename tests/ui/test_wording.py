@@ -12,6 +12,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import TITLES, Conclusion, ConclusionCode, ModelSees, conclude
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
@@ -23,7 +24,7 @@ from real_vs_ai.ui.wording import (
     promise,
     visible,
 )
-from real_vs_ai.verdict import TrackRecord, make_verdict, read_track_record
+from real_vs_ai.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
 
