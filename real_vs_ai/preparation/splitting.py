@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from real_vs_ai.cli import add_seed, option
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
-from real_vs_ai.options import add_seed, option
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout

@@ -17,8 +17,7 @@ from typing import Any, Protocol
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.options import available_workers
-from real_vs_ai.parallel import join_cluster, worker_environment
+from real_vs_ai.parallel import available_workers, join_cluster, worker_environment
 from real_vs_ai.runs import find_models
 from real_vs_ai.service.access import Limits
 from real_vs_ai.serving.judge import Answer, Judge

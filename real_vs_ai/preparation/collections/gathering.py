@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.cli import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
-from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
