@@ -42,12 +42,25 @@ def open_network(model: keras.Model, model_path: Path, *, layer: str) -> Network
     return network or _keras_network(model, layer)
 
 
+class _CompiledFile:
+    """A model file compiled by OpenVINO; see `Network`."""
+
+    def __init__(self, model_path: Path, *, image_size: int, layer: str) -> None:
+        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+        self._engine = OpenVINOEngine(
+            model_path, image_size=image_size, precision="f32", layer=layer
+        )
+        self._engine.open(for_batches=True)
+
+    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+        return self._engine.predict(pixels.astype(np.uint8), in_batches=True)
+
+
 def _open_file(model_path: Path, *, image_size: int, layer: str) -> Network | None:
     """The file compiled by OpenVINO, or None where that cannot be."""
     try:
-        from real_vs_ai.serving.openvino_engine import Float32Network
-
-        return Float32Network(model_path, image_size=image_size, layer=layer)
+        return _CompiledFile(model_path, image_size=image_size, layer=layer)
     except (ImportError, RealVsAIError, RuntimeError, OSError):
         return None
 

@@ -1,8 +1,8 @@
 """Judge images with a model.
 
-The first opening of a model compiles it (some seconds); later ones take a moment, and TensorFlow is
-not imported. One detector may be shared by any number of threads. Where several models are
-released, each image is judged by the one that fits its size.
+Opening a model compiles it (a second or two); TensorFlow is not imported. One detector may be
+shared by any number of threads. Where several models are released, each image is judged by the one
+that fits its size.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Detector:
         precision: str | None = None,
         for_batches: bool = False,
     ) -> Detector:
-        """Read a model and compile it, or read what was compiled before.
+        """Read a model and compile it.
 
         Args:
             path: A run folder or an `.h5` file; None for the newest finished run in `models/`,
@@ -142,7 +142,7 @@ class Detector:
     @property
     def is_open(self) -> bool:
         """Whether its engine is ready; of several models, each waits for its first image."""
-        return getattr(self.engine, "is_open", True)
+        return self.engine.is_open
 
     def predict(self, image: ImageLike) -> Verdict:
         """The verdict for one image.

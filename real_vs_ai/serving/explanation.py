@@ -79,7 +79,7 @@ class GradCam:
             model = _build(network, output=graph.output, maps=network.outputs[self.layer_name])
             settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
             self._compiled = ov.Core().compile_model(model, "CPU", settings)
-        except (UnsupportedGraphError, RuntimeError) as error:
+        except RuntimeError as error:
             why = one_line(error)
             raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
         self._lock = threading.Lock()

@@ -17,14 +17,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.errors import RealVsAIError
 
 # Their kernels have the output channels in the last axes.
 _FOLLOWED_BY_NORMALISATION = ("Conv2D", "DepthwiseConv2D")
 
 
-class UnsupportedGraphError(InputError):
-    """The file holds something that this project's own converter does not know."""
+class UnsupportedGraphError(RealVsAIError, RuntimeError):
+    """OpenVINO cannot compute the file's network; the message is one line that says why."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ LARGE = trained_on(200, input=CROPS.stored())
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory, cache_folder):
+def released(tmp_path_factory):
     """Two released models: one of small images, one that judges crops of large ones."""
     folder = tmp_path_factory.mktemp("models") / "released"
     (folder / "photographs").mkdir(parents=True)
@@ -194,7 +194,7 @@ def test_shared_model_knows_the_thresholds_of_every_model(released):
     shared.close()
 
 
-def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path, cache_folder):
+def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path):
     import keras
 
     path = save_model(tmp_path / "model.h5", LARGE)

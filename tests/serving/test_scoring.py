@@ -19,10 +19,10 @@ import pytest
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.serving import conversion
-from real_vs_ai.serving.conversion import ConversionError
+from real_vs_ai.serving import openvino_engine
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import (
     COLUMNS,
@@ -287,10 +287,10 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
 
 
 def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
-    def fail(model_path, *, output_dir):
-        raise ConversionError("conversion to OpenVINO failed: an unknown layer")
+    def fail(model_path, *, layer):
+        raise UnsupportedGraphError("conversion to OpenVINO failed: an unknown layer")
 
-    monkeypatch.setattr(conversion, "convert", fail)
+    monkeypatch.setattr(openvino_engine, "build_model", fail)
     options = ScoringOptions(
         model=model_with(created="another"),
         engine="openvino",

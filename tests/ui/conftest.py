@@ -25,11 +25,10 @@ def models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def surroundings(models, tmp_path, monkeypatch):
-    """An empty folder to start in, no key, no released model, a cache of the tests' own."""
+def surroundings(tmp_path, monkeypatch):
+    """An empty folder to start in, no key, no released model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["App.py"])
-    monkeypatch.setenv("REAL_VS_AI_CACHE", str(models.parent / "cache"))
     monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)

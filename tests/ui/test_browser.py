@@ -66,7 +66,6 @@ def address(tmp_path_factory, gemini):
     history = "epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n"
     (folder / "models" / "colour" / "history.csv").write_text(history)
     environment = os.environ | {
-        "REAL_VS_AI_CACHE": str(folder / "cache"),
         "GEMINI_API_KEY": "secret-key",
         "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{gemini.server_port}",
     }
@@ -364,10 +363,7 @@ def test_the_page_loads_nothing_from_elsewhere(browser, address, pictures):
 
 def test_a_server_that_has_gone_says_so_in_the_pages_words(browser, tmp_path):
     make_colour_model(tmp_path / "models" / "colour")
-    with app_server(tmp_path, os.environ | {"REAL_VS_AI_CACHE": str(tmp_path / "cache")}) as (
-        server,
-        address,
-    ):
+    with app_server(tmp_path, dict(os.environ)) as (server, address):
         context = browser.new_context(viewport=DESKTOP)
         page = context.new_page()
         page.set_default_timeout(300_000)
