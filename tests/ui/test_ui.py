@@ -343,8 +343,8 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
         "[]",
         "{",
         '{"test": 3}',
-        '{"test": {"accuracy": "high"}}',
-        f'{{"test": {{"n": {10**400}}}}}',
+        '{"test": {"roc_auc": "high"}}',
+        f'{{"test": {{"roc_auc": {10**400}}}}}',
     ],
 )
 def test_damaged_metrics_give_none(tmp_path, text):
