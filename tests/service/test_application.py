@@ -11,7 +11,6 @@ from starlette.testclient import TestClient
 
 from real_vs_ai import __version__
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.service import documents
 from real_vs_ai.service.access import Limits, add_key, read_keys
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
@@ -241,7 +240,7 @@ def test_fault_of_the_service_is_json_too(judge, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(documents, "images_document", fail)
+    monkeypatch.setattr("real_vs_ai.service.application.score_document", fail)
     application = create_application(judge, limits=Limits(), keys=None)
     with TestClient(application, raise_server_exceptions=False) as client:
         assert_refused(client.post("/v1/images", content=BRIGHT), 500, "internal_error")
