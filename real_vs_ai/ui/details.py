@@ -21,8 +21,15 @@ from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heat
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, show_error
-from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
-from real_vs_ai.verdict import CropScore, ReasonCode, describe_thresholds, thresholds_of
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    class_words,
+    numbers_sentence,
+    thresholds_sentence,
+    visible,
+    why_no_answer,
+)
+from real_vs_ai.verdict import CropScore, ReasonCode
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
@@ -59,6 +66,8 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         show = {_PLACES: _show_places, **show}
     elif refused and refused.code is not _SAYS_IT_ALL:
         st.markdown(_WHOLE)
+    if open_answer := why_no_answer(judged.verdict, chosen.metadata_of(judged.verdict)):
+        st.markdown(open_answer)
     # The first tab is open at once, so it is one that costs nothing.
     first = next(name for name in show if not _costs(name, judged))
     names = [first, *(name for name in show if name != first)]
@@ -240,8 +249,7 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     else:
         # Beside an open answer, a percentage would accuse honest photographs.
         with st.expander("The model's numbers"):
-            thresholds = describe_thresholds(thresholds_of(metadata))
-            _show_list([numbers_sentence(verdict, metadata), f"{thresholds}."])
+            _show_list([numbers_sentence(verdict, metadata), f"{thresholds_sentence(metadata)}."])
     made = f" of {metadata.created[:10]}" if metadata.created else ""
     digest = model.sha256[:_SHORT_HASH]
     lines.append(f"Model: {visible(model.name)}{made}, SHA-256 {digest}.")

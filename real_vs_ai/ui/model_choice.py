@@ -17,8 +17,15 @@ from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
-from real_vs_ai.ui.wording import as_markdown, class_words, known_sizes, promise, visible
-from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    class_words,
+    known_sizes,
+    promise,
+    thresholds_sentence,
+    visible,
+)
+from real_vs_ai.verdict import Verdict
 
 # The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"
@@ -184,7 +191,7 @@ def _facts(metadata: ModelMetadata) -> list[str]:
         "Calibrated: its numbers can be read as probabilities"
         if metadata.calibrated
         else "**Not calibrated**: its scores are not probabilities",
-        describe_thresholds(thresholds_of(metadata)),
+        thresholds_sentence(metadata),
     ]
 
 

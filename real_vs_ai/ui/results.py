@@ -114,7 +114,8 @@ def _show_questions(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     of_file = RELIANCE.get(judged[0].conclusion.file_says, "") if len(judged) == 1 else ""
     reliable = f"{of_file} {describe_record(judged, chosen)}".strip()
     if reliable:
-        st.markdown(f"**Can I rely on it?** {reliable}")
+        # A report names its kinds after folders.
+        st.markdown(f"**Can I rely on it?** {as_markdown(reliable, longest=1_000)}")
     sent = " Those that you asked Gemini about went to Google." if was_sent() else ""
     st.markdown(f"**Who sees my pictures?** {WHO_SEES}{sent}")
 
@@ -296,7 +297,8 @@ def _show_table(judged: Sequence[Card]) -> int | None:
     }
     # No generator is known of most pictures, and an empty column only takes room.
     columns = [name for name in table if name != "Made by" or table[name].any()]
-    widths = {"Conclusion": 260, "File": 300, "Made by": 200, "Size": 110}
+    # With these the name of the file stands on a phone's screen too; long texts wrap.
+    widths = {"Conclusion": 130, "File": 135, "Made by": 170, "Size": 110}
     event = st.dataframe(
         table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
         key="table",
@@ -310,7 +312,7 @@ def _show_table(judged: Sequence[Card]) -> int | None:
         placeholder="–",
         alt="Table of the checked images with the conclusion on each",
         column_config={
-            "Image": st.column_config.ImageColumn(width=70),
+            "Image": st.column_config.ImageColumn(width=60),
             **{name: st.column_config.TextColumn(width=width) for name, width in widths.items()},
         },
     )

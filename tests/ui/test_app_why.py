@@ -29,8 +29,9 @@ def test_an_answer_that_turns_when_cropped_is_none(models):
     assert "turns after cropping to 75 %" in shown_texts(app)
 
 
-def test_an_open_answer_has_no_test_and_no_map(models):
+def test_an_open_answer_has_its_reason_but_no_test_and_no_map(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY, size=(200, 200))})
+    assert "the model is wrong too often, so it gives no answer" in shown_texts(app)
     assert [tab.label.split(": ")[1] for tab in app.tabs] == [
         "Details",
         "Ask Gemini",
