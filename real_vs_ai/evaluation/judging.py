@@ -23,10 +23,9 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.detector import Detector, Look
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
-from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
 
 # Network inputs of changed images that are in memory at a time.

@@ -105,7 +105,7 @@ def test_sources_are_taken_only_as_fast_as_scores_are(detector, tmp_path):
 
     scores = judge_files(endless(), detector=detector, workers=2)
     assert next(scores).name == "1.png"
-    assert taken < 10 * detector.batch_size
+    assert taken < 10 * detector.engine.batch_size
     scores.close()
 
 
