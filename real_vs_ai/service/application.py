@@ -284,8 +284,9 @@ class _Service:
             uploads = await read_uploads(request, self._limits)
             answers = await self._judge_all(uploads)
         self.counters.count_images(answers)
-        images = [score_document(answer, self._judge.metadata) for answer in answers]
-        models = {model["name"]: model["sha256"] for model in self._judge.models}
+        served = self._judge.models
+        images = [score_document(answer, served[0].metadata) for answer in answers]
+        models = {model.name: model.sha256 for model in served}
         document = {"version": __version__, "models": models, "images": images}
         if any(answer.verdict for answer in answers):
             return JSONResponse(document)
@@ -294,7 +295,7 @@ class _Service:
 
     async def list_models(self) -> Response:
         """The models that answer, with their SHA-256 and thresholds."""
-        return JSONResponse({"models": self._judge.models})
+        return JSONResponse({"models": [model.describe() for model in self._judge.models]})
 
     async def is_alive(self) -> Response:
         """Status 200 as long as the process answers."""

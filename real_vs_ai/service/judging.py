@@ -13,17 +13,14 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.options import available_workers
 from real_vs_ai.parallel import join_cluster, worker_environment
-from real_vs_ai.runs import find_models
 from real_vs_ai.service.access import Limits
-from real_vs_ai.serving.judge import Answer, Judge
+from real_vs_ai.serving.judge import Answer, Judge, ServedModel, served_models
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.serving.score_table import describe_models
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.
@@ -36,12 +33,10 @@ class ServiceJudge(Protocol):
     """What judges files, here or elsewhere.
 
     Attributes:
-        metadata: Of the first model; all have its classes.
-        models: The models that answer together, as `score_table.describe_model` tells them.
+        models: The models that answer together; all have the same classes.
     """
 
-    metadata: ModelMetadata
-    models: list[dict[str, Any]]
+    models: tuple[ServedModel, ...]
 
     def unready_because(self) -> str:
         """Why no file can be judged now, or ""."""
@@ -70,8 +65,7 @@ class LocalJudge:
         self._judge = Judge(
             model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
         )
-        self.metadata = self._judge.metadata
-        self.models = describe_models(find_models(model_path))
+        self.models = self._judge.models
         self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
 
     def unready_because(self) -> str:
@@ -124,13 +118,12 @@ class RayJudge:
             InputError: Ray is not installed, or the replicas cannot be started.
         """
         model_path = model_path.resolve()
-        paths = find_models(model_path)
-        self.metadata, self.models = read_metadata(paths[0]), describe_models(paths)
+        self.models = served_models(model_path)
         cores = join_cluster()
         from ray import serve
 
         # Several services may share a cluster, each with replicas of its own.
-        self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
+        self._name = f"real-vs-ai-{self.models[0].sha256[:12]}-{os.getpid()}"
         # A replica that asks for more cores than there are would wait forever.
         share = sum(cores) / replicas
         cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)

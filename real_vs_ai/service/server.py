@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         application = create_application(
             judge, limits=limits, keys=keys, origins=args.allow_origin or ()
         )
-        names = " and ".join(model["name"] for model in judge.models)
+        names = " and ".join(model.name for model in judge.models)
         url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
         print(f"Serving {names} at {url} (docs: /docs)", flush=True)
         serve(application, listening, holds_model=not args.replicas)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.files import hash_file
-from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.runs import model_name
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.conclusion import ConclusionCode
-from real_vs_ai.verdict import Reason, thresholds_of
+from real_vs_ai.verdict import Reason
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.judge import Answer
@@ -134,25 +131,6 @@ def score_document(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
             for finding in answer.findings
         ],
         "remarks": list(answer.notes),
-    }
-
-
-def describe_models(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """The models that answer together, for JSON; hashing their files takes a while."""
-    return [describe_model(model_name(p), hash_file(p), read_metadata(p)) for p in paths]
-
-
-def describe_model(name: str, sha256: str, metadata: ModelMetadata) -> dict[str, Any]:
-    """Which model gave the verdicts, for JSON."""
-    return {
-        "name": name,
-        "sha256": sha256,
-        "class_names": list(metadata.class_names),
-        "image_size": metadata.image_size,
-        "calibrated": metadata.calibrated,
-        "thresholds": thresholds_of(metadata),
-        "created": metadata.created,
-        "versions": metadata.versions,
     }
 
 

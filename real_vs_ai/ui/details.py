@@ -20,7 +20,7 @@ from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
-from real_vs_ai.ui.model_choice import ChosenModel, show_error
+from real_vs_ai.ui.model_choice import ChosenModel, file_key, show_error
 from real_vs_ai.ui.wording import as_markdown, class_words, why_no_answer
 from real_vs_ai.verdict import CropScore, ReasonCode
 
@@ -266,7 +266,7 @@ def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.
         # The network saw the image at this size, and a map of it is small enough to keep.
         seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
         with st.spinner("Computing the heat map; the first one takes longer …"):
-            grad_cam = _grad_cam(*chosen.file_of(verdict))
+            grad_cam = _grad_cam(*file_key(chosen.model_of(verdict).path))
             (known[key],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)

@@ -340,9 +340,9 @@ def _make_report(kind: str, judged: Sequence[Card], *, chosen: ChosenModel, crea
     if kind == "csv":
         return csv_report(judged, metadata=chosen.metadata)
     if kind == "json":
-        return json_report(judged, models=chosen.models, created=created)
+        return json_report(judged, judge=chosen.judge, created=created)
     record = describe_record(judged, chosen)
-    return pdf_report(judged, models=chosen.models, created=created, record=record)
+    return pdf_report(judged, judge=chosen.judge, created=created, record=record)
 
 
 def _show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:

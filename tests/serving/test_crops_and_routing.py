@@ -190,7 +190,7 @@ def test_app_offers_all_released_models_and_each_alone(released):
 def test_shared_model_knows_the_thresholds_of_every_model(released):
     shared = Judge(released)
     verdict = shared.judge_pixels(uniform_image(250, (230, 200)))
-    assert shared.metadatas[verdict.model] == LARGE
+    assert shared.model_of(verdict).metadata == LARGE
     shared.close()
 
 

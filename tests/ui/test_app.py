@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import re
 import shutil
 import sys
@@ -37,9 +36,9 @@ def test_each_conclusion_has_words_icon_and_both_lines_of_evidence(models):
 
 def test_no_percentage_stands_beside_an_answer_that_is_open(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
-    above_details = [part.value for part in app.markdown if "Probabilities" not in part.value]
-    assert "We can't tell" in verdicts(app)[0] and "%" not in "".join(above_details)
-    assert "Probabilities: AI" in shown_texts(app)
+    shown = "".join(part.value for part in app.markdown)
+    assert "We can't tell" in verdicts(app)[0] and "%" not in shown
+    assert "Probabilities: Fake" in "".join(code.value for code in app.code)
 
 
 def test_next_steps_link_to_searches_that_get_nothing(models):
@@ -347,21 +346,6 @@ def test_a_label_in_the_file_is_not_hidden_by_what_the_model_sees(models):
         app = upload(start("--models-dir", models), {"a.png": data})
         assert title in verdicts(app)[0] and "Stable Diffusion" in shown_texts(app)
         assert any("generator" in text.value for text in app.text)
-
-
-def test_two_hundred_hostile_files_leave_the_app_answering(models):
-    whole = list(unusual_images().values())
-    rng = random.Random(7)
-    files = {}
-    for number in range(200):
-        data = bytearray(rng.choice(whole))
-        for _ in range(rng.randint(1, 30)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        files[f"{number}.png"] = bytes(data[: rng.randint(1, len(data))])
-    app = upload(start("--models-dir", models), files)
-    assert len(app.dataframe[0].value) == 200
-    upload(app, {"red.png": image_bytes(RED)})
-    assert "AI-generated" in verdicts(app)[0]
 
 
 def test_stopping_keeps_what_was_checked_and_the_rest_can_follow(models):
