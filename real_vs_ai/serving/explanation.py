@@ -19,7 +19,7 @@ from PIL import Image
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.images import resize_image
 from real_vs_ai.serving.gradients import gradient
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
 from real_vs_ai.verdict import CropScore
 
@@ -73,7 +73,7 @@ class GradCam:
             UnsupportedGraphError: The model has no feature maps, or an operator without a gradient.
         """
         try:
-            graph = fold_normalisation(read_graph(model_path))
+            graph = read_graph(model_path)
             network = build_network(graph, batch_size=1)
             self.layer_name = _feature_layer(network)
             model = _build(network, output=graph.output, maps=network.outputs[self.layer_name])

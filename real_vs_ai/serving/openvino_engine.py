@@ -103,10 +103,10 @@ class OpenVINOEngine:
         if hint not in self._forms:
             with self._compiling:
                 if hint not in self._forms:
-                    self._forms[hint] = self._compile(hint, batch_size=batch_size)
+                    self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
         return self._forms[hint]
 
-    def _compile(self, hint: str, *, batch_size: int) -> _CompiledForm:
+    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
         if self._model is None:
             self._model = self._read()
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}

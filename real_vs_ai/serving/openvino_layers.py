@@ -23,14 +23,7 @@ from openvino import opset13 as ops
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.serving.keras_graph import (
-    Layer,
-    LayerGraph,
-    UnsupportedGraphError,
-    fold_normalisation,
-    normalisation_factors,
-    read_graph,
-)
+from real_vs_ai.serving.keras_graph import Layer, LayerGraph, UnsupportedGraphError, read_graph
 
 Builder = Callable[..., Any]
 BUILDERS: dict[str, Builder] = {}
@@ -68,7 +61,7 @@ def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
             OpenVINO refuses it.
     """
     try:
-        graph = fold_normalisation(read_graph(model_path))
+        graph = read_graph(model_path)
         network = build_network(graph, batch_size=None)
         outputs = [network.outputs[graph.output]]
         check = None if layer else read_check(model_path)
@@ -112,8 +105,7 @@ def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
                 f"({type(error).__name__}: {error})"
             ) from error
         built = built if isinstance(built, ov.Output) else built.output(0)
-        if layer.kind != "Identity":
-            built.get_node().set_friendly_name(layer.name)
+        built.get_node().set_friendly_name(layer.name)
         outputs[layer.name] = built
     return Network(parameter, outputs)
 
@@ -143,7 +135,7 @@ def _builds(*kinds: str) -> Callable[[Builder], Builder]:
     return register
 
 
-@_builds("Identity", "Dropout", "GaussianNoise")
+@_builds("Dropout", "GaussianNoise")
 def _identity(_: Layer, x: ov.Output) -> ov.Output:
     return x
 
@@ -179,7 +171,11 @@ def _dense(layer: Layer, x: ov.Output) -> Any:
 def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
     if layer.config["axis"] not in (_rank(x) - 1, -1):
         raise UnsupportedGraphError(f"its layer {layer.name} normalises another axis than the last")
-    scale, offset = normalisation_factors(layer)
+    # OpenVINO puts both factors into the convolution before, if there is one.
+    weights = layer.weights
+    scale = 1 / np.sqrt(weights["moving_variance"] + np.float32(layer.config["epsilon"]))
+    scale = scale * weights.get("gamma", np.float32(1))
+    offset = weights.get("beta", np.float32(0)) - weights["moving_mean"] * scale
     return ops.add(ops.multiply(x, _by_channel(scale, x)), _by_channel(offset, x))
 
 
