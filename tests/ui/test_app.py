@@ -269,7 +269,7 @@ def test_an_unchanged_page_judges_nothing_twice(models, monkeypatch):
     assert not app.exception and "AI-generated" in verdicts(app)[0]
 
 
-def test_hundreds_of_images_become_a_table_that_can_be_filtered_and_sorted(models):
+def test_hundreds_of_images_become_a_table_that_can_be_filtered(models):
     files = {f"red{i}.png": image_bytes((200, i, 20)) for i in range(60)}
     files |= {f"blue{i}.png": image_bytes((20, i, 200)) for i in range(40)}
     files["bad.png"] = b"nope"
@@ -281,12 +281,8 @@ def test_hundreds_of_images_become_a_table_that_can_be_filtered_and_sorted(model
     assert list(counts[looks]) == [60, 40, 1]
     assert list(dict.fromkeys(table["Conclusion"])) == looks
     assert [option.split("**")[1] for option in app.pills[0].options] == ["60", "40", "1"]
-    app.selectbox(key="shown_order").set_value("File name").run()
-    assert app.dataframe[0].value["File"][0] == "bad.png"
     app.pills(key="shown_conclusions").set_value(["Looks like a photograph"]).run()
     assert len(app.dataframe[0].value) == 40
-    app.text_input(key="shown_names").set_value("blue39").run()
-    assert len(app.dataframe[0].value) == 1
 
 
 def test_uploads_are_still_there_after_looking_at_the_examples(models):
