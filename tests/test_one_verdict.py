@@ -95,7 +95,7 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
 def rows_of_service(model_path) -> list[dict[str, str]]:
     limits = Limits()
     judge = LocalJudge(model_path, limits=limits)
-    judge.wait_until_open()
+    judge.detector()
     files = [("files", (name, data)) for name, data in IMAGES.items()]
     with TestClient(create_application(judge, limits=limits, keys=None)) as client:
         images = client.post("/v1/images", files=files).json()["images"]

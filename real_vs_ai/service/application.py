@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from real_vs_ai import __version__
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.service.access import Admission, Keys, Limits, RequestError, stopping
-from real_vs_ai.service.judging import ServiceJudge
+from real_vs_ai.service.judging import LocalJudge, RayJudge
 from real_vs_ai.service.requests import (
     CONTENT_TYPE,
     FIELD,
@@ -201,7 +201,7 @@ _REFUSALS = {
 
 
 def create_application(
-    judge: ServiceJudge, *, limits: Limits, keys: Keys | None, origins: Sequence[str] = ()
+    judge: LocalJudge | RayJudge, *, limits: Limits, keys: Keys | None, origins: Sequence[str] = ()
 ) -> FastAPI:
     """The service with this judge.
 
@@ -271,7 +271,7 @@ async def _lead_to_docs() -> Response:
 class _Service:
     """What stands behind the addresses."""
 
-    def __init__(self, judge: ServiceJudge, limits: Limits) -> None:
+    def __init__(self, judge: LocalJudge | RayJudge, limits: Limits) -> None:
         self._judge, self._limits = judge, limits
         self.admission = Admission(limits)
         self.counters = Counters(self.admission)
@@ -315,7 +315,7 @@ class _Service:
 
         async def judge(upload: Upload) -> Answer:
             async with turns:
-                return await self._judge.judge(upload.name, upload.data)
+                return await self._judge.answer(upload.name, upload.data)
 
         return await asyncio.gather(*(judge(upload) for upload in uploads))
 

@@ -14,7 +14,7 @@ from tests.serving.conftest import model_path  # noqa: F401 (a fixture)
 @pytest.fixture(scope="session")
 def judge(model_path):  # noqa: F811
     judge = LocalJudge(model_path, limits=Limits())
-    judge.wait_until_open()
+    judge.detector()
     yield judge
     judge.close()
 

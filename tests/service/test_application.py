@@ -64,7 +64,7 @@ def test_each_image_is_judged_by_the_released_model_of_its_size(tmp_path):
         sizes = summarise_training_images([size], [size], [""])
         save_model(folder / "model.h5", dataclasses.replace(METADATA, training_images=sizes))
     judge = LocalJudge(released, limits=Limits())
-    judge.wait_until_open()
+    judge.detector()
     with client_with(judge) as client:
         assert len(client.get("/v1/models").json()["models"]) == 2
         large = encode(uniform_image(250, (200, 200)))
@@ -91,7 +91,7 @@ def test_only_unreadable_files_answer_422_with_their_errors(client):
 )
 def test_too_large_image_answers_413_with_its_error(model_path, limits):
     judge = LocalJudge(model_path, limits=limits)
-    judge.wait_until_open()
+    judge.detector()
     with client_with(judge, limits=limits) as client:
         response = client.post("/v1/images", content=BRIGHT)
     judge.close()
@@ -168,7 +168,7 @@ def test_model_that_cannot_be_used_leaves_the_service_unready(model_path, monkey
     monkeypatch.setattr("real_vs_ai.serving.detector.open_engine", refuse)
     judge = LocalJudge(model_path, limits=Limits())
     with pytest.raises(RuntimeError):
-        judge.wait_until_open()
+        judge.detector()
     with client_with(judge) as client:
         assert client.get("/healthz").status_code == 200
         assert_refused(client.get("/readyz"), 503, "not_ready")
