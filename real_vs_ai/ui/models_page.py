@@ -1,7 +1,6 @@
-"""Show each model's quality and training, and follow one in training.
+"""Show how good each model is: key figures, drawings and the model card.
 
-Run folders are read while they are written: a file that is missing, damaged or half written gives
-what can be read of it.
+Run folders may be incomplete: a file that is missing or damaged gives what can be read of it.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ from typing import Any
 
 import streamlit as st
 
-from real_vs_ai.files import list_folders
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder, list_runs
-from real_vs_ai.runs import read_history as read_columns
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
 from real_vs_ai.ui.wording import (
     as_markdown,
@@ -29,13 +25,9 @@ from real_vs_ai.ui.wording import (
     visible,
 )
 
-_LIVE_SECONDS = 3
 # Text files of a run are small; a larger one is not what its name says.
 _MOST_BYTES = 20 * 2**20
 _MOST_FIGURES = 60
-_VALIDATION_PREFIX = "val_"
-# Columns of history.csv that are no curves.
-_NOT_CURVES = frozenset({"epoch", "stage", "learning_rate", "seconds", "images_per_second"})
 _NETWORK = "network"
 # The model card has the other metrics.
 _HEADLINES = {
@@ -60,8 +52,7 @@ def show_models_page(*, models_dir: Path) -> None:
     """Draw the page for the runs in `models_dir`."""
     st.title("Models")
     runs = {visible(run.name): run for run in list_runs(models_dir)}
-    training = {f"{visible(run.name)}, in training": run for run in unfinished_runs(models_dir)}
-    if not runs and not training:
+    if not runs:
         show_how_to_get_a_model(models_dir)
         return
     # First the one for photographs.
@@ -69,14 +60,10 @@ def show_models_page(*, models_dir: Path) -> None:
     names = sorted(runs, key=lambda name: not (known[name] and judges_photographs(known[name])))
 
     def describe(name: str) -> str:
-        sizes = known_sizes([known[name]]) if known.get(name) else ""
+        sizes = known_sizes([known[name]]) if known[name] else ""
         return f"{name}: for pictures of {sizes}" if sizes else name
 
-    name = st.selectbox("Model", [*names, *training], format_func=describe, key="shown_run")
-    if name in runs:
-        _show_run(runs[name])
-    else:
-        _show_live(training[name])
+    _show_run(runs[st.selectbox("Model", names, format_func=describe, key="shown_run")])
 
 
 def _metadata_of(run: RunFolder) -> ModelMetadata | None:
@@ -89,10 +76,6 @@ def _metadata_of(run: RunFolder) -> ModelMetadata | None:
 def _show_run(run: RunFolder) -> None:
     st.header("How good it is")
     _show_headlines(read_metrics(run))
-    curves = read_history(run.history)
-    if curves:
-        with st.expander("How it was trained", icon=":material/show_chart:"):
-            _show_curves(curves)
     figures = sorted(p for p in run.figures.glob("*.png") if p.is_file())[:_MOST_FIGURES]
     # The drawing is many times higher than wide, so it has a place of its own.
     drawing = [path for path in figures if path.stem == _NETWORK]
@@ -137,42 +120,6 @@ def _show_figure(path: Path) -> None:
         st.caption(as_markdown(title))
 
 
-@st.fragment(run_every=_LIVE_SECONDS)
-def _show_live(run: RunFolder) -> None:
-    if run.metrics.is_file():
-        st.success("This run has finished. Reload the page to see it.", icon=":material/flag:")
-        return
-    curves = read_history(run.history)
-    epochs = plural(len(curves.get("loss", {}).get("train", ())), "epoch")
-    st.caption(f"{epochs} so far; looks again every {_LIVE_SECONDS} seconds.")
-    _show_curves(curves)
-
-
-def _show_curves(curves: dict[str, dict[str, list[float]]]) -> None:
-    """One chart for each quantity, a line for each split."""
-    import pandas as pd
-
-    with st.grid(columns=2, min_column_width=340):
-        for quantity, of_splits in curves.items():
-            lines = {
-                split: pd.Series(values, index=range(1, len(values) + 1))
-                for split, values in of_splits.items()
-            }
-            title = quantity.replace("_", " ")
-            with st.container():
-                st.markdown(f"**{as_markdown(title)}**")
-                st.line_chart(
-                    pd.DataFrame(lines), x_label="epoch", height=240, alt=f"{title} over the epochs"
-                )
-
-
-def unfinished_runs(models_dir: Path) -> list[RunFolder]:
-    """Runs that have begun and have no final metrics yet, newest first."""
-    folders = map(RunFolder, list_folders(models_dir))
-    begun = [run for run in folders if run.history.is_file() and not run.metrics.is_file()]
-    return sorted(begun, key=lambda run: run.history.stat().st_mtime, reverse=True)
-
-
 def read_metrics(run: RunFolder) -> dict[str, dict[str, float]]:
     """`value`, `low` and `high` of the headlines on the test images, of those that are there."""
     try:
@@ -190,20 +137,6 @@ def _numbers(entry: Any) -> dict[str, float]:
         for name in ("value", "low", "high")
         if isinstance(parts.get(name), int | float) and math.isfinite(parts[name])
     }
-
-
-def read_history(path: Path) -> dict[str, dict[str, list[float]]]:
-    """The curves of `history.csv`: of each quantity those of "train" and "validation".
-
-    A curve has a number for each epoch, NaN where the file has none.
-    """
-    curves: dict[str, dict[str, list[float]]] = {}
-    for column, values in read_columns(path, strict=False).items():
-        if column.casefold() in _NOT_CURVES or all(map(math.isnan, values)):
-            continue
-        name = column.removeprefix(_VALIDATION_PREFIX)
-        curves.setdefault(name, {})["train" if name == column else "validation"] = values
-    return curves
 
 
 def _read_text(path: Path) -> str:

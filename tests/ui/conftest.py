@@ -16,7 +16,6 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "models"
     make_colour_model(folder / "three", class_names=("malignant", "benign", "normal"))
     make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7)
-    (folder / "colour" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n")
     (folder / "colour" / "MODEL_CARD.md").write_text("# Card\n![x](http://tracker.example/x.png)")
     (folder / "colour" / "figures").mkdir()
     (folder / "colour" / "figures" / "roc.png").write_bytes(image_bytes(GREY))

@@ -36,14 +36,6 @@ def test_the_models_page_shows_metrics_with_intervals_figures_and_card(models):
     assert "figure cannot be read" in app.warning[0].value
 
 
-def test_a_run_in_training_is_followed(copied_models):
-    (copied_models / "running").mkdir()
-    (copied_models / "running" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n")
-    app = start_models_page(copied_models)
-    app.selectbox(key="shown_run").set_value("running, in training").run()
-    assert "1 epoch so far" in shown_texts(app) and not app.exception
-
-
 def test_the_models_page_without_models_says_how_to_get_one(tmp_path):
     app = start_models_page(tmp_path)
     assert "python RunPipeline.py --demo" in [code.value for code in app.code]

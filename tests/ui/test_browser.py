@@ -53,8 +53,6 @@ def address(tmp_path_factory):
     make_colour_model(
         folder / "models" / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
     )
-    history = "epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n"
-    (folder / "models" / "colour" / "history.csv").write_text(history)
     with app_server(folder) as (_, address):
         yield address
 

@@ -300,14 +300,6 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
 # --- run files ---
 
 
-def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path):
-    path = tmp_path / "history.csv"
-    path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
-    curves = models_page.read_history(path)
-    assert list(curves) == ["loss"]
-    assert curves["loss"] == {"train": [1.0, 0.5], "validation": [1.5, 0.9]}
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -322,16 +314,3 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
 def test_damaged_metrics_give_none(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     assert models_page.read_metrics(RunFolder(tmp_path)) == {}
-
-
-def test_only_runs_without_final_metrics_are_in_training(tmp_path):
-    for name in ("done", "running"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "history.csv").write_text("epoch,loss\n")
-    (tmp_path / "done" / "metrics.json").write_text("{}")
-    assert [run.name for run in models_page.unfinished_runs(tmp_path)] == ["running"]
-
-
-def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
-    (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
-    assert models_page.read_history(tmp_path / "history.csv") == {}
