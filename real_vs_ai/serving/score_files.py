@@ -49,7 +49,7 @@ class ScoreFile:
             path: Its suffix says the format: one of FORMATS. See `check_output`.
             columns: Of every row, in their order.
             model: Says which model and settings the rows come from; rows of another are refused.
-            resume: Resume an unfinished table, or add to a finished one.
+            resume: Resume an unfinished table, if there is one.
             about: What a JSON table says of the models.
         """
         self._about = list(about)
@@ -63,9 +63,7 @@ class ScoreFile:
 
     def __enter__(self) -> ScoreFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._resume and (self.partial.exists() or self.path.exists()):
-            if not self.partial.exists():
-                self._reopen_finished()
+        if self._resume and self.partial.exists():
             self._file = self._reopen_partial()
         else:
             self._file = self.partial.open("w", encoding="utf-8", newline="\n")
@@ -101,20 +99,6 @@ class ScoreFile:
 
     def _write_line(self, value: Row) -> None:
         self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def _reopen_finished(self) -> None:
-        with (
-            atomic_write(self.partial) as staging,
-            staging.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            file.write(json.dumps({**self._header, "finished_rows": True}) + "\n")
-            for row in read_scores(self.path):
-                if list(row) != self._columns:
-                    raise InputError(
-                        f"{self.path} is not a scores table that can be resumed: expected "
-                        f"columns {self._columns}, found {list(row)}."
-                    )
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _reopen_partial(self):
         whole = 0
@@ -156,27 +140,11 @@ def score_format(path: Path) -> str:
     return suffix
 
 
-def read_scores(path: Path) -> Iterator[Row]:
-    """The rows of a finished table of any of FORMATS, with numbers as numbers.
-
-    Raises:
-        ValueError: The file is not a scores table.
-    """
-    read = _READERS[score_format(path)]
-    try:
-        for row in read(path):
-            if not isinstance(row, dict):
-                raise TypeError(f"expected rows of named values, found {type(row).__name__}")
-            yield row
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a scores table that can be resumed: {error}") from error
-
-
 def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output that is of no known format, or is there and may not be touched.
 
     Args:
-        resume: Resume an unfinished table, or add to a finished one.
+        resume: Resume an unfinished table.
         overwrite: Replace an existing table; with `resume`, by an unfinished one.
 
     Raises:
@@ -185,19 +153,11 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
     """
     score_format(path)
     partial = _partial_path(path)
-    if overwrite:
-        return
-    if resume and path.exists() and partial.exists() and not _holds_finished_rows(partial):
+    if not overwrite and path.exists():
         raise FileExistsError(
-            f"Expected {path} or its unfinished {partial.name}, found both. Finish the second in "
-            "place of the first with --resume --overwrite, or remove one."
+            f"{path} is there already, and whole. Replace it with --overwrite, or name another."
         )
-    if not resume and path.exists():
-        raise FileExistsError(
-            f"{path} already exists. Add to it with --resume, replace it with --overwrite, or "
-            "name another."
-        )
-    if not resume and partial.exists():
+    if not overwrite and not resume and partial.exists():
         raise FileExistsError(
             f"{partial} holds the scores of a run that did not end. Resume with --resume, or start "
             "over with --overwrite."
@@ -206,12 +166,6 @@ def check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
-
-
-def _holds_finished_rows(partial: Path) -> bool:
-    """Whether it began as a copy of the finished table, and so may take its place."""
-    with partial.open("rb") as file:
-        return bool((_whole_line(file.readline()) or {}).get("finished_rows"))
 
 
 def _whole_line(line: bytes) -> Row | None:
@@ -243,21 +197,6 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
             writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield {name: _parse(name, text) for name, text in row.items()}
-
-
-def _parse(column: str, text: str) -> Any:
-    kind = KINDS.get(column, float)
-    if kind is str:
-        return text
-    if not text:
-        return None
-    return text == "true" if kind is bool else kind(text)
-
-
 def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         head = json.dumps({"version": __version__, "models": models}, ensure_ascii=False)
@@ -269,18 +208,9 @@ def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]
         file.write("\n]}\n")
 
 
-def _read_json(path: Path) -> Iterator[Row]:
-    yield from json.loads(path.read_text(encoding="utf-8"))["images"]
-
-
 def _write_jsonl(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
@@ -295,13 +225,5 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
-
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_IN_GROUP):
-        yield from batch.to_pylist()
-
-
 # JSON has a writer of its own, since it also says which model it comes from.
 _WRITERS = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}
-_READERS = {"csv": _read_csv, "json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet}

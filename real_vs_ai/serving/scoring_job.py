@@ -139,7 +139,7 @@ def run_scoring(
         inputs: See `iterate_sources`.
         output: `.csv`, `.json`, `.jsonl` or `.parquet`; "-" for JSON lines on standard output,
             None for a table there that people read.
-        resume: Leave out what the output already has, and add the rest.
+        resume: Leave out what an unfinished output already has, and add the rest.
         overwrite: Replace an existing output.
 
     Raises:

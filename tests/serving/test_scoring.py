@@ -166,9 +166,18 @@ def test_more_than_two_classes_have_a_column_each():
     )
 
 
-def test_resuming_skips_what_was_scored_and_adds_the_rest(image_folder, detector, tmp_path):
+def test_resuming_skips_what_was_scored_and_adds_the_rest(
+    image_folder, detector, tmp_path, monkeypatch
+):
     output = tmp_path / "scores.csv"
-    score([image_folder / "a"], output, detector=detector)
+
+    def stop(**_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("real_vs_ai.serving.scoring_job.ScoringSummary", stop)
+        with pytest.raises(KeyboardInterrupt):
+            score([image_folder / "a"], output, detector=detector)
     summary = score([image_folder], output, detector=detector, resume=True)
     assert (summary.resumed, sum(summary.counts.values())) == (6, 5)
     whole = tmp_path / "whole.csv"
