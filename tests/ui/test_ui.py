@@ -30,7 +30,8 @@ from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer, Judge, ServedModel
 from real_vs_ai.ui import models_page
-from real_vs_ai.ui.checking import Card, check_image, judge_variants, settle
+from real_vs_ai.ui.check_page import check_image
+from real_vs_ai.ui.checking import Card, judge_variants, settle
 from real_vs_ai.ui.image_input import open_zip
 from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
@@ -93,7 +94,7 @@ def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
     def fail(image):
         raise ZeroDivisionError("damaged in an unknown way")
 
-    monkeypatch.setattr("real_vs_ai.ui.checking._thin_out", fail)
+    monkeypatch.setattr("real_vs_ai.ui.check_page._thin_out", fail)
     answer = check_image(image_bytes(RED), judge=JUDGE).answer
     assert answer.error == "could not be judged: damaged in an unknown way"
     assert answer.verdict is None
