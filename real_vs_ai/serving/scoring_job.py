@@ -30,8 +30,14 @@ from real_vs_ai.serving.image_sources import (
     iterate_sources,
 )
 from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
-from real_vs_ai.serving.score_files import ScoreFile, check_output
-from real_vs_ai.serving.score_table import TERMINAL_HEADER, score_columns, score_row, terminal_lines
+from real_vs_ai.serving.score_table import (
+    TERMINAL_HEADER,
+    ScoreFile,
+    check_output,
+    score_columns,
+    score_row,
+    terminal_lines,
+)
 
 # As an output: JSON lines, for another program to read.
 STANDARD_OUTPUT = Path("-")

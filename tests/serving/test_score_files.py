@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from real_vs_ai import __version__
-from real_vs_ai.serving.score_files import FORMATS, ScoreFile, check_output
+from real_vs_ai.serving.score_table import FORMATS, ScoreFile, check_output
 
 COLUMNS = ("path", "label", "probability_fake", "width", "error")
 
