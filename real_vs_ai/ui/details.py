@@ -21,7 +21,7 @@ from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heat
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
 from real_vs_ai.ui.model_choice import ChosenModel, file_key, show_error
-from real_vs_ai.ui.wording import as_markdown, class_words, why_no_answer
+from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, why_no_answer
 from real_vs_ai.verdict import CropScore, ReasonCode
 
 _PIXELS_KEY = "details_pixels"
@@ -240,7 +240,10 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     )
     # Beside an open answer, a percentage would accuse honest photographs.
     with st.expander("The model's numbers; picture and model by SHA-256", expanded=bool(refused)):
-        text = mistake_report(judged, model=chosen.model_of(judged.verdict))
+        model = chosen.model_of(judged.verdict)
+        if not refused:
+            st.markdown(as_markdown(numbers_sentence(judged.verdict, model.metadata)))
+        text = mistake_report(judged, model=model)
         st.code(text, language=None, wrap_lines=True)
 
 

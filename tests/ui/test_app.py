@@ -36,9 +36,9 @@ def test_each_conclusion_has_words_icon_and_both_lines_of_evidence(models):
 
 def test_no_percentage_stands_beside_an_answer_that_is_open(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
-    shown = "".join(part.value for part in app.markdown)
-    assert "We can't tell" in verdicts(app)[0] and "%" not in shown
-    assert "Probabilities: Fake" in "".join(code.value for code in app.code)
+    above_details = [part.value for part in app.markdown if "Probabilities" not in part.value]
+    assert "We can't tell" in verdicts(app)[0] and "%" not in "".join(above_details)
+    assert "Probabilities: AI" in shown_texts(app)
 
 
 def test_next_steps_link_to_searches_that_get_nothing(models):
