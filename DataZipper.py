@@ -10,8 +10,7 @@ same archive, byte for byte.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.options import add_overwrite
+from real_vs_ai.cli import add_overwrite, command, make_parser
 from real_vs_ai.preparation.archives import choose_input, zip_folder
 
 

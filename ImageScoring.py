@@ -11,8 +11,7 @@ Example:
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser, options_from
-from real_vs_ai.options import MODEL_HELP, add_cluster, add_workers
+from real_vs_ai.cli import MODEL_HELP, add_cluster, add_workers, command, make_parser, options_from
 
 
 def parse_args(argv=None):

@@ -109,18 +109,6 @@ class LabelledImages:
         )
 
 
-def draw_from_each(groups: np.ndarray, *, most: int, seed: int) -> np.ndarray:
-    """Positions of at most `most` members of each group, drawn by the seed, in their order.
-
-    Args:
-        groups: The group's name of each, shape (n,).
-    """
-    generator = np.random.default_rng(seed)
-    members = (np.flatnonzero(groups == group) for group in np.unique(groups))
-    drawn = [generator.permutation(positions)[:most] for positions in members]
-    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
-
-
 def source_weights(labels: np.ndarray, sources: Sequence[str]) -> np.ndarray:
     """Weights that let every class count the same, and the square root of each source's size in it.
 

@@ -1,7 +1,7 @@
 """Measure what a report holds beside its metrics.
 
-On request: changed images, images of another kind, another model. Of photographs always: verdicts
-by collection and generator, also after the web.
+On request: changed images, images of another kind. Of photographs always: verdicts by collection
+and generator, also after the web.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
     Interval,
     bootstrap,
     compute_metrics,
     intervals_of,
-    mcnemar_test,
     mean_interval,
     share_interval,
 )
@@ -230,32 +228,6 @@ def measure_other_images(
     return counted
 
 
-def compare_models(
-    predictions: Predictions, others: Sequence[Predictions], *, name: str
-) -> dict[str, Any]:
-    """Test whether two models err differently on the images that both could read.
-
-    Args:
-        others: Of the second model, one split each.
-
-    Returns:
-        For each split the accuracies' difference with its interval, and McNemar's test.
-    """
-    compared: dict[str, Any] = {"model": name}
-    for second in others:
-        (split,) = second.split_names
-        first = predictions.of_split(split)
-        if not np.array_equal(first.paths, second.paths):
-            raise InputError(f"Expected predictions for the same {split} images of both models.")
-        difference = first.is_right.astype(np.float64) - second.is_right
-        compared[split] = {
-            "n": len(first),
-            "accuracy_difference": mean_interval(difference, first.labels),
-            **mcnemar_test(first.is_right, second.is_right),
-        }
-    return compared
-
-
 def add_extras(
     evaluation: Evaluation,
     detector: Detector,
@@ -263,7 +235,6 @@ def add_extras(
     stored: Mapping[str, Any],
     robustness: bool,
     others: Sequence[tuple[str, Mapping[str, LabelledImages]]],
-    compared: Detector | None,
     workers: int,
 ) -> dict[str, str]:
     """Add to the metrics what was asked for, and what an earlier report holds of it still.
@@ -271,7 +242,6 @@ def add_extras(
     Args:
         stored: `metrics.json` of the earlier report, or {}.
         others: Images of another kind: their name, and by split.
-        compared: Another model, of the same classes.
 
     Returns:
         Titles of the tables of what was measured; see `report_tables`.
@@ -290,13 +260,6 @@ def add_extras(
         ]
         images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
         titles["other_images"] = f"Images of another kind: {images}"
-    if compared:
-        rows = [
-            judge_split(compared, part.images, split=split, workers=workers).rows(compared.metadata)
-            for split, part in evaluation.judged.items()
-        ]
-        metrics["comparison"] = compare_models(evaluation.predictions, rows, name=compared.name)
-        titles["comparison"] = f"Accuracy compared with {compared.name}"
     test, metadata = evaluation.judged.get("test"), evaluation.metadata
     if test and metadata.positive_index is not None and metadata.model_input.is_crops:
         metrics["collections"] = [measure_collections(detector, test, workers=workers)]

@@ -37,7 +37,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         *_groups(metrics, tables),
         *_collections(metrics, tables),
         *_robustness(metrics, tables),
-        *_more_tables(metrics, tables),
+        *_more_tables(tables),
         *_confounds(metrics),
         *_limits(metrics),
         *_licence(config),
@@ -112,11 +112,6 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
             "The probabilities are not calibrated: there were no validation images to do it on.",
         ]
     thresholds, among = metrics["thresholds"], "wrong among the others"
-    if "by_source" in tables:
-        among = (
-            "of every source's real validation images called Fake, and twice that share of the "
-            "generated ones called Real"
-        )
     if "over_sources" in tables:
         among = (
             "of a new source's images of each class expected to get a wrong verdict (conformal "
@@ -131,9 +126,6 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
         text += " The validation images are too few, or the model too poor, to promise that."
     blocks.append(text)
-    if "by_source" in tables:
-        intro = "Validation by source, with exact (Clopper-Pearson) 95 % intervals:"
-        blocks += [intro, tables["by_source"]]
     if "over_sources" in tables:
         intro = (
             "Mean shares over sources, a collection (a repository's pictures) each, which count "
@@ -183,8 +175,7 @@ def _robustness(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return ["## Robustness", intro, tables["robustness"]]
 
 
-def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
-    compared = metrics.get("comparison", {}).get("model", "")
+def _more_tables(tables: Mapping[str, Table]) -> Blocks:
     intros = {
         "precisions": (
             "Precision",
@@ -203,7 +194,6 @@ def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
             "Images of another kind",
             "Labelled images unlike the training images, judged as the app judges them.",
         ),
-        "comparison": (f"Compared with {markdown_text(compared)}", ""),
     }
     blocks: Blocks = []
     for name, (title, intro) in intros.items():

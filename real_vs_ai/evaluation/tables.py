@@ -52,21 +52,19 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
     """Every table that the contents of `metrics.json` hold, by name.
 
     Returns:
-        "data" and "results", and what there is of "by_source", "over_sources", "per_source",
-        "per_size", "robustness", "precisions", "reasons", "other_images", "comparison" and
-        "collections". "web: generators" and the like are of one version of the images each.
+        "data" and "results", and what there is of "over_sources", "per_source", "per_size",
+        "robustness", "precisions", "reasons", "other_images" and "collections".
+        "web: generators" and the like are of one version of the images each.
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
     found = {
-        "by_source": (_by_source, metrics["thresholds"].get("sources")),
         "over_sources": (_over_sources, metrics.get("over_sources")),
         "per_source": (_groups("source"), main.get("per_source")),
         "per_size": (_groups("shorter side"), main.get("per_size")),
         "robustness": (_robustness, metrics.get("robustness")),
         "precisions": (precision_table, metrics.get("precisions")),
         "other_images": (_other_images, metrics.get("other_images")),
-        "comparison": (_comparison, metrics.get("comparison")),
     }
     tables |= {name: make(part) for name, (make, part) in found.items() if part}
     if "out_of_distribution" in metrics:
@@ -96,14 +94,6 @@ def _results(metrics: Mapping) -> Table:
         if any(name in metrics[split] for split in splits)
     ]
     return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
-
-
-def _by_source(counted: Sequence[Mapping]) -> Table:
-    rows = [
-        [row["name"], row["class"], row["n"], *map(interval_text, (row["certain"], row["wrong"]))]
-        for row in counted
-    ]
-    return ["validation source", "class", "images", "share certain", "certain and wrong"], rows
 
 
 def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:
@@ -157,23 +147,6 @@ def _other_images(found: Sequence[Mapping]) -> Table:
         for share, title in _OTHER_TITLES.items()
     ]
     return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
-
-
-def _comparison(compared: Mapping) -> Table:
-    rows = [
-        [
-            split,
-            part["n"],
-            interval_text(part["accuracy_difference"]),
-            part["only_first"],
-            part["only_second"],
-            f"{part['p_value']:.3g}",
-        ]
-        for split, part in compared.items()
-        if split != "model"
-    ]
-    right = ["only this model right", "only the other right"]
-    return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
 
 
 def _collections(part: Mapping) -> Table:

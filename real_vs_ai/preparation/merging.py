@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from real_vs_ai.cli import option, whole_number
 from real_vs_ai.config import (
     CLASS_NAMES,
     MANIFEST_NAME,
@@ -21,7 +22,6 @@ from real_vs_ai.config import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files, list_folders
-from real_vs_ai.options import option, whole_number
 from real_vs_ai.preparation.file_traits import (
     CONFOUNDS_FIGURE_PATH,
     CONFOUNDS_NAME,

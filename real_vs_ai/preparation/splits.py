@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
+from real_vs_ai.cli import add_cluster, add_overwrite, add_workers, option
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
-from real_vs_ai.options import add_cluster, add_overwrite, add_workers, option
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
 from real_vs_ai.preparation.placing import rank, unique_names

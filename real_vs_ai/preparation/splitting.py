@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from real_vs_ai.cli import add_seed, option
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
-from real_vs_ai.options import add_seed, option
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder
 from real_vs_ai.preparation.file_traits import report_confounds
 from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files

@@ -33,7 +33,7 @@ from real_vs_ai.errors import one_line
 from real_vs_ai.files import hash_file
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.options import available_workers
+from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude

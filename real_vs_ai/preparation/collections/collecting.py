@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from real_vs_ai.cli import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, write_table, write_text
-from real_vs_ai.options import add_overwrite, add_workers, option, whole_number
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
