@@ -25,10 +25,9 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.detector import Detector, Look
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
-from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
 
 if TYPE_CHECKING:
@@ -242,8 +241,11 @@ def _predict_by_file(
     if image_size is None:
         return None
     try:
-        from real_vs_ai.serving.openvino_engine import Float32Network
+        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        return Float32Network(model_path, image_size=image_size, layer=layer).predict_on_batch
+        options = {"image_size": image_size, "precision": "f32", "layer": layer}
+        engine = OpenVINOEngine(model_path, **options)
+        engine.open(for_batches=True)
     except (ImportError, RealVsAIError, RuntimeError, OSError):
         return None
+    return lambda pixels: engine.predict(pixels.astype(np.uint8), in_batches=True)

@@ -33,8 +33,7 @@ from real_vs_ai.out_of_distribution.check import (
     summarise_training_images,
     write_check,
 )
-from real_vs_ai.out_of_distribution.learning import learn_check
-from real_vs_ai.out_of_distribution.thumbnails import copy_classifiers, fit_on_thumbnails
+from real_vs_ai.out_of_distribution.learning import copy_classifiers, fit_on_thumbnails, learn_check
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
