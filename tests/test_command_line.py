@@ -43,7 +43,7 @@ def test_app_with_a_wrong_model_stops_before_it_serves(tmp_path, monkeypatch, ca
     assert launch.is_served() is False
 
 
-@pytest.mark.parametrize("option", ["--model", "--data", "--out-of-distribution"])
+@pytest.mark.parametrize("option", ["--model", "--data", "--compare", "--out-of-distribution"])
 def test_evaluation_refuses_wrong_paths_before_importing_tensorflow(option, tmp_path):
     code = (
         "import sys, ModelEvaluation\n"

@@ -1,7 +1,7 @@
 """Measure what a report holds beside its metrics.
 
-On request: changed images, images of another kind. Of photographs always: verdicts by collection
-and generator, also after the web.
+On request: changed images, images of another kind, another model. Of photographs always: verdicts
+by collection and generator, also after the web.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
+from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
     Interval,
@@ -228,6 +230,48 @@ def measure_other_images(
     return counted
 
 
+def compare_models(
+    predictions: Predictions, others: Sequence[Predictions], *, name: str
+) -> dict[str, Any]:
+    """Test whether two models err differently on the images that both could read.
+
+    Args:
+        others: Of the second model, one split each.
+
+    Returns:
+        For each split the accuracies' difference with its interval, and McNemar's test.
+    """
+    compared: dict[str, Any] = {"model": name}
+    for second in others:
+        (split,) = second.split_names
+        first = predictions.of_split(split)
+        if not np.array_equal(first.paths, second.paths):
+            raise InputError(f"Expected predictions for the same {split} images of both models.")
+        difference = first.is_right.astype(np.float64) - second.is_right
+        compared[split] = {
+            "n": len(first),
+            "accuracy_difference": mean_interval(difference, first.labels),
+            **mcnemar_test(first.is_right, second.is_right),
+        }
+    return compared
+
+
+def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, float]:
+    """Whether two models err differently on the same images (exact test, McNemar 1947).
+
+    Args:
+        first_correct: Whether the first model is right, shape (n_images,), bool.
+
+    Returns:
+        Counts of images that only one of them has right, and the two-sided p-value.
+    """
+    only_first = int(np.sum(first_correct & ~second_correct))
+    only_second = int(np.sum(~first_correct & second_correct))
+    disagreements = only_first + only_second
+    p_value = binomtest(only_first, disagreements).pvalue if disagreements else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
+
+
 def add_extras(
     evaluation: Evaluation,
     detector: Detector,
@@ -235,6 +279,7 @@ def add_extras(
     stored: Mapping[str, Any],
     robustness: bool,
     others: Sequence[tuple[str, Mapping[str, LabelledImages]]],
+    compared: Detector | None,
     workers: int,
 ) -> dict[str, str]:
     """Add to the metrics what was asked for, and what an earlier report holds of it still.
@@ -242,6 +287,7 @@ def add_extras(
     Args:
         stored: `metrics.json` of the earlier report, or {}.
         others: Images of another kind: their name, and by split.
+        compared: Another model, of the same classes.
 
     Returns:
         Titles of the tables of what was measured; see `report_tables`.
@@ -260,6 +306,13 @@ def add_extras(
         ]
         images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
         titles["other_images"] = f"Images of another kind: {images}"
+    if compared:
+        rows = [
+            judge_split(compared, part.images, split=split, workers=workers).rows(compared.metadata)
+            for split, part in evaluation.judged.items()
+        ]
+        metrics["comparison"] = compare_models(evaluation.predictions, rows, name=compared.name)
+        titles["comparison"] = f"Accuracy compared with {compared.name}"
     test, metadata = evaluation.judged.get("test"), evaluation.metadata
     if test and metadata.positive_index is not None and metadata.model_input.is_crops:
         metrics["collections"] = [measure_collections(detector, test, workers=workers)]

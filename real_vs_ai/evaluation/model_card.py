@@ -37,7 +37,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         *_groups(metrics, tables),
         *_collections(metrics, tables),
         *_robustness(metrics, tables),
-        *_more_tables(tables),
+        *_more_tables(metrics, tables),
         *_confounds(metrics),
         *_limits(metrics),
         *_licence(config),
@@ -175,7 +175,8 @@ def _robustness(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return ["## Robustness", intro, tables["robustness"]]
 
 
-def _more_tables(tables: Mapping[str, Table]) -> Blocks:
+def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+    compared = metrics.get("comparison", {}).get("model", "")
     intros = {
         "precisions": (
             "Precision",
@@ -194,6 +195,7 @@ def _more_tables(tables: Mapping[str, Table]) -> Blocks:
             "Images of another kind",
             "Labelled images unlike the training images, judged as the app judges them.",
         ),
+        "comparison": (f"Compared with {markdown_text(compared)}", ""),
     }
     blocks: Blocks = []
     for name, (title, intro) in intros.items():

@@ -22,6 +22,7 @@ from real_vs_ai.dataset.labelled_images import (
     fingerprint_images,
     list_labelled_images,
 )
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.predictions import read_predictions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import keras
 
     from real_vs_ai.evaluation.report import Evaluation, Fitting
+    from real_vs_ai.serving.detector import Detector
 
 EXPORT_FORMATS = ("compact", "onnx")
 _EXPORTS = "exports"
@@ -92,6 +94,11 @@ class EvaluationOptions:
         nargs="+",
         choices=EXPORT_FORMATS,
     )
+    compare: Path | None = option(
+        "test whether this model and another one err differently on the same images",
+        metavar="MODEL",
+        type=Path,
+    )
     class_names: tuple[str, ...] | None = option(
         "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
     )
@@ -137,6 +144,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     images = _list_splits(options.data, class_names)
     for table in options.thresholds_from:
         read_predictions(table)
+    second = find_model(options.compare) if options.compare else None
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
@@ -144,6 +152,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
 
     model, metadata, has_metadata = open_model(path, class_names=options.class_names)
     run = RunFolder(path.parent)
+    compared = second and _open_compared(second, metadata, options.class_names)
     report, own = _choose_report(options, path, images, model)
     fitting, known = _choose_fitting(options, run, metadata, own=own)
     detector = open_detector(path, metadata)
@@ -156,6 +165,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
         stored=read_json(report.metrics) if report.metrics.is_file() else {},
         robustness=options.robustness,
         others=others,
+        compared=compared,
         workers=options.workers,
     )
     refreshes_run = report.path.resolve() == run.path.resolve()
@@ -165,6 +175,23 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     exports, complete = _export(options.export, path, model, evaluation)
     notes = [*stored, *exports, f"The report is in {report.path}."]
     return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete
+
+
+def _open_compared(
+    path: Path, metadata: ModelMetadata, class_names: tuple[str, ...] | None
+) -> Detector:
+    """The model to compare with, which must have the classes of `metadata`."""
+    from real_vs_ai.evaluation.judging import open_detector
+    from real_vs_ai.keras_models import open_model
+
+    _, other, _ = open_model(path, class_names=class_names)
+    expected = metadata.class_names
+    if other.class_names != expected:
+        raise InputError(
+            f"Expected a model of the classes {', '.join(expected)} to compare with, "
+            f"found {', '.join(other.class_names)} in {path}."
+        )
+    return open_detector(path, other)
 
 
 def _choose_report(

@@ -53,8 +53,8 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
 
     Returns:
         "data" and "results", and what there is of "over_sources", "per_source", "per_size",
-        "robustness", "precisions", "reasons", "other_images" and "collections".
-        "web: generators" and the like are of one version of the images each.
+        "robustness", "precisions", "reasons", "other_images", "comparison" and
+        "collections". "web: generators" and the like are of one version of the images each.
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
@@ -65,6 +65,7 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
         "robustness": (_robustness, metrics.get("robustness")),
         "precisions": (precision_table, metrics.get("precisions")),
         "other_images": (_other_images, metrics.get("other_images")),
+        "comparison": (_comparison, metrics.get("comparison")),
     }
     tables |= {name: make(part) for name, (make, part) in found.items() if part}
     if "out_of_distribution" in metrics:
@@ -147,6 +148,23 @@ def _other_images(found: Sequence[Mapping]) -> Table:
         for share, title in _OTHER_TITLES.items()
     ]
     return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
+
+
+def _comparison(compared: Mapping) -> Table:
+    rows = [
+        [
+            split,
+            part["n"],
+            interval_text(part["accuracy_difference"]),
+            part["only_first"],
+            part["only_second"],
+            f"{part['p_value']:.3g}",
+        ]
+        for split, part in compared.items()
+        if split != "model"
+    ]
+    right = ["only this model right", "only the other right"]
+    return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
 
 
 def _collections(part: Mapping) -> Table:

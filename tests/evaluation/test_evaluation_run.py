@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 import ModelEvaluation
@@ -146,19 +147,28 @@ def test_redraw_needs_neither_the_model_nor_tensorflow(project):
     assert (run / "figures" / "roc.png").is_file()
 
 
-def test_robustness_and_export_are_added_to_the_report(project, capsys, monkeypatch):
+def test_robustness_comparison_and_export_are_added_to_the_report(project, capsys, monkeypatch):
     monkeypatch.setattr("real_vs_ai.evaluation.extras.MOST_IMAGES", 12)
     assert evaluate("--model", "models/run") == 0
+    other = colour_model()
+    other.layers[-1].set_weights([np.eye(2)[::-1], np.zeros(2)])
+    make_run(project / "models" / "turned", other)
     capsys.readouterr()
-    code = evaluate("--model", "models/run", "--robustness", "--export", "compact")
+    code = evaluate(
+        "--model", "models/run", "--robustness", "--compare", "models/turned", "--export", "compact"
+    )
     output = capsys.readouterr().out
     assert code == 0
     run = project / "models" / "run"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["robustness"]["n"] == 12
+    compared = metrics["comparison"]["test"]
+    right = round(20 * metrics["test"]["accuracy"]["value"])
+    assert (compared["only_first"], compared["only_second"]) == (right, 20 - right)
+    assert metrics["comparison"]["model"] == "turned"
     assert (run / "exports" / "model.h5").is_file()
     assert "JPEG quality 75" in (run / "MODEL_CARD.md").read_text()
-    for text in ("screenshot", "exports/model.h5"):
+    for text in ("screenshot", "McNemar", "exports/model.h5"):
         assert text in output
 
     # Evaluated again without --robustness, the table still holds and stays.
@@ -216,6 +226,12 @@ def test_failed_export_is_reported_and_the_report_still_written(project, capsys,
     assert (project / "models" / "run" / "metrics.json").is_file()
 
 
+def test_models_of_other_classes_are_not_compared(project, capsys):
+    make_run(project / "models" / "three", colour_model(3), class_names=("a", "b", "c"))
+    assert evaluate("--model", "models/run", "--compare", "models/three") == 1
+    assert "a, b, c" in capsys.readouterr().err
+
+
 def test_second_model_file_leaves_the_runs_report_alone(project):
     run = project / "models" / "run"
     assert evaluate("--model", "models/run") == 0
@@ -240,8 +256,8 @@ def test_extras_that_cannot_be_done_are_refused_before_any_work(project, capsys,
     monkeypatch.setattr(
         "real_vs_ai.evaluation.report.judge_split", lambda *_, **__: pytest.fail("work began")
     )
-    assert evaluate("--model", "models/run", "--thresholds-from", "typo.csv") == 1
-    assert "typo.csv" in capsys.readouterr().err
+    assert evaluate("--model", "models/run", "--compare", "models/typo") == 1
+    assert "models/typo" in capsys.readouterr().err
     write_images(project / "cats" / "Cat", n=4)
     assert evaluate("--model", "models/run", "--out-of-distribution", "cats") == 1
     assert "Expected" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from real_vs_ai.config import positive_index
+from real_vs_ai.evaluation.extras import mcnemar_test
 from real_vs_ai.evaluation.metrics import (
     compute_calibration_metrics,
     compute_metrics,
@@ -233,3 +234,13 @@ def test_fake_is_positive_wherever_it_stands():
     assert first.pop(name) == pytest.approx(second.pop(name), abs=0.01)
     assert first == pytest.approx(second)
     assert (positive_index(("Real", "Fake")), positive_index(("cat", "dog"))) == (1, None)
+
+
+def test_mcnemar_equals_the_binomial_test_on_disagreements():
+    first = np.array([True] * 15 + [False] * 5 + [True] * 30)
+    second = np.array([False] * 15 + [True] * 5 + [True] * 30)
+    found = mcnemar_test(first, second)
+    assert (found["only_first"], found["only_second"]) == (15, 5)
+    # Two-sided binomial probability of 5 or fewer among 20.
+    assert found["p_value"] == pytest.approx(0.04138947, abs=1e-7)
+    assert mcnemar_test(first, first)["p_value"] == 1.0

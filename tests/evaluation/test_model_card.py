@@ -80,17 +80,29 @@ def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
     assert "/home/me" not in text
 
 
-def test_card_tells_robustness_and_confounds(card):
+def test_card_tells_robustness_comparison_and_confounds(card):
     metrics = copy.deepcopy(METRICS) | {
         "robustness": {
             "split": "test",
             "n": 11,
             "rows": [{"name": "JPEG quality 75", "accuracy": INTERVAL, "flips": 2, "uncertain": 3}],
         },
+        "comparison": {
+            "model": "other",
+            "test": {
+                "n": 11,
+                "accuracy_difference": INTERVAL,
+                "only_first": 4,
+                "only_second": 1,
+                "p_value": 0.375,
+            },
+        },
         "confound": {"balanced_accuracy": 0.98, "chance": 0.5, "warning": "Size tells the class."},
     }
     text = card(metrics)
     assert "| JPEG quality 75 | 0.9512 (0.9400 to 0.9600) | 2 | 3 |" in text
+    assert "Compared with other" in text
+    assert "0.375" in text
     assert "**Warning.** Size tells the class." in text
 
 
