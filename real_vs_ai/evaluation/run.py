@@ -138,13 +138,13 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     if options.redraw:
         return _redraw(options.output or options.model), True
     path = find_model(options.model)
+    second = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     images = _list_splits(options.data, class_names)
     for table in options.thresholds_from:
         read_predictions(table)
-    second = find_model(options.compare) if options.compare else None
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
@@ -152,7 +152,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
 
     model, metadata, has_metadata = open_model(path, class_names=options.class_names)
     run = RunFolder(path.parent)
-    compared = second and _open_compared(second, metadata, options.class_names)
+    compared = second and _open_compared(second, metadata)
     report, own = _choose_report(options, path, images, model)
     fitting, known = _choose_fitting(options, run, metadata, own=own)
     detector = open_detector(path, metadata)
@@ -177,15 +177,11 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete
 
 
-def _open_compared(
-    path: Path, metadata: ModelMetadata, class_names: tuple[str, ...] | None
-) -> Detector:
+def _open_compared(path: Path, metadata: ModelMetadata) -> Detector:
     """The model to compare with, which must have the classes of `metadata`."""
     from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.keras_models import open_model
 
-    _, other, _ = open_model(path, class_names=class_names)
-    expected = metadata.class_names
+    other, expected = read_metadata(path), metadata.class_names
     if other.class_names != expected:
         raise InputError(
             f"Expected a model of the classes {', '.join(expected)} to compare with, "
