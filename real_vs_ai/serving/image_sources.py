@@ -7,10 +7,12 @@ them cost no more memory than the names of one folder.
 from __future__ import annotations
 
 import functools
+import glob
 import io
 import itertools
 import operator
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from real_vs_ai.config import MAX_IMAGE_BYTES
+from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import is_junk, iterate_files, read_table
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
@@ -28,6 +30,7 @@ _ZIP_SUFFIX = ".zip"
 _MANIFEST_SUFFIX = ".csv"
 # With other methods zipfile unpacks all that a few bytes may hold before it counts.
 _BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})
 
 
@@ -45,6 +48,51 @@ class ImageSource:
     name: str
     file: str
     member: int | None = None
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[str]:
+    """The inputs, with the files of each pattern ("*.png", "photos/**/*.png") in its place, sorted.
+
+    An input that is missing stays: it gets a row with its error, and does not stop the others.
+
+    Raises:
+        FileNotFoundError: None of the inputs is there.
+        InputError: One is an archive other than a zip, or standard input is no text.
+    """
+    found: list[str] = []
+    for text in inputs:
+        is_pattern = glob.has_magic(text) and not Path(text).exists()
+        # Path.glob takes no absolute pattern.
+        matches = sorted(glob.glob(text, recursive=True)) if is_pattern else []  # noqa: PTH207
+        found += matches or [text]
+    missing = [text for text in found if text != STANDARD_INPUT and not Path(text).exists()]
+    if missing and len(missing) == len(found):
+        raise FileNotFoundError(why_missing(missing[0]))
+    for text in found:
+        path = Path(text)
+        if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_zip(path):
+            raise InputError(
+                f"Expected a .zip archive, found {path}. Unpack it with DataUnZipper.py and name "
+                "the folder."
+            )
+    if STANDARD_INPUT in found and b"\0" in _first_bytes_of_stdin():
+        raise InputError(
+            "Expected one path a line on standard input, found binary data. Name the file itself."
+        )
+    return found
+
+
+def _first_bytes_of_stdin() -> bytes:
+    """What has come already; it stays to be read."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    return buffer.peek() if isinstance(buffer, io.BufferedReader) else b""
+
+
+def why_missing(text: str) -> str:
+    """Why an input that is not there cannot be read, in a sentence or two."""
+    if _ADDRESS.match(text):
+        return f"Expected a file, found the address {text}. Download it first: nothing is fetched."
+    return f"Expected an image, folder or zip at {text}, found nothing."
 
 
 def are_single_files(inputs: Sequence[str]) -> bool:
@@ -82,7 +130,7 @@ def iterate_sources(
             rows = read_table(path, ("path",))
             yield from (_file_source(path.parent / image) for (image,) in rows if image)
         else:
-            yield _file_source(path)
+            yield _named_source(text)
 
 
 def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
@@ -93,7 +141,12 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
         OSError: It cannot be read.
     """
     if source.member is None:
-        return read_image_file(source.file, max_bytes=max_bytes)
+        try:
+            return read_image_file(source.file, max_bytes=max_bytes)
+        except FileNotFoundError as error:
+            if _ADDRESS.match(source.file):
+                raise ImageError("an address: download it first, nothing is fetched") from error
+            raise
     return read_zip_entry(_open_zip(source.file), source.member, max_bytes=max_bytes)
 
 
@@ -148,7 +201,7 @@ def _listed(lines: TextIO) -> Iterator[ImageSource]:
         lines.reconfigure(errors="surrogateescape")
     for line in lines:
         if line.strip():
-            yield _file_source(Path(line.rstrip("\r\n")))
+            yield _named_source(line.rstrip("\r\n"))
 
 
 def _without_repeats(inputs: Iterable[str]) -> list[str]:
@@ -176,6 +229,13 @@ def _lies_in(folders: set[Path], path: Path, *, text: str) -> bool:
     # A link to a file is found under its own name, wherever it leads; one to a folder is not.
     own_parents = Path(os.path.abspath(text)).parents  # noqa: PTH100 (does not follow links)
     return path not in folders and is_image_name(text) and not folders.isdisjoint(own_parents)
+
+
+def _named_source(text: str) -> ImageSource:
+    if _ADDRESS.match(text):
+        # A path would lose one of its slashes.
+        return ImageSource(_printable(text), text)
+    return _file_source(Path(text))
 
 
 def _file_source(path: Path) -> ImageSource:

@@ -27,7 +27,9 @@ from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
     ImageSource,
     are_single_files,
+    expand_inputs,
     iterate_sources,
+    why_missing,
 )
 from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
 from real_vs_ai.serving.score_table import (
@@ -153,10 +155,13 @@ def run_scoring(
         FileNotFoundError: The model, or every input, is not there.
         ValueError: An input or the output is of no known kind, or options do not go together.
     """
-    _check_inputs(inputs)
+    inputs = expand_inputs(inputs)
     to_pipe = output == STANDARD_OUTPUT
     if (output is None or to_pipe) and (resume or overwrite):
         raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
+    for text in inputs:
+        if text != STANDARD_INPUT and not Path(text).exists():
+            print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
     if output is None or to_pipe:
         few = not to_pipe and len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
         scorer = open_scorer(options, in_batches=not few)
@@ -164,16 +169,6 @@ def run_scoring(
     # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
     return score_to_file(inputs, scorer=open_scorer(options), output=output, resume=resume)
-
-
-def _check_inputs(inputs: Sequence[str]) -> None:
-    """Say which inputs are missing; FileNotFoundError if all are."""
-    missing = [text for text in inputs if text != STANDARD_INPUT and not Path(text).exists()]
-    why = [f"Expected an image, folder or zip at {text}, found nothing." for text in missing]
-    if missing and len(missing) == len(inputs):
-        raise FileNotFoundError(why[0])
-    for sentence in why:
-        print(f"error: {sentence} The others are scored.", file=sys.stderr)
 
 
 def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:

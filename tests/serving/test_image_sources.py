@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.images import ImageError
-from real_vs_ai.serving.image_sources import iterate_sources, printable_name, read_source
+from real_vs_ai.serving.image_sources import (
+    expand_inputs,
+    iterate_sources,
+    printable_name,
+    read_source,
+)
 from tests.serving.trivial_model import encode, uniform_image
 
 
@@ -150,6 +155,41 @@ def test_a_damaged_manifest_is_an_error_of_one_line(tmp_path):
     manifest.write_text('path\n"' + "a" * 200_000, encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.csv is damaged at line"):
         names(manifest)
+
+
+def test_job_without_any_input_that_is_there_is_refused_before_any_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found nothing"):
+        expand_inputs([str(tmp_path / "missing"), str(tmp_path / "*.png")])
+    with pytest.raises(FileNotFoundError, match=r"https://example\.org/a\.png\. Download it first"):
+        expand_inputs(["https://example.org/a.png"])
+    archive = tmp_path / "photos.tar.gz"
+    archive.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"DataUnZipper\.py"):
+        expand_inputs([str(archive)])
+
+
+def test_patterns_are_expanded_in_order_where_the_shell_has_not(image_folder):
+    (image_folder / "[1].png").touch()
+    inputs = [f"{image_folder}/a/*.png", f"{image_folder}/**/7.png", f"{image_folder}/[1].png"]
+    found = [Path(text).name for text in expand_inputs(inputs)]
+    assert found == ["0.png", "1.png", "2.png", "3.png", "4.png", "7.png", "[1].png"]
+
+
+def test_address_keeps_its_name_and_is_not_fetched(image_folder):
+    address = "https://example.org/a.png"
+    assert expand_inputs([str(image_folder), address]) == [str(image_folder), address]
+    (source,) = iterate_sources([address])
+    assert source.name == address
+    with pytest.raises(ImageError, match="download it first"):
+        read_source(source)
+
+
+def test_binary_data_in_place_of_a_list_of_paths_is_refused(monkeypatch):
+    data = encode(uniform_image(1))
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(ValueError, match="found binary data"):
+        expand_inputs(["-"])
 
 
 def test_a_file_that_is_no_zip_is_refused_by_name(tmp_path):
