@@ -15,11 +15,11 @@ DataSplitD1.py comes next.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser, options_from
+from real_vs_ai.cli import add_fields, command, make_parser, options_from
 from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
-from real_vs_ai.options import add_fields
-from real_vs_ai.preparation.collections.collecting import CollectOptions, collect, collect_folders
+from real_vs_ai.preparation.collections.collecting import collect, collect_folders
 from real_vs_ai.preparation.collections.collection_list import read_collections, read_kept_out
+from real_vs_ai.preparation.collections.gathering import CollectOptions
 
 
 def parse_args(argv=None):

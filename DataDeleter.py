@@ -12,7 +12,7 @@ from pathlib import Path
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, MODELS_DIR
-from real_vs_ai.preparation.deletion import confirm, default_targets, delete, plan_deletion
+from real_vs_ai.preparation.staging import delete, plan_deletion
 from real_vs_ai.reporting import plural
 
 
@@ -28,10 +28,19 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def confirm(question):
+    """Ask on the terminal; without anybody to answer the answer is no."""
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        print()
+        return False
+
+
 @command
 def main(argv=None):
     args = parse_args(argv)
-    plan = plan_deletion(args.paths or default_targets(), allowed=[DATA_DIR, MODELS_DIR])
+    plan = plan_deletion(args.paths, allowed=[DATA_DIR, MODELS_DIR])
     print(plan)
     if not args.yes and not confirm(f"Delete {plural(plan.files, 'file')}? [y/N] "):
         print("Nothing was deleted.")

@@ -12,9 +12,8 @@ The weights are two files of 2.7 MB from github.com/madebyollin/taesd (MIT).
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import add_data_dir, add_overwrite, command, make_parser, whole_number
 from real_vs_ai.config import AUGMENTED_DIR, DATA_DIR, SEED
-from real_vs_ai.options import add_data_dir, add_overwrite, whole_number
 from real_vs_ai.preparation.augmentation import list_originals
 from real_vs_ai.preparation.reconstruction import PART_SIDE, choose_originals, write_pairs
 

@@ -10,9 +10,8 @@ damaged or hostile archive is refused as a whole.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
+from real_vs_ai.cli import add_cluster, add_overwrite, add_workers, command, make_parser
 from real_vs_ai.config import RAW_DIR
-from real_vs_ai.options import add_cluster, add_overwrite, add_workers
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import extract_archives
 

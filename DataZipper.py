@@ -10,9 +10,9 @@ same archive, byte for byte.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.options import add_overwrite
-from real_vs_ai.preparation.archives import choose_input, zip_folder
+from real_vs_ai.cli import add_overwrite, command, make_parser
+from real_vs_ai.config import DATA_DIR, MANIFEST_NAME, SPLITS
+from real_vs_ai.preparation.archives import zip_folder
 
 
 def parse_args(argv=None):
@@ -26,7 +26,12 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    folder, output, entries = choose_input(args.folder, args.output)
+    folder, output, entries = args.folder, args.output, None
+    if folder is None:
+        folder, entries = DATA_DIR, (*SPLITS, MANIFEST_NAME)
+        output = output or DATA_DIR / "prepared.zip"
+    named = folder.resolve() if folder.name in {"", ".."} else folder
+    output = output or named.with_name(f"{named.name}.zip")
     print(zip_folder(folder, output=output, entries=entries, overwrite=args.overwrite))
 
 

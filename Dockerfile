@@ -8,12 +8,9 @@
 FROM python:3.12-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    REAL_VS_AI_CACHE=/var/cache/real-vs-ai
+    PYTHONUNBUFFERED=1
 
-RUN useradd --create-home --uid 10001 app \
-    && mkdir -p "$REAL_VS_AI_CACHE" \
-    && chown app:app "$REAL_VS_AI_CACHE"
+RUN useradd --create-home --uid 10001 app
 WORKDIR /app
 
 COPY requirements-app.txt ./
@@ -25,11 +22,6 @@ COPY real_vs_ai real_vs_ai
 COPY models models
 
 USER app
-# Convert the included model now, so that no visitor waits for it.
-RUN if [ -f models/released/model.h5 ]; then \
-        python -c "from real_vs_ai import Detector; Detector.open('models/released')"; \
-    fi
-
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]

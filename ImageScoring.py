@@ -11,8 +11,7 @@ Example:
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser, options_from
-from real_vs_ai.options import MODEL_HELP, add_cluster, add_workers
+from real_vs_ai.cli import MODEL_HELP, add_cluster, add_workers, command, make_parser, options_from
 
 
 def parse_args(argv=None):
@@ -23,7 +22,7 @@ def parse_args(argv=None):
     add("--model", type=Path, help=MODEL_HELP)
     add("--output", type=Path, help='table to write: .csv, .json, .jsonl, .parquet, or "-"')
     add("--overwrite", action="store_true", help="replace an existing table")
-    add("--resume", action="store_true", help="add the images that the table lacks")
+    add("--resume", action="store_true", help="finish a table that was interrupted")
     add_cluster(parser)
     add("--engine", choices=("openvino", "keras"), help="compute with this engine")
     add("--precision", choices=("f32", "bf16"), help="compute in this precision")

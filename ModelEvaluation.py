@@ -13,7 +13,7 @@ Examples:
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.evaluation.options import EvaluationOptions, parse_evaluation_options
+from real_vs_ai.evaluation.run import EvaluationOptions, parse_evaluation_options, run_evaluation
 from real_vs_ai.reporting import keep_informed
 
 
@@ -27,11 +27,9 @@ def main(argv=None) -> int:
     """Evaluate, and print the metrics."""
     options = parse_args(argv)
     with keep_informed("ModelEvaluation.py"):
-        from real_vs_ai.evaluation.run import run_evaluation
-
-        outcome = run_evaluation(options)
-    print(outcome.text)
-    return 0 if outcome.complete else 1
+        text, complete = run_evaluation(options)
+    print(text)
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ was interrupted.
 
 import sys
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.options import add_data_dir
-from real_vs_ai.preparation.augmentation import move_augmented
+from real_vs_ai.cli import add_data_dir, command, make_parser
+from real_vs_ai.preparation.merging import move_augmented
 
 
 def parse_args(argv=None):

@@ -61,12 +61,6 @@ class Load:
     memory_highest_mb: float = 0.0
 
 
-def compile_once(model: Path) -> None:
-    """Leave the compiled model in the cache, as a first use does."""
-    script = "import sys; from real_vs_ai import Detector; Detector.open(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", script, str(model)], cwd=_APP.parent, check=True)
-
-
 @contextlib.contextmanager
 def running_app(model: Path, *, environment: dict[str, str] | None = None) -> Iterator[RunningApp]:
     """The app, started as users start it, with these variables too; ends with the block."""

@@ -32,7 +32,6 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     model = Path(args.model)
-    app_load.compile_once(model)
     starts = [app_load.measure_cold_start(model) for _ in range(args.starts)]
     with app_load.running_app(model) as app:
         computed = app_load.cpu_seconds(app)

@@ -21,7 +21,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.evaluation.tables import precision_table
 from real_vs_ai.files import read_json, write_json
-from real_vs_ai.images import ImageError
+from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.model_file import calibrate
 from real_vs_ai.reporting import format_table, progress
 from real_vs_ai.runs import RunFolder, find_model
@@ -42,20 +42,23 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read_images(inputs, detector, *, most):
-    """The images that can be read, as the network's inputs, and their classes or None."""
-    prepared, labels = [], []
+def read_images(inputs, detectors, *, most):
+    """The images that can be read, prepared for each detector, and their classes or ""."""
+    prepared, labels = {name: [] for name in detectors}, []
+    class_names = next(iter(detectors.values())).metadata.class_names
     sources = list(iterate_sources(inputs))
     sources = sources[:: -(-len(sources) // most)] if sources else []
     for source in progress(sources, description="Reading", unit="image"):
         try:
-            prepared.append(detector.prepare(read_source(source)))
+            image = decode_image(read_source(source))
         except (ImageError, OSError):
             continue
+        for name, detector in detectors.items():
+            prepared[name].append(detector.prepare(image))
         folders = [canonical_classes([part])[part] for part in PurePosixPath(source.name).parts]
-        known = [name for name in folders if name in detector.metadata.class_names]
+        known = [name for name in folders if name in class_names]
         labels.append(known[-1] if known else "")
-    if not prepared:
+    if not labels:
         raise InputError(f"Expected images in {', '.join(inputs)}, found none.")
     return prepared, np.array(labels)
 
@@ -68,11 +71,10 @@ def judge(detectors, looks):
     """
     verdicts = {name: [] for name in detectors}
     seconds = dict.fromkeys(detectors, 0.0)
-    for start in progress(range(0, len(looks), _TOGETHER), description="Judging", unit="chunk"):
-        chunk = looks[start : start + _TOGETHER]
+    n_images = len(next(iter(looks.values())))
+    for start in progress(range(0, n_images, _TOGETHER), description="Judging", unit="chunk"):
         for name, detector in detectors.items():
-            for look in chunk:
-                look.restart()
+            chunk = looks[name][start : start + _TOGETHER]
             started = time.perf_counter()
             verdicts[name] += detector.judge(chunk, in_batches=True)
             seconds[name] += time.perf_counter() - started
@@ -81,7 +83,7 @@ def judge(detectors, looks):
         labels = np.array([verdict.label for verdict in verdicts[name]])
         raw = np.array([verdict.uncalibrated for verdict in verdicts[name]])
         calibrated = calibrate(raw, temperature=detector.metadata.temperature)
-        found[name] = labels, calibrated, len(looks) / seconds[name]
+        found[name] = labels, calibrated, n_images / seconds[name]
     return found
 
 
@@ -124,7 +126,7 @@ def main(argv=None):
         name: Detector.open(model_path, engine="openvino", precision=name, for_batches=True)
         for name in dict.fromkeys(["f32", best_precision(ov.Core())])
     }
-    prepared, truth = read_images(args.images, detectors["f32"], most=args.most)
+    prepared, truth = read_images(args.images, detectors, most=args.most)
     found = judge(detectors, prepared)
     images = ", ".join(Path(name).stem for name in args.images)
     names = detectors["f32"].metadata.class_names

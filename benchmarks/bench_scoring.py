@@ -282,7 +282,6 @@ def main(argv: list[str] | None = None) -> int:
     add("--photographs-from", type=Path, help="folder of real photographs; none: made ones")
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    os.environ["REAL_VS_AI_CACHE"] = str(folder / "cache")
     try:
         if args.images:
             print(

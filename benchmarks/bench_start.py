@@ -1,4 +1,4 @@
-"""Measure how long a first verdict takes, with nothing cached and with a compiled model cached.
+"""Measure how long a first verdict takes.
 
 Each row is `ImageScoring.py` on one picture in a process of its own, as this machine is and, with
 --avx2, limited to AVX2; or the first upload in the app, from the moment that the page is complete.
@@ -11,13 +11,14 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,12 +33,12 @@ from real_vs_ai.reporting import format_table  # noqa: E402
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
-def measure(picture: Path, *, cache: Path, environment: dict[str, str]) -> float:
+def measure(picture: Path, *, environment: dict[str, str]) -> float:
     """Seconds from the start of a process to its end, with one verdict in between."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "ImageScoring.py", str(picture)],
-        env=os.environ | environment | {"REAL_VS_AI_CACHE": str(cache)},
+        env=os.environ | environment,
         cwd=REPOSITORY,
         capture_output=True,
         check=True,
@@ -45,50 +46,21 @@ def measure(picture: Path, *, cache: Path, environment: dict[str, str]) -> float
     return time.perf_counter() - started
 
 
-def measure_start(
-    picture: Path, *, environment: dict[str, str], repeats: int
-) -> tuple[float, float]:
-    """Median seconds with an empty cache, and with the cache that the first process left."""
-    cold, warm = [], []
-    for _ in range(repeats):
-        cache = Path(tempfile.mkdtemp(prefix="bench-cache-"))
-        try:
-            cold.append(measure(picture, cache=cache, environment=environment))
-            warm.append(measure(picture, cache=cache, environment=environment))
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
-    return statistics.median(cold), statistics.median(warm)
-
-
-def measure_uploads(environment: dict[str, str], *, repeats: int) -> tuple[float, float]:
-    """Median seconds from the app's first page to its first verdict; see `measure_start`."""
-    cold, warm = [], []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
-            variables = environment | {"REAL_VS_AI_CACHE": cache}
-            for found in (cold, warm):
-                found.append(
-                    measure_first_upload(PACKAGED_RELEASED_MODEL_DIR, environment=variables)
-                )
-    return statistics.median(cold), statistics.median(warm)
-
-
 def measure_cpu(
     pictures: list[Path], *, environment: dict[str, str], name: str, repeats: int
 ) -> list[list[str]]:
     """The rows of one kind of CPU."""
-    rows = []
-    for picture in pictures:
-        found = measure_start(picture, environment=environment, repeats=repeats)
-        rows += [
-            [name, f"{picture.stem}, {what}", f"{seconds:.1f}"]
-            for what, seconds in zip(("nothing cached", "cached"), found, strict=True)
-        ]
-    for what, upload in zip(
-        ("nothing cached", "cached"), measure_uploads(environment, repeats=repeats), strict=True
-    ):
-        rows.append([name, f"first upload in the app, {what}", f"{upload:.1f}"])
-    return rows
+    tasks: dict[str, Callable[[], float]] = {
+        picture.stem: functools.partial(measure, picture, environment=environment)
+        for picture in pictures
+    }
+    tasks["first upload in the app"] = functools.partial(
+        measure_first_upload, PACKAGED_RELEASED_MODEL_DIR, environment=environment
+    )
+    medians = {
+        what: statistics.median(task() for _ in range(repeats)) for what, task in tasks.items()
+    }
+    return [[name, what, f"{seconds:.1f}"] for what, seconds in medians.items()]
 
 
 @command

@@ -5,7 +5,7 @@ Paths are relative to the folder a script is started in, as its arguments are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 # Index 0 is Fake and 1 is Real, as the alphabet and the field's folders have it.
@@ -103,6 +103,12 @@ def canonical_classes(folder_names: Iterable[str]) -> dict[str, str]:
 def ordered_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
     """Class names in the order of the model's outputs: sorted, so that Fake is 0 and Real is 1."""
     return tuple(sorted(set(class_names)))
+
+
+def positive_index(class_names: Sequence[str]) -> int | None:
+    """The index of Fake where the classes are Fake and one other, otherwise None."""
+    two = len(class_names) == 2 and POSITIVE_CLASS in class_names
+    return class_names.index(POSITIVE_CLASS) if two else None
 
 
 def is_augmented_name(path: str) -> bool:

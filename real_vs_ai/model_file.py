@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import positive_index
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import atomic_write
 from real_vs_ai.model_input import ModelInput, logarithms, read_model_input, softmax
@@ -75,8 +75,7 @@ class ModelMetadata:
     @property
     def positive_index(self) -> int | None:
         """Index of the Fake class when the model tells Fake from Real, otherwise None."""
-        two_classes = len(self.class_names) == 2 and POSITIVE_CLASS in self.class_names
-        return self.class_names.index(POSITIVE_CLASS) if two_classes else None
+        return positive_index(self.class_names)
 
 
 def write_metadata(path: Path, metadata: ModelMetadata) -> None:

@@ -22,8 +22,8 @@ INPUT_KINDS = ("resize", "crops")
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
-# What files of earlier versions name, though there is one choice only.
-_ONLY_CHOICES = (("placement", "grid"), ("aggregate_by", "mean-log-odds"))
+# What the released model of photographs names, though there is one choice only.
+_ONLY_CHOICE = ("aggregate_by", "mean-log-odds")
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
 # An image counts as much as its mirror image once its probability is so far below the limit.
@@ -208,7 +208,7 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
     """
     if not stored:
         return ModelInput(size)
-    fields = {name: value for name, value in stored.items() if (name, value) not in _ONLY_CHOICES}
+    fields = {name: value for name, value in stored.items() if (name, value) != _ONLY_CHOICE}
     try:
         return ModelInput(size, **fields)
     except TypeError as error:

@@ -16,6 +16,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress
 
 T = TypeVar("T")
+CLUSTERS = ("ray",)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Pool:
 
     workers: int
     cluster: str | None = None
+
+
+def available_workers() -> int:
+    """Processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
 
 
 def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:

@@ -143,43 +143,29 @@ def read_predictions(path: Path) -> Predictions:
     if len(columns) < 2:
         raise InputError(f"{path} is not a table of predictions: no columns {_PROBABILITY}<class>.")
     class_names = tuple(name.removeprefix(_PROBABILITY) for name in columns)
-    texts = list(read_table(path, (*_COLUMNS, *columns)))
+    rows = list(read_table(path, (*_COLUMNS, *columns)))
     try:
-        if not texts:
+        if not rows:
             raise InputError("no rows")
-        predictions = _from_rows([_parse(row, class_names) for row in texts], class_names)
+        predictions = _from_texts(map(as_texts, zip(*rows, strict=True)), class_names)
         check_softmax(predictions.probabilities, n_classes=len(class_names))
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
     return predictions
 
 
-def _parse(row: Sequence[str], class_names: tuple[str, ...]) -> tuple:
-    """The values of `Predictions.columns`."""
-    path, split, label, source, width, height, verdict, reason, *probabilities = row
-    size = int(width or 0), int(height or 0)
-    outputs = list(map(float, probabilities))
-    if verdict not in (*class_names, UNCERTAIN):
-        raise InputError(f"{verdict!r} is no verdict")
-    return path, split, class_names.index(label), source, *size, verdict, reason, outputs
-
-
-def _from_rows(rows: Sequence[tuple], class_names: tuple[str, ...]) -> Predictions:
-    paths, splits, labels, sources, widths, heights, verdicts, reasons, outputs = zip(
-        *rows, strict=True
-    )
+def _from_texts(columns: Iterable[np.ndarray], class_names: tuple[str, ...]) -> Predictions:
+    paths, splits, labels, sources, widths, heights, verdicts, reasons, *outputs = columns
+    if unknown := set(verdicts) - {*class_names, UNCERTAIN}:
+        raise InputError(f"{min(unknown)!r} is no verdict")
+    labels = np.array([class_names.index(label) for label in labels], dtype=np.int64)
+    widths, heights = (np.where(sides == "", "0", sides) for sides in (widths, heights))
     return Predictions(
         class_names,
-        as_texts(paths),
-        as_texts(splits),
-        np.array(labels, dtype=np.int64),
-        as_texts(sources),
-        np.array(widths, dtype=np.int64),
-        np.array(heights, dtype=np.int64),
-        as_texts(verdicts),
-        as_texts(reasons),
+        *(paths, splits, labels, sources),
+        *(widths.astype(np.int64), heights.astype(np.int64), verdicts, reasons),
         # Through single precision, in which networks answer: nine digits are exact there.
-        np.array(outputs, dtype=np.float32).astype(np.float64),
+        np.stack(outputs, axis=1).astype(np.float32).astype(np.float64),
     )
 
 

@@ -42,6 +42,7 @@ class RunFolder:
     predictions = _file("predictions.csv")
     figures = _file("figures")
     model_card = _file("MODEL_CARD.md")
+    network = _file("network.txt")
     classification_report = _file("classification_report.txt")
     checkpoints = _file("checkpoints")
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # One wrong answer on 20 pictures of a kind would read as "5 of 100".
@@ -25,6 +25,7 @@ class TrackRecord:
         worst: The same of the kind of images with the most wrong answers; None where the report
             does not tell kinds apart.
         kinds: How many kinds were compared.
+        name: What the report calls the kind; "" for all pictures.
     """
 
     answered: float | None = None
@@ -32,6 +33,7 @@ class TrackRecord:
     count: int | None = None
     worst: TrackRecord | None = None
     kinds: int = 0
+    name: str = ""
 
     @property
     def mistakes(self) -> float:
@@ -46,8 +48,9 @@ class TrackRecord:
         if self.worst is None:
             return f"Of 100 pictures like yours, {self._numbers}."
         return (
-            f"Of 100 pictures of the kind that the model judges worst, out of {self.kinds} kinds "
-            f"tested, {self.worst._numbers}. Of 100 pictures of all kinds, {self._numbers}."
+            f"Of 100 pictures of the kind that the model judges worst (“{self.worst.name}”, of "
+            f"{self.kinds} kinds tested), {self.worst._numbers}. Of 100 pictures of all kinds, "
+            f"{self._numbers}."
         )
 
     @property
@@ -77,8 +80,12 @@ def read_track_record(metrics: Mapping[str, Any]) -> TrackRecord:
     """The track record in the test part of `metrics.json`, of which a model file holds most."""
     uncertain, count = metric_value(metrics, "uncertain_share"), metric_value(metrics, "n")
     sources = metrics.get("per_source")
-    parts = sources.values() if isinstance(sources, Mapping) else ()
-    records = [read_track_record(part) for part in parts if isinstance(part, Mapping)]
+    parts = sources.items() if isinstance(sources, Mapping) else ()
+    records = [
+        replace(read_track_record(part), name=name)
+        for name, part in parts
+        if isinstance(part, Mapping)
+    ]
     kinds = [one for one in records if one.answered is not None and (one.count or 0) >= _FEWEST]
     worst = max(kinds, key=lambda kind: (kind.mistakes, -kind.answered), default=None)
     return TrackRecord(

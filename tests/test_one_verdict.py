@@ -21,7 +21,8 @@ from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, REASON_COLUMNS
-from real_vs_ai.ui.checking import check_image, name_cards
+from real_vs_ai.ui.check_page import check_image
+from real_vs_ai.ui.checking import name_cards
 from real_vs_ai.ui.reports import csv_report
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
@@ -95,7 +96,7 @@ def rows_of_app(model_path) -> list[dict[str, str]]:
 def rows_of_service(model_path) -> list[dict[str, str]]:
     limits = Limits()
     judge = LocalJudge(model_path, limits=limits)
-    judge.wait_until_open()
+    judge.detector()
     files = [("files", (name, data)) for name, data in IMAGES.items()]
     with TestClient(create_application(judge, limits=limits, keys=None)) as client:
         images = client.post("/v1/images", files=files).json()["images"]

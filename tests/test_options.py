@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.options import number, whole_number
+from real_vs_ai.cli import number, whole_number
 
 WITH_CLUSTER = (
     "DataUnZipper",

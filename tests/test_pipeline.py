@@ -121,7 +121,6 @@ def project(tmp_path, monkeypatch):
     from real_vs_ai.training import devices
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("REAL_VS_AI_CACHE", str(tmp_path / "cache"))
     declared = dataclasses.replace(
         backbones.BACKBONES["resnet101"],
         build=small_backbone,

@@ -132,17 +132,3 @@ def test_foreign_files_are_refused_and_run_nothing(tmp_path, capsys, content, in
     with pytest.raises(InputError, match="torch"):
         read_state_dict(path)
     assert not capsys.readouterr().out
-
-
-def test_files_that_torch_saves_are_read(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is optional")
-    state = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor([1, 2])}
-    for old in (True, False):
-        path = tmp_path / f"{old}.pth"
-        torch.save(
-            {name: tensor.half() if name == "a" else tensor for name, tensor in state.items()},
-            path,
-            _use_new_zipfile_serialization=not old,
-        )
-        found = read_state_dict(path)
-        assert all(np.array_equal(found[name], state[name].numpy()) for name in state)

@@ -109,18 +109,6 @@ class LabelledImages:
         )
 
 
-def draw_from_each(groups: np.ndarray, *, most: int, seed: int) -> np.ndarray:
-    """Positions of at most `most` members of each group, drawn by the seed, in their order.
-
-    Args:
-        groups: The group's name of each, shape (n,).
-    """
-    generator = np.random.default_rng(seed)
-    members = (np.flatnonzero(groups == group) for group in np.unique(groups))
-    drawn = [generator.permutation(positions)[:most] for positions in members]
-    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
-
-
 def source_weights(labels: np.ndarray, sources: Sequence[str]) -> np.ndarray:
     """Weights that let every class count the same, and the square root of each source's size in it.
 
@@ -177,7 +165,10 @@ def list_labelled_images(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
-    sources = _sources(paths, manifest_column(folder, "source", manifest=manifest))
+    listed = manifest_column(folder, "source", manifest=manifest)
+    parted = (path.rpartition("/")[2].partition("__") for path in paths)
+    prefixes = [before if mark else "" for before, mark, _ in parted]
+    sources = tuple(map(listed.get, paths, prefixes))
     return LabelledImages(folder, paths, labels, names, sources)
 
 
@@ -250,13 +241,3 @@ def manifest_column(folder: Path, column: str, *, manifest: Path | None = None) 
         for image, value in read_table(path, ("path",), optional=(column,))
         if image.startswith(prefix)
     }
-
-
-def _sources(paths: Sequence[str], by_path: dict[str, str]) -> tuple[str, ...]:
-    def source(path: str) -> str:
-        if path in by_path:
-            return by_path[path]
-        before, separator, _ = path.rsplit("/", 1)[-1].partition("__")
-        return before if separator else ""
-
-    return tuple(map(source, paths))

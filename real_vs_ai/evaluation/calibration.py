@@ -10,6 +10,7 @@ n_classes), and `sources` names of data sets, shape (n_images,).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +20,14 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import mean_interval, share_interval
+from real_vs_ai.evaluation.metrics import mean_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
-# With fewer images, one mistake is more than the usual 5 %: a source says little of its own.
-_FEWEST_OF_SOURCE = 20
-# Of a source, generated images may be called Real so many times as often as real ones Fake: a false
-# accusation is the worse mistake.
-_MISSES = 2
+# Of a new source, generated images may be called Real so many times as often as real ones Fake: a
+# false accusation is the worse mistake.
+_MISSES = 1.5
 # What `thresholds` in metrics.json calls the rule by the expected share of a new source.
 NEW_SOURCE = "new source"
 
@@ -102,25 +101,6 @@ def choose_threshold(
     )
 
 
-def choose_threshold_by_source(
-    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
-) -> Threshold:
-    """The lowest score that at most a share `rate` of each source's images reach wrongly.
-
-    Args:
-        scores: Confidence in one decision, shape (n_images,).
-        wrong: Whether that decision would be wrong, shape (n_images,), bool.
-        rate: 0 to 1: false alarms, or misses, among all images of a source.
-        lowest: The threshold when all scores may pass.
-    """
-    needed = -np.inf
-    for source in np.unique(sources[wrong].astype(str)):
-        own = np.sort(scores[wrong & (sources == source)])[::-1]
-        allowed = int(rate * len(own) + 1e-9)
-        needed = max(needed, own[allowed] if allowed < len(own) else -np.inf)
-    return _just_above(needed, scores, wrong, lowest=lowest)
-
-
 def choose_threshold_for_new_source(
     scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
 ) -> Threshold:
@@ -129,8 +109,13 @@ def choose_threshold_for_new_source(
     Conformal risk control (Angelopoulos et al. 2022) with sources in place of images: every source
     counts alike, and one imagined source of mistakes is added. It holds on average over sources if
     the new one is drawn like these, and says nothing about the worst. Of m sources no rate below
-    1 / (m + 1) can be promised; then nothing is certain. The arguments are those of
-    `choose_threshold_by_source`.
+    1 / (m + 1) can be promised; then nothing is certain.
+
+    Args:
+        scores: Confidence in one decision, shape (n_images,).
+        wrong: Whether that decision would be wrong, shape (n_images,), bool.
+        rate: 0 to 1: mistakes among all images of a source.
+        lowest: The threshold when all scores may pass.
     """
     names, which, counts = np.unique(
         sources[wrong].astype(str), return_inverse=True, return_counts=True
@@ -142,13 +127,6 @@ def choose_threshold_for_new_source(
     mistakes = np.cumsum((1 / counts)[which][order])
     first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
     needed = scores[wrong][order][first] if first < len(order) else -np.inf
-    return _just_above(needed, scores, wrong, lowest=lowest)
-
-
-def _just_above(
-    needed: float, scores: np.ndarray, wrong: np.ndarray, *, lowest: float
-) -> Threshold:
-    """The threshold between a score that must not pass and the next one that may."""
     passing = scores > needed if needed >= lowest else scores >= lowest
     if not passing.any():
         return Threshold(value=1.0, error=None, n=0, reached=False)
@@ -156,18 +134,6 @@ def _just_above(
     # Between neighbouring numbers there is no middle.
     value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
     return Threshold(value, float(wrong[passing].mean()), int(passing.sum()), reached=True)
-
-
-def has_sources(metadata: ModelMetadata, labels: np.ndarray, sources: np.ndarray) -> bool:
-    """Whether each class of Fake and Real has two named sources or more of enough images."""
-    if metadata.positive_index is None:
-        return False
-
-    def large(label: int) -> int:
-        own = sources[(labels == label) & (sources != "")].astype(str)
-        return int(np.sum(np.unique(own, return_counts=True)[1] >= _FEWEST_OF_SOURCE))
-
-    return min(large(0), large(1)) > 1
 
 
 def calibrate_metadata(
@@ -178,19 +144,17 @@ def calibrate_metadata(
     target_error: float,
     sources: np.ndarray | None = None,
     refused: np.ndarray | None = None,
-    new_source: bool = False,
 ) -> tuple[ModelMetadata, dict]:
     """Fit temperature and thresholds on validation images.
 
     Args:
         probabilities: Uncalibrated.
         target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
-            `sources`, share of the images of every source of real ones that may be called Fake;
-            twice that share of every source of generated ones may be called Real.
+            `sources`, expected share of a new source's real images, drawn like these, that may be
+            called Fake; 1.5 times that of its generated ones may be called Real.
         sources: None for thresholds over all images together.
         refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
             among their source's all the same. Only used with `sources`.
-        new_source: Bound the expected share of a new source instead, drawn like these.
 
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
@@ -214,19 +178,15 @@ def calibrate_metadata(
         upper = choose_threshold(fake, is_fake, target_error=target_error, lowest=0.5)
         lower = choose_threshold(1 - fake, ~is_fake, target_error=target_error, lowest=0.5)
     else:
-        refused = np.zeros(len(labels), bool) if refused is None else refused
-        choose = choose_threshold_for_new_source if new_source else choose_threshold_by_source
-        upper = choose(_unless(refused, fake), ~is_fake, sources, rate=target_error, lowest=0.5)
+        # Refused images lie below every threshold.
+        below = 0.0 if refused is None else np.where(refused, -np.inf, 0.0)
         misses = min(0.5, _MISSES * target_error)
-        lower = choose(_unless(refused, 1 - fake), is_fake, sources, rate=misses, lowest=0.5)
+        choose = functools.partial(choose_threshold_for_new_source, sources=sources, lowest=0.5)
+        upper = choose(fake + below, ~is_fake, rate=target_error)
+        lower = choose(1 - fake + below, is_fake, rate=misses)
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
-
-
-def _unless(refused: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The scores, of refused images below every threshold."""
-    return np.where(refused, -np.inf, scores)
 
 
 def share_over_sources(
@@ -252,25 +212,6 @@ def share_over_sources(
         alike = np.zeros(len(counts), np.int64)
         row |= {name: mean_interval(values, alike) for name, values in shares.items()}
         rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
-    return rows
-
-
-def count_by_source(
-    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
-) -> list[dict]:
-    """How many images of each class and source get a certain and a wrong verdict.
-
-    Returns:
-        For each: "name", "class", "n", and the shares "certain" and "wrong" of all its images, with
-        exact (Clopper-Pearson) 95 % intervals.
-    """
-    rows = []
-    for label, class_name in enumerate(class_names):
-        for name in np.unique(sources[labels == label].astype(str)):
-            own = decided[(labels == label) & (sources == name)]
-            certain, wrong = own >= 0, (own >= 0) & (own != label)
-            shares = {"certain": share_interval(certain), "wrong": share_interval(wrong)}
-            rows.append({"name": name or "unknown", "class": class_name, "n": len(own), **shares})
     return rows
 
 
@@ -302,16 +243,6 @@ def explain_missed_targets(thresholds: Mapping[str, Any] | None) -> list[str]:
             "The validation images have too few sources to promise at most "
             f"{100 * thresholds['target_error']:g} % on a new one: a class without a verdict needs "
             f"at least {math.ceil(1 / thresholds['target_error']) - 1} sources of the other class."
-        ]
-    if "sources" in thresholds:
-        share = f"{100 * thresholds['target_error']:g} %"
-        sides = {"upper": ("false alarms in every source of real images", "Fake")}
-        sides["lower"] = ("misses in every source of fakes", "Real")
-        return [
-            f"No threshold keeps {what} of the validation images at {share} or less: no verdict "
-            f"is {verdict}. ModelEvaluation.py --target-error asks for less."
-            for side, (what, verdict) in sides.items()
-            if not bounds[side]["reached"]
         ]
     return [
         "The validation images are too few, or the model too poor, to promise that at most "

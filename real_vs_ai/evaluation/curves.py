@@ -8,26 +8,22 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.evaluation.figure_style import (
+from real_vs_ai.config import POSITIVE_CLASS, positive_index
+from real_vs_ai.evaluation.figures import (
     BLUE,
     GREY,
     ORANGE,
     THOUSANDS,
     line_look,
     new_figure,
-    percent,
     save_figure,
     shorten,
     styled,
 )
-from real_vs_ai.evaluation.metric_sums import calibration_bins
-from real_vs_ai.evaluation.metrics import is_binary, share_interval
+from real_vs_ai.evaluation.metrics import calibration_bins, share_interval
 from real_vs_ai.evaluation.tables import interval_text
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import uncertain_range
@@ -35,12 +31,11 @@ from real_vs_ai.verdict import uncertain_range
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 # More classes than colours make curves that nobody can tell apart.
 _MOST_CURVES = 7
-# Curves are drawn a second time with this share of each axis enlarged.
-_CORNER = 0.1
+# From this false-positive rate on the ROC curve is drawn.
+_LOWEST_RATE = 1e-3
 # Bins of fewer images than this say little.
 _FEW = 30
 _MARGIN = 0.03
-_FAKE_OF_TWO = f"positive class {POSITIVE_CLASS}"
 
 
 @dataclass(frozen=True)
@@ -78,8 +73,9 @@ class Ranked:
 def rank_classes(answers: Sequence[Answers]) -> list[Ranked]:
     """Fake in each split, or each class in the first one; no class of all images or of none."""
     names = answers[0].rows.class_names
-    if is_binary(names):
-        index, of = names.index(POSITIVE_CLASS), _FAKE_OF_TWO
+    index = positive_index(names)
+    if index is not None:
+        of = f"positive class {POSITIVE_CLASS}"
         wanted = [(part, index, part.split) for part in answers]
     else:
         of = f"each class against the rest, {answers[0].split}"
@@ -99,45 +95,35 @@ def rank_classes(answers: Sequence[Answers]) -> list[Ranked]:
 
 @styled
 def draw_roc(ranked: Sequence[Ranked], *, path: Path) -> None:
-    """Recall against false-positive rate, whole and near the corner, with area and interval."""
+    """Recall against the logarithm of the false-positive rate, with area and interval."""
+    figure, (axes,) = new_figure(width=8.0, height=6.4)
+    rates = np.geomspace(_LOWEST_RATE, 1)
+    axes.plot(rates, rates, color=GREY, lw=1.2, ls=":", label="chance")
     lines = [roc_curve(one.is_positive, one.scores)[:2] for one in ranked]
-    figure, panels = new_figure(1, 2, width=12.0, height=7.2)
-    panels[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
-    _draw_lines(ranked, lines, panels, summary="AUC", metric="roc_auc")
-    _unit_square(panels[0], x="false-positive rate", y="recall (true-positive rate)")
-    panels[0].set_title(f"ROC curve, {ranked[0].of}")
-    at_least = min(float(np.interp(_CORNER / 10, *line)) for line in lines)
-    _enlarge_corner(panels, x=(0, _CORNER), low=at_least)
-    _save_ranking(figure, panels, path)
+    _draw_lines(axes, ranked, lines, summary="AUC", metric="roc_auc")
+    axes.set(xlabel="false-positive rate (log scale)", ylabel="recall (true-positive rate)")
+    axes.set(xscale="log", xlim=(_LOWEST_RATE, 1), title=f"ROC curve, {ranked[0].of}")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    save_figure(figure, path, legend_columns=2)
 
 
 @styled
 def draw_precision_recall(ranked: Sequence[Ranked], *, path: Path) -> None:
-    """Precision against recall, whole and near the corner, with average precision and interval."""
+    """Precision against recall, with average precision and its interval."""
+    figure, (axes,) = new_figure(width=8.0, height=6.4)
     lines = []
     for one in ranked:
         found = precision_recall_curve(one.is_positive, one.scores, drop_intermediate=True)
-        # Recall rising, from left to right.
-        lines.append((found[1][::-1], found[0][::-1]))
-    figure, panels = new_figure(1, 2, width=12.0, height=7.2)
-    if ranked[0].of == _FAKE_OF_TWO:
-        prevalence = float(ranked[0].is_positive.mean())
-        label = f"chance ({percent(prevalence)})"
-        panels[0].axhline(prevalence, color=GREY, lw=1.2, ls=":", label=label)
-    _draw_lines(ranked, lines, panels, summary="AP", metric="average_precision")
-    _unit_square(panels[0], x="recall", y="precision")
-    panels[0].set_title(f"Precision and recall, {ranked[0].of}")
-    start = 1 - 2 * _CORNER
-    at_least = min(float(y[x >= start].min(initial=1)) for x, y in lines)
-    middle = min(float(np.interp(1 - _CORNER / 2, *line)) for line in lines)
-    _enlarge_corner(panels, x=(start, 1), low=max(at_least, 2 * middle - 1))
-    _save_ranking(figure, panels, path)
+        lines.append((found[1], found[0]))
+    _draw_lines(axes, ranked, lines, summary="AP", metric="average_precision")
+    axes.set(xlabel="recall", ylabel="precision", title=f"Precision and recall, {ranked[0].of}")
+    save_figure(figure, path, legend_columns=2)
 
 
 def _draw_lines(
+    axes: Axes,
     ranked: Sequence[Ranked],
     lines: Sequence[tuple[np.ndarray, np.ndarray]],
-    panels: Sequence[Axes],
     *,
     summary: str,
     metric: str,
@@ -145,30 +131,7 @@ def _draw_lines(
     for i, (one, line) in enumerate(zip(ranked, lines, strict=True)):
         name = f"{shorten(one.name)} (n = {len(one.scores):,})"
         label = f"{name}\n{summary} {interval_text(one.numbers.get(metric), digits=3)}"
-        for axes in panels:
-            axes.plot(*line, **line_look(i), label=label)
-
-
-def _save_ranking(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    save_figure(figure, path)
-
-
-def _unit_square(axes: Axes, *, x: str, y: str) -> None:
-    limits = (-_MARGIN, 1 + _MARGIN)
-    axes.set(xlabel=x, ylabel=y, xlim=limits, ylim=limits, aspect="equal")
-
-
-def _enlarge_corner(panels: Sequence[Axes], *, x: tuple[float, float], low: float) -> None:
-    """Show the top of the first panel from `low` up in the second one, and mark it there."""
-    whole, corner = panels
-    # A little room, so that lines on the border are seen; a corner has a height at least.
-    low = min(low, 1 - 0.02)
-    margin = 0.04 * (1 - low)
-    corner.set(xlim=x, ylim=(low - margin, 1 + margin), title="the corner, enlarged")
-    corner.set(xlabel=whole.get_xlabel(), ylabel=whole.get_ylabel())
-    marked = Rectangle((x[0], low), x[1] - x[0], 1 - low, fill=False, ec="black", lw=1.2)
-    whole.add_patch(marked)
+        axes.plot(*line, **line_look(i), label=label)
 
 
 def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarray]:
@@ -196,54 +159,38 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
 
 @styled
 def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
-    """Stated probability against observed share with intervals, and how many images lie where.
+    """Stated probability against observed share, with intervals.
 
     Args:
         calibrated: Whether the temperature is one that was fitted.
     """
-    rows, binary = part.rows, is_binary(part.rows.class_names)
+    rows, binary = part.rows, positive_index(part.rows.class_names) is not None
     shown = {"as trained": (rows.probabilities, part.metrics["uncalibrated"])}
     if calibrated:
         shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, part.metrics)
-    figure, axes = new_figure(1, 2, width=12.0, height=6.6)
-    axes[0].plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
+    figure, (axes,) = new_figure(height=7.0)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, (name, (probabilities, numbers)) in enumerate(shown.items()):
         hits, stated = _stated(rows, probabilities)
         bins = reliability_bins(hits, stated)
+        points, few = (bins["stated"], bins["observed"]), bins["counts"] < _FEW
         look = {"color": (ORANGE, BLUE)[i], "marker": "os"[i]}
-        line = {"ls": ("--", "-")[i]}
-        error = numbers["expected_calibration_error"]["value"]
-        axes[0].errorbar(
-            bins["stated"],
-            bins["observed"],
-            yerr=bins["margins"],
-            capsize=3,
-            label=f"{name}: ECE {error:.3f}",
-            **look,
-            **line,
-        )
-        few = bins["counts"] < _FEW
-        hollow = {"ls": "", "mfc": "white", "ms": 9}
-        axes[0].plot(bins["stated"][few], bins["observed"][few], **hollow, **look)
-        axes[1].plot(bins["stated"], bins["counts"], **look, **line)
+        label = f"{name}: ECE {numbers['expected_calibration_error']['value']:.3f}"
+        line = {"ls": ("--", "-")[i], "capsize": 3, "label": label}
+        axes.errorbar(*points, yerr=bins["margins"], **look, **line)
+        axes.plot(*(values[few] for values in points), **look, ls="", mfc="white", ms=9)
     x = f"stated probability of {POSITIVE_CLASS}" if binary else "stated confidence"
     y = f"observed share of {POSITIVE_CLASS}" if binary else "observed accuracy"
-    _unit_square(axes[0], x=x, y=y)
-    axes[0].set_title(f"Reliability, 95 % intervals\n(hollow: fewer than {_FEW} images)")
-    axes[1].axhline(_FEW, color=GREY, lw=1.2, ls=":")
-    axes[1].set(xlabel=x, ylabel="images in the bin (log scale)", xlim=(-_MARGIN, 1 + _MARGIN))
-    axes[1].set_yscale("log")
-    axes[1].set_ylim(bottom=0.8)
-    axes[1].yaxis.set_major_formatter(THOUSANDS)
-    axes[1].yaxis.set_minor_formatter(NullFormatter())
-    axes[1].set_title(f"Where the {len(rows):,} images lie\n(dotted: {_FEW} images)")
-    save_figure(figure, path, legend_columns=3)
+    limits = (-_MARGIN, 1 + _MARGIN)
+    axes.set(xlabel=x, ylabel=y, xlim=limits, ylim=limits, aspect="equal")
+    axes.set_title(f"Reliability, 95 % intervals\n(hollow: fewer than {_FEW} images)")
+    save_figure(figure, path, legend_columns=2)
 
 
 def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the image is Fake, and how probable that is; of other classes, the likeliest one."""
-    if is_binary(rows.class_names):
-        index = rows.class_names.index(POSITIVE_CLASS)
+    index = positive_index(rows.class_names)
+    if index is not None:
         return rows.labels == index, probabilities[:, index]
     return rows.is_right, probabilities.max(axis=1)
 
@@ -264,7 +211,7 @@ def draw_scores(part: Answers, *, thresholds: Mapping, path: Path) -> None:
         label = f"Uncertain: {low:.2f} to {high:.2f}"
         axes.axvspan(low, high, color=GREY, alpha=0.25, lw=0, label=label)
     score = "confidence of the predicted class"
-    if is_binary(rows.class_names):
+    if positive_index(rows.class_names) is not None:
         score = f"probability of {POSITIVE_CLASS}"
     axes.set_yscale("symlog", linthresh=1)
     axes.set(
@@ -276,37 +223,3 @@ def draw_scores(part: Answers, *, thresholds: Mapping, path: Path) -> None:
     )
     axes.yaxis.set_major_formatter(THOUSANDS)
     save_figure(figure, path, legend_columns=3)
-
-
-def risk_coverage_points(
-    labels: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage, and the share of mistakes in it, when the most confident images are answered.
-
-    Args:
-        labels: Integer class of each image, shape (n_images,), at least one.
-        probabilities: Shape (n_images, n_classes).
-    """
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    wrong = probabilities.argmax(axis=1)[order] != labels[order]
-    counts = np.arange(1, len(wrong) + 1)
-    return counts / len(wrong), np.cumsum(wrong) / counts
-
-
-@styled
-def draw_risk_coverage(answers: Sequence[Answers], *, path: Path) -> None:
-    """Mistakes against coverage when the most confident images are answered, and the verdicts'."""
-    figure, (axes,) = new_figure(width=6.6, height=5.6)
-    for i, part in enumerate(answers):
-        points = risk_coverage_points(part.rows.labels, part.rows.calibrated)
-        look = line_look(i)
-        axes.plot(*points, label=f"{part.split} (n = {len(part.rows):,})", **look)
-        if wrong := part.metrics.get("error_when_certain"):
-            coverage = 1 - part.metrics["uncertain_share"]["value"]
-            label = f"{part.split}, the verdicts"
-            axes.plot(coverage, wrong["value"], "o", ms=11, color=look["color"], label=label)
-    axes.set(xlabel="coverage", ylabel="share of mistakes in it", title="Risk and coverage")
-    axes.set_ylim(bottom=-0.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    save_figure(figure, path, legend_columns=2)

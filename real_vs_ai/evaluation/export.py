@@ -1,4 +1,4 @@
-"""Export a model to other formats, and check each file before it takes its name.
+"""Export a model as a compact HDF5 file or as ONNX, and check each file before it takes its name.
 
 A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
 halved) is not written.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import io
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +29,6 @@ from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_c
 if TYPE_CHECKING:
     import keras
 
-
-_LARGEST_DIFFERENCE = 1e-3
-# float16 keeps 11 bits of each weight; over a hundred layers that adds up to a little more.
-_LARGEST_DIFFERENCE_OF_HALVES = 5e-3
 _BATCH = 8
 _REQUIREMENTS = 'pip install -e ".[export]"'
 
@@ -70,8 +63,8 @@ class _Format:
     file_name: str
     write: Callable[[keras.Model, Path, ModelMetadata], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
-    largest_difference: float = _LARGEST_DIFFERENCE
-    holds_check: bool = False
+    largest_difference: float
+    holds_check: bool
 
 
 def export_model(
@@ -152,16 +145,6 @@ def _first_line(error: BaseException) -> str:
     return text[:100] or type(error).__name__
 
 
-def _write_keras(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
-    model.save(path)
-
-
-def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
-
-    return keras.models.load_model(path, compile=False).predict_on_batch
-
-
 def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
     """Write the HDF5 file with large float32 arrays as float16, all of them compressed."""
     from real_vs_ai.keras_models import save_model
@@ -172,23 +155,16 @@ def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> N
         _copy_group(old, new)
 
 
-def _export_as(keras_format: str) -> Callable[[keras.Model, Path, ModelMetadata], None]:
-    def write(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
-        # OpenVINO's format is two files, so its path is a folder here.
-        target = path / "model.xml" if keras_format == "openvino" else path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # ONNX export asks for a model that has been called.
-        model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
-        model.export(str(target), format=keras_format, verbose=False)
-
-    return write
-
-
-def _load_saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _load_compact(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
-    # The layer keeps the signature's graph alive.
-    return keras.layers.TFSMLayer(path, call_endpoint="serve")
+    return keras.models.load_model(path, compile=False).predict_on_batch
+
+
+def _write_onnx(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+    # The export asks for a model that has been called.
+    model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
+    model.export(str(path), format="onnx", verbose=False)
 
 
 def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -199,97 +175,10 @@ def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: session.run(None, {name: images})[0]
 
 
-def _load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import openvino
-
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", hint)
-    return lambda images: compiled(images)[0]
-
-
-def _load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    index = interpreter.get_input_details()[0]["index"]
-    output = interpreter.get_output_details()[0]["index"]
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(index, images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(index, images)
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return predict
-
-
-# Keras exports for the backend it runs on, and a process has one backend.
-_EXPORT_FOR_TORCH = """
-import sys, keras, torch
-model = keras.models.load_model(sys.argv[1], compile=False)
-batch = {0: torch.export.Dim("batch", min=1, max=4096)}
-model.export(sys.argv[2], format="torch", dynamic_shapes=batch, verbose=False)
-"""
-
-
-def _write_torch(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise ImportError("No module named 'torch'")
-    source = path.with_name("source.keras")
-    _without_dots(model).save(source)
-    done = subprocess.run(
-        [sys.executable, "-c", _EXPORT_FOR_TORCH, source, path],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise InputError(f"PyTorch: {done.stderr.strip().splitlines()[-1:]}")
-
-
-def _without_dots(model: keras.Model) -> keras.Model:
-    """The same model with layer names that PyTorch accepts."""
-    import keras
-
-    def renamed(layer: keras.Layer) -> keras.Layer:
-        config = {**layer.get_config(), "name": layer.name.replace(".", "_")}
-        return layer.__class__.from_config(config)
-
-    if not any("." in layer.name for layer in model.layers):
-        return model
-    clone = keras.models.clone_model(model, clone_function=renamed)
-    clone.set_weights(model.get_weights())
-    return keras.Model(clone.inputs[0], clone.outputs[0])
-
-
-def _load_torch(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import torch
-
-    network = torch.export.load(path).module()
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
-
-    return predict
-
-
 FORMATS = {
-    "compact": _Format(
-        "model.h5",
-        _write_compact,
-        _load_keras,
-        largest_difference=_LARGEST_DIFFERENCE_OF_HALVES,
-        holds_check=True,
-    ),
-    "keras": _Format("model.keras", _write_keras, _load_keras),
-    "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
-    "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx),
-    "openvino": _Format("openvino", _export_as("openvino"), _load_openvino),
-    "litert": _Format("model.tflite", _export_as("litert"), _load_litert),
-    "torch": _Format("model.pt2", _write_torch, _load_torch),
+    # float16 keeps 11 bits of each weight; over a hundred layers that adds up.
+    "compact": _Format("model.h5", _write_compact, _load_compact, 5e-3, holds_check=True),
+    "onnx": _Format("model.onnx", _write_onnx, _load_onnx, 1e-3, holds_check=False),
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
@@ -20,7 +21,6 @@ from real_vs_ai.evaluation.metrics import (
     bootstrap,
     compute_metrics,
     intervals_of,
-    mcnemar_test,
     mean_interval,
     share_interval,
 )
@@ -254,6 +254,22 @@ def compare_models(
             **mcnemar_test(first.is_right, second.is_right),
         }
     return compared
+
+
+def mcnemar_test(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, float]:
+    """Whether two models err differently on the same images (exact test, McNemar 1947).
+
+    Args:
+        first_correct: Whether the first model is right, shape (n_images,), bool.
+
+    Returns:
+        Counts of images that only one of them has right, and the two-sided p-value.
+    """
+    only_first = int(np.sum(first_correct & ~second_correct))
+    only_second = int(np.sum(~first_correct & second_correct))
+    disagreements = only_first + only_second
+    p_value = binomtest(only_first, disagreements).pvalue if disagreements else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p_value": float(p_value)}
 
 
 def add_extras(

@@ -1,4 +1,6 @@
-"""Draw every figure of a report from its predictions and metrics, without a model.
+"""Draw figures in one style: the history, the verdicts, and a sheet of the worst mistakes.
+
+Fonts are legible at half size, and colours differ for colour-blind readers.
 
 >>> history = {"epoch": [1.0, 2.0, 3.0], "val_loss": [0.7, 0.5, 0.6]}
 >>> kept_epoch(history, keep="best"), kept_epoch(history, keep="last")
@@ -7,42 +9,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import functools
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import confusion_matrix
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.evaluation.curves import (
-    Answers,
-    draw_precision_recall,
-    draw_reliability,
-    draw_risk_coverage,
-    draw_roc,
-    draw_scores,
-    rank_classes,
-)
-from real_vs_ai.evaluation.figure_style import (
-    BLUE,
-    CLASS_COLOURS,
-    GREY,
-    ORANGE,
-    THOUSANDS,
-    VERMILION,
-    new_figure,
-    percent,
-    save_figure,
-    shorten,
-    styled,
-)
-from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-from real_vs_ai.files import read_json
+from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.evaluation.judging import middle_view
+from real_vs_ai.files import atomic_write
+from real_vs_ai.keras_models import save_model
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.runs import RunFolder
+from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 from real_vs_ai.verdict import UNDECIDED
+
+if TYPE_CHECKING:
+    import keras
+
+# Okabe & Ito's palette: told apart with every common colour blindness, and in print.
+VERMILION, BLUE, GREEN, ORANGE = "#D55E00", "#0072B2", "#009E73", "#E69F00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#6E6E6E"
+# Fake and Real in this order; further classes take the next ones.
+CLASS_COLOURS = (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK)
+# Lines differ by dashes as well, for black-and-white print.
+LINE_STYLES = ("-", "--", "-.", ":")
+DOTS_PER_INCH = 200
+THOUSANDS = StrMethodFormatter("{x:,.0f}")
+
+STYLE = {
+    "font.size": 14,
+    "axes.titlesize": 15,
+    "axes.labelsize": 14,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "lines.linewidth": 2.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "legend.frameon": True,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "figure.facecolor": "white",
+    # Class names and sources are data: "$" in them must not start a formula.
+    "text.parse_math": False,
+}
 
 _HISTORY_PANELS = {
     "loss": "Loss (cross-entropy + L2)",
@@ -52,55 +78,67 @@ _HISTORY_PANELS = {
     "auc": "ROC AUC",
     "f1": "F1",
 }
-# In percentage points of accuracy.
-_LEAST_RANGE = 10.0
+_MOST_MISTAKES = 12
+_PAIRS_IN_A_ROW = 3
+_OVERLAY_STRENGTH = 0.65
+_NAME_LENGTH = 20
 
 
-def draw_report(
-    run: RunFolder,
-    predictions: Predictions,
-    metrics: Mapping,
-    *,
-    history: Mapping[str, Sequence] | None,
-) -> list[Path]:
-    """Draw what the data allow.
+def styled(draw: Callable[..., None]) -> Callable[..., None]:
+    """A drawing function whose figures have the house style, whatever the user's settings are."""
+
+    @functools.wraps(draw)
+    def draw_in_style(*args, **options) -> None:
+        with rc_context():
+            rcdefaults()
+            rcParams.update(STYLE)
+            draw(*args, **options)
+
+    return draw_in_style
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 5.0
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of the house style, sizes in inches; no window, no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def save_figure(figure: Figure, path: Path, *, legend_columns: int = 0) -> None:
+    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
 
     Args:
-        metrics: The contents of `metrics.json` for the predictions.
-
-    Returns:
-        The PNG files, in the order of a report.
+        legend_columns: Of a legend of all panels below them; 0 for none.
     """
-    drawn: list[Path] = []
+    if legend_columns:
+        figure.legend(loc="outside lower center", ncols=legend_columns)
+    with atomic_write(path) as staging, warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; that is no news to the user.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(staging, dpi=DOTS_PER_INCH, metadata={"Software": None})
 
-    def place(name: str) -> Path:
-        drawn.append(run.figures / f"{name}.png")
-        return drawn[-1]
 
-    answers = []
-    for split in (name for name in REPORTED_SPLITS if name in predictions.split_names):
-        rows = predictions.of_split(split)
-        answers.append(Answers(split, rows, metrics[split]))
-    # The report is about the first one; the figures of the others have their names.
-    main = answers[0]
-    if history and len(history["epoch"]):
-        config = read_json(run.config) if run.config.is_file() else {}
-        keep = config.get("options", {}).get("keep", "best")
-        draw_history(history, keep=keep, path=place("history"))
-    if metrics.get("images"):
-        draw_class_distribution(metrics["images"], path=place("class_distribution"))
-    for part in answers:
-        name = "confusion_matrix" if part is main else f"confusion_matrix_{part.split}"
-        draw_confusion_matrix(part.rows, split=part.split, path=place(name))
-    if ranked := rank_classes(answers):
-        draw_roc(ranked, path=place("roc"))
-        draw_precision_recall(ranked, path=place("precision_recall"))
-    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
-    draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
-    draw_risk_coverage(answers, path=place("risk_coverage"))
-    if metrics.get("robustness"):
-        draw_robustness(metrics["robustness"], path=place("robustness"))
-    return drawn
+def line_look(index: int) -> dict[str, str]:
+    """The colour and the dashes of the nth class or line."""
+    return {
+        "color": CLASS_COLOURS[index % len(CLASS_COLOURS)],
+        "ls": LINE_STYLES[index % len(LINE_STYLES)],
+    }
+
+
+def shorten(text: str, length: int = 24) -> str:
+    """A name that fits into a figure, on one line."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def percent(value: float) -> str:
+    """0.0512 → "5.1 %"."""
+    return f"{100 * value:.1f} %"
 
 
 @styled
@@ -157,38 +195,6 @@ def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
             axes.text(middle, 0.995, text, fontsize=10, color=GREY, **where)
 
 
-@styled
-def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], *, path: Path) -> None:
-    """Images of each class in each split.
-
-    Args:
-        counts: {"train": {"Fake": 50, "Real": 48}, "validation": …}.
-    """
-    splits = list(counts)
-    class_names = list(dict.fromkeys(name for split in counts.values() for name in split))
-    figure, (axes,) = new_figure(width=max(7.0, 1.1 * len(splits) * len(class_names)))
-    width = 0.8 / len(class_names)
-    for i, name in enumerate(class_names):
-        values = [counts[split].get(name, 0) for split in splits]
-        bars = axes.bar(
-            np.arange(len(splits)) + (i - (len(class_names) - 1) / 2) * width,
-            values,
-            width * 0.92,
-            color=CLASS_COLOURS[i % len(CLASS_COLOURS)],
-            label=shorten(name),
-            hatch="" if i % 2 == 0 else "//",
-            edgecolor="white",
-        )
-        axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=12)
-    axes.margins(y=0.12)
-    ticks = [f"{split}\n{sum(counts[split].values()):,} images" for split in splits]
-    axes.set_xticks(range(len(splits)), ticks)
-    axes.set(ylabel="images", title="Images of each class")
-    axes.yaxis.set_major_formatter(THOUSANDS)
-    axes.grid(visible=False, axis="x")
-    save_figure(figure, path, legend_columns=min(6, len(class_names)))
-
-
 def verdict_matrix(rows: Predictions) -> np.ndarray:
     """How many images of each class (rows) get each verdict (columns, the last one Uncertain)."""
     decided, classes = rows.decided, len(rows.class_names)
@@ -227,42 +233,88 @@ def draw_confusion_matrix(rows: Predictions, *, split: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-@styled
-def draw_robustness(robustness: Mapping, *, path: Path) -> None:
-    """What each change does to the accuracy on the same images, and to the verdicts.
+def most_confident_mistakes(rows: Predictions, *, most: int) -> np.ndarray:
+    """Positions of the errors of highest confidence, first the worst; equal ones in their order."""
+    confidence = rows.calibrated.max(axis=1)
+    wrong = np.flatnonzero(~rows.is_right)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+
+
+def draw_mistakes(
+    run: RunFolder,
+    rows: Predictions,
+    images: LabelledImages,
+    *,
+    metadata: ModelMetadata,
+    model: keras.Model,
+) -> Path | None:
+    """Draw `figures/mistakes.png` for the images of one split.
 
     Args:
-        robustness: What `measure_robustness` returns.
+        rows: The verdicts on the images, in their order.
+
+    Returns:
+        The sheet, or None when the model makes no mistake (an old sheet is then removed).
     """
-    rows, n = robustness["rows"], robustness["n"]
-    figure, (left, right) = new_figure(1, 2, width=12.5, height=1.8 + 0.42 * len(rows))
-    positions = np.arange(len(rows))
-    values = 100 * np.array(
-        [[row["difference"][key] for key in ("value", "low", "high")] for row in rows]
+    path = run.figures / "mistakes.png"
+    worst = most_confident_mistakes(rows, most=_MOST_MISTAKES)
+    if not len(worst):
+        path.unlink(missing_ok=True)
+        return None
+    # The crop in the middle stands for several: the sheet has room for one picture of each.
+    pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
+    title = (
+        f"The {len(worst)} most confident of {np.sum(~rows.is_right):,} errors on {len(rows):,} "
+        f"{rows.splits[0]} images\n"
+        "(right of each: Grad-CAM, where the image speaks for the predicted class)"
     )
-    left.axvline(0, color=GREY, lw=1.4, ls=":", label="unchanged")
-    left.hlines(positions, values[:, 1], values[:, 2], color=BLUE, lw=3, alpha=0.5)
-    label = "95 % interval of the difference"
-    left.plot(values[:, 0], positions, "o", color=BLUE, label=label)
-    left.set_yticks(positions, [row["name"] for row in rows])
-    unchanged = percent(rows[0]["accuracy"]["value"])
-    # The unchanged images stand at 0, and small differences must not look large.
-    left.set(
-        ylim=(len(rows) - 0.4, -0.6),
-        xlim=(min(-_LEAST_RANGE, 1.05 * values.min()), max(2.0, 1.05 * values.max())),
-        xlabel="change in accuracy, in percentage points",
-        title=f"{n:,} {robustness['split']} images, accuracy unchanged {unchanged}",
-    )
-    turned, uncertain = (np.array([row[key] / n for row in rows]) for key in ("flips", "uncertain"))
-    look = {"height": 0.7, "edgecolor": "white"}
-    right.barh(positions, turned, color=VERMILION, label="turned to another class", **look)
-    right.barh(positions, uncertain, left=turned, color=GREY, hatch="//", label="Uncertain", **look)
-    right.set_yticks(positions, [""] * len(rows))
-    right.set(
-        ylim=(len(rows) - 0.4, -0.6),
-        xlim=(0, max(0.25, 1.05 * float((turned + uncertain).max()))),
-        xlabel="share of verdicts",
-        title="Verdicts",
-    )
-    right.xaxis.set_major_formatter(PercentFormatter(1.0))
-    save_figure(figure, path, legend_columns=4)
+    shown = rows.take(worst)
+    heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
+    _draw_sheet(shown, pixels, heatmaps, title=title, path=path)
+    return path
+
+
+def _heatmaps(
+    model: keras.Model, pixels: Sequence[np.ndarray], rows: Predictions, *, metadata: ModelMetadata
+) -> list[np.ndarray] | None:
+    classes = rows.probabilities.argmax(axis=1).tolist()
+    try:
+        with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
+            save_model(model, Path(folder) / "model.h5", metadata=metadata)
+            return GradCam(Path(folder) / "model.h5")(pixels, class_indices=classes)
+    except (ValueError, RuntimeError):
+        # Networks with other layers: the images alone are worth looking at.
+        return None
+
+
+@styled
+def _draw_sheet(
+    rows: Predictions,
+    pixels: Sequence[np.ndarray],
+    heatmaps: Sequence[np.ndarray] | None,
+    *,
+    title: str,
+    path: Path,
+) -> None:
+    lines = -(-len(rows) // _PAIRS_IN_A_ROW)
+    figure, axes = new_figure(lines, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * lines + 1.0)
+    for panel in axes:
+        panel.set_axis_off()
+    names = [shorten(name, 12) for name in rows.class_names]
+    for i, (image, of_classes) in enumerate(zip(pixels, rows.calibrated, strict=True)):
+        left, right = axes[2 * i : 2 * i + 2]
+        left.imshow(image, interpolation="nearest")
+        left.set_title(f"is {names[rows.labels[i]]}\n{_short_name(rows.paths[i])}", fontsize=11)
+        if heatmaps is not None:
+            overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)
+            right.imshow(overlay, interpolation="nearest")
+        called = f"called {names[of_classes.argmax()]}\nwith {of_classes.max():.3f}"
+        right.set_title(called, fontsize=11)
+    figure.suptitle(title, fontsize=14)
+    save_figure(figure, path)
+
+
+def _short_name(path: str) -> str:
+    """The end of a file's name, which tells images of one source apart."""
+    name = shorten(PurePosixPath(path).name, 500)
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"

@@ -1,34 +1,41 @@
-"""Judge labelled images: every verdict of a report comes from `serving.judge`.
+"""Run a model over many images: verdicts for reports, and a layer's outputs for training.
 
-Reports are made in float32, whatever the processor has. A split is judged once, without thresholds;
-its rows then have the verdicts of any.
+Every verdict of a report comes from `serving.judge`, in float32, whatever the processor has. A
+split is judged once, without thresholds; its rows then have the verdicts of any.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from real_vs_ai.dataset.labelled_images import LabelledImages
-from real_vs_ai.errors import InputError
+from real_vs_ai.errors import InputError, RealVsAIError
 from real_vs_ai.images import decode_image
+from real_vs_ai.keras_models import sees_gpu
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.detector import Detector, Look
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
-from real_vs_ai.serving.look import Look
 from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
 
+if TYPE_CHECKING:
+    import keras
+
+# One batch of float32 pixels; a ResNet101's activations take some 60 times as much.
+_BATCH_PIXELS = 2**20
+_LARGEST_BATCH = 256
 # Network inputs of changed images that are in memory at a time.
 _TOGETHER_BYTES = 192 * 2**20
 _MOST_TOGETHER = 64
@@ -192,3 +199,53 @@ def middle_view(path: Path, metadata: ModelMetadata) -> np.ndarray:
     """What the network sees of an image, or the middle crop: (size, size, 3), uint8."""
     views = metadata.model_input.prepare(decode_image(path))
     return views[len(views) // 2]
+
+
+def open_features(
+    model: keras.Model, model_path: Path, *, layer: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a network's inputs to the outputs of one of its layers.
+
+    OpenVINO computes the model's file: it starts in a second, where Keras traces a deep network for
+    many, and is faster on CPUs. Keras computes on GPUs, and what OpenVINO cannot read.
+
+    Args:
+        model_path: A file of the same network.
+
+    Returns:
+        Takes RGB pixels, 0 to 255, shape (n_inputs, image_size, image_size, 3), perhaps a memory
+        map; returns shape (n_inputs, n_features), float64.
+    """
+    n_classes = model.output_shape[-1]
+    predict = None if sees_gpu() else _predict_by_file(model_path, model.input_shape[1], layer)
+    if predict is None:
+        import keras
+
+        outputs = [model.outputs[0], model.get_layer(layer).output]
+        both = keras.layers.Concatenate()(outputs)
+        predict = keras.Model(model.inputs, both).predict_on_batch
+
+    def compute(pixels: np.ndarray) -> np.ndarray:
+        size = int(np.clip(_BATCH_PIXELS // pixels.shape[1] ** 2, 1, _LARGEST_BATCH))
+        batches = (pixels[start : start + size] for start in range(0, len(pixels), size))
+        outputs = [predict(np.asarray(batch, dtype=np.float32)) for batch in batches]
+        return np.concatenate(outputs).astype(np.float64)[:, n_classes:]
+
+    return compute
+
+
+def _predict_by_file(
+    model_path: Path, image_size: int | None, layer: str
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The file compiled by OpenVINO, or None where that cannot be."""
+    if image_size is None:
+        return None
+    try:
+        from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+        options = {"image_size": image_size, "precision": "f32", "layer": layer}
+        engine = OpenVINOEngine(model_path, **options)
+        engine.open(for_batches=True)
+    except (ImportError, RealVsAIError, RuntimeError, OSError):
+        return None
+    return lambda pixels: engine.predict(pixels.astype(np.uint8), in_batches=True)

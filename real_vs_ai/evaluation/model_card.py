@@ -112,15 +112,10 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
             "The probabilities are not calibrated: there were no validation images to do it on.",
         ]
     thresholds, among = metrics["thresholds"], "wrong among the others"
-    if "by_source" in tables:
-        among = (
-            "of every source's real validation images called Fake, and twice that share of the "
-            "generated ones called Real"
-        )
     if "over_sources" in tables:
         among = (
-            "of a new source's real images expected to be called Fake, and twice that share of its "
-            "generated ones Real (conformal risk control over the validation sources)"
+            "of a new source's real images expected to be called Fake, and 1.5 times that share of "
+            "its generated ones Real (conformal risk control over the validation sources)"
         )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
@@ -131,9 +126,6 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
         text += " The validation images are too few, or the model too poor, to promise that."
     blocks.append(text)
-    if "by_source" in tables:
-        intro = "Validation by source, with exact (Clopper-Pearson) 95 % intervals:"
-        blocks += [intro, tables["by_source"]]
     if "over_sources" in tables:
         intro = (
             "Mean shares over sources, a collection (a repository's pictures) each, which count "

@@ -22,12 +22,18 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import (
     NEW_SOURCE,
     calibrate_metadata,
-    count_by_source,
     explain_missed_targets,
-    has_sources,
     share_over_sources,
 )
-from real_vs_ai.evaluation.figures import draw_report
+from real_vs_ai.evaluation.curves import (
+    Answers,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+    draw_scores,
+    rank_classes,
+)
+from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
@@ -42,7 +48,7 @@ from real_vs_ai.predictions import (
 )
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.verdict import UNDECIDED, decide, thresholds_of
+from real_vs_ai.verdict import thresholds_of
 
 if TYPE_CHECKING:
     import keras
@@ -82,7 +88,7 @@ class Fitting:
     Attributes:
         target_error: Share of certain verdicts that may be wrong; see `calibrate_metadata`.
         new_source: Let it bound the expected share of a new source's real images that are called
-            Fake, and twice that share of its generated ones called Real.
+            Fake, and 1.5 times that share of its generated ones called Real.
         tables: Tables of predictions whose validation images count too.
     """
 
@@ -158,7 +164,7 @@ def evaluate_model(
     metadata, thresholds = detector.metadata, known
     if fitting:
         metadata, thresholds = _calibrate(judged, metadata, fitting)
-    predictions = _rows_of(judged, metadata)
+    predictions = concatenate([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
 
@@ -203,38 +209,24 @@ def _main_split(predictions: Predictions) -> str:
     return next(name for name in REPORTED_SPLITS if name in predictions.split_names)
 
 
-def _rows_of(judged: Mapping[str, JudgedSplit], metadata: ModelMetadata) -> Predictions:
-    return concatenate([part.rows(metadata) for part in judged.values()])
-
-
 def _calibrate(
     judged: Mapping[str, JudgedSplit], metadata: ModelMetadata, fitting: Fitting
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
-    own = _rows_of(judged, metadata).of_split("validation")
-    rows = join_predictions(own, fitting.tables)
+    judged_rows = concatenate([part.rows(metadata) for part in judged.values()])
+    rows = join_predictions(judged_rows.of_split("validation"), fitting.tables)
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
-    refused, new_source = rows.out_of_distribution, fitting.new_source
-    by_source = new_source or has_sources(metadata, rows.labels, rows.sources)
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
         target_error=fitting.target_error,
-        sources=rows.sources if by_source else None,
-        refused=refused if by_source else None,
-        new_source=new_source,
+        sources=rows.sources if fitting.new_source else None,
+        refused=rows.out_of_distribution,
     )
-    if new_source:
+    if fitting.new_source:
         found["rule"] = NEW_SOURCE
-    elif by_source:
-        # Of other runs' images only the model's own answers are known.
-        rows = dataclasses.replace(rows, temperature=fitted.temperature)
-        decided = np.where(refused, UNDECIDED, decide(rows.calibrated, fitted))
-        if len(own):
-            decided[: len(own)] = judged["validation"].rows(fitted).decided
-        found["sources"] = count_by_source(rows.labels, decided, rows.sources, rows.class_names)
     return fitted, {**found, "files": [path.as_posix() for path in fitting.tables]}
 
 
@@ -278,12 +270,11 @@ def write_evaluation(
     run: RunFolder, evaluation: Evaluation, *, model: keras.Model, history_csv: Path | None
 ) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
-    from real_vs_ai.evaluation.pictures import draw_mistakes, draw_network
-
     evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
-    without_picture = draw_network(model, run)
-    evaluation.metrics["notes"] += [without_picture] if without_picture else []
+    layers: list[str] = []
+    model.summary(print_fn=layers.append, line_length=110)
+    write_text(run.network, "\n".join(layers) + "\n")
     main = evaluation.main
     rows = evaluation.predictions.of_split(main.split)
     draw_mistakes(run, rows, main.images, metadata=evaluation.metadata, model=model)
@@ -322,6 +313,46 @@ def _write_from_numbers(
     drawn = draw_report(run, predictions, metrics, history=read_history(history_csv))
     write_text(run.classification_report, _classification_report(predictions, metrics))
     write_model_card(run, metrics)
+    return drawn
+
+
+def draw_report(
+    run: RunFolder,
+    predictions: Predictions,
+    metrics: Mapping,
+    *,
+    history: Mapping[str, Sequence] | None,
+) -> list[Path]:
+    """Draw what the data allow.
+
+    Args:
+        metrics: The contents of `metrics.json` for the predictions.
+
+    Returns:
+        The PNG files, in the order of a report.
+    """
+    drawn: list[Path] = []
+
+    def place(name: str) -> Path:
+        drawn.append(run.figures / f"{name}.png")
+        return drawn[-1]
+
+    splits = [name for name in REPORTED_SPLITS if name in predictions.split_names]
+    answers = [Answers(split, predictions.of_split(split), metrics[split]) for split in splits]
+    # The report is about the first one; the figures of the others have their names.
+    main = answers[0]
+    if history and len(history["epoch"]):
+        config = read_json(run.config) if run.config.is_file() else {}
+        keep = config.get("options", {}).get("keep", "best")
+        draw_history(history, keep=keep, path=place("history"))
+    for part in answers:
+        name = "confusion_matrix" if part is main else f"confusion_matrix_{part.split}"
+        draw_confusion_matrix(part.rows, split=part.split, path=place(name))
+    if ranked := rank_classes(answers):
+        draw_roc(ranked, path=place("roc"))
+        draw_precision_recall(ranked, path=place("precision_recall"))
+    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
+    draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
     return drawn
 
 

@@ -1,4 +1,7 @@
-"""Run ModelEvaluation.py: write a report folder and return a text for the terminal."""
+"""Read the command line of ModelEvaluation.py, and write the report folder that it asks for.
+
+TensorFlow, Matplotlib and scikit-learn are imported after the checks, which then answer at once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import canonical_split
+from real_vs_ai.cli import add_fields, add_workers, make_parser, number, option
+from real_vs_ai.config import DATA_DIR, canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
     LabelledImages,
@@ -19,7 +23,6 @@ from real_vs_ai.dataset.labelled_images import (
     list_labelled_images,
 )
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.predictions import read_predictions
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from real_vs_ai.evaluation.report import Evaluation, Fitting
     from real_vs_ai.serving.detector import Detector
 
+EXPORT_FORMATS = ("compact", "onnx")
 _EXPORTS = "exports"
 _COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
@@ -40,50 +44,91 @@ _MOST_CHECKED = 200
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came out.
+class EvaluationOptions:
+    """What an evaluation is asked to do; each option says what it means."""
 
-    Attributes:
-        complete: Whether everything asked for was written.
+    model: Path | None = option(
+        "run folder or .h5 file (default: the newest finished run, else the released model)",
+        metavar="PATH",
+        type=Path,
+    )
+    data: Path = option(
+        "class folders, or a folder with validation/ and test/ that have them", DATA_DIR, "DIR"
+    )
+    output: Path | None = option(
+        "folder of the report (default: the run's folder for its own data, evaluations/<data> in "
+        "it for other data)",
+        metavar="DIR",
+        type=Path,
+    )
+    overwrite: bool = option("replace a report on other images or another model", False)
+    redraw: bool = option(
+        "draw the figures of a report again, from its predictions.csv; needs no model", False
+    )
+    target_error: float | None = option(
+        "fit the Uncertain band on validation so that at most this share of certain verdicts "
+        "is wrong (default: 0.05)",
+        metavar="RATE",
+        type=number(0, 0.5, ends=False),
+    )
+    thresholds_from: tuple[Path, ...] = option(
+        "also fit the band on the validation images in these predictions.csv of runs that held out "
+        "other sources",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+    )
+    robustness: bool = option(
+        "also judge the images after recompression, resizing, blur and other changes", False
+    )
+    out_of_distribution: tuple[Path, ...] = option(
+        "also judge labelled images of another kind: how many the model recognises as "
+        "out-of-distribution, and how many get a certain but wrong verdict",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+    )
+    export: tuple[str, ...] = option(
+        f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 file",
+        metavar="FORMAT",
+        nargs="+",
+        choices=EXPORT_FORMATS,
+    )
+    compare: Path | None = option(
+        "test whether this model and another one err differently on the same images",
+        metavar="MODEL",
+        type=Path,
+    )
+    class_names: tuple[str, ...] | None = option(
+        "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
+    )
+    workers: int = option(add=add_workers)
+
+
+def parse_evaluation_options(
+    argv: Sequence[str] | None, *, description: str | None
+) -> EvaluationOptions:
+    """Read the command line of ModelEvaluation.py.
+
+    Raises:
+        SystemExit: Wrong usage (code 2), or --help.
     """
-
-    text: str
-    complete: bool
-
-
-@dataclass(frozen=True)
-class Task:
-    """An evaluation that was found possible: nothing below looks at the options again.
-
-    Attributes:
-        path: Of the model's file; its folder is the run's.
-        has_metadata: Whether the file holds the metadata.
-        images: By split.
-        report: Takes the report.
-        fitting: How to fit the thresholds; None to keep the model's own.
-        known: What is known of the thresholds that are kept, or None.
-        others: Images of another kind: their name, and by split.
-        compared: Another model of the same classes.
-        exports: Formats to write the model in.
-    """
-
-    path: Path
-    model: keras.Model
-    metadata: ModelMetadata
-    has_metadata: bool
-    images: Mapping[str, LabelledImages]
-    report: RunFolder
-    fitting: Fitting | None
-    known: Mapping[str, Any] | None
-    robustness: bool
-    others: Sequence[tuple[str, Mapping[str, LabelledImages]]]
-    compared: Detector | None
-    exports: Sequence[str]
-    workers: int
+    parser = make_parser(description)
+    add_fields(parser, EvaluationOptions)
+    values = vars(parser.parse_args(argv))
+    if values["class_names"] and len(set(values["class_names"])) < 2:
+        parser.error("--class-names needs two names or more, each different")
+    values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
+    for name in ("export", "out_of_distribution", "thresholds_from"):
+        values[name] = tuple(dict.fromkeys(values[name] or ()))
+    return EvaluationOptions(**values)
 
 
-def run_evaluation(options: EvaluationOptions) -> Outcome:
-    """Do what the options ask for, and say what came out.
+def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
+    """Do what the options ask for.
+
+    Returns:
+        A text for the terminal, and whether everything asked for was written.
 
     Raises:
         FileNotFoundError: There is no such model or data.
@@ -91,19 +136,64 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
         FileExistsError: Another report would be replaced.
     """
     if options.redraw:
-        return Outcome(_redraw(options.output or options.model), complete=True)
+        return _redraw(options.output or options.model), True
     path = find_model(options.model)
-    compared = find_model(options.compare) if options.compare else None
+    second = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     images = _list_splits(options.data, class_names)
     for table in options.thresholds_from:
         read_predictions(table)
-    # After the checks, since this imports TensorFlow.
+    from real_vs_ai.evaluation.extras import add_extras
+    from real_vs_ai.evaluation.judging import open_detector
+    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
     from real_vs_ai.keras_models import open_model
 
     model, metadata, has_metadata = open_model(path, class_names=options.class_names)
+    run = RunFolder(path.parent)
+    compared = second and _open_compared(second, metadata)
+    report, own = _choose_report(options, path, images, model)
+    fitting, known = _choose_fitting(options, run, metadata, own=own)
+    detector = open_detector(path, metadata)
+    evaluation = evaluate_model(
+        detector, images, left_out={}, fitting=fitting, known=known, workers=options.workers
+    )
+    titles = add_extras(
+        evaluation,
+        detector,
+        stored=read_json(report.metrics) if report.metrics.is_file() else {},
+        robustness=options.robustness,
+        others=others,
+        compared=compared,
+        workers=options.workers,
+    )
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    stored = [_store(path, evaluation)] if refreshes_run or not has_metadata else []
+    history = run.history if refreshes_run else None
+    write_evaluation(report, evaluation, model=model, history_csv=history)
+    exports, complete = _export(options.export, path, model, evaluation)
+    notes = [*stored, *exports, f"The report is in {report.path}."]
+    return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete
+
+
+def _open_compared(path: Path, metadata: ModelMetadata) -> Detector:
+    """The model to compare with, which must have the classes of `metadata`."""
+    from real_vs_ai.evaluation.judging import open_detector
+
+    other, expected = read_metadata(path), metadata.class_names
+    if other.class_names != expected:
+        raise InputError(
+            f"Expected a model of the classes {', '.join(expected)} to compare with, "
+            f"found {', '.join(other.class_names)} in {path}."
+        )
+    return open_detector(path, other)
+
+
+def _choose_report(
+    options: EvaluationOptions, path: Path, images: Mapping[str, LabelledImages], model: keras.Model
+) -> tuple[RunFolder, bool]:
+    """The folder that takes the report, and whether the images are the run's own."""
     run = RunFolder(path.parent)
     # Another file in the run's folder has nothing to do with its report.
     own = path == run.model and is_own_data(run, images, data=options.data)
@@ -111,56 +201,7 @@ def run_evaluation(options: EvaluationOptions) -> Outcome:
     if not options.overwrite:
         refreshes_own = own and report.path.resolve() == run.path.resolve()
         check_output(report, images, model=None if refreshes_own else model)
-    fitting, known = _choose_fitting(
-        run, metadata, own=own, target_error=options.target_error, tables=options.thresholds_from
-    )
-    task = Task(
-        path,
-        model,
-        metadata,
-        has_metadata,
-        images,
-        report,
-        fitting,
-        known,
-        robustness=options.robustness,
-        others=others,
-        compared=compared and _open_compared(compared, metadata, options.class_names),
-        exports=options.export,
-        workers=options.workers,
-    )
-    return carry_out(task)
-
-
-def carry_out(task: Task) -> Outcome:
-    """Judge the images, measure what is asked for beyond them, and write the report."""
-    from real_vs_ai.evaluation.extras import add_extras
-    from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
-
-    report, workers = task.report, task.workers
-    detector = open_detector(task.path, task.metadata)
-    evaluation = evaluate_model(
-        detector, task.images, left_out={}, fitting=task.fitting, known=task.known, workers=workers
-    )
-    titles = add_extras(
-        evaluation,
-        detector,
-        stored=read_json(report.metrics) if report.metrics.is_file() else {},
-        robustness=task.robustness,
-        others=task.others,
-        compared=task.compared,
-        workers=workers,
-    )
-    run, notes = RunFolder(task.path.parent), []
-    refreshes_run = report.path.resolve() == run.path.resolve()
-    if refreshes_run or not task.has_metadata:
-        notes.append(_store(task.path, evaluation))
-    history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=task.model, history_csv=history)
-    exports, complete = _export(task, evaluation)
-    notes += [*exports, f"The report is in {report.path}."]
-    return Outcome("\n".join([_summary(evaluation.metrics, titles), *notes]), complete)
+    return report, own
 
 
 def _class_names(path: Path, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -179,46 +220,21 @@ def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, L
     }
 
 
-def _open_compared(
-    path: Path, metadata: ModelMetadata, class_names: tuple[str, ...] | None
-) -> Detector:
-    """The model to compare with, which must have the classes of `metadata`."""
-    from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.keras_models import open_model
-
-    _, other, _ = open_model(path, class_names=class_names)
-    expected = metadata.class_names
-    if other.class_names != expected:
-        raise InputError(
-            f"Expected a model of the classes {', '.join(expected)} to compare with, "
-            f"found {', '.join(other.class_names)} in {path}."
-        )
-    return open_detector(path, other)
-
-
 def _choose_fitting(
-    run: RunFolder,
-    metadata: ModelMetadata,
-    *,
-    own: bool,
-    target_error: float | None,
-    tables: tuple[Path, ...],
+    options: EvaluationOptions, run: RunFolder, metadata: ModelMetadata, *, own: bool
 ) -> tuple[Fitting | None, Mapping[str, Any] | None]:
-    """How to fit the thresholds, or None to keep the model's own; and what is known of these.
-
-    Args:
-        own: Whether the images are the run's.
-    """
+    """How to fit the thresholds, or None to keep the model's own; and what is known of these."""
     from real_vs_ai.evaluation.report import TARGET_ERROR, Fitting
 
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
-    source_risk, asked = trained.get("source_risk", 0.0), bool(target_error or tables)
+    source_risk, tables = trained.get("source_risk", 0.0), options.thresholds_from
+    asked = bool(options.target_error or tables)
     # Thresholds that rest on other runs are not replaced by the way.
     keeps = own and not asked and bool(stored.get("files"))
     if not asked and (keeps or not own) and metadata.calibrated:
         return None, stored if keeps else None
-    target = target_error or source_risk or stored.get("target_error") or TARGET_ERROR
+    target = options.target_error or source_risk or stored.get("target_error") or TARGET_ERROR
     return Fitting(target, new_source=source_risk > 0, tables=tables), None
 
 
@@ -232,9 +248,11 @@ def _store(path: Path, evaluation: Evaluation) -> str:
     return f"Calibration and metrics are stored in {path}."
 
 
-def _export(task: Task, evaluation: Evaluation) -> tuple[list[str], bool]:
+def _export(
+    formats: Sequence[str], path: Path, model: keras.Model, evaluation: Evaluation
+) -> tuple[list[str], bool]:
     """Write the model in other formats; what to say of it, and whether all were written."""
-    if not task.exports:
+    if not formats:
         return [], True
     from real_vs_ai.evaluation.export import export_model, exports_table
     from real_vs_ai.evaluation.judging import middle_view
@@ -243,11 +261,11 @@ def _export(task: Task, evaluation: Evaluation) -> tuple[list[str], bool]:
     metadata, images = evaluation.metadata, evaluation.main.images
     paths = images.take(images.draw(_MOST_CHECKED)).paths
     results = export_model(
-        task.model,
-        formats=task.exports,
-        folder=task.path.parent / _EXPORTS,
+        model,
+        formats=formats,
+        folder=path.parent / _EXPORTS,
         metadata=metadata,
-        check=read_check(task.path),
+        check=read_check(path),
         pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
     )
     table = format_table(*exports_table(results), title="Exports")

@@ -52,14 +52,13 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
     """Every table that the contents of `metrics.json` hold, by name.
 
     Returns:
-        "data" and "results", and what there is of "by_source", "over_sources", "per_source",
-        "per_size", "robustness", "precisions", "reasons", "other_images", "comparison" and
+        "data" and "results", and what there is of "over_sources", "per_source", "per_size",
+        "robustness", "precisions", "reasons", "other_images", "comparison" and
         "collections". "web: generators" and the like are of one version of the images each.
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
     found = {
-        "by_source": (_by_source, metrics["thresholds"].get("sources")),
         "over_sources": (_over_sources, metrics.get("over_sources")),
         "per_source": (_groups("source"), main.get("per_source")),
         "per_size": (_groups("shorter side"), main.get("per_size")),
@@ -96,14 +95,6 @@ def _results(metrics: Mapping) -> Table:
         if any(name in metrics[split] for split in splits)
     ]
     return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
-
-
-def _by_source(counted: Sequence[Mapping]) -> Table:
-    rows = [
-        [row["name"], row["class"], row["n"], *map(interval_text, (row["certain"], row["wrong"]))]
-        for row in counted
-    ]
-    return ["validation source", "class", "images", "share certain", "certain and wrong"], rows
 
 
 def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:

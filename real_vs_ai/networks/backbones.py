@@ -8,12 +8,10 @@ this list costs `--help` nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import keras
 
 # The head's layers start with this; every other layer with weights is the backbone's.
@@ -33,7 +31,6 @@ class Backbone:
         stem_strides: The strides of the first layers, by layer and by how much they shrink the
             image together; the published ones first.
         stage_ends: Names the layers that end its stages, for the pooling by stages.
-        read_weights: Reads a published file of another format than Keras', by its suffix.
     """
 
     build: Callable[..., keras.Model]
@@ -42,7 +39,6 @@ class Backbone:
     weights_in_bgr: bool
     stem_strides: Mapping[int, Mapping[str, int]]
     stage_ends: Callable[[keras.Model], list[str]]
-    read_weights: Mapping[str, Callable[[Path], keras.Model]] = field(default_factory=dict)
 
     @property
     def published_stem_stride(self) -> int:
@@ -79,12 +75,6 @@ def _efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> ker
     return efficientnet_lite0(weights=weights, input_tensor=input_tensor)
 
 
-def _read_efficientnet_lite0(path: Path) -> keras.Model:
-    from real_vs_ai.networks.efficientnet_lite import read_published_weights
-
-    return read_published_weights(path)
-
-
 BACKBONES: dict[str, Backbone] = {
     "resnet50": _resnet("ResNet50"),
     "resnet101": _resnet("ResNet101"),
@@ -99,7 +89,6 @@ BACKBONES: dict[str, Backbone] = {
         stage_ends=lambda body: _last_layers(
             body, [*(f"block{stage}" for stage in (1, 2, 3, 5, 7)), "top_"]
         ),
-        read_weights={".pth": _read_efficientnet_lite0},
     ),
 }
 

@@ -61,25 +61,7 @@ def efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> kera
     x = _convolution(x, _TOP_FILTERS, 1, 1, "top")
     model = keras.Model(keras.utils.get_source_inputs(x)[0], x, name="efficientnet_lite0")
     if weights == "imagenet":
-        _load_state(model, read_state_dict(weights_path()))
-    return model
-
-
-def read_published_weights(path: Path) -> keras.Model:
-    """The network with the weights of a PyTorch file, as the package holds it.
-
-    Raises:
-        InputError: The file holds another network, or is not such a file.
-    """
-    model = efficientnet_lite0(weights=None)
-    state = read_state_dict(path)
-    try:
-        _load_state(model, state)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"Expected the weights of efficientnet-lite0 in {path}, found another network "
-            f"({error})."
-        ) from error
+        _load_state(model, read_state_dict(_weights_path()))
     return model
 
 
@@ -92,10 +74,8 @@ def _convolution(x: Any, filters: int, kernel: int, stride: int, prefix: str) ->
 
 
 def _normalised(x: Any, prefix: str) -> Any:
-    layer = keras.layers.BatchNormalization(
-        momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{prefix}_bn"
-    )
-    return layer(x)
+    layer = keras.layers.BatchNormalization
+    return layer(momentum=_MOMENTUM, epsilon=_EPSILON, name=f"{prefix}_bn")(x)
 
 
 def _relu(x: Any, prefix: str) -> Any:
@@ -118,12 +98,7 @@ def _block(x: Any, prefix: str, kernel: int, stride: int, expansion: int, filter
     return x
 
 
-def weights_path() -> Path:
-    """Where the installed package keeps the ImageNet weights.
-
-    Raises:
-        InputError: The package is not installed.
-    """
+def _weights_path() -> Path:
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         package = _PACKAGE.replace("_", "-")
@@ -136,7 +111,6 @@ def weights_path() -> Path:
 
 
 def _load_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
-    """Copy a state dict into the layers."""
     names = (layer.name.partition("_")[0] for layer in model.layers)
     blocks = list(dict.fromkeys(name for name in names if name.startswith("block")))
     for layer in model.layers:

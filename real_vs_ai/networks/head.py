@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,32 +23,13 @@ _LARGEST_FEATURE = 6.0
 _layers = keras.layers
 
 
-class HeadOptions(Protocol):
-    """What follows the backbone: fields of `TrainingOptions`.
+def add_head(body: keras.Model, head: Any, *, stage_ends: Sequence[str], n_classes: int) -> Any:
+    """The softmax over a backbone's feature maps, whose stages end with the layers named.
 
-    Attributes:
-        noise: Standard deviation of the Gaussian noise on the features, in training only.
-        pooling: "global-average"; "average-flatten": 7 × 7 averages, laid out in a row; "stages":
-            mean and deviation of the maps of every stage, standardised; or "equal-stages": these,
-            where each stage counts the same, however few maps it has.
-        dense_units: Units of the hidden layer; 0 leaves it out.
-        l2: Weight of the L2 penalty on the hidden layer, or on the last one where there is none.
-        dropout: Share of the hidden units left out, in training only.
-        seed: Of the random weights, the noise and the dropout.
+    Args:
+        head: The fields `pooling`, `noise`, `dense_units`, `l2`, `dropout` and `seed` of
+            `TrainingOptions`. Noise and dropout are there in training only.
     """
-
-    noise: float
-    pooling: str
-    dense_units: int
-    l2: float
-    dropout: float
-    seed: int
-
-
-def add_head(
-    body: keras.Model, head: HeadOptions, *, stage_ends: Sequence[str], n_classes: int
-) -> Any:
-    """The softmax over a backbone's feature maps, whose stages end with the layers named."""
     if head.pooling in _BY_STAGES:
         x = _standardised(_stage_statistics(body, stage_ends))
         if head.pooling == "equal-stages":
@@ -94,7 +75,7 @@ def head_alone(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
-def _noise(x: Any, head: HeadOptions) -> Any:
+def _noise(x: Any, head: Any) -> Any:
     if not head.noise:
         return x
     return _layers.GaussianNoise(head.noise, seed=head.seed, name="head_noise")(x)

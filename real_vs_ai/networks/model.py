@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5py
 import keras
@@ -23,51 +23,24 @@ from real_vs_ai.networks.backbones import (
     first_convolution,
     head_layers,
 )
-from real_vs_ai.networks.head import HeadOptions, add_head
+from real_vs_ai.networks.head import add_head
 
 # How Keras names the layers of a ResNet's residual blocks: stage, then block, both from 1.
 _BLOCK_NAME = re.compile(r"conv(?P<stage>\d)_block(?P<block>\d+)_")
 
 
-class NetworkOptions(HeadOptions, Protocol):
-    """What describes a network: fields of `TrainingOptions`.
-
-    Attributes:
-        backbone: A name in `BACKBONES`.
-        image_size: Side of the square input in pixels, at least 32.
-        weights: "imagenet", "none" (random), or the path of a backbone's weights file or of a
-            `model.h5` made by this project; see `load_weights`.
-        stem_stride: How much the first layers shrink the image together; a key of the
-            backbone's `stem_strides`. Less than published keeps more of a small image and reads
-            the same weights.
-        enlarge: How many times the network enlarges its input, bilinearly, before the first
-            layer; 1 for not at all.
-        batch_norm_momentum: Share of the old moving averages that each step keeps.
-    """
-
-    backbone: str
-    image_size: int
-    weights: str
-    stem_stride: int
-    enlarge: int
-    batch_norm_momentum: float
-
-
-def build_model(options: NetworkOptions, *, class_names: Sequence[str]) -> keras.Model:
+def build_model(options: Any, *, class_names: Sequence[str]) -> keras.Model:
     """The network, with its weights, in the current precision policy.
 
     Args:
+        options: The fields of `TrainingOptions` from `backbone` to `batch_norm_momentum`.
         class_names: In the order of the outputs, two or more.
 
     Raises:
-        ValueError: An unknown backbone, an image size below 32, weights that do not fit.
+        InputError: A stem stride that the backbone does not have, or weights that do not fit.
         OSError: The weights could not be downloaded or read.
     """
     backbone, size = options.backbone, options.image_size
-    if backbone not in BACKBONES:
-        raise InputError(f"Expected a backbone in {', '.join(BACKBONES)}, got {backbone}.")
-    if size < 32:
-        raise InputError(f"Expected an image size of at least 32 pixels, got {size}.")
     keras.utils.set_random_seed(options.seed)
     declared = BACKBONES[backbone]
     inputs = keras.Input((size, size, 3), name="image")
@@ -164,10 +137,7 @@ def load_weights(
             f"Expected --weights imagenet, none, or the path of a weights file; "
             f"found no file at {path}."
         )
-    read = BACKBONES[backbone].read_weights.get(path.suffix.lower())
-    if read is not None:
-        _load_backbone_weights(model, read(path), in_bgr=in_bgr)
-    elif _is_whole_model(path):
+    if _is_whole_model(path):
         _copy_model_weights(model, path, backbone=backbone, class_names=class_names)
     else:
         _load_backbone_weights(model, _read_backbone(path, backbone), in_bgr=in_bgr)

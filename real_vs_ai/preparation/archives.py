@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR, DATA_DIR, MANIFEST_NAME, SPLITS
+from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
 from real_vs_ai.files import atomic_write, is_junk, list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
@@ -33,7 +33,7 @@ from real_vs_ai.preparation.extraction import (
     open_archive,
     printable,
 )
-from real_vs_ai.preparation.placing import MAX_NAME_BYTES, fold_name, source_names, unique_names
+from real_vs_ai.preparation.manifest import MAX_NAME_BYTES, fold_name, source_names, unique_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
 
@@ -187,7 +187,13 @@ def plan_extraction(entries: Sequence[ArchiveEntry], *, archive_bytes: int) -> E
             _check_entry(entry)
             size += entry.size
             wanted.append((index, "/".join(parts)))
-    _check_total(len(wanted), size, archive_bytes=archive_bytes)
+    if len(wanted) > MAX_FILES:
+        raise ArchiveError(f"{len(wanted):,} files, the limit is {MAX_FILES:,}")
+    if size > MAX_BYTES:
+        raise ArchiveError(
+            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
+        )
+    _check_ratio("", size, archive_bytes)
     names, renamed = _without_collisions(wanted)
     return ExtractionPlan(names, tuple(skipped), tuple(renamed), debris, size)
 
@@ -241,16 +247,6 @@ def _check_entry(entry: ArchiveEntry) -> None:
         _check_ratio(f"entry {printable(entry.name)} ", entry.size, entry.packed_size)
 
 
-def _check_total(files: int, size: int, *, archive_bytes: int) -> None:
-    if files > MAX_FILES:
-        raise ArchiveError(f"{files:,} files, the limit is {MAX_FILES:,}")
-    if size > MAX_BYTES:
-        raise ArchiveError(
-            f"unpacks to {size / 2**30:,.1f} GiB, the limit is {MAX_BYTES / 2**30:,.1f} GiB"
-        )
-    _check_ratio("", size, archive_bytes)
-
-
 def _check_ratio(what: str, size: int, packed: int) -> None:
     if size > HARMLESS_BYTES and size > MAX_RATIO * max(packed, 1):
         raise ArchiveError(
@@ -261,31 +257,18 @@ def _check_ratio(what: str, size: int, packed: int) -> None:
 def _without_collisions(
     wanted: Sequence[tuple[int, str]],
 ) -> tuple[dict[int, str], list[tuple[str, str]]]:
-    """Folders that differ by case or Unicode form become one, files in them get numbers."""
-    folders: dict[str, str] = {}
-    merged = []
-    for _, path in wanted:
-        folder, _, name = path.rpartition("/")
-        merged.append(f"{_one_spelling(folder, folders)}/{name}" if folder else name)
-    names = unique_names(merged)
-    taken_folders = set(folders)
+    """Names that are different everywhere, also where case or Unicode form does not count."""
+    paths = [path for _, path in wanted]
+    innermost = map(PurePosixPath, {path.rpartition("/")[0] for path in paths})
+    folders = {fold_name(str(f)) for inner in innermost for f in (inner, *inner.parents)}
     result, renamed = {}, []
-    for (index, path), name in zip(wanted, names, strict=True):
-        if fold_name(name) in taken_folders:
+    for (index, path), name in zip(wanted, unique_names(paths), strict=True):
+        if fold_name(name) in folders:
             raise ArchiveError(f"entry {printable(path)} is both a file and a folder")
         result[index] = name
         if name != path:
             renamed.append((printable(path), name))
     return result, renamed
-
-
-def _one_spelling(folder: str, folders: dict[str, str]) -> str:
-    """The spelling under which a folder was first met, for it and for each of its parents."""
-    folded = fold_name(folder)
-    if folded not in folders:
-        parent, _, name = folder.rpartition("/")
-        folders[folded] = f"{_one_spelling(parent, folders)}/{name}" if parent else name
-    return folders[folded]
 
 
 def _make_room(folder: Path, plan: ExtractionPlan) -> None:
@@ -317,16 +300,6 @@ class ZipSummary:
         size = self.output.stat().st_size
         title = f"{self.output}: {size / 2**20:,.1f} MiB"
         return format_table(["folder", "files", "bytes"], self.rows, title=title)
-
-
-def choose_input(
-    folder: Path | None, output: Path | None
-) -> tuple[Path, Path, Sequence[str] | None]:
-    """What to pack, into which archive, and which of the folder's entries (None: all)."""
-    if folder is None:
-        return DATA_DIR, output or DATA_DIR / "prepared.zip", (*SPLITS, MANIFEST_NAME)
-    named = folder.resolve() if folder.name in {"", ".."} else folder
-    return folder, output or named.with_name(f"{named.name}.zip"), None
 
 
 def zip_folder(
@@ -380,7 +353,9 @@ def _write_archive(
     with zipfile.ZipFile(output, "w", allowZip64=True) as archive:
         for path in progress(paths, description="Packing", unit="file"):
             with open(f"{root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
-                info = zipfile.ZipInfo(path, _zip_date(os.fstat(file.fileno()).st_mtime))
+                # UTC gives the same archive in every time zone.
+                date = time.gmtime(os.fstat(file.fileno()).st_mtime)[:6]
+                info = zipfile.ZipInfo(path, min(max(date, _FIRST_DATE), _LAST_DATE))
                 data = file.read()
             # Images hardly get smaller.
             info.compress_type = ZIP_STORED if is_image_name(path) else ZIP_DEFLATED
@@ -390,9 +365,3 @@ def _write_archive(
             entry[0] += 1
             entry[1] += len(data)
     return tuple((name, files, size) for name, (files, size) in sorted(counts.items()))
-
-
-def _zip_date(seconds: float) -> tuple[int, int, int, int, int, int]:
-    # UTC gives the same archive in every time zone.
-    date = time.gmtime(seconds)[:6]
-    return min(max(date, _FIRST_DATE), _LAST_DATE)

@@ -1,89 +1,120 @@
-"""Make augmented copies of training images, and move copies to the training images.
+"""Make augmented copies of training images, each in its original's file format.
 
 Each copy is one seeded affine warp and flip. It depends on its original's path, its number and the
 seed alone: neither the order of the work, nor how many workers do it, nor what other copies there
-are changes a pixel. To move them, they are linked into a staging folder; `staging` puts them in
-place, the manifest last. Then data/augmented_train is removed. A killed run is finished by the
-next one.
+are changes a pixel. A JPEG is encoded again with the quantisation tables, the subsampling and the
+scan order of its original, so that augmentation adds no clue of file format.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
 
 from real_vs_ai.config import (
-    AUGMENTED_DIR,
+    AUGMENTED_MARK,
     MANIFEST_NAME,
     canonical_classes,
     is_augmented_name,
     ordered_class_names,
 )
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import hash_file, list_files
-from real_vs_ai.images import is_image_name
+from real_vs_ai.files import list_files
+from real_vs_ai.images import FORMATS, ImageError, is_image_name, open_image, read_image_file
 from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.preparation.copies import (
-    CONTACT_SHEET_PATH,
-    Original,
-    names_for_copies,
-    staged_copies,
-    write_warped_copies,
-)
+from real_vs_ai.perturbations import STANDARD_RANGES, as_samples, copy_draws, draw_affine, warp
+from real_vs_ai.preparation.image_files import Encoder, open_original
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
     Fate,
     FileOutcome,
     ManifestRow,
-    copies_table,
+    count_table,
+    rank,
     read_manifest,
-    size_table,
+    refuse_overlap,
+    safe_name,
+    unique_names,
     write_manifest,
+    write_new_file,
+    write_outcomes,
 )
-from real_vs_ai.preparation.placing import fold_name, make_class_folders, place_files, rank
 from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
-    finish_interrupted,
-    locked,
     refuse_interrupted,
     staged_output,
 )
-from real_vs_ai.reporting import format_table
+from real_vs_ai.reporting import format_table, plural
 
 DEFAULT_MOST_COPIES = 20_000
 # Copies of one original are made together: it is decoded once.
 _CHUNK_IMAGES = 32
-_MAKE_AGAIN = (
-    "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
-)
+# Small images go through each step together, up to this many pixels: the step's code stays in the
+# processor's cache, which is a third faster.
+_BATCH_AREA = 2**16
+CONTACT_SHEET_PATH = Path("figures") / "augmentation.png"
+_TILE, _GAP = 112, 4
+_ORIGINALS, _COPIES_OF_EACH = 8, 5
 
 
-@dataclass(frozen=True)
-class AugmentationSummary:
-    """What was made; str() gives the closing tables."""
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A training image that copies may be made of.
+
+    Attributes:
+        row: Its `path` is below the training folder, `<class folder>/<name>`; its `origin` is what
+            the manifest rows of its copies say.
+        name: What its copies are named after.
+    """
+
+    row: ManifestRow
+    name: str
+
+    def copy_row(self, path: str, pixels: np.ndarray, file_format: str, data: bytes) -> ManifestRow:
+        """The row of a copy, without its hash.
+
+        Args:
+            pixels: The copy's, shape (height, width, 3).
+            data: The original file.
+        """
+        height, width = pixels.shape[:2]
+        made = {"split": "train", "width": width, "height": height, "format": file_format}
+        return replace(self.row, path=path, origin_sha256=hashlib.sha256(data).hexdigest(), **made)
+
+
+@dataclass
+class CopiesSummary:
+    """What was made in a folder; str() gives the closing tables.
+
+    Attributes:
+        rows: Of the copies.
+        failed: The originals that cannot be used.
+        note: What else there is to say, one line.
+    """
 
     output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    originals: int
-    failed: tuple[FileOutcome, ...]
+    rows: list[ManifestRow] = field(default_factory=list)
+    failed: list[FileOutcome] = field(default_factory=list)
+    note: str = ""
 
     def __str__(self) -> str:
-        title = f"{self.output_dir}: {len(self.rows):,} copies of {self.originals:,} images"
-        lines = [format_table(*copies_table(self.rows), title=title)]
-        lines.append(format_table(*size_table(self.rows)))
+        originals = len({row.origin for row in self.rows})
+        title = f"{self.output_dir}: {len(self.rows):,} images made of {originals:,}"
+        lines = [format_table(*count_table(self.rows), title=title), self.note]
         if self.failed:
-            lines.append(
-                f"Left out: {len(self.failed):,} originals that cannot be read "
-                f"(see {self.output_dir / REPORT_NAME})."
-            )
+            report = self.output_dir / REPORT_NAME
+            lines.append(f"Left out: {plural(len(self.failed), 'original')} (see {report}).")
         lines.append(f"Look at {self.output_dir / CONTACT_SHEET_PATH} before you use them.")
-        return "\n".join(lines)
+        return "\n".join(filter(None, lines))
 
 
 def list_originals(train_dir: Path) -> list[Original]:
@@ -161,7 +192,7 @@ def write_copies(
     seed: int,
     overwrite: bool,
     pool: Pool,
-) -> AugmentationSummary:
+) -> CopiesSummary:
     """Make the copies in `output_dir`, which appears whole or not at all.
 
     Raises:
@@ -173,7 +204,7 @@ def write_copies(
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
     labels = (original.row.label for original, _ in plan)
     staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
-    with staged as (folder, rows, failed):
+    with staged as (folder, made):
         # Workers wait for each other towards the end, so each gets several chunks.
         size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
         results = run_chunks(
@@ -189,137 +220,157 @@ def write_copies(
         )
         for (original, _), result in zip(plan, results, strict=True):
             if isinstance(result, str):
-                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
+                made.failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
             else:
-                rows += result
-    return AugmentationSummary(output_dir, tuple(rows), len(plan) - len(failed), tuple(failed))
+                made.rows += result
+    return made
 
 
-@dataclass(frozen=True)
-class MoveSummary:
-    """What was moved; str() gives the closing table."""
+def write_warped_copies(
+    chunk: Sequence[tuple[Original, int]], train_dir: str, folder: str, seed: int
+) -> list[list[ManifestRow] | str]:
+    """Write the copies of some originals; runs in a worker.
 
-    train_dir: Path
-    rows: tuple[ManifestRow, ...]
-    already_there: int
+    Args:
+        chunk: Originals, whose paths are below `train_dir`, each with the number of its copies.
+        folder: Gets `<label>/<copy's name>`.
 
-    def __str__(self) -> str:
-        title = f"{self.train_dir}: {len(self.rows):,} augmented copies added"
-        text = format_table(*copies_table(self.rows), title=title)
-        if self.already_there:
-            text += f"\nAlready there, not doubled: {self.already_there:,}"
-        return text
+    Returns:
+        For each original the rows of its copies, or the reason why it cannot be read.
+    """
+    # There are as many processes as cores already.
+    cv2.setNumThreads(1)
+    results: list[list[ManifestRow] | str] = []
+    jobs, area = [], 0
+    for original, count in chunk:
+        path, label = original.row.path, original.row.label
+        try:
+            data = read_image_file(f"{train_dir}/{path}")
+            pixels, file_format, encoder = open_original(data)
+        except ImageError as error:
+            results.append(str(error))
+            continue
+        except OSError as error:
+            results.append(f"cannot be read: {error.strerror or error}")
+            continue
+        made: list[ManifestRow] = []
+        results.append(made)
+        samples = as_samples(pixels)
+        height, width = pixels.shape[:2]
+        for number, name in enumerate(copy_names(original.name, count, file_format=file_format), 1):
+            draws = copy_draws(seed, path, number)
+            affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
+            row = original.copy_row(f"{label}/{name}", pixels, file_format, data)
+            jobs.append((samples, affine, encoder, row, made))
+            area += width * height
+            if area >= _BATCH_AREA:
+                _write_jobs(jobs, folder)
+                jobs, area = [], 0
+    _write_jobs(jobs, folder)
+    return results
 
 
-def move_augmented(data_dir: Path) -> MoveSummary:
-    """Move the copies in `data_dir/augmented_train` into `data_dir/train`, and list them.
+def _write_jobs(
+    jobs: Sequence[tuple[np.ndarray, np.ndarray, Encoder, ManifestRow, list[ManifestRow]]],
+    folder: str,
+) -> None:
+    """Warp, encode and write each copy, and add its row to those of its original's copies."""
+    warped = [warp(samples, affine) for samples, affine, *_ in jobs]
+    encoded = [job[2](pixels) for job, pixels in zip(jobs, warped, strict=True)]
+    for (*_, row, made), data in zip(jobs, encoded, strict=True):
+        made.append(write_copy(row, data, folder=folder))
+
+
+def write_copy(row: ManifestRow, data: bytes, *, folder: str) -> ManifestRow:
+    """Write a copy to its row's path below a folder; gives the row with the hash."""
+    write_new_file(f"{folder}/{row.path}", data)
+    return replace(row, sha256=hashlib.sha256(data).hexdigest())
+
+
+def names_for_copies(paths: Sequence[str]) -> list[str]:
+    """The names that the copies of one class's originals are named after, no two stems alike.
+
+    Deeper folders are written into a name. Stems count, since copies may get another extension.
+
+    Args:
+        paths: POSIX paths, each `<class folder>/…/<name>`, sorted.
+    """
+    names = [PurePosixPath(safe_name("_".join(path.split("/")[1:]))) for path in paths]
+    stems = unique_names([name.stem for name in names])
+    return [stem + name.suffix for stem, name in zip(stems, names, strict=True)]
+
+
+def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]:
+    """The names of an original's copies: its stem and their numbers, from 1."""
+    path, extensions = PurePosixPath(original_name), FORMATS[file_format].extensions
+    suffix = path.suffix if path.suffix.lower() in extensions else extensions[0]
+    return [safe_name(f"{path.stem}{AUGMENTED_MARK}{i}{suffix}") for i in range(1, count + 1)]
+
+
+@contextlib.contextmanager
+def staged_copies(
+    output_dir: Path, labels: Iterable[str], *, train_dir: Path, seed: int, overwrite: bool
+) -> Iterator[tuple[Path, CopiesSummary]]:
+    """A folder for copies, which appears as `output_dir` whole or not at all.
+
+    Args:
+        labels: Each gets a folder.
+        seed: Chooses what the contact sheet shows.
+
+    Yields:
+        The folder, and a summary to fill; manifest, report and contact sheet follow from it.
 
     Raises:
-        FileNotFoundError: There is nothing to move, or no training folder.
-        FileExistsError: Another file has a copy's name.
-        InputError: A merge was interrupted, the copies are incomplete, or the originals of some
-            are no longer training images.
+        FileExistsError: The output is there and may not be replaced.
+        InputError: There are no copies, or the output would lie where the originals do.
     """
-    augmented_dir = data_dir / AUGMENTED_DIR.name
-    # No merge may begin between the plan and the move.
-    with locked(data_dir, label=MERGE_LABEL):
-        refuse_interrupted(data_dir, MERGE_LABEL)
-        with locked(data_dir, label=MOVE_LABEL):
-            finish_interrupted(data_dir, label=MOVE_LABEL)
-        moves, already_there = _plan_moves(augmented_dir, data_dir)
-        sheet = CONTACT_SHEET_PATH.as_posix()
-        described = (data_dir / MANIFEST_NAME).is_file()
-        replaced = [sheet] if (augmented_dir / sheet).is_file() else []
-        replaced += [MANIFEST_NAME] if described else []
-        added = [move.path for move in moves]
-        with staged_output(
-            data_dir, replaced, label=MOVE_LABEL, overwrite=True, added=added
-        ) as staging:
-            make_class_folders(moves, staging)
-            copies = [augmented_dir / move.label / Path(move.path).name for move in moves]
-            targets = [staging / move.path for move in moves]
-            place_files(zip(copies, targets, strict=True), total=len(moves))
-            if sheet in replaced:
-                (staging / sheet).parent.mkdir()
-                shutil.copyfile(augmented_dir / sheet, staging / sheet)
-            if described:
-                rows = [*read_manifest(data_dir / MANIFEST_NAME), *moves]
-                write_manifest(staging / MANIFEST_NAME, rows)
-        _clear(augmented_dir)
-    return MoveSummary(data_dir / "train", tuple(moves), already_there)
+    refuse_overlap(output_dir, inputs=[train_dir])
+    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
+    name = output_dir.name
+    with staged_output(output_dir.parent, [name], label=name, overwrite=overwrite) as staging:
+        folder = staging / name
+        for label in sorted(set(labels)):
+            (folder / label).mkdir(parents=True)
+        made = CopiesSummary(output_dir)
+        yield folder, made
+        if not made.rows:
+            reason = made.failed[0].detail
+            raise InputError(f"None of the images in {train_dir} can be used: {reason}")
+        _draw_contact_sheet(made.rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_outcomes(folder / REPORT_NAME, made.failed)
+        write_manifest(folder / MANIFEST_NAME, made.rows)
 
 
-def _plan_moves(augmented_dir: Path, data_dir: Path) -> tuple[list[ManifestRow], int]:
-    """Rows of the copies with their new paths, and how many are already there."""
-    train_dir = data_dir / "train"
-    if not train_dir.is_dir():
-        raise FileNotFoundError(f"Expected {train_dir}, found none. Run DataMerger.py first.")
-    present = list_files(train_dir)
-    if not augmented_dir.is_dir():
-        moved = sum(map(is_augmented_name, present))
-        hint = "Run DataAugmentation.py first."
-        if moved:
-            hint = f"{moved:,} augmented copies are in {train_dir} already."
-        raise FileNotFoundError(f"Expected augmented copies in {augmented_dir}, found none. {hint}")
-    rows = read_manifest(augmented_dir / MANIFEST_NAME)
-    _check_originals(rows, present, train_dir=train_dir)
-    # A user's own data may call Fake "FAKE".
-    existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
-    folders = {name: folder for folder, name in sorted(existing.items(), reverse=True)}
-    taken = {fold_name(path): path for path in present}
-    moves, already_there = [], 0
-    for row in rows:
-        label, _, name = row.path.partition("/")
-        path = f"{folders.get(label, label)}/{name}"
-        occupant = taken.get(fold_name(path))
-        if occupant is None:
-            moves.append(replace(row, path=f"train/{path}"))
-        elif hash_file(train_dir / occupant) == row.sha256:
-            already_there += 1
-        else:
-            raise FileExistsError(
-                f"Expected no other {train_dir / occupant}, found one with other content. Nothing "
-                "was moved. Run DataMerger.py --overwrite, then DataAugmentation.py --overwrite."
-            )
-    made = set(list_files(augmented_dir))
-    names = (f"{move.label}/{move.path.rpartition('/')[2]}" for move in moves)
-    if missing := [name for name in names if name not in made]:
-        raise InputError(
-            f"Expected {len(rows):,} copies in {augmented_dir}, found {len(missing):,} missing "
-            f"({missing[0]}, …). {_MAKE_AGAIN}"
-        )
-    return moves, already_there
-
-
-def _check_originals(
-    rows: Sequence[ManifestRow], present: Sequence[str], *, train_dir: Path
+def _draw_contact_sheet(
+    rows: Sequence[ManifestRow], *, train_dir: Path, folder: Path, seed: int
 ) -> None:
-    """A copy of what is now a validation or test image would leak it into training."""
-    originals = {f"{train_dir.name}/{path}" for path in present}
-    present_hashes = {
-        origin: hash_file(train_dir.parent / origin)
-        for origin in {row.origin for row in rows} & originals
-    }
-    stale = [row for row in rows if present_hashes.get(row.origin) != row.origin_sha256]
-    if stale:
-        raise InputError(
-            f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
-            f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
-            f"has been prepared again since. Nothing was moved. {_MAKE_AGAIN}"
-        )
+    """Write `figures/augmentation.png`: a line of tiles for each of a few originals of each class.
 
-
-def _clear(augmented_dir: Path) -> None:
-    """Remove what the scripts made and the training folder has now; a user's own files stay."""
-    manifest = augmented_dir / MANIFEST_NAME
-    for row in read_manifest(manifest):
-        (augmented_dir / row.path).unlink(missing_ok=True)
-    for name in (REPORT_NAME, CONTACT_SHEET_PATH):
-        (augmented_dir / name).unlink(missing_ok=True)
-    for directory, _, _ in os.walk(augmented_dir, topdown=False):
-        if Path(directory) == augmented_dir:
-            # It goes last: the next run after a killed one reads it again.
-            manifest.unlink()
-        with contextlib.suppress(OSError):
-            # Folders with a file of the user stay.
-            Path(directory).rmdir()
+    Args:
+        rows: The copies; `origin` is relative to the parent of `train_dir`.
+    """
+    by_origin: dict[str, list[ManifestRow]] = {}
+    for row in rows:
+        by_origin.setdefault(row.origin, []).append(row)
+    labels = ordered_class_names(members[0].label for members in by_origin.values())
+    # Those with the most copies show the most.
+    ranked = sorted(by_origin, key=lambda origin: (-len(by_origin[origin]), rank(seed, origin)))
+    chosen = []
+    for label in labels:
+        of_class = [origin for origin in ranked if by_origin[origin][0].label == label]
+        chosen += of_class[: max(1, _ORIGINALS // len(labels))]
+    columns = 1 + min(_COPIES_OF_EACH, max(len(by_origin[origin]) for origin in chosen))
+    step = _TILE + _GAP
+    sheet = Image.new("RGB", (columns * step + _GAP, len(chosen) * step + _GAP), "white")
+    for line, origin in enumerate(sorted(chosen)):
+        paths = [train_dir.parent / origin]
+        paths += [folder / row.path for row in by_origin[origin][: columns - 1]]
+        for column, path in enumerate(paths):
+            image = Image.fromarray(open_image(path))
+            # Small images are enlarged without smoothing, so that their real pixels can be seen.
+            small = max(image.size) < _TILE
+            method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+            tile = ImageOps.contain(image, (_TILE, _TILE), method)
+            sheet.paste(tile, (column * step + _GAP, line * step + _GAP))
+    (folder / CONTACT_SHEET_PATH).parent.mkdir()
+    sheet.save(folder / CONTACT_SHEET_PATH)

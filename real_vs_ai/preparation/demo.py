@@ -26,7 +26,7 @@ from PIL import Image
 
 from real_vs_ai.files import write_bytes
 from real_vs_ai.images import open_image
-from real_vs_ai.preparation.copies import encode
+from real_vs_ai.preparation.image_files import encode
 from real_vs_ai.reporting import format_table, progress
 
 FLAT_NAME = "demo-flat.zip"

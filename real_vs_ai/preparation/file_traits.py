@@ -1,15 +1,16 @@
-"""Report how far the traits of files give their class away, and make files alike.
+"""Describe a prepared folder, report how far its files give their class away, and make them alike.
 
-The traits are size, format, compression, file size, EXIF presence and source. `write_equalised`
-cuts each image to its central square, reduces it and encodes it as a JPEG of one quality. What
-remains is how far an image was reduced, which leaves faint traces; nothing can be done about it
-here, so no image is ever enlarged.
+The traits of files are size, format, compression, file size, EXIF presence and source.
+`write_equalised` cuts each image to its central square, reduces it and encodes it as a JPEG of one
+quality. What remains is how far an image was reduced, which leaves faint traces; nothing can be
+done about it here, so no image is ever enlarged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,22 +18,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import SEED
+from real_vs_ai.config import MANIFEST_NAME, SEED
 from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_json
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.preparation.copies import encode
-from real_vs_ai.preparation.manifest import ManifestRow
-from real_vs_ai.preparation.placing import make_class_folders, rank, write_new_file
+from real_vs_ai.preparation.image_files import encode
+from real_vs_ai.preparation.manifest import (
+    CONFOUNDS_FIGURE_NAME,
+    CONFOUNDS_NAME,
+    REPORT_NAME,
+    FileOutcome,
+    ManifestRow,
+    Placement,
+    count_table,
+    make_class_folders,
+    rank,
+    write_manifest,
+    write_new_file,
+    write_outcomes,
+)
 from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
-CONFOUNDS_NAME = "confounds.json"
-CONFOUNDS_FIGURE_PATH = Path("figures") / "confounds.png"
-# People who cannot tell red from green can tell these apart.
-_COLOURS = ("#d95f02", "#1b6ca8", "#7a5195", "#4d9221", "#8c6d31", "#636363")
 _MOST_IMAGES = 5_000
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
 _SHORTER_SIDE = "shorter side"
@@ -85,25 +94,58 @@ class ConfoundReport(Confounds):
         return f"{text}\n\n{format_table(headers, body)}"
 
 
-def report_confounds(
-    rows: Sequence[ManifestRow], *, folder: Path, title: str, options: PlacingOptions
-) -> ConfoundReport | None:
-    """Measure, write `confounds.json` and draw `figures/confounds.png`.
+@dataclass(frozen=True)
+class PreparedImages:
+    """What a splitter or the merger made; str() gives the closing tables.
 
-    Args:
-        rows: Images below `folder`, where the report goes too.
-
-    Returns:
-        The report, or None where it is not asked for, or a class has too few images.
+    Attributes:
+        confounds: How far files alone give the class away; None where that was not measured.
     """
-    if not options.confounds:
-        return None
-    traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
-    report = measure_files(traits, seed=SEED)
-    if report is not None:
-        write_json(folder / CONFOUNDS_NAME, asdict(report))
-        _draw_confounds(report, traits, title=title, folder=folder)
-    return report
+
+    output_dir: Path
+    rows: tuple[ManifestRow, ...]
+    outcomes: tuple[FileOutcome, ...]
+    placement: Placement
+    confounds: ConfoundReport | None
+
+    def __str__(self) -> str:
+        title = f"{self.output_dir}: {self.placement}"
+        text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
+        return f"{text}\n\n{self.confounds}" if self.confounds else text
+
+
+def closing_tables(
+    rows: Sequence[ManifestRow], outcomes: Sequence[FileOutcome], *, title: str, output_dir: Path
+) -> str:
+    """Images by source, split and class; what was left out or noted, and why."""
+    tables = [format_table(*count_table(rows), title=title)]
+    if outcomes:
+        note = f"Left out or noted (see {output_dir / REPORT_NAME})"
+        counts = sorted(Counter(row.outcome for row in outcomes).items())
+        tables.append(format_table(["outcome", "files"], counts, title=note))
+    return "\n\n".join(tables)
+
+
+def write_description(
+    folder: Path,
+    rows: Sequence[ManifestRow],
+    outcomes: Sequence[FileOutcome],
+    *,
+    output_dir: Path,
+    placement: Placement,
+    options: PlacingOptions,
+) -> PreparedImages:
+    """Write manifest, report and confounds of `folder`, which becomes `output_dir`, and sum up."""
+    confounds = None
+    if options.confounds:
+        traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
+        confounds = measure_files(traits, seed=SEED)
+    if confounds:
+        write_json(folder / CONFOUNDS_NAME, asdict(confounds))
+        _draw_confounds(confounds, title=output_dir.name, folder=folder)
+    write_outcomes(folder / REPORT_NAME, outcomes)
+    write_manifest(folder / MANIFEST_NAME, rows)
+    return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
 
 
 def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -179,54 +221,26 @@ def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
     }
 
 
-def _draw_confounds(
-    report: ConfoundReport, samples: Sequence[FileTraits], *, title: str, folder: Path
-) -> None:
-    """Write `figures/confounds.png`: accuracies by trait, sizes in pixels, sizes of files."""
+def _draw_confounds(report: ConfoundReport, *, title: str, folder: Path) -> None:
+    """Write `figures/confounds.png`: the accuracy of each trait alone, and of all."""
     # pyplot would keep global state, and might open a window.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
     figure.suptitle(f"{title}: can files alone tell the class? ({report.images:,} images)")
-    _draw_accuracies(left, report)
-    for index, label in enumerate(report.counts):
-        colour = _COLOURS[index % len(_COLOURS)]
-        members = [sample for sample in samples if sample.label == label]
-        name = f"{label} ({len(members):,})"
-        # The points are spread a little: many images of one size show as a cloud.
-        spread = np.random.default_rng(index).normal(0, 0.01, (len(members), 2))
-        widths = np.array([sample.width for sample in members]) * np.exp(spread[:, 0])
-        heights = np.array([sample.height for sample in members]) * np.exp(spread[:, 1])
-        middle.scatter(widths, heights, s=12, alpha=0.4, color=colour, label=name, linewidths=0)
-        kilobytes = np.array([max(sample.file_size, 1) for sample in members]) / 1024
-        right.hist(np.log10(kilobytes), bins=30, alpha=0.55, color=colour, label=name)
-    middle.set(
-        xscale="log",
-        yscale="log",
-        xlabel="width (pixels)",
-        ylabel="height (pixels)",
-        title="Size in pixels",
-    )
-    right.set(xlabel="file size (KiB, powers of ten)", ylabel="images", title="File size")
-    for axes in (middle, right):
-        axes.legend()
-    (folder / CONFOUNDS_FIGURE_PATH).parent.mkdir(exist_ok=True)
-    figure.savefig(folder / CONFOUNDS_FIGURE_PATH, dpi=110)
-
-
-def _draw_accuracies(axes, report: ConfoundReport) -> None:
     names = [*report.by_trait, "all of them"]
     values = [*report.by_trait.values(), report.accuracy]
     bars = axes.barh(names, values, color=["#9ecae1"] * len(report.by_trait) + ["#08519c"])
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.axvline(
-        report.chance, color="black", linestyle="--", label=f"chance ({report.chance:.2f})"
-    )
+    chance = f"chance ({report.chance:.2f})"
+    axes.axvline(report.chance, color="black", linestyle="--", label=chance)
     axes.set(xlim=(0, 1.15), xlabel="balanced accuracy (cross-validated)", title="Guessed from")
     # This leaves room below the bars for the legend.
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.legend(loc="lower right")
+    (folder / CONFOUNDS_FIGURE_NAME).parent.mkdir(exist_ok=True)
+    figure.savefig(folder / CONFOUNDS_FIGURE_NAME, dpi=110)
 
 
 EQUALISED_EXTENSION = ".jpg"

@@ -1,16 +1,31 @@
-"""Recognise a raw data set's layout: class folders, or splits with class folders inside."""
+"""Recognise a raw data set's layout: class folders, or splits with class folders inside.
+
+Split data sets are read here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from real_vs_ai.config import RAW_DIR, canonical_classes, canonical_split
+from real_vs_ai.config import MANIFEST_NAME, RAW_DIR, SPLITS, canonical_classes, canonical_split
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import is_junk, list_files, list_folders
 from real_vs_ai.images import is_image_name
+from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder, read_collected
+from real_vs_ai.preparation.image_files import inspect_files
+from real_vs_ai.preparation.manifest import (
+    DESCRIPTION_NAMES,
+    QUARANTINE_DIR_NAME,
+    Fate,
+    FileOutcome,
+    ManifestRow,
+    loose_outcomes,
+    read_manifest,
+    relative_origin,
+)
 
 FLAT = "flat"
 TRAIN_TEST = "train-test"
@@ -108,11 +123,6 @@ def _split_layout(
         classes_by_split[split] = tuple(sorted(set(canonical_classes(names).values())))
         for name in names:
             class_folders[split, name] = (inner / name).relative_to(base).as_posix()
-    _check_same_classes(base, classes_by_split)
-    return _make_layout(root, base, TRAIN_TEST, class_folders)
-
-
-def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]]) -> None:
     listed = "; ".join(f"{split}: {_named(names)}" for split, names in classes_by_split.items())
     if len(set(classes_by_split.values())) > 1:
         raise LayoutError(
@@ -120,6 +130,7 @@ def _check_same_classes(base: Path, classes_by_split: Mapping[str, Sequence[str]
         )
     if min(map(len, classes_by_split.values())) < 2:
         raise LayoutError(f"Expected two class folders or more in {base}, found {listed}.")
+    return _make_layout(root, base, TRAIN_TEST, class_folders)
 
 
 def _make_layout(
@@ -143,20 +154,11 @@ def _make_layout(
         )
     # What DataCollector.py notes next to the class folder of a collection is no data.
     folders = [] if collected else [base / name for name in class_folders.values()]
-    return Layout(root, kind, class_by_folder, files, collected, _loose_files(root, folders))
-
-
-def _loose_files(root: Path, class_folders: Sequence[Path]) -> tuple[str, ...]:
-    """The files directly in the folders around the class folders."""
-    around = {parent for folder in class_folders for parent in folder.relative_to(root).parents}
-    return tuple(
-        sorted(
-            path.relative_to(root).as_posix()
-            for folder in around
-            for path in (root / folder).iterdir()
-            if path.is_file() and not is_junk(path.name)
-        )
-    )
+    around = {parent for folder in folders for parent in folder.relative_to(root).parents}
+    loose = [path for folder in around for path in (root / folder).iterdir()]
+    kept = (path for path in loose if path.is_file() and not is_junk(path.name))
+    loose_names = sorted(path.relative_to(root).as_posix() for path in kept)
+    return Layout(root, kind, class_by_folder, files, collected, tuple(loose_names))
 
 
 def find_sources(folders: Sequence[Path], *, kind: str) -> list[Layout]:
@@ -218,3 +220,57 @@ def _subfolder_names(folder: Path) -> list[str]:
 
 def _named(names: Sequence[str] | set[str] | Mapping[str, str]) -> str:
     return ", ".join(f"{name}/" for name in sorted(names)) or "no folders"
+
+
+def read_split_source(
+    folder: Path, *, source: str, data_dir: Path, pool: Pool
+) -> tuple[list[ManifestRow], list[FileOutcome]]:
+    """The images of a split data set, and what else lies there.
+
+    What its manifest does not know is inspected. A collection lies whole in one split.
+
+    Returns:
+        Rows, whose `path` is below `folder` and whose `split` and `label` have their final names;
+        outcomes.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        InputError: A split has no images.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a split data set at {folder}, found none.")
+    found = list_files(folder)
+    paths = [p for p in found if p.count("/") > 1 and canonical_split(p.partition("/")[0])]
+    own = (*DESCRIPTION_NAMES, *paths)
+    loose = set(found).difference(own)
+    outcomes = loose_outcomes(
+        f"{folder.name}/{p}" for p in loose if not p.startswith(f"{QUARANTINE_DIR_NAME}/")
+    )
+    known = {}
+    if (folder / MANIFEST_NAME).is_file():
+        known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
+    unknown = [path for path in paths if path not in known]
+    for file in inspect_files(unknown, root=folder, perceptual=False, pool=pool):
+        if file.is_image:
+            size = (file.width, file.height)
+            row = ManifestRow(file.path, file.sha256, "", "", "", *size, file.format, "")
+            known[file.path] = row
+        else:
+            fate = Fate.QUARANTINED if file.claims_to_be_image else Fate.NO_IMAGE
+            outcomes.append(FileOutcome(f"{folder.name}/{file.path}", fate, file.problem))
+    classes = canonical_classes({path.split("/")[1] for path in paths})
+    prefix, rows = relative_origin(folder, data_dir), []
+    for path in filter(known.__contains__, paths):
+        split, label = path.split("/")[:2]
+        names = {"split": canonical_split(split), "label": classes[label]}
+        # The folder names the source: a copied folder has the manifest of another one. Taking the
+        # row out keeps a million from being held twice.
+        row = replace(known.pop(path), source=source, origin=f"{prefix}/{path}", **names)
+        rows.append(row)
+    needed = set() if any(row.collection for row in rows) else set(SPLITS)
+    if missing := needed - {row.split for row in rows}:
+        raise InputError(
+            f"Expected train, validation and test folders with images in {folder}, found none in "
+            f"{', '.join(sorted(missing))}. Run DataSplitD1.py or DataSplitD2.py first."
+        )
+    return rows, outcomes

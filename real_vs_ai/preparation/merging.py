@@ -1,53 +1,59 @@
-"""Merge split sources into data/{train,validation,test}/<Class>/<source>__<name>.
+"""Merge split sources, and move augmented copies, into data/{train,validation,test}/<Class>/.
 
 The three folders and the manifest appear together: they are made next to the targets and moved
-into place at the end, the manifest last, and a killed run is finished by the next one.
+into place at the end, the manifest last, and a killed run is finished by the next one. Augmented
+copies are added in the same way. Then data/augmented_train is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from real_vs_ai.cli import option, whole_number
 from real_vs_ai.config import (
+    AUGMENTED_DIR,
     CLASS_NAMES,
     MANIFEST_NAME,
     SPLIT_DIR,
     SPLITS,
     canonical_classes,
     canonical_split,
+    is_augmented_name,
 )
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files, list_folders
-from real_vs_ai.options import option, whole_number
+from real_vs_ai.files import hash_file, list_files, list_folders
+from real_vs_ai.preparation.augmentation import CONTACT_SHEET_PATH
 from real_vs_ai.preparation.file_traits import (
-    CONFOUNDS_FIGURE_PATH,
-    CONFOUNDS_NAME,
     EQUALISED_EXTENSION,
-    report_confounds,
+    PreparedImages,
+    write_description,
     write_equalised,
 )
-from real_vs_ai.preparation.inspection import find_near_duplicates, inspect_files
+from real_vs_ai.preparation.image_files import find_near_duplicates, inspect_files
+from real_vs_ai.preparation.layouts import read_split_source
 from real_vs_ai.preparation.manifest import (
-    QUARANTINE_DIR_NAME,
+    DESCRIPTION_NAMES,
     REPORT_NAME,
     Fate,
     FileOutcome,
     ManifestRow,
-    PreparedImages,
-    loose_outcomes,
-    read_manifest,
-    write_tables,
-)
-from real_vs_ai.preparation.placing import (
     Placement,
+    count_table,
+    fold_name,
+    make_class_folders,
+    place_files,
     place_rows,
+    read_manifest,
     refuse_overlap,
-    relative_origin,
     safe_name,
     source_names,
+    write_manifest,
 )
 from real_vs_ai.preparation.splits import (
     PlacingOptions,
@@ -59,14 +65,15 @@ from real_vs_ai.preparation.staging import (
     MERGE_LABEL,
     MOVE_LABEL,
     finish_interrupted,
-    is_interrupted,
     locked,
     refuse_interrupted,
     staged_output,
 )
+from real_vs_ai.reporting import format_table
 
-# What the splitters write next to the class folders.
-_OWN_FILES = {MANIFEST_NAME, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix()}
+_MAKE_AGAIN = (
+    "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +105,20 @@ def merge_sources(
         InputError: The sources' classes differ, one content stands under two labels, or a source
             lies where the output does.
     """
-    if is_interrupted(output_dir, label=MERGE_LABEL):
-        with locked(output_dir, label=MERGE_LABEL):
-            finish_interrupted(output_dir, label=MERGE_LABEL)
-        if not options.overwrite:
-            rows = read_manifest(output_dir / MANIFEST_NAME)
-            return PreparedImages(output_dir, tuple(rows), (), None, None)
     if not options.overwrite:
         refuse_interrupted(output_dir, MOVE_LABEL)
-    folders = list(folders) or split_folders()
+    folders = list(folders) or list_folders(SPLIT_DIR)
+    if not folders:
+        raise FileNotFoundError(
+            f"Expected split data sets in {SPLIT_DIR}, found none. "
+            "Run DataSplitD1.py or DataSplitD2.py first."
+        )
     sources = source_names(folder.resolve() for folder in folders)
     given = [p for folder in folders for p in list_folders(folder) if canonical_split(p.name)]
     for split in SPLITS:
         refuse_overlap(output_dir / split, inputs=given)
-    # The manifest comes last: it says that the rest is there.
-    names = [*SPLITS, REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_PATH.as_posix(), MANIFEST_NAME]
-    # No merge makes this, so it goes with the old images, to which an unfinished move would add.
-    names.append(f".{MOVE_LABEL}.ready")
+    # No merge makes the last: it goes with the old images, to which an unfinished move would add.
+    names = [*SPLITS, *DESCRIPTION_NAMES, f".{MOVE_LABEL}.ready"]
     with (
         locked(output_dir, label=MOVE_LABEL),
         staged_output(output_dir, names, label=MERGE_LABEL, overwrite=options.overwrite) as staging,
@@ -122,17 +126,6 @@ def merge_sources(
         return _write_merged(
             folders, sources, staging=staging, output_dir=output_dir, options=options
         )
-
-
-def split_folders(folder: Path = SPLIT_DIR) -> list[Path]:
-    """Every split source, sorted by name."""
-    found = list_folders(folder)
-    if not found:
-        raise FileNotFoundError(
-            f"Expected split data sets in {folder}, found none. "
-            "Run DataSplitD1.py or DataSplitD2.py first."
-        )
-    return found
 
 
 def _write_merged(
@@ -146,16 +139,23 @@ def _write_merged(
     outcomes: list[FileOutcome] = []
     rows: list[ManifestRow] = []
     for folder, source in zip(folders, sources, strict=True):
-        rows += _read_source(
-            folder,
-            source=source,
-            origin_prefix=relative_origin(folder, output_dir),
-            outcomes=outcomes,
-            options=options,
+        read, others = read_split_source(
+            folder, source=source, data_dir=output_dir, pool=options.pool
         )
+        rows += read
+        outcomes += others
     _check_classes(rows)
-    _check_splits(rows, sources)
-    alike = _near_duplicates(rows, output_dir=output_dir, options=options)
+    if missing := set(SPLITS) - {row.split for row in rows}:
+        raise InputError(
+            f"Expected images for train, validation and test, found none for "
+            f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
+            "or split with DataSplitD1.py --ignore-roles."
+        )
+    alike = {}
+    if options.near_duplicates != "off":
+        origins = [row.origin for row in rows]
+        files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
+        alike = find_near_duplicates(files)
     rows = _drop_shared(rows, alike, outcomes=outcomes, options=options)
     extension = EQUALISED_EXTENSION if options.equalise else ""
     renamed = name_rows(rows, lambda row: _prefixed(row, extension))
@@ -172,76 +172,9 @@ def _write_merged(
         placement = Placement(encoded=len(renamed))
     else:
         placement = place_rows(renamed, data_dir=output_dir, folder=staging)
-    confounds = report_confounds(renamed, folder=staging, title=output_dir.name, options=options)
-    return write_tables(
-        staging, renamed, outcomes, output_dir=output_dir, placement=placement, confounds=confounds
+    return write_description(
+        staging, renamed, outcomes, output_dir=output_dir, placement=placement, options=options
     )
-
-
-def _read_source(
-    folder: Path,
-    *,
-    source: str,
-    origin_prefix: str,
-    outcomes: list[FileOutcome],
-    options: MergeOptions,
-) -> list[ManifestRow]:
-    """Rows of the files that are there; what its manifest does not know is inspected.
-
-    `path` is the file's path below `folder`, `split` and `label` have their final names.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a split data set at {folder}, found none.")
-    found = list_files(folder)
-    paths = [path for path in found if _is_candidate(path)]
-    outcomes += loose_outcomes(f"{folder.name}/{path}" for path in found if _is_loose(path))
-    classes = canonical_classes({path.split("/")[1] for path in paths})
-    known = {}
-    if (folder / MANIFEST_NAME).is_file():
-        known = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
-    unknown = [path for path in paths if path not in known]
-    for file in inspect_files(unknown, root=folder, perceptual=False, pool=options.pool):
-        if file.is_image:
-            known[file.path] = ManifestRow(
-                file.path, file.sha256, "", "", source, file.width, file.height, file.format, ""
-            )
-        else:
-            outcome = Fate.QUARANTINED if file.claims_to_be_image else Fate.NO_IMAGE
-            outcomes.append(FileOutcome(f"{folder.name}/{file.path}", outcome, file.problem))
-    rows = []
-    for path in paths:
-        if path in known:
-            split, label = path.split("/")[:2]
-            # Taking it out keeps a million rows from being held twice.
-            row = known.pop(path)
-            rows.append(
-                # The folder names the source: a copied folder has the manifest of another one.
-                replace(
-                    row,
-                    split=canonical_split(split) or "",
-                    label=classes[label],
-                    source=source,
-                    origin=f"{origin_prefix}/{row.path}",
-                )
-            )
-    # A collection lies whole in one split.
-    needed = set() if any(row.collection for row in rows) else set(SPLITS)
-    if missing := needed - {row.split for row in rows}:
-        raise InputError(
-            f"Expected train, validation and test folders with images in {folder}, found none in "
-            f"{', '.join(sorted(missing))}. Run DataSplitD1.py or DataSplitD2.py first."
-        )
-    return rows
-
-
-def _is_candidate(path: str) -> bool:
-    parts = path.split("/")
-    return len(parts) > 2 and canonical_split(parts[0]) is not None
-
-
-def _is_loose(path: str) -> bool:
-    is_own = path in _OWN_FILES or path.startswith(f"{QUARANTINE_DIR_NAME}/")
-    return not is_own and not _is_candidate(path)
 
 
 def _check_classes(rows: Sequence[ManifestRow]) -> None:
@@ -257,27 +190,6 @@ def _check_classes(rows: Sequence[ManifestRow]) -> None:
         f"Expected the same classes in every source, found {listed}. "
         "Name the sources that belong together, or rename their class folders."
     )
-
-
-def _check_splits(rows: Sequence[ManifestRow], sources: Sequence[str]) -> None:
-    missing = set(SPLITS) - {row.split for row in rows}
-    if missing:
-        raise InputError(
-            f"Expected images for train, validation and test, found none for "
-            f"{', '.join(sorted(missing))} in {', '.join(sources)}. Add collections of that role, "
-            "or split with DataSplitD1.py --ignore-roles."
-        )
-
-
-def _near_duplicates(
-    rows: Sequence[ManifestRow], *, output_dir: Path, options: MergeOptions
-) -> dict[str, str]:
-    """The first image of each group of near-duplicates, by the origins of all its images."""
-    if options.near_duplicates == "off":
-        return {}
-    origins = [row.origin for row in rows]
-    files = inspect_files(origins, root=output_dir, perceptual=True, pool=options.pool)
-    return find_near_duplicates(files)
 
 
 def _drop_shared(
@@ -316,3 +228,133 @@ def _prefixed(row: ManifestRow, extension: str) -> str:
     if extension:
         name = PurePosixPath(name).stem + extension
     return safe_name(f"{row.source}__{name}")
+
+
+@dataclass(frozen=True)
+class MoveSummary:
+    """What was moved; str() gives the closing table."""
+
+    train_dir: Path
+    rows: tuple[ManifestRow, ...]
+    already_there: int
+
+    def __str__(self) -> str:
+        title = f"{self.train_dir}: {len(self.rows):,} augmented copies added"
+        text = format_table(*count_table(self.rows), title=title)
+        if self.already_there:
+            text += f"\nAlready there, not doubled: {self.already_there:,}"
+        return text
+
+
+def move_augmented(data_dir: Path) -> MoveSummary:
+    """Move the copies in `data_dir/augmented_train` into `data_dir/train`, and list them.
+
+    Raises:
+        FileNotFoundError: There is nothing to move, or no training folder.
+        FileExistsError: Another file has a copy's name.
+        InputError: A merge was interrupted, the copies are incomplete, or the originals of some
+            are no longer training images.
+    """
+    augmented_dir = data_dir / AUGMENTED_DIR.name
+    # No merge may begin between the plan and the move.
+    with locked(data_dir, label=MERGE_LABEL):
+        refuse_interrupted(data_dir, MERGE_LABEL)
+        with locked(data_dir, label=MOVE_LABEL):
+            finish_interrupted(data_dir, label=MOVE_LABEL)
+        moves, already_there = _plan_moves(augmented_dir, data_dir)
+        sheet = CONTACT_SHEET_PATH.as_posix()
+        described = (data_dir / MANIFEST_NAME).is_file()
+        replaced = [sheet] if (augmented_dir / sheet).is_file() else []
+        replaced += [MANIFEST_NAME] if described else []
+        added = [move.path for move in moves]
+        with staged_output(
+            data_dir, replaced, label=MOVE_LABEL, overwrite=True, added=added
+        ) as staging:
+            make_class_folders(moves, staging)
+            copies = [augmented_dir / move.label / Path(move.path).name for move in moves]
+            targets = [staging / move.path for move in moves]
+            place_files(zip(copies, targets, strict=True), total=len(moves))
+            if sheet in replaced:
+                (staging / sheet).parent.mkdir()
+                shutil.copyfile(augmented_dir / sheet, staging / sheet)
+            if described:
+                rows = [*read_manifest(data_dir / MANIFEST_NAME), *moves]
+                write_manifest(staging / MANIFEST_NAME, rows)
+        _clear(augmented_dir)
+    return MoveSummary(data_dir / "train", tuple(moves), already_there)
+
+
+def _plan_moves(augmented_dir: Path, data_dir: Path) -> tuple[list[ManifestRow], int]:
+    """Rows of the copies with their new paths, and how many are already there."""
+    train_dir = data_dir / "train"
+    if not train_dir.is_dir():
+        raise FileNotFoundError(f"Expected {train_dir}, found none. Run DataMerger.py first.")
+    present = list_files(train_dir)
+    if not augmented_dir.is_dir():
+        moved = sum(map(is_augmented_name, present))
+        hint = "Run DataAugmentation.py first."
+        if moved:
+            hint = f"{moved:,} augmented copies are in {train_dir} already."
+        raise FileNotFoundError(f"Expected augmented copies in {augmented_dir}, found none. {hint}")
+    rows = read_manifest(augmented_dir / MANIFEST_NAME)
+    _check_originals(rows, present, train_dir=train_dir)
+    # A user's own data may call Fake "FAKE".
+    existing = canonical_classes({path.split("/")[0] for path in present if "/" in path})
+    folders = {name: folder for folder, name in sorted(existing.items(), reverse=True)}
+    taken = {fold_name(path): path for path in present}
+    moves, already_there = [], 0
+    for row in rows:
+        label, _, name = row.path.partition("/")
+        path = f"{folders.get(label, label)}/{name}"
+        occupant = taken.get(fold_name(path))
+        if occupant is None:
+            moves.append(replace(row, path=f"train/{path}"))
+        elif hash_file(train_dir / occupant) == row.sha256:
+            already_there += 1
+        else:
+            raise FileExistsError(
+                f"Expected no other {train_dir / occupant}, found one with other content. Nothing "
+                "was moved. Run DataMerger.py --overwrite, then DataAugmentation.py --overwrite."
+            )
+    made = set(list_files(augmented_dir))
+    names = (f"{move.label}/{move.path.rpartition('/')[2]}" for move in moves)
+    if missing := [name for name in names if name not in made]:
+        raise InputError(
+            f"Expected {len(rows):,} copies in {augmented_dir}, found {len(missing):,} missing "
+            f"({missing[0]}, …). {_MAKE_AGAIN}"
+        )
+    return moves, already_there
+
+
+def _check_originals(
+    rows: Sequence[ManifestRow], present: Sequence[str], *, train_dir: Path
+) -> None:
+    """A copy of what is now a validation or test image would leak it into training."""
+    originals = {f"{train_dir.name}/{path}" for path in present}
+    present_hashes = {
+        origin: hash_file(train_dir.parent / origin)
+        for origin in {row.origin for row in rows} & originals
+    }
+    stale = [row for row in rows if present_hashes.get(row.origin) != row.origin_sha256]
+    if stale:
+        raise InputError(
+            f"Expected the original of every copy in {train_dir}, found {len(stale):,} of "
+            f"{len(rows):,} copies without it ({stale[0].path} of {stale[0].origin}, …): the data "
+            f"has been prepared again since. Nothing was moved. {_MAKE_AGAIN}"
+        )
+
+
+def _clear(augmented_dir: Path) -> None:
+    """Remove what the scripts made and the training folder has now; a user's own files stay."""
+    manifest = augmented_dir / MANIFEST_NAME
+    for row in read_manifest(manifest):
+        (augmented_dir / row.path).unlink(missing_ok=True)
+    for name in (REPORT_NAME, CONTACT_SHEET_PATH):
+        (augmented_dir / name).unlink(missing_ok=True)
+    for directory, _, _ in os.walk(augmented_dir, topdown=False):
+        if Path(directory) == augmented_dir:
+            # It goes last: the next run after a killed one reads it again.
+            manifest.unlink()
+        with contextlib.suppress(OSError):
+            # Folders with a file of the user stay.
+            Path(directory).rmdir()

@@ -7,10 +7,9 @@ What tells its two halves apart are the traces of the decoder, and nothing else.
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,16 +17,16 @@ import numpy as np
 from real_vs_ai.config import CLASS_NAMES
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import ImageError, decode_image, read_image_file
-from real_vs_ai.preparation.copies import (
+from real_vs_ai.preparation.augmentation import (
+    CopiesSummary,
     Original,
     copy_names,
-    encoder_like,
     staged_copies,
     write_copy,
 )
-from real_vs_ai.preparation.manifest import REPORT_NAME, Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank
-from real_vs_ai.reporting import format_table, progress
+from real_vs_ai.preparation.image_files import encoder_like
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank
+from real_vs_ai.reporting import progress
 
 GENERATOR = "taef2"
 # Longest side of a part, in pixels.
@@ -37,37 +36,6 @@ _FAKE, _REAL = CLASS_NAMES
 # its file's blocks hardly changes when it is stored again.
 _REDUCTION, _GRID = 8, 16
 _WHITE = 255.0
-
-
-@dataclass(frozen=True)
-class ReconstructionSummary:
-    """What was made; str() gives the closing table.
-
-    Attributes:
-        fidelity: Source and PSNR (dB) of each pair before it was stored.
-    """
-
-    output_dir: Path
-    rows: tuple[ManifestRow, ...]
-    fidelity: tuple[tuple[str, float], ...]
-    failed: tuple[FileOutcome, ...]
-    seconds: float
-
-    def __str__(self) -> str:
-        by_source: dict[str, list[float]] = defaultdict(list)
-        for source, decibels in self.fidelity:
-            by_source[source].append(decibels)
-        body = [
-            [name, len(values), f"{np.mean(values):.1f}"]
-            for name, values in sorted(by_source.items())
-        ]
-        speed = len(self.fidelity) / max(self.seconds, 1e-9)
-        title = f"{self.output_dir}: {len(self.fidelity):,} pairs, {speed:.1f} a second"
-        text = format_table(["source", "pairs", "PSNR (dB)"], body, title=title)
-        if self.failed:
-            report = self.output_dir / REPORT_NAME
-            text += f"\nLeft out: {len(self.failed):,} images that cannot be used (see {report})."
-        return f"{text}\nMoveAugmentedImages.py adds them to the training images."
 
 
 def choose_originals(
@@ -103,7 +71,7 @@ def write_pairs(
     size: int,
     seed: int,
     overwrite: bool,
-) -> ReconstructionSummary:
+) -> CopiesSummary:
     """Make a pair of each image in `output_dir`, which appears whole or not at all.
 
     Args:
@@ -114,21 +82,23 @@ def write_pairs(
         FileExistsError: The output is there and may not be replaced.
         InputError: No image can be used, or the output would lie where the originals do.
     """
-    started = time.perf_counter()
     fidelity = []
     with staged_copies(
         output_dir, CLASS_NAMES, train_dir=train_dir, seed=seed, overwrite=overwrite
-    ) as (folder, rows, failed):
+    ) as (folder, made):
         for original in progress(originals, description="Reconstructing", unit="image"):
             try:
                 pair, decibels = _make_pair(original, train_dir, reconstruct, size=size, seed=seed)
             except (ImageError, OSError) as error:
-                failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, str(error)))
+                made.failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, str(error)))
                 continue
-            rows += [write_copy(row, data, folder=str(folder)) for row, data in pair]
-            fidelity.append((original.row.source, decibels))
-    seconds = time.perf_counter() - started
-    return ReconstructionSummary(output_dir, tuple(rows), tuple(fidelity), tuple(failed), seconds)
+            made.rows += [write_copy(row, data, folder=str(folder)) for row, data in pair]
+            fidelity.append(decibels)
+    made.note = (
+        f"PSNR of the reconstructions: {np.mean(fidelity):.1f} dB on average "
+        f"({min(fidelity):.1f} to {max(fidelity):.1f})."
+    )
+    return made
 
 
 def _make_pair(
@@ -153,7 +123,9 @@ def _make_pair(
         row = original.copy_row(f"{label}/{name}", part, file_format, data)
         generator = GENERATOR if label == _FAKE else row.generator
         pair.append((replace(row, label=label, generator=generator), encode(pixels)))
-    return pair, _psnr(part, remade)
+    error = np.mean((part.astype(np.float64) - remade) ** 2)
+    # Equal images count as one step of grey apart.
+    return pair, 10 * math.log10(_WHITE**2 / max(error, 1.0))
 
 
 def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
@@ -175,9 +147,3 @@ def cut_part(pixels: np.ndarray, *, size: int, key: bytes) -> np.ndarray:
         start = int(places.integers((length - side) // _GRID + 1)) * _GRID
         slices.append(slice(start, start + side))
     return np.ascontiguousarray(pixels[tuple(slices)])
-
-
-def _psnr(pixels: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB; equal images count as one step of grey apart."""
-    error = np.mean((pixels.astype(np.float64) - other) ** 2)
-    return 10 * math.log10(_WHITE**2 / max(error, 1.0))

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
+from real_vs_ai.cli import add_cluster, add_overwrite, add_workers, option
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
-from real_vs_ai.options import add_cluster, add_overwrite, add_workers, option
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow
-from real_vs_ai.preparation.placing import rank, unique_names
+from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank, unique_names
 
 # Where a content is in several splits already, it stays in the first of these.
 _FIXED_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
@@ -96,12 +95,9 @@ def plan_split(
     """
     check_fractions(fractions)
     ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.split], image.origin))
-    first_of_content = _check_labels(ordered)
-    kept, duplicates, leaks = _drop_copies(
-        ordered, first_of_content, groups, keep_duplicates=keep_duplicates
-    )
-    # With millions of images each of these takes some hundred megabytes.
-    del ordered, first_of_content
+    kept, duplicates, leaks = _drop_copies(ordered, groups, keep_duplicates=keep_duplicates)
+    # With millions of images it takes some hundred megabytes.
+    del ordered
     splits = {image.origin: image.split for image in kept if image.split}
     divisible = [image for image in kept if not image.split]
     # Images of one group lie together then: no dictionary of a million lists is needed.
@@ -125,14 +121,29 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         )
 
 
-def _check_labels(images: Sequence[ManifestRow]) -> dict[str, ManifestRow]:
-    """The first image of each content; raises LabelConflictError."""
-    first: dict[str, ManifestRow] = {}
-    conflicts = []
-    for image in images:
-        other = first.setdefault(image.sha256, image)
-        if other.label != image.label:
-            conflicts.append(f"{other.origin} ({other.label}) = {image.origin} ({image.label})")
+def _key(image: ManifestRow, groups: Mapping[str, str]) -> str:
+    return groups.get(image.origin) or image.sha256
+
+
+def _drop_copies(
+    ordered: Sequence[ManifestRow], groups: Mapping[str, str], *, keep_duplicates: bool
+) -> tuple[list[ManifestRow], dict[str, str], dict[str, str]]:
+    """Leave out what would be in two splits, and second copies; test is looked at first."""
+    first_of_content: dict[str, ManifestRow] = {}
+    # Without groups every content is its own.
+    first_of_group = {} if groups else first_of_content
+    kept, duplicates, leaks, conflicts = [], {}, {}, []
+    for image in ordered:
+        first = first_of_content.setdefault(image.sha256, image)
+        holder = first_of_group.setdefault(_key(image, groups), image)
+        if first.label != image.label:
+            conflicts.append(f"{first.origin} ({first.label}) = {image.origin} ({image.label})")
+        elif holder.split != image.split:
+            leaks[image.origin] = holder.origin
+        elif first is not image and not keep_duplicates:
+            duplicates[image.origin] = first.origin
+        else:
+            kept.append(image)
     if conflicts:
         listed = "; ".join(conflicts[:_MOST_LISTED_CONFLICTS])
         more = len(conflicts) - _MOST_LISTED_CONFLICTS
@@ -140,33 +151,6 @@ def _check_labels(images: Sequence[ManifestRow]) -> dict[str, ManifestRow]:
             "Expected every content under one label, found the same content under two: "
             f"{listed}{f'; and {more} more' if more > 0 else ''}. Remove the wrong one of each."
         )
-    return first
-
-
-def _key(image: ManifestRow, groups: Mapping[str, str]) -> str:
-    return groups.get(image.origin) or image.sha256
-
-
-def _drop_copies(
-    ordered: Sequence[ManifestRow],
-    first_of_content: dict[str, ManifestRow],
-    groups: Mapping[str, str],
-    *,
-    keep_duplicates: bool,
-) -> tuple[list[ManifestRow], dict[str, str], dict[str, str]]:
-    """Leave out what would be in two splits, and second copies; test is looked at first."""
-    # Without groups every content is its own.
-    first_of_group = {} if groups else first_of_content
-    kept, duplicates, leaks = [], {}, {}
-    for image in ordered:
-        holder = first_of_group.setdefault(_key(image, groups), image)
-        first = first_of_content[image.sha256]
-        if holder.split != image.split:
-            leaks[image.origin] = holder.origin
-        elif first is not image and not keep_duplicates:
-            duplicates[image.origin] = first.origin
-        else:
-            kept.append(image)
     return kept, duplicates, leaks
 
 

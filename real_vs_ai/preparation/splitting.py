@@ -11,25 +11,19 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from real_vs_ai.cli import add_seed, option
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
-from real_vs_ai.options import add_seed, option
-from real_vs_ai.preparation.collections.collection_list import CollectedFolder
-from real_vs_ai.preparation.file_traits import report_confounds
-from real_vs_ai.preparation.inspection import InspectedFile, find_near_duplicates, inspect_files
+from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
+from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
     Fate,
     FileOutcome,
     ManifestRow,
-    PreparedImages,
-    closing_tables,
-    loose_outcomes,
-    write_tables,
-)
-from real_vs_ai.preparation.placing import (
     Placement,
+    loose_outcomes,
     place_files,
     place_rows,
     refuse_overlap,
@@ -39,7 +33,6 @@ from real_vs_ai.preparation.placing import (
 )
 from real_vs_ai.preparation.splits import (
     PlacingOptions,
-    SplitPlan,
     check_fractions,
     name_rows,
     near_duplicate_outcomes,
@@ -150,10 +143,21 @@ def _write_source(
     notes = {file.path: file.note for file in files if file.note}
     rows = _rows_of(layout, files, source=output.name, options=options)
     del files
-    plan = _plan(layout, rows, alike, options=options)
+    plan = plan_split(
+        rows,
+        groups=_joined_groups(rows, alike if options.near_duplicates == "group" else {}),
+        # A data set that brings its own validation images keeps all of train.
+        fractions={"train": 1.0} if "validation" in layout.splits else options.fractions,
+        seed=options.seed,
+        keep_duplicates=options.keep_duplicates,
+    )
     outcomes = plan.outcomes() + loose_outcomes(layout.loose)
-    if layout.collected:
-        outcomes += _leave_out_plain(plan, layout.collected)
+    for image in layout.collected.images.values() if layout.collected else ():
+        # Posters and diagrams would teach the layout.
+        if image.plain and plan.splits.get(image.path) == "train":
+            del plan.splits[image.path]
+            why = "mostly flat or of one colour"
+            outcomes.append(FileOutcome(image.path, Fate.PLAIN, why))
     rows = [replace(r, split=plan.splits[r.origin]) for r in rows if r.origin in plan.splits]
     outcomes += near_duplicate_outcomes(rows, alike)
     for row in rows:
@@ -167,9 +171,8 @@ def _write_source(
     rows = [replace(row, origin=f"{prefix}/{row.origin}") for row in rows]
     placement = place_rows(rows, data_dir=data_dir, folder=folder)
     placement += _quarantine(rejected, layout.root, folder, outcomes=outcomes)
-    confounds = report_confounds(rows, folder=folder, title=output.name, options=options)
-    return write_tables(
-        folder, rows, outcomes, output_dir=output, placement=placement, confounds=confounds
+    return write_description(
+        folder, rows, outcomes, output_dir=output, placement=placement, options=options
     )
 
 
@@ -196,25 +199,13 @@ def _rows_of(
         # What is to be divided has no split yet: flat data sets, and train.
         fixed = role if split in {"", "train"} else split
         more = {}
-        if collected:
-            generator, group = (
-                m.get(file.path, "") for m in (collected.generators, collected.groups)
-            )
-            more = {"generator": generator, "collection": collected.name, "group": group}
+        if collected and (image := collected.images.get(file.path)):
+            more = {"generator": image.generator, "group": image.group}
         facts = (file.sha256, layout.class_by_folder[folder], fixed, source)
         size = (file.width, file.height)
+        more["collection"] = collected.name if collected else ""
         rows.append(ManifestRow(name, *facts, *size, file.format, file.path, **more))
     return rows
-
-
-def _plan(
-    layout: Layout, rows: Sequence[ManifestRow], alike: Mapping[str, str], *, options: SplitOptions
-) -> SplitPlan:
-    # A data set that brings its own validation images keeps all of train.
-    fractions = {"train": 1.0} if "validation" in layout.splits else options.fractions
-    groups = _joined_groups(rows, alike if options.near_duplicates == "group" else {})
-    keeping = {"seed": options.seed, "keep_duplicates": options.keep_duplicates}
-    return plan_split(rows, groups=groups, fractions=fractions, **keeping)
 
 
 def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dict[str, str]:
@@ -238,14 +229,6 @@ def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dic
         if row.origin in alike:
             leaders[leader(row.sha256)] = leader(contents[alike[row.origin]])
     return {row.origin: leader(row.sha256) for row in rows if row.sha256 in leaders}
-
-
-def _leave_out_plain(plan: SplitPlan, collected: CollectedFolder) -> list[FileOutcome]:
-    """Take posters and diagrams out of the plan's training images."""
-    paths = sorted(path for path in collected.plain if plan.splits.get(path) == "train")
-    for path in paths:
-        del plan.splits[path]
-    return [FileOutcome(path, Fate.PLAIN, "mostly flat or of one colour") for path in paths]
 
 
 def _quarantine(

@@ -1,8 +1,9 @@
-"""Write outputs that appear whole or not at all, even when the process is killed.
+"""Write outputs that appear, and delete folders that go, whole or not at all, even when killed.
 
 The work goes into a hidden folder next to the targets, `.<label>.<random>.staging`. Renaming it to
 `.<label>.ready` is the instant that counts: killed before it, the old state stands and the next run
-starts again; killed after it, the next run moves the rest into place.
+starts again; killed after it, the next run moves the rest into place. What is deleted or replaced
+is `.<name>.old` until it is gone.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from real_vs_ai.config import AUGMENTED_DIR, RAW_DIR, SPLIT_DIR
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import write_text
+from real_vs_ai.reporting import format_table, progress
 
 _JOURNAL_NAME = "journal.json"
-_STAGING_SUFFIX = ".staging"
+_STAGING_SUFFIX, _OLD_SUFFIX = ".staging", ".old"
 # Both change data/train; neither may start while the other is unfinished.
 MERGE_LABEL = "merge"
 MOVE_LABEL = "move"
+_KEPT_NAMES = frozenset({"README.md", ".gitignore", ".gitkeep"})
 _SCRIPTS = {MERGE_LABEL: "DataMerger.py", MOVE_LABEL: "MoveAugmentedImages.py"}
 
 
@@ -112,7 +117,9 @@ def finish_interrupted(parent: Path, *, label: str) -> bool:
         _roll_forward(parent, label=label)
     if (old := _old(parent, label)).is_dir():
         shutil.rmtree(old)
-    for leftover in _stagings(parent, label):
+    # The random part of mkdtemp has no dot, so that no other label's folder matches.
+    pattern = re.compile(rf"\.{re.escape(label)}\.[^.]+{re.escape(_STAGING_SUFFIX)}")
+    for leftover in [path for path in parent.iterdir() if pattern.fullmatch(path.name)]:
         # What cannot be removed now, the next run removes.
         shutil.rmtree(leftover, ignore_errors=True)
     return whole
@@ -172,15 +179,108 @@ def _roll_forward(parent: Path, *, label: str) -> None:
     shutil.rmtree(ready)
 
 
-def _stagings(parent: Path, label: str) -> list[Path]:
-    # The random part of mkdtemp has no dot, so that no other label's folder matches.
-    pattern = re.compile(rf"\.{re.escape(label)}\.[^.]+{re.escape(_STAGING_SUFFIX)}")
-    return [path for path in parent.iterdir() if pattern.fullmatch(path.name)]
-
-
 def _ready(parent: Path, label: str) -> Path:
     return parent / f".{label}.ready"
 
 
 def _old(parent: Path, label: str) -> Path:
-    return parent / f".{label}.old"
+    return parent / f".{label}{_OLD_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class DeletionTarget:
+    """One file, link or folder to delete.
+
+    Attributes:
+        path: Where it is; its parents are real folders, it may itself be a link.
+        size: Bytes in it; hard links are counted as if they were alone.
+    """
+
+    path: Path
+    kind: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
+class DeletionPlan:
+    """What would be deleted; str() gives the table to show before asking."""
+
+    targets: tuple[DeletionTarget, ...]
+
+    @property
+    def files(self) -> int:
+        return sum(target.files for target in self.targets)
+
+    def __str__(self) -> str:
+        rows = [[str(t.path), t.kind, t.files, f"{t.size / 2**20:,.1f}"] for t in self.targets]
+        return format_table(["path", "kind", "files", "MiB"], rows)
+
+
+def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> DeletionPlan:
+    """Look at what would be deleted; nothing is changed.
+
+    Args:
+        paths: None at all means the folders that the scripts can make again.
+        allowed: The folders in which anything may be deleted; they themselves stay.
+
+    Raises:
+        FileNotFoundError: A path is not there.
+        InputError: A path is not strictly inside an allowed folder, or is kept by the project.
+    """
+    remade = (RAW_DIR, SPLIT_DIR, AUGMENTED_DIR)
+    paths = paths or [path for path in remade if os.path.lexists(path) or _doomed(path).is_dir()]
+    if not paths:
+        listed = ", ".join(map(str, remade))
+        raise FileNotFoundError(
+            f"Expected {listed} to delete, found none of them. Name what to delete."
+        )
+    roots = [root.resolve() for root in allowed]
+    targets: dict[Path, DeletionTarget] = {}
+    for path in paths:
+        # The parents are resolved but not the path itself: a link is deleted, not its target.
+        above = path if path.name in {"", ".."} else path.parent
+        real = above.resolve() / path.relative_to(above)
+        if not any(root in real.parents for root in roots):
+            listed = " or ".join(map(str, allowed))
+            raise InputError(f"Expected a path inside {listed}, found {path}. It was left alone.")
+        if path.name in _KEPT_NAMES and real.parent in roots:
+            raise InputError(f"{path} belongs to the project. It was left alone.")
+        if not os.path.lexists(real) and _doomed(real).is_dir():
+            path, real = _doomed(path), _doomed(real)
+        if not os.path.lexists(real):
+            raise FileNotFoundError(f"Expected something to delete at {path}, found nothing.")
+        targets[real] = _describe(path, real)
+    outermost = [real for real in targets if not any(p in targets for p in real.parents)]
+    return DeletionPlan(tuple(targets[real] for real in sorted(outermost)))
+
+
+def _describe(path: Path, real: Path) -> DeletionTarget:
+    if real.is_symlink() or not real.is_dir():
+        kind = "link" if real.is_symlink() else "file"
+        return DeletionTarget(path, kind, 1, real.lstat().st_size)
+    held = (f"{folder}/{name}" for folder, _, names in os.walk(real) for name in names)
+    sizes = [os.lstat(path).st_size for path in held]
+    return DeletionTarget(path, "folder", len(sizes), sum(sizes))
+
+
+def delete(plan: DeletionPlan) -> None:
+    """Delete what the plan names; a killed run is finished by deleting the same path again.
+
+    A folder is renamed first, so that no half of it is taken for the whole.
+    """
+    for target in progress(plan.targets, description="Deleting", unit="folder"):
+        if target.kind != "folder":
+            target.path.unlink()
+            continue
+        doomed = target.path
+        if not doomed.name.endswith(_OLD_SUFFIX):
+            doomed = _doomed(target.path)
+            if doomed.is_dir():
+                shutil.rmtree(doomed)
+            target.path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _doomed(path: Path) -> Path:
+    return _old(path.parent, path.name)

@@ -138,7 +138,8 @@ def _comfyui(fields: dict[str, str]) -> Iterator[Settings]:
             ran = ran or bool(prompt and not picture)
             model = next(_inputs(nodes, _MODEL_INPUTS), "")
             yield Settings("ComfyUI", name, prompt, model, picture, ran=ran)
-    if _is_drawn_graph(parse_object(fields.get("workflow", ""))):
+    drawn = parse_object(fields.get("workflow", ""))
+    if isinstance(drawn.get("nodes"), list) and "links" in drawn:
         yield Settings("ComfyUI", "workflow", ran=False)
 
 
@@ -176,10 +177,6 @@ def _inputs(nodes: list[tuple[str, dict]], names: tuple[str, ...]) -> Iterator[s
             value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str) and value.strip():
                 yield value
-
-
-def _is_drawn_graph(workflow: dict[str, Any]) -> bool:
-    return isinstance(workflow.get("nodes"), list) and "links" in workflow
 
 
 def _from_objects(fields: dict[str, str]) -> Iterator[Settings]:

@@ -13,17 +13,12 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.options import available_workers
-from real_vs_ai.parallel import join_cluster, worker_environment
-from real_vs_ai.runs import find_models
+from real_vs_ai.parallel import available_workers, join_cluster, worker_environment
 from real_vs_ai.service.access import Limits
-from real_vs_ai.serving.judge import Answer, Judge
+from real_vs_ai.serving.judge import Answer, Judge, served_models
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.serving.score_table import describe_models
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.
@@ -32,64 +27,34 @@ _ATTEMPTS = 20
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
-class ServiceJudge(Protocol):
-    """What judges files, here or elsewhere.
+class LocalJudge(Judge):
+    """Judges on this machine, each file by the model of its size."""
 
-    Attributes:
-        metadata: Of the first model; all have its classes.
-        models: The models that answer together, as `score_table.describe_model` tells them.
-    """
-
-    metadata: ModelMetadata
-    models: list[dict[str, Any]]
+    def __init__(self, model_path: Path, *, limits: Limits) -> None:
+        """Begin to open the model, or all of a folder; see `Judge`."""
+        super().__init__(
+            model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
+        )
+        self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
 
     def unready_because(self) -> str:
         """Why no file can be judged now, or ""."""
+        if self.is_opening:
+            return "The model is being opened."
+        try:
+            self.detector()
+        except ModelUnavailableError as error:
+            return f"The model cannot be used: {one_line(error)}"
+        return ""
 
-    async def judge(self, name: str, data: bytes) -> Answer:
+    async def answer(self, name: str, data: bytes) -> Answer:
         """Judge one file; one that cannot be read becomes an answer with its error.
 
         Raises:
             ModelUnavailableError: The model cannot answer.
         """
-
-    def close(self) -> None:
-        """Give back what the judge holds."""
-
-
-class LocalJudge:
-    """Judges on this machine; see `ServiceJudge`."""
-
-    def __init__(self, model_path: Path, *, limits: Limits) -> None:
-        """Begin to open the model, or all of a folder: each file is judged by the one of its size.
-
-        Raises:
-            FileNotFoundError: There is no such model.
-            ModelFileError: It is not one of our model files.
-        """
-        self._judge = Judge(
-            model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
-        )
-        self.metadata = self._judge.metadata
-        self.models = describe_models(find_models(model_path))
-        self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
-
-    def unready_because(self) -> str:
-        if self._judge.is_opening:
-            return "The model is being opened."
-        try:
-            self._judge.detector()
-        except ModelUnavailableError as error:
-            return f"The model cannot be used: {one_line(error)}"
-        return ""
-
-    def wait_until_open(self) -> None:
-        """Wait for the model; raises ModelUnavailableError when it cannot be opened."""
-        self._judge.detector()
-
-    async def judge(self, name: str, data: bytes) -> Answer:
         loop = asyncio.get_running_loop()
-        pending = await loop.run_in_executor(self._decoders, self._judge.begin, name, data)
+        pending = await loop.run_in_executor(self._decoders, self.begin, name, data)
         if pending.verdict is not None:
             # What goes wrong stands in the answer.
             with contextlib.suppress(Exception):
@@ -97,7 +62,7 @@ class LocalJudge:
         return pending.finish()
 
     def close(self) -> None:
-        self._judge.close()
+        super().close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
 
@@ -107,14 +72,14 @@ class Replica:
     def __init__(self, model_path: str, limits: Limits) -> None:
         """Open the model; Serve sends no files before."""
         self._judge = LocalJudge(Path(model_path), limits=limits)
-        self._judge.wait_until_open()
+        self._judge.detector()
 
-    async def judge(self, name: str, data: bytes) -> Answer:
-        return await self._judge.judge(name, data)
+    async def answer(self, name: str, data: bytes) -> Answer:
+        return await self._judge.answer(name, data)
 
 
 class RayJudge:
-    """Judges on a Ray cluster; see `ServiceJudge`."""
+    """Judges on a Ray cluster, as `LocalJudge` does here."""
 
     def __init__(self, model_path: Path, *, limits: Limits, replicas: int) -> None:
         """Join the cluster, or start Ray on this machine, and wait for the replicas.
@@ -124,13 +89,12 @@ class RayJudge:
             InputError: Ray is not installed, or the replicas cannot be started.
         """
         model_path = model_path.resolve()
-        paths = find_models(model_path)
-        self.metadata, self.models = read_metadata(paths[0]), describe_models(paths)
+        self.models = served_models(model_path)
         cores = join_cluster()
         from ray import serve
 
         # Several services may share a cluster, each with replicas of its own.
-        self._name = f"real-vs-ai-{self.models[0]['sha256'][:12]}-{os.getpid()}"
+        self._name = f"real-vs-ai-{self.models[0].sha256[:12]}-{os.getpid()}"
         # A replica that asks for more cores than there are would wait forever.
         share = sum(cores) / replicas
         cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)
@@ -158,14 +122,14 @@ class RayJudge:
         # While replicas are replaced, files wait.
         return ""
 
-    async def judge(self, name: str, data: bytes) -> Answer:
+    async def answer(self, name: str, data: bytes) -> Answer:
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
         lost = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._handle.judge.remote(name, data)
+                return await self._handle.answer.remote(name, data)
             except lost:
                 await asyncio.sleep(min(0.1 * 2**attempt, _LONGEST_PAUSE_SECONDS))
         raise ModelUnavailableError("no replica answers; ask the one who runs the cluster")

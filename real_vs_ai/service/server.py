@@ -20,7 +20,7 @@ from real_vs_ai.service.access import MEGA, Limits, add_key, required_keys
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from real_vs_ai.service.judging import ServiceJudge
+    from real_vs_ai.service.judging import LocalJudge, RayJudge
 
 # `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, and a
 # batch that is still being computed when the time is over is given up.
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         application = create_application(
             judge, limits=limits, keys=keys, origins=args.allow_origin or ()
         )
-        names = " and ".join(model["name"] for model in judge.models)
+        names = " and ".join(model.name for model in judge.models)
         url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
         print(f"Serving {names} at {url} (docs: /docs)", flush=True)
         serve(application, listening, holds_model=not args.replicas)
@@ -110,7 +110,7 @@ def _make_key(path: Path | None, name: str) -> int:
     return 0
 
 
-def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> ServiceJudge:
+def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> LocalJudge | RayJudge:
     from real_vs_ai.service.judging import LocalJudge, RayJudge
 
     if replicas:

@@ -1,21 +1,25 @@
 """Judge images with a model.
 
-The first opening of a model compiles it (some seconds); later ones take a moment, and TensorFlow is
-not imported. One detector may be shared by any number of threads. Where several models are
-released, each image is judged by the one that fits its size.
+Opening a model compiles it (a second or two); TensorFlow is not imported. One detector may be
+shared by any number of threads. Where several models are released, each image is judged by the one
+that fits its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
-from real_vs_ai.images import DecodedImage
+from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
@@ -26,8 +30,82 @@ from real_vs_ai.out_of_distribution.check import (
 from real_vs_ai.perturbations import WEB
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
-from real_vs_ai.serving.look import ImageLike, Look, pixels_for_sharing, read_image
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
+
+ImageLike = str | Path | bytes | np.ndarray | DecodedImage
+# Where a crop lies in its image; see `ModelInput.windows`.
+Window = tuple[float, float, float, float]
+# Gives inputs of the network, and whether they are compared with the training images; receives
+# their uncalibrated probabilities, and why they are out-of-distribution.
+Steps = Generator[tuple[np.ndarray, bool], tuple[np.ndarray, Reason | None], Verdict]
+# Twice the longer side of what sites send on.
+_LARGE = 2 * 768
+
+
+class Look:
+    """An image on its way to a verdict: what the network must compute of it next.
+
+    Attributes:
+        inputs: What it must compute next, shape (n, image_size, image_size, 3), uint8.
+        is_compared: Whether these are compared with the training images.
+        outputs: What it made of them, once it has; see `Engine.predict`.
+        make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
+        model: Which of several models judges the image, from 0.
+        verdict: None until nothing is left to compute.
+        error: What went wrong in place of a verdict.
+        answer: Gives the verdict to others.
+        came: When it came into a queue, by `time.monotonic`.
+        taken: How many inputs the queue has handed out, of which `answered` have their outputs.
+        is_apart: Judged alone, since a part of it failed: parts that come later do not count.
+    """
+
+    def __init__(self, views: np.ndarray, make_copy: Callable[[], np.ndarray] | None) -> None:
+        """Begin with an image as the network's input; `begin` then says how it is judged."""
+        self.inputs, self.make_copy = views, make_copy
+        self.is_compared = True
+        self.outputs: np.ndarray | None = None
+        self.model = 0
+        self.verdict: Verdict | None = None
+        self.error: Exception | None = None
+        self.answer: Future[Verdict] = Future()
+        self.came, self.taken, self.answered, self.is_apart = 0.0, 0, 0, False
+
+    def begin(self, steps: Steps) -> None:
+        """Follow these steps, which first give the inputs that are there already."""
+        self._steps = steps
+        next(steps)
+
+    def go_on(self, probabilities: np.ndarray, reason: Reason | None) -> None:
+        """Take in what the inputs gave: there are then other inputs, a verdict or an error."""
+        try:
+            self.inputs, self.is_compared = self._steps.send((probabilities, reason))
+        except StopIteration as end:
+            self.verdict = end.value
+        except Exception as error:
+            self.error = error
+
+    @property
+    def is_finished(self) -> bool:
+        return self.verdict is not None or self.error is not None
+
+    def is_wanted(self) -> bool:
+        """Whether it was not cancelled while it waited; afterwards it can no longer be."""
+        return self.answer.running() or self.answer.set_running_or_notify_cancel()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Answer with the verdict or an error, unless another part of the image failed before."""
+        error = error or self.error
+        with contextlib.suppress(InvalidStateError):
+            if error:
+                self.answer.set_exception(error)
+            else:
+                self.answer.set_result(self.verdict)
+
+    def let_go_of_image(self) -> None:
+        """Make the copy now, so that the image's pixels are held no longer."""
+        if self.make_copy:
+            copy = self.make_copy()
+            self.make_copy = lambda: copy
 
 
 class Detector:
@@ -60,7 +138,7 @@ class Detector:
         precision: str | None = None,
         for_batches: bool = False,
     ) -> Detector:
-        """Read a model and compile it, or read what was compiled before.
+        """Read a model and compile it.
 
         Args:
             path: A run folder or an `.h5` file; None for the newest finished run in `models/`,
@@ -84,31 +162,22 @@ class Detector:
 
     @classmethod
     def open_file(
-        cls,
-        model_path: Path,
-        metadata: ModelMetadata,
-        *,
-        engine: str | None = None,
-        precision: str | None = None,
-        for_batches: bool = False,
-        lazy: bool = False,
+        cls, model_path: Path, metadata: ModelMetadata, *, lazy: bool = False, **how: Any
     ) -> Detector:
-        """Open one file with metadata that need not be its own; see `open`.
+        """Open one file with metadata that need not be its own.
 
         Args:
             lazy: Compile the model when the first image needs it.
+            how: Engine, precision and `for_batches`, as for `open`.
         """
-        check = read_check(model_path)
         opened = open_engine(
             model_path,
             image_size=metadata.image_size,
-            engine=engine,
-            precision=precision,
-            for_batches=for_batches,
             views=metadata.model_input.views,
             lazy=lazy,
+            **how,
         )
-        return Detector(model_path, metadata, opened, check)
+        return Detector(model_path, metadata, opened, read_check(model_path))
 
     def with_metadata(self, metadata: ModelMetadata) -> Detector:
         """The same network, deciding with other metadata: thresholds, temperature."""
@@ -125,24 +194,9 @@ class Detector:
         return (self,)
 
     @property
-    def batch_size(self) -> int:
-        """How many inputs of the network at a time suit the engine best."""
-        return self.engine.batch_size
-
-    @property
     def inputs_of_an_image(self) -> int:
         """How many inputs of the network one image makes at first."""
         return self.metadata.model_input.views
-
-    @property
-    def parallel_batches(self) -> int:
-        """How many batches at once keep the engine busy."""
-        return self.engine.parallel_batches
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its engine is ready; of several models, each waits for its first image."""
-        return getattr(self.engine, "is_open", True)
 
     def predict(self, image: ImageLike) -> Verdict:
         """The verdict for one image.
@@ -159,8 +213,6 @@ class Detector:
 
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Verdict]:
         """Verdicts for several images, in their order; one that cannot be decoded raises."""
-        if not images:
-            return []
         return self.judge([self.prepare(image) for image in images])
 
     def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
@@ -170,7 +222,7 @@ class Detector:
             hold: Hold the image until it is known whether a copy of it must be judged. Otherwise
                 the copy is made now, which needs more time and less memory for many images.
         """
-        image, width, height = read_image(image)
+        image, width, height = _read_image(image)
         model_input = self.metadata.model_input
         reason = compare_size(
             *model_input.seen_size(width, height),
@@ -178,21 +230,31 @@ class Detector:
             reduced_from=(width, height),
             crops=model_input.is_crops,
         )
-        if not model_input.is_crops:
-            return Look(model_input.prepare(image), size_reason=reason)
-        look = Look(
-            model_input.prepare(image),
-            size_reason=reason,
-            windows=model_input.windows(width, height),
-            # An image without a verdict needs no copy.
-            make_copy=None if reason else lambda: self._prepare_copy(image),
-        )
+        views = model_input.prepare(image)
+        # An image without a verdict needs no copy.
+        if not model_input.is_crops or reason:
+            return self.look_at(views, size_reason=reason)
+        windows = model_input.windows(width, height)
+        look = self.look_at(views, windows=windows, make_copy=lambda: self._prepare_copy(image))
         if not hold:
             look.let_go_of_image()
         return look
 
+    def look_at(
+        self,
+        views: np.ndarray,
+        *,
+        size_reason: Reason | None = None,
+        windows: Sequence[Window] = (),
+        make_copy: Callable[[], np.ndarray] | None = None,
+    ) -> Look:
+        """Begin to judge an image by its views, shape (views, image_size, image_size, 3), uint8."""
+        look = Look(views, make_copy)
+        look.begin(self._steps(look, size_reason, windows))
+        return look
+
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
-        return self.metadata.model_input.prepare(WEB.apply(pixels_for_sharing(image), seed=SEED))
+        return self.metadata.model_input.prepare(WEB.apply(_pixels_for_sharing(image), seed=SEED))
 
     def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
         """Verdicts for prepared images, in their order.
@@ -201,13 +263,16 @@ class Detector:
             in_batches: Make no result depend on how many images came with it, at the price of a
                 longer wait for few images.
         """
-        while unfinished := [look for look in looks if look.verdict is None]:
+        while unfinished := [look for look in looks if not look.is_finished]:
             inputs = np.concatenate([look.inputs for look in unfinished])
             outputs = self.compute(inputs, in_batches=in_batches)
             ends = np.cumsum([len(look.inputs) for look in unfinished])
             for look, found in zip(unfinished, np.split(outputs, ends[:-1]), strict=True):
                 look.outputs = found
             self.go_on(unfinished)
+        for look in looks:
+            if look.error:
+                raise look.error
         return [look.verdict for look in looks]
 
     def compute(self, inputs: np.ndarray, *, in_batches: bool) -> np.ndarray:
@@ -221,68 +286,45 @@ class Detector:
         return self.engine.predict(inputs, in_batches=in_batches)
 
     def go_on(self, looks: Sequence[Look]) -> None:
-        """Take in the outputs of some looks: each then has a verdict, or other inputs to compute.
-
-        An unsure thumbnail is looked at again, mirrored. A photograph with a certain verdict is
-        looked at again in a copy as sites send it on.
-        """
-        n_classes = len(self.metadata.class_names)
-        model_input = self.metadata.model_input
-        answered = []
+        """Take in the outputs of some looks."""
+        n_classes, check = len(self.metadata.class_names), self._check
+        reasons: dict[Look, Reason | None] = {}
+        compared = [look for look in looks if look.is_compared]
+        if compared and check:
+            features = np.stack([look.outputs[:, n_classes:] for look in compared]).mean(axis=1)
+            views = np.stack([look.inputs for look in compared])
+            if features.shape[1] == len(check.whitening):
+                with one_blas_thread():
+                    reasons = dict(zip(compared, check.compare(features, views), strict=True))
         for look in looks:
-            found = look.outputs[:, :n_classes]
-            if look.probabilities is not None:
-                look.probabilities = model_input.mix_mirrored(look.probabilities, found)
-            else:
-                look.probabilities, look.features = found, look.outputs[:, n_classes:]
-                if model_input.are_unsure(found[:1])[0]:
-                    look.inputs = np.ascontiguousarray(look.views[:, :, ::-1])
-                    continue
-            answered.append(look)
-        if answered:
-            self._conclude(answered)
-        for look in answered:
-            self._decide(look)
+            look.go_on(look.outputs[:, :n_classes], reasons.get(look))
 
-    def _conclude(self, looks: Sequence[Look]) -> None:
-        """Find the looks' calibrated probabilities, and why they are out-of-distribution."""
-        views = np.stack([look.views for look in looks])
-        outputs = np.stack([look.probabilities for look in looks])
-        features = np.stack([look.features for look in looks])
-        probabilities = self.metadata.model_input.aggregate(outputs)
-        calibrated = calibrate(probabilities, temperature=self.metadata.temperature)
-        reasons: Sequence[Reason | None] = [None] * len(looks)
-        if self._check is not None and features.shape[-1] == len(self._check.whitening):
-            with one_blas_thread():
-                reasons = self._check.compare(features.mean(axis=1), views)
-        for index, look in enumerate(looks):
-            look.uncalibrated = tuple(map(float, probabilities[index]))
-            look.calibrated, look.reason = calibrated[index], reasons[index]
+    def _steps(self, look: Look, size_reason: Reason | None, windows: Sequence[Window]) -> Steps:
+        """Judge an image; an unsure thumbnail is looked at again, mirrored.
 
-    def _decide(self, look: Look) -> None:
-        """Make the verdict, or ask for a copy."""
-        made = make_verdict(
-            look.calibrated,
-            self.metadata,
-            out_of_distribution=(None if look.own else look.size_reason, look.reason),
-        )
-        made = replace(made, model=self.name, uncalibrated=look.uncalibrated)
-        if look.own:
-            look.verdict, _ = apply_stability(replace(look.own, copy=made))
-            return
-        if look.windows and not made.out_of_distribution:
-            made = replace(made, crops=self._crop_scores(look.probabilities, look.windows))
-        if look.make_copy is None or made.label == UNCERTAIN:
-            look.verdict = made
-            return
-        look.own = made
-        look.look_at(look.make_copy())
+        A photograph with a certain verdict is looked at again in a copy as sites send it on.
+        """
+        model_input, views = self.metadata.model_input, look.inputs
+        found, reason = yield views, True
+        if model_input.are_unsure(found[:1])[0]:
+            mirrored, _ = yield np.ascontiguousarray(views[:, :, ::-1]), False
+            found = model_input.mix_mirrored(found, mirrored)
+        own = self._verdict(found, size_reason, reason)
+        if windows and not own.out_of_distribution:
+            scores = calibrate(found, temperature=self.metadata.temperature).tolist()
+            own = replace(own, crops=tuple(map(CropScore, windows, map(tuple, scores))))
+        if look.make_copy is None or own.label == UNCERTAIN:
+            return own
+        found, reason = yield look.make_copy(), True
+        settled, _ = apply_stability(replace(own, copy=self._verdict(found, reason)))
+        return settled
 
-    def _crop_scores(
-        self, outputs: np.ndarray, windows: Sequence[tuple[float, float, float, float]]
-    ) -> tuple[CropScore, ...]:
-        calibrated = calibrate(outputs, temperature=self.metadata.temperature)
-        return tuple(map(CropScore, windows, map(tuple, calibrated.tolist())))
+    def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
+        """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""
+        uncalibrated = self.metadata.model_input.aggregate(found[None])
+        calibrated = calibrate(uncalibrated, temperature=self.metadata.temperature)
+        made = make_verdict(calibrated[0], self.metadata, out_of_distribution=reasons)
+        return replace(made, model=self.name, uncalibrated=tuple(map(float, uncalibrated[0])))
 
 
 class RoutingDetector(Detector):
@@ -313,7 +355,7 @@ class RoutingDetector(Detector):
         return self._detectors
 
     def prepare(self, image: ImageLike, *, hold: bool = False) -> Look:
-        image, width, height = read_image(image)
+        image, width, height = _read_image(image)
         distances = [
             size_distance(
                 *detector.metadata.model_input.seen_size(width, height),
@@ -331,3 +373,26 @@ class RoutingDetector(Detector):
             own = [look for look in looks if look.model == index]
             detector.judge(own, in_batches=in_batches)
         return [look.verdict for look in looks]
+
+
+def _pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
+    """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
+    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
+    factor = max(width, height) // _LARGE
+    if factor < 2:
+        return image if isinstance(image, np.ndarray) else image.pixels
+    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
+    return np.asarray(held.reduce(factor))
+
+
+def _read_image(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:
+    """The decoded image, its width and its height."""
+    if not isinstance(image, np.ndarray):
+        image = image if isinstance(image, DecodedImage) else decode_image(image)
+        return image, image.width, image.height
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            "Expected pixels of shape (height, width, 3) and type uint8, found shape "
+            f"{image.shape} and type {image.dtype}."
+        )
+    return image, image.shape[1], image.shape[0]

@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +42,7 @@ class Engine(Protocol):
         batch_size: How many images at a time suit it best.
         parallel_batches: How many calls of `predict` at once keep it busy.
         note: Why it was chosen instead of another, one sentence, or "".
+        is_open: Whether it is ready; one of several models waits for its first image.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Engine(Protocol):
     batch_size: int
     parallel_batches: int
     note: str
+    is_open: bool
 
     def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
         """Uncalibrated softmax outputs, then the features for the out-of-distribution check.
@@ -97,6 +99,7 @@ class KerasEngine:
     precision = "f32"
     batch_size = _KERAS_BATCH
     parallel_batches = 1
+    is_open = True
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
         self._model = load_for_inference(model_path)
@@ -115,36 +118,12 @@ class KerasEngine:
         return np.concatenate(outputs)
 
 
-class LazyEngine:
-    """An engine that is opened when the first image needs it, for one of several models."""
-
-    def __init__(self, open_now: Callable[[], Engine], *, planned: dict[str, Any]) -> None:
-        """Remember how to open the engine, and what its attributes are until then."""
-        self._open_now = open_now
-        self._opening = threading.Lock()
-        self._opened: Engine | None = None
-        self._planned = planned
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an image has needed it."""
-        return self._opened is not None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._opened is None and name in self._planned:
-            return self._planned[name]
-        with self._opening:
-            if self._opened is None:
-                self._opened = self._open_now()
-        return getattr(self._opened, name)
-
-
 def open_engine(
     model_path: Path,
     *,
     image_size: int,
-    engine: str | None,
-    precision: str | None,
+    engine: str | None = None,
+    precision: str | None = None,
     for_batches: bool = False,
     views: int = 1,
     lazy: bool = False,
@@ -157,7 +136,8 @@ def open_engine(
         engine: One of ENGINES, or None to choose.
         precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
         for_batches: Whether whole batches come first, not single images.
-        lazy: Let OpenVINO read and compile the model when the first image needs it.
+        lazy: Let OpenVINO read and compile the model when the first image needs it. If it then
+            cannot, those images get the error: Keras does not step in.
 
     Raises:
         ValueError: Engine or precision are unknown or do not go together.
@@ -175,25 +155,15 @@ def open_engine(
         if sees_gpu():
             return keras_engine
 
-    options = {"image_size": image_size, "precision": precision, "views": views}
-    open_now = functools.partial(
-        _open_openvino, model_path, is_asked_for=engine is not None, for_batches=for_batches
-    )
-    if not lazy:
-        return open_now(**options)
-    return _open_when_needed(functools.partial(open_now, **options), **options)
-
-
-def _open_openvino(
-    model_path: Path, *, is_asked_for: bool, precision: str | None, **options: Any
-) -> Engine:
-    """The model in OpenVINO, or in Keras where OpenVINO cannot run it and was not asked for."""
     try:
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        return OpenVINOEngine(model_path, precision=precision, **options)
+        opened = OpenVINOEngine(model_path, image_size=image_size, precision=precision, views=views)
+        if not lazy:
+            opened.open(for_batches=for_batches)
+        return opened
     except (ImportError, RuntimeError) as error:
-        if is_asked_for or precision not in (None, "f32"):
+        if engine is not None or precision not in (None, "f32"):
             raise
         reason = one_line(error, longest=300)
         if not keras_is_installed():
@@ -202,22 +172,6 @@ def _open_openvino(
                 "Run: pip install -r requirements.txt"
             ) from error
         return KerasEngine(model_path, note=f"Keras is used because OpenVINO cannot: {reason}.")
-
-
-def _open_when_needed(
-    open_now: Callable[[], Engine], *, image_size: int, precision: str | None, views: int
-) -> LazyEngine:
-    import openvino as ov
-
-    from real_vs_ai.serving.openvino_engine import best_precision, suitable_batch
-
-    planned = {
-        "name": "openvino",
-        "note": "",
-        "precision": precision or best_precision(ov.Core()),
-        "batch_size": suitable_batch(image_size=image_size, views=views),
-    }
-    return LazyEngine(open_now, planned=planned)
 
 
 def _gpu_is_likely() -> bool:

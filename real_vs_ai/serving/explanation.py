@@ -1,30 +1,53 @@
 """Explain a model's answer to an image: Grad-CAM as an array and as a picture.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization". The first explanation compiles the model with its gradient, so that neither Keras nor
-TensorFlow is needed.
+Localization". OpenVINO computes it, so that neither Keras nor TensorFlow is needed. OpenVINO runs
+networks forward only, so each channel of the feature maps is moved a little in turn, and the change
+is followed to the result by the derivative of every operator between.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
+from openvino.utils.node_factory import NodeFactory
 from PIL import Image
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.images import resize_image
-from real_vs_ai.serving.gradients import gradient
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError, fold_normalisation, read_graph
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError, read_graph
 from real_vs_ai.serving.openvino_layers import Network, build_network
 from real_vs_ai.verdict import CropScore
 
 # Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
 _FEWEST_CELLS = 4
+# As many changed values are followed at a time.
+_MOST_VALUES = 2**22
+# They do to a change what they do to a value: of all operands, or of the first one.
+_SUMS = frozenset({"Add", "Subtract", "Concat"})
+_LINEAR = frozenset(
+    [
+        "Convolution",
+        "GroupConvolution",
+        "ReduceMean",
+        "ReduceSum",
+        "MatMul",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Pad",
+        "AvgPool",
+    ]
+)
+_FACTORY = NodeFactory("opset13")
 # Added to the logit of the class to explain, so that it has no share in the softmax of the others.
 _EXCLUDED = -1e30
 # Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
@@ -67,24 +90,26 @@ class GradCam:
     """
 
     def __init__(self, model_path: Path) -> None:
-        """Compile the model's forward and backward pass, in float32.
+        """Compile the model up to its feature maps, and what follows them, in float32.
 
         Raises:
-            UnsupportedGraphError: The model has no feature maps, or an operator without a gradient.
+            UnsupportedGraphError: The model has no feature maps, or an operator without a rule.
         """
         try:
-            graph = fold_normalisation(read_graph(model_path))
+            graph = read_graph(model_path)
             network = build_network(graph, batch_size=1)
             self.layer_name = _feature_layer(network)
-            model = _build(network, output=graph.output, maps=network.outputs[self.layer_name])
-            settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-            self._compiled = ov.Core().compile_model(model, "CPU", settings)
-        except (UnsupportedGraphError, RuntimeError) as error:
+            maps = network.outputs[self.layer_name]
+            self._to_maps = _compiled([maps], [network.parameter])
+            self._slopes, self._directions = _build_slopes(
+                network, maps=maps, softmax=network.outputs[graph.output].get_node()
+            )
+        except RuntimeError as error:
             why = one_line(error)
             raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
         self._lock = threading.Lock()
-        self._image_size = int(model.input(0).get_shape()[1])
-        self._n_classes = int(model.input(1).get_shape()[1])
+        self._image_size = int(self._to_maps.input(0).get_shape()[1])
+        self._n_classes = int(self._slopes.input(2).get_shape()[1])
 
     def __call__(
         self, images: Sequence[np.ndarray], *, class_indices: Sequence[int]
@@ -112,9 +137,25 @@ class GradCam:
             chosen = np.zeros((1, self._n_classes), np.float32)
             chosen[0, index] = 1
             with self._lock:
-                cells = self._compiled([inputs[None].astype(np.float32), chosen])[0][0]
+                cells = self._cells(inputs[None].astype(np.float32), chosen)
             heatmaps.append(_enlarged(cells, height=height, width=width))
         return heatmaps
+
+    def _cells(self, inputs: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """The feature maps' sum, each weighted by its slope, where it is positive."""
+        maps = self._to_maps([inputs])[0]
+        every = np.eye(maps.shape[1], dtype=np.float32)[:, :, None, None]
+        weights = []
+        for start in range(0, len(every), self._directions):
+            some = np.zeros((self._directions, *every.shape[1:]), np.float32)
+            some[: len(every) - start] = every[start : start + self._directions]
+            weights.append(self._slopes([inputs, maps, chosen, some])[0])
+        return np.maximum(np.tensordot(np.concatenate(weights)[: len(every)], maps[0], axes=1), 0)
+
+
+def _compiled(results: Sequence[ov.Output], parameters: Sequence[ov.Node]) -> ov.CompiledModel:
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    return ov.Core().compile_model(ov.Model(list(results), list(parameters)), "CPU", settings)
 
 
 def _feature_layer(network: Network) -> str:
@@ -132,20 +173,96 @@ def _feature_layer(network: Network) -> str:
     return (large or names)[-1]
 
 
-def _build(network: Network, *, output: str, maps: ov.Output) -> ov.Model:
-    """From an image and a class, as one at its place among zeros, to the map's cells."""
-    softmax = network.outputs[output].get_node()
+def _build_slopes(
+    network: Network, *, maps: ov.Output, softmax: ov.Node
+) -> tuple[ov.CompiledModel, int]:
+    """The slope of a class's log-odds along some channels of the feature maps, and how many.
+
+    That of the softmax vanishes just where the model is sure.
+    """
     if softmax.get_type_name() != "Softmax":
         raise UnsupportedGraphError("it does not end in a softmax")
-    logits = softmax.input_value(0)
+    logits, shape = softmax.input_value(0), list(maps.get_shape())
+    count = int(np.clip(_MOST_VALUES // np.prod(shape), 1, shape[1]))
+    start = ops.parameter(shape, ov.Type.f32, name="maps")
+    for used in maps.get_target_inputs():
+        used.replace_source_output(start.output(0))
     chosen = ops.parameter(list(logits.get_shape()), ov.Type.f32, name="class")
-    # The slope of the class's log-odds. That of the softmax vanishes just where the model is sure.
+    directions = ops.parameter([count, shape[1], 1, 1], ov.Type.f32, name="directions")
+    moved = ops.broadcast(directions, np.array([count, *shape[1:]])).output(0)
+    nodes = ov.Model([logits], [network.parameter, start], "way").get_ordered_ops()
+    tangents = propagate(nodes, {start.get_name(): moved})
+    if logits.get_node().get_name() not in tangents:
+        raise UnsupportedGraphError("its output does not depend on its feature maps")
     excluded = ops.add(logits, ops.multiply(chosen, ops.constant(np.float32(_EXCLUDED))))
     seed = ops.subtract(chosen, ops.softmax(excluded, 1))
-    slope = gradient(logits, seed, by=maps, parameter=network.parameter)
-    weights = ops.reduce_mean(slope, [2, 3], True)
-    cells = ops.relu(ops.reduce_sum(ops.multiply(weights, maps), [1], False))
-    return ov.Model([cells.output(0)], [network.parameter, chosen], "gradcam")
+    slopes = ops.multiply(tangents[logits.get_node().get_name()], seed)
+    slopes = ops.reduce_sum(slopes, [1], False).output(0)
+    return _compiled([slopes], [network.parameter, start, chosen, directions]), count
+
+
+def propagate(nodes: Sequence[ov.Node], tangents: dict[str, ov.Output]) -> dict[str, ov.Output]:
+    """Follow a change through operators, by the derivative of each (forward differentiation).
+
+    Args:
+        nodes: In the order of computation, of batch size 1.
+        tangents: The change of some outputs by their nodes' names, for any number of directions.
+
+    Raises:
+        UnsupportedGraphError: An operator on the way has no rule.
+    """
+    tangents = dict(tangents)
+    for node in nodes:
+        values = node.input_values()
+        found = [tangents.get(value.get_node().get_name()) for value in values]
+        if node.get_type_name() != "Result" and any(found):
+            tangents[node.get_name()] = _tangent(node, values, found)
+    return tangents
+
+
+def _tangent(
+    node: ov.Node, values: Sequence[ov.Output], found: Sequence[ov.Output | None]
+) -> ov.Output:
+    kind, output = node.get_type_name(), node.output(0)
+    directions = next(filter(None, found)).get_shape()[0]
+    zero = ops.constant(np.float32(0)).output(0)
+
+    def where(condition: Any, otherwise: Any = zero) -> Any:
+        return ops.select(condition, found[0] or zero, otherwise)
+
+    if kind in _SUMS:
+        # What does not change has no share in the change.
+        inputs = []
+        for value, moved in zip(values, found, strict=True):
+            shape = list(value.get_shape())
+            if kind == "Concat":
+                shape[0] = directions
+            inputs.append(moved or ops.constant(np.zeros(shape, np.float32)).output(0))
+        made = _FACTORY.create(kind, inputs, node.get_attributes())
+    elif kind in _LINEAR and not any(found[1:]):
+        made = _FACTORY.create(kind, [found[0], *values[1:]], node.get_attributes())
+    elif kind == "Multiply":
+        parts = [ops.multiply(f, v) for f, v in zip(found, reversed(values), strict=True) if f]
+        made = functools.reduce(ops.add, parts)
+    elif kind == "Divide":
+        top = ops.subtract(found[0] or zero, ops.multiply(output, found[1] or zero))
+        made = ops.divide(top, values[1])
+    elif kind == "Maximum":
+        made = where(ops.greater(values[0], values[1]), found[1] or zero)
+    elif kind == "Relu":
+        made = where(ops.greater(values[0], zero))
+    elif kind == "Clamp":
+        limits = node.get_attributes()
+        above = ops.greater(values[0], ops.constant(np.float32(limits["min"])))
+        below = ops.less(values[0], ops.constant(np.float32(limits["max"])))
+        made = where(ops.logical_and(above, below))
+    elif kind == "Sqrt":
+        made = ops.divide(found[0], ops.multiply(ops.constant(np.float32(2)), output))
+    else:
+        raise UnsupportedGraphError(
+            f"its layer {node.get_friendly_name()} has no derivative here ({kind})"
+        )
+    return made.output(0)
 
 
 def _enlarged(cells: np.ndarray, *, height: int, width: int) -> np.ndarray:

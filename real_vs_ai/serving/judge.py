@@ -24,22 +24,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
+from real_vs_ai.files import hash_file
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.options import available_workers
+from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.runs import find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdict import Verdict, thresholds_of
 
 # A model that is to be closed waits so long that no check of a caller can still be under way.
 _IDLE_SECONDS = 60.0
@@ -83,6 +84,45 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """A model that answers, as tables, pages and reports speak of it.
+
+    Attributes:
+        name: What people call it.
+        path: The `.h5` file.
+        metadata: What the file said of the model when it was read.
+    """
+
+    name: str
+    path: Path
+    metadata: ModelMetadata
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the file, hexadecimal; reading it takes a while."""
+        return hash_file(self.path)
+
+    def describe(self) -> dict[str, Any]:
+        """The same for JSON."""
+        metadata = self.metadata
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "class_names": list(metadata.class_names),
+            "image_size": metadata.image_size,
+            "calibrated": metadata.calibrated,
+            "thresholds": thresholds_of(metadata),
+            "created": metadata.created,
+            "versions": metadata.versions,
+        }
+
+
+def served_models(path: Path | None) -> tuple[ServedModel, ...]:
+    """The models that `Detector.open` would open."""
+    return tuple(ServedModel(model_name(p), p, read_metadata(p)) for p in find_models(path))
+
+
+@dataclass(frozen=True)
 class Pending:
     """A file whose verdict the model computes.
 
@@ -121,8 +161,7 @@ class Judge:
 
     Attributes:
         path: The `.h5` file, or a folder with several models that answer together.
-        metadata: What the file (the first one) says of the model.
-        metadatas: The same of each model, by its name.
+        models: Each model that answers.
     """
 
     def __init__(
@@ -146,9 +185,7 @@ class Judge:
         """
         read_trust_list()
         self.path = path
-        paths = find_models(path)
-        self.metadatas = {model_name(one): read_metadata(one) for one in paths}
-        self.metadata: ModelMetadata = read_metadata(paths[0])
+        self.models = served_models(path)
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
         self._decoding = threading.BoundedSemaphore(available_workers())
@@ -156,6 +193,16 @@ class Judge:
         threading.Thread(
             target=self._serve, args=(open_detector,), name="model", daemon=True
         ).start()
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Of the first model; all have its classes."""
+        return self.models[0].metadata
+
+    def model_of(self, verdict: Verdict | None) -> ServedModel:
+        """The model that gave a verdict; the first one where none did."""
+        name = verdict.model if verdict else ""
+        return next((model for model in self.models if model.name == name), self.models[0])
 
     @property
     def is_opening(self) -> bool:

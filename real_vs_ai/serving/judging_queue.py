@@ -19,8 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from real_vs_ai.errors import RealVsAIError
-from real_vs_ai.serving.detector import Detector
-from real_vs_ai.serving.look import Look
+from real_vs_ai.serving.detector import Detector, Look
 from real_vs_ai.verdict import Verdict
 
 # Side by side; engines want about as many as there are cores.
@@ -53,7 +52,7 @@ class _Line:
         self.detector = detector
         self.looks: deque[Look] = deque()
         self.is_wide = False
-        ahead = _BATCHES_AHEAD * detector.batch_size // detector.inputs_of_an_image
+        ahead = _BATCHES_AHEAD * detector.engine.batch_size // detector.inputs_of_an_image
         self.room = threading.Semaphore(max(_BATCHES_AHEAD, ahead)) if bounded else None
 
     @property
@@ -63,7 +62,7 @@ class _Line:
 
     def take(self) -> list[_Part]:
         """The next batch: the last image's inputs may go on in the one after it."""
-        parts, room = [], self.detector.batch_size
+        parts, room = [], self.detector.engine.batch_size
         while self.looks and room:
             look = self.looks[0]
             if not look.is_wanted():
@@ -209,7 +208,7 @@ class JudgingQueue:
             patient = more and time.monotonic() - first.came < patience
             # The rest of an image whose first inputs are computed now.
             is_begun = self._is_shared and first.taken > 0
-            if not patient or is_begun or line.inputs >= line.detector.batch_size:
+            if not patient or is_begun or line.inputs >= line.detector.engine.batch_size:
                 return line
         return None
 
@@ -221,7 +220,7 @@ class JudgingQueue:
         looks += [arrival for arrival in arrivals if isinstance(arrival, Look)]
         looks += [look for line in self._lines for look in line.looks]
         for look in looks:
-            look.fail(ModelUnavailableError("the program is closing"))
+            look.finish(ModelUnavailableError("the program is closing"))
 
     def _next_arrivals(self, *, running: int) -> list[_Arrival]:
         """What came since the last time, at least one thing; nothing once the queue ends."""
@@ -245,8 +244,7 @@ class JudgingQueue:
             return self._closed
 
     def _answer(self, line: _Line, batch: list[_Part]) -> None:
-        """Compute a batch; what has its verdict then is answered, the rest waits once more."""
-        complete: list[Look] = []
+        """Compute a batch; what is finished then is answered, the rest waits once more."""
         if line.detector.inputs_of_an_image > 1:
             # The parts of an image are computed side by side.
             self._widen(line)
@@ -254,24 +252,15 @@ class JudgingQueue:
             inputs = np.concatenate([look.inputs[first:last] for look, first, last in batch])
             outputs = line.detector.compute(inputs, in_batches=self._in_batches)
             complete = self._distribute(batch, outputs)
-            if complete:
-                line.detector.go_on(complete)
+            line.detector.go_on(complete)
         except Exception as error:
-            of_batch = dict.fromkeys(complete or (look for look, _, _ in batch))
-            if not line.detector.is_open:
-                # The model could not be opened: no image can be judged by it.
-                for look in of_batch:
-                    look.fail(ModelUnavailableError(str(error) or type(error).__name__))
-                return
-            # One image must not spoil the answers of the others.
-            for look in of_batch:
-                self._answer_alone(line, look, error if len(of_batch) == 1 else None)
+            self._answer_apart(line, list(dict.fromkeys(look for look, _, _ in batch)), error)
             return
         for look in complete:
-            if look.verdict is None:
-                self._arrivals.put(look)
+            if look.is_finished:
+                look.finish()
             else:
-                look.succeed()
+                self._arrivals.put(look)
         if self._is_shared or self._in_batches:
             # The engine compiles its form for batches to know how many it wants. The first visitor
             # need not wait for that.
@@ -295,19 +284,22 @@ class JudgingQueue:
                     complete.append(look)
         return complete
 
-    def _answer_alone(self, line: _Line, look: Look, error: Exception | None) -> None:
-        with self._gate:
-            look.is_apart = True
-        if error is None:
+    def _answer_apart(self, line: _Line, looks: list[Look], error: Exception) -> None:
+        """After an error, judge each image alone: one must not spoil the answers of the others."""
+        for look in looks:
+            if not line.detector.engine.is_open:
+                # The model could not be opened: no image can be judged by it.
+                look.finish(ModelUnavailableError(str(error) or type(error).__name__))
+                continue
+            with self._gate:
+                look.is_apart = True
             try:
-                look.restart()
+                if len(looks) == 1:
+                    raise error
                 line.detector.judge([look], in_batches=self._in_batches)
+                look.finish()
             except Exception as own:
-                error = own
-        if error is not None:
-            look.fail(error)
-        else:
-            look.succeed()
+                look.finish(own)
 
     def _widen(self, line: _Line) -> None:
         """Let as many batches run side by side as the line's engine wants."""
@@ -316,6 +308,6 @@ class JudgingQueue:
         line.is_wide = True
         # If it cannot be compiled, batches run one after another and report the error.
         with contextlib.suppress(Exception):
-            wanted = min(line.detector.parallel_batches, _MOST_BATCHES)
+            wanted = min(line.detector.engine.parallel_batches, _MOST_BATCHES)
             self._side_by_side = max(wanted, self._side_by_side)
             self._arrivals.put(_WAKE)

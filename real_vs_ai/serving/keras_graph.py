@@ -6,9 +6,7 @@ saves. `UnsupportedGraphError` says what else a file holds.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.errors import InputError
-
-# Their kernels have the output channels in the last axes.
-_FOLLOWED_BY_NORMALISATION = ("Conv2D", "DepthwiseConv2D")
+from real_vs_ai.errors import RealVsAIError
 
 
-class UnsupportedGraphError(InputError):
-    """The file holds something that this project's own converter does not know."""
+class UnsupportedGraphError(RealVsAIError, RuntimeError):
+    """OpenVINO cannot compute the file's network; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -75,48 +70,6 @@ def read_graph(path: Path) -> LayerGraph:
             raise
         reason = f"{type(error).__name__}: {error}"
         raise UnsupportedGraphError(f"it holds no flat Keras graph ({reason})") from error
-
-
-def fold_normalisation(graph: LayerGraph) -> LayerGraph:
-    """Put each BatchNormalization into the convolution before it.
-
-    It becomes a layer of kind "Identity" where that convolution has no other use, and stays as it
-    is elsewhere. The result computes the same. The graph given is used up: its kernels are changed
-    in place, for a copy of every one takes longer than the multiplication.
-    """
-    uses = Counter(name for layer in graph.layers.values() for name in layer.operands)
-    layers = dict(graph.layers)
-    for name, layer in graph.layers.items():
-        source = layers.get(layer.operands[0]) if layer.operands else None
-        if (
-            layer.kind == "BatchNormalization"
-            and source is not None
-            and source.kind in _FOLLOWED_BY_NORMALISATION
-            and source.config.get("activation") == "linear"
-            and uses[source.name] == 1
-            and layer.config["axis"] in (3, -1)
-        ):
-            layers[source.name] = _scaled(source, *normalisation_factors(layer))
-            layers[name] = dataclasses.replace(layer, kind="Identity", weights={})
-    return LayerGraph(layers, graph.output)
-
-
-def normalisation_factors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset of a BatchNormalization at inference, shape (n_channels,) each."""
-    weights = layer.weights
-    scale = 1 / np.sqrt(weights["moving_variance"] + np.float32(layer.config["epsilon"]))
-    scale = scale * weights.get("gamma", np.float32(1))
-    return scale, weights.get("beta", np.float32(0)) - weights["moving_mean"] * scale
-
-
-def _scaled(layer: Layer, scale: np.ndarray, offset: np.ndarray) -> Layer:
-    """The convolution whose output channels are multiplied and shifted."""
-    kernel = layer.weights["kernel"]
-    # A depthwise kernel's output channels are its last two axes, (channel, multiplier).
-    by_channel = scale.reshape(kernel.shape[2:]) if layer.kind == "DepthwiseConv2D" else scale
-    bias = layer.weights.get("bias", np.float32(0)) * scale + offset
-    weights = {**layer.weights, "kernel": np.multiply(kernel, by_channel, out=kernel), "bias": bias}
-    return dataclasses.replace(layer, weights=weights)
 
 
 def _read_layers(class_name: str, network: dict[str, Any], weights: h5py.Group) -> Iterator[Layer]:

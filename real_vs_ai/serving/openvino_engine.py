@@ -1,9 +1,9 @@
 """Run a model file compiled by OpenVINO for this CPU.
 
 Two compiled forms share the work: one image at once on all cores (the shortest wait), and batches
-side by side (the most images a second). Each is compiled when it is first needed, from the cached
-IR, which is as fast as reading a compiled form. Crops need the second form alone: two batches side
-by side answer an image sooner than one batch on all cores.
+side by side (the most images a second). The file is read, and each form compiled, when it is first
+needed. Crops need the second form alone: two batches side by side answer an image sooner than one
+batch on all cores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from openvino import opset13
 from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.serving.conversion import build_model, cached_ir, discard
+from real_vs_ai.serving.openvino_layers import build_model
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224
@@ -40,35 +39,43 @@ class OpenVINOEngine:
         model_path: Path,
         *,
         image_size: int,
-        precision: str | None,
-        for_batches: bool = False,
+        precision: str | None = None,
         views: int = 1,
+        layer: str | None = None,
     ) -> None:
-        """Compile the model, or read what was compiled before; see `engines.open_engine`.
+        """Prepare to run the model; nothing is read before `open`.
 
         Args:
             image_size: Side of the square input, in pixels.
             precision: None for the best one.
             views: Network inputs that one image makes.
-
-        Raises:
-            ConversionError: The model cannot be converted.
-            RuntimeError: OpenVINO cannot compile it.
-            ModelFileError: Its input is not (n, image_size, image_size, 3).
+            layer: Name of the layer whose outputs follow the probabilities; None for the one whose
+                statistics the file holds, if any.
         """
         self._core = ov.Core()
         self.precision = precision or best_precision(self._core)
         self.batch_size = suitable_batch(image_size=image_size, views=views)
+        self._model_path, self._image_size, self._layer = model_path, image_size, layer
         self._views = views
-        self._image_size = image_size
-        # One lock each, so that single images are answered while the form for batches is compiled.
+        self._model: ov.Model | None = None
         self._forms: dict[str, _CompiledForm] = {}
-        self._compiling = {"LATENCY": threading.Lock(), "THROUGHPUT": threading.Lock()}
-        self._entry = cached_ir(model_path)
-        if self._entry.is_temporary:
-            weakref.finalize(self, discard, self._entry)
-        # Fail here, before the first image, if the network cannot be compiled.
-        _ = self._batched if for_batches or views > 1 else self._single
+        self._compiling = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a form is compiled."""
+        return bool(self._forms)
+
+    def open(self, *, for_batches: bool) -> None:
+        """Compile the form that is needed first: for whole batches, or for single images.
+
+        Raises:
+            UnsupportedGraphError: The model cannot be converted.
+            RuntimeError: OpenVINO cannot compile it.
+            ModelFileError: Its input is not (n, image_size, image_size, 3), or it has no such
+                layer with one row of outputs for each image.
+        """
+        _ = self._batched if for_batches or self._views > 1 else self._single
 
     @property
     def parallel_batches(self) -> int:
@@ -89,71 +96,46 @@ class OpenVINOEngine:
 
     @property
     def _batched(self) -> _CompiledForm:
-        try:
-            return self._form("THROUGHPUT", batch_size=self.batch_size)
-        except (RuntimeError, OSError):
-            # A newer file at the same path was opened, and what this one was made from is gone: it
-            # goes on with the form it has.
-            if self._entry.folder.exists():
-                raise
-            return self._single
+        return self._form("THROUGHPUT", batch_size=self.batch_size)
 
     def _form(self, hint: str, *, batch_size: int) -> _CompiledForm:
-        with self._compiling[hint]:
-            if hint not in self._forms:
-                self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
-            return self._forms[hint]
+        # Without the lock, so that single images are answered while the other form is compiled.
+        if hint not in self._forms:
+            with self._compiling:
+                if hint not in self._forms:
+                    self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
+        return self._forms[hint]
 
     def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
-        model, size = self._core.read_model(self._entry.ir), self._image_size
-        shape = model.input().partial_shape
-        if not shape.compatible(ov.PartialShape([batch_size, size, size, 3])):
-            raise ModelFileError(
-                f"Expected a model input of shape (n, {size}, {size}, 3) as its metadata says, "
-                f"found {shape}. Save the model again with ModelTraining.py."
-            )
+        if self._model is None:
+            self._model = self._read()
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
         # Several processes that share a machine each have a number of cores of their own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):
             settings["INFERENCE_NUM_THREADS"] = threads
-        # For a ResNet101 in f32 this takes 0.4 s, reading a compiled form 0.5 s.
-        model = _for_pixels(model, batch_size=batch_size, image_size=size)
-        compiled = self._core.compile_model(model, "CPU", settings)
+        model = self._model.clone()
+        model.reshape([batch_size, self._image_size, self._image_size, 3])
+        preprocessing = PrePostProcessor(model)
+        preprocessing.input().tensor().set_element_type(ov.Type.u8)
+        compiled = self._core.compile_model(preprocessing.build(), "CPU", settings)
+        if self._forms or self._views > 1:
+            # No other form will be compiled, so the weights need not be kept.
+            self._model = None
         return _CompiledForm(compiled, batch_size=batch_size)
 
-
-class Float32Network:
-    """A model file in float32 for whole batches, compiled without the cache, for an evaluation."""
-
-    def __init__(self, model_path: Path, *, image_size: int, layer: str | None) -> None:
-        """Compile the file.
-
-        Args:
-            model_path: The `.h5` file.
-            image_size: Side of the square input, in pixels.
-            layer: Name of the layer whose outputs follow the probabilities; None for none.
-
-        Raises:
-            UnsupportedGraphError: The file needs TensorFlow.
-            RealVsAIError: It cannot be read, or has no such features.
-            RuntimeError: OpenVINO cannot compile it.
-        """
-        model = build_model(model_path, layer=layer)
-        if layer is not None and len(model.outputs) < 2:
-            raise ModelFileError(f"Expected one row of features from {layer} in {model_path}.")
-        batch_size = suitable_batch(image_size=image_size, views=1)
-        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        model = _for_pixels(model, batch_size=batch_size, image_size=image_size)
-        compiled = ov.Core().compile_model(model, "CPU", settings)
-        self._form = _CompiledForm(compiled, batch_size=batch_size)
-
-    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities, then the layer's outputs, shape (n, n_outputs), float32.
-
-        Args:
-            pixels: RGB 0 to 255, shape (n, image_size, image_size, 3).
-        """
-        return self._form.infer_all(pixels.astype(np.uint8))
+    def _read(self) -> ov.Model:
+        model, size = build_model(self._model_path, layer=self._layer), self._image_size
+        shape = model.input().partial_shape
+        if not shape.compatible(ov.PartialShape([-1, size, size, 3])):
+            raise ModelFileError(
+                f"Expected a model input of shape (n, {size}, {size}, 3) as its metadata says, "
+                f"found {shape}. Save the model again with ModelTraining.py."
+            )
+        if self._layer is not None and len(model.outputs) < 2:
+            raise ModelFileError(
+                f"Expected one row of features from {self._layer} in {self._model_path}."
+            )
+        return model
 
 
 class _CompiledForm:
@@ -198,14 +180,6 @@ def _build_tables() -> None:
     """
     with _TABLES:
         _ = ov.Tensor(np.zeros(1, np.uint8)).data
-
-
-def _for_pixels(model: ov.Model, *, batch_size: int, image_size: int) -> ov.Model:
-    """The model for batches of this many images in whole numbers."""
-    model.reshape([batch_size, image_size, image_size, 3])
-    preprocessing = PrePostProcessor(model)
-    preprocessing.input().tensor().set_element_type(ov.Type.u8)
-    return preprocessing.build()
 
 
 def suitable_batch(*, image_size: int, views: int) -> int:

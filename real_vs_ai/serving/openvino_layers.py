@@ -4,6 +4,9 @@ There are the kinds that this project's networks have; a file with another one r
 kind by writing a function under `@_builds("KerasClassName")`. It receives the layer and OpenVINO's
 outputs of its operands. Inside the network a tensor of four axes has its channels
 second, which OpenVINO's kernels want; Keras' axes are translated by `_axis`.
+
+Stock Keras can read and export the models too, but it keeps hundreds of transposes (a third more
+time for each image) and fixes the number of images.
 """
 
 from __future__ import annotations
@@ -11,18 +14,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from real_vs_ai.serving.keras_graph import (
-    Layer,
-    LayerGraph,
-    UnsupportedGraphError,
-    normalisation_factors,
-)
+from real_vs_ai.errors import one_line
+from real_vs_ai.out_of_distribution.check import read_check
+from real_vs_ai.serving.keras_graph import Layer, LayerGraph, UnsupportedGraphError, read_graph
 
 Builder = Callable[..., Any]
 BUILDERS: dict[str, Builder] = {}
@@ -44,6 +45,34 @@ class Network:
 
     parameter: ov.Node
     outputs: dict[str, ov.Output]
+
+
+def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
+    """The network of a model file for any number of images, weights in float32.
+
+    Its first output is the softmax. A layer's features, one row for each image, are the second.
+
+    Args:
+        model_path: A Keras model file (`.h5`).
+        layer: Name of that layer; None for the one whose statistics the file holds, if any.
+
+    Raises:
+        UnsupportedGraphError: It cannot be read, holds something that only Keras can run, or
+            OpenVINO refuses it.
+    """
+    try:
+        graph = read_graph(model_path)
+        network = build_network(graph, batch_size=None)
+        outputs = [network.outputs[graph.output]]
+        check = None if layer else read_check(model_path)
+        features = network.outputs.get(check.layer if check else layer or "")
+        if features is not None and features.get_partial_shape().rank.get_length() == 2:
+            outputs.append(features)
+        return ov.Model(outputs, [network.parameter], "model")
+    except UnsupportedGraphError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise UnsupportedGraphError(f"conversion to OpenVINO failed: {one_line(error)}") from error
 
 
 def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
@@ -76,8 +105,7 @@ def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
                 f"({type(error).__name__}: {error})"
             ) from error
         built = built if isinstance(built, ov.Output) else built.output(0)
-        if layer.kind != "Identity":
-            built.get_node().set_friendly_name(layer.name)
+        built.get_node().set_friendly_name(layer.name)
         outputs[layer.name] = built
     return Network(parameter, outputs)
 
@@ -107,7 +135,7 @@ def _builds(*kinds: str) -> Callable[[Builder], Builder]:
     return register
 
 
-@_builds("Identity", "Dropout", "GaussianNoise")
+@_builds("Dropout", "GaussianNoise")
 def _identity(_: Layer, x: ov.Output) -> ov.Output:
     return x
 
@@ -143,7 +171,11 @@ def _dense(layer: Layer, x: ov.Output) -> Any:
 def _batch_normalization(layer: Layer, x: ov.Output) -> Any:
     if layer.config["axis"] not in (_rank(x) - 1, -1):
         raise UnsupportedGraphError(f"its layer {layer.name} normalises another axis than the last")
-    scale, offset = normalisation_factors(layer)
+    # OpenVINO puts both factors into the convolution before, if there is one.
+    weights = layer.weights
+    scale = 1 / np.sqrt(weights["moving_variance"] + np.float32(layer.config["epsilon"]))
+    scale = scale * weights.get("gamma", np.float32(1))
+    offset = weights.get("beta", np.float32(0)) - weights["moving_mean"] * scale
     return ops.add(ops.multiply(x, _by_channel(scale, x)), _by_channel(offset, x))
 
 

@@ -13,15 +13,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import find_models
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import (
@@ -32,11 +31,11 @@ from real_vs_ai.serving.image_sources import (
     iterate_sources,
     why_missing,
 )
-from real_vs_ai.serving.judge import Answer, judge_files
-from real_vs_ai.serving.score_files import ScoreFile, check_output
+from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
 from real_vs_ai.serving.score_table import (
     TERMINAL_HEADER,
-    describe_models,
+    ScoreFile,
+    check_output,
     score_columns,
     score_row,
     terminal_lines,
@@ -76,29 +75,24 @@ class Scorer:
     """What turns sources into answers, on this machine or on a cluster.
 
     Attributes:
-        paths: Of the models that answer together.
+        models: Those that answer together.
         engine: What people read: "openvino (bf16)".
         score: Gives one answer for each source, in order.
     """
 
-    paths: tuple[Path, ...]
+    models: tuple[ServedModel, ...]
     engine: str
     score: Callable[[Iterable[ImageSource]], Iterator[Answer]]
 
-    @cached_property
+    @property
     def metadata(self) -> ModelMetadata:
         """Of the first model; all have its classes."""
-        return read_metadata(self.paths[0])
-
-    @cached_property
-    def models(self) -> list[dict[str, Any]]:
-        """Which models judge, for JSON tables."""
-        return describe_models(self.paths)
+        return self.models[0].metadata
 
     @property
     def identity(self) -> str:
         """Differs whenever the scores may: model content, engine, precision."""
-        return f"{'+'.join(model['sha256'][:16] for model in self.models)} {self.engine}"
+        return f"{'+'.join(model.sha256[:16] for model in self.models)} {self.engine}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ def run_scoring(
         inputs: See `iterate_sources`.
         output: `.csv`, `.json`, `.jsonl` or `.parquet`; "-" for JSON lines on standard output,
             None for a table there that people read.
-        resume: Leave out what the output already has, and add the rest.
+        resume: Leave out what an unfinished output already has, and add the rest.
         overwrite: Replace an existing output.
 
     Raises:
@@ -184,10 +178,10 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
         FileNotFoundError: There is no such model.
         InputError: It cannot be opened with these options.
     """
-    paths = find_models(options.model)
+    models = served_models(options.model)
     try:
         if options.cluster:
-            return _open_on_ray(paths, options)
+            return _open_on_ray(models, options)
         detector = Detector.open(
             options.model,
             engine=options.engine,
@@ -196,7 +190,7 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
         )
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
-        names = " and ".join(map(str, paths))
+        names = " and ".join(str(model.path) for model in models)
         raise InputError(f"{names} cannot be used here: {error}") from error
     if detector.engine.note:
         print(detector.engine.note, file=sys.stderr)
@@ -206,19 +200,20 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
 def local_scorer(detector: Detector, *, workers: int, in_batches: bool = True) -> Scorer:
     """Score on this machine; see `judge_files`."""
     return Scorer(
-        tuple(one.model_path for one in detector.detectors),
+        tuple(ServedModel(d.name, d.model_path, d.metadata) for d in detector.detectors),
         f"{detector.engine.name} ({detector.engine.precision})",
         partial(judge_files, detector=detector, workers=workers, in_batches=in_batches),
     )
 
 
-def _open_on_ray(paths: tuple[Path, ...], options: ScoringOptions) -> Scorer:
+def _open_on_ray(models: tuple[ServedModel, ...], options: ScoringOptions) -> Scorer:
     cores = join_cluster()
     # A folder stands for several models; workers are started in folders of their own.
-    source = (paths[0].parent if len(paths) > 1 else paths[0]).resolve()
+    first = models[0].path
+    source = (first.parent if len(models) > 1 else first).resolve()
     precision = options.precision or "each machine's own precision"
     score = partial(_score_on_ray, model=source, precision=options.precision, cores=cores)
-    return Scorer(paths, f"ray ({precision})", score)
+    return Scorer(models, f"ray ({precision})", score)
 
 
 def _score_on_ray(
@@ -268,8 +263,9 @@ def score_to_file(
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
     columns = tuple(score_columns(scorer.metadata))
+    about = [model.describe() for model in scorer.models]
     with ScoreFile(
-        output, columns=columns, model=scorer.identity, about=scorer.models, resume=resume
+        output, columns=columns, model=scorer.identity, about=about, resume=resume
     ) as file:
         sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
 

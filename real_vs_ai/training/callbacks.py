@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 
-from real_vs_ai.evaluation.figures import draw_history
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural, progress
@@ -25,8 +24,6 @@ FEWEST_STEPS = 10
 # Steps to time before the plan, after the first one, in which TensorFlow traces the network.
 _TIMED_STEPS = 4
 _REMEMBERED_STEPS = 16
-# Shorter epochs are over before anyone looks at their curves.
-_SECONDS_WORTH_A_FIGURE = 20
 
 
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):
@@ -326,22 +323,18 @@ class Recorder(keras.callbacks.Callback):
             )
 
     def _tell(self) -> None:
-        """Say how the epoch went, and draw the curves."""
-        progress, learning = self.progress, self.learning
+        """Say how the epoch went."""
+        progress = self.progress
         row = progress.history[-1]
         left = (self.last_epoch - progress.epoch) * row["seconds"]
         left = self.pace.seconds_left if self.pace else left
-        learning.say(
+        self.learning.say(
             f"epoch {progress.epoch}/{self.last_epoch} {row['stage']}: "
             f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
             f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
             f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
             + (f", at most {format_duration(left)} left" if left else "")
         )
-        if row["seconds"] >= _SECONDS_WORTH_A_FIGURE and learning.hosts.is_first:
-            columns = {name: [r.get(name) for r in progress.history] for name in row}
-            path = learning.run.figures / "history.png"
-            draw_history(columns, keep=learning.options.keep, path=path)
 
     def _stop_if_interrupted(self) -> None:
         if self.learning.interrupted.is_set():

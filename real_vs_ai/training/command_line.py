@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from real_vs_ai.cli import make_parser
+from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import read_enlargement, read_strides
 from real_vs_ai.networks.backbones import BACKBONES
-from real_vs_ai.options import add_fields
 from real_vs_ai.runs import RunFolder, find_unfinished_run
 from real_vs_ai.training.options import NOT_STORED, RECIPES, TrainingOptions
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.config import positive_index
 
 
 class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
@@ -155,11 +155,10 @@ def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
 
     Precision and recall need a positive class; F1 follows from them.
     """
-    names = tuple(class_names)
+    positive = positive_index(class_names)
     accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
-    if len(names) != 2 or POSITIVE_CLASS not in names:
-        return [accuracy, _AUC(name="auc", multi_label=True, num_labels=len(names))]
-    positive = names.index(POSITIVE_CLASS)
+    if positive is None:
+        return [accuracy, _AUC(name="auc", multi_label=True, num_labels=len(class_names))]
     weights = [float(i == positive) for i in range(2)]
     return [
         accuracy,

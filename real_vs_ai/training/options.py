@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from real_vs_ai.cli import add_memory, add_workers, number, option, whole_number
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.model_input import INPUT_KINDS, ModelInput
 from real_vs_ai.networks.backbones import BACKBONES
-from real_vs_ai.options import add_memory, add_workers, number, option, whole_number
 from real_vs_ai.runs import NEWEST
 
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
@@ -52,6 +52,15 @@ def keras_precision(text: str) -> str:
 def _field(help_text: str, default: Any = None, **declaration: Any) -> Any:
     """A field that a recipe sets; the command line sets it by --set only."""
     return option(help_text, default, shown=False, **declaration)
+
+
+def _share(help_text: str, default: float) -> Any:
+    """A field from 0 to 1."""
+    return _field(help_text, default, type=number(0, 1))
+
+
+def _count(help_text: str, default: int | None = None, *, lowest: int = 0) -> Any:
+    return _field(help_text, default, type=whole_number(lowest))
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,8 @@ class TrainingOptions:
         (),
         type=_names,
     )
-    source_limit: int = _field(
-        "most training images of each class of a source, drawn by the seed; 0: all",
-        0,
-        type=whole_number(0),
+    source_limit: int = _count(
+        "most training images of each class of a source, drawn by the seed; 0: all", 0
     )
     backbone: str = option(
         "network that computes the features",
@@ -119,24 +126,17 @@ class TrainingOptions:
         INPUT_KINDS[0],
         choices=INPUT_KINDS,
     )
-    crops: int = _field("evenly spread crops that judge an image", 9, type=whole_number(1))
-    mirror_below: float = _field(
-        "judge a whole image again, mirrored, when its highest probability is below this",
-        0.0,
-        type=number(0, 1),
+    crops: int = _count("evenly spread crops that judge an image", 9, lowest=1)
+    mirror_below: float = _share(
+        "judge a whole image again, mirrored, when its highest probability is below this", 0.0
     )
-    views: int = _field("random crops of each training image", 6, type=whole_number(1))
-    history: float = _field(
-        "share of these crops that are first resampled and recompressed", 1.0, type=number(0, 1)
-    )
-    screenshots: float = _field(
-        "share of these histories that end with a screenshot", 0.0, type=number(0, 1)
-    )
-    encoded: float = _field(
+    views: int = _count("random crops of each training image", 6, lowest=1)
+    history: float = _share("share of these crops that are first resampled and recompressed", 1.0)
+    screenshots: float = _share("share of these histories that end with a screenshot", 0.0)
+    encoded: float = _share(
         "share of these histories, where the file is no JPEG, that begin with a JPEG or WebP of "
         "good quality",
         0.7,
-        type=number(0, 1),
     )
     stem_stride: int = _field(
         "how much the first layers shrink the image (none: as in --weights, or as published)",
@@ -156,7 +156,7 @@ class TrainingOptions:
     noise: float = option(
         "Gaussian noise on the features during training", 0.1, "STD", type=number(0, 10)
     )
-    dense_units: int = _field("units of the hidden layer; 0: none", 256, type=whole_number(0))
+    dense_units: int = _count("units of the hidden layer; 0: none", 256)
     l2: float = option("penalty on the hidden layer's weights", 1e-4, "WEIGHT", type=number(0, 10))
     dropout: float = option(
         "share of the hidden units left out during training", 0.4, "SHARE", type=number(0, 0.95)
@@ -178,12 +178,11 @@ class TrainingOptions:
         metavar="N",
         type=number(0, math.inf, ends=False),
     )
-    frozen_epochs: int | None = _field(
-        "epochs before those with only the head learning (none: 3, or 0 from random weights)",
-        type=whole_number(0),
+    frozen_epochs: int | None = _count(
+        "epochs before those with only the head learning (none: 3, or 0 from random weights)"
     )
-    steps_per_epoch: int | None = _field(
-        "batches in an epoch (none: all the images once)", type=whole_number(1)
+    steps_per_epoch: int | None = _count(
+        "batches in an epoch (none: all the images once)", lowest=1
     )
     batch_size: int = option("images in a batch", 32, "N", type=whole_number(1))
     learning_rate: float = option(
@@ -195,13 +194,9 @@ class TrainingOptions:
     fine_tune_learning_rate: float = _field(
         "first learning rate of the whole network from trained weights", 1e-4, type=number(0, 10)
     )
-    final_rate: float = _field(
-        "share of the first learning rate that a stage ends with", 0.01, type=number(0, 1)
-    )
-    warmup_steps: int = _field(
-        "steps over which the learning rate rises to its first value", 0, type=whole_number(0)
-    )
-    weight_decay: float = _field("AdamW's; 0: Adam", 0.0, type=number(0, 1))
+    final_rate: float = _share("share of the first learning rate that a stage ends with", 0.01)
+    warmup_steps: int = _count("steps over which the learning rate rises to its first value", 0)
+    weight_decay: float = _share("AdamW's; 0: Adam", 0.0)
     averaging: float = _field(
         "share of the old average that a step keeps of the weights' averages, which are validated "
         "and kept; 0: the weights themselves",
@@ -226,23 +221,16 @@ class TrainingOptions:
     stored_features: bool = _field(
         "compute the frozen backbone's features once and train the head on them", False
     )
-    degrade: float = _field(
-        "share of the training images that are recompressed, shrunk, cropped or blurred",
-        0.0,
-        type=number(0, 1),
+    degrade: float = _share(
+        "share of the training images that are recompressed, shrunk, cropped or blurred", 0.0
     )
-    cutmix: float = _field(
+    cutmix: float = _share(
         "share of the pairs of training images that exchange a patch and as much of their labels",
         0.0,
-        type=number(0, 1),
     )
-    patience: int = _field(
-        "epochs in a row whose validation loss may exceed the training loss",
-        0,
-        type=whole_number(0),
-    )
-    early_stopping: int = _field(
-        "epochs without a lower validation loss that end a stage", 5, type=whole_number(1)
+    patience: int = _count("epochs in a row whose validation loss may exceed the training loss", 0)
+    early_stopping: int = _count(
+        "epochs without a lower validation loss that end a stage", 5, lowest=1
     )
     keep: str = _field(
         "best: the weights of the lowest validation loss; last: of the last epoch",
@@ -255,8 +243,8 @@ class TrainingOptions:
         type=number(0, 0.5, ends=False),
     )
     source_risk: float = _field(
-        "expected share of a new source's real images that may be called Fake; twice that of its "
-        "generated ones, Real; 0: the thresholds bound the validation images, or every source",
+        "expected share of a new source's real images that may be called Fake; 1.5 times that of "
+        "its generated ones, Real; 0: the thresholds bound the validation images, or every source",
         0.0,
         type=number(0, 0.25),
     )
@@ -284,10 +272,8 @@ class TrainingOptions:
         "folder that keeps the decoded images and features for the next run", type=Path, shown=False
     )
     memory: float = option(add=add_memory)
-    checkpoint_steps: int = _field(
-        "steps after which a checkpoint is saved too; 0: after each epoch only",
-        0,
-        type=whole_number(0),
+    checkpoint_steps: int = _count(
+        "steps after which a checkpoint is saved too; 0: after each epoch only", 0
     )
     command: tuple[str, ...] = ()
 

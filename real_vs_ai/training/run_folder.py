@@ -23,8 +23,8 @@ from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.judging import open_features
 from real_vs_ai.evaluation.report import write_report
-from real_vs_ai.evaluation.scorer import open_network, predict_in_batches
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
@@ -33,8 +33,7 @@ from real_vs_ai.out_of_distribution.check import (
     summarise_training_images,
     write_check,
 )
-from real_vs_ai.out_of_distribution.learning import learn_check
-from real_vs_ai.out_of_distribution.thumbnails import copy_classifiers, fit_on_thumbnails
+from real_vs_ai.out_of_distribution.learning import copy_classifiers, fit_on_thumbnails, learn_check
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
@@ -213,10 +212,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
     save_model(model, run.model, metadata=metadata)
     say("Training has ended; evaluating the model ...")
     layer = features_layer(model).name
-    network, n_classes = open_network(model, run.model, layer=layer), model.output_shape[-1]
-    check = learn_check(
-        lambda inputs: predict_in_batches(network, inputs)[:, n_classes:], splits, layer=layer
-    )
+    check = learn_check(open_features(model, run.model, layer=layer), splits, layer=layer)
     if options.thumbnails or options.thumbnails_from:
         check, said = _teach_thumbnails(options, check, splits, metadata)
         say(said)

@@ -22,6 +22,7 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.tables import report_tables
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import format_table, plural
@@ -179,14 +180,7 @@ class Trained:
     def __str__(self) -> str:
         if not self.metrics:
             return f"This process is done; the first one writes the report: {self.run.path}"
-        names = ("accuracy", "precision", "recall", "f1", "roc_auc")
-        rows = []
-        for split in ("validation", "test"):
-            values = self.metrics.get(split, {})
-            if values:
-                shown = [(values.get(name) or {}).get("value") for name in names]
-                rows.append([split, values.get("n", ""), *shown])
-        table = format_table(["split", "images", *names], rows)
+        table = format_table(*report_tables(self.metrics)["results"])
         done = "Nothing trained, the weights are those given"
         if self.progress.epoch:
             epochs = plural(self.progress.epoch, "epoch")

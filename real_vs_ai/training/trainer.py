@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import tempfile
 import time
 from collections import defaultdict
@@ -18,9 +19,9 @@ import numpy as np
 
 from real_vs_ai.config import SPLITS, is_augmented_name
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
-from real_vs_ai.dataset.labelled_images import LabelledImages, draw_from_each, list_labelled_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.scorer import open_network
+from real_vs_ai.evaluation.judging import open_features
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.networks.head import POOL_LAYER, features_key, fix_standardisation, head_alone
@@ -63,7 +64,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
     """
     hosts = join_hosts()
-    # Only the first of several processes speaks.
     say = say if hosts.is_first else lambda line: None
     if options.recipe and not options.resume:
         say(describe_recipe(options))
@@ -146,7 +146,7 @@ def _features(
     model: keras.Model, splits: Mapping[str, DecodedImages], *, budget: TimeBudget | None, say: Say
 ) -> dict[str, DecodedImages]:
     """The splits to learn from, with the backbone's features in place of their pixels."""
-    n_classes, width = model.output_shape[-1], model.get_layer(POOL_LAYER).output.shape[-1]
+    width = model.get_layer(POOL_LAYER).output.shape[-1]
     metadata = ModelMetadata(
         class_names=splits["train"].images.class_names,
         image_size=model.input_shape[1],
@@ -155,14 +155,13 @@ def _features(
     with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
         path = Path(folder) / "model.h5"
         save_model(model, path, metadata=metadata)
-        # The fastest engine there is; it gives the pooled features after the probabilities.
-        network = open_network(model, path, layer=POOL_LAYER)
+        pooled = open_features(model, path, layer=POOL_LAYER)
     count, started = 0, time.perf_counter()
 
     def compute(inputs: np.ndarray) -> np.ndarray:
         nonlocal count
         count += len(inputs)
-        return network.predict_on_batch(inputs)[:, n_classes:]
+        return pooled(inputs)
 
     seen = store_features(splits, compute, width=width, key=features_key(model), say=say)
     if budget and count:
@@ -249,8 +248,8 @@ def limit_sources(images: LabelledImages, *, most: int, seed: int) -> LabelledIm
     members = defaultdict(list)
     for position, key in enumerate(zip(images.labels.tolist(), images.sources, strict=True)):
         members[key].append(position)
-    drawn = [sorted(positions, key=place)[:most] for positions in members.values()]
-    return images.take(np.sort(np.concatenate(drawn)))
+    drawn = (sorted(positions, key=place)[:most] for positions in members.values())
+    return images.take(np.array(sorted(itertools.chain(*drawn)), dtype=np.int64))
 
 
 def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, LabelledImages]:
@@ -262,11 +261,9 @@ def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, Labe
     held, others = train.positions(options.hold_out)
     # Copies and reconstructions are there to learn from: a user does not upload them.
     held = held[[not is_augmented_name(train.paths[i]) for i in held]]
-    sources = np.array(train.sources, object)[held]
-    drawn = held[draw_from_each(sources, most=_HELD_OUT_IMAGES, seed=options.seed)]
     return {
         "train": train if options.stored_features else train.take(others),
-        "validation": train.take(drawn),
+        "validation": limit_sources(train.take(held), most=_HELD_OUT_IMAGES, seed=options.seed),
     }
 
 

@@ -1,17 +1,24 @@
-"""Show the page where users upload pictures and read answers."""
+"""Show the page where users upload pictures and read answers.
+
+An upload is decoded in memory and never written to disk. Of its pixels only a small preview is
+kept.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import streamlit as st
+from PIL import Image
 
-from real_vs_ai.images import ImageError
-from real_vs_ai.serving.judge import Answer
+from real_vs_ai.images import DecodedImage, ImageError
+from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.ui.checking import Card, check_image, content_digest, name_cards, settle
+from real_vs_ai.ui.checking import Card, fit_to_screen, name_cards, settle
 from real_vs_ai.ui.details import known_variants
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.model_choice import (
@@ -27,6 +34,10 @@ from real_vs_ai.ui.results import MOST_CARDS, show_results
 from real_vs_ai.ui.wording import WHO_SEES
 
 _WORKERS = 2
+# Longest sides in pixels.
+_PREVIEW_SIZE = 640
+_THUMBNAIL_SIZE = 96
+_PDF = b"%PDF-"
 
 
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
@@ -139,6 +150,45 @@ def _check(file: ImageFile, digest: str, *, chosen: ChosenModel) -> Card:
         return Card(Answer("", error=str(error), sha256=digest))
 
 
+def check_image(data: bytes, *, judge: Judge) -> Card:
+    """Judge one image; of its pixels only small previews are kept.
+
+    Raises:
+        ModelUnavailableError: The model cannot answer.
+    """
+    if data.startswith(_PDF):
+        error = (
+            "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
+        )
+        return Card(Answer("", error=error, sha256=hashlib.sha256(data).hexdigest()))
+    shown = {}
+
+    def show(image: DecodedImage) -> None:
+        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+        shown["preview"] = _to_jpeg(preview)
+        shown["thumbnail"] = _to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE))
+
+    answer = judge.judge("", data, show=show)
+    return Card(answer, **(shown if answer.verdict else {}))
+
+
+def _thin_out(image: Image.Image) -> Image.Image:
+    """The image with whole rows and columns left out, still twice the size of a preview.
+
+    Reading all 12 megapixels of a photograph once more would take longer than judging it.
+    """
+    step = max(1, max(image.size) // (2 * _PREVIEW_SIZE))
+    size = (-(-image.width // step), -(-image.height // step))
+    return image if step == 1 else image.resize(size, Image.Resampling.NEAREST)
+
+
+def _to_jpeg(image: Image.Image) -> bytes:
+    """A JPEG without metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()
+
+
 def _digests(files: Sequence[ImageFile]) -> list[str]:
     """Content digests; each file is hashed once in a session."""
     known: dict[str, str] = st.session_state.get("digests", {})
@@ -149,7 +199,7 @@ def _digests(files: Sequence[ImageFile]) -> list[str]:
 
 def _digest(file: ImageFile) -> str:
     try:
-        return content_digest(file.getvalue())
+        return hashlib.sha256(file.getvalue()).hexdigest()
     except ImageError:
         # Nothing else has this identifier.
         return file.file_id

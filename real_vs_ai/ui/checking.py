@@ -1,13 +1,7 @@
-"""Turn uploaded bytes into what a card shows; no Streamlit here.
-
-An upload is decoded in memory and never written to disk. Of its pixels only a small preview is
-kept.
-"""
+"""Hold what a card shows of an uploaded picture; no Streamlit here."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import MAX_IMAGE_PIXELS, SEED
-from real_vs_ai.images import DecodedImage
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.serving.conclusion import Conclusion
-from real_vs_ai.serving.judge import Answer, Judge
+from real_vs_ai.serving.judge import Answer
 from real_vs_ai.verdict import Verdict, apply_stability
 
 MAX_IMAGES = 500
@@ -29,12 +22,8 @@ MAX_TOTAL_BYTES = 2**30
 # The uploads of all visitors together.
 MAX_SERVER_BYTES = 2 * 2**30
 MAX_PIXELS = MAX_IMAGE_PIXELS
-# Longest sides in pixels.
-_PREVIEW_SIZE = 640
-_THUMBNAIL_SIZE = 96
 # The longest side of a picture that is shown is at most so many times the shortest.
 MOST_RATIO = 40
-_PDF = b"%PDF-"
 
 
 # A change, in words, and the verdict on the changed copy.
@@ -73,33 +62,6 @@ class Card:
         return self.answer.conclusion
 
 
-def content_digest(data: bytes) -> str:
-    """SHA-256 of the bytes in hexadecimal: the same content has the same verdict."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def check_image(data: bytes, *, judge: Judge) -> Card:
-    """Judge one image; of its pixels only small previews are kept.
-
-    Raises:
-        ModelUnavailableError: The model cannot answer.
-    """
-    if data.startswith(_PDF):
-        error = (
-            "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
-        )
-        return Card(Answer("", error=error, sha256=content_digest(data)))
-    shown = {}
-
-    def show(image: DecodedImage) -> None:
-        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
-        shown["preview"] = _to_jpeg(preview)
-        shown["thumbnail"] = _to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE))
-
-    answer = judge.judge("", data, show=show)
-    return Card(answer, **(shown if answer.verdict else {}))
-
-
 def name_cards(cards: Iterable[tuple[str, Card]]) -> list[Card]:
     """Cards with their files' names; each that repeats an earlier content names the first one."""
     first_names: dict[str, str] = {}
@@ -133,16 +95,6 @@ def settle(card: Card, variants: Sequence[Variant]) -> Card:
     return replace(card, answer=answer, variants=tried, flipped_by=flipped_by)
 
 
-def _thin_out(image: Image.Image) -> Image.Image:
-    """The image with whole rows and columns left out, still twice the size of a preview.
-
-    Reading all 12 megapixels of a photograph once more would take longer than judging it.
-    """
-    step = max(1, max(image.size) // (2 * _PREVIEW_SIZE))
-    size = (-(-image.width // step), -(-image.height // step))
-    return image if step == 1 else image.resize(size, Image.Resampling.NEAREST)
-
-
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:
     """The image with no side longer than this, in pixels; tiny ones are enlarged.
 
@@ -159,10 +111,3 @@ def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:
     if enlarge > 1:
         return image.resize((width, height), Image.Resampling.NEAREST)
     return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-
-
-def _to_jpeg(image: Image.Image) -> bytes:
-    """A JPEG without metadata."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return buffer.getvalue()

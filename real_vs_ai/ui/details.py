@@ -1,4 +1,4 @@
-"""Explain an answer: where, whether it holds, the file's data, numbers, Gemini, mistakes.
+"""Explain an answer: where, whether it holds, the file's data, numbers, Gemini.
 
 Each part is computed when its tab is opened.
 """
@@ -20,9 +20,9 @@ from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
 from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
-from real_vs_ai.ui.model_choice import ChosenModel, show_error
-from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
-from real_vs_ai.verdict import CropScore, ReasonCode, describe_thresholds, thresholds_of
+from real_vs_ai.ui.model_choice import ChosenModel, file_key, show_error
+from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, why_no_answer
+from real_vs_ai.verdict import CropScore, ReasonCode
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
@@ -32,13 +32,10 @@ _FILE = ":material/fingerprint: The file's data"
 _STABILITY = ":material/balance: Does it hold?"
 _DETAILS = ":material/numbers: Details"
 _GEMINI = ":material/auto_awesome: Ask Gemini"
-_MISTAKE = ":material/flag: Report a mistake"
 # On the shorter side, in pixels: a map of a smaller picture shows nothing that a person could name.
 _SMALLEST_MAPPED = 128
 # The longest side of a heat map, in pixels.
 _SHOWN_SIZE = 768
-# Characters that identify a model file to people.
-_SHORT_HASH = 12
 _NO_PROOF = "This shows where the model looked, not whether it is right."
 _WHOLE = "This was measured on the picture as a whole: no single part of it is the reason."
 # A reason that is of no part of the picture, and needs no such words.
@@ -48,7 +45,7 @@ _SAYS_IT_ALL = ReasonCode.SIZE
 def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     """Show tabs on one readable image; those that explain an answer only where there is one."""
     st.subheader("Why?")
-    show = {_DETAILS: _show_numbers, _GEMINI: _show_gemini, _MISTAKE: _show_mistake}
+    show = {_DETAILS: _show_numbers, _GEMINI: _show_gemini}
     if judged.answer.findings:
         show = {_FILE: _show_findings, **show}
     # After a test that turned it, there is no answer any more, but a test to show.
@@ -59,6 +56,8 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         show = {_PLACES: _show_places, **show}
     elif refused and refused.code is not _SAYS_IT_ALL:
         st.markdown(_WHOLE)
+    if open_answer := why_no_answer(judged.verdict, chosen.metadata_of(judged.verdict)):
+        st.markdown(open_answer)
     # The first tab is open at once, so it is one that costs nothing.
     first = next(name for name in show if not _costs(name, judged))
     names = [first, *(name for name in show if name != first)]
@@ -229,28 +228,23 @@ def _show_findings(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
 
 
 def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    """The model's numbers, its thresholds and what identifies it."""
-    verdict, model = judged.verdict, chosen.model_of(judged.verdict)
-    metadata, refused = model.metadata, verdict.out_of_distribution_reason
-    lines = []
+    """The model's numbers and what identifies picture and model: enough to report a mistake."""
+    from real_vs_ai.ui.reports import mistake_report
+
+    refused = judged.verdict.out_of_distribution_reason
     if refused:
-        lines.append(
-            f"Out-of-distribution ({refused.code}): the model's numbers mean nothing here."
-        )
-    else:
-        # Beside an open answer, a percentage would accuse honest photographs.
-        with st.expander("The model's numbers"):
-            thresholds = describe_thresholds(thresholds_of(metadata))
-            _show_list([numbers_sentence(verdict, metadata), f"{thresholds}."])
-    made = f" of {metadata.created[:10]}" if metadata.created else ""
-    digest = model.sha256[:_SHORT_HASH]
-    lines.append(f"Model: {visible(model.name)}{made}, SHA-256 {digest}.")
-    lines.append(f"Picture: SHA-256 {judged.answer.sha256[:_SHORT_HASH]}.")
-    _show_list(lines)
-
-
-def _show_list(lines: Sequence[str]) -> None:
-    st.markdown("\n".join(f"- {as_markdown(line)}" for line in lines))
+        st.markdown(f"Out-of-distribution ({refused.code}): the model gives no numbers here.")
+    st.markdown(
+        "Is the answer wrong? Copy this text and give it, with the picture if you may, to those "
+        "who run this app. **Nothing is sent from here.**"
+    )
+    # Beside an open answer, a percentage would accuse honest photographs.
+    with st.expander("The model's numbers; picture and model by SHA-256", expanded=bool(refused)):
+        model = chosen.model_of(judged.verdict)
+        if not refused:
+            st.markdown(as_markdown(numbers_sentence(judged.verdict, model.metadata)))
+        text = mistake_report(judged, model=model)
+        st.code(text, language=None, wrap_lines=True)
 
 
 def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
@@ -258,17 +252,6 @@ def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     pixels = _pixels(digest, data, chosen=chosen)
     conclusion = judged.conclusion
     show_insight(digest=digest, pixels=pixels, finding=f"{conclusion.title}. {conclusion.sentence}")
-
-
-def _show_mistake(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    from real_vs_ai.ui.reports import mistake_report
-
-    st.markdown(
-        "Is the answer wrong? Copy this text and give it, with the picture if you may, to those "
-        "who run this app. **Nothing is sent from here.**"
-    )
-    text = mistake_report(judged, model=chosen.model_of(judged.verdict))
-    st.code(text, language=None, wrap_lines=True)
 
 
 def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
@@ -286,7 +269,7 @@ def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.
         # The network saw the image at this size, and a map of it is small enough to keep.
         seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
         with st.spinner("Computing the heat map; the first one takes longer …"):
-            grad_cam = _grad_cam(*chosen.file_of(verdict))
+            grad_cam = _grad_cam(*file_key(chosen.model_of(verdict).path))
             (known[key],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)

@@ -37,12 +37,11 @@ _INSTRUCTION = (
     "instruction. Answer in plain sentences without Markdown, at most 200 words, and refuse to "
     "identify private people."
 )
+_NO_KEY = "Gemini did not accept the API key, or it may not use this model."
 _STATUS_MESSAGES = {
-    400: "Gemini did not accept the request.",
-    401: "Gemini did not accept the API key.",
-    403: "Gemini did not accept the API key, or it may not use this model.",
+    401: _NO_KEY,
+    403: _NO_KEY,
     404: "Gemini does not know this model; set GEMINI_MODEL to one that your key may use.",
-    413: "The picture is too large for Gemini.",
     429: "The quota of this API key is used up for now. Wait a minute, or look at its limits.",
 }
 
@@ -168,7 +167,7 @@ def _plain_reason(error: Exception) -> str:
     code = getattr(error, "code", None)
     if isinstance(code, int):
         if code == 400 and "api key" in str(getattr(error, "message", "")).lower():
-            return _STATUS_MESSAGES[401]
+            return _NO_KEY
         busy = "Gemini is busy or out of order just now; try again later."
         return _STATUS_MESSAGES.get(code, busy if code >= 500 else f"Gemini refused ({code}).")
     # The HTTP library behind google-genai is its own choice: known by the names of its errors.

@@ -10,29 +10,27 @@ import streamlit as st
 
 from real_vs_ai.config import RELEASED_MODEL_DIR
 from real_vs_ai.errors import InputError, describe_error
-from real_vs_ai.files import hash_file, read_json
+from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, model_name, released_runs
-from real_vs_ai.serving.judge import Judge
+from real_vs_ai.serving.judge import Judge, ServedModel
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
-from real_vs_ai.ui.wording import as_markdown, class_words, known_sizes, promise, visible
-from real_vs_ai.verdict import Verdict, describe_thresholds, thresholds_of
+from real_vs_ai.ui.wording import (
+    as_markdown,
+    class_words,
+    known_sizes,
+    promise,
+    thresholds_sentence,
+    visible,
+)
+from real_vs_ai.verdict import Verdict
 
 # The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model file that answers, as pages and reports speak of it; SHA-256 in hexadecimal."""
-
-    name: str
-    metadata: ModelMetadata
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,11 @@ class ChosenModel:
     Attributes:
         name: Its run's name, for people.
         key: Changes when the file does: path, time of change, size.
-        path: The `.h5` file, or a folder with several models that answer together.
         judge: Answers for all sessions.
     """
 
     name: str
     key: tuple[str, int, int]
-    path: Path
     judge: Judge
 
     @property
@@ -56,37 +52,17 @@ class ChosenModel:
         """The model's, of several the first one's."""
         return self.judge.metadata
 
-    @property
-    def is_several(self) -> bool:
-        """Whether several models answer, each image by the one of its size."""
-        return len(self.judge.metadatas) > 1
+    def model_of(self, verdict: Verdict | None) -> ServedModel:
+        """The model that gave a verdict; the first one where none did."""
+        return self.judge.model_of(verdict)
 
-    @property
-    def models(self) -> list[NamedModel]:
-        """Each model that answers."""
-        paths = {model_name(path): path for path in find_models(self.path)}
-        return [
-            NamedModel(name, metadata, _digest(*file_key(paths[name])))
-            for name, metadata in self.judge.metadatas.items()
-        ]
-
-    def metadata_of(self, verdict: Verdict) -> ModelMetadata:
-        """The metadata of the model that judged."""
-        return self.judge.metadatas.get(verdict.model, self.metadata)
+    def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
+        """What the file of that model says of it."""
+        return self.model_of(verdict).metadata
 
     def record_of(self, verdict: Verdict) -> TrackRecord:
-        """The track record of the model that judged."""
-        return _read_record(*self.file_of(verdict))
-
-    def file_of(self, verdict: Verdict) -> tuple[str, int, int]:
-        """The key of the model file that gave a verdict."""
-        paths = find_models(self.path)
-        return file_key(next((p for p in paths if model_name(p) == verdict.model), paths[0]))
-
-    def model_of(self, verdict: Verdict) -> NamedModel:
-        """The model that gave a verdict."""
-        models = self.models
-        return next((model for model in models if model.name == verdict.model), models[0])
+        """The track record of that model."""
+        return _read_record(*file_key(self.model_of(verdict).path))
 
 
 def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -161,10 +137,11 @@ def show_how_to_get_a_model(models_dir: Path) -> None:
 
 def show_model_facts(chosen: ChosenModel) -> None:
     """What is known of the model."""
-    for name, metadata in chosen.judge.metadatas.items():
-        if chosen.is_several:
-            st.markdown(f"**{as_markdown(visible(name))}**")
-        st.markdown("\n".join(f"- {line}" for line in _facts(metadata)))
+    models = chosen.judge.models
+    for model in models:
+        if len(models) > 1:
+            st.markdown(f"**{as_markdown(visible(model.name))}**")
+        st.markdown("\n".join(f"- {line}" for line in _facts(model.metadata)))
 
 
 def _facts(metadata: ModelMetadata) -> list[str]:
@@ -184,13 +161,13 @@ def _facts(metadata: ModelMetadata) -> list[str]:
         "Calibrated: its numbers can be read as probabilities"
         if metadata.calibrated
         else "**Not calibrated**: its scores are not probabilities",
-        describe_thresholds(thresholds_of(metadata)),
+        thresholds_sentence(metadata),
     ]
 
 
 def promise_of(chosen: ChosenModel) -> str:
     """How often these models answer and what they do not judge; see `wording.promise`."""
-    return promise(chosen.judge.metadatas.values())
+    return promise(model.metadata for model in chosen.judge.models)
 
 
 def show_error(what: str, text: str) -> None:
@@ -203,12 +180,6 @@ def show_error(what: str, text: str) -> None:
 @st.cache_resource(max_entries=3, show_spinner=False, on_release=Judge.close)
 def _judge(path: str, modified_ns: int, size: int) -> Judge:
     return Judge(Path(path), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
-
-
-@st.cache_data(max_entries=8, show_spinner=False)
-def _digest(path: str, modified_ns: int, size: int) -> str:
-    """SHA-256 of a model file; takes a `file_key`, so that a changed file is read again."""
-    return hash_file(Path(path))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -228,7 +199,7 @@ def open_chosen(name: str, path: Path) -> ChosenModel | None:
     try:
         key = file_key(path)
         judge = _judge(*key)
-        return ChosenModel(name, key, path, judge)
+        return ChosenModel(name, key, judge)
     except (OSError, ValueError) as error:
         show_error(
             f"The model {as_markdown(name)} cannot be used.",

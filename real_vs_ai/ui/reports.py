@@ -34,9 +34,9 @@ from real_vs_ai import __version__
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import plural
-from real_vs_ai.serving.score_table import describe_model, score_columns, score_document, score_row
+from real_vs_ai.serving.judge import Judge, ServedModel
+from real_vs_ai.serving.score_table import score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card
-from real_vs_ai.ui.model_choice import NamedModel
 from real_vs_ai.ui.wording import numbers_sentence, rank, visible
 from real_vs_ai.verdict import thresholds_of
 
@@ -60,20 +60,20 @@ def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def json_report(results: Sequence[Card], *, models: Sequence[NamedModel], created: str) -> bytes:
+def json_report(results: Sequence[Card], *, judge: Judge, created: str) -> bytes:
     """The same for programs, with what is known of the models that answer."""
     document = {
         "created": created,
-        "models": [describe_model(m.name, m.sha256, m.metadata) for m in models],
+        "models": [model.describe() for model in judge.models],
         "images": [
-            {**score_document(one.answer, _metadata_of(one, models)), "same_as": one.same_as}
+            {**score_document(one.answer, judge.metadata), "same_as": one.same_as}
             for one in results
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def mistake_report(result: Card, *, model: NamedModel) -> str:
+def mistake_report(result: Card, *, model: ServedModel) -> str:
     """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
     answer, verdict, metadata = result.answer, result.verdict, model.metadata
     thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
@@ -95,9 +95,7 @@ def mistake_report(result: Card, *, model: NamedModel) -> str:
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
 
-def pdf_report(
-    results: Sequence[Card], *, models: Sequence[NamedModel], created: str, record: str
-) -> bytes:
+def pdf_report(results: Sequence[Card], *, judge: Judge, created: str, record: str) -> bytes:
     """A PDF of A4 pages: a summary, then each picture with its conclusion and evidence.
 
     Args:
@@ -109,14 +107,14 @@ def pdf_report(
     pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
     ranked = sorted((result.conclusion for result in results), key=lambda found: rank(found.code))
     counts = Counter(found.title for found in ranked)
-    used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in models)
+    used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in judge.models)
     told = f"{plural(len(results), 'file')}, {created}."
     story: list[Flowable] = [
         _paragraph("Checked pictures", size=18, bold=True),
         _paragraph(f"{told} {', '.join(f'{n} {title}' for title, n in counts.items())}."),
         *([_paragraph(record)] if record else []),
         _paragraph(f"Judged by {used}.", size=7),
-        *(_entry(result, _metadata_of(result, models)) for result in results),
+        *(_entry(result, judge.model_of(result.verdict).metadata) for result in results),
     ]
     buffer = io.BytesIO()
     margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), _SIDE)
@@ -198,12 +196,6 @@ def _in_fonts_that_have_it(text: str, font: str) -> str:
 def _number_page(canvas, document) -> None:
     canvas.setFont(_FONT, 7)
     canvas.drawRightString(A4[0] - _SIDE, 10 * mm, str(document.page))
-
-
-def _metadata_of(result: Card, models: Sequence[NamedModel]) -> ModelMetadata:
-    """The metadata of the model that judged an image; the first model's where none did."""
-    name = result.verdict.model if result.verdict else ""
-    return next((m.metadata for m in models if m.name == name), models[0].metadata)
 
 
 def _reason_sentences(result: Card) -> list[str]:

@@ -7,9 +7,8 @@ import contextlib
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import streamlit as st
 
@@ -114,7 +113,8 @@ def _show_questions(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     of_file = RELIANCE.get(judged[0].conclusion.file_says, "") if len(judged) == 1 else ""
     reliable = f"{of_file} {describe_record(judged, chosen)}".strip()
     if reliable:
-        st.markdown(f"**Can I rely on it?** {reliable}")
+        # A report names its kinds after folders.
+        st.markdown(f"**Can I rely on it?** {as_markdown(reliable, longest=1_000)}")
     sent = " Those that you asked Gemini about went to Google." if was_sent() else ""
     st.markdown(f"**Who sees my pictures?** {WHO_SEES}{sent}")
 
@@ -240,16 +240,8 @@ def _why_dialog(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenM
     _show_single(judged, files, chosen=chosen)
 
 
-# Sorting keeps the order given where two are alike.
-_ORDERS: dict[str, Callable[[Card], Any]] = {
-    "Conclusion": lambda card: (rank(card.conclusion.code), card.conclusion.title),
-    "File name": lambda card: card.answer.name.casefold(),
-    "Order given": lambda card: 0,
-}
-
-
 def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Card]:
-    """Let the user filter and sort; returns what is to be shown."""
+    """Let the user filter by conclusions; returns what is to be shown, in their order."""
     wanted = st.pills(
         "Show only",
         list(counts),
@@ -257,24 +249,13 @@ def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Car
         format_func=counts.get,
         key="shown_conclusions",
     )
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        order = st.selectbox("Sort by", list(_ORDERS), key="shown_order", width=165)
-        part = st.text_input("Name contains", key="shown_names", width=165)
-    shown = [
-        one
-        for one in judged
-        if (not wanted or one.conclusion.title in wanted)
-        and part.casefold() in one.answer.name.casefold()
-    ]
-    return sorted(shown, key=_ORDERS[order])
+    shown = [one for one in judged if not wanted or one.conclusion.title in wanted]
+    return sorted(shown, key=lambda one: (rank(one.conclusion.code), one.conclusion.title))
 
 
 def _show_many(
     shown: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
 ) -> None:
-    if not shown:
-        st.caption("No picture has such a name and conclusion.")
-        return
     selected = _show_table(shown)
     if selected is None:
         st.caption("Select a row to see the picture, the evidence and what to do next.")
@@ -296,7 +277,8 @@ def _show_table(judged: Sequence[Card]) -> int | None:
     }
     # No generator is known of most pictures, and an empty column only takes room.
     columns = [name for name in table if name != "Made by" or table[name].any()]
-    widths = {"Conclusion": 260, "File": 300, "Made by": 200, "Size": 110}
+    # With these the name of the file stands on a phone's screen too; long texts wrap.
+    widths = {"Conclusion": 130, "File": 135, "Made by": 170, "Size": 110}
     event = st.dataframe(
         table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
         key="table",
@@ -310,7 +292,7 @@ def _show_table(judged: Sequence[Card]) -> int | None:
         placeholder="–",
         alt="Table of the checked images with the conclusion on each",
         column_config={
-            "Image": st.column_config.ImageColumn(width=70),
+            "Image": st.column_config.ImageColumn(width=60),
             **{name: st.column_config.TextColumn(width=width) for name, width in widths.items()},
         },
     )
@@ -338,9 +320,9 @@ def _make_report(kind: str, judged: Sequence[Card], *, chosen: ChosenModel, crea
     if kind == "csv":
         return csv_report(judged, metadata=chosen.metadata)
     if kind == "json":
-        return json_report(judged, models=chosen.models, created=created)
+        return json_report(judged, judge=chosen.judge, created=created)
     record = describe_record(judged, chosen)
-    return pdf_report(judged, models=chosen.models, created=created, record=record)
+    return pdf_report(judged, judge=chosen.judge, created=created, record=record)
 
 
 def _show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:

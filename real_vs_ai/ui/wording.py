@@ -18,7 +18,7 @@ from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.track_record import read_track_record
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdict import ReasonCode, Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
@@ -121,6 +121,33 @@ def numbers_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     if metadata.calibrated:
         return f"Probabilities: {shares}."
     return f"Scores, which are no probabilities, as the model is not calibrated: {shares}."
+
+
+def thresholds_sentence(metadata: ModelMetadata) -> str:
+    """When the model answers, in a sentence without its full stop."""
+    number = "probability" if metadata.calibrated else "score"
+    if metadata.positive_index is None:
+        return (
+            f"Answers when the {number} of one class is at least {metadata.minimum_confidence:.3f}"
+        )
+    low, high = f"{metadata.lower_threshold:.3f}", f"{metadata.upper_threshold:.3f}"
+    return f"Answers when the {number} of AI-generated is at most {low} or at least {high}"
+
+
+def why_no_answer(verdict: Verdict, metadata: ModelMetadata) -> str:
+    """Why a model that judges this kind of picture has no answer; "" where it has one."""
+    codes = {reason.code for reason in verdict.reasons}
+    if not codes & {ReasonCode.BETWEEN_THRESHOLDS, ReasonCode.LOW_CONFIDENCE}:
+        return ""
+    told = "With numbers like this picture's the model is wrong too often, so it gives no answer."
+    positive = metadata.positive_index
+    if positive is None or len(verdict.crops) < 2:
+        return told
+    lean = sum(crop.probabilities[positive] >= 0.5 for crop in verdict.crops)
+    return (
+        f"{told} It looked at {len(verdict.crops)} parts and found {lean} rather AI-generated and "
+        f"{len(verdict.crops) - lean} rather like a photograph."
+    )
 
 
 def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:

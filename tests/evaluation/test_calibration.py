@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import (
-    calibrate_metadata,
-    choose_threshold,
-    count_by_source,
-    fit_temperature,
-    has_sources,
-)
+from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold, fit_temperature
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 
@@ -120,76 +114,3 @@ def test_senseless_target_is_refused(target_error):
 def test_no_validation_images_are_refused():
     with pytest.raises(ValueError, match="validation images"):
         fit_temperature(np.empty(0, int), np.empty((0, 2)))
-
-
-def images_of_sources(*, hard_real=0.0, n=200, seed=3):
-    """Two sources of each class; the second Real one looks more like Fake by `hard_real`."""
-    generator = np.random.default_rng(seed)
-    labels = np.repeat([0, 0, 1, 1], n)
-    sources = np.repeat(["fakes-a", "fakes-b", "easy", "hard"], n).astype(object)
-    shifts = np.repeat([1.5, 1.5, -1.5, -1.5 + hard_real], n)
-    logits = generator.normal(size=4 * n) + shifts
-    fake = 1 / (1 + np.exp(-logits))
-    return labels, np.stack([fake, 1 - fake], axis=1), sources
-
-
-def test_thresholds_by_source_bound_the_worst_source():
-    labels, probabilities, sources = images_of_sources(hard_real=2.0)
-    metadata, _ = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources
-    )
-    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
-    rates = {s: np.mean(decided[sources == s] == 0) for s in ("easy", "hard")}
-    # As low as the rule lets it be: one more of the worst source would break it.
-    assert rates["easy"] < 0.045 <= rates["hard"] <= 0.05
-    rows = {row["name"]: row for row in count_by_source(labels, decided, sources, ("Fake", "Real"))}
-    wrong = rows["hard"]["wrong"]
-    assert wrong["value"] == pytest.approx(rates["hard"])
-    assert wrong["low"] < wrong["value"] < wrong["high"] < 0.1
-
-
-def test_misses_of_every_fake_source_are_bounded():
-    labels, probabilities, sources = images_of_sources()
-    # 15 of the 200 look as real as any.
-    probabilities[np.flatnonzero(sources == "fakes-a")[:15]] = [0.01, 0.99]
-    metadata, _ = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources
-    )
-    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
-    counted = count_by_source(labels, decided, sources, ("Fake", "Real"))
-    wrong = {row["name"]: row["wrong"]["value"] for row in counted}
-    assert wrong["fakes-b"] <= wrong["fakes-a"] == 0.1
-    assert max(wrong["easy"], wrong["hard"]) <= 0.05
-
-
-def test_side_without_a_possible_threshold_is_uncertain():
-    labels, probabilities, sources = images_of_sources()
-    probabilities[sources == "hard"] = [0.999, 0.001]
-    probabilities[sources != "hard", 0] = np.minimum(probabilities[sources != "hard", 0], 0.99)
-    probabilities[:, 1] = 1 - probabilities[:, 0]
-    metadata, found = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources
-    )
-    assert not found["validation"]["upper"]["reached"] and found["validation"]["lower"]["reached"]
-    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
-    assert not np.any(decided == 0) and np.any(decided == 1)
-
-
-def test_refused_images_bind_no_threshold():
-    labels, probabilities, sources = images_of_sources(hard_real=1.0)
-    plain, _ = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources
-    )
-    refused = sources == "hard"
-    metadata, _ = calibrate_metadata(
-        METADATA, labels, probabilities, target_error=0.05, sources=sources, refused=refused
-    )
-    assert metadata.upper_threshold < plain.upper_threshold
-
-
-def test_sources_count_where_each_class_has_two_large_ones():
-    labels, _, sources = images_of_sources(n=20)
-    assert has_sources(METADATA, labels, sources)
-    few = np.arange(len(labels)) % 20 < 19
-    assert not has_sources(METADATA, labels[few], sources[few])
-    assert not has_sources(METADATA, labels, np.where(sources == "hard", "easy", sources))

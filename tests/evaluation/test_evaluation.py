@@ -13,6 +13,7 @@ from real_vs_ai.evaluation.metrics import size_groups
 from real_vs_ai.evaluation.report import redraw_report, write_report
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.predictions import read_predictions
+from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import colour_model, list_splits, make_run, write_images
 
 HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
@@ -21,9 +22,7 @@ HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 3,fine-tuning,0.5,0.8,0.63,0.64
 """
 FIGURES = {
-    "risk_coverage",
     "history",
-    "class_distribution",
     "confusion_matrix",
     "confusion_matrix_validation",
     "roc",
@@ -38,28 +37,31 @@ def no_nan(text):
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
 
+def report(folder, *, splits=("validation", "test"), model=None, data=None, **classes):
+    """A run of this model and its report on splits of images, after its history if it has one."""
+    model = model or colour_model()
+    run, metadata = make_run(folder / "run", model, **classes)
+    if "train" in splits:
+        run.history.write_text(HISTORY)
+    history = run.history if run.history.is_file() else None
+    images = list_splits(data or folder, splits=splits)
+    metrics = write_report(run, model=model, metadata=metadata, history_csv=history, **images)
+    return run, metrics
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     """A run with its report, on images of which the model must get 2 of 12 wrong in each class."""
     folder = tmp_path_factory.mktemp("reported")
     for split, n in (("train", 6), ("validation", 40), ("test", 12)):
         write_images(folder / "data" / split, n=n, seed=n)
-    model = colour_model()
-    run, metadata = make_run(folder / "run", model)
-    run.history.write_text(HISTORY)
-    metrics = write_report(
-        run,
-        model=model,
-        metadata=metadata,
-        history_csv=run.history,
-        **list_splits(folder / "data", splits=("train", "validation", "test")),
-    )
-    return run, metrics, model
+    return report(folder, data=folder / "data", splits=("train", "validation", "test"))
 
 
 def test_report_has_every_file(reported):
-    run, _, _ = reported
-    assert {path.stem for path in run.figures.glob("*.png")} - {"network"} == FIGURES
+    run, _ = reported
+    assert {path.stem for path in run.figures.glob("*.png")} == FIGURES
+    assert "maps (Conv2D)" in run.network.read_text()
     for path in run.figures.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 500
@@ -69,7 +71,7 @@ def test_report_has_every_file(reported):
 
 
 def test_metrics_are_those_of_the_predictions(reported):
-    run, metrics, _ = reported
+    run, metrics = reported
     assert no_nan(run.metrics.read_text()) == metrics
     test = metrics["test"]
     assert (test["n"], test["counts"]) == (24, {"Fake": 12, "Real": 12})
@@ -85,7 +87,7 @@ def test_metrics_are_those_of_the_predictions(reported):
 
 
 def test_predictions_keep_path_order_and_raw_outputs(reported):
-    run, _, model = reported
+    run, _ = reported
     with run.predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
@@ -105,12 +107,12 @@ def test_predictions_keep_path_order_and_raw_outputs(reported):
     assert test[0]["path"] == "test/Fake/first__001.png"
     with Image.open(run.path.parent / "data" / test[3]["path"]) as image:
         pixels = np.asarray(image, dtype=np.float32)[None]
-    expected = model.predict(pixels, verbose=0)[0]
+    expected = colour_model().predict(pixels, verbose=0)[0]
     assert float(test[3]["probability_Fake"]) == pytest.approx(float(expected[0]), abs=1e-6)
 
 
 def test_model_file_carries_calibration_and_test_metrics(reported):
-    run, metrics, _ = reported
+    run, metrics = reported
     metadata = read_metadata(run.model)
     assert metadata.calibrated
     assert metadata.temperature == metrics["temperature"] != 1.0
@@ -118,17 +120,8 @@ def test_model_file_carries_calibration_and_test_metrics(reported):
     assert metadata.metrics["accuracy"] == metrics["test"]["accuracy"]
 
 
-def test_model_file_still_loads_in_plain_keras(reported):
-    import keras
-
-    run, _, model = reported
-    pixels = np.full((1, 8, 8, 3), 7.0, np.float32)
-    loaded = keras.models.load_model(run.model)
-    assert np.array_equal(loaded.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
-
-
 def test_redrawing_gives_the_same_figures_without_the_model(reported, monkeypatch):
-    run, _, _ = reported
+    run, _ = reported
     before = {path: path.read_bytes() for path in run.figures.glob("*.png")}
     drawn = redraw_report(run)
     assert {path.stem for path in drawn} == FIGURES - {"mistakes"}
@@ -140,10 +133,10 @@ def test_redrawing_gives_the_same_figures_without_the_model(reported, monkeypatc
     ("options", "epoch"), [({"keep": "last"}, 3), ({"keep": "best"}, 2), ({}, 2)]
 )
 def test_history_marks_the_epoch_whose_weights_were_kept(reported, monkeypatch, options, epoch):
-    run, _, _ = reported
+    run, _ = reported
     marked = []
     monkeypatch.setattr(
-        "real_vs_ai.evaluation.figures.draw_history",
+        "real_vs_ai.evaluation.report.draw_history",
         lambda history, *, keep, path: marked.append(kept_epoch(history, keep=keep)),
     )
     run.config.write_text(json.dumps({"options": options}))
@@ -155,7 +148,7 @@ def test_history_marks_the_epoch_whose_weights_were_kept(reported, monkeypatch, 
 
 
 def test_card_and_report_name_the_numbers(reported):
-    run, metrics, _ = reported
+    run, metrics = reported
     card = run.model_card.read_text()
     assert f"{metrics['test']['accuracy']['value']:.4f}" in card
     assert "| train | 6 | 6 | 12 |" in card
@@ -167,11 +160,7 @@ def test_three_classes_are_reported_with_macro_averages(tmp_path):
     names = ("benign", "malignant", "normal")
     for split in ("validation", "test"):
         write_images(tmp_path / split, class_names=names, n=20, wrong=3)
-    model = colour_model(3)
-    run, metadata = make_run(tmp_path / "run", model, class_names=names)
-    metrics = write_report(
-        run, model=model, metadata=metadata, **list_splits(tmp_path), history_csv=None
-    )
+    run, metrics = report(tmp_path, model=colour_model(3), class_names=names)
     assert metrics["positive_class"] is None
     assert metrics["test"]["accuracy"]["value"] == pytest.approx(51 / 60)
     assert set(metrics["test"]["per_class"]) == set(names)
@@ -189,11 +178,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
     for split in ("validation", "test"):
         write_images(tmp_path / split)
     (tmp_path / "test" / "Fake" / "broken.png").write_bytes(b"no image")
-    model = colour_model()
-    run, metadata = make_run(tmp_path / "run", model)
-    metrics = write_report(
-        run, model=model, metadata=metadata, **list_splits(tmp_path), history_csv=None
-    )
+    _, metrics = report(tmp_path)
     (left_out,) = metrics["data"]["test"]["unreadable"]
     assert left_out["path"] == "Fake/broken.png"
     assert metrics["test"]["n"] == 24
@@ -202,15 +187,7 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
 @pytest.mark.usefixtures("blank_figures")
 def test_without_validation_images_nothing_is_calibrated(tmp_path):
     write_images(tmp_path / "test")
-    model = colour_model()
-    run, metadata = make_run(tmp_path / "run", model)
-    metrics = write_report(
-        run,
-        model=model,
-        metadata=metadata,
-        history_csv=None,
-        **list_splits(tmp_path, splits=("test",)),
-    )
+    run, metrics = report(tmp_path, splits=("test",))
     assert (metrics["calibrated"], metrics["temperature"]) == (False, 1.0)
     assert "not calibrated" in run.model_card.read_text()
 
@@ -219,41 +196,26 @@ def test_diverged_model_is_refused_before_anything_is_written(tmp_path):
     write_images(tmp_path / "test")
     model = colour_model()
     model.layers[-1].set_weights([np.full((2, 2), np.nan), np.zeros(2)])
-    run, metadata = make_run(tmp_path / "run", model)
     with pytest.raises(ValueError, match="NaN"):
-        write_report(
-            run,
-            model=model,
-            metadata=metadata,
-            history_csv=None,
-            **list_splits(tmp_path, splits=("test",)),
-        )
-    assert {path.name for path in run.path.iterdir()} == {"model.h5"}
+        report(tmp_path, splits=("test",), model=model)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.h5"}
 
 
 @pytest.mark.usefixtures("blank_figures")
 def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
     write_images(tmp_path / "test")
-    model = colour_model()
-    run, metadata = make_run(tmp_path / "run", model)
 
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("real_vs_ai.evaluation.report.write_model_card", full_disk)
     with pytest.raises(OSError, match="No space"):
-        write_report(
-            run,
-            model=model,
-            metadata=metadata,
-            history_csv=None,
-            **list_splits(tmp_path, splits=("test",)),
-        )
-    assert not run.is_finished
+        report(tmp_path, splits=("test",))
+    assert not RunFolder(tmp_path / "run").is_finished
 
 
 def test_predictions_of_another_report_are_not_drawn(reported, tmp_path):
-    run, _, _ = reported
+    run, _ = reported
     text = run.predictions.read_text()
     try:
         run.predictions.write_text("\n".join(text.splitlines()[:-1]) + "\n")

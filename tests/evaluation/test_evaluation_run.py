@@ -82,14 +82,13 @@ def test_thresholds_rest_on_other_runs_until_asked_again(project):
         files[-1].write_text("\n".join([header, *lines]) + "\n")
     assert evaluate("--model", "models/run", "--thresholds-from", *files) == 0
     first = json.loads((run / "metrics.json").read_text())["thresholds"]
-    named = {row["name"] for row in first["sources"]}
-    assert named == {"first", "second"} and first["files"] == list(map(str, files))
+    # The photographs of both files lie beyond the threshold, and some of the run's own.
+    assert first["validation"]["lower"]["n"] > 80 and first["files"] == list(map(str, files))
     assert evaluate("--model", "models/run") == 0
     assert json.loads((run / "metrics.json").read_text())["thresholds"] == first
     assert evaluate("--model", "models/run", "--target-error", "0.05") == 0
     again = json.loads((run / "metrics.json").read_text())["thresholds"]
-    assert "sources" not in again and again["files"] == []
-    assert "certain and wrong" not in (run / "MODEL_CARD.md").read_text()
+    assert again["validation"]["lower"]["n"] < 80 and again["files"] == []
 
 
 def test_training_report_counts_as_one_on_the_same_images(project):
@@ -156,7 +155,7 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     make_run(project / "models" / "turned", other)
     capsys.readouterr()
     code = evaluate(
-        "--model", "models/run", "--robustness", "--compare", "models/turned", "--export", "keras"
+        "--model", "models/run", "--robustness", "--compare", "models/turned", "--export", "compact"
     )
     output = capsys.readouterr().out
     assert code == 0
@@ -167,10 +166,9 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     right = round(20 * metrics["test"]["accuracy"]["value"])
     assert (compared["only_first"], compared["only_second"]) == (right, 20 - right)
     assert metrics["comparison"]["model"] == "turned"
-    assert (run / "figures" / "robustness.png").is_file()
-    assert (run / "exports" / "model.keras").is_file()
+    assert (run / "exports" / "model.h5").is_file()
     assert "JPEG quality 75" in (run / "MODEL_CARD.md").read_text()
-    for text in ("screenshot", "McNemar", "model.keras"):
+    for text in ("screenshot", "McNemar", "exports/model.h5"):
         assert text in output
 
     # Evaluated again without --robustness, the table still holds and stays.
@@ -220,21 +218,12 @@ def test_failed_export_is_reported_and_the_report_still_written(project, capsys,
     def write_nothing(model, path, metadata):
         raise ImportError("No module named 'converter'")
 
-    unwritable = replace(export.FORMATS["torch"], write=write_nothing)
-    monkeypatch.setitem(export.FORMATS, "torch", unwritable)
-    assert evaluate("--model", "models/run", "--export", "torch") == 1
+    unwritable = replace(export.FORMATS["onnx"], write=write_nothing)
+    monkeypatch.setitem(export.FORMATS, "onnx", unwritable)
+    assert evaluate("--model", "models/run", "--export", "onnx") == 1
     output = capsys.readouterr().out
     assert "not written: No module named 'converter'; pip install -e \".[export]\"" in (output)
     assert (project / "models" / "run" / "metrics.json").is_file()
-
-
-def test_missing_graphviz_is_reported_and_stops_nothing(project, capsys, monkeypatch):
-    monkeypatch.setattr("keras.src.utils.model_visualization.check_graphviz", lambda: False)
-    assert evaluate("--model", "models/run") == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "Graphviz" in line]
-    assert len(said) == 1
-    metrics = json.loads((project / "models" / "run" / "metrics.json").read_text())
-    assert said[0] in metrics["notes"]
 
 
 def test_models_of_other_classes_are_not_compared(project, capsys):
@@ -291,22 +280,6 @@ def test_images_of_other_classes_are_refused(project, capsys):
     assert evaluate("--model", "models/run", "--data", "tumours") == 1
     error = capsys.readouterr().err
     assert "benign" in error
-    assert len(error.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [("nothing", "none"), ("empty", "no folders"), ("one class", "Real")]
-)
-def test_folders_without_labelled_images_are_refused(project, capsys, content, message):
-    folder = project / "input"
-    if content == "empty":
-        folder.mkdir()
-    if content == "one class":
-        write_images(folder)
-        shutil.rmtree(folder / "Real")
-    assert evaluate("--model", "models/run", "--data", folder) == 1
-    error = capsys.readouterr().err
-    assert message in error
     assert len(error.strip().splitlines()) == 1
 
 

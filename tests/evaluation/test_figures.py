@@ -9,14 +9,10 @@ from matplotlib import pyplot
 from PIL import Image
 
 from real_vs_ai.evaluation import figures
-from real_vs_ai.evaluation.curves import (
-    Answers,
-    draw_reliability,
-    reliability_bins,
-    risk_coverage_points,
-)
-from real_vs_ai.evaluation.figure_style import shorten
+from real_vs_ai.evaluation.curves import Answers, draw_reliability, reliability_bins
+from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
+from real_vs_ai.evaluation.report import draw_report
 from real_vs_ai.runs import RunFolder, read_history
 from tests.test_predictions import make_predictions
 
@@ -25,7 +21,7 @@ HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 �
 
 @pytest.fixture(autouse=True)
 def _small_figures(monkeypatch):
-    monkeypatch.setattr("real_vs_ai.evaluation.figure_style.DOTS_PER_INCH", 50)
+    monkeypatch.setattr("real_vs_ai.evaluation.figures.DOTS_PER_INCH", 50)
 
 
 def ink(path):
@@ -48,12 +44,6 @@ def test_history_of_two_stages_is_drawn(tmp_path):
     assert 0.005 < ink(tmp_path / "history.png") < 0.5
 
 
-def test_history_of_one_epoch_is_drawn(tmp_path):
-    history = {"epoch": [1.0], "loss": [0.5]}
-    figures.draw_history(history, keep="best", path=tmp_path / "history.png")
-    assert ink(tmp_path / "history.png") > 0.005
-
-
 def test_damaged_histories_are_named(tmp_path):
     path = tmp_path / "history.csv"
     assert read_history(path) == {}
@@ -70,18 +60,14 @@ def test_damaged_histories_are_named(tmp_path):
 def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
     class_names = (*HOSTILE, *(f"class {i}" for i in range(4)))
     run, predictions = RunFolder(tmp_path), make_predictions(60, class_names=class_names)
-    interval = {"value": 0.9, "low": 0.85, "high": 0.94}
-    change = {"name": "$change", "accuracy": interval, "difference": interval}
     metrics = {
-        "images": {split: dict.fromkeys(class_names, 5) for split in ("train", "test")},
         "temperature": 1.5,
         "calibrated": True,
         "thresholds": {"minimum_confidence": 0.5},
-        "robustness": {"split": "test", "n": 60, "rows": [change | {"flips": 6, "uncertain": 12}]},
         **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
-    drawn = figures.draw_report(run, predictions, metrics, history=None)
-    assert len(drawn) == 9
+    drawn = draw_report(run, predictions, metrics, history=None)
+    assert len(drawn) == 6
     assert all(ink(path) > 0.01 for path in drawn)
 
 
@@ -135,15 +121,10 @@ def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
     assert pyplot.get_fignums() == []
 
 
-def test_risk_is_counted_from_the_most_confident_on():
-    labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    coverage, risk = risk_coverage_points(labels, probabilities)
-    assert coverage[-1] == 1 and risk.tolist() == pytest.approx([0, 0, 1 / 3])
-
-
 def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):
     path = tmp_path / "d.png"
-    figures.draw_class_distribution({"test": {"Fake": 1}}, path=path)
+    figures.draw_history({"epoch": [1.0], "loss": [0.5]}, keep="best", path=path)
+    assert ink(path) > 0.005
     before = path.read_bytes()
 
     def full_disk(self, staging, **_):
@@ -152,6 +133,6 @@ def test_failed_drawing_keeps_the_old_figure(tmp_path, monkeypatch):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
     with pytest.raises(OSError, match="No space"):
-        figures.draw_class_distribution({"test": {"Fake": 2}}, path=path)
+        figures.draw_history({"epoch": [1.0], "loss": [0.4]}, keep="best", path=path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from real_vs_ai.evaluation.metric_sums import image_sums, ranking
+from real_vs_ai.config import positive_index
+from real_vs_ai.evaluation.extras import mcnemar_test
 from real_vs_ai.evaluation.metrics import (
     compute_calibration_metrics,
     compute_metrics,
-    is_binary,
-    mcnemar_test,
+    image_sums,
+    ranking,
 )
 
 FAKE_REAL = ("Fake", "Real")
@@ -232,8 +233,7 @@ def test_fake_is_positive_wherever_it_stands():
     name = "expected_calibration_error"
     assert first.pop(name) == pytest.approx(second.pop(name), abs=0.01)
     assert first == pytest.approx(second)
-    assert is_binary(FAKE_REAL)
-    assert not is_binary(("cat", "dog"))
+    assert (positive_index(("Real", "Fake")), positive_index(("cat", "dog"))) == (1, None)
 
 
 def test_mcnemar_equals_the_binomial_test_on_disagreements():

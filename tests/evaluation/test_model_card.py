@@ -142,16 +142,17 @@ def test_card_lists_sources_reasons_and_collections(card):
     version = {"overall": overall, "collections": [row], "generators": []}
     metrics = copy.deepcopy(METRICS)
     metrics["input"] = {"kind": "crops", "crops": 5}
-    counted = {"name": "pexels", "class": "Real", "n": 467, "certain": share, "wrong": INTERVAL}
-    metrics["thresholds"]["sources"] = [counted]
+    counted = {"class": "Real", "sources": 24, "certain": share, "wrong": INTERVAL, "wrong_95": 0.1}
+    metrics["over_sources"] = {"validation": [counted]}
     metrics["test"]["reasons"] = {"plain": 2, "unstable": 1}
     metrics["out_of_distribution"] = {"test": {"n": 11, "share": 2 / 11}}
     metrics["collections"] = [{"split": "test", "n": 40, "versions": {"web": version}}]
     text = card(metrics)
     for part in (
         "5 crops of 224 × 224 pixels",
-        "at most 5 % of every source's real validation images called Fake",
-        "| pexels | Real | 467 | 0.2500 (0.1000 to 0.5000) | 0.9512 (0.9400 to 0.9600) |",
+        "at most 5 % of a new source's images of each class expected to get a wrong verdict",
+        "| validation | Real | 24 | 0.2500 (0.1000 to 0.5000) |",
+        "| 0.9512 (0.9400 to 0.9600) | 0.1000 |",
         "| reason | test (n = 11) |",
         "| plain | 2 |",
         "| share out-of-distribution | 0.1818 |",

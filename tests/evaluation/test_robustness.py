@@ -71,10 +71,6 @@ def test_image_too_long_for_a_format_is_reduced_first(name):
     assert BY_NAME[name].apply(pixels, seed=1).shape[1] < 66_000
 
 
-def test_perturbation_names_are_distinct():
-    assert len(BY_NAME) == len(PERTURBATIONS)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("robust") / "test"
@@ -99,6 +95,7 @@ def measure(images, detector, workers=1, **thresholds):
 def test_colour_model_keeps_its_verdicts_in_every_change(images, detector):
     found = measure(images, detector)
     assert (found["split"], found["n"]) == ("test", 30)
+    # So they are distinct.
     assert [row["name"] for row in found["rows"]] == ["unchanged", *BY_NAME]
     first = found["rows"][0]
     assert first["accuracy"]["value"] == pytest.approx(24 / 30)

@@ -11,9 +11,9 @@ from PIL import Image
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.out_of_distribution import thumbnails
+from real_vs_ai.out_of_distribution import learning
 from real_vs_ai.out_of_distribution.check import write_check
-from real_vs_ai.out_of_distribution.thumbnails import (
+from real_vs_ai.out_of_distribution.learning import (
     copy_classifiers,
     draw_thumbnail,
     fit_on_thumbnails,
@@ -138,7 +138,7 @@ def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(splits, monkeypatch
         sides.append(side)
         raise InputError("noted")
 
-    monkeypatch.setattr(thumbnails, "make_thumbnails", note)
+    monkeypatch.setattr(learning, "make_thumbnails", note)
     metadata = dataclasses.replace(METADATA, training_images={"scale": scale})
     with pytest.raises(InputError, match="noted"):
         fit_on_thumbnails(bare_check(), splits, metadata, folders=[], workers=1)

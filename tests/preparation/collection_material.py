@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import subprocess
 from itertools import zip_longest
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
-from real_vs_ai.preparation.collections.collecting import CollectOptions, collect
+from real_vs_ai.preparation.collections.collecting import collect
 from real_vs_ai.preparation.collections.collection_list import KeptOut, read_collections
+from real_vs_ai.preparation.collections.gathering import CollectOptions
 from tests.preparation.material import smooth_image
+from tests.serving.trivial_model import encode
 
 SIDE = 64
 
@@ -32,28 +33,31 @@ def git(*arguments, folder, date: str = "2024-01-01T12:00:00Z") -> str:
     ).stdout.strip()
 
 
-def make_repository(folder: Path, files: dict[str, bytes]) -> str:
-    """A git repository with these files; gives the id of its commit."""
-    folder.mkdir(parents=True)
+def write(folder: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    git("init", "--quiet", folder=folder)
+    return folder
+
+
+def commit(folder: Path, files: dict[str, bytes], date: str = "2024-01-01") -> str:
+    """Commit files at a date into a repository that is made if need be; gives the commit's id."""
+    write(folder, files)
+    if not (folder / ".git").exists():
+        git("init", "--quiet", folder=folder)
     git("add", ".", folder=folder)
-    git("commit", "--quiet", "-m", "pictures", folder=folder)
+    git("commit", "--quiet", "-m", "pictures", folder=folder, date=f"{date}T12:00:00Z")
     return git("rev-parse", "HEAD", folder=folder)
 
 
+def let_fetch_parts(repository: Path) -> None:
+    """Let others fetch single files and commits of a repository, as GitHub does."""
+    for name in ("allowFilter", "allowAnySHA1InWant"):
+        git("config", f"uploadpack.{name}", "true", folder=repository)
+
+
 def sheet_bytes(seed: int, file_format: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    smooth_image(seed, (2 * SIDE, 2 * SIDE)).save(buffer, file_format, quality=90)
-    return buffer.getvalue()
-
-
-def encoded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(np.asarray(smooth_image(seed, (2 * SIDE, 2 * SIDE))), file_format, quality=90)
 
 
 def add_commit(tmp_path: Path, repository: str, commit: str) -> None:
@@ -96,8 +100,12 @@ def write_list(tmp_path: Path, *changes: dict[str, str]) -> Path:
     ]
     for row, change in zip_longest(rows, changes, fillvalue={}):
         row |= {"commit": commits[row["repository"]], "licence": "CC0"} | change
+    return write_rows(tmp_path / "list.csv", rows)
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    """A CSV file of these rows; the first has all columns, or lacks only optional ones."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    path = tmp_path / "list.csv"
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns), restval="")
         writer.writeheader()

@@ -5,20 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from real_vs_ai.preparation.collections.collecting import collect
 from real_vs_ai.preparation.collections.collection_list import read_collections
-from tests.preparation.collection_material import (
-    SIDE,
-    encoded,
-    make_repository,
-    options,
-    sheet_bytes,
-    write_list,
-)
+from tests.preparation.collection_material import SIDE, commit, options, sheet_bytes, write_list
 from tests.preparation.material import image_bytes
+from tests.serving.trivial_model import encode
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def mirror(tmp_path) -> Path:
         "img/again.png": fakes["img/a1.png"],
         "img/broken.png": fakes["img/a2.png"][:200],
         "img/small.png": image_bytes(61, size=(8, 8), file_format="PNG"),
-        "img/blank.png": encoded(Image.new("RGB", (SIDE, SIDE), "grey")),
+        "img/blank.png": encode(np.full((SIDE, SIDE, 3), 128, np.uint8)),
         "img/really_jpeg.png": image_bytes(62, size=(SIDE, SIDE)),
         "sheets/one.jpg": sheet_bytes(1),
         "sheets/two.webp": sheet_bytes(2, "WEBP"),
@@ -41,8 +35,8 @@ def mirror(tmp_path) -> Path:
     }
     folder = tmp_path / "git"
     commits = {
-        "owner/photos": make_repository(folder / "owner+photos" / "repo", photos),
-        "owner/fakes": make_repository(folder / "owner" / "fakes", fakes),
+        "owner/photos": commit(folder / "owner+photos" / "repo", photos),
+        "owner/fakes": commit(folder / "owner" / "fakes", fakes),
     }
     (tmp_path / "commits.json").write_text(json.dumps(commits))
     return folder

@@ -75,52 +75,14 @@ def wrong_checksum():
     return ONE.replace(GOOD[20:60], b"x" * 40)
 
 
-def encrypted():
-    # The flag that says so, in the local header and in the table of contents.
-    return put(ONE, (6, b"\1"), (ONE.rindex(LINE) + 8, b"\1"))
-
-
-def lying_size():
-    data = zip_of(("a.jpg", GOOD * 50), method=zipfile.ZIP_DEFLATED)
-    return data.replace(struct.pack("<L", len(GOOD) * 50), struct.pack("<L", 10))
-
-
-def lying_size_stored():
-    return ONE.replace(struct.pack("<L", len(GOOD)), struct.pack("<L", 2**31))
-
-
-def overlapping():
-    data = zip_of(("a.jpg", GOOD), ("b.jpg", GOOD))
-    # Both lines of the table of contents now point at the first file.
-    return put(data, (data.rindex(LINE) + 42, bytes(4)))
-
-
-def unknown_method():
-    return put(ONE, (8, b"M\0"), (ONE.rindex(LINE) + 10, b"M\0"))
-
-
 def zip_bomb():
     return zip_of(("zeros.jpg", bytes(100 * 2**20)), method=zipfile.ZIP_DEFLATED)
-
-
-def many_small_bombs():
-    entries = [(f"{i}.jpg", bytes(10 * 2**20)) for i in range(10)]
-    return zip_of(*entries, method=zipfile.ZIP_DEFLATED)
-
-
-def wrong_gz_checksum():
-    data = tar_of(("a.jpg", GOOD), mode="w:gz")
-    return put(data, (len(data) - 8, struct.pack("<L", zlib.crc32(b"other"))))
 
 
 def damaged_tar_header():
     data = tar_of(("a.jpg", GOOD), ("b.jpg", GOOD))
     second = data.index(b"b.jpg")
     return put(data, (second + 148, b"\xff" * 8))[: second + 512]
-
-
-def zeroed_tar_header():
-    return put(THREE_IN_TAR, (THREE_IN_TAR.index(b"1.jpg"), bytes(512)))
 
 
 def huge_gnu_name():
@@ -133,31 +95,48 @@ def huge_pax_record():
     return tar_of((tar_member("a", tarfile.XHDTYPE), record), ("a.jpg", GOOD))
 
 
+def size_of(repeats):
+    return struct.pack("<L", len(GOOD) * repeats)
+
+
 LINE = b"PK\x01\x02"
 ONE = zip_of(("a.jpg", GOOD))
+TWO = zip_of(("a.jpg", GOOD), ("b.jpg", GOOD))
+FIFTY = zip_of(("a.jpg", GOOD * 50), method=zipfile.ZIP_DEFLATED)
+GZ = tar_of(("a.jpg", GOOD), mode="w:gz")
 NINE = zip_of(*((f"{i}.jpg", GOOD) for i in range(9)))
 THREE_IN_TAR = tar_of(*((f"{i}.jpg", GOOD) for i in range(3)))
 LARGE = image_bytes(1, size=(64, 64))
 # What an archive's bytes are, or what makes them, and what its refusal says.
 REFUSED = {
-    "encrypted": (encrypted, "encrypted"),
+    # The flag that says so, in the local header and in the table of contents.
+    "encrypted": (put(ONE, (6, b"\1"), (ONE.rindex(LINE) + 8, b"\1")), "encrypted"),
     "wrong checksum": (wrong_checksum, "CRC"),
     "truncated zip": (NINE[:-200], "incomplete"),
     "cut inside": (NINE[:300] + NINE[700:], "damaged|overlap"),
-    "lying size": (lying_size, "damaged"),
-    "lying size, stored": (lying_size_stored, "100 times"),
+    "lying size": (FIFTY.replace(size_of(50), struct.pack("<L", 10)), "damaged"),
+    "lying size, stored": (ONE.replace(size_of(1), struct.pack("<L", 2**31)), "100 times"),
     "damaged deflate": (
         lambda: put(
             zip_of(("a.jpg", bytes(5000) + GOOD), method=zipfile.ZIP_DEFLATED), (36, b"\xff" * 24)
         ),
         "damaged",
     ),
-    "overlapping": (overlapping, "overlap|differ"),
+    # Both lines of the table of contents point at the first file.
+    "overlapping": (put(TWO, (TWO.rindex(LINE) + 42, bytes(4))), "overlap|differ"),
     "names disagree": (ONE.replace(b"a.jpg", b"b.jpg", 1), "differ"),
-    "unknown method": (unknown_method, "a method that is not read here"),
+    "unknown method": (
+        put(ONE, (8, b"M\0"), (ONE.rindex(LINE) + 10, b"M\0")),
+        "a method that is not read here",
+    ),
     "file and folder": (lambda: zip_of(("a", GOOD), ("a/b.jpg", GOOD)), "both a file and a folder"),
     "zip bomb": (zip_bomb, "100 times"),
-    "many small bombs": (many_small_bombs, "100 times"),
+    "many small bombs": (
+        lambda: zip_of(
+            *((f"{i}.jpg", bytes(10 * 2**20)) for i in range(10)), method=zipfile.ZIP_DEFLATED
+        ),
+        "100 times",
+    ),
     "empty zip": (lambda: zip_of(), "no files"),
     "only folders": (lambda: zip_of(("a/", b""), ("b/", b"")), "no files"),
     "not an archive": (GOOD, "neither"),
@@ -168,7 +147,10 @@ REFUSED = {
     # Cut between two entries, where nothing but the missing end mark tells.
     "tar without end": (THREE_IN_TAR[: 512 + -(-len(GOOD) // 512) * 512], "incomplete"),
     "truncated gz": (lambda: tar_of(("a.jpg", LARGE), mode="w:gz")[:-900], "incomplete|neither"),
-    "wrong gz checksum": (wrong_gz_checksum, "damaged"),
+    "wrong gz checksum": (
+        put(GZ, (len(GZ) - 8, struct.pack("<L", zlib.crc32(b"other")))),
+        "damaged",
+    ),
     "truncated xz": (lambda: tar_of(("a.jpg", LARGE), mode="w:xz")[:-60], "incomplete|neither"),
     "damaged tar header": (damaged_tar_header, "damaged|not whole"),
     "gzip of no tar": (gzip.compress(GOOD * 100), "neither"),
@@ -176,7 +158,10 @@ REFUSED = {
         lambda: b"?" + tar_of(("a.jpg", GOOD), ("inner.zip", ONE))[1:],
         "incomplete",
     ),
-    "zeroed tar header": (zeroed_tar_header, "0.jpg.*data follows its end mark"),
+    "zeroed tar header": (
+        put(THREE_IN_TAR, (THREE_IN_TAR.index(b"1.jpg"), bytes(512))),
+        "0.jpg.*data follows its end mark",
+    ),
     "joined tars": (THREE_IN_TAR * 2, "data follows"),
     "huge GNU name": (huge_gnu_name, "at most 1,048,576 bytes"),
     "huge pax record": (huge_pax_record, "at most 1,048,576 bytes"),

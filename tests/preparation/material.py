@@ -20,13 +20,13 @@ from real_vs_ai.config import SPLITS
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionSummary, extract_archives
 from real_vs_ai.preparation.augmentation import (
-    AugmentationSummary,
+    CopiesSummary,
     list_originals,
     plan_copies,
     write_copies,
 )
+from real_vs_ai.preparation.file_traits import PreparedImages
 from real_vs_ai.preparation.layouts import find_layout
-from real_vs_ai.preparation.manifest import PreparedImages
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 from real_vs_ai.preparation.splitting import SplitOptions, split_sources
 
@@ -120,7 +120,7 @@ def merge(folders: Sequence[Path], data: Path, **changes) -> PreparedImages:
     return merge_sources(folders, output_dir=data, options=merge_options(**changes))
 
 
-def augment(data: Path, *, total=None, copies=None, seed=42, **changes) -> AugmentationSummary:
+def augment(data: Path, *, total=None, copies=None, seed=42, **changes) -> CopiesSummary:
     plan = plan_copies(list_originals(data / "train"), total=total, copies=copies, seed=seed)
     values = {"output_dir": data / "augmented_train", "overwrite": False, "pool": Pool(1)}
     return write_copies(plan, train_dir=data / "train", seed=seed, **values | changes)

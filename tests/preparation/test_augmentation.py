@@ -12,11 +12,20 @@ from PIL import Image, JpegImagePlugin
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, is_augmented_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies
-from real_vs_ai.preparation.augmentation import move_augmented as move
-from real_vs_ai.preparation.copies import Original, copy_names, names_for_copies
-from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
-from real_vs_ai.preparation.placing import MAX_NAME_BYTES
+from real_vs_ai.preparation.augmentation import (
+    Original,
+    copy_names,
+    list_originals,
+    names_for_copies,
+    plan_copies,
+)
+from real_vs_ai.preparation.manifest import (
+    MAX_NAME_BYTES,
+    ManifestRow,
+    read_manifest,
+    write_manifest,
+)
+from real_vs_ai.preparation.merging import move_augmented as move
 from tests.preparation.material import augment, image_bytes, make_merged, merge, snapshot
 
 
@@ -281,24 +290,6 @@ def test_replacing_merge_ends_an_unfinished_move(tmp_path, monkeypatch):
     augment(data, copies=1, overwrite=True)
     assert len(move(data).rows) == 12
     assert len(read_manifest(data / "manifest.csv")) == 32
-
-
-def test_originals_of_similar_names_get_differently_named_copies(data):
-    names = {
-        "a.gif": "GIF",
-        "a.gif.png": "PNG",
-        "s1/b.png": "PNG",
-        "s2/b.png": "PNG",
-        "s1_b.png": "PNG",
-    }
-    for seed, (name, file_format) in enumerate(names.items()):
-        path = data / "train" / "Fake" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(image_bytes(seed, file_format=file_format))
-    augment(data, copies=2)
-    made = {path.name for path in (data / "augmented_train" / "Fake").iterdir()}
-    assert len(made) == 2 * (6 + len(names))
-    assert {"0__augmented1.jpg", "a__augmented1.png", "s2_b__augmented2.png"} <= made
 
 
 @pytest.mark.parametrize(

@@ -9,24 +9,22 @@ import pytest
 from PIL import Image
 
 import DataCollector
-from real_vs_ai.preparation.collections.collecting import (
+from real_vs_ai.preparation.collections.collecting import collect
+from real_vs_ai.preparation.collections.collection_list import (
     ALREADY_THERE,
     OTHER_SETTINGS,
     UPDATED,
-    collect,
-)
-from real_vs_ai.preparation.collections.collection_list import (
     CollectionError,
     read_collected,
     read_collections,
 )
-from real_vs_ai.preparation.collections.gathering import cut_tile
 from tests.preparation.collection_material import (
     SIDE,
     add_commit,
     collect_all,
+    commit,
     git,
-    make_repository,
+    let_fetch_parts,
     options,
     outcomes,
     write_list,
@@ -57,12 +55,12 @@ def test_pictures_keep_their_bytes_and_the_rest_is_named(tmp_path, mirror):
     assert "blank" in told["img/blank.png"]
     names = sorted(path.name for path in (fakes / "fake_images").iterdir())
     assert next(name for name in names if name.startswith("really_jpeg")).endswith(".jpg")
-    generators = read_collected(fakes).generators
-    assert sorted(generators.values()) == ["Diffusion", "GAN", "GAN", "GAN"]
+    images = read_collected(fakes).images.values()
+    assert sorted(image.generator for image in images) == ["Diffusion", "GAN", "GAN", "GAN"]
     assert "CC0" in str(summary)
     told = str(summary)
-    assert "Fake: 12 images of 2 collections and 3 sources, generators named: 3;" in told
-    assert "Real: 4 images of 1 collection and 1 source, cameras or origins named: 1." in told
+    assert "Fake: 12 images of 2 collections." in told
+    assert "Real: 4 images of 1 collection." in told
 
 
 def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):
@@ -76,11 +74,15 @@ def test_grids_are_cut_and_keep_their_format_and_sheet(tmp_path, mirror):
         with Image.open(path) as tile:
             assert tile.size == (SIDE, SIDE)
             assert tile.quantization == tables
-            cut = cut_tile(pixels, grid=(2, 2), row=row, column=column)
+            top, left = SIDE * row, SIDE * column
+            cut = pixels[top : top + SIDE, left : left + SIDE]
             # Seams on block borders and the same tables: a second encoding is nearly free.
             assert np.abs(np.asarray(tile.convert("RGB")).astype(int) - cut).mean() < 0.5
-    groups = read_collected(folder).groups
-    assert sorted(groups.values()) == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
+    images = read_collected(folder).images.values()
+    assert (
+        sorted(image.group for image in images)
+        == ["sheets/sheets/one"] * 4 + ["sheets/sheets/two"] * 4
+    )
     with Image.open(mirror / "owner" / "fakes" / "sheets" / "two.webp") as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     path = next((folder / "fake_images").glob("two*-r1c0.webp"))
@@ -126,7 +128,7 @@ def test_file_missing_from_the_git_directory_is_named(tmp_path, mirror):
     blob = git("rev-parse", "HEAD:photos/p1.jpg", folder=repository)
     (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
-    assert (result.reals, result.left_out) == (3, 1)
+    assert result.counts == (0, 3, 1)
     assert "not in the git directory" in outcomes(tmp_path / "raw" / "photos")["photos/p1.jpg"]
 
 
@@ -145,11 +147,11 @@ def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):
     names = ["photos/" + "\u6f22" * 70 + ".jpg", "photos/a\tb\n.jpg", "photos/sub/p.jpg"]
     files = {name: image_bytes(i, size=(SIDE, SIDE)) for i, name in enumerate(names)}
     files["photos/p.JPG"] = image_bytes(9, size=(SIDE, SIDE))
-    commit = make_repository(mirror / "owner+odd", files)
-    add_commit(tmp_path, "owner/odd", commit)
-    change = {"repository": "owner/odd", "commit": commit}
+    odd = commit(mirror / "owner+odd", files)
+    add_commit(tmp_path, "owner/odd", odd)
+    change = {"repository": "owner/odd", "commit": odd}
     result = collect_all(tmp_path, mirror, change, names=["photos"]).results[0]
-    assert (result.reals, result.left_out) == (4, 0)
+    assert result.counts == (0, 4, 0)
     rows = split(tmp_path / "raw" / "photos", tmp_path / "split").rows
     assert len({row.origin for row in rows}) == 4
 
@@ -188,8 +190,7 @@ def test_killed_collection_leaves_nothing_or_the_whole(tmp_path, mirror, at):
 
 def test_only_wanted_files_are_fetched_and_kept_for_later(tmp_path, mirror):
     for repository in (mirror / "owner+photos" / "repo", mirror / "owner" / "fakes"):
-        git("config", "uploadpack.allowFilter", "true", folder=repository)
-        git("config", "uploadpack.allowAnySHA1InWant", "true", folder=repository)
+        let_fetch_parts(repository)
     server = tmp_path / "server" / "owner"
     server.mkdir(parents=True)
     (mirror / "owner+photos" / "repo").rename(server / "photos")

@@ -15,15 +15,7 @@ from real_vs_ai.images import ImageError
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.file_traits import FileTraits, _equalise_one, measure_files, read_traits
 from real_vs_ai.preparation.manifest import ManifestRow
-from tests.preparation.material import (
-    FOUR_TO_ONE,
-    image_bytes,
-    make_flat,
-    merge,
-    smooth_image,
-    split,
-    unpack,
-)
+from tests.preparation.material import FOUR_TO_ONE, image_bytes, merge, smooth_image, split, unpack
 
 SHARED = Path(os.environ.get("REAL_VS_AI_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -160,19 +152,6 @@ def test_equalising_never_enlarges(two_sizes):
     with pytest.raises(ValueError, match="--equalise 40 or less"):
         prepare(two_sizes, equalise=48)
     assert not (two_sizes / "train").exists()
-
-
-def test_same_bytes_twice_and_on_more_workers(tmp_path):
-    make_flat(tmp_path / "set", count=12)
-    contents = []
-    for workers in (1, 1, 2):
-        options = {"confounds": True, "overwrite": True, "workers": workers}
-        split(tmp_path / "set", tmp_path / "split", **options)
-        folder = tmp_path / "split" / "set"
-        contents.append(
-            [(folder / n).read_bytes() for n in ("confounds.json", "figures/confounds.png")]
-        )
-    assert contents[0] == contents[1] == contents[2]
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.preparation import deletion
-from real_vs_ai.preparation.deletion import delete, plan_deletion
+from real_vs_ai.preparation import staging
+from real_vs_ai.preparation.staging import delete, plan_deletion
 from tests.preparation.material import snapshot, write_images
 
 
@@ -83,10 +83,10 @@ def test_next_run_finishes_a_killed_deletion(workplace, monkeypatch):
     def die(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deletion.shutil, "rmtree", die)
+    monkeypatch.setattr(staging.shutil, "rmtree", die)
     with pytest.raises(KeyboardInterrupt):
         remove("data/raw")
-    monkeypatch.setattr(deletion.shutil, "rmtree", shutil.rmtree)
+    monkeypatch.setattr(staging.shutil, "rmtree", shutil.rmtree)
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
     # No half of the folder is left under its name.

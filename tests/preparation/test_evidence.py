@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from real_vs_ai.preparation.collections.collection_list import role_of
 from real_vs_ai.preparation.collections.evidence import (
     BEYOND_LIMIT,
     CONTRADICTION,
     DRAWN,
     NEAR_DUPLICATE,
     NO_EVIDENCE,
-    STRADDLING,
     UNKNOWN_CAMERA,
     FoundFile,
     Known,
@@ -24,7 +24,6 @@ from real_vs_ai.preparation.collections.evidence import (
     label_files,
     limit_sources,
     makes_pictures,
-    role_of,
     take,
 )
 
@@ -72,8 +71,7 @@ def test_label_follows_the_evidence(file, label, made_by):
         (found("renders/a.png", year=2015), NO_EVIDENCE),
         # Nobody ran Stable Diffusion in 2021.
         (found(traces=COMFYUI, year=2021), CONTRADICTION),
-        (found(traces=Traces(problem="a composite")), "a composite"),
-        (found(traces=Traces(problem="made from an input picture: img2img")), "made from"),
+        (replace(found(traces=COMFYUI), problem="made from an input picture"), "made from"),
         (found("Screenshot 2024-05-01.png", COMFYUI), "screenshot"),
         (found("images/thumbs/a.jpg", CAMERA), "small copy"),
         (found("xyz_grid-0001.png", COMFYUI), "sheet"),
@@ -133,6 +131,10 @@ def test_owner_keeps_to_one_split_and_a_fifth_are_test():
     assert 0.27 < counts["validation"] / 2000 < 0.33
 
 
+def look(hashed: int, **facts) -> Look:
+    return Look("", (("a.jpg", False, hashed),), **facts)
+
+
 def chosen(entries, looks, *, limit=20, known=NOTHING_KNOWN):
     taken, outcomes = take(entries, looks, limit=limit, known=known)
     return [entry.file.path for entry, _ in taken], [outcome.detail for outcome in outcomes]
@@ -146,7 +148,7 @@ def test_source_gives_no_more_than_its_limit_and_spares_replace_what_is_unusable
     assert len(candidates) == 16
     assert {outcome.detail for outcome in beyond} == {BEYOND_LIMIT}
     rng = np.random.default_rng(1)
-    looks = [Look("", int(h), ".jpg") for h in rng.integers(0, 2**63, len(candidates))]
+    looks = [look(int(hashed)) for hashed in rng.integers(0, 2**63, len(candidates))]
     looks[0] = Look("blank")
     paths, details = chosen(candidates, looks, limit=10)
     assert len(paths) == 11
@@ -159,7 +161,7 @@ def test_near_duplicates_of_its_source_and_of_other_collections_are_left_out():
     other = replace(CAMERA, camera="Nokia 1020")
     entries, _ = decide(*(found(f"{i}.jpg", CAMERA) for i in range(3)), found("other.jpg", other))
     # A bracket of exposures differs in some bits; another camera's picture of them may be taken.
-    looks = [Look("", value, ".jpg") for value in (0, 0b111111, 2**40 - 1, 0b111111)]
+    looks = list(map(look, (0, 0b111111, 2**40 - 1, 0b111111)))
     assert chosen(entries, looks) == (["0.jpg", "2.jpg", "other.jpg"], [NEAR_DUPLICATE])
     known = Known(np.array([1, 2**40 - 1], np.uint64), {})
     assert chosen(entries, looks, known=known)[0] == ["1.jpg"]
@@ -167,13 +169,5 @@ def test_near_duplicates_of_its_source_and_of_other_collections_are_left_out():
 
 def test_old_drawing_is_left_out_and_a_generated_one_stays():
     entries, _ = decide(found("a.png", year=2015), found("b.png", COMFYUI))
-    looks = [Look("", 0, ".png", drawn=True), Look("", 2**40 - 1, ".png", drawn=True)]
+    looks = [look(0, drawn=True), look(2**40 - 1, drawn=True)]
     assert chosen(entries, looks) == (["b.png"], [DRAWN])
-
-
-def test_prompt_of_another_split_is_left_out():
-    (entry,), _ = decide(found("a.png", COMFYUI))
-    known = Known(np.empty(0, np.uint64), {entry.group: "test"})
-    assert limit_sources([entry], limit=20, role="test", known=known)[0] == [entry]
-    candidates, (outcome,) = limit_sources([entry], limit=20, role="train", known=known)
-    assert (candidates, outcome.detail) == ([], STRADDLING)

@@ -18,9 +18,8 @@ import pytest
 
 from real_vs_ai.config import SPLITS
 from real_vs_ai.preparation.archives import zip_folder
-from real_vs_ai.preparation.augmentation import move_augmented
-from real_vs_ai.preparation.deletion import delete, plan_deletion
-from real_vs_ai.preparation.staging import locked, staged_output
+from real_vs_ai.preparation.merging import move_augmented
+from real_vs_ai.preparation.staging import delete, locked, plan_deletion, staged_output
 from tests.preparation import material
 from tests.preparation.material import make_merged, make_train_test, run_disturbed, snapshot
 from tests.script_processes import ScriptProcess
@@ -219,34 +218,6 @@ def remove_output(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def test_full_disk_while_making_files_leaves_no_trace(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    prepare(data, split)
-    before = snapshot(data)
-    operations = run_disturbed(lambda: split(data), at=0, how="kill")
-    shutil.rmtree(data / "split")
-    for at in range(1, operations // 2, 8):
-        run_disturbed(lambda: split(data), at=at, how="full")
-        assert snapshot(data) == before
-        if (data / "split").exists():
-            assert all(path.name.endswith(".lock") for path in (data / "split").iterdir())
-
-
-def test_read_only_folder_is_a_clear_error(tmp_path, monkeypatch):
-    make_train_test(tmp_path / "raw" / "set")
-    before = snapshot(tmp_path)
-
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied", "data/split")
-
-    # The tests may run as root, whom no folder's mode stops.
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(PermissionError, match="Permission denied"):
-        split(tmp_path)
-    assert snapshot(tmp_path) == before
 
 
 def test_a_second_process_is_turned_away(tmp_path):

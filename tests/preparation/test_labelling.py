@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import struct
 import zlib
@@ -15,12 +14,18 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
-from real_vs_ai.preparation.collections.collection_list import read_collected, read_collections
-from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING, role_of
-from real_vs_ai.preparation.inspection import is_sheet
+from real_vs_ai.preparation.collections.collection_list import read_collected, role_of
+from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING
 from real_vs_ai.provenance.watermarks import _MARKS
-from tests.preparation.collection_material import git, outcomes
-from tests.preparation.material import image_bytes, run_disturbed, smooth_image, snapshot, split
+from tests.preparation.collection_material import (
+    commit,
+    git,
+    let_fetch_parts,
+    outcomes,
+    write,
+    write_rows,
+)
+from tests.preparation.material import image_bytes, smooth_image, split
 from tests.provenance.test_watermarks import hide
 from tests.provenance.test_watermarks import picture as marked_picture
 from tests.serving.trivial_model import encode
@@ -50,9 +55,7 @@ def png(seed: int, side: int = SIDE, **texts: str) -> bytes:
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
         info.add_text(name, text)
-    buffer = io.BytesIO()
-    picture(seed, side).save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return encode(np.asarray(picture(seed, side)), "PNG", pnginfo=info)
 
 
 def jpeg(
@@ -65,9 +68,8 @@ def jpeg(
     if model and exposure:
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = 0.01
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 2.8
-    buffer = io.BytesIO()
-    picture(seed).save(buffer, "JPEG", **({"exif": exif} if model else {}) | options)
-    return buffer.getvalue()
+    told = {"exif": exif} if model else {}
+    return encode(np.asarray(picture(seed)), "JPEG", **told | options)
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -83,23 +85,6 @@ def bomb(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def commit(folder: Path, files: dict[str, bytes], date: str) -> str:
-    """Commit files at a date into a repository that is made if need be."""
-    write(folder, files)
-    if not (folder / ".git").exists():
-        git("init", "--quiet", folder=folder)
-    git("add", ".", folder=folder)
-    git("commit", "--quiet", "-m", "pictures", folder=folder, date=f"{date}T12:00:00Z")
-    return git("rev-parse", "HEAD", folder=folder)
 
 
 def label(folder: Path, output: Path, *arguments: str) -> int:
@@ -240,16 +225,11 @@ def test_shallow_history_counts_only_if_its_newest_commit_is_old(tmp_path):
 
 def evidence_list(path: Path, repositories: dict[str, str], **values: str) -> Path:
     """A list of repositories, by commit, to be labelled by evidence."""
-    columns = "collection repository commit pattern label generator_or_source licence role rule"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns.split(), restval="")
-        writer.writeheader()
-        for repository, commit_id in repositories.items():
-            row = {"collection": repository.replace("/", "."), "licence": "CC0"} | values
-            writer.writerow(
-                row | {"repository": repository, "commit": commit_id, "rule": "evidence"}
-            )
-    return path
+    columns = "pattern label generator_or_source role"
+    row = dict.fromkeys(columns.split(), "") | {"licence": "CC0", "rule": "evidence"} | values
+    names = ({"collection": r.replace("/", "."), "repository": r} for r in repositories)
+    rows = [row | name | {"commit": repositories[name["repository"]]} for name in names]
+    return write_rows(path, rows)
 
 
 @pytest.fixture
@@ -294,15 +274,6 @@ def test_list_of_repositories_keeps_near_duplicates_prompts_and_owners_apart(tmp
     assert set(rows_of(tmp_path / "one-split" / "emil.mixed")) == {"2.jpg", "3.png"}
 
 
-def test_killed_run_goes_on_and_ends_the_same(tmp_path, mirrored):
-    mirror, commits = mirrored
-    path = evidence_list(tmp_path / "list.csv", commits)
-    run_disturbed(lambda: collect_list(path, mirror, tmp_path / "raw"), at=30, how="kill")
-    collect_list(path, mirror, tmp_path / "raw")
-    collect_list(path, mirror, tmp_path / "undisturbed")
-    assert snapshot(tmp_path / "raw") == snapshot(tmp_path / "undisturbed")
-
-
 def test_kept_out_repositories_and_files_are_left_out_wherever_they_turn_up(tmp_path, mirrored):
     mirror, commits = mirrored
     kept = hashlib.sha256(jpeg(5, model="EOS 5D")).hexdigest()[:24]
@@ -323,22 +294,11 @@ def test_kept_out_repositories_and_files_are_left_out_wherever_they_turn_up(tmp_
     assert collect_list(path, mirror, tmp_path / "raw", "--kept-out", str(tmp_path / "wrong.txt"))
 
 
-def test_row_may_want_one_class_and_its_role(tmp_path, mirrored):
-    mirror, commits = mirrored
-    commits = {"emil/mixed": commits["emil/mixed"]}
-    path = evidence_list(tmp_path / "list.csv", commits, label="Fake", role="test")
-    assert collect_list(path, mirror, tmp_path / "raw") == 0
-    assert set(rows_of(tmp_path / "raw" / "emil.mixed")) == {"3.png"}
-    assert read_collected(tmp_path / "raw" / "emil.mixed").role == "test"
-    assert read_collections(path, names=[])[0].label == "Fake"
-
-
 def test_history_is_fetched_for_the_dates(tmp_path, monkeypatch):
     server = tmp_path / "server" / "owner" / "photos"
     commit(server, {"a.jpg": jpeg(1)}, "2015-01-01")
     head = commit(server, {"b.jpg": jpeg(2)}, "2023-01-01")
-    for name in ("allowFilter", "allowAnySHA1InWant"):
-        git("config", f"uploadpack.{name}", "true", folder=server)
+    let_fetch_parts(server)
     path = evidence_list(tmp_path / "list.csv", {"owner/photos": head})
     monkeypatch.chdir(tmp_path)
     arguments = ["--list", str(path), "--server", (tmp_path / "server").as_uri(), "--workers", "1"]
@@ -363,25 +323,6 @@ def test_users_folder_is_divided_among_the_splits_by_prompt(tmp_path):
         splits.setdefault(row.group, set()).add(row.split)
     assert all(len(names) == 1 for names in splits.values())
     assert {row.label for row in summary.rows} == {"Fake", "Real"}
-
-
-@pytest.mark.parametrize("tiles", [(1, 2), (2, 2), (3, 1)])
-def test_grid_and_parted_pictures_are_sheets_and_one_picture_is_none(tiles):
-    rows, columns = tiles
-    cells = [
-        [np.asarray(picture(10 * row + column).convert("L")) for column in range(columns)]
-        for row in range(rows)
-    ]
-    bright = [
-        [cell // 2 + 120 * ((i + j) % 2) for j, cell in enumerate(row)]
-        for i, row in enumerate(cells)
-    ]
-    assert is_sheet(np.block(bright))
-    gap = np.pad(np.asarray(picture(1).convert("L")), ((0, 0), (0, 8)), constant_values=255)
-    assert is_sheet(np.hstack([gap, cells[0][0]]))
-    assert not is_sheet(np.asarray(picture(1).convert("L")))
-    # A white border parts nothing.
-    assert not is_sheet(np.pad(np.asarray(picture(1).convert("L")), 20, constant_values=255))
 
 
 def test_folder_that_holds_its_own_output_is_refused(tmp_path, capsys):

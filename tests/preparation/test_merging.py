@@ -106,15 +106,6 @@ def test_content_of_two_sources_is_kept_once(workplace):
     assert len(kept.rows) == 81
 
 
-def test_names_that_collide_only_by_case_are_both_kept(workplace):
-    folder = workplace / "data" / "split" / "first" / "train" / "Fake"
-    (folder / "Same.jpg").write_bytes(image_bytes(801))
-    (folder / "same.JPG").write_bytes(image_bytes(802))
-    merge(workplace)
-    names = [p.name for p in (workplace / "data" / "train" / "Fake").iterdir() if "ame" in p.name]
-    assert len({name.casefold() for name in names}) == 2
-
-
 def test_sources_of_different_classes_are_refused(workplace):
     make_flat(workplace / "scans", names=("benign", "malignant"), seed=8)
     split(workplace / "scans", workplace / "data" / "split")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from real_vs_ai.preparation.inspection import MAX_BITS, group_near_duplicates, perceptual_hash
-from tests.preparation.material import FOUR_TO_ONE, smooth_image, split
+from real_vs_ai.preparation.image_files import MAX_BITS, group_near_duplicates, perceptual_hash
+from tests.preparation.material import smooth_image, split
 
 
 def save(image, path, **options):
@@ -88,23 +88,3 @@ def test_grouped_near_duplicates_never_straddle_splits(data_set, tmp_path):
     for label in ("Fake", "Real"):
         for i in range(10):
             assert splits[f"{label}/{i}.jpg"] == splits[f"{label}/{i}-small.jpg"]
-
-
-def test_reported_near_duplicates_are_listed_and_change_no_split(data_set, tmp_path):
-    reported = split(data_set, tmp_path / "one", near_duplicates="report")
-    assert split_of(reported) == split_of(split(data_set, tmp_path / "other"))
-    listed = [row for row in reported.outcomes if row.outcome == "kept, near-duplicate"]
-    assert len(listed) == 20
-
-
-def test_grouping_drops_train_images_near_a_test_image(tmp_path):
-    root = tmp_path / "set"
-    for index, label in enumerate(("Fake", "Real")):
-        for i in range(10):
-            save(smooth_image(50 * index + i), root / "train" / label / f"{i}.jpg", quality=95)
-            save(smooth_image(900 + 50 * index + i), root / "test" / label / f"{i}.jpg")
-    save(smooth_image(3), root / "test" / "Fake" / "near.jpg", quality=85)
-    options = {"near_duplicates": "group", "fractions": FOUR_TO_ONE}
-    summary = split(root, tmp_path / "out", **options)
-    left_out = {row.path: row.detail for row in summary.outcomes}
-    assert left_out == {"train/Fake/3.jpg": "test/Fake/near.jpg"}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from real_vs_ai.preparation import placing
-from real_vs_ai.preparation.placing import (
+from real_vs_ai.preparation import manifest
+from real_vs_ai.preparation.manifest import (
     Placement,
     fold_name,
     place_files,
@@ -41,7 +41,7 @@ def test_first_of_colliding_names_keeps_its_own(names, expected):
 @given(st.text(min_size=1, max_size=400))
 def test_safe_name_fits_every_file_system(name):
     result = safe_name(name)
-    assert 0 < len(result.encode()) <= placing.MAX_NAME_BYTES
+    assert 0 < len(result.encode()) <= manifest.MAX_NAME_BYTES
     assert not set(result) & set('<>:"/\\|?*\0')
 
 
@@ -67,7 +67,7 @@ def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(placing.os, "link", refuse)
+    monkeypatch.setattr(manifest.os, "link", refuse)
     (tmp_path / "a").write_bytes(b"1")
     placement = place_files([(tmp_path / "a", tmp_path / "b")])
     assert str(placement) == "1 file copied"
@@ -77,7 +77,7 @@ def test_placing_copies_where_links_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("links", [True, False])
 def test_placing_never_overwrites(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(placing, "_link", lambda existing, new: False)
+        monkeypatch.setattr(manifest, "_link", lambda existing, new: False)
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
     with pytest.raises(FileExistsError):

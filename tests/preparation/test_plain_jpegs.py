@@ -12,7 +12,7 @@ from PIL import Image
 
 from real_vs_ai.images import decode_image
 from real_vs_ai.perturbations import as_samples, warp
-from real_vs_ai.preparation.copies import (
+from real_vs_ai.preparation.image_files import (
     decode_plain_jpeg,
     encode_plain_jpeg,
     encoder_like,

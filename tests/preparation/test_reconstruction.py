@@ -11,8 +11,9 @@ from PIL import Image
 import DataReconstruction
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.preparation.augmentation import list_originals, move_augmented
+from real_vs_ai.preparation.augmentation import list_originals
 from real_vs_ai.preparation.manifest import ManifestRow, read_manifest, write_manifest
+from real_vs_ai.preparation.merging import move_augmented
 from real_vs_ai.preparation.reconstruction import choose_originals, cut_part, write_pairs
 from tests.preparation.material import image_bytes, snapshot
 from tests.test_torch_files import write_archive
@@ -155,7 +156,7 @@ def test_unreadable_and_tiny_images_are_reported(data):
         "train/Real/b__1.jpg",
     ]
     assert "a__0.jpg" in (data / "augmented_train" / "report.csv").read_text(encoding="utf-8")
-    assert "Left out: 2 images" in str(summary)
+    assert "Left out: 2 originals" in str(summary)
 
 
 def test_nothing_is_replaced_unasked_or_left_half_done(data):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.config import MANIFEST_COLUMNS
-from real_vs_ai.preparation import inspection
+from real_vs_ai.preparation import image_files
 from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest
 from real_vs_ai.preparation.splits import LabelConflictError
@@ -247,8 +247,8 @@ def test_names_differing_by_case_or_depth_all_arrive(tmp_path):
 
 def test_output_is_equal_on_repeat_and_with_more_workers(tmp_path):
     make_flat(tmp_path / "set", count=600)
-    split(tmp_path / "set", tmp_path / "one" / "split")
-    split(tmp_path / "set", tmp_path / "two" / "split", workers=2)
+    split(tmp_path / "set", tmp_path / "one" / "split", confounds=True)
+    split(tmp_path / "set", tmp_path / "two" / "split", confounds=True, workers=2)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
@@ -283,14 +283,14 @@ def test_too_large_file_is_hashed_in_pieces(tmp_path, monkeypatch):
     make_flat(tmp_path / "set")
     huge = tmp_path / "set" / "RealArt" / "huge.jpg"
     huge.write_bytes(bytes(5_000))
-    whole, read = inspection.read_image_file, []
+    whole, read = image_files.read_image_file, []
 
     def read_whole(path):
         data = whole(path, max_bytes=4_999)
         read.append(path)
         return data
 
-    monkeypatch.setattr(inspection, "read_image_file", read_whole)
+    monkeypatch.setattr(image_files, "read_image_file", read_whole)
     summary = split(tmp_path / "set", tmp_path / "split")
     expected = ("quarantined", "file too large: 5,000 bytes, the limit is 4,999")
     assert outcomes_of(summary)["RealArt/huge.jpg"] == expected

@@ -24,14 +24,19 @@ def png_with(**fields: str) -> bytes:
     return encode(uniform_image(99), pnginfo=info)
 
 
-def with_exif(file_format: str = "JPEG", **tags: object) -> bytes:
-    register_heif()
+def _exif(tags: dict[str, object]) -> tuple[Image.Exif, dict]:
+    """EXIF data with these tags, and its directory of the exposure."""
     exif = Image.Exif()
-    # Without a tag of its own, Pillow takes the whole for empty.
-    exif[ExifTags.Base.ResolutionUnit] = 2
     sub = exif.get_ifd(ExifTags.IFD.Exif)
     for name, value in tags.items():
         (sub if name in _EXIF_IFD_TAGS else exif)[ExifTags.Base[name]] = value
+    return exif, sub
+
+
+def with_exif(file_format: str = "JPEG", **tags: object) -> bytes:
+    register_heif()
+    # Without a tag of its own, Pillow takes the whole for empty.
+    exif, sub = _exif(tags | {"ResolutionUnit": 2})
     if file_format == "TIFF":
         # Pillow leaves the directory of the exposure out of what `exif` becomes in a TIFF.
         directory = TiffImagePlugin.ImageFileDirectory_v2()
@@ -54,11 +59,7 @@ def photograph(
     own = {"Make": "Nikon", "Model": "Nikon D5", "ExposureTime": 0.01, "FNumber": 2.8}
     own |= {"DateTimeOriginal": "2019:05:17 12:30:00", "DateTime": "2019:05:17 12:30:00"}
     own |= {"ExifImageWidth": width, "ExifImageHeight": height, "MakerNote": b"Nikon\0\x02\x10"}
-    exif = Image.Exif()
-    sub = exif.get_ifd(ExifTags.IFD.Exif)
-    for name, value in (own | tags).items():
-        if name != leave_out:
-            (sub if name in _EXIF_IFD_TAGS else exif)[ExifTags.Base[name]] = value
+    exif, _ = _exif({name: value for name, value in (own | tags).items() if name != leave_out})
     return encode(pixels, file_format, exif=_with_preview(exif.tobytes(), preview))
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.provenance import FileSays, describe_origin, read_provenance
-from tests.provenance.files import photograph
+from tests.provenance.files import photograph, png_with, with_exif, with_xmp
 from tests.serving.trivial_model import encode
 
 
@@ -99,3 +99,35 @@ def test_without_pixels_the_preview_is_not_compared():
 def test_preview_cut_short_or_named_outside_the_file_does_no_harm():
     data = photograph(scene(1), preview=preview_of(scene(1))[:300])
     assert read(data).says is FileSays.CAMERA
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(Software="gnome-screenshot"),
+        with_exif(UserComment=b"ASCII\0\0\0Screenshot"),
+        with_xmp(
+            "<exif:UserComment><rdf:Alt><rdf:li>Screenshot</rdf:li></rdf:Alt></exif:UserComment>"
+        ),
+    ],
+)
+def test_screenshots_say_so(data):
+    assert describe_origin(read_provenance(data)).screenshot
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_camera_is_read_with_date_and_exposure(file_format):
+    data = with_exif(
+        file_format,
+        Make="Canon",
+        Model="Canon EOS 5D",
+        DateTimeOriginal="2024:05:17 12:30:00",
+        ExposureTime=0.01,
+        FNumber=2.8,
+        ISOSpeedRatings=100,
+    )
+    origin = describe_origin(read_provenance(data))
+    camera = origin.camera
+    assert (camera.make, camera.model, camera.name) == ("Canon", "Canon EOS 5D", "Canon EOS 5D")
+    assert (camera.taken, camera.exposure) == ("2024:05:17 12:30:00", "1/100 s, f/2.8, ISO 100")
+    assert origin.speaks_for == "Real"

@@ -31,19 +31,6 @@ def test_camera_data_speak_for_real_only_with_an_exposure():
     assert without.speaks_for is None
 
 
-def test_hostile_fields_are_cut_to_a_printable_line():
-    (finding,) = read_provenance(with_exif(Make="\x1b[2J\n" + "x" * 50_000))
-    assert len(finding.text) < 250
-    assert finding.text.isprintable()
-
-
-def test_nested_and_huge_metadata_cost_little():
-    deep = "[" * 100_000
-    assert texts(png_with(prompt=deep, workflow="{" + deep)) == []
-    bomb = b"<x:xmpmeta" * 150_000
-    assert texts(encode(uniform_image(9), "JPEG") + bomb) == []
-
-
 def test_a_thousand_findings_are_cut_to_a_few():
     words = " ".join(f"{SOURCE_TYPES}{'a' * (i % 50)}{chr(97 + i % 26)}bc" for i in range(1000))
     data = encode(uniform_image(9), "JPEG") + f"<x:xmpmeta>{words}</x:xmpmeta>".encode()

@@ -8,13 +8,13 @@ from starlette.testclient import TestClient
 from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
-from tests.serving.conftest import cache_folder, model_path  # noqa: F401 (fixtures)
+from tests.serving.conftest import model_path  # noqa: F401 (a fixture)
 
 
 @pytest.fixture(scope="session")
 def judge(model_path):  # noqa: F811
     judge = LocalJudge(model_path, limits=Limits())
-    judge.wait_until_open()
+    judge.detector()
     yield judge
     judge.close()
 

@@ -11,7 +11,6 @@ from starlette.testclient import TestClient
 
 from real_vs_ai import __version__
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.service import documents
 from real_vs_ai.service.access import Limits, add_key, read_keys
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
@@ -65,7 +64,7 @@ def test_each_image_is_judged_by_the_released_model_of_its_size(tmp_path):
         sizes = summarise_training_images([size], [size], [""])
         save_model(folder / "model.h5", dataclasses.replace(METADATA, training_images=sizes))
     judge = LocalJudge(released, limits=Limits())
-    judge.wait_until_open()
+    judge.detector()
     with client_with(judge) as client:
         assert len(client.get("/v1/models").json()["models"]) == 2
         large = encode(uniform_image(250, (200, 200)))
@@ -92,7 +91,7 @@ def test_only_unreadable_files_answer_422_with_their_errors(client):
 )
 def test_too_large_image_answers_413_with_its_error(model_path, limits):
     judge = LocalJudge(model_path, limits=limits)
-    judge.wait_until_open()
+    judge.detector()
     with client_with(judge, limits=limits) as client:
         response = client.post("/v1/images", content=BRIGHT)
     judge.close()
@@ -169,7 +168,7 @@ def test_model_that_cannot_be_used_leaves_the_service_unready(model_path, monkey
     monkeypatch.setattr("real_vs_ai.serving.detector.open_engine", refuse)
     judge = LocalJudge(model_path, limits=Limits())
     with pytest.raises(RuntimeError):
-        judge.wait_until_open()
+        judge.detector()
     with client_with(judge) as client:
         assert client.get("/healthz").status_code == 200
         assert_refused(client.get("/readyz"), 503, "not_ready")
@@ -241,7 +240,7 @@ def test_fault_of_the_service_is_json_too(judge, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(documents, "images_document", fail)
+    monkeypatch.setattr("real_vs_ai.service.application.score_document", fail)
     application = create_application(judge, limits=Limits(), keys=None)
     with TestClient(application, raise_server_exceptions=False) as client:
         assert_refused(client.post("/v1/images", content=BRIGHT), 500, "internal_error")

@@ -55,7 +55,7 @@ async def ask_all(judge) -> tuple[list, int]:
     async def ask(index: int):
         nonlocal killed, answered
         async with turns:
-            answer = await judge.judge(str(index), encode(uniform_image(index % 256)))
+            answer = await judge.answer(str(index), encode(uniform_image(index % 256)))
         answered += 1
         if answered == KILLED_AFTER:
             killed = replica_processes()[0]
@@ -81,7 +81,7 @@ def test_no_answer_is_lost_or_wrong_when_a_replica_is_killed(cluster, judge, mod
     async def ask_here():
         levels = range(256)
         files = (encode(uniform_image(level)) for level in levels)
-        return [await judge.judge("", data) for data in files]
+        return [await judge.answer("", data) for data in files]
 
     here = asyncio.run(ask_here())
     for index, answer in enumerate(answers):

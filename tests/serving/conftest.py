@@ -12,15 +12,6 @@ from real_vs_ai.model_file import write_metadata
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory):
-    """Compiled models of the tests stay out of the user's cache, and are made once."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REAL_VS_AI_CACHE", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("model") / "model.h5", METADATA)

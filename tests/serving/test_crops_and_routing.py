@@ -34,7 +34,7 @@ LARGE = trained_on(200, input=CROPS.stored())
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory, cache_folder):
+def released(tmp_path_factory):
     """Two released models: one of small images, one that judges crops of large ones."""
     folder = tmp_path_factory.mktemp("models") / "released"
     (folder / "photographs").mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_file_pixels_and_decoded_image_get_one_verdict(photographs):
 
 def test_crops_of_an_image_make_two_batches(photographs):
     assert photographs.inputs_of_an_image == 4
-    assert photographs.batch_size == 2
+    assert photographs.engine.batch_size == 2
 
 
 def test_large_image_has_a_usual_size_once_reduced(photographs):
@@ -114,12 +114,12 @@ def test_each_image_goes_to_the_model_of_its_size(door, size, name):
 def test_only_the_models_that_images_need_are_opened(released):
     several = Detector.open(released, engine="openvino", precision="f32")
     assert (several.engine.name, several.engine.precision) == ("openvino", "f32")
-    assert several.batch_size > 0
-    assert [detector.is_open for detector in several.detectors] == [False, False]
+    assert several.engine.batch_size > 0
+    assert [detector.engine.is_open for detector in several.detectors] == [False, False]
     several.predict(uniform_image(250, (230, 200)))
-    assert [detector.is_open for detector in several.detectors] == [False, True]
+    assert [detector.engine.is_open for detector in several.detectors] == [False, True]
     several.predict(uniform_image(250, (32, 32)))
-    assert [detector.is_open for detector in several.detectors] == [True, True]
+    assert [detector.engine.is_open for detector in several.detectors] == [True, True]
 
 
 def test_image_between_the_models_goes_to_the_nearer_and_is_uncertain(door):
@@ -190,11 +190,11 @@ def test_app_offers_all_released_models_and_each_alone(released):
 def test_shared_model_knows_the_thresholds_of_every_model(released):
     shared = Judge(released)
     verdict = shared.judge_pixels(uniform_image(250, (230, 200)))
-    assert shared.metadatas[verdict.model] == LARGE
+    assert shared.model_of(verdict).metadata == LARGE
     shared.close()
 
 
-def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path, cache_folder):
+def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path):
     import keras
 
     path = save_model(tmp_path / "model.h5", LARGE)

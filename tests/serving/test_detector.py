@@ -57,6 +57,16 @@ def test_a_batch_of_any_size_gets_the_verdicts_of_its_images(detector, count):
     assert together == pytest.approx(alone, abs=1e-5)
 
 
+def test_open_detector_keeps_working_after_its_file_is_replaced(model_with, detector):
+    path = model_with(created="first")
+    opened = Detector.open(path, engine="openvino", precision="f32")
+    images = [uniform_image(10 * index) for index in range(1, 21)]
+    expected = [verdict.probability_fake for verdict in detector.predict_batch(images)]
+    path.write_bytes(b"another file")
+    found = [verdict.probability_fake for verdict in opened.predict_batch(images)]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 def test_unsure_images_are_judged_mirrored_too(model_with, detector):
     mirroring = Detector.open(model_with(input={"kind": "resize", "mirror_below": 0.9}))
     network = detector.engine.predict

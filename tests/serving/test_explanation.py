@@ -7,6 +7,7 @@ import pytest
 
 from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from tests.serving.test_conversion import randomise
 from tests.serving.trivial_model import uniform_image
 
@@ -193,7 +194,7 @@ def test_model_whose_layers_have_no_gradient_says_so(tmp_path):
     maps = layers.Conv2D(4, 4, strides=4)(inputs)
     x = layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(maps))
     keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.h5")
-    with pytest.raises(ValueError, match=r"no heat maps of this model: .*MaxPool"):
+    with pytest.raises(UnsupportedGraphError, match=r"no heat maps of this model: .*MaxPool"):
         GradCam(tmp_path / "model.h5")
 
 

@@ -33,6 +33,7 @@ class ColourEngine:
     name, precision, note = "colour", "f32", ""
     batch_size = 4
     parallel_batches = 2
+    is_open = True
 
     def __init__(self):
         self.asked = []

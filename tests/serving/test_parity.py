@@ -139,4 +139,4 @@ def network_inputs(detector, request) -> np.ndarray:
         for photograph in load_photographs().values()
         for part in np.array_split(photograph, 2, axis=1)
     ]
-    return np.stack([detector.prepare(np.ascontiguousarray(half)).pixels for half in halves])
+    return np.stack([detector.prepare(np.ascontiguousarray(half)).inputs for half in halves])

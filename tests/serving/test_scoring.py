@@ -19,10 +19,10 @@ import pytest
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.serving import conversion
-from real_vs_ai.serving.conversion import ConversionError
+from real_vs_ai.serving import openvino_engine
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import (
     COLUMNS,
@@ -105,7 +105,7 @@ def test_sources_are_taken_only_as_fast_as_scores_are(detector, tmp_path):
 
     scores = judge_files(endless(), detector=detector, workers=2)
     assert next(scores).name == "1.png"
-    assert taken < 10 * detector.batch_size
+    assert taken < 10 * detector.engine.batch_size
     scores.close()
 
 
@@ -166,9 +166,18 @@ def test_more_than_two_classes_have_a_column_each():
     )
 
 
-def test_resuming_skips_what_was_scored_and_adds_the_rest(image_folder, detector, tmp_path):
+def test_resuming_skips_what_was_scored_and_adds_the_rest(
+    image_folder, detector, tmp_path, monkeypatch
+):
     output = tmp_path / "scores.csv"
-    score([image_folder / "a"], output, detector=detector)
+
+    def stop(**_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("real_vs_ai.serving.scoring_job.ScoringSummary", stop)
+        with pytest.raises(KeyboardInterrupt):
+            score([image_folder / "a"], output, detector=detector)
     summary = score([image_folder], output, detector=detector, resume=True)
     assert (summary.resumed, sum(summary.counts.values())) == (6, 5)
     whole = tmp_path / "whole.csv"
@@ -287,10 +296,10 @@ def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
 
 
 def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
-    def fail(model_path, *, output_dir):
-        raise ConversionError("conversion to OpenVINO failed: an unknown layer")
+    def fail(model_path, *, layer):
+        raise UnsupportedGraphError("conversion to OpenVINO failed: an unknown layer")
 
-    monkeypatch.setattr(conversion, "convert", fail)
+    monkeypatch.setattr(openvino_engine, "build_model", fail)
     options = ScoringOptions(
         model=model_with(created="another"),
         engine="openvino",

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.serving.look import Look
+from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
 
 IMAGE_SIZE = 32
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=IMAGE_SIZE)
@@ -48,9 +47,11 @@ def judge_inputs(detector, pixels: np.ndarray) -> tuple[np.ndarray, list]:
         pixels: Shape (n, image_size, image_size, 3), or of several views of each image,
             (n, views, image_size, image_size, 3).
     """
-    looks = [Look(views) for views in (pixels[:, None] if pixels.ndim == 4 else pixels)]
-    detector.judge(looks)
-    return np.stack([look.calibrated for look in looks]), [look.reason for look in looks]
+    views = pixels[:, None] if pixels.ndim == 4 else pixels
+    verdicts = detector.judge(list(map(detector.look_at, views)))
+    uncalibrated = np.array([verdict.uncalibrated for verdict in verdicts])
+    reasons = [verdict.out_of_distribution_reason for verdict in verdicts]
+    return calibrate(uncalibrated, temperature=detector.metadata.temperature), reasons
 
 
 def uniform_image(brightness: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:

@@ -8,9 +8,8 @@ import pytest
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
-from real_vs_ai.networks.efficientnet_lite import efficientnet_lite0, weights_path
+from real_vs_ai.networks.efficientnet_lite import _weights_path, efficientnet_lite0
 from real_vs_ai.networks.model import build_model
-from tests.test_torch_files import write_archive
 
 
 def build(**options):
@@ -23,7 +22,7 @@ def build(**options):
 
 def packaged():
     try:
-        return weights_path()
+        return _weights_path()
     except InputError as error:
         pytest.skip(str(error))
 
@@ -69,30 +68,3 @@ def test_imagenet_features_are_those_of_the_published_network():
     means = maps[0].mean(axis=(0, 1))
     assert means[[2, 3, 23, 31, 53, 58, 70, 71]] == pytest.approx(golden, abs=2e-3)
     assert means.mean() == pytest.approx(0.54059, abs=1e-4)
-
-
-def test_keras_and_torch_agree():
-    torch = pytest.importorskip("torch", reason="torch is optional")
-    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="only for this check")
-    path = packaged()
-    network = reference.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(path, map_location="cpu"))
-    pixels = (pattern(64) - 127) / 128
-    with torch.no_grad():
-        expected = network.eval().extract_features(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
-    found = efficientnet_lite0(weights="imagenet").predict(pixels, verbose=0)
-    assert found == pytest.approx(expected.numpy().transpose(0, 2, 3, 1), abs=1e-3)
-
-
-def test_published_file_can_be_named_as_weights():
-    path = packaged()
-    by_path, by_package = build(weights=str(path)), build(weights="imagenet")
-    assert np.array_equal(
-        by_path.get_layer("top_conv").kernel, by_package.get_layer("top_conv").kernel
-    )
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    write_archive(tmp_path / "other.pth", {"_conv_stem.weight": np.zeros((32, 3, 3, 3))})
-    with pytest.raises(InputError, match="another network"):
-        build(weights=str(tmp_path / "other.pth"))

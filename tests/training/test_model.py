@@ -286,10 +286,3 @@ def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, set_pr
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
     # Half precision itself differs by its rounding only.
     np.testing.assert_allclose(expected, model.predict(images(), verbose=0), atol=0.02)
-
-
-def test_too_small_images_and_unknown_backbones_are_refused():
-    with pytest.raises(ValueError, match="at least 32"):
-        build(image_size=31)
-    with pytest.raises(ValueError, match="resnet101"):
-        build(backbone="vgg")

@@ -99,6 +99,7 @@ def test_random_weights_have_no_frozen_stage_unless_asked_for():
         ["--epochs", "-1"],
         ["--dropout", "2"],
         ["--image-size", "31"],
+        ["--backbone", "vgg"],
         ["--batch-size", "x"],
         ["--epochs", "0", "--set", "frozen_epochs=0"],
         ["--run-name", "../away"],

@@ -16,7 +16,6 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "models"
     make_colour_model(folder / "three", class_names=("malignant", "benign", "normal"))
     make_colour_model(folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7)
-    (folder / "colour" / "history.csv").write_text("epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n")
     (folder / "colour" / "MODEL_CARD.md").write_text("# Card\n![x](http://tracker.example/x.png)")
     (folder / "colour" / "figures").mkdir()
     (folder / "colour" / "figures" / "roc.png").write_bytes(image_bytes(GREY))
@@ -25,11 +24,10 @@ def models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def surroundings(models, tmp_path, monkeypatch):
-    """An empty folder to start in, no key, no released model, a cache of the tests' own."""
+def surroundings(tmp_path, monkeypatch):
+    """An empty folder to start in, no key, no released model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["App.py"])
-    monkeypatch.setenv("REAL_VS_AI_CACHE", str(models.parent / "cache"))
     monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import re
 import shutil
 import sys
@@ -270,7 +269,7 @@ def test_an_unchanged_page_judges_nothing_twice(models, monkeypatch):
     assert not app.exception and "AI-generated" in verdicts(app)[0]
 
 
-def test_hundreds_of_images_become_a_table_that_can_be_filtered_and_sorted(models):
+def test_hundreds_of_images_become_a_table_that_can_be_filtered(models):
     files = {f"red{i}.png": image_bytes((200, i, 20)) for i in range(60)}
     files |= {f"blue{i}.png": image_bytes((20, i, 200)) for i in range(40)}
     files["bad.png"] = b"nope"
@@ -282,12 +281,8 @@ def test_hundreds_of_images_become_a_table_that_can_be_filtered_and_sorted(model
     assert list(counts[looks]) == [60, 40, 1]
     assert list(dict.fromkeys(table["Conclusion"])) == looks
     assert [option.split("**")[1] for option in app.pills[0].options] == ["60", "40", "1"]
-    app.selectbox(key="shown_order").set_value("File name").run()
-    assert app.dataframe[0].value["File"][0] == "bad.png"
     app.pills(key="shown_conclusions").set_value(["Looks like a photograph"]).run()
     assert len(app.dataframe[0].value) == 40
-    app.text_input(key="shown_names").set_value("blue39").run()
-    assert len(app.dataframe[0].value) == 1
 
 
 def test_uploads_are_still_there_after_looking_at_the_examples(models):
@@ -347,21 +342,6 @@ def test_a_label_in_the_file_is_not_hidden_by_what_the_model_sees(models):
         app = upload(start("--models-dir", models), {"a.png": data})
         assert title in verdicts(app)[0] and "Stable Diffusion" in shown_texts(app)
         assert any("generator" in text.value for text in app.text)
-
-
-def test_two_hundred_hostile_files_leave_the_app_answering(models):
-    whole = list(unusual_images().values())
-    rng = random.Random(7)
-    files = {}
-    for number in range(200):
-        data = bytearray(rng.choice(whole))
-        for _ in range(rng.randint(1, 30)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        files[f"{number}.png"] = bytes(data[: rng.randint(1, len(data))])
-    app = upload(start("--models-dir", models), files)
-    assert len(app.dataframe[0].value) == 200
-    upload(app, {"red.png": image_bytes(RED)})
-    assert "AI-generated" in verdicts(app)[0]
 
 
 def test_stopping_keeps_what_was_checked_and_the_rest_can_follow(models):

@@ -32,10 +32,8 @@ def app(tmp_path_factory) -> RunningApp:
     model = make_colour_model(
         folder / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REAL_VS_AI_CACHE", str(folder / "cache"))
-        with running_app(model) as running:
-            yield running
+    with running_app(model) as running:
+        yield running
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:

@@ -66,13 +66,13 @@ print(GradCam(Path(sys.argv[1]))([pixels], class_indices=[0])[0].shape)
 """
 
 
-def run(code: str, *arguments: object, cache: Path) -> subprocess.CompletedProcess:
+def run(code: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess:
     """Run code where the packages are absent."""
     search_path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "ui")])
     return subprocess.run(
         [sys.executable, "-c", _BLOCKER + code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": search_path, "REAL_VS_AI_CACHE": str(cache)},
-        cwd=cache.parent,
+        env=os.environ | {"PYTHONPATH": search_path},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -86,26 +86,24 @@ def photograph(tmp_path) -> Path:
 
 
 def test_image_is_scored(models, photograph):
-    cache = photograph.parent / "cache"
-    done = run(_SCORING, photograph, "--model", models / "colour", cache=cache)
+    done = run(_SCORING, photograph, "--model", models / "colour", folder=photograph.parent)
     assert done.returncode == 0, done.stderr
     assert "scored with openvino" in done.stderr
 
 
 def test_page_gives_a_verdict(models, tmp_path):
-    done = run(_PAGE, models, cache=tmp_path / "cache")
+    done = run(_PAGE, models, folder=tmp_path)
     assert "AI-generated" in done.stdout, done.stderr
 
 
 def test_heat_map_is_drawn(models, tmp_path):
-    done = run(_HEAT_MAP, models / "colour" / "model.h5", cache=tmp_path / "cache")
+    done = run(_HEAT_MAP, models / "colour" / "model.h5", folder=tmp_path)
     assert done.stdout == "(48, 40)\n", done.stderr
 
 
 def test_keras_is_asked_for_with_the_command_that_installs_it(models, photograph):
-    cache = photograph.parent / "cache"
     options = ("--model", models / "colour", "--engine", "keras")
-    done = run(_SCORING, photograph, *options, cache=cache)
+    done = run(_SCORING, photograph, *options, folder=photograph.parent)
     assert done.returncode == 1
     assert "pip install -r requirements.txt" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -116,7 +114,7 @@ def test_keras_is_asked_for_with_the_command_that_installs_it(models, photograph
 )
 def test_other_scripts_name_the_command_that_installs_the_rest(script, tmp_path):
     code = f"import {script}\nsys.exit({script}.main([]))"
-    done = run(code, cache=tmp_path / "cache")
+    done = run(code, folder=tmp_path)
     assert done.returncode == 1
     assert "pip install -r requirements.txt" in done.stderr
     assert len(done.stderr.splitlines()) == 1

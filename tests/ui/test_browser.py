@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from app_site import APP, BLUE, GREY, RED, image_bytes, make_colour_model, make_gemini_server
+from app_site import APP, BLUE, GREY, RED, image_bytes, make_colour_model
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -47,44 +46,24 @@ DESKTOP = {"width": 1280, "height": 1000}
 
 
 @pytest.fixture(scope="module")
-def gemini():
-    server = make_gemini_server()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory, gemini):
+def address(tmp_path_factory):
     """The app's server as a user starts it: `python App.py`."""
     folder = tmp_path_factory.mktemp("browser")
     make_colour_model(folder / "models" / "three", class_names=("malignant", "benign", "normal"))
     make_colour_model(
         folder / "models" / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
     )
-    history = "epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.7\n"
-    (folder / "models" / "colour" / "history.csv").write_text(history)
-    environment = os.environ | {
-        "REAL_VS_AI_CACHE": str(folder / "cache"),
-        "GEMINI_API_KEY": "secret-key",
-        "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{gemini.server_port}",
-    }
-    with app_server(folder, environment) as (_, address):
+    with app_server(folder) as (_, address):
         yield address
 
 
 @contextlib.contextmanager
-def app_server(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Popen, str]]:
+def app_server(folder: Path) -> Iterator[tuple[Popen, str]]:
     """The app's server, started in this folder, and its address; it ends with the block."""
     port = free_port()
     with (folder / "server.log").open("w") as log:
         server = Popen(
-            [sys.executable, str(APP), "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
+            [sys.executable, str(APP), "--port", str(port)], cwd=folder, stdout=log, stderr=log
         )
         try:
             wait_until_healthy(f"http://localhost:{port}/_stcore/health", server)
@@ -236,17 +215,6 @@ def test_strips_and_dots_are_seen_on_their_cards(open_page, tmp_path):
     assert page.get_by_role("button", name="Why, and what now?").count() == len(paths)
 
 
-def test_many_images_become_a_table_with_counts(open_page, tmp_path):
-    paths = []
-    for number in range(30):
-        paths.append(tmp_path / f"{number}.png")
-        paths[-1].write_bytes(image_bytes((220, number, 40)))
-    page = open_page()
-    upload(page, *paths)
-    page.get_by_test_id("stDataFrame").wait_for()
-    assert page.get_by_text("30 smart_toy Looks AI-generated").is_visible()
-
-
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     # So large that they arrive faster than they are decoded.
     encoded = image_bytes(RED, size=(9400, 9400))
@@ -302,25 +270,6 @@ def test_images_outlast_a_visit_to_the_other_page(open_page, pictures):
     page.get_by_text("Drag and drop pictures here").wait_for()
 
 
-def test_gemini_is_asked_only_after_consent(open_page, pictures, gemini):
-    gemini.requests.clear()
-    page = open_page()
-    upload(page, pictures["fake"])
-    page.get_by_role("tab", name="Ask Gemini").click()
-    page.get_by_text("Nothing has been sent so far").wait_for()
-    page.get_by_text("I agree that images").click()
-    page.get_by_role("button", name="Ask Gemini about this image").wait_for()
-    assert gemini.requests == []
-    page.get_by_role("button", name="Ask Gemini about this image").click()
-    page.get_by_text("![pixel](http://tracker.example/x.png)").wait_for()
-    question = page.get_by_placeholder("Ask about this image")
-    question.fill("Why is it red?")
-    question.press("Enter")
-    page.get_by_text("Why is it red?").wait_for()
-    page.wait_for_function("document.querySelectorAll('[data-testid=stChatMessage]').length >= 3")
-    assert len(gemini.requests) == 2
-
-
 def test_everything_fits_a_phone(open_page, pictures):
     page = open_page(viewport=PHONE, is_mobile=True, has_touch=True)
     upload(page, pictures["fake"], pictures["real"])
@@ -364,10 +313,7 @@ def test_the_page_loads_nothing_from_elsewhere(browser, address, pictures):
 
 def test_a_server_that_has_gone_says_so_in_the_pages_words(browser, tmp_path):
     make_colour_model(tmp_path / "models" / "colour")
-    with app_server(tmp_path, os.environ | {"REAL_VS_AI_CACHE": str(tmp_path / "cache")}) as (
-        server,
-        address,
-    ):
+    with app_server(tmp_path) as (server, address):
         context = browser.new_context(viewport=DESKTOP)
         page = context.new_page()
         page.set_default_timeout(300_000)

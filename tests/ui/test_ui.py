@@ -15,6 +15,7 @@ import types
 import zipfile
 import zlib
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,11 +28,11 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
-from real_vs_ai.serving.judge import Answer, Judge
+from real_vs_ai.serving.judge import Answer, Judge, ServedModel
 from real_vs_ai.ui import models_page
-from real_vs_ai.ui.checking import Card, check_image, judge_variants, name_cards, settle
+from real_vs_ai.ui.check_page import check_image
+from real_vs_ai.ui.checking import Card, judge_variants, settle
 from real_vs_ai.ui.image_input import open_zip
-from real_vs_ai.ui.model_choice import NamedModel
 from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict, recalibrate
@@ -74,25 +75,6 @@ class SureJudge(Judge):
 JUDGE = SureJudge()
 
 
-def test_every_unusual_kind_of_image_is_judged():
-    for name, data in unusual_images().items():
-        card = check_image(data, judge=JUDGE)
-        assert card.answer.verdict is not None, (name, card.answer.error)
-        assert card.preview[:2] == b"\xff\xd8"
-
-
-def test_an_exif_rotated_image_is_shown_upright():
-    answer = check_image(unusual_images()["rotated.jpg"], judge=JUDGE).answer
-    assert (answer.width, answer.height) == (20, 40)
-    assert any("upright" in note for note in answer.notes)
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", image_bytes(RED)[:60]])
-def test_a_broken_image_becomes_a_card_with_its_reason(data):
-    card = check_image(data, judge=JUDGE)
-    assert card.answer.verdict is None and card.answer.error and not card.preview
-
-
 def test_a_check_writes_nothing_to_disk():
     written = []
     watching = threading.current_thread()
@@ -108,18 +90,11 @@ def test_a_check_writes_nothing_to_disk():
     assert written == []
 
 
-def test_the_second_file_of_a_content_names_the_first():
-    first, other = (Card(Answer("", sha256=digest)) for digest in "12")
-    cards = name_cards([("a", first), ("b", other), ("c", first), ("d", first)])
-    assert [card.same_as for card in cards] == ["", "", "a", "a"]
-    assert [card.answer.name for card in cards] == ["a", "b", "c", "d"]
-
-
 def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
     def fail(image):
         raise ZeroDivisionError("damaged in an unknown way")
 
-    monkeypatch.setattr("real_vs_ai.ui.checking._thin_out", fail)
+    monkeypatch.setattr("real_vs_ai.ui.check_page._thin_out", fail)
     answer = check_image(image_bytes(RED), judge=JUDGE).answer
     assert answer.error == "could not be judged: damaged in an unknown way"
     assert answer.verdict is None
@@ -145,10 +120,10 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     )
     assert (row["label"], row["probability_fake"], row["confidence"]) == ("Uncertain", "", "")
     assert (row["out_of_distribution"], row["reason"]) == ("true", "size")
-    (image,) = json.loads(json_report([result], models=[REPORT_MODEL], created="now"))["images"]
+    (image,) = json.loads(json_report([result], judge=REPORT_JUDGE, created="now"))["images"]
     assert image["probability_fake"] is None and image["confidence"] is None
     assert image["probabilities"] == {} and image["out_of_distribution"] is True
-    text = text_of(pdf_report([result], models=[REPORT_MODEL], created="now", record=""))
+    text = text_of(pdf_report([result], judge=REPORT_JUDGE, created="now", record=""))
     assert "Muchlarger." in text and "Probabilities" not in text and "0.9" not in text
     assert "%" not in "".join(map(str, table_row(result).values()))
 
@@ -191,7 +166,11 @@ def test_pictures_of_odd_sizes_are_changed_too(size):
 
 # --- reports ---
 
-REPORT_MODEL = NamedModel("run <b>", METADATA, "5ba256")
+REPORT_MODEL = ServedModel("run <b>", Path("model.h5"), METADATA)
+vars(REPORT_MODEL)["sha256"] = "5ba256"
+REPORT_JUDGE = types.SimpleNamespace(
+    models=(REPORT_MODEL,), metadata=METADATA, model_of=lambda verdict: REPORT_MODEL
+)
 EVIL_NAME = '=cmd|"x"!A1<script>alert(1)</script>.png'
 
 
@@ -228,7 +207,7 @@ def test_csv_of_other_classes_has_their_probabilities():
 
 
 def test_the_json_says_which_model_with_which_thresholds():
-    document = json.loads(json_report([card_of(0.9)], models=[REPORT_MODEL], created="now"))
+    document = json.loads(json_report([card_of(0.9)], judge=REPORT_JUDGE, created="now"))
     assert document["models"][0]["thresholds"] == {"lower": 0.3, "upper": 0.7}
     assert document["models"][0]["sha256"] == "5ba256"
     assert document["images"][0]["probabilities"]["Fake"] == pytest.approx(0.9)
@@ -238,7 +217,7 @@ def test_the_pdf_shows_hostile_names_as_text():
     names = [EVIL_NAME, "<b>&amp;<img src='http://tracker.example/x.png'/>.png", "x" * 5000, ""]
     names += ["фото.png", "图片.png", "שלום.png", "\u202egpj.exe", "\ud800.png", "a\0b"]
     pdf = pdf_report(
-        [card_of(0.9, name) for name in names], models=[REPORT_MODEL], created="now", record="R."
+        [card_of(0.9, name) for name in names], judge=REPORT_JUDGE, created="now", record="R."
     )
     text = text_of(pdf)
     assert pdf.startswith(b"%PDF-") and b"/URI" not in pdf and b"/JavaScript" not in pdf
@@ -254,7 +233,7 @@ def test_the_pdf_takes_pictures_of_any_shape_and_a_hundred_of_them():
         buffer = io.BytesIO()
         Image.new("RGB", size, RED).save(buffer, format="JPEG")
         cards.append(dataclasses.replace(card_of(0.9), preview=buffer.getvalue()))
-    pdf = pdf_report(cards, models=[REPORT_MODEL], created="now", record="")
+    pdf = pdf_report(cards, judge=REPORT_JUDGE, created="now", record="")
     assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page\n") > 10
 
 
@@ -304,12 +283,6 @@ def zip_of(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_pdf_is_refused_with_a_sentence():
-    card = check_image(b"%PDF-1.7\n...", judge=JUDGE)
-    assert card.conclusion.code is ConclusionCode.UNREADABLE
-    assert card.conclusion.from_model.startswith("A PDF, not a picture")
-
-
 # --- the batch ---
 
 
@@ -328,14 +301,6 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
 # --- run files ---
 
 
-def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path):
-    path = tmp_path / "history.csv"
-    path.write_text("epoch,loss,val_loss,stage\n0,1.0,1.5,frozen\n1,0.5,0.9,frozen\n2,0.")
-    curves = models_page.read_history(path)
-    assert list(curves) == ["loss"]
-    assert curves["loss"] == {"train": [1.0, 0.5], "validation": [1.5, 0.9]}
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -343,23 +308,10 @@ def test_history_pairs_training_and_validation_and_survives_half_a_line(tmp_path
         "[]",
         "{",
         '{"test": 3}',
-        '{"test": {"accuracy": "high"}}',
-        f'{{"test": {{"n": {10**400}}}}}',
+        '{"test": {"roc_auc": "high"}}',
+        f'{{"test": {{"roc_auc": {10**400}}}}}',
     ],
 )
 def test_damaged_metrics_give_none(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     assert models_page.read_metrics(RunFolder(tmp_path)) == {}
-
-
-def test_only_runs_without_final_metrics_are_in_training(tmp_path):
-    for name in ("done", "running"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "history.csv").write_text("epoch,loss\n")
-    (tmp_path / "done" / "metrics.json").write_text("{}")
-    assert [run.name for run in models_page.unfinished_runs(tmp_path)] == ["running"]
-
-
-def test_tables_that_are_no_csv_give_what_can_be_read(tmp_path):
-    (tmp_path / "history.csv").write_text('epoch,loss\n"' + "a" * 200_000, encoding="utf-8")
-    assert models_page.read_history(tmp_path / "history.csv") == {}

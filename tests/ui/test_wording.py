@@ -22,9 +22,11 @@ from real_vs_ai.ui.wording import (
     percent,
     plain,
     promise,
+    thresholds_sentence,
     visible,
+    why_no_answer,
 )
-from real_vs_ai.verdict import make_verdict
+from real_vs_ai.verdict import CropScore, make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
 
@@ -134,6 +136,25 @@ def test_scores_that_are_not_calibrated_are_not_called_probabilities():
     )
 
 
+def test_the_page_says_when_the_model_answers_and_why_it_does_not():
+    metadata = dataclasses.replace(METADATA, lower_threshold=0.3, upper_threshold=0.8)
+    assert thresholds_sentence(metadata) == (
+        "Answers when the score of AI-generated is at most 0.300 or at least 0.800"
+    )
+    assert why_no_answer(make_verdict(np.array([0.9, 0.1]), metadata), metadata) == ""
+    between = make_verdict(np.array([0.6, 0.4]), metadata)
+    told = why_no_answer(between, metadata)
+    assert told.endswith("wrong too often, so it gives no answer.")
+    crops = tuple(CropScore((0, 0, 1, 1), (fake, 1 - fake)) for fake in (0.9, 0.7, 0.2))
+    assert why_no_answer(dataclasses.replace(between, crops=crops), metadata) == (
+        f"{told} It looked at 3 parts and found 2 rather AI-generated and 1 rather like a "
+        "photograph."
+    )
+    classes = ModelMetadata(("a", "b", "c"), 32, minimum_confidence=0.7, calibrated=True)
+    assert thresholds_sentence(classes).endswith("probability of one class is at least 0.700")
+    assert why_no_answer(make_verdict(np.array([0.5, 0.3, 0.2]), classes), classes) == told
+
+
 def record_of(**sources: tuple[int, float, float]) -> TrackRecord:
     """Of 100 pictures, half are answered and a tenth of the answers are wrong."""
     kinds = {
@@ -147,9 +168,9 @@ def record_of(**sources: tuple[int, float, float]) -> TrackRecord:
 def test_track_record_is_that_of_the_kind_with_the_most_wrong_answers():
     said = record_of(a=(50, 0.9, 0.0), b=(50, 0.3, 0.4), tiny=(49, 1.0, 1.0)).sentence
     assert said.startswith(
-        "Of 100 pictures of the kind that the model judges worst, out of 2 kinds"
+        "Of 100 pictures of the kind that the model judges worst (“b”, of 2 kinds tested),"
     )
-    assert "tested, about 30 get an answer; about 12 of these are wrong. Of 100" in said
+    assert ", about 30 get an answer; about 12 of these are wrong. Of 100" in said
     assert said.endswith("of all kinds, about 50 get an answer; about 5 of these are wrong.")
 
 

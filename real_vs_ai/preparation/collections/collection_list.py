@@ -11,17 +11,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import read_table
-from real_vs_ai.preparation.collections.evidence import role_of
-from real_vs_ai.preparation.placing import safe_name
+from real_vs_ai.files import read_table, write_table, write_text
+from real_vs_ai.preparation.manifest import REPORT_NAME, FileOutcome, safe_name, write_outcomes
 
 COLLECTION_NAME = "collection.json"
 IMAGES_NAME = "images.csv"
@@ -38,7 +36,13 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TILES = re.compile(r"([1-9]\d?x[1-9]\d?)?")
 KEPT_OUT = "kept out by a list"
-_HASH = re.compile(r"[0-9a-f]{16,64}")
+ALREADY_THERE = "already there"
+UPDATED, OTHER_SETTINGS = "already there, notes updated", "there, with other settings"
+# What the list may change without another look at the pictures.
+_NOTES = ("role", "licence")
+# Enough to tell any two contents apart; a list may have more of them.
+_DIGITS = 16
+_HASH = re.compile(rf"[0-9a-f]{{{_DIGITS},64}}")
 
 
 class CollectionError(InputError):
@@ -70,15 +74,15 @@ class ImageRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Collection:
-    """One row of the list.
+    """One row of the list, or a folder of a user.
 
     Attributes:
         name: Names its folder and, in manifests, its source.
-        pattern: Files to take, searched in their paths without regard to case.
-        exclude: Files of these to leave out, or None.
+        pattern: Regular expression for the paths of the files to take, whatever their case.
+        exclude: Another one for files of these to leave out, or "".
         generators: (pattern, generator) pairs for files whose path tells more; the first counts.
-        group: Its first bracketed part, found in a path, names the file's group, or None: files
-            of one group (a sheet, a prompt) share a split.
+        group: Its first bracketed part, found in a path, names the file's group, or "": files of
+            one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
         limit: Take at most this many files, or None; by evidence, of each generator or camera.
         label: "" takes pictures of both classes, by evidence.
@@ -87,51 +91,45 @@ class Collection:
     """
 
     name: str
-    repository: str
-    commit: str
-    pattern: re.Pattern[str]
-    exclude: re.Pattern[str] | None
-    label: str
-    generator: str
-    generators: tuple[tuple[re.Pattern[str], str], ...]
-    group: re.Pattern[str] | None
-    tiles: tuple[int, int]
-    limit: int | None
-    role: str
-    licence: str
-    rule: str
-
-    @classmethod
-    def of_folder(cls, name: str) -> Collection:
-        """Any folder of a user, to be labelled by evidence."""
-        values = dict.fromkeys((*REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS), "")
-        return _values(values | {"collection": name, "rule": EVIDENCE}, where=name)
+    repository: str = ""
+    commit: str = ""
+    pattern: str = ""
+    exclude: str = ""
+    label: str = ""
+    generator: str = ""
+    generators: tuple[tuple[str, str], ...] = ()
+    group: str = ""
+    tiles: tuple[int, int] = (1, 1)
+    limit: int | None = None
+    role: str = ""
+    licence: str = ""
+    rule: str = PATTERN
 
     def group_of(self, path: str) -> str:
         """The group of a file, unique among all collections, or ""."""
-        found = self.group.search(path) if self.group else None
+        found = _regex(self.group).search(path) if self.group else None
         if found:
             return f"{self.name}/{found.group(1)}"
         # Tiles of one sheet are alike even where the list names no group.
-        return f"{self.name}/{PurePosixPath(path).with_suffix('')}" if self.is_grid else ""
+        is_grid = self.tiles != (1, 1)
+        return f"{self.name}/{PurePosixPath(path).with_suffix('')}" if is_grid else ""
 
     def generator_of(self, path: str) -> str:
         """What made this file."""
-        named = (name for pattern, name in self.generators if pattern.search(path))
+        named = (name for pattern, name in self.generators if _regex(pattern).search(path))
         return next(named, self.generator)
 
-    @property
-    def is_grid(self) -> bool:
-        return self.tiles != (1, 1)
+    def select(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+        """The paths to take, and those that match and are excluded."""
+        matching = list(filter(_regex(self.pattern).search, paths))
+        excluded = set(filter(_regex(self.exclude).search, matching)) if self.exclude else ()
+        return [path for path in matching if path not in excluded], sorted(excluded)
 
     def describe(self) -> dict[str, object]:
         """The row as JSON holds it, to be compared with that of an earlier run."""
         facts = {"collection": self.name, **vars(self)}
         del facts["name"]
-        for name in ("pattern", "exclude", "group"):
-            facts[name] = facts[name].pattern if facts[name] else ""
-        facts["generators"] = [[pattern.pattern, name] for pattern, name in self.generators]
-        return facts | {"tiles": list(self.tiles)}
+        return json.loads(json.dumps(facts))
 
 
 def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
@@ -191,59 +189,66 @@ def _parse(row: Mapping[str, str], *, where: str) -> Collection:
         raise CollectionError(
             f"Expected a name for a folder in {where}, found {values['collection']!r}."
         )
-    values["role"] = values["role"] or role_of(values["repository"])
-    return _values(values, where=where)
-
-
-def _values(values: Mapping[str, str], *, where: str) -> Collection:
+    for column in ("pattern", "exclude", "group"):
+        brackets = _check_regex(values[column], where)
+        if column == "group" and values[column] and brackets != 1:
+            raise CollectionError(
+                f"Expected a group with one bracketed part in {where}, found {values[column]!r}."
+            )
     rows, _, columns = (values["tiles"] or "1x1").partition("x")
     return Collection(
         values["collection"],
         values["repository"],
         values["commit"],
-        _regex(values["pattern"], where) or re.compile(""),
-        _regex(values["exclude"], where),
+        values["pattern"],
+        values["exclude"],
         values["label"],
         values["generator_or_source"],
         _generators(values["generators"], where),
-        _group(values["group"], where),
+        values["group"],
         (int(rows), int(columns)),
         int(values["limit"]) if values["limit"] else None,
-        values["role"],
+        values["role"] or role_of(values["repository"]),
         values["licence"],
         values["rule"],
     )
 
 
-def _regex(text: str, where: str) -> re.Pattern[str] | None:
+def role_of(repository: str) -> str:
+    """The split of a repository: 20 % are test, 30 % validation.
+
+    The owner decides, so that a photographer's repositories stay together.
+    """
+    owner = repository.casefold().partition("/")[0]
+    place = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4], "big") / 2**32
+    return "test" if place < 0.2 else "validation" if place < 0.5 else "train"
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL)
+
+
+def _check_regex(pattern: str, where: str) -> int:
+    """The number of bracketed parts; raises CollectionError unless it is a regular expression."""
     try:
-        return re.compile(text, re.IGNORECASE | re.DOTALL) if text else None
+        return _regex(pattern).groups
     except re.error as error:
         raise CollectionError(
-            f"Expected a regular expression in {where}, found {text!r}: {error}."
+            f"Expected a regular expression in {where}, found {pattern!r}: {error}."
         ) from error
 
 
-def _group(text: str, where: str) -> re.Pattern[str] | None:
-    pattern = _regex(text, where)
-    if pattern and pattern.groups != 1:
-        raise CollectionError(
-            f"Expected a group with one bracketed part in {where}, found {text!r}."
-        )
-    return pattern
-
-
-def _generators(text: str, where: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _generators(text: str, where: str) -> tuple[tuple[str, str], ...]:
     """ "/nature/ = StyleGAN; /faces/ = ProGAN" as (pattern, name) pairs."""
     pairs = []
     for part in filter(None, map(str.strip, text.split(";"))):
-        pattern, equals, name = part.partition(" = ")
-        regex = _regex(pattern.strip(), where)
-        if not equals or not regex or not name.strip():
+        pattern, equals, name = map(str.strip, part.partition(" = "))
+        if not (pattern and equals and name):
             raise CollectionError(
                 f"Expected 'pattern = generator; …' as generators in {where}, found {part!r}."
             )
-        pairs.append((regex, name.strip()))
+        _check_regex(pattern, where)
+        pairs.append((pattern, name))
     return tuple(pairs)
 
 
@@ -252,19 +257,15 @@ class KeptOut:
     """Repositories and files that are kept for a test and must not be collected.
 
     Attributes:
-        hashes: Beginnings of SHA-256 hashes, of files' contents and of `owner/name` in lower case.
+        hashes: The first 16 digits of SHA-256 hashes, of files' contents and of `owner/name` in
+            lower case.
     """
 
     hashes: frozenset[str] = frozenset()
 
     def __contains__(self, data: bytes) -> bool:
         """Whether a file's content, or the name of a repository in lower case, is kept out."""
-        digest = hashlib.sha256(data).hexdigest() if self.hashes else ""
-        return any(digest[:length] in self.hashes for length in self._lengths)
-
-    @cached_property
-    def _lengths(self) -> frozenset[int]:
-        return frozenset(map(len, self.hashes))
+        return bool(self.hashes) and hashlib.sha256(data).hexdigest()[:_DIGITS] in self.hashes
 
 
 def read_kept_out(paths: Sequence[Path]) -> KeptOut:
@@ -283,7 +284,7 @@ def read_kept_out(paths: Sequence[Path]) -> KeptOut:
                         f"Expected 16 to 64 hexadecimal digits in {path}, line {number}, "
                         f"found {text[:80]!r}."
                     )
-                hashes.add(text)
+                hashes.add(text[:_DIGITS])
     return KeptOut(frozenset(hashes))
 
 
@@ -292,19 +293,13 @@ class CollectedFolder:
     """What a collected folder says about itself.
 
     Attributes:
-        groups: Group of each image that has one, by path below the folder.
-        generators: What made each image, by path below the folder.
-        plain: Paths of the images that are mostly flat or of one colour.
         role: The split of all images, or "" where they are to be divided.
-        perceptual_hashes: pHash of each image.
+        images: Row of each image, by its path below the folder.
     """
 
     name: str
     role: str
-    groups: Mapping[str, str]
-    generators: Mapping[str, str]
-    plain: frozenset[str]
-    perceptual_hashes: tuple[int, ...]
+    images: Mapping[str, ImageRow]
 
 
 def read_collected(folder: Path) -> CollectedFolder | None:
@@ -313,24 +308,62 @@ def read_collected(folder: Path) -> CollectedFolder | None:
     Raises:
         CollectionError: The notes are damaged.
     """
-    path = folder / COLLECTION_NAME
-    if not path.is_file():
+    if not (folder / COLLECTION_NAME).is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
         rows = [ImageRow(*row) for row in read_table(folder / IMAGES_NAME, ImageRow._fields)]
         if facts["role"] not in ("", *SPLITS):
             raise InputError(f"role {facts['role']!r}")
-        return CollectedFolder(
-            str(facts["collection"]),
-            facts["role"],
-            {row.path: row.group for row in rows if row.group},
-            {row.path: row.generator for row in rows},
-            frozenset(row.path for row in rows if row.plain),
-            tuple(int(row.perceptual_hash, 16) for row in rows),
-        )
+        name = str(facts["collection"])
+        return CollectedFolder(name, facts["role"], {row.path: row for row in rows})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CollectionError(
             f"Expected {COLLECTION_NAME} and {IMAGES_NAME} as DataCollector.py writes them in "
             f"{folder}, found them damaged: {error}. Run DataCollector.py --overwrite for it."
         ) from error
+
+
+def write_notes(
+    folder: Path,
+    collection: Collection,
+    images: Sequence[ImageRow],
+    outcomes: Sequence[FileOutcome],
+    *,
+    min_side: int,
+) -> tuple[int, int, int]:
+    """Note what a collected folder is; gives the counts of fakes, reals and files left out."""
+    write_table(folder / IMAGES_NAME, ImageRow._fields, sorted(images))
+    write_outcomes(folder / REPORT_NAME, outcomes)
+    fakes = sum(image.path.startswith(f"{CLASS_FOLDERS['Fake']}/") for image in images)
+    counts = {"fakes": fakes, "reals": len(images) - fakes, "left_out": len(outcomes)}
+    _write_facts(folder, collection.describe() | {"min_side": min_side} | counts)
+    return tuple(counts.values())
+
+
+def compare_notes(collection: Collection, folder: Path) -> tuple[tuple[int, int, int], str]:
+    """The counts of a folder that is there, and how it compares with the list, which it follows.
+
+    Raises:
+        InputError: It is another data set.
+    """
+    try:
+        facts = json.loads((folder / COLLECTION_NAME).read_text(encoding="utf-8"))
+        counts = int(facts["fakes"]), int(facts["reals"]), int(facts["left_out"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        # Some other data set of that name: nothing of it may be lost.
+        raise InputError(
+            f"Expected a collection or nothing at {folder}, found neither ({error}). "
+            "Move that folder elsewhere, or name another --output-dir."
+        ) from error
+    listed = collection.describe()
+    changed = [name for name, value in listed.items() if facts.get(name) != value]
+    if changed and set(changed) <= set(_NOTES):
+        _write_facts(folder, facts | {name: listed[name] for name in changed})
+        return counts, UPDATED
+    return counts, OTHER_SETTINGS if changed else ALREADY_THERE
+
+
+def _write_facts(folder: Path, facts: dict[str, object]) -> None:
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    write_text(folder / COLLECTION_NAME, text + "\n", alone=True)

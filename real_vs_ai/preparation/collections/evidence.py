@@ -1,25 +1,30 @@
-"""Decide what a picture is by the evidence for it; no disk.
+"""Decide what a picture is by the evidence for it: what its file says, its path and its age.
 
 A file that carries a generator's own traces is Fake. A file that carries a camera's settings, or
 that was committed before 2022, is Real. All others are left out, and so is what is no picture of
-its own: composites, edits, screenshots, sheets, small copies.
+its own: composites, edits, screenshots, small copies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from real_vs_ai.preparation.inspection import MAX_BITS
-from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
-from real_vs_ai.preparation.placing import rank
+from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.images import ImageError, decode_image, read_header
+from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, KeptOut
+from real_vs_ai.preparation.image_files import MAX_BITS
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome, rank
+from real_vs_ai.provenance import describe_origin, read_provenance
+from real_vs_ai.provenance.findings import clean
 
 NO_EVIDENCE = "no evidence of its origin"
 CONTRADICTION = "its evidence contradicts itself"
@@ -32,12 +37,18 @@ UNKNOWN_CAMERA = "unknown camera"
 UNNAMED = "unnamed generator"
 SCREENSHOT = "a screenshot"
 FROM_PICTURE = "made from an input picture"
+MISSING = "not in the git directory"
 # Stable Diffusion, the first generator that anybody could run, came in August 2022.
 _BEFORE_GENERATORS = int(datetime(2022, 1, 1, tzinfo=UTC).timestamp())
 # Two pictures of one source are also a series: a bracket of exposures, frames of a panorama.
 _SERIES_BITS = 10
 # Some of the pictures that are looked at are plain, or alike.
 _LOOKED_AT = 1.5
+_LEAST_SIDE = 256
+# Longer ones are sheets of several pictures in a row, or stitched.
+_MOST_ELONGATED = 2.5
+# Scripts write watermarks into what they save, whose sides are whole multiples of 8 pixels.
+_LONGEST_WATERMARKED = 2048
 _WORD = re.compile(r"[a-z]+")
 _FROM_PICTURE = re.compile(r"img2img|image2image|im2im|in-?painting|out-?painting|upscaled")
 _SCREENSHOT = re.compile(r"screen.?(?:shot|cap|grab)|captura.de.pantalla|bildschirmfoto|snipaste")
@@ -88,7 +99,6 @@ class Traces:
         prompt: What the generator was told, or "".
         camera: Make and model of the camera that wrote its exposure, or "".
         day: When the photograph was taken, as the file writes it, or "".
-        problem: Why the file is neither generated nor a photograph, or "".
     """
 
     evidence: str = ""
@@ -96,7 +106,6 @@ class Traces:
     prompt: str = ""
     camera: str = ""
     day: str = ""
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,7 @@ class FoundFile:
     Attributes:
         key: By which its bytes are read again: a blob id, or its path.
         blob: The git blob id of its content.
-        problem: Why it is out before its evidence counts, or "".
+        problem: Why it is neither a generated picture nor a photograph, or "".
         committed: When it came into the history, in seconds since 1970, or None.
     """
 
@@ -126,6 +135,7 @@ class Labelled:
         made_by: Generator or camera; with the repository, it names the source.
         evidence: For people, one clause.
         group: Pictures of one group share a split, or "".
+        tiles: (row, column) of the tiles to take; one (0, 0) where the file is not cut.
     """
 
     file: FoundFile
@@ -133,6 +143,11 @@ class Labelled:
     made_by: str
     evidence: str
     group: str
+    tiles: tuple[tuple[int, int], ...] = ((0, 0),)
+
+    @property
+    def key(self) -> str:
+        return self.file.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +156,12 @@ class Look:
 
     Attributes:
         problem: Why it is no picture to take, or "".
-        perceptual_hash: pHash of its pixels.
-        extension: The one that its content should have.
+        images: Name, whether it is mostly flat or of one colour, and pHash of each picture of it.
         drawn: Whether it has a palette or transparency, which no camera writes.
     """
 
     problem: str
-    perceptual_hash: int = 0
-    extension: str = ""
+    images: tuple[tuple[str, bool, int], ...] = ()
     drawn: bool = False
 
 
@@ -165,16 +178,6 @@ class Known:
     roles: Mapping[str, str]
 
 
-def role_of(repository: str) -> str:
-    """The split of a repository: 20 % are test, 30 % validation.
-
-    The owner decides, so that a photographer's repositories stay together.
-    """
-    owner = repository.casefold().partition("/")[0]
-    place = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4], "big") / 2**32
-    return "test" if place < 0.2 else "validation" if place < 0.5 else "train"
-
-
 def makes_pictures(texts: Iterable[str]) -> bool:
     """Whether a repository may make pictures itself, by its name and its README.
 
@@ -184,6 +187,60 @@ def makes_pictures(texts: Iterable[str]) -> bool:
     (True, False)
     """
     return any(_MAKES_PICTURES.search(text.casefold()) for text in texts)
+
+
+def read_evidence(
+    file: FoundFile, data: bytes | None, min_side: int, kept_out: KeptOut
+) -> FoundFile:
+    """The file with what it says of itself, or with the reason why it is out."""
+    if data is None:
+        return replace(file, problem=MISSING)
+    if not file.blob:
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        file = replace(file, blob=blob)
+    try:
+        if data in kept_out:
+            raise ImageError(KEPT_OUT)
+        header = read_header(data)
+        short, long = sorted((header.width, header.height))
+        if short < max(min_side, _LEAST_SIDE):
+            raise ImageError(f"too small: {header.width} × {header.height} pixels")
+        if long > _MOST_ELONGATED * short:
+            raise ImageError(f"a strip or a panorama: {header.width} × {header.height} pixels")
+        watermarked = long <= _LONGEST_WATERMARKED and not (short % 8 or long % 8)
+        return replace(file, traces=_read_traces(data, watermarks=watermarked))
+    except ImageError as error:
+        return replace(file, problem=str(error))
+
+
+def _read_traces(data: bytes, *, watermarks: bool) -> Traces:
+    """What a file says of its origin.
+
+    Args:
+        watermarks: Decode it, and look for open watermarks, where its metadata say nothing.
+
+    Raises:
+        ImageError: It is neither a generated picture nor a photograph.
+    """
+    findings = read_provenance(data)
+    if watermarks and not any(finding.speaks_for for finding in findings):
+        with contextlib.suppress(ImageError):
+            findings = read_provenance(data, decode_image(data).image)
+    origin = describe_origin(findings)
+    if len({finding.speaks_for for finding in findings if finding.speaks_for}) > 1:
+        raise ImageError(CONTRADICTION)
+    if origin.composite or origin.screenshot:
+        raise ImageError("a composite" if origin.composite else SCREENSHOT)
+    if origin.from_picture:
+        raise ImageError(f"{FROM_PICTURE}: {clean(origin.from_picture)}")
+    told = next((f"{f.code}: {f.field or f.kind}" for f in findings if f.speaks_for), "")
+    if origin.speaks_for == POSITIVE_CLASS:
+        return Traces(told, generator=origin.generator or UNNAMED, prompt=origin.prompt)
+    camera = clean(origin.camera.name) if origin.speaks_for and origin.camera else ""
+    # Some programs fill in "--" for what they do not know.
+    if any(map(str.isalnum, camera)):
+        return Traces(told, camera=camera, day=origin.camera.taken[:10])
+    return Traces()
 
 
 def label_files(
@@ -216,7 +273,7 @@ def label_files(
 def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Labelled | str:
     """The file with its label, or why it has none."""
     traces = file.traces
-    if reason := file.problem or _path_reason(file.path) or traces.problem:
+    if reason := file.problem or _path_reason(file.path):
         return reason
     dated = file.committed is not None and file.committed < _BEFORE_GENERATORS
     if traces.generator:
@@ -279,30 +336,38 @@ def limit_sources(
 
 
 def take(
-    candidates: Sequence[Labelled], looks: Sequence[Look], *, limit: int, known: Known
+    candidates: Sequence[Labelled], looks: Sequence[Look], *, limit: int, known: Known | None
 ) -> tuple[list[tuple[Labelled, Look]], list[FileOutcome]]:
-    """Take pictures that look usable and unlike all others, up to the limit of each source."""
+    """Take pictures that look usable and unlike all others, up to the limit of each source.
+
+    Args:
+        known: What other collections hold; None where a list names the files: it takes them all.
+    """
     taken, outcomes = [], []
     counts: dict[tuple[str, str], int] = defaultdict(int)
     hashes: dict[tuple[str, str], list[int]] = defaultdict(list)
     for entry, look in zip(candidates, looks, strict=True):
-        source = entry.label, entry.made_by
-        others = np.array([h for s in hashes if s != source for h in hashes[s]], dtype=np.uint64)
         if look.problem:
             outcomes.append(_left_out(entry.file, look.problem))
-        elif look.drawn and entry.made_by == UNKNOWN_CAMERA:
+            continue
+        if known is None:
+            taken.append((entry, look))
+            continue
+        source, (_, _, found) = (entry.label, entry.made_by), look.images[0]
+        others = np.array([h for s in hashes if s != source for h in hashes[s]], dtype=np.uint64)
+        if look.drawn and entry.made_by == UNKNOWN_CAMERA:
             outcomes.append(_left_out(entry.file, DRAWN))
         elif counts[source] >= limit:
             outcomes.append(_left_out(entry.file, BEYOND_LIMIT))
         elif (
-            _is_near(look.perceptual_hash, known.hashes, MAX_BITS)
-            or _is_near(look.perceptual_hash, others, MAX_BITS)
-            or _is_near(look.perceptual_hash, np.array(hashes[source], np.uint64), _SERIES_BITS)
+            _is_near(found, known.hashes, MAX_BITS)
+            or _is_near(found, others, MAX_BITS)
+            or _is_near(found, np.array(hashes[source], np.uint64), _SERIES_BITS)
         ):
             outcomes.append(_left_out(entry.file, NEAR_DUPLICATE))
         else:
             counts[source] += 1
-            hashes[source].append(look.perceptual_hash)
+            hashes[source].append(found)
             taken.append((entry, look))
     return taken, outcomes
 

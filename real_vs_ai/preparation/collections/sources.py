@@ -24,12 +24,10 @@ from real_vs_ai.parallel import chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 T = TypeVar("T")
-MISSING = "not in the git directory"
 _README = re.compile(r"readme(\.\w+)?", re.I)
 _README_CHARACTERS = 20_000
 # Few enough to name to git all at once.
 _CHUNK_FILES = 24
-_READ_BYTES = 1 << 20
 # Files are named on standard input; nothing else may come or be noted with them.
 _FETCH_FILES = (
     *("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none"),
@@ -276,37 +274,13 @@ def _read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
     Args:
         blobs: Ids; a few dozen at a time, for they go to git all at once.
     """
-    with subprocess.Popen(
-        _command(["cat-file", "--batch"], git_dir),
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        process.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
-        process.stdin.close()
-        try:
-            for blob in blobs:
-                yield _read_one(process.stdout, blob, git_dir)
-        finally:
-            process.kill()
-
-
-def _read_one(stream, blob: str, git_dir: Path) -> bytes | None:
-    header = stream.readline().split()
-    if len(header) == 2 and header[1] == b"missing":
-        return None
-    if len(header) != 3 or header[1] != b"blob":
-        raise CollectionError(f"Expected to read {blob} from {git_dir}, found it damaged.")
-    size = int(header[2])
-    if size > MAX_IMAGE_BYTES:
-        for start in range(0, size + 1, _READ_BYTES):
-            stream.read(min(_READ_BYTES, size + 1 - start))
-        return None
-    data = stream.read(size + 1)
-    if len(data) != size + 1:
-        raise CollectionError(f"Expected to read {blob} from {git_dir}, found it cut off.")
-    return data[:-1]
+    form = "--batch-check=%(objecttype) %(objectsize)"
+    found = _git(["cat-file", form], git_dir, given="".join(f"{blob}\n" for blob in blobs))
+    for blob, line in zip(blobs, found.decode().splitlines(), strict=True):
+        # One by one: all at once they might take gigabytes.
+        kind, _, size = line.partition(" ")
+        wanted = kind == "blob" and int(size) <= MAX_IMAGE_BYTES
+        yield _git(["cat-file", "blob", blob], git_dir) if wanted else None
 
 
 def _git(
@@ -319,7 +293,7 @@ def _git(
     """Run git, and give its output; its progress shows where a person watches."""
     watched = progress and sys.stderr.isatty()
     result = subprocess.run(
-        _command(arguments, git_dir),
+        ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *arguments],
         env=_environment(network=progress),
         input=given.encode(),
         stdout=subprocess.PIPE,
@@ -332,10 +306,6 @@ def _git(
         verb = arguments[2] if arguments[0] == "-c" else arguments[0]
         raise CollectionError(f"Expected git {verb} to succeed, found: {reason}")
     return result.stdout
-
-
-def _command(arguments: Sequence[str], git_dir: Path | None) -> list[str]:
-    return ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *arguments]
 
 
 def _environment(*, network: bool = False) -> dict[str, str]:
