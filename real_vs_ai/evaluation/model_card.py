@@ -21,6 +21,8 @@ _NOT_RECIPE = (
     *("data", "models_dir", "run_name", "workers", "cache_dir", "memory"),
     *("checkpoint_steps", "keep_checkpoints", "tensorboard"),
 )
+# With more collections, the card names their list.
+_MOST_LISTED = 40
 # Paragraphs and tables.
 Blocks = list[str | Table]
 
@@ -242,7 +244,14 @@ def _licence(config: Mapping) -> Blocks:
             "(Apache-2.0). EfficientNet: Tan, M. and Le, Q. (2019), EfficientNet: Rethinking Model "
             "Scaling for Convolutional Neural Networks, ICML."
         )
-    if rows := _listed_collections(config):
+    rows = _listed_collections(config)
+    if len(rows) > _MOST_LISTED:
+        text += (
+            f" The pictures come from {len(rows)} public collections: `data/collections.csv` states "
+            "the repository and the licence of each."
+        )
+        return ["## Licence and citation", text]
+    if rows:
         headers = ["collection", "split", "class", "images of", "repository", "licence"]
         return ["## Licence and citation", text, (headers, rows)]
     text += (

@@ -130,6 +130,9 @@ def test_card_lists_the_licence_of_every_public_collection(card, tmp_path, monke
     assert "| hills | train | Real | cameras | owner/hills | CC0 |" in text
     assert "owner/other" not in text and "CIFAKE" not in text
     assert "CIFAKE" in card(METRICS, {"data": {"sources": {"train": ["mine"]}}})
+    many = {"data": {"sources": {"train": ["hills"] * 41}}}
+    text = card(METRICS, many)
+    assert "owner/hills" not in text and "from 41 public collections" in text
 
 
 def test_card_lists_sources_reasons_and_collections(card):
