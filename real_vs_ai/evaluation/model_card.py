@@ -247,8 +247,8 @@ def _licence(config: Mapping) -> Blocks:
     rows = _listed_collections(config)
     if len(rows) > _MOST_LISTED:
         text += (
-            f" The pictures come from {len(rows)} public collections: `data/collections.csv` states "
-            "the repository and the licence of each."
+            f" The pictures come from {len(rows)} public collections: `data/collections.csv` "
+            "states the repository and the licence of each."
         )
         return ["## Licence and citation", text]
     if rows:

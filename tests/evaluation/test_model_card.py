@@ -153,7 +153,8 @@ def test_card_lists_sources_reasons_and_collections(card):
     text = card(metrics)
     for part in (
         "5 crops of 224 × 224 pixels",
-        "at most 5 % of a new source's images of each class expected to get a wrong verdict",
+        "at most 5 % of a new source's real images expected to be called Fake, and 1.5 times that "
+        "share of its generated ones Real",
         "| validation | Real | 24 | 0.2500 (0.1000 to 0.5000) |",
         "| 0.9512 (0.9400 to 0.9600) | 0.1000 |",
         "| reason | test (n = 11) |",
