@@ -51,8 +51,7 @@ def training_batches(
 
     Args:
         batch_size: Images in a batch of all processes together, at most as many as there are.
-        steps_per_epoch: Steps after which the images are shuffled again. More steps than batches
-            go through the images again, in a new order.
+        steps_per_epoch: Steps after which the images are shuffled; more take them once more.
         degrade: Share of the images that are degraded first; see `degrade_images`.
         cutmix: Share of the pairs of neighbours that exchange a patch; see `exchange_patches`.
         weights: How much each image counts in the loss, shape (n_images,); None for all alike.
@@ -75,15 +74,13 @@ def training_batches(
         indices = batch_indices(len(decoded), step=step, draw_by=draw_by, **order)[rows]
         # Where draws repeat images within an epoch, each step shows other views of them.
         turn = step // steps_per_epoch if draw_by is None else step
-        views = _first_views(len(decoded), seed)[indices] + turn
-        pixels = decoded.view_of_each(views, indices)
+        pixels = decoded.view_of_each(_first_views(len(decoded), seed)[indices] + turn, indices)
+        labels, draws = one_hot[decoded.labels[indices]], (batch_size, (seed, step))
         if degrade:
-            draws = draw_degradations(batch_size, seed=(seed, step))
-            pixels = degrade_images(pixels, draws[rows], share=degrade)
-        labels = one_hot[decoded.labels[indices]]
+            pixels = degrade_images(pixels, draw_degradations(*draws)[rows], share=degrade)
         if cutmix:
-            draws = draw_patches(batch_size, seed=(seed, step))
-            pixels, labels = exchange_patches(pixels, labels, draws[rows], share=cutmix)
+            patches = draw_patches(*draws)[rows]
+            pixels, labels = exchange_patches(pixels, labels, patches, share=cutmix)
         return pixels, labels, counts[indices]
 
     def prepare(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -222,7 +219,7 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 _FEWEST_FOR_THREADS = 16
 
 
-def draw_degradations(count: int, *, seed: Sequence[int]) -> np.ndarray:
+def draw_degradations(count: int, seed: Sequence[int]) -> np.ndarray:
     """What `degrade_images` does to each of `count` images, shape (count, 7), from 0 to 1."""
     return np.random.default_rng(tuple(seed)).random((count, 7))
 
@@ -245,7 +242,7 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
     return degraded
 
 
-def draw_patches(count: int, *, seed: Sequence[int]) -> np.ndarray:
+def draw_patches(count: int, seed: Sequence[int]) -> np.ndarray:
     """What `exchange_patches` does to each of `count` images, shape (count, 4), from 0 to 1."""
     # Another stream than that of `draw_degradations`.
     return np.random.default_rng((*seed, 1)).random((count, 4))
