@@ -146,7 +146,8 @@ class Detector:
                 judged by the one that fits its size.
             engine: "openvino" or "keras"; None chooses: Keras on a machine with a GPU that
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
-            precision: "f32" or "bf16"; None for bf16 where the CPU has it, otherwise f32.
+            precision: "f32" or "bf16"; None for f32 where images are judged by crops or the
+                CPU has no bf16, otherwise bf16.
             for_batches: Make ready for many images; the first single one waits longer.
 
         Raises:

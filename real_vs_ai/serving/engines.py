@@ -134,7 +134,8 @@ def open_engine(
         model_path: The `.h5` file.
         image_size: Side of the square input that its metadata states.
         engine: One of ENGINES, or None to choose.
-        precision: One of PRECISIONS, or None for bf16 where the processor has it, otherwise f32.
+        precision: One of PRECISIONS, or None for f32 with several views or where the
+            processor has no bf16, otherwise bf16.
         for_batches: Whether whole batches come first, not single images.
         lazy: Let OpenVINO read and compile the model when the first image needs it. If it then
             cannot, those images get the error: Keras does not step in.

@@ -14,8 +14,6 @@ from real_vs_ai import Detector
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.preparation.demo import load_photographs
-from real_vs_ai.runs import find_models
 from real_vs_ai.serving.openvino_engine import best_precision
 from real_vs_ai.verdict import decide_label
 from tests.serving.trivial_model import judge_inputs
@@ -106,37 +104,28 @@ def test_float32_computes_what_keras_computes(reference, images):
     assert changed == 0
 
 
-# Largest and mean difference of a probability in bf16. A photograph's crops differ by some
-# hundredths, but its two or three extreme crops may be other ones then: 0.18 was measured.
-BF16_LIMITS = {"released": (0.06, 0.002), "photographs": (0.25, 0.05)}
+# Largest and mean difference of a thumbnail's probability in bf16.
+BF16_LIMITS = (0.06, 0.002)
 
 
-@pytest.mark.parametrize("run", BF16_LIMITS)
-def test_bf16_stays_close_to_float32_and_turns_no_verdict(run, request):
+def test_photographs_are_judged_in_float32_on_every_processor():
+    path = RELEASED / "photographs" / "model.h5"
+    assert Detector.open(path, engine="openvino").engine.precision == "f32"
+
+
+def test_bf16_stays_close_to_float32_and_turns_no_verdict(images):
     if best_precision(ov.Core()) != "bf16":
         pytest.skip("this processor does not compute in bf16")
-    path = next(path for path in find_models(RELEASED) if path.parent.name == run)
+    path = RELEASED / "model.h5"
     detectors = {
         precision: Detector.open(path, engine="openvino", precision=precision)
-        for precision in ("f32", "bf16")
+        for precision in ("f32", "bf16", None)
     }
-    pixels = network_inputs(detectors["f32"], request)
-    expected = judge_inputs(detectors["f32"], pixels)[0]
+    assert detectors[None].engine.precision == "bf16"
+    expected = judge_inputs(detectors["f32"], images)[0]
     labels = [decide_label(row, detectors["f32"].metadata) for row in expected]
-    difference, _ = compare(detectors["bf16"], pixels, expected, labels)
-    largest, mean = BF16_LIMITS[run]
+    difference, _ = compare(detectors["bf16"], images, expected, labels)
+    largest, mean = BF16_LIMITS
     # Exactly the same would mean that bf16 was not used.
     assert 0 < difference.max() <= largest
     assert difference.mean() <= mean
-
-
-def network_inputs(detector, request) -> np.ndarray:
-    """Real images of the size that a model is for."""
-    if not detector.metadata.model_input.is_crops:
-        return request.getfixturevalue("images")
-    halves = [
-        part
-        for photograph in load_photographs().values()
-        for part in np.array_split(photograph, 2, axis=1)
-    ]
-    return np.stack([detector.prepare(np.ascontiguousarray(half)).inputs for half in halves])
