@@ -28,7 +28,6 @@ from real_vs_ai.ui.wording import (
 # Text files of a run are small; a larger one is not what its name says.
 _MOST_BYTES = 20 * 2**20
 _MOST_FIGURES = 60
-_NETWORK = "network"
 # The model card has the other metrics.
 _HEADLINES = {
     "uncertain_share": "Pictures without an answer",
@@ -36,13 +35,11 @@ _HEADLINES = {
     "roc_auc": "Pairs ranked correctly (ROC AUC)",
 }
 _FIGURE_TITLES = {
-    "class_distribution": "Pictures of each class",
     "confusion_matrix": "Verdicts on pictures of each class",
     "confusion_matrix_validation": "Verdicts on pictures of each class, validation",
     "history": "Training, epoch by epoch",
     "precision_recall": "Found pictures and right alarms, over all thresholds",
     "reliability": "Stated probability and what was seen",
-    "robustness": "What recompressing, resizing and other changes do",
     "roc": "Found pictures and false alarms, over all thresholds",
     "scores": "How the probabilities are spread",
 }
@@ -77,17 +74,13 @@ def _show_run(run: RunFolder) -> None:
     st.header("How good it is")
     _show_headlines(read_metrics(run))
     figures = sorted(p for p in run.figures.glob("*.png") if p.is_file())[:_MOST_FIGURES]
-    # The drawing is many times higher than wide, so it has a place of its own.
-    drawing = [path for path in figures if path.stem == _NETWORK]
-    others = [path for path in figures if path.stem != _NETWORK]
-    for title, paths, columns in (("Figures", others, 2), ("Drawing of the network", drawing, 1)):
-        if paths:
-            with (
-                st.expander(title, icon=":material/image:"),
-                st.grid(columns=columns, min_column_width=340),
-            ):
-                for path in paths:
-                    _show_figure(path)
+    if figures:
+        with (
+            st.expander("Figures", icon=":material/image:"),
+            st.grid(columns=2, min_column_width=340),
+        ):
+            for path in figures:
+                _show_figure(path)
     card = _read_text(run.model_card)
     if card:
         with st.expander("Model card, with all metrics", icon=":material/description:"):
