@@ -3,8 +3,8 @@
     python DataUnZipper.py                             # every archive in data/archives
     python DataUnZipper.py ~/Downloads/cifake.zip      # this archive
 
-Reads zip, tar, tar.gz, tar.xz and tar.bz2. Every entry is checked before anything is written. A
-damaged or hostile archive is refused as a whole.
+Reads zip archives. Every entry is checked before anything is written. A damaged or hostile archive
+is refused as a whole.
 """
 
 import sys

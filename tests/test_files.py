@@ -16,7 +16,6 @@ from real_vs_ai.files import (
     write_json,
 )
 from real_vs_ai.preparation.archives import plan_extraction
-from real_vs_ai.preparation.extraction import ArchiveEntry
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.serving.image_sources import iterate_sources
 
@@ -60,7 +59,7 @@ def found_by_splitting(folder):
 
 
 def found_by_unpacking(folder):
-    entries = [ArchiveEntry(name, "file", 1, 1) for name in (*DATA, *JUNK)]
+    entries = [zipfile.ZipInfo(name) for name in (*DATA, *JUNK)]
     return list(plan_extraction(entries, archive_bytes=99).names.values())
 
 

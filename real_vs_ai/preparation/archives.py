@@ -1,9 +1,8 @@
-"""Unpack archives into data/raw/<source>/, after checks, and pack folders; nothing lands elsewhere.
+"""Unpack zips into data/raw/<source>/, after checks, and pack folders; nothing lands elsewhere.
 
-Zip, tar, tar.gz, tar.xz and tar.bz2 are recognised by their content, not by their names. What an
-archive may unpack is decided before a byte is written: an entry that tries to leave the target, or
-an archive that is a bomb, refuses the whole archive; an entry that is no use (debris, a link, an
-unusable name) is left out and reported.
+What an archive may unpack is decided before a byte is written: an entry that tries to leave the
+target, or an archive that is a bomb, refuses the whole archive; an entry that is no use (debris, a
+link, an unusable name) is left out and reported.
 """
 
 from __future__ import annotations
@@ -19,20 +18,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import ZIP_DEFLATED, ZIP_STORED
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
 from real_vs_ai.files import atomic_write, is_junk, list_files
 from real_vs_ai.images import is_image_name
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.extraction import (
-    HARMLESS_BYTES,
-    MAX_RATIO,
-    ArchiveEntry,
-    ArchiveError,
-    open_archive,
-    printable,
-)
+from real_vs_ai.preparation.extraction import ArchiveError, list_entries, printable, write_entries
 from real_vs_ai.preparation.manifest import MAX_NAME_BYTES, fold_name, source_names, unique_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
 from real_vs_ai.reporting import format_table, progress
@@ -40,6 +32,10 @@ from real_vs_ai.reporting import format_table, progress
 _MOST_LISTED = 20
 _MAX_PATH_BYTES = 1000
 _MAX_DEPTH = 32
+# Unpacked bytes for each packed byte, of the archive and of every large entry.
+MAX_RATIO = 100
+# Below this a high ratio is a file of zeros, not a bomb.
+_HARMLESS_BYTES = 64 * 2**20
 # What an archive may unpack to.
 MAX_BYTES = 200 * 2**30
 MAX_FILES = 20_000_000
@@ -108,7 +104,6 @@ def extract_archives(
 
     Args:
         archives: Files; none means every archive in data/archives.
-        pool: For zip archives; tar archives can be read in one way only.
 
     Raises:
         ArchiveError: An archive is damaged, hostile or too large.
@@ -117,7 +112,7 @@ def extract_archives(
         OSError: The disk is too small.
     """
     archives = list(archives) or _default_archives()
-    sources = source_names(Path(_stem_of(path.name)) for path in archives)
+    sources = source_names(Path(path.stem) for path in archives)
     for path in archives:
         if not path.is_file():
             raise FileNotFoundError(f"Expected an archive at {path}, found none.")
@@ -128,15 +123,6 @@ def extract_archives(
         yield ExtractionSummary(path, output_dir / source, plan)
 
 
-def _stem_of(archive_name: str) -> str:
-    """An archive's name without its suffixes: "cifake.tar.gz" → "cifake"."""
-    lowered = archive_name.lower()
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if lowered.endswith(suffix) and len(archive_name) > len(suffix):
-            return archive_name[: -len(suffix)]
-    return PurePosixPath(archive_name).stem
-
-
 def _default_archives() -> list[Path]:
     found = [
         path
@@ -145,7 +131,7 @@ def _default_archives() -> list[Path]:
     ]
     if not found:
         raise FileNotFoundError(
-            f"Expected archives ({', '.join(ARCHIVE_SUFFIXES)}) in {ARCHIVES_DIR}, found none. "
+            f"Expected zip archives in {ARCHIVES_DIR}, found none. "
             "Put the downloaded data sets there (data/README.md says where they are), "
             "or name the archives."
         )
@@ -154,18 +140,17 @@ def _default_archives() -> list[Path]:
 
 def _extract_archive(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:
     try:
-        entries, write = open_archive(path)
-        plan = plan_extraction(entries, archive_bytes=path.stat().st_size)
+        plan = plan_extraction(list_entries(path), archive_bytes=path.stat().st_size)
         if not plan.names:
             raise ArchiveError("it holds no files")
         _make_room(folder, plan)
-        write(plan.names, folder, pool=pool)
+        write_entries(path, plan.names, folder, pool=pool)
     except ArchiveError as error:
         raise ArchiveError(f"{path} was refused: {error}. Nothing was unpacked.") from error
     return plan
 
 
-def plan_extraction(entries: Sequence[ArchiveEntry], *, archive_bytes: int) -> ExtractionPlan:
+def plan_extraction(entries: Sequence[ZipInfo], *, archive_bytes: int) -> ExtractionPlan:
     """Decide what is unpacked and under which name.
 
     Raises:
@@ -176,16 +161,22 @@ def plan_extraction(entries: Sequence[ArchiveEntry], *, archive_bytes: int) -> E
     skipped = []
     debris = size = 0
     for index, entry in enumerate(entries):
-        parts = safe_parts(entry.name)
+        # ZipInfo cuts a name at a NUL and would hide the rest.
+        name = entry.orig_filename
+        parts = safe_parts(name)
         if any(map(is_junk, parts)):
             debris += 1
-        elif entry.kind == "folder":
+        elif entry.is_dir():
             continue
         elif reason := _reason_to_skip(entry, parts):
-            skipped.append((printable(entry.name), reason))
+            skipped.append((printable(name), reason))
         else:
-            _check_entry(entry)
-            size += entry.size
+            if entry.flag_bits & 0x41:
+                raise ArchiveError(
+                    f"entry {printable(name)} is encrypted; unpack it with its password first"
+                )
+            _check_ratio(f"entry {printable(name)} ", entry.file_size, entry.compress_size)
+            size += entry.file_size
             wanted.append((index, "/".join(parts)))
     if len(wanted) > MAX_FILES:
         raise ArchiveError(f"{len(wanted):,} files, the limit is {MAX_FILES:,}")
@@ -215,9 +206,11 @@ def safe_parts(name: str) -> list[str]:
     return parts
 
 
-def _reason_to_skip(entry: ArchiveEntry, parts: Sequence[str]) -> str:
-    if entry.kind != "file":
-        return f"is a {entry.kind}, not a file"
+def _reason_to_skip(entry: ZipInfo, parts: Sequence[str]) -> str:
+    # The upper half holds the Unix mode, whose highest four bits are the file type.
+    file_type = entry.external_attr >> 28 if entry.create_system == 3 else 0
+    if file_type not in {0x0, 0x8}:
+        return f"is a {'link' if file_type == 0xA else 'device'}, not a file"
     if not parts:
         return "has no name"
     if len(parts) > _MAX_DEPTH or len("/".join(parts).encode("utf-8", "replace")) > _MAX_PATH_BYTES:
@@ -236,19 +229,8 @@ def _reason_to_skip(entry: ArchiveEntry, parts: Sequence[str]) -> str:
     return ""
 
 
-def _check_entry(entry: ArchiveEntry) -> None:
-    if entry.encrypted:
-        raise ArchiveError(
-            f"entry {printable(entry.name)} is encrypted; unpack it with its password first"
-        )
-    if entry.size < 0:
-        raise ArchiveError(f"entry {printable(entry.name)} claims a negative size")
-    if entry.packed_size >= 0:
-        _check_ratio(f"entry {printable(entry.name)} ", entry.size, entry.packed_size)
-
-
 def _check_ratio(what: str, size: int, packed: int) -> None:
-    if size > HARMLESS_BYTES and size > MAX_RATIO * max(packed, 1):
+    if size > _HARMLESS_BYTES and size > MAX_RATIO * max(packed, 1):
         raise ArchiveError(
             f"{what}unpacks to {size:,} bytes from {packed:,}, more than {MAX_RATIO} times"
         )
@@ -355,7 +337,7 @@ def _write_archive(
             with open(f"{root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123 (speed)
                 # UTC gives the same archive in every time zone.
                 date = time.gmtime(os.fstat(file.fileno()).st_mtime)[:6]
-                info = zipfile.ZipInfo(path, min(max(date, _FIRST_DATE), _LAST_DATE))
+                info = ZipInfo(path, min(max(date, _FIRST_DATE), _LAST_DATE))
                 data = file.read()
             # Images hardly get smaller.
             info.compress_type = ZIP_STORED if is_image_name(path) else ZIP_DEFLATED

@@ -72,8 +72,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
         path = Path(text)
         if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_zip(path):
             raise InputError(
-                f"Expected a .zip archive, found {path}. Unpack it with DataUnZipper.py and name "
-                "the folder."
+                f"Expected a .zip archive, found {path}. Unpack it and name the folder."
             )
     if STANDARD_INPUT in found and b"\0" in _first_bytes_of_stdin():
         raise InputError(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import tarfile
 import zipfile
-import zlib
 
 from tests.preparation.material import image_bytes
 
@@ -22,32 +20,19 @@ def make_zip(path, entries, **options):
     return path
 
 
-def make_tar(path, members, *, mode="w"):
-    """members: (TarInfo or name, data)."""
-    path.write_bytes(tar_of(*members, mode=mode))
-    return path
-
-
 def zip_of(*entries, method=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
     make_zip(buffer, entries, compression=method)
     return buffer.getvalue()
 
 
-def tar_of(*members, mode="w"):
+def tar_of(name, data, *, mode="w"):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for member, data in members:
-            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def tar_member(name, kind, target=""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
 
 
 def zip_member(name, *, mode):
@@ -79,22 +64,6 @@ def zip_bomb():
     return zip_of(("zeros.jpg", bytes(100 * 2**20)), method=zipfile.ZIP_DEFLATED)
 
 
-def damaged_tar_header():
-    data = tar_of(("a.jpg", GOOD), ("b.jpg", GOOD))
-    second = data.index(b"b.jpg")
-    return put(data, (second + 148, b"\xff" * 8))[: second + 512]
-
-
-def huge_gnu_name():
-    name = (tar_member("a", tarfile.GNUTYPE_LONGNAME), b"a" * (2**20 + 1))
-    return tar_of(("first.jpg", GOOD), name, ("a.jpg", GOOD))
-
-
-def huge_pax_record():
-    record = b"1100000 comment=".ljust(1_099_999, b"a") + b"\n"
-    return tar_of((tar_member("a", tarfile.XHDTYPE), record), ("a.jpg", GOOD))
-
-
 def size_of(repeats):
     return struct.pack("<L", len(GOOD) * repeats)
 
@@ -103,10 +72,7 @@ LINE = b"PK\x01\x02"
 ONE = zip_of(("a.jpg", GOOD))
 TWO = zip_of(("a.jpg", GOOD), ("b.jpg", GOOD))
 FIFTY = zip_of(("a.jpg", GOOD * 50), method=zipfile.ZIP_DEFLATED)
-GZ = tar_of(("a.jpg", GOOD), mode="w:gz")
 NINE = zip_of(*((f"{i}.jpg", GOOD) for i in range(9)))
-THREE_IN_TAR = tar_of(*((f"{i}.jpg", GOOD) for i in range(3)))
-LARGE = image_bytes(1, size=(64, 64))
 # What an archive's bytes are, or what makes them, and what its refusal says.
 REFUSED = {
     # The flag that says so, in the local header and in the table of contents.
@@ -139,33 +105,11 @@ REFUSED = {
     ),
     "empty zip": (lambda: zip_of(), "no files"),
     "only folders": (lambda: zip_of(("a/", b""), ("b/", b"")), "no files"),
-    "not an archive": (GOOD, "neither"),
-    "zero bytes": (b"", "neither"),
-    "gz bomb": (lambda: tar_of(("zeros.jpg", bytes(100 * 2**20)), mode="w:gz"), "100 times"),
-    "endless tail": (lambda: gzip.compress(THREE_IN_TAR + bytes(100 * 2**20)), "100 times"),
-    "truncated tar": (THREE_IN_TAR[: len(THREE_IN_TAR) // 6], "incomplete"),
-    # Cut between two entries, where nothing but the missing end mark tells.
-    "tar without end": (THREE_IN_TAR[: 512 + -(-len(GOOD) // 512) * 512], "incomplete"),
-    "truncated gz": (lambda: tar_of(("a.jpg", LARGE), mode="w:gz")[:-900], "incomplete|neither"),
-    "wrong gz checksum": (
-        put(GZ, (len(GZ) - 8, struct.pack("<L", zlib.crc32(b"other")))),
-        "damaged",
-    ),
-    "truncated xz": (lambda: tar_of(("a.jpg", LARGE), mode="w:xz")[:-60], "incomplete|neither"),
-    "damaged tar header": (damaged_tar_header, "damaged|not whole"),
-    "gzip of no tar": (gzip.compress(GOOD * 100), "neither"),
-    "damaged first header before a zip": (
-        lambda: b"?" + tar_of(("a.jpg", GOOD), ("inner.zip", ONE))[1:],
-        "incomplete",
-    ),
-    "zeroed tar header": (
-        put(THREE_IN_TAR, (THREE_IN_TAR.index(b"1.jpg"), bytes(512))),
-        "0.jpg.*data follows its end mark",
-    ),
-    "joined tars": (THREE_IN_TAR * 2, "data follows"),
-    "huge GNU name": (huge_gnu_name, "at most 1,048,576 bytes"),
-    "huge pax record": (huge_pax_record, "at most 1,048,576 bytes"),
-    "stub of gz": (lambda: tar_of(("a.jpg", GOOD), mode="w:gz")[:40], "incomplete"),
+    "not an archive": (GOOD, "no zip archive"),
+    "zero bytes": (b"", "no zip archive"),
+    "tar": (lambda: tar_of("a.jpg", GOOD), "no zip archive.*pack other archives as zips"),
+    "tar that ends with a zip": (lambda: tar_of("inner.zip", ONE), "no zip archive"),
+    "gz": (lambda: tar_of("a.jpg", GOOD, mode="w:gz"), "no zip archive"),
     "bzip2 entry": (
         lambda: zip_of(("a.jpg", GOOD), method=zipfile.ZIP_BZIP2),
         "a method that is not read here",

@@ -5,12 +5,8 @@ Nothing is ever written outside the target, and a refused archive leaves no fold
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import random
 import shutil
-import tarfile
 import zipfile
 
 import pytest
@@ -25,10 +21,8 @@ from real_vs_ai.preparation.extraction import ArchiveError
 from tests.preparation.hostile_archives import (
     GOOD,
     REFUSED,
-    make_tar,
     make_zip,
     patched,
-    tar_member,
     wrong_checksum,
     zip_bomb,
     zip_member,
@@ -59,9 +53,8 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
-def test_entries_that_lead_outside_refuse_the_archive(tmp_path, make, name):
-    make(tmp_path / "bad.archive", [("good.jpg", GOOD), (name, b"evil")])
+def test_entries_that_lead_outside_refuse_the_archive(tmp_path, name):
+    make_zip(tmp_path / "bad.archive", [("good.jpg", GOOD), (name, b"evil")])
     with pytest.raises(ArchiveError, match=r"entry .*(outside|absolute|drive)"):
         extract(tmp_path / "bad.archive", tmp_path)
     assert_nothing_written(tmp_path)
@@ -147,9 +140,8 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE, ids=lambda name: ascii(name)[:30])
-@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
-def test_unusable_entries_are_skipped_and_named(tmp_path, make, name):
-    make(tmp_path / "set.zip", [("a/good.jpg", GOOD), (name, b"data")])
+def test_unusable_entries_are_skipped_and_named(tmp_path, name):
+    make_zip(tmp_path / "set.zip", [("a/good.jpg", GOOD), (name, b"data")])
     summary = extract(tmp_path / "set.zip", tmp_path)
     assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a/good.jpg"]
     assert [reason for _, reason in summary.plan.skipped if UNUSABLE[name] in reason]
@@ -157,29 +149,18 @@ def test_unusable_entries_are_skipped_and_named(tmp_path, make, name):
     assert "\x07" not in str(summary)
 
 
-LINKS = [
-    *((make_tar, tar_member("a.jpg", tarfile.SYMTYPE, to)) for to in ("/etc/passwd", "../../out")),
-    (make_tar, tar_member("hard.jpg", tarfile.LNKTYPE, "/etc/passwd")),
-    (make_tar, tar_member("pipe.jpg", tarfile.FIFOTYPE)),
-    (make_tar, tar_member("char.jpg", tarfile.CHRTYPE)),
-    (make_tar, tar_member("block.jpg", tarfile.BLKTYPE)),
-    *((make_zip, zip_member("odd.jpg", mode=mode)) for mode in (0o120777, 0o020666, 0o010666)),
-    (make_zip, zip_member("odd.jpg", mode=0o140777)),
-]
-
-
-@pytest.mark.parametrize("make, member", LINKS)
-def test_links_and_devices_are_skipped(tmp_path, make, member):
-    content = b"" if make is make_tar else b"/etc/passwd"
-    make(tmp_path / "set.zip", [("good.jpg", GOOD), (member, content)])
+@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o010666, 0o140777])
+def test_links_and_devices_are_skipped(tmp_path, mode):
+    odd = (zip_member("odd.jpg", mode=mode), b"/etc/passwd")
+    make_zip(tmp_path / "set.zip", [("good.jpg", GOOD), odd])
     summary = extract(tmp_path / "set.zip", tmp_path)
     assert list(snapshot(tmp_path / "out" / "raw")) == ["set/good.jpg"]
     assert len(summary.plan.skipped) == 1
 
 
 def test_a_link_cannot_be_written_through(tmp_path):
-    members = [(tar_member("a", tarfile.SYMTYPE, str(tmp_path)), b""), ("a/evil.jpg", GOOD)]
-    extract(make_tar(tmp_path / "set.tar", members), tmp_path)
+    link = (zip_member("a", mode=0o120777), str(tmp_path).encode())
+    extract(make_zip(tmp_path / "set.zip", [link, ("a/evil.jpg", GOOD)]), tmp_path)
     assert not (tmp_path / "evil.jpg").exists()
     assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a/evil.jpg"]
 
@@ -189,10 +170,9 @@ def test_a_link_cannot_be_written_through(tmp_path):
     "names",
     [("a.jpg", "A.JPG"), ("a.jpg", "a.jpg"), ("é.jpg", "e\u0301.jpg"), ("x/a.jpg", "X/a.jpg")],
 )
-@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
-def test_names_equal_on_other_systems_are_both_kept(tmp_path, make, names):
+def test_names_equal_on_other_systems_are_both_kept(tmp_path, names):
     contents = [image_bytes(1), image_bytes(2)]
-    make(tmp_path / "set.zip", zip(names, contents, strict=True))
+    make_zip(tmp_path / "set.zip", zip(names, contents, strict=True))
     summary = extract(tmp_path / "set.zip", tmp_path)
     files = list((tmp_path / "out" / "raw" / "set").rglob("*.*"))
     assert sorted(path.read_bytes() for path in files) == sorted(contents)
@@ -207,32 +187,9 @@ def test_debris_of_macos_and_windows_is_left_out_and_counted(tmp_path):
     assert summary.plan.debris == len(names)
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
-@pytest.mark.parametrize("suffix", [".tar.gz", ".zip", ".TAR"])
-def test_tars_are_recognised_by_content(tmp_path, mode, suffix):
-    make_tar(tmp_path / f"my set{suffix}", [("x/a.jpg", GOOD), ("x/b.jpg", b"b")], mode=mode)
-    summary = extract(tmp_path / f"my set{suffix}", tmp_path)
-    assert summary.output_dir.name == "my-set"
-    assert (summary.output_dir / "x" / "a.jpg").read_bytes() == GOOD
-
-
-@pytest.mark.parametrize("kind", ["ustar", "v7", "gz"])
-def test_tar_that_ends_with_a_zip_is_a_tar(tmp_path, kind):
-    inner = make_zip(tmp_path / "inner.zip", [("wrong.jpg", GOOD)]).read_bytes()
-    tar = make_tar(tmp_path / "set.tar", [("a.jpg", GOOD), ("inner.zip", inner)])
-    if kind == "v7":
-        # The oldest tars have no magic in their headers, only a checksum.
-        data = bytearray(tar.read_bytes())
-        data[257:265] = bytes(8)
-        data[148:156] = b" " * 8
-        data[148:156] = b"%06o\0 " % sum(data[:512])
-        tar.write_bytes(data)
-    if kind == "gz":
-        # Not compressed any further, so that the zip shows.
-        tar.write_bytes(gzip.compress(tar.read_bytes(), compresslevel=0))
-    summary = extract(tar, tmp_path)
-    assert list(snapshot(tmp_path / "out" / "raw")) == ["set/a.jpg"]
-    assert [name for name, _ in summary.plan.skipped] == ["inner.zip"]
+def test_zip_is_recognised_by_content_and_names_its_source(tmp_path):
+    summary = extract(make_zip(tmp_path / "my set.TAR", [("x/a.jpg", GOOD)]), tmp_path)
+    assert list(snapshot(summary.output_dir.parent)) == ["my-set/x/a.jpg"]
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -300,14 +257,3 @@ def test_no_entry_name_leads_outside(name):
     assert ".." not in parts
     assert not any("/" in part or "\\" in part for part in parts)
     assert not (parts and parts[0][1:2] == ":" and parts[0][0].isalpha())
-
-
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_truncated_compressed_tar_is_refused_or_read_whole(tmp_path, compress):
-    tar = make_tar(tmp_path / "t", [(f"{i}.jpg", image_bytes(i)) for i in range(4)]).read_bytes()
-    data = compress(tar)
-    for cut in range(len(data) - 1, 0, -max(1, len(data) // 12)):
-        (tmp_path / "set.tar").write_bytes(data[:cut])
-        with pytest.raises(ArchiveError):
-            extract(tmp_path / "set.tar", tmp_path)
-        assert_nothing_written(tmp_path)

@@ -164,7 +164,7 @@ def test_job_without_any_input_that_is_there_is_refused_before_any_work(tmp_path
         expand_inputs(["https://example.org/a.png"])
     archive = tmp_path / "photos.tar.gz"
     archive.write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"DataUnZipper\.py"):
+    with pytest.raises(ValueError, match="Unpack it and name the folder"):
         expand_inputs([str(archive)])
 
 
