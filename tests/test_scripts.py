@@ -28,7 +28,6 @@ DATA_SCRIPTS = (
 SCRIPTS = (
     *DATA_SCRIPTS,
     "DataCollector",
-    "DataReconstruction",
     "ModelTraining",
     "ModelEvaluation",
     "ImageScoring",

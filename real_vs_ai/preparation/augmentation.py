@@ -8,11 +8,10 @@ scan order of its original, so that augmentation adds no clue of file format.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -79,42 +78,29 @@ class Original:
     row: ManifestRow
     name: str
 
-    def copy_row(self, path: str, pixels: np.ndarray, file_format: str, data: bytes) -> ManifestRow:
-        """The row of a copy, without its hash.
 
-        Args:
-            pixels: The copy's, shape (height, width, 3).
-            data: The original file.
-        """
-        height, width = pixels.shape[:2]
-        made = {"split": "train", "width": width, "height": height, "format": file_format}
-        return replace(self.row, path=path, origin_sha256=hashlib.sha256(data).hexdigest(), **made)
-
-
-@dataclass
+@dataclass(frozen=True)
 class CopiesSummary:
     """What was made in a folder; str() gives the closing tables.
 
     Attributes:
         rows: Of the copies.
         failed: The originals that cannot be used.
-        note: What else there is to say, one line.
     """
 
     output_dir: Path
-    rows: list[ManifestRow] = field(default_factory=list)
-    failed: list[FileOutcome] = field(default_factory=list)
-    note: str = ""
+    rows: list[ManifestRow]
+    failed: list[FileOutcome]
 
     def __str__(self) -> str:
         originals = len({row.origin for row in self.rows})
         title = f"{self.output_dir}: {len(self.rows):,} images made of {originals:,}"
-        lines = [format_table(*count_table(self.rows), title=title), self.note]
+        lines = [format_table(*count_table(self.rows), title=title)]
         if self.failed:
             report = self.output_dir / REPORT_NAME
             lines.append(f"Left out: {plural(len(self.failed), 'original')} (see {report}).")
         lines.append(f"Look at {self.output_dir / CONTACT_SHEET_PATH} before you use them.")
-        return "\n".join(filter(None, lines))
+        return "\n".join(lines)
 
 
 def list_originals(train_dir: Path) -> list[Original]:
@@ -202,13 +188,18 @@ def write_copies(
     """
     if not plan:
         raise InputError("Expected at least one copy to make, found none. Raise --total.")
-    labels = (original.row.label for original, _ in plan)
-    staged = staged_copies(output_dir, labels, train_dir=train_dir, seed=seed, overwrite=overwrite)
-    with staged as (folder, made):
+    refuse_overlap(output_dir, inputs=[train_dir])
+    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
+    name = output_dir.name
+    made = CopiesSummary(output_dir, rows=[], failed=[])
+    with staged_output(output_dir.parent, [name], label=name, overwrite=overwrite) as staging:
+        folder = staging / name
+        for label in sorted({original.row.label for original, _ in plan}):
+            (folder / label).mkdir(parents=True)
         # Workers wait for each other towards the end, so each gets several chunks.
         size = min(_CHUNK_IMAGES, -(-len(plan) // (pool.workers * 4)))
         results = run_chunks(
-            write_warped_copies,
+            _write_warped_copies,
             chunked(plan, size=size),
             str(train_dir.resolve()),
             str(folder.resolve()),
@@ -222,11 +213,17 @@ def write_copies(
             if isinstance(result, str):
                 made.failed.append(FileOutcome(original.row.origin, Fate.QUARANTINED, result))
             else:
-                made.rows += result
+                made.rows.extend(result)
+        if not made.rows:
+            reason = made.failed[0].detail
+            raise InputError(f"None of the images in {train_dir} can be used: {reason}")
+        _draw_contact_sheet(made.rows, train_dir=train_dir, folder=folder, seed=seed)
+        write_outcomes(folder / REPORT_NAME, made.failed)
+        write_manifest(folder / MANIFEST_NAME, made.rows)
     return made
 
 
-def write_warped_copies(
+def _write_warped_copies(
     chunk: Sequence[tuple[Original, int]], train_dir: str, folder: str, seed: int
 ) -> list[list[ManifestRow] | str]:
     """Write the copies of some originals; runs in a worker.
@@ -257,10 +254,12 @@ def write_warped_copies(
         results.append(made)
         samples = as_samples(pixels)
         height, width = pixels.shape[:2]
+        facts = {"split": "train", "width": width, "height": height, "format": file_format}
+        facts["origin_sha256"] = hashlib.sha256(data).hexdigest()
         for number, name in enumerate(copy_names(original.name, count, file_format=file_format), 1):
             draws = copy_draws(seed, path, number)
             affine = draw_affine(STANDARD_RANGES, width=width, height=height, draws=draws)
-            row = original.copy_row(f"{label}/{name}", pixels, file_format, data)
+            row = replace(original.row, path=f"{label}/{name}", **facts)
             jobs.append((samples, affine, encoder, row, made))
             area += width * height
             if area >= _BATCH_AREA:
@@ -278,13 +277,8 @@ def _write_jobs(
     warped = [warp(samples, affine) for samples, affine, *_ in jobs]
     encoded = [job[2](pixels) for job, pixels in zip(jobs, warped, strict=True)]
     for (*_, row, made), data in zip(jobs, encoded, strict=True):
-        made.append(write_copy(row, data, folder=folder))
-
-
-def write_copy(row: ManifestRow, data: bytes, *, folder: str) -> ManifestRow:
-    """Write a copy to its row's path below a folder; gives the row with the hash."""
-    write_new_file(f"{folder}/{row.path}", data)
-    return replace(row, sha256=hashlib.sha256(data).hexdigest())
+        write_new_file(f"{folder}/{row.path}", data)
+        made.append(replace(row, sha256=hashlib.sha256(data).hexdigest()))
 
 
 def names_for_copies(paths: Sequence[str]) -> list[str]:
@@ -305,40 +299,6 @@ def copy_names(original_name: str, count: int, *, file_format: str) -> list[str]
     path, extensions = PurePosixPath(original_name), FORMATS[file_format].extensions
     suffix = path.suffix if path.suffix.lower() in extensions else extensions[0]
     return [safe_name(f"{path.stem}{AUGMENTED_MARK}{i}{suffix}") for i in range(1, count + 1)]
-
-
-@contextlib.contextmanager
-def staged_copies(
-    output_dir: Path, labels: Iterable[str], *, train_dir: Path, seed: int, overwrite: bool
-) -> Iterator[tuple[Path, CopiesSummary]]:
-    """A folder for copies, which appears as `output_dir` whole or not at all.
-
-    Args:
-        labels: Each gets a folder.
-        seed: Chooses what the contact sheet shows.
-
-    Yields:
-        The folder, and a summary to fill; manifest, report and contact sheet follow from it.
-
-    Raises:
-        FileExistsError: The output is there and may not be replaced.
-        InputError: There are no copies, or the output would lie where the originals do.
-    """
-    refuse_overlap(output_dir, inputs=[train_dir])
-    refuse_interrupted(train_dir.parent, MERGE_LABEL, MOVE_LABEL)
-    name = output_dir.name
-    with staged_output(output_dir.parent, [name], label=name, overwrite=overwrite) as staging:
-        folder = staging / name
-        for label in sorted(set(labels)):
-            (folder / label).mkdir(parents=True)
-        made = CopiesSummary(output_dir)
-        yield folder, made
-        if not made.rows:
-            reason = made.failed[0].detail
-            raise InputError(f"None of the images in {train_dir} can be used: {reason}")
-        _draw_contact_sheet(made.rows, train_dir=train_dir, folder=folder, seed=seed)
-        write_outcomes(folder / REPORT_NAME, made.failed)
-        write_manifest(folder / MANIFEST_NAME, made.rows)
 
 
 def _draw_contact_sheet(

@@ -71,9 +71,7 @@ from real_vs_ai.preparation.staging import (
 )
 from real_vs_ai.reporting import format_table
 
-_MAKE_AGAIN = (
-    "Run DataAugmentation.py --overwrite (or DataReconstruction.py --overwrite, for its pairs)."
-)
+_MAKE_AGAIN = "Run DataAugmentation.py --overwrite."
 
 
 @dataclass(frozen=True, kw_only=True)
