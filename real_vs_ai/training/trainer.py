@@ -259,7 +259,7 @@ def _hold_out(train: LabelledImages, options: TrainingOptions) -> dict[str, Labe
     and features from the cache; the head then learns from the others only.
     """
     held, others = train.positions(options.hold_out)
-    # Copies and reconstructions are there to learn from: a user does not upload them.
+    # Copies are there to learn from: a user does not upload them.
     held = held[[not is_augmented_name(train.paths[i]) for i in held]]
     return {
         "train": train if options.stored_features else train.take(others),
