@@ -1,33 +1,25 @@
-"""Read the weights in PyTorch's files without PyTorch; no code from a file runs."""
+"""Read the weights in a file of PyTorch without PyTorch; no code from the file runs.
+
+Such a file, of torch's first format, holds several pickles and then the raw numbers.
+"""
 
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from real_vs_ai.errors import InputError, one_line
 
 _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
-_DTYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "LongStorage": np.int64}
-# What damaged and foreign files make unpickling and unpacking raise.
+_DTYPES = {"FloatStorage": np.float32, "LongStorage": np.int64}
+# What damaged and foreign files make unpickling raise.
 _READING_ERRORS = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
+    *(pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError),
+    *(ArithmeticError, MemoryError),
 )
 
 
@@ -37,17 +29,13 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     Only float and integer tensors and the containers around them are built; anything else in the
     file is refused, so that a file cannot run code.
 
-    Args:
-        path: A file in torch's first format (several pickles, then the raw numbers), or in its
-            present one (a zip archive).
-
     Raises:
         InputError: The file is damaged, of another format, or holds something else.
         FileNotFoundError: There is no such file.
     """
-    reader = _read_archive if zipfile.is_zipfile(path) else _read_pickles
     try:
-        return {name: tensor.array() for name, tensor in reader(path).items()}
+        with path.open("rb") as file:
+            return _read(file)
     except _READING_ERRORS as error:
         raise InputError(
             f"Expected a torch state dict, received {path}, which is damaged or something else: "
@@ -55,17 +43,30 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-@dataclass
-class _Tensor:
-    storages: dict[str, np.ndarray]
+def _read(file: IO[bytes]) -> dict[str, np.ndarray]:
+    head = tuple(_TensorUnpickler(file).load() for _ in range(2))
+    if head != _MAGIC:
+        raise InputError("its first bytes are of another format")
+    # Byte order and sizes of the machine it was saved on.
+    _TensorUnpickler(file).load()
+    reader = _TensorUnpickler(file)
+    state = reader.load()
+    storages = {}
+    for key in _TensorUnpickler(file).load():
+        # A count of 8 bytes stands before each storage.
+        count, dtype = int.from_bytes(file.read(8), "little"), reader.dtypes[key]
+        storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    return {name: tensor.array(storages[tensor.key]) for name, tensor in state.items()}
+
+
+class _Tensor(NamedTuple):
     key: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self) -> np.ndarray:
-        """The tensor's numbers, copied."""
-        numbers = self.storages[self.key]
+    def array(self, numbers: np.ndarray) -> np.ndarray:
+        """The tensor's numbers, copied from those of its storage."""
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
         # Anything else would read memory that is not the file's.
@@ -80,50 +81,18 @@ class _Tensor:
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides).copy()
 
 
-def _read_pickles(path: Path) -> dict[str, _Tensor]:
-    with path.open("rb") as file:
-        head = tuple(_ArrayUnpickler(file).load() for _ in range(2))
-        if head != _MAGIC:
-            raise InputError("its first bytes are of another format")
-        # Byte order and sizes of the machine it was saved on.
-        _ArrayUnpickler(file).load()
-        reader = _ArrayUnpickler(file)
-        state = reader.load()
-        for key in _ArrayUnpickler(file).load():
-            # A count of 8 bytes stands before each storage.
-            count = int.from_bytes(file.read(8), "little")
-            reader.fill(key, lambda size, n=count: file.read(n * size))
-    return state
+class _TensorUnpickler(pickle.Unpickler):
+    """Unpickles tensors and refuses every other class."""
 
-
-def _read_archive(path: Path) -> dict[str, _Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        entries = {name.partition("/")[2]: name for name in archive.namelist()}
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise InputError("torch does not compress its archives")
-        with archive.open(entries["data.pkl"]) as file:
-            reader = _ArrayUnpickler(file)
-            state = reader.load()
-        for key in reader.dtypes:
-            reader.fill(key, lambda _, name=entries[f"data/{key}"]: archive.read(name))
-    return state
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles tensors as arrays and refuses every other class."""
-
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self.dtypes: dict[str, np.dtype] = {}
-        self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda key, offset, shape, strides, *_: _Tensor(
-                self._storages, key, offset, tuple(shape), tuple(strides)
-            )
+            return lambda key, offset, shape, strides, *_: _Tensor(key, offset, shape, strides)
         if module == "torch" and name in _DTYPES:
             return name
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
@@ -132,8 +101,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         _, kind, key, *_ = pid
         self.dtypes[key] = np.dtype(_DTYPES[kind]).newbyteorder("<")
         return key
-
-    def fill(self, key: str, read: Callable[[int], bytes]) -> None:
-        """Keep a storage's numbers, which `read` gives when told how many bytes each has."""
-        dtype = self.dtypes[key]
-        self._storages[key] = np.frombuffer(read(dtype.itemsize), dtype)
