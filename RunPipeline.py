@@ -43,7 +43,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.demo:
         data_dir = DATA_DIR / "demo"
-        print(make_demo_data(data_dir))
+        make_demo_data(data_dir)
         run_name = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
         stages = plan_demo(data_dir=data_dir, models_dir=MODELS_DIR, run_name=run_name)
         raw_dir = data_dir / RAW_DIR.name

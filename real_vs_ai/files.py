@@ -9,7 +9,6 @@ import math
 import operator
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,17 +107,6 @@ def atomic_write(path: Path, *, edit: bool = False, alone: bool = False) -> Iter
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder under another name, which then takes the place of `path`."""
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield staging
-        put_in_place(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def put_in_place(made: Path, target: Path) -> None:

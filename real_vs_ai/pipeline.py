@@ -102,9 +102,9 @@ def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]
     )
 
 
-def make_demo_data(data_dir: Path) -> str:
-    """Make the demo's archives in `<data_dir>/archives`; a table of what they hold."""
-    return str(make_demo_archives(data_dir / ARCHIVES_DIR.name, seed=SEED, **_DEMO_IMAGES))
+def make_demo_data(data_dir: Path) -> None:
+    """Make the demo's archives in `<data_dir>/archives`."""
+    make_demo_archives(data_dir / ARCHIVES_DIR.name, seed=SEED, **_DEMO_IMAGES)
 
 
 def run_stages(

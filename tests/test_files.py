@@ -7,14 +7,7 @@ import zipfile
 import pytest
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.files import (
-    atomic_folder,
-    atomic_write,
-    iterate_files,
-    list_files,
-    list_folders,
-    write_json,
-)
+from real_vs_ai.files import atomic_write, iterate_files, list_files, list_folders, write_json
 from real_vs_ai.preparation.archives import plan_extraction
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.serving.image_sources import iterate_sources
@@ -134,14 +127,3 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
     with atomic_write(path, alone=True) as staging:
         staging.write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
-
-
-def test_folder_replaces_the_old_one_whole(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
-    with pytest.raises(OSError, match="full"), atomic_folder(tmp_path / "out") as staging:
-        raise OSError("disk full")
-    assert list_files(tmp_path) == ["out/old"]
-    with atomic_folder(tmp_path / "out") as staging:
-        (staging / "new").touch()
-    assert list_files(tmp_path) == ["out/new"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from PIL import Image
 from real_vs_ai.files import write_bytes
 from real_vs_ai.images import open_image
 from real_vs_ai.preparation.image_files import encode
-from real_vs_ai.reporting import format_table, progress
+from real_vs_ai.reporting import progress
 
 FLAT_NAME = "demo-flat.zip"
 SPLIT_NAME = "demo-train-test.zip"
@@ -48,27 +47,13 @@ _DUPLICATES = 6
 _ZIP_DATE = (2026, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class DemoArchives:
-    """The two archives and the counts of what is in them.
-
-    Attributes:
-        flat: Class folders only: `real_images/`, `fake_images/` (for DataSplitD1.py).
-        train_test: `train/` and `test/` with `REAL/`, `FAKE/` (for DataSplitD2.py).
-    """
-
-    flat: Path
-    train_test: Path
-    rows: tuple[tuple[str, str, int], ...]
-
-    def __str__(self) -> str:
-        return format_table(["archive", "folder", "files"], self.rows, title="Demo archives")
-
-
 def make_demo_archives(
     output_dir: Path, *, seed: int, flat_images: int, train_images: int, test_images: int
-) -> DemoArchives:
+) -> None:
     """Write both archives; an existing one is kept when it holds the same bytes.
+
+    The first has class folders only: `real_images/` and `fake_images/` (for DataSplitD1.py). The
+    second has `train/` and `test/`, with `REAL/` and `FAKE/` in each (for DataSplitD2.py).
 
     Args:
         seed: The same seed gives the same bytes with the same versions of the packages.
@@ -93,15 +78,8 @@ def make_demo_archives(
     flat["real_images/broken.jpg"] = whole[: len(whole) // 2]
 
     output_dir.mkdir(parents=True, exist_ok=True)
-    archives = {FLAT_NAME: flat, SPLIT_NAME: train | test}
-    for name, files in archives.items():
-        _write_archive(output_dir / name, files)
-    rows = tuple(
-        (name, folder, sum(path.startswith(f"{folder}/") for path in files))
-        for name, files in archives.items()
-        for folder in sorted({path.rpartition("/")[0] for path in files})
-    )
-    return DemoArchives(output_dir / FLAT_NAME, output_dir / SPLIT_NAME, rows)
+    _write_archive(output_dir / FLAT_NAME, flat)
+    _write_archive(output_dir / SPLIT_NAME, train | test)
 
 
 def load_photographs() -> dict[str, np.ndarray]:

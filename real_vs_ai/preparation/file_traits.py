@@ -26,13 +26,12 @@ from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.preparation.image_files import encode
 from real_vs_ai.preparation.manifest import (
-    CONFOUNDS_FIGURE_NAME,
     CONFOUNDS_NAME,
     REPORT_NAME,
     FileOutcome,
     ManifestRow,
-    Placement,
     count_table,
+    describe_placement,
     make_class_folders,
     rank,
     write_manifest,
@@ -105,11 +104,11 @@ class PreparedImages:
     output_dir: Path
     rows: tuple[ManifestRow, ...]
     outcomes: tuple[FileOutcome, ...]
-    placement: Placement
+    placement: Counter[str]
     confounds: ConfoundReport | None
 
     def __str__(self) -> str:
-        title = f"{self.output_dir}: {self.placement}"
+        title = f"{self.output_dir}: {describe_placement(self.placement)}"
         text = closing_tables(self.rows, self.outcomes, title=title, output_dir=self.output_dir)
         return f"{text}\n\n{self.confounds}" if self.confounds else text
 
@@ -132,7 +131,7 @@ def write_description(
     outcomes: Sequence[FileOutcome],
     *,
     output_dir: Path,
-    placement: Placement,
+    placement: Counter[str],
     options: PlacingOptions,
 ) -> PreparedImages:
     """Write manifest, report and confounds of `folder`, which becomes `output_dir`, and sum up."""
@@ -142,7 +141,6 @@ def write_description(
         confounds = measure_files(traits, seed=SEED)
     if confounds:
         write_json(folder / CONFOUNDS_NAME, asdict(confounds))
-        _draw_confounds(confounds, title=output_dir.name, folder=folder)
     write_outcomes(folder / REPORT_NAME, outcomes)
     write_manifest(folder / MANIFEST_NAME, rows)
     return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
@@ -219,28 +217,6 @@ def _trait_columns(samples: Sequence[FileTraits]) -> dict[str, np.ndarray]:
         "EXIF presence": numbers("exif"),
         **source_trait([s.source for s in samples], [s.label for s in samples]),
     }
-
-
-def _draw_confounds(report: ConfoundReport, *, title: str, folder: Path) -> None:
-    """Write `figures/confounds.png`: the accuracy of each trait alone, and of all."""
-    # pyplot would keep global state, and might open a window.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(f"{title}: can files alone tell the class? ({report.images:,} images)")
-    names = [*report.by_trait, "all of them"]
-    values = [*report.by_trait.values(), report.accuracy]
-    bars = axes.barh(names, values, color=["#9ecae1"] * len(report.by_trait) + ["#08519c"])
-    axes.bar_label(bars, fmt="%.2f", padding=3)
-    chance = f"chance ({report.chance:.2f})"
-    axes.axvline(report.chance, color="black", linestyle="--", label=chance)
-    axes.set(xlim=(0, 1.15), xlabel="balanced accuracy (cross-validated)", title="Guessed from")
-    # This leaves room below the bars for the legend.
-    axes.set_ylim(len(names) + 0.6, -0.7)
-    axes.legend(loc="lower right")
-    (folder / CONFOUNDS_FIGURE_NAME).parent.mkdir(exist_ok=True)
-    figure.savefig(folder / CONFOUNDS_FIGURE_NAME, dpi=110)
 
 
 EQUALISED_EXTENSION = ".jpg"

@@ -33,9 +33,8 @@ from real_vs_ai.reporting import plural, progress
 
 REPORT_NAME = "report.csv"
 CONFOUNDS_NAME = "confounds.json"
-CONFOUNDS_FIGURE_NAME = "figures/confounds.png"
 # What lies next to the class folders. The manifest comes last: it says that the rest is there.
-DESCRIPTION_NAMES = (REPORT_NAME, CONFOUNDS_NAME, CONFOUNDS_FIGURE_NAME, MANIFEST_NAME)
+DESCRIPTION_NAMES = (REPORT_NAME, CONFOUNDS_NAME, MANIFEST_NAME)
 QUARANTINE_DIR_NAME = "quarantine"
 LEFT_OUT = "left out"
 # What every common file system takes: 255 bytes, with room for a suffix of ours.
@@ -169,31 +168,14 @@ def write_outcomes(path: Path, outcomes: Iterable[FileOutcome]) -> None:
     write_table(path, columns, map(attrgetter(*columns), ordered))
 
 
-@dataclass(frozen=True)
-class Placement:
-    """How files were placed.
+# How files were placed: a Counter of these says it for many.
+LINKED, COPIED, ENCODED = "hard-linked (no extra space)", "copied", "encoded again"
 
-    Attributes:
-        linked: Hard links: no space taken, the same file under a second name.
-    """
 
-    linked: int = 0
-    copied: int = 0
-    encoded: int = 0
-
-    def __add__(self, other: Placement) -> Placement:
-        return Placement(
-            self.linked + other.linked, self.copied + other.copied, self.encoded + other.encoded
-        )
-
-    def __str__(self) -> str:
-        parts = (
-            (self.linked, "file", "hard-linked (no extra space)"),
-            (self.copied, "file", "copied"),
-            (self.encoded, "image", "encoded again"),
-        )
-        told = [f"{plural(count, noun)} {how}" for count, noun, how in parts if count]
-        return ", ".join(told) or "no files placed"
+def describe_placement(placement: Counter[str]) -> str:
+    """ "2 files hard-linked (no extra space), 1 file copied"."""
+    told = [f"{plural(count, 'file')} {how}" for how, count in placement.items() if count]
+    return ", ".join(told) or "no files placed"
 
 
 def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:
@@ -300,7 +282,7 @@ def source_name(path: Path) -> str:
 
 def place_files(
     pairs: Iterable[tuple[str | Path, str | Path]], *, total: int | None = None
-) -> Placement:
+) -> Counter[str]:
     """Put files at new places, as hard links where the file system allows and copies otherwise.
 
     Args:
@@ -309,17 +291,16 @@ def place_files(
     Raises:
         FileExistsError: A new path is taken; nothing is overwritten.
     """
-    linked = copied = 0
+    placement = Counter()
     for existing, new in progress(pairs, description="Placing", unit="file", total=total):
-        if _link(existing, new):
-            linked += 1
-        else:
-            copy_file(Path(existing), Path(new))
-            copied += 1
-    return Placement(linked, copied)
+        is_linked = _link(existing, new)
+        if not is_linked:
+            _copy(Path(existing), Path(new))
+        placement[LINKED if is_linked else COPIED] += 1
+    return placement
 
 
-def place_rows(rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path) -> Placement:
+def place_rows(rows: Sequence[ManifestRow], *, data_dir: Path, folder: Path) -> Counter[str]:
     """Put the images of the rows, whose origins are relative to `data_dir`, below `folder`."""
     make_class_folders(rows, folder)
     root = str(data_dir.resolve())
@@ -353,7 +334,7 @@ def _link(existing: str | Path, new: str | Path) -> bool:
     return True
 
 
-def copy_file(existing: Path, new: Path) -> None:
+def _copy(existing: Path, new: Path) -> None:
     """Copy content and times; refuses a path that is taken."""
     with existing.open("rb") as source, new.open("xb") as target:
         shutil.copyfileobj(source, target, 1 << 20)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -39,11 +39,11 @@ from real_vs_ai.preparation.image_files import find_near_duplicates, inspect_fil
 from real_vs_ai.preparation.layouts import read_split_source
 from real_vs_ai.preparation.manifest import (
     DESCRIPTION_NAMES,
+    ENCODED,
     REPORT_NAME,
     Fate,
     FileOutcome,
     ManifestRow,
-    Placement,
     count_table,
     fold_name,
     make_class_folders,
@@ -167,7 +167,7 @@ def _write_merged(
             image_size=options.equalise,
             pool=options.pool,
         )
-        placement = Placement(encoded=len(renamed))
+        placement = Counter({ENCODED: len(renamed)})
     else:
         placement = place_rows(renamed, data_dir=output_dir, folder=staging)
     return write_description(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -22,7 +23,7 @@ from real_vs_ai.preparation.manifest import (
     Fate,
     FileOutcome,
     ManifestRow,
-    Placement,
+    describe_placement,
     loose_outcomes,
     place_files,
     place_rows,
@@ -95,9 +96,9 @@ def describe_splits(summaries: Sequence[PreparedImages]) -> str:
         return "\n\n".join(map(str, summaries))
     rows = [row for summary in collections for row in summary.rows]
     outcomes = [outcome for summary in collections for outcome in summary.outcomes]
-    placement = sum((summary.placement for summary in collections), Placement())
+    placement = sum((summary.placement for summary in collections), Counter())
     folder = collections[0].output_dir.parent
-    title = f"{folder}: {placement}"
+    title = f"{folder}: {describe_placement(placement)}"
     tables = closing_tables(rows, outcomes, title=title, output_dir=folder / "<collection>")
     others = [str(summary) for summary in summaries if summary not in collections]
     return "\n\n".join([*others, tables])
@@ -233,7 +234,7 @@ def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dic
 
 def _quarantine(
     rejected: Sequence[InspectedFile], root: Path, folder: Path, *, outcomes: list[FileOutcome]
-) -> Placement:
+) -> Counter[str]:
     """Keep files that are broken images next to the splits, under their own paths."""
     pairs = []
     for file in rejected:

@@ -64,7 +64,7 @@ def staged_output(
 
     Args:
         names: The files and folders that the work may make, in the order they are to appear;
-            a name may lie in a folder: "figures/confounds.png".
+            a name may lie in a folder: "figures/augmentation.png".
         label: Names the staging folder and the lock: one for each kind of output in `parent`.
         added: Files that appear before `names` and never replace any.
 

@@ -1,35 +1,45 @@
-"""The embedded demo has archives in the two real layouts and says what they hold."""
+"""The embedded demo has archives in the two real layouts."""
 
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from real_vs_ai.images import ImageError, open_image
 from real_vs_ai.preparation.demo import (
+    FLAT_NAME,
+    SPLIT_NAME,
     load_photographs,
     make_demo_archives,
     random_crop,
     resynthesise,
 )
+from tests.preparation.material import snapshot
 
 COUNTS = {"flat_images": 14, "train_images": 12, "test_images": 6}
 
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    return make_demo_archives(tmp_path_factory.mktemp("demo"), seed=1, **COUNTS)
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo_archives(folder, seed=1, **COUNTS)
+    return folder
 
 
-def read_files(path):
-    with zipfile.ZipFile(path) as archive:
+def read_files(archive_path):
+    with zipfile.ZipFile(archive_path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_both_layouts_hold_the_stated_numbers_of_images(archives):
-    counts = {(archive, folder): files for archive, folder, files in archives.rows}
+    counts = Counter(
+        (path.name, name.rpartition("/")[0])
+        for path in archives.iterdir()
+        for name in read_files(path)
+    )
 
     assert counts == {
         ("demo-flat.zip", "fake_images"): 14,
@@ -42,7 +52,7 @@ def test_both_layouts_hold_the_stated_numbers_of_images(archives):
 
 
 def test_one_file_is_broken_and_some_contents_leak(archives):
-    flat, train_test = read_files(archives.flat), read_files(archives.train_test)
+    flat, train_test = read_files(archives / FLAT_NAME), read_files(archives / SPLIT_NAME)
     broken = []
     for name, data in {**flat, **train_test}.items():
         try:
@@ -57,12 +67,12 @@ def test_one_file_is_broken_and_some_contents_leak(archives):
 
 
 def test_only_the_same_seed_gives_the_same_bytes(archives, tmp_path):
-    again = make_demo_archives(tmp_path / "again", seed=1, **COUNTS)
-    other = make_demo_archives(tmp_path / "other", seed=2, **COUNTS)
+    make_demo_archives(tmp_path / "again", seed=1, **COUNTS)
+    make_demo_archives(tmp_path / "other", seed=2, **COUNTS)
 
-    assert again.flat.read_bytes() == archives.flat.read_bytes()
-    assert again.train_test.read_bytes() == archives.train_test.read_bytes()
-    assert other.flat.read_bytes() != archives.flat.read_bytes()
+    assert snapshot(tmp_path / "again") == snapshot(archives)
+    other = tmp_path / "other" / FLAT_NAME
+    assert other.read_bytes() != (archives / FLAT_NAME).read_bytes()
 
 
 def test_an_archive_with_other_content_is_never_written_over(tmp_path):
@@ -74,7 +84,7 @@ def test_an_archive_with_other_content_is_never_written_over(tmp_path):
 
 
 def test_format_and_size_do_not_give_the_class_away(archives):
-    files = read_files(archives.flat)
+    files = read_files(archives / FLAT_NAME)
     del files["real_images/broken.jpg"]
     sizes = {"real_images": set(), "fake_images": set()}
     for name, data in files.items():
