@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import DataCollector
+from real_vs_ai.preparation.collections import sources
 from real_vs_ai.preparation.collections.collecting import collect
 from real_vs_ai.preparation.collections.collection_list import (
     ALREADY_THERE,
@@ -130,6 +131,26 @@ def test_file_missing_from_the_git_directory_is_named(tmp_path, mirror):
     result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
     assert result.counts == (0, 3, 1)
     assert "not in the git directory" in outcomes(tmp_path / "raw" / "photos")["photos/p1.jpg"]
+
+
+def test_damaged_git_directory_fails_the_collection_in_one_line(tmp_path, mirror):
+    repository = mirror / "owner+photos" / "repo"
+    blob = git("rev-parse", "HEAD:photos/p1.jpg", folder=repository)
+    path = repository / ".git" / "objects" / blob[:2] / blob[2:]
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-100])
+    result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
+    assert f"Expected file {blob} in" in result.status
+    assert "\n" not in result.status
+
+
+def test_file_too_large_to_read_is_left_out(tmp_path, mirror, monkeypatch):
+    repository = mirror / "owner+photos" / "repo"
+    *others, largest = sorted(repository.rglob("*.jpg"), key=lambda path: path.stat().st_size)
+    monkeypatch.setattr(sources, "MAX_IMAGE_BYTES", largest.stat().st_size - 1)
+    result = collect_all(tmp_path, mirror, names=["photos"]).results[0]
+    assert result.counts[1] == len(others) > 0
+    assert list(outcomes(tmp_path / "raw" / "photos")) == [f"photos/{largest.name}"]
 
 
 def test_second_run_passes_over_what_is_there(tmp_path, mirror):

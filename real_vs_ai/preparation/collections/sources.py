@@ -7,6 +7,7 @@ files that are asked for travel: the commit comes without its history and withou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -274,13 +275,23 @@ def _read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
     Args:
         blobs: Ids; a few dozen at a time, for they go to git all at once.
     """
-    form = "--batch-check=%(objecttype) %(objectsize)"
-    found = _git(["cat-file", form], git_dir, given="".join(f"{blob}\n" for blob in blobs))
-    for blob, line in zip(blobs, found.decode().splitlines(), strict=True):
-        # One by one: all at once they might take gigabytes.
-        kind, _, size = line.partition(" ")
-        wanted = kind == "blob" and int(size) <= MAX_IMAGE_BYTES
-        yield _git(["cat-file", "blob", blob], git_dir) if wanted else None
+    command = ["git", f"--git-dir={git_dir}", "cat-file", "--batch"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=_environment(), **pipes) as git:
+        # Where git has ended already, reading says so.
+        with contextlib.suppress(BrokenPipeError), git.stdin:
+            git.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())
+        for blob in blobs:
+            # "<id> blob <size>" before the content and a line's end, or "<id> missing" alone.
+            _, kind, *sizes = git.stdout.readline().split() or [b"", b"damaged"]
+            size = int(sizes[0]) if sizes else -1
+            wanted, left = kind == b"blob" and size <= MAX_IMAGE_BYTES, size + 1
+            # What is too large is passed over in pieces: it might take gigabytes.
+            while left and (data := git.stdout.read(left if wanted else min(left, 2**20))):
+                left -= len(data)
+            if left or kind == b"damaged":
+                raise CollectionError(f"Expected file {blob} in {git_dir}, found it damaged.")
+            yield data[:-1] if wanted else None
 
 
 def _git(
