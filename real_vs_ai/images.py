@@ -139,14 +139,9 @@ def is_image_name(path: str | Path) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122 (speed)
 
 
-def open_image(
-    source: str | Path | bytes,
-    *,
-    max_pixels: int = MAX_IMAGE_PIXELS,
-    max_bytes: int = MAX_IMAGE_BYTES,
-) -> np.ndarray:
+def open_image(source: str | Path | bytes) -> np.ndarray:
     """Upright sRGB pixels of an image, shape (height, width, 3), uint8; see `decode_image`."""
-    return decode_image(source, max_pixels=max_pixels, max_bytes=max_bytes).pixels
+    return decode_image(source).pixels
 
 
 def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:

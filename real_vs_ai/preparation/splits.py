@@ -91,9 +91,8 @@ def plan_split(
 
     Raises:
         LabelConflictError: The same content stands under two labels.
-        InputError: The fractions are wrong, or a class has fewer contents than splits.
+        InputError: A class has fewer contents than splits.
     """
-    check_fractions(fractions)
     ordered = sorted(images, key=lambda image: (_FIXED_ORDER[image.split], image.origin))
     kept, duplicates, leaks = _drop_copies(ordered, groups, keep_duplicates=keep_duplicates)
     # With millions of images it takes some hundred megabytes.
@@ -107,18 +106,6 @@ def plan_split(
     _fill_empty_splits(runs, divided, used=_used(fractions))
     splits.update(divided)
     return SplitPlan(splits, duplicates, leaks)
-
-
-def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Raise InputError unless the fractions are of known splits, none negative, and sum to 1."""
-    unknown = set(fractions) - set(SPLITS)
-    total = sum(fractions.values())
-    if unknown or any(share < 0 for share in fractions.values()) or abs(total - 1) > 1e-6:
-        given = ", ".join(f"{name} {share:g}" for name, share in fractions.items())
-        raise InputError(
-            f"Expected fractions of {', '.join(SPLITS)}, none negative, that sum to 1, "
-            f"found {given} (sum {total:g})."
-        )
 
 
 def _key(image: ManifestRow, groups: Mapping[str, str]) -> str:

@@ -42,18 +42,14 @@ def locked(parent: Path, *, label: str) -> Iterator[None]:
         InputError: Another process holds it.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(parent / f".{label}.lock")
     try:
-        lock.acquire(blocking=False)
+        with FileLock(parent / f".{label}.lock").acquire(blocking=False):
+            yield
     except Timeout as error:
         raise InputError(
             f"Another process is working on {parent / label} right now. Wait for it, then try "
             "again."
         ) from error
-    with lock:
-        # The second acquisition is counted; this one gives the first one back.
-        lock.release()
-        yield
 
 
 @contextlib.contextmanager
@@ -95,25 +91,19 @@ def staged_output(
         _roll_forward(parent, label=label)
 
 
-def is_interrupted(parent: Path, *, label: str) -> bool:
-    """Whether a run was killed after its outputs were whole, before all were in place."""
-    return _ready(parent, label).is_dir()
-
-
 def refuse_interrupted(data_dir: Path, *labels: str) -> None:
     """Raise InputError if a merge or a move into `data_dir` waits to be finished."""
     for label in labels:
-        if is_interrupted(data_dir, label=label):
+        if _ready(data_dir, label).is_dir():
             raise InputError(
                 f"A {label} into {data_dir} was interrupted. Run {_SCRIPTS[label]} again to "
                 "finish it."
             )
 
 
-def finish_interrupted(parent: Path, *, label: str) -> bool:
-    """Move the outputs of a killed run into place and remove what it left; True if it was whole."""
-    whole = is_interrupted(parent, label=label)
-    if whole:
+def finish_interrupted(parent: Path, *, label: str) -> None:
+    """Move the outputs of a killed run into place where they are whole, and remove what it left."""
+    if _ready(parent, label).is_dir():
         _roll_forward(parent, label=label)
     if (old := _old(parent, label)).is_dir():
         shutil.rmtree(old)
@@ -122,7 +112,6 @@ def finish_interrupted(parent: Path, *, label: str) -> bool:
     for leftover in [path for path in parent.iterdir() if pattern.fullmatch(path.name)]:
         # What cannot be removed now, the next run removes.
         shutil.rmtree(leftover, ignore_errors=True)
-    return whole
 
 
 def still_to_make(parent: Path, names: Sequence[str], *, overwrite: bool) -> list[bool]:

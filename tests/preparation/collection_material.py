@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from real_vs_ai.preparation.collections.collecting import collect
-from real_vs_ai.preparation.collections.collection_list import KeptOut, read_collections
+from real_vs_ai.preparation.collections.collection_list import read_collections
 from real_vs_ai.preparation.collections.gathering import CollectOptions
 from tests.preparation.material import smooth_image
 from tests.serving.trivial_model import encode
@@ -120,7 +120,7 @@ def options(mirror: Path | None, **changes) -> CollectOptions:
         "repositories_dir": Path("repositories"),
         "min_side": 16,
         "source_limit": 20,
-        "kept_out": KeptOut(),
+        "kept_out": frozenset(),
         "overwrite": False,
         "workers": 1,
     }

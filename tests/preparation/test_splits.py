@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter, defaultdict
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from real_vs_ai.preparation.manifest import ManifestRow
 from real_vs_ai.preparation.splits import LabelConflictError, plan_split
+from real_vs_ai.preparation.splitting import three_fractions
 
 THREE = {"train": 0.7, "validation": 0.15, "test": 0.15}
 FOUR_TO_ONE = {"train": 0.8, "validation": 0.2}
@@ -158,12 +160,10 @@ def test_a_class_with_too_few_contents_is_refused():
         plan(images_of({"Fake": 10, "Real": 2}))
 
 
-@pytest.mark.parametrize(
-    "fractions", [{"train": 0.5, "test": 0.4}, {"train": 1.5, "test": -0.5}, {"tarin": 1.0}]
-)
-def test_wrong_fractions_are_refused(fractions):
-    with pytest.raises(ValueError, match="sum"):
-        plan(images_of({"Fake": 10, "Real": 10}), fractions)
+@pytest.mark.parametrize("text", ["0.5,0,0.4", "1.5,0,-0.5", "0.5,0.5", "a,b,c", "nan,0.5,0.5"])
+def test_wrong_fractions_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="sum"):
+        three_fractions(text)
 
 
 def test_contents_land_in_splits_at_random():

@@ -26,6 +26,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     Collection,
     CollectionError,
     compare_notes,
+    is_kept_out,
     read_collected,
     write_notes,
 )
@@ -142,7 +143,7 @@ def _collect(
     name = collection.name
     with locked(output_dir, label=name):
         finish_interrupted(output_dir, label=name)
-    if collection.repository.lower().encode() in options.kept_out:
+    if is_kept_out(collection.repository.lower().encode(), options.kept_out):
         return CollectedCollection(collection, (0, 0, 0), KEPT_OUT)
     if (output_dir / name).exists() and not options.overwrite:
         return CollectedCollection(collection, *compare_notes(collection, output_dir / name))

@@ -252,24 +252,16 @@ def _generators(text: str, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-@dataclass(frozen=True)
-class KeptOut:
-    """Repositories and files that are kept for a test and must not be collected.
-
-    Attributes:
-        hashes: The first 16 digits of SHA-256 hashes, of files' contents and of `owner/name` in
-            lower case.
-    """
-
-    hashes: frozenset[str] = frozenset()
-
-    def __contains__(self, data: bytes) -> bool:
-        """Whether a file's content, or the name of a repository in lower case, is kept out."""
-        return bool(self.hashes) and hashlib.sha256(data).hexdigest()[:_DIGITS] in self.hashes
+def is_kept_out(data: bytes, hashes: frozenset[str]) -> bool:
+    """Whether a file's content, or a repository's name in lower case, has one of these hashes."""
+    return bool(hashes) and hashlib.sha256(data).hexdigest()[:_DIGITS] in hashes
 
 
-def read_kept_out(paths: Sequence[Path]) -> KeptOut:
-    """The hashes in some lists: one a line, at least 16 digits of it; lines with # are notes.
+def read_kept_out(paths: Sequence[Path]) -> frozenset[str]:
+    """What must not be collected: the first 16 digits of SHA-256 hashes in some lists.
+
+    They are hashes of files' contents and of repositories' names, `owner/name` in lower case. A
+    list has one a line, at least 16 digits of it; lines with # are notes.
 
     Raises:
         InputError: A line is no hash.
@@ -285,7 +277,7 @@ def read_kept_out(paths: Sequence[Path]) -> KeptOut:
                         f"found {text[:80]!r}."
                     )
                 hashes.add(text[:_DIGITS])
-    return KeptOut(frozenset(hashes))
+    return frozenset(hashes)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, read_header
-from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, KeptOut
+from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, is_kept_out
 from real_vs_ai.preparation.image_files import MAX_BITS
 from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome, rank
 from real_vs_ai.provenance import describe_origin, read_provenance
@@ -190,7 +190,7 @@ def makes_pictures(texts: Iterable[str]) -> bool:
 
 
 def read_evidence(
-    file: FoundFile, data: bytes | None, min_side: int, kept_out: KeptOut
+    file: FoundFile, data: bytes | None, min_side: int, kept_out: frozenset[str]
 ) -> FoundFile:
     """The file with what it says of itself, or with the reason why it is out."""
     if data is None:
@@ -199,7 +199,7 @@ def read_evidence(
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
         file = replace(file, blob=blob)
     try:
-        if data in kept_out:
+        if is_kept_out(data, kept_out):
             raise ImageError(KEPT_OUT)
         header = read_header(data)
         short, long = sorted((header.width, header.height))

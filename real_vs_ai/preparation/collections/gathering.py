@@ -26,7 +26,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     Collection,
     CollectionError,
     ImageRow,
-    KeptOut,
+    is_kept_out,
 )
 from real_vs_ai.preparation.collections.evidence import (
     MISSING,
@@ -76,7 +76,7 @@ class CollectOptions:
         metavar="N",
         type=whole_number(1),
     )
-    kept_out: KeptOut = option(
+    kept_out: frozenset[str] = option(
         "leave out the repositories and files whose SHA-256 begins as a line of this file does",
         (),
         metavar="FILE",
@@ -206,7 +206,7 @@ def _write_images(
     """Write the pictures of a file below a folder; runs in a worker."""
     by_evidence, grid = collection.rule == EVIDENCE, collection.tiles
     try:
-        if data is None or data in options.kept_out:
+        if data is None or is_kept_out(data, options.kept_out):
             raise ImageError(MISSING if data is None else KEPT_OUT)
         image = decode_image(data)
         if min(image.width // grid[1], image.height // grid[0]) < options.min_side:
