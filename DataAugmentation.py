@@ -10,16 +10,7 @@ test images are not changed. MoveAugmentedImages.py adds the copies to data/trai
 
 import sys
 
-from real_vs_ai.cli import (
-    add_cluster,
-    add_data_dir,
-    add_overwrite,
-    add_seed,
-    add_workers,
-    command,
-    make_parser,
-    whole_number,
-)
+from real_vs_ai.cli import add_shared, command, make_parser, whole_number
 from real_vs_ai.config import AUGMENTED_DIR
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
@@ -27,14 +18,11 @@ from real_vs_ai.preparation.augmentation import list_originals, plan_copies, wri
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    add_data_dir(parser)
+    add_shared(parser, "--data-dir")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--total", type=whole_number(1), help="copies to make, spread evenly")
     amount.add_argument("--copies", type=whole_number(1), help="copies to make of each image")
-    add_seed(parser)
-    add_overwrite(parser)
-    add_workers(parser)
-    add_cluster(parser)
+    add_shared(parser, "--seed", "--overwrite", "--workers", "--cluster")
     return parser.parse_args(argv)
 
 

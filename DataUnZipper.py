@@ -10,7 +10,7 @@ is refused as a whole.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_cluster, add_overwrite, add_workers, command, make_parser
+from real_vs_ai.cli import add_shared, command, make_parser
 from real_vs_ai.config import RAW_DIR
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import extract_archives
@@ -21,9 +21,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("archives", nargs="*", type=Path, help="archives (default: all in data/archives)")
     add("--output-dir", type=Path, default=RAW_DIR, help="parent of the new folders")
-    add_overwrite(parser)
-    add_workers(parser)
-    add_cluster(parser)
+    add_shared(parser, "--overwrite", "--workers", "--cluster")
     return parser.parse_args(argv)
 
 

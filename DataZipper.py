@@ -10,7 +10,7 @@ same archive, byte for byte.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_overwrite, command, make_parser
+from real_vs_ai.cli import add_shared, command, make_parser
 from real_vs_ai.config import DATA_DIR, MANIFEST_NAME, SPLITS
 from real_vs_ai.preparation.archives import zip_folder
 
@@ -19,7 +19,7 @@ def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="folder (default: the merged data)")
     parser.add_argument("--output", type=Path, help="archive (default: next to the folder)")
-    add_overwrite(parser)
+    add_shared(parser, "--overwrite")
     return parser.parse_args(argv)
 
 

@@ -11,7 +11,7 @@ Example:
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import MODEL_HELP, add_cluster, add_workers, command, make_parser, options_from
+from real_vs_ai.cli import MODEL_HELP, add_shared, command, make_parser, options_from
 
 
 def parse_args(argv=None):
@@ -23,10 +23,10 @@ def parse_args(argv=None):
     add("--output", type=Path, help='table to write: .csv, .json, .jsonl, .parquet, or "-"')
     add("--overwrite", action="store_true", help="replace an existing table")
     add("--resume", action="store_true", help="finish a table that was interrupted")
-    add_cluster(parser)
+    add_shared(parser, "--cluster")
     add("--engine", choices=("openvino", "keras"), help="compute with this engine")
     add("--precision", choices=("f32", "bf16"), help="compute in this precision")
-    add_workers(parser)
+    add_shared(parser, "--workers")
     add("--strict", action="store_true", help="exit 1 if any image is unreadable")
     return parser.parse_args(argv)
 

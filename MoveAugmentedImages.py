@@ -8,13 +8,13 @@ was interrupted.
 
 import sys
 
-from real_vs_ai.cli import add_data_dir, command, make_parser
+from real_vs_ai.cli import add_shared, command, make_parser
 from real_vs_ai.preparation.merging import move_augmented
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    add_data_dir(parser)
+    add_shared(parser, "--data-dir")
     return parser.parse_args(argv)
 
 

@@ -170,8 +170,8 @@ def option(
         help_text: What --help says of it.
         default: Where the option is not given; False declares a switch.
         **declaration: More for argparse (`type`, `choices`, `nargs`, …), and: `flags` where they
-            are not the field's name, `group` to open a group of options, `add` for a function
-            that declares the option, `shown=False` for one that only `hidden` adds.
+            are not the field's name, `group` to open a group of options, `shared` for the flag of
+            an option that several scripts have, `shown=False` for one that only `hidden` adds.
     """
     if metavar:
         declaration["metavar"] = metavar
@@ -189,8 +189,8 @@ def add_fields(
             continue
         if group := declared.pop("group", None):
             target = parser.add_argument_group(group)
-        if add := declared.pop("add", None):
-            add(target)
+        if flag := declared.pop("shared", None):
+            add_shared(target, flag)
         elif declared:
             flags = declared.pop("flags", ("--" + field.name.replace("_", "-"),))
             if declared["default"] is False:
@@ -200,54 +200,28 @@ def add_fields(
             target.add_argument(*flags, **declared)
 
 
-def add_workers(group: argparse._ActionsContainer) -> None:
-    """Add --workers."""
-    group.add_argument(
-        "--workers",
-        type=whole_number(1),
-        default=available_workers(),
-        metavar="N",
-        help="number of images or files to read at the same time",
-    )
+_SHARED = {
+    "--workers": {
+        "type": whole_number(1),
+        "default": available_workers(),
+        "metavar": "N",
+        "help": "number of images or files to read at the same time",
+    },
+    "--cluster": {
+        "choices": CLUSTERS,
+        "help": "spread the work over a cluster whose machines share the folders",
+    },
+    "--overwrite": {"action": "store_true", "help": "replace output that exists"},
+    "--data-dir": {
+        "type": Path,
+        "default": DATA_DIR,
+        "help": "folder of train, to which augmented_train belongs",
+    },
+    "--seed": {"type": whole_number(0), "default": SEED, "help": "seed of all random choices"},
+}
 
 
-def add_memory(group: argparse._ActionsContainer) -> None:
-    """Add --memory."""
-    group.add_argument(
-        "--memory",
-        type=number(0, 1e6),
-        default=4.0,
-        metavar="GB",
-        help="decoded images of a split beyond this stay on disk, memory-mapped",
-    )
-
-
-def add_cluster(parser: argparse._ActionsContainer) -> None:
-    """Add --cluster."""
-    parser.add_argument(
-        "--cluster",
-        choices=CLUSTERS,
-        help="spread the work over a cluster whose machines share the folders",
-    )
-
-
-def add_overwrite(parser: argparse._ActionsContainer) -> None:
-    """Add --overwrite."""
-    parser.add_argument("--overwrite", action="store_true", help="replace output that exists")
-
-
-def add_data_dir(parser: argparse._ActionsContainer) -> None:
-    """Add --data-dir, for scripts that add to the training images."""
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=DATA_DIR,
-        help="folder of train, to which augmented_train belongs",
-    )
-
-
-def add_seed(parser: argparse._ActionsContainer) -> None:
-    """Add --seed."""
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=SEED, help="seed of all random choices"
-    )
+def add_shared(parser: argparse._ActionsContainer, *flags: str) -> None:
+    """Add options that several scripts share, by their flags."""
+    for flag in flags:
+        parser.add_argument(flag, **_SHARED[flag])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from real_vs_ai.cli import add_fields, add_workers, make_parser, number, option
+from real_vs_ai.cli import add_fields, make_parser, number, option
 from real_vs_ai.config import DATA_DIR, canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
@@ -102,7 +102,7 @@ class EvaluationOptions:
     class_names: tuple[str, ...] | None = option(
         "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
     )
-    workers: int = option(add=add_workers)
+    workers: int = option(shared="--workers")
 
 
 def parse_evaluation_options(

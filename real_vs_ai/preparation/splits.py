@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
-from real_vs_ai.cli import add_cluster, add_overwrite, add_workers, option
+from real_vs_ai.cli import option
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.parallel import Pool
@@ -39,9 +39,9 @@ class PlacingOptions:
         "off",
         choices=("off", "report", "group"),
     )
-    overwrite: bool = option(add=add_overwrite)
-    workers: int = option(add=add_workers)
-    cluster: str | None = option(add=add_cluster)
+    overwrite: bool = option(shared="--overwrite")
+    workers: int = option(shared="--workers")
+    cluster: str | None = option(shared="--cluster")
     # Tests of other things leave it out, for it takes a second.
     confounds: bool = True
 

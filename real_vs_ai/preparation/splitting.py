@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
-from real_vs_ai.cli import add_seed, option
+from real_vs_ai.cli import option
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
@@ -74,7 +74,7 @@ class SplitterOptions(PlacingOptions):
     """What the two splitters share."""
 
     keep_duplicates: bool = option("keep duplicates, in the split of the first copy", False)
-    seed: int = option(add=add_seed)
+    seed: int = option(shared="--seed")
 
 
 @dataclass(frozen=True, kw_only=True)

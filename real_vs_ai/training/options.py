@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.cli import add_memory, add_workers, number, option, whole_number
+from real_vs_ai.cli import number, option, whole_number
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
 from real_vs_ai.model_input import INPUT_KINDS, ModelInput
@@ -267,11 +267,16 @@ class TrainingOptions:
         type=keras_precision,
         group="the machine",
     )
-    workers: int = option(add=add_workers)
+    workers: int = option(shared="--workers")
     cache_dir: Path | None = option(
         "folder that keeps the decoded images and features for the next run", type=Path, shown=False
     )
-    memory: float = option(add=add_memory)
+    memory: float = option(
+        "decoded images of a split beyond this stay on disk, memory-mapped",
+        4.0,
+        "GB",
+        type=number(0, 1e6),
+    )
     checkpoint_steps: int = _count(
         "steps after which a checkpoint is saved too; 0: after each epoch only", 0
     )

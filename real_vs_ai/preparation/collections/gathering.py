@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.cli import add_overwrite, add_workers, option, whole_number
+from real_vs_ai.cli import option, whole_number
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
@@ -83,8 +83,8 @@ class CollectOptions:
         nargs="+",
         type=Path,
     )
-    overwrite: bool = option(add=add_overwrite)
-    workers: int = option(add=add_workers)
+    overwrite: bool = option(shared="--overwrite")
+    workers: int = option(shared="--workers")
 
 
 def wanted_keys(collection: Collection, files: Files) -> list[str]:
