@@ -31,19 +31,21 @@ def is_junk(name: str) -> bool:
     return name in JUNK_NAMES or name.startswith(".")
 
 
-def iterate_files(folder: Path, *, links: bool) -> Iterator[Path]:
-    """Every file below a folder, in the order of its names, without junk.
+def iterate_files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and every link, in the order of their names, without junk.
 
-    Args:
-        folder: Searched through; links to folders in it are not followed.
-        links: Whether links, devices and pipes count as files, for a reader that refuses what it
-            cannot read. What copies or moves files leaves them alone: they may lead anywhere.
+    Links to folders are not followed. A reader refuses itself what it cannot read.
     """
-    return (folder / path for path in _walk(folder, links=links))
+    return (folder / path for path in _walk(folder, links=True))
 
 
 def list_files(folder: Path, *, links: bool = False) -> list[str]:
-    """The files of `iterate_files` as POSIX paths relative to the folder, sorted."""
+    """The files below a folder as POSIX paths relative to it, sorted, without junk.
+
+    Args:
+        links: Whether links, devices and pipes count as files, as `iterate_files` has them. What
+            copies or moves files leaves them alone: they may lead anywhere.
+    """
     return sorted(_walk(folder, links=links))
 
 

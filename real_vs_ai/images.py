@@ -189,15 +189,10 @@ def decode_image(
             raise ImageError(f"damaged or truncated image: {one_line(error)}") from error
 
 
-def read_header(
-    source: str | Path | bytes,
-    *,
-    max_pixels: int = MAX_IMAGE_PIXELS,
-    max_bytes: int = MAX_IMAGE_BYTES,
-) -> ImageHeader:
+def read_header(source: str | Path | bytes) -> ImageHeader:
     """What a file's header says, without decoding it; raises as `decode_image` does."""
-    data = _read_bytes(source, max_bytes=max_bytes)
-    with _open_file(data, max_pixels=max_pixels) as image:
+    data = _read_bytes(source, max_bytes=MAX_IMAGE_BYTES)
+    with _open_file(data, max_pixels=MAX_IMAGE_PIXELS) as image:
         width, height = image.size
         # Damaged EXIF data turns nothing, as in decoding; orientations 5 to 8 lie on their side.
         with contextlib.suppress(*DECODER_ERRORS):

@@ -82,9 +82,7 @@ def test_files_come_in_the_order_of_their_names(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert list_files(tmp_path) == ["a.txt", "a/y/x", "a/z", "b/x"]
-    walked = [
-        path.relative_to(tmp_path).as_posix() for path in iterate_files(tmp_path, links=False)
-    ]
+    walked = [path.relative_to(tmp_path).as_posix() for path in iterate_files(tmp_path)]
     assert walked == ["a/y/x", "a/z", "a.txt", "b/x"]
 
 

@@ -130,16 +130,17 @@ def source_weights(labels: np.ndarray, sources: Sequence[str]) -> np.ndarray:
 
 
 def list_labelled_images(
-    folder: Path, *, class_names: Sequence[str] | None = None, manifest: Path | None = None
+    folder: Path, *, class_names: Sequence[str] | None = None
 ) -> LabelledImages:
     """List the images of a folder that holds one folder for each class.
+
+    A `manifest.csv` in the folder or next to it names their sources. Images that it does not name
+    take the `<source>__` prefix of their names.
 
     Args:
         folder: Holds the class folders; raw names (`REAL`, `fake_images`, …) are understood.
         class_names: The classes that must be there, in the order of the labels; None takes
             those that are there, sorted.
-        manifest: A `manifest.csv` that names the images' sources; None looks in `folder` and
-            next to it. Images it does not name take the `<source>__` prefix of their names.
 
     Raises:
         FileNotFoundError: There is no such folder, or it holds no class folders.
@@ -165,7 +166,7 @@ def list_labelled_images(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
-    listed = manifest_column(folder, "source", manifest=manifest)
+    listed = manifest_column(folder, "source")
     parted = (path.rpartition("/")[2].partition("__") for path in paths)
     prefixes = [before if mark else "" for before, mark, _ in parted]
     sources = tuple(map(listed.get, paths, prefixes))
@@ -220,19 +221,16 @@ def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str
         )
 
 
-def manifest_column(folder: Path, column: str, *, manifest: Path | None = None) -> dict[str, str]:
-    """A column of a manifest by path relative to `folder`; {} where there is no manifest.
+def manifest_column(folder: Path, column: str) -> dict[str, str]:
+    """A column of the manifest in a folder or next to it, by path relative to the folder.
 
     Args:
-        folder: Of a split, or of class folders.
+        folder: Of a split, or of class folders; {} where there is no manifest.
         column: "source", "generator", …; "" where the manifest does not have it.
-        manifest: The file; None looks in `folder` and next to it.
     """
-    candidates = [manifest] if manifest else [folder / MANIFEST_NAME, folder.parent / MANIFEST_NAME]
+    candidates = (folder / MANIFEST_NAME, folder.parent / MANIFEST_NAME)
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
-        if manifest:
-            raise FileNotFoundError(f"Expected a manifest at {manifest}, found none.")
         return {}
     # A manifest next to the split folders counts its paths from there.
     prefix = "" if path.parent == folder else f"{folder.name}/"

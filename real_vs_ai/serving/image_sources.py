@@ -121,7 +121,7 @@ def iterate_sources(
         if text == STANDARD_INPUT:
             yield from _listed(listing or sys.stdin)
         elif path.is_dir():
-            images = filter(is_image_name, iterate_files(path, links=True))
+            images = filter(is_image_name, iterate_files(path))
             yield from map(_file_source, images)
         elif _is_zip(path):
             yield from _in_zip(path)
