@@ -55,7 +55,6 @@ class ImageFormat:
     Attributes:
         extensions: Of its files; a file without an extension gets the first.
         animated: Whether a file may hold several frames, of which the first is taken.
-        lossless: Whether pixels are stored as they were; otherwise compression changes them.
         copied: Whether augmented copies keep the format; otherwise they are PNG.
     """
 
@@ -63,7 +62,6 @@ class ImageFormat:
     extensions: tuple[str, ...]
     title: str
     animated: bool = False
-    lossless: bool = False
     copied: bool = False
 
 
@@ -73,12 +71,12 @@ FORMATS = {
     entry.name: entry
     for entry in (
         ImageFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG", copied=True),
-        ImageFormat("PNG", (".png",), "PNG", animated=True, lossless=True, copied=True),
+        ImageFormat("PNG", (".png",), "PNG", animated=True, copied=True),
         ImageFormat("WEBP", (".webp",), "WebP", animated=True, copied=True),
-        ImageFormat("GIF", (".gif",), "GIF", animated=True, lossless=True),
-        ImageFormat("BMP", (".bmp", ".dib"), "BMP", lossless=True, copied=True),
-        ImageFormat("DIB", (".dib", ".bmp"), "BMP", lossless=True),
-        ImageFormat("TIFF", (".tif", ".tiff"), "TIFF", lossless=True, copied=True),
+        ImageFormat("GIF", (".gif",), "GIF", animated=True),
+        ImageFormat("BMP", (".bmp", ".dib"), "BMP", copied=True),
+        ImageFormat("DIB", (".dib", ".bmp"), "BMP"),
+        ImageFormat("TIFF", (".tif", ".tiff"), "TIFF", copied=True),
         ImageFormat("AVIF", (".avif",), "AVIF", animated=True),
         ImageFormat("HEIF", (".heic", ".heif"), "HEIC"),
     )
