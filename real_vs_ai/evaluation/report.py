@@ -39,13 +39,7 @@ from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
 from real_vs_ai.evaluation.model_card import write_model_card
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.predictions import (
-    Predictions,
-    concatenate,
-    join_predictions,
-    read_predictions,
-    write_predictions,
-)
+from real_vs_ai.predictions import Predictions, concatenate, read_predictions, write_predictions
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.verdict import thresholds_of
@@ -81,22 +75,6 @@ class Evaluation:
         return self.judged[_main_split(self.predictions)]
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """How temperature and thresholds are fitted on the validation images.
-
-    Attributes:
-        target_error: Share of certain verdicts that may be wrong; see `calibrate_metadata`.
-        new_source: Let it bound the expected share of a new source's real images that are called
-            Fake, and 1.5 times that share of its generated ones called Real.
-        tables: Tables of predictions whose validation images count too.
-    """
-
-    target_error: float
-    new_source: bool = False
-    tables: tuple[Path, ...] = ()
-
-
 def write_report(
     run: RunFolder,
     *,
@@ -127,7 +105,8 @@ def write_report(
         open_detector(run.model, metadata),
         images,
         left_out=left_out,
-        fitting=Fitting(source_risk or target_error, new_source=source_risk > 0),
+        target_error=source_risk or target_error,
+        by_source=source_risk > 0,
         workers=workers,
     )
     store_in_model(run.model, evaluation)
@@ -140,16 +119,17 @@ def evaluate_model(
     images: Mapping[str, LabelledImages],
     *,
     left_out: LeftOut,
-    fitting: Fitting | None,
-    known: Mapping[str, Any] | None = None,
+    target_error: float | None,
+    by_source: bool,
     workers: int,
 ) -> Evaluation:
     """Judge every split but train, and compute all metrics.
 
     Args:
         images: By split.
-        fitting: None, or no validation images of both classes, keeps what the metadata say.
-        known: What is known of the thresholds that are kept; None for nothing.
+        target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
+            or no validation images of both classes, keeps what the metadata say.
+        by_source: Whether the target error is that of a new source.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
@@ -161,9 +141,10 @@ def evaluate_model(
     }
     if not judged:
         raise InputError("Expected validation or test images to evaluate, found none.")
-    metadata, thresholds = detector.metadata, known
-    if fitting:
-        metadata, thresholds = _calibrate(judged, metadata, fitting)
+    metadata, thresholds = detector.metadata, None
+    if target_error and "validation" in judged:
+        rows = judged["validation"].rows(metadata)
+        metadata, thresholds = _calibrate(rows, metadata, target_error, by_source=by_source)
     predictions = concatenate([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
@@ -210,24 +191,20 @@ def _main_split(predictions: Predictions) -> str:
 
 
 def _calibrate(
-    judged: Mapping[str, JudgedSplit], metadata: ModelMetadata, fitting: Fitting
+    rows: Predictions, metadata: ModelMetadata, target_error: float, *, by_source: bool
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
-    judged_rows = concatenate([part.rows(metadata) for part in judged.values()])
-    rows = join_predictions(judged_rows.of_split("validation"), fitting.tables)
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
-        target_error=fitting.target_error,
-        sources=rows.sources if fitting.new_source else None,
+        target_error=target_error,
+        sources=rows.sources if by_source else None,
         refused=rows.out_of_distribution,
     )
-    if fitting.new_source:
-        found["rule"] = NEW_SOURCE
-    return fitted, {**found, "files": [path.as_posix() for path in fitting.tables]}
+    return fitted, found | ({"rule": NEW_SOURCE} if by_source else {})
 
 
 def weights_digest(model: keras.Model) -> str:

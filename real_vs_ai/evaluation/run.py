@@ -25,14 +25,13 @@ from real_vs_ai.dataset.labelled_images import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.predictions import read_predictions
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
     import keras
 
-    from real_vs_ai.evaluation.report import Evaluation, Fitting
+    from real_vs_ai.evaluation.report import Evaluation
     from real_vs_ai.serving.detector import Detector
 
 EXPORT_FORMATS = ("compact", "onnx")
@@ -70,13 +69,6 @@ class EvaluationOptions:
         "is wrong (default: 0.05)",
         metavar="RATE",
         type=number(0, 0.5, ends=False),
-    )
-    thresholds_from: tuple[Path, ...] = option(
-        "also fit the band on the validation images in these predictions.csv of runs that held out "
-        "other sources",
-        metavar="FILE",
-        nargs="+",
-        type=Path,
     )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and other changes", False
@@ -119,7 +111,7 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    for name in ("export", "out_of_distribution", "thresholds_from"):
+    for name in ("export", "out_of_distribution"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)
 
@@ -143,8 +135,6 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     images = _list_splits(options.data, class_names)
-    for table in options.thresholds_from:
-        read_predictions(table)
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
@@ -154,10 +144,15 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     run = RunFolder(path.parent)
     compared = second and _open_compared(second, metadata)
     report, own = _choose_report(options, path, images, model)
-    fitting, known = _choose_fitting(options, run, metadata, own=own)
+    target, by_source = _choose_target(options.target_error, run, metadata, own=own)
     detector = open_detector(path, metadata)
     evaluation = evaluate_model(
-        detector, images, left_out={}, fitting=fitting, known=known, workers=options.workers
+        detector,
+        images,
+        left_out={},
+        target_error=target,
+        by_source=by_source,
+        workers=options.workers,
     )
     titles = add_extras(
         evaluation,
@@ -220,22 +215,19 @@ def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, L
     }
 
 
-def _choose_fitting(
-    options: EvaluationOptions, run: RunFolder, metadata: ModelMetadata, *, own: bool
-) -> tuple[Fitting | None, Mapping[str, Any] | None]:
-    """How to fit the thresholds, or None to keep the model's own; and what is known of these."""
-    from real_vs_ai.evaluation.report import TARGET_ERROR, Fitting
+def _choose_target(
+    asked: float | None, run: RunFolder, metadata: ModelMetadata, *, own: bool
+) -> tuple[float | None, bool]:
+    """The target error to fit thresholds for, None to keep the model's; and whether by source."""
+    from real_vs_ai.evaluation.report import TARGET_ERROR
 
+    if metadata.calibrated and not (asked or own):
+        return None, False
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
-    source_risk, tables = trained.get("source_risk", 0.0), options.thresholds_from
-    asked = bool(options.target_error or tables)
-    # Thresholds that rest on other runs are not replaced by the way.
-    keeps = own and not asked and bool(stored.get("files"))
-    if not asked and (keeps or not own) and metadata.calibrated:
-        return None, stored if keeps else None
-    target = options.target_error or source_risk or stored.get("target_error") or TARGET_ERROR
-    return Fitting(target, new_source=source_risk > 0, tables=tables), None
+    source_risk = trained.get("source_risk", 0.0)
+    target = asked or source_risk or stored.get("target_error") or TARGET_ERROR
+    return target, source_risk > 0
 
 
 def _store(path: Path, evaluation: Evaluation) -> str:

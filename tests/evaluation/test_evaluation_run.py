@@ -66,31 +66,6 @@ def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
     assert (run / "model.h5").read_bytes() == model_before
 
 
-def test_thresholds_rest_on_other_runs_until_asked_again(project):
-    run, files = project / "models" / "run", []
-    for name in ("first", "second"):
-        header = "path,split,label,source,width,height,verdict,reason"
-        header += ",probability_Fake,probability_Real"
-        lines = [
-            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{label},,"
-            f"{fake},{1 - fake}"
-            for label, base in (("Fake", 0.9), ("Real", 0.02))
-            for i in range(40)
-            for fake in [round(base - 0.01 * (i % 2), 3)]
-        ]
-        files.append(project / f"{name}.csv")
-        files[-1].write_text("\n".join([header, *lines]) + "\n")
-    assert evaluate("--model", "models/run", "--thresholds-from", *files) == 0
-    first = json.loads((run / "metrics.json").read_text())["thresholds"]
-    # The photographs of both files lie beyond the threshold, and some of the run's own.
-    assert first["validation"]["lower"]["n"] > 80 and first["files"] == list(map(str, files))
-    assert evaluate("--model", "models/run") == 0
-    assert json.loads((run / "metrics.json").read_text())["thresholds"] == first
-    assert evaluate("--model", "models/run", "--target-error", "0.05") == 0
-    again = json.loads((run / "metrics.json").read_text())["thresholds"]
-    assert again["validation"]["lower"]["n"] < 80 and again["files"] == []
-
-
 def test_training_report_counts_as_one_on_the_same_images(project):
     from real_vs_ai.evaluation.report import write_report
 
