@@ -174,7 +174,7 @@ def as_texts(values: Iterable[str]) -> np.ndarray:
     return np.array(list(values), dtype=object)
 
 
-def concatenate(parts: Sequence[Predictions]) -> Predictions:
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """One table of several, whose classes must be the same."""
     columns = [part.columns for part in parts]
     return replace(parts[0], **{n: np.concatenate([c[n] for c in columns]) for n in columns[0]})

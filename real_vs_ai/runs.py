@@ -172,16 +172,16 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_table(path, columns, ([row.get(name, "") for name in columns] for row in history))
 
 
-def read_history(path: Path | None) -> dict[str, list]:
+def read_history(path: Path) -> dict[str, list]:
     """The columns of `history.csv`: texts of "stage", numbers of the others; {} without epochs.
 
     Args:
-        path: The file; None, or a path where there is none, gives {}.
+        path: The file; a path where there is none gives {}.
 
     Raises:
         InputError: There is no `epoch` column, a line is damaged, or a cell is not a number.
     """
-    if path is None or not path.is_file():
+    if not path.is_file():
         return {}
     names = list(dict.fromkeys(["epoch", *table_columns(path)]))
     history: dict[str, list] = {}

@@ -26,7 +26,6 @@ from real_vs_ai.evaluation.calibration import (
     share_over_sources,
 )
 from real_vs_ai.evaluation.curves import (
-    Answers,
     draw_precision_recall,
     draw_reliability,
     draw_roc,
@@ -36,10 +35,15 @@ from real_vs_ai.evaluation.curves import (
 from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
-from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.predictions import Predictions, concatenate, read_predictions, write_predictions
+from real_vs_ai.predictions import (
+    Predictions,
+    join_predictions,
+    read_predictions,
+    write_predictions,
+)
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.verdict import thresholds_of
@@ -82,7 +86,6 @@ def write_report(
     metadata: ModelMetadata,
     images: Mapping[str, LabelledImages],
     left_out: LeftOut,
-    history_csv: Path | None,
     workers: int,
     target_error: float,
     source_risk: float,
@@ -110,7 +113,7 @@ def write_report(
         workers=workers,
     )
     store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model, history_csv=history_csv)
+    write_evaluation(run, evaluation, model=model)
     return evaluation.metrics
 
 
@@ -145,7 +148,7 @@ def evaluate_model(
     if target_error and "validation" in judged:
         rows = judged["validation"].rows(metadata)
         metadata, thresholds = _calibrate(rows, metadata, target_error, by_source=by_source)
-    predictions = concatenate([part.rows(metadata) for part in judged.values()])
+    predictions = join_predictions([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
 
@@ -243,9 +246,7 @@ def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
     write_metadata(model_path, dataclasses.replace(evaluation.metadata, metrics=kept))
 
 
-def write_evaluation(
-    run: RunFolder, evaluation: Evaluation, *, model: keras.Model, history_csv: Path | None
-) -> None:
+def write_evaluation(run: RunFolder, evaluation: Evaluation, *, model: keras.Model) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
     evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
@@ -254,8 +255,14 @@ def write_evaluation(
     write_text(run.network, "\n".join(layers) + "\n")
     main = evaluation.main
     rows = evaluation.predictions.of_split(main.split)
-    draw_mistakes(run, rows, main.images, metadata=evaluation.metadata, model=model)
-    _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
+    draw_mistakes(
+        rows,
+        main.images,
+        metadata=evaluation.metadata,
+        model=model,
+        path=run.figures / "mistakes.png",
+    )
+    _write_from_numbers(run, evaluation.predictions, evaluation.metrics)
     write_json(run.metrics, evaluation.metrics)
 
 
@@ -281,55 +288,50 @@ def redraw_report(run: RunFolder) -> list[Path]:
             f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
             f"together, found {found} rows but {counted} counted. Run ModelEvaluation.py again."
         )
-    return _write_from_numbers(run, predictions, metrics, history_csv=run.history)
+    return _write_from_numbers(run, predictions, metrics)
 
 
-def _write_from_numbers(
-    run: RunFolder, predictions: Predictions, metrics: Mapping, *, history_csv: Path | None
-) -> list[Path]:
-    drawn = draw_report(run, predictions, metrics, history=read_history(history_csv))
+def _write_from_numbers(run: RunFolder, predictions: Predictions, metrics: Mapping) -> list[Path]:
+    config = read_json(run.config) if run.config.is_file() else {}
+    drawn = draw_report(run.figures, predictions, metrics)
+    if history := read_history(run.history):
+        drawn.append(run.figures / "history.png")
+        keep = config.get("options", {}).get("keep", "best")
+        draw_history(history, keep=keep, path=drawn[-1])
     write_text(run.classification_report, _classification_report(predictions, metrics))
-    write_model_card(run, metrics)
+    write_text(run.model_card, model_card(run.name, metrics, config))
     return drawn
 
 
-def draw_report(
-    run: RunFolder,
-    predictions: Predictions,
-    metrics: Mapping,
-    *,
-    history: Mapping[str, Sequence] | None,
-) -> list[Path]:
-    """Draw what the data allow.
+def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> list[Path]:
+    """Draw what the predictions allow.
 
     Args:
+        folder: Takes the PNG files.
         metrics: The contents of `metrics.json` for the predictions.
 
     Returns:
-        The PNG files, in the order of a report.
+        The files.
     """
     drawn: list[Path] = []
 
     def place(name: str) -> Path:
-        drawn.append(run.figures / f"{name}.png")
+        drawn.append(folder / f"{name}.png")
         return drawn[-1]
 
-    splits = [name for name in REPORTED_SPLITS if name in predictions.split_names]
-    answers = [Answers(split, predictions.of_split(split), metrics[split]) for split in splits]
+    names = [name for name in REPORTED_SPLITS if name in predictions.split_names]
+    splits = {name: predictions.of_split(name) for name in names}
     # The report is about the first one; the figures of the others have their names.
-    main = answers[0]
-    if history and len(history["epoch"]):
-        config = read_json(run.config) if run.config.is_file() else {}
-        keep = config.get("options", {}).get("keep", "best")
-        draw_history(history, keep=keep, path=place("history"))
-    for part in answers:
-        name = "confusion_matrix" if part is main else f"confusion_matrix_{part.split}"
-        draw_confusion_matrix(part.rows, split=part.split, path=place(name))
-    if ranked := rank_classes(answers):
+    main = names[0]
+    for split, rows in splits.items():
+        name = "confusion_matrix" if split == main else f"confusion_matrix_{split}"
+        draw_confusion_matrix(rows, split=split, path=place(name))
+    if ranked := rank_classes(splits, metrics):
         draw_roc(ranked, path=place("roc"))
         draw_precision_recall(ranked, path=place("precision_recall"))
-    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
-    draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
+    calibrated = metrics.get("calibrated", False)
+    draw_reliability(splits[main], metrics[main], calibrated=calibrated, path=place("reliability"))
+    draw_scores(splits[main], thresholds=metrics["thresholds"], path=place("scores"))
     return drawn
 
 

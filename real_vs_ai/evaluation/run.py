@@ -165,8 +165,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     )
     refreshes_run = report.path.resolve() == run.path.resolve()
     stored = [_store(path, evaluation)] if refreshes_run or not has_metadata else []
-    history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=model, history_csv=history)
+    write_evaluation(report, evaluation, model=model)
     exports, complete = _export(options.export, path, model, evaluation)
     notes = [*stored, *exports, f"The report is in {report.path}."]
     return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete

@@ -223,7 +223,6 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
         metadata=metadata,
         images={split: decoded.images for split, decoded in splits.items()},
         left_out={split: decoded.failures for split, decoded in splits.items()},
-        history_csv=run.history,
         workers=options.workers,
         target_error=options.target_error,
         source_risk=options.source_risk,

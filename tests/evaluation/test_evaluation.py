@@ -43,9 +43,8 @@ def report(folder, *, splits=("validation", "test"), model=None, data=None, **cl
     run, metadata = make_run(folder / "run", model, **classes)
     if "train" in splits:
         run.history.write_text(HISTORY)
-    history = run.history if run.history.is_file() else None
     images = list_splits(data or folder, splits=splits)
-    metrics = write_report(run, model=model, metadata=metadata, history_csv=history, **images)
+    metrics = write_report(run, model=model, metadata=metadata, **images)
     return run, metrics
 
 
@@ -208,7 +207,7 @@ def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("real_vs_ai.evaluation.report.write_model_card", full_disk)
+    monkeypatch.setattr("real_vs_ai.evaluation.report.model_card", full_disk)
     with pytest.raises(OSError, match="No space"):
         report(tmp_path, splits=("test",))
     assert not RunFolder(tmp_path / "run").is_finished

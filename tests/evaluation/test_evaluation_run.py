@@ -79,7 +79,7 @@ def test_training_report_counts_as_one_on_the_same_images(project):
     readable = [i for i, path in enumerate(test.paths) if "broken" not in path]
     splits["images"]["test"] = test.take(readable)
     splits["left_out"] = {"test": [("Fake/broken.png", "not an image")]}
-    write_report(run, model=model, metadata=metadata, history_csv=None, **splits)
+    write_report(run, model=model, metadata=metadata, **splits)
     before = run.metrics.read_bytes()
     assert evaluate("--model", "models/trained") == 0
     assert not (run.path / "evaluations").exists()
