@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.config import UNCERTAIN, positive_index
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
 from real_vs_ai.model_file import calibrate
@@ -72,6 +72,11 @@ class Predictions:
     def split_names(self) -> tuple[str, ...]:
         """The splits in the order in which they first appear."""
         return tuple(dict.fromkeys(self.splits.tolist()))
+
+    @property
+    def positive_index(self) -> int | None:
+        """Index of the Fake class where the other one is Real, otherwise None."""
+        return positive_index(self.class_names)
 
     @property
     def decided(self) -> np.ndarray:

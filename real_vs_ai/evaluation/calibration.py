@@ -20,7 +20,6 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import mean_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
@@ -187,32 +186,6 @@ def calibrate_metadata(
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
-
-
-def share_over_sources(
-    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
-) -> list[dict]:
-    """The shares of wrong and of certain verdicts over sources that count alike.
-
-    Returns:
-        For each class: "class", "sources", the mean shares "certain" and "wrong" with 95 %
-        bootstrap intervals over sources, and "wrong_95", which 95 % of them do not exceed.
-    """
-    rows = []
-    for label, class_name in enumerate(class_names):
-        own = labels == label
-        _, which = np.unique(sources[own].astype(str), return_inverse=True)
-        certain, wrong = decided[own] >= 0, (decided[own] >= 0) & (decided[own] != label)
-        counts = np.bincount(which)
-        shares = {
-            name: np.bincount(which, weights=values) / counts
-            for name, values in (("certain", certain), ("wrong", wrong))
-        }
-        row = {"class": class_name, "sources": len(counts)}
-        alike = np.zeros(len(counts), np.int64)
-        row |= {name: mean_interval(values, alike) for name, values in shares.items()}
-        rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
-    return rows
 
 
 def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:

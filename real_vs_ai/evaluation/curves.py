@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from real_vs_ai.config import POSITIVE_CLASS, positive_index
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.evaluation.figures import (
     BLUE,
     GREY,
@@ -64,8 +64,7 @@ def rank_classes(splits: Mapping[str, Predictions], metrics: Mapping) -> list[Ra
         metrics: The contents of `metrics.json`.
     """
     main = next(iter(splits))
-    names = splits[main].class_names
-    index = positive_index(names)
+    names, index = splits[main].class_names, splits[main].positive_index
     if index is not None:
         of = f"positive class {POSITIVE_CLASS}"
         wanted = [(split, index, split) for split in splits]
@@ -158,7 +157,7 @@ def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, p
         metrics: The split's part of `metrics.json`.
         calibrated: Whether the temperature is one that was fitted.
     """
-    binary = positive_index(rows.class_names) is not None
+    binary = rows.positive_index is not None
     shown = {"as trained": (rows.probabilities, metrics["uncalibrated"])}
     if calibrated:
         shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, metrics)
@@ -183,7 +182,7 @@ def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, p
 
 def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the image is Fake, and how probable that is; of other classes, the likeliest one."""
-    index = positive_index(rows.class_names)
+    index = rows.positive_index
     if index is not None:
         return rows.labels == index, probabilities[:, index]
     return rows.is_right, probabilities.max(axis=1)
@@ -205,7 +204,7 @@ def draw_scores(rows: Predictions, *, thresholds: Mapping, path: Path) -> None:
         label = f"Uncertain: {low:.2f} to {high:.2f}"
         axes.axvspan(low, high, color=GREY, alpha=0.25, lw=0, label=label)
     score = "confidence of the predicted class"
-    if positive_index(rows.class_names) is not None:
+    if rows.positive_index is not None:
         score = f"probability of {POSITIVE_CLASS}"
     axes.set_yscale("symlog", linthresh=1)
     axes.set(

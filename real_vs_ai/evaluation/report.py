@@ -6,12 +6,12 @@ Training ends with `write_report`; ModelEvaluation.py calls it again for any mod
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from sklearn.metrics import classification_report
 
@@ -19,12 +19,7 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import (
-    NEW_SOURCE,
-    calibrate_metadata,
-    explain_missed_targets,
-    share_over_sources,
-)
+from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
 from real_vs_ai.evaluation.curves import (
     draw_precision_recall,
     draw_reliability,
@@ -34,7 +29,7 @@ from real_vs_ai.evaluation.curves import (
 )
 from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
-from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
@@ -210,14 +205,6 @@ def _calibrate(
     return fitted, found | ({"rule": NEW_SOURCE} if by_source else {})
 
 
-def weights_digest(model: keras.Model) -> str:
-    """SHA-256 of a network's weights, in hexadecimal: it says which model a report is on."""
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
 def find_confound(rows: Predictions) -> dict[str, Any] | None:
     """Whether sizes and sources alone give the labels away; the probabilities are not used.
 
@@ -238,17 +225,20 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
     }
 
 
-def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
-    """Write calibration and test metrics into the model file, so that it serves alone."""
+def store_in_model(model_path: Path, evaluation: Evaluation) -> str:
+    """Write calibration and test metrics into the model file, so that it serves alone; say so."""
+    # Keras reads more formats than HDF5.
+    if not h5py.is_hdf5(model_path):
+        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
     test = evaluation.metrics.get("test", {})
     # Sources and sizes stay in metrics.json: the model file needs what a verdict's reader needs.
     kept = {name: value for name, value in test.items() if not name.startswith("per_")}
     write_metadata(model_path, dataclasses.replace(evaluation.metadata, metrics=kept))
+    return f"Calibration and metrics are stored in {model_path}."
 
 
 def write_evaluation(run: RunFolder, evaluation: Evaluation, *, model: keras.Model) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
-    evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
     layers: list[str] = []
     model.summary(print_fn=layers.append, line_length=110)
@@ -298,8 +288,12 @@ def _write_from_numbers(run: RunFolder, predictions: Predictions, metrics: Mappi
         drawn.append(run.figures / "history.png")
         keep = config.get("options", {}).get("keep", "best")
         draw_history(history, keep=keep, path=drawn[-1])
-    write_text(run.classification_report, _classification_report(predictions, metrics))
-    write_text(run.model_card, model_card(run.name, metrics, config))
+    texts = {
+        run.classification_report: _classification_report(predictions, metrics),
+        run.model_card: model_card(run.name, metrics, config),
+    }
+    for path, text in texts.items():
+        write_text(path, text)
     return drawn
 
 
@@ -329,9 +323,9 @@ def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> lis
     if ranked := rank_classes(splits, metrics):
         draw_roc(ranked, path=place("roc"))
         draw_precision_recall(ranked, path=place("precision_recall"))
+    draw_scores(splits[main], thresholds=metrics["thresholds"], path=place("scores"))
     calibrated = metrics.get("calibrated", False)
     draw_reliability(splits[main], metrics[main], calibrated=calibrated, path=place("reliability"))
-    draw_scores(splits[main], thresholds=metrics["thresholds"], path=place("scores"))
     return drawn
 
 
