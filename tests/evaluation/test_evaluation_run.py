@@ -179,7 +179,7 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
 
 
 def test_failed_export_is_reported_and_the_report_still_written(project, capsys, monkeypatch):
-    def write_nothing(model, path, metadata):
+    def write_nothing(*_):
         raise ImportError("No module named 'converter'")
 
     unwritable = replace(export.FORMATS["onnx"], write=write_nothing)
