@@ -45,6 +45,9 @@ class RunFolder:
     network = _file("network.txt")
     classification_report = _file("classification_report.txt")
     checkpoints = _file("checkpoints")
+    # The state to resume from, and the weights to keep from the end of their epoch on.
+    checkpoint = _file("checkpoints/state.npz")
+    best_weights = _file("checkpoints/best.weights.h5")
 
     @property
     def is_finished(self) -> bool:

@@ -180,9 +180,7 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
             "--minutes takes as many steps as the machine is fast, deterministic repeats a run "
             "to the last bit: leave one of them out"
         )
-    if values["thumbnails"] and values["thumbnails_from"]:
-        parser.error("thumbnails and thumbnails_from exclude each other")
-    if (values["thumbnails"] or values["thumbnails_from"]) and values["input"] == "crops":
+    if values["thumbnails"] and values["input"] == "crops":
         parser.error("thumbnails need input resize: a model of crops refuses small pictures")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):

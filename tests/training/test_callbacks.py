@@ -1,6 +1,7 @@
 """Training stops in time and keeps the right weights."""
 
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -30,7 +31,7 @@ def stop_callback(path, *, progress=None, **options):
     learning = learning_of(
         *("--set", *(f"{name}={value}" for name, value in fields.items())),
         progress=progress or Progress(batch_size=1),
-        best_weights=path,
+        run=SimpleNamespace(best_weights=path),
     )
     return StopTrainingOnValidationLoss(learning, plan_stages(learning.options)[0])
 
@@ -157,7 +158,7 @@ def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights
     np.testing.assert_allclose(seen["validated"], average, rtol=1e-6)
     np.testing.assert_array_equal(seen["after"], seen["weights"])
     np.testing.assert_array_equal(model.get_weights()[0], seen["weights"])
-    model.load_weights(keep.learning.best_weights)
+    model.load_weights(keep.learning.run.best_weights)
     np.testing.assert_allclose(model.get_weights()[0], average, rtol=1e-6)
 
 

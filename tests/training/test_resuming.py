@@ -9,7 +9,6 @@ from small_runs import read_history, train
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import callbacks, loop, run_folder
-from real_vs_ai.training.run_state import checkpoint_path
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -61,7 +60,7 @@ def assert_same_run(first, second):
     for a, b in zip(read_history(first), read_history(second), strict=True):
         same = [name for name in a if "second" not in name]
         assert {name: a[name] for name in same} == {name: b[name] for name in same}
-    states = [np.load(checkpoint_path(run)) for run in (first, second)]
+    states = [np.load(run.checkpoint) for run in (first, second)]
     assert states[0].files == states[1].files
     for key in states[0].files:
         if key != "progress":
