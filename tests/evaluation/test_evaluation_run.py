@@ -36,6 +36,10 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
 def evaluate(*arguments):
     return ModelEvaluation.main(["--workers", "1", *map(str, arguments)])
 
@@ -43,7 +47,7 @@ def evaluate(*arguments):
 def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
     assert evaluate("--model", "models/run") == 0
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert set(metrics["images"]) == {"train", "validation", "test"}
     assert "Accuracy" in capsys.readouterr().out
     calibrated = read_metadata(run / "model.h5")
@@ -51,14 +55,14 @@ def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
 
     # Without arguments: the newest finished run on data/ again.
     assert evaluate() == 0
-    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics_of(run) == metrics
 
     write_images(project / "photos", n=5, seed=9)
     model_before = (run / "model.h5").read_bytes()
     assert evaluate("--data", "photos") == 0
     report = run / "evaluations" / "photos"
-    assert json.loads((report / "metrics.json").read_text())["test"]["n"] == 10
-    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics_of(report)["test"]["n"] == 10
+    assert metrics_of(run) == metrics
     assert (run / "model.h5").read_bytes() == model_before
 
 
@@ -124,7 +128,7 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     output = capsys.readouterr().out
     assert code == 0
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["robustness"]["n"] == 12
     compared = metrics["comparison"]["test"]
     right = round(20 * metrics["test"]["accuracy"]["value"])
@@ -137,11 +141,11 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
 
     # Evaluated again without --robustness, the table still holds and stays.
     assert evaluate("--model", "models/run") == 0
-    again = json.loads((run / "metrics.json").read_text())
+    again = metrics_of(run)
     assert again["robustness"] == metrics["robustness"]
     # With another Uncertain band its verdicts would be others.
     assert evaluate("--model", "models/run", "--target-error", "0.2") == 0
-    again = json.loads((run / "metrics.json").read_text())
+    again = metrics_of(run)
     assert again["thresholds"]["target_error"] == 0.2
     assert "robustness" not in again
 
@@ -156,7 +160,7 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
     assert evaluate("--model", "models/run", "--out-of-distribution", "like", "unlike") == 0
     assert "Images of another kind: 20 of like, 20 of unlike" in capsys.readouterr().out
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     like, unlike = metrics["other_images"]
     shares = ("out_of_distribution", "uncertain", "certain_right", "certain_wrong")
     for part in (like, unlike):
@@ -173,7 +177,7 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
 
     # Evaluated again without --out-of-distribution, the shares still hold and stay.
     assert evaluate("--model", "models/run") == 0
-    assert json.loads((run / "metrics.json").read_text())["other_images"] == metrics["other_images"]
+    assert metrics_of(run)["other_images"] == metrics["other_images"]
     assert evaluate("--model", "models/run", "--out-of-distribution", "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err
 

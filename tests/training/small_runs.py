@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -106,6 +107,41 @@ def train(options, *, say=quiet):
     from real_vs_ai.training import run_folder, trainer
 
     return run_folder.finish(trainer.train(options, say=say), say=say)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the code catches it."""
+
+
+def train_until(monkeypatch, options, *, step):
+    """Let a run die after this many steps, before the recorder hears of the last one."""
+    from real_vs_ai.training.callbacks import Recorder
+
+    original, done = Recorder.on_train_batch_end, []
+
+    def on_train_batch_end(recorder, batch, logs=None):
+        done.append(batch)
+        if len(done) == step:
+            raise Killed
+        original(recorder, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(Killed):
+            train(options)
+
+
+def die_in_report(monkeypatch, options):
+    """Let a run die after it has saved its model."""
+    from real_vs_ai.training import run_folder
+
+    def die(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_report", die)
+        with pytest.raises(Killed):
+            train(options)
 
 
 def read_history(run):
