@@ -50,10 +50,11 @@ class Threshold:
     reached: bool
 
 
+_NONE_CERTAIN = Threshold(value=1.0, error=None, n=0, reached=False)
+
+
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy; InputError without images."""
-    if not len(labels):
-        raise InputError("Expected validation images to fit a temperature, found none.")
+    """The temperature with the lowest cross-entropy."""
     targets = _smoothed_targets(labels, probabilities.shape[1])
 
     def cross_entropy(log_temperature: float) -> float:
@@ -90,7 +91,7 @@ def choose_threshold(
     safe = ends[(wrong[ends] + 1) / (counts[ends] + 1) <= target_error]
     seen = ends[wrong[ends] / counts[ends] <= target_error]
     if not len(seen):
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     end = int(safe[-1] if len(safe) else seen[-1])
     # Between two scores, so that rounding in another engine does not turn verdicts.
     is_last = end == len(ordered) - 1
@@ -121,14 +122,14 @@ def choose_threshold_for_new_source(
     )
     allowed = rate * (len(names) + 1) - 1
     if allowed < -1e-9:
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     order = np.argsort(-scores[wrong], kind="stable")
     mistakes = np.cumsum((1 / counts)[which][order])
     first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
     needed = scores[wrong][order][first] if first < len(order) else -np.inf
     passing = scores > needed if needed >= lowest else scores >= lowest
     if not passing.any():
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     value = float(lowest if needed < lowest else (needed + scores[passing].min()) / 2)
     # Between neighbouring numbers there is no middle.
     value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
@@ -148,7 +149,7 @@ def calibrate_metadata(
 
     Args:
         probabilities: Uncalibrated.
-        target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
+        target_error: Share of certain verdicts that may be wrong, 0 to 0.5, for Fake and Real; with
             `sources`, expected share of a new source's real images, drawn like these, that may be
             called Fake; 1.5 times that of its generated ones may be called Real.
         sources: None for thresholds over all images together.
@@ -158,8 +159,6 @@ def calibrate_metadata(
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
     """
-    if not 0 < target_error < 0.5:
-        raise InputError(f"Expected a target error between 0 and 0.5, received {target_error}.")
     temperature = fit_temperature(labels, probabilities)
     calibrated = calibrate(probabilities, temperature=temperature)
     fitted = dataclasses.replace(metadata, temperature=temperature, calibrated=True)

@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from real_vs_ai.config import SEED, positive_index
-from real_vs_ai.errors import InputError
 from real_vs_ai.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
@@ -60,10 +59,6 @@ def compute_metrics(
         "n", "counts" (images of each class), "confusion_matrix" (rows: true class), one
         {"value", "low", "high"} for each metric, and "per_class" with the same for each class.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if not len(labels):
-        raise InputError("Expected at least one image to compute metrics, found none.")
     n_classes = len(class_names)
     # Real against Fake ranks the same images the other way round.
     positive = positive_index(class_names)
@@ -75,8 +70,7 @@ def compute_metrics(
         resamples=resamples,
     )
     overall, per_class = _by_class(values, ranked=ranked)
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(n_classes))
     return {
         "n": len(labels),
         "counts": dict(zip(class_names, confusion.sum(axis=1).tolist(), strict=True)),
