@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
@@ -57,9 +57,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
     right_before = unchanged.is_right.astype(np.float64)
     rows = []
     for name, answers in zip(names, [unchanged, *changed], strict=True):
-        numbers = compute_metrics(
-            labels, answers.calibrated, class_names=answers.class_names, seed=SEED
-        )
+        numbers = compute_metrics(labels, answers.calibrated, class_names=answers.class_names)
         given = answers.decided
         rows.append(
             {
@@ -192,7 +190,7 @@ def _mean_auc(
         above = (below[:, ends[0]] + below[:, ends[1]]) / 2
         return {"auc": (drawn[:, :n_ours] * above).sum(axis=1)}
 
-    return intervals_of(bootstrap(areas, groups, seed=SEED))["auc"]
+    return intervals_of(bootstrap(areas, groups))["auc"]
 
 
 def measure_other_images(

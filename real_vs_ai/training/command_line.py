@@ -29,7 +29,7 @@ _FIELDS = {field.name: field for field in dataclasses.fields(TrainingOptions)}
 
 
 def parse_training_options(
-    argv: Sequence[str] | None, *, description: str | None, program: str = "ModelTraining.py"
+    argv: Sequence[str] | None, *, description: str | None
 ) -> TrainingOptions:
     """Read the command line of ModelTraining.py, and the recipe that it names.
 
@@ -58,7 +58,7 @@ def parse_training_options(
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     if values["enlarge"] is None:
         values["enlarge"] = read_enlargement(Path(values["weights"]))
-    return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
+    return TrainingOptions(**{**values, "resume": resume, "command": ("ModelTraining.py", *argv)})
 
 
 def _stem_stride(weights: str, backbone: str) -> int:
