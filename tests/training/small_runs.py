@@ -43,6 +43,17 @@ def tiny_backbone(*, weights, input_tensor=None, filters=(8, 16)):
     return keras.Model(keras.utils.get_source_inputs(start), x)
 
 
+def build_network(*, class_names=("Fake", "Real"), **options):
+    """A network of random weights with the usual head, but a small hidden layer."""
+    from real_vs_ai.networks.model import build_model
+
+    head = {"noise": 0.1, "pooling": "global-average", "dense_units": 16, "l2": 1e-4}
+    network = {"backbone": "resnet50", "image_size": 32, "weights": "none", "stem_stride": 4}
+    usual = {"dropout": 0.4, "enlarge": 1, "batch_norm_momentum": 0.99, "seed": 1}
+    described = types.SimpleNamespace(**{**head, **network, **usual, **options})
+    return build_model(described, class_names=class_names)
+
+
 def write_class(folder, *, count, colour, size=32, seed=0):
     """Noisy images around one colour."""
     folder.mkdir(parents=True)

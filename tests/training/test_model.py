@@ -3,35 +3,19 @@
 import functools
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from small_runs import build_network as build
 from small_runs import like_resnet50, tiny_backbone
 
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.networks.backbones import backbone_layers, first_convolution
-from real_vs_ai.networks.model import build_model, set_trainable
+from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.training.command_line import parse_training_options
-
-HEAD = {"noise": 0.1, "pooling": "global-average", "dense_units": 16, "l2": 1e-4, "dropout": 0.4}
-NETWORK = {
-    "backbone": "resnet50",
-    "image_size": 32,
-    "weights": "none",
-    "stem_stride": 4,
-    "enlarge": 1,
-    "batch_norm_momentum": 0.99,
-    "seed": 1,
-}
-
-
-def build(*, class_names=("Fake", "Real"), **options):
-    described = SimpleNamespace(**{**HEAD, **NETWORK, **options})
-    return build_model(described, class_names=class_names)
 
 
 def saved(model, folder, **metadata):
