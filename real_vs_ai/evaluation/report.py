@@ -1,6 +1,6 @@
 """Evaluate a model on labelled images and write its report folder.
 
-Training ends with `write_report`; ModelEvaluation.py calls it again for any model.
+Training ends with this; ModelEvaluation.py does it again for any model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from real_vs_ai.evaluation.curves import (
     rank_classes,
 )
 from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
-from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
+from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.files import read_json, write_json, write_text
@@ -74,44 +74,6 @@ class Evaluation:
         return self.judged[_main_split(self.predictions)]
 
 
-def write_report(
-    run: RunFolder,
-    *,
-    model: keras.Model,
-    metadata: ModelMetadata,
-    images: Mapping[str, LabelledImages],
-    left_out: LeftOut,
-    workers: int,
-    target_error: float,
-    source_risk: float,
-) -> dict[str, Any]:
-    """Evaluate a run's own model, store the results in it, and write the run's report.
-
-    Temperature and thresholds are fitted on the validation images. `metrics.json` is written
-    last: a run that has it is finished.
-
-    Args:
-        run: Holds `model.h5`; takes the report.
-        images: By split; "train" is only counted.
-        left_out: Files that are not among the images, since they could not be read.
-        source_risk: The `target_error` of a new source; 0 for the rule that fits the data.
-
-    Returns:
-        The contents of `metrics.json`.
-    """
-    evaluation = evaluate_model(
-        open_detector(run.model, metadata),
-        images,
-        left_out=left_out,
-        target_error=source_risk or target_error,
-        by_source=source_risk > 0,
-        workers=workers,
-    )
-    store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model)
-    return evaluation.metrics
-
-
 def evaluate_model(
     detector: Detector,
     images: Mapping[str, LabelledImages],
@@ -124,7 +86,8 @@ def evaluate_model(
     """Judge every split but train, and compute all metrics.
 
     Args:
-        images: By split.
+        images: By split; "train" is only counted.
+        left_out: Files that are not among the images, since they could not be read.
         target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
             or no validation images of both classes, keeps what the metadata say.
         by_source: Whether the target error is that of a new source.

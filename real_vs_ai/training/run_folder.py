@@ -23,8 +23,8 @@ from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.judging import open_features
-from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.evaluation.judging import open_detector, open_features
+from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
@@ -208,18 +208,25 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
         )
         say(said)
     write_check(run.model, check)
-    metrics = write_report(
-        run,
-        model=model,
-        metadata=metadata,
-        images={split: decoded.images for split, decoded in splits.items()},
-        left_out={split: decoded.failures for split, decoded in splits.items()},
-        workers=options.workers,
-        target_error=options.target_error,
-        source_risk=options.source_risk,
-    )
+    metrics = write_report(trained, model, metadata)
     _clear_checkpoints(run.checkpoints)
     return dataclasses.replace(trained, metrics=metrics)
+
+
+def write_report(trained: Trained, model: keras.Model, metadata: ModelMetadata) -> dict[str, Any]:
+    """Evaluate the run's model, store the results in it, and write the report; the metrics."""
+    options, run, splits = trained.options, trained.run, trained.splits
+    evaluation = evaluate_model(
+        open_detector(run.model, metadata),
+        {split: decoded.images for split, decoded in splits.items()},
+        left_out={split: decoded.failures for split, decoded in splits.items()},
+        target_error=options.source_risk or options.target_error,
+        by_source=options.source_risk > 0,
+        workers=options.workers,
+    )
+    store_in_model(run.model, evaluation)
+    write_evaluation(run, evaluation, model=model)
+    return evaluation.metrics
 
 
 def features_layer(model: keras.Model) -> keras.layers.Layer:

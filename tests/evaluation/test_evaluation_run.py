@@ -15,7 +15,13 @@ import ModelEvaluation
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation import export
 from real_vs_ai.model_file import read_metadata, write_metadata
-from tests.evaluation.evaluation_material import colour_model, list_splits, make_run, write_images
+from tests.evaluation.evaluation_material import (
+    colour_model,
+    list_splits,
+    make_run,
+    write_images,
+    write_report,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,19 +73,17 @@ def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
 
 
 def test_training_report_counts_as_one_on_the_same_images(project):
-    from real_vs_ai.evaluation.report import write_report
-
     model = colour_model()
     run, metadata = make_run(project / "models" / "trained", model)
     write_images(project / "data" / "test", n=10)
     (project / "data" / "test" / "Fake" / "broken.png").write_bytes(b"no image")
     # Training has decoded its images, and left the broken one out.
-    splits = list_splits(project / "data", splits=("train", "validation", "test"))
-    test = splits["images"]["test"]
+    images = list_splits(project / "data", splits=("train", "validation", "test"))
+    test = images["test"]
     readable = [i for i, path in enumerate(test.paths) if "broken" not in path]
-    splits["images"]["test"] = test.take(readable)
-    splits["left_out"] = {"test": [("Fake/broken.png", "not an image")]}
-    write_report(run, model=model, metadata=metadata, **splits)
+    images["test"] = test.take(readable)
+    left_out = {"test": [("Fake/broken.png", "not an image")]}
+    write_report(run, metadata, images, model=model, left_out=left_out)
     before = run.metrics.read_bytes()
     assert evaluate("--model", "models/trained") == 0
     assert not (run.path / "evaluations").exists()
