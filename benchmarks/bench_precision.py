@@ -18,9 +18,9 @@ import openvino as ov
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import UNCERTAIN, canonical_classes
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.evaluation.tables import precision_table
-from real_vs_ai.files import read_json, write_json
+from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.model_file import calibrate
 from real_vs_ai.reporting import format_table, progress
@@ -112,7 +112,7 @@ def store(run, rows):
     kept = [r for r in metrics.get("precisions", ()) if (r["precision"], r["images"]) not in new]
     metrics["precisions"] = kept + rows
     write_json(run.metrics, metrics)
-    write_model_card(run, metrics)
+    write_text(run.model_card, model_card(run.name, metrics, read_json(run.config)))
 
 
 @command

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.config import UNCERTAIN, positive_index
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, table_columns, write_table
 from real_vs_ai.model_file import calibrate
@@ -72,6 +72,11 @@ class Predictions:
     def split_names(self) -> tuple[str, ...]:
         """The splits in the order in which they first appear."""
         return tuple(dict.fromkeys(self.splits.tolist()))
+
+    @property
+    def positive_index(self) -> int | None:
+        """Index of the Fake class where the other one is Real, otherwise None."""
+        return positive_index(self.class_names)
 
     @property
     def decided(self) -> np.ndarray:
@@ -174,32 +179,7 @@ def as_texts(values: Iterable[str]) -> np.ndarray:
     return np.array(list(values), dtype=object)
 
 
-def concatenate(parts: Sequence[Predictions]) -> Predictions:
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """One table of several, whose classes must be the same."""
     columns = [part.columns for part in parts]
     return replace(parts[0], **{n: np.concatenate([c[n] for c in columns]) for n in columns[0]})
-
-
-def join_predictions(own: Predictions, files: Sequence[Path]) -> Predictions:
-    """A model's validation images, and those of other tables that it has not judged itself.
-
-    Args:
-        own: Of the model itself, perhaps no rows.
-        files: `predictions.csv` of other runs; an image counts in the first that names it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        InputError: A file has other classes, or no validation images.
-    """
-    parts, seen = [own], set(own.paths.tolist())
-    for path in files:
-        rows = read_predictions(path).of_split("validation")
-        if rows.class_names != own.class_names or not len(rows):
-            raise InputError(
-                f"Expected validation images of the classes {', '.join(own.class_names)} in "
-                f"{path}, found {len(rows)} of {', '.join(rows.class_names)}."
-            )
-        rows = rows.take(np.array([name not in seen for name in rows.paths.tolist()]))
-        seen.update(rows.paths.tolist())
-        parts.append(rows)
-    return concatenate(parts)

@@ -45,6 +45,9 @@ class RunFolder:
     network = _file("network.txt")
     classification_report = _file("classification_report.txt")
     checkpoints = _file("checkpoints")
+    # The state to resume from, and the weights to keep from the end of their epoch on.
+    checkpoint = _file("checkpoints/state.npz")
+    best_weights = _file("checkpoints/best.weights.h5")
 
     @property
     def is_finished(self) -> bool:
@@ -172,29 +175,22 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_table(path, columns, ([row.get(name, "") for name in columns] for row in history))
 
 
-def read_history(path: Path | None, *, strict: bool = True) -> dict[str, list]:
+def read_history(path: Path) -> dict[str, list]:
     """The columns of `history.csv`: texts of "stage", numbers of the others; {} without epochs.
 
     Args:
-        path: The file; None, or a path where there is none, gives {}.
-        strict: Whether damage is an error. Otherwise the rows before it count, and columns whose
-            cells are not numbers are left out.
+        path: The file; a path where there is none gives {}.
 
     Raises:
         InputError: There is no `epoch` column, a line is damaged, or a cell is not a number.
     """
-    names = list(dict.fromkeys(["epoch", *table_columns(path)])) if path and path.is_file() else []
-    rows: list[tuple[str, ...]] = []
-    try:
-        rows.extend(read_table(path, names) if path and names else ())
-    except InputError:
-        if strict:
-            raise
+    if not path.is_file():
+        return {}
+    names = list(dict.fromkeys(["epoch", *table_columns(path)]))
     history: dict[str, list] = {}
-    for name, cells in zip(names, zip(*rows, strict=True), strict=False):
+    for name, cells in zip(names, zip(*read_table(path, names), strict=True), strict=False):
         try:
             history[name] = [cell if name == "stage" else float(cell or "nan") for cell in cells]
         except ValueError as error:
-            if strict:
-                raise InputError(f"Expected numbers in {name} of {path}: {error}.") from error
+            raise InputError(f"Expected numbers in {name} of {path}: {error}.") from error
     return history

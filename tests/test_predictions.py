@@ -8,7 +8,7 @@ import pytest
 from real_vs_ai.predictions import (
     Predictions,
     check_softmax,
-    concatenate,
+    join_predictions,
     read_predictions,
     write_predictions,
 )
@@ -62,7 +62,7 @@ def test_splits_are_taken_apart_and_put_together(tmp_path):
     parts = [predictions.of_split("test"), predictions.of_split("validation")]
     assert [len(part) for part in parts] == [3, 4]
     assert len(predictions.of_split("train")) == 0
-    together = concatenate(parts)
+    together = join_predictions(parts)
     assert together.paths.tolist() == parts[0].paths.tolist() + parts[1].paths.tolist()
 
 

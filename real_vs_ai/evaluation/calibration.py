@@ -20,7 +20,6 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.metrics import mean_interval
 from real_vs_ai.model_file import ModelMetadata, calibrate
 
 # Beyond these a network is not miscalibrated but broken.
@@ -51,10 +50,11 @@ class Threshold:
     reached: bool
 
 
+_NONE_CERTAIN = Threshold(value=1.0, error=None, n=0, reached=False)
+
+
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy; InputError without images."""
-    if not len(labels):
-        raise InputError("Expected validation images to fit a temperature, found none.")
+    """The temperature with the lowest cross-entropy."""
     targets = _smoothed_targets(labels, probabilities.shape[1])
 
     def cross_entropy(log_temperature: float) -> float:
@@ -91,7 +91,7 @@ def choose_threshold(
     safe = ends[(wrong[ends] + 1) / (counts[ends] + 1) <= target_error]
     seen = ends[wrong[ends] / counts[ends] <= target_error]
     if not len(seen):
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     end = int(safe[-1] if len(safe) else seen[-1])
     # Between two scores, so that rounding in another engine does not turn verdicts.
     is_last = end == len(ordered) - 1
@@ -122,14 +122,14 @@ def choose_threshold_for_new_source(
     )
     allowed = rate * (len(names) + 1) - 1
     if allowed < -1e-9:
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     order = np.argsort(-scores[wrong], kind="stable")
     mistakes = np.cumsum((1 / counts)[which][order])
     first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
     needed = scores[wrong][order][first] if first < len(order) else -np.inf
     passing = scores > needed if needed >= lowest else scores >= lowest
     if not passing.any():
-        return Threshold(value=1.0, error=None, n=0, reached=False)
+        return _NONE_CERTAIN
     value = float(lowest if needed < lowest else (needed + scores[passing].min()) / 2)
     # Between neighbouring numbers there is no middle.
     value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
@@ -149,7 +149,7 @@ def calibrate_metadata(
 
     Args:
         probabilities: Uncalibrated.
-        target_error: Share of certain verdicts that may be wrong, for Fake and Real alike; with
+        target_error: Share of certain verdicts that may be wrong, 0 to 0.5, for Fake and Real; with
             `sources`, expected share of a new source's real images, drawn like these, that may be
             called Fake; 1.5 times that of its generated ones may be called Real.
         sources: None for thresholds over all images together.
@@ -159,8 +159,6 @@ def calibrate_metadata(
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
     """
-    if not 0 < target_error < 0.5:
-        raise InputError(f"Expected a target error between 0 and 0.5, received {target_error}.")
     temperature = fit_temperature(labels, probabilities)
     calibrated = calibrate(probabilities, temperature=temperature)
     fitted = dataclasses.replace(metadata, temperature=temperature, calibrated=True)
@@ -187,32 +185,6 @@ def calibrate_metadata(
     lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
-
-
-def share_over_sources(
-    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
-) -> list[dict]:
-    """The shares of wrong and of certain verdicts over sources that count alike.
-
-    Returns:
-        For each class: "class", "sources", the mean shares "certain" and "wrong" with 95 %
-        bootstrap intervals over sources, and "wrong_95", which 95 % of them do not exceed.
-    """
-    rows = []
-    for label, class_name in enumerate(class_names):
-        own = labels == label
-        _, which = np.unique(sources[own].astype(str), return_inverse=True)
-        certain, wrong = decided[own] >= 0, (decided[own] >= 0) & (decided[own] != label)
-        counts = np.bincount(which)
-        shares = {
-            name: np.bincount(which, weights=values) / counts
-            for name, values in (("certain", certain), ("wrong", wrong))
-        }
-        row = {"class": class_name, "sources": len(counts)}
-        alike = np.zeros(len(counts), np.int64)
-        row |= {name: mean_interval(values, alike) for name, values in shares.items()}
-        rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
-    return rows
 
 
 def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from real_vs_ai.config import POSITIVE_CLASS, positive_index
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.evaluation.figures import (
     BLUE,
     GREY,
@@ -39,19 +39,6 @@ _MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A split's predictions with what figures show of them.
-
-    Attributes:
-        metrics: The split's part of `metrics.json`.
-    """
-
-    split: str
-    rows: Predictions
-    metrics: Mapping
-
-
-@dataclass(frozen=True)
 class Ranked:
     """Images by their score for one class.
 
@@ -70,25 +57,29 @@ class Ranked:
     numbers: Mapping
 
 
-def rank_classes(answers: Sequence[Answers]) -> list[Ranked]:
-    """Fake in each split, or each class in the first one; no class of all images or of none."""
-    names = answers[0].rows.class_names
-    index = positive_index(names)
+def rank_classes(splits: Mapping[str, Predictions], metrics: Mapping) -> list[Ranked]:
+    """Fake in each split, or each class in the first one; no class of all images or of none.
+
+    Args:
+        metrics: The contents of `metrics.json`.
+    """
+    main = next(iter(splits))
+    names, index = splits[main].class_names, splits[main].positive_index
     if index is not None:
         of = f"positive class {POSITIVE_CLASS}"
-        wanted = [(part, index, part.split) for part in answers]
+        wanted = [(split, index, split) for split in splits]
     else:
-        of = f"each class against the rest, {answers[0].split}"
-        wanted = [(answers[0], i, name) for i, name in enumerate(names[:_MOST_CURVES])]
+        of = f"each class against the rest, {main}"
+        wanted = [(main, i, name) for i, name in enumerate(names[:_MOST_CURVES])]
     ranked = [
         Ranked(
             of,
             name,
-            part.rows.labels == index,
-            part.rows.calibrated[:, index],
-            part.metrics["per_class"][names[index]],
+            splits[split].labels == index,
+            splits[split].calibrated[:, index],
+            metrics[split]["per_class"][names[index]],
         )
-        for part, index, name in wanted
+        for split, index, name in wanted
     ]
     return [one for one in ranked if one.is_positive.any() and not one.is_positive.all()]
 
@@ -158,16 +149,18 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
 
 
 @styled
-def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
+def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, path: Path) -> None:
     """Stated probability against observed share, with intervals.
 
     Args:
+        rows: Of one split.
+        metrics: The split's part of `metrics.json`.
         calibrated: Whether the temperature is one that was fitted.
     """
-    rows, binary = part.rows, positive_index(part.rows.class_names) is not None
-    shown = {"as trained": (rows.probabilities, part.metrics["uncalibrated"])}
+    binary = rows.positive_index is not None
+    shown = {"as trained": (rows.probabilities, metrics["uncalibrated"])}
     if calibrated:
-        shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, part.metrics)
+        shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, metrics)
     figure, (axes,) = new_figure(height=7.0)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, (name, (probabilities, numbers)) in enumerate(shown.items()):
@@ -189,16 +182,16 @@ def draw_reliability(part: Answers, *, calibrated: bool, path: Path) -> None:
 
 def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the image is Fake, and how probable that is; of other classes, the likeliest one."""
-    index = positive_index(rows.class_names)
+    index = rows.positive_index
     if index is not None:
         return rows.labels == index, probabilities[:, index]
     return rows.is_right, probabilities.max(axis=1)
 
 
 @styled
-def draw_scores(part: Answers, *, thresholds: Mapping, path: Path) -> None:
+def draw_scores(rows: Predictions, *, thresholds: Mapping, path: Path) -> None:
     """How the scores of each true class are spread, with the Uncertain band."""
-    rows, (low, high) = part.rows, uncertain_range(thresholds)
+    low, high = uncertain_range(thresholds)
     _, scores = _stated(rows, rows.calibrated)
     figure, (axes,) = new_figure(width=8.0)
     for i, name in enumerate(rows.class_names):
@@ -211,7 +204,7 @@ def draw_scores(part: Answers, *, thresholds: Mapping, path: Path) -> None:
         label = f"Uncertain: {low:.2f} to {high:.2f}"
         axes.axvspan(low, high, color=GREY, alpha=0.25, lw=0, label=label)
     score = "confidence of the predicted class"
-    if positive_index(rows.class_names) is not None:
+    if rows.positive_index is not None:
         score = f"probability of {POSITIVE_CLASS}"
     axes.set_yscale("symlog", linthresh=1)
     axes.set(

@@ -57,14 +57,12 @@ class _Format:
     Attributes:
         load: Takes the path; returns a function from float32 images to probabilities.
         largest_difference: Of a probability from the HDF5 model's.
-        holds_check: Whether the file also holds the out-of-distribution check.
     """
 
     file_name: str
-    write: Callable[[keras.Model, Path, ModelMetadata], None]
+    write: Callable[[keras.Model, Path, ModelMetadata, OutOfDistributionCheck | None], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
     largest_difference: float
-    holds_check: bool
 
 
 def export_model(
@@ -99,9 +97,7 @@ def export_model(
             written = staging / file_format.file_name
             # Converters talk on standard output; what they have to say comes as an error.
             with contextlib.redirect_stdout(io.StringIO()):
-                file_format.write(model, written, metadata)
-                if file_format.holds_check and check is not None:
-                    write_check(written, check)
+                file_format.write(model, written, metadata, check)
                 found = _predict(file_format.load(written), pixels)
             difference = float(np.max(np.abs(found - expected)))
             if not difference <= file_format.largest_difference:
@@ -145,14 +141,19 @@ def _first_line(error: BaseException) -> str:
     return text[:100] or type(error).__name__
 
 
-def _write_compact(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+def _write_compact(
+    model: keras.Model, path: Path, metadata: ModelMetadata, check: OutOfDistributionCheck | None
+) -> None:
     """Write the HDF5 file with large float32 arrays as float16, all of them compressed."""
     from real_vs_ai.keras_models import save_model
 
     whole = path.with_name("float32.h5")
     save_model(model, whole, metadata=metadata)
     with h5py.File(whole, "r") as old, h5py.File(path, "x", track_order=True) as new:
-        _copy_group(old, new)
+        new.attrs.update(old.attrs)
+        old.visititems(lambda name, item: _copy(item, new, name))
+    if check is not None:
+        write_check(path, check)
 
 
 def _load_compact(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -161,7 +162,9 @@ def _load_compact(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return keras.models.load_model(path, compile=False).predict_on_batch
 
 
-def _write_onnx(model: keras.Model, path: Path, metadata: ModelMetadata) -> None:
+def _write_onnx(
+    model: keras.Model, path: Path, metadata: ModelMetadata, check: OutOfDistributionCheck | None
+) -> None:
     # The export asks for a model that has been called.
     model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
     model.export(str(path), format="onnx", verbose=False)
@@ -177,8 +180,8 @@ def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 FORMATS = {
     # float16 keeps 11 bits of each weight; over a hundred layers that adds up.
-    "compact": _Format("model.h5", _write_compact, _load_compact, 5e-3, holds_check=True),
-    "onnx": _Format("model.onnx", _write_onnx, _load_onnx, 1e-3, holds_check=False),
+    "compact": _Format("model.h5", _write_compact, _load_compact, 5e-3),
+    "onnx": _Format("model.onnx", _write_onnx, _load_onnx, 1e-3),
 }
 
 
@@ -188,18 +191,12 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 _DEFLATE_LEVEL = 9
 
 
-def _copy_group(old: h5py.Group, new: h5py.Group) -> None:
-    _copy_attributes(old, new)
-    for name, item in old.items():
-        if isinstance(item, h5py.Group):
-            _copy_group(item, new.create_group(name, track_order=True))
-        else:
-            _copy_array(item, new, name)
-
-
-def _copy_array(old: h5py.Dataset, parent: h5py.Group, name: str) -> None:
-    values = old[()]
-    compression = {}
+def _copy(old: h5py.Group | h5py.Dataset, file: h5py.File, name: str) -> None:
+    """Copy a group without what is in it, or an array."""
+    if isinstance(old, h5py.Group):
+        file.create_group(name, track_order=True).attrs.update(old.attrs)
+        return
+    values, compression = old[()], {}
     if old.size >= _SMALLEST_HALVED and old.dtype == np.float32:
         if not np.all(np.abs(values) <= _LARGEST_HALF):
             raise InputError(
@@ -209,10 +206,4 @@ def _copy_array(old: h5py.Dataset, parent: h5py.Group, name: str) -> None:
         values = values.astype(np.float16)
         compression = {"chunks": True, "shuffle": True, "compression": "gzip"}
         compression["compression_opts"] = _DEFLATE_LEVEL
-    new = parent.create_dataset(name, data=values, **compression)
-    _copy_attributes(old, new)
-
-
-def _copy_attributes(old: h5py.Group | h5py.Dataset, new: h5py.Group | h5py.Dataset) -> None:
-    for key, value in old.attrs.items():
-        new.attrs[key] = value
+    file.create_dataset(name, data=values, **compression).attrs.update(old.attrs)

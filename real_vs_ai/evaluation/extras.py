@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.config import POSITIVE_CLASS, SEED
+from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import (
     Interval,
@@ -58,9 +57,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
     right_before = unchanged.is_right.astype(np.float64)
     rows = []
     for name, answers in zip(names, [unchanged, *changed], strict=True):
-        numbers = compute_metrics(
-            labels, answers.calibrated, class_names=answers.class_names, seed=SEED
-        )
+        numbers = compute_metrics(labels, answers.calibrated, class_names=answers.class_names)
         given = answers.decided
         rows.append(
             {
@@ -193,7 +190,7 @@ def _mean_auc(
         above = (below[:, ends[0]] + below[:, ends[1]]) / 2
         return {"auc": (drawn[:, :n_ours] * above).sum(axis=1)}
 
-    return intervals_of(bootstrap(areas, groups, seed=SEED))["auc"]
+    return intervals_of(bootstrap(areas, groups))["auc"]
 
 
 def measure_other_images(
@@ -230,23 +227,17 @@ def measure_other_images(
     return counted
 
 
-def compare_models(
-    predictions: Predictions, others: Sequence[Predictions], *, name: str
-) -> dict[str, Any]:
-    """Test whether two models err differently on the images that both could read.
-
-    Args:
-        others: Of the second model, one split each.
+def compare_models(evaluation: Evaluation, other: Detector, *, workers: int) -> dict[str, Any]:
+    """Test whether another model errs on other images than the one evaluated.
 
     Returns:
         For each split the accuracies' difference with its interval, and McNemar's test.
     """
-    compared: dict[str, Any] = {"model": name}
-    for second in others:
-        (split,) = second.split_names
-        first = predictions.of_split(split)
-        if not np.array_equal(first.paths, second.paths):
-            raise InputError(f"Expected predictions for the same {split} images of both models.")
+    compared: dict[str, Any] = {"model": other.name}
+    for split, part in evaluation.judged.items():
+        first = evaluation.predictions.of_split(split)
+        judged = judge_split(other, part.images, split=split, workers=workers)
+        second = judged.rows(other.metadata)
         difference = first.is_right.astype(np.float64) - second.is_right
         compared[split] = {
             "n": len(first),
@@ -307,11 +298,7 @@ def add_extras(
         images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
         titles["other_images"] = f"Images of another kind: {images}"
     if compared:
-        rows = [
-            judge_split(compared, part.images, split=split, workers=workers).rows(compared.metadata)
-            for split, part in evaluation.judged.items()
-        ]
-        metrics["comparison"] = compare_models(evaluation.predictions, rows, name=compared.name)
+        metrics["comparison"] = compare_models(evaluation, compared, workers=workers)
         titles["comparison"] = f"Accuracy compared with {compared.name}"
     test, metadata = evaluation.judged.get("test"), evaluation.metadata
     if test and metadata.positive_index is not None and metadata.model_input.is_crops:

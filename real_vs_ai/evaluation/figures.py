@@ -9,17 +9,15 @@ Fonts are legible at half size, and colours differ for colour-blind readers.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import confusion_matrix
@@ -31,7 +29,6 @@ from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
-from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 from real_vs_ai.verdict import UNDECIDED
 
@@ -84,17 +81,8 @@ _OVERLAY_STRENGTH = 0.65
 _NAME_LENGTH = 20
 
 
-def styled(draw: Callable[..., None]) -> Callable[..., None]:
-    """A drawing function whose figures have the house style, whatever the user's settings are."""
-
-    @functools.wraps(draw)
-    def draw_in_style(*args, **options) -> None:
-        with rc_context():
-            rcdefaults()
-            rcParams.update(STYLE)
-            draw(*args, **options)
-
-    return draw_in_style
+# Makes a drawing function use the house style, whatever the user's settings are.
+styled = style.context(STYLE, after_reset=True)
 
 
 def new_figure(
@@ -103,7 +91,6 @@ def new_figure(
     """An empty figure of the house style, sizes in inches; no window, no global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.ravel())
 
@@ -134,11 +121,6 @@ def shorten(text: str, length: int = 24) -> str:
     """A name that fits into a figure, on one line."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def percent(value: float) -> str:
-    """0.0512 → "5.1 %"."""
-    return f"{100 * value:.1f} %"
 
 
 @styled
@@ -215,7 +197,7 @@ def draw_confusion_matrix(rows: Predictions, *, split: str, path: Path) -> None:
         axes.text(
             column,
             row,
-            f"{counts[row, column]:,}\n{percent(shares[row, column])}",
+            f"{counts[row, column]:,}\n{100 * shares[row, column]:.1f} %",
             ha="center",
             va="center",
             fontsize=16 if width < 5 else 11,
@@ -241,26 +223,22 @@ def most_confident_mistakes(rows: Predictions, *, most: int) -> np.ndarray:
 
 
 def draw_mistakes(
-    run: RunFolder,
     rows: Predictions,
     images: LabelledImages,
     *,
     metadata: ModelMetadata,
     model: keras.Model,
-) -> Path | None:
-    """Draw `figures/mistakes.png` for the images of one split.
+    path: Path,
+) -> None:
+    """Draw a sheet of the worst mistakes; a model without any leaves no sheet, not even an old one.
 
     Args:
-        rows: The verdicts on the images, in their order.
-
-    Returns:
-        The sheet, or None when the model makes no mistake (an old sheet is then removed).
+        rows: The verdicts on the images of one split, in their order.
     """
-    path = run.figures / "mistakes.png"
     worst = most_confident_mistakes(rows, most=_MOST_MISTAKES)
     if not len(worst):
         path.unlink(missing_ok=True)
-        return None
+        return
     # The crop in the middle stands for several: the sheet has room for one picture of each.
     pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
     title = (
@@ -271,7 +249,6 @@ def draw_mistakes(
     shown = rows.take(worst)
     heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
     _draw_sheet(shown, pixels, heatmaps, title=title, path=path)
-    return path
 
 
 def _heatmaps(

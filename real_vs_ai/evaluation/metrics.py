@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from real_vs_ai.config import SEED, positive_index
-from real_vs_ai.errors import InputError
 from real_vs_ai.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
@@ -44,9 +43,7 @@ def compute_metrics(
     probabilities: np.ndarray,
     *,
     class_names: Sequence[str],
-    seed: int,
     decided: np.ndarray | None = None,
-    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Every metric with its bootstrap interval.
 
@@ -60,23 +57,15 @@ def compute_metrics(
         "n", "counts" (images of each class), "confusion_matrix" (rows: true class), one
         {"value", "low", "high"} for each metric, and "per_class" with the same for each class.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if not len(labels):
-        raise InputError("Expected at least one image to compute metrics, found none.")
     n_classes = len(class_names)
     # Real against Fake ranks the same images the other way round.
     positive = positive_index(class_names)
     ranked = range(n_classes) if positive is None else [positive]
     values = bootstrap(
-        lambda weights: statistics(weights, labels, probabilities, ranked=ranked),
-        labels,
-        seed=seed,
-        resamples=resamples,
+        lambda weights: statistics(weights, labels, probabilities, ranked=ranked), labels
     )
     overall, per_class = _by_class(values, ranked=ranked)
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(n_classes))
     return {
         "n": len(labels),
         "counts": dict(zip(class_names, confusion.sum(axis=1).tolist(), strict=True)),
@@ -107,12 +96,10 @@ def share_interval(which: np.ndarray) -> Interval | None:
 
 
 def compute_calibration_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int
+    labels: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, Interval]:
     """Loss, Brier score and calibration error with intervals: what calibration changes."""
-    values = bootstrap(
-        lambda weights: image_sums(weights, labels, probabilities), labels, seed=seed
-    )
+    values = bootstrap(lambda weights: image_sums(weights, labels, probabilities), labels)
     names = ("loss", "brier_score", "expected_calibration_error")
     return intervals_of({name: values[name] for name in names})
 
@@ -125,34 +112,56 @@ def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
             the images, the interval is a paired one.
         labels: See `bootstrap`.
     """
-    return intervals_of(bootstrap(lambda drawn: {"": means(drawn, values)}, labels, seed=SEED))[""]
+    return intervals_of(bootstrap(lambda drawn: {"": means(drawn, values)}, labels))[""]
+
+
+def share_over_sources(
+    labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
+) -> list[dict]:
+    """The shares of wrong and of certain verdicts over sources that count alike.
+
+    Returns:
+        For each class: "class", "sources", the mean shares "certain" and "wrong" with 95 %
+        bootstrap intervals over sources, and "wrong_95", which 95 % of them do not exceed.
+    """
+    rows = []
+    for label, class_name in enumerate(class_names):
+        own = labels == label
+        _, which = np.unique(sources[own].astype(str), return_inverse=True)
+        certain, wrong = decided[own] >= 0, (decided[own] >= 0) & (decided[own] != label)
+        counts = np.bincount(which)
+        shares = {
+            name: np.bincount(which, weights=values) / counts
+            for name, values in (("certain", certain), ("wrong", wrong))
+        }
+        row = {"class": class_name, "sources": len(counts)}
+        alike = np.zeros(len(counts), np.int64)
+        row |= {name: mean_interval(values, alike) for name, values in shares.items()}
+        rows.append({**row, "wrong_95": float(np.percentile(shares["wrong"], 95))})
+    return rows
 
 
 def bootstrap(
-    statistics: Callable[[np.ndarray], Mapping[T, np.ndarray]],
-    labels: np.ndarray,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
+    statistics: Callable[[np.ndarray], Mapping[T, np.ndarray]], labels: np.ndarray
 ) -> dict[T, np.ndarray]:
-    """Values of some statistics, each followed by those of its resamples, shape (1 + resamples,).
+    """Values of some statistics, each followed by those of its resamples, shape (1 + RESAMPLES,).
 
     Args:
         statistics: Takes how often each image is drawn, shape (rows, n_images), and returns a
             value for each row. The first row is all ones.
         labels: The images are drawn again within each label, shape (n_images,), integers.
     """
-    chunks = [statistics(w) for w in _draw_weights(labels, resamples=resamples, seed=seed)]
+    chunks = [statistics(w) for w in _draw_weights(labels)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def _draw_weights(labels: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    generator = np.random.default_rng(seed)
+def _draw_weights(labels: np.ndarray) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(SEED)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     yield np.ones((1, len(labels)))
     rows = max(1, _CHUNK_WEIGHTS // len(labels))
-    for start in range(0, resamples, rows):
-        n_rows = min(rows, resamples - start)
+    for start in range(0, RESAMPLES, rows):
+        n_rows = min(rows, RESAMPLES - start)
         # Single precision holds these counts exactly, and intervals need no more digits.
         weights = np.empty((n_rows, len(labels)), dtype=np.float32)
         for positions in members:
@@ -370,7 +379,6 @@ def split_metrics(rows: Predictions) -> dict[str, Any]:
             rows.labels[chosen],
             calibrated[chosen],
             class_names=rows.class_names,
-            seed=SEED,
             decided=decided[chosen],
         )
 
@@ -387,7 +395,7 @@ def split_metrics(rows: Predictions) -> dict[str, Any]:
     return {
         **overall,
         "reasons": dict(sorted(Counter(filter(None, rows.reasons.tolist())).items())),
-        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities, seed=SEED),
+        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities),
         "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
         "per_size": compute_groups(size_groups(rows.widths, rows.heights)),
     }

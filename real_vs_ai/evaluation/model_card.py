@@ -1,4 +1,4 @@
-"""Write MODEL_CARD.md from metrics: what the model is, how good it is, and where it fails.
+"""Make MODEL_CARD.md from metrics: what the model is, how good it is, and where it fails.
 
 Everything in the card stands in `metrics.json` and `config.json`, but for the fixed text.
 """
@@ -11,9 +11,8 @@ from typing import Any
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.evaluation.tables import Table, report_tables
-from real_vs_ai.files import read_json, read_table, write_text
+from real_vs_ai.files import read_table
 from real_vs_ai.reporting import markdown_table, markdown_text
-from real_vs_ai.runs import RunFolder
 from real_vs_ai.verdict import describe_thresholds
 
 # Options that say where and how conveniently a run was made, and change nothing in the model.
@@ -27,12 +26,17 @@ _MOST_LISTED = 40
 Blocks = list[str | Table]
 
 
-def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
-    """Write `MODEL_CARD.md` into a report's folder."""
-    config = read_json(run.config) if run.config.is_file() else {}
+def model_card(name: str, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The text of `MODEL_CARD.md`.
+
+    Args:
+        name: Of the run.
+        metrics: The contents of its `metrics.json`.
+        config: The contents of its `config.json`, or {}.
+    """
     tables = report_tables(metrics)
     blocks = [
-        *_header(run.name, metrics),
+        *_header(name, metrics),
         *_data(metrics, tables),
         *_recipe(config),
         *_results(metrics, tables),
@@ -45,7 +49,7 @@ def write_model_card(run: RunFolder, metrics: Mapping[str, Any]) -> None:
         *_licence(config),
     ]
     texts = (one if isinstance(one, str) else markdown_table(*one) for one in blocks)
-    write_text(run.model_card, "\n\n".join(filter(None, texts)) + "\n")
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def _header(name: str, metrics: Mapping) -> Blocks:

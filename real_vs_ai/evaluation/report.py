@@ -1,17 +1,17 @@
 """Evaluate a model on labelled images and write its report folder.
 
-Training ends with `write_report`; ModelEvaluation.py calls it again for any model.
+Training ends with this; ModelEvaluation.py does it again for any model.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from sklearn.metrics import classification_report
 
@@ -19,14 +19,8 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.calibration import (
-    NEW_SOURCE,
-    calibrate_metadata,
-    explain_missed_targets,
-    share_over_sources,
-)
+from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
 from real_vs_ai.evaluation.curves import (
-    Answers,
     draw_precision_recall,
     draw_reliability,
     draw_roc,
@@ -34,14 +28,13 @@ from real_vs_ai.evaluation.curves import (
     rank_classes,
 )
 from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
-from real_vs_ai.evaluation.judging import JudgedSplit, judge_split, open_detector
-from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, split_metrics
-from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
+from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
+from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.predictions import (
     Predictions,
-    concatenate,
     join_predictions,
     read_predictions,
     write_predictions,
@@ -81,75 +74,23 @@ class Evaluation:
         return self.judged[_main_split(self.predictions)]
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """How temperature and thresholds are fitted on the validation images.
-
-    Attributes:
-        target_error: Share of certain verdicts that may be wrong; see `calibrate_metadata`.
-        new_source: Let it bound the expected share of a new source's real images that are called
-            Fake, and 1.5 times that share of its generated ones called Real.
-        tables: Tables of predictions whose validation images count too.
-    """
-
-    target_error: float
-    new_source: bool = False
-    tables: tuple[Path, ...] = ()
-
-
-def write_report(
-    run: RunFolder,
-    *,
-    model: keras.Model,
-    metadata: ModelMetadata,
-    images: Mapping[str, LabelledImages],
-    left_out: LeftOut,
-    history_csv: Path | None,
-    workers: int,
-    target_error: float,
-    source_risk: float,
-) -> dict[str, Any]:
-    """Evaluate a run's own model, store the results in it, and write the run's report.
-
-    Temperature and thresholds are fitted on the validation images. `metrics.json` is written
-    last: a run that has it is finished.
-
-    Args:
-        run: Holds `model.h5`; takes the report.
-        images: By split; "train" is only counted.
-        left_out: Files that are not among the images, since they could not be read.
-        source_risk: The `target_error` of a new source; 0 for the rule that fits the data.
-
-    Returns:
-        The contents of `metrics.json`.
-    """
-    evaluation = evaluate_model(
-        open_detector(run.model, metadata),
-        images,
-        left_out=left_out,
-        fitting=Fitting(source_risk or target_error, new_source=source_risk > 0),
-        workers=workers,
-    )
-    store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model, history_csv=history_csv)
-    return evaluation.metrics
-
-
 def evaluate_model(
     detector: Detector,
     images: Mapping[str, LabelledImages],
     *,
     left_out: LeftOut,
-    fitting: Fitting | None,
-    known: Mapping[str, Any] | None = None,
+    target_error: float | None,
+    by_source: bool,
     workers: int,
 ) -> Evaluation:
     """Judge every split but train, and compute all metrics.
 
     Args:
-        images: By split.
-        fitting: None, or no validation images of both classes, keeps what the metadata say.
-        known: What is known of the thresholds that are kept; None for nothing.
+        images: By split; "train" is only counted.
+        left_out: Files that are not among the images, since they could not be read.
+        target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
+            or no validation images of both classes, keeps what the metadata say.
+        by_source: Whether the target error is that of a new source.
 
     Raises:
         InputError: There is nothing to evaluate, or the model has other classes or outputs.
@@ -161,10 +102,11 @@ def evaluate_model(
     }
     if not judged:
         raise InputError("Expected validation or test images to evaluate, found none.")
-    metadata, thresholds = detector.metadata, known
-    if fitting:
-        metadata, thresholds = _calibrate(judged, metadata, fitting)
-    predictions = concatenate([part.rows(metadata) for part in judged.values()])
+    metadata, thresholds = detector.metadata, None
+    if target_error and "validation" in judged:
+        rows = judged["validation"].rows(metadata)
+        metadata, thresholds = _calibrate(rows, metadata, target_error, by_source=by_source)
+    predictions = join_predictions([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
 
@@ -210,32 +152,20 @@ def _main_split(predictions: Predictions) -> str:
 
 
 def _calibrate(
-    judged: Mapping[str, JudgedSplit], metadata: ModelMetadata, fitting: Fitting
+    rows: Predictions, metadata: ModelMetadata, target_error: float, *, by_source: bool
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
     """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
-    judged_rows = concatenate([part.rows(metadata) for part in judged.values()])
-    rows = join_predictions(judged_rows.of_split("validation"), fitting.tables)
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
     fitted, found = calibrate_metadata(
         metadata,
         rows.labels,
         rows.probabilities,
-        target_error=fitting.target_error,
-        sources=rows.sources if fitting.new_source else None,
+        target_error=target_error,
+        sources=rows.sources if by_source else None,
         refused=rows.out_of_distribution,
     )
-    if fitting.new_source:
-        found["rule"] = NEW_SOURCE
-    return fitted, {**found, "files": [path.as_posix() for path in fitting.tables]}
-
-
-def weights_digest(model: keras.Model) -> str:
-    """SHA-256 of a network's weights, in hexadecimal: it says which model a report is on."""
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
+    return fitted, found | ({"rule": NEW_SOURCE} if by_source else {})
 
 
 def find_confound(rows: Predictions) -> dict[str, Any] | None:
@@ -258,27 +188,34 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
     }
 
 
-def store_in_model(model_path: Path, evaluation: Evaluation) -> None:
-    """Write calibration and test metrics into the model file, so that it serves alone."""
+def store_in_model(model_path: Path, evaluation: Evaluation) -> str:
+    """Write calibration and test metrics into the model file, so that it serves alone; say so."""
+    # Keras reads more formats than HDF5.
+    if not h5py.is_hdf5(model_path):
+        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
     test = evaluation.metrics.get("test", {})
     # Sources and sizes stay in metrics.json: the model file needs what a verdict's reader needs.
     kept = {name: value for name, value in test.items() if not name.startswith("per_")}
     write_metadata(model_path, dataclasses.replace(evaluation.metadata, metrics=kept))
+    return f"Calibration and metrics are stored in {model_path}."
 
 
-def write_evaluation(
-    run: RunFolder, evaluation: Evaluation, *, model: keras.Model, history_csv: Path | None
-) -> None:
+def write_evaluation(run: RunFolder, evaluation: Evaluation, *, model: keras.Model) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
-    evaluation.metrics["weights"] = weights_digest(model)
     write_predictions(run.predictions, evaluation.predictions)
     layers: list[str] = []
     model.summary(print_fn=layers.append, line_length=110)
     write_text(run.network, "\n".join(layers) + "\n")
     main = evaluation.main
     rows = evaluation.predictions.of_split(main.split)
-    draw_mistakes(run, rows, main.images, metadata=evaluation.metadata, model=model)
-    _write_from_numbers(run, evaluation.predictions, evaluation.metrics, history_csv=history_csv)
+    draw_mistakes(
+        rows,
+        main.images,
+        metadata=evaluation.metadata,
+        model=model,
+        path=run.figures / "mistakes.png",
+    )
+    _write_from_numbers(run, evaluation.predictions, evaluation.metrics)
     write_json(run.metrics, evaluation.metrics)
 
 
@@ -304,55 +241,54 @@ def redraw_report(run: RunFolder) -> list[Path]:
             f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
             f"together, found {found} rows but {counted} counted. Run ModelEvaluation.py again."
         )
-    return _write_from_numbers(run, predictions, metrics, history_csv=run.history)
+    return _write_from_numbers(run, predictions, metrics)
 
 
-def _write_from_numbers(
-    run: RunFolder, predictions: Predictions, metrics: Mapping, *, history_csv: Path | None
-) -> list[Path]:
-    drawn = draw_report(run, predictions, metrics, history=read_history(history_csv))
-    write_text(run.classification_report, _classification_report(predictions, metrics))
-    write_model_card(run, metrics)
+def _write_from_numbers(run: RunFolder, predictions: Predictions, metrics: Mapping) -> list[Path]:
+    config = read_json(run.config) if run.config.is_file() else {}
+    drawn = draw_report(run.figures, predictions, metrics)
+    if history := read_history(run.history):
+        drawn.append(run.figures / "history.png")
+        keep = config.get("options", {}).get("keep", "best")
+        draw_history(history, keep=keep, path=drawn[-1])
+    texts = {
+        run.classification_report: _classification_report(predictions, metrics),
+        run.model_card: model_card(run.name, metrics, config),
+    }
+    for path, text in texts.items():
+        write_text(path, text)
     return drawn
 
 
-def draw_report(
-    run: RunFolder,
-    predictions: Predictions,
-    metrics: Mapping,
-    *,
-    history: Mapping[str, Sequence] | None,
-) -> list[Path]:
-    """Draw what the data allow.
+def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> list[Path]:
+    """Draw what the predictions allow.
 
     Args:
+        folder: Takes the PNG files.
         metrics: The contents of `metrics.json` for the predictions.
 
     Returns:
-        The PNG files, in the order of a report.
+        The files.
     """
     drawn: list[Path] = []
 
     def place(name: str) -> Path:
-        drawn.append(run.figures / f"{name}.png")
+        drawn.append(folder / f"{name}.png")
         return drawn[-1]
 
-    splits = [name for name in REPORTED_SPLITS if name in predictions.split_names]
-    answers = [Answers(split, predictions.of_split(split), metrics[split]) for split in splits]
+    names = [name for name in REPORTED_SPLITS if name in predictions.split_names]
+    splits = {name: predictions.of_split(name) for name in names}
     # The report is about the first one; the figures of the others have their names.
-    main = answers[0]
-    if history and len(history["epoch"]):
-        config = read_json(run.config) if run.config.is_file() else {}
-        keep = config.get("options", {}).get("keep", "best")
-        draw_history(history, keep=keep, path=place("history"))
-    for part in answers:
-        name = "confusion_matrix" if part is main else f"confusion_matrix_{part.split}"
-        draw_confusion_matrix(part.rows, split=part.split, path=place(name))
-    if ranked := rank_classes(answers):
+    main = names[0]
+    for split, rows in splits.items():
+        name = "confusion_matrix" if split == main else f"confusion_matrix_{split}"
+        draw_confusion_matrix(rows, split=split, path=place(name))
+    if ranked := rank_classes(splits, metrics):
         draw_roc(ranked, path=place("roc"))
         draw_precision_recall(ranked, path=place("precision_recall"))
-    draw_reliability(main, calibrated=metrics.get("calibrated", False), path=place("reliability"))
-    draw_scores(main, thresholds=metrics["thresholds"], path=place("scores"))
+    draw_scores(splits[main], thresholds=metrics["thresholds"], path=place("scores"))
+    calibrated = metrics.get("calibrated", False)
+    draw_reliability(splits[main], metrics[main], calibrated=calibrated, path=place("reliability"))
     return drawn
 
 

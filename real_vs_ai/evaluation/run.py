@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from real_vs_ai.cli import add_fields, make_parser, number, option
@@ -24,15 +23,14 @@ from real_vs_ai.dataset.labelled_images import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.predictions import read_predictions
+from real_vs_ai.model_file import ModelFileError, read_metadata
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
 if TYPE_CHECKING:
     import keras
 
-    from real_vs_ai.evaluation.report import Evaluation, Fitting
+    from real_vs_ai.evaluation.report import Evaluation
     from real_vs_ai.serving.detector import Detector
 
 EXPORT_FORMATS = ("compact", "onnx")
@@ -61,7 +59,7 @@ class EvaluationOptions:
         metavar="DIR",
         type=Path,
     )
-    overwrite: bool = option("replace a report on other images or another model", False)
+    overwrite: bool = option("replace a report that is there", False)
     redraw: bool = option(
         "draw the figures of a report again, from its predictions.csv; needs no model", False
     )
@@ -70,13 +68,6 @@ class EvaluationOptions:
         "is wrong (default: 0.05)",
         metavar="RATE",
         type=number(0, 0.5, ends=False),
-    )
-    thresholds_from: tuple[Path, ...] = option(
-        "also fit the band on the validation images in these predictions.csv of runs that held out "
-        "other sources",
-        metavar="FILE",
-        nargs="+",
-        type=Path,
     )
     robustness: bool = option(
         "also judge the images after recompression, resizing, blur and other changes", False
@@ -119,7 +110,7 @@ def parse_evaluation_options(
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
     values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
-    for name in ("export", "out_of_distribution", "thresholds_from"):
+    for name in ("export", "out_of_distribution"):
         values[name] = tuple(dict.fromkeys(values[name] or ()))
     return EvaluationOptions(**values)
 
@@ -143,21 +134,30 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     folders = options.out_of_distribution
     others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     images = _list_splits(options.data, class_names)
-    for table in options.thresholds_from:
-        read_predictions(table)
+    run = RunFolder(path.parent)
+    # Another file in the run's folder has nothing to do with its report.
+    own = path == run.model and _is_own_data(run, images, data=options.data)
+    report = RunFolder(options.output or _default_output(path, data=options.data, own=own))
+    refreshes_run = report.path.resolve() == run.path.resolve()
+    if not (options.overwrite or (own and refreshes_run)):
+        _check_output(report)
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.evaluation.report import evaluate_model, write_evaluation
+    from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
     from real_vs_ai.keras_models import open_model
 
     model, metadata, has_metadata = open_model(path, class_names=options.class_names)
-    run = RunFolder(path.parent)
-    compared = second and _open_compared(second, metadata)
-    report, own = _choose_report(options, path, images, model)
-    fitting, known = _choose_fitting(options, run, metadata, own=own)
+    fits = own or not metadata.calibrated
+    target, by_source = _choose_target(options.target_error, run, fits=fits)
+    compared = second and _open_compared(second, metadata.class_names)
     detector = open_detector(path, metadata)
     evaluation = evaluate_model(
-        detector, images, left_out={}, fitting=fitting, known=known, workers=options.workers
+        detector,
+        images,
+        left_out={},
+        target_error=target,
+        by_source=by_source,
+        workers=options.workers,
     )
     titles = add_extras(
         evaluation,
@@ -168,40 +168,24 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
         compared=compared,
         workers=options.workers,
     )
-    refreshes_run = report.path.resolve() == run.path.resolve()
-    stored = [_store(path, evaluation)] if refreshes_run or not has_metadata else []
-    history = run.history if refreshes_run else None
-    write_evaluation(report, evaluation, model=model, history_csv=history)
+    stored = [store_in_model(path, evaluation)] if refreshes_run or not has_metadata else []
+    write_evaluation(report, evaluation, model=model)
     exports, complete = _export(options.export, path, model, evaluation)
     notes = [*stored, *exports, f"The report is in {report.path}."]
     return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete
 
 
-def _open_compared(path: Path, metadata: ModelMetadata) -> Detector:
-    """The model to compare with, which must have the classes of `metadata`."""
+def _open_compared(path: Path, class_names: tuple[str, ...]) -> Detector:
+    """The model to compare with, which must have these classes."""
     from real_vs_ai.evaluation.judging import open_detector
 
-    other, expected = read_metadata(path), metadata.class_names
-    if other.class_names != expected:
+    other = read_metadata(path)
+    if other.class_names != class_names:
         raise InputError(
-            f"Expected a model of the classes {', '.join(expected)} to compare with, "
+            f"Expected a model of the classes {', '.join(class_names)} to compare with, "
             f"found {', '.join(other.class_names)} in {path}."
         )
     return open_detector(path, other)
-
-
-def _choose_report(
-    options: EvaluationOptions, path: Path, images: Mapping[str, LabelledImages], model: keras.Model
-) -> tuple[RunFolder, bool]:
-    """The folder that takes the report, and whether the images are the run's own."""
-    run = RunFolder(path.parent)
-    # Another file in the run's folder has nothing to do with its report.
-    own = path == run.model and is_own_data(run, images, data=options.data)
-    report = RunFolder(options.output or default_output(path, data=options.data, own=own))
-    if not options.overwrite:
-        refreshes_own = own and report.path.resolve() == run.path.resolve()
-        check_output(report, images, model=None if refreshes_own else model)
-    return report, own
 
 
 def _class_names(path: Path, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -220,32 +204,21 @@ def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, L
     }
 
 
-def _choose_fitting(
-    options: EvaluationOptions, run: RunFolder, metadata: ModelMetadata, *, own: bool
-) -> tuple[Fitting | None, Mapping[str, Any] | None]:
-    """How to fit the thresholds, or None to keep the model's own; and what is known of these."""
-    from real_vs_ai.evaluation.report import TARGET_ERROR, Fitting
+def _choose_target(asked: float | None, run: RunFolder, *, fits: bool) -> tuple[float | None, bool]:
+    """The target error to fit thresholds for, None to keep the model's; and whether by source.
 
+    Args:
+        fits: Whether they are fitted unasked.
+    """
+    from real_vs_ai.evaluation.report import TARGET_ERROR
+
+    if not (asked or fits):
+        return None, False
     stored = read_json(run.metrics).get("thresholds", {}) if run.metrics.is_file() else {}
     trained = read_json(run.config).get("options", {}) if run.config.is_file() else {}
-    source_risk, tables = trained.get("source_risk", 0.0), options.thresholds_from
-    asked = bool(options.target_error or tables)
-    # Thresholds that rest on other runs are not replaced by the way.
-    keeps = own and not asked and bool(stored.get("files"))
-    if not asked and (keeps or not own) and metadata.calibrated:
-        return None, stored if keeps else None
-    target = options.target_error or source_risk or stored.get("target_error") or TARGET_ERROR
-    return Fitting(target, new_source=source_risk > 0, tables=tables), None
-
-
-def _store(path: Path, evaluation: Evaluation) -> str:
-    from real_vs_ai.evaluation.report import store_in_model
-
-    # Keras reads more formats than HDF5.
-    if not h5py.is_hdf5(path):
-        return f"Calibration and metrics are not stored in {path}: it is no HDF5 file."
-    store_in_model(path, evaluation)
-    return f"Calibration and metrics are stored in {path}."
+    source_risk = trained.get("source_risk", 0.0)
+    target = asked or source_risk or stored.get("target_error") or TARGET_ERROR
+    return target, source_risk > 0
 
 
 def _export(
@@ -272,17 +245,30 @@ def _export(
     return [f"{table}\n"], all(result.path for result in results)
 
 
-def is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
+def _is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
     """Whether these are the images that the run was trained and reported with."""
     if run.metrics.is_file():
-        return is_reported(run, images)
+        return _is_reported(run, images)
     if run.config.is_file():
         trained_on = read_json(run.config).get("options", {}).get("data")
         return trained_on is not None and Path(trained_on).resolve() == data.resolve()
     return False
 
 
-def default_output(path: Path, *, data: Path, own: bool) -> Path:
+def _is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool:
+    """Whether a finished report is on these images, less those that it could not read."""
+    found = {}
+    data = read_json(report.metrics).get("data", {})
+    for split, some in images.items():
+        unreadable = {one["path"] for one in data.get(split, {}).get("unreadable", ())}
+        kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
+        found[split] = fingerprint_images(some.take(kept))
+    # The training images are only counted.
+    evaluated = (data.keys() | found.keys()) - {_COUNTED_SPLIT}
+    return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
+
+
+def _default_output(path: Path, *, data: Path, own: bool) -> Path:
     """Where the report on a model's file goes when nobody says: its run's folder, or one in it."""
     run = RunFolder(path.parent)
     if own:
@@ -295,44 +281,12 @@ def default_output(path: Path, *, data: Path, own: bool) -> Path:
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
 
 
-def check_output(
-    report: RunFolder, images: Mapping[str, LabelledImages], *, model: keras.Model | None
-) -> None:
-    """Refuse to replace a report on other images or another model.
-
-    Args:
-        model: None where it is known to be the same.
-
-    Raises:
-        FileExistsError: There is one.
-    """
-    from real_vs_ai.evaluation.report import weights_digest
-
-    if not report.metrics.is_file():
-        return
-    others = []
-    if not is_reported(report, images):
-        others.append("other images")
-    if model and read_json(report.metrics).get("weights") != weights_digest(model):
-        others.append("another model")
-    if others:
+def _check_output(report: RunFolder) -> None:
+    if report.metrics.is_file():
         raise FileExistsError(
-            f"{report.path} holds a report on {' and '.join(others)}. Name another folder with "
-            "--output, or replace it with --overwrite."
+            f"{report.path} holds a report. Name another folder with --output, or replace it with "
+            "--overwrite."
         )
-
-
-def is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool:
-    """Whether a finished report is on these images, less those that it could not read."""
-    found = {}
-    data = read_json(report.metrics).get("data", {})
-    for split, some in images.items():
-        unreadable = {one["path"] for one in data.get(split, {}).get("unreadable", ())}
-        kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
-        found[split] = fingerprint_images(some.take(kept))
-    # The training images are only counted.
-    evaluated = (data.keys() | found.keys()) - {_COUNTED_SPLIT}
-    return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
 
 
 def _redraw(named: Path | None) -> str:

@@ -84,13 +84,8 @@ def _noise(x: Any, head: Any) -> Any:
 def _pooled(x: Any, pooling: str) -> Any:
     if pooling == "global-average":
         return _layers.GlobalAveragePooling2D(name=POOL_LAYER)(x)
-    if pooling == "average-flatten":
-        x = _layers.AveragePooling2D(min(7, *x.shape[1:3]), name=POOL_LAYER)(x)
-        return _layers.Flatten(name="head_flatten")(x)
-    raise InputError(
-        "Expected the pooling global-average, average-flatten, stages or equal-stages, got "
-        f"{pooling}."
-    )
+    x = _layers.AveragePooling2D(min(7, *x.shape[1:3]), name=POOL_LAYER)(x)
+    return _layers.Flatten(name="head_flatten")(x)
 
 
 def _stage_statistics(body: keras.Model, stage_ends: Sequence[str]) -> Any:

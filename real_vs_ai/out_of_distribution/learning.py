@@ -21,13 +21,8 @@ from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
-from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.out_of_distribution.check import (
-    OutOfDistributionCheck,
-    read_check,
-    sharpness,
-    usual_scale,
-)
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, sharpness, usual_scale
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.perturbations import recompress
@@ -60,7 +55,6 @@ _WIDTHS = (24, 48, 48, 96, 128)
 _PASSES = 6
 _BATCH = 64
 _LEARNING_RATE = 1.5e-3
-_VALIDATION = "validation images that pass"
 
 
 @dataclass(frozen=True)
@@ -157,53 +151,7 @@ def fit_on_thumbnails(
         classifier=fit_classifier(train, others, validation, seed=SEED),
         network=_fit_network(train, others, validation),
     )
-    tested = {_VALIDATION: validation, "thumbnails of held-back pictures that pass": held_back}
-    return check, _describe(check, tested)
-
-
-def copy_classifiers(
-    check: OutOfDistributionCheck,
-    splits: Mapping[str, DecodedImages],
-    metadata: ModelMetadata,
-    *,
-    source: Path,
-) -> tuple[OutOfDistributionCheck, str]:
-    """Take another model's classifiers of pixels, and say what they do.
-
-    They do not depend on the network, so a network retrained on the same images needs no second
-    fit. The limits are set again, on the validation images.
-
-    Args:
-        check: Of a model of whole images.
-        source: A model file to which `fit_on_thumbnails` gave classifiers.
-
-    Raises:
-        InputError: The other model has no classifiers, or sees images of another size.
-    """
-    other, fitted = read_metadata(source), read_check(source)
-    if fitted is None or fitted.classifier is None or fitted.network is None:
-        raise InputError(
-            f"Expected a model that knows thumbnails, found none in {source}. Teach this one with "
-            "the field thumbnails of a recipe."
-        )
-    if other.image_size != metadata.image_size:
-        raise InputError(
-            f"Expected a model of {metadata.image_size} pixels, found one of {other.image_size} "
-            f"in {source}."
-        )
-    validation = _some_pixels(splits["validation"])
-    check = dataclasses.replace(
-        check,
-        classifier=fitted.classifier.with_limit(validation),
-        network=fitted.network.with_limit(validation),
-    )
-    said = _describe(check, {_VALIDATION: validation})
-    if other.training_data.get("fingerprint") != metadata.training_data.get("fingerprint"):
-        said += (
-            f"\n{source} learnt from other images: what it knows of thumbnails may not hold here. "
-            "benchmarks/bench_thumbnails.py measures it."
-        )
-    return check, said
+    return check, _describe(check, validation, held_back)
 
 
 def _some_pixels(decoded: DecodedImages) -> np.ndarray:
@@ -211,11 +159,13 @@ def _some_pixels(decoded: DecodedImages) -> np.ndarray:
     return decoded.take(decoded.images.draw(_MOST_IMAGES)).inputs
 
 
-def _describe(check: OutOfDistributionCheck, tested: dict[str, np.ndarray]) -> str:
+def _describe(check: OutOfDistributionCheck, validation: np.ndarray, held_back: np.ndarray) -> str:
+    tested = {"validation images": validation, "thumbnails of held-back pictures": held_back}
     rows = []
     for name, part in tested.items():
         passed = [fitted.accepts(part) for fitted in (check.classifier, check.network)]
-        rows.append([name, len(part), *(p.mean() for p in passed), (passed[0] & passed[1]).mean()])
+        passed.append(passed[0] & passed[1])
+        rows.append([f"{name} that pass", len(part), *(which.mean() for which in passed)])
     return format_table(
         ["", "images", "statistics", "network", "both"], rows, title="Classifiers of pixels"
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from tqdm import tqdm
 
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
@@ -49,7 +50,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
         if options.keep == "last" or logs["val_loss"] < progress.best_loss:
             progress.best_epoch, progress.best_loss = epoch + 1, float(logs["val_loss"])
             if self.learning.hosts.is_first:
-                with atomic_write(self.learning.best_weights) as staging:
+                with atomic_write(self.learning.run.best_weights) as staging:
                     graph_of(self.model).save_weights(staging)
         self.epochs.append(logs)
         above = [row["val_loss"] > row["loss"] for row in self.epochs[-options.patience - 1 :]]
@@ -235,24 +236,8 @@ class KeepPace(keras.callbacks.Callback):
             f"Planned for {self.budget.minutes:g} min: about {planned:,} of "
             f"{plural(self.steps, 'step')} ({planned / self.steps_per_epoch:.1f} epochs) at "
             f"{self.step_seconds:.2f} s each, then about "
-            f"{format_duration(self.evaluation_seconds)} of evaluation."
+            f"{tqdm.format_interval(self.evaluation_seconds)} of evaluation."
         )
-
-
-def format_duration(seconds: float) -> str:
-    """A duration for people.
-
-    >>> [format_duration(seconds) for seconds in (40, 700, 12_000, 190_000)]
-    ['40 s', '12 min', '3 h 20 min', '2 d 4 h']
-    """
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 class Recorder(keras.callbacks.Callback):
@@ -278,7 +263,7 @@ class Recorder(keras.callbacks.Callback):
         self._first_step = self.progress.step
         if self.progress.step:
             # Keras has reset them; the epoch goes on from its middle.
-            restore(self.learning.checkpoint, self.model, "metrics", metrics=self.metrics)
+            restore(self.learning.run.checkpoint, self.model, "metrics", metrics=self.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.progress.step += 1
@@ -319,7 +304,7 @@ class Recorder(keras.callbacks.Callback):
     def _save(self) -> None:
         if self.learning.hosts.is_first:
             save_checkpoint(
-                self.learning.checkpoint, self.model, self.progress, metrics=self.metrics
+                self.learning.run.checkpoint, self.model, self.progress, metrics=self.metrics
             )
 
     def _tell(self) -> None:
@@ -332,8 +317,8 @@ class Recorder(keras.callbacks.Callback):
             f"epoch {progress.epoch}/{self.last_epoch} {row['stage']}: "
             f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "
             f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}; "
-            f"{row['images_per_second']:.0f} images/s, {format_duration(row['seconds'])}"
-            + (f", at most {format_duration(left)} left" if left else "")
+            f"{row['images_per_second']:.0f} images/s, {tqdm.format_interval(row['seconds'])}"
+            + (f", at most {tqdm.format_interval(left)} left" if left else "")
         )
 
     def _stop_if_interrupted(self) -> None:

@@ -29,7 +29,7 @@ _FIELDS = {field.name: field for field in dataclasses.fields(TrainingOptions)}
 
 
 def parse_training_options(
-    argv: Sequence[str] | None, *, description: str | None, program: str = "ModelTraining.py"
+    argv: Sequence[str] | None, *, description: str | None
 ) -> TrainingOptions:
     """Read the command line of ModelTraining.py, and the recipe that it names.
 
@@ -58,7 +58,7 @@ def parse_training_options(
         values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
     if values["enlarge"] is None:
         values["enlarge"] = read_enlargement(Path(values["weights"]))
-    return TrainingOptions(**{**values, "resume": resume, "command": (program, *argv)})
+    return TrainingOptions(**{**values, "resume": resume, "command": ("ModelTraining.py", *argv)})
 
 
 def _stem_stride(weights: str, backbone: str) -> int:
@@ -180,9 +180,7 @@ def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
             "--minutes takes as many steps as the machine is fast, deterministic repeats a run "
             "to the last bit: leave one of them out"
         )
-    if values["thumbnails"] and values["thumbnails_from"]:
-        parser.error("thumbnails and thumbnails_from exclude each other")
-    if (values["thumbnails"] or values["thumbnails_from"]) and values["input"] == "crops":
+    if values["thumbnails"] and values["input"] == "crops":
         parser.error("thumbnails need input resize: a model of crops refuses small pictures")
     name = values["run_name"]
     if name and (Path(name).name != name or name.startswith(".")):

@@ -40,9 +40,6 @@ class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):
         risen = (ops.cast(step, rate.dtype) + 1) / self.warmup_steps
         return rate * ops.minimum(risen, 1.0)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "warmup_steps": self.warmup_steps}
-
 
 def make_optimizer(
     schedule: keras.optimizers.schedules.LearningRateSchedule,

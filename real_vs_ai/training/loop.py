@@ -48,7 +48,7 @@ def fit_stage(learning: Learning, stage: Stage) -> None:
     model, progress, steps = learning.model, learning.progress, learning.steps_per_epoch
     position = keras.Variable(progress.position, trainable=False) if learning.budget else None
     metrics = compile_stage(learning, stage, position)
-    resume_stage(learning.checkpoint, model, progress, best_weights=learning.best_weights)
+    resume_stage(learning.run, model, progress)
 
     keep = StopTrainingOnValidationLoss(learning, stage)
     pace = KeepPace(learning, stage, position) if learning.budget else None
@@ -74,7 +74,7 @@ def fit_stage(learning: Learning, stage: Stage) -> None:
             verbose=0,
         )
 
-    graph_of(model).load_weights(learning.best_weights)
+    graph_of(model).load_weights(learning.run.best_weights)
     reason = keep.reason or "all its epochs are done"
     if pace and pace.is_cut_short:
         reason = f"its time is used after {plural(pace.done, 'step')}"
@@ -161,7 +161,7 @@ def run_stages(learning: Learning) -> None:
         except KeyboardInterrupt:
             saved = f"Saved. Resume with: python ModelTraining.py --resume {learning.run.path}"
             nothing = f"Nothing was learnt yet; delete {learning.run.path} or resume it."
-            say(saved if learning.checkpoint.is_file() else nothing)
+            say(saved if learning.run.checkpoint.is_file() else nothing)
             raise
         except Exception as error:
             # Backends have no common error for it; everything else passes on.
@@ -172,7 +172,7 @@ def run_stages(learning: Learning) -> None:
         progress.stage += 1
         progress.stage_done, progress.position = False, 0.0
     if progress.best_epoch:
-        graph_of(learning.model).load_weights(learning.best_weights)
+        graph_of(learning.model).load_weights(learning.run.best_weights)
 
 
 def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:

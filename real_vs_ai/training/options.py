@@ -253,9 +253,6 @@ class TrainingOptions:
         (),
         type=_names,
     )
-    thumbnails_from: str | None = _field(
-        "a model of the same image size to take this from instead, such as models/released"
-    )
     seed: int = option(
         "seed of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
     )

@@ -23,18 +23,14 @@ from real_vs_ai import __version__
 from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.judging import open_features
-from real_vs_ai.evaluation.report import write_report
+from real_vs_ai.evaluation.judging import open_detector, open_features
+from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.check import (
-    OutOfDistributionCheck,
-    summarise_training_images,
-    write_check,
-)
-from real_vs_ai.out_of_distribution.learning import copy_classifiers, fit_on_thumbnails, learn_check
-from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
+from real_vs_ai.out_of_distribution.learning import fit_on_thumbnails, learn_check
+from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_state import Trained
@@ -168,23 +164,15 @@ def package_versions() -> dict[str, str]:
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """The commit of the code, and whether it was changed since; None outside a repository."""
+    describe = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty")
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        found = subprocess.check_output(
+            ["git", "-C", str(folder), *describe], stderr=subprocess.DEVNULL, text=True, timeout=30
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "changed": changed}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    return done.stdout.strip()
+    commit, dirty, _ = found.strip().partition("-dirty")
+    return {"commit": commit, "changed": bool(dirty)}
 
 
 def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
@@ -213,23 +201,32 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
     say("Training has ended; evaluating the model ...")
     layer = features_layer(model).name
     check = learn_check(open_features(model, run.model, layer=layer), splits, layer=layer)
-    if options.thumbnails or options.thumbnails_from:
-        check, said = _teach_thumbnails(options, check, splits, metadata)
+    if options.thumbnails:
+        folders = [Path(name) for name in options.thumbnails]
+        check, said = fit_on_thumbnails(
+            check, splits, metadata, folders=folders, workers=options.workers
+        )
         say(said)
     write_check(run.model, check)
-    metrics = write_report(
-        run,
-        model=model,
-        metadata=metadata,
-        images={split: decoded.images for split, decoded in splits.items()},
-        left_out={split: decoded.failures for split, decoded in splits.items()},
-        history_csv=run.history,
-        workers=options.workers,
-        target_error=options.target_error,
-        source_risk=options.source_risk,
-    )
+    metrics = write_report(trained, model, metadata)
     _clear_checkpoints(run.checkpoints)
     return dataclasses.replace(trained, metrics=metrics)
+
+
+def write_report(trained: Trained, model: keras.Model, metadata: ModelMetadata) -> dict[str, Any]:
+    """Evaluate the run's model, store the results in it, and write the report; the metrics."""
+    options, run, splits = trained.options, trained.run, trained.splits
+    evaluation = evaluate_model(
+        open_detector(run.model, metadata),
+        {split: decoded.images for split, decoded in splits.items()},
+        left_out={split: decoded.failures for split, decoded in splits.items()},
+        target_error=options.source_risk or options.target_error,
+        by_source=options.source_risk > 0,
+        workers=options.workers,
+    )
+    store_in_model(run.model, evaluation)
+    write_evaluation(run, evaluation, model=model)
+    return evaluation.metrics
 
 
 def features_layer(model: keras.Model) -> keras.layers.Layer:
@@ -241,20 +238,6 @@ def features_layer(model: keras.Model) -> keras.layers.Layer:
     candidates = [x for x in model.layers[-2::-1] if not isinstance(x, idle)]
     small = (x for x in candidates if len(x.output.shape) == 2 and x.output.shape[1] <= _WIDEST)
     return next(small, candidates[0])
-
-
-def _teach_thumbnails(
-    options: TrainingOptions,
-    check: OutOfDistributionCheck,
-    splits: dict[str, DecodedImages],
-    metadata: ModelMetadata,
-) -> tuple[OutOfDistributionCheck, str]:
-    """The check with what recognises thumbnails of other pictures, and a table of what it does."""
-    if options.thumbnails_from:
-        source = find_model(options.thumbnails_from)
-        return copy_classifiers(check, splits, metadata, source=source)
-    folders = [Path(name) for name in options.thumbnails]
-    return fit_on_thumbnails(check, splits, metadata, folders=folders, workers=options.workers)
 
 
 def _clear_checkpoints(folder: Path) -> None:

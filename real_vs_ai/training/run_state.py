@@ -114,11 +114,6 @@ class TimeBudget:
         return self.evaluation_images * each + _REPORT_SECONDS + tracing
 
 
-def checkpoint_path(run: RunFolder) -> Path:
-    """Where a run's newest checkpoint is."""
-    return run.checkpoints / "state.npz"
-
-
 @dataclass(frozen=True)
 class Learning:
     """What the stages of one run share.
@@ -147,16 +142,6 @@ class Learning:
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; images that fill no whole batch wait for the next order."""
         return self.options.steps_per_epoch or len(self.train) // self.progress.batch_size
-
-    @property
-    def best_weights(self) -> Path:
-        """Where the weights to keep are, from the end of their epoch on."""
-        return self.run.checkpoints / "best.weights.h5"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the state to resume from is."""
-        return checkpoint_path(self.run)
 
 
 @dataclass(frozen=True)
@@ -248,17 +233,17 @@ def restore(
                 variable.assign(stored[f"{group}/{i}"])
 
 
-def resume_stage(path: Path, model: keras.Model, progress: Progress, *, best_weights: Path) -> None:
+def resume_stage(run: RunFolder, model: keras.Model, progress: Progress) -> None:
     """Put a compiled model where its stage stands: at the checkpoint, or at the weights kept."""
-    saved = load_checkpoint(path)
+    saved = load_checkpoint(run.checkpoint)
     if saved and saved.stage == progress.stage:
-        restore(path, model, "layers", "optimizer")
+        restore(run.checkpoint, model, "layers", "optimizer")
         return
     if saved:
         # The random layers continue from where the stage before left them, killed or not.
-        restore(path, model, "layers")
+        restore(run.checkpoint, model, "layers")
     if progress.best_epoch:
-        graph_of(model).load_weights(best_weights)
+        graph_of(model).load_weights(run.best_weights)
 
 
 def _variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]) -> dict[str, list[Any]]:

@@ -34,14 +34,7 @@ from real_vs_ai.training.devices import Hosts, join_hosts, prepare_device
 from real_vs_ai.training.loop import catch_interruption, image_weights, run_stages
 from real_vs_ai.training.options import TrainingOptions, plan_stages
 from real_vs_ai.training.run_folder import open_run
-from real_vs_ai.training.run_state import (
-    Learning,
-    Progress,
-    TimeBudget,
-    Trained,
-    checkpoint_path,
-    load_checkpoint,
-)
+from real_vs_ai.training.run_state import Learning, Progress, TimeBudget, Trained, load_checkpoint
 
 Say = Callable[[str], None]
 
@@ -84,7 +77,7 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         with device.scope():
             model = build_from_options(options, splits["train"].images.class_names)
         run = open_run(options, splits=splits, device=device.description, hosts=hosts)
-        progress = load_checkpoint(checkpoint_path(run)) or Progress(batch_size)
+        progress = load_checkpoint(run.checkpoint) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
         if budget:
             budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
@@ -286,7 +279,7 @@ def build_from_options(options: TrainingOptions, class_names: tuple[str, ...]) -
     """The network that the options ask for, with its weights."""
     # A resumed run takes its weights from the checkpoint, if it came that far; a head's checkpoint
     # has no backbone.
-    has_checkpoint = options.resume and checkpoint_path(RunFolder(options.resume)).is_file()
+    has_checkpoint = options.resume and RunFolder(options.resume).checkpoint.is_file()
     has_checkpoint = has_checkpoint and not options.stored_features
     weights = "none" if has_checkpoint else options.weights
     return build_model(dataclasses.replace(options, weights=weights), class_names=class_names)

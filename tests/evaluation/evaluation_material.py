@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
+from real_vs_ai.evaluation.judging import open_detector
+from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
 
@@ -42,10 +44,17 @@ def write_images(folder, *, class_names=("Fake", "Real"), n=12, size=SIZE, wrong
 
 
 def list_splits(folder, splits=("validation", "test")):
-    """What `write_report` needs to know of the images and the thresholds."""
-    images = {split: list_labelled_images(folder / split) for split in splits}
-    thresholds = {"target_error": 0.05, "source_risk": 0.0}
-    return {"images": images, "left_out": {}, "workers": 1, **thresholds}
+    return {split: list_labelled_images(folder / split) for split in splits}
+
+
+def write_report(run, metadata, images, *, model, left_out=None):
+    """Evaluate a run's own model as training ends with it; the metrics."""
+    how = {"target_error": 0.05, "by_source": False, "workers": 1}
+    detector = open_detector(run.model, metadata)
+    evaluation = evaluate_model(detector, images, left_out=left_out or {}, **how)
+    store_in_model(run.model, evaluation)
+    write_evaluation(run, evaluation, model=model)
+    return evaluation.metrics
 
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):

@@ -102,15 +102,3 @@ def test_other_classes_get_a_minimum_confidence():
     fitted, thresholds = calibrate_metadata(metadata, labels, probabilities, target_error=0.1)
     assert 0.3 < fitted.minimum_confidence < 0.95
     assert thresholds["minimum_confidence"] == fitted.minimum_confidence
-
-
-@pytest.mark.parametrize("target_error", [0.0, 0.5, -1])
-def test_senseless_target_is_refused(target_error):
-    labels, probabilities = calibrated_images(10)
-    with pytest.raises(ValueError, match="between 0 and"):
-        calibrate_metadata(METADATA, labels, probabilities, target_error=target_error)
-
-
-def test_no_validation_images_are_refused():
-    with pytest.raises(ValueError, match="validation images"):
-        fit_temperature(np.empty(0, int), np.empty((0, 2)))

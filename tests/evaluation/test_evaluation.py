@@ -10,11 +10,17 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from real_vs_ai.evaluation.figures import kept_epoch
 from real_vs_ai.evaluation.metrics import size_groups
-from real_vs_ai.evaluation.report import redraw_report, write_report
+from real_vs_ai.evaluation.report import redraw_report
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.predictions import read_predictions
 from real_vs_ai.runs import RunFolder
-from tests.evaluation.evaluation_material import colour_model, list_splits, make_run, write_images
+from tests.evaluation.evaluation_material import (
+    colour_model,
+    list_splits,
+    make_run,
+    write_images,
+    write_report,
+)
 
 HISTORY = """epoch,stage,loss,accuracy,val_loss,val_accuracy
 1,frozen,0.7,0.5,0.69,0.55
@@ -43,10 +49,8 @@ def report(folder, *, splits=("validation", "test"), model=None, data=None, **cl
     run, metadata = make_run(folder / "run", model, **classes)
     if "train" in splits:
         run.history.write_text(HISTORY)
-    history = run.history if run.history.is_file() else None
     images = list_splits(data or folder, splits=splits)
-    metrics = write_report(run, model=model, metadata=metadata, history_csv=history, **images)
-    return run, metrics
+    return run, write_report(run, metadata, images, model=model)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +212,7 @@ def test_failure_while_writing_leaves_the_run_unfinished(tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("real_vs_ai.evaluation.report.write_model_card", full_disk)
+    monkeypatch.setattr("real_vs_ai.evaluation.report.model_card", full_disk)
     with pytest.raises(OSError, match="No space"):
         report(tmp_path, splits=("test",))
     assert not RunFolder(tmp_path / "run").is_finished

@@ -14,11 +14,14 @@ import pytest
 import ModelEvaluation
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation import export
-from real_vs_ai.evaluation.report import weights_digest
-from real_vs_ai.evaluation.run import check_output
 from real_vs_ai.model_file import read_metadata, write_metadata
-from real_vs_ai.runs import RunFolder
-from tests.evaluation.evaluation_material import colour_model, list_splits, make_run, write_images
+from tests.evaluation.evaluation_material import (
+    colour_model,
+    list_splits,
+    make_run,
+    write_images,
+    write_report,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +42,10 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
 def evaluate(*arguments):
     return ModelEvaluation.main(["--workers", "1", *map(str, arguments)])
 
@@ -46,65 +53,37 @@ def evaluate(*arguments):
 def test_own_data_refresh_the_run_others_get_a_folder(project, capsys):
     assert evaluate("--model", "models/run") == 0
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert set(metrics["images"]) == {"train", "validation", "test"}
     assert "Accuracy" in capsys.readouterr().out
-    assert metrics["weights"] == weights_digest(colour_model())
     calibrated = read_metadata(run / "model.h5")
     assert calibrated.calibrated
 
     # Without arguments: the newest finished run on data/ again.
     assert evaluate() == 0
-    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics_of(run) == metrics
 
     write_images(project / "photos", n=5, seed=9)
     model_before = (run / "model.h5").read_bytes()
     assert evaluate("--data", "photos") == 0
     report = run / "evaluations" / "photos"
-    assert json.loads((report / "metrics.json").read_text())["test"]["n"] == 10
-    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics_of(report)["test"]["n"] == 10
+    assert metrics_of(run) == metrics
     assert (run / "model.h5").read_bytes() == model_before
 
 
-def test_thresholds_rest_on_other_runs_until_asked_again(project):
-    run, files = project / "models" / "run", []
-    for name in ("first", "second"):
-        header = "path,split,label,source,width,height,verdict,reason"
-        header += ",probability_Fake,probability_Real"
-        lines = [
-            f"validation/{label}/{name}-{i}.png,validation,{label},{name},8,8,{label},,"
-            f"{fake},{1 - fake}"
-            for label, base in (("Fake", 0.9), ("Real", 0.02))
-            for i in range(40)
-            for fake in [round(base - 0.01 * (i % 2), 3)]
-        ]
-        files.append(project / f"{name}.csv")
-        files[-1].write_text("\n".join([header, *lines]) + "\n")
-    assert evaluate("--model", "models/run", "--thresholds-from", *files) == 0
-    first = json.loads((run / "metrics.json").read_text())["thresholds"]
-    # The photographs of both files lie beyond the threshold, and some of the run's own.
-    assert first["validation"]["lower"]["n"] > 80 and first["files"] == list(map(str, files))
-    assert evaluate("--model", "models/run") == 0
-    assert json.loads((run / "metrics.json").read_text())["thresholds"] == first
-    assert evaluate("--model", "models/run", "--target-error", "0.05") == 0
-    again = json.loads((run / "metrics.json").read_text())["thresholds"]
-    assert again["validation"]["lower"]["n"] < 80 and again["files"] == []
-
-
 def test_training_report_counts_as_one_on_the_same_images(project):
-    from real_vs_ai.evaluation.report import write_report
-
     model = colour_model()
     run, metadata = make_run(project / "models" / "trained", model)
     write_images(project / "data" / "test", n=10)
     (project / "data" / "test" / "Fake" / "broken.png").write_bytes(b"no image")
     # Training has decoded its images, and left the broken one out.
-    splits = list_splits(project / "data", splits=("train", "validation", "test"))
-    test = splits["images"]["test"]
+    images = list_splits(project / "data", splits=("train", "validation", "test"))
+    test = images["test"]
     readable = [i for i, path in enumerate(test.paths) if "broken" not in path]
-    splits["images"]["test"] = test.take(readable)
-    splits["left_out"] = {"test": [("Fake/broken.png", "not an image")]}
-    write_report(run, model=model, metadata=metadata, history_csv=None, **splits)
+    images["test"] = test.take(readable)
+    left_out = {"test": [("Fake/broken.png", "not an image")]}
+    write_report(run, metadata, images, model=model, left_out=left_out)
     before = run.metrics.read_bytes()
     assert evaluate("--model", "models/trained") == 0
     assert not (run.path / "evaluations").exists()
@@ -112,7 +91,7 @@ def test_training_report_counts_as_one_on_the_same_images(project):
     assert after["test"] == json.loads(before)["test"]
 
 
-def test_report_on_other_images_is_not_replaced_unasked(project, capsys):
+def test_report_elsewhere_is_not_replaced_unasked(project, capsys):
     assert evaluate("--model", "models/run") == 0
     write_images(project / "photos", n=5, seed=9)
     before = (project / "models" / "run" / "metrics.json").read_bytes()
@@ -120,17 +99,10 @@ def test_report_on_other_images_is_not_replaced_unasked(project, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (project / "models" / "run" / "metrics.json").read_bytes() == before
     assert evaluate("--data", "photos", "--output", "out") == 0
+    assert evaluate("--data", "photos", "--output", "out") == 1
     shutil.rmtree(project / "photos" / "Fake")
     write_images(project / "photos", n=6, seed=9)
     assert evaluate("--data", "photos", "--output", "out", "--overwrite") == 0
-
-
-def test_report_on_another_model_is_not_replaced_unasked(tmp_path):
-    report = RunFolder(tmp_path)
-    report.metrics.write_text(json.dumps({"weights": weights_digest(colour_model()), "data": {}}))
-    check_output(report, {}, model=colour_model())
-    with pytest.raises(FileExistsError, match=r"another model.*--overwrite"):
-        check_output(report, {}, model=colour_model(3))
 
 
 def test_redraw_needs_neither_the_model_nor_tensorflow(project):
@@ -160,7 +132,7 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
     output = capsys.readouterr().out
     assert code == 0
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     assert metrics["robustness"]["n"] == 12
     compared = metrics["comparison"]["test"]
     right = round(20 * metrics["test"]["accuracy"]["value"])
@@ -173,11 +145,11 @@ def test_robustness_comparison_and_export_are_added_to_the_report(project, capsy
 
     # Evaluated again without --robustness, the table still holds and stays.
     assert evaluate("--model", "models/run") == 0
-    again = json.loads((run / "metrics.json").read_text())
+    again = metrics_of(run)
     assert again["robustness"] == metrics["robustness"]
     # With another Uncertain band its verdicts would be others.
     assert evaluate("--model", "models/run", "--target-error", "0.2") == 0
-    again = json.loads((run / "metrics.json").read_text())
+    again = metrics_of(run)
     assert again["thresholds"]["target_error"] == 0.2
     assert "robustness" not in again
 
@@ -192,7 +164,7 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
     assert evaluate("--model", "models/run", "--out-of-distribution", "like", "unlike") == 0
     assert "Images of another kind: 20 of like, 20 of unlike" in capsys.readouterr().out
     run = project / "models" / "run"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics_of(run)
     like, unlike = metrics["other_images"]
     shares = ("out_of_distribution", "uncertain", "certain_right", "certain_wrong")
     for part in (like, unlike):
@@ -209,13 +181,13 @@ def test_images_of_another_kind_are_judged_as_the_app_would(project, capsys):
 
     # Evaluated again without --out-of-distribution, the shares still hold and stay.
     assert evaluate("--model", "models/run") == 0
-    assert json.loads((run / "metrics.json").read_text())["other_images"] == metrics["other_images"]
+    assert metrics_of(run)["other_images"] == metrics["other_images"]
     assert evaluate("--model", "models/run", "--out-of-distribution", "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err
 
 
 def test_failed_export_is_reported_and_the_report_still_written(project, capsys, monkeypatch):
-    def write_nothing(model, path, metadata):
+    def write_nothing(*_):
         raise ImportError("No module named 'converter'")
 
     unwritable = replace(export.FORMATS["onnx"], write=write_nothing)

@@ -9,11 +9,11 @@ from matplotlib import pyplot
 from PIL import Image
 
 from real_vs_ai.evaluation import figures
-from real_vs_ai.evaluation.curves import Answers, draw_reliability, reliability_bins
+from real_vs_ai.evaluation.curves import draw_reliability, reliability_bins
 from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.report import draw_report
-from real_vs_ai.runs import RunFolder, read_history
+from real_vs_ai.runs import read_history
 from tests.test_predictions import make_predictions
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")
@@ -59,14 +59,14 @@ def test_damaged_histories_are_named(tmp_path):
 
 def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
     class_names = (*HOSTILE, *(f"class {i}" for i in range(4)))
-    run, predictions = RunFolder(tmp_path), make_predictions(60, class_names=class_names)
+    predictions = make_predictions(60, class_names=class_names)
     metrics = {
         "temperature": 1.5,
         "calibrated": True,
         "thresholds": {"minimum_confidence": 0.5},
         **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
-    drawn = draw_report(run, predictions, metrics, history=None)
+    drawn = draw_report(tmp_path, predictions, metrics)
     assert len(drawn) == 6
     assert all(ink(path) > 0.01 for path in drawn)
 
@@ -105,11 +105,11 @@ def test_confusion_matrix_counts_the_verdicts_and_not_the_probabilities():
 
 def test_the_users_matplotlib_settings_change_nothing_and_stay(tmp_path):
     rows, error = make_predictions(5), {"expected_calibration_error": {"value": 0.1}}
-    part = Answers("test", rows, {**error, "uncalibrated": error})
+    metrics = {**error, "uncalibrated": error}
 
     def draw(name):
         path = tmp_path / name
-        draw_reliability(part, calibrated=True, path=path)
+        draw_reliability(rows, metrics, calibrated=True, path=path)
         return path.read_bytes()
 
     plain = draw("a.png")

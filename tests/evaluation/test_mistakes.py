@@ -4,7 +4,6 @@ from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.figures import draw_mistakes, most_confident_mistakes
 from real_vs_ai.evaluation.judging import judge_split, open_detector
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.runs import RunFolder
 from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)
@@ -16,13 +15,13 @@ def sheet(tmp_path, model, *, wrong):
     images = list_labelled_images(tmp_path / "test")
     detector = open_detector(tmp_path / "model.h5", METADATA)
     predictions = judge_split(detector, images, split="test", workers=1).rows(METADATA)
-    run = RunFolder(tmp_path / "run")
-    drawn = draw_mistakes(run, predictions, images, metadata=METADATA, model=model)
-    return drawn, predictions, run
+    path = tmp_path / "mistakes.png"
+    draw_mistakes(predictions, images, metadata=METADATA, model=model, path=path)
+    return path, predictions
 
 
 def test_the_most_confident_mistakes_come_first(tmp_path):
-    path, predictions, _ = sheet(tmp_path, colour_model(), wrong=3)
+    path, predictions = sheet(tmp_path, colour_model(), wrong=3)
     assert path.is_file()
     found = most_confident_mistakes(predictions, most=4)
     assert (~predictions.is_right).sum() == 6
@@ -33,12 +32,9 @@ def test_the_most_confident_mistakes_come_first(tmp_path):
 
 
 def test_faultless_model_leaves_no_sheet_of_an_earlier_one(tmp_path):
-    path, _, run = sheet(tmp_path, colour_model(), wrong=0)
-    assert path is None
-    run.figures.mkdir(parents=True)
-    (run.figures / "mistakes.png").write_bytes(b"old")
-    assert sheet(tmp_path, colour_model(), wrong=0)[0] is None
-    assert not (run.figures / "mistakes.png").exists()
+    (tmp_path / "mistakes.png").write_bytes(b"old")
+    path, _ = sheet(tmp_path, colour_model(), wrong=0)
+    assert not path.exists()
 
 
 def test_network_without_feature_maps_still_has_its_mistakes_shown(tmp_path):
@@ -51,6 +47,5 @@ def test_network_without_feature_maps_still_has_its_mistakes_shown(tmp_path):
             keras.layers.Dense(2, activation="softmax"),
         ]
     )
-    path, predictions, _ = sheet(tmp_path, model, wrong=3)
-    wrong = (predictions.probabilities.argmax(axis=1) != predictions.labels).any()
-    assert (path is not None and path.is_file()) == wrong
+    path, predictions = sheet(tmp_path, model, wrong=3)
+    assert path.is_file() == (not predictions.is_right.all())

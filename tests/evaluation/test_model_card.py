@@ -1,13 +1,9 @@
 """Everything in a model card stands in the metrics, and no name becomes markup."""
 
 import copy
-import json
 
-import pytest
-
-from real_vs_ai.evaluation.model_card import write_model_card
+from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.reporting import markdown_table
-from real_vs_ai.runs import RunFolder
 
 INTERVAL = {"value": 0.9512, "low": 0.94, "high": 0.96}
 METRICS = {
@@ -34,19 +30,11 @@ METRICS = {
 }
 
 
-@pytest.fixture
-def card(tmp_path):
-    def write(metrics, config=None):
-        run = RunFolder(tmp_path)
-        if config is not None:
-            run.config.write_text(json.dumps(config))
-        write_model_card(run, metrics)
-        return run.model_card.read_text()
-
-    return write
+def card(metrics, config=None):
+    return model_card("run", metrics, config or {})
 
 
-def test_card_tells_data_results_calibration_and_limits(card):
+def test_card_tells_data_results_calibration_and_limits():
     text = card(METRICS)
     for part in (
         "| train | 1,000 | 2,000 | 3,000 |",
@@ -68,7 +56,7 @@ def test_card_tells_data_results_calibration_and_limits(card):
     assert "shorter side" not in text
 
 
-def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
+def test_recipe_comes_from_the_configuration_without_the_machines_paths():
     config = {
         "options": {"epochs": 20, "backbone": "resnet101", "data": "/home/me/data", "workers": 8},
         "started": "2026-01-01T00:00:00+00:00",
@@ -80,7 +68,7 @@ def test_recipe_comes_from_the_configuration_without_the_machines_paths(card):
     assert "/home/me" not in text
 
 
-def test_card_tells_robustness_comparison_and_confounds(card):
+def test_card_tells_robustness_comparison_and_confounds():
     metrics = copy.deepcopy(METRICS) | {
         "robustness": {
             "split": "test",
@@ -106,7 +94,7 @@ def test_card_tells_robustness_comparison_and_confounds(card):
     assert "**Warning.** Size tells the class." in text
 
 
-def test_promise_that_cannot_be_kept_is_not_made(card):
+def test_promise_that_cannot_be_kept_is_not_made():
     metrics = copy.deepcopy(METRICS)
     metrics["thresholds"]["validation"]["upper"]["reached"] = False
     assert "too few, or the model too poor" in card(metrics)
@@ -119,7 +107,7 @@ def test_names_cannot_become_markup():
     assert "a\\|b \\# heading \\*x\\* \\[link\\]" in table
 
 
-def test_card_lists_the_licence_of_every_public_collection(card, tmp_path, monkeypatch):
+def test_card_lists_the_licence_of_every_public_collection(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "collections.csv").write_text(
         "collection,label,generator_or_source,repository,licence\n"
@@ -135,7 +123,7 @@ def test_card_lists_the_licence_of_every_public_collection(card, tmp_path, monke
     assert "owner/hills" not in text and "from 41 public collections" in text
 
 
-def test_card_lists_sources_reasons_and_collections(card):
+def test_card_lists_sources_reasons_and_collections():
     share = {"value": 0.25, "low": 0.1, "high": 0.5}
     row = {"name": "a|b", "class": "Real", "n": 40, "fake": share, "real": share}
     row |= {"uncertain": share, "wrong_of_certain": None, "auc": INTERVAL}

@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import (
-    calibrate_metadata,
-    choose_threshold_for_new_source,
-    share_over_sources,
-)
+from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold_for_new_source
+from real_vs_ai.evaluation.metrics import share_over_sources
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 

@@ -12,15 +12,13 @@ from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.errors import InputError
 from real_vs_ai.out_of_distribution import learning
-from real_vs_ai.out_of_distribution.check import write_check
 from real_vs_ai.out_of_distribution.learning import (
-    copy_classifiers,
     draw_thumbnail,
     fit_on_thumbnails,
     make_thumbnails,
 )
 from tests.out_of_distribution.test_check import bare_check
-from tests.serving.trivial_model import METADATA, save_model
+from tests.serving.trivial_model import METADATA
 
 LIMITS = {"workers": 1, "max_memory_bytes": 2**30}
 
@@ -95,14 +93,6 @@ def fitted(splits, tmp_path_factory):
     return fit_on_thumbnails(bare_check(), splits, METADATA, folders=[pictures], workers=1)
 
 
-@pytest.fixture
-def source(fitted, tmp_path):
-    """A model file whose check knows thumbnails."""
-    path = save_model(tmp_path / "model.h5", METADATA)
-    write_check(path, fitted[0])
-    return path
-
-
 def test_fitted_check_tells_its_own_images_from_thumbnails(fitted, splits):
     check, said = fitted
     own = splits["validation"].inputs
@@ -112,22 +102,6 @@ def test_fitted_check_tells_its_own_images_from_thumbnails(fitted, splits):
     kept = dataclasses.replace(check, classifier=None, network=None)
     np.testing.assert_equal(dataclasses.asdict(kept), dataclasses.asdict(bare_check()))
     assert "validation images that pass" in said and "thumbnails of held-back pictures" in said
-
-
-def test_copied_classifiers_judge_alike_with_limits_of_their_own_validation_images(
-    fitted, splits, source, tmp_path
-):
-    copied, said = copy_classifiers(bare_check(), splits, METADATA, source=source)
-    assert "validation images that pass" in said and "other images" not in said
-    np.testing.assert_equal(dataclasses.asdict(copied), dataclasses.asdict(fitted[0]))
-    write_own_images(tmp_path / "validation", 40, seed=2)
-    others = {"validation": decode(tmp_path / "validation")}
-    moved, _ = copy_classifiers(bare_check(), others, METADATA, source=source)
-    assert moved.classifier.least_score != copied.classifier.least_score
-    assert moved.network.least_score != copied.network.least_score
-    trained_otherwise = dataclasses.replace(METADATA, training_data={"fingerprint": "other"})
-    _, said = copy_classifiers(bare_check(), splits, trained_otherwise, source=source)
-    assert "learnt from other images" in said
 
 
 @pytest.mark.parametrize("scale", [None, [], {"low": 1, "high": "x"}, {"low": 9, "high": 1}])
@@ -143,14 +117,3 @@ def test_scales_of_a_hostile_file_do_not_size_the_thumbnails(splits, monkeypatch
     with pytest.raises(InputError, match="noted"):
         fit_on_thumbnails(bare_check(), splits, metadata, folders=[], workers=1)
     assert sides == [32]
-
-
-def test_classifiers_of_another_size_or_none_are_refused(splits, source, tmp_path):
-    metadata = dataclasses.replace(METADATA, image_size=24)
-    with pytest.raises(InputError, match="of 24 pixels, found one of 32"):
-        copy_classifiers(bare_check(), splits, metadata, source=source)
-    bare = save_model(tmp_path / "bare.h5", METADATA)
-    for _ in range(2):
-        with pytest.raises(InputError, match="knows thumbnails, found none"):
-            copy_classifiers(bare_check(), splits, METADATA, source=bare)
-        write_check(bare, bare_check())

@@ -44,8 +44,8 @@ def short(monkeypatch):
     """Leaves out what a test of something else need not wait for: measurement and report."""
     from real_vs_ai.training import run_folder
 
-    def report(run, **inputs):
-        run.metrics.write_text("{}")
+    def report(trained, *_):
+        trained.run.metrics.write_text("{}")
         return {}
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)

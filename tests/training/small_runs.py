@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -40,6 +41,17 @@ def tiny_backbone(*, weights, input_tensor=None, filters=(8, 16)):
         x = keras.layers.ReLU(name=f"conv{i}_relu")(x)
     start = inputs if input_tensor is None else inputs._keras_history.operation.output
     return keras.Model(keras.utils.get_source_inputs(start), x)
+
+
+def build_network(*, class_names=("Fake", "Real"), **options):
+    """A network of random weights with the usual head, but a small hidden layer."""
+    from real_vs_ai.networks.model import build_model
+
+    head = {"noise": 0.1, "pooling": "global-average", "dense_units": 16, "l2": 1e-4}
+    network = {"backbone": "resnet50", "image_size": 32, "weights": "none", "stem_stride": 4}
+    usual = {"dropout": 0.4, "enlarge": 1, "batch_norm_momentum": 0.99, "seed": 1}
+    described = types.SimpleNamespace(**{**head, **network, **usual, **options})
+    return build_model(described, class_names=class_names)
 
 
 def write_class(folder, *, count, colour, size=32, seed=0):
@@ -106,6 +118,41 @@ def train(options, *, say=quiet):
     from real_vs_ai.training import run_folder, trainer
 
     return run_folder.finish(trainer.train(options, say=say), say=say)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the code catches it."""
+
+
+def train_until(monkeypatch, options, *, step):
+    """Let a run die after this many steps, before the recorder hears of the last one."""
+    from real_vs_ai.training.callbacks import Recorder
+
+    original, done = Recorder.on_train_batch_end, []
+
+    def on_train_batch_end(recorder, batch, logs=None):
+        done.append(batch)
+        if len(done) == step:
+            raise Killed
+        original(recorder, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(Killed):
+            train(options)
+
+
+def die_in_report(monkeypatch, options):
+    """Let a run die after it has saved its model."""
+    from real_vs_ai.training import run_folder
+
+    def die(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_report", die)
+        with pytest.raises(Killed):
+            train(options)
 
 
 def read_history(run):

@@ -1,6 +1,7 @@
 """Training stops in time and keeps the right weights."""
 
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -30,81 +31,85 @@ def stop_callback(path, *, progress=None, **options):
     learning = learning_of(
         *("--set", *(f"{name}={value}" for name, value in fields.items())),
         progress=progress or Progress(batch_size=1),
-        best_weights=path,
+        run=SimpleNamespace(best_weights=path),
     )
     return StopTrainingOnValidationLoss(learning, plan_stages(learning.options)[0])
 
 
-def play(model, losses, *, path, **options):
-    """Tell the callback of epochs with (loss, val_loss); weights become the epoch's number."""
-    stop = stop_callback(path, **options)
-    stop.set_model(model)
-    model.stop_training = False
-    for epoch, (loss, val_loss) in enumerate(losses):
-        model.set_weights([np.full((2, 1), float(epoch + 1))])
-        stop.on_epoch_end(epoch, {"loss": loss, "val_loss": val_loss})
-        if model.stop_training:
-            break
-    model.load_weights(path)
-    return stop, epoch + 1, float(model.get_weights()[0][0, 0])
+@pytest.fixture
+def play(model, tmp_path):
+    """Tells the callback of epochs with (loss, val_loss); weights become the epoch's number."""
+
+    def play(losses, **options):
+        path = tmp_path / "best.weights.h5"
+        stop = stop_callback(path, **options)
+        stop.set_model(model)
+        model.stop_training = False
+        for epoch, (loss, val_loss) in enumerate(losses):
+            model.set_weights([np.full((2, 1), float(epoch + 1))])
+            stop.on_epoch_end(epoch, {"loss": loss, "val_loss": val_loss})
+            if model.stop_training:
+                break
+        model.load_weights(path)
+        return stop, epoch + 1, float(model.get_weights()[0][0, 0])
+
+    return play
 
 
-def test_training_stops_when_validation_loss_exceeds_training_loss(model, tmp_path):
-    path = tmp_path / "best.weights.h5"
+def test_training_stops_when_validation_loss_exceeds_training_loss(play, tmp_path):
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.61), (0.4, 0.1)]
-    stop, epochs, weights = play(model, losses, path=path)
+    stop, epochs, weights = play(losses)
     assert stop.reason == "the validation loss exceeds the training loss"
     assert epochs == 3
     # The third epoch is the stop, the second had the lowest validation loss.
     assert (stop.learning.progress.best_epoch, weights) == (2, 2.0)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert [p.name for p in tmp_path.iterdir()] == ["best.weights.h5"]
 
 
-def test_last_epoch_is_kept_where_asked(model, tmp_path):
+def test_last_epoch_is_kept_where_asked(play):
     losses = [(0.9, 0.8), (0.7, 0.6), (0.5, 0.7)]
-    stop, _, weights = play(model, losses, path=tmp_path / "a.weights.h5", patience=9, keep="last")
+    stop, _, weights = play(losses, patience=9, keep="last")
     assert (stop.learning.progress.best_epoch, weights) == (3, 3.0)
 
 
-def test_equal_losses_do_not_stop(model, tmp_path):
-    stop, epochs, _ = play(model, [(0.5, 0.5)] * 3, path=tmp_path / "best.weights.h5")
+def test_equal_losses_do_not_stop(play):
+    stop, epochs, _ = play([(0.5, 0.5)] * 3)
     assert (stop.reason, epochs) == ("", 3)
 
 
-def test_patience_counts_epochs_in_a_row(model, tmp_path):
+def test_patience_counts_epochs_in_a_row(play):
     above, below = (0.5, 0.6), (0.5, 0.4)
     losses = [above, above, below, above, above, above, below]
-    stop, epochs, _ = play(model, losses, path=tmp_path / "best.weights.h5", patience=2)
+    stop, epochs, _ = play(losses, patience=2)
     assert stop.reason
     assert epochs == 6
 
 
-def test_training_stops_after_epochs_without_a_lower_validation_loss(model, tmp_path):
-    path, losses = tmp_path / "best.weights.h5", [(0.9, 0.8), (0.8, 0.6), (0.8, 0.6), (0.8, 0.7)]
-    stop, epochs, weights = play(model, [*losses, (0.9, 0.1)], path=path, early_stopping=2)
+def test_training_stops_after_epochs_without_a_lower_validation_loss(play):
+    losses = [(0.9, 0.8), (0.8, 0.6), (0.8, 0.6), (0.8, 0.7)]
+    stop, epochs, weights = play([*losses, (0.9, 0.1)], early_stopping=2)
     assert stop.reason == "no lower validation loss in 2 epochs"
     assert (epochs, weights) == (4, 2.0)
 
 
-def test_resumed_stage_counts_its_earlier_epochs(model, tmp_path):
-    path, earlier = tmp_path / "best.weights.h5", {"loss": 0.5, "val_loss": 0.6, "epoch": 1}
-    progress = Progress(batch_size=1, history=[{**earlier, "stage": "training"}])
-    stop, epochs, _ = play(model, [(0.5, 0.6)] * 3, path=path, patience=1, progress=progress)
+def test_resumed_stage_counts_its_earlier_epochs(play):
+    earlier = {"loss": 0.5, "val_loss": 0.6, "epoch": 1, "stage": "training"}
+    progress = Progress(batch_size=1, history=[earlier])
+    stop, epochs, _ = play([(0.5, 0.6)] * 3, patience=1, progress=progress)
     assert stop.reason
     assert epochs == 1
 
 
-def test_best_weights_are_restored_when_training_ends_by_itself(model, tmp_path):
+def test_best_weights_are_restored_when_training_ends_by_itself(play):
     losses = [(0.9, 0.3), (0.8, 0.7), (0.75, 0.5)]
-    stop, _, weights = play(model, losses, path=tmp_path / "best.weights.h5")
+    stop, _, weights = play(losses)
     assert not stop.reason
     assert weights == 1.0
 
 
-def test_stage_without_improvement_keeps_earlier_weights(model, tmp_path):
-    path = tmp_path / "best.weights.h5"
-    progress = play(model, [(0.9, 0.3)], path=path)[0].learning.progress
-    _, _, weights = play(model, [(0.9, 0.5)] * 2, path=path, progress=progress)
+def test_stage_without_improvement_keeps_earlier_weights(play):
+    progress = play([(0.9, 0.3)])[0].learning.progress
+    _, _, weights = play([(0.9, 0.5)] * 2, progress=progress)
     assert (progress.best_epoch, weights) == (1, 1.0)
 
 
@@ -157,7 +162,7 @@ def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights
     np.testing.assert_allclose(seen["validated"], average, rtol=1e-6)
     np.testing.assert_array_equal(seen["after"], seen["weights"])
     np.testing.assert_array_equal(model.get_weights()[0], seen["weights"])
-    model.load_weights(keep.learning.best_weights)
+    model.load_weights(keep.learning.run.best_weights)
     np.testing.assert_allclose(model.get_weights()[0], average, rtol=1e-6)
 
 

@@ -1,14 +1,14 @@
 """Training chooses kernels and precision, and uses several devices."""
 
-import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from small_runs import options_for
+from small_runs import options_for, read_history
 
+from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory
 from tests.script_processes import ScriptProcess
@@ -20,8 +20,7 @@ def arguments_for(data, models, name):
 
 
 def losses(run):
-    with (run / "history.csv").open(newline="") as file:
-        return [float(row[name]) for row in csv.DictReader(file) for name in ("loss", "val_loss")]
+    return [float(row[name]) for row in read_history(run) for name in ("loss", "val_loss")]
 
 
 def test_half_precision_is_chosen_only_where_it_gains_clearly():
@@ -68,7 +67,8 @@ def test_two_devices_of_one_host_learn_as_one_does(data, tmp_path):
         status, output = process.wait()
         assert status == 0, output
         assert ("2 logical CPUs" in output) == (count == "2")
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+    one, two = (losses(RunFolder(tmp_path / name)) for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-3)
 
 
 def switch_after(module: str, **environment: str) -> str:

@@ -1,23 +1,18 @@
 """EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
+from small_runs import build_network
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.efficientnet_lite import _weights_path, efficientnet_lite0
-from real_vs_ai.networks.model import build_model
 
 
 def build(**options):
-    head = {"noise": 0.0, "pooling": "global-average", "dense_units": 0, "l2": 0.0, "dropout": 0.0}
-    network = {"backbone": "efficientnet-lite0", "image_size": 64, "weights": "none"}
-    network |= {"stem_stride": 2, "enlarge": 1, "batch_norm_momentum": 0.99, "seed": 1}
-    described = SimpleNamespace(**{**head, **network, **options})
-    return build_model(described, class_names=("Fake", "Real"))
+    network = {"backbone": "efficientnet-lite0", "image_size": 64, "stem_stride": 2}
+    return build_network(**{**network, "noise": 0.0, "dense_units": 0, **options})
 
 
 def packaged():

@@ -3,11 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from small_runs import train
+from small_runs import die_in_report, train, train_until
 
 from real_vs_ai.dataset import decoded_images
-from real_vs_ai.training import loop, run_folder
-from real_vs_ai.training.callbacks import Recorder
+from real_vs_ai.training import loop
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -94,31 +93,13 @@ def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypa
     start = (*HEAD_ONLY, "deterministic=true", "--weights", str(first.run.model), "--seed", "9")
     whole = train(parse(*start, "--run-name", "whole"))
 
-    def die(*args, **named):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        if killed_in == "fit":
-            patch.setattr(Recorder, "on_train_batch_end", die_at_step(8))
-        else:
-            patch.setattr(run_folder, "write_report", die)
-        with pytest.raises(KeyboardInterrupt):
-            train(parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1"))
+    options = parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1")
+    if killed_in == "fit":
+        train_until(monkeypatch, options, step=9)
+    else:
+        die_in_report(monkeypatch, options)
     cut = whole.run.path.with_name("cut")
     resumed = train(parse(*start, "--resume", str(cut)))
     models = [keras.models.load_model(run.run.model) for run in (whole, resumed)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def die_at_step(number):
-    """In place of a callback's method: end the run after this many steps."""
-    original, done = Recorder.on_train_batch_end, []
-
-    def on_train_batch_end(recorder, batch, logs=None):
-        original(recorder, batch, logs)
-        done.append(batch)
-        if len(done) == number:
-            raise KeyboardInterrupt
-
-    return on_train_batch_end

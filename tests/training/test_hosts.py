@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from test_devices import arguments_for, losses
 
+from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.devices import Hosts, join_hosts
 
 HERE = Path(__file__).parent
@@ -88,10 +89,11 @@ def test_two_processes_learn_as_one_and_one_of_them_writes(data, tmp_path, start
     processes = start_two([*arguments_for(data, tmp_path, "two"), *extra], folder=tmp_path)
     codes, texts = finish(processes, folder=tmp_path)
     assert codes == [0, 0], texts
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    runs = [RunFolder(tmp_path / name) for name in ("one", "two")]
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-4)
     assert "in 2 processes" in texts[0]
     assert "the first one writes the report" in texts[1]
-    models = [keras.models.load_model(tmp_path / name / "model.h5") for name in ("one", "two")]
+    models = [keras.models.load_model(run.model) for run in runs]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     assert "accuracy" in json.loads((tmp_path / "two" / "metrics.json").read_text())["test"]

@@ -11,7 +11,6 @@ import pytest
 from small_runs import options_for
 
 from real_vs_ai.runs import RunFolder
-from real_vs_ai.training.run_state import checkpoint_path
 from tests.script_processes import ScriptProcess
 
 KILLS = 6
@@ -40,7 +39,7 @@ def finish(*arguments, folder):
 
 def wait_for_step(process, run, *, seconds=900):
     """Until a checkpoint is written that was not there before, or the process ends."""
-    checkpoint = checkpoint_path(RunFolder(run))
+    checkpoint = RunFolder(run).checkpoint
 
     def written():
         return checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0

@@ -3,35 +3,26 @@
 import functools
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from small_runs import build_network as build
 from small_runs import like_resnet50, tiny_backbone
 
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.networks.backbones import backbone_layers, first_convolution
-from real_vs_ai.networks.model import build_model, set_trainable
+from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.training.command_line import parse_training_options
 
-HEAD = {"noise": 0.1, "pooling": "global-average", "dense_units": 16, "l2": 1e-4, "dropout": 0.4}
-NETWORK = {
-    "backbone": "resnet50",
-    "image_size": 32,
-    "weights": "none",
-    "stem_stride": 4,
-    "enlarge": 1,
-    "batch_norm_momentum": 0.99,
-    "seed": 1,
-}
 
-
-def build(*, class_names=("Fake", "Real"), **options):
-    described = SimpleNamespace(**{**HEAD, **NETWORK, **options})
-    return build_model(described, class_names=class_names)
+def saved(model, folder, **metadata):
+    """The path of the model's file."""
+    path = folder / "model.h5"
+    save_model(model, path, metadata=ModelMetadata(("Fake", "Real"), 32, **metadata))
+    return path
 
 
 def images(count=3, size=32):
@@ -139,8 +130,7 @@ def test_failed_download_names_the_file_and_the_ways_out(tiny):
 
 def test_own_model_file_gives_backbone_and_head_when_classes_agree(tiny, tmp_path):
     trained = build(seed=7)
-    path = tmp_path / "model.h5"
-    save_model(trained, path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="resnet50"))
+    path = saved(trained, tmp_path, backbone="resnet50")
     again = build(weights=str(path), seed=8)
     pixels = images()
     np.testing.assert_allclose(
@@ -156,8 +146,7 @@ def test_own_model_file_gives_backbone_and_head_when_classes_agree(tiny, tmp_pat
 def test_own_model_file_of_another_backbone_is_refused(tiny, tmp_path, monkeypatch):
     wider = functools.partial(tiny_backbone, filters=(4, 16))
     monkeypatch.setitem(backbones.BACKBONES, "resnet101", like_resnet50(wider))
-    path = tmp_path / "model.h5"
-    save_model(build(), path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="tiny"))
+    path = saved(build(), tmp_path, backbone="tiny")
     with pytest.raises(ValueError, match="Use --backbone tiny"):
         build(weights=str(path), backbone="resnet101")
 
@@ -195,8 +184,7 @@ def trained_weights(model, generator):
 def test_deeper_network_begins_with_the_output_of_the_shallower_one(shallow_and_deep, tmp_path):
     shallow = build()
     trained_weights(shallow, np.random.default_rng(0))
-    path = tmp_path / "model.h5"
-    save_model(shallow, path, metadata=ModelMetadata(("Fake", "Real"), 32, backbone="resnet50"))
+    path = saved(shallow, tmp_path, backbone="resnet50")
     deep = build(backbone="resnet101", weights=str(path), seed=9)
     assert len(deep.layers) > len(shallow.layers)
     expected = shallow.predict(images(), verbose=0)
@@ -208,30 +196,20 @@ def test_deeper_network_begins_with_the_output_of_the_shallower_one(shallow_and_
 
 
 def test_shallower_network_refuses_the_weights_of_a_deeper_one(shallow_and_deep, tmp_path):
-    path = tmp_path / "model.h5"
-    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet101")
-    save_model(build(backbone="resnet101"), path, metadata=metadata)
+    path = saved(build(backbone="resnet101"), tmp_path, backbone="resnet101")
     with pytest.raises(ValueError, match="Use --backbone resnet101"):
         build(weights=str(path))
 
 
-@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--set", "stem_stride=1"), 1)])
-def test_training_from_a_model_keeps_its_stem_by_default(tmp_path, given, expected):
-    path = tmp_path / "model.h5"
-    metadata = ModelMetadata(("Fake", "Real"), 32, backbone="resnet50")
-    save_model(build(stem_stride=2), path, metadata=metadata)
-    options = parse_training_options(["--weights", str(path), *given], description="test")
-    assert options.stem_stride == expected
-    assert parse_training_options(["--weights", "none"], description="test").stem_stride == 4
-
-
-@pytest.mark.parametrize(("given", "expected"), [((), 2), (("--set", "enlarge=1"), 1)])
-def test_training_from_a_model_enlarges_as_it_does_by_default(tiny, tmp_path, given, expected):
-    path = tmp_path / "model.h5"
-    save_model(build(enlarge=2), path, metadata=ModelMetadata(("Fake", "Real"), 32))
-    options = parse_training_options(["--weights", str(path), *given], description="test")
-    assert options.enlarge == expected
-    assert parse_training_options(["--weights", "none"], description="test").enlarge == 1
+@pytest.mark.parametrize("given", [2, 1])
+@pytest.mark.parametrize(("field", "usual"), [("stem_stride", 4), ("enlarge", 1)])
+def test_training_from_a_model_keeps_its_shape_by_default(tmp_path, field, usual, given):
+    path = saved(build(**{field: 2}), tmp_path, backbone="resnet50")
+    asked = ("--set", f"{field}=1") if given == 1 else ()
+    options = parse_training_options(["--weights", str(path), *asked], description="test")
+    assert getattr(options, field) == given
+    options = parse_training_options(["--weights", "none"], description="test")
+    assert getattr(options, field) == usual
 
 
 def test_batch_norm_momentum_is_set_everywhere(tiny):

@@ -18,10 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONVOLUTIONS = {"resnet50": 53, "resnet101": 104}
 
 
+def parse(*arguments):
+    return parse_training_options([*arguments, "--weights", "none"], description="")
+
+
 def options_of(recipe, *arguments):
-    return parse_training_options(
-        ["--recipe", recipe, "--weights", "none", *arguments], description="test"
-    )
+    return parse("--recipe", recipe, *arguments)
 
 
 def network(recipe, classes=("Fake", "Real")):
@@ -116,10 +118,6 @@ def test_precision_takes_the_names_of_scoring_and_those_of_keras():
     for name in ("bf16", "mixed_bfloat16"):
         options = parse_training_options(["--precision", name, "--weights", "none"], description="")
         assert options.precision == "mixed_bfloat16"
-
-
-def parse(*arguments):
-    return parse_training_options([*arguments, "--weights", "none"], description="")
 
 
 def write(path, content):

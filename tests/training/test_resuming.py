@@ -5,31 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from small_runs import read_history, train
+from small_runs import die_in_report, read_history, train, train_until
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import callbacks, loop, run_folder
-from real_vs_ai.training.run_state import checkpoint_path
 
 pytestmark = pytest.mark.usefixtures("tiny")
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing in the code catches it."""
-
-
-def kill_at(monkeypatch, *, step):
-    """Let the run die after this many steps, before the recorder hears of the last one."""
-    done = {"steps": 0}
-    original = callbacks.Recorder.on_train_batch_end
-
-    def on_train_batch_end(self, batch, logs=None):
-        done["steps"] += 1
-        if done["steps"] == step:
-            raise Killed
-        original(self, batch, logs)
-
-    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", on_train_batch_end)
 
 
 @pytest.mark.slow
@@ -46,10 +27,7 @@ def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeyp
     options = parse(*arguments, "--run-name", "killed")
     done = 0
     for step in (2, 9, 13, 20):
-        with monkeypatch.context() as patch:
-            kill_at(patch, step=step - done)
-            with pytest.raises(Killed):
-                train(options)
+        train_until(monkeypatch, options, step=step - done)
         # The recorder never heard of the last step, so that it is done once more.
         done = step - 1
         options = parse("--resume", str(killed))
@@ -61,7 +39,7 @@ def assert_same_run(first, second):
     for a, b in zip(read_history(first), read_history(second), strict=True):
         same = [name for name in a if "second" not in name]
         assert {name: a[name] for name in same} == {name: b[name] for name in same}
-    states = [np.load(checkpoint_path(run)) for run in (first, second)]
+    states = [np.load(run.checkpoint) for run in (first, second)]
     assert states[0].files == states[1].files
     for key in states[0].files:
         if key != "progress":
@@ -72,10 +50,8 @@ def assert_same_run(first, second):
 
 
 def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeypatch, short):
-    with monkeypatch.context() as patch:
-        kill_at(patch, step=9)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run", "--set", "checkpoint_steps=1"))
+    options = parse("--run-name", "run", "--set", "checkpoint_steps=1")
+    train_until(monkeypatch, options, step=9)
     path = parse().models_dir / "run"
     with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
         train(parse("--resume", str(path), "--batch-size", "4"))
@@ -89,13 +65,7 @@ def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeyp
 
 
 def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
-    def die(*args, **kwargs):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "write_report", die)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run"))
+    die_in_report(monkeypatch, parse("--run-name", "run"))
     path = parse().models_dir / "run"
     before = keras.models.load_model(path / "model.h5").get_weights()
     said = []
@@ -157,10 +127,7 @@ def test_full_disk_keeps_the_checkpoint_before_and_resumes(parse, monkeypatch, s
 
 
 def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, short):
-    with monkeypatch.context() as patch:
-        kill_at(patch, step=2)
-        with pytest.raises(Killed):
-            train(parse("--run-name", "run"))
+    train_until(monkeypatch, parse("--run-name", "run"), step=2)
     next((data / "train" / "Fake").iterdir()).unlink()
     with pytest.raises(ValueError, match="have changed since"):
         train(parse("--resume"))

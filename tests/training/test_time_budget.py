@@ -1,12 +1,11 @@
 """A run keeps to its minutes, on slow machines and after a resumption too."""
 
-import csv
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from small_runs import learning_of, train
+from small_runs import learning_of, read_history, train
 
 from real_vs_ai.training import trainer
 from real_vs_ai.training.callbacks import FEWEST_STEPS, KeepPace, Recorder
@@ -176,8 +175,7 @@ def slow_steps(monkeypatch, tiny, short):
 
 
 def read(run, column):
-    with run.history.open(newline="") as file:
-        return [float(row[column]) for row in csv.DictReader(file)]
+    return [float(row[column]) for row in read_history(run)]
 
 
 def test_run_ends_within_its_minutes_and_says_its_plan(parse, slow_steps):
