@@ -317,8 +317,7 @@ class Detector:
         if look.make_copy is None or own.label == UNCERTAIN:
             return own
         found, reason = yield look.make_copy(), True
-        settled, _ = apply_stability(replace(own, copy=self._verdict(found, reason)))
-        return settled
+        return apply_stability(replace(own, copy=self._verdict(found, reason)))
 
     def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
         """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""

@@ -29,17 +29,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.errors import one_line
-from real_vs_ai.files import hash_file
+from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.files import hash_file, read_json
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
-from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.runs import RunFolder, find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.verdict import Verdict, thresholds_of
 
 # A model that is to be closed waits so long that no check of a caller can still be under way.
@@ -101,6 +102,17 @@ class ServedModel:
     def sha256(self) -> str:
         """Of the file, hexadecimal; reading it takes a while."""
         return hash_file(self.path)
+
+    @functools.cached_property
+    def record(self) -> TrackRecord:
+        """From the report beside the file, which knows kinds of pictures, or from the file."""
+        own = self.metadata.metrics
+        try:
+            told = read_json(RunFolder(self.path.parent).metrics)["test"]
+            # The report may be another model's.
+            return read_track_record(told if told["n"] == own["n"] else own)
+        except (OSError, InputError, KeyError, TypeError):
+            return read_track_record(own)
 
     def describe(self) -> dict[str, Any]:
         """The same for JSON."""

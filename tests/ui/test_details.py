@@ -49,12 +49,11 @@ def refused_page(code: str) -> None:
     verdict = Verdict("Uncertain", None, None, {}, (Reason(ReasonCode(code), "Refused."),))
     answer = Answer("a.png", verdict, width=480, height=320, format="PNG", sha256="d")
     metadata = ModelMetadata(("Fake", "Real"), 32, input={"kind": "crops", "crops": 9})
-    chosen = types.SimpleNamespace(
-        judge=types.SimpleNamespace(decode=lambda data: types.SimpleNamespace(pixels=pixels)),
-        metadata_of=lambda verdict: metadata,
+    judge = types.SimpleNamespace(
+        decode=lambda data: types.SimpleNamespace(pixels=pixels),
         model_of=lambda verdict: types.SimpleNamespace(name="m", metadata=metadata, sha256="5b"),
     )
-    show_details(Card(answer, preview=preview.getvalue()), data=b"", chosen=chosen)
+    show_details(Card(answer, preview=preview.getvalue(), file=io.BytesIO()), judge=judge)
 
 
 def test_picture_taken_for_a_document_shows_its_plain_parts():
