@@ -46,6 +46,11 @@ from tests.serving.trivial_model import METADATA, encode, uniform_image
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(scope="module")
+def detector(model_path):
+    return Detector.open(model_path, engine="openvino", precision="f32", for_batches=True)
+
+
 def scores_of(*inputs, detector, workers=2):
     sources = iterate_sources([str(i) for i in inputs])
     return list(judge_files(sources, detector=detector, workers=workers))
