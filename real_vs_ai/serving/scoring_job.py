@@ -262,7 +262,7 @@ def score_to_file(
     inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
-    columns = tuple(score_columns(scorer.metadata))
+    columns = score_columns(scorer.metadata)
     about = [model.describe() for model in scorer.models]
     with ScoreFile(
         output, columns=columns, model=scorer.identity, about=about, resume=resume

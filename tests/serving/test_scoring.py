@@ -24,13 +24,7 @@ from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
-from real_vs_ai.serving.score_table import (
-    COLUMNS,
-    LAST_COLUMNS,
-    REASON_COLUMNS,
-    score_columns,
-    terminal_lines,
-)
+from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, score_columns, terminal_lines
 from real_vs_ai.serving.scoring_job import (
     ScoringOptions,
     ScoringSummary,
@@ -135,7 +129,7 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS, *LAST_COLUMNS)
+    assert tuple(rows[0]) == (*COLUMNS, *LAST_COLUMNS)
     assert summary.counts == {"looks_ai": 5, "looks_photograph": 5, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
@@ -166,7 +160,6 @@ def test_more_than_two_classes_have_a_column_each():
         "probability_benign",
         "probability_malignant",
         "probability_normal",
-        *REASON_COLUMNS,
         *LAST_COLUMNS,
     )
 
