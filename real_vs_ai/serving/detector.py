@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
+from real_vs_ai.model_input import as_pillow
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     compare_size,
@@ -363,12 +363,9 @@ class RoutingDetector(Detector):
 
 def _pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
     """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
-    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
-    factor = max(width, height) // _LARGE
-    if factor < 2:
-        return image if isinstance(image, np.ndarray) else image.pixels
-    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
-    return np.asarray(held.reduce(factor))
+    held = as_pillow(image)
+    factor = max(held.size) // _LARGE
+    return np.asarray(held.reduce(factor) if factor > 1 else held)
 
 
 def _read_image(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:

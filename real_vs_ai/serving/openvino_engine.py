@@ -61,7 +61,8 @@ class OpenVINOEngine:
         self._model_path, self._image_size, self._layer = model_path, image_size, layer
         self._views, self.for_batches = views, for_batches
         self._model: ov.Model | None = None
-        self._forms: dict[str, _CompiledForm] = {}
+        # For whole batches (True) and for single images (False).
+        self._forms: dict[bool, _CompiledForm] = {}
         self._compiling = threading.Lock()
 
     @property
@@ -78,40 +79,33 @@ class OpenVINOEngine:
             ModelFileError: Its input is not (n, image_size, image_size, 3), or it has no such
                 layer with one row of outputs for each image.
         """
-        _ = self._batched if self.for_batches or self._views > 1 else self._single
+        self._form(self.for_batches or self._views > 1)
 
     @property
     def parallel_batches(self) -> int:
         """See `Engine`; one more than can run, so that the next one waits ready."""
-        return self._batched.request_count + 1
+        return self._form(True).request_count + 1
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         # A batch is filled up to its size; for a few images that costs more than it gains.
         are_few = self._views == 1 and len(pixels) <= max(1, self.batch_size // 4)
         if self.for_batches or not are_few:
-            return self._batched.infer_all(pixels)
-        single = self._single
+            return self._form(True).infer_all(pixels)
+        single = self._form(False)
         return np.concatenate([single.infer(image[None]) for image in pixels])
 
-    @property
-    def _single(self) -> _CompiledForm:
-        return self._form("LATENCY", batch_size=1)
-
-    @property
-    def _batched(self) -> _CompiledForm:
-        return self._form("THROUGHPUT", batch_size=self.batch_size)
-
-    def _form(self, hint: str, *, batch_size: int) -> _CompiledForm:
+    def _form(self, in_batches: bool) -> _CompiledForm:
         # Without the lock, so that single images are answered while the other form is compiled.
-        if hint not in self._forms:
+        if in_batches not in self._forms:
             with self._compiling:
-                if hint not in self._forms:
-                    self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
-        return self._forms[hint]
+                if in_batches not in self._forms:
+                    self._forms[in_batches] = self._compile(in_batches)
+        return self._forms[in_batches]
 
-    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
+    def _compile(self, in_batches: bool) -> _CompiledForm:
         if self._model is None:
             self._model = self._read()
+        batch_size, hint = (self.batch_size, "THROUGHPUT") if in_batches else (1, "LATENCY")
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
         # Several processes that share a machine each have a number of cores of their own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):

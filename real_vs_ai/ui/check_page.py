@@ -154,22 +154,12 @@ def check_image(name: str, data: bytes, *, judge: Judge) -> Card:
     shown = {}
 
     def show(image: DecodedImage) -> None:
-        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+        preview = fit_to_screen(image.image, longest_side=_PREVIEW_SIZE)
         shown["preview"] = _to_jpeg(preview)
         shown["thumbnail"] = _to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE))
 
     answer = judge.judge(name, data, show=show)
     return Card(answer, **(shown if answer.verdict else {}))
-
-
-def _thin_out(image: Image.Image) -> Image.Image:
-    """The image with whole rows and columns left out, still twice the size of a preview.
-
-    Reading all 12 megapixels of a photograph once more would take longer than judging it.
-    """
-    step = max(1, max(image.size) // (2 * _PREVIEW_SIZE))
-    size = (-(-image.width // step), -(-image.height // step))
-    return image if step == 1 else image.resize(size, Image.Resampling.NEAREST)
 
 
 def _to_jpeg(image: Image.Image) -> bytes:

@@ -27,7 +27,6 @@ from real_vs_ai.ui.wording import (
     known_sizes,
     plain,
     rank,
-    style_of,
     visible,
 )
 
@@ -39,14 +38,6 @@ _WHY_KEY = "why"
 _PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
 # In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
-# The colours of the theme in .streamlit/config.toml, on a light page and on a dark one.
-_COLOURS = {
-    "red": ("#a8201a", "#ff8f87"),
-    "green": ("#156a35", "#6fdc94"),
-    "orange": ("#8a4b00", "#ffbd66"),
-    "blue": ("#1f5fbf", "#7fb0ff"),
-    "gray": ("#50586a", "#b3bccd"),
-}
 # The pages where one uploads a picture oneself: a link to them sends nothing.
 _SEARCHES = {
     "Google Lens": "https://lens.google.com/",
@@ -256,21 +247,13 @@ def _show_many(shown: Sequence[Card], *, judge: Judge) -> None:
 
 def _show_table(judged: Sequence[Card]) -> int | None:
     """A table with thumbnails; returns the index of the row the user selected."""
-    import pandas as pd
-
-    table = pd.DataFrame([table_row(one) for one in judged])
-    dark = st.context.theme.type == "dark"
-    styles = {
-        plain(one.conclusion): f"color: {_COLOURS[style_of(one.conclusion).colour][dark]}; "
-        "font-weight: 600"
-        for one in judged
-    }
+    rows = [table_row(one) for one in judged]
     # No generator is known of most pictures, and an empty column only takes room.
-    columns = [name for name in table if name != "Made by" or table[name].any()]
+    columns = [name for name in rows[0] if name != "Made by" or any(row[name] for row in rows)]
     # With these the name of the file stands on a phone's screen too; long texts wrap.
     widths = {"Conclusion": 130, "File": 135, "Made by": 170, "Size": 110}
     event = st.dataframe(
-        table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
+        rows,
         key="table",
         column_order=columns,
         hide_index=True,

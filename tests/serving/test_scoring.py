@@ -212,9 +212,9 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     forms = []
     compile_form = OpenVINOEngine._compile
 
-    def compile_and_note(engine, *, batch_size, hint):
-        forms.append(batch_size)
-        return compile_form(engine, batch_size=batch_size, hint=hint)
+    def compile_and_note(engine, in_batches):
+        forms.append(engine.batch_size if in_batches else 1)
+        return compile_form(engine, in_batches)
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
     images = [str(path) for path in sorted(image_folder.rglob("*.png"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -19,7 +21,7 @@ def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
     app = AppTest.from_function(page, default_timeout=60)
     app.session_state["insight_consent"] = True
-    said = {"chat": None, "messages": [("assistant", "I agree.")], "finding": "AI-generated"}
+    said = types.SimpleNamespace(messages=[("assistant", "I agree.")], finding="AI-generated")
     app.session_state["insights"] = {"d": said}
     app.session_state["finding"] = "AI-generated"
     assert [text.value for text in app.run().text] == ["I agree."]

@@ -91,10 +91,10 @@ def test_a_check_writes_nothing_to_disk():
 
 
 def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
-    def fail(image):
+    def fail(image, *, longest_side):
         raise ZeroDivisionError("damaged in an unknown way")
 
-    monkeypatch.setattr("real_vs_ai.ui.check_page._thin_out", fail)
+    monkeypatch.setattr("real_vs_ai.ui.check_page.fit_to_screen", fail)
     answer = check_image("a.png", image_bytes(RED), judge=JUDGE).answer
     assert answer.error == "could not be judged: damaged in an unknown way"
     assert answer.verdict is None
