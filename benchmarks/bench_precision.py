@@ -76,7 +76,7 @@ def judge(detectors, looks):
         for name, detector in detectors.items():
             chunk = looks[name][start : start + _TOGETHER]
             started = time.perf_counter()
-            verdicts[name] += detector.judge(chunk, in_batches=True)
+            verdicts[name] += detector.judge(chunk)
             seconds[name] += time.perf_counter() - started
     found = {}
     for name, detector in detectors.items():

@@ -67,7 +67,9 @@ class ModelInput:
                 f"Expected an input kind in {', '.join(INPUT_KINDS)}, got {self.kind}."
             )
         if not self.is_crops:
-            self._check_mirroring()
+            limit = self.mirror_below
+            if not (isinstance(limit, int | float) and 0 <= limit <= 1):
+                raise InputError(f"Expected mirror_below from 0 to 1, got {limit!r}.")
             return
         if self.mirror_below:
             raise InputError("Only models of whole images judge images again, mirrored.")
@@ -77,11 +79,6 @@ class ModelInput:
                 f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, got "
                 f"{self.crops} of {self.size} pixels and a longest side of {self.longest_side}."
             )
-
-    def _check_mirroring(self) -> None:
-        limit = self.mirror_below
-        if not (isinstance(limit, int | float) and 0 <= limit <= 1):
-            raise InputError(f"Expected mirror_below from 0 to 1, got {limit!r}.")
 
     @property
     def is_crops(self) -> bool:
@@ -103,7 +100,7 @@ class ModelInput:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
         if not self.is_crops:
             return resize_image(image, self.size)[None]
-        held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
+        held = as_pillow(image)
         width, height = self.seen_size(*held.size)
         if 1 < max(held.size) / max(width, height) < 2 * _REDUCING_GAP and self.size <= min(
             width, height
@@ -222,9 +219,14 @@ def crop(pixels: np.ndarray, top: int, left: int, *, size: int) -> np.ndarray:
     return pixels[top : top + size, left : left + size]
 
 
+def as_pillow(image: np.ndarray | DecodedImage) -> Image.Image:
+    """A decoded image, or pixels of shape (height, width, 3), uint8, as Pillow holds them."""
+    return image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
+
+
 def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray:
     """Pixels with the longer side reduced to a limit, antialiased; smaller ones as they are."""
-    held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
+    held = as_pillow(image)
     size = _reduced_size(*held.size, longest_side)
     if size == held.size:
         return np.asarray(held)

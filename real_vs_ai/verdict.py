@@ -163,7 +163,7 @@ def recalibrate(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
     again = make_verdict(probabilities, metadata)
     copy = verdict.copy and recalibrate(verdict.copy, metadata)
     kept = {"model": verdict.model, "uncalibrated": verdict.uncalibrated, "copy": copy}
-    return apply_stability(dataclasses.replace(again, **kept))[0]
+    return apply_stability(dataclasses.replace(again, **kept))
 
 
 def without_thresholds(metadata: ModelMetadata) -> ModelMetadata:
@@ -173,30 +173,25 @@ def without_thresholds(metadata: ModelMetadata) -> ModelMetadata:
     )
 
 
-def apply_stability(
-    verdict: Verdict, variants: Sequence[tuple[str, Verdict]] = ()
-) -> tuple[Verdict, tuple[str, ...]]:
+def turns(verdict: Verdict, other: Verdict) -> bool:
+    """Whether the verdict on a changed copy turns a certain one into another class."""
+    return UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
+
+
+def apply_stability(verdict: Verdict, variants: Sequence[tuple[str, Verdict]] = ()) -> Verdict:
     """Make a verdict Uncertain when a harmless change of the image turns it into another class.
 
     Args:
         verdict: On the image itself; its `copy` is the first change.
         variants: Each further change, in words, and the verdict on the changed image.
-
-    Returns:
-        The verdict, and the further changes that turn it.
     """
     changes = [(_SENT_ON, verdict.copy)] if verdict.copy else []
-    turned = [
-        change
-        for change, other in (*changes, *variants)
-        if UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
-    ]
+    turned = [change for change, other in (*changes, *variants) if turns(verdict, other)]
     if not turned:
-        return verdict, ()
+        return verdict
     sentence = f"The model is not sure: its answer changes after {', '.join(turned)}."
     reasons = (Reason(ReasonCode.UNSTABLE, sentence), *verdict.reasons)
-    settled = dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons)
-    return settled, tuple(change for change in turned if change != _SENT_ON)
+    return dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons)
 
 
 def decide(probabilities: np.ndarray, metadata: ModelMetadata) -> np.ndarray:

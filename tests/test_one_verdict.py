@@ -20,9 +20,8 @@ from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
 from real_vs_ai.serving.judge import Judge
-from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, REASON_COLUMNS
+from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS
 from real_vs_ai.ui.check_page import check_image
-from real_vs_ai.ui.checking import name_cards
 from real_vs_ai.ui.reports import csv_report
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
@@ -57,7 +56,7 @@ def odd_images() -> dict[str, bytes]:
 
 IMAGES = odd_images()
 UNREADABLE = {"broken.png", "empty.jpg", "truncated.jpg"}
-SHARED_COLUMNS = (*list(COLUMNS)[1:], *REASON_COLUMNS, *LAST_COLUMNS)
+SHARED_COLUMNS = (*list(COLUMNS)[1:], *LAST_COLUMNS)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def rows_of_command_line(model_path, folder) -> list[dict[str, str]]:
 
 def rows_of_app(model_path) -> list[dict[str, str]]:
     judge = Judge(model_path)
-    cards = name_cards((name, check_image(data, judge=judge)) for name, data in IMAGES.items())
+    cards = [check_image(name, data, judge=judge) for name, data in IMAGES.items()]
     judge.close()
     return read_rows(csv_report(cards, metadata=judge.metadata).decode("utf-8-sig"))
 

@@ -187,7 +187,7 @@ def judge_changed(
             prepared = list(threads.map(prepare, images.paths[start : start + together]))
             sizes += [of_image for of_image, _ in prepared]
             looks = [look for _, of_image in prepared for look in of_image]
-            judged = list(map(_without_parts, detector.judge(looks, in_batches=True)))
+            judged = list(map(_without_parts, detector.judge(looks)))
             for index, of_change in enumerate(verdicts):
                 of_change += judged[index :: len(changes)]
             bar.update(len(prepared))
@@ -244,8 +244,8 @@ def _predict_by_file(
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
         options = {"image_size": image_size, "precision": "f32", "layer": layer}
-        engine = OpenVINOEngine(model_path, **options)
-        engine.open(for_batches=True)
+        engine = OpenVINOEngine(model_path, for_batches=True, **options)
+        engine.open()
     except (ImportError, RealVsAIError, RuntimeError, OSError):
         return None
-    return lambda pixels: engine.predict(pixels.astype(np.uint8), in_batches=True)
+    return lambda pixels: engine.predict(pixels.astype(np.uint8))

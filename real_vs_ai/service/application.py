@@ -315,7 +315,7 @@ class _Service:
 
         async def judge(upload: Upload) -> Answer:
             async with turns:
-                return await self._judge.answer(upload.name, upload.data)
+                return await self._judge.answer(*upload)
 
         return await asyncio.gather(*(judge(upload) for upload in uploads))
 

@@ -9,20 +9,19 @@ this machine.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.parallel import available_workers, join_cluster, worker_environment
+from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.service.access import Limits
 from real_vs_ai.serving.judge import Answer, Judge, served_models
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.
-_FILES_PER_REPLICA = 64
+_FILES_AT_A_TIME = 64
 _ATTEMPTS = 20
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -35,7 +34,8 @@ class LocalJudge(Judge):
         super().__init__(
             model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
         )
-        self._decoders = ThreadPoolExecutor(available_workers(), thread_name_prefix="decode")
+        # They wait for verdicts; the judge bounds how many decode.
+        self._threads = ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="file")
 
     def unready_because(self) -> str:
         """Why no file can be judged now, or ""."""
@@ -54,16 +54,11 @@ class LocalJudge(Judge):
             ModelUnavailableError: The model cannot answer.
         """
         loop = asyncio.get_running_loop()
-        pending = await loop.run_in_executor(self._decoders, self.begin, name, data)
-        if pending.verdict is not None:
-            # What goes wrong stands in the answer.
-            with contextlib.suppress(Exception):
-                await asyncio.wrap_future(pending.verdict)
-        return pending.finish()
+        return await loop.run_in_executor(self._threads, self.judge, name, data)
 
     def close(self) -> None:
         super().close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Replica:
@@ -101,7 +96,7 @@ class RayJudge:
         deployment = serve.deployment(
             name="Replica",
             num_replicas=replicas,
-            max_ongoing_requests=_FILES_PER_REPLICA,
+            max_ongoing_requests=_FILES_AT_A_TIME,
             health_check_period_s=2,
             ray_actor_options={
                 "num_cpus": cores_of_one,

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -34,12 +33,8 @@ _FIRST_REFUSAL = 400
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-@dataclass(frozen=True)
-class Upload:
-    """One file of a request; its name is the client's: do not trust it."""
-
-    name: str
-    data: bytes
+# The name of a file of a request, which is the client's (do not trust it), and its bytes.
+Upload = tuple[str, bytes]
 
 
 class _InMemoryParser(MultiPartParser):
@@ -103,7 +98,7 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
             raise RequestError(
                 400, "no_images", f"Expected files in the field {FIELD!r}, found fields: {found}."
             )
-        return [Upload((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
+        return [((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
     finally:
         await form.close()
 
@@ -113,7 +108,7 @@ async def _read_body(request: Request, limits: Limits) -> Upload:
     if not data:
         message = f"Expected an image, or files in the field {FIELD!r}, found an empty request."
         raise RequestError(400, "no_images", message)
-    return Upload(request.query_params.get("name", "")[:_LONGEST_NAME], data)
+    return request.query_params.get("name", "")[:_LONGEST_NAME], data
 
 
 async def _bounded(stream: AsyncIterator[bytes], limits: Limits) -> AsyncGenerator[bytes, None]:

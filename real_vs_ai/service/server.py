@@ -20,8 +20,6 @@ from real_vs_ai.service.access import MEGA, Limits, add_key, required_keys
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from real_vs_ai.service.judging import LocalJudge, RayJudge
-
 # `docker stop` kills a process 10 s after SIGTERM: what is not answered after 8 s is refused, and a
 # batch that is still being computed when the time is over is given up.
 _ANSWER_SECONDS, _CLOSE_SECONDS, _END_SECONDS = 8, 0.5, 9
@@ -45,12 +43,16 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(max_image_pixels=round(args.max_megapixels * MEGA))
     try:
         from real_vs_ai.service.application import create_application
+        from real_vs_ai.service.judging import LocalJudge, RayJudge
     except ImportError as error:
         raise InputError(
             f'Expected the package {error.name}, found none. Run: pip install -e ".[api]"'
         ) from error
     listening = _listen(args.address, args.port)
-    judge = _open_judge(model_path, limits=limits, replicas=args.replicas)
+    if args.replicas:
+        judge = RayJudge(model_path, limits=limits, replicas=args.replicas)
+    else:
+        judge = LocalJudge(model_path, limits=limits)
     try:
         application = create_application(
             judge, limits=limits, keys=keys, origins=args.allow_origin or ()
@@ -108,14 +110,6 @@ def _make_key(path: Path | None, name: str) -> int:
     key = add_key(path, name=name)
     print(f"The key {name}, shown only now ({path} holds its hash):\n{key}")
     return 0
-
-
-def _open_judge(model_path: Path, *, limits: Limits, replicas: int | None) -> LocalJudge | RayJudge:
-    from real_vs_ai.service.judging import LocalJudge, RayJudge
-
-    if replicas:
-        return RayJudge(model_path, limits=limits, replicas=replicas)
-    return LocalJudge(model_path, limits=limits)
 
 
 def _listen(address: str, port: int) -> socket.socket:

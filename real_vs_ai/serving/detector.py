@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
+from real_vs_ai.model_input import as_pillow
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     compare_size,
@@ -35,9 +35,9 @@ from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 # Where a crop lies in its image; see `ModelInput.windows`.
 Window = tuple[float, float, float, float]
-# Gives inputs of the network, and whether they are compared with the training images; receives
-# their uncalibrated probabilities, and why they are out-of-distribution.
-Steps = Generator[tuple[np.ndarray, bool], tuple[np.ndarray, Reason | None], Verdict]
+# Gives inputs of the network; receives their uncalibrated probabilities, and why they are
+# out-of-distribution.
+Steps = Generator[np.ndarray, tuple[np.ndarray, Reason | None], Verdict]
 # Twice the longer side of what sites send on.
 _LARGE = 2 * 768
 
@@ -47,7 +47,6 @@ class Look:
 
     Attributes:
         inputs: What it must compute next, shape (n, image_size, image_size, 3), uint8.
-        is_compared: Whether these are compared with the training images.
         outputs: What it made of them, once it has; see `Engine.predict`.
         make_copy: Makes the inputs of a copy as sites send pictures on; it holds the image.
         model: Which of several models judges the image, from 0.
@@ -62,7 +61,6 @@ class Look:
     def __init__(self, views: np.ndarray, make_copy: Callable[[], np.ndarray] | None) -> None:
         """Begin with an image as the network's input; `begin` then says how it is judged."""
         self.inputs, self.make_copy = views, make_copy
-        self.is_compared = True
         self.outputs: np.ndarray | None = None
         self.model = 0
         self.verdict: Verdict | None = None
@@ -78,7 +76,7 @@ class Look:
     def go_on(self, probabilities: np.ndarray, reason: Reason | None) -> None:
         """Take in what the inputs gave: there are then other inputs, a verdict or an error."""
         try:
-            self.inputs, self.is_compared = self._steps.send((probabilities, reason))
+            self.inputs = self._steps.send((probabilities, reason))
         except StopIteration as end:
             self.verdict = end.value
         except Exception as error:
@@ -87,10 +85,6 @@ class Look:
     @property
     def is_finished(self) -> bool:
         return self.verdict is not None or self.error is not None
-
-    def is_wanted(self) -> bool:
-        """Whether it was not cancelled while it waited; afterwards it can no longer be."""
-        return self.answer.running() or self.answer.set_running_or_notify_cancel()
 
     def finish(self, error: Exception | None = None) -> None:
         """Answer with the verdict or an error, unless another part of the image failed before."""
@@ -148,7 +142,8 @@ class Detector:
                 TensorFlow can use, otherwise OpenVINO, and Keras where OpenVINO cannot be used.
             precision: "f32" or "bf16"; None for f32 where images are judged by crops or the
                 CPU has no bf16, otherwise bf16.
-            for_batches: Make ready for many images; the first single one waits longer.
+            for_batches: Make no result depend, not even in its last digit, on how many images came
+                with it, at the price of a longer wait for few images.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -257,16 +252,10 @@ class Detector:
     def _prepare_copy(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         return self.metadata.model_input.prepare(WEB.apply(_pixels_for_sharing(image), seed=SEED))
 
-    def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
-        """Verdicts for prepared images, in their order.
-
-        Args:
-            in_batches: Make no result depend on how many images came with it, at the price of a
-                longer wait for few images.
-        """
+    def judge(self, looks: Sequence[Look]) -> list[Verdict]:
+        """Verdicts for prepared images, in their order."""
         while unfinished := [look for look in looks if not look.is_finished]:
-            inputs = np.concatenate([look.inputs for look in unfinished])
-            outputs = self.compute(inputs, in_batches=in_batches)
+            outputs = self.compute(np.concatenate([look.inputs for look in unfinished]))
             ends = np.cumsum([len(look.inputs) for look in unfinished])
             for look, found in zip(unfinished, np.split(outputs, ends[:-1]), strict=True):
                 look.outputs = found
@@ -276,7 +265,7 @@ class Detector:
                 raise look.error
         return [look.verdict for look in looks]
 
-    def compute(self, inputs: np.ndarray, *, in_batches: bool) -> np.ndarray:
+    def compute(self, inputs: np.ndarray) -> np.ndarray:
         """The engine's outputs for any inputs of this model; see `Engine.predict`."""
         size = self.metadata.image_size
         if inputs.dtype != np.uint8 or inputs.shape[1:] != (size, size, 3) or not len(inputs):
@@ -284,21 +273,19 @@ class Detector:
                 f"Expected pixels of shape (n, {size}, {size}, 3) and type uint8, found shape "
                 f"{inputs.shape} and type {inputs.dtype}."
             )
-        return self.engine.predict(inputs, in_batches=in_batches)
+        return self.engine.predict(inputs)
 
     def go_on(self, looks: Sequence[Look]) -> None:
         """Take in the outputs of some looks."""
         n_classes, check = len(self.metadata.class_names), self._check
-        reasons: dict[Look, Reason | None] = {}
-        compared = [look for look in looks if look.is_compared]
-        if compared and check:
-            features = np.stack([look.outputs[:, n_classes:] for look in compared]).mean(axis=1)
-            views = np.stack([look.inputs for look in compared])
+        reasons: Sequence[Reason | None] = [None] * len(looks)
+        if looks and check:
+            features = np.stack([look.outputs[:, n_classes:] for look in looks]).mean(axis=1)
             if features.shape[1] == len(check.whitening):
                 with one_blas_thread():
-                    reasons = dict(zip(compared, check.compare(features, views), strict=True))
-        for look in looks:
-            look.go_on(look.outputs[:, :n_classes], reasons.get(look))
+                    reasons = check.compare(features, np.stack([look.inputs for look in looks]))
+        for look, reason in zip(looks, reasons, strict=True):
+            look.go_on(look.outputs[:, :n_classes], reason)
 
     def _steps(self, look: Look, size_reason: Reason | None, windows: Sequence[Window]) -> Steps:
         """Judge an image; an unsure thumbnail is looked at again, mirrored.
@@ -306,9 +293,9 @@ class Detector:
         A photograph with a certain verdict is looked at again in a copy as sites send it on.
         """
         model_input, views = self.metadata.model_input, look.inputs
-        found, reason = yield views, True
+        found, reason = yield views
         if model_input.are_unsure(found[:1])[0]:
-            mirrored, _ = yield np.ascontiguousarray(views[:, :, ::-1]), False
+            mirrored, _ = yield np.ascontiguousarray(views[:, :, ::-1])
             found = model_input.mix_mirrored(found, mirrored)
         own = self._verdict(found, size_reason, reason)
         if windows and not own.out_of_distribution:
@@ -316,9 +303,8 @@ class Detector:
             own = replace(own, crops=tuple(map(CropScore, windows, map(tuple, scores))))
         if look.make_copy is None or own.label == UNCERTAIN:
             return own
-        found, reason = yield look.make_copy(), True
-        settled, _ = apply_stability(replace(own, copy=self._verdict(found, reason)))
-        return settled
+        found, reason = yield look.make_copy()
+        return apply_stability(replace(own, copy=self._verdict(found, reason)))
 
     def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
         """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""
@@ -369,21 +355,17 @@ class RoutingDetector(Detector):
         look.model = index
         return look
 
-    def judge(self, looks: Sequence[Look], *, in_batches: bool = False) -> list[Verdict]:
+    def judge(self, looks: Sequence[Look]) -> list[Verdict]:
         for index, detector in enumerate(self._detectors):
-            own = [look for look in looks if look.model == index]
-            detector.judge(own, in_batches=in_batches)
+            detector.judge([look for look in looks if look.model == index])
         return [look.verdict for look in looks]
 
 
 def _pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
     """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
-    width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.image.size
-    factor = max(width, height) // _LARGE
-    if factor < 2:
-        return image if isinstance(image, np.ndarray) else image.pixels
-    held = Image.fromarray(image) if isinstance(image, np.ndarray) else image.image
-    return np.asarray(held.reduce(factor))
+    held = as_pillow(image)
+    factor = max(held.size) // _LARGE
+    return np.asarray(held.reduce(factor) if factor > 1 else held)
 
 
 def _read_image(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:

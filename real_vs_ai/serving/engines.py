@@ -42,6 +42,8 @@ class Engine(Protocol):
         batch_size: How many images at a time suit it best.
         parallel_batches: How many calls of `predict` at once keep it busy.
         note: Why it was chosen instead of another, one sentence, or "".
+        for_batches: Whether it computes the last few images in the same way as whole batches, so
+            that no result depends, not even in its last digit, on how many images came with it.
         is_open: Whether it is ready; one of several models waits for its first image.
     """
 
@@ -50,9 +52,10 @@ class Engine(Protocol):
     batch_size: int
     parallel_batches: int
     note: str
+    for_batches: bool
     is_open: bool
 
-    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Uncalibrated softmax outputs, then the features for the out-of-distribution check.
 
         Shape (n, n_classes + n_features), float32; no features where the model file has no
@@ -60,8 +63,6 @@ class Engine(Protocol):
 
         Args:
             pixels: RGB, shape (n, image_size, image_size, 3), uint8.
-            in_batches: Compute the last few in the same way as whole batches, so that no result
-                depends, not even in its last digit, on how many images came with it.
         """
 
 
@@ -99,7 +100,7 @@ class KerasEngine:
     precision = "f32"
     batch_size = _KERAS_BATCH
     parallel_batches = 1
-    is_open = True
+    for_batches = is_open = True
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
         self._model = load_for_inference(model_path)
@@ -107,7 +108,7 @@ class KerasEngine:
         # Keras compiles its predict function at the first call and is not made for several at once.
         self._lock = threading.Lock()
 
-    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
         outputs = []
         for start in range(0, len(pixels), _KERAS_BATCH):
             batch = pixels[start : start + _KERAS_BATCH].astype(np.float32)
@@ -133,10 +134,8 @@ def open_engine(
     Args:
         model_path: The `.h5` file.
         image_size: Side of the square input that its metadata states.
-        engine: One of ENGINES, or None to choose.
-        precision: One of PRECISIONS, or None for f32 with several views or where the
-            processor has no bf16, otherwise bf16.
-        for_batches: Whether whole batches come first, not single images.
+        engine: See `Detector.open`, as for precision and for_batches.
+        views: How many network inputs one image makes.
         lazy: Let OpenVINO read and compile the model when the first image needs it. If it then
             cannot, those images get the error: Keras does not step in.
 
@@ -159,9 +158,10 @@ def open_engine(
     try:
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        opened = OpenVINOEngine(model_path, image_size=image_size, precision=precision, views=views)
+        how = {"precision": precision, "views": views, "for_batches": for_batches}
+        opened = OpenVINOEngine(model_path, image_size=image_size, **how)
         if not lazy:
-            opened.open(for_batches=for_batches)
+            opened.open()
         return opened
     except (ImportError, RuntimeError) as error:
         if engine is not None or precision not in (None, "f32"):

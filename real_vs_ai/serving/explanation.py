@@ -22,7 +22,7 @@ from PIL import Image
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.images import resize_image
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError, read_graph
+from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_layers import Network, build_network
 from real_vs_ai.verdict import CropScore
 
@@ -96,14 +96,11 @@ class GradCam:
             UnsupportedGraphError: The model has no feature maps, or an operator without a rule.
         """
         try:
-            graph = read_graph(model_path)
-            network = build_network(graph, batch_size=1)
+            network = build_network(model_path, batch_size=1)
             self.layer_name = _feature_layer(network)
             maps = network.outputs[self.layer_name]
             self._to_maps = _compiled([maps], [network.parameter])
-            self._slopes, self._directions = _build_slopes(
-                network, maps=maps, softmax=network.outputs[graph.output].get_node()
-            )
+            self._slopes, self._directions = _build_slopes(network, maps)
         except RuntimeError as error:
             why = one_line(error)
             raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
@@ -173,13 +170,12 @@ def _feature_layer(network: Network) -> str:
     return (large or names)[-1]
 
 
-def _build_slopes(
-    network: Network, *, maps: ov.Output, softmax: ov.Node
-) -> tuple[ov.CompiledModel, int]:
+def _build_slopes(network: Network, maps: ov.Output) -> tuple[ov.CompiledModel, int]:
     """The slope of a class's log-odds along some channels of the feature maps, and how many.
 
     That of the softmax vanishes just where the model is sure.
     """
+    softmax = network.result.get_node()
     if softmax.get_type_name() != "Softmax":
         raise UnsupportedGraphError("it does not end in a softmax")
     logits, shape = softmax.input_value(0), list(maps.get_shape())

@@ -14,14 +14,13 @@ images too, the network's own probabilities (`uncalibrated`, in the order of the
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,17 +28,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.errors import one_line
-from real_vs_ai.files import hash_file
+from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.files import hash_file, read_json
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
-from real_vs_ai.runs import find_models, model_name
+from real_vs_ai.runs import RunFolder, find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
-from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError
+from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError, as_unavailable
+from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.verdict import Verdict, thresholds_of
 
 # A model that is to be closed waits so long that no check of a caller can still be under way.
@@ -83,6 +83,10 @@ class Answer:
         return conclude(self.verdict, self.findings, self.error)
 
 
+# All but the verdict on a file, and the verdict that is awaited.
+_Begun = tuple[Answer, Future[Verdict | None]]
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model that answers, as tables, pages and reports speak of it.
@@ -102,6 +106,17 @@ class ServedModel:
         """Of the file, hexadecimal; reading it takes a while."""
         return hash_file(self.path)
 
+    @functools.cached_property
+    def record(self) -> TrackRecord:
+        """From the report beside the file, which knows kinds of pictures, or from the file."""
+        own = self.metadata.metrics
+        try:
+            told = read_json(RunFolder(self.path.parent).metrics)["test"]
+            # The report may be another model's.
+            return read_track_record(told if told["n"] == own["n"] else own)
+        except (OSError, InputError, KeyError, TypeError):
+            return read_track_record(own)
+
     def describe(self) -> dict[str, Any]:
         """The same for JSON."""
         metadata = self.metadata
@@ -120,38 +135,6 @@ class ServedModel:
 def served_models(path: Path | None) -> tuple[ServedModel, ...]:
     """The models that `Detector.open` would open."""
     return tuple(ServedModel(model_name(p), p, read_metadata(p)) for p in find_models(path))
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A file whose verdict the model computes.
-
-    Attributes:
-        answer: All but the verdict.
-        verdict: None where there is an error. Cancelled, it is not computed.
-    """
-
-    answer: Answer
-    verdict: Future[Verdict] | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.verdict is None or self.verdict.done()
-
-    def finish(self) -> Answer:
-        """The answer, once the verdict is there.
-
-        Raises:
-            ModelUnavailableError: The model cannot answer.
-        """
-        if self.verdict is None:
-            return self.answer
-        try:
-            return replace(self.answer, verdict=self.verdict.result())
-        except (ModelUnavailableError, CancelledError):
-            raise
-        except Exception as error:
-            return _failed(self.answer.name, self.answer.sha256, error)
 
 
 class Judge:
@@ -213,26 +196,21 @@ class Judge:
         """The detector, once it is open; ModelUnavailableError if it could not be opened."""
         return self._queue().detector
 
-    def begin(
+    def judge(
         self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
-    ) -> Pending:
-        """Ask for an answer without waiting for the verdict.
+    ) -> Answer:
+        """The answer for one file.
 
         Args:
             show: Called with the decoded image while the model works.
 
         Raises:
-            ModelUnavailableError: The model could not be opened, or was closed.
+            ModelUnavailableError: The model cannot answer: it could not be opened, or was closed.
         """
         waiting = self._queue()
         with self._decoding:
-            return _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
-
-    def judge(
-        self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
-    ) -> Answer:
-        """The answer for one file; see `begin`."""
-        return self.begin(name, data, show=show).finish()
+            begun = _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
+        return _finish(*begun)
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
@@ -245,31 +223,40 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer.
         """
-        with _as_unavailable():
-            waiting = self._queue()
+        waiting = self._queue()
+        try:
             return waiting.submit(waiting.detector.prepare(pixels, hold=True)).result()
+        except Exception as error:
+            raise as_unavailable(error) from error
 
     def close(self) -> None:
         """Let the threads end once no request has come for a while: others may still use it."""
-        self._opening.add_done_callback(_end)
+
+        def end(opening: Future[JudgingQueue]) -> None:
+            if opening.exception() is None:
+                opening.result().end(idle_seconds=_IDLE_SECONDS)
+
+        self._opening.add_done_callback(end)
 
     def _queue(self) -> JudgingQueue:
-        with _as_unavailable():
-            return self._opening.result()
+        return self._opening.result()
 
     def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
         try:
             opened = JudgingQueue(open_detector(self.path))
         except Exception as error:  # Every caller learns what went wrong.
-            self._opening.set_exception(error)
+            self._opening.set_exception(as_unavailable(error))
             return
-        _exempt_from_garbage_collection()
+        # Streamlit looks for garbage after every run of the page, before its last messages leave:
+        # among the libraries and the model, which stay, this took 45 ms of every upload.
+        gc.collect()
+        gc.freeze()
         self._opening.set_result(opened)
         opened.run()
 
 
 def judge_files(
-    sources: Iterable[ImageSource], *, detector: Detector, workers: int, in_batches: bool = True
+    sources: Iterable[ImageSource], *, detector: Detector, workers: int
 ) -> Iterator[Answer]:
     """Judge many files, each model's in full batches; the answers come in the order of the files.
 
@@ -278,35 +265,35 @@ def judge_files(
 
     Args:
         sources: Taken one by one, never all at once.
+        detector: Opened with `for_batches`, unless there are few images.
         workers: Threads that decode, at least 1.
-        in_batches: See `Detector.judge`. Without, images are judged one by one: sooner for a few.
 
     Raises:
         ModelUnavailableError: A model cannot be opened.
         InputError: The list of trusted signers cannot be read.
     """
     read_trust_list()
-    waiting = JudgingQueue(detector, in_batches=in_batches, is_shared=False)
+    waiting = JudgingQueue(detector, is_shared=False)
     judging = threading.Thread(target=waiting.run, name="judging", daemon=True)
 
-    def begin(source: ImageSource) -> Pending:
+    def begin(source: ImageSource) -> _Begun:
         return _begin(source.name, lambda: read_source(source), waiting=waiting)
 
     judging.start()
-    begun: deque[Pending] = deque()
+    begun: deque[_Begun] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders:
         try:
-            for pending in map_in_order(begin, sources, executor=decoders, ahead=workers):
-                begun.append(pending)
-                while begun and begun[0].is_done:
-                    yield begun.popleft().finish()
+            for one in map_in_order(begin, sources, executor=decoders, ahead=workers):
+                begun.append(one)
+                while begun and begun[0][1].done():
+                    yield _finish(*begun.popleft())
                 if len(begun) > _MOST_AHEAD:
                     with waiting.awaited():
-                        answer = begun.popleft().finish()
+                        answer = _finish(*begun.popleft())
                     yield answer
             waiting.end()
             while begun:
-                yield begun.popleft().finish()
+                yield _finish(*begun.popleft())
         finally:
             waiting.close()
             judging.join()
@@ -337,9 +324,11 @@ def _begin(
     show: Callable[[DecodedImage], None] | None = None,
     max_bytes: int = MAX_IMAGE_BYTES,
     max_pixels: int = MAX_IMAGE_PIXELS,
-) -> Pending:
-    """Everything but the verdict, which the model computes meanwhile."""
+) -> _Begun:
+    """Everything but the verdict, which the model computes meanwhile; None where there is none."""
     digest = ""
+    no_verdict: Future[None] = Future()
+    no_verdict.set_result(None)
     try:
         data = read()
         digest = hashlib.sha256(data).hexdigest()
@@ -353,9 +342,10 @@ def _begin(
     except (ImageError, OSError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
         too_large = isinstance(error, ImageTooLargeError)
-        return Pending(Answer(name, error=reason, exceeds_limit=too_large, sha256=digest))
+        answer = Answer(name, error=reason, exceeds_limit=too_large, sha256=digest)
+        return answer, no_verdict
     except Exception as error:
-        return Pending(_failed(name, digest, error))
+        return _failed(name, digest, error), no_verdict
     answer = Answer(
         name,
         width=image.width,
@@ -365,35 +355,19 @@ def _begin(
         findings=findings,
         sha256=digest,
     )
-    return Pending(answer, verdict)
+    return answer, verdict
+
+
+def _finish(answer: Answer, verdict: Future[Verdict | None]) -> Answer:
+    """The answer with its verdict, once that is there; ModelUnavailableError if it never will."""
+    try:
+        return replace(answer, verdict=verdict.result())
+    except ModelUnavailableError:
+        raise
+    except Exception as error:
+        return _failed(answer.name, answer.sha256, error)
 
 
 def _failed(name: str, digest: str, error: Exception) -> Answer:
     # An error of one image belongs to that image: the others get their answers.
     return Answer(name, error=f"could not be judged: {one_line(error)}", sha256=digest)
-
-
-def _end(opening: Future[JudgingQueue]) -> None:
-    if opening.exception() is None:
-        opening.result().end(idle_seconds=_IDLE_SECONDS)
-
-
-@contextlib.contextmanager
-def _as_unavailable() -> Iterator[None]:
-    """Whatever goes wrong in the model becomes a message for the one who asked."""
-    try:
-        yield
-    except ModelUnavailableError:
-        raise
-    except Exception as error:
-        raise ModelUnavailableError(str(error) or type(error).__name__) from error
-
-
-def _exempt_from_garbage_collection() -> None:
-    """Look no more for garbage among what is there now: the libraries, and the model.
-
-    Streamlit looks after every run of the page, before its last messages leave; over all that was
-    imported this took 45 ms of every upload.
-    """
-    gc.collect()
-    gc.freeze()

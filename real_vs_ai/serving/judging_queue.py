@@ -9,11 +9,10 @@ full takes as long as a full one.
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -26,34 +25,37 @@ from real_vs_ai.verdict import Verdict
 _MOST_BATCHES = 256
 # So long a request waits for others to fill its batch while the engine is busy.
 _PATIENCE_SECONDS = 0.25
-# The same while a folder is scored, where others are sure to come.
-_LONG_PATIENCE_SECONDS = 30.0
 # While more images wait, each is reduced to its inputs at once: 12 megapixels take 36 MB.
 _MOST_WHOLE_IMAGES = 8
 # `submit` waits while a model has so many batches ahead: they keep the engine busy.
 _BATCHES_AHEAD = 6
-# Messages to the thread that forms batches, apart from looks.
-_ENDED, _WAKE, _CLOSE = "a batch has ended", "look again", "refuse the rest"
 
 
 class ModelUnavailableError(RealVsAIError, RuntimeError):
     """The model cannot answer (deleted, damaged, closed); the message says why."""
 
 
+def as_unavailable(error: Exception) -> ModelUnavailableError:
+    """Whatever goes wrong in the model, as a message for the one who asked."""
+    if isinstance(error, ModelUnavailableError):
+        return error
+    return ModelUnavailableError(str(error) or type(error).__name__)
+
+
 # Inputs of a look, from here to there.
 _Part = tuple[Look, int, int]
-_Arrival = Look | str
 
 
 class _Line:
     """What waits for one model."""
 
-    def __init__(self, detector: Detector, *, bounded: bool) -> None:
+    def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.looks: deque[Look] = deque()
-        self.is_wide = False
+        self.unanswered = 0
         ahead = _BATCHES_AHEAD * detector.engine.batch_size // detector.inputs_of_an_image
-        self.room = threading.Semaphore(max(_BATCHES_AHEAD, ahead)) if bounded else None
+        self.most_unanswered = max(_BATCHES_AHEAD, ahead)
+        self.is_wide = False
 
     @property
     def inputs(self) -> int:
@@ -65,9 +67,6 @@ class _Line:
         parts, room = [], self.detector.engine.batch_size
         while self.looks and room:
             look = self.looks[0]
-            if not look.is_wanted():
-                self.looks.popleft()
-                continue
             end = min(len(look.inputs), look.taken + room)
             parts.append((look, look.taken, end))
             room -= end - look.taken
@@ -82,27 +81,22 @@ class JudgingQueue:
 
     Attributes:
         detector: What judges.
-        is_ending: No more images come, or hardly any.
-        is_awaited: Nobody submits until a verdict is there.
     """
 
-    def __init__(
-        self, detector: Detector, *, in_batches: bool = False, is_shared: bool = True
-    ) -> None:
+    def __init__(self, detector: Detector, *, is_shared: bool = True) -> None:
         """Begin with no images.
 
         Args:
-            in_batches: See `Detector.judge`.
             is_shared: Answer soon, for callers who wait. Otherwise fill every batch but the last
                 ones, and let `submit` wait while there is enough to do.
         """
         self.detector = detector
-        self._in_batches, self._is_shared = in_batches, is_shared
-        self._lines = [_Line(one, bounded=not is_shared) for one in detector.detectors]
-        self._arrivals: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
-        self._gate = threading.Lock()
-        self._closed = self.is_ending = self.is_awaited = False
-        self._side_by_side, self._unanswered, self._idle_seconds = 1, 0, 0.0
+        self._is_shared = is_shared
+        self._lines = [_Line(one) for one in detector.detectors]
+        # Held by whoever reads or changes what follows, the lines and what a look waits for.
+        self._changed = threading.Condition()
+        self._side_by_side, self._running, self._idle_seconds = 1, 0, 0.0
+        self._is_ending = self._is_awaited = self._is_closed = False
 
     def submit(self, look: Look) -> Future[Verdict]:
         """Ask for a verdict without waiting for it.
@@ -110,158 +104,118 @@ class JudgingQueue:
         Raises:
             ModelUnavailableError: It was closed.
         """
-        if self._is_shared and self._unanswered >= _MOST_WHOLE_IMAGES:
-            look.let_go_of_image()
         line = self._lines[look.model]
-        if line.room:
-            line.room.acquire()
-        look.came = time.monotonic()
-        with self._gate:
-            if self._closed:
+        if self._is_shared and sum(one.unanswered for one in self._lines) >= _MOST_WHOLE_IMAGES:
+            look.let_go_of_image()
+        with self._changed:
+            if not self._is_shared:
+                self._changed.wait_for(
+                    lambda: self._is_closed or line.unanswered < line.most_unanswered
+                )
+            if self._is_closed:
                 raise ModelUnavailableError("the model was replaced; check the image again")
-            self._unanswered += 1
-            self._arrivals.put(look)
+            look.came = time.monotonic()
+            line.unanswered += 1
+            line.looks.append(look)
+            self._changed.notify_all()
         look.answer.add_done_callback(lambda _: self._leave(line))
         return look.answer
 
     def end(self, *, idle_seconds: float = 0.0) -> None:
         """Let `run` end once all images are answered and for so long no other has come."""
-        self.is_ending, self._idle_seconds = True, idle_seconds
-        self._arrivals.put(_WAKE)
+        with self._changed:
+            self._is_ending, self._idle_seconds = True, idle_seconds
+            self._changed.notify_all()
 
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
         """Fill no batches up meanwhile: what could fill them does not come."""
-        self.is_awaited = True
-        self._arrivals.put(_WAKE)
+        with self._changed:
+            self._is_awaited = True
+            self._changed.notify_all()
         try:
             yield
         finally:
-            self.is_awaited = False
+            self._is_awaited = False
 
     def run(self) -> None:
         """Hand what waits to the engines in batches, until the queue ends."""
-        running = 0
-
-        def answer(line: _Line, batch: list[_Part]) -> None:
-            try:
-                self._answer(line, batch)
-            finally:
-                self._arrivals.put(_ENDED)
-
         with ThreadPoolExecutor(_MOST_BATCHES, thread_name_prefix="judge") as judges:
-            while arrivals := self._next_arrivals(running=running):
-                for arrival in arrivals:
-                    if isinstance(arrival, Look):
-                        self._enter(arrival)
-                    running -= arrival is _ENDED
-                if _CLOSE in arrivals:
-                    self._refuse([])
-                    return
-                while running < self._side_by_side and (line := self._ready(busy=running > 0)):
-                    batch = line.take()
-                    if not batch:
-                        continue
-                    running += 1
-                    try:
-                        judges.submit(answer, line, batch)
-                    except RuntimeError:
-                        # The interpreter is ending, and waits for every thread that waits for us.
-                        self._refuse([look for look, _, _ in batch])
-                        return
+            while found := self._next_batch():
+                try:
+                    judges.submit(self._answer, *found)
+                except RuntimeError:
+                    # The interpreter is ending, and waits for every thread that waits for us.
+                    self.close()
+                    _refuse(look for look, _, _ in found[1])
+        _refuse(look for line in self._lines for look in line.looks)
 
     def close(self) -> None:
         """Answer all that waits with an error, and take no more."""
-        with self._gate:
-            self._closed = True
-        self._arrivals.put(_CLOSE)
-        for line in self._lines:
-            if line.room:
-                # A caller that waits in `submit` then gets the error.
-                line.room.release(_MOST_BATCHES)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def _leave(self, line: _Line) -> None:
-        with self._gate:
-            self._unanswered -= 1
-        if line.room:
-            line.room.release()
+        with self._changed:
+            line.unanswered -= 1
+            self._changed.notify_all()
 
-    def _enter(self, look: Look) -> None:
-        looks = self._lines[look.model].looks
-        # What was looked at before is finished first: it stands for memory.
-        if look.outputs is None:
-            looks.append(look)
-        else:
-            looks.appendleft(look)
+    def _next_batch(self) -> tuple[_Line, list[_Part]] | None:
+        """What is to be computed next, once there is something; None when the queue ends."""
+        with self._changed:
+            while not self._is_closed:
+                if self._running < self._side_by_side and (line := self._ready()):
+                    self._running += 1
+                    return line, line.take()
+                if not self._is_ending or self._running or self._is_anything_there():
+                    self._changed.wait()
+                elif not self._changed.wait_for(self._is_anything_there, self._idle_seconds):
+                    self._is_closed = True
+        return None
 
-    def _ready(self, *, busy: bool) -> _Line | None:
+    def _is_anything_there(self) -> bool:
+        return self._is_closed or any(line.looks for line in self._lines)
+
+    def _ready(self) -> _Line | None:
         """The line whose next batch is to be computed; None while it is better to wait for more.
 
         The engine fills a batch up with empty images, which take as long as others. While others
-        are sure to come, only whole batches are taken, and what has waited long.
+        are sure to come, only whole batches are taken, and what a visitor waits for long.
         """
+        is_idle = not self._running and (self._is_shared or self._is_ending or self._is_awaited)
         waiting = [line for line in self._lines if line.looks]
-        more = busy or not (self._is_shared or self.is_ending or self.is_awaited)
-        patience = _PATIENCE_SECONDS if self._is_shared else _LONG_PATIENCE_SECONDS
         for line in sorted(waiting, key=lambda line: line.looks[0].came):
             first = line.looks[0]
-            patient = more and time.monotonic() - first.came < patience
-            # The rest of an image whose first inputs are computed now.
-            is_begun = self._is_shared and first.taken > 0
-            if not patient or is_begun or line.inputs >= line.detector.engine.batch_size:
+            is_late = time.monotonic() - first.came >= _PATIENCE_SECONDS
+            # Late, or the rest of an image whose first inputs are computed now.
+            is_urgent = self._is_shared and (is_late or first.taken > 0)
+            if is_idle or is_urgent or line.inputs >= line.detector.engine.batch_size:
                 return line
         return None
-
-    def _refuse(self, looks: list[Look]) -> None:
-        """Answer these, all that waits and everything that comes later with an error."""
-        with self._gate:
-            self._closed = True
-            arrivals = [self._arrivals.get() for _ in range(self._arrivals.qsize())]
-        looks += [arrival for arrival in arrivals if isinstance(arrival, Look)]
-        looks += [look for line in self._lines for look in line.looks]
-        for look in looks:
-            look.finish(ModelUnavailableError("the program is closing"))
-
-    def _next_arrivals(self, *, running: int) -> list[_Arrival]:
-        """What came since the last time, at least one thing; nothing once the queue ends."""
-        while True:
-            # A batch that runs tells when it ends.
-            may_end = self.is_ending and not running
-            if may_end and any(line.looks for line in self._lines):
-                return [_WAKE]
-            try:
-                first = self._arrivals.get(timeout=self._idle_seconds if may_end else None)
-            except queue.Empty:
-                if self._end():
-                    return []
-            else:
-                return [first, *(self._arrivals.get() for _ in range(self._arrivals.qsize()))]
-
-    def _end(self) -> bool:
-        """Take no more images, unless one came just now."""
-        with self._gate:
-            self._closed = self._arrivals.empty()
-            return self._closed
 
     def _answer(self, line: _Line, batch: list[_Part]) -> None:
         """Compute a batch; what is finished then is answered, the rest waits once more."""
         if line.detector.inputs_of_an_image > 1:
             # The parts of an image are computed side by side.
             self._widen(line)
+        complete: list[Look] = []
         try:
             inputs = np.concatenate([look.inputs[first:last] for look, first, last in batch])
-            outputs = line.detector.compute(inputs, in_batches=self._in_batches)
-            complete = self._distribute(batch, outputs)
+            complete = self._distribute(batch, line.detector.compute(inputs))
             line.detector.go_on(complete)
         except Exception as error:
             self._answer_apart(line, list(dict.fromkeys(look for look, _, _ in batch)), error)
-            return
+            complete = []
+        with self._changed:
+            self._running -= 1
+            # What was looked at before is finished first: it stands for memory.
+            line.looks.extendleft(look for look in complete if not look.is_finished)
+            self._changed.notify_all()
         for look in complete:
             if look.is_finished:
                 look.finish()
-            else:
-                self._arrivals.put(look)
-        if self._is_shared or self._in_batches:
+        if self._is_shared or line.detector.engine.for_batches:
             # The engine compiles its form for batches to know how many it wants. The first visitor
             # need not wait for that.
             self._widen(line)
@@ -269,16 +223,16 @@ class JudgingQueue:
     def _distribute(self, batch: list[_Part], outputs: np.ndarray) -> list[Look]:
         """Give each look its outputs; returns those that have all now."""
         complete, start = [], 0
-        for look, first, last in batch:
-            with self._gate:
-                count = last - first
-                start += count
+        with self._changed:
+            for look, first, last in batch:
+                found = outputs[start : start + last - first]
+                start += last - first
                 if look.is_apart:
                     continue
                 if not look.answered:
                     look.outputs = np.empty((len(look.inputs), outputs.shape[1]), outputs.dtype)
-                look.outputs[first:last] = outputs[start - count : start]
-                look.answered += count
+                look.outputs[first:last] = found
+                look.answered += last - first
                 if look.answered == len(look.inputs):
                     look.taken = look.answered = 0
                     complete.append(look)
@@ -286,17 +240,20 @@ class JudgingQueue:
 
     def _answer_apart(self, line: _Line, looks: list[Look], error: Exception) -> None:
         """After an error, judge each image alone: one must not spoil the answers of the others."""
-        for look in looks:
-            if not line.detector.engine.is_open:
-                # The model could not be opened: no image can be judged by it.
-                look.finish(ModelUnavailableError(str(error) or type(error).__name__))
-                continue
-            with self._gate:
+        with self._changed:
+            for look in looks:
                 look.is_apart = True
+                with contextlib.suppress(ValueError):
+                    # The rest of its inputs still waits.
+                    line.looks.remove(look)
+        for look in looks:
             try:
+                if not line.detector.engine.is_open:
+                    # The model could not be opened: no image can be judged by it.
+                    raise as_unavailable(error)
                 if len(looks) == 1:
                     raise error
-                line.detector.judge([look], in_batches=self._in_batches)
+                line.detector.judge([look])
                 look.finish()
             except Exception as own:
                 look.finish(own)
@@ -309,5 +266,11 @@ class JudgingQueue:
         # If it cannot be compiled, batches run one after another and report the error.
         with contextlib.suppress(Exception):
             wanted = min(line.detector.engine.parallel_batches, _MOST_BATCHES)
-            self._side_by_side = max(wanted, self._side_by_side)
-            self._arrivals.put(_WAKE)
+            with self._changed:
+                self._side_by_side = max(wanted, self._side_by_side)
+                self._changed.notify_all()
+
+
+def _refuse(looks: Iterable[Look]) -> None:
+    for look in looks:
+        look.finish(ModelUnavailableError("the program is closing"))

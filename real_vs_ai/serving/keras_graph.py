@@ -7,7 +7,7 @@ saves. `UnsupportedGraphError` says what else a file holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,10 @@ class Layer:
     weights: dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class LayerGraph:
-    """A network from one input to one output.
+def read_layers(path: Path) -> tuple[list[Layer], str]:
+    """The layers of a model file with their weights, and the name of the output's.
 
-    Attributes:
-        layers: By name, in the file's order: every layer follows those it receives from.
-    """
-
-    layers: dict[str, Layer]
-    output: str
-
-
-def read_graph(path: Path) -> LayerGraph:
-    """Read the layers of a model file with their weights.
+    They stand in the file's order: every layer follows those it receives from.
 
     Raises:
         UnsupportedGraphError: This module cannot read the model.
@@ -61,31 +51,24 @@ def read_graph(path: Path) -> LayerGraph:
     try:
         with h5py.File(path, "r") as file:
             stored = json.loads(file.attrs["model_config"])
-            kind, network = stored["class_name"], stored["config"]
-            read = list(_read_layers(kind, network, file["model_weights"]))
-        layers = {layer.name: layer for layer in read}
-        return LayerGraph(layers, _output_of(kind, network, layers))
+            if stored["class_name"] != "Functional":
+                raise UnsupportedGraphError(f"it is a model of kind {stored['class_name']}")
+            network, weights = stored["config"], file["model_weights"]
+            layers = [_read_layer(layer, weights) for layer in network["layers"]]
+        return layers, _output_of(network, layers)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if isinstance(error, UnsupportedGraphError):
-            raise
         reason = f"{type(error).__name__}: {error}"
         raise UnsupportedGraphError(f"it holds no flat Keras graph ({reason})") from error
 
 
-def _read_layers(class_name: str, network: dict[str, Any], weights: h5py.Group) -> Iterator[Layer]:
-    if class_name not in ("Functional", "Sequential"):
-        raise UnsupportedGraphError(f"it is a model of kind {class_name}")
-    previous: tuple[str, ...] = ()
-    for stored in network["layers"]:
-        config = stored["config"]
-        name = config["name"]
-        if "layers" in config:
-            raise UnsupportedGraphError(f"its layer {name} is a model of its own")
-        if config.get("data_format") == "channels_first":
-            raise UnsupportedGraphError(f"its layer {name} has its channels first")
-        operands = previous if class_name == "Sequential" else _operands(stored)
-        yield Layer(name, stored["class_name"], config, operands, _weights(weights, name))
-        previous = (name,)
+def _read_layer(stored: dict[str, Any], weights: h5py.Group) -> Layer:
+    config = stored["config"]
+    name = config["name"]
+    if "layers" in config:
+        raise UnsupportedGraphError(f"its layer {name} is a model of its own")
+    if config.get("data_format") == "channels_first":
+        raise UnsupportedGraphError(f"its layer {name} has its channels first")
+    return Layer(name, stored["class_name"], config, _operands(stored), _weights(weights, name))
 
 
 def _operands(stored: dict[str, Any]) -> tuple[str, ...]:
@@ -127,15 +110,14 @@ def _weights(group: h5py.Group, layer: str) -> dict[str, np.ndarray]:
     return found
 
 
-def _output_of(class_name: str, network: dict[str, Any], layers: dict[str, Layer]) -> str:
-    inputs = [name for name, layer in layers.items() if layer.kind == "InputLayer"]
+def _output_of(network: dict[str, Any], layers: Sequence[Layer]) -> str:
+    inputs = [layer.name for layer in layers if layer.kind == "InputLayer"]
     if len(inputs) != 1:
         raise UnsupportedGraphError(f"it has {len(inputs)} inputs")
-    if class_name == "Sequential":
-        return list(layers)[-1]
     outputs = network["output_layers"]
     # One output is stored as [name, 0, 0] or as [[name, 0, 0]].
     outputs = outputs if isinstance(outputs[0], list) else [outputs]
-    if len(outputs) != 1 or outputs[0][0] not in layers:
+    names = {layer.name for layer in layers}
+    if len(outputs) != 1 or outputs[0][0] not in names:
         raise UnsupportedGraphError(f"it has {len(outputs)} outputs")
     return outputs[0][0]

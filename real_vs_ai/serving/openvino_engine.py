@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
-from openvino import opset13
 from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.model_file import ModelFileError
@@ -41,6 +40,7 @@ class OpenVINOEngine:
         image_size: int,
         precision: str | None = None,
         views: int = 1,
+        for_batches: bool = False,
         layer: str | None = None,
     ) -> None:
         """Prepare to run the model; nothing is read before `open`.
@@ -49,6 +49,7 @@ class OpenVINOEngine:
             image_size: Side of the square input, in pixels.
             precision: None for bf16 where the processor has it, but float32 for crops.
             views: Network inputs that one image makes.
+            for_batches: See `Engine`.
             layer: Name of the layer whose outputs follow the probabilities; None for the one whose
                 statistics the file holds, if any.
         """
@@ -58,9 +59,10 @@ class OpenVINOEngine:
         self.precision = precision or own
         self.batch_size = suitable_batch(image_size=image_size, views=views)
         self._model_path, self._image_size, self._layer = model_path, image_size, layer
-        self._views = views
+        self._views, self.for_batches = views, for_batches
         self._model: ov.Model | None = None
-        self._forms: dict[str, _CompiledForm] = {}
+        # For whole batches (True) and for single images (False).
+        self._forms: dict[bool, _CompiledForm] = {}
         self._compiling = threading.Lock()
 
     @property
@@ -68,7 +70,7 @@ class OpenVINOEngine:
         """Whether a form is compiled."""
         return bool(self._forms)
 
-    def open(self, *, for_batches: bool) -> None:
+    def open(self) -> None:
         """Compile the form that is needed first: for whole batches, or for single images.
 
         Raises:
@@ -77,40 +79,33 @@ class OpenVINOEngine:
             ModelFileError: Its input is not (n, image_size, image_size, 3), or it has no such
                 layer with one row of outputs for each image.
         """
-        _ = self._batched if for_batches or self._views > 1 else self._single
+        self._form(self.for_batches or self._views > 1)
 
     @property
     def parallel_batches(self) -> int:
         """See `Engine`; one more than can run, so that the next one waits ready."""
-        return self._batched.request_count + 1
+        return self._form(True).request_count + 1
 
-    def predict(self, pixels: np.ndarray, *, in_batches: bool = False) -> np.ndarray:
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
         # A batch is filled up to its size; for a few images that costs more than it gains.
         are_few = self._views == 1 and len(pixels) <= max(1, self.batch_size // 4)
-        if in_batches or not are_few:
-            return self._batched.infer_all(pixels)
-        single = self._single
+        if self.for_batches or not are_few:
+            return self._form(True).infer_all(pixels)
+        single = self._form(False)
         return np.concatenate([single.infer(image[None]) for image in pixels])
 
-    @property
-    def _single(self) -> _CompiledForm:
-        return self._form("LATENCY", batch_size=1)
-
-    @property
-    def _batched(self) -> _CompiledForm:
-        return self._form("THROUGHPUT", batch_size=self.batch_size)
-
-    def _form(self, hint: str, *, batch_size: int) -> _CompiledForm:
+    def _form(self, in_batches: bool) -> _CompiledForm:
         # Without the lock, so that single images are answered while the other form is compiled.
-        if hint not in self._forms:
+        if in_batches not in self._forms:
             with self._compiling:
-                if hint not in self._forms:
-                    self._forms[hint] = self._compile(batch_size=batch_size, hint=hint)
-        return self._forms[hint]
+                if in_batches not in self._forms:
+                    self._forms[in_batches] = self._compile(in_batches)
+        return self._forms[in_batches]
 
-    def _compile(self, *, batch_size: int, hint: str) -> _CompiledForm:
+    def _compile(self, in_batches: bool) -> _CompiledForm:
         if self._model is None:
             self._model = self._read()
+        batch_size, hint = (self.batch_size, "THROUGHPUT") if in_batches else (1, "LATENCY")
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
         # Several processes that share a machine each have a number of cores of their own.
         if threads := os.environ.get("REAL_VS_AI_THREADS"):
@@ -193,21 +188,7 @@ def suitable_batch(*, image_size: int, views: int) -> int:
 
 def best_precision(core: ov.Core) -> str:
     """ "bf16" where the processor computes in it, otherwise "f32"."""
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "f32"
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     # OpenVINO names what the processor has, even where these limit oneDNN to less.
-    limited = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ)
-    return "bf16" if not limited or _convolves_in_bf16(core) else "f32"
-
-
-def _convolves_in_bf16(core: ov.Core) -> bool:
-    inputs = opset13.parameter([1, 3, 8, 8], np.float32)
-    kernel = opset13.constant(np.ones((8, 3, 3, 3), np.float32))
-    outputs = opset13.convolution(inputs, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
-    try:
-        core.compile_model(
-            ov.Model([outputs], [inputs]), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}
-        )
-    except RuntimeError:
-        return False
-    return True
+    is_limited = not {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}.isdisjoint(os.environ)
+    return "bf16" if has_bf16 and not is_limited else "f32"

@@ -23,7 +23,7 @@ from openvino import opset13 as ops
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.serving.keras_graph import Layer, LayerGraph, UnsupportedGraphError, read_graph
+from real_vs_ai.serving.keras_graph import Layer, UnsupportedGraphError, read_layers
 
 Builder = Callable[..., Any]
 BUILDERS: dict[str, Builder] = {}
@@ -41,10 +41,12 @@ class Network:
     Attributes:
         parameter: The images: shape (n, size, size, 3), float32, 0 to 255.
         outputs: Of each layer, by its name; those of four axes have their channels second.
+        result: The network's own output, which is one of them.
     """
 
     parameter: ov.Node
     outputs: dict[str, ov.Output]
+    result: ov.Output
 
 
 def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
@@ -61,9 +63,8 @@ def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
             OpenVINO refuses it.
     """
     try:
-        graph = read_graph(model_path)
-        network = build_network(graph, batch_size=None)
-        outputs = [network.outputs[graph.output]]
+        network = build_network(model_path, batch_size=None)
+        outputs = [network.result]
         check = None if layer else read_check(model_path)
         features = network.outputs.get(check.layer if check else layer or "")
         if features is not None and features.get_partial_shape().rank.get_length() == 2:
@@ -75,20 +76,21 @@ def build_model(model_path: Path, *, layer: str | None = None) -> ov.Model:
         raise UnsupportedGraphError(f"conversion to OpenVINO failed: {one_line(error)}") from error
 
 
-def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
-    """Build every layer of a graph.
+def build_network(model_path: Path, *, batch_size: int | None) -> Network:
+    """Build every layer of a model file.
 
     Args:
-        graph: See `keras_graph.read_graph`.
         batch_size: Number of images, or None for any number.
 
     Raises:
-        UnsupportedGraphError: A layer, or one of its options, has no builder.
+        UnsupportedGraphError: The file cannot be read, or a layer or one of its options has no
+            builder.
         RuntimeError: OpenVINO refuses a layer, as its weights do not fit.
     """
+    layers, last = read_layers(model_path)
     outputs: dict[str, ov.Output] = {}
     parameter = None
-    for layer in graph.layers.values():
+    for layer in layers:
         if layer.kind == "InputLayer":
             parameter, outputs[layer.name] = _build_input(layer, batch_size)
             continue
@@ -98,8 +100,6 @@ def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
         try:
             built = builder(layer, *(outputs[name] for name in layer.operands))
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, UnsupportedGraphError):
-                raise
             raise UnsupportedGraphError(
                 f"its layer {layer.name} of kind {layer.kind} has unexpected options "
                 f"({type(error).__name__}: {error})"
@@ -107,7 +107,7 @@ def build_network(graph: LayerGraph, *, batch_size: int | None) -> Network:
         built = built if isinstance(built, ov.Output) else built.output(0)
         built.get_node().set_friendly_name(layer.name)
         outputs[layer.name] = built
-    return Network(parameter, outputs)
+    return Network(parameter, outputs, outputs[last])
 
 
 def _build_input(layer: Layer, batch_size: int | None) -> tuple[ov.Node, ov.Output]:

@@ -7,23 +7,20 @@ partial file, and the next one resumes from there with `resume`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from real_vs_ai import __version__
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import atomic_write
+from real_vs_ai.files import atomic_write, write_table
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.conclusion import ConclusionCode
-from real_vs_ai.verdict import Reason
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.judge import Answer
@@ -42,84 +39,69 @@ TERMINAL_HEADER = _TERMINAL_LAYOUT.format("conclusion", "image")
 _PLAIN = {ConclusionCode.LOOKS_AI, ConclusionCode.LOOKS_PHOTOGRAPH, ConclusionCode.OTHER_CLASS}
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of the scores table.
-
-    Attributes:
-        kind: Of its values: str, int, float or bool. Only str is never None.
-        value: Takes an `Answer`.
-    """
-
-    kind: type
-    value: Callable[[Answer], Any]
-
-
-def _of_verdict(kind: type, name: str) -> Column:
-    missing = "" if kind is str else None
-    return Column(kind, lambda answer: getattr(answer.verdict, name) if answer.verdict else missing)
-
-
-def _of_first_reason(value: Callable[[Reason], str]) -> Column:
-    def found(answer: Answer) -> str:
-        reasons = answer.verdict.reasons if answer.verdict else ()
-        return value(reasons[0]) if reasons else ""
-
-    return Column(str, found)
-
-
-# To add a column, add a line to one of these.
+# The columns, with the kind of their values; only texts are never missing. To add one, add a line
+# here and its value to `score_row`. The first ones keep their places.
 COLUMNS = {
-    "path": Column(str, lambda answer: answer.name),
-    "label": _of_verdict(str, "label"),
-    "probability_fake": _of_verdict(float, "probability_fake"),
-    "confidence": _of_verdict(float, "confidence"),
-    "width": Column(int, lambda answer: answer.width),
-    "height": Column(int, lambda answer: answer.height),
-    "format": Column(str, lambda answer: answer.format),
-    "provenance": Column(str, lambda answer: " ".join(f.text for f in answer.findings)),
-    "error": Column(str, lambda answer: answer.error),
+    "path": str,
+    "label": str,
+    "probability_fake": float,
+    "confidence": float,
+    "width": int,
+    "height": int,
+    "format": str,
+    "provenance": str,
+    "error": str,
 }
-# The first reason of the verdict: its code for programs, its sentence for people.
-REASON_COLUMNS = {
-    "out_of_distribution": _of_verdict(bool, "out_of_distribution"),
-    "reason": _of_first_reason(lambda reason: reason.code.value),
-    "note": _of_first_reason(lambda reason: reason.sentence),
-    # The model that judged the image, where several answer together.
-    "model": _of_verdict(str, "model"),
-}
-# The file, and what is concluded from the verdict and from what the file says.
+# Between them stands each class's probability, a float, unless the classes are Fake and Real.
 LAST_COLUMNS = {
-    "sha256": Column(str, lambda answer: answer.sha256),
-    "conclusion": Column(str, lambda answer: answer.conclusion.code.value),
-    "file_says": Column(str, lambda answer: answer.conclusion.file_says.value),
-    "generator": Column(str, lambda answer: answer.conclusion.generator),
+    "out_of_distribution": bool,
+    # The first reason of the verdict: its code for programs, its sentence for people.
+    "reason": str,
+    "note": str,
+    # The model that judged the image, where several answer together.
+    "model": str,
+    "sha256": str,
+    "conclusion": str,
+    "file_says": str,
+    "generator": str,
 }
-# Kind of each column; those that are not here (the classes' probabilities) are float.
-KINDS = {name: c.kind for name, c in {**COLUMNS, **REASON_COLUMNS, **LAST_COLUMNS}.items()}
 
 
-def score_columns(metadata: ModelMetadata) -> dict[str, Column]:
-    """COLUMNS, each class's probability unless Fake and Real, and the columns after them."""
+def score_columns(metadata: ModelMetadata) -> list[str]:
+    """The names of all columns, in their order."""
     of_classes = () if metadata.positive_index is not None else metadata.class_names
-    probabilities = {f"probability_{name}": _probability(name) for name in of_classes}
-    return {**COLUMNS, **probabilities, **REASON_COLUMNS, **LAST_COLUMNS}
+    return [*COLUMNS, *(f"probability_{name}" for name in of_classes), *LAST_COLUMNS]
 
 
-def _probability(class_name: str) -> Column:
-    def found(answer: Answer) -> float | None:
-        return answer.verdict.probabilities.get(class_name) if answer.verdict else None
-
-    return Column(float, found)
-
-
-def score_row(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
+def score_row(answer: Answer, metadata: ModelMetadata) -> Row:
     """One row of the table, with None where there is nothing to say."""
-    columns = score_columns(metadata)
-    return {name: _rounded(column.value(answer)) for name, column in columns.items()}
+    verdict, found = answer.verdict, answer.conclusion
+    reason = verdict.reasons[0] if verdict and verdict.reasons else None
+    values = {
+        "path": answer.name,
+        "label": verdict.label if verdict else "",
+        "probability_fake": verdict and verdict.probability_fake,
+        "confidence": verdict and verdict.confidence,
+        "width": answer.width,
+        "height": answer.height,
+        "format": answer.format,
+        "provenance": " ".join(finding.text for finding in answer.findings),
+        "error": answer.error,
+        "out_of_distribution": verdict and verdict.out_of_distribution,
+        "reason": reason.code.value if reason else "",
+        "note": reason.sentence if reason else "",
+        "model": verdict.model if verdict else "",
+        "sha256": answer.sha256,
+        "conclusion": found.code.value,
+        "file_says": found.file_says.value,
+        "generator": found.generator,
+    }
+    if verdict:
+        values |= {f"probability_{name}": p for name, p in verdict.probabilities.items()}
+    return {name: _rounded(values.get(name)) for name in score_columns(metadata)}
 
 
-def score_document(answer: Answer, metadata: ModelMetadata) -> dict[str, Any]:
+def score_document(answer: Answer, metadata: ModelMetadata) -> Row:
     """The row with all that is known besides, for JSON."""
     verdict, found = answer.verdict, answer.conclusion
     return {
@@ -339,13 +321,13 @@ def _key(path: str) -> bytes:
 
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            values = [row.get(name, "") for name in columns]
-            # As JSON spells them; Python's CSV writer would write "True".
-            writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
+    write_table(
+        path, columns, ([_as_json_spells(row.get(name)) for name in columns] for row in rows)
+    )
+
+
+def _as_json_spells(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]) -> None:
@@ -369,7 +351,8 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     import pyarrow.parquet as pq
 
     types = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
-    schema = pa.schema([(name, types[KINDS.get(name, float)]) for name in columns])
+    kinds = COLUMNS | LAST_COLUMNS
+    schema = pa.schema([(name, types[kinds.get(name, float)]) for name in columns])
     rows = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(itertools.islice(rows, _ROWS_IN_GROUP)):

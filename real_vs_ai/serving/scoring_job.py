@@ -164,14 +164,14 @@ def run_scoring(
             print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
     if output is None or to_pipe:
         few = not to_pipe and len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
-        scorer = open_scorer(options, in_batches=not few)
+        scorer = open_scorer(options, for_batches=not few)
         return score_to_stream(inputs, scorer=scorer, stream=sys.stdout, as_json=to_pipe)
     # Before the model is opened: that takes seconds.
     check_output(output, resume=resume, overwrite=overwrite)
     return score_to_file(inputs, scorer=open_scorer(options), output=output, resume=resume)
 
 
-def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
+def open_scorer(options: ScoringOptions, *, for_batches: bool = True) -> Scorer:
     """Open the model on this machine, or on a Ray cluster, which always works in batches.
 
     Raises:
@@ -186,7 +186,7 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
             options.model,
             engine=options.engine,
             precision=options.precision,
-            for_batches=in_batches,
+            for_batches=for_batches,
         )
     # OpenVINO, the conversion and Ray say so of what they cannot run.
     except RuntimeError as error:
@@ -194,15 +194,15 @@ def open_scorer(options: ScoringOptions, *, in_batches: bool = True) -> Scorer:
         raise InputError(f"{names} cannot be used here: {error}") from error
     if detector.engine.note:
         print(detector.engine.note, file=sys.stderr)
-    return local_scorer(detector, workers=options.workers, in_batches=in_batches)
+    return local_scorer(detector, workers=options.workers)
 
 
-def local_scorer(detector: Detector, *, workers: int, in_batches: bool = True) -> Scorer:
+def local_scorer(detector: Detector, *, workers: int) -> Scorer:
     """Score on this machine; see `judge_files`."""
     return Scorer(
         tuple(ServedModel(d.name, d.model_path, d.metadata) for d in detector.detectors),
         f"{detector.engine.name} ({detector.engine.precision})",
-        partial(judge_files, detector=detector, workers=workers, in_batches=in_batches),
+        partial(judge_files, detector=detector, workers=workers),
     )
 
 
@@ -255,14 +255,14 @@ def _score_chunk(
 
 @lru_cache(maxsize=1)
 def _opened(model: Path, precision: str | None) -> Detector:
-    return Detector.open(model, precision=precision)
+    return Detector.open(model, precision=precision, for_batches=True)
 
 
 def score_to_file(
     inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
-    columns = tuple(score_columns(scorer.metadata))
+    columns = score_columns(scorer.metadata)
     about = [model.describe() for model in scorer.models]
     with ScoreFile(
         output, columns=columns, model=scorer.identity, about=about, resume=resume

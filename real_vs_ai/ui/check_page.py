@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -18,20 +19,17 @@ from PIL import Image
 from real_vs_ai.images import DecodedImage, ImageError
 from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.ui.checking import Card, fit_to_screen, name_cards, settle
-from real_vs_ai.ui.details import known_variants
+from real_vs_ai.ui.checking import Card, fit_to_screen, name_repeats, settle
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.model_choice import (
-    ChosenModel,
     choose_model,
     offer_models,
     open_chosen,
-    promise_of,
     show_model_facts,
     show_unavailable,
 )
 from real_vs_ai.ui.results import MOST_CARDS, show_results
-from real_vs_ai.ui.wording import WHO_SEES
+from real_vs_ai.ui.wording import WHO_SEES, promise
 
 _WORKERS = 2
 # Longest sides in pixels.
@@ -54,84 +52,76 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
         name = choose_model(paths)
         facts = st.container()
     with inputs:
-        chosen = open_chosen(name, paths[name])
-    if chosen is None:
+        judge = open_chosen(name, paths[name])
+    if judge is None:
         return
     with facts:
-        show_model_facts(chosen)
-    if chosen.metadata.positive_index is None:
+        show_model_facts(judge)
+    if judge.metadata.positive_index is None:
         title.title("Which class is this picture?")
     with inputs:
         before = st.empty()
         files = ask_for_images()
         if not files:
             _resume()
-            before.markdown(promise_of(chosen))
+            before.markdown(promise(model.metadata for model in judge.models))
             st.caption(f"**Who sees my pictures?** {WHO_SEES}")
     if files:
         with results:
             try:
-                _show_answers(files, chosen=chosen)
+                _show_answers(files, judge=judge)
             except ModelUnavailableError as error:
                 show_unavailable(error)
 
 
-def _show_answers(files: Sequence[ImageFile], *, chosen: ChosenModel) -> None:
-    cards = _check_all(files, chosen)
-    if not cards:
-        return
-    by_digest = dict(zip(_digests(files), files, strict=True))
-    variants = known_variants(chosen)
-    judged = [settle(card, variants.get(card.answer.sha256, ())) for card in cards]
-    show_results(judged, by_digest, chosen=chosen)
+def _show_answers(files: Sequence[ImageFile], *, judge: Judge) -> None:
+    known = _check_all(files, judge)
+    cards = [replace(known[f.file_id], file=f) for f in files if f.file_id in known]
+    if cards:
+        variants = st.session_state["variants"]
+        judged = [settle(c, variants.get(c.answer.sha256, ())) for c in name_repeats(cards)]
+        show_results(judged, judge=judge)
 
 
-def _check_all(files: Sequence[ImageFile], chosen: ChosenModel) -> list[Card]:
-    """Checks of all the files; those of an earlier run of the script are kept.
+def _check_all(files: Sequence[ImageFile], judge: Judge) -> dict[str, Card]:
+    """Checks by the files' identifiers; those of an earlier run of the script are kept.
 
     A click on Stop, like any other, ends the run at the next update of the bar; what was checked
     until then stays.
     """
-    digests = _digests(files)
-    known: dict[str, Card] = _known_checks(chosen, set(digests))
-    waiting = {d: file for d, file in zip(digests, files, strict=True) if d not in known}
+    earlier: Mapping[str, Card] = st.session_state["checks"]
+    known = {file.file_id: earlier[file.file_id] for file in files if file.file_id in earlier}
+    st.session_state["checks"] = known
     # After Stop, files that arrive later wait too.
-    if waiting and not st.session_state.get("stopped"):
-        _run_checks(waiting, chosen, known)
-    missing = [file.name for d, file in zip(digests, files, strict=True) if d not in known]
-    if missing:
+    if len(known) < len(files) and not st.session_state.get("stopped"):
+        _run_checks(files, judge, known)
+    if len(known) < len(files):
         st.warning(
-            f"Stopped: {len(files) - len(missing)} of {len(files)} pictures were checked.",
+            f"Stopped: {len(known)} of {len(files)} pictures were checked.",
             icon=":material/pause_circle:",
         )
         st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
     else:
         _resume()
-    return name_cards(
-        (file.name, known[d]) for d, file in zip(digests, files, strict=True) if d in known
-    )
+    return known
 
 
-def _run_checks(waiting: dict[str, ImageFile], chosen: ChosenModel, known: dict[str, Card]) -> None:
-    """Check the files and put each result in `known` as it comes."""
-    if chosen.judge.is_opening:
+def _run_checks(files: Sequence[ImageFile], judge: Judge, known: dict[str, Card]) -> None:
+    """Check the files that are not in `known` and put each result there as it comes."""
+    if judge.is_opening:
         with st.spinner("Preparing the model. The first time this can take a minute …"):
-            chosen.judge.detector()
-    # Files arrive while others are checked, so what earlier runs checked counts too.
-    total = len(known) + len(waiting)
+            judge.detector()
     # Drawing the bar first keeps the button from moving away from the pointer.
-    bar, stop = st.progress(0.0, text=_progress_text(len(known), total)), st.empty()
-    if total > MOST_CARDS:
+    bar, stop = st.progress(0.0, text=_progress_text(len(known), len(files))), st.empty()
+    if len(files) > MOST_CARDS:
         stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")
     pool = ThreadPoolExecutor(_WORKERS)
     try:
-        checks = [
-            pool.submit(_check, file, digest, chosen=chosen) for digest, file in waiting.items()
-        ]
-        for future in checks:
-            card = future.result()
-            known[card.answer.sha256] = card
-            bar.progress(len(known) / total, text=_progress_text(len(known), total))
+        waiting = [file for file in files if file.file_id not in known]
+        checks = [pool.submit(_check, file, judge=judge) for file in waiting]
+        for file, check in zip(waiting, checks, strict=True):
+            known[file.file_id] = check.result()
+            bar.progress(len(known) / len(files), text=_progress_text(len(known), len(files)))
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
         pool.shutdown(wait=False, cancel_futures=True)
@@ -143,14 +133,14 @@ def _progress_text(done: int, total: int) -> str:
     return f"{done} of {total} pictures checked"
 
 
-def _check(file: ImageFile, digest: str, *, chosen: ChosenModel) -> Card:
+def _check(file: ImageFile, *, judge: Judge) -> Card:
     try:
-        return check_image(file.getvalue(), judge=chosen.judge)
+        return check_image(file.name, file.getvalue(), judge=judge)
     except ImageError as error:
-        return Card(Answer("", error=str(error), sha256=digest))
+        return Card(Answer(file.name, error=str(error)))
 
 
-def check_image(data: bytes, *, judge: Judge) -> Card:
+def check_image(name: str, data: bytes, *, judge: Judge) -> Card:
     """Judge one image; of its pixels only small previews are kept.
 
     Raises:
@@ -160,26 +150,16 @@ def check_image(data: bytes, *, judge: Judge) -> Card:
         error = (
             "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
         )
-        return Card(Answer("", error=error, sha256=hashlib.sha256(data).hexdigest()))
+        return Card(Answer(name, error=error, sha256=hashlib.sha256(data).hexdigest()))
     shown = {}
 
     def show(image: DecodedImage) -> None:
-        preview = fit_to_screen(_thin_out(image.image), longest_side=_PREVIEW_SIZE)
+        preview = fit_to_screen(image.image, longest_side=_PREVIEW_SIZE)
         shown["preview"] = _to_jpeg(preview)
         shown["thumbnail"] = _to_jpeg(fit_to_screen(preview, longest_side=_THUMBNAIL_SIZE))
 
-    answer = judge.judge("", data, show=show)
+    answer = judge.judge(name, data, show=show)
     return Card(answer, **(shown if answer.verdict else {}))
-
-
-def _thin_out(image: Image.Image) -> Image.Image:
-    """The image with whole rows and columns left out, still twice the size of a preview.
-
-    Reading all 12 megapixels of a photograph once more would take longer than judging it.
-    """
-    step = max(1, max(image.size) // (2 * _PREVIEW_SIZE))
-    size = (-(-image.width // step), -(-image.height // step))
-    return image if step == 1 else image.resize(size, Image.Resampling.NEAREST)
 
 
 def _to_jpeg(image: Image.Image) -> bytes:
@@ -187,33 +167,6 @@ def _to_jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=88)
     return buffer.getvalue()
-
-
-def _digests(files: Sequence[ImageFile]) -> list[str]:
-    """Content digests; each file is hashed once in a session."""
-    known: dict[str, str] = st.session_state.get("digests", {})
-    digests = {file.file_id: known.get(file.file_id) or _digest(file) for file in files}
-    st.session_state["digests"] = digests
-    return [digests[file.file_id] for file in files]
-
-
-def _digest(file: ImageFile) -> str:
-    try:
-        return hashlib.sha256(file.getvalue()).hexdigest()
-    except ImageError:
-        # Nothing else has this identifier.
-        return file.file_id
-
-
-def _known_checks(chosen: ChosenModel, digests: set[str]) -> dict[str, Card]:
-    """This session's checks by the same model, without those of files that are gone."""
-    kept = {}
-    if st.session_state.get("checks_model") == chosen.key:
-        earlier: dict[str, Card] = st.session_state.get("checks", {})
-        kept = {digest: check for digest, check in earlier.items() if digest in digests}
-    st.session_state["checks_model"] = chosen.key
-    st.session_state["checks"] = kept
-    return kept
 
 
 def _stop() -> None:

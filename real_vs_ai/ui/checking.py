@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,9 @@ from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.serving.conclusion import Conclusion
 from real_vs_ai.serving.judge import Answer
 from real_vs_ai.verdict import Verdict, apply_stability
+
+if TYPE_CHECKING:
+    from real_vs_ai.ui.image_input import ImageFile
 
 MAX_IMAGES = 500
 # The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
@@ -38,18 +42,18 @@ class Card:
         answer: What is known of it; its name is as the browser sent it.
         preview: A JPEG of the upright image for cards, or b"".
         thumbnail: A smaller one for tables, or b"".
+        file: The upload itself; None where the card waits for its page.
         same_as: The name of an earlier file with the same content, or "".
         variants: First "no change" and the verdict on the image itself, then each change that was
             tried ("reducing to half") and the verdict on the changed copy; or none.
-        flipped_by: The changes that turn the verdict into another class.
     """
 
     answer: Answer
     preview: bytes = b""
     thumbnail: bytes = b""
+    file: ImageFile | None = None
     same_as: str = ""
     variants: tuple[Variant, ...] = ()
-    flipped_by: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -62,14 +66,15 @@ class Card:
         return self.answer.conclusion
 
 
-def name_cards(cards: Iterable[tuple[str, Card]]) -> list[Card]:
-    """Cards with their files' names; each that repeats an earlier content names the first one."""
+def name_repeats(cards: Sequence[Card]) -> list[Card]:
+    """The cards; each that repeats an earlier content names the first file with it."""
     first_names: dict[str, str] = {}
     named = []
-    for name, card in cards:
-        first = first_names.get(card.answer.sha256, "")
-        named.append(replace(card, answer=replace(card.answer, name=name), same_as=first))
-        first_names.setdefault(card.answer.sha256, name)
+    for card in cards:
+        named.append(replace(card, same_as=first_names.get(card.answer.sha256, "")))
+        # Of a file that cannot be read, no content is known.
+        if card.answer.sha256:
+            first_names.setdefault(card.answer.sha256, card.answer.name)
     return named
 
 
@@ -89,10 +94,8 @@ def settle(card: Card, variants: Sequence[Variant]) -> Card:
     """The card with the verdict that holds after these verdicts on changed copies."""
     if card.verdict is None or not variants:
         return card
-    verdict, flipped_by = apply_stability(card.verdict, variants)
-    answer = replace(card.answer, verdict=verdict)
-    tried = (("no change", card.verdict), *variants)
-    return replace(card, answer=answer, variants=tried, flipped_by=flipped_by)
+    answer = replace(card.answer, verdict=apply_stability(card.verdict, variants))
+    return replace(card, answer=answer, variants=(("no change", card.verdict), *variants))
 
 
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:

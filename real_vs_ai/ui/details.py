@@ -18,11 +18,12 @@ from real_vs_ai.images import resize_image
 from real_vs_ai.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
-from real_vs_ai.ui.checking import Card, Variant, fit_to_screen, judge_variants
+from real_vs_ai.serving.judge import Judge
+from real_vs_ai.ui.checking import Card, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
-from real_vs_ai.ui.model_choice import ChosenModel, file_key, show_error
+from real_vs_ai.ui.model_choice import file_key, show_error
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, why_no_answer
-from real_vs_ai.verdict import CropScore, ReasonCode
+from real_vs_ai.verdict import CropScore, ReasonCode, turns
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
@@ -42,7 +43,7 @@ _WHOLE = "This was measured on the picture as a whole: no single part of it is t
 _SAYS_IT_ALL = ReasonCode.SIZE
 
 
-def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+def show_details(judged: Card, *, judge: Judge) -> None:
     """Show tabs on one readable image; those that explain an answer only where there is one."""
     st.subheader("Why?")
     show = {_DETAILS: _show_numbers, _GEMINI: _show_gemini}
@@ -56,7 +57,7 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
         show = {_PLACES: _show_places, **show}
     elif refused and refused.code is not _SAYS_IT_ALL:
         st.markdown(_WHOLE)
-    if open_answer := why_no_answer(judged.verdict, chosen.metadata_of(judged.verdict)):
+    if open_answer := why_no_answer(judged.verdict, judge.model_of(judged.verdict).metadata):
         st.markdown(open_answer)
     # The first tab is open at once, so it is one that costs nothing.
     first = next(name for name in show if not _costs(name, judged))
@@ -66,15 +67,7 @@ def show_details(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     for name, tab in zip(names, st.tabs(names, on_change="rerun", key=key), strict=True):
         with tab:
             if tab.open:
-                show[name](judged, data=data, chosen=chosen)
-
-
-def known_variants(chosen: ChosenModel) -> dict[str, tuple[Variant, ...]]:
-    """The changed copies that this model judged in this session, by content digest."""
-    if st.session_state.get("variants_model") != chosen.key:
-        st.session_state["variants_model"] = chosen.key
-        st.session_state["variants"] = {}
-    return st.session_state["variants"]
+                show[name](judged, judge=judge)
 
 
 def _costs(name: str, judged: Card) -> bool:
@@ -87,20 +80,18 @@ def forget_details() -> None:
     forget_conversations()
 
 
-def _show_stability(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.answer.sha256
-    if digest not in known_variants(chosen):
+def _show_stability(judged: Card, *, judge: Judge) -> None:
+    known, digest = st.session_state["variants"], judged.answer.sha256
+    if digest not in known:
         with st.spinner("Judging changed copies of the picture …"):
-            pixels = _pixels(digest, data, chosen=chosen)
-            variants = judge_variants(pixels, judge=chosen.judge.judge_pixels)
-            known_variants(chosen)[digest] = variants
+            known[digest] = judge_variants(_pixels(judged, judge), judge=judge.judge_pixels)
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(
         "Pictures on the web are recompressed, resized and cropped. A reliable answer survives "
         "that. If one of these changes turns it into another, we can't tell."
     )
-    metadata = chosen.metadata_of(judged.verdict)
+    metadata = judge.model_of(judged.verdict).metadata
     lines = ["| After | The model sees |", "|---|---|"]
     for change, verdict in judged.variants:
         sees = "no clear sign"
@@ -115,9 +106,8 @@ def _conclude_stability(judged: Card) -> None:
     """Say in a sentence whether the answer holds."""
     (_, own), *changed = judged.variants
     kept = sum(verdict.label == own.label for _, verdict in changed)
-    if judged.flipped_by:
-        changes = ", ".join(judged.flipped_by)
-        st.warning(f"The answer turns after {changes}.", icon=":material/sync_problem:")
+    if turned := [change for change, verdict in changed if turns(own, verdict)]:
+        st.warning(f"The answer turns after {', '.join(turned)}.", icon=":material/sync_problem:")
     elif kept < len(changed) / 2:
         st.warning(
             f"Only {kept} of {len(changed)} changed copies keep the answer; in the others the "
@@ -132,13 +122,13 @@ def _conclude_stability(judged: Card) -> None:
         )
 
 
-def _pixels(digest: str, data: bytes, *, chosen: ChosenModel) -> np.ndarray:
-    """The decoded image; the one looked at last is kept, so that a slider need not decode."""
-    held = st.session_state.get(_PIXELS_KEY)
+def _pixels(judged: Card, judge: Judge) -> np.ndarray:
+    """The decoded image; the one looked at last is kept, so that each tab need not decode."""
+    held, digest = st.session_state.get(_PIXELS_KEY), judged.answer.sha256
     if held is not None and held[0] == digest:
         return held[1]
     st.session_state.pop(_PIXELS_KEY, None)
-    pixels = chosen.judge.decode(data).pixels
+    pixels = judge.decode(judged.file.getvalue()).pixels
     if pixels.nbytes <= _MOST_KEPT_BYTES:
         st.session_state[_PIXELS_KEY] = (digest, pixels)
     return pixels
@@ -157,10 +147,10 @@ def _places_of(judged: Card) -> Callable[..., tuple[Image.Image, str]] | None:
     return _heat_map if smaller >= _SMALLEST_MAPPED else None
 
 
-def _show_places(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+def _show_places(judged: Card, *, judge: Judge) -> None:
     """Where the conclusion comes from: the picture, dark but for those parts."""
     try:
-        picture, told = _places_of(judged)(judged, data=data, chosen=chosen)
+        picture, told = _places_of(judged)(judged, judge=judge)
     except (OSError, ValueError, RuntimeError) as error:
         show_error("The places cannot be shown.", str(error))
         return
@@ -168,19 +158,19 @@ def _show_places(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     st.caption(as_markdown(told))
 
 
-def _plain_parts(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+def _plain_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The flat parts and those of one colour, for which a picture was taken for a document."""
-    longest = chosen.metadata_of(judged.verdict).model_input.longest_side
-    pixels = reduce_to(_pixels(judged.answer.sha256, data, chosen=chosen), longest)
+    longest = judge.model_of(judged.verdict).metadata.model_input.longest_side
+    pixels = reduce_to(_pixels(judged, judge), longest)
     picture = _preview(judged)
     plain = Image.fromarray(plain_blocks(pixels)).resize(picture.size)
     told = "The bright parts are flat or of one colour. There is little in them to judge by."
     return Image.composite(picture, _darkened(picture), plain), told
 
 
-def _deciding_parts(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+def _deciding_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The crops that speak most for the answer."""
-    metadata, label = chosen.metadata_of(judged.verdict), judged.verdict.label
+    metadata, label = judge.model_of(judged.verdict).metadata, judged.verdict.label
     index = metadata.class_names.index(label)
     crops = deciding_crops(judged.verdict.crops, class_index=index)
     told = (
@@ -218,7 +208,7 @@ def frame_crops(image: Image.Image, crops: Sequence[CropScore]) -> Image.Image:
     return shown
 
 
-def _show_findings(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+def _show_findings(judged: Card, *, judge: Judge) -> None:
     """Each finding of the file, as the file has it."""
     for finding in judged.answer.findings:
         with st.container(border=True):
@@ -227,7 +217,7 @@ def _show_findings(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
                 st.caption(finding.forgery)
 
 
-def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
+def _show_numbers(judged: Card, *, judge: Judge) -> None:
     """The model's numbers and what identifies picture and model: enough to report a mistake."""
     from real_vs_ai.ui.reports import mistake_report
 
@@ -240,39 +230,35 @@ def _show_numbers(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
     )
     # Beside an open answer, a percentage would accuse honest photographs.
     with st.expander("The model's numbers; picture and model by SHA-256", expanded=bool(refused)):
-        model = chosen.model_of(judged.verdict)
+        model = judge.model_of(judged.verdict)
         if not refused:
             st.markdown(as_markdown(numbers_sentence(judged.verdict, model.metadata)))
         text = mistake_report(judged, model=model)
         st.code(text, language=None, wrap_lines=True)
 
 
-def _show_gemini(judged: Card, *, data: bytes, chosen: ChosenModel) -> None:
-    digest = judged.answer.sha256
-    pixels = _pixels(digest, data, chosen=chosen)
-    conclusion = judged.conclusion
-    show_insight(digest=digest, pixels=pixels, finding=f"{conclusion.title}. {conclusion.sentence}")
+def _show_gemini(judged: Card, *, judge: Judge) -> None:
+    finding = f"{judged.conclusion.title}. {judged.conclusion.sentence}"
+    show_insight(digest=judged.answer.sha256, pixels=_pixels(judged, judge), finding=finding)
 
 
-def _heat_map(judged: Card, *, data: bytes, chosen: ChosenModel) -> tuple[Image.Image, str]:
+def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The picture under Grad-CAM of its answer.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
     verdict, digest = judged.verdict, judged.answer.sha256
-    metadata = chosen.metadata_of(verdict)
-    pixels = _pixels(digest, data, chosen=chosen)
-    known = st.session_state.setdefault("heat_maps", {})
-    key = (chosen.key, digest)
-    if key not in known:
+    model, pixels = judge.model_of(verdict), _pixels(judged, judge)
+    metadata, known = model.metadata, st.session_state["heat_maps"]
+    if digest not in known:
         # The network saw the image at this size, and a map of it is small enough to keep.
         seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
         with st.spinner("Computing the heat map; the first one takes longer …"):
-            grad_cam = _grad_cam(*file_key(chosen.model_of(verdict).path))
-            (known[key],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
+            grad_cam = _grad_cam(*file_key(model.path))
+            (known[digest],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
-    cells = Image.fromarray(known[key]).resize(image.size, Image.Resampling.BILINEAR)
+    cells = Image.fromarray(known[digest]).resize(image.size, Image.Resampling.BILINEAR)
     shown = overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
     told = f"Bright places speak most for “{class_words(verdict.label, metadata)}”. {_NO_PROOF}"
     return Image.fromarray(shown), told

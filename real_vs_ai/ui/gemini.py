@@ -51,7 +51,12 @@ class InsightError(RealVsAIError, RuntimeError):
 
 
 class InsightChat:
-    """A conversation about one image."""
+    """A conversation about one image.
+
+    Attributes:
+        finding: The detector's, with which it began.
+        messages: Who spoke ("user", "assistant"), and the words.
+    """
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class InsightChat:
             from google.genai import types
         except ImportError as error:
             raise InsightError("Install it first: pip install google-genai") from error
+        self.finding, self.messages = "", []
         self._longest_answer_s = longest_answer_s
         once = types.HttpRetryOptions(attempts=1)
         options = types.HttpOptions(
@@ -104,6 +110,7 @@ class InsightChat:
         """
         from google.genai import types
 
+        self.finding = finding
         picture = types.Part.from_bytes(data=_reduced_jpeg(pixels), mime_type="image/jpeg")
         return self._stream(
             [picture, f"The detector's finding: {finding.rstrip('.')}. What do you see?"]
@@ -224,50 +231,41 @@ def forget_conversations() -> None:
 
 
 def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: str) -> None:
-    conversations: dict[str, dict[str, Any]] = st.session_state.setdefault(_CONVERSATIONS_KEY, {})
-    conversation = conversations.get(digest)
-    if conversation and conversation["finding"] != finding:
+    chats: dict[str, InsightChat] = st.session_state.setdefault(_CONVERSATIONS_KEY, {})
+    chat = chats.get(digest)
+    if chat and chat.finding != finding:
         # The conversation was about a verdict that has changed since.
-        del conversations[digest]
-        conversation = None
-    for role, text in conversation["messages"] if conversation else []:
+        chat = None
+    for role, text in chat.messages if chat else []:
         with st.chat_message(role):
             # A picture could make Gemini write Markdown that loads other pictures, so this is text.
             st.text(text)
-    if conversation is None:
-        if st.button("Ask Gemini about this image", icon=":material/auto_awesome:"):
-            _begin(conversations, key, digest=digest, pixels=pixels, finding=finding)
-    else:
-        question = st.chat_input("Ask about this image", max_chars=LONGEST_QUESTION)
-        if question:
-            with st.chat_message("user"):
-                st.text(question)
-            _answer(conversation, conversation["chat"].ask(question), question)
+    if chat is None:
+        if st.button("Ask Gemini about this image", icon=":material/auto_awesome:") and (
+            chat := _begin(key, pixels=pixels, finding=finding)
+        ):
+            chats[digest] = chat
+            st.rerun(scope="app")
+    elif question := st.chat_input("Ask about this image", max_chars=LONGEST_QUESTION):
+        with st.chat_message("user"):
+            st.text(question)
+        _answer(chat, chat.ask(question), question)
     st.caption("Gemini can be wrong. It gives an opinion; the verdict stays the model's.")
     st.button("Withdraw my consent", on_click=_withdraw, type="tertiary")
 
 
-def _begin(
-    conversations: dict[str, dict[str, Any]],
-    key: str,
-    *,
-    digest: str,
-    pixels: np.ndarray,
-    finding: str,
-) -> None:
+def _begin(key: str, *, pixels: np.ndarray, finding: str) -> InsightChat | None:
+    """A conversation with its first answer; None, with the reason on the page, where none came."""
     try:
         chat = InsightChat(api_key=key, model=os.environ.get(MODEL_NAME) or DEFAULT_MODEL)
     except InsightError as error:
         st.error(str(error), icon=":material/error:")
-        return
-    conversation = {"chat": chat, "messages": [], "finding": finding}
+        return None
     st.session_state[_SENT_KEY] = True
-    if _answer(conversation, chat.describe(pixels, finding=finding), question=None):
-        conversations[digest] = conversation
-        st.rerun(scope="app")
+    return chat if _answer(chat, chat.describe(pixels, finding=finding)) else None
 
 
-def _answer(conversation: dict[str, Any], pieces: Iterable[str], question: str | None) -> bool:
+def _answer(chat: InsightChat, pieces: Iterable[str], question: str = "") -> bool:
     """Show an answer as it comes and remember it; whether it came whole."""
     with st.chat_message("assistant"):
         place = st.empty()
@@ -282,9 +280,8 @@ def _answer(conversation: dict[str, Any], pieces: Iterable[str], question: str |
                 place.empty()
             st.error(str(error), icon=":material/error:")
             return False
-    if question is not None:
-        conversation["messages"].append(("user", question))
-    conversation["messages"].append(("assistant", text))
+    chat.messages += [("user", question)] if question else []
+    chat.messages.append(("assistant", text))
     return True
 
 

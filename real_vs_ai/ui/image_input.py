@@ -13,13 +13,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import streamlit as st
 from starlette.exceptions import HTTPException
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import ImageError, describe_formats
@@ -29,7 +28,6 @@ from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_
 from real_vs_ai.ui.wording import visible
 
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
-_REFUSED_KEY = "refused_bytes"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
 _ZIPS_KEY, _ZIP = "zips", ".zip"
@@ -41,20 +39,9 @@ _HELD_SIZES: dict[str, dict[str, int]] = {}
 _PAYLOAD_TOO_LARGE, _INSUFFICIENT_STORAGE = 413, 507
 
 
-class ImageFile(Protocol):
-    """A file held in memory, as Streamlit's uploader gives it."""
-
-    name: str
-    file_id: str
-    size: int
-
-    def getvalue(self) -> bytes:
-        """The file's bytes; ImageError where a zip's entry cannot be read."""
-
-
 @dataclass(frozen=True)
 class LocalFile:
-    """An `ImageFile` that no widget holds: a file of a zip, or one of the app's own pictures.
+    """A file that no widget holds: one of a zip, or one of the app's own pictures.
 
     Attributes:
         size: In bytes, as a zip claims; 0 for the app's own, of which no session keeps a copy.
@@ -69,6 +56,10 @@ class LocalFile:
     getvalue: Callable[[], bytes]
     label: str = ""
     caption: str = ""
+
+
+# A file held in memory.
+ImageFile = UploadedFile | LocalFile
 
 
 def _example(name: str, label: str, caption: str) -> LocalFile:
@@ -114,9 +105,7 @@ def ask_for_images() -> list[ImageFile]:
             "picture the released models do not judge. Other models may say something else."
         )
         return list(EXAMPLE_FILES)
-    files = {_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]()
-    _refuse_too_many_bytes(files)
-    files = _unpacked(files)
+    files = _unpacked({_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]())
     if len(files) > MAX_IMAGES:
         st.warning(
             f"The page checks up to {MAX_IMAGES:,} pictures at a time: the first {MAX_IMAGES:,} of "
@@ -235,23 +224,6 @@ def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -
     return files
 
 
-def _refuse_too_many_bytes(files: Sequence[ImageFile]) -> None:
-    total = held_bytes()
-    if total > MAX_TOTAL_BYTES:
-        # All visitors share this memory.
-        clear_images()
-        st.session_state[_REFUSED_KEY] = total
-        st.rerun()
-    refused = st.session_state.pop(_REFUSED_KEY, None)
-    if refused and not files:
-        st.error(
-            f"These files are too large together: {refused / 2**20:,.0f} MB, the limit is "
-            f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB. The page has forgotten them. Upload fewer at a "
-            "time, or use `python ImageScoring.py FOLDER`.",
-            icon=":material/error:",
-        )
-
-
 def kept_files(source: str, *, key: str | None) -> list[ImageFile]:
     """Files of a source that its widget has forgotten; call it before the widget is drawn.
 
@@ -295,11 +267,6 @@ def forget_files() -> None:
     """Forget all kept files."""
     st.session_state.pop(_HELD_KEY, None)
     _HELD_SIZES.pop(get_script_run_ctx().session_id, None)
-
-
-def held_bytes() -> int:
-    """The bytes of all files that this session keeps, from whichever source."""
-    return sum(_sizes_held().values())
 
 
 def _sizes_held() -> dict[str, int]:

@@ -3,66 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
 from real_vs_ai.config import RELEASED_MODEL_DIR
-from real_vs_ai.errors import InputError, describe_error
-from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, model_name, released_runs
-from real_vs_ai.serving.judge import Judge, ServedModel
+from real_vs_ai.errors import describe_error
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
+from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.track_record import TrackRecord, read_track_record
 from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
 from real_vs_ai.ui.wording import (
     as_markdown,
     class_words,
     known_sizes,
-    promise,
     thresholds_sentence,
     visible,
 )
-from real_vs_ai.verdict import Verdict
 
 # The name of the choice in the session and in a link to the page.
 MODEL_KEY = "model"
+# What the session holds of one model: answers by file, verdicts on changed copies and heat maps by
+# content digest.
+_OF_ONE_MODEL = ("checks", "variants", "heat_maps")
+_ANSWERED_BY_KEY = "answered_by"
 # The entry that lets all released models answer.
 SEVERAL_RELEASED = "released, chosen by image size"
-
-
-@dataclass(frozen=True)
-class ChosenModel:
-    """The model that answers in this session.
-
-    Attributes:
-        name: Its run's name, for people.
-        key: Changes when the file does: path, time of change, size.
-        judge: Answers for all sessions.
-    """
-
-    name: str
-    key: tuple[str, int, int]
-    judge: Judge
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The model's, of several the first one's."""
-        return self.judge.metadata
-
-    def model_of(self, verdict: Verdict | None) -> ServedModel:
-        """The model that gave a verdict; the first one where none did."""
-        return self.judge.model_of(verdict)
-
-    def metadata_of(self, verdict: Verdict | None) -> ModelMetadata:
-        """What the file of that model says of it."""
-        return self.model_of(verdict).metadata
-
-    def record_of(self, verdict: Verdict) -> TrackRecord:
-        """The track record of that model."""
-        return _read_record(*file_key(self.model_of(verdict).path))
 
 
 def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -135,9 +102,9 @@ def show_how_to_get_a_model(models_dir: Path) -> None:
     )
 
 
-def show_model_facts(chosen: ChosenModel) -> None:
+def show_model_facts(judge: Judge) -> None:
     """What is known of the model."""
-    models = chosen.judge.models
+    models = judge.models
     for model in models:
         if len(models) > 1:
             st.markdown(f"**{as_markdown(visible(model.name))}**")
@@ -165,11 +132,6 @@ def _facts(metadata: ModelMetadata) -> list[str]:
     ]
 
 
-def promise_of(chosen: ChosenModel) -> str:
-    """How often these models answer and what they do not judge; see `wording.promise`."""
-    return promise(model.metadata for model in chosen.judge.models)
-
-
 def show_error(what: str, text: str) -> None:
     """An error, in the page's own font; the text may come from a file."""
     with st.container(border=True):
@@ -182,24 +144,18 @@ def _judge(path: str, modified_ns: int, size: int) -> Judge:
     return Judge(Path(path), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _read_record(path: str, modified_ns: int, size: int) -> TrackRecord:
-    """From the report beside a model file, which knows kinds of pictures, or from the file."""
-    own = read_metadata(Path(path)).metrics
-    try:
-        told = read_json(RunFolder(Path(path).parent).metrics)["test"]
-        # The report may be another model's.
-        return read_track_record(told if told["n"] == own["n"] else own)
-    except (OSError, InputError, KeyError, TypeError):
-        return read_track_record(own)
+def open_chosen(name: str, path: Path) -> Judge | None:
+    """Open a model; one that cannot be used gives a message and None.
 
-
-def open_chosen(name: str, path: Path) -> ChosenModel | None:
-    """Open a model; one that cannot be used gives a message and None."""
+    What the session knows from another model, or from a file that was replaced, is forgotten.
+    """
     try:
         key = file_key(path)
         judge = _judge(*key)
-        return ChosenModel(name, key, judge)
+        if st.session_state.get(_ANSWERED_BY_KEY) != key:
+            st.session_state[_ANSWERED_BY_KEY] = key
+            st.session_state.update({part: {} for part in _OF_ONE_MODEL})
+        return judge
     except (OSError, ValueError) as error:
         show_error(
             f"The model {as_markdown(name)} cannot be used.",

@@ -5,7 +5,7 @@ Run folders may be incomplete: a file that is missing or damaged gives what can 
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 
+from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.runs import RunFolder, list_runs
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
@@ -25,8 +26,6 @@ from real_vs_ai.ui.wording import (
     visible,
 )
 
-# Text files of a run are small; a larger one is not what its name says.
-_MOST_BYTES = 20 * 2**20
 _MOST_FIGURES = 60
 # The model card has the other metrics.
 _HEADLINES = {
@@ -81,7 +80,9 @@ def _show_run(run: RunFolder) -> None:
         ):
             for path in figures:
                 _show_figure(path)
-    card = _read_text(run.model_card)
+    card = ""
+    with contextlib.suppress(OSError):
+        card = run.model_card.read_text(encoding="utf-8", errors="replace")
     if card:
         with st.expander("Model card, with all metrics", icon=":material/description:"):
             st.markdown(harmless_markdown(card))
@@ -116,9 +117,9 @@ def _show_figure(path: Path) -> None:
 def read_metrics(run: RunFolder) -> dict[str, dict[str, float]]:
     """`value`, `low` and `high` of the headlines on the test images, of those that are there."""
     try:
-        told = json.loads(_read_text(run.metrics))["test"]
+        told = read_json(run.metrics)["test"]
         found = {name: _numbers(told[name]) for name in _HEADLINES if name in told}
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return {}
     return {name: metric for name, metric in found.items() if "value" in metric}
 
@@ -130,13 +131,3 @@ def _numbers(entry: Any) -> dict[str, float]:
         for name in ("value", "low", "high")
         if isinstance(parts.get(name), int | float) and math.isfinite(parts[name])
     }
-
-
-def _read_text(path: Path) -> str:
-    """A small text file's content, or "" when there is none that can be read."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            return ""
-        return path.read_text(encoding="utf-8", errors="replace").replace("\0", "�")
-    except OSError:
-        return ""

@@ -14,11 +14,11 @@ import streamlit as st
 
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
+from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.checking import MOST_RATIO, Card
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.gemini import was_sent
-from real_vs_ai.ui.image_input import ImageFile, LocalFile, clear_images, example_of
-from real_vs_ai.ui.model_choice import ChosenModel
+from real_vs_ai.ui.image_input import LocalFile, clear_images, example_of
 from real_vs_ai.ui.wording import (
     RELIANCE,
     WHO_SEES,
@@ -27,7 +27,6 @@ from real_vs_ai.ui.wording import (
     known_sizes,
     plain,
     rank,
-    style_of,
     visible,
 )
 
@@ -39,14 +38,6 @@ _WHY_KEY = "why"
 _PICTURE_HEIGHT, _SMALL_PICTURE_HEIGHT = 220, 180
 # In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
-# The colours of the theme in .streamlit/config.toml, on a light page and on a dark one.
-_COLOURS = {
-    "red": ("#a8201a", "#ff8f87"),
-    "green": ("#156a35", "#6fdc94"),
-    "orange": ("#8a4b00", "#ffbd66"),
-    "blue": ("#1f5fbf", "#7fb0ff"),
-    "gray": ("#50586a", "#b3bccd"),
-}
 # The pages where one uploads a picture oneself: a link to them sends nothing.
 _SEARCHES = {
     "Google Lens": "https://lens.google.com/",
@@ -58,21 +49,19 @@ _CREDENTIALS = "https://contentcredentials.org/verify"
 _NOTHING_SAID = "Nothing about its origin, like most pictures from the web."
 
 
-def show_results(
-    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
-    """Draw all results; `files` holds one uploaded file for each content digest."""
+def show_results(judged: Sequence[Card], *, judge: Judge) -> None:
+    """Draw all results."""
     counts = count_conclusions(judged)
     if len(judged) == 1:
-        _show_single(judged[0], files, chosen=chosen)
+        _show_single(judged[0], judge=judge)
     elif len(judged) <= MOST_CARDS:
         st.markdown(" · ".join(counts.values()))
-        _show_cards(judged, files, chosen=chosen)
-        _show_questions(judged, chosen=chosen)
+        _show_cards(judged, judge=judge)
+        _show_questions(judged, judge=judge)
     else:
-        _show_many(_choose_shown(judged, counts), files, chosen=chosen)
+        _show_many(_choose_shown(judged, counts), judge=judge)
     with st.container(horizontal=True):
-        _show_downloads(judged, chosen=chosen)
+        _show_downloads(judged, judge=judge)
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
 
 
@@ -89,13 +78,10 @@ def _clear() -> None:
     forget_details()
 
 
-def describe_record(judged: Sequence[Card], chosen: ChosenModel) -> str:
+def describe_record(judged: Sequence[Card], judge: Judge) -> str:
     """How often the models that judged these pictures answer, and are wrong; "" if not recorded."""
-    verdicts = {one.verdict.model: one.verdict for one in judged if one.verdict}
-    records = {
-        known_sizes([chosen.metadata_of(verdict)]): chosen.record_of(verdict).sentence
-        for verdict in verdicts.values()
-    }
+    models = {one.verdict.model: judge.model_of(one.verdict) for one in judged if one.verdict}
+    records = {known_sizes([one.metadata]): one.record.sentence for one in models.values()}
     told = [
         f"Pictures of {sizes}: {sentence[0].lower()}{sentence[1:]}"
         if len(records) > 1
@@ -108,10 +94,10 @@ def describe_record(judged: Sequence[Card], chosen: ChosenModel) -> str:
     return f"What the model sees is an estimate, not proof; edits can mislead it. {' '.join(told)}"
 
 
-def _show_questions(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
+def _show_questions(judged: Sequence[Card], *, judge: Judge) -> None:
     """Answer what visitors ask of every answer: whether to rely on it, and who sees the picture."""
     of_file = RELIANCE.get(judged[0].conclusion.file_says, "") if len(judged) == 1 else ""
-    reliable = f"{of_file} {describe_record(judged, chosen)}".strip()
+    reliable = f"{of_file} {describe_record(judged, judge)}".strip()
     if reliable:
         # A report names its kinds after folders.
         st.markdown(f"**Can I rely on it?** {as_markdown(reliable, longest=1_000)}")
@@ -119,16 +105,15 @@ def _show_questions(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     st.markdown(f"**Who sees my pictures?** {WHO_SEES}{sent}")
 
 
-def _show_single(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
-    file = files[judged.answer.sha256]
-    _show_card(judged, file)
+def _show_single(judged: Card, *, judge: Judge) -> None:
+    _show_card(judged)
     _show_next_steps(judged.conclusion)
-    _show_questions([judged], chosen=chosen)
+    _show_questions([judged], judge=judge)
     if judged.verdict:
-        show_details(judged, data=file.getvalue(), chosen=chosen)
+        show_details(judged, judge=judge)
 
 
-def _show_card(judged: Card, file: ImageFile, *, small: bool = False) -> None:
+def _show_card(judged: Card, *, small: bool = False) -> None:
     """Show conclusion, picture and evidence in the current container.
 
     An error in drawing is shown in the card and logged; other cards are drawn all the same.
@@ -149,7 +134,7 @@ def _show_card(judged: Card, file: ImageFile, *, small: bool = False) -> None:
                 ("What the model sees", "visibility", conclusion.from_model),
             ):
                 st.markdown(f":material/{icon}: **{title}**  \n{as_markdown(text, longest=1_000)}")
-            if example := example_of(file):
+            if example := example_of(judged.file):
                 _show_truth(judged, example)
             st.caption(_file_line(judged))
 
@@ -207,13 +192,11 @@ def _show_next_steps(conclusion: Conclusion) -> None:
     st.markdown("**What now?**\n\n" + "\n".join(lines))
 
 
-def _show_cards(
-    judged: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
+def _show_cards(judged: Sequence[Card], *, judge: Judge) -> None:
     with st.grid(columns=3, min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                _show_card(one, files[one.answer.sha256], small=True)
+                _show_card(one, small=True)
                 if one.verdict is not None:
                     st.button(
                         "Why, and what now?",
@@ -224,7 +207,7 @@ def _show_cards(
                     )
     number = st.session_state.get(_WHY_KEY)
     if number is not None and number < len(judged) and judged[number].verdict is not None:
-        _why_dialog(judged[number], files, chosen=chosen)
+        _why_dialog(judged[number], judge=judge)
 
 
 def _open_why(number: int) -> None:
@@ -236,8 +219,8 @@ def _close_why() -> None:
 
 
 @st.dialog("Why, and what now?", width="large", on_dismiss=_close_why)
-def _why_dialog(judged: Card, files: Mapping[str, ImageFile], *, chosen: ChosenModel) -> None:
-    _show_single(judged, files, chosen=chosen)
+def _why_dialog(judged: Card, *, judge: Judge) -> None:
+    _show_single(judged, judge=judge)
 
 
 def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Card]:
@@ -253,34 +236,24 @@ def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Car
     return sorted(shown, key=lambda one: (rank(one.conclusion.code), one.conclusion.title))
 
 
-def _show_many(
-    shown: Sequence[Card], files: Mapping[str, ImageFile], *, chosen: ChosenModel
-) -> None:
+def _show_many(shown: Sequence[Card], *, judge: Judge) -> None:
     selected = _show_table(shown)
     if selected is None:
         st.caption("Select a row to see the picture, the evidence and what to do next.")
-        _show_questions(shown, chosen=chosen)
+        _show_questions(shown, judge=judge)
     else:
-        _show_single(shown[selected], files, chosen=chosen)
+        _show_single(shown[selected], judge=judge)
 
 
 def _show_table(judged: Sequence[Card]) -> int | None:
     """A table with thumbnails; returns the index of the row the user selected."""
-    import pandas as pd
-
-    table = pd.DataFrame([table_row(one) for one in judged])
-    dark = st.context.theme.type == "dark"
-    styles = {
-        plain(one.conclusion): f"color: {_COLOURS[style_of(one.conclusion).colour][dark]}; "
-        "font-weight: 600"
-        for one in judged
-    }
+    rows = [table_row(one) for one in judged]
     # No generator is known of most pictures, and an empty column only takes room.
-    columns = [name for name in table if name != "Made by" or table[name].any()]
+    columns = [name for name in rows[0] if name != "Made by" or any(row[name] for row in rows)]
     # With these the name of the file stands on a phone's screen too; long texts wrap.
     widths = {"Conclusion": 130, "File": 135, "Made by": 170, "Size": 110}
     event = st.dataframe(
-        table.style.map(lambda words: styles.get(words, ""), subset=["Conclusion"]),
+        rows,
         key="table",
         column_order=columns,
         hide_index=True,
@@ -313,19 +286,19 @@ def table_row(judged: Card) -> dict[str, object]:
     }
 
 
-def _make_report(kind: str, judged: Sequence[Card], *, chosen: ChosenModel, created: str) -> bytes:
+def _make_report(kind: str, judged: Sequence[Card], *, judge: Judge, created: str) -> bytes:
     # ReportLab takes a while to import, and most visitors want no report.
     from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
 
     if kind == "csv":
-        return csv_report(judged, metadata=chosen.metadata)
+        return csv_report(judged, metadata=judge.metadata)
     if kind == "json":
-        return json_report(judged, judge=chosen.judge, created=created)
-    record = describe_record(judged, chosen)
-    return pdf_report(judged, judge=chosen.judge, created=created, record=record)
+        return json_report(judged, judge=judge, created=created)
+    record = describe_record(judged, judge)
+    return pdf_report(judged, judge=judge, created=created, record=record)
 
 
-def _show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
+def _show_downloads(judged: Sequence[Card], *, judge: Judge) -> None:
     """Three buttons; each file is made when its button is clicked."""
     now = datetime.now(UTC)
     created = f"{now:%Y-%m-%d %H:%M} UTC"
@@ -336,7 +309,7 @@ def _show_downloads(judged: Sequence[Card], *, chosen: ChosenModel) -> None:
     ):
         st.download_button(
             label,
-            functools.partial(_make_report, kind, judged, chosen=chosen, created=created),
+            functools.partial(_make_report, kind, judged, judge=judge, created=created),
             file_name=f"checked-images-{now:%Y%m%d-%H%M}.{kind}",
             mime=mime,
             icon=icon,

@@ -75,20 +75,15 @@ def rank(code: ConclusionCode) -> int:
     return list(ConclusionCode).index(code)
 
 
-def style_of(conclusion: Conclusion) -> Style:
-    """Icon, symbol and colour of a conclusion."""
-    return _STYLES[conclusion.code]
-
-
 def heading(conclusion: Conclusion) -> str:
     """Markdown of a conclusion's icon and words, in its colour."""
-    style = style_of(conclusion)
+    style = _STYLES[conclusion.code]
     return f":{style.colour}[{style.icon} {as_markdown(conclusion.title)}]"
 
 
 def plain(conclusion: Conclusion) -> str:
     """Symbol and words, for tables and reports."""
-    return f"{style_of(conclusion).symbol} {visible(conclusion.title)}"
+    return f"{_STYLES[conclusion.code].symbol} {visible(conclusion.title)}"
 
 
 def class_words(name: str, metadata: ModelMetadata) -> str:

@@ -203,7 +203,7 @@ class RedJudge:
     def prepare(self, image):
         return getattr(image, "pixels", image)
 
-    def judge(self, images, *, in_batches=False):
+    def judge(self, images):
         return [self.verdict(pixels) for pixels in images]
 
     def verdict(self, pixels):

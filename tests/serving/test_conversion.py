@@ -189,26 +189,6 @@ def test_arithmetic_on_a_column_runs_along_a_row_without_transposes(tmp_path):
     assert sum(node.get_type_name() == "Transpose" for node in nodes) == 2
 
 
-def test_sequential_model_answers_as_in_keras(tmp_path):
-    import keras
-
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((SIZE, SIZE, 3)),
-            layers.Conv2D(4, 3, strides=2),
-            layers.BatchNormalization(),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(2, activation="softmax"),
-        ]
-    )
-    randomise(model)
-    model.save(tmp_path / "model.h5")
-    expected = model.predict(images(3), verbose=0)
-    found = answers(build_model(tmp_path / "model.h5"), images(3))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 @pytest.fixture
 def unusual_model(tmp_path) -> Path:
     """A model with a layer that has no builder."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai import Detector
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.serving.score_table import score_row
@@ -36,6 +37,11 @@ def cluster():
     yield nodes
     ray.shutdown()
     nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def detector(model_path):
+    return Detector.open(model_path, engine="openvino", precision="f32", for_batches=True)
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,7 @@ from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
-from real_vs_ai.serving.score_table import (
-    COLUMNS,
-    LAST_COLUMNS,
-    REASON_COLUMNS,
-    score_columns,
-    terminal_lines,
-)
+from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, score_columns, terminal_lines
 from real_vs_ai.serving.scoring_job import (
     ScoringOptions,
     ScoringSummary,
@@ -44,6 +38,11 @@ from real_vs_ai.verdict import Reason, ReasonCode, make_verdict, thresholds_of
 from tests.serving.trivial_model import METADATA, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def detector(model_path):
+    return Detector.open(model_path, engine="openvino", precision="f32", for_batches=True)
 
 
 def scores_of(*inputs, detector, workers=2):
@@ -130,7 +129,7 @@ def test_the_csv_has_the_promised_columns(image_folder, detector, tmp_path):
     output = tmp_path / "scores.csv"
     summary = score([image_folder], output, detector=detector)
     rows = read_csv(output)
-    assert tuple(rows[0]) == (*COLUMNS, *REASON_COLUMNS, *LAST_COLUMNS)
+    assert tuple(rows[0]) == (*COLUMNS, *LAST_COLUMNS)
     assert summary.counts == {"looks_ai": 5, "looks_photograph": 5, "unreadable": 1}
     assert rows[5]["error"]
     assert rows[5]["label"] == ""
@@ -161,7 +160,6 @@ def test_more_than_two_classes_have_a_column_each():
         "probability_benign",
         "probability_malignant",
         "probability_normal",
-        *REASON_COLUMNS,
         *LAST_COLUMNS,
     )
 
@@ -214,9 +212,9 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     forms = []
     compile_form = OpenVINOEngine._compile
 
-    def compile_and_note(engine, *, batch_size, hint):
-        forms.append(batch_size)
-        return compile_form(engine, batch_size=batch_size, hint=hint)
+    def compile_and_note(engine, in_batches):
+        forms.append(engine.batch_size if in_batches else 1)
+        return compile_form(engine, in_batches)
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
     images = [str(path) for path in sorted(image_folder.rglob("*.png"))]

@@ -308,16 +308,6 @@ def test_more_images_than_allowed_are_cut_off_with_a_warning(models, monkeypatch
     assert len(verdicts(app)) == 3 and "first 3 of these 5" in app.warning[0].value
 
 
-def test_files_too_large_together_are_dropped_with_a_message(models, monkeypatch):
-    held_bytes = image_input.held_bytes
-    # As if each byte were 100 MB.
-    monkeypatch.setattr(image_input, "held_bytes", lambda: held_bytes() * 10**8)
-    files = {f"{i}.png": image_bytes((i, 0, 0)) for i in range(3)}
-    app = upload(start("--models-dir", models), files)
-    assert "too large together" in app.error[0].value and not verdicts(app)
-    assert app.file_uploader[0].value == []
-
-
 def test_an_image_of_too_many_pixels_is_refused(models):
     huge = encode(Image.new("1", (20_000, 20_000)), "PNG")
     app = upload(start("--models-dir", models), {"huge.png": huge})

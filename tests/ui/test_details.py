@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -19,7 +21,7 @@ def test_gemini_answers_about_another_verdict_are_hidden(monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
     app = AppTest.from_function(page, default_timeout=60)
     app.session_state["insight_consent"] = True
-    said = {"chat": None, "messages": [("assistant", "I agree.")], "finding": "AI-generated"}
+    said = types.SimpleNamespace(messages=[("assistant", "I agree.")], finding="AI-generated")
     app.session_state["insights"] = {"d": said}
     app.session_state["finding"] = "AI-generated"
     assert [text.value for text in app.run().text] == ["I agree."]
@@ -49,12 +51,11 @@ def refused_page(code: str) -> None:
     verdict = Verdict("Uncertain", None, None, {}, (Reason(ReasonCode(code), "Refused."),))
     answer = Answer("a.png", verdict, width=480, height=320, format="PNG", sha256="d")
     metadata = ModelMetadata(("Fake", "Real"), 32, input={"kind": "crops", "crops": 9})
-    chosen = types.SimpleNamespace(
-        judge=types.SimpleNamespace(decode=lambda data: types.SimpleNamespace(pixels=pixels)),
-        metadata_of=lambda verdict: metadata,
+    judge = types.SimpleNamespace(
+        decode=lambda data: types.SimpleNamespace(pixels=pixels),
         model_of=lambda verdict: types.SimpleNamespace(name="m", metadata=metadata, sha256="5b"),
     )
-    show_details(Card(answer, preview=preview.getvalue()), data=b"", chosen=chosen)
+    show_details(Card(answer, preview=preview.getvalue(), file=io.BytesIO()), judge=judge)
 
 
 def test_picture_taken_for_a_document_shows_its_plain_parts():

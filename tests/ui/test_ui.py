@@ -85,17 +85,17 @@ def test_a_check_writes_nothing_to_disk():
 
     sys.addaudithook(note_writes)
     for data in unusual_images().values():
-        check_image(data, judge=JUDGE)
+        check_image("a.png", data, judge=JUDGE)
     watching = None
     assert written == []
 
 
 def test_failed_preview_is_reported_for_that_image_alone(monkeypatch):
-    def fail(image):
+    def fail(image, *, longest_side):
         raise ZeroDivisionError("damaged in an unknown way")
 
-    monkeypatch.setattr("real_vs_ai.ui.check_page._thin_out", fail)
-    answer = check_image(image_bytes(RED), judge=JUDGE).answer
+    monkeypatch.setattr("real_vs_ai.ui.check_page.fit_to_screen", fail)
+    answer = check_image("a.png", image_bytes(RED), judge=JUDGE).answer
     assert answer.error == "could not be judged: damaged in an unknown way"
     assert answer.verdict is None
 
@@ -132,7 +132,7 @@ def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
     judged = settle(card_of(0.9), [("blur", verdict_of(0.5)), ("crop", verdict_of(0.1))])
     assert judged.verdict.label == "Uncertain"
     assert judged.conclusion.code is ConclusionCode.CANT_TELL
-    assert judged.flipped_by == ("crop",) and "crop" in judged.conclusion.from_model
+    assert "changes after crop." in judged.conclusion.from_model
     assert [(change, v.label) for change, v in judged.variants] == [
         ("no change", "Fake"),
         ("blur", "Uncertain"),
@@ -142,7 +142,7 @@ def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
 
 def test_a_verdict_that_only_weakens_holds():
     judged = settle(card_of(0.9), [("blur", verdict_of(0.5))])
-    assert judged.verdict.label == "Fake" and judged.flipped_by == ()
+    assert judged.verdict.label == "Fake" and not judged.verdict.reasons
 
 
 def test_app_changes_a_picture_as_the_model_card_does():
