@@ -30,6 +30,8 @@ _OVERVIEW_SIDE = 1.5
 _ONLY_CHOICE = ("aggregate_by", "mean-log-odds")
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
+# The overview needs less: two thirds of the time.
+_OVERVIEW_GAP = 2.0
 # An image counts as much as its mirror image once its probability is so far below the limit.
 _MIRROR_RAMP = 0.1
 
@@ -121,7 +123,8 @@ class ModelInput:
         held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
         views = self._crops(held)
         if self.overview:
-            views += self._cut_all(_reduce(held, self._overview_size(*held.size)), self.overview)
+            size = self._overview_size(*held.size)
+            views += self._cut_all(_reduce(held, size, gap=_OVERVIEW_GAP), self.overview)
         return np.stack(views)
 
     def _crops(self, image: Image.Image) -> list[np.ndarray]:
@@ -261,15 +264,14 @@ def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray
 def reduce_shorter(pixels: np.ndarray, side: float) -> np.ndarray:
     """Pixels with the shorter side reduced to this, antialiased; smaller ones as they are."""
     held = Image.fromarray(pixels)
-    return _reduce(held, _scaled(*held.size, side / min(held.size)))
+    return _reduce(held, _scaled(*held.size, side / min(held.size)), gap=_OVERVIEW_GAP)
 
 
-def _reduce(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def _reduce(image: Image.Image, size: tuple[int, int], *, gap: float = _REDUCING_GAP) -> np.ndarray:
     if size == image.size:
         return np.asarray(image)
-    # The result of halving huge images first is the same to the eye.
-    resampling = Image.Resampling.LANCZOS
-    return np.asarray(image.resize(size, resampling, reducing_gap=_REDUCING_GAP))
+    # The result of averaging huge images' blocks first is the same to the eye.
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=gap))
 
 
 def _scaled(width: int, height: int, factor: float) -> tuple[int, int]:
