@@ -2,7 +2,7 @@
 
 Training, evaluation, library, command line and app prepare their images here, so that they see the
 same pixels. Resizing a photograph to the network's input erases the traces that generators leave;
-crops keep them.
+crops keep them. A few crops of the reduced image, its overview, add what only shows from afar.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from PIL import Image
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, resize_image
 
+# Left, top, right and bottom, as shares of an image's sides.
+Window = tuple[float, float, float, float]
 INPUT_KINDS = ("resize", "crops")
 # Larger images are reduced first: beyond this, most are enlarged, noisy, or both.
 LONGEST_SIDE = 2048
 _MOST_CROPS = 100
+# The overview's shorter side, as a multiple of the network's input.
+_OVERVIEW_SIDE = 1.5
 # What the released model of photographs names, though there is one choice only.
 _ONLY_CHOICE = ("aggregate_by", "mean-log-odds")
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
+# The overview needs less: two thirds of the time.
+_OVERVIEW_GAP = 2.0
 # An image counts as much as its mirror image once its probability is so far below the limit.
 _MIRROR_RAMP = 0.1
 
@@ -48,6 +54,7 @@ class ModelInput:
     Attributes:
         size: Side of the square inputs, in pixels.
         kind: "resize" (the whole image at one size) or "crops".
+        overview: Crops of the overview, which count as much as the others; 0: none.
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
         mirror_below: A whole image whose highest probability is below it is judged again,
@@ -57,6 +64,7 @@ class ModelInput:
     size: int
     kind: str = "resize"
     crops: int = 9
+    overview: int = 0
     longest_side: int = LONGEST_SIDE
     mirror_below: float = 0.0
 
@@ -73,11 +81,18 @@ class ModelInput:
             return
         if self.mirror_below:
             raise InputError("Only models of whole images judge images again, mirrored.")
-        whole = all(isinstance(n, int) for n in (self.crops, self.size, self.longest_side))
-        if not (whole and 1 <= self.crops <= _MOST_CROPS and 1 <= self.size <= self.longest_side):
+        numbers = (self.crops, self.overview, self.size, self.longest_side)
+        whole = all(isinstance(n, int) for n in numbers)
+        if not (
+            whole
+            and 1 <= self.crops <= _MOST_CROPS
+            and 0 <= self.overview <= _MOST_CROPS
+            and 1 <= self.size <= self.longest_side
+        ):
             raise InputError(
-                f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, got "
-                f"{self.crops} of {self.size} pixels and a longest side of {self.longest_side}."
+                f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, and at most "
+                f"{_MOST_CROPS} of the overview, got {self.crops} and {self.overview} of "
+                f"{self.size} pixels and a longest side of {self.longest_side}."
             )
 
     @property
@@ -87,28 +102,42 @@ class ModelInput:
     @property
     def views(self) -> int:
         """How many network inputs one image makes."""
-        return self.crops if self.is_crops else 1
+        return self.crops + self.overview if self.is_crops else 1
 
     def stored(self) -> dict[str, Any]:
         """What a model file holds of it; the size stands there already."""
         if not self.is_crops:
             mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
             return {"kind": self.kind, **mirroring}
-        return {"kind": self.kind, "crops": self.crops, "longest_side": self.longest_side}
+        overview = {"overview": self.overview} if self.overview else {}
+        longest = {"longest_side": self.longest_side}
+        return {"kind": self.kind, "crops": self.crops, **overview, **longest}
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
         if not self.is_crops:
             return resize_image(image, self.size)[None]
         held = as_pillow(image)
-        width, height = self.seen_size(*held.size)
-        if 1 < max(held.size) / max(width, height) < 2 * _REDUCING_GAP and self.size <= min(
+        views = self._crops(held)
+        if self.overview:
+            size = self._overview_size(*held.size)
+            views += self._cut_all(_reduce(held, size, gap=_OVERVIEW_GAP), self.overview)
+        return np.stack(views)
+
+    def _crops(self, image: Image.Image) -> list[np.ndarray]:
+        width, height = self.seen_size(*image.size)
+        if 1 < max(image.size) / max(width, height) < 2 * _REDUCING_GAP and self.size <= min(
             width, height
         ):
-            return np.stack([self._cut(held, *place) for place in self.places(height, width)])
-        pixels = self.canvas(image)
-        places = self.places(*pixels.shape[:2])
-        return np.stack([crop(pixels, *place, size=self.size) for place in places])
+            places = self.places(height, width, count=self.crops)
+            return [self._cut(image, *place) for place in places]
+        return self._cut_all(_reduce(image, (width, height)), self.crops)
+
+    def _cut_all(self, pixels: np.ndarray, count: int) -> list[np.ndarray]:
+        """So many crops of pixels, which are padded by reflection if they are small."""
+        pixels = pad_to(pixels, self.size)
+        places = self.places(*pixels.shape[:2], count=count)
+        return [crop(pixels, *place, size=self.size) for place in places]
 
     def _cut(self, image: Image.Image, top: int, left: int) -> np.ndarray:
         """A crop of the reduced image without the rest of it: a sixth of the time, to rounding."""
@@ -119,25 +148,29 @@ class ModelInput:
         side = (self.size, self.size)
         return np.asarray(image.resize(side, Image.Resampling.LANCZOS, box=box))
 
-    def canvas(self, image: np.ndarray | DecodedImage) -> np.ndarray:
-        """The pixels that crops are cut from: reduced if large, padded by reflection if small."""
-        return pad_to(reduce_to(image, self.longest_side), self.size)
-
     def seen_size(self, width: int, height: int) -> tuple[int, int]:
         """The image's width and height after a large one is reduced: the scale that is judged."""
         if not self.is_crops:
             return width, height
-        return _reduced_size(width, height, self.longest_side)
+        return _scaled(width, height, self.longest_side / max(width, height))
 
-    def windows(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
+    def _overview_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the overview; a smaller image is its own."""
+        return _scaled(width, height, _OVERVIEW_SIDE * self.size / min(width, height))
+
+    def windows(self, width: int, height: int) -> list[Window]:
         """Left, top, right and bottom of each view, as shares of the image, 0 to 1."""
         if not self.is_crops:
             return [(0.0, 0.0, 1.0, 1.0)]
-        width, height = self.seen_size(width, height)
+        windows = self._windows(*self.seen_size(width, height), self.crops)
+        if self.overview:
+            windows += self._windows(*self._overview_size(width, height), self.overview)
+        return windows
+
+    def _windows(self, width: int, height: int, count: int) -> list[Window]:
         padded = [max(0, self.size - side) // 2 for side in (width, height)]
-        canvas = (max(height, self.size), max(width, self.size))
         windows = []
-        for top, left in self.places(*canvas):
+        for top, left in self.places(max(height, self.size), max(width, self.size), count=count):
             starts = [(left - padded[0]) / width, (top - padded[1]) / height]
             ends = [
                 start + self.size / side
@@ -146,17 +179,17 @@ class ModelInput:
             windows.append(tuple(float(np.clip(edge, 0, 1)) for edge in (*starts, *ends)))
         return windows
 
-    def places(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Top and left of each crop on a canvas, row by row.
+    def places(self, height: int, width: int, *, count: int) -> list[tuple[int, int]]:
+        """Top and left of each of `count` crops of an image, row by row.
 
         Crops lie in the middles of a grid's cells, pushed inside where they stick out. A number
         that is not a square takes places evenly from the next larger grid: 5 of 3 × 3 are the
         corners and the centre.
 
         Args:
-            height: Of the canvas, at least `size` pixels.
+            height: Of the image, at least `size` pixels, as is the width.
         """
-        side = math.isqrt(self.crops - 1) + 1
+        side = math.isqrt(count - 1) + 1
 
         def starts(length: int) -> list[int]:
             middles = (np.arange(side) + 0.5) / side * length
@@ -164,8 +197,8 @@ class ModelInput:
             return places.astype(int).tolist()
 
         grid = [(top, left) for top in starts(height) for left in starts(width)]
-        chosen = np.rint(np.linspace(0, len(grid) - 1, self.crops)).astype(int)
-        return [grid[i] for i in chosen] if self.crops > 1 else [grid[len(grid) // 2]]
+        chosen = np.rint(np.linspace(0, len(grid) - 1, count)).astype(int)
+        return [grid[i] for i in chosen] if count > 1 else [grid[len(grid) // 2]]
 
     def aggregate(self, probabilities: np.ndarray) -> np.ndarray:
         """One row for each image: the softmax of its views' mean logarithms.
@@ -227,16 +260,24 @@ def as_pillow(image: np.ndarray | DecodedImage) -> Image.Image:
 def reduce_to(image: np.ndarray | DecodedImage, longest_side: int) -> np.ndarray:
     """Pixels with the longer side reduced to a limit, antialiased; smaller ones as they are."""
     held = as_pillow(image)
-    size = _reduced_size(*held.size, longest_side)
-    if size == held.size:
-        return np.asarray(held)
-    # The result of halving huge images first is the same to the eye.
-    resampling = Image.Resampling.LANCZOS
-    return np.asarray(held.resize(size, resampling, reducing_gap=_REDUCING_GAP))
+    return _reduce(held, _scaled(*held.size, longest_side / max(held.size)))
 
 
-def _reduced_size(width: int, height: int, longest_side: int) -> tuple[int, int]:
-    factor = longest_side / max(width, height)
+def reduce_shorter(pixels: np.ndarray, side: float) -> np.ndarray:
+    """Pixels with the shorter side reduced to this, antialiased; smaller ones as they are."""
+    held = Image.fromarray(pixels)
+    return _reduce(held, _scaled(*held.size, side / min(held.size)), gap=_OVERVIEW_GAP)
+
+
+def _reduce(image: Image.Image, size: tuple[int, int], *, gap: float = _REDUCING_GAP) -> np.ndarray:
+    if size == image.size:
+        return np.asarray(image)
+    # The result of averaging huge images' blocks first is the same to the eye.
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=gap))
+
+
+def _scaled(width: int, height: int, factor: float) -> tuple[int, int]:
+    """Width and height times a factor below 1; factors from 1 on change nothing."""
     if factor >= 1:
         return width, height
     return max(1, round(width * factor)), max(1, round(height * factor))

@@ -9,7 +9,7 @@ from PIL import Image
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import decode_image, resize_image
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.model_input import ModelInput, read_model_input
+from real_vs_ai.model_input import ModelInput, read_model_input, reduce_to
 
 
 def picture(height, width, seed=0):
@@ -30,7 +30,7 @@ def test_resize_is_what_older_model_files_mean():
 def test_crops_are_unchanged_pixels_of_the_picture():
     pixels = picture(100, 160)
     model_input = crops()
-    places = model_input.places(100, 160)
+    places = model_input.places(100, 160, count=9)
     for (top, left), crop in zip(places, model_input.prepare(pixels), strict=True):
         assert np.array_equal(crop, pixels[top : top + 32, left : left + 32])
 
@@ -38,7 +38,7 @@ def test_crops_are_unchanged_pixels_of_the_picture():
 @pytest.mark.parametrize("number", [1, 4, 5, 9, 12])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 300), (900, 700)])
 def test_crops_lie_inside_and_cover_all_parts(number, height, width):
-    places = crops(number).places(height, width)
+    places = crops(number).places(height, width, count=number)
     tops, lefts = np.array(places).T
     assert len(places) == number
     assert tops.min() >= 0 and (tops + 32).max() <= height
@@ -60,7 +60,7 @@ def test_small_images_are_mirrored_at_their_edges(height, width):
 def test_large_images_are_reduced_before_they_are_cropped():
     flat = np.full((1200, 900, 3), 77, dtype=np.uint8)
     model_input = crops(longest_side=300)
-    assert model_input.canvas(flat).shape == (300, 225, 3)
+    assert model_input.seen_size(900, 1200) == (225, 300)
     assert np.all(model_input.prepare(flat) == 77)
 
 
@@ -113,10 +113,32 @@ def test_unknown_input_is_refused_in_one_line(tmp_path, stored):
 def test_crops_of_large_images_are_those_of_the_reduced_image(size):
     noise = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
     model_input = ModelInput(32, kind="crops", crops=5, longest_side=256)
-    canvas = model_input.canvas(noise).astype(int)
-    expected = [canvas[t : t + 32, x : x + 32] for t, x in model_input.places(*canvas.shape[:2])]
+    reduced = reduce_to(noise, 256).astype(int)
+    places = model_input.places(*reduced.shape[:2], count=5)
+    expected = [reduced[t : t + 32, x : x + 32] for t, x in places]
     # The same but for rounding in a few values.
     assert np.abs(model_input.prepare(noise) - np.stack(expected)).max() <= 2
+
+
+def test_overview_shows_all_of_a_large_image():
+    pixels = np.zeros((480, 480, 3), dtype=np.uint8)
+    pixels[:240, :240], pixels[:240, 240:], pixels[240:, :240] = 50, 100, 150
+    model_input = crops(1, overview=4)
+    views, windows = model_input.prepare(pixels), model_input.windows(480, 480)
+    assert len(views) == len(windows) == model_input.views == 5
+    # The overview has 48 pixels, so that a crop of 32 shows two thirds of each side.
+    corners = [(0, 0), (0, -1), (-1, 0), (-1, -1)]
+    found = [view[corner].mean() for view, corner in zip(views[1:], corners, strict=True)]
+    assert found == [50, 100, 150, 0]
+    assert np.allclose(windows[1], (0, 0, 2 / 3, 2 / 3))
+    assert np.allclose(windows[4], (1 / 3, 1 / 3, 1, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 30), (40, 90), (48, 48)])
+def test_small_image_is_its_own_overview(height, width):
+    pixels = picture(height, width)
+    views = crops(4, overview=4).prepare(pixels)
+    assert np.array_equal(views[:4], views[4:])
 
 
 def test_mirror_image_gains_weight_evenly_below_the_limit():

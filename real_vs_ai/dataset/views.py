@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from real_vs_ai.images import DecodedImage
-from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_to
-from real_vs_ai.perturbations import capture, live_through
+from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_shorter, reduce_to
+from real_vs_ai.perturbations import capture, compress, live_through
 
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
 _SHORTEST_SIDE = 200
@@ -25,6 +25,9 @@ _MARGIN = 24
 # Galleries put their marks into the lower right corner of large pictures.
 _CORNER = 0.9
 _SMALLEST_WITH_MARKS = 400
+# The overview's shorter side, as multiples of the crop, and that of what it is reduced from, of it.
+_OVERVIEW_SIDES = (1.2, 2.0)
+_OVERVIEW_SOURCE = (1.2, 2.0)
 # Crops of sky or paper say nothing; of a few draws, one with something in it is taken.
 _DRAWS = 4
 _FLAT_DEVIATION = 1.5
@@ -56,7 +59,7 @@ def draw_views(
     """Random views of one image.
 
     Args:
-        model_input: Crops; its `longest_side` and `size` are used.
+        model_input: Crops; as many views are of the overview as the model looks at in proportion.
         name: Of the image: the same name and seed give the same views.
 
     Returns:
@@ -68,8 +71,24 @@ def draw_views(
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
+        # Nothing is drawn without an overview: older recipes see the views that they saw.
+        if model_input.overview and generator.random() < model_input.overview / model_input.views:
+            views.append(_draw_of_overview(pixels, generator, options, size=model_input.size))
+            continue
         views.append(_draw_view(pixels, generator, options, size=model_input.size, encoded=encoded))
     return np.stack(views)
+
+
+def _draw_of_overview(
+    pixels: np.ndarray, generator: np.random.Generator, options: ViewOptions, *, size: int
+) -> np.ndarray:
+    """A crop of the reduced image, which may have been a smaller picture of the web before."""
+    low, high = np.log(_OVERVIEW_SIDES)
+    side = size * float(np.exp(generator.uniform(low, high)))
+    if generator.random() < options.history:
+        pixels = reduce_shorter(pixels, side * generator.uniform(*_OVERVIEW_SOURCE))
+        pixels = compress(pixels, generator)
+    return _crop_somewhere(reduce_shorter(pixels, side), generator, size=size)
 
 
 def _draw_view(
@@ -91,9 +110,14 @@ def _draw_view(
             part = capture(part, generator)
     else:
         part = _draw_part(pixels, generator, side=size)
-    part = pad_to(part, size)
-    top, left = (int(generator.integers(0, side - size + 1)) for side in part.shape[:2])
-    view = crop(part, top, left, size=size)
+    return _crop_somewhere(part, generator, size=size)
+
+
+def _crop_somewhere(pixels: np.ndarray, generator: np.random.Generator, *, size: int) -> np.ndarray:
+    """A square at a random place, mirrored half of the time."""
+    pixels = pad_to(pixels, size)
+    top, left = (int(generator.integers(0, side - size + 1)) for side in pixels.shape[:2])
+    view = crop(pixels, top, left, size=size)
     return view[:, ::-1] if generator.random() < 0.5 else view
 
 

@@ -59,6 +59,8 @@ def _header(name: str, metrics: Mapping) -> Blocks:
     made = f"resized to {size} × {size} pixels"
     if seen.get("kind") == "crops":
         made = f"{seen['crops']} crops of {size} × {size} pixels each at native resolution"
+        if overview := seen.get("overview"):
+            made += f" and {overview} of the image reduced to one and a half times that side"
     twice = ""
     if limit := seen.get("mirror_below"):
         twice = (

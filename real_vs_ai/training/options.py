@@ -127,6 +127,9 @@ class TrainingOptions:
         choices=INPUT_KINDS,
     )
     crops: int = _count("evenly spread crops that judge an image", 9, lowest=1)
+    overview: int = _count(
+        "crops of the reduced picture that judge it too, each like the others", 0
+    )
     mirror_below: float = _share(
         "judge a whole image again, mirrored, when its highest probability is below this", 0.0
     )
@@ -283,7 +286,11 @@ class TrainingOptions:
     def model_input(self) -> ModelInput:
         """What the model is fed with."""
         return ModelInput(
-            self.image_size, kind=self.input, crops=self.crops, mirror_below=self.mirror_below
+            self.image_size,
+            kind=self.input,
+            crops=self.crops,
+            overview=self.overview if self.input == "crops" else 0,
+            mirror_below=self.mirror_below,
         )
 
     @property

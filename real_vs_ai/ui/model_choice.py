@@ -116,6 +116,7 @@ def _facts(metadata: ModelMetadata) -> list[str]:
     size, crops = metadata.image_size, metadata.model_input
     seen = (
         f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail"
+        + (f", and at {crops.overview} of the reduced picture" if crops.overview else "")
         if crops.is_crops
         else f"Reduces or enlarges every picture to {size} × {size} pixels"
     )

@@ -89,6 +89,21 @@ def test_pictures_of_any_size_give_views(height, width):
     assert found.dtype == np.uint8
 
 
+def test_views_of_the_overview_show_more_of_the_picture():
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 400).astype(np.uint8), (300, 1)))
+    file = io.BytesIO()
+    ramp.convert("RGB").save(file, "PNG")
+    image = decode_image(file.getvalue())
+    seen = draw_views(
+        image, ModelInput(32, kind="crops", crops=4, overview=4), ViewOptions(60, 0.0, 1), name="a"
+    )
+    spans = np.ptp(seen.reshape(len(seen), -1), axis=1)
+    # A crop at native resolution spans 32 of 400 columns; one of the overview at least 150.
+    assert set(spans > 60) == {True, False}
+    assert 0.3 < np.mean(spans > 60) < 0.7
+    assert spans[spans <= 60].max() <= 25
+
+
 def test_views_depend_on_seed_and_name_alone():
     image = picture()
     assert np.array_equal(views(image), views(image))
