@@ -41,7 +41,7 @@ def merge(data, *, overwrite=False):
 
 
 def equalise(data, *, overwrite=False):
-    """A merge that encodes again and draws the report, which an earlier one has made."""
+    """A merge that encodes again and writes the report, which an earlier one has made."""
     options = {"overwrite": overwrite, "equalise": 8, "confounds": True}
     material.merge([data / "split" / "set"], data, **options)
 

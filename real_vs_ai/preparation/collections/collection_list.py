@@ -196,21 +196,15 @@ def _parse(row: Mapping[str, str], *, where: str) -> Collection:
                 f"Expected a group with one bracketed part in {where}, found {values[column]!r}."
             )
     rows, _, columns = (values["tiles"] or "1x1").partition("x")
+    same = ["repository", "commit", "pattern", "exclude", "label", "group", "licence", "rule"]
     return Collection(
         values["collection"],
-        values["repository"],
-        values["commit"],
-        values["pattern"],
-        values["exclude"],
-        values["label"],
-        values["generator_or_source"],
-        _generators(values["generators"], where),
-        values["group"],
-        (int(rows), int(columns)),
-        int(values["limit"]) if values["limit"] else None,
-        values["role"] or role_of(values["repository"]),
-        values["licence"],
-        values["rule"],
+        generator=values["generator_or_source"],
+        generators=_generators(values["generators"], where),
+        tiles=(int(rows), int(columns)),
+        limit=int(values["limit"]) if values["limit"] else None,
+        role=values["role"] or role_of(values["repository"]),
+        **{name: values[name] for name in same},
     )
 
 
