@@ -160,7 +160,10 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
             return None
         try:
             check = _read_fields(OutOfDistributionCheck, group)
-            _try_out(check)
+            # Arrays that do not fit together fail here.
+            check.compare(
+                np.zeros((1, check.means.shape[1])), np.zeros((1, 1, 16, 16, 3), np.uint8)
+            )
         except (KeyError, ValueError, TypeError, AttributeError, IndexError):
             return None
     return check
@@ -198,12 +201,6 @@ def _read_fields(kind: type[T], group: h5py.Group) -> T:
             value = group.attrs[name]
             values[name] = value if isinstance(value, str) else float(value)
     return kind(**values)
-
-
-def _try_out(check: OutOfDistributionCheck) -> None:
-    """Refuse arrays that do not fit together, by a ValueError or IndexError."""
-    n_features = check.means.shape[1]
-    check.compare(np.zeros((1, n_features)), np.zeros((1, 1, 16, 16, 3), np.uint8))
 
 
 def sharpness(pixels: np.ndarray) -> np.ndarray:
