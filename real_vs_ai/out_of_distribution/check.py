@@ -161,9 +161,8 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
         try:
             check = _read_fields(OutOfDistributionCheck, group)
             # Arrays that do not fit together fail here.
-            check.compare(
-                np.zeros((1, check.means.shape[1])), np.zeros((1, 1, 16, 16, 3), np.uint8)
-            )
+            features = np.zeros((1, check.means.shape[1]))
+            check.compare(features, np.zeros((1, 1, 16, 16, 3), np.uint8))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError):
             return None
     return check
@@ -271,12 +270,6 @@ def compare_size(
         f"This model only knows pictures of {describe_sizes(training_images, crops=crops)}; yours "
         f"is {size}, so any answer would be a guess.",
     )
-
-
-def usual_scale(training_images: Mapping[str, Any]) -> float | None:
-    """The middle of the training images' scales, or None where a model file does not tell them."""
-    known = _scale_range(training_images)
-    return math.sqrt(math.prod(known)) if known else None
 
 
 def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:
