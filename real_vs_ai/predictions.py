@@ -152,26 +152,22 @@ def read_predictions(path: Path) -> Predictions:
     try:
         if not rows:
             raise InputError("no rows")
-        predictions = _from_texts(map(as_texts, zip(*rows, strict=True)), class_names)
-        check_softmax(predictions.probabilities, n_classes=len(class_names))
+        columns = map(as_texts, zip(*rows, strict=True))
+        paths, splits, labels, sources, widths, heights, verdicts, reasons, *outputs = columns
+        if unknown := set(verdicts) - {*class_names, UNCERTAIN}:
+            raise InputError(f"{min(unknown)!r} is no verdict")
+        labels = np.array([class_names.index(label) for label in labels], dtype=np.int64)
+        # Through single precision, in which networks answer: nine digits are exact there.
+        probabilities = np.stack(outputs, axis=1).astype(np.float32).astype(np.float64)
+        check_softmax(probabilities, n_classes=len(class_names))
+        return Predictions(
+            class_names,
+            *(paths, splits, labels, sources),
+            *(widths.astype(np.int64), heights.astype(np.int64), verdicts, reasons),
+            probabilities,
+        )
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    return predictions
-
-
-def _from_texts(columns: Iterable[np.ndarray], class_names: tuple[str, ...]) -> Predictions:
-    paths, splits, labels, sources, widths, heights, verdicts, reasons, *outputs = columns
-    if unknown := set(verdicts) - {*class_names, UNCERTAIN}:
-        raise InputError(f"{min(unknown)!r} is no verdict")
-    labels = np.array([class_names.index(label) for label in labels], dtype=np.int64)
-    widths, heights = (np.where(sides == "", "0", sides) for sides in (widths, heights))
-    return Predictions(
-        class_names,
-        *(paths, splits, labels, sources),
-        *(widths.astype(np.int64), heights.astype(np.int64), verdicts, reasons),
-        # Through single precision, in which networks answer: nine digits are exact there.
-        np.stack(outputs, axis=1).astype(np.float32).astype(np.float64),
-    )
 
 
 def as_texts(values: Iterable[str]) -> np.ndarray:

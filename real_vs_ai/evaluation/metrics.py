@@ -95,15 +95,6 @@ def share_interval(which: np.ndarray) -> Interval | None:
     return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
-def compute_calibration_metrics(
-    labels: np.ndarray, probabilities: np.ndarray
-) -> dict[str, Interval]:
-    """Loss, Brier score and calibration error with intervals: what calibration changes."""
-    values = bootstrap(lambda weights: image_sums(weights, labels, probabilities), labels)
-    names = ("loss", "brier_score", "expected_calibration_error")
-    return intervals_of({name: values[name] for name in names})
-
-
 def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
     """The mean of a value of each image, with its interval over images like these.
 
@@ -185,13 +176,10 @@ def _by_class(
         if not isinstance(key, str):
             per_class.setdefault(key[0], {})[key[1]] = rows
     for name in dict.fromkeys(name for index in ranked for name in per_class[index]):
-        overall[name] = _mean_of_defined([per_class[index][name] for index in ranked])
+        columns = [per_class[index][name] for index in ranked]
+        defined = [column for column in columns if not np.isnan(column[0])]
+        overall[name] = np.mean(defined or columns, axis=0)
     return overall, per_class
-
-
-def _mean_of_defined(columns: Sequence[np.ndarray]) -> np.ndarray:
-    defined = [column for column in columns if not np.isnan(column[0])]
-    return np.mean(defined, axis=0) if defined else np.full_like(columns[0], np.nan)
 
 
 def intervals_of(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:
@@ -392,10 +380,13 @@ def split_metrics(rows: Predictions) -> dict[str, Any]:
         return found
 
     overall = compute(np.ones(len(rows), dtype=bool))
+    # What calibration changes.
+    names = ("loss", "brier_score", "expected_calibration_error")
+    sums = bootstrap(lambda w: image_sums(w, rows.labels, rows.probabilities), rows.labels)
     return {
         **overall,
         "reasons": dict(sorted(Counter(filter(None, rows.reasons.tolist())).items())),
-        "uncalibrated": compute_calibration_metrics(rows.labels, rows.probabilities),
+        "uncalibrated": intervals_of({name: sums[name] for name in names}),
         "per_source": compute_groups(np.where(rows.sources == "", "unknown", rows.sources)),
         "per_size": compute_groups(size_groups(rows.widths, rows.heights)),
     }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.evaluation.calibration import explain_missed_targets
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.evaluation.tables import Table, report_tables
 from real_vs_ai.files import read_table
@@ -131,9 +132,7 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         f"Temperature {metrics['temperature']:.3f}, fitted on validation. "
         f"{describe_thresholds(thresholds)}{asked}."
     )
-    if not all(bound["reached"] for bound in thresholds.get("validation", {}).values()):
-        text += " The validation images are too few, or the model too poor, to promise that."
-    blocks.append(text)
+    blocks.append(" ".join([text, *explain_missed_targets(thresholds)]))
     if "over_sources" in tables:
         intro = (
             "Mean shares over sources, a collection (a repository's pictures) each, which count "

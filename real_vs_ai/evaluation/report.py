@@ -93,15 +93,13 @@ def evaluate_model(
         by_source: Whether the target error is that of a new source.
 
     Raises:
-        InputError: There is nothing to evaluate, or the model has other classes or outputs.
+        InputError: The model has other classes or outputs.
     """
     judged = {
         split: judge_split(detector, some, split=split, workers=workers)
         for split, some in images.items()
         if split != TRAIN
     }
-    if not judged:
-        raise InputError("Expected validation or test images to evaluate, found none.")
     metadata, thresholds = detector.metadata, None
     if target_error and "validation" in judged:
         rows = judged["validation"].rows(metadata)

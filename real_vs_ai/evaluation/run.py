@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 EXPORT_FORMATS = ("compact", "onnx")
 _EXPORTS = "exports"
-_COUNTED_SPLIT = "train"
 _EVALUATIONS = "evaluations"
 # Exported files are checked on so many images.
 _MOST_CHECKED = 200
@@ -264,7 +263,7 @@ def _is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> boo
         kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
         found[split] = fingerprint_images(some.take(kept))
     # The training images are only counted.
-    evaluated = (data.keys() | found.keys()) - {_COUNTED_SPLIT}
+    evaluated = (data.keys() | found.keys()) - {"train"}
     return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
 
 

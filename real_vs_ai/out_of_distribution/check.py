@@ -160,7 +160,9 @@ def read_check(path: Path) -> OutOfDistributionCheck | None:
             return None
         try:
             check = _read_fields(OutOfDistributionCheck, group)
-            _try_out(check)
+            # Arrays that do not fit together fail here.
+            features = np.zeros((1, check.means.shape[1]))
+            check.compare(features, np.zeros((1, 1, 16, 16, 3), np.uint8))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError):
             return None
     return check
@@ -198,12 +200,6 @@ def _read_fields(kind: type[T], group: h5py.Group) -> T:
             value = group.attrs[name]
             values[name] = value if isinstance(value, str) else float(value)
     return kind(**values)
-
-
-def _try_out(check: OutOfDistributionCheck) -> None:
-    """Refuse arrays that do not fit together, by a ValueError or IndexError."""
-    n_features = check.means.shape[1]
-    check.compare(np.zeros((1, n_features)), np.zeros((1, 1, 16, 16, 3), np.uint8))
 
 
 def sharpness(pixels: np.ndarray) -> np.ndarray:
@@ -274,12 +270,6 @@ def compare_size(
         f"This model only knows pictures of {describe_sizes(training_images, crops=crops)}; yours "
         f"is {size}, so any answer would be a guess.",
     )
-
-
-def usual_scale(training_images: Mapping[str, Any]) -> float | None:
-    """The middle of the training images' scales, or None where a model file does not tell them."""
-    known = _scale_range(training_images)
-    return math.sqrt(math.prod(known)) if known else None
 
 
 def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:

@@ -7,6 +7,7 @@ size, sharpness and features. Two classifiers of pixels learn to refuse them.
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_files
 from real_vs_ai.images import ImageError, open_image, resize_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, sharpness, usual_scale
+from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, sharpness
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
 from real_vs_ai.parallel import Pool, run_each
 from real_vs_ai.perturbations import recompress
@@ -142,7 +143,8 @@ def fit_on_thumbnails(
         InputError: There are too few pictures.
     """
     train, validation = (_some_pixels(splits[split]) for split in ("train", "validation"))
-    side = round(usual_scale(metadata.training_images) or metadata.image_size)
+    scale = metadata.training_images["scale"]
+    side = round(math.sqrt(scale["low"] * scale["high"]))
     others, held_back = make_thumbnails(
         folders, side=side, image_size=metadata.image_size, workers=workers
     )

@@ -148,17 +148,14 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def describe_recipe(options: TrainingOptions) -> str:
-    """Say what a recipe sets, and which of the options in force differ from it."""
-    recipe, values = read_recipe(options.recipe), dataclasses.asdict(options)
-    recipe = {name: value for name, value in recipe.items() if name not in NOT_STORED}
-
-    def words(names: Sequence[str]) -> str:
-        return ", ".join(f"{name} {values[name]}" for name in names)
-
-    kept = [name for name, value in recipe.items() if values[name] == value and name != "recipe"]
-    changed = [name for name in recipe if values[name] != recipe[name] and name != "recipe"]
-    others = f" Given otherwise: {words(changed)}." if changed else ""
-    return f"Recipe {options.recipe}: {words(kept)}.{others}"
+    """Say what a recipe sets, and where an option in force differs from it."""
+    values = dataclasses.asdict(options)
+    told = [
+        f"{name} {values[name]}" + (f" (not {value})" if values[name] != value else "")
+        for name, value in read_recipe(options.recipe).items()
+        if name not in ("recipe", *NOT_STORED)
+    ]
+    return f"Recipe {options.recipe}: {', '.join(told)}."
 
 
 def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:

@@ -6,12 +6,7 @@ from sklearn import metrics as sklearn_metrics
 
 from real_vs_ai.config import positive_index
 from real_vs_ai.evaluation.extras import mcnemar_test
-from real_vs_ai.evaluation.metrics import (
-    compute_calibration_metrics,
-    compute_metrics,
-    image_sums,
-    ranking,
-)
+from real_vs_ai.evaluation.metrics import compute_metrics, image_sums, ranking
 
 FAKE_REAL = ("Fake", "Real")
 THREE = ("benign", "malignant", "normal")
@@ -159,7 +154,7 @@ def test_chance_calibration_error_lies_in_its_interval():
     fake = rng.random(500)
     labels = (rng.random(500) > fake).astype(int)
     probabilities = np.stack([fake, 1 - fake], axis=1)
-    found = compute_calibration_metrics(labels, probabilities)["expected_calibration_error"]
+    found = measure(labels, probabilities)["expected_calibration_error"]
     assert found["low"] <= found["value"] <= found["high"]
     assert found["value"] < expected_calibration_error(labels, probabilities)
 
