@@ -184,25 +184,6 @@ def test_keras_on_a_gpu_is_chosen_where_there_is_one(model_path, monkeypatch):
     assert Detector.open(model_path).engine.name == "openvino"
 
 
-def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector, tmp_path):
-    image = tmp_path / "image.png"
-    image.write_bytes(encode(uniform_image(220)))
-    code = (
-        "import sys; from real_vs_ai import Detector\n"
-        "print(Detector.open(sys.argv[1], precision='f32').predict(sys.argv[2]).label)\n"
-        "print([m for m in ('tensorflow', 'keras', 'torch', 'jax') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(detector.model_path), str(image)],
-        cwd=REPOSITORY,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split("\n")[:2] == ["Fake", "[]"]
-
-
 def _run_python(source: str, *, seconds: float) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     command = [sys.executable, "-c", source]
