@@ -294,7 +294,7 @@ class Detector:
         """
         model_input, views = self.metadata.model_input, look.inputs
         found, reason = yield views
-        if model_input.are_unsure(found[:1])[0]:
+        if found.max() < model_input.mirror_below:
             mirrored, _ = yield np.ascontiguousarray(views[:, :, ::-1])
             found = model_input.mix_mirrored(found, mirrored)
         own = self._verdict(found, size_reason, reason)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
@@ -268,11 +269,13 @@ def _sizes_held() -> dict[str, int]:
 
 @functools.cache
 def bound_uploads() -> None:
-    """Let the server refuse uploads beyond what a visitor, and all together, may hold.
+    """Let the server keep uploads in memory, as far as a visitor, and all together, may fill it.
 
-    Streamlit itself bounds a single file only, so a program that uploads without end would fill
-    the machine's memory.
+    Streamlit itself puts large files on disk, and bounds a single file only: a program that uploads
+    without end would fill the machine's memory.
     """
+    # A request holds some kilobytes besides the file.
+    MultiPartParser.spool_max_size = MAX_BYTES + 2**20
     add_file = MemoryUploadedFileManager.add_file
 
     def add_if_there_is_room(
