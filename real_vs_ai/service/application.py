@@ -258,11 +258,7 @@ def _add_addresses(application: FastAPI, service: _Service, keys: Keys | None) -
         health("/readyz", summary="Whether images can be judged", responses=_UNREADY)(
             service.is_ready
         )
-    application.get("/", include_in_schema=False)(_lead_to_docs)
-
-
-async def _lead_to_docs() -> Response:
-    return RedirectResponse("docs")
+    application.get("/", include_in_schema=False)(lambda: RedirectResponse("docs"))
 
 
 class _Service:

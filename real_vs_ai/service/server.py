@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError
@@ -34,7 +33,11 @@ def run(args: argparse.Namespace) -> int:
         OSError: The address cannot be listened on.
     """
     if args.new_key:
-        return _make_key(args.keys, args.new_key)
+        if args.keys is None:
+            raise InputError("Expected --keys FILE with --new-key, found none.")
+        key = add_key(args.keys, name=args.new_key)
+        print(f"The key {args.new_key}, shown only now ({args.keys} holds its hash):\n{key}")
+        return 0
     keys = required_keys(args.keys, address=args.address)
     model_path, *others = find_models(args.model)
     if others:
@@ -100,14 +103,6 @@ def serve(application: FastAPI, listening: socket.socket, *, holds_model: bool) 
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
-
-
-def _make_key(path: Path | None, name: str) -> int:
-    if path is None:
-        raise InputError("Expected --keys FILE with --new-key, found none.")
-    key = add_key(path, name=name)
-    print(f"The key {name}, shown only now ({path} holds its hash):\n{key}")
-    return 0
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -150,10 +150,10 @@ class Detector:
             ModelFileError: It cannot be read, or was not made by this project.
             RuntimeError: The engine named cannot run it here.
         """
-        model_paths = find_models(path)
+        paths = find_models(path)
         how = {"engine": engine, "precision": precision, "for_batches": for_batches}
-        how["lazy"] = len(model_paths) > 1
-        detectors = [cls.open_file(one, read_metadata(one), **how) for one in model_paths]
+        several = len(paths) > 1
+        detectors = [cls.open_file(p, read_metadata(p), lazy=several, **how) for p in paths]
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
 
     @classmethod
