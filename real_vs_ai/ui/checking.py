@@ -19,13 +19,6 @@ from real_vs_ai.verdict import Verdict, apply_stability
 if TYPE_CHECKING:
     from real_vs_ai.ui.image_input import ImageFile
 
-MAX_IMAGES = 500
-# The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
-MAX_BYTES = 50 * 2**20
-# The files that one visitor holds at a time.
-MAX_TOTAL_BYTES = 2**30
-# The uploads of all visitors together.
-MAX_SERVER_BYTES = 2 * 2**30
 # The longest side of a picture that is shown is at most so many times the shortest.
 MOST_RATIO = 40
 

@@ -25,9 +25,15 @@ from real_vs_ai.errors import one_line
 from real_vs_ai.images import ImageError, describe_formats
 from real_vs_ai.reporting import plural
 from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
-from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.wording import visible
 
+MAX_IMAGES = 500
+# The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
+MAX_BYTES = 50 * 2**20
+# The files that one visitor holds at a time.
+MAX_TOTAL_BYTES = 2**30
+# The uploads of all visitors together.
+MAX_SERVER_BYTES = 2 * 2**30
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"

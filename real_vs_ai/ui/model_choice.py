@@ -13,7 +13,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.ui.checking import MAX_BYTES
+from real_vs_ai.ui.image_input import MAX_BYTES
 from real_vs_ai.ui.wording import (
     as_markdown,
     class_words,

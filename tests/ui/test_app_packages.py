@@ -14,7 +14,7 @@ from app_driver import start
 from app_site import APP, GREY, image_bytes
 from starlette.formparsers import MultiPartParser
 
-from real_vs_ai.ui.checking import MAX_BYTES
+from real_vs_ai.ui.image_input import MAX_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What only training, evaluation and data preparation import.
