@@ -165,12 +165,9 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
     else:
         sees, from_model = ModelSees.NOT_JUDGED, f"{error[:1].upper()}{error[1:]}."
     code = CONCLUSIONS[origin.says][sees] if verdict else ConclusionCode.UNREADABLE
-    title = TITLES[code]
-    if code is ConclusionCode.OTHER_CLASS and verdict:
-        title = f"Looks like {verdict.label}"
     return Conclusion(
         code,
-        title,
+        f"Looks like {verdict.label}" if code is _C.OTHER_CLASS else TITLES[code],
         origin.says,
         sees,
         from_file=_read_file(findings, origin),
