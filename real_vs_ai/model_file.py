@@ -110,8 +110,7 @@ def read_metadata(path: Path) -> ModelMetadata:
             "made elsewhere run ModelEvaluation.py --class-names A B first."
         )
     try:
-        raw = stored.tobytes() if isinstance(stored, np.void) else stored
-        values = json.loads(raw)
+        values = json.loads(stored)
         names = {f.name for f in dataclasses.fields(ModelMetadata)}
         known = {key: value for key, value in values.items() if key in names}
         known["class_names"] = tuple(known["class_names"])

@@ -215,10 +215,6 @@ class ModelInput:
             return probabilities[:, 0]
         return softmax(logarithms(np.asarray(probabilities, dtype=np.float64)).mean(axis=1))
 
-    def are_unsure(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which whole images are judged again, mirrored: (n, n_classes) in, (n,) bool out."""
-        return probabilities.max(axis=1) < self.mirror_below
-
     def mix_mirrored(self, first: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Unsure images' probabilities mixed with their mirror images', each (n, n_classes).
 

@@ -148,12 +148,6 @@ def test_mirror_image_gains_weight_evenly_below_the_limit():
     np.testing.assert_allclose(found, [1, 0.75, 0.5])
 
 
-def test_only_unsure_images_are_mirrored_and_only_if_the_model_says_so():
-    first = np.array([[0.5, 0.5], [0.95, 0.05]])
-    assert ModelInput(32, mirror_below=0.9).are_unsure(first).tolist() == [True, False]
-    assert not ModelInput(32).are_unsure(first).any()
-
-
 @pytest.mark.parametrize("limit", [-0.1, 1.5, "0.9", float("nan")])
 def test_impossible_limit_of_mirroring_is_refused(limit):
     with pytest.raises(InputError, match="mirror_below"):

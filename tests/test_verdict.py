@@ -77,12 +77,15 @@ def test_certain_verdict_of_a_calibrated_model_has_no_reasons():
     assert verdict_of(0.9).reasons == () and not verdict_of(0.9).out_of_distribution
 
 
-def test_out_of_distribution_verdict_has_one_reason_and_no_numbers():
+@pytest.mark.parametrize("probability_fake", [0.9, 0.5])
+def test_out_of_distribution_verdict_has_one_reason_and_no_numbers(probability_fake):
     blurred = Reason(ReasonCode.SHARPNESS, "Blurred.")
-    row = np.array([0.9, 0.1])
+    row = np.array([probability_fake, 1 - probability_fake])
     verdict = make_verdict(row, METADATA, out_of_distribution=[None, TOO_LARGE, blurred])
     assert verdict == Verdict(UNCERTAIN, None, None, {}, (TOO_LARGE,))
     assert verdict.out_of_distribution
+    lower = dataclasses.replace(METADATA, lower_threshold=0.2, upper_threshold=0.4)
+    assert recalibrate(verdict, lower) == verdict
 
 
 def test_other_thresholds_give_another_verdict():

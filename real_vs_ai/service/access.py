@@ -34,6 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BYTES = 32
 _PREFIX = "rva_"
+_HOW_TO_ADD = "Make a key with: python ApiServer.py --keys api-keys.txt --new-key NAME"
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def read_keys(path: Path) -> Keys:
         InputError: The file has a damaged line, or no key.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a file of keys at {path}, found none. {_how_to_add()}")
+        raise FileNotFoundError(f"Expected a file of keys at {path}, found none. {_HOW_TO_ADD}")
     digests = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -201,7 +202,7 @@ def read_keys(path: Path) -> Keys:
             )
         digests[name] = digest
     if not digests:
-        raise InputError(f"Expected a key in {path}, found none. {_how_to_add()}")
+        raise InputError(f"Expected a key in {path}, found none. {_HOW_TO_ADD}")
     return Keys(digests)
 
 
@@ -228,12 +229,8 @@ def required_keys(path: Path | None, *, address: str) -> Keys | None:
         return None
     raise InputError(
         f"Expected --keys FILE to listen on {address}, which other machines may reach, found none. "
-        f"{_how_to_add()}"
+        f"{_HOW_TO_ADD}"
     )
-
-
-def _how_to_add() -> str:
-    return "Make a key with: python ApiServer.py --keys api-keys.txt --new-key NAME"
 
 
 def _digest(key: str) -> str:

@@ -7,6 +7,7 @@ answers on the OpenAPI pages.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -252,20 +253,12 @@ def _add_addresses(application: FastAPI, service: _Service, keys: Keys | None) -
         "/metrics", summary="For Prometheus", response_class=PlainTextResponse, **guard
     )(service.show_metrics)
     for ask in (application.get, application.head):
-        ask("/healthz", summary="Whether the process answers", response_model=StatusDocument)(
-            service.is_alive
+        health = functools.partial(ask, response_model=StatusDocument)
+        health("/healthz", summary="Whether the process answers")(service.is_alive)
+        health("/readyz", summary="Whether images can be judged", responses=_UNREADY)(
+            service.is_ready
         )
-        ask(
-            "/readyz",
-            summary="Whether images can be judged",
-            response_model=StatusDocument,
-            responses=_UNREADY,
-        )(service.is_ready)
-    application.get("/", include_in_schema=False)(_lead_to_docs)
-
-
-async def _lead_to_docs() -> Response:
-    return RedirectResponse("docs")
+    application.get("/", include_in_schema=False)(lambda: RedirectResponse("docs"))
 
 
 class _Service:

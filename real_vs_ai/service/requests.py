@@ -176,8 +176,13 @@ class RequestWatch:
             await self._application(scope, receive, send)
             return
         started = time.perf_counter()
-        body = _Body(receive)
-        status = 500
+        status, has_ended = 500, False
+
+        async def watched_receive() -> Message:
+            nonlocal has_ended
+            message = await receive()
+            has_ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+            return message
 
         async def watched_send(message: Message) -> None:
             nonlocal status
@@ -190,31 +195,13 @@ class RequestWatch:
                     # answer: the client sees it break off.
                     with contextlib.suppress(TimeoutError):
                         async with self._admission.time_limit(_DISCARD_SECONDS):
-                            await body.discard_rest()
+                            while not has_ended:
+                                await watched_receive()
             await send(message)
 
         try:
-            await self._application(scope, body.receive, watched_send)
+            await self._application(scope, watched_receive, watched_send)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._counters.count_request(path, status=status, seconds=seconds)
-
-
-class _Body:
-    """A request's body as it comes."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._ended = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._ended = True
-        return message
-
-    async def discard_rest(self) -> None:
-        """Read what the client still sends."""
-        while not self._ended:
-            await self.receive()

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError
@@ -34,7 +33,11 @@ def run(args: argparse.Namespace) -> int:
         OSError: The address cannot be listened on.
     """
     if args.new_key:
-        return _make_key(args.keys, args.new_key)
+        if args.keys is None:
+            raise InputError("Expected --keys FILE with --new-key, found none.")
+        key = add_key(args.keys, name=args.new_key)
+        print(f"The key {args.new_key}, shown only now ({args.keys} holds its hash):\n{key}")
+        return 0
     keys = required_keys(args.keys, address=args.address)
     model_path, *others = find_models(args.model)
     if others:
@@ -58,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             judge, limits=limits, keys=keys, origins=args.allow_origin or ()
         )
         names = " and ".join(model.name for model in judge.models)
-        url = f"http://{_as_host(args.address)}:{listening.getsockname()[1]}"
+        host = f"[{args.address}]" if ":" in args.address else args.address
+        url = f"http://{host}:{listening.getsockname()[1]}"
         print(f"Serving {names} at {url} (docs: /docs)", flush=True)
         serve(application, listening, holds_model=not args.replicas)
     finally:
@@ -91,25 +95,14 @@ def serve(application: FastAPI, listening: socket.socket, *, holds_model: bool) 
         proxy_headers=False,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
-    # uvicorn raises the signal again once it has stopped: the exit code is ours.
-    before = {name: signal.signal(name, _ignore) for name in (signal.SIGTERM, signal.SIGINT)}
+    # uvicorn acts on a signal and raises it again once it has stopped: the exit code is ours.
+    ends = (signal.SIGTERM, signal.SIGINT)
+    before = {name: signal.signal(name, lambda number, frame: None) for name in ends}
     try:
         Server(config).run(sockets=[listening])
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
-
-
-def _ignore(number: int, frame: object) -> None:
-    """uvicorn has acted on the signal already."""
-
-
-def _make_key(path: Path | None, name: str) -> int:
-    if path is None:
-        raise InputError("Expected --keys FILE with --new-key, found none.")
-    key = add_key(path, name=name)
-    print(f"The key {name}, shown only now ({path} holds its hash):\n{key}")
-    return 0
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -121,7 +114,3 @@ def _listen(address: str, port: int) -> socket.socket:
         raise InputError(
             f"Cannot listen on {address} port {port}: {reason}. Choose another with --port."
         ) from error
-
-
-def _as_host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

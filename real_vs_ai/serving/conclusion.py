@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
 from real_vs_ai.provenance import Code, FileSays, Finding, Origin, describe_origin
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+from real_vs_ai.verdict import ReasonCode, Verdict
 
 _MOST_NAMED = 5
 
@@ -165,12 +165,9 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
     else:
         sees, from_model = ModelSees.NOT_JUDGED, f"{error[:1].upper()}{error[1:]}."
     code = CONCLUSIONS[origin.says][sees] if verdict else ConclusionCode.UNREADABLE
-    title = TITLES[code]
-    if code is ConclusionCode.OTHER_CLASS and verdict:
-        title = f"Looks like {verdict.label}"
     return Conclusion(
         code,
-        title,
+        f"Looks like {verdict.label}" if code is _C.OTHER_CLASS else TITLES[code],
         origin.says,
         sees,
         from_file=_read_file(findings, origin),
@@ -188,17 +185,13 @@ def _read_verdict(verdict: Verdict) -> tuple[ModelSees, str]:
     if refused:
         return ModelSees.NOT_JUDGED, refused.sentence
     if verdict.label == UNCERTAIN:
-        return ModelSees.NO_CLEAR_SIGN, _first_sentence(verdict.reasons)
+        told = (one.sentence for one in verdict.reasons if one.code != ReasonCode.NOT_CALIBRATED)
+        return ModelSees.NO_CLEAR_SIGN, next(told, "The model found no clear sign either way.")
     if verdict.label == POSITIVE_CLASS:
         return ModelSees.AI, "To the model it looks AI-generated."
     if verdict.probability_fake is not None:
         return ModelSees.PHOTOGRAPH, "To the model it looks like a photograph."
     return ModelSees.OTHER_CLASS, f"To the model it looks like {verdict.label}."
-
-
-def _first_sentence(reasons: Sequence[Reason]) -> str:
-    told = (one.sentence for one in reasons if one.code is not ReasonCode.NOT_CALIBRATED)
-    return next(told, "The model found no clear sign either way.")
 
 
 def _read_file(findings: Sequence[Finding], origin: Origin) -> str:

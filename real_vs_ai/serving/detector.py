@@ -150,10 +150,10 @@ class Detector:
             ModelFileError: It cannot be read, or was not made by this project.
             RuntimeError: The engine named cannot run it here.
         """
-        model_paths = find_models(path)
+        paths = find_models(path)
         how = {"engine": engine, "precision": precision, "for_batches": for_batches}
-        how["lazy"] = len(model_paths) > 1
-        detectors = [cls.open_file(one, read_metadata(one), **how) for one in model_paths]
+        several = len(paths) > 1
+        detectors = [cls.open_file(p, read_metadata(p), lazy=several, **how) for p in paths]
         return detectors[0] if len(detectors) == 1 else RoutingDetector(detectors)
 
     @classmethod
@@ -294,7 +294,7 @@ class Detector:
         """
         model_input, views = self.metadata.model_input, look.inputs
         found, reason = yield views
-        if model_input.are_unsure(found[:1])[0]:
+        if found.max() < model_input.mirror_below:
             mirrored, _ = yield np.ascontiguousarray(views[:, :, ::-1])
             found = model_input.mix_mirrored(found, mirrored)
         own = self._verdict(found, size_reason, reason)

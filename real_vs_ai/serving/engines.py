@@ -144,8 +144,9 @@ def open_engine(
         ModelFileError: The model cannot be read.
         RuntimeError: The engine named cannot run this model here.
     """
-    _check_choice("engine", engine, ENGINES)
-    _check_choice("precision", precision, PRECISIONS)
+    for name, value, choices in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if value is not None and value not in choices:
+            raise InputError(f"Expected {name} {' or '.join(choices)}, found {value!r}.")
     if engine == "keras" and precision not in (None, "f32"):
         raise InputError(f"Expected precision f32 with engine keras, found {precision}.")
     if engine == "keras":
@@ -182,8 +183,3 @@ def _gpu_is_likely() -> bool:
     """
     has_driver = bool(shutil.which("nvidia-smi"))
     return has_driver and importlib.util.find_spec("nvidia") is not None and keras_is_installed()
-
-
-def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise InputError(f"Expected {name} {' or '.join(choices)}, found {value!r}.")

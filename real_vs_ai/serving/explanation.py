@@ -186,8 +186,12 @@ def _build_slopes(network: Network, maps: ov.Output) -> tuple[ov.CompiledModel, 
     chosen = ops.parameter(list(logits.get_shape()), ov.Type.f32, name="class")
     directions = ops.parameter([count, shape[1], 1, 1], ov.Type.f32, name="directions")
     moved = ops.broadcast(directions, np.array([count, *shape[1:]])).output(0)
-    nodes = ov.Model([logits], [network.parameter, start], "way").get_ordered_ops()
-    tangents = propagate(nodes, {start.get_name(): moved})
+    # The change of each node's output in these directions, by the node's name.
+    tangents = {start.get_name(): moved}
+    for node in ov.Model([logits], [network.parameter, start], "way").get_ordered_ops():
+        found = [tangents.get(value.get_node().get_name()) for value in node.input_values()]
+        if node.get_type_name() != "Result" and any(found):
+            tangents[node.get_name()] = _tangent(node, found)
     if logits.get_node().get_name() not in tangents:
         raise UnsupportedGraphError("its output does not depend on its feature maps")
     excluded = ops.add(logits, ops.multiply(chosen, ops.constant(np.float32(_EXCLUDED))))
@@ -197,29 +201,13 @@ def _build_slopes(network: Network, maps: ov.Output) -> tuple[ov.CompiledModel, 
     return _compiled([slopes], [network.parameter, start, chosen, directions]), count
 
 
-def propagate(nodes: Sequence[ov.Node], tangents: dict[str, ov.Output]) -> dict[str, ov.Output]:
-    """Follow a change through operators, by the derivative of each (forward differentiation).
-
-    Args:
-        nodes: In the order of computation, of batch size 1.
-        tangents: The change of some outputs by their nodes' names, for any number of directions.
+def _tangent(node: ov.Node, found: Sequence[ov.Output | None]) -> ov.Output:
+    """How a node's output changes as its operands do, by its derivative (forward differentiation).
 
     Raises:
-        UnsupportedGraphError: An operator on the way has no rule.
+        UnsupportedGraphError: There is no rule for such a node.
     """
-    tangents = dict(tangents)
-    for node in nodes:
-        values = node.input_values()
-        found = [tangents.get(value.get_node().get_name()) for value in values]
-        if node.get_type_name() != "Result" and any(found):
-            tangents[node.get_name()] = _tangent(node, values, found)
-    return tangents
-
-
-def _tangent(
-    node: ov.Node, values: Sequence[ov.Output], found: Sequence[ov.Output | None]
-) -> ov.Output:
-    kind, output = node.get_type_name(), node.output(0)
+    kind, values, output = node.get_type_name(), node.input_values(), node.output(0)
     directions = next(filter(None, found)).get_shape()[0]
     zero = ops.constant(np.float32(0)).output(0)
 

@@ -11,7 +11,6 @@ import glob
 import io
 import itertools
 import operator
-import os
 import re
 import sys
 import zipfile
@@ -205,29 +204,20 @@ def _listed(lines: TextIO) -> Iterator[ImageSource]:
 
 def _without_repeats(inputs: Iterable[str]) -> list[str]:
     """The inputs without those whose images another one brings anyway: each has one row."""
-    texts = list(dict.fromkeys(inputs))
-    resolved = {text: Path(text).resolve() for text in texts if text != STANDARD_INPUT}
-    folders = {path for path in resolved.values() if path.is_dir()}
-    kept: list[str] = []
-    taken: set[Path] = set()
-    for text in texts:
-        path = resolved.get(text)
-        if path is not None:
-            if path in taken or _lies_in(folders, path, text=text):
-                continue
-            taken.add(path)
-        kept.append(text)
-    return kept
-
-
-def _lies_in(folders: set[Path], path: Path, *, text: str) -> bool:
-    """Whether one of the folders brings what this resolved path names."""
-    # Only folders and files named as images are found in a folder.
-    if (path in folders or is_image_name(path)) and not folders.isdisjoint(path.parents):
-        return True
-    # A link to a file is found under its own name, wherever it leads; one to a folder is not.
-    own_parents = Path(os.path.abspath(text)).parents  # noqa: PTH100 (does not follow links)
-    return path not in folders and is_image_name(text) and not folders.isdisjoint(own_parents)
+    places: dict[Path, str] = {}
+    for text in inputs:
+        path = Path(text)
+        # A link to a file is found where it lies, under its own name; one to a folder is not.
+        is_file = text != STANDARD_INPUT and not path.is_dir()
+        place = path.parent.resolve() / path.name if is_file else path.resolve()
+        places.setdefault(place, text)
+    folders = {place for place in places if place.is_dir()}
+    return [
+        text
+        for place, text in places.items()
+        # Only folders and files named as images are found in a folder.
+        if folders.isdisjoint(place.parents) or not (place in folders or is_image_name(place))
+    ]
 
 
 def _named_source(text: str) -> ImageSource:

@@ -108,7 +108,10 @@ class ServedModel:
 
     @functools.cached_property
     def record(self) -> TrackRecord:
-        """From the report beside the file, which knows kinds of pictures, or from the file."""
+        """How often it answers and is wrong.
+
+        The report beside the file says it, by kinds of pictures too; without one, the file does.
+        """
         own = self.metadata.metrics
         try:
             told = read_json(RunFolder(self.path.parent).metrics)["test"]

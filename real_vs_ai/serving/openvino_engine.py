@@ -57,7 +57,9 @@ class OpenVINOEngine:
         # Statistics of a crop's early stages do not survive bf16: docs/serving.md has the figures.
         own = best_precision(self._core) if views == 1 else "f32"
         self.precision = precision or own
-        self.batch_size = suitable_batch(image_size=image_size, views=views)
+        # Of crops, half of those of an image: two batches side by side answer it soonest.
+        suitable = (views + 1) // 2 if views > 1 else _PIXELS_IN_BATCH // image_size**2
+        self.batch_size = min(max(suitable, 1), _LARGEST_BATCH)
         self._model_path, self._image_size, self._layer = model_path, image_size, layer
         self._views, self.for_batches = views, for_batches
         self._model: ov.Model | None = None
@@ -177,13 +179,6 @@ def _build_tables() -> None:
     """
     with _TABLES:
         _ = ov.Tensor(np.zeros(1, np.uint8)).data
-
-
-def suitable_batch(*, image_size: int, views: int) -> int:
-    """How many inputs at a time suit OpenVINO best; of crops, half of those of an image."""
-    if views > 1:
-        return (views + 1) // 2
-    return int(np.clip(_PIXELS_IN_BATCH // image_size**2, 1, _LARGEST_BATCH))
 
 
 def best_precision(core: ov.Core) -> str:

@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import MAX_IMAGE_PIXELS, SEED
+from real_vs_ai.config import SEED
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.serving.conclusion import Conclusion
 from real_vs_ai.serving.judge import Answer
+from real_vs_ai.ui.wording import visible
 from real_vs_ai.verdict import Verdict, apply_stability
 
 if TYPE_CHECKING:
     from real_vs_ai.ui.image_input import ImageFile
 
-MAX_IMAGES = 500
-# The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
-MAX_BYTES = 50 * 2**20
-# The files that one visitor holds at a time.
-MAX_TOTAL_BYTES = 2**30
-# The uploads of all visitors together.
-MAX_SERVER_BYTES = 2 * 2**30
-MAX_PIXELS = MAX_IMAGE_PIXELS
 # The longest side of a picture that is shown is at most so many times the shortest.
 MOST_RATIO = 40
 
@@ -76,6 +69,14 @@ def name_repeats(cards: Sequence[Card]) -> list[Card]:
         if card.answer.sha256:
             first_names.setdefault(card.answer.sha256, card.answer.name)
     return named
+
+
+def describe_file(card: Card) -> list[str]:
+    """Size, format, what was done to the picture and which other file it repeats; untrusted."""
+    answer = card.answer
+    same = [f"Same content as {visible(card.same_as)}."] if card.same_as else []
+    size = f"{answer.width} × {answer.height} pixels, {visible(answer.format)}."
+    return [*([size] if card.verdict else []), *answer.notes, *same]
 
 
 def judge_variants(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
@@ -24,9 +25,15 @@ from real_vs_ai.errors import one_line
 from real_vs_ai.images import ImageError, describe_formats
 from real_vs_ai.reporting import plural
 from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
-from real_vs_ai.ui.checking import MAX_BYTES, MAX_IMAGES, MAX_SERVER_BYTES, MAX_TOTAL_BYTES
 from real_vs_ai.ui.wording import visible
 
+MAX_IMAGES = 500
+# The same as `server.maxUploadSize` in .streamlit/config.toml, which bounds uploads only.
+MAX_BYTES = 50 * 2**20
+# The files that one visitor holds at a time.
+MAX_TOTAL_BYTES = 2**30
+# The uploads of all visitors together.
+MAX_SERVER_BYTES = 2 * 2**30
 _UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
 _SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
@@ -44,7 +51,6 @@ class LocalFile:
     """A file that no widget holds: one of a zip, or one of the app's own pictures.
 
     Attributes:
-        size: In bytes, as a zip claims; 0 for the app's own, of which no session keeps a copy.
         getvalue: Raises ImageError where a file of a zip cannot be read.
         label: The true class of one of the app's own pictures.
         caption: A sentence on one of the app's own pictures.
@@ -52,7 +58,6 @@ class LocalFile:
 
     name: str
     file_id: str
-    size: int
     getvalue: Callable[[], bytes]
     label: str = ""
     caption: str = ""
@@ -64,7 +69,7 @@ ImageFile = UploadedFile | LocalFile
 
 def _example(name: str, label: str, caption: str) -> LocalFile:
     path = Path(__file__).with_name("examples") / name
-    return LocalFile(name, f"example-{name}", 0, path.read_bytes, label, caption)
+    return LocalFile(name, f"example-{name}", path.read_bytes, label, caption)
 
 
 EXAMPLE_FILES = (
@@ -137,18 +142,16 @@ def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
         return [_refused(name, file_id, str(error))]
     if not images:
         return [_refused(name, file_id, "a zip without pictures in it")]
-    sizes = [archive.infolist()[index].file_size for _, index in images]
-    if sum(sizes) > MAX_TOTAL_BYTES:
+    if sum(archive.infolist()[index].file_size for _, index in images) > MAX_TOTAL_BYTES:
         limit = f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB"
         return [_refused(name, file_id, f"a zip of more than {limit} of pictures")]
     return [
         LocalFile(
             f"{name}/{inner}",
             f"{file_id}/{index}",
-            size,
             lambda index=index: read_zip_entry(archive, index, max_bytes=MAX_BYTES),
         )
-        for (inner, index), size in zip(images, sizes, strict=True)
+        for inner, index in images
     ]
 
 
@@ -165,7 +168,7 @@ def _refused(name: str, file_id: str, reason: str) -> LocalFile:
     def refuse() -> bytes:
         raise ImageError(reason)
 
-    return LocalFile(name, file_id, 0, refuse)
+    return LocalFile(name, file_id, refuse)
 
 
 def clear_images() -> None:
@@ -232,14 +235,10 @@ def kept_files(source: str, *, key: str | None) -> list[ImageFile]:
         key: The widget's key; where the session knows it, the widget was there a moment ago and
             still holds its files itself. None for a widget that hands out its files once.
     """
-    held = _held(source)
+    shown = st.session_state.get(_HELD_KEY, {}).get(source, [])
     if key is None or key not in st.session_state:
-        held["kept"] = held["shown"]
-    return list(held["kept"])
-
-
-def _held(source: str) -> dict[str, list[ImageFile]]:
-    return st.session_state.setdefault(_HELD_KEY, {}).setdefault(source, {"shown": [], "kept": []})
+        return list(shown)
+    return [file for file in shown if file.file_id not in st.session_state.get(_SEEN_KEY, ())]
 
 
 def remember_files(
@@ -252,7 +251,7 @@ def remember_files(
         files: All files of the source.
         live: Those that a widget holds now. What widgets held before leaves the server's memory.
     """
-    _held(source)["shown"] = list(files)
+    st.session_state.setdefault(_HELD_KEY, {})[source] = list(files)
     context = get_script_run_ctx()
     _HELD_SIZES[context.session_id] = _sizes_held()
     seen: set[str] = st.session_state.get(_SEEN_KEY, set())
@@ -271,17 +270,18 @@ def forget_files() -> None:
 
 def _sizes_held() -> dict[str, int]:
     sources = st.session_state.get(_HELD_KEY, {}).values()
-    files = [file for source in sources for part in source.values() for file in part]
-    return {file.file_id: file.size for file in files}
+    return {file.file_id: file.size for files in sources for file in files}
 
 
 @functools.cache
 def bound_uploads() -> None:
-    """Let the server refuse uploads beyond what a visitor, and all together, may hold.
+    """Let the server keep uploads in memory, as far as a visitor, and all together, may fill it.
 
-    Streamlit itself bounds a single file only, so a program that uploads without end would fill
-    the machine's memory.
+    Streamlit itself puts large files on disk, and bounds a single file only: a program that uploads
+    without end would fill the machine's memory.
     """
+    # A request holds some kilobytes besides the file.
+    MultiPartParser.spool_max_size = MAX_BYTES + 2**20
     add_file = MemoryUploadedFileManager.add_file
 
     def add_if_there_is_room(

@@ -93,8 +93,11 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
 
         show_models_page(models_dir=models_dir)
 
+    from real_vs_ai.ui.image_input import bound_uploads
+
     share_memory_pools()
-    keep_uploads_in_memory()
+    # The first page calls it, and nothing can be uploaded before there is a page.
+    bound_uploads()
     # Streamlit would fetch an icon for the browser's tab from the internet.
     st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
     pages = [
@@ -121,18 +124,3 @@ def share_memory_pools() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
-
-
-def keep_uploads_in_memory() -> None:
-    """Let the server hold uploads in memory, within bounds; it would put large ones into files.
-
-    The first page calls it, and nothing can be uploaded before there is a page.
-    """
-    from starlette.formparsers import MultiPartParser
-
-    from real_vs_ai.ui.checking import MAX_BYTES
-    from real_vs_ai.ui.image_input import bound_uploads
-
-    bound_uploads()
-    # A request holds some kilobytes besides the file.
-    MultiPartParser.spool_max_size = MAX_BYTES + 2**20

@@ -13,7 +13,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.judging_queue import ModelUnavailableError
-from real_vs_ai.ui.checking import MAX_BYTES, MAX_PIXELS
+from real_vs_ai.ui.image_input import MAX_BYTES
 from real_vs_ai.ui.wording import (
     as_markdown,
     class_words,
@@ -142,7 +142,7 @@ def show_error(what: str, text: str) -> None:
 
 @st.cache_resource(max_entries=3, show_spinner=False, on_release=Judge.close)
 def _judge(path: str, modified_ns: int, size: int) -> Judge:
-    return Judge(Path(path), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
+    return Judge(Path(path), max_bytes=MAX_BYTES)
 
 
 def open_chosen(name: str, path: Path) -> Judge | None:

@@ -36,7 +36,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.reporting import plural
 from real_vs_ai.serving.judge import Judge, ServedModel
 from real_vs_ai.serving.score_table import score_columns, score_document, score_row
-from real_vs_ai.ui.checking import Card
+from real_vs_ai.ui.checking import Card, describe_file
 from real_vs_ai.ui.wording import numbers_sentence, rank, visible
 from real_vs_ai.verdict import thresholds_of
 
@@ -147,27 +147,18 @@ def _entry(result: Card, metadata: ModelMetadata) -> Flowable:
 
 
 def _details(result: Card, metadata: ModelMetadata) -> str:
-    """Size, numbers, remarks and what identifies the file."""
-    answer, verdict = result.answer, result.verdict
-    told = list(answer.notes)
-    if verdict:
-        told.insert(0, f"{answer.width} × {answer.height} pixels, {answer.format}.")
-        # Beside an open answer, a percentage would accuse honest photographs.
-        if verdict.label != UNCERTAIN:
-            told.append(numbers_sentence(verdict, metadata))
-    if result.same_as:
-        told.append(f"Same content as {visible(result.same_as)}.")
-    return " ".join([*told, f"SHA-256 {answer.sha256}."])
+    """Size, remarks, numbers and what identifies the file."""
+    told = describe_file(result)
+    # Beside an open answer, a percentage would accuse honest photographs.
+    if result.verdict and result.verdict.label != UNCERTAIN:
+        told.append(numbers_sentence(result.verdict, metadata))
+    return " ".join([*told, f"SHA-256 {result.answer.sha256}."])
 
 
 def _picture(jpeg: bytes) -> Flowable | str:
     if not jpeg:
         return ""
-    picture = Image(io.BytesIO(jpeg))
-    scale = _PICTURE_SIDE / max(picture.imageWidth, picture.imageHeight)
-    picture.drawWidth = max(1.0, picture.imageWidth * scale)
-    picture.drawHeight = max(1.0, picture.imageHeight * scale)
-    return picture
+    return Image(io.BytesIO(jpeg), _PICTURE_SIDE, _PICTURE_SIDE, kind="proportional")
 
 
 def _paragraph(text: str, *, size: float = 9, bold: bool = False) -> Paragraph:

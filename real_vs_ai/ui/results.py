@@ -15,7 +15,7 @@ import streamlit as st
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.serving.judge import Judge
-from real_vs_ai.ui.checking import MOST_RATIO, Card
+from real_vs_ai.ui.checking import MOST_RATIO, Card, describe_file
 from real_vs_ai.ui.details import forget_details, show_details
 from real_vs_ai.ui.gemini import was_sent
 from real_vs_ai.ui.image_input import LocalFile, clear_images, example_of
@@ -136,7 +136,8 @@ def _show_card(judged: Card, *, small: bool = False) -> None:
                 st.markdown(f":material/{icon}: **{title}**  \n{as_markdown(text, longest=1_000)}")
             if example := example_of(judged.file):
                 _show_truth(judged, example)
-            st.caption(_file_line(judged))
+            facts = " ".join(describe_file(judged))
+            st.caption(f"{as_markdown(answer.name)} · {as_markdown(facts, longest=1_000)}")
 
 
 @contextlib.contextmanager
@@ -167,16 +168,6 @@ def _show_truth(judged: Card, example: LocalFile) -> None:
     else:
         outcome = "the model is right" if label == example.label else "the model is wrong"
     st.markdown(f":material/school: {example.caption} Here {outcome}.")
-
-
-def _file_line(judged: Card) -> str:
-    """Name, size and format, and what was done to the picture."""
-    answer = judged.answer
-    size = f"{answer.width} × {answer.height} pixels"
-    told = [f"{as_markdown(answer.name)} · {size}, {as_markdown(answer.format)}.", *answer.notes]
-    if judged.same_as:
-        told.append(f"Same content as {as_markdown(judged.same_as)}.")
-    return " ".join(told)
 
 
 def _show_next_steps(conclusion: Conclusion) -> None:

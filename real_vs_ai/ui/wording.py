@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.model_file import ModelMetadata
@@ -42,31 +41,20 @@ RELIANCE = {
     FileSays.CAMERA: "Camera data are a hint and no proof: programs can copy them.",
 }
 
-
-@dataclass(frozen=True)
-class Style:
-    """How a conclusion looks: its words carry the meaning, icon and colour only repeat it.
-
-    The symbol is one character, where icons cannot be drawn.
-    """
-
-    icon: str
-    symbol: str
-    colour: str
-
-
+# Icon, character (where icons cannot be drawn) and colour: they only repeat what the words of a
+# conclusion say.
 _STYLES = {
-    ConclusionCode.LABELLED_AI_SIGNED: Style(":material/verified:", "▲", "red"),
-    ConclusionCode.LABELLED_AI: Style(":material/sell:", "▲", "red"),
-    ConclusionCode.LABELLED_PART_AI: Style(":material/extension:", "△", "red"),
-    ConclusionCode.LOOKS_AI: Style(":material/smart_toy:", "▲", "red"),
-    ConclusionCode.DISAGREE: Style(":material/balance:", "≠", "orange"),
-    ConclusionCode.CANT_TELL: Style(":material/help:", "?", "orange"),
-    ConclusionCode.CANT_JUDGE: Style(":material/block:", "–", "gray"),
-    ConclusionCode.CAMERA_DATA: Style(":material/photo_camera:", "○", "blue"),
-    ConclusionCode.LOOKS_PHOTOGRAPH: Style(":material/landscape:", "●", "green"),
-    ConclusionCode.OTHER_CLASS: Style(":material/label:", "■", "blue"),
-    ConclusionCode.UNREADABLE: Style(":material/broken_image:", "✕", "gray"),
+    ConclusionCode.LABELLED_AI_SIGNED: (":material/verified:", "▲", "red"),
+    ConclusionCode.LABELLED_AI: (":material/sell:", "▲", "red"),
+    ConclusionCode.LABELLED_PART_AI: (":material/extension:", "△", "red"),
+    ConclusionCode.LOOKS_AI: (":material/smart_toy:", "▲", "red"),
+    ConclusionCode.DISAGREE: (":material/balance:", "≠", "orange"),
+    ConclusionCode.CANT_TELL: (":material/help:", "?", "orange"),
+    ConclusionCode.CANT_JUDGE: (":material/block:", "–", "gray"),
+    ConclusionCode.CAMERA_DATA: (":material/photo_camera:", "○", "blue"),
+    ConclusionCode.LOOKS_PHOTOGRAPH: (":material/landscape:", "●", "green"),
+    ConclusionCode.OTHER_CLASS: (":material/label:", "■", "blue"),
+    ConclusionCode.UNREADABLE: (":material/broken_image:", "✕", "gray"),
 }
 
 
@@ -77,13 +65,14 @@ def rank(code: ConclusionCode) -> int:
 
 def heading(conclusion: Conclusion) -> str:
     """Markdown of a conclusion's icon and words, in its colour."""
-    style = _STYLES[conclusion.code]
-    return f":{style.colour}[{style.icon} {as_markdown(conclusion.title)}]"
+    icon, _, colour = _STYLES[conclusion.code]
+    return f":{colour}[{icon} {as_markdown(conclusion.title)}]"
 
 
 def plain(conclusion: Conclusion) -> str:
     """Symbol and words, for tables and reports."""
-    return f"{_STYLES[conclusion.code].symbol} {visible(conclusion.title)}"
+    _, symbol, _ = _STYLES[conclusion.code]
+    return f"{symbol} {visible(conclusion.title)}"
 
 
 def class_words(name: str, metadata: ModelMetadata) -> str:

@@ -205,12 +205,6 @@ def test_many_clients_at_once_get_each_their_own_answer(client):
     )
 
 
-@pytest.mark.parametrize("address", ["/healthz", "/readyz"])
-def test_health_is_asked_by_head_too(client, address):
-    response = client.head(address)
-    assert response.status_code == 200 and response.headers["content-length"] != "0"
-
-
 def test_browser_that_opens_the_service_finds_its_documentation(client):
     response = client.get("/")
     assert response.status_code == 200 and response.url.path == "/docs"

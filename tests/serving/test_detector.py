@@ -19,14 +19,7 @@ from real_vs_ai.model_file import ModelFileError
 from real_vs_ai.serving import engines
 from real_vs_ai.serving.engines import one_blas_thread
 from real_vs_ai.verdict import ReasonCode
-from tests.serving.trivial_model import (
-    IMAGE_SIZE,
-    METADATA,
-    encode,
-    judge_inputs,
-    save_model,
-    uniform_image,
-)
+from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -105,30 +98,6 @@ def test_probabilities_are_calibrated_with_the_models_temperature(model_with, de
     assert [reason.code for reason in plain.reasons] == [ReasonCode.NOT_CALIBRATED]
 
 
-def test_between_the_thresholds_the_verdict_is_uncertain_and_says_why(model_with):
-    path = model_with(lower_threshold=0.2, upper_threshold=0.8, calibrated=True)
-    detector = Detector.open(path, engine="keras")
-    verdict = detector.predict(uniform_image(128))
-    assert verdict.label == "Uncertain"
-    (reason,) = verdict.reasons
-    assert reason.code is ReasonCode.BETWEEN_THRESHOLDS
-    assert reason.sentence == "The model found no clear sign either way."
-
-
-def test_other_classes_keep_names_without_probability_fake(tmp_path):
-    from real_vs_ai.model_file import ModelMetadata
-
-    names = ("benign", "malignant", "normal")
-    metadata = ModelMetadata(class_names=names, image_size=16, minimum_confidence=0.5)
-    detector = Detector.open(save_model(tmp_path / "model.h5", metadata), engine="keras")
-    bright, grey, dark = detector.predict_batch([uniform_image(v) for v in (250, 127, 5)])
-    assert (bright.label, dark.label) == ("benign", "normal")
-    assert bright.probability_fake is None
-    assert tuple(bright.probabilities) == names
-    assert grey.label == "Uncertain"
-    assert grey.reasons[0].code is ReasonCode.LOW_CONFIDENCE
-
-
 def test_an_undecodable_image_raises_its_error(detector, tmp_path):
     with pytest.raises(ImageError, match="not an image"):
         detector.predict(b"no image")
@@ -182,25 +151,6 @@ def test_keras_on_a_gpu_is_chosen_where_there_is_one(model_path, monkeypatch):
     assert Detector.open(model_path).engine.name == "keras"
     monkeypatch.setattr(engines, "sees_gpu", lambda: False)
     assert Detector.open(model_path).engine.name == "openvino"
-
-
-def test_serving_a_compiled_model_imports_neither_tensorflow_nor_keras(detector, tmp_path):
-    image = tmp_path / "image.png"
-    image.write_bytes(encode(uniform_image(220)))
-    code = (
-        "import sys; from real_vs_ai import Detector\n"
-        "print(Detector.open(sys.argv[1], precision='f32').predict(sys.argv[2]).label)\n"
-        "print([m for m in ('tensorflow', 'keras', 'torch', 'jax') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(detector.model_path), str(image)],
-        cwd=REPOSITORY,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split("\n")[:2] == ["Fake", "[]"]
 
 
 def _run_python(source: str, *, seconds: float) -> str:

@@ -8,10 +8,8 @@ from real_vs_ai.images import resize_image
 from real_vs_ai.keras_models import load_model
 from real_vs_ai.out_of_distribution.check import write_check
 from real_vs_ai.out_of_distribution.learning import Sample, fit_check
-from real_vs_ai.serving.image_sources import iterate_sources
-from real_vs_ai.serving.judge import judge_files
 from real_vs_ai.verdict import ReasonCode
-from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, save_model
+from tests.serving.trivial_model import IMAGE_SIZE, METADATA, judge_inputs, save_model
 
 LAYER = "global_average_pooling2d"
 
@@ -81,13 +79,3 @@ def test_engines_give_the_same_probabilities_as_without_features(model_path, tmp
     for engine in ("openvino", "keras"):
         found = judge_inputs(Detector.open(model_path, engine=engine, precision="f32"), pixels)[0]
         np.testing.assert_allclose(found, judge_inputs(plain, pixels)[0], atol=1e-5)
-
-
-def test_only_out_of_distribution_images_become_uncertain_in_the_table(detector, tmp_path):
-    tinted = grey(150, tint=(60, -60, 0), seed=1)
-    for name, pixels in (("a", grey(190, seed=2)), ("b", tinted), ("c", grey(60, seed=3))):
-        (tmp_path / f"{name}.png").write_bytes(encode(pixels))
-    sources = iterate_sources([str(tmp_path)])
-    scores = list(judge_files(sources, detector=detector, workers=2))
-    assert [score.verdict.label for score in scores] == ["Fake", "Uncertain", "Real"]
-    assert [score.verdict.out_of_distribution for score in scores] == [False, True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 
@@ -108,30 +109,28 @@ def test_rows_of_another_model_are_not_mixed_in(tmp_path):
         write(output, ROWS, model="two", resume=True)
 
 
-def test_an_existing_table_is_touched_with_leave_only(tmp_path):
+@pytest.mark.parametrize(
+    ("there", "resume", "overwrite", "refusal"),
+    [
+        ("finished", False, False, "--overwrite"),
+        ("finished", True, False, "--overwrite"),
+        ("finished", False, True, None),
+        ("unfinished", False, False, "did not end"),
+        ("unfinished", True, False, None),
+        ("finished and unfinished", True, False, "--overwrite"),
+        ("finished and unfinished", True, True, None),
+    ],
+)
+def test_table_that_is_there_is_touched_with_leave_only(
+    tmp_path, there, resume, overwrite, refusal
+):
     output = tmp_path / "scores.csv"
-    write(output, ROWS)
-    for resume in (False, True):
-        with pytest.raises(FileExistsError, match="--overwrite"):
-            check_output(output, resume=resume, overwrite=False)
-    check_output(output, resume=False, overwrite=True)
-
-
-def test_an_unfinished_table_is_touched_with_leave_only(tmp_path):
-    output = tmp_path / "scores.csv"
-    interrupt_after(output, ROWS[:1])
-    with pytest.raises(FileExistsError, match="did not end"):
-        check_output(output, resume=False, overwrite=False)
-    check_output(output, resume=True, overwrite=False)
-
-
-def test_finished_and_unfinished_table_need_resume_and_overwrite(tmp_path):
-    output = tmp_path / "scores.csv"
-    write(output, ROWS)
-    interrupt_after(output, ROWS[:1])
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        check_output(output, resume=True, overwrite=False)
-    check_output(output, resume=True, overwrite=True)
+    if there.startswith("finished"):
+        write(output, ROWS)
+    if there.endswith("unfinished"):
+        interrupt_after(output, ROWS[:1])
+    with pytest.raises(FileExistsError, match=refusal) if refusal else contextlib.nullcontext():
+        check_output(output, resume=resume, overwrite=overwrite)
 
 
 def test_other_formats_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ImageScoring
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution.check import summarise_training_images
@@ -109,8 +112,6 @@ def test_sources_are_taken_only_as_fast_as_scores_are(detector, tmp_path):
 
 
 def test_map_in_order_keeps_the_order_and_its_bound():
-    from concurrent.futures import ThreadPoolExecutor
-
     running = threading.Semaphore(0)
 
     def slow_first(item):
@@ -153,8 +154,6 @@ def test_out_of_distribution_images_are_uncertain_and_say_why(model_with, tmp_pa
 
 
 def test_more_than_two_classes_have_a_column_each():
-    import dataclasses
-
     metadata = dataclasses.replace(METADATA, class_names=("benign", "malignant", "normal"))
     assert tuple(score_columns(metadata))[len(COLUMNS) :] == (
         "probability_benign",
@@ -273,24 +272,22 @@ def test_unreadable_images_exit_with_1_only_when_strict(image_folder, detector):
     assert "broken.jpg" in relaxed.stdout
 
 
-def test_the_script_refuses_options_that_do_not_go_together(image_folder, detector, tmp_path):
-    arguments = [image_folder, "--model", detector.model_path]
-    for options, expected in (
-        (["--resume"], "Expected --output FILE"),
-        (["--resume", "--output", "-"], "Expected --output FILE"),
-        (["--output", tmp_path / "scores.txt"], "Expected an output name"),
-    ):
-        done = run_script(*arguments, *options)
-        assert done.returncode == 1
-        assert expected in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_script_answers_in_one_line_when_it_cannot_work(tmp_path, detector):
-    done = run_script(tmp_path / "missing", "--model", detector.model_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: Expected an image, folder or zip")
-    assert len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["photos", "--resume"], "Expected --output FILE"),
+        (["photos", "--resume", "--output", "-"], "Expected --output FILE"),
+        (["photos", "--output", "scores.txt"], "Expected an output name"),
+        (["missing"], "Expected an image, folder or zip"),
+    ],
+)
+def test_script_that_cannot_work_says_why_in_one_line(
+    image_folder, detector, monkeypatch, capsys, options, expected
+):
+    monkeypatch.chdir(image_folder.parent)
+    assert ImageScoring.main([*options, "--model", str(detector.model_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {expected}") and error.count("\n") == 1
 
 
 def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
@@ -298,13 +295,7 @@ def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monke
         raise UnsupportedGraphError("conversion to OpenVINO failed: an unknown layer")
 
     monkeypatch.setattr(openvino_engine, "build_model", fail)
-    options = ScoringOptions(
-        model=model_with(created="another"),
-        engine="openvino",
-        cluster=None,
-        precision=None,
-        workers=1,
-    )
+    options = ScoringOptions(model_with(created="another"), "openvino", None, None, workers=1)
     with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):
         open_scorer(options)
 

@@ -34,26 +34,18 @@ def test_each_conclusion_has_words_icon_and_both_lines_of_evidence(models):
     assert [texts.count(f"**1** :{colour}[") for colour in ("red", "green", "orange")] == [1, 1, 1]
 
 
-def test_no_percentage_stands_beside_an_answer_that_is_open(models):
+def test_open_answer_has_no_percentage_but_next_steps_and_the_track_record(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
     above_details = [part.value for part in app.markdown if "Probabilities" not in part.value]
     assert "We can't tell" in verdicts(app)[0] and "%" not in "".join(above_details)
-    assert "Probabilities: AI" in shown_texts(app)
-
-
-def test_next_steps_link_to_searches_that_get_nothing(models):
-    app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
+    texts = shown_texts(app)
+    assert "Probabilities: AI" in texts and "accuse" not in texts
+    assert "Of 100 pictures like yours, about 60 get an answer" in texts
     (steps,) = [part.value for part in app.markdown if "What now?" in part.value]
     links = re.findall(r"\]\((https://[^)]+)\)", steps)
     assert len(links) == 5 and "original file" in steps
     # An address with a query could carry the picture, or its address, away.
     assert not [link for link in links if "?" in link]
-
-
-def test_the_track_record_stays_when_no_picture_has_an_answer(models):
-    app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
-    assert "Of 100 pictures like yours, about 60 get an answer" in shown_texts(app)
-    assert "accuse" not in shown_texts(app)
 
 
 def test_the_first_page_says_how_often_there_is_an_answer_and_who_sees_the_picture(models):

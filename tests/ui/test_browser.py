@@ -220,8 +220,8 @@ def test_strips_and_dots_are_seen_on_their_cards(open_page, tmp_path):
 
 
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
-    # So large that they arrive faster than they are decoded.
-    encoded = image_bytes(RED, size=(9400, 9400))
+    # So large that they arrive faster than they are decoded, each in a fifth of a second or more.
+    encoded = image_bytes(RED, size=(4700, 4700))
     paths = [tmp_path / f"{number}.png" for number in range(16)]
     for number, path in enumerate(paths):
         path.write_bytes(encoded + bytes([number]))
