@@ -128,7 +128,14 @@ def _all_metrics(
     metrics = {
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
-        "data": {split: _describe_data(some, unreadable[split]) for split, some in listed.items()},
+        "data": {
+            split: {
+                "folder": some.root.as_posix(),
+                "fingerprint": fingerprint_images(some),
+                "unreadable": [{"path": path, "reason": why} for path, why in unreadable[split]],
+            }
+            for split, some in listed.items()
+        },
         **{split: split_metrics(rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
@@ -321,12 +328,4 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "temperature": metadata.temperature,
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or thresholds_of(metadata),
-    }
-
-
-def _describe_data(images: LabelledImages, unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {
-        "folder": images.root.as_posix(),
-        "fingerprint": fingerprint_images(images),
-        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }
