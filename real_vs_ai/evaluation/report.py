@@ -84,7 +84,7 @@ def evaluate_model(
 
     Args:
         images: By split; "train" is only counted.
-        left_out: (path, reason) of the files that could not be read and are no such images.
+        left_out: By split, (path, reason) of files that are not among the images: unreadable ones.
         target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
             or no validation images of both classes, keeps what the metadata say.
         by_source: Whether the target error is that of a new source.
