@@ -85,7 +85,9 @@ def export_model(
 
     # Cloned models take a list of one input; exported signatures should take the input itself.
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    expected = model.predict(pixels.astype(np.float32), batch_size=_BATCH, verbose=0)
+    pixels = pixels.astype(np.float32)
+    expected = model.predict(pixels, batch_size=_BATCH, verbose=0)
+    batches = [pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH)]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metadata.json", {**dataclasses.asdict(metadata), "metrics": {}})
 
@@ -98,7 +100,8 @@ def export_model(
             # Converters talk on standard output; what they have to say comes as an error.
             with contextlib.redirect_stdout(io.StringIO()):
                 file_format.write(model, written, metadata, check)
-                found = _predict(file_format.load(written), pixels)
+                predict = file_format.load(written)
+                found = np.concatenate([np.asarray(predict(batch)) for batch in batches])
             difference = float(np.max(np.abs(found - expected)))
             if not difference <= file_format.largest_difference:
                 raise InputError(f"probabilities differ by up to {difference:.2g}")
@@ -114,11 +117,6 @@ def export_model(
         return ExportResult(name, target, difference, len(pixels), "")
 
     return list(map(export, formats))
-
-
-def _predict(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    batches = (pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH))
-    return np.concatenate([np.asarray(predict(batch.astype(np.float32))) for batch in batches])
 
 
 def exports_table(results: Sequence[ExportResult]) -> Table:

@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
-TRAIN = "train"
-# (path, reason) of the files that could not be read, by split.
-LeftOut = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,14 @@ class Evaluation:
     @property
     def main(self) -> JudgedSplit:
         """The split that the report is about."""
-        return self.judged[_main_split(self.predictions)]
+        return next(self.judged[name] for name in REPORTED_SPLITS if name in self.judged)
 
 
 def evaluate_model(
     detector: Detector,
     images: Mapping[str, LabelledImages],
     *,
-    left_out: LeftOut,
+    left_out: Mapping[str, Sequence[tuple[str, str]]],
     target_error: float | None,
     by_source: bool,
     workers: int,
@@ -87,7 +84,7 @@ def evaluate_model(
 
     Args:
         images: By split; "train" is only counted.
-        left_out: Files that are not among the images, since they could not be read.
+        left_out: By split, (path, reason) of files that are not among the images: unreadable ones.
         target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
             or no validation images of both classes, keeps what the metadata say.
         by_source: Whether the target error is that of a new source.
@@ -98,7 +95,7 @@ def evaluate_model(
     judged = {
         split: judge_split(detector, some, split=split, workers=workers)
         for split, some in images.items()
-        if split != TRAIN
+        if split != "train"
     }
     metadata, thresholds = detector.metadata, None
     if target_error and "validation" in judged:
@@ -116,7 +113,7 @@ def _all_metrics(
     metadata: ModelMetadata,
     thresholds: Mapping[str, Any] | None,
     *,
-    left_out: LeftOut,
+    left_out: Mapping[str, Sequence[tuple[str, str]]],
 ) -> dict[str, Any]:
     """The contents of `metrics.json`."""
     own = {split: predictions.of_split(split) for split in predictions.split_names}
@@ -128,13 +125,20 @@ def _all_metrics(
     metrics = {
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
-        "data": {split: _describe_data(some, unreadable[split]) for split, some in listed.items()},
+        "data": {
+            split: {
+                "folder": some.root.as_posix(),
+                "fingerprint": fingerprint_images(some),
+                "unreadable": [{"path": path, "reason": why} for path, why in unreadable[split]],
+            }
+            for split, some in listed.items()
+        },
         **{split: split_metrics(rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
         },
-        "confound": find_confound(own[_main_split(predictions)]),
+        "confound": find_confound(next(own[name] for name in REPORTED_SPLITS if name in own)),
         "notes": explain_missed_targets(thresholds),
     }
     if (thresholds or {}).get("rule") == NEW_SOURCE:
@@ -143,10 +147,6 @@ def _all_metrics(
             for split, rows in own.items()
         }
     return metrics
-
-
-def _main_split(predictions: Predictions) -> str:
-    return next(name for name in REPORTED_SPLITS if name in predictions.split_names)
 
 
 def _calibrate(
@@ -321,12 +321,4 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "temperature": metadata.temperature,
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or thresholds_of(metadata),
-    }
-
-
-def _describe_data(images: LabelledImages, unreadable: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {
-        "folder": images.root.as_posix(),
-        "fingerprint": fingerprint_images(images),
-        "unreadable": [{"path": path, "reason": reason} for path, reason in unreadable],
     }

@@ -40,10 +40,6 @@ class Backbone:
     stem_strides: Mapping[int, Mapping[str, int]]
     stage_ends: Callable[[keras.Model], list[str]]
 
-    @property
-    def published_stem_stride(self) -> int:
-        return next(iter(self.stem_strides))
-
 
 def _resnet(name: str) -> Backbone:
     """A ResNet of Keras', by the name of its function there."""

@@ -142,7 +142,8 @@ def fit_on_thumbnails(
     Raises:
         InputError: There are too few pictures.
     """
-    train, validation = (_some_pixels(splits[split]) for split in ("train", "validation"))
+    parts = (splits["train"], splits["validation"])
+    train, validation = (part.take(part.images.draw(_MOST_IMAGES)).inputs for part in parts)
     scale = metadata.training_images["scale"]
     side = round(math.sqrt(scale["low"] * scale["high"]))
     others, held_back = make_thumbnails(
@@ -154,11 +155,6 @@ def fit_on_thumbnails(
         network=_fit_network(train, others, validation),
     )
     return check, _describe(check, validation, held_back)
-
-
-def _some_pixels(decoded: DecodedImages) -> np.ndarray:
-    """The network's input of some thousand images, shape (n, image_size, image_size, 3), uint8."""
-    return decoded.take(decoded.images.draw(_MOST_IMAGES)).inputs
 
 
 def _describe(check: OutOfDistributionCheck, validation: np.ndarray, held_back: np.ndarray) -> str:

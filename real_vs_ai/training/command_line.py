@@ -63,9 +63,8 @@ def parse_training_options(
 
 def _stem_stride(weights: str, backbone: str) -> int:
     """The stride of the model that the weights come from, otherwise the published one."""
-    declared = BACKBONES[backbone]
-    layer_names = declared.stem_strides[declared.published_stem_stride]
-    return read_strides(Path(weights), layer_names) or declared.published_stem_stride
+    published, layer_names = next(iter(BACKBONES[backbone].stem_strides.items()))
+    return read_strides(Path(weights), layer_names) or published
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def open_run(
         return RunFolder(options.models_dir / hosts.share(name))
     run = RunFolder(options.models_dir / name)
     run.path.mkdir(parents=True, exist_ok=True)
-    if _has_begun(run):
+    # What a killed process left unfinished has hidden names.
+    if any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*")):
         raise FileExistsError(
             f"{run.path} already exists. Resume it with --resume {run.path}, "
             "or choose another --run-name."
@@ -71,11 +72,6 @@ def open_run(
     write_json(run.config, describe_run(options, splits=splits, device=device))
     hosts.share(name)
     return run
-
-
-def _has_begun(run: RunFolder) -> bool:
-    """Whether a folder holds anything; what a killed process left unfinished has hidden names."""
-    return any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*"))
 
 
 def describe_run(
