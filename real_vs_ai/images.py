@@ -45,6 +45,7 @@ DECODER_ERRORS = (
     AttributeError,
     MemoryError,
     RuntimeError,
+    Image.DecompressionBombError,
 )
 
 

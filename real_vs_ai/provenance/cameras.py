@@ -44,7 +44,6 @@ _LEAST_SIMILARITY = 0.4
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 # Standard deviation of brightness, 0 to 255, below which there is nothing to compare.
 _PLAIN = 2.0
-_DAMAGE = (*DECODER_ERRORS, Image.DecompressionBombError)
 _PROGRAM_FIELDS = ("Software", "EXIF Software")
 # Apple's and Samsung's systems write this word as the whole comment or description.
 _COMMENT_FIELDS = ("EXIF UserComment", "EXIF ImageDescription", "Description", "Title", "comment")
@@ -106,7 +105,7 @@ def _file_doubts(fields: dict[str, str], data: bytes, image: Image.Image | None)
             preview = _read_preview(opened) if image else None
         if preview and _similarity(preview, image) < _LEAST_SIMILARITY:
             yield "The camera's preview in the file shows another picture."
-    except _DAMAGE:
+    except DECODER_ERRORS:
         return
 
 

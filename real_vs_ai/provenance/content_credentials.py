@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.errors import InputError, describe_error
 from real_vs_ai.images import DECODER_ERRORS
@@ -92,7 +90,7 @@ def read_content_credentials(data: bytes) -> list[Finding]:
             state = reader.get_validation_state() or "Invalid"
             store = json.loads(reader.json())
         return _describe_store(store, state=state)
-    except (c2pa.C2paError, Image.DecompressionBombError, *DECODER_ERRORS):
+    except (c2pa.C2paError, *DECODER_ERRORS):
         text = "It carries a C2PA manifest that is damaged."
         forgery = _FORGERY[Seal.UNREADABLE]
         return [Finding(Code.CREDENTIALS, "C2PA", text, forgery=forgery, seal=Seal.UNREADABLE)]
@@ -179,15 +177,10 @@ class _Manifest:
         if not any(not name or "algorithmic" in name.lower() for name in self.source_types):
             return ""
         issuer = str((self.content.get("signature_info") or {}).get("issuer", ""))
-        return name_generator(self.agents) or name_generator(issuer) or self._first_agent()
-
-    def _first_agent(self) -> str:
-        for action in self.action_entries:
-            agent = action.get("softwareAgent") or ""
-            name = agent.get("name", "") if isinstance(agent, dict) else agent
-            if name:
-                return clean(str(name))
-        return ""
+        agents = (action.get("softwareAgent") or "" for action in self.action_entries)
+        names = (one.get("name", "") if isinstance(one, dict) else one for one in agents)
+        first_agent = clean(str(next(filter(None, names), "")))
+        return name_generator(self.agents) or name_generator(issuer) or first_agent
 
     @property
     def actions(self) -> tuple[str, ...]:

@@ -44,8 +44,6 @@ _IPTC_NAMES = {
 }
 # ComfyUI's nodes for WebP and JPEG write its graphs into these tags, after their names.
 _GRAPH = re.compile(r"(prompt|workflow)\s*:\s*(?=\{)", re.I)
-# What damaged metadata makes Pillow and its plugins raise.
-_DAMAGE = (*DECODER_ERRORS, Image.DecompressionBombError)
 
 
 def read_fields(data: bytes) -> dict[str, str]:
@@ -102,7 +100,7 @@ def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
                 yield from _text_fields(image)
                 yield from _exif_fields(image)
                 yield from _iptc_fields(image)
-    except _DAMAGE:
+    except DECODER_ERRORS:
         pass
     yield from _late_png_fields(data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from real_vs_ai.config import CLASS_NAMES, POSITIVE_CLASS
 
@@ -120,6 +121,14 @@ class Finding:
     field: str = ""
     from_picture: str = ""
     camera: Camera | None = None
+
+
+def made_with(
+    program: str, kind: str, text: str, *, code: Code = Code.GENERATOR, **facts: Any
+) -> Finding:
+    """A finding that says which program or service made the picture."""
+    facts = {"claim": f"made with {program}", "generator": program, **facts}
+    return Finding(code, kind, text, POSITIVE_CLASS, **facts)
 
 
 @dataclass(frozen=True)

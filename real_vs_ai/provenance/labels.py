@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.provenance.fields import parse_object, xmp_property
-from real_vs_ai.provenance.findings import Code, Finding, clean
+from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
 
 # Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
 _SEARCHED_CHARACTERS = 20_000
@@ -139,18 +139,8 @@ def find_names(fields: dict[str, str], *, read: Collection[str]) -> list[Finding
             found.setdefault(name, field)
     if _is_signed_by_xai(fields):
         found.setdefault("Grok", "EXIF ImageDescription")
-    return [
-        Finding(
-            Code.GENERATOR,
-            "generator",
-            f"Its metadata name {name}.{_NOTES.get(name, '')}",
-            POSITIVE_CLASS,
-            f"made with {name}",
-            generator=name,
-            field=field,
-        )
-        for name, field in found.items()
-    ]
+    texts = {name: f"Its metadata name {name}.{_NOTES.get(name, '')}" for name in found}
+    return [made_with(name, "generator", texts[name], field=found[name]) for name in found]
 
 
 def _searched_texts(fields: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -261,18 +251,9 @@ def _iptc_system(fields: dict[str, str]) -> list[Finding]:
     if not (system or prompt):
         return []
     named = " ".join(clean(f"{system} {version}").split()) or "an AI system that it does not name"
-    return [
-        Finding(
-            Code.GENERATOR,
-            "IPTC",
-            f"Its IPTC properties say that {named} was used.",
-            POSITIVE_CLASS,
-            f"made with {named}",
-            generator=name_generator(system) or clean(system),
-            prompt=prompt,
-            field="XMP",
-        )
-    ]
+    text = f"Its IPTC properties say that {named} was used."
+    generator = name_generator(system) or clean(system)
+    return [made_with(named, "IPTC", text, generator=generator, prompt=prompt, field="XMP")]
 
 
 def _chinese_label(fields: dict[str, str]) -> list[Finding]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.provenance.fields import parse_object, xmp_property
-from real_vs_ai.provenance.findings import Code, Finding, clean
+from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
 from real_vs_ai.provenance.labels import name_generator
 
 _LONGEST_PROMPT = 10_000
@@ -76,13 +75,11 @@ def _describe(settings: Settings) -> Finding:
     text = f"It carries the settings of a run of {settings.program}{with_model}."
     if settings.from_picture:
         text += f" It was made from another picture ({clean(settings.from_picture)})."
-    return Finding(
-        Code.GENERATOR,
+    return made_with(
+        settings.program,
         "generator",
         text,
-        POSITIVE_CLASS,
-        f"made with {settings.program}{with_model}",
-        generator=settings.program,
+        claim=f"made with {settings.program}{with_model}",
         model=model,
         prompt=settings.prompt[:_LONGEST_PROMPT].strip(),
         field=settings.field,
@@ -187,57 +184,51 @@ def _from_objects(fields: dict[str, str]) -> Iterator[Settings]:
     for name, found in [*objects, ("PNG text", dict(fields))]:
         for program, keys, read in _PROGRAMS:
             if keys <= found.keys():
-                yield read(program, name, found, fields)
+                yield Settings(program, name, *read(found, fields))
 
 
 _OBJECT_FIELDS = tuple(dict.fromkeys((*_SETTINGS_FIELDS, "invokeai_metadata", "sd-metadata")))
 
 
-def _read_swarmui(program: str, name: str, found: dict, fields: dict) -> Settings:
+# Each reader gives the prompt, the model, and what says that there was an input picture.
+def _read_swarmui(found: dict, fields: dict) -> tuple[str, str, str]:
     found = _object(found, "sui_image_params")
-    picture = next((key for key in ("initimage", "promptimages") if found.get(key)), "")
+    picture = _key_in_use(found, "initimage", "promptimages")
     picture = picture or ("initimagecreativity" if "initimagecreativity" in found else "")
-    return Settings(program, name, _text(found, "prompt"), _text(found, "model"), picture)
+    return _text(found, "prompt"), _text(found, "model"), picture
 
 
-def _read_fooocus(program: str, name: str, found: dict, fields: dict) -> Settings:
-    model = _text(found, "base_model") or _text(found, "Base Model")
-    return Settings(program, name, _text(found, "prompt") or _text(found, "Prompt"), model)
+def _read_fooocus(found: dict, fields: dict) -> tuple[str, str, str]:
+    return _text(found, "prompt", "Prompt"), _text(found, "base_model", "Base Model"), ""
 
 
-def _read_draw_things(program: str, name: str, found: dict, fields: dict) -> Settings:
-    strength = found.get("strength", 1)
-    picture = f"strength {strength}" if _is_partial(strength) else ""
-    return Settings(program, name, _text(found, "c"), _text(found, "model"), picture)
+def _read_draw_things(found: dict, fields: dict) -> tuple[str, str, str]:
+    return _text(found, "c"), _text(found, "model"), _partial_strength(found)
 
 
-def _read_easy_diffusion(program: str, name: str, found: dict, fields: dict) -> Settings:
-    model = _text(found, "use_stable_diffusion_model") or _text(found, "Stable Diffusion model")
-    picture = next((k for k in ("init_image", "Init Image", "prompt_strength") if found.get(k)), "")
-    return Settings(program, name, _text(found, "prompt") or _text(found, "Prompt"), model, picture)
+def _read_easy_diffusion(found: dict, fields: dict) -> tuple[str, str, str]:
+    model = _text(found, "use_stable_diffusion_model", "Stable Diffusion model")
+    picture = _key_in_use(found, "init_image", "Init Image", "prompt_strength")
+    return _text(found, "prompt", "Prompt"), model, picture
 
 
-def _read_novelai(program: str, name: str, found: dict, fields: dict) -> Settings:
-    request = _text(found, "request_type")
-    picture = request if request not in {"", "PromptGenerateRequest"} else ""
-    if not picture and not request and _is_partial(found.get("strength", 1)):
-        picture = f"strength {found['strength']}"
-    return Settings(program, name, _text(found, "prompt"), fields.get("Source", ""), picture)
+def _read_novelai(found: dict, fields: dict) -> tuple[str, str, str]:
+    request = _text(found, "request_type") or _partial_strength(found)
+    picture = "" if request == "PromptGenerateRequest" else request
+    return _text(found, "prompt"), fields.get("Source", ""), picture
 
 
-def _read_invokeai(program: str, name: str, found: dict, fields: dict) -> Settings:
+def _read_invokeai(found: dict, fields: dict) -> tuple[str, str, str]:
     model = found.get("model")
     if isinstance(model, dict):
         model = model.get("name") or model.get("model_name")
     mode = _text(found, "generation_mode")
     picture = mode if re.search(r"img2img|inpaint|outpaint", mode) else ""
-    used = (key for key in ("init_image", "ipAdapters", "controlnets") if found.get(key))
-    prompt = _text(found, "positive_prompt")
-    return Settings(program, name, prompt, str(model or ""), picture or next(used, ""))
+    picture = picture or _key_in_use(found, "init_image", "ipAdapters", "controlnets")
+    return _text(found, "positive_prompt"), str(model or ""), picture
 
 
-_Reader = Callable[[str, str, dict, dict], Settings]
-_PROGRAMS: tuple[tuple[str, frozenset[str], _Reader], ...] = (
+_PROGRAMS: tuple[tuple[str, frozenset[str], Callable], ...] = (
     ("SwarmUI", frozenset({"sui_image_params"}), _read_swarmui),
     ("Fooocus", frozenset({"base_model", "prompt"}), _read_fooocus),
     ("Fooocus", frozenset({"Base Model", "Prompt"}), _read_fooocus),
@@ -272,6 +263,16 @@ def _object(found: dict, key: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _text(found: dict, key: str) -> str:
-    value = found.get(key)
-    return value if isinstance(value, str) else ""
+def _text(found: dict, *keys: str) -> str:
+    """The first text under these keys, or ""."""
+    values = map(found.get, keys)
+    return next((value for value in values if value and isinstance(value, str)), "")
+
+
+def _key_in_use(found: dict, *keys: str) -> str:
+    return next((key for key in keys if found.get(key)), "")
+
+
+def _partial_strength(found: dict) -> str:
+    strength = found.get("strength", 1)
+    return f"strength {strength}" if _is_partial(strength) else ""

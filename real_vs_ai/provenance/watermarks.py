@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.provenance.findings import Code, Finding
+from real_vs_ai.provenance.findings import Code, Finding, made_with
 
 _BLOCK = 8
 _STEP = 36
@@ -47,13 +46,9 @@ def _text_bits(text: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(text.encode("ascii"), dtype=np.uint8))
 
 
-def _number_bits(number: int) -> np.ndarray:
-    """Without leading zeros: the scripts lose them, too."""
-    return np.array([int(digit) for digit in f"{number:b}"], dtype=np.uint8)
-
-
-_SDXL = _number_bits(0b101100111110110010010000011110111011000110011110)
-_FLUX = _number_bits(0b001010101111111010000111100111001111010100101110)
+# Without leading zeros: the scripts lose them, too.
+_SDXL = np.array([*"101100111110110010010000011110111011000110011110"], dtype=np.uint8)
+_FLUX = np.array([*"1010101111111010000111100111001111010100101110"], dtype=np.uint8)
 _MARKS = (
     _Mark("Stable Diffusion", _text_bits("StableDiffusionV1"), swaps=15, offset=128),
     _Mark("Stable Diffusion 2", _text_bits("SDV2"), swaps=0, offset=128),
@@ -82,19 +77,8 @@ def find_watermarks(image: Image.Image) -> list[Finding]:
                 f"Its pixels carry the watermark of {mark.generator}'s published script "
                 f"({right} of {len(mark.bits)} bits)."
             )
-            claim = f"made with {mark.generator}"
-            return [
-                Finding(
-                    Code.WATERMARK,
-                    "watermark",
-                    text,
-                    POSITIVE_CLASS,
-                    claim,
-                    _FORGERY,
-                    generator=mark.generator,
-                    field="pixels",
-                )
-            ]
+            facts = {"forgery": _FORGERY, "field": "pixels"}
+            return [made_with(mark.generator, "watermark", text, code=Code.WATERMARK, **facts)]
     return []
 
 
