@@ -26,8 +26,6 @@ LONGEST_SIDE = 2048
 _MOST_CROPS = 100
 # The overview's shorter side, as a multiple of the network's input.
 _OVERVIEW_SIDE = 1.5
-# What the released model of photographs names, though there is one choice only.
-_ONLY_CHOICE = ("aggregate_by", "mean-log-odds")
 # Reducing images at least so many times Pillow halves them cheaply first.
 _REDUCING_GAP = 3.0
 # The overview needs less: two thirds of the time.
@@ -109,9 +107,8 @@ class ModelInput:
         if not self.is_crops:
             mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
             return {"kind": self.kind, **mirroring}
-        overview = {"overview": self.overview} if self.overview else {}
-        longest = {"longest_side": self.longest_side}
-        return {"kind": self.kind, "crops": self.crops, **overview, **longest}
+        stored = {"kind": self.kind, "crops": self.crops, "longest_side": self.longest_side}
+        return stored | ({"overview": self.overview} if self.overview else {})
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
@@ -234,9 +231,8 @@ def read_model_input(stored: Mapping[str, Any], *, size: int) -> ModelInput:
     """
     if not stored:
         return ModelInput(size)
-    fields = {name: value for name, value in stored.items() if (name, value) != _ONLY_CHOICE}
     try:
-        return ModelInput(size, **fields)
+        return ModelInput(size, **stored)
     except TypeError as error:
         raise InputError(
             f"Expected a description of crops or resizing, received {dict(stored)}."

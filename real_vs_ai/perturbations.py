@@ -48,18 +48,14 @@ class Perturbation:
     """One change to an image.
 
     Attributes:
-        change: Takes pixels (height, width, 3), uint8, and a seed; returns such pixels, perhaps
-            of another size.
+        apply: Takes pixels (height, width, 3), uint8, and a seed, which noise alone uses; returns
+            such pixels, perhaps of another size.
         phrase: In a sentence of the app ("flips after …"); None: the app does not try it.
     """
 
     name: str
-    change: Callable[[np.ndarray, int], np.ndarray]
+    apply: Callable[..., np.ndarray]
     phrase: str | None = None
-
-    def apply(self, pixels: np.ndarray, *, seed: int) -> np.ndarray:
-        """The changed image; the seed is used by noise only."""
-        return self.change(pixels, seed)
 
 
 def recompress(

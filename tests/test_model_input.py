@@ -162,12 +162,3 @@ def test_crops_are_never_mirrored():
 def test_mirroring_survives_storing():
     model_input = ModelInput(32, mirror_below=0.9)
     assert read_model_input(model_input.stored(), size=32) == model_input
-
-
-@pytest.mark.parametrize("other", ["extremes", ["mean-log-odds"], {}, None])
-def test_models_that_name_the_only_choice_are_read(other):
-    stored = {**ModelInput(32, "crops").stored(), "aggregate_by": "mean-log-odds"}
-    assert read_model_input(stored, size=32) == ModelInput(32, "crops")
-    with pytest.raises(InputError) as caught:
-        read_model_input({**stored, "aggregate_by": other}, size=32)
-    assert "\n" not in str(caught.value)

@@ -32,7 +32,7 @@ _CHUNK_IMAGES = 256
 # One batch of float32 pixels, for a network that computes features.
 _BATCH_PIXELS = 2**19
 # Raise it when the same image would give other crops or views: caches on disk are then made again.
-_CROPS_VERSION = 1
+_CROPS_VERSION = 2
 # Starting worker processes takes about as long as resizing so many small images, or as cropping
 # so many large ones.
 _FEWEST_IMAGES_FOR_WORKERS = {"resize": 400, "crops": 24}
@@ -316,8 +316,12 @@ def store_features(
     for split in ("train", "validation"):
         images = splits[split]
         path = images.cache and images.cache.with_name(f"{images.cache.name}-features-{key}.npy")
-        features = _read_features(path, shape=(len(images), images.views, width))
-        if features is None:
+        try:
+            # Those that an earlier run kept.
+            features = np.load(path) if path else None
+        except (OSError, ValueError):
+            features = None
+        if features is None or features.shape != (len(images), images.views, width):
             say(f"Computing the features of {len(images.inputs):,} {split} inputs once ...")
             features = _compute_features(images, compute, split=split)
             if path is not None:
@@ -338,12 +342,3 @@ def _compute_features(
         for start in progress(starts, description=f"Features of {split}", unit="batch")
     ]
     return np.concatenate(parts).reshape(len(images), images.views, -1)
-
-
-def _read_features(path: Path | None, *, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The features that an earlier run kept, or None."""
-    try:
-        features = None if path is None else np.load(path)
-    except (OSError, ValueError):
-        return None
-    return features if features is not None and features.shape == shape else None

@@ -71,8 +71,7 @@ def draw_views(
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
-        # Nothing is drawn without an overview: older recipes see the views that they saw.
-        if model_input.overview and generator.random() < model_input.overview / model_input.views:
+        if generator.random() < model_input.overview / model_input.views:
             views.append(_draw_of_overview(pixels, generator, options, size=model_input.size))
             continue
         views.append(_draw_view(pixels, generator, options, size=model_input.size, encoded=encoded))
@@ -105,8 +104,7 @@ def _draw_view(
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
         part = live_through(part, generator, factor=factor, size=size, encoded=encoded)
-        # Nothing is drawn without screenshots: older recipes see the views that they saw.
-        if options.screenshots and generator.random() < options.screenshots:
+        if generator.random() < options.screenshots:
             part = capture(part, generator)
     else:
         part = _draw_part(pixels, generator, side=size)

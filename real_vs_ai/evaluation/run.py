@@ -138,8 +138,11 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     own = path == run.model and _is_own_data(run, images, data=options.data)
     report = RunFolder(options.output or _default_output(path, data=options.data, own=own))
     refreshes_run = report.path.resolve() == run.path.resolve()
-    if not (options.overwrite or (own and refreshes_run)):
-        _check_output(report)
+    if report.metrics.is_file() and not (options.overwrite or (own and refreshes_run)):
+        raise FileExistsError(
+            f"{report.path} holds a report. Name another folder with --output, or replace it with "
+            "--overwrite."
+        )
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
@@ -278,14 +281,6 @@ def _default_output(path: Path, *, data: Path, own: bool) -> Path:
     # Several model files may share a folder, so its name tells their reports apart.
     prefix = "" if path == run.model else f"{path.stem}-"
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
-
-
-def _check_output(report: RunFolder) -> None:
-    if report.metrics.is_file():
-        raise FileExistsError(
-            f"{report.path} holds a report. Name another folder with --output, or replace it with "
-            "--overwrite."
-        )
 
 
 def _redraw(named: Path | None) -> str:

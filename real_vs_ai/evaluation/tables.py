@@ -209,7 +209,10 @@ def precision_table(found: Sequence[Mapping]) -> Table:
         [
             row["precision"],
             f"{row['images']} (n = {row['n']:,})",
-            *(_accuracy_text(row[name]) for name in ("accuracy_f32", "accuracy")),
+            *(
+                "no labels" if a is None else f"{a:.4f}"
+                for a in (row["accuracy_f32"], row["accuracy"])
+            ),
             f"{row['largest_difference']:.4f}",
             row["flipped"],
             row["uncertain_changed"],
@@ -218,10 +221,6 @@ def precision_table(found: Sequence[Mapping]) -> Table:
     ]
     headers = ["precision", "images", "accuracy in f32", "accuracy", "largest difference"]
     return [*headers, "verdicts flipped", "to or from Uncertain"], rows
-
-
-def _accuracy_text(accuracy: float | None) -> str:
-    return "no labels" if accuracy is None else f"{accuracy:.4f}"
 
 
 def interval_text(entry: Mapping[str, float] | None, *, digits: int = 4) -> str:

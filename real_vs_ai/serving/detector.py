@@ -20,7 +20,7 @@ from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
-from real_vs_ai.model_input import as_pillow
+from real_vs_ai.model_input import Window, as_pillow
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     compare_size,
@@ -33,8 +33,6 @@ from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
 
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
-# Where a crop lies in its image; see `ModelInput.windows`.
-Window = tuple[float, float, float, float]
 # Gives inputs of the network; receives their uncalibrated probabilities, and why they are
 # out-of-distribution.
 Steps = Generator[np.ndarray, tuple[np.ndarray, Reason | None], Verdict]

@@ -252,7 +252,8 @@ def _reshape(layer: Layer, x: ov.Output) -> Any:
     if _rank(x) == 4 and len(target) == 3 and target[2] == x.get_partial_shape()[1]:
         # The channels stay: only rows and columns change.
         return ops.reshape(x, np.array([0, target[2], *target[:2]]), True)
-    return _channels_second(ops.reshape(_channels_last(x), np.array([0, *target]), True))
+    shaped = ops.reshape(_channels_last(x), np.array([0, *target]), True)
+    return ops.transpose(shaped, list(_TO_CHANNELS_SECOND)) if _rank(shaped) == 4 else shaped
 
 
 @_builds("Concatenate")
@@ -336,10 +337,6 @@ def _by_channel(values: Any, x: ov.Output) -> ov.Output:
 
 def _channels_last(x: Any) -> Any:
     return ops.transpose(x, list(_TO_CHANNELS_LAST)) if _rank(x) == 4 else x
-
-
-def _channels_second(x: Any) -> Any:
-    return ops.transpose(x, list(_TO_CHANNELS_SECOND)) if _rank(x) == 4 else x
 
 
 def _check_ranks(layer: Layer, parts: Sequence[ov.Output]) -> None:

@@ -98,7 +98,8 @@ def score_row(answer: Answer, metadata: ModelMetadata) -> Row:
     }
     if verdict:
         values |= {f"probability_{name}": p for name, p in verdict.probabilities.items()}
-    return {name: _rounded(values.get(name)) for name in score_columns(metadata)}
+    row = {name: values.get(name) for name in score_columns(metadata)}
+    return {k: round(v, _DECIMALS) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def score_document(answer: Answer, metadata: ModelMetadata) -> Row:
@@ -153,10 +154,6 @@ def terminal_lines(answer: Answer) -> str:
 def _on_one_line(text: str) -> str:
     """Without line breaks and escape sequences, which file names and metadata may hold."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
 class ScoreFile:
@@ -321,13 +318,10 @@ def _key(path: str) -> bytes:
 
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
-    write_table(
-        path, columns, ([_as_json_spells(row.get(name)) for name in columns] for row in rows)
-    )
-
-
-def _as_json_spells(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value
+    cells = ([row.get(name) for name in columns] for row in rows)
+    # Truth values as JSON spells them.
+    spelt = ([str(c).lower() if isinstance(c, bool) else c for c in row] for row in cells)
+    write_table(path, columns, spelt)
 
 
 def _write_json(path: Path, rows: Iterable[Row], *, models: list[dict[str, Any]]) -> None:

@@ -251,9 +251,12 @@ def remember_files(
         files: All files of the source.
         live: Those that a widget holds now. What widgets held before leaves the server's memory.
     """
-    st.session_state.setdefault(_HELD_KEY, {})[source] = list(files)
+    held = st.session_state.setdefault(_HELD_KEY, {})
+    held[source] = list(files)
     context = get_script_run_ctx()
-    _HELD_SIZES[context.session_id] = _sizes_held()
+    _HELD_SIZES[context.session_id] = {
+        file.file_id: file.size for files in held.values() for file in files
+    }
     seen: set[str] = st.session_state.get(_SEEN_KEY, set())
     live_ids = {file.file_id for file in live}
     # Other uploads may be on their way, so only what was seen here is removed.
@@ -266,11 +269,6 @@ def forget_files() -> None:
     """Forget all kept files."""
     st.session_state.pop(_HELD_KEY, None)
     _HELD_SIZES.pop(get_script_run_ctx().session_id, None)
-
-
-def _sizes_held() -> dict[str, int]:
-    sources = st.session_state.get(_HELD_KEY, {}).values()
-    return {file.file_id: file.size for files in sources for file in files}
 
 
 @functools.cache

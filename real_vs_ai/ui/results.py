@@ -59,7 +59,13 @@ def show_results(judged: Sequence[Card], *, judge: Judge) -> None:
         _show_cards(judged, judge=judge)
         _show_questions(judged, judge=judge)
     else:
-        _show_many(_choose_shown(judged, counts), judge=judge)
+        shown = _choose_shown(judged, counts)
+        selected = _show_table(shown)
+        if selected is None:
+            st.caption("Select a row to see the picture, the evidence and what to do next.")
+            _show_questions(shown, judge=judge)
+        else:
+            _show_single(shown[selected], judge=judge)
     with st.container(horizontal=True):
         _show_downloads(judged, judge=judge)
         st.button("Clear all", on_click=_clear, icon=":material/delete:")
@@ -225,15 +231,6 @@ def _choose_shown(judged: Sequence[Card], counts: Mapping[str, str]) -> list[Car
     )
     shown = [one for one in judged if not wanted or one.conclusion.title in wanted]
     return sorted(shown, key=lambda one: (rank(one.conclusion.code), one.conclusion.title))
-
-
-def _show_many(shown: Sequence[Card], *, judge: Judge) -> None:
-    selected = _show_table(shown)
-    if selected is None:
-        st.caption("Select a row to see the picture, the evidence and what to do next.")
-        _show_questions(shown, judge=judge)
-    else:
-        _show_single(shown[selected], judge=judge)
 
 
 def _show_table(judged: Sequence[Card]) -> int | None:

@@ -122,7 +122,7 @@ def test_changes_to_sizes_that_the_model_does_not_know_leave_the_verdict_uncerta
 
 def test_turned_verdicts_are_counted(images, detector, monkeypatch):
     swap = dataclasses.replace(
-        PERTURBATIONS[0], name="swapped", change=lambda pixels, seed: pixels[..., ::-1]
+        PERTURBATIONS[0], name="swapped", apply=lambda pixels, seed: pixels[..., ::-1]
     )
     monkeypatch.setattr("real_vs_ai.evaluation.extras.PERTURBATIONS", (swap,))
     _, swapped = measure(images, detector)["rows"]
@@ -160,8 +160,10 @@ def test_no_picture_is_held_while_the_network_judges(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(detector, "judge", judge)
     changes = [
-        dataclasses.replace(change, change=lambda *some, change=change: watch(change.change(*some)))
-        for change in (WEB, HARD)
+        dataclasses.replace(
+            one, apply=lambda some, seed, one=one: watch(one.apply(some, seed=seed))
+        )
+        for one in (WEB, HARD)
     ]
     images = list_labelled_images(tmp_path / "test")
     judge_changed(detector, images, changes, split="test", workers=2)
