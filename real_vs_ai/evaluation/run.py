@@ -140,8 +140,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     refreshes_run = report.path.resolve() == run.path.resolve()
     if report.metrics.is_file() and not (options.overwrite or (own and refreshes_run)):
         raise FileExistsError(
-            f"{report.path} holds a report. Name another folder with --output, or replace it with "
-            "--overwrite."
+            f"{report.path} holds a report. Name another folder by --output, or give --overwrite."
         )
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
