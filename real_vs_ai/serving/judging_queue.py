@@ -93,7 +93,7 @@ class JudgingQueue:
         self.detector = detector
         self._is_shared = is_shared
         self._lines = [_Line(one) for one in detector.detectors]
-        # Held by whoever reads or changes what follows, the lines and what a look waits for.
+        # Hold it to read or change the fields below, the lines and what a look waits for.
         self._changed = threading.Condition()
         self._side_by_side, self._running, self._idle_seconds = 1, 0, 0.0
         self._is_ending = self._is_awaited = self._is_closed = False
