@@ -39,7 +39,9 @@ class ModelMetadata:
     Attributes:
         image_size: Side of the square input, in pixels.
         temperature: Divides the log-probabilities; 1.0 when not calibrated.
-        calibrated: Whether temperature and thresholds were fitted on validation images.
+        offset: Added to the log-odds of Fake after that; 0.0 when not calibrated, and for models of
+            other classes.
+        calibrated: Whether temperature, offset and thresholds were fitted on validation images.
         lower_threshold: For `verdict.decide`, of models that tell Fake from Real; 0 to 1.
         upper_threshold: As lower_threshold; never below it.
         minimum_confidence: For `verdict.decide`, of models of other classes; 0 to 1.
@@ -55,6 +57,7 @@ class ModelMetadata:
     class_names: tuple[str, ...]
     image_size: int
     temperature: float = 1.0
+    offset: float = 0.0
     calibrated: bool = False
     lower_threshold: float = 0.5
     upper_threshold: float = 0.5
@@ -76,6 +79,11 @@ class ModelMetadata:
     def positive_index(self) -> int | None:
         """Index of the Fake class when the model tells Fake from Real, otherwise None."""
         return positive_index(self.class_names)
+
+    def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of softmax outputs; both of shape (n_images, n_classes)."""
+        fitted = {"temperature": self.temperature, "offset": self.offset}
+        return calibrate(probabilities, **fitted, positive=self.positive_index or 0)
 
 
 def write_metadata(path: Path, metadata: ModelMetadata) -> None:
@@ -152,14 +160,23 @@ def _read_layers(path: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def calibrate(probabilities: np.ndarray, *, temperature: float) -> np.ndarray:
-    """Temperature scaling (Guo et al. 2017) of softmax outputs.
+def calibrate(
+    probabilities: np.ndarray, *, temperature: float, offset: float = 0.0, positive: int = 0
+) -> np.ndarray:
+    """Softmax outputs with other log-odds: divided by a temperature, and shifted for two classes.
+
+    A temperature alone (Guo et al. 2017) keeps 0.5 where it is; with an offset (Platt 1999) the
+    point moves at which Fake and Real are equally likely.
 
     Args:
         probabilities: Softmax outputs, shape (n_images, n_classes).
         temperature: Above 1 softens, below 1 sharpens; the order of the classes never changes.
+        offset: Added to the log-odds of the positive class.
+        positive: Index of that class, Fake.
 
     Returns:
         Same shape, rows summing to 1, float64.
     """
-    return softmax(logarithms(np.asarray(probabilities, dtype=np.float64)) / temperature)
+    logits = logarithms(np.asarray(probabilities, dtype=np.float64)) / temperature
+    logits[:, positive] += offset
+    return softmax(logits)

@@ -37,7 +37,8 @@ class Predictions:
         verdicts: A class name or "Uncertain".
         reasons: Code of the verdict's first `Reason`, or "".
         probabilities: Uncalibrated softmax outputs, shape (n_images, n_classes), float64.
-        temperature: Calibrates them; the table on disk does not hold it.
+        temperature: Calibrates them, with the offset; the table on disk does not hold these.
+        offset: As in `model_file.ModelMetadata`.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Predictions:
     reasons: np.ndarray
     probabilities: np.ndarray
     temperature: float = 1.0
+    offset: float = 0.0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -87,13 +89,14 @@ class Predictions:
 
     @property
     def calibrated(self) -> np.ndarray:
-        """Probabilities after temperature scaling, shape (n_images, n_classes), float64."""
-        return calibrate(self.probabilities, temperature=self.temperature)
+        """Calibrated probabilities, shape (n_images, n_classes), float64."""
+        fitted = {"temperature": self.temperature, "offset": self.offset}
+        return calibrate(self.probabilities, **fitted, positive=self.positive_index or 0)
 
     @property
     def is_right(self) -> np.ndarray:
         """Whether each image's class of highest probability is its own, shape (n,), bool."""
-        return self.probabilities.argmax(axis=1) == self.labels
+        return self.calibrated.argmax(axis=1) == self.labels
 
     @property
     def out_of_distribution(self) -> np.ndarray:

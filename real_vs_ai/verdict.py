@@ -1,7 +1,7 @@
 """Turn a model's probabilities into a verdict: a label, numbers and reasons.
 
 >>> import numpy as np
->>> from real_vs_ai.model_file import ModelMetadata, calibrate
+>>> from real_vs_ai.model_file import ModelMetadata
 >>> metadata = ModelMetadata(("Fake", "Real"), 32, lower_threshold=0.3, upper_threshold=0.8)
 >>> verdict = make_verdict(np.array([0.5, 0.5]), metadata)
 >>> verdict.label, verdict.reasons[0].code.value
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.track_record import read_track_record
 
 UNDECIDED = -1
@@ -155,11 +155,11 @@ def make_verdict(
 
 
 def recalibrate(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
-    """The verdict, and that on its copy, with the temperature and thresholds of this metadata."""
+    """The verdict, and that on its copy, with the calibration and thresholds of this metadata."""
     if verdict.out_of_distribution:
         return verdict
     uncalibrated = np.array([verdict.uncalibrated])
-    probabilities = calibrate(uncalibrated, temperature=metadata.temperature)[0]
+    probabilities = metadata.calibrate(uncalibrated)[0]
     again = make_verdict(probabilities, metadata)
     copy = verdict.copy and recalibrate(verdict.copy, metadata)
     kept = {"model": verdict.model, "uncalibrated": verdict.uncalibrated, "copy": copy}

@@ -1,7 +1,10 @@
-"""Fit a model's temperature and thresholds on its validation images.
+"""Fit a model's calibration and thresholds on its validation images.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks"; the targets are smoothed as in Platt
-1999, so that a small validation set without a mistake does not ask for endless confidence.
+Two classes get a slope and an offset of their log-odds (Platt 1999), others a temperature (Guo et
+al. 2017, "On Calibration of Modern Neural Networks"). Classes weigh alike, and sources weigh alike
+in each: a probability holds as if half of all images were generated, on sources like these. The
+targets are smoothed as Platt does, so that a small validation set without a mistake does not ask
+for endless confidence.
 
 `labels` are integer classes, shape (n_images,), `probabilities` softmax outputs, shape (n_images,
 n_classes), and `sources` names of data sets, shape (n_images,).
@@ -17,10 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_input import logarithms
 
 # Beyond these a network is not miscalibrated but broken.
 _TEMPERATURES = (0.05, 20.0)
@@ -63,6 +68,42 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     bounds = tuple(np.log(_TEMPERATURES))
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
+
+
+def fit_log_odds(
+    labels: np.ndarray, probabilities: np.ndarray, *, positive: int, sources: np.ndarray | None
+) -> tuple[float, float]:
+    """Temperature and offset of the log-odds with the lowest cross-entropy.
+
+    Args:
+        probabilities: Of two classes.
+        positive: Index of Fake.
+        sources: They weigh alike in their class; None for images that do.
+    """
+    logits = logarithms(np.asarray(probabilities, dtype=np.float64))
+    odds = logits[:, positive] - logits[:, 1 - positive]
+    is_fake = labels == positive
+    weights, targets = np.empty(len(labels)), np.empty(len(labels))
+    for of_class in (is_fake, ~is_fake):
+        names = np.arange(of_class.sum()) if sources is None else sources[of_class].astype(str)
+        _, which, counts = np.unique(names, return_inverse=True, return_counts=True)
+        weights[of_class] = (1 / counts)[which] / len(counts)
+        own = (len(counts) + 1) / (len(counts) + 2)
+        targets[of_class] = own if of_class is is_fake else 1 - own
+
+    def cross_entropy(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, offset = parameters
+        scores = slope * odds + offset
+        losses = np.logaddexp(0, scores) - targets * scores
+        errors = weights * (expit(scores) - targets)
+        return float(weights @ losses), np.array([errors @ odds, errors.sum()])
+
+    low, high = (1 / bound for bound in reversed(_TEMPERATURES))
+    found = minimize(
+        cross_entropy, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(low, high), (None, None)]
+    )
+    slope, offset = found.x
+    return float(1 / slope), float(offset)
 
 
 def choose_threshold(
@@ -145,7 +186,7 @@ def calibrate_metadata(
     sources: np.ndarray | None = None,
     refused: np.ndarray | None = None,
 ) -> tuple[ModelMetadata, dict]:
-    """Fit temperature and thresholds on validation images.
+    """Fit calibration and thresholds on validation images.
 
     Args:
         probabilities: Uncalibrated.
@@ -159,10 +200,15 @@ def calibrate_metadata(
     Returns:
         The metadata with them, and what is known of the thresholds, for the report.
     """
-    temperature = fit_temperature(labels, probabilities)
-    calibrated = calibrate(probabilities, temperature=temperature)
-    fitted = dataclasses.replace(metadata, temperature=temperature, calibrated=True)
-    positive = metadata.positive_index
+    positive, offset = metadata.positive_index, 0.0
+    if positive is None:
+        temperature = fit_temperature(labels, probabilities)
+    else:
+        temperature, offset = fit_log_odds(
+            labels, probabilities, positive=positive, sources=sources
+        )
+    fitted = dataclasses.replace(metadata, temperature=temperature, offset=offset, calibrated=True)
+    calibrated = fitted.calibrate(probabilities)
     if positive is None:
         if sources is not None:
             raise InputError("Expected a model of Fake and Real for thresholds by source.")

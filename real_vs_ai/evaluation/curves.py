@@ -155,12 +155,12 @@ def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, p
     Args:
         rows: Of one split.
         metrics: The split's part of `metrics.json`.
-        calibrated: Whether the temperature is one that was fitted.
+        calibrated: Whether the calibration was fitted.
     """
     binary = rows.positive_index is not None
     shown = {"as trained": (rows.probabilities, metrics["uncalibrated"])}
     if calibrated:
-        shown[f"calibrated, T = {rows.temperature:.2f}"] = (rows.calibrated, metrics)
+        shown["calibrated"] = (rows.calibrated, metrics)
     figure, (axes,) = new_figure(height=7.0)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="perfect calibration")
     for i, (name, (probabilities, numbers)) in enumerate(shown.items()):

@@ -311,6 +311,8 @@ def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any]) -> None:
     """Keep what an earlier report measured with the same calibration on the same data."""
     if any(stored.get(name) != metrics.get(name) for name in _CALIBRATION):
         return
+    if stored.get("offset", 0.0) != metrics.get("offset", 0.0):
+        return
     robustness = stored.get("robustness") or {}
     if robustness.get("perturbations") == describe_perturbations():
         metrics["robustness"] = robustness

@@ -254,7 +254,7 @@ def draw_mistakes(
 def _heatmaps(
     model: keras.Model, pixels: Sequence[np.ndarray], rows: Predictions, *, metadata: ModelMetadata
 ) -> list[np.ndarray] | None:
-    classes = rows.probabilities.argmax(axis=1).tolist()
+    classes = rows.calibrated.argmax(axis=1).tolist()
     try:
         with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
             save_model(model, Path(folder) / "model.h5", metadata=metadata)

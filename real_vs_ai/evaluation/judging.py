@@ -57,11 +57,10 @@ class JudgedSplit:
     unreadable: tuple[tuple[str, str], ...]
 
     def rows(self, metadata: ModelMetadata) -> Predictions:
-        """The verdicts with the temperature and thresholds of this metadata."""
+        """The verdicts with the calibration and thresholds of this metadata."""
         verdicts = [recalibrate(answer.verdict, metadata) for answer in self.answers]
         sizes = [(answer.width, answer.height) for answer in self.answers]
-        temperature = metadata.temperature
-        return _rows(self.images, verdicts, split=self.split, sizes=sizes, temperature=temperature)
+        return _rows(self.images, verdicts, split=self.split, sizes=sizes, metadata=metadata)
 
 
 def _rows(
@@ -70,7 +69,7 @@ def _rows(
     *,
     split: str,
     sizes: Sequence[tuple[int, int]],
-    temperature: float,
+    metadata: ModelMetadata,
 ) -> Predictions:
     reasons = [str(v.reasons[0].code) if v.reasons else "" for v in verdicts]
     outputs = np.array([v.uncalibrated for v in verdicts], dtype=np.float64)
@@ -86,7 +85,8 @@ def _rows(
         verdicts=as_texts(verdict.label for verdict in verdicts),
         reasons=as_texts(reasons),
         probabilities=outputs.reshape(len(images), len(images.class_names)),
-        temperature=temperature,
+        temperature=metadata.temperature,
+        offset=metadata.offset,
     )
 
 
@@ -191,7 +191,7 @@ def judge_changed(
             for index, of_change in enumerate(verdicts):
                 of_change += judged[index :: len(changes)]
             bar.update(len(prepared))
-    how = {"split": split, "sizes": sizes, "temperature": detector.metadata.temperature}
+    how = {"split": split, "sizes": sizes, "metadata": detector.metadata}
     return [_rows(images, of_change, **how) for of_change in verdicts]
 
 

@@ -231,7 +231,9 @@ def redraw_report(run: RunFolder) -> list[Path]:
         )
     metrics = read_json(run.metrics)
     predictions = read_predictions(run.predictions)
-    predictions = dataclasses.replace(predictions, temperature=metrics["temperature"])
+    predictions = dataclasses.replace(
+        predictions, temperature=metrics["temperature"], offset=metrics.get("offset", 0.0)
+    )
     counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
     found = {split: len(predictions.of_split(split)) for split in counted}
     if counted != found or tuple(metrics["class_names"]) != predictions.class_names:
@@ -297,7 +299,7 @@ def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
         rows = predictions.of_split(split)
         table = classification_report(
             rows.labels,
-            rows.probabilities.argmax(axis=1),
+            rows.calibrated.argmax(axis=1),
             labels=range(len(rows.class_names)),
             target_names=list(rows.class_names),
             digits=4,
@@ -319,6 +321,7 @@ def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[st
         "image_size": metadata.image_size,
         "input": metadata.model_input.stored(),
         "temperature": metadata.temperature,
+        "offset": metadata.offset,
         "calibrated": metadata.calibrated,
         "thresholds": thresholds or thresholds_of(metadata),
     }

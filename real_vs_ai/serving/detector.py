@@ -19,7 +19,7 @@ import numpy as np
 from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
-from real_vs_ai.model_file import ModelMetadata, calibrate, read_metadata
+from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.model_input import Window, as_pillow
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
@@ -297,7 +297,7 @@ class Detector:
             found = model_input.mix_mirrored(found, mirrored)
         own = self._verdict(found, size_reason, reason)
         if windows and not own.out_of_distribution:
-            scores = calibrate(found, temperature=self.metadata.temperature).tolist()
+            scores = self.metadata.calibrate(found).tolist()
             own = replace(own, crops=tuple(map(CropScore, windows, map(tuple, scores))))
         if look.make_copy is None or own.label == UNCERTAIN:
             return own
@@ -307,7 +307,7 @@ class Detector:
     def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
         """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""
         uncalibrated = self.metadata.model_input.aggregate(found[None])
-        calibrated = calibrate(uncalibrated, temperature=self.metadata.temperature)
+        calibrated = self.metadata.calibrate(uncalibrated)
         made = make_verdict(calibrated[0], self.metadata, out_of_distribution=reasons)
         return replace(made, model=self.name, uncalibrated=tuple(map(float, uncalibrated[0])))
 

@@ -130,6 +130,7 @@ class TrainingOptions:
     overview: int = _count(
         "crops of the reduced picture that judge it too, each like the others", 0
     )
+    whole: int = _count("1: the whole picture, squashed to a square, judges it too", 0)
     mirror_below: float = _share(
         "judge a whole image again, mirrored, when its highest probability is below this", 0.0
     )
@@ -290,6 +291,7 @@ class TrainingOptions:
             kind=self.input,
             crops=self.crops,
             overview=self.overview if self.input == "crops" else 0,
+            whole=self.whole if self.input == "crops" else 0,
             mirror_below=self.mirror_below,
         )
 

@@ -89,15 +89,27 @@ def test_pictures_of_any_size_give_views(height, width):
     assert found.dtype == np.uint8
 
 
-def test_views_of_the_overview_show_more_of_the_picture():
+def spans_of_views(count, **model_input):
+    """Of a picture that brightens from left to right, the range of each view, 0 to 255."""
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 400).astype(np.uint8), (300, 1)))
     file = io.BytesIO()
     ramp.convert("RGB").save(file, "PNG")
-    image = decode_image(file.getvalue())
-    seen = draw_views(
-        image, ModelInput(32, kind="crops", crops=4, overview=4), ViewOptions(60, 0.0, 1), name="a"
+    image, seen = (
+        decode_image(file.getvalue()),
+        ModelInput(32, kind="crops", crops=4, **model_input),
     )
-    spans = np.ptp(seen.reshape(len(seen), -1), axis=1)
+    drawn = draw_views(image, seen, ViewOptions(count, 0.0, 1), name="a")
+    return np.ptp(drawn.reshape(count, -1), axis=1)
+
+
+def test_views_of_the_whole_picture_show_nearly_all_of_it():
+    spans = spans_of_views(90, overview=4, whole=1)
+    # Two of nine views; a crop of the overview spans at most two thirds of the columns.
+    assert 8 <= (spans > 200).sum() <= 34
+
+
+def test_views_of_the_overview_show_more_of_the_picture():
+    spans = spans_of_views(60, overview=4)
     # A crop at native resolution spans 32 of 400 columns; one of the overview at least 150.
     assert set(spans > 60) == {True, False}
     assert 0.3 < np.mean(spans > 60) < 0.7

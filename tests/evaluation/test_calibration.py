@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold, fit_temperature
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    choose_threshold,
+    fit_log_odds,
+    fit_temperature,
+)
 from real_vs_ai.model_file import ModelMetadata, calibrate
 from real_vs_ai.verdict import decide
 
@@ -28,11 +33,47 @@ def test_temperature_of_sharpened_probabilities_is_found(temperature, n_classes)
     assert fit_temperature(labels, sharpened) == pytest.approx(temperature, rel=0.05)
 
 
+@pytest.mark.parametrize(("temperature", "offset"), [(0.5, 1.5), (2.0, -1.0)])
+def test_slope_and_offset_of_distorted_log_odds_are_found(temperature, offset):
+    labels, probabilities = calibrated_images(40_000)
+    distorted = calibrate(
+        calibrate(probabilities, temperature=1.0, offset=-offset), temperature=1 / temperature
+    )
+    found = fit_log_odds(labels, distorted, positive=0, sources=None)
+    assert found == pytest.approx((temperature, offset), rel=0.07)
+
+
+def test_probability_holds_for_equal_classes_and_sources_that_weigh_alike():
+    generator = np.random.default_rng(2)
+    odds, labels, sources = [], [], []
+    # One source holds most pictures, and all of its generated ones look real.
+    for name, label, mean, count in (
+        ("large", 0, -2.0, 3000),
+        *((f"fake {i}", 0, 2.0, 20) for i in range(40)),
+        *((f"real {i}", 1, -2.0, 60) for i in range(40)),
+    ):
+        odds += [generator.normal(mean, 1.0, count)]
+        labels += [np.full(count, label)]
+        sources += [np.full(count, name, dtype=object)]
+    odds, labels, sources = (np.concatenate(part) for part in (odds, labels, sources))
+    fake = 1 / (1 + np.exp(-odds))
+    probabilities = np.stack([fake, 1 - fake], axis=1)
+    alike, by_source = (
+        calibrate_metadata(METADATA, labels, probabilities, target_error=0.1, sources=names)[0]
+        for names in (None, sources)
+    )
+    middle = np.array([[0.5, 0.5]])
+    assert by_source.calibrate(middle)[0, 0] == pytest.approx(0.5, abs=0.05)
+    assert alike.calibrate(middle)[0, 0] > 0.55
+
+
 def test_faultless_validation_does_not_ask_for_endless_confidence():
     labels = np.array([0, 1] * 20)
     probabilities = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
     temperature = fit_temperature(labels, probabilities)
     confidence = calibrate(probabilities, temperature=temperature).max()
+    both = fit_log_odds(labels, probabilities, positive=0, sources=None)
+    assert both == pytest.approx((temperature, 0), rel=0.01, abs=1e-3)
     # Platt's targets: (20 + 1) / (20 + 2).
     assert confidence == pytest.approx(21 / 22, abs=1e-3)
 
@@ -48,7 +89,7 @@ def test_band_keeps_the_target_error_on_new_images():
         assert metadata.lower_threshold <= 0.5 <= metadata.upper_threshold
         assert thresholds["validation"]["upper"]["reached"]
         new_labels, new = calibrated_images(20_000, scale=2.0, seed=seed + 100)
-        decided = decide(calibrate(new, temperature=metadata.temperature), metadata)
+        decided = decide(metadata.calibrate(new), metadata)
         assert 0.1 < np.mean(decided < 0) < 0.9
         errors.append(np.mean(decided[decided >= 0] != new_labels[decided >= 0]))
     assert np.mean(errors) < 0.055
@@ -76,7 +117,7 @@ def test_unreachable_target_leaves_little_certain_and_says_so():
     metadata, thresholds = calibrate_metadata(METADATA, labels, probabilities, target_error=0.01)
     assert not thresholds["validation"]["upper"]["reached"]
     assert thresholds["target_error"] == 0.01
-    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    decided = decide(metadata.calibrate(probabilities), metadata)
     assert np.mean(decided < 0) > 0.9
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold_for_new_source
 from real_vs_ai.evaluation.metrics import share_over_sources
-from real_vs_ai.model_file import ModelMetadata, calibrate
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.verdict import decide
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=32)
@@ -74,7 +74,7 @@ def test_thresholds_of_a_model_keep_both_rates():
     metadata, found = calibrate_metadata(
         METADATA, labels, probabilities, target_error=0.05, sources=sources
     )
-    decided = decide(calibrate(probabilities, temperature=metadata.temperature), metadata)
+    decided = decide(metadata.calibrate(probabilities), metadata)
     of_fakes, of_reals = share_over_sources(labels, decided, sources, METADATA.class_names)
     assert of_reals["class"] == "Real" and of_reals["sources"] == 80
     assert (80 * of_reals["wrong"]["value"] + 1) / 81 <= 0.05

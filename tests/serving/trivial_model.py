@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
+from real_vs_ai.model_file import ModelMetadata, write_metadata
 
 IMAGE_SIZE = 32
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=IMAGE_SIZE)
@@ -51,7 +51,7 @@ def judge_inputs(detector, pixels: np.ndarray) -> tuple[np.ndarray, list]:
     verdicts = detector.judge(list(map(detector.look_at, views)))
     uncalibrated = np.array([verdict.uncalibrated for verdict in verdicts])
     reasons = [verdict.out_of_distribution_reason for verdict in verdicts]
-    return calibrate(uncalibrated, temperature=detector.metadata.temperature), reasons
+    return detector.metadata.calibrate(uncalibrated), reasons
 
 
 def uniform_image(brightness: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:
