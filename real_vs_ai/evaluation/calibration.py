@@ -36,7 +36,8 @@ class Threshold:
     """A bound of the Uncertain band.
 
     Attributes:
-        value: Scores at or above it are certain (at or below it, for the lower bound).
+        value: Scores at or above it are certain (at or below it, for the lower bound). None where
+            nothing is.
         error: Share of validation images beyond it that are of another class, or None when
             there are none.
         n: How many validation images lie beyond it.
@@ -44,13 +45,13 @@ class Threshold:
             too poor, and the threshold is as strict as they ask for.
     """
 
-    value: float
+    value: float | None
     error: float | None
     n: int
     reached: bool
 
 
-_NONE_CERTAIN = Threshold(value=1.0, error=None, n=0, reached=False)
+_NONE_CERTAIN = Threshold(value=None, error=None, n=0, reached=False)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -73,7 +74,7 @@ def choose_threshold(
     One imagined mistake is added to those seen, as in conformal risk control (Angelopoulos et al.
     2024), so that few images cannot promise much. It is no guarantee: the best of many thresholds
     flatters itself. Where the target cannot be had so, the mistakes seen must keep it; where even
-    the best score is wrong, nothing is certain: the threshold is 1.
+    the best score is wrong, nothing is certain, and there is no threshold.
 
     Args:
         scores: Confidence in one decision, shape (n_images,).
@@ -96,6 +97,8 @@ def choose_threshold(
     # Between two scores, so that rounding in another engine does not turn verdicts.
     is_last = end == len(ordered) - 1
     value = lowest if is_last else float(ordered[end] + ordered[end + 1]) / 2
+    if value >= 1:
+        return _NONE_CERTAIN
     return Threshold(
         value=value, error=float(wrong[end] / (end + 1)), n=end + 1, reached=bool(len(safe))
     )
@@ -133,6 +136,9 @@ def choose_threshold_for_new_source(
     value = float(lowest if needed < lowest else (needed + scores[passing].min()) / 2)
     # Between neighbouring numbers there is no middle.
     value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
+    # A wrong score that is rounded to 1 would be as high.
+    if value >= 1:
+        return _NONE_CERTAIN
     return Threshold(value, float(wrong[passing].mean()), int(passing.sum()), reached=True)
 
 
@@ -182,7 +188,8 @@ def calibrate_metadata(
         choose = functools.partial(choose_threshold_for_new_source, sources=sources, lowest=0.5)
         upper = choose(fake + below, ~is_fake, rate=target_error)
         lower = choose(1 - fake + below, is_fake, rate=misses)
-    lower = dataclasses.replace(lower, value=1 - lower.value)
+    if lower.value is not None:
+        lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
 

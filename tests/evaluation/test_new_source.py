@@ -54,7 +54,24 @@ def test_rate_is_promised_from_enough_sources_only():
     assert found.reached and scores[wrong].max() < found.value < 0.9999
     fewer = sources != "source 0"
     refused = choose(scores[fewer], sources[fewer], rate=0.02, wrong=wrong[fewer])
-    assert not refused.reached and refused.value == 1.0
+    assert not refused.reached and refused.value is None
+
+
+def test_a_probability_rounded_to_1_is_not_certain_where_nothing_may_be():
+    generator = np.random.default_rng(5)
+    labels, probabilities, sources = draw_both_classes(generator, 10)
+    fitted, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.02, sources=sources
+    )
+    assert (fitted.lower_threshold, fitted.upper_threshold) == (None, None)
+    assert (found["lower"], found["upper"]) == (None, None)
+    assert decide(np.array([[1.0, 0.0], [0.0, 1.0]]), fitted).tolist() == [-1, -1]
+
+
+def test_saturated_mistakes_leave_no_threshold():
+    scores, sources = np.array([1.0, 1.0, 0.9]), np.array(["a", "fakes", "b"])
+    found = choose(scores, sources, rate=0.34, wrong=np.array([True, False, True]))
+    assert found.value is None and not found.reached
 
 
 def test_every_source_counts_alike_whatever_its_size():
@@ -64,7 +81,7 @@ def test_every_source_counts_alike_whatever_its_size():
     )
     # All of 980 images of one source: (1 + 1) / 51 of the sources is more than 2 %.
     strict = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.02)
-    assert strict.value > 0.9
+    assert strict.value is None
     loose = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.06)
     assert 0.6 < loose.value < 0.9
 
