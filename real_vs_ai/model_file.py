@@ -26,6 +26,9 @@ ENLARGING_LAYER = "enlarging"
 
 _ATTRIBUTE = "real_vs_ai"
 _FORMAT_VERSION = 1
+# So files of earlier versions say that there is no threshold. A probability that is rounded to 0 or
+# 1 would reach them.
+_UNREACHABLE = {"lower_threshold": 0.0, "upper_threshold": 1.0, "minimum_confidence": 1.0}
 
 
 class ModelFileError(InputError):
@@ -42,9 +45,11 @@ class ModelMetadata:
         offset: Added to the log-odds of Fake after that; 0.0 when not calibrated, and for models of
             other classes.
         calibrated: Whether temperature, offset and thresholds were fitted on validation images.
-        lower_threshold: For `verdict.decide`, of models that tell Fake from Real; 0 to 1.
-        upper_threshold: As lower_threshold; never below it.
-        minimum_confidence: For `verdict.decide`, of models of other classes; 0 to 1.
+        lower_threshold: For `verdict.decide`, of models that tell Fake from Real; 0 to 1. None: no
+            threshold, so that no image is called Real.
+        upper_threshold: As lower_threshold, and never below it. None: no image is called Fake.
+        minimum_confidence: For `verdict.decide`, of models of other classes; 0 to 1. None: no image
+            gets a class.
         backbone: "resnet101", …
         metrics: The `test` part of `metrics.json`, or {}.
         training_images: Sizes and sources of the training images, for telling
@@ -59,9 +64,9 @@ class ModelMetadata:
     temperature: float = 1.0
     offset: float = 0.0
     calibrated: bool = False
-    lower_threshold: float = 0.5
-    upper_threshold: float = 0.5
-    minimum_confidence: float = 0.0
+    lower_threshold: float | None = 0.5
+    upper_threshold: float | None = 0.5
+    minimum_confidence: float | None = 0.0
     backbone: str = ""
     training_data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -122,6 +127,9 @@ def read_metadata(path: Path) -> ModelMetadata:
         names = {f.name for f in dataclasses.fields(ModelMetadata)}
         known = {key: value for key, value in values.items() if key in names}
         known["class_names"] = tuple(known["class_names"])
+        for name, unreachable in _UNREACHABLE.items():
+            if known.get(name) == unreachable:
+                known[name] = None
         metadata = ModelMetadata(**known)
         # Here, so that an input of a later version is refused before anything is judged by it.
         _ = metadata.model_input

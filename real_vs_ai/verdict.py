@@ -203,14 +203,20 @@ def decide(probabilities: np.ndarray, metadata: ModelMetadata) -> np.ndarray:
     Returns:
         Index of the class, UNDECIDED where the verdict is Uncertain, shape (n_images,), int64.
     """
+    decided = np.full(len(probabilities), UNDECIDED, np.int64)
     positive = metadata.positive_index
     if positive is None:
-        certain = probabilities.max(axis=1) >= metadata.minimum_confidence
-        return np.where(certain, probabilities.argmax(axis=1), UNDECIDED).astype(np.int64)
+        if metadata.minimum_confidence is not None:
+            certain = probabilities.max(axis=1) >= metadata.minimum_confidence
+            decided[certain] = probabilities.argmax(axis=1)[certain]
+        return decided
     fake = probabilities[:, positive]
-    # With both thresholds at 0.5 nothing is Uncertain, and 0.5 itself is Fake.
-    otherwise = np.where(fake <= metadata.lower_threshold, 1 - positive, UNDECIDED)
-    return np.where(fake >= metadata.upper_threshold, positive, otherwise).astype(np.int64)
+    if metadata.lower_threshold is not None:
+        decided[fake <= metadata.lower_threshold] = 1 - positive
+    # Last: with both thresholds at 0.5 nothing is Uncertain, and 0.5 itself is Fake.
+    if metadata.upper_threshold is not None:
+        decided[fake >= metadata.upper_threshold] = positive
+    return decided
 
 
 def decide_label(probabilities: np.ndarray, metadata: ModelMetadata) -> str:
@@ -219,8 +225,8 @@ def decide_label(probabilities: np.ndarray, metadata: ModelMetadata) -> str:
     return UNCERTAIN if index == UNDECIDED else metadata.class_names[index]
 
 
-def thresholds_of(metadata: ModelMetadata) -> dict[str, float]:
-    """The model's thresholds, as `metrics.json` and the reports state them."""
+def thresholds_of(metadata: ModelMetadata) -> dict[str, float | None]:
+    """The model's thresholds, as `metrics.json` and the reports state them; None: no threshold."""
     if metadata.positive_index is None:
         return {"minimum_confidence": metadata.minimum_confidence}
     return {"lower": metadata.lower_threshold, "upper": metadata.upper_threshold}
@@ -233,11 +239,12 @@ def uncertain_range(thresholds: Mapping[str, Any]) -> tuple[float, float]:
         thresholds: As `thresholds_of` states them.
 
     Returns:
-        Two probabilities of Fake; for models of other classes 0 and the smallest confidence.
+        Two probabilities of Fake; for models of other classes 0 and the smallest confidence. Where
+        there is no threshold, the range ends at 0 or 1.
     """
-    if "minimum_confidence" in thresholds:
-        return 0.0, thresholds["minimum_confidence"]
-    return thresholds["lower"], thresholds["upper"]
+    low = thresholds.get("lower")
+    high = thresholds.get("minimum_confidence", thresholds.get("upper"))
+    return (0.0 if low is None else low), (1.0 if high is None else high)
 
 
 def describe_thresholds(thresholds: Mapping[str, Any]) -> str:
@@ -248,8 +255,16 @@ def describe_thresholds(thresholds: Mapping[str, Any]) -> str:
     """
     low, high = uncertain_range(thresholds)
     if "minimum_confidence" in thresholds:
+        if thresholds["minimum_confidence"] is None:
+            return "Every verdict is Uncertain"
         return f"A confidence below {high:.3f} is Uncertain"
-    return f"A probability of {POSITIVE_CLASS} above {low:.3f} and below {high:.3f} is Uncertain"
+    limits = [
+        *([f"above {low:.3f}"] if thresholds["lower"] is not None else []),
+        *([f"below {high:.3f}"] if thresholds["upper"] is not None else []),
+    ]
+    if not limits:
+        return "Every verdict is Uncertain"
+    return f"A probability of {POSITIVE_CLASS} {' and '.join(limits)} is Uncertain"
 
 
 def _below_thresholds(metadata: ModelMetadata) -> Reason:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import real_vs_ai
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.model_file import ModelMetadata, read_metadata, write_metadata
+from real_vs_ai.model_input import softmax
 from real_vs_ai.verdict import (
     Reason,
     ReasonCode,
@@ -18,8 +20,10 @@ from real_vs_ai.verdict import (
     apply_stability,
     decide,
     decide_label,
+    describe_thresholds,
     make_verdict,
     recalibrate,
+    uncertain_range,
 )
 
 METADATA = ModelMetadata(
@@ -43,6 +47,59 @@ def verdict_of(probability_fake: float):
 def test_thresholds_themselves_are_certain(probability_fake, label):
     row = np.array([probability_fake, 1 - probability_fake])
     assert decide_label(row, METADATA) == make_verdict(row, METADATA).label == label
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "labels"),
+    [
+        (None, None, [UNCERTAIN, UNCERTAIN]),
+        (0.3, None, [UNCERTAIN, "Real"]),
+        (None, 0.8, ["Fake", UNCERTAIN]),
+    ],
+)
+def test_saturated_probability_is_uncertain_where_there_is_no_threshold(lower, upper, labels):
+    metadata = dataclasses.replace(METADATA, lower_threshold=lower, upper_threshold=upper)
+    # In float64 both rows are exactly 0 and 1.
+    rows = softmax(np.array([[800.0, 0.0], [0.0, 800.0]]))
+    assert [decide_label(row, metadata) for row in rows] == labels
+    others = dataclasses.replace(OTHERS, minimum_confidence=None)
+    assert decide_label(np.array([1.0, 0.0, 0.0]), others) == UNCERTAIN
+
+
+def test_no_threshold_survives_the_model_file(tmp_path):
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    for names in (METADATA.class_names, OTHERS.class_names):
+        for value in (None, 0.7):
+            written = ModelMetadata(
+                names, 32, lower_threshold=None, upper_threshold=value, minimum_confidence=value
+            )
+            write_metadata(path, written)
+            assert read_metadata(path) == written
+
+
+def test_unreachable_thresholds_of_older_files_are_none(tmp_path):
+    path = tmp_path / "model.h5"
+    h5py.File(path, "w").close()
+    older = {"lower_threshold": 0.0, "upper_threshold": 1.0, "minimum_confidence": 1.0}
+    write_metadata(path, dataclasses.replace(METADATA, **older))
+    found = read_metadata(path)
+    assert {getattr(found, name) for name in older} == {None}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "sentence", "band"),
+    [
+        ({"lower": None, "upper": None}, "Every verdict is Uncertain", (0, 1)),
+        ({"lower": 0.2, "upper": None}, "A probability of Fake above 0.200 is Uncertain", (0.2, 1)),
+        ({"lower": None, "upper": 0.7}, "A probability of Fake below 0.700 is Uncertain", (0, 0.7)),
+        ({"minimum_confidence": None}, "Every verdict is Uncertain", (0, 1)),
+        ({"minimum_confidence": 0.6}, "A confidence below 0.600 is Uncertain", (0, 0.6)),
+    ],
+)
+def test_reports_say_what_has_no_threshold(thresholds, sentence, band):
+    assert describe_thresholds(thresholds) == sentence
+    assert uncertain_range(thresholds) == band
 
 
 def test_equal_thresholds_leave_nothing_uncertain():

@@ -41,7 +41,8 @@ class Threshold:
     """A bound of the Uncertain band.
 
     Attributes:
-        value: Scores at or above it are certain (at or below it, for the lower bound).
+        value: Scores at or above it are certain (at or below it, for the lower bound). None where
+            nothing is.
         error: Share of validation images beyond it that are of another class, or None when
             there are none.
         n: How many validation images lie beyond it.
@@ -49,13 +50,13 @@ class Threshold:
             too poor, and the threshold is as strict as they ask for.
     """
 
-    value: float
+    value: float | None
     error: float | None
     n: int
     reached: bool
 
 
-_NONE_CERTAIN = Threshold(value=1.0, error=None, n=0, reached=False)
+_NONE_CERTAIN = Threshold(value=None, error=None, n=0, reached=False)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -114,7 +115,7 @@ def choose_threshold(
     One imagined mistake is added to those seen, as in conformal risk control (Angelopoulos et al.
     2024), so that few images cannot promise much. It is no guarantee: the best of many thresholds
     flatters itself. Where the target cannot be had so, the mistakes seen must keep it; where even
-    the best score is wrong, nothing is certain: the threshold is 1.
+    the best score is wrong, nothing is certain, and there is no threshold.
 
     Args:
         scores: Confidence in one decision, shape (n_images,).
@@ -137,13 +138,21 @@ def choose_threshold(
     # Between two scores, so that rounding in another engine does not turn verdicts.
     is_last = end == len(ordered) - 1
     value = lowest if is_last else float(ordered[end] + ordered[end + 1]) / 2
+    if value >= 1:
+        return _NONE_CERTAIN
     return Threshold(
         value=value, error=float(wrong[end] / (end + 1)), n=end + 1, reached=bool(len(safe))
     )
 
 
 def choose_threshold_for_new_source(
-    scores: np.ndarray, wrong: np.ndarray, sources: np.ndarray, *, rate: float, lowest: float
+    scores: np.ndarray,
+    wrong: np.ndarray,
+    sources: np.ndarray,
+    *,
+    rate: float,
+    lowest: float,
+    kinds: np.ndarray | None = None,
 ) -> Threshold:
     """The lowest score whose expected share of mistakes on a new source is at most `rate`.
 
@@ -152,29 +161,87 @@ def choose_threshold_for_new_source(
     the new one is drawn like these, and says nothing about the worst. Of m sources no rate below
     1 / (m + 1) can be promised; then nothing is certain.
 
+    A source's mistakes gather in a few kinds. The rate must hold in each kind too, as it was seen:
+    a kind that is wrong more often would be promised what the others keep.
+
     Args:
         scores: Confidence in one decision, shape (n_images,).
         wrong: Whether that decision would be wrong, shape (n_images,), bool.
         rate: 0 to 1: mistakes among all images of a source.
         lowest: The threshold when all scores may pass.
+        kinds: What made each image, shape (n_images,); those with fewer than 1 / `rate` images of
+            the wrong class count together. None for no kinds.
     """
-    names, which, counts = np.unique(
-        sources[wrong].astype(str), return_inverse=True, return_counts=True
-    )
-    allowed = rate * (len(names) + 1) - 1
+    weights = _source_weights(sources[wrong])
+    allowed = rate * (weights.sum() + 1) - 1
     if allowed < -1e-9:
         return _NONE_CERTAIN
-    order = np.argsort(-scores[wrong], kind="stable")
-    mistakes = np.cumsum((1 / counts)[which][order])
-    first = int(np.searchsorted(mistakes, allowed + 1e-9, side="right"))
-    needed = scores[wrong][order][first] if first < len(order) else -np.inf
+    needed = _highest_not_allowed(scores[wrong], weights, allowed=allowed)
+    if kinds is not None:
+        for own in _large_kinds(kinds[wrong], fewest=math.ceil(1 / rate)):
+            weights = _source_weights(sources[wrong][own])
+            allowed = rate * weights.sum()
+            of_kind = _highest_not_allowed(scores[wrong][own], weights, allowed=allowed)
+            needed = max(needed, of_kind)
     passing = scores > needed if needed >= lowest else scores >= lowest
     if not passing.any():
         return _NONE_CERTAIN
     value = float(lowest if needed < lowest else (needed + scores[passing].min()) / 2)
     # Between neighbouring numbers there is no middle.
     value = max(value, float(np.nextafter(needed, 1))) if needed >= lowest else value
+    # A wrong score that is rounded to 1 would be as high.
+    if value >= 1:
+        return _NONE_CERTAIN
     return Threshold(value, float(wrong[passing].mean()), int(passing.sum()), reached=True)
+
+
+def _source_weights(sources: np.ndarray) -> np.ndarray:
+    """Weights of images that let every source count as 1, shape (n_images,)."""
+    _, which, counts = np.unique(sources.astype(str), return_inverse=True, return_counts=True)
+    return (1 / counts)[which]
+
+
+def _highest_not_allowed(scores: np.ndarray, weights: np.ndarray, *, allowed: float) -> float:
+    """The highest score down to which the images weigh more than allowed; -inf without one."""
+    order = np.argsort(-scores, kind="stable")
+    first = int(np.searchsorted(np.cumsum(weights[order]), allowed + 1e-9, side="right"))
+    return float(scores[order][first]) if first < len(order) else -np.inf
+
+
+def _large_kinds(kinds: np.ndarray, *, fewest: int) -> list[np.ndarray]:
+    """A mask for each kind of at least so many images, and one for all others together."""
+    _, which, counts = np.unique(kinds.astype(str), return_inverse=True, return_counts=True)
+    masks = [which == index for index in np.flatnonzero(counts >= fewest)]
+    others = (counts < fewest)[which]
+    return [*masks, others] if others.any() else masks
+
+
+def upper_bound_over_sources(shares: np.ndarray, *, level: float) -> float:
+    """What the mean share of a new source does not exceed, at this level of confidence.
+
+    A betting bound (Waudby-Smith & Ramdas 2024), which holds for any distribution of shares that
+    are drawn independently, however few the sources are: 3 % at 0.95 of 100 without a mistake.
+
+    Args:
+        shares: Of each source, 0 to 1, shape (n_sources,), in an order that is independent of them.
+        level: Of confidence, 0 to 1.
+
+    Returns:
+        0 to 1; 1 without sources.
+    """
+    if not len(shares):
+        return 1.0
+    steps = np.arange(1, len(shares) + 1)
+    means = (0.5 + np.cumsum(shares)) / (steps + 1)
+    spreads = (0.25 + np.cumsum((shares - means) ** 2)) / (steps + 1)
+    before = np.concatenate([[0.25], spreads[:-1]])
+    bets = np.sqrt(2 * np.log(1 / (1 - level)) / (len(shares) * before))
+    candidates = np.linspace(0.0, 1.0, 2001)[1:-1]
+    # No bet may lose all: the stake on a mean of m is at most nearly 1 / (1 - m).
+    stakes = np.minimum(bets[None], 0.99 / (1 - candidates[:, None]))
+    wealth = np.log1p(stakes * (candidates[:, None] - shares[None])).sum(axis=1)
+    refuted = wealth >= np.log(1 / (1 - level))
+    return float(candidates[refuted][0]) if refuted.any() else 1.0
 
 
 def calibrate_metadata(
@@ -184,6 +251,7 @@ def calibrate_metadata(
     *,
     target_error: float,
     sources: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
     refused: np.ndarray | None = None,
 ) -> tuple[ModelMetadata, dict]:
     """Fit calibration and thresholds on validation images.
@@ -192,8 +260,10 @@ def calibrate_metadata(
         probabilities: Uncalibrated.
         target_error: Share of certain verdicts that may be wrong, 0 to 0.5, for Fake and Real; with
             `sources`, expected share of a new source's real images, drawn like these, that may be
-            called Fake; 1.5 times that of its generated ones may be called Real.
+            called Fake; 1.5 times that of its generated ones, and of those of each kind, may be
+            called Real.
         sources: None for thresholds over all images together.
+        kinds: What made each image, shape (n_images,), or None. Only used with `sources`.
         refused: Which images get no verdict at any threshold, shape (n_images,), bool; they count
             among their source's all the same. Only used with `sources`.
 
@@ -227,8 +297,9 @@ def calibrate_metadata(
         misses = min(0.5, _MISSES * target_error)
         choose = functools.partial(choose_threshold_for_new_source, sources=sources, lowest=0.5)
         upper = choose(fake + below, ~is_fake, rate=target_error)
-        lower = choose(1 - fake + below, is_fake, rate=misses)
-    lower = dataclasses.replace(lower, value=1 - lower.value)
+        lower = choose(1 - fake + below, is_fake, rate=misses, kinds=kinds)
+    if lower.value is not None:
+        lower = dataclasses.replace(lower, value=1 - lower.value)
     fitted = dataclasses.replace(fitted, lower_threshold=lower.value, upper_threshold=upper.value)
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
 

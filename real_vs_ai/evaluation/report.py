@@ -17,7 +17,7 @@ from sklearn.metrics import classification_report
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
-from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
 from real_vs_ai.evaluation.curves import (
@@ -99,8 +99,10 @@ def evaluate_model(
     }
     metadata, thresholds = detector.metadata, None
     if target_error and "validation" in judged:
-        rows = judged["validation"].rows(metadata)
-        metadata, thresholds = _calibrate(rows, metadata, target_error, by_source=by_source)
+        validation = judged["validation"]
+        kinds = _kinds(validation.images) if by_source else None
+        rows = validation.rows(metadata)
+        metadata, thresholds = _calibrate(rows, metadata, target_error, kinds=kinds)
     predictions = join_predictions([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
     return Evaluation(judged, predictions, metadata, metrics)
@@ -149,10 +151,21 @@ def _all_metrics(
     return metrics
 
 
+def _kinds(images: LabelledImages) -> np.ndarray:
+    """What made each image, as far as its manifest says so, shape (n_images,)."""
+    made_by = manifest_column(images.root, "generator")
+    return np.array([made_by.get(path, "") for path in images.paths], dtype=object)
+
+
 def _calibrate(
-    rows: Predictions, metadata: ModelMetadata, target_error: float, *, by_source: bool
+    rows: Predictions, metadata: ModelMetadata, target_error: float, *, kinds: np.ndarray | None
 ) -> tuple[ModelMetadata, Mapping[str, Any] | None]:
-    """Metadata with temperature and thresholds fitted on validation, and what is known of these."""
+    """Metadata with calibration and thresholds fitted on validation, and what is known of these.
+
+    Args:
+        kinds: What made each image, for thresholds of new sources; None for others.
+    """
+    by_source = kinds is not None
     if len(np.unique(rows.labels)) < 2:
         return metadata, None
     fitted, found = calibrate_metadata(
@@ -161,6 +174,7 @@ def _calibrate(
         rows.probabilities,
         target_error=target_error,
         sources=rows.sources if by_source else None,
+        kinds=kinds,
         refused=rows.out_of_distribution,
     )
     return fitted, found | ({"rule": NEW_SOURCE} if by_source else {})

@@ -140,7 +140,9 @@ class ModelDocument(BaseModel):
     class_names: list[str]
     image_size: int
     calibrated: bool
-    thresholds: dict[str, float]
+    thresholds: dict[str, float | None] = Field(
+        description="null: no threshold, so that no image gets the class."
+    )
 
 
 class ImagesDocument(BaseModel):

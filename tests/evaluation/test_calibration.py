@@ -132,9 +132,9 @@ def test_nothing_is_certain_when_the_best_score_is_wrong():
     found = choose_threshold(
         np.array([0.9, 0.8]), np.array([False, True]), target_error=0.05, lowest=0.5
     )
-    assert (found.value, found.n, found.reached) == (1.0, 0, False)
+    assert (found.value, found.n, found.reached) == (None, 0, False)
     none = choose_threshold(np.array([0.2]), np.array([True]), target_error=0.05, lowest=0.5)
-    assert (none.value, none.error, none.reached) == (1.0, None, False)
+    assert (none.value, none.error, none.reached) == (None, None, False)
 
 
 def test_other_classes_get_a_minimum_confidence():

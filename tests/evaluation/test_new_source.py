@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold_for_new_source
+from real_vs_ai.evaluation.calibration import (
+    calibrate_metadata,
+    choose_threshold_for_new_source,
+    upper_bound_over_sources,
+)
 from real_vs_ai.evaluation.metrics import share_over_sources
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.verdict import decide
@@ -54,7 +58,24 @@ def test_rate_is_promised_from_enough_sources_only():
     assert found.reached and scores[wrong].max() < found.value < 0.9999
     fewer = sources != "source 0"
     refused = choose(scores[fewer], sources[fewer], rate=0.02, wrong=wrong[fewer])
-    assert not refused.reached and refused.value == 1.0
+    assert not refused.reached and refused.value is None
+
+
+def test_a_probability_rounded_to_1_is_not_certain_where_nothing_may_be():
+    generator = np.random.default_rng(5)
+    labels, probabilities, sources = draw_both_classes(generator, 10)
+    fitted, found = calibrate_metadata(
+        METADATA, labels, probabilities, target_error=0.02, sources=sources
+    )
+    assert (fitted.lower_threshold, fitted.upper_threshold) == (None, None)
+    assert (found["lower"], found["upper"]) == (None, None)
+    assert decide(np.array([[1.0, 0.0], [0.0, 1.0]]), fitted).tolist() == [-1, -1]
+
+
+def test_saturated_mistakes_leave_no_threshold():
+    scores, sources = np.array([1.0, 1.0, 0.9]), np.array(["a", "fakes", "b"])
+    found = choose(scores, sources, rate=0.34, wrong=np.array([True, False, True]))
+    assert found.value is None and not found.reached
 
 
 def test_every_source_counts_alike_whatever_its_size():
@@ -64,7 +85,7 @@ def test_every_source_counts_alike_whatever_its_size():
     )
     # All of 980 images of one source: (1 + 1) / 51 of the sources is more than 2 %.
     strict = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.02)
-    assert strict.value > 0.9
+    assert strict.value is None
     loose = choose(np.append(scores, 0.95), np.append(sources, "own"), rate=0.06)
     assert 0.6 < loose.value < 0.9
 
@@ -96,3 +117,46 @@ def test_refused_images_are_no_mistakes():
     hard = real & np.isin(sources, sources[real & (probabilities[:, 0] >= 0.9)])
     eased, _ = calibrate_metadata(METADATA, *images, **rule, refused=hard)
     assert eased.upper_threshold < plain.upper_threshold
+
+
+def test_no_kind_is_called_real_more_often_than_all_may_be():
+    labels, probabilities, sources = draw_both_classes(np.random.default_rng(9), 80)
+    kinds = np.full(len(labels), "easy", dtype=object)
+    hard = np.isin(sources, [f"source {i}" for i in range(4)]) & (labels == 0)
+    kinds[hard] = "hard"
+    # One kind of generated images looks much more real than the others.
+    fake = np.where(hard, probabilities[:, 0] * 0.02, probabilities[:, 0])
+    probabilities = np.stack([fake, 1 - fake], axis=1)
+    shares = {}
+    for name, given in (("blind", None), ("by kind", kinds)):
+        metadata, _ = calibrate_metadata(
+            METADATA, labels, probabilities, target_error=0.05, sources=sources, kinds=given
+        )
+        decided = decide(metadata.calibrate(probabilities), metadata)
+        shares[name] = np.mean(decided[hard] == 1)
+    assert shares["blind"] > 0.3 and shares["by kind"] <= 0.075
+
+
+def test_kinds_too_small_to_tell_count_together():
+    scores = np.concatenate([np.full(400, 0.1), np.full(8, 0.9), [0.95]])
+    wrong = np.append(np.ones(408, bool), False)
+    sources = np.array([f"s{i}" for i in range(408)] + ["own"])
+    kinds = np.array(["large"] * 400 + [f"small {i}" for i in range(8)] + ["own"], dtype=object)
+    found = choose_threshold_for_new_source(
+        scores, wrong, sources, rate=0.05, lowest=0.5, kinds=kinds
+    )
+    assert 0.9 < found.value < 0.95
+    blind = choose_threshold_for_new_source(scores, wrong, sources, rate=0.05, lowest=0.5)
+    assert blind.value == 0.5
+
+
+def test_upper_bound_over_sources_covers_the_mean_and_tightens():
+    generator = np.random.default_rng(1)
+    of_none = [upper_bound_over_sources(np.zeros(n), level=0.95) for n in (30, 100, 300)]
+    assert of_none == pytest.approx([0.097, 0.0305, 0.0105], abs=2e-3)
+    covered = []
+    for _ in range(200):
+        shares = np.where(generator.random(150) < 0.1, generator.random(150), 0.0)
+        covered.append(upper_bound_over_sources(shares, level=0.95) >= 0.05)
+    assert np.mean(covered) >= 0.95
+    assert upper_bound_over_sources(np.zeros(0), level=0.95) == 1.0
