@@ -182,6 +182,8 @@ def _read_traits(path: str) -> tuple[tuple[int, int], int, bool]:
 
 def measure_files(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport | None:
     """Guess the class from the files' traits; None with too few images."""
+    if not samples:
+        return None
     labels = [sample.label for sample in samples]
     found = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=_ADVICE)
     return found and ConfoundReport(**vars(found), by_class=_by_class(samples))

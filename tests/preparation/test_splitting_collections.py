@@ -55,6 +55,10 @@ def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
     assert told[0].startswith("real_images/p-")
     collect_all(tmp_path, mirror, change | {"role": "test"}, names=["photos"])
     assert kept("test") == (2, [])
+    # Nothing may be left of a collection.
+    collect_all(tmp_path, mirror, change | {"pattern": "p.png"}, names=["photos"])
+    rows, told = kept("posters alone")
+    assert (rows, len(told)) == (0, 1)
 
 
 def test_merging_collections_of_one_split_names_missing_splits(tmp_path, collected):
