@@ -267,7 +267,10 @@ def read_split_source(
         # row out keeps a million from being held twice.
         row = replace(known.pop(path), source=source, origin=f"{prefix}/{path}", **names)
         rows.append(row)
-    needed = set() if any(row.collection for row in rows) else set(SPLITS)
+    # Of a collection of posters alone nothing is left, and its manifest says so.
+    is_emptied = not paths and (folder / MANIFEST_NAME).is_file()
+    is_collection = is_emptied or any(row.collection for row in rows)
+    needed = set() if is_collection else set(SPLITS)
     if missing := needed - {row.split for row in rows}:
         raise InputError(
             f"Expected train, validation and test folders with images in {folder}, found none in "

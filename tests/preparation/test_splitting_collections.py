@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -55,10 +56,26 @@ def test_posters_are_left_out_of_training_and_stay_elsewhere(tmp_path, mirror):
     assert told[0].startswith("real_images/p-")
     collect_all(tmp_path, mirror, change | {"role": "test"}, names=["photos"])
     assert kept("test") == (2, [])
-    # Nothing may be left of a collection.
-    collect_all(tmp_path, mirror, change | {"pattern": "p.png"}, names=["photos"])
-    rows, told = kept("posters alone")
-    assert (rows, len(told)) == (0, 1)
+
+
+def test_collection_of_which_nothing_is_left_is_split_and_merged(tmp_path, mirror, collected):
+    poster = np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)
+    poster[:16] = np.random.default_rng(0).integers(0, 256, (16, SIDE, 3), dtype=np.uint8)
+    alone = commit(mirror / "owner+posters", {"p.png": encode(poster)})
+    (tmp_path / "more").mkdir()
+    split_all = tmp_path / "data" / "split"
+    shutil.copy(tmp_path / "commits.json", tmp_path / "more")
+    add_commit(tmp_path / "more", "owner/posters", alone)
+    change = {"repository": "owner/posters", "commit": alone, "pattern": "", "role": "train"}
+    collect_all(tmp_path / "more", mirror, change, names=["photos"])
+    (tmp_path / "more" / "raw" / "photos").rename(tmp_path / "more" / "raw" / "posters")
+    assert len(material.split(tmp_path / "more" / "raw" / "posters", split_all).rows) == 0
+    names = ("photos", "fakes", "sheets", "posters")
+    for name in names[:3]:
+        material.split(collected / name, split_all)
+    material.merge([split_all / name for name in names], tmp_path / "data")
+    rows = read_manifest(tmp_path / "data" / "manifest.csv")
+    assert {row.collection for row in rows} == set(names[:3])
 
 
 def test_merging_collections_of_one_split_names_missing_splits(tmp_path, collected):
