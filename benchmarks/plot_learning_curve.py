@@ -3,8 +3,8 @@
     python -m benchmarks.plot_learning_curve
 
 Heads on frozen EfficientNet-Lite0 features of 128-pixel crops, 1,200 steps of 256 crops, learned
-from so many of the training repositories, drawn by the seed. docs/training-log-photographs.md says
-how they were made.
+from so many of the training repositories, drawn by the seed.
+docs/training-log-photographs-tables.md says how they were made.
 """
 
 from __future__ import annotations
