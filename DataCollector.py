@@ -6,10 +6,10 @@
     python DataCollector.py --label-by-evidence ~/pictures    # your own, Fake or Real by evidence
 
 Each collection is one commit of a git repository, or a folder of yours. Files are Fake or Real as
-the list says, or by evidence: a generator's traces, a camera's settings, a commit before 2022.
-Grids are cut into tiles. What is left out is listed with its reason in report.csv.
-Collections that already exist are skipped, so an interrupted run can be started again.
-DataSplitD1.py comes next.
+the list says, or by evidence: a generator's traces, the name that a tool gave a file, a camera's
+settings, a commit before 2022. Grids are cut into tiles. What is left out is listed with its
+reason in report.csv. Collections that already exist are skipped, so an interrupted run can be
+started again. DataSplitD1.py comes next.
 """
 
 import sys
