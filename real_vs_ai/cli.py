@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import difflib
 import functools
-import importlib.util
 import math
 import os
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from real_vs_ai.config import DATA_DIR, SEED
-from real_vs_ai.errors import RealVsAIError, describe_error
+from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error
 from real_vs_ai.parallel import CLUSTERS, available_workers
 
 Options = TypeVar("Options")
@@ -73,18 +72,15 @@ def options_from(args: argparse.Namespace, options: type[Options], **others: Any
     return options(**{name: getattr(args, name) for name in names}, **others)
 
 
-def exit_without(*modules: str) -> None:
-    """Leave with exit code 1 and one line where a module of requirements.txt is not installed."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise SystemExit(f"error: {_missing(module)}")
+def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, MissingPackageError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
-def _missing(module: str) -> str:
-    return (
-        f"Expected the package {module}, found only what the app needs. "
-        "Run: pip install -r requirements.txt"
-    )
+# A script imports the package before its `main` can catch anything.
+sys.excepthook = _show_error
 
 
 def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
@@ -109,7 +105,7 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
             module = (error.name or "").partition(".")[0]
             if module not in _BEYOND_THE_APP.split():
                 raise
-            print(f"error: {_missing(module)}", file=sys.stderr)
+            print(f"error: {MissingPackageError(module)}", file=sys.stderr)
         except _EXPECTED_ERRORS as error:
             if os.environ.get("REAL_VS_AI_DEBUG"):
                 traceback.print_exc()
