@@ -10,8 +10,9 @@ test images are not changed. MoveAugmentedImages.py adds the copies to data/trai
 
 import sys
 
-from real_vs_ai.cli import add_shared, command, make_parser, whole_number
+from real_vs_ai.cli import add_shared, command, make_parser
 from real_vs_ai.config import AUGMENTED_DIR
+from real_vs_ai.options import whole_number
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
 

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import add_fields, command, make_parser, options_from
-from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
+from real_vs_ai.config import DATA_DIR, RAW_DIR
 from real_vs_ai.preparation.collections.collecting import collect, collect_folders
-from real_vs_ai.preparation.collections.collection_list import read_collections, read_kept_out
+from real_vs_ai.preparation.collections.collection_list import read_collections
 from real_vs_ai.preparation.collections.gathering import CollectOptions
 
 
@@ -43,12 +43,7 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = options_from(
-        args,
-        CollectOptions,
-        repositories_dir=REPOSITORIES_DIR,
-        kept_out=read_kept_out(args.kept_out),
-    )
+    options = options_from(args, CollectOptions)
     if args.label_by_evidence:
         folders = args.label_by_evidence
         summary = collect_folders(folders, output_dir=args.output_dir, options=options)

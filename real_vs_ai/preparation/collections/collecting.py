@@ -26,6 +26,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     compare_notes,
     is_kept_out,
     read_collected,
+    read_kept_out,
     write_notes,
 )
 from real_vs_ai.preparation.collections.gathering import CollectOptions, gather, wanted_keys
@@ -132,6 +133,8 @@ def collect_folders(
 def _collect_each(
     sources: Sequence[tuple[Collection, Files | None]], *, output_dir: Path, options: CollectOptions
 ) -> CollectSummary:
+    # A wrong list is told before anything is collected.
+    read_kept_out(options.kept_out)
     # Pictures that this run replaces are no neighbours of those that replace them.
     replaced = {collection.name for collection, _ in sources} if options.overwrite else set()
     there = _Collected(output_dir, replaced)

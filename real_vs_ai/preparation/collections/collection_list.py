@@ -7,6 +7,7 @@ split they belong to.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -255,12 +256,13 @@ def _generators(text: str, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def is_kept_out(data: bytes, hashes: frozenset[str]) -> bool:
-    """Whether a file's content, or a repository's name in lower case, has one of these hashes."""
-    return bool(hashes) and hashlib.sha256(data).hexdigest()[:_DIGITS] in hashes
+def is_kept_out(data: bytes, lists: tuple[Path, ...]) -> bool:
+    """Whether the hash of a file's content, or of a repository's name, stands in these lists."""
+    return bool(lists) and hashlib.sha256(data).hexdigest()[:_DIGITS] in read_kept_out(lists)
 
 
-def read_kept_out(paths: Sequence[Path]) -> frozenset[str]:
+@functools.cache
+def read_kept_out(paths: tuple[Path, ...]) -> frozenset[str]:
     """What must not be collected: the first 16 digits of SHA-256 hashes in some lists.
 
     They are hashes of files' contents and of repositories' names, `owner/name` in lower case. A

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, read_header
@@ -159,7 +160,7 @@ def makes_pictures(texts: Iterable[str]) -> bool:
 
 
 def read_evidence(
-    file: FoundFile, data: bytes | None, min_side: int, kept_out: frozenset[str]
+    file: FoundFile, data: bytes | None, min_side: int, kept_out: tuple[Path, ...]
 ) -> FoundFile:
     """The file with what it says of itself, or with the reason why it is out."""
     if file.problem:

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.cli import option, whole_number
+from real_vs_ai.config import REPOSITORIES_DIR
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
+from real_vs_ai.options import Options, option, shared, whole_number
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
@@ -62,11 +63,11 @@ _LONGEST_SIDE = 2048
 _SHRUNK_SIDE = 1024
 
 
-@dataclass(frozen=True)
-class CollectOptions:
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(Options):
     """How collections are collected."""
 
-    repositories_dir: Path
+    repositories_dir: Path = REPOSITORIES_DIR
     git_dirs: Path | None = option(
         "use the git directories in this folder (owner+name.git) and fetch nothing",
         metavar="DIR",
@@ -85,15 +86,15 @@ class CollectOptions:
         metavar="N",
         type=whole_number(1),
     )
-    kept_out: frozenset[str] = option(
+    kept_out: tuple[Path, ...] = option(
         "leave out the repositories and files whose SHA-256 begins as a line of this file does",
         (),
         metavar="FILE",
         nargs="+",
         type=Path,
     )
-    overwrite: bool = option(shared="--overwrite")
-    workers: int = option(shared="--workers")
+    overwrite: bool = shared("--overwrite")
+    workers: int = shared("--workers")
 
 
 def wanted_keys(collection: Collection, files: Files) -> list[str]:
