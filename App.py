@@ -10,8 +10,9 @@ It opens at http://localhost:8501, with the newest finished model in models/, or
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser, whole_number
+from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import MODELS_DIR
+from real_vs_ai.options import whole_number
 from real_vs_ai.ui import launch
 
 

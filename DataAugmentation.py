@@ -10,10 +10,10 @@ test images are not changed. MoveAugmentedImages.py adds the copies to data/trai
 
 import sys
 
-from real_vs_ai.cli import add_shared, command, make_parser, whole_number
-from real_vs_ai.config import AUGMENTED_DIR
+from real_vs_ai.cli import add_shared, command, make_parser
+from real_vs_ai.options import whole_number
 from real_vs_ai.parallel import Pool
-from real_vs_ai.preparation.augmentation import list_originals, plan_copies, write_copies
+from real_vs_ai.preparation.augmentation import augment
 
 
 def parse_args(argv=None):
@@ -29,18 +29,15 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    originals = list_originals(args.data_dir / "train")
-    plan = plan_copies(originals, total=args.total, copies=args.copies, seed=args.seed)
-    print(
-        write_copies(
-            plan,
-            train_dir=args.data_dir / "train",
-            output_dir=args.data_dir / AUGMENTED_DIR.name,
-            seed=args.seed,
-            overwrite=args.overwrite,
-            pool=Pool(args.workers, args.cluster),
-        )
+    summary = augment(
+        args.data_dir,
+        total=args.total,
+        copies=args.copies,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        pool=Pool(args.workers, args.cluster),
     )
+    print(summary)
 
 
 if __name__ == "__main__":

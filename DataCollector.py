@@ -6,19 +6,19 @@
     python DataCollector.py --label-by-evidence ~/pictures    # your own, Fake or Real by evidence
 
 Each collection is one commit of a git repository, or a folder of yours. Files are Fake or Real as
-the list says, or by evidence: a generator's traces, a camera's settings, a commit before 2022.
-Grids are cut into tiles. What is left out is listed with its reason in report.csv.
-Collections that already exist are skipped, so an interrupted run can be started again.
-DataSplitD1.py comes next.
+the list says, or by evidence: a generator's traces, the name that a tool gave a file, a camera's
+settings, a commit before 2022. Grids are cut into tiles. What is left out is listed with its
+reason in report.csv. Collections that already exist are skipped, so an interrupted run can be
+started again. DataSplitD1.py comes next.
 """
 
 import sys
 from pathlib import Path
 
 from real_vs_ai.cli import add_fields, command, make_parser, options_from
-from real_vs_ai.config import DATA_DIR, RAW_DIR, REPOSITORIES_DIR
+from real_vs_ai.config import DATA_DIR, RAW_DIR
 from real_vs_ai.preparation.collections.collecting import collect, collect_folders
-from real_vs_ai.preparation.collections.collection_list import read_collections, read_kept_out
+from real_vs_ai.preparation.collections.collection_list import read_collections
 from real_vs_ai.preparation.collections.gathering import CollectOptions
 
 
@@ -43,12 +43,7 @@ def parse_args(argv=None):
 @command
 def main(argv=None):
     args = parse_args(argv)
-    options = options_from(
-        args,
-        CollectOptions,
-        repositories_dir=REPOSITORIES_DIR,
-        kept_out=read_kept_out(args.kept_out),
-    )
+    options = options_from(args, CollectOptions)
     if args.label_by_evidence:
         folders = args.label_by_evidence
         summary = collect_folders(folders, output_dir=args.output_dir, options=options)

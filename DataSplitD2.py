@@ -11,11 +11,10 @@ to quarantine/.
 
 import sys
 
-from real_vs_ai.cli import add_fields, command, make_parser, number, options_from
+from real_vs_ai.cli import add_fields, command, make_parser, options_from
 from real_vs_ai.preparation.layouts import TRAIN_TEST, find_sources
 from real_vs_ai.preparation.splitting import (
-    SplitOptions,
-    SplitterOptions,
+    TrainTestOptions,
     add_sources,
     describe_splits,
     split_sources,
@@ -25,13 +24,7 @@ from real_vs_ai.preparation.splitting import (
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     add_sources(parser)
-    add_fields(parser, SplitterOptions)
-    parser.add_argument(
-        "--validation-fraction",
-        type=number(0, 1, ends=False),
-        default=0.2,
-        help="share of the training images that becomes validation",
-    )
+    add_fields(parser, TrainTestOptions)
     return parser.parse_args(argv)
 
 
@@ -39,9 +32,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     layouts = find_sources(args.folders, kind=TRAIN_TEST)
-    share = args.validation_fraction
-    fractions = {"train": 1 - share, "validation": share}
-    options = options_from(args, SplitOptions, fractions=fractions, ignore_roles=False)
+    options = options_from(args, TrainTestOptions)
     print(describe_splits(split_sources(layouts, output_dir=args.output_dir, options=options)))
 
 

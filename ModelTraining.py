@@ -12,10 +12,9 @@ from __future__ import annotations
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.keras_models import import_keras_quietly
 from real_vs_ai.reporting import keep_informed
+from real_vs_ai.training import TrainingOptions, train
 from real_vs_ai.training.command_line import parse_training_options
-from real_vs_ai.training.options import TrainingOptions
 
 
 def parse_args(argv=None) -> TrainingOptions:
@@ -27,19 +26,8 @@ def parse_args(argv=None) -> TrainingOptions:
 def main(argv=None) -> None:
     """Train, and print the metrics."""
     options = parse_args(argv)
-    # Takes seconds, which --help does not need.
     with keep_informed("ModelTraining.py"):
-        import_keras_quietly()
-        from real_vs_ai.training.run_folder import finish
-        from real_vs_ai.training.trainer import train
-
-        trained = train(options, say=say)
-        print(finish(trained, say=say))
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+        print(train(options))
 
 
 if __name__ == "__main__":

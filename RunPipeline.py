@@ -4,37 +4,33 @@
     python RunPipeline.py                        # your archives, with every script's defaults
     python RunPipeline.py --from 7 -- --image-size 64 --epochs 10
 
-Options after -- go to ModelTraining.py. The demo writes to data/demo and models/demo-* only. Its
-fake images imitate a generator's traces, so its model detects those traces and nothing else.
+Options after -- are those of ModelTraining.py. The demo writes to data/demo and models/demo-* only.
+Its fake images imitate a generator's traces, so its model detects those traces and nothing else.
 """
 
 import sys
 from datetime import datetime
 
+from real_vs_ai import pipeline
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, MODELS_DIR, RAW_DIR
-from real_vs_ai.pipeline import N_STAGES, make_demo_data, plan_demo, plan_pipeline, run_stages
+from real_vs_ai.training.command_line import parse_training_options
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
-    numbers = range(1, N_STAGES + 1)
-    parser.add_argument("--demo", action="store_true", help="run on the embedded demo data")
-    parser.add_argument(
-        "--from", dest="first", type=int, choices=numbers, default=1, help="first stage to run"
-    )
-    parser.add_argument(
-        "--to", dest="last", type=int, choices=numbers, default=N_STAGES, help="last stage to run"
-    )
-    parser.add_argument(
-        "training",
-        nargs="*",
-        metavar="-- TRAINING OPTIONS",
-        help="options of ModelTraining.py, after --",
-    )
+    add, numbers = parser.add_argument, range(1, pipeline.N_STAGES + 1)
+    first, last = numbers[0], numbers[-1]
+    add("--demo", action="store_true", help="run on the embedded demo data")
+    add("--from", dest="first", type=int, choices=numbers, default=first, help="first stage to run")
+    add("--to", dest="last", type=int, choices=numbers, default=last, help="last stage to run")
+    training = "options of ModelTraining.py, after --"
+    add("training", nargs="*", metavar="-- TRAINING OPTIONS", help=training)
     args = parser.parse_args(argv)
-    if args.demo and (args.training or (args.first, args.last) != (1, N_STAGES)):
+    if args.demo and (args.training or (args.first, args.last) != (first, last)):
         parser.error("--demo runs every stage with settings of its own; leave the others out")
+    # Now, so that a wrong option does not end the run after six stages.
+    args.training = parse_training_options(args.training, description=None)
     return args
 
 
@@ -43,14 +39,14 @@ def main(argv=None):
     args = parse_args(argv)
     if args.demo:
         data_dir = DATA_DIR / "demo"
-        make_demo_data(data_dir)
+        pipeline.make_demo_data(data_dir)
         run_name = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-        stages = plan_demo(data_dir=data_dir, models_dir=MODELS_DIR, run_name=run_name)
-        raw_dir = data_dir / RAW_DIR.name
+        options = pipeline.demo_options(data_dir=data_dir, models_dir=MODELS_DIR, run_name=run_name)
     else:
-        stages = plan_pipeline(first=args.first, last=args.last, training_arguments=args.training)
-        raw_dir = RAW_DIR
-    result = run_stages(stages, raw_dir=raw_dir, say=lambda line: print(line, flush=True))
+        options = pipeline.PipelineOptions(args.training)
+    stages = pipeline.plan_stages(options)[args.first - 1 : args.last]
+    raw_dir = options.data_dir / RAW_DIR.name
+    result = pipeline.run_stages(stages, raw_dir=raw_dir, say=lambda line: print(line, flush=True))
     print(f"\n{result}")
     return result.exit_code
 

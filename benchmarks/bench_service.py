@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_inference import make_images
-from real_vs_ai.cli import command, make_parser, whole_number
+from real_vs_ai.cli import command, make_parser
+from real_vs_ai.options import whole_number
 from real_vs_ai.reporting import format_table
 from real_vs_ai.runs import find_model
 

@@ -1,10 +1,4 @@
-"""Parse arguments and exit for every script, and declare the options that scripts share.
-
->>> whole_number(1)("8")
-8
->>> number(0, 1, ends=False)("0.25")
-0.25
-"""
+"""Parse arguments and exit for every script; only scripts and their command lines import it."""
 
 from __future__ import annotations
 
@@ -12,8 +6,6 @@ import argparse
 import dataclasses
 import difflib
 import functools
-import importlib.util
-import math
 import os
 import sys
 import traceback
@@ -21,11 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.config import DATA_DIR, SEED
-from real_vs_ai.errors import RealVsAIError, describe_error
-from real_vs_ai.parallel import CLUSTERS, available_workers
+from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error
+from real_vs_ai.options import SHARED, Options
 
-Options = TypeVar("Options")
+AnyOptions = TypeVar("AnyOptions")
 
 MODEL_HELP = "run folder or .h5 file (default: the newest finished run, else all released models)"
 
@@ -67,24 +58,21 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return _Parser(description=description, formatter_class=_HelpFormatter)
 
 
-def options_from(args: argparse.Namespace, options: type[Options], **others: Any) -> Options:
+def options_from(args: argparse.Namespace, options: type[AnyOptions], **others: Any) -> AnyOptions:
     """Make an options dataclass from parsed arguments of the same names, and from `others`."""
     names = {field.name for field in dataclasses.fields(options)} & set(vars(args)) - set(others)
     return options(**{name: getattr(args, name) for name in names}, **others)
 
 
-def exit_without(*modules: str) -> None:
-    """Leave with exit code 1 and one line where a module of requirements.txt is not installed."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise SystemExit(f"error: {_missing(module)}")
+def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, MissingPackageError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
-def _missing(module: str) -> str:
-    return (
-        f"Expected the package {module}, found only what the app needs. "
-        "Run: pip install -r requirements.txt"
-    )
+# A script imports the package before its `main` can catch anything.
+sys.excepthook = _show_error
 
 
 def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
@@ -109,7 +97,7 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
             module = (error.name or "").partition(".")[0]
             if module not in _BEYOND_THE_APP.split():
                 raise
-            print(f"error: {_missing(module)}", file=sys.stderr)
+            print(f"error: {MissingPackageError(module)}", file=sys.stderr)
         except _EXPECTED_ERRORS as error:
             if os.environ.get("REAL_VS_AI_DEBUG"):
                 traceback.print_exc()
@@ -119,109 +107,38 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
     return main
 
 
-def whole_number(lowest: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number of at least `lowest`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = lowest - 1
-        if value < lowest:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number of at least {lowest}, found {text}"
-            )
-        return value
-
-    return parse
-
-
-def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[str], float]:
-    """The type of an option that takes a finite number.
-
-    Args:
-        lowest: The smallest allowed value.
-        highest: The largest allowed value; may be infinite with `ends=False`.
-        ends: Whether both are allowed themselves.
-    """
-    ranges = f"from {lowest:g} to {highest:g}" if ends else f"above {lowest:g}"
-    # A limit that nobody meets is not worth naming.
-    if not ends and highest < 1e9:
-        ranges += f" and below {highest:g}"
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (lowest <= value <= highest if ends else lowest < value < highest):
-            raise argparse.ArgumentTypeError(f"expected a finite number {ranges}, found {text}")
-        return value
-
-    return parse
-
-
-def option(
-    help_text: str = "", default: Any = None, metavar: str | None = None, **declaration: Any
-) -> Any:
-    """Declare a dataclass field as an option of the command line; `add_fields` adds it.
-
-    Args:
-        help_text: What --help says of it.
-        default: Where the option is not given; False declares a switch.
-        **declaration: More for argparse (`type`, `choices`, `nargs`, …), and: `flags` where they
-            are not the field's name, `group` to open a group of options, `shared` for the flag of
-            an option that several scripts have, `shown=False` for one that only `hidden` adds.
-    """
-    if metavar:
-        declaration["metavar"] = metavar
-    return dataclasses.field(metadata={"help": help_text, "default": default, **declaration})
-
-
 def add_fields(
-    parser: argparse.ArgumentParser, options_type: type, *, hidden: bool = False
+    parser: argparse.ArgumentParser, options_type: type[Options], *, given_only: bool = False
 ) -> None:
-    """Add an option for each field of a dataclass that was declared with `option`."""
+    """Add an option for each field that an option class shows.
+
+    Args:
+        given_only: Leave out of the parsed arguments what the command line does not name.
+    """
     target: argparse._ActionsContainer = parser
     for field in dataclasses.fields(options_type):
         declared = dict(field.metadata)
-        if not declared.pop("shown", True) and not hidden:
+        if not declared or not declared.pop("shown", True):
             continue
         if group := declared.pop("group", None):
             target = parser.add_argument_group(group)
-        if flag := declared.pop("shared", None):
-            add_shared(target, flag)
-        elif declared:
-            flags = declared.pop("flags", ("--" + field.name.replace("_", "-"),))
-            if declared["default"] is False:
-                declared = {"action": "store_true", "help": declared["help"]}
-            elif isinstance(declared["default"], Path):
-                declared["type"] = Path
-            target.add_argument(*flags, **declared)
+        flags = declared.pop("flags", ("--" + field.name.replace("_", "-"),))
+        if given_only and field.default not in (None, False, ()):
+            declared["help"] += f" (default: {field.default})"
+        default = argparse.SUPPRESS if given_only else field.default
+        target.add_argument(*flags, **_declaration(field.default, declared) | {"default": default})
 
 
-_SHARED = {
-    "--workers": {
-        "type": whole_number(1),
-        "default": available_workers(),
-        "metavar": "N",
-        "help": "number of images or files to read at the same time",
-    },
-    "--cluster": {
-        "choices": CLUSTERS,
-        "help": "spread the work over a cluster whose machines share the folders",
-    },
-    "--overwrite": {"action": "store_true", "help": "replace output that exists"},
-    "--data-dir": {
-        "type": Path,
-        "default": DATA_DIR,
-        "help": "folder of train, to which augmented_train belongs",
-    },
-    "--seed": {"type": whole_number(0), "default": SEED, "help": "seed of all random choices"},
-}
-
-
-def add_shared(parser: argparse._ActionsContainer, *flags: str) -> None:
+def add_shared(parser: argparse.ArgumentParser, *flags: str) -> None:
     """Add options that several scripts share, by their flags."""
     for flag in flags:
-        parser.add_argument(flag, **_SHARED[flag])
+        declared = dict(SHARED[flag])
+        declared["help"] = declared.pop("help_text")
+        parser.add_argument(flag, **_declaration(declared.get("default"), declared))
+
+
+def _declaration(default: Any, declared: dict[str, Any]) -> dict[str, Any]:
+    """What argparse is told of an option with this default."""
+    if default is False:
+        return {"action": "store_true", "help": declared["help"]}
+    return {"type": Path, **declared} if isinstance(default, Path) else declared

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class RealVsAIError(Exception):
     """Something that a user can correct: the message says what was expected and what to do.
@@ -17,6 +19,23 @@ class RealVsAIError(Exception):
 
 class InputError(RealVsAIError, ValueError):
     """A value, file or folder that the user named cannot be used."""
+
+
+class MissingPackageError(RealVsAIError, ImportError):
+    """A package of requirements.txt is not installed."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"Expected the package {module}, found only what the app needs. "
+            "Run: pip install -r requirements.txt"
+        )
+
+
+def require_packages(*modules: str) -> None:
+    """Raise MissingPackageError for the first of these modules that is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackageError(module)
 
 
 def one_line(error: BaseException, *, longest: int | None = 200) -> str:

@@ -1,29 +1,40 @@
-"""Plan the stages in order, and run each script with its arguments.
-
-The scripts stay the only place that knows what a stage does; this module only calls their mains.
-"""
+"""Plan the stages in order, and run them: each is a call of the function that its script calls."""
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.config import ARCHIVES_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.cli import command
+from real_vs_ai.config import ARCHIVES_DIR, DATA_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.evaluation import EvaluationOptions, evaluate
+from real_vs_ai.parallel import Pool, available_workers
+from real_vs_ai.preparation.archives import extract_archives
+from real_vs_ai.preparation.augmentation import augment
 from real_vs_ai.preparation.demo import make_demo_archives
-from real_vs_ai.preparation.layouts import SCRIPT_BY_LAYOUT, LayoutError, find_layout, raw_sources
+from real_vs_ai.preparation.layouts import (
+    FLAT,
+    TRAIN_TEST,
+    LayoutError,
+    find_layout,
+    find_sources,
+    raw_sources,
+)
+from real_vs_ai.preparation.merging import MergeOptions, merge_sources, move_augmented
+from real_vs_ai.preparation.splitting import (
+    SplitOptions,
+    TrainTestOptions,
+    describe_splits,
+    split_sources,
+)
 from real_vs_ai.reporting import format_table, keep_informed
 from real_vs_ai.runs import released_run
+from real_vs_ai.training import TrainingOptions, train
+from real_vs_ai.training.command_line import read_recipe
 
-_SCRIPTS = (
-    *("DataUnZipper", "DataSplitD1", "DataSplitD2", "DataMerger", "DataAugmentation"),
-    *("MoveAugmentedImages", "ModelTraining", "ModelEvaluation"),
-)
-N_STAGES = len(_SCRIPTS)
-# Each splitter is passed over when no data set has its layout.
-_LAYOUTS = {script: layout for layout, script in SCRIPT_BY_LAYOUT.items()}
+N_STAGES = 8
 # Small enough for two CPU cores to make the data, train and evaluate within minutes.
 _DEMO_IMAGES = {"flat_images": 450, "train_images": 500, "test_images": 200}
 _DEMO_AUGMENTED = 200
@@ -31,15 +42,40 @@ _DEMO_AUGMENTED = 200
 
 @dataclass(frozen=True)
 class Stage:
-    """One script with its arguments."""
+    """One stage.
+
+    Attributes:
+        script: What does the same alone.
+        work: Yields what to print.
+        layout: The layout of a splitter's data sets; it has nothing to do where none has it.
+    """
 
     number: int
     script: str
-    arguments: tuple[str, ...] = ()
+    work: Callable[[], Iterator[object]]
+    layout: str = ""
 
-    @property
-    def command(self) -> str:
-        return " ".join((f"{self.script}.py", *self.arguments))
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What the stages work on.
+
+    Attributes:
+        sources: Names of the data sets; none takes every one in data/.
+        data_dir: Gets merged and augmented images; archives, raw and split images are in it too.
+        overwrite: Make again what is there.
+        total: Augmented copies to make, or None for the default.
+    """
+
+    training: TrainingOptions
+    sources: tuple[str, ...] = ()
+    data_dir: Path = DATA_DIR
+    overwrite: bool = False
+    total: int | None = None
+
+    def folders(self, parent: Path, suffix: str = "") -> list[Path]:
+        """The data sets in `archives`, `raw` or `split`."""
+        return [self.data_dir / parent.name / f"{name}{suffix}" for name in self.sources]
 
 
 @dataclass(frozen=True)
@@ -61,44 +97,84 @@ class PipelineResult:
         return format_table(["stage", "script", "outcome", "seconds"], rows, title="The pipeline")
 
 
-def plan_pipeline(*, first: int, last: int, training_arguments: Sequence[str]) -> list[Stage]:
-    """The stages on the default folders, from data/archives to an evaluated model."""
-    return _stages({"ModelTraining": tuple(training_arguments)})[first - 1 : last]
+def plan_stages(options: PipelineOptions) -> list[Stage]:
+    """The eight stages, from archives to an evaluated model."""
+    pool, overwrite = Pool(available_workers()), {"overwrite": options.overwrite}
+    raw_dir, split_dir = (options.data_dir / folder.name for folder in (RAW_DIR, SPLIT_DIR))
+    trained: list[Path] = []
+
+    def unpack() -> Iterator[object]:
+        archives = options.folders(ARCHIVES_DIR, ".zip")
+        yield from extract_archives(archives, output_dir=raw_dir, pool=pool, **overwrite)
+
+    def split_flat() -> Iterator[object]:
+        yield from _split(options, FLAT, SplitOptions(**overwrite), split_dir)
+
+    def split_train_test() -> Iterator[object]:
+        yield from _split(options, TRAIN_TEST, TrainTestOptions(**overwrite), split_dir)
+
+    def merge() -> Iterator[object]:
+        yield merge_sources(
+            options.folders(SPLIT_DIR),
+            output_dir=options.data_dir,
+            options=MergeOptions(**overwrite),
+        )
+
+    def make_copies() -> Iterator[object]:
+        how = {"total": options.total, "copies": None, "seed": SEED, "pool": pool}
+        yield augment(options.data_dir, **how, **overwrite)
+
+    def move_copies() -> Iterator[object]:
+        yield move_augmented(options.data_dir)
+
+    def learn() -> Iterator[object]:
+        done = train(options.training)
+        trained.append(done.run.path)
+        yield done
+
+    def measure() -> Iterator[object]:
+        # What stage 7 made; the default model where that did not run.
+        model = trained[-1] if trained else None
+        yield evaluate(EvaluationOptions(model=model, data=options.training.data))[0]
+
+    return [
+        Stage(1, "DataUnZipper", unpack),
+        Stage(2, "DataSplitD1", split_flat, FLAT),
+        Stage(3, "DataSplitD2", split_train_test, TRAIN_TEST),
+        Stage(4, "DataMerger", merge),
+        Stage(5, "DataAugmentation", make_copies),
+        Stage(6, "MoveAugmentedImages", move_copies),
+        Stage(7, "ModelTraining", learn),
+        Stage(8, "ModelEvaluation", measure),
+    ]
 
 
-def _stages(arguments: Mapping[str, tuple[str, ...]]) -> list[Stage]:
-    numbered = enumerate(_SCRIPTS, start=1)
-    return [Stage(number, script, arguments.get(script, ())) for number, script in numbered]
+def _split(
+    options: PipelineOptions, kind: str, how: SplitOptions | TrainTestOptions, output_dir: Path
+) -> Iterator[object]:
+    folders = options.folders(RAW_DIR)
+    layouts = find_sources([f for f in folders if find_layout(f).kind == kind], kind=kind)
+    yield describe_splits(split_sources(layouts, output_dir=output_dir, options=how))
 
 
-def plan_demo(*, data_dir: Path, models_dir: Path, run_name: str) -> list[Stage]:
-    """The stages on the embedded demo, which has its own folders and makes them again each time.
+def demo_options(*, data_dir: Path, models_dir: Path, run_name: str) -> PipelineOptions:
+    """What the stages work on in the embedded demo, which makes everything again each time.
 
     Args:
         data_dir: Gets archives, raw, split, augmented and merged images of the demo.
         models_dir: Gets the run folder.
     """
-    archives, raw, split = (data_dir / folder.name for folder in (ARCHIVES_DIR, RAW_DIR, SPLIT_DIR))
-    sources = sorted(path.stem for path in archives.glob("*.zip"))
-    flat, train_test = (str(raw / source) for source in sources)
     released = released_run(models_dir)
+    folders = {"data": data_dir, "models_dir": models_dir, "run_name": run_name}
     weights = str(released.model) if released else "none"
-    archive_names = (str(archives / f"{source}.zip") for source in sources)
-    split_names = (str(split / source) for source in sources)
-    to_split = (f"--output-dir={split}", "--overwrite")
-    in_data = f"--data-dir={data_dir}"
-    folders = (f"--data={data_dir}", f"--models-dir={models_dir}", f"--run-name={run_name}")
-    return _stages(
-        {
-            "DataUnZipper": (*archive_names, f"--output-dir={raw}", "--overwrite"),
-            "DataSplitD1": (flat, *to_split),
-            "DataSplitD2": (train_test, *to_split),
-            "DataMerger": (*split_names, f"--output-dir={data_dir}", "--overwrite"),
-            "DataAugmentation": (in_data, f"--total={_DEMO_AUGMENTED}", "--overwrite"),
-            "MoveAugmentedImages": (in_data,),
-            "ModelTraining": (*folders, f"--weights={weights}", "--recipe=demo"),
-            "ModelEvaluation": (f"--model={models_dir / run_name}", f"--data={data_dir}"),
-        }
+    fields = read_recipe("demo") | folders | {"weights": weights, "recipe": "demo"}
+    archives = (data_dir / ARCHIVES_DIR.name).glob("*.zip")
+    return PipelineOptions(
+        TrainingOptions(**fields, command=("RunPipeline.py", "--demo")),
+        sources=tuple(sorted(path.stem for path in archives)),
+        data_dir=data_dir,
+        overwrite=True,
+        total=_DEMO_AUGMENTED,
     )
 
 
@@ -110,7 +186,7 @@ def make_demo_data(data_dir: Path) -> None:
 def run_stages(
     stages: Sequence[Stage], *, raw_dir: Path, say: Callable[[str], None]
 ) -> PipelineResult:
-    """Run each stage's script; the first that fails ends it.
+    """Run each stage; the first that fails ends it.
 
     Args:
         raw_dir: Where the unpacked data sets are, to tell which splitters have work.
@@ -118,14 +194,15 @@ def run_stages(
     """
     rows = []
     for stage in stages:
+        title = f"{stage.number}/{N_STAGES} {stage.script}.py"
         if not _has_work(stage, raw_dir):
-            say(f"\n[{stage.number}/{N_STAGES}] {stage.script}.py: no data set has its layout.")
+            say(f"\n[{title}]: no data set has its layout.")
             rows.append((stage.number, stage.script, "nothing to do", 0.0))
             continue
-        say(f"\n[{stage.number}/{N_STAGES}] python {stage.command}")
+        say(f"\n[{title}]")
         start = time.perf_counter()
-        with keep_informed(f"{stage.number}/{N_STAGES} {stage.script}.py"):
-            code = importlib.import_module(stage.script).main(list(stage.arguments))
+        with keep_informed(title):
+            code = _run(stage)
         took = time.perf_counter() - start
         rows.append((stage.number, stage.script, "failed" if code else "done", took))
         if code:
@@ -137,10 +214,15 @@ def run_stages(
     return PipelineResult(0, tuple(rows))
 
 
+@command
+def _run(stage: Stage) -> None:
+    for text in stage.work():
+        print(text, flush=True)
+
+
 def _has_work(stage: Stage, raw_dir: Path) -> bool:
     """Whether a splitter has a data set to split; when none fits at all, it is to say so itself."""
-    layout = _LAYOUTS.get(f"{stage.script}.py")
-    if layout is None:
+    if not stage.layout:
         return True
     kinds = set()
     for folder in raw_sources(raw_dir):
@@ -148,4 +230,4 @@ def _has_work(stage: Stage, raw_dir: Path) -> bool:
             kinds.add(find_layout(folder).kind)
         except LayoutError:
             continue
-    return layout in kinds or not kinds
+    return stage.layout in kinds or not kinds

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
+import real_vs_ai.dataset
+import real_vs_ai.preparation
 from real_vs_ai.cli import command
-from real_vs_ai.errors import InputError, describe_error, one_line
+from real_vs_ai.errors import InputError, RealVsAIError, describe_error, one_line
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,11 @@ def test_error_without_text_gives_its_name():
 
 def test_long_error_text_is_cut():
     assert len(one_line(RuntimeError("a " * 500), longest=40)) <= 40
+
+
+@pytest.mark.parametrize("package", [real_vs_ai.dataset, real_vs_ai.preparation])
+def test_import_without_opencv_is_an_ordinary_import_error(package, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"package cv2, found .* pip install") as caught:
+        importlib.reload(package)
+    assert isinstance(caught.value, RealVsAIError)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 from pathlib import Path
 
 import pytest
 
-from real_vs_ai.cli import number, whole_number
+from real_vs_ai.cli import add_fields, make_parser, options_from
+from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.run import EvaluationOptions
+from real_vs_ai.options import OptionError, number, whole_number
+from real_vs_ai.preparation.collections.gathering import CollectOptions
+from real_vs_ai.preparation.merging import MergeOptions
+from real_vs_ai.preparation.splitting import SplitOptions, TrainTestOptions
+from real_vs_ai.training.options import TrainingOptions
 
 WITH_CLUSTER = (
     "DataUnZipper",
@@ -61,7 +69,7 @@ def test_engine_is_one_that_runs_the_network(capsys):
 
 @pytest.mark.parametrize("text", ["0", "1", "nan", "inf", "x"])
 def test_open_range_refuses_its_ends_and_what_is_no_number(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="above 0 and below 1"):
+    with pytest.raises(OptionError, match="above 0 and below 1"):
         number(0, 1, ends=False)(text)
 
 
@@ -91,3 +99,51 @@ def test_scripts_have_at_most_111_options_and_training_21(monkeypatch):
     options = {script: options_of(script, monkeypatch) for script in SCRIPTS}
     assert sum(map(len, options.values())) <= 111
     assert 10 <= len(options["ModelTraining"]) <= 21
+
+
+OPTION_CLASSES = (TrainingOptions, EvaluationOptions, SplitOptions, TrainTestOptions, MergeOptions)
+
+
+@pytest.mark.parametrize("options_type", (*OPTION_CLASSES, CollectOptions))
+def test_options_of_python_are_those_of_the_command_line(options_type):
+    """Without arguments both give the defaults, each field has a sentence, and values are final."""
+    options = options_type()
+    parser = make_parser("")
+    add_fields(parser, options_type)
+    assert options_from(parser.parse_args([]), options_type) == options
+    for field in dataclasses.fields(options_type):
+        assert field.metadata.get("help") or field.name in NO_OPTIONS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.workers = 3
+
+
+NO_OPTIONS = ("command", "confounds", "repositories_dir")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dropout": 2}, "dropout: expected a finite number from 0 to 0.95, found 2"),
+        ({"epochs": 2.5}, "epochs: expected a whole number of at least 0, found 2.5"),
+        ({"epochs": True}, "epochs: expected a whole number"),
+        ({"deterministic": "maybe"}, "deterministic: expected true or false, found maybe"),
+        ({"backbone": "vgg"}, "backbone: expected resnet50, .* found vgg"),
+        ({"run_name": "../away"}, "run_name: expected the name of a folder"),
+        ({"epochs": 0, "frozen_epochs": 0}, "nothing to learn"),
+        ({"minutes": 3, "deterministic": True}, "leave one of them out"),
+    ],
+)
+def test_wrong_value_given_in_python_is_refused_with_its_name(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainingOptions(**changes)
+
+
+def test_values_are_normalised_wherever_they_come_from():
+    options = TrainingOptions(data="photos", hold_out="a, b", precision="bf16", epochs="3")
+    assert options.data == Path("photos")
+    assert (options.hold_out, options.epochs) == (("a", "b"), 3)
+    assert options.precision == "mixed_bfloat16"
+    assert TrainingOptions(hold_out=["a", "b"]).hold_out == ("a", "b")
+    shares = {"train": 0.8, "validation": 0.2}
+    assert SplitOptions(fractions=shares).fractions == shares
+    assert SplitOptions().fractions == {"train": 0.7, "validation": 0.15, "test": 0.15}

@@ -19,8 +19,9 @@ from sklearn.metrics import roc_auc_score
 import ImageScoring
 import RunPipeline
 from real_vs_ai import pipeline
-from real_vs_ai.pipeline import Stage, plan_pipeline, run_stages
+from real_vs_ai.pipeline import PipelineOptions, plan_stages, run_stages
 from real_vs_ai.preparation.demo import load_photographs, random_crop, resynthesise
+from real_vs_ai.training import TrainingOptions
 from tests.preparation.material import make_flat
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,16 +46,23 @@ def test_wheel_holds_every_script_that_the_pipeline_imports():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     held = set(project["tool"]["setuptools"]["py-modules"])
     assert held == {path.stem for path in ROOT.glob("*.py")}
-    stages = plan_pipeline(first=1, last=8, training_arguments=[])
+    stages = plan_stages(PipelineOptions(TrainingOptions()))
+    assert [stage.number for stage in stages] == list(range(1, 9))
     assert held >= {stage.script for stage in stages}
 
 
-def test_eight_stages_run_in_order_and_training_gets_its_options():
-    stages = plan_pipeline(first=1, last=8, training_arguments=["--epochs", "3"])
+@pytest.mark.parametrize("wrong", [["--epohcs", "3"], ["--dropout", "2"], ["--epochs", "-1"]])
+def test_wrong_training_option_is_found_before_the_first_stage(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "run_stages", lambda *_, **__: pytest.fail("a stage ran"))
+    with pytest.raises(SystemExit) as left:
+        RunPipeline.main(["--", *wrong])
+    assert left.value.code == 2
+    assert RunPipeline.main(["--", "--set", "dropuot=0.2"]) == 1
 
-    assert [stage.number for stage in stages] == list(range(1, 9))
-    assert stages[6].command == "ModelTraining.py --epochs 3"
-    assert [s.number for s in plan_pipeline(first=4, last=6, training_arguments=[])] == [4, 5, 6]
+
+def test_training_gets_the_options_after_the_dashes():
+    assert RunPipeline.parse_args(["--", "--epochs", "3"]).training.epochs == 3
 
 
 def test_demo_refuses_options_that_it_would_ignore(capsys):
@@ -70,11 +78,8 @@ def test_splitter_without_matching_data_is_skipped(tmp_path, monkeypatch, capsys
     make_flat(tmp_path / "data" / "raw" / "set", count=12)
     said = []
 
-    result = run_stages(
-        [Stage(2, "DataSplitD1"), Stage(3, "DataSplitD2")],
-        raw_dir=Path("data/raw"),
-        say=said.append,
-    )
+    splitters = plan_stages(PipelineOptions(TrainingOptions()))[1:3]
+    result = run_stages(splitters, raw_dir=Path("data/raw"), say=said.append)
 
     assert result.exit_code == 0
     assert [outcome for _, _, outcome, _ in result.rows] == ["done", "nothing to do"]
@@ -84,7 +89,7 @@ def test_splitter_without_matching_data_is_skipped(tmp_path, monkeypatch, capsys
 def test_first_failing_stage_ends_the_pipeline_with_its_exit_code(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     result = run_stages(
-        plan_pipeline(first=1, last=8, training_arguments=[]),
+        plan_stages(PipelineOptions(TrainingOptions())),
         raw_dir=Path("data/raw"),
         say=lambda line: None,
     )
@@ -99,19 +104,17 @@ def test_demo_uses_its_own_folders_and_the_released_model(tmp_path):
         tmp_path / "demo" / "archives", seed=1, flat_images=4, train_images=4, test_images=2
     )
     plan = {"data_dir": tmp_path / "demo", "models_dir": tmp_path / "models", "run_name": "x"}
-    stages = pipeline.plan_demo(**plan)
+    options = pipeline.demo_options(**plan)
 
-    assert [stage.number for stage in stages] == list(range(1, 9))
-    arguments = [a.rpartition("=")[2] for s in stages for a in s.arguments]
-    paths = [a for a in arguments if a.startswith(str(tmp_path))]
-    allowed = (str(tmp_path / "demo"), str(tmp_path / "models"))
-    assert all(path.startswith(allowed) for path in paths)
+    assert options.sources == ("demo-flat", "demo-train-test")
+    assert (options.data_dir, options.training.data) == (tmp_path / "demo", tmp_path / "demo")
+    assert (options.training.models_dir, options.training.run_name) == (tmp_path / "models", "x")
     if not pipeline.released_run(tmp_path / "models"):
-        assert "--weights=none" in stages[6].arguments
+        assert options.training.weights == "none"
     released = tmp_path / "models" / "released"
     released.mkdir(parents=True)
     (released / "model.h5").write_bytes(b"weights")
-    assert f"--weights={released / 'model.h5'}" in pipeline.plan_demo(**plan)[6].arguments
+    assert pipeline.demo_options(**plan).training.weights == str(released / "model.h5")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """List and decode labelled images, for training and evaluation."""
 
-from real_vs_ai.cli import exit_without
+from real_vs_ai.errors import require_packages
 
-# The scripts import this package before they can catch anything; see `preparation`.
-exit_without("cv2", "joblib")
+# The app's packages alone do not have them.
+require_packages("cv2", "joblib")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.cli import add_fields, make_parser, number, option
+from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.config import DATA_DIR, canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
@@ -24,6 +24,7 @@ from real_vs_ai.dataset.labelled_images import (
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, read_metadata
+from real_vs_ai.options import Options, number, option, shared
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
@@ -40,8 +41,8 @@ _EVALUATIONS = "evaluations"
 _MOST_CHECKED = 200
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(Options):
     """What an evaluation is asked to do; each option says what it means."""
 
     model: Path | None = option(
@@ -74,13 +75,15 @@ class EvaluationOptions:
     out_of_distribution: tuple[Path, ...] = option(
         "also judge labelled images of another kind: how many the model recognises as "
         "out-of-distribution, and how many get a certain but wrong verdict",
-        metavar="DIR",
+        (),
+        "DIR",
         nargs="+",
         type=Path,
     )
     export: tuple[str, ...] = option(
         f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 file",
-        metavar="FORMAT",
+        (),
+        "FORMAT",
         nargs="+",
         choices=EXPORT_FORMATS,
     )
@@ -92,7 +95,7 @@ class EvaluationOptions:
     class_names: tuple[str, ...] | None = option(
         "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
     )
-    workers: int = option(shared="--workers")
+    workers: int = shared("--workers")
 
 
 def parse_evaluation_options(
@@ -108,9 +111,8 @@ def parse_evaluation_options(
     values = vars(parser.parse_args(argv))
     if values["class_names"] and len(set(values["class_names"])) < 2:
         parser.error("--class-names needs two names or more, each different")
-    values["class_names"] = tuple(values["class_names"]) if values["class_names"] else None
     for name in ("export", "out_of_distribution"):
-        values[name] = tuple(dict.fromkeys(values[name] or ()))
+        values[name] = tuple(dict.fromkeys(values[name]))
     return EvaluationOptions(**values)
 
 

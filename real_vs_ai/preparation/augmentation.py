@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from real_vs_ai.config import (
+    AUGMENTED_DIR,
     AUGMENTED_MARK,
     MANIFEST_NAME,
     canonical_classes,
@@ -137,6 +138,19 @@ def list_originals(train_dir: Path) -> list[Original]:
         names = names_for_copies([row.path for row in members])
         originals += map(Original, members, names)
     return sorted(originals, key=lambda original: original.row.path)
+
+
+def augment(
+    data_dir: Path, *, total: int | None, copies: int | None, seed: int, overwrite: bool, pool: Pool
+) -> CopiesSummary:
+    """Make copies of the images in `data_dir/train` in `data_dir/augmented_train`.
+
+    Args and errors are those of `list_originals`, `plan_copies` and `write_copies`.
+    """
+    train_dir, output_dir = data_dir / "train", data_dir / AUGMENTED_DIR.name
+    plan = plan_copies(list_originals(train_dir), total=total, copies=copies, seed=seed)
+    how = {"seed": seed, "overwrite": overwrite, "pool": pool}
+    return write_copies(plan, train_dir=train_dir, output_dir=output_dir, **how)
 
 
 def plan_copies(

@@ -12,7 +12,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,14 @@ from real_vs_ai.preparation.splits import PlacingOptions
 from real_vs_ai.reporting import format_table
 
 _MOST_IMAGES = 5_000
+# Of each source of several, which was measured on more when it was split.
+_MOST_OF_A_SOURCE = 1_000
 _ADVICE = "DataMerger.py --equalise PIXELS encodes all alike."
+# In files of one size and encoding the bytes measure the pictures: smooth ones take few.
+_ALIKE = (
+    "The files are alike but for their size in bytes, which tells how much detail the pictures "
+    "hold."
+)
 _SHORTER_SIDE = "shorter side"
 
 
@@ -74,17 +81,41 @@ class ConfoundReport(Confounds):
     Attributes:
         by_class: Shares of each class that have a trait: "PNG", "square", "EXIF", …, and
             "shorter side", its median in pixels.
+        alike: Whether all files are of one size in pixels, format and compression.
+        by_source: The same for each of several sources that have both classes: a large source
+            hides what gives the class away in a small one.
     """
 
     by_class: Mapping[str, Mapping[str, float]]
+    alike: bool = False
+    by_source: Mapping[str, ConfoundReport] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        text = (
-            f"WARNING: {self.warning}"
-            if self.warning
-            else f"Confounds: from size, format, compression and the like alone the class is "
-            f"guessed with balanced accuracy {self.accuracy:.2f} (chance {self.chance:.2f})."
-        )
+        if self.warning:
+            lines = [f"WARNING: {self.warning}"]
+        else:
+            traits = "size in bytes" if self.alike else "size, format, compression and the like"
+            lines = [
+                f"Confounds: from {traits} alone the class is guessed with balanced accuracy "
+                f"{self.accuracy:.2f} (chance {self.chance:.2f})."
+            ]
+            lines += [_ALIKE] * self.alike
+        for name, found in self.by_source.items():
+            if found.warning:
+                lines.append(f"WARNING: {name}: {found.warning}")
+        text = "\n".join(lines)
+        if self.by_source:
+            headers = ["source", "images", "balanced accuracy", "95 % interval"]
+            body = [
+                [
+                    name,
+                    found.images,
+                    f"{found.accuracy:.2f}",
+                    f"{found.low:.2f} to {found.high:.2f}",
+                ]
+                for name, found in self.by_source.items()
+            ]
+            text += f"\n\n{format_table(headers, body)}"
         headers = ["class", *next(iter(self.by_class.values()))]
         body = [
             [label, *(f"{v:.0f}" if name == _SHORTER_SIDE else f"{v:.0%}" for name, v in s.items())]
@@ -137,8 +168,7 @@ def write_description(
     """Write manifest, report and confounds of `folder`, which becomes `output_dir`, and sum up."""
     confounds = None
     if options.confounds:
-        traits = read_traits(sample_rows(rows, seed=SEED), root=folder, pool=options.pool)
-        confounds = measure_files(traits, seed=SEED)
+        confounds = measure_rows(rows, root=folder, pool=options.pool)
     if confounds:
         write_json(folder / CONFOUNDS_NAME, asdict(confounds))
     write_outcomes(folder / REPORT_NAME, outcomes)
@@ -146,10 +176,29 @@ def write_description(
     return PreparedImages(output_dir, tuple(rows), tuple(outcomes), placement, confounds)
 
 
-def sample_rows(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
-    """At most 5,000 rows, the same ones whatever their order."""
-    if len(rows) > _MOST_IMAGES:
-        rows = sorted(rows, key=lambda row: (rank(seed, row.sha256), row.path))[:_MOST_IMAGES]
+def measure_rows(rows: Sequence[ManifestRow], *, root: Path, pool: Pool) -> ConfoundReport | None:
+    """Measure files all together, and each of several sources by itself."""
+    names = sorted({row.source for row in rows if not row.collection})
+    samples = {"": sample_rows(rows, most=_MOST_IMAGES, seed=SEED)}
+    if len(names) > 1:
+        for name in names:
+            members = [row for row in rows if row.source == name]
+            samples[name] = sample_rows(members, most=_MOST_OF_A_SOURCE, seed=SEED)
+    chosen = sorted({row.path: row for some in samples.values() for row in some}.items())
+    traits = read_traits([row for _, row in chosen], root=root, pool=pool)
+    of_path = {path: found for (path, _), found in zip(chosen, traits, strict=True)}
+    measured = {
+        name: measure_files([of_path[row.path] for row in some], seed=SEED)
+        for name, some in samples.items()
+    }
+    whole = measured.pop("")
+    return whole and replace(whole, by_source={n: found for n, found in measured.items() if found})
+
+
+def sample_rows(rows: Sequence[ManifestRow], *, most: int, seed: int) -> list[ManifestRow]:
+    """At most so many rows, the same ones whatever their order."""
+    if len(rows) > most:
+        rows = sorted(rows, key=lambda row: (rank(seed, row.sha256), row.path))[:most]
     return sorted(rows, key=lambda row: row.path)
 
 
@@ -185,8 +234,11 @@ def measure_files(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport
     if not samples:
         return None
     labels = [sample.label for sample in samples]
-    found = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=_ADVICE)
-    return found and ConfoundReport(**vars(found), by_class=_by_class(samples))
+    same = {(s.width, s.height, s.format, s.compression, s.exif) for s in samples}
+    alike = len(same) == 1
+    advice = _ALIKE if alike else _ADVICE
+    found = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=advice)
+    return found and ConfoundReport(**vars(found), by_class=_by_class(samples), alike=alike)
 
 
 def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:

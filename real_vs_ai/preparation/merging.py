@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from real_vs_ai.cli import option, whole_number
 from real_vs_ai.config import (
     AUGMENTED_DIR,
     CLASS_NAMES,
@@ -28,6 +27,7 @@ from real_vs_ai.config import (
 )
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import hash_file, list_files, list_folders
+from real_vs_ai.options import option, whole_number
 from real_vs_ai.preparation.augmentation import CONTACT_SHEET_PATH
 from real_vs_ai.preparation.file_traits import (
     EQUALISED_EXTENSION,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
-from real_vs_ai.cli import option
 from real_vs_ai.config import SPLITS
 from real_vs_ai.errors import InputError
+from real_vs_ai.options import Options, option, shared
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank, unique_names
 
@@ -30,7 +30,7 @@ class LabelConflictError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacingOptions:
+class PlacingOptions(Options):
     """What the splitters and the merger share."""
 
     near_duplicates: str = option(
@@ -39,9 +39,9 @@ class PlacingOptions:
         "off",
         choices=("off", "report", "group"),
     )
-    overwrite: bool = option(shared="--overwrite")
-    workers: int = option(shared="--workers")
-    cluster: str | None = option(shared="--cluster")
+    overwrite: bool = shared("--overwrite")
+    workers: int = shared("--workers")
+    cluster: str | None = shared("--cluster")
     # Tests of other things leave it out, for it takes a second.
     confounds: bool = True
 

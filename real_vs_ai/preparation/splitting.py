@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
-from real_vs_ai.cli import option
 from real_vs_ai.config import SPLIT_DIR, SPLITS
 from real_vs_ai.images import file_extension
+from real_vs_ai.options import OptionError, number, option, shared
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
@@ -55,15 +55,16 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def three_fractions(text: str) -> dict[str, float]:
-    """ "0.7,0.15,0.15" → {"train": 0.7, "validation": 0.15, "test": 0.15}."""
+def three_fractions(text: str | Mapping[str, float]) -> dict[str, float]:
+    """ "0.7,0.15,0.15" → {"train": 0.7, "validation": 0.15, "test": 0.15}; takes that too."""
     try:
-        fractions = dict(zip(SPLITS, map(float, text.split(",")), strict=True))
+        given = text if isinstance(text, Mapping) else zip(SPLITS, text.split(","), strict=True)
+        fractions = {split: float(share) for split, share in dict(given).items()}
     except ValueError:
         fractions = {}
     sums_up = math.isclose(sum(fractions.values()), 1, rel_tol=1e-6)
     if not sums_up or min(fractions.values()) < 0:
-        raise argparse.ArgumentTypeError(
+        raise OptionError(
             f"expected three fractions of train, validation and test that sum to 1, found {text}"
         )
     return fractions
@@ -71,15 +72,30 @@ def three_fractions(text: str) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitterOptions(PlacingOptions):
-    """What the two splitters share."""
+    """What the two splitters share; subclasses have `fractions` and `ignore_roles`."""
 
     keep_duplicates: bool = option("keep duplicates, in the split of the first copy", False)
-    seed: int = option(shared="--seed")
+    seed: int = shared("--seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTestOptions(SplitterOptions):
+    """How data sets with train and test folders are split."""
+
+    validation_fraction: float = option(
+        "share of the training images that becomes validation", 0.2, type=number(0, 1, ends=False)
+    )
+    ignore_roles = False
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Shares of what is not in a split yet."""
+        return {"train": 1 - self.validation_fraction, "validation": self.validation_fraction}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions(SplitterOptions):
-    """How data sets are split; DataSplitD1.py offers all of it."""
+    """How data sets of class folders alone are split."""
 
     fractions: Mapping[str, float] = option(
         "shares of train, validation and test, separated by commas",
@@ -107,7 +123,7 @@ def describe_splits(summaries: Sequence[PreparedImages]) -> str:
 
 
 def split_sources(
-    layouts: Sequence[Layout], *, output_dir: Path, options: SplitOptions
+    layouts: Sequence[Layout], *, output_dir: Path, options: SplitOptions | TrainTestOptions
 ) -> list[PreparedImages]:
     """Split every source into `output_dir/<source>`.
 
@@ -133,7 +149,7 @@ def split_sources(
 
 
 def _write_source(
-    layout: Layout, folder: Path, output: Path, options: SplitOptions
+    layout: Layout, folder: Path, output: Path, options: SplitOptions | TrainTestOptions
 ) -> PreparedImages:
     """Split one source into `folder`, which becomes `output`."""
     folder.mkdir()
@@ -180,7 +196,11 @@ def _write_source(
 
 
 def _rows_of(
-    layout: Layout, files: Sequence[InspectedFile], *, source: str, options: SplitOptions
+    layout: Layout,
+    files: Sequence[InspectedFile],
+    *,
+    source: str,
+    options: SplitOptions | TrainTestOptions,
 ) -> list[ManifestRow]:
     """A row for each image.
 

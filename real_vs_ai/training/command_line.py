@@ -6,20 +6,17 @@ Later ones win: the defaults, the recipe, the run to resume, the command line.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.errors import InputError
-from real_vs_ai.model_file import read_enlargement, read_strides
-from real_vs_ai.networks.backbones import BACKBONES
+from real_vs_ai.options import OptionError, read_value
 from real_vs_ai.runs import RunFolder, find_unfinished_run
 from real_vs_ai.training.options import NOT_STORED, RECIPES, TrainingOptions
 
@@ -40,31 +37,23 @@ def parse_training_options(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description)
-    add_fields(parser, TrainingOptions)
-    first = parser.parse_args(argv)
-    fields = read_recipe(first.recipe) if first.recipe else {}
-    resume = None
-    if first.resume is not None:
-        resume = find_unfinished_run(first.resume, models_dir=first.models_dir).path
-        fields |= read_recipe(str(RunFolder(resume).config))
-    fields |= read_fields(_pairs(first.set or ()), origin="--set")
-    parser.set_defaults(**fields)
-    hidden = {
-        n: f.metadata["default"] for n, f in _FIELDS.items() if not f.metadata.get("shown", 1)
-    }
-    values = {**hidden, **fields, **vars(parser.parse_args(argv)), "set": tuple(first.set or ())}
-    _check(parser, values)
-    if values["stem_stride"] is None:
-        values["stem_stride"] = _stem_stride(values["weights"], values["backbone"])
-    if values["enlarge"] is None:
-        values["enlarge"] = read_enlargement(Path(values["weights"]))
-    return TrainingOptions(**{**values, "resume": resume, "command": ("ModelTraining.py", *argv)})
-
-
-def _stem_stride(weights: str, backbone: str) -> int:
-    """The stride of the model that the weights come from, otherwise the published one."""
-    published, layer_names = next(iter(BACKBONES[backbone].stem_strides.items()))
-    return read_strides(Path(weights), layer_names) or published
+    add_fields(parser, TrainingOptions, given_only=True)
+    given = vars(parser.parse_args(argv))
+    fields = read_recipe(given["recipe"]) if "recipe" in given else {}
+    resumed = {}
+    if "resume" in given:
+        models_dir = given.get("models_dir", TrainingOptions.models_dir)
+        run = find_unfinished_run(str(given["resume"]), models_dir=models_dir)
+        fields |= read_recipe(str(run.config))
+        resumed["resume"] = run.path
+    fields |= read_fields(_pairs(given.get("set", ())), origin="--set")
+    try:
+        options = TrainingOptions(
+            **{**fields, **given, **resumed}, command=("ModelTraining.py", *argv)
+        )
+    except OptionError as error:
+        parser.error(str(error))
+    return options.fitted_to_weights()
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -110,32 +99,10 @@ def read_fields(fields: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
         close = difflib.get_close_matches(unknown[0], _FIELDS, n=1)
         hint = f"Did you mean {close[0]}?" if close else "docs/training.md lists the fields."
         raise InputError(f"{origin}: there is no field {unknown[0]}. {hint}")
-    parser = _FieldParser(prog=origin, add_help=False, allow_abbrev=False)
-    add_fields(parser, TrainingOptions, hidden=True)
-    read: dict[str, Any] = {}
-    for name, value in fields.items():
-        default = _FIELDS[name].metadata.get("default")
-        flag = "--" + name.replace("_", "-")
-        if default is False:
-            if value not in (True, False, "true", "false"):
-                parser.error(f"argument {flag}: expected true or false, found {value}")
-            read[name] = value in (True, "true")
-        elif value is None and default is None:
-            read[name] = None
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            read[name] = getattr(parser.parse_args([f"{flag}={text}"]), name)
-    return read
-
-
-class _FieldParser(argparse.ArgumentParser):
-    """Reads one field; an error names it as the recipe does."""
-
-    def error(self, message: str) -> NoReturn:
-        found = re.sub(
-            r"argument --([\w-]+)", lambda flag: flag[1].replace("-", "_"), message, count=1
-        )
-        raise InputError(f"{self.prog}: {found}")
+    try:
+        return {name: read_value(_FIELDS[name], value) for name, value in fields.items()}
+    except OptionError as error:
+        raise InputError(f"{origin}: {error}") from error
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -155,29 +122,3 @@ def describe_recipe(options: TrainingOptions) -> str:
         if name not in ("recipe", *NOT_STORED)
     ]
     return f"Recipe {options.recipe}: {', '.join(told)}."
-
-
-def _check(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
-    frozen = values["frozen_epochs"]
-    no_frozen_stage = frozen == 0 or (frozen is None and values["weights"] == "none")
-    if values["epochs"] == 0 and no_frozen_stage and not Path(values["weights"]).is_file():
-        parser.error(
-            "--epochs is 0 and there are no frozen_epochs: there is nothing to learn, and no "
-            "model.h5 in --weights to finish again"
-        )
-    changing = values["augmentation"] != "none" or values["degrade"] or values["cutmix"]
-    if values["stored_features"] and (values["epochs"] or changing):
-        parser.error(
-            "stored_features needs --epochs 0, --augmentation none, degrade 0 and cutmix 0: the "
-            "features are computed once"
-        )
-    if values["minutes"] and values["deterministic"]:
-        parser.error(
-            "--minutes takes as many steps as the machine is fast, deterministic repeats a run "
-            "to the last bit: leave one of them out"
-        )
-    if values["thumbnails"] and values["input"] == "crops":
-        parser.error("thumbnails need input resize: a model of crops refuses small pictures")
-    name = values["run_name"]
-    if name and (Path(name).name != name or name.startswith(".")):
-        parser.error(f"--run-name must be the plain name of a folder, got {name}")

@@ -1,22 +1,25 @@
-"""Declare every option of ModelTraining.py and every field of a recipe, and plan its stages.
+"""Declare every option of a training, which are the fields of a recipe, and plan its stages.
 
 Without Keras.
+
+>>> TrainingOptions(epochs=5).dropout
+0.4
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.cli import number, option, whole_number
 from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
 from real_vs_ai.dataset.views import ViewOptions
+from real_vs_ai.model_file import read_enlargement, read_strides
 from real_vs_ai.model_input import INPUT_KINDS, ModelInput
 from real_vs_ai.networks.backbones import BACKBONES
+from real_vs_ai.options import OptionError, Options, number, option, shared, whole_number
 from real_vs_ai.runs import NEWEST
 
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
@@ -29,13 +32,8 @@ _FEWEST_IMAGES_FOR_STATISTICS = 64
 # A forward pass alone costs about a third of a pass with its gradients.
 FORWARD_SHARE = 1 / 3
 
-# What only one command line says of a run.
+# Fields that are not saved with a run.
 NOT_STORED = ("resume", "command", "run_name", "set")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """The type of an option that takes names with commas between them."""
-    return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 # Keras' names, which `config.json` holds; scoring uses the names f32 and bf16 as well.
@@ -45,7 +43,7 @@ _PRECISIONS = {"auto": "auto", "f32": "float32", "bf16": "mixed_bfloat16", "f16"
 def keras_precision(text: str) -> str:
     """The Keras policy that a value of --precision means; a policy means itself."""
     if text not in (*_PRECISIONS, *_PRECISIONS.values()):
-        raise argparse.ArgumentTypeError(f"expected {', '.join(_PRECISIONS)}, found {text}")
+        raise OptionError(f"expected {', '.join(_PRECISIONS)}, found {text}")
     return _PRECISIONS.get(text, text)
 
 
@@ -63,11 +61,14 @@ def _count(help_text: str, default: int | None = None, *, lowest: int = 0) -> An
     return _field(help_text, default, type=whole_number(lowest))
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options):
     """The options of a training run and the fields of its recipe; each says what it means.
 
-    `resume` becomes the path of the run folder, and `command` is the command line, for the record.
+    `recipe` and `set` name what `read_recipe` read, and `command` the command line, for the record.
+
+    Raises:
+        OptionError: A value is out of its range, or two of them exclude each other.
     """
 
     data: Path = option(
@@ -87,7 +88,8 @@ class TrainingOptions:
     )
     set: tuple[str, ...] = option(
         "set fields of the recipe that have no option here (docs/training.md lists them)",
-        metavar="FIELD=VALUE",
+        (),
+        "FIELD=VALUE",
         nargs="+",
         action="extend",
     )
@@ -96,11 +98,10 @@ class TrainingOptions:
         metavar="RUN",
         nargs="?",
         const=NEWEST,
+        type=Path,
     )
     hold_out: tuple[str, ...] = _field(
-        "sources, or parts of them such as 2/5, to train without and to validate on alone",
-        (),
-        type=_names,
+        "sources, or parts of them such as 2/5, to train without and to validate on alone", ()
     )
     source_limit: int = _count(
         "most training images of each class of a source, drawn by the seed; 0: all", 0
@@ -142,14 +143,14 @@ class TrainingOptions:
         "good quality",
         0.7,
     )
-    stem_stride: int = _field(
+    stem_stride: int | None = _field(
         "how much the first layers shrink the image (none: as in --weights, or as published)",
-        type=int,
+        type=whole_number(1),
         choices=(4, 2, 1),
     )
-    enlarge: int = _field(
+    enlarge: int | None = _field(
         "how many times the network enlarges its input (none: as in --weights, or 1)",
-        type=int,
+        type=whole_number(1),
         choices=(1, 2, 3, 4),
     )
     pooling: str = _field(
@@ -253,9 +254,7 @@ class TrainingOptions:
         type=number(0, 0.25),
     )
     thumbnails: tuple[str, ...] = _field(
-        "folders of pictures, any arrangement, whose thumbnails the model learns to refuse",
-        (),
-        type=_names,
+        "folders of pictures, any arrangement, whose thumbnails the model learns to refuse", ()
     )
     seed: int = option(
         "seed of the weights, the order and the augmentation", SEED, "N", type=whole_number(0)
@@ -268,7 +267,7 @@ class TrainingOptions:
         type=keras_precision,
         group="the machine",
     )
-    workers: int = option(shared="--workers")
+    workers: int = shared("--workers")
     cache_dir: Path | None = option(
         "folder that keeps the decoded images and features for the next run", type=Path, shown=False
     )
@@ -282,6 +281,48 @@ class TrainingOptions:
         "steps after which a checkpoint is saved too; 0: after each epoch only", 0
     )
     command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        no_frozen_stage = self.frozen_epochs == 0 or (
+            self.frozen_epochs is None and self.weights == "none"
+        )
+        if self.epochs == 0 and no_frozen_stage and not Path(self.weights).is_file():
+            raise OptionError(
+                "epochs is 0 and there are no frozen_epochs: there is nothing to learn, and no "
+                "model.h5 in weights to finish again"
+            )
+        changing = self.augmentation != "none" or self.degrade or self.cutmix
+        if self.stored_features and (self.epochs or changing):
+            raise OptionError(
+                "stored_features needs epochs 0, augmentation none, degrade 0 and cutmix 0: the "
+                "features are computed once"
+            )
+        if self.minutes and self.deterministic:
+            raise OptionError(
+                "minutes takes as many steps as the machine is fast, deterministic repeats a run "
+                "to the last bit: leave one of them out"
+            )
+        if self.thumbnails and self.input == "crops":
+            raise OptionError(
+                "thumbnails need input resize: a model of crops refuses small pictures"
+            )
+        if self.run_name and (Path(self.run_name).name != self.run_name or self.run_name[0] == "."):
+            raise OptionError(f"run_name: expected the name of a folder, found {self.run_name}")
+
+    def fitted_to_weights(self) -> TrainingOptions:
+        """The options with the shape of the model that the weights come from, where none is set.
+
+        Raises:
+            ModelFileError: The file of the weights is damaged.
+        """
+        stride, enlarge = self.stem_stride, self.enlarge
+        if stride is None:
+            published, layer_names = next(iter(BACKBONES[self.backbone].stem_strides.items()))
+            stride = read_strides(Path(self.weights), layer_names) or published
+        if enlarge is None:
+            enlarge = read_enlargement(Path(self.weights))
+        return dataclasses.replace(self, stem_stride=stride, enlarge=enlarge)
 
     @property
     def model_input(self) -> ModelInput:

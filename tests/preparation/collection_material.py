@@ -114,17 +114,8 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def options(mirror: Path | None, **changes) -> CollectOptions:
-    values = {
-        "git_dirs": mirror,
-        "server": "",
-        "repositories_dir": Path("repositories"),
-        "min_side": 16,
-        "source_limit": 20,
-        "kept_out": frozenset(),
-        "overwrite": False,
-        "workers": 1,
-    }
-    return CollectOptions(**{**values, **changes})
+    values = {"git_dirs": mirror, "server": "", "min_side": 16, "workers": 1}
+    return CollectOptions(**values | changes)
 
 
 def collect_all(tmp_path, mirror, *changes, names=(), **option_changes):

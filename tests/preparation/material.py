@@ -13,9 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import DataMerger
-import DataSplitD1
-from real_vs_ai.cli import options_from
 from real_vs_ai.config import SPLITS
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionSummary, extract_archives
@@ -95,14 +92,12 @@ def make_merged(data_dir: Path, *, train: int = 6, others: int = 2) -> Path:
 
 
 def split_options(**changes) -> SplitOptions:
-    """The script's own defaults, but for one worker, no report of confounds and the changes."""
-    values = {"workers": 1, "confounds": False} | changes
-    return options_from(DataSplitD1.parse_args([]), SplitOptions, **values)
+    """The defaults, but for one worker, no report of confounds and the changes."""
+    return SplitOptions(**{"workers": 1, "confounds": False} | changes)
 
 
 def merge_options(**changes) -> MergeOptions:
-    values = {"workers": 1, "confounds": False} | changes
-    return options_from(DataMerger.parse_args([]), MergeOptions, **values)
+    return MergeOptions(**{"workers": 1, "confounds": False} | changes)
 
 
 def unpack(archive: Path, raw: Path, **changes) -> list[ExtractionSummary]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 import DataCollector
-from real_vs_ai.preparation.collections import sources
+from real_vs_ai.preparation.collections import collecting, sources
 from real_vs_ai.preparation.collections.collecting import collect
 from real_vs_ai.preparation.collections.collection_list import (
     ALREADY_THERE,
@@ -18,6 +19,7 @@ from real_vs_ai.preparation.collections.collection_list import (
     CollectionError,
     read_collected,
     read_collections,
+    role_of,
 )
 from tests.preparation.collection_material import (
     SIDE,
@@ -29,6 +31,7 @@ from tests.preparation.collection_material import (
     options,
     outcomes,
     write_list,
+    write_rows,
 )
 from tests.preparation.material import image_bytes, run_disturbed, snapshot, split
 
@@ -162,6 +165,29 @@ def test_second_run_passes_over_what_is_there(tmp_path, mirror):
     assert changed.results[0].status == OTHER_SETTINGS
     assert "add --overwrite" in str(changed)
     assert snapshot(tmp_path / "raw") == before
+
+
+def test_each_collection_is_read_once_however_many_are_collected(tmp_path, mirror, monkeypatch):
+    read = []
+
+    def counting(folder):
+        read.append(folder.name)
+        return read_collected(folder)
+
+    monkeypatch.setattr(collecting, "read_collected", counting)
+    commits = json.loads((tmp_path / "commits.json").read_text())
+    row = {"repository": "owner/fakes", "commit": commits["owner/fakes"], "pattern": "^img/"}
+    row |= {"label": "Fake", "role": "train", "generator_or_source": "", "licence": ""}
+    names = [f"again{i}" for i in range(6)]
+    rows = [row | {"collection": name} for name in names]
+    collections = read_collections(write_rows(tmp_path / "many.csv", rows), names=[])
+    assert not collect(collections, output_dir=tmp_path / "raw", options=options(mirror)).failed
+    assert sorted(read) == names[:-1]
+
+
+def test_row_without_a_role_takes_that_of_its_owner(tmp_path, mirror):
+    collections = read_collections(write_list(tmp_path, {"role": ""}), names=["photos"])
+    assert [collection.role for collection in collections] == [role_of("owner/photos")]
 
 
 def test_odd_file_names_are_collected_and_stay_apart(tmp_path, mirror):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +109,14 @@ def two_sizes(tmp_path):
     """Fake images of 40 × 40 pixels, real ones of 64 × 64."""
     for label, size in (("fake", (40, 40)), ("real", (64, 64))):
         folder = tmp_path / "data" / "raw" / "set" / label
-        folder.mkdir(parents=True)
-        for i in range(40):
-            seed = i + 1000 * (label == "real")
-            smooth_image(seed, size).save(folder / f"{i}.png")
+        write_pictures(folder, 40, size, seed=1000 * (label == "real"))
     return tmp_path / "data"
+
+
+def write_pictures(folder, count, size, *, seed):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        smooth_image(seed + i, size).save(folder / f"{i}.png")
 
 
 def prepare(data, **changes):
@@ -144,6 +148,33 @@ def test_equalised_images_no_longer_give_the_class_away(two_sizes):
             assert image.size == (32, 32)
             tables.add(str(image.quantization))
     assert len(tables) == 1
+
+
+def test_equalised_images_are_said_to_differ_in_their_detail(two_sizes):
+    _, merged = prepare(two_sizes, equalise=32)
+    assert merged.confounds.alike
+    assert "how much detail the pictures hold" in str(merged.confounds)
+    sharp = [replace(s, file_size=s.file_size + 9000) for s in traits("Real", n=40)]
+    told = str(measure_files([*traits("Fake", n=40), *sharp], seed=1))
+    assert "WARNING" in told and "how much detail the pictures hold" in told
+    assert "--equalise" not in told
+
+
+def test_warning_on_a_small_source_is_not_hidden_by_a_large_one(tmp_path):
+    for label, size in (("fake", (40, 40)), ("real", (64, 64))):
+        seed = 1000 * (label == "real")
+        write_pictures(tmp_path / "raw" / "small" / label, 40, size, seed=seed)
+        write_pictures(tmp_path / "raw" / "large" / label, 400, (40, 40), seed=seed + 100)
+    folders = []
+    for name in ("small", "large"):
+        split(tmp_path / "raw" / name, tmp_path / "split")
+        folders.append(tmp_path / "split" / name)
+    report = merge(folders, tmp_path, confounds=True).confounds
+    assert report.warning == ""
+    assert report.by_source["small"].warning and not report.by_source["large"].warning
+    assert "WARNING: small: Without looking at the pictures" in str(report)
+    stored = json.loads((tmp_path / "confounds.json").read_text(encoding="utf-8"))
+    assert stored["by_source"]["small"]["accuracy"] == 1.0
 
 
 def test_equalising_never_enlarges(two_sizes):

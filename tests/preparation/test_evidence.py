@@ -8,28 +8,33 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from real_vs_ai.preparation.collections.collection_list import role_of
 from real_vs_ai.preparation.collections.evidence import (
-    BEYOND_LIMIT,
     CONTRADICTION,
-    DRAWN,
-    NEAR_DUPLICATE,
     NO_EVIDENCE,
     UNKNOWN_CAMERA,
     FoundFile,
-    Known,
-    Look,
     Traces,
     label_files,
-    limit_sources,
     makes_pictures,
+)
+from real_vs_ai.preparation.collections.selection import (
+    BEYOND_LIMIT,
+    DRAWN,
+    NEAR_DUPLICATE,
+    HashIndex,
+    Known,
+    PixelReview,
+    limit_sources,
     take,
 )
 
 COMFYUI = Traces("generator: prompt", generator="ComfyUI, sdxl", prompt="a red fox")
 CAMERA = Traces("camera: EXIF", camera="Canon EOS 5D", day="2024:05:01")
-NOTHING_KNOWN = Known(np.empty(0, np.uint64), {})
+NOTHING_KNOWN = Known()
 
 
 def seconds(year: int) -> int:
@@ -131,12 +136,12 @@ def test_owner_keeps_to_one_split_and_a_fifth_are_test():
     assert 0.27 < counts["validation"] / 2000 < 0.33
 
 
-def look(hashed: int, **facts) -> Look:
-    return Look("", (("a.jpg", False, hashed),), **facts)
+def review(hashed: int, **facts) -> PixelReview:
+    return PixelReview("", (("a.jpg", False, hashed),), **facts)
 
 
-def chosen(entries, looks, *, limit=20, known=NOTHING_KNOWN):
-    taken, outcomes = take(entries, looks, limit=limit, known=known)
+def chosen(entries, reviews, *, known=NOTHING_KNOWN, limit=20, **how):
+    taken, outcomes = take(entries, reviews, limit=limit, known=known, **how)
     return [entry.file.path for entry, _ in taken], [outcome.detail for outcome in outcomes]
 
 
@@ -148,26 +153,41 @@ def test_source_gives_no_more_than_its_limit_and_spares_replace_what_is_unusable
     assert len(candidates) == 16
     assert {outcome.detail for outcome in beyond} == {BEYOND_LIMIT}
     rng = np.random.default_rng(1)
-    looks = [look(int(hashed)) for hashed in rng.integers(0, 2**63, len(candidates))]
-    looks[0] = Look("blank")
-    paths, details = chosen(candidates, looks, limit=10)
+    reviews = [review(int(hashed)) for hashed in rng.integers(0, 2**63, len(candidates))]
+    reviews[0] = PixelReview("blank")
+    paths, details = chosen(candidates, reviews, limit=10)
     assert len(paths) == 11
     assert Counter(details) == {"blank": 1, BEYOND_LIMIT: 4}
     again, _ = limit_sources(list(reversed(entries)), limit=10, role="train", known=NOTHING_KNOWN)
     assert {entry.file.path for entry in again} == {entry.file.path for entry in candidates}
 
 
+def test_limit_of_all_sources_together_counts_across_them():
+    files = [found(f"{i}.jpg", replace(CAMERA, camera=f"Nokia {i % 2}")) for i in range(40)]
+    how = {"limit": 10, "known": NOTHING_KNOWN, "together": True}
+    candidates, beyond = limit_sources(decide(*files)[0], role="train", **how)
+    assert (len(candidates), len(beyond)) == (15, 25)
+    hashes = np.random.default_rng(1).integers(0, 2**63, len(candidates))
+    assert len(chosen(candidates, [review(int(h)) for h in hashes], **how)[0]) == 10
+
+
 def test_near_duplicates_of_its_source_and_of_other_collections_are_left_out():
     other = replace(CAMERA, camera="Nokia 1020")
     entries, _ = decide(*(found(f"{i}.jpg", CAMERA) for i in range(3)), found("other.jpg", other))
     # A bracket of exposures differs in some bits; another camera's picture of them may be taken.
-    looks = list(map(look, (0, 0b111111, 2**40 - 1, 0b111111)))
-    assert chosen(entries, looks) == (["0.jpg", "2.jpg", "other.jpg"], [NEAR_DUPLICATE])
-    known = Known(np.array([1, 2**40 - 1], np.uint64), {})
-    assert chosen(entries, looks, known=known)[0] == ["1.jpg"]
+    reviews = list(map(review, (0, 0b111111, 2**40 - 1, 0b111111)))
+    assert chosen(entries, reviews) == (["0.jpg", "2.jpg", "other.jpg"], [NEAR_DUPLICATE])
+    known = Known([1, 2**40 - 1])
+    assert chosen(entries, reviews, known=known)[0] == ["1.jpg"]
+
+
+@given(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), max_size=5))
+def test_index_finds_a_hash_within_three_bits_and_no_farther(hashed, flipped):
+    other = hashed ^ sum(1 << bit for bit in flipped)
+    assert HashIndex([other]).has_near(hashed) == (len(flipped) <= 3)
 
 
 def test_old_drawing_is_left_out_and_a_generated_one_stays():
     entries, _ = decide(found("a.png", year=2015), found("b.png", COMFYUI))
-    looks = [look(0, drawn=True), look(2**40 - 1, drawn=True)]
-    assert chosen(entries, looks) == (["b.png"], [DRAWN])
+    reviews = [review(0, drawn=True), review(2**40 - 1, drawn=True)]
+    assert chosen(entries, reviews) == (["b.png"], [DRAWN])

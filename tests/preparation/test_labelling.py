@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 import DataCollector
 from real_vs_ai.preparation.collections.collection_list import read_collected, role_of
-from real_vs_ai.preparation.collections.evidence import NEAR_DUPLICATE, STRADDLING
+from real_vs_ai.preparation.collections.selection import NEAR_DUPLICATE, STRADDLING
 from real_vs_ai.provenance.watermarks import _MARKS
 from tests.preparation.collection_material import (
     commit,

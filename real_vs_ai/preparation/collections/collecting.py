@@ -14,24 +14,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_folders
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     EVIDENCE,
     KEPT_OUT,
     OTHER_SETTINGS,
+    PATTERN,
     Collection,
     CollectionError,
     compare_notes,
     is_kept_out,
     read_collected,
+    read_kept_out,
     write_notes,
 )
-from real_vs_ai.preparation.collections.evidence import Known
 from real_vs_ai.preparation.collections.gathering import CollectOptions, gather, wanted_keys
+from real_vs_ai.preparation.collections.selection import Known
 from real_vs_ai.preparation.collections.sources import (
     Files,
     fetch_blobs,
@@ -110,11 +109,7 @@ def collect(
     """
     if shutil.which("git") is None:
         raise InputError("Expected the command git, found none. Install git from git-scm.com.")
-    results = [
-        _collect(collection, None, output_dir=output_dir, options=options)
-        for collection in collections
-    ]
-    return CollectSummary(output_dir, tuple(results))
+    return _collect_each([(c, None) for c in collections], output_dir=output_dir, options=options)
 
 
 def collect_folders(
@@ -127,20 +122,59 @@ def collect_folders(
     Raises:
         InputError: A folder is missing, two have one name, or an output lies in one of them.
     """
-    results = []
+    sources = []
     for folder, name in zip(folders, source_names(folders), strict=True):
         files = Files.of_folder(folder)
         refuse_overlap(output_dir / name, inputs=[folder])
-        collection = Collection(name, rule=EVIDENCE)
-        results.append(_collect(collection, files, output_dir=output_dir, options=options))
+        sources.append((Collection(name, rule=EVIDENCE), files))
+    return _collect_each(sources, output_dir=output_dir, options=options)
+
+
+def _collect_each(
+    sources: Sequence[tuple[Collection, Files | None]], *, output_dir: Path, options: CollectOptions
+) -> CollectSummary:
+    # A wrong list is told before anything is collected.
+    read_kept_out(options.kept_out)
+    # Pictures that this run replaces are no neighbours of those that replace them.
+    replaced = {collection.name for collection, _ in sources} if options.overwrite else set()
+    there = _Collected(output_dir, replaced)
+    results = []
+    for collection, files in sources:
+        results.append(_collect(collection, files, there, options=options))
+        there.unread.discard(collection.name)
     return CollectSummary(output_dir, tuple(results))
 
 
+class _Collected:
+    """The collections in the output folder; each is read once.
+
+    Attributes:
+        unread: Names of collections that are not to be read.
+    """
+
+    def __init__(self, output_dir: Path, unread: set[str]) -> None:
+        self.output_dir, self.unread = output_dir, unread
+        self._known, self._read = Known(), set()
+
+    def known(self) -> Known:
+        """What they hold now, with those that were added since, by other processes too."""
+        names = {path.name for path in self.output_dir.iterdir() if path.name[0] != "."}
+        for name in sorted(names - self._read - self.unread):
+            self._read.add(name)
+            collected = read_collected(self.output_dir / name)
+            for image in collected.images.values() if collected else ():
+                self._known.hashes.add(int(image.perceptual_hash, 16))
+                # Pictures that stand alone are of no group.
+                if image.group:
+                    self._known.roles[image.group] = collected.role
+        return self._known
+
+
 def _collect(
-    collection: Collection, files: Files | None, *, output_dir: Path, options: CollectOptions
+    collection: Collection, files: Files | None, there: _Collected, *, options: CollectOptions
 ) -> CollectedCollection:
     """Collect one collection that is not there, from `files` or from its repository."""
-    name = collection.name
+    name, output_dir = collection.name, there.output_dir
     with locked(output_dir, label=name):
         finish_interrupted(output_dir, label=name)
     if is_kept_out(collection.repository.lower().encode(), options.kept_out):
@@ -152,10 +186,9 @@ def _collect(
             _opened(collection, files, options=options) as opened,
             staged_output(output_dir, [name], label=name, overwrite=options.overwrite) as staging,
         ):
-            known = _known(output_dir, but=name)
             (staging / name).mkdir()
             images, outcomes = gather(
-                collection, opened, staging / name, known=known, options=options
+                collection, opened, staging / name, known=there.known(), options=options
             )
             reasons = (o.detail if o.outcome == LEFT_OUT else str(o.outcome) for o in outcomes)
             # What follows the colon differs from file to file.
@@ -193,22 +226,8 @@ def _opened(
                 collection.commit,
                 server=options.server,
                 folder=folder,
-                history=collection.rule == EVIDENCE,
+                history=collection.rule != PATTERN,
             )
             files = Files(str(git_dir.resolve()), collection.commit)
             fetch_blobs(git_dir, wanted_keys(collection, files))
             yield files
-
-
-def _known(output_dir: Path, *, but: str) -> Known:
-    """What the collections that are there hold, without one of them."""
-    hashes: list[int] = []
-    roles: dict[str, str] = {}
-    for folder in list_folders(output_dir):
-        collected = read_collected(folder) if folder.name != but else None
-        for image in collected.images.values() if collected else ():
-            hashes.append(int(image.perceptual_hash, 16))
-            roles[image.group] = collected.role
-    # Pictures that stand alone are of no group.
-    roles.pop("", None)
-    return Known(np.array(hashes, dtype=np.uint64), roles)

@@ -7,6 +7,7 @@ split they belong to.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from real_vs_ai.config import CLASS_NAMES, SPLITS
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_table, write_table, write_text
+from real_vs_ai.preparation.collections.tool_names import TOOLS
 from real_vs_ai.preparation.manifest import REPORT_NAME, FileOutcome, safe_name, write_outcomes
 
 COLLECTION_NAME = "collection.json"
@@ -28,8 +30,10 @@ REQUIRED_COLUMNS = (
     *("label", "generator_or_source", "licence", "role"),
 )
 _OPTIONAL_COLUMNS = ("exclude", "group", "tiles", "limit", "generators", "rule")
-# How the pictures of a row get their label: from the row, or each from what it says of itself.
-PATTERN, EVIDENCE = "pattern", "evidence"
+# How the pictures of a row get their label: from the row, or each from what it says of itself, or
+# from the name that a tool gave it.
+PATTERN, EVIDENCE, NAME = "pattern", "evidence", "name"
+RULES = (PATTERN, EVIDENCE, NAME)
 CLASS_FOLDERS = {"Fake": "fake_images", "Real": "real_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -85,9 +89,10 @@ class Collection:
             one group (a sheet, a prompt) share a split.
         tiles: Rows and columns of the grid that each file is cut into.
         limit: Take at most this many files, or None; by evidence, of each generator or camera.
+        generator: What made the pictures; by name, the one tool to take, or "" for all of them.
         label: "" takes pictures of both classes, by evidence.
         role: "" divides the pictures among the splits, for a user's own folder.
-        rule: PATTERN or EVIDENCE.
+        rule: PATTERN, EVIDENCE or NAME.
     """
 
     name: str
@@ -169,17 +174,22 @@ def read_collections(path: Path, *, names: Sequence[str]) -> list[Collection]:
 def _parse(row: Mapping[str, str], *, where: str) -> Collection:
     values = {name: value.strip() for name, value in row.items()}
     values["rule"] = values["rule"] or PATTERN
-    by_evidence = values["rule"] == EVIDENCE
+    by_pattern, by_name = (values["rule"] == rule for rule in (PATTERN, NAME))
     classes, splits = "|".join(CLASS_NAMES), "|".join(SPLITS)
     for column, pattern, meaning in (
-        ("rule", f"{PATTERN}|{EVIDENCE}", f"{PATTERN} or {EVIDENCE}"),
+        ("rule", "|".join(RULES), " or ".join(RULES)),
         ("collection", _NAME, "letters, digits, dots and hyphens"),
         ("repository", _REPOSITORY, "owner/name"),
         ("commit", _COMMIT, "the full id of a commit"),
         ("tiles", _TILES, "tiles like 2x2 (rows x columns)"),
         ("limit", r"(0*[1-9]\d*)?", "a whole number of at least 1"),
-        ("label", f"({classes}){'?' * by_evidence}", " or ".join(CLASS_NAMES)),
-        ("role", f"({splits}){'?' * by_evidence}", " or ".join(SPLITS)),
+        ("label", f"({classes}){'' if by_pattern else '?'}", " or ".join(CLASS_NAMES)),
+        ("role", f"({splits})?", " or ".join(SPLITS)),
+        (
+            "generator_or_source",
+            f"({'|'.join(TOOLS)})?" if by_name else r"[\s\S]*",
+            ", ".join(TOOLS),
+        ),
     ):
         if not re.fullmatch(pattern, values[column]):
             raise CollectionError(
@@ -246,12 +256,13 @@ def _generators(text: str, where: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def is_kept_out(data: bytes, hashes: frozenset[str]) -> bool:
-    """Whether a file's content, or a repository's name in lower case, has one of these hashes."""
-    return bool(hashes) and hashlib.sha256(data).hexdigest()[:_DIGITS] in hashes
+def is_kept_out(data: bytes, lists: tuple[Path, ...]) -> bool:
+    """Whether the hash of a file's content, or of a repository's name, stands in these lists."""
+    return bool(lists) and hashlib.sha256(data).hexdigest()[:_DIGITS] in read_kept_out(lists)
 
 
-def read_kept_out(paths: Sequence[Path]) -> frozenset[str]:
+@functools.cache
+def read_kept_out(paths: tuple[Path, ...]) -> frozenset[str]:
     """What must not be collected: the first 16 digits of SHA-256 hashes in some lists.
 
     They are hashes of files' contents and of repositories' names, `owner/name` in lower case. A

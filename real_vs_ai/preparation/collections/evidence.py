@@ -1,6 +1,7 @@
-"""Decide what a picture is by the evidence for it: what its file says, its path and its age.
+"""Decide what a picture is by the evidence for it: what its file says, its name and its age.
 
-A file that carries a generator's own traces is Fake. A file that carries a camera's settings, or
+A file that carries a generator's own traces, or by the rule `name` a name that a tool gives, is
+Fake. A file that carries a camera's settings, or
 that was committed before 2022, is Real. All others are left out, and so is what is no picture of
 its own: composites, edits, screenshots, small copies.
 """
@@ -9,30 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-
-import numpy as np
+from pathlib import Path
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import ImageError, decode_image, read_header
 from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, is_kept_out
-from real_vs_ai.preparation.image_files import MAX_BITS
-from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome, rank
+from real_vs_ai.preparation.collections.tool_names import TOOLS
+from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome
 from real_vs_ai.provenance import describe_origin, read_provenance
 from real_vs_ai.provenance.findings import clean
 
 NO_EVIDENCE = "no evidence of its origin"
 CONTRADICTION = "its evidence contradicts itself"
 OTHER_LABEL = "evidence of the other class"
-BEYOND_LIMIT = "beyond the limit of a source"
-STRADDLING = "its prompt is in another split"
-NEAR_DUPLICATE = "nearly the same as another picture"
-DRAWN = "old, but with a palette or transparency, as drawings have"
 UNKNOWN_CAMERA = "unknown camera"
 UNNAMED = "unnamed generator"
 SCREENSHOT = "a screenshot"
@@ -40,10 +34,6 @@ FROM_PICTURE = "made from an input picture"
 MISSING = "not in the git directory"
 # Stable Diffusion, the first generator that anybody could run, came in August 2022.
 _BEFORE_GENERATORS = int(datetime(2022, 1, 1, tzinfo=UTC).timestamp())
-# Two pictures of one source are also a series: a bracket of exposures, frames of a panorama.
-_SERIES_BITS = 10
-# Some of the pictures that are looked at are plain, or alike.
-_LOOKED_AT = 1.5
 _LEAST_SIDE = 256
 # Longer ones are sheets of several pictures in a row, or stitched.
 _MOST_ELONGATED = 2.5
@@ -59,6 +49,8 @@ _SMALL_COPIES = frozenset(
         "badges banner avatar avatars button buttons emoji sprite sprites"
     )
 )
+# Tools make these as large as any other picture.
+_LARGE_BY_NAME = frozenset({"avatar", "avatars", "banner"})
 _SHEETS = frozenset(
     _WORD.findall(
         "grid grids collage montage mosaic contactsheet comparison compare compared vs xyz "
@@ -117,6 +109,7 @@ class FoundFile:
         blob: The git blob id of its content.
         problem: Why it is neither a generated picture nor a photograph, or "".
         committed: When it came into the history, in seconds since 1970, or None.
+        tool: By the rule `name`: the tool that gave it its name, otherwise "".
     """
 
     path: str
@@ -125,6 +118,7 @@ class FoundFile:
     problem: str = ""
     traces: Traces = Traces()
     committed: int | None = None
+    tool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,33 +143,9 @@ class Labelled:
     def key(self) -> str:
         return self.file.key
 
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the pixels of a file tell.
-
-    Attributes:
-        problem: Why it is no picture to take, or "".
-        images: Name, whether it is mostly flat or of one colour, and pHash of each picture of it.
-        drawn: Whether it has a palette or transparency, which no camera writes.
-    """
-
-    problem: str
-    images: tuple[tuple[str, bool, int], ...] = ()
-    drawn: bool = False
-
-
-@dataclass(frozen=True)
-class Known:
-    """What other collections hold already.
-
-    Attributes:
-        hashes: pHash of each picture, shape (n_pictures,), uint64.
-        roles: The split of each group.
-    """
-
-    hashes: np.ndarray
-    roles: Mapping[str, str]
+    @property
+    def source(self) -> tuple[str, str]:
+        return self.label, self.made_by
 
 
 def makes_pictures(texts: Iterable[str]) -> bool:
@@ -190,9 +160,11 @@ def makes_pictures(texts: Iterable[str]) -> bool:
 
 
 def read_evidence(
-    file: FoundFile, data: bytes | None, min_side: int, kept_out: frozenset[str]
+    file: FoundFile, data: bytes | None, min_side: int, kept_out: tuple[Path, ...]
 ) -> FoundFile:
     """The file with what it says of itself, or with the reason why it is out."""
+    if file.problem:
+        return file
     if data is None:
         return replace(file, problem=MISSING)
     if not file.blob:
@@ -207,6 +179,8 @@ def read_evidence(
             raise ImageError(f"too small: {header.width} × {header.height} pixels")
         if long > _MOST_ELONGATED * short:
             raise ImageError(f"a strip or a panorama: {header.width} × {header.height} pixels")
+        if file.tool and (reason := TOOLS[file.tool].reject(file.path, short * long, data)):
+            raise ImageError(reason)
         watermarked = long <= _LONGEST_WATERMARKED and not (short % 8 or long % 8)
         return replace(file, traces=_read_traces(data, watermarks=watermarked))
     except ImageError as error:
@@ -262,9 +236,9 @@ def label_files(
         first[file.blob] = file.path
         found = _label(file, makes_pictures=makes_pictures, folder_groups=folder_groups)
         if isinstance(found, str):
-            outcomes.append(_left_out(file, found))
+            outcomes.append(left_out(file, found))
         elif wanted and found.label != wanted:
-            outcomes.append(_left_out(file, OTHER_LABEL))
+            outcomes.append(left_out(file, OTHER_LABEL))
         else:
             labelled.append(found)
     return labelled, outcomes
@@ -273,14 +247,15 @@ def label_files(
 def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Labelled | str:
     """The file with its label, or why it has none."""
     traces = file.traces
-    if reason := file.problem or _path_reason(file.path):
+    if reason := file.problem or _path_reason(file):
         return reason
     dated = file.committed is not None and file.committed < _BEFORE_GENERATORS
-    if traces.generator:
-        if dated:
+    if traces.generator or file.tool:
+        if dated or traces.camera:
             return CONTRADICTION
         group = f"prompt/{_digest(traces.prompt)}" if traces.prompt.strip() else ""
-        return Labelled(file, "Fake", traces.generator, traces.evidence, group)
+        evidence = f"name: {file.tool}" if file.tool else traces.evidence
+        return Labelled(file, "Fake", file.tool or traces.generator, evidence, group)
     folder = file.path.rpartition("/")[0]
     if traces.camera:
         series = f"{traces.camera} {traces.day or folder}"
@@ -293,12 +268,14 @@ def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Lab
     return NO_EVIDENCE
 
 
-def _path_reason(path: str) -> str:
+def _path_reason(file: FoundFile) -> str:
+    path = file.path
+    small_copies = _SMALL_COPIES - _LARGE_BY_NAME if file.tool else _SMALL_COPIES
     if _SCREENSHOT.search(path.casefold()):
         return SCREENSHOT
     if _FROM_PICTURE.search(path.casefold()):
         return FROM_PICTURE
-    if not _SMALL_COPIES.isdisjoint(_words(path)):
+    if not small_copies.isdisjoint(_words(path)):
         return "a small copy or a sign"
     return "a sheet or a comparison" if not _SHEETS.isdisjoint(_words(path.split("/")[-1])) else ""
 
@@ -312,65 +289,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(normal.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _left_out(file: FoundFile, reason: str) -> FileOutcome:
+def left_out(file: FoundFile, reason: str) -> FileOutcome:
+    """The outcome of a file that is not taken."""
     return FileOutcome(file.path, LEFT_OUT, reason)
-
-
-def limit_sources(
-    labelled: Sequence[Labelled], *, limit: int, role: str, known: Known
-) -> tuple[list[Labelled], list[FileOutcome]]:
-    """Files to look at: of each source a few more than may be taken, chosen by their contents."""
-    chosen, outcomes = [], []
-    sources: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
-    for entry in labelled:
-        if role and known.roles.get(entry.group, role) != role:
-            outcomes.append(_left_out(entry.file, STRADDLING))
-        else:
-            sources[entry.label, entry.made_by].append(entry)
-    for members in sources.values():
-        members.sort(key=lambda entry: rank(0, entry.file.blob or entry.file.path))
-        most = math.ceil(limit * _LOOKED_AT)
-        chosen += members[:most]
-        outcomes += [_left_out(entry.file, BEYOND_LIMIT) for entry in members[most:]]
-    return chosen, outcomes
-
-
-def take(
-    candidates: Sequence[Labelled], looks: Sequence[Look], *, limit: int, known: Known | None
-) -> tuple[list[tuple[Labelled, Look]], list[FileOutcome]]:
-    """Take pictures that look usable and unlike all others, up to the limit of each source.
-
-    Args:
-        known: What other collections hold; None where a list names the files: it takes them all.
-    """
-    taken, outcomes = [], []
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    hashes: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for entry, look in zip(candidates, looks, strict=True):
-        if look.problem:
-            outcomes.append(_left_out(entry.file, look.problem))
-            continue
-        if known is None:
-            taken.append((entry, look))
-            continue
-        source, (_, _, found) = (entry.label, entry.made_by), look.images[0]
-        others = np.array([h for s in hashes if s != source for h in hashes[s]], dtype=np.uint64)
-        if look.drawn and entry.made_by == UNKNOWN_CAMERA:
-            outcomes.append(_left_out(entry.file, DRAWN))
-        elif counts[source] >= limit:
-            outcomes.append(_left_out(entry.file, BEYOND_LIMIT))
-        elif (
-            _is_near(found, known.hashes, MAX_BITS)
-            or _is_near(found, others, MAX_BITS)
-            or _is_near(found, np.array(hashes[source], np.uint64), _SERIES_BITS)
-        ):
-            outcomes.append(_left_out(entry.file, NEAR_DUPLICATE))
-        else:
-            counts[source] += 1
-            hashes[source].append(found)
-            taken.append((entry, look))
-    return taken, outcomes
-
-
-def _is_near(value: int, hashes: np.ndarray, bits: int) -> bool:
-    return bool((np.bitwise_count(hashes ^ np.uint64(value)) <= bits).any())

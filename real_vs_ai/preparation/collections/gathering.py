@@ -15,14 +15,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.cli import option, whole_number
+from real_vs_ai.config import REPOSITORIES_DIR
 from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
+from real_vs_ai.options import Options, option, shared, whole_number
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
 from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
-    EVIDENCE,
     KEPT_OUT,
+    NAME,
+    PATTERN,
     Collection,
     CollectionError,
     ImageRow,
@@ -31,19 +33,27 @@ from real_vs_ai.preparation.collections.collection_list import (
 from real_vs_ai.preparation.collections.evidence import (
     MISSING,
     FoundFile,
-    Known,
     Labelled,
-    Look,
     label_files,
-    limit_sources,
+    left_out,
     makes_pictures,
     read_evidence,
-    take,
 )
-from real_vs_ai.preparation.collections.sources import Files
+from real_vs_ai.preparation.collections.selection import (
+    Known,
+    PixelReview,
+    limit_sources,
+    take,
+    take_all,
+)
+from real_vs_ai.preparation.collections.sources import PACKAGE, README, Files
+from real_vs_ai.preparation.collections.tool_names import TOOLS, tool_of
 from real_vs_ai.preparation.image_files import encode, encoder_like, perceptual_hash
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, rank, safe_name, write_new_file
 
+NO_TOOL = "no tool's name"
+HELD_OUT = "its tool is held out for the test"
+NO_PACKAGE = "its name tells nothing in a repository without the tool's package"
 # A stem is for people only; the id behind it tells files apart.
 _STEM_BYTES = 80
 # A picture whose brightest and darkest pixels differ by less shows nothing.
@@ -53,11 +63,11 @@ _LONGEST_SIDE = 2048
 _SHRUNK_SIDE = 1024
 
 
-@dataclass(frozen=True)
-class CollectOptions:
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(Options):
     """How collections are collected."""
 
-    repositories_dir: Path
+    repositories_dir: Path = REPOSITORIES_DIR
     git_dirs: Path | None = option(
         "use the git directories in this folder (owner+name.git) and fetch nothing",
         metavar="DIR",
@@ -71,28 +81,28 @@ class CollectOptions:
     )
     source_limit: int = option(
         "with labels by evidence: most pictures of one generator or camera of a repository or "
-        "folder, where the list names no limit",
+        "folder, by name of a repository, where the list names no limit",
         20,
         metavar="N",
         type=whole_number(1),
     )
-    kept_out: frozenset[str] = option(
+    kept_out: tuple[Path, ...] = option(
         "leave out the repositories and files whose SHA-256 begins as a line of this file does",
         (),
         metavar="FILE",
         nargs="+",
         type=Path,
     )
-    overwrite: bool = option(shared="--overwrite")
-    workers: int = option(shared="--workers")
+    overwrite: bool = shared("--overwrite")
+    workers: int = shared("--workers")
 
 
 def wanted_keys(collection: Collection, files: Files) -> list[str]:
     """The keys of the files that gathering will read."""
     found, _ = _find_files(collection, files)
-    if collection.rule == EVIDENCE:
-        # The README too: it tells whether the repository makes pictures.
-        return files.readme_keys() + [file.key for file in found]
+    if collection.rule != PATTERN:
+        # What the repository says of itself tells whether it makes pictures, and with which tool.
+        return files.notes_keys() + [file.key for file in found]
     return [entry.key for entry in _label_listed(collection, found)[0]]
 
 
@@ -108,20 +118,24 @@ def gather(
         CollectionError: Nothing matches the list's pattern.
     """
     found, excluded = _find_files(collection, files)
-    limit, by_evidence = collection.limit or options.source_limit, collection.rule == EVIDENCE
-    if by_evidence:
-        labelled, left_out = _label_by_evidence(collection, files, found, options)
-        entries, beyond = limit_sources(labelled, limit=limit, role=collection.role, known=known)
-        left_out += beyond
+    choice = {"limit": collection.limit or options.source_limit, "known": known}
+    choice["together"] = collection.rule == NAME
+    if collection.rule == PATTERN:
+        entries, outcomes = _label_listed(collection, found)
     else:
-        entries, left_out = _label_listed(collection, found)
+        labelled, outcomes = _label_by_evidence(collection, files, found, options)
+        entries, beyond = limit_sources(labelled, role=collection.role, **choice)
+        outcomes += beyond
     for label in sorted({entry.label for entry in entries}):
         (folder / CLASS_FOLDERS[label]).mkdir()
     given = (str(folder.resolve()), collection, options)
     working = {"description": f"Collecting {collection.name}", "unit": "file", "fewest": 4}
     working["pool"] = Pool(options.workers)
-    looks = list(files.read_each(_write_images, entries, *given, **working))
-    taken, unusable = take(entries, looks, limit=limit, known=known if by_evidence else None)
+    reviews = list(files.read_each(_write_images, entries, *given, **working))
+    if collection.rule == PATTERN:
+        taken, unusable = take_all(entries, reviews)
+    else:
+        taken, unusable = take(entries, reviews, **choice)
     rows = [
         ImageRow(
             path,
@@ -133,26 +147,42 @@ def gather(
             collection.licence,
             f"{hashed:016x}",
         )
-        for entry, look in taken
-        for path, plain, hashed in look.images
+        for entry, review in taken
+        for path, plain, hashed in review.images
     ]
-    for path in {path for look in looks for path, *_ in look.images} - {row.path for row in rows}:
+    written = {path for review in reviews for path, *_ in review.images}
+    for path in written - {row.path for row in rows}:
         (folder / path).unlink()
-    return rows, excluded + left_out + unusable
+    return rows, excluded + outcomes + unusable
 
 
 def _find_files(collection: Collection, files: Files) -> tuple[list[FoundFile], list[FileOutcome]]:
     """The files that the list means, and those that it excludes."""
-    keys, by_evidence = dict(files.list()), collection.rule == EVIDENCE
-    named, excluded = collection.select(p for p in keys if not by_evidence or is_image_name(p))
-    if not named and not by_evidence:
+    keys, by_pattern = dict(files.list()), collection.rule == PATTERN
+    named, excluded = collection.select(p for p in keys if by_pattern or is_image_name(p))
+    if not named and by_pattern:
         raise CollectionError(
             f"Expected files that match {collection.pattern} in {collection.repository}, "
             f"found none of {len(keys):,}."
         )
     # The blob id of a file on the disk is not known before it is read.
     found = [FoundFile(path, keys[path], "" if files.folder else keys[path]) for path in named]
-    return found, [FileOutcome(path, "excluded by the list", "") for path in excluded]
+    outcomes = [FileOutcome(path, "excluded by the list", "") for path in excluded]
+    if collection.rule == NAME:
+        found = [_with_tool(file, collection) for file in found]
+        outcomes += [left_out(file, file.problem) for file in found if file.problem]
+        found = [file for file in found if not file.problem]
+    return found, outcomes
+
+
+def _with_tool(file: FoundFile, collection: Collection) -> FoundFile:
+    """The file with the tool that named it, or with the reason why it is not taken."""
+    tool = tool_of(file.path)
+    if tool is None or collection.generator not in ("", tool.name):
+        return replace(file, problem=NO_TOOL)
+    if tool.held_out and collection.role != "test":
+        return replace(file, problem=HELD_OUT)
+    return replace(file, tool=tool.name)
 
 
 def _label_listed(
@@ -186,11 +216,18 @@ def _label_by_evidence(
 ) -> tuple[list[Labelled], list[FileOutcome]]:
     reading = {"description": "Reading evidence", "unit": "file", "fewest": 100}
     reading["pool"] = Pool(options.workers)
+    package = files.text(PACKAGE)
+    found = [
+        replace(file, problem=NO_PACKAGE)
+        if file.tool and TOOLS[file.tool].package not in package
+        else file
+        for file in found
+    ]
     read = files.read_each(read_evidence, found, options.min_side, options.kept_out, **reading)
     dates = files.dates()
     return label_files(
         [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in read],
-        makes_pictures=makes_pictures([collection.repository, files.readme()]),
+        makes_pictures=makes_pictures([collection.repository, files.text(README)]),
         wanted=collection.label,
         folder_groups=not collection.role,
     )
@@ -202,9 +239,9 @@ def _write_images(
     folder: str,
     collection: Collection,
     options: CollectOptions,
-) -> Look:
+) -> PixelReview:
     """Write the pictures of a file below a folder; runs in a worker."""
-    by_evidence, grid = collection.rule == EVIDENCE, collection.tiles
+    by_pattern, grid = collection.rule == PATTERN, collection.tiles
     try:
         if data is None or is_kept_out(data, options.kept_out):
             raise ImageError(MISSING if data is None else KEPT_OUT)
@@ -214,10 +251,10 @@ def _write_images(
         small = _shrink(image.image)
         if _is_blank(small):
             raise ImageError("blank")
-        if by_evidence and _is_plain(small):
+        if not by_pattern and _is_plain(small):
             raise ImageError("plain: mostly flat or of one colour")
     except ImageError as error:
-        return Look(str(error))
+        return PixelReview(str(error))
     stem = safe_name(PurePosixPath(entry.file.path).stem).encode()[:_STEM_BYTES]
     stem = f"{stem.decode(errors='ignore')}-{entry.file.blob[:10]}"
     images = []
@@ -231,9 +268,9 @@ def _write_images(
             name = f"{stem}-r{row}c{column}{extension}"
         path = f"{CLASS_FOLDERS[entry.label]}/{name}"
         write_new_file(f"{folder}/{path}", encoded)
-        plain = not by_evidence and _is_plain(picture)
+        plain = by_pattern and _is_plain(picture)
         images.append((path, plain, perceptual_hash(np.asarray(_shrink(picture)))))
-    return Look("", tuple(images), drawn=image.mode in {"1", "LA", "P", "PA", "RGBA"})
+    return PixelReview("", tuple(images), drawn=image.mode in {"1", "LA", "P", "PA", "RGBA"})
 
 
 def _encode_tile(tile: Image.Image, sheet: bytes, image: DecodedImage) -> tuple[bytes, str]:

@@ -25,8 +25,9 @@ from real_vs_ai.parallel import chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 T = TypeVar("T")
-_README = re.compile(r"readme(\.\w+)?", re.I)
-_README_CHARACTERS = 20_000
+# What a repository says of itself, at the top.
+README, PACKAGE = (re.compile(name, re.I) for name in (r"readme(\.\w+)?", r"package\.json"))
+_NOTE_CHARACTERS = 20_000
 # Few enough to name to git all at once.
 _CHUNK_FILES = 24
 # Files are named on standard input; nothing else may come or be noted with them.
@@ -112,14 +113,17 @@ class Files:
             dates.pop("", None)
         return dates
 
-    def readme_keys(self) -> list[str]:
-        """The key of the README at the top; [] without one."""
-        return [key for path, key in self.list() if _README.fullmatch(path)][:1]
+    def notes_keys(self) -> list[str]:
+        """The keys of README and package.json, as far as they are there."""
+        return [key for name in (README, PACKAGE) for key in self._named(name)]
 
-    def readme(self) -> str:
-        """The beginning of the README, or ""."""
-        texts = [data or b"" for data in self.read(self.readme_keys())]
-        return "".join(text[:_README_CHARACTERS].decode("utf-8", "replace") for text in texts)
+    def text(self, name: re.Pattern[str]) -> str:
+        """The beginning of a file at the top, or ""."""
+        texts = [data or b"" for data in self.read(self._named(name))]
+        return "".join(text[:_NOTE_CHARACTERS].decode("utf-8", "replace") for text in texts)
+
+    def _named(self, name: re.Pattern[str]) -> list[str]:
+        return [key for path, key in self.list() if name.fullmatch(path)][:1]
 
 
 def _call_with_contents(
