@@ -6,8 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -216,22 +214,15 @@ def test_numpy_keeps_to_one_thread_until_the_last_check_ends():
     assert blas_threads() == before
 
 
-def test_numpy_gets_its_threads_back_after_several_threads_limited_it():
-    before, began = blas_threads(), threading.Event()
-
-    def limit(seconds):
+def test_each_thread_limits_numpy_while_others_that_did_live_on():
+    def limit():
         with one_blas_thread():
-            began.set()
-            time.sleep(seconds)
+            return blas_threads()
 
-    with ThreadPoolExecutor(2) as threads:
-        threads.submit(limit, 0.2)
-        assert began.wait(20)
-        # It begins before the first one ends, and ends after it.
-        threads.submit(limit, 0.4)
-    assert blas_threads() == before
-    with one_blas_thread():
-        assert set(blas_threads()) <= {1}
+    before = blas_threads()
+    with ThreadPoolExecutor(1) as threads:
+        assert set(threads.submit(limit).result()) | set(limit()) <= {1}
+        assert blas_threads() == before
 
 
 def test_numpy_gets_its_threads_back_after_an_error():
