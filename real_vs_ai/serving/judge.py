@@ -32,10 +32,10 @@ from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import hash_file, read_json
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata, read_metadata
-from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.runs import RunFolder, find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
+from real_vs_ai.serving.decoding_room import DecodingRoom
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError, as_unavailable
@@ -44,6 +44,8 @@ from real_vs_ai.verdict import Verdict, thresholds_of
 
 # A model that is to be closed waits so long that no check of a caller can still be under way.
 _IDLE_SECONDS = 60.0
+# Larger images are reduced to their inputs at once: 50 megapixels take 200 MB.
+_MOST_HELD_PIXELS = 25_000_000
 # Verdicts that wait for the verdict of an image before them: a kill loses them.
 _MOST_AHEAD = 512
 T = TypeVar("T")
@@ -173,8 +175,7 @@ class Judge:
         self.path = path
         self.models = served_models(path)
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
-        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
-        self._decoding = threading.BoundedSemaphore(available_workers())
+        self._room = DecodingRoom()
         self._opening: Future[JudgingQueue] = Future()
         threading.Thread(
             target=self._serve, args=(open_detector,), name="model", daemon=True
@@ -211,13 +212,13 @@ class Judge:
             ModelUnavailableError: The model cannot answer: it could not be opened, or was closed.
         """
         waiting = self._queue()
-        with self._decoding:
+        with self._room.place(data):
             begun = _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
         return _finish(*begun)
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
-        with self._decoding:
+        with self._room.place(data):
             return decode_image(data, **self._limits)
 
     def judge_pixels(self, pixels: np.ndarray) -> Verdict:
@@ -336,7 +337,8 @@ def _begin(
         data = read()
         digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
-        verdict = waiting.submit(waiting.detector.prepare(image, hold=True))
+        hold = image.width * image.height <= _MOST_HELD_PIXELS
+        verdict = waiting.submit(waiting.detector.prepare(image, hold=hold))
         if show:
             show(image)
         findings = read_provenance(data, image.image)
