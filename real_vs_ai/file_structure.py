@@ -43,6 +43,30 @@ _EXIF_POINTER = 34665
 _MOST_RUN_LENGTH_BYTES = MB
 
 
+# How files begin that people take for pictures, and what to do with each.
+_OTHER_KINDS = (
+    (re.compile(rb"%PDF-"), "a PDF, not a picture: save its pictures one by one"),
+    (re.compile(rb"PK\x03\x04"), "a zip or a document, not a picture: take its pictures out of it"),
+    (
+        re.compile(
+            rb"\s*(<\?xml[^<]{0,200})?(<!--.{0,500}?-->\s*)?(<!DOCTYPE svg[^>]{0,200}>\s*)?<svg",
+            re.I | re.S,
+        ),
+        "an SVG drawing, not a photograph: nothing in it can be judged",
+    ),
+    (re.compile(rb"\s*<(!doctype html|html)", re.I), "a web page, not a picture: save the picture"),
+)
+
+
+def name_other_kind(data: bytes) -> str:
+    """What a file is that is no picture, and what to do with it; "" where it is not known.
+
+    >>> name_other_kind(b"%PDF-1.7")
+    'a PDF, not a picture: save its pictures one by one'
+    """
+    return next((kind for start, kind in _OTHER_KINDS if start.match(data)), "")
+
+
 def find_excess(data: bytes) -> str:
     """Why a decoder would take too long with a file, in a few words; "" where it would not."""
     for is_of_format, find in _WALKS:

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.file_structure import find_excess
+from real_vs_ai.file_structure import find_excess, name_other_kind
 
 # A JPEG with further pictures behind the first (previews, depth) has its own name in Pillow.
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})
@@ -225,7 +225,9 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=readable_formats())
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
+        other = name_other_kind(data)
+        reason = other or f"not an image in a format we read ({describe_formats()})"
+        raise ImageError(reason) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
     except DECODER_ERRORS as error:

@@ -166,3 +166,19 @@ def test_a_webp_that_its_decoder_would_hold_four_times_is_refused(monkeypatch):
     assert entry.most_pixels < images.FORMATS["PNG"].most_pixels
     with pytest.raises(images.ImageTooLargeError, match=f"{entry.most_pixels:,}"):
         decode_image(encode("WEBP", Image.new("L", (7_800, 7_800)), lossless=True, method=0))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"PK\x03\x04" + bytes(30), "a zip"),
+        (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg xmlns="">', "an SVG drawing"),
+        (b"<svg/>", "an SVG drawing"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"some words", "not an image in a format we read"),
+    ],
+)
+def test_what_people_take_for_a_picture_is_named(data, reason):
+    with pytest.raises(ImageError, match=f"^{reason}"):
+        decode_image(data)
