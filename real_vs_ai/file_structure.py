@@ -1,4 +1,4 @@
-"""Count the parts of an image file before a decoder opens it, and refuse hostile files.
+r"""Count the parts of an image file before a decoder opens it, and refuse hostile files.
 
 A decoder makes an object of each part: a JPEG of 40 MB may hold ten million empty segments, which
 took Pillow a minute and 3 GB. The limits are far above what cameras and editors write. A walk stops
