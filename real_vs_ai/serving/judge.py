@@ -212,14 +212,12 @@ class Judge:
             ModelUnavailableError: The model cannot answer: it could not be opened, or was closed.
         """
         waiting = self._queue()
-        with self._room.place(data):
-            begun = _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
-        return _finish(*begun)
+        how = {"waiting": waiting, "show": show, **self._limits}
+        return _finish(*self._room.run(data, lambda: _begin(name, lambda: data, **how)))
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
-        with self._room.place(data):
-            return decode_image(data, **self._limits)
+        return self._room.run(data, lambda: decode_image(data, **self._limits))
 
     def judge_pixels(self, pixels: np.ndarray) -> Verdict:
         """The verdict on upright RGB pixels, shape (height, width, 3), uint8.

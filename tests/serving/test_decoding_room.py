@@ -18,15 +18,10 @@ def picture(width: int, height: int) -> bytes:
 
 
 def enters(room: DecodingRoom, data: bytes) -> threading.Event:
-    """Set once the file has got a place, in a thread that then leaves it."""
-    inside = threading.Event()
-
-    def work() -> None:
-        with room.place(data):
-            inside.set()
-
-    threading.Thread(target=work, daemon=True).start()
-    return inside
+    """Set once work on the file has begun."""
+    begun = threading.Event()
+    threading.Thread(target=room.run, args=(data, begun.set), daemon=True).start()
+    return begun
 
 
 @pytest.fixture
@@ -38,13 +33,21 @@ def small_limits(monkeypatch):
 @pytest.mark.usefixtures("small_limits")
 @pytest.mark.parametrize("huge", [picture(40, 40), bytes(10_001)])
 def test_huge_files_wait_for_one_another_and_ordinary_ones_do_not(huge):
-    room = DecodingRoom()
-    with room.place(huge):
-        second = enters(room, huge)
-        assert enters(room, picture(20, 20)).wait(10)
-        assert enters(room, b"not an image").wait(10)
-        assert not second.wait(0.2)
+    room, ended = DecodingRoom(), threading.Event()
+    first = threading.Thread(target=room.run, args=(huge, ended.wait))
+    first.start()
+    second = enters(room, huge)
+    assert enters(room, picture(20, 20)).wait(10)
+    assert enters(room, b"not an image").wait(10)
+    assert not second.wait(0.2)
+    ended.set()
     assert second.wait(10)
+    first.join()
+
+
+def test_what_goes_wrong_in_the_work_reaches_its_caller():
+    with pytest.raises(ZeroDivisionError):
+        DecodingRoom().run(b"", lambda: 1 / 0)
 
 
 def test_a_large_image_is_not_held_while_its_verdict_is_awaited(monkeypatch):
