@@ -4,7 +4,8 @@
     python App.py --model models/first-try --port 8600
     streamlit run App.py -- --model models/first-try
 
-It opens at http://localhost:8501, with the newest finished model in models/, or the released ones.
+It opens at http://localhost:8501, with the released models, or the one that
+ImageScoring.py --make-default chose.
 """
 
 import sys

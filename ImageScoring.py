@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from real_vs_ai.cli import MODEL_HELP, add_shared, command, make_parser, options_from
+from real_vs_ai.runs import make_default
 
 
 def parse_args(argv=None):
@@ -20,6 +21,8 @@ def parse_args(argv=None):
     inputs = 'image, folder, .zip, manifest .csv, or "-" (none: data/test)'
     add("inputs", nargs="*", metavar="INPUT", help=inputs)
     add("--model", type=Path, help=MODEL_HELP)
+    chosen = "let the run of --model answer from now on where none is named, and stop"
+    add("--make-default", action="store_true", help=chosen)
     add("--output", type=Path, help='table to write: .csv, .json, .jsonl, .parquet, or "-"')
     add("--overwrite", action="store_true", help="replace an existing table")
     add("--resume", action="store_true", help="finish a table that was interrupted")
@@ -28,12 +31,18 @@ def parse_args(argv=None):
     add("--precision", choices=("f32", "bf16"), help="compute in this precision")
     add_shared(parser, "--workers")
     add("--strict", action="store_true", help="exit 1 if any image is unreadable")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.make_default and (args.inputs or not args.model):
+        parser.error("--make-default takes --model RUN, and no images")
+    return args
 
 
 @command
 def main(argv=None):
     args = parse_args(argv)
+    if args.make_default:
+        print(make_default(args.model))
+        return 0
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
     options = options_from(args, ScoringOptions)

@@ -1,7 +1,7 @@
 # make run    installs everything, makes demo data, and trains and evaluates a demo model
 # make test   installs everything the tests need, then runs the tests
 # make test-all  then installs Ray, JAX and the export formats, and runs the tests that need them
-# make app    installs the app's packages alone, then opens the app on the newest finished model
+# make app    installs the app's packages alone, then opens the app; MODEL=models/run offers that model first
 # make lint   runs the checks that CI runs
 # make clean  deletes the environment and caches, never data/ or models/
 # The README lists the same steps without make.
@@ -18,9 +18,6 @@ endif
 
 run: $(VENV)/.installed
 	$(BIN)/python RunPipeline.py --demo
-	@echo
-	@echo "Open the app on the result with:  make app"
-	@echo "without make:                     $(BIN)/python -m streamlit run App.py"
 
 test: $(VENV)/.installed-dev system-packages
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -31,7 +28,7 @@ test-all: $(VENV)/.installed-all system-packages
 	$(BIN)/python -m pytest -m optional
 
 app: $(VENV)/.installed-app
-	$(BIN)/python -m streamlit run App.py
+	$(BIN)/python -m streamlit run App.py $(if $(MODEL),-- --model $(MODEL))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

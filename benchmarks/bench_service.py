@@ -70,6 +70,11 @@ class Service:
         while ask(self.port, "GET", "/readyz")[0] != _ANSWERED:
             time.sleep(0.2)
 
+    @property
+    def pid(self) -> int:
+        """Of its process now."""
+        return self._process.pid
+
     def end(self, *, kill: bool) -> None:
         """Stop it gracefully, or kill it."""
         (self._process.kill if kill else self._process.terminate)()

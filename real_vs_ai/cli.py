@@ -18,7 +18,7 @@ from real_vs_ai.options import SHARED, Options
 
 AnyOptions = TypeVar("AnyOptions")
 
-MODEL_HELP = "run folder or .h5 file (default: the newest finished run, else all released models)"
+MODEL_HELP = "run folder or .h5 file (default: that of --make-default, else the released models)"
 
 # What bad input or a full disk raises. UnicodeError comes from text files in another encoding.
 # Anything else, a ValueError of NumPy's included, is a bug and keeps its traceback.

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import atomic_write
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
+from real_vs_ai.model_file import (
+    ModelFileError,
+    ModelMetadata,
+    check_weights,
+    read_metadata,
+    write_metadata,
+)
 from real_vs_ai.out_of_distribution.check import read_check
 
 if TYPE_CHECKING:
@@ -106,8 +112,10 @@ def load_model(path: Path) -> keras.Model:
     """Load a Keras model without compiling it.
 
     Raises:
-        ModelFileError: It is not a Keras model for square RGB images.
+        ModelFileError: It is not a Keras model for square RGB images, or its configuration does not
+            fit its weights.
     """
+    check_weights(path)
     import_keras_quietly()
     import keras
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ _FORMAT_VERSION = 1
 # So files of earlier versions say that there is no threshold. A probability that is rounded to 0 or
 # 1 would reach them.
 _UNREACHABLE = {"lower_threshold": 0.0, "upper_threshold": 1.0, "minimum_confidence": 1.0}
+# Options of Keras' layers that become dimensions of weights.
+_DIMENSIONS = frozenset({"units", "filters", "num_heads", "key_dim", "input_dim", "output_dim"})
+# No layer of a network for images enlarges, pads or reshapes to so many.
+_HUGE = 65_536
+# Compressed weights take little less space.
+_MOST_UNPACKED = 4
 
 
 class ModelFileError(InputError):
@@ -139,6 +145,62 @@ def read_metadata(path: Path) -> ModelMetadata:
         return metadata
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} has damaged real_vs_ai metadata: {error}") from error
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a model whose configuration does not fit its weights, before anything loads it.
+
+    Keras would make weights of any size that a configuration names: of 2,000,000,000 units, 16 TB.
+
+    Raises:
+        ModelFileError: A layer's size is not found in the shapes of its weights, or the file is
+            too small for the weights that it declares.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+            dimensions = {name: set() for name in file["model_weights"]}
+            declared = 0
+            for name, group in file["model_weights"].items():
+                for dataset in _datasets(group):
+                    dimensions[name].update(dataset.shape)
+                    declared += dataset.size * dataset.dtype.itemsize
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
+        # Not one of Keras' files: the one that loads it says so.
+        return
+    if declared > _MOST_UNPACKED * path.stat().st_size:
+        raise ModelFileError(
+            f"Expected the weights in {path}, found a file of {path.stat().st_size:,} bytes that "
+            f"declares {declared:,} bytes of them: it is damaged. Get the file again."
+        )
+    for layer in layers:
+        name = layer["config"].get("name", "")
+        for option, size in _sizes(layer["config"]):
+            if size not in dimensions.get(name, ()):
+                raise ModelFileError(
+                    f"Expected the weights of {option} {size:,} for the layer {name!r} of {path}, "
+                    "found none of that size: it is damaged. Get the file again."
+                )
+
+
+def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    group.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _sizes(value: Any, option: str = "") -> Iterator[tuple[str, int]]:
+    """The options of a layer that its weights must have as a dimension, and any huge number."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _sizes(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _sizes(inner, option)
+    elif isinstance(value, int) and (
+        option in _DIMENSIONS or (value >= _HUGE and "seed" not in option)
+    ):
+        yield option, value
 
 
 def read_strides(path: Path, layer_names: Iterable[str]) -> int | None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
 from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_folders, read_table, table_columns, write_table
+from real_vs_ai.files import list_folders, read_table, table_columns, write_table, write_text
 
 # The name that stands for the newest unfinished run.
 NEWEST = "newest"
+# In the folder of runs: the name of the run that answers where no model is named.
+DEFAULT_FILE = "default.txt"
 # Models that an error lists.
 _MOST_NAMED = 10
 
@@ -44,6 +46,8 @@ class RunFolder:
     model_card = _file("MODEL_CARD.md")
     network = _file("network.txt")
     classification_report = _file("classification_report.txt")
+    # Other formats of the model, no further models.
+    exports = _file("exports")
     checkpoints = _file("checkpoints")
     # The state to resume from, and the weights to keep from the end of their epoch on.
     checkpoint = _file("checkpoints/state.npz")
@@ -55,11 +59,75 @@ class RunFolder:
 
 
 def list_runs(models_dir: Path = MODELS_DIR) -> list[RunFolder]:
-    """Finished runs, newest first, the released models last."""
+    """Finished runs: the default one first, then the released ones, then the last trained ones.
+
+    Raises:
+        FileNotFoundError: The run that was made the default is not there any more.
+    """
+    chosen, released = chosen_run(models_dir), released_runs(models_dir)
+    runs = [*([chosen] if chosen else []), *released, *_trained_runs(models_dir)]
+    return list({run.path.resolve(): run for run in runs}.values())
+
+
+def newest_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
+    """The finished run that was trained last; evaluating an older one again changes nothing."""
+    return next(iter(_trained_runs(models_dir)), None)
+
+
+def _trained_runs(models_dir: Path) -> list[RunFolder]:
+    """Finished runs but the released ones, the one trained last first."""
     folders = [path for path in list_folders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
     runs = [run for run in map(RunFolder, folders) if run.is_finished]
-    runs.sort(key=lambda run: (run.metrics.stat().st_mtime, run.name), reverse=True)
-    return [*runs, *released_runs(models_dir)]
+
+    def begun(run: RunFolder) -> tuple[float, str]:
+        # Training writes its configuration when it begins; a report replaces the other files.
+        file = run.config if run.config.is_file() else run.metrics
+        return file.stat().st_mtime, run.name
+
+    return sorted(runs, key=begun, reverse=True)
+
+
+def make_default(path: Path, *, models_dir: Path = MODELS_DIR) -> str:
+    """Write down which run answers where no model is named; returns a sentence that says so.
+
+    Args:
+        path: A run folder in `models_dir`. The folder of all released models ends the choice.
+
+    Raises:
+        FileNotFoundError: There is no finished run at the path.
+        InputError: It lies elsewhere, or is a file.
+    """
+    find_model(path, models_dir=models_dir)
+    folder, inside = path.resolve(), models_dir.resolve()
+    if not folder.is_dir() or inside not in folder.parents:
+        raise InputError(
+            f"Expected a run folder in {models_dir} to make the default, found {path}."
+        )
+    written = models_dir / DEFAULT_FILE
+    if folder == inside / RELEASED_MODEL_DIR.name:
+        written.unlink(missing_ok=True)
+        return "The released models answer where no --model is named."
+    write_text(written, f"{folder.relative_to(inside).as_posix()}\n")
+    return f"{path} answers where no --model is named ({written} says so)."
+
+
+def chosen_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
+    """The run that `make_default` wrote down, or None.
+
+    Raises:
+        FileNotFoundError: It is not there any more.
+    """
+    written = models_dir / DEFAULT_FILE
+    if not written.is_file():
+        return None
+    name = written.read_text(encoding="utf-8").strip()
+    run = RunFolder(models_dir / name)
+    if not name or not run.model.is_file():
+        raise FileNotFoundError(
+            f"Expected the default model {run.model}, which {written} names, found none. Choose "
+            f"another with ImageScoring.py --make-default, or delete {written}."
+        )
+    return run
 
 
 def find_unfinished_run(name: str, *, models_dir: Path) -> RunFolder:
@@ -102,8 +170,8 @@ def find_models(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> tu
     """The `.h5` files that answer together, each image by the one that fits its size.
 
     Args:
-        path: As of `find_model`; a folder may hold folders with further models. None means the
-            newest finished run, otherwise all released models.
+        path: As of `find_model`; a folder may hold folders with further models. None means the run
+            that was made the default, otherwise all released models.
         models_dir: Where runs are looked for when `path` is None.
 
     Raises:
@@ -113,7 +181,8 @@ def find_models(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> tu
     folder = first.parent if path is None else Path(path)
     if not folder.is_dir() or first != RunFolder(folder).model:
         return (first,)
-    inside = (RunFolder(inner).model for inner in list_folders(folder))
+    exports = RunFolder(folder).exports
+    inside = (RunFolder(inner).model for inner in list_folders(folder) if inner != exports)
     return (first, *(model for model in inside if model.is_file()))
 
 
@@ -121,22 +190,21 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
     """The `.h5` file that `--model` means.
 
     Args:
-        path: A run folder, an `.h5` file, or None for the newest finished run (otherwise the
-            released model).
+        path: A run folder, an `.h5` file, or None for the run that was made the default (otherwise
+            the released model).
 
     Raises:
         FileNotFoundError: There is no such model, or none at all.
     """
     if path is None:
-        runs = list_runs(models_dir)
-        if not runs:
+        run = chosen_run(models_dir) or released_run(models_dir)
+        if run is None:
             raise FileNotFoundError(
-                f"Expected a finished run in {models_dir} or a released model, found none. "
-                "An installed package holds no released model: copy models/released from the "
-                f"repository to {models_dir}, name a model with --model, or train one with "
-                "ModelTraining.py."
+                f"Expected a released model in {models_dir}, found none. Name one with --model, or "
+                "choose one for good with ImageScoring.py --make-default. "
+                f"{_known_models(models_dir)}"
             )
-        return runs[0].model
+        return run.model
     path = Path(path)
     if path.is_dir():
         run = RunFolder(path)
@@ -162,7 +230,8 @@ def model_name(path: Path) -> str:
 
 def _known_models(models_dir: Path) -> str:
     """A sentence that names the models there are."""
-    names = [run.path.as_posix() for run in list_runs(models_dir)]
+    runs = [*released_runs(models_dir), *_trained_runs(models_dir)]
+    names = [run.path.as_posix() for run in runs]
     if not names:
         return "There is no finished model yet: run ModelTraining.py."
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""

@@ -204,7 +204,7 @@ def test_a_jpeg_with_a_second_picture_is_a_jpeg():
         (b"", "empty file"),
         (b"hello", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
     ],
 )
 def test_what_is_no_image_is_refused_with_its_reason(data, reason):

@@ -26,7 +26,7 @@ from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, read_metadata
 from real_vs_ai.options import Options, number, option, shared
 from real_vs_ai.reporting import format_table, plural
-from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.runs import RunFolder, find_model, newest_run
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from real_vs_ai.serving.detector import Detector
 
 EXPORT_FORMATS = ("compact", "onnx")
-_EXPORTS = "exports"
 _EVALUATIONS = "evaluations"
 # Exported files are checked on so many images.
 _MOST_CHECKED = 200
@@ -129,7 +128,7 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     """
     if options.redraw:
         return _redraw(options.output or options.model), True
-    path = find_model(options.model)
+    path = _find_evaluated(options.model)
     second = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     folders = options.out_of_distribution
@@ -239,7 +238,7 @@ def _export(
     results = export_model(
         model,
         formats=formats,
-        folder=path.parent / _EXPORTS,
+        folder=RunFolder(path.parent).exports,
         metadata=metadata,
         check=read_check(path),
         pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
@@ -284,10 +283,16 @@ def _default_output(path: Path, *, data: Path, own: bool) -> Path:
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
 
 
+def _find_evaluated(named: Path | None) -> Path:
+    """The `.h5` file of `--model`; without one, of the run trained last, else the released one."""
+    newest = newest_run() if named is None else None
+    return newest.model if newest else find_model(named)
+
+
 def _redraw(named: Path | None) -> str:
     from real_vs_ai.evaluation.report import redraw_report
 
-    folder = named if named and named.is_dir() else find_model(named).parent
+    folder = named if named and named.is_dir() else _find_evaluated(named).parent
     drawn = redraw_report(RunFolder(folder))
     return f"{plural(len(drawn), 'figure')} drawn again in {RunFolder(folder).figures}."
 

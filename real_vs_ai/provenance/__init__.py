@@ -5,6 +5,7 @@ Metadata is easily removed or forged, so findings never change the model's verdi
 
 from PIL import Image
 
+from real_vs_ai.file_structure import find_excess
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
 from real_vs_ai.provenance.content_credentials import read_content_credentials, read_trust_list
 from real_vs_ai.provenance.fields import read_fields
@@ -37,6 +38,8 @@ __all__ = [
 def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Finding, ...]:
     """What a file says of its origin, the strongest evidence first; () if unreadable.
 
+    A file with more parts than `find_excess` allows counts as unreadable.
+
     Args:
         image: The file's decoded pixels, mode RGB, to look for watermarks and compare the
             camera's preview with; None: do neither.
@@ -44,6 +47,8 @@ def read_provenance(data: bytes, image: Image.Image | None = None) -> tuple[Find
     Raises:
         InputError: The list of trusted signers cannot be read; see `read_trust_list`.
     """
+    if find_excess(data):
+        return ()
     fields = read_fields(data)
     settings = find_settings(fields)
     programs = {finding.generator for finding in settings}

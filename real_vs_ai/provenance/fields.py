@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, IptcImagePlugin
 
-from real_vs_ai.images import DECODER_ERRORS, readable_formats
+from real_vs_ai.images import DECODER_ERRORS, may_have_exif, readable_formats
 
 # Metadata stands at a file's beginning, or (PNG, WebP) at its end.
 _SEARCHED_BYTES = 2 * 2**20
@@ -98,7 +98,8 @@ def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
                 yield from _text_fields(image)
-                yield from _exif_fields(image)
+                if may_have_exif(image, data):
+                    yield from _exif_fields(image)
                 yield from _iptc_fields(image)
     except DECODER_ERRORS:
         pass

@@ -16,6 +16,7 @@ import math
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,9 @@ class Limits:
         max_request_bytes: The largest body of a request.
         max_requests: The most requests that are received or answered at the same time.
         max_held_bytes: The most bytes of all bodies at the same time; at least one request's.
+        max_client_requests: The most requests of one client among them, so that slow uploads of one
+            leave places to the others.
+        max_client_bytes: The most bytes of one client's bodies; at least one request's.
         receive_seconds: The time within which a request's body must have come.
     """
 
@@ -57,6 +61,8 @@ class Limits:
     max_request_bytes: int = 200 * MEGA
     max_requests: int = 64
     max_held_bytes: int = 1000 * MEGA
+    max_client_requests: int = 32
+    max_client_bytes: int = 500 * MEGA
     receive_seconds: float = 60
 
 
@@ -81,6 +87,8 @@ class Admission:
         self._mean_seconds = 1.0
         self._ends_at = math.inf
         self._running: set[asyncio.Timeout] = set()
+        self._of_clients: Counter[str] = Counter()
+        self._bytes_of_clients: Counter[str] = Counter()
         self.requests = 0
         self.held_bytes = 0
 
@@ -89,23 +97,20 @@ class Admission:
         return self._ends_at < math.inf
 
     @contextlib.asynccontextmanager
-    async def request(self, *, size: int) -> AsyncIterator[None]:
+    async def request(self, *, size: int, client: str) -> AsyncIterator[None]:
         """Hold a place and `size` bytes while the block runs.
+
+        Args:
+            client: Who asks: a key's name, or an address.
 
         Raises:
             RequestError: There is no room now: status 429, with the seconds to wait. Or the service
                 ends: status 503.
         """
-        limits = self._limits
         if self.is_stopping:
             raise stopping()
-        if self.requests >= limits.max_requests or self.held_bytes + size > limits.max_held_bytes:
-            # By then about as much time has passed as a request takes.
-            seconds = min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)
-            message = f"The service is busy. Send the request again in {seconds} s."
-            raise RequestError(429, "busy", message, **{"Retry-After": str(seconds)})
-        self.requests += 1
-        self.held_bytes += size
+        self._check_room(size, client)
+        self._hold(1, size, client)
         started = time.monotonic()
         try:
             async with self.time_limit(math.inf):
@@ -113,9 +118,30 @@ class Admission:
         except TimeoutError as error:
             raise stopping() from error
         finally:
-            self.requests -= 1
-            self.held_bytes -= size
+            self._hold(-1, -size, client)
             self._mean_seconds += _NEWEST_SHARE * (time.monotonic() - started - self._mean_seconds)
+
+    def _check_room(self, size: int, client: str) -> None:
+        limits = self._limits
+        requests, held = self._of_clients[client], self._bytes_of_clients[client]
+        if requests >= limits.max_client_requests or held + size > limits.max_client_bytes:
+            what = f"You have {requests} requests of {held:,} bytes under way, the most for one."
+        elif self.requests >= limits.max_requests or self.held_bytes + size > limits.max_held_bytes:
+            what = "The service is busy."
+        else:
+            return
+        # By then about as much time has passed as a request takes.
+        seconds = min(max(1, math.ceil(self._mean_seconds)), _LONGEST_WAIT_SECONDS)
+        message = f"{what} Send the request again in {seconds} s."
+        raise RequestError(429, "busy", message, **{"Retry-After": str(seconds)})
+
+    def _hold(self, requests: int, size: int, client: str) -> None:
+        self.requests += requests
+        self.held_bytes += size
+        self._of_clients[client] += requests
+        self._bytes_of_clients[client] += size
+        if not self._of_clients[client]:
+            del self._of_clients[client], self._bytes_of_clients[client]
 
     @contextlib.asynccontextmanager
     async def time_limit(self, seconds: float) -> AsyncIterator[None]:
@@ -151,11 +177,11 @@ class Keys:
 
     digests: dict[str, str]
 
-    def allows(self, key: str) -> bool:
-        """Whether this is one of the keys; takes the same time whatever is wrong with it."""
+    def name_of(self, key: str) -> str:
+        """The name of a key, "" if it is none; takes the same time whatever is wrong with it."""
         digest = _digest(key)
-        matches = [hmac.compare_digest(digest, known) for known in self.digests.values()]
-        return any(matches)
+        matches = [n for n, known in self.digests.items() if hmac.compare_digest(digest, known)]
+        return "".join(matches[:1])
 
 
 def add_key(path: Path, *, name: str) -> str:

@@ -29,6 +29,7 @@ from real_vs_ai.service.requests import (
     Counters,
     RequestWatch,
     Upload,
+    client_of,
     declared_size,
     read_uploads,
 )
@@ -275,7 +276,7 @@ class _Service:
         """Judge the files of the field `files`, or the one image that is the whole body."""
         self._check_ready()
         size = declared_size(request, self._limits)
-        async with self.admission.request(size=size):
+        async with self.admission.request(size=size, client=client_of(request)):
             uploads = await read_uploads(request, self._limits)
             answers = await self._judge_all(uploads)
         self.counters.count_images(answers)
@@ -324,10 +325,12 @@ class _Service:
 
 def _key_check(keys: Keys) -> Callable[..., Awaitable[None]]:
     async def check_key(
+        request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
         key: Annotated[str | None, Security(_KEY)],
     ) -> None:
-        if not keys.allows(bearer.credentials if bearer else key or ""):
+        request.state.key_name = keys.name_of(bearer.credentials if bearer else key or "")
+        if not request.state.key_name:
             message = "Expected a valid key in the header: Authorization: Bearer KEY."
             raise RequestError(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
 

@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from real_vs_ai.service.access import Admission, Limits, RequestError
+from real_vs_ai.service.access import Admission, Limits, RequestError, is_local
 from real_vs_ai.serving.judge import Answer
 
 FIELD = "files"
@@ -42,6 +42,15 @@ class _InMemoryParser(MultiPartParser):
 
     # No request gets so large: its size is bounded before.
     spool_max_size = 2**40
+
+
+def client_of(request: Request) -> str:
+    """Who asks: the name of the key, otherwise the address, which a proxy on this machine tells."""
+    if name := getattr(request.state, "key_name", ""):
+        return name
+    address = request.client.host if request.client else ""
+    forwarded = request.headers.get("x-forwarded-for", "") if is_local(address) else ""
+    return forwarded.rpartition(",")[2].strip() or address
 
 
 def declared_size(request: Request, limits: Limits) -> int:

@@ -171,7 +171,7 @@ class Detector(ImageJudge):
         """Read a model and compile it.
 
         Args:
-            path: A run folder or an `.h5` file; None for the newest finished run in `models/`,
+            path: A run folder or an `.h5` file; None for the run that was made the default,
                 otherwise the released models. Of a folder with several models, each image is
                 judged by the one that fits its size.
             engine: "openvino" or "keras"; None chooses: Keras on a machine with a GPU that

@@ -31,9 +31,9 @@ from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.serving.conclusion import Conclusion, conclude
+from real_vs_ai.serving.decoding_room import DecodingRoom
 from real_vs_ai.serving.detector import Detector, ImageJudge, open_models
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError, as_unavailable
@@ -44,6 +44,8 @@ from real_vs_ai.verdict import Verdict
 _MOST_HELD = 8
 # Images of a folder wait to be judged while a model has so many batches ahead.
 _BATCHES_AHEAD = 6
+# Larger images are reduced to their inputs at once: 50 megapixels take 200 MB.
+_MOST_HELD_PIXELS = 25_000_000
 # Verdicts that wait for the verdict of an image before them: a kill loses them.
 _MOST_AHEAD = 512
 T = TypeVar("T")
@@ -122,9 +124,8 @@ class Judge:
         """
         read_trust_list()
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
-        # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
-        self._decoding = threading.BoundedSemaphore(available_workers())
-        # As many are held for their copies; the inputs of others' copies are made at once.
+        self._room = DecodingRoom()
+        # Pixels of so many images are held for their copies; others' copies are made at once.
         self._held = threading.BoundedSemaphore(_MOST_HELD)
         self._opened: Future[ImageJudge] = Future()
         if isinstance(model, ImageJudge):
@@ -160,7 +161,7 @@ class Judge:
             ModelUnavailableError: The model cannot answer.
         """
         path = Path(path)
-        return self._judge(path.name, path.read_bytes)
+        return self._judge(path.name, b"", path.read_bytes)
 
     def judge(
         self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
@@ -173,27 +174,25 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        return self._judge(name, lambda: data, show)
+        return self._judge(name, data, lambda: data, show)
 
     def _judge(
         self,
         name: str,
+        data: bytes,
         read: Callable[[], bytes],
         show: Callable[[DecodedImage], None] | None = None,
     ) -> Answer:
-        detector = self.detector()
+        how = {"detector": self.detector(), "show": show, **self._limits}
         with contextlib.ExitStack() as until_answered:
-            with self._decoding:
-                hold = self._held.acquire(blocking=False)
-                if hold:
-                    until_answered.callback(self._held.release)
-                begun = _begin(name, read, detector=detector, hold=hold, show=show, **self._limits)
-            return _finish(*begun)
+            how["hold"] = self._held.acquire(blocking=False)
+            if how["hold"]:
+                until_answered.callback(self._held.release)
+            return _finish(*self._room.run(data, lambda: _begin(name, read, **how)))
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
-        with self._decoding:
-            return decode_image(data, **self._limits)
+        return self._room.run(data, lambda: decode_image(data, **self._limits))
 
     def judge_pixels(self, pixels: np.ndarray) -> Verdict:
         """The verdict on upright RGB pixels, shape (height, width, 3), uint8.
@@ -302,6 +301,7 @@ def _begin(
         data = read()
         digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
+        hold = hold and image.width * image.height <= _MOST_HELD_PIXELS
         prepared = detector.prepare(image, hold=hold)
         place = places and places[prepared.detector]
         if place:

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.model_file import check_weights
 
 
 class UnsupportedGraphError(RealVsAIError, RuntimeError):
@@ -46,8 +47,10 @@ def read_layers(path: Path) -> tuple[list[Layer], str]:
 
     Raises:
         UnsupportedGraphError: This module cannot read the model.
+        ModelFileError: Its configuration does not fit its weights.
         OSError: The file is not HDF5, or not whole.
     """
+    check_weights(path)
     try:
         with h5py.File(path, "r") as file:
             stored = json.loads(file.attrs["model_config"])

@@ -25,8 +25,8 @@ def test_file_holds_hashes_that_only_the_owner_reads(tmp_path):
     assert first not in path.read_text() and second not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     keys = read_keys(path)
-    assert keys.allows(first) and keys.allows(second) and not keys.allows("")
-    assert not keys.allows("\udc80")
+    assert (keys.name_of(first), keys.name_of(second), keys.name_of("")) == ("a", "b", "")
+    assert keys.name_of("\udc80") == ""
 
 
 @pytest.mark.parametrize("name", ["", "two words", "line\nbreak", "a"])
@@ -62,30 +62,53 @@ def test_room_is_bounded_by_number_and_bytes_and_given_back():
     admission = Admission(limits)
 
     async def fill():
-        async with admission.request(size=60):
+        async with admission.request(size=60, client="a"):
             with pytest.raises(RequestError, match="busy"):
                 await enter(admission, size=41)
-            async with admission.request(size=40):
+            async with admission.request(size=40, client="b"):
                 with pytest.raises(RequestError, match="busy"):
                     await enter(admission, size=0)
             with pytest.raises(ZeroDivisionError):
-                async with admission.request(size=40):
+                async with admission.request(size=40, client="b"):
                     raise ZeroDivisionError
 
     asyncio.run(fill())
     assert (admission.requests, admission.held_bytes) == (0, 0)
 
 
-async def enter(admission: Admission, *, size: int) -> None:
-    async with admission.request(size=size):
+async def enter(admission: Admission, *, size: int, client: str = "c") -> None:
+    async with admission.request(size=size, client=client):
         pass
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(max_requests=3, max_client_requests=2), Limits(max_client_bytes=20)],
+    ids=["requests", "bytes"],
+)
+def test_one_client_leaves_room_to_the_others(limits):
+    admission = Admission(limits)
+
+    async def fill():
+        async with (
+            admission.request(size=10, client="greedy"),
+            admission.request(size=10, client="greedy"),
+        ):
+            with pytest.raises(RequestError, match="You have 2 requests") as refused:
+                await enter(admission, size=10, client="greedy")
+            assert refused.value.status == 429 and refused.value.headers["Retry-After"]
+            await enter(admission, size=10, client="other")
+        await enter(admission, size=10, client="greedy")
+
+    asyncio.run(fill())
+    assert not admission._of_clients and not admission._bytes_of_clients
 
 
 def test_stop_lets_requests_end_interrupts_the_late_and_refuses_the_new():
     admission = Admission(Limits())
 
     async def wait_for(event: asyncio.Event) -> str:
-        async with admission.request(size=1):
+        async with admission.request(size=1, client="a"):
             await event.wait()
         return "answered"
 

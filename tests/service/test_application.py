@@ -7,6 +7,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from real_vs_ai import __version__
@@ -14,6 +15,7 @@ from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.service.access import Limits, add_key, read_keys
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
+from real_vs_ai.service.requests import client_of
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 BRIGHT, DARK = encode(uniform_image(250)), encode(uniform_image(5))
@@ -159,6 +161,21 @@ def test_requests_need_a_valid_key_where_there_are_keys(judge, tmp_path):
             assert client.post("/v1/images", content=BRIGHT, headers=right).status_code == 200
         assert client.get("/metrics").status_code == client.get("/v1/models").status_code == 401
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_a_client_is_known_by_its_key_or_by_the_address_that_a_proxy_here_tells():
+    def client(*, host: str, key_name: str = "", forwarded: str = "") -> str:
+        headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+        scope = {"type": "http", "headers": headers, "client": (host, 1), "state": {}}
+        request = Request(scope)
+        if key_name:
+            request.state.key_name = key_name
+        return client_of(request)
+
+    assert client(host="10.0.0.9", key_name="newsroom") == "newsroom"
+    assert client(host="127.0.0.1", forwarded="1.2.3.4, 10.0.0.7") == "10.0.0.7"
+    # Anybody may write that header; only a proxy on this machine is believed.
+    assert client(host="10.0.0.9", forwarded="1.2.3.4") == "10.0.0.9"
 
 
 def test_model_that_cannot_be_used_leaves_the_service_unready(model_path, monkeypatch):

@@ -12,7 +12,7 @@ from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.images import open_image, resize_image
 from real_vs_ai.model_file import read_metadata
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.runs import find_model
+from real_vs_ai.runs import newest_run
 from real_vs_ai.training import callbacks, devices, loop
 from real_vs_ai.training.loop import image_weights
 from real_vs_ai.training.trainer import limit_sources
@@ -25,7 +25,7 @@ def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
     said = []
     result = train(parse("--epochs", "4", "--learning-rate", "0.01"), say=said.append)
     assert result.metrics["test"]["accuracy"]["value"] == 1.0
-    assert find_model(None, models_dir=result.run.path.parent) == result.run.model
+    assert newest_run(result.run.path.parent) == result.run
     model = keras.models.load_model(result.run.model)
     metadata = read_metadata(result.run.model)
     assert metadata.class_names == ("Fake", "Real")
