@@ -27,10 +27,16 @@ from real_vs_ai.evaluation.curves import (
     draw_scores,
     rank_classes,
 )
-from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
+from real_vs_ai.evaluation.figures import (
+    draw_class_distribution,
+    draw_confusion_matrix,
+    draw_history,
+    draw_mistakes,
+)
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
 from real_vs_ai.evaluation.model_card import model_card
+from real_vs_ai.evaluation.network_picture import draw_network
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import ModelMetadata, write_metadata
 from real_vs_ai.predictions import (
@@ -125,6 +131,7 @@ def _all_metrics(
     metrics = {
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
+        "sources": {split: some.source_counts for split, some in listed.items()},
         "data": {
             split: {
                 "folder": some.root.as_posix(),
@@ -201,9 +208,8 @@ def store_in_model(model_path: Path, evaluation: Evaluation) -> str:
 def write_evaluation(run: RunFolder, evaluation: Evaluation, *, model: keras.Model) -> None:
     """Write the report's files into a folder, `metrics.json` last."""
     write_predictions(run.predictions, evaluation.predictions)
-    layers: list[str] = []
-    model.summary(print_fn=layers.append, line_length=110)
-    write_text(run.network, "\n".join(layers) + "\n")
+    if missing := draw_network(model, run):
+        evaluation.metrics["notes"].append(missing)
     main = evaluation.main
     rows = evaluation.predictions.of_split(main.split)
     draw_mistakes(
@@ -278,6 +284,10 @@ def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> lis
     splits = {name: predictions.of_split(name) for name in names}
     # The report is about the first one; the figures of the others have their names.
     main = names[0]
+    if metrics.get("images"):
+        draw_class_distribution(
+            metrics["images"], metrics.get("sources", {}), path=place("class_distribution")
+        )
     for split, rows in splits.items():
         name = "confusion_matrix" if split == main else f"confusion_matrix_{split}"
         draw_confusion_matrix(rows, split=split, path=place(name))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from real_vs_ai.evaluation.report import Evaluation
     from real_vs_ai.serving.detector import Detector
 
-EXPORT_FORMATS = ("compact", "onnx")
+EXPORT_FORMATS = ("compact", "keras", "savedmodel", "openvino", "onnx", "litert", "pth")
 _EXPORTS = "exports"
 _EVALUATIONS = "evaluations"
 # Exported files are checked on so many images.
