@@ -12,7 +12,7 @@ from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import draw_reliability, reliability_bins
 from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
-from real_vs_ai.evaluation.report import draw_report
+from real_vs_ai.evaluation.report_files import draw_report
 from real_vs_ai.runs import read_history
 from tests.test_predictions import make_predictions
 
