@@ -30,6 +30,7 @@ from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
+from real_vs_ai.reporting import plural
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 from real_vs_ai.verdict import UNDECIDED
 
@@ -228,7 +229,7 @@ def _draw_classes(
         places = np.arange(len(counts)) + (i - (len(names) - 1) / 2) * width
         bars = axes.bar(places, values, width * 0.92, label=shorten(name), **_class_look(i))
         axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=12)
-    ticks = [f"{split}\n{sum(found.values()):,} images" for split, found in counts.items()]
+    ticks = [f"{split}\n{plural(sum(found.values()), 'image')}" for split, found in counts.items()]
     axes.set_xticks(range(len(counts)), ticks)
     axes.set(ylabel="images", title="Images of each class")
     axes.margins(y=0.12)
@@ -246,7 +247,7 @@ def _draw_sources(
     largest = [source for source, _ in totals.most_common(_MOST_SOURCES)]
     others = [source for source in totals if source not in set(largest)]
     bars = [([source], shorten(source)) for source in largest]
-    bars += [(others, f"{len(others):,} others")] if others else []
+    bars += [(others, plural(len(others), "other"))] if others else []
     reached = np.zeros(len(bars))
     for i, name in enumerate(names):
         found = by_class.get(name, {})
@@ -291,7 +292,7 @@ def draw_confusion_matrix(rows: Predictions, *, split: str, path: Path) -> None:
     axes.set_xticks(range(width), names)
     ticks = [f"{name}\n(n = {n:,})" for name, n in zip(names[:-1], totals[:, 0], strict=True)]
     axes.set_yticks(range(height), ticks)
-    title = f"{split}: verdicts on {len(rows):,} images"
+    title = f"{split}: verdicts on {plural(len(rows), 'image')}"
     axes.set(xlabel="verdict", ylabel="true class", title=title)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, format=PercentFormatter(1.0, decimals=0))
@@ -326,8 +327,8 @@ def draw_mistakes(
     # The crop in the middle stands for several: the sheet has room for one picture of each.
     pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
     title = (
-        f"The {len(worst)} most confident of {np.sum(~rows.is_right):,} errors on {len(rows):,} "
-        f"{rows.splits[0]} images\n"
+        f"The {len(worst)} most confident of {plural(int(np.sum(~rows.is_right)), 'error')} on "
+        f"{plural(len(rows), 'image')} of {rows.splits[0]}\n"
         "(right of each: Grad-CAM, where the image speaks for the predicted class)"
     )
     shown = rows.take(worst)

@@ -16,6 +16,7 @@ from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
+from real_vs_ai.evaluation.conditions import CLEAN, describe_condition, find_weakest
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
 from real_vs_ai.model_file import ModelMetadata
@@ -113,7 +114,7 @@ def _all_metrics(
             }
             for split, some in listed.items()
         },
-        **{split: split_metrics(rows) for split, rows in own.items()},
+        **{split: _split_metrics(judged[split], rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
@@ -126,6 +127,15 @@ def _all_metrics(
             split: share_over_sources(rows.labels, rows.decided, rows.sources, rows.class_names)
             for split, rows in own.items()
         }
+    return metrics
+
+
+def _split_metrics(judged: JudgedSplit, rows: Predictions) -> dict[str, Any]:
+    """A split's metrics, and of Fake and Real the shares by class and the weakest groups."""
+    metrics = split_metrics(rows)
+    if clean := describe_condition(rows):
+        metrics["conditions"] = {CLEAN: clean}
+        metrics["weakest"] = find_weakest(rows, judged.makers)
     return metrics
 
 

@@ -32,6 +32,7 @@ from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.predictions import Predictions, read_predictions, write_predictions
+from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder, read_history
 from real_vs_ai.transactions import replace_together
 
@@ -186,7 +187,7 @@ def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
         )
         accuracy = metrics[split]["accuracy"]
         texts.append(
-            f"{split}: {len(rows):,} images, accuracy {accuracy['value']:.4f} "
+            f"{split}: {plural(len(rows), 'image')}, accuracy {accuracy['value']:.4f} "
             f"(95 % interval {accuracy['low']:.4f} to {accuracy['high']:.4f})\n\n{table}"
         )
     return "\n".join(texts)

@@ -298,7 +298,7 @@ def _redraw(named: Path | None) -> str:
 def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     """The metrics, what is to be said of them, and the tables that have these titles."""
     from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-    from real_vs_ai.evaluation.tables import report_tables
+    from real_vs_ai.evaluation.tables import headline, report_tables
 
     tables = report_tables(metrics)
     title = "; ".join(
@@ -306,7 +306,7 @@ def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         for split in REPORTED_SPLITS
         if split in metrics
     )
-    lines = [format_table(*tables["results"], title=title), ""]
+    lines = [headline(metrics, title=title), ""]
     for split, part in metrics["data"].items():
         lines += [f"Left out of {split}: {x['path']}: {x['reason']}" for x in part["unreadable"]]
     confound = metrics.get("confound") or {}
