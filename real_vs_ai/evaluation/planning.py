@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
@@ -15,14 +15,12 @@ from real_vs_ai.dataset.labelled_images import (
     fingerprint_images,
     list_labelled_images,
 )
+from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.transactions import finish_replacing
 from real_vs_ai.verdict import thresholds_of, uncertain_range
-
-if TYPE_CHECKING:
-    from real_vs_ai.evaluation.run import EvaluationOptions
 
 _EVALUATIONS = "evaluations"
 

@@ -86,7 +86,8 @@ def test_metrics_are_those_of_the_predictions(reported):
     rows = read_predictions(run.predictions).of_split("test")
     is_fake = rows.labels == 0
     assert test["accuracy"]["value"] == accuracy_score(is_fake, rows.probabilities[:, 0] >= 0.5)
-    assert test["roc_auc"]["value"] == roc_auc_score(is_fake, rows.probabilities[:, 0])
+    area = roc_auc_score(is_fake, rows.probabilities[:, 0])
+    assert test["roc_auc"]["value"] == pytest.approx(area, rel=1e-12)
     assert set(test["per_source"]) == {"first", "second"}
     assert sum(part["n"] for part in test["per_source"].values()) == 24
     assert set(test["per_size"]) == {"below 64 px"}
