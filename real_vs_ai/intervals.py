@@ -37,11 +37,11 @@ def share_interval(which: np.ndarray) -> Interval | None:
 
 
 def share_by_source(which: np.ndarray, sources: np.ndarray) -> Interval | None:
-    """The share that is true, with an interval over other sources like these.
+    """The share that is true, with an interval over sources like these.
 
-    Pictures of one source are alike, so that a source counts as one trial, whatever its pictures
-    show: as many as sources of one size would be (Kish 1965). A share of a source varies less than
-    one picture's yes or no, so the interval is rather too wide than too narrow.
+    Pictures of one source are alike. The exact interval is that of as many trials as pictures of
+    their own would tell, by how the share varies between the sources (Korn & Graubard 1998), and
+    never of more trials than there are sources: that none of them accuses says nothing of others.
 
     Args:
         which: Shape (n_images,), bool.
@@ -50,11 +50,17 @@ def share_by_source(which: np.ndarray, sources: np.ndarray) -> Interval | None:
     Returns:
         None of no images. With one source, the interval over pictures.
     """
-    if count_sources(sources) < 2:
+    _, groups = np.unique(sources.astype(str), return_inverse=True)
+    counts = np.bincount(groups)
+    trials = len(counts)
+    if trials < 2:
         return share_interval(which)
-    _, counts = np.unique(sources.astype(str), return_counts=True)
-    alike = len(which) ** 2 / float(np.square(counts).sum())
-    return exact_interval(float(np.mean(which)) * alike, alike)
+    share = float(np.mean(which))
+    apart = np.square(np.bincount(groups, weights=which) - share * counts).sum()
+    variance = trials / (trials - 1) * apart / len(which) ** 2
+    if variance > 0:
+        trials = min(trials, share * (1 - share) / variance)
+    return exact_interval(share * trials, trials)
 
 
 def count_sources(sources: np.ndarray) -> int:

@@ -1,7 +1,7 @@
 """Replace the files of one or several folders all together or not at all.
 
 The new files are written aside. One rename decides that they replace the old ones; should the
-writer be killed after it, whoever looks next brings them in by `finish_replacing`.
+writer be killed after it, the next reader brings them in by `finish_replacing`.
 """
 
 from __future__ import annotations

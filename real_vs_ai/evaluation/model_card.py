@@ -167,8 +167,8 @@ def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         return []
     split = next(split for split in REPORTED_SPLITS if split in metrics)
     intro = (
-        f"Shares of the {split} images with 95 % intervals over sources: pictures of one source "
-        "are alike, and count as one trial (Clopper-Pearson), where several sources are known. "
+        f"Shares of the {split} images with 95 % intervals over sources, where several are known: "
+        "pictures of one source are alike, and a source counts as one trial at most. "
         "Forced balanced accuracy takes the class of highest probability for every image; that of "
         "the answers leaves Uncertain ones out. Web: longer side at most 768 pixels, JPEG 60; "
         "hard: 512 pixels, JPEG 40."
