@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev system-packages
 
 # An import that fails here would only skip tests there.
 test-all: $(VENV)/.installed-all system-packages
-	$(BIN)/python -c "import jax, onnxruntime, ray, tf2onnx"
+	$(BIN)/python -c "import ai_edge_litert, jax, onnxruntime, ray, tf2onnx, torch"
 	$(BIN)/python -m pytest -m optional
 
 app: $(VENV)/.installed-app
@@ -38,14 +38,14 @@ clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Chromium runs the browser tests. Only root with apt-get can install it here; otherwise pytest skips
-# the tests that need it and says so.
+# Graphviz draws the network and Chromium runs the browser tests. Only root with apt-get can install
+# them here; otherwise pytest skips the tests that need them and says so.
 system-packages:
-	@if command -v chromium >/dev/null; then :; \
+	@if command -v dot >/dev/null && command -v chromium >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-			--no-install-recommends chromium >/dev/null; \
-	else echo "Chromium is missing: the tests that need it will be skipped."; fi
+			--no-install-recommends graphviz chromium >/dev/null; \
+	else echo "Graphviz or Chromium is missing: the tests that need them will be skipped."; fi
 
 # There is one environment: `make app` installs the app's packages, `make run` adds the rest.
 $(VENV)/.installed-app: requirements-app.txt

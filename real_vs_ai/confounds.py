@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from real_vs_ai.intervals import Interval, mean_of_shares, share_interval
+
 _FOLDS = 5
 _FEWEST_IMAGES = 2 * _FOLDS
 # Share of the way from chance to certainty: 0.75 balanced accuracy with two classes.
 _WARNING_SHARE = 0.5
-_Z_95 = 1.96
 # From this number of one-class sources in each class on, sources are collections, not a confound.
 _FEWEST_COLLECTIONS = 3
 
@@ -64,10 +65,11 @@ def measure_confounds(
     counts = {str(name): number for name, number in sorted(Counter(labels).items())}
     if len(counts) < 2 or min(counts.values()) < _FEWEST_IMAGES:
         return None
-    by_trait = {name: _accuracy(columns, labels, seed=seed) for name, columns in traits.items()}
-    accuracy = _accuracy(np.hstack(list(traits.values())), labels, seed=seed)
-    error = _Z_95 * (max(accuracy * (1 - accuracy), 1e-9) / len(labels)) ** 0.5
-    low, high = max(accuracy - error, 0.0), min(accuracy + error, 1.0)
+    by_trait = {
+        name: _guess(columns, labels, seed=seed)["value"] for name, columns in traits.items()
+    }
+    found = _guess(np.hstack(list(traits.values())), labels, seed=seed)
+    accuracy, low, high = found["value"], found["low"], found["high"]
     chance = 1 / len(counts)
     limit = chance + _WARNING_SHARE * (1 - chance)
     warning = ""
@@ -113,9 +115,12 @@ def one_hot(values: Sequence[str]) -> np.ndarray:
     return np.eye(indices.max(initial=0) + 1)[indices]
 
 
-def _accuracy(columns: np.ndarray, labels: Sequence[str], *, seed: int) -> float:
+def _guess(columns: np.ndarray, labels: Sequence[str], *, seed: int) -> Interval:
+    """Balanced accuracy of a tree, cross-validated.
+
+    Its interval is that of the mean of the classes' shares: a small class decides its width.
+    """
     # Imported here: scikit-learn takes a second to load.
-    from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
@@ -127,6 +132,5 @@ def _accuracy(columns: np.ndarray, labels: Sequence[str], *, seed: int) -> float
     )
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     labels = np.asarray(labels, dtype=str)
-    return float(
-        balanced_accuracy_score(labels, cross_val_predict(tree, columns, labels, cv=folds))
-    )
+    right = cross_val_predict(tree, columns, labels, cv=folds) == labels
+    return mean_of_shares([share_interval(right[labels == name]) for name in np.unique(labels)])

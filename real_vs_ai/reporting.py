@@ -31,7 +31,7 @@ def progress(
         return tqdm(items, **options, dynamic_ncols=True, unit_scale=False)
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    return _ProgressLines(
+    lines = _ProgressLines(
         items,
         **options,
         bar_format=_LINE_WITHOUT_TOTAL if total is None else _LINE,
@@ -39,17 +39,22 @@ def progress(
         miniters=1,
         delay=LINE_SECONDS,
     )
+    lines.noun = unit
+    return lines
 
 
 class _ProgressLines(tqdm):
     """A progress bar for log files: a line now and then, none for what is soon done."""
 
     monitor_interval = 0
+    noun = ""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Write the state as a line."""
         # The bar of an iteration draws itself once more when it ends, with an empty text.
         if msg != "":
+            counted = self.n if self.total is None else self.total
+            self.unit = f" {self.noun if counted == 1 else _several(self.noun)}"
             write_line(str(self))
         return True
 
@@ -155,7 +160,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def _several(noun: str) -> str:
-    return noun + ("es" if noun.endswith("tch") else "s")
+    if noun.endswith(("ss", "x", "sh", "tch")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
 
 
 def _text(value: Any) -> str:

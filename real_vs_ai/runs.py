@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
 from real_vs_ai.errors import InputError
 from real_vs_ai.files import list_folders, read_table, table_columns, write_table, write_text
+from real_vs_ai.transactions import finish_replacing
 
 # The name that stands for the newest unfinished run.
 NEWEST = "newest"
@@ -77,6 +79,8 @@ def newest_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
 def _trained_runs(models_dir: Path) -> list[RunFolder]:
     """Finished runs but the released ones, the one trained last first."""
     folders = [path for path in list_folders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
+    for folder in folders:
+        _finish_report(folder)
     runs = [run for run in map(RunFolder, folders) if run.is_finished]
 
     def begun(run: RunFolder) -> tuple[float, str]:
@@ -206,6 +210,7 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
             )
         return run.model
     path = Path(path)
+    _finish_report(path if path.is_dir() else path.parent)
     if path.is_dir():
         run = RunFolder(path)
         if not run.model.is_file():
@@ -221,6 +226,12 @@ def find_model(path: str | Path | None, *, models_dir: Path = MODELS_DIR) -> Pat
             f"{_known_models(models_dir)}"
         )
     return path
+
+
+def _finish_report(folder: Path) -> None:
+    """Bring in what a killed evaluation had decided on, where this process may write."""
+    with contextlib.suppress(OSError):
+        finish_replacing(folder)
 
 
 def model_name(path: Path) -> str:

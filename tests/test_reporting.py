@@ -7,7 +7,7 @@ import time
 import pytest
 
 from real_vs_ai import reporting
-from real_vs_ai.reporting import keep_informed, progress
+from real_vs_ai.reporting import keep_informed, plural, progress
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +20,23 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        ("process", "processes"),
+        ("batch", "batches"),
+        ("box", "boxes"),
+        ("image", "images"),
+        ("epoch", "epochs"),
+        ("repository", "repositories"),
+        ("day", "days"),
+    ],
+)
+def test_counts_have_their_plural(one, several):
+    assert plural(1, one) == f"1 {one}"
+    assert plural(2000, one) == f"2,000 {several}"
 
 
 def test_log_file_gets_lines_with_count_share_and_time_left(capsys):
@@ -36,7 +53,7 @@ def test_log_file_gets_lines_with_count_share_and_time_left(capsys):
 def test_items_of_unknown_number_are_counted(capsys):
     for _ in progress((time.sleep(0.1) for _ in range(2)), description="Reading", unit="file"):
         pass
-    assert capsys.readouterr().err.startswith("Reading: 1 files, ")
+    assert capsys.readouterr().err.startswith("Reading: 1 file, ")
 
 
 def test_short_work_leaves_no_line(capsys, monkeypatch):

@@ -55,6 +55,15 @@ class LabelledImages:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, map(int, counts), strict=True))
 
+    @property
+    def source_counts(self) -> dict[str, dict[str, int]]:
+        """How many images of each class each source has; "unknown" stands for none named."""
+        found: dict[str, dict[str, int]] = {name: {} for name in self.class_names}
+        for label, source in zip(self.labels.tolist(), self.sources, strict=True):
+            counts, source = found[self.class_names[label]], source or "unknown"
+            counts[source] = counts.get(source, 0) + 1
+        return found
+
     def draw(self, most: int) -> np.ndarray:
         """Positions of at most about `most` images, evenly over the classes; seeded, in order."""
         if len(self) <= most:

@@ -23,8 +23,9 @@ from real_vs_ai.evaluation.figures import (
     shorten,
     styled,
 )
-from real_vs_ai.evaluation.metrics import calibration_bins, share_interval
+from real_vs_ai.evaluation.metrics import calibration_bins
 from real_vs_ai.evaluation.tables import interval_text
+from real_vs_ai.intervals import share_interval
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.verdict import uncertain_range
 

@@ -1,7 +1,7 @@
-"""Export a model as a compact HDF5 file or as ONNX, and check each file before it takes its name.
+"""Export a model to other formats, and check each file before it takes its name.
 
-A file whose probabilities differ from the HDF5 model's by more than 0.001 (0.005 where weights are
-halved) is not written.
+Keras writes them, but for `compact` (an HDF5 file with halved weights) and `pth` (PyTorch). A file
+whose probabilities differ too much from the HDF5 model's is not written.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.tables import Table
+from real_vs_ai.evaluation.torch_state import load_torch, write_torch
 from real_vs_ai.files import put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import keras
 
 _BATCH = 8
-_REQUIREMENTS = 'pip install -e ".[export]"'
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,17 @@ class _Format:
     """How a format is written and read again.
 
     Attributes:
+        write: Takes the model, the path, and its metadata and check.
         load: Takes the path; returns a function from float32 images to probabilities.
         largest_difference: Of a probability from the HDF5 model's.
+        extra: The packages that it needs, as pyproject.toml names them.
     """
 
     file_name: str
     write: Callable[[keras.Model, Path, ModelMetadata, OutOfDistributionCheck | None], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
-    largest_difference: float
+    largest_difference: float = 1e-3
+    extra: str = "training"
 
 
 def export_model(
@@ -108,7 +111,8 @@ def export_model(
             target = folder / file_format.file_name
             put_in_place(written, target)
         except ImportError as error:
-            return ExportResult(name, None, None, 0, f"{_first_line(error)}; {_REQUIREMENTS}")
+            needed = f'pip install -e ".[{file_format.extra}]"'
+            return ExportResult(name, None, None, 0, f"{_first_line(error)}; {needed}")
         except Exception as error:
             # Converters raise whatever their insides raise, and the other formats are still wanted.
             return ExportResult(name, None, difference, len(pixels), _first_line(error))
@@ -154,18 +158,34 @@ def _write_compact(
         write_check(path, check)
 
 
-def _load_compact(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
     return keras.models.load_model(path, compile=False).predict_on_batch
 
 
-def _write_onnx(
-    model: keras.Model, path: Path, metadata: ModelMetadata, check: OutOfDistributionCheck | None
-) -> None:
-    # The export asks for a model that has been called.
-    model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
-    model.export(str(path), format="onnx", verbose=False)
+def _export_as(keras_format: str, *, inside: str = "") -> Callable[..., None]:
+    """Keras' own export.
+
+    Args:
+        inside: The file's name, where the path is a folder of several files.
+    """
+
+    def write(model: keras.Model, path: Path, metadata: ModelMetadata, *_: Any) -> None:
+        target = path / inside if inside else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The export asks for a model that has been called.
+        model(np.zeros((1, metadata.image_size, metadata.image_size, 3), np.float32))
+        model.export(str(target), format=keras_format, verbose=False)
+
+    return write
+
+
+def _load_saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    # The layer keeps the signature's graph alive.
+    return keras.layers.TFSMLayer(path, call_endpoint="serve")
 
 
 def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -176,10 +196,34 @@ def _load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: session.run(None, {name: images})[0]
 
 
+def _load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino
+
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", hint)
+    return lambda images: compiled(images)[0]
+
+
+def _load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    signature = interpreter.get_signature_runner()
+    (name,) = signature.get_input_details()
+    return lambda images: next(iter(signature(**{name: images}).values()))
+
+
 FORMATS = {
     # float16 keeps 11 bits of each weight; over a hundred layers that adds up.
-    "compact": _Format("model.h5", _write_compact, _load_compact, 5e-3),
-    "onnx": _Format("model.onnx", _write_onnx, _load_onnx, 1e-3),
+    "compact": _Format("model.h5", _write_compact, _load_keras, 5e-3),
+    "keras": _Format("model.keras", lambda model, path, *_: model.save(path), _load_keras),
+    "savedmodel": _Format("saved_model", _export_as("tf_saved_model"), _load_saved_model),
+    "openvino": _Format("openvino", _export_as("openvino", inside="model.xml"), _load_openvino),
+    "onnx": _Format("model.onnx", _export_as("onnx"), _load_onnx, extra="onnx"),
+    "litert": _Format("model.tflite", _export_as("litert"), _load_litert, extra="litert"),
+    "pth": _Format(
+        "model.pth", lambda model, path, *_: write_torch(model, path), load_torch, 1e-4, "torch"
+    ),
 }
 
 

@@ -13,17 +13,12 @@ import numpy as np
 from scipy.stats import binomtest
 
 from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
+from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.evaluation.conditions import CLEAN, describe_condition
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
-from real_vs_ai.evaluation.metrics import (
-    Interval,
-    bootstrap,
-    compute_metrics,
-    intervals_of,
-    mean_interval,
-    share_interval,
-)
+from real_vs_ai.evaluation.metrics import bootstrap, compute_metrics, intervals_of, mean_interval
 from real_vs_ai.evaluation.report import Evaluation
+from real_vs_ai.intervals import Interval, share_interval
 from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.serving.detector import Detector
@@ -31,6 +26,8 @@ from real_vs_ai.verdict import decide
 
 # Drawn evenly over the classes: enough to tell a change of one percentage point.
 MOST_IMAGES = 1000
+# What the conditions WEB and HARD are called.
+CHANGED = ("web", "hard")
 # A table of twenty changes has room for these metrics.
 _KEPT = ("accuracy", "recall", "false_positive_rate", "roc_auc")
 # A stored table holds for these; with others its verdicts would be different ones.
@@ -47,7 +44,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
         "split", "n", "perturbations" (see `describe_perturbations`), and "rows": for each change
         its name, metrics with intervals, "difference" (of its accuracy from the unchanged images',
         with a paired interval), "flips" (verdicts turned from one class to another) and
-        "uncertain" (verdicts given up).
+        "uncertain" (verdicts given up); "conditions": see `describe_condition`, by change.
     """
     chosen, metadata = judged.images.draw(MOST_IMAGES), detector.metadata
     images, unchanged = judged.images.take(chosen), judged.rows(metadata).take(chosen)
@@ -55,7 +52,12 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
     names = ["unchanged", *(change.name for change in PERTURBATIONS)]
     labels, before = unchanged.labels, unchanged.decided
     right_before = unchanged.is_right.astype(np.float64)
-    rows = []
+    rows, short = [], {WEB.name: CHANGED[0], HARD.name: CHANGED[1]}
+    conditions = {
+        short.get(name, name): described
+        for name, answers in zip(names[1:], changed, strict=True)
+        if (described := describe_condition(answers))
+    }
     for name, answers in zip(names, [unchanged, *changed], strict=True):
         numbers = compute_metrics(labels, answers.calibrated, class_names=answers.class_names)
         given = answers.decided
@@ -73,6 +75,7 @@ def measure_robustness(detector: Detector, judged: JudgedSplit, *, workers: int)
         "n": len(labels),
         "perturbations": describe_perturbations(),
         "rows": rows,
+        "conditions": conditions,
     }
 
 
@@ -92,20 +95,18 @@ def measure_collections(detector: Detector, judged: JudgedSplit, *, workers: int
         "split", "n", and "versions": for "clean", "web" (as sites and messengers send images on)
         and "hard" (worse) "overall" (see `_sum_up`) and the rows "collections" and "generators" (of
         fakes): "name", "class", "n", the shares of verdicts "fake", "real" and "uncertain" with
-        exact intervals, and "auc", the mean over the other class's collections.
+        exact intervals, and "auc", the mean over the other class's collections. "conditions" are
+        those of "web" and "hard", see `describe_condition`.
     """
     metadata, images = detector.metadata, judged.images
     clean = judged.rows(metadata)
     web, hard = judge_changed(detector, images, (WEB, HARD), split=judged.split, workers=workers)
-    made_by = manifest_column(images.root, "generator")
-    generators = np.array([made_by.get(path, "") for path in images.paths], dtype=object)
+    versions = {CLEAN: clean, **dict(zip(CHANGED, (web, hard), strict=True))}
     return {
         "split": judged.split,
         "n": len(images),
-        "versions": {
-            name: _describe(rows, generators)
-            for name, rows in {"clean": clean, "web": web, "hard": hard}.items()
-        },
+        "versions": {name: _describe(rows, judged.makers) for name, rows in versions.items()},
+        "conditions": {name: describe_condition(versions[name]) for name in CHANGED},
     }
 
 
@@ -285,9 +286,10 @@ def add_extras(
     """
     metrics, main, titles = evaluation.metrics, evaluation.main, {}
     detector = detector.with_metadata(evaluation.metadata)
-    keep_extras(metrics, stored)
+    keep_extras(metrics, stored, split=main.split)
     if robustness:
         found = metrics["robustness"] = measure_robustness(detector, main, workers=workers)
+        _add_conditions(metrics[main.split], found)
         titles["robustness"] = f"Robustness: {found['n']:,} {main.split} images"
     if others:
         found = metrics["other_images"] = [
@@ -303,12 +305,24 @@ def add_extras(
     test, metadata = evaluation.judged.get("test"), evaluation.metadata
     if test and metadata.positive_index is not None and metadata.model_input.is_crops:
         metrics["collections"] = [measure_collections(detector, test, workers=workers)]
+        _add_conditions(metrics["test"], metrics["collections"][0])
         titles["collections"] = f"By collection: {test.split}"
+    if len(metrics[main.split].get("conditions", ())) > 1:
+        titles["conditions"] = f"What it finds and whom it accuses: {main.split}"
     return titles
 
 
-def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Keep what an earlier report measured with the same calibration on the same data."""
+def _add_conditions(metrics: dict[str, Any], measured: dict[str, Any]) -> None:
+    """Put the conditions of a part of the report to those of its split."""
+    metrics.setdefault("conditions", {}).update(measured.pop("conditions"))
+
+
+def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any], *, split: str) -> None:
+    """Keep what an earlier report measured with the same calibration on the same data.
+
+    Args:
+        split: What the report is about.
+    """
     if any(stored.get(name) != metrics.get(name) for name in _CALIBRATION):
         return
     if stored.get("offset", 0.0) != metrics.get("offset", 0.0):
@@ -316,5 +330,8 @@ def keep_extras(metrics: dict[str, Any], stored: Mapping[str, Any]) -> None:
     robustness = stored.get("robustness") or {}
     if robustness.get("perturbations") == describe_perturbations():
         metrics["robustness"] = robustness
+        earlier = stored.get(split, {}).get("conditions", {})
+        if split in metrics and earlier:
+            metrics[split]["conditions"] = {**earlier, **metrics[split].get("conditions", {})}
     if stored.get("other_images"):
         metrics["other_images"] = stored["other_images"]

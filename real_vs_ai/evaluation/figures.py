@@ -1,4 +1,4 @@
-"""Draw figures in one style: the history, the verdicts, and a sheet of the worst mistakes.
+"""Draw figures in one style: images of each class, history, verdicts, and the worst mistakes.
 
 Fonts are legible at half size, and colours differ for colour-blind readers.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
+from real_vs_ai.reporting import plural
 from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
 from real_vs_ai.verdict import UNDECIDED
 
@@ -75,6 +77,8 @@ _HISTORY_PANELS = {
     "auc": "ROC AUC",
     "f1": "F1",
 }
+# Further sources of a split share a bar.
+_MOST_SOURCES = 12
 _MOST_MISTAKES = 12
 _PAIRS_IN_A_ROW = 3
 _OVERLAY_STRENGTH = 0.65
@@ -177,6 +181,87 @@ def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
             axes.text(middle, 0.995, text, fontsize=10, color=GREY, **where)
 
 
+@styled
+def draw_class_distribution(
+    counts: Mapping[str, Mapping[str, int]],
+    sources: Mapping[str, Mapping[str, Mapping[str, int]]],
+    *,
+    path: Path,
+) -> None:
+    """Images of each class in each split; where there are several sources, also of each source.
+
+    Args:
+        counts: {"train": {"Fake": 50, "Real": 48}, "validation": …}.
+        sources: {"train": {"Fake": {"cifake": 30, "mine": 20}, "Real": …}, …}.
+    """
+    names = list(dict.fromkeys(name for split in counts.values() for name in split))
+    several = {
+        split: by_class
+        for split, by_class in sources.items()
+        if len({source for found in by_class.values() for source in found}) > 1
+    }
+    columns = 2 if several else 1
+    rows = -(-(1 + len(several)) // columns)
+    width = 7.0 * columns if several else max(7.0, 1.1 * len(counts) * len(names))
+    figure, panels = new_figure(rows, columns, width=width, height=5.4 * rows)
+    _draw_classes(panels[0], counts, names)
+    for axes, (split, by_class) in zip(panels[1:], several.items(), strict=False):
+        _draw_sources(axes, split, by_class, names)
+    for axes in panels[1 + len(several) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(names)))
+    save_figure(figure, path)
+
+
+def _class_look(index: int) -> dict[str, str]:
+    hatch = "" if index % 2 == 0 else "//"
+    colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
+    return {"color": colour, "hatch": hatch, "edgecolor": "white"}
+
+
+def _draw_classes(
+    axes: Axes, counts: Mapping[str, Mapping[str, int]], names: Sequence[str]
+) -> None:
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        values = [split.get(name, 0) for split in counts.values()]
+        places = np.arange(len(counts)) + (i - (len(names) - 1) / 2) * width
+        bars = axes.bar(places, values, width * 0.92, label=shorten(name), **_class_look(i))
+        axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=12)
+    ticks = [f"{split}\n{plural(sum(found.values()), 'image')}" for split, found in counts.items()]
+    axes.set_xticks(range(len(counts)), ticks)
+    axes.set(ylabel="images", title="Images of each class")
+    axes.margins(y=0.12)
+    axes.yaxis.set_major_formatter(THOUSANDS)
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_sources(
+    axes: Axes, split: str, by_class: Mapping[str, Mapping[str, int]], names: Sequence[str]
+) -> None:
+    """The largest sources of a split, and all others together, each class in its colour."""
+    totals: Counter[str] = Counter()
+    for found in by_class.values():
+        totals.update(found)
+    largest = [source for source, _ in totals.most_common(_MOST_SOURCES)]
+    others = [source for source in totals if source not in set(largest)]
+    bars = [([source], shorten(source)) for source in largest]
+    bars += [(others, plural(len(others), "other"))] if others else []
+    reached = np.zeros(len(bars))
+    for i, name in enumerate(names):
+        found = by_class.get(name, {})
+        values = np.array([sum(found.get(source, 0) for source in some) for some, _ in bars])
+        axes.barh(range(len(bars)), values, left=reached, **_class_look(i))
+        reached += values
+    axes.set_yticks(range(len(bars)), [label for _, label in bars])
+    axes.invert_yaxis()
+    axes.set(xlabel="images", title=f"{split}: {len(totals):,} sources")
+    axes.xaxis.set_major_formatter(THOUSANDS)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(visible=False, axis="y")
+
+
 def verdict_matrix(rows: Predictions) -> np.ndarray:
     """How many images of each class (rows) get each verdict (columns, the last one Uncertain)."""
     decided, classes = rows.decided, len(rows.class_names)
@@ -207,7 +292,7 @@ def draw_confusion_matrix(rows: Predictions, *, split: str, path: Path) -> None:
     axes.set_xticks(range(width), names)
     ticks = [f"{name}\n(n = {n:,})" for name, n in zip(names[:-1], totals[:, 0], strict=True)]
     axes.set_yticks(range(height), ticks)
-    title = f"{split}: verdicts on {len(rows):,} images"
+    title = f"{split}: verdicts on {plural(len(rows), 'image')}"
     axes.set(xlabel="verdict", ylabel="true class", title=title)
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, format=PercentFormatter(1.0, decimals=0))
@@ -242,8 +327,8 @@ def draw_mistakes(
     # The crop in the middle stands for several: the sheet has room for one picture of each.
     pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
     title = (
-        f"The {len(worst)} most confident of {np.sum(~rows.is_right):,} errors on {len(rows):,} "
-        f"{rows.splits[0]} images\n"
+        f"The {len(worst)} most confident of {plural(int(np.sum(~rows.is_right)), 'error')} on "
+        f"{plural(len(rows), 'image')} of {rows.splits[0]}\n"
         "(right of each: Grad-CAM, where the image speaks for the predicted class)"
     )
     shown = rows.take(worst)

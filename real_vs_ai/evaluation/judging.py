@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from real_vs_ai.dataset.labelled_images import LabelledImages
+from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
 from real_vs_ai.errors import InputError, RealVsAIError
 from real_vs_ai.images import decode_image
 from real_vs_ai.keras_models import sees_gpu
@@ -55,6 +55,12 @@ class JudgedSplit:
     images: LabelledImages
     answers: tuple[Answer, ...]
     unreadable: tuple[tuple[str, str], ...]
+
+    @property
+    def makers(self) -> np.ndarray:
+        """What the manifest says made each image, a generator or a camera, or ""; (n,), object."""
+        listed = manifest_column(self.images.root, "generator")
+        return as_texts(listed.get(path, "") for path in self.images.paths)
 
     def rows(self, metadata: ModelMetadata) -> Predictions:
         """The verdicts with the calibration and thresholds of this metadata."""

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import confusion_matrix
 
 from real_vs_ai.config import SEED, positive_index
+from real_vs_ai.intervals import Interval, share_interval
 from real_vs_ai.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
@@ -34,7 +34,6 @@ _FALSE_POSITIVE_LIMITS = {"recall_at_1_percent_fpr": 0.01, "recall_at_5_percent_
 # The splits that a report is about, the main one first.
 REPORTED_SPLITS = ("test", "validation")
 
-Interval = dict[str, float]
 T = TypeVar("T")
 
 
@@ -84,15 +83,6 @@ def count_verdicts(labels: np.ndarray, decided: np.ndarray) -> dict[str, Interva
         "error_when_certain": share_interval((decided != labels)[certain]),
     }
     return {name: share for name, share in shares.items() if share}
-
-
-def share_interval(which: np.ndarray) -> Interval | None:
-    """The share that is true, with its exact (Clopper-Pearson) 95 % interval; None of no images."""
-    if not len(which):
-        return None
-    found = binomtest(int(np.sum(which)), len(which))
-    low, high = found.proportion_ci(method="exact")
-    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
 
 
 def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
@@ -304,17 +294,14 @@ def ranking(
     false_positives = drawn - true_positives
     hits = np.diff(true_positives, prepend=0.0, axis=1)
     n_positive, n_negative = true_positives[:, -1], false_positives[:, -1]
-    if _is_all_images(weights):
-        roc_auc = np.array([roc_auc_score(positive, scores)])
-        average_precision = np.array([average_precision_score(positive, scores)])
-    else:
-        alarms = np.diff(false_positives, prepend=0.0, axis=1)
-        area = (alarms * (true_positives - hits / 2)).sum(axis=1)
-        roc_auc = area / (n_positive * n_negative)
-        hits *= true_positives / np.maximum(drawn, 1)
-        average_precision = hits.sum(axis=1) / n_positive
+    alarms = np.diff(false_positives, prepend=0.0, axis=1)
+    area = (alarms * (true_positives - hits / 2)).sum(axis=1)
+    hits *= true_positives / np.maximum(drawn, 1)
     rows = np.arange(len(weights))
-    values = {"roc_auc": roc_auc, "average_precision": average_precision}
+    values = {
+        "roc_auc": area / (n_positive * n_negative),
+        "average_precision": hits.sum(axis=1) / n_positive,
+    }
     for name, limit in _FALSE_POSITIVE_LIMITS.items():
         # The last threshold within the limit; the product may round down where it is whole.
         allowed = np.floor(limit * n_negative * (1 + 1e-6))[:, None]

@@ -1,50 +1,28 @@
-"""Evaluate a model on labelled images and write its report folder.
+"""Evaluate a model on labelled images: its verdicts, its calibration, and all metrics.
 
-Training ends with this; ModelEvaluation.py does it again for any model.
+Training ends with this; ModelEvaluation.py does it again for any model. `report_files.py` writes
+the report's folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import h5py
 import numpy as np
-from sklearn.metrics import classification_report
 
 from real_vs_ai.config import POSITIVE_CLASS, SEED
 from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
-from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images, manifest_column
-from real_vs_ai.errors import InputError
+from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
-from real_vs_ai.evaluation.curves import (
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    draw_scores,
-    rank_classes,
-)
-from real_vs_ai.evaluation.figures import draw_confusion_matrix, draw_history, draw_mistakes
+from real_vs_ai.evaluation.conditions import CLEAN, describe_condition, find_weakest
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
-from real_vs_ai.evaluation.model_card import model_card
-from real_vs_ai.files import read_json, write_json, write_text
-from real_vs_ai.model_file import ModelMetadata, write_metadata
-from real_vs_ai.predictions import (
-    Predictions,
-    join_predictions,
-    read_predictions,
-    write_predictions,
-)
-from real_vs_ai.runs import RunFolder, read_history
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.predictions import Predictions, join_predictions
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.verdict import thresholds_of
-
-if TYPE_CHECKING:
-    import keras
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05
@@ -79,6 +57,7 @@ def evaluate_model(
     target_error: float | None,
     by_source: bool,
     workers: int,
+    thresholds: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Judge every split but train, and compute all metrics.
 
@@ -88,6 +67,7 @@ def evaluate_model(
         target_error: Fits temperature and thresholds on validation, see `calibrate_metadata`; None,
             or no validation images of both classes, keeps what the metadata say.
         by_source: Whether the target error is that of a new source.
+        thresholds: Without a target error, what an earlier report knows of the model's thresholds.
 
     Raises:
         InputError: The model has other classes or outputs.
@@ -97,10 +77,10 @@ def evaluate_model(
         for split, some in images.items()
         if split != "train"
     }
-    metadata, thresholds = detector.metadata, None
+    metadata = detector.metadata
     if target_error and "validation" in judged:
         validation = judged["validation"]
-        kinds = _kinds(validation.images) if by_source else None
+        kinds = validation.makers if by_source else None
         rows = validation.rows(metadata)
         metadata, thresholds = _calibrate(rows, metadata, target_error, kinds=kinds)
     predictions = join_predictions([part.rows(metadata) for part in judged.values()])
@@ -127,6 +107,7 @@ def _all_metrics(
     metrics = {
         **_describe_model(metadata, thresholds),
         "images": {split: some.counts for split, some in listed.items()},
+        "sources": {split: some.source_counts for split, some in listed.items()},
         "data": {
             split: {
                 "folder": some.root.as_posix(),
@@ -135,7 +116,7 @@ def _all_metrics(
             }
             for split, some in listed.items()
         },
-        **{split: split_metrics(rows) for split, rows in own.items()},
+        **{split: _split_metrics(judged[split], rows) for split, rows in own.items()},
         "out_of_distribution": {
             split: {"n": len(rows), "share": float(rows.out_of_distribution.mean())}
             for split, rows in own.items()
@@ -151,10 +132,13 @@ def _all_metrics(
     return metrics
 
 
-def _kinds(images: LabelledImages) -> np.ndarray:
-    """What made each image, as far as its manifest says so, shape (n_images,)."""
-    made_by = manifest_column(images.root, "generator")
-    return np.array([made_by.get(path, "") for path in images.paths], dtype=object)
+def _split_metrics(judged: JudgedSplit, rows: Predictions) -> dict[str, Any]:
+    """A split's metrics, and of Fake and Real the shares by class and the weakest groups."""
+    metrics = split_metrics(rows)
+    if clean := describe_condition(rows):
+        metrics["conditions"] = {CLEAN: clean}
+        metrics["weakest"] = find_weakest(rows, judged.makers)
+    return metrics
 
 
 def _calibrate(
@@ -198,133 +182,6 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
         "chance": found.chance,
         "warning": found.warning,
     }
-
-
-def store_in_model(model_path: Path, evaluation: Evaluation) -> str:
-    """Write calibration and test metrics into the model file, so that it serves alone; say so."""
-    # Keras reads more formats than HDF5.
-    if not h5py.is_hdf5(model_path):
-        return f"Calibration and metrics are not stored in {model_path}: it is no HDF5 file."
-    test = evaluation.metrics.get("test", {})
-    # Sources and sizes stay in metrics.json: the model file needs what a verdict's reader needs.
-    kept = {name: value for name, value in test.items() if not name.startswith("per_")}
-    write_metadata(model_path, dataclasses.replace(evaluation.metadata, metrics=kept))
-    return f"Calibration and metrics are stored in {model_path}."
-
-
-def write_evaluation(run: RunFolder, evaluation: Evaluation, *, model: keras.Model) -> None:
-    """Write the report's files into a folder, `metrics.json` last."""
-    write_predictions(run.predictions, evaluation.predictions)
-    layers: list[str] = []
-    model.summary(print_fn=layers.append, line_length=110)
-    write_text(run.network, "\n".join(layers) + "\n")
-    main = evaluation.main
-    rows = evaluation.predictions.of_split(main.split)
-    draw_mistakes(
-        rows,
-        main.images,
-        metadata=evaluation.metadata,
-        model=model,
-        path=run.figures / "mistakes.png",
-    )
-    _write_from_numbers(run, evaluation.predictions, evaluation.metrics)
-    write_json(run.metrics, evaluation.metrics)
-
-
-def redraw_report(run: RunFolder) -> list[Path]:
-    """Draw the figures of a report again from its `predictions.csv` and `metrics.json`.
-
-    Raises:
-        FileNotFoundError: The folder has no report.
-        InputError: Its files are damaged or do not belong together.
-    """
-    if not run.metrics.is_file():
-        raise FileNotFoundError(
-            f"Expected a report's {run.metrics.name} in {run.path}, found none. "
-            "Run ModelEvaluation.py without --redraw."
-        )
-    metrics = read_json(run.metrics)
-    predictions = read_predictions(run.predictions)
-    predictions = dataclasses.replace(
-        predictions, temperature=metrics["temperature"], offset=metrics.get("offset", 0.0)
-    )
-    counted = {split: metrics.get(split, {}).get("n") for split in predictions.split_names}
-    found = {split: len(predictions.of_split(split)) for split in counted}
-    if counted != found or tuple(metrics["class_names"]) != predictions.class_names:
-        raise InputError(
-            f"Expected {run.predictions.name} and {run.metrics.name} in {run.path} to belong "
-            f"together, found {found} rows but {counted} counted. Run ModelEvaluation.py again."
-        )
-    return _write_from_numbers(run, predictions, metrics)
-
-
-def _write_from_numbers(run: RunFolder, predictions: Predictions, metrics: Mapping) -> list[Path]:
-    config = read_json(run.config) if run.config.is_file() else {}
-    drawn = draw_report(run.figures, predictions, metrics)
-    if history := read_history(run.history):
-        drawn.append(run.figures / "history.png")
-        keep = config.get("options", {}).get("keep", "best")
-        draw_history(history, keep=keep, path=drawn[-1])
-    texts = {
-        run.classification_report: _classification_report(predictions, metrics),
-        run.model_card: model_card(run.name, metrics, config),
-    }
-    for path, text in texts.items():
-        write_text(path, text)
-    return drawn
-
-
-def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> list[Path]:
-    """Draw what the predictions allow.
-
-    Args:
-        folder: Takes the PNG files.
-        metrics: The contents of `metrics.json` for the predictions.
-
-    Returns:
-        The files.
-    """
-    drawn: list[Path] = []
-
-    def place(name: str) -> Path:
-        drawn.append(folder / f"{name}.png")
-        return drawn[-1]
-
-    names = [name for name in REPORTED_SPLITS if name in predictions.split_names]
-    splits = {name: predictions.of_split(name) for name in names}
-    # The report is about the first one; the figures of the others have their names.
-    main = names[0]
-    for split, rows in splits.items():
-        name = "confusion_matrix" if split == main else f"confusion_matrix_{split}"
-        draw_confusion_matrix(rows, split=split, path=place(name))
-    if ranked := rank_classes(splits, metrics):
-        draw_roc(ranked, path=place("roc"))
-        draw_precision_recall(ranked, path=place("precision_recall"))
-    draw_scores(splits[main], thresholds=metrics["thresholds"], path=place("scores"))
-    calibrated = metrics.get("calibrated", False)
-    draw_reliability(splits[main], metrics[main], calibrated=calibrated, path=place("reliability"))
-    return drawn
-
-
-def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
-    """scikit-learn's report for each split, at the class of highest probability."""
-    texts = []
-    for split in predictions.split_names:
-        rows = predictions.of_split(split)
-        table = classification_report(
-            rows.labels,
-            rows.calibrated.argmax(axis=1),
-            labels=range(len(rows.class_names)),
-            target_names=list(rows.class_names),
-            digits=4,
-            zero_division=0,
-        )
-        accuracy = metrics[split]["accuracy"]
-        texts.append(
-            f"{split}: {len(rows):,} images, accuracy {accuracy['value']:.4f} "
-            f"(95 % interval {accuracy['low']:.4f} to {accuracy['high']:.4f})\n\n{table}"
-        )
-    return "\n".join(texts)
 
 
 def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[str, Any]:

@@ -1,118 +1,32 @@
-"""Read the command line of ModelEvaluation.py, and write the report folder that it asks for.
+"""Do what ModelEvaluation.py is asked for: write a report folder, and export the model.
 
 TensorFlow, Matplotlib and scikit-learn are imported after the checks, which then answer at once.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.cli import add_fields, make_parser
-from real_vs_ai.config import DATA_DIR, canonical_split
-from real_vs_ai.dataset.decoded_images import find_splits
-from real_vs_ai.dataset.labelled_images import (
-    LabelledImages,
-    fingerprint_images,
-    list_labelled_images,
-)
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.options import EvaluationOptions
+from real_vs_ai.evaluation.planning import Task, plan_evaluation, read_report
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, read_metadata
-from real_vs_ai.options import Options, number, option, shared
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model, newest_run
 
 if TYPE_CHECKING:
-    import keras
-
-    from real_vs_ai.evaluation.report import Evaluation
     from real_vs_ai.serving.detector import Detector
 
-EXPORT_FORMATS = ("compact", "onnx")
-_EVALUATIONS = "evaluations"
+_EXPORTS = "exports"
 # Exported files are checked on so many images.
 _MOST_CHECKED = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions(Options):
-    """What an evaluation is asked to do; each option says what it means."""
-
-    model: Path | None = option(
-        "run folder or .h5 file (default: the newest finished run, else the released model)",
-        metavar="PATH",
-        type=Path,
-    )
-    data: Path = option(
-        "class folders, or a folder with validation/ and test/ that have them", DATA_DIR, "DIR"
-    )
-    output: Path | None = option(
-        "folder of the report (default: the run's folder for its own data, evaluations/<data> in "
-        "it for other data)",
-        metavar="DIR",
-        type=Path,
-    )
-    overwrite: bool = option("replace a report that is there", False)
-    redraw: bool = option(
-        "draw the figures of a report again, from its predictions.csv; needs no model", False
-    )
-    target_error: float | None = option(
-        "fit the Uncertain band on validation so that at most this share of certain verdicts "
-        "is wrong (default: 0.05)",
-        metavar="RATE",
-        type=number(0, 0.5, ends=False),
-    )
-    robustness: bool = option(
-        "also judge the images after recompression, resizing, blur and other changes", False
-    )
-    out_of_distribution: tuple[Path, ...] = option(
-        "also judge labelled images of another kind: how many the model recognises as "
-        "out-of-distribution, and how many get a certain but wrong verdict",
-        (),
-        "DIR",
-        nargs="+",
-        type=Path,
-    )
-    export: tuple[str, ...] = option(
-        f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 file",
-        (),
-        "FORMAT",
-        nargs="+",
-        choices=EXPORT_FORMATS,
-    )
-    compare: Path | None = option(
-        "test whether this model and another one err differently on the same images",
-        metavar="MODEL",
-        type=Path,
-    )
-    class_names: tuple[str, ...] | None = option(
-        "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
-    )
-    workers: int = shared("--workers")
-
-
-def parse_evaluation_options(
-    argv: Sequence[str] | None, *, description: str | None
-) -> EvaluationOptions:
-    """Read the command line of ModelEvaluation.py.
-
-    Raises:
-        SystemExit: Wrong usage (code 2), or --help.
-    """
-    parser = make_parser(description)
-    add_fields(parser, EvaluationOptions)
-    values = vars(parser.parse_args(argv))
-    if values["class_names"] and len(set(values["class_names"])) < 2:
-        parser.error("--class-names needs two names or more, each different")
-    for name in ("export", "out_of_distribution"):
-        values[name] = tuple(dict.fromkeys(values[name]))
-    return EvaluationOptions(**values)
 
 
 def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
@@ -123,58 +37,117 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
 
     Raises:
         FileNotFoundError: There is no such model or data.
-        InputError: Model and data do not fit.
+        InputError: Model and data do not fit, or another process evaluates this run.
         FileExistsError: Another report would be replaced.
     """
     if options.redraw:
         return _redraw(options.output or options.model), True
     path = _find_evaluated(options.model)
-    second = find_model(options.compare) if options.compare else None
-    class_names = _class_names(path, options.class_names)
-    folders = options.out_of_distribution
-    others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
-    images = _list_splits(options.data, class_names)
-    run = RunFolder(path.parent)
-    # Another file in the run's folder has nothing to do with its report.
-    own = path == run.model and _is_own_data(run, images, data=options.data)
-    report = RunFolder(options.output or _default_output(path, data=options.data, own=own))
-    refreshes_run = report.path.resolve() == run.path.resolve()
-    if report.metrics.is_file() and not (options.overwrite or (own and refreshes_run)):
-        raise FileExistsError(
-            f"{report.path} holds a report. Name another folder by --output, or give --overwrite."
-        )
+    has_metadata = _has_metadata(path)
+    task = plan_evaluation(options, path)
+    # What is written together is locked together: see `write_evaluation`.
+    home = task.report.path if has_metadata else path.parent
+    with _alone(home):
+        # Another evaluation may have ended meanwhile.
+        task = replace(task, stored=read_report(task.report))
+        if task.stored and not (options.overwrite or task.adds_to_report):
+            raise FileExistsError(
+                f"{task.report.path} holds a report, and --overwrite replaces it. "
+                "Or name another folder by --output."
+            )
+        if task.adds_to_report and not task.asks_for_more:
+            texts = [_summary(task.stored, {}), _already_there(task)]
+        else:
+            texts = _evaluate(task, stores=task.refreshes_run or not has_metadata)
+        exports, complete = _export(task)
+    return "\n".join([*texts, *exports]), complete
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process write this folder's report meanwhile.
+
+    Raises:
+        InputError: One does.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".evaluation.lock"
+    try:
+        with FileLock(lock).acquire(blocking=False):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    lock.unlink()
+    except Timeout:
+        raise InputError(
+            f"Another process is writing the report in {folder}. Wait until it ends, or name "
+            "another folder by --output."
+        ) from None
+    finally:
+        # A folder that was made for nothing goes.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _evaluate(task: Task, *, stores: bool) -> list[str]:
+    """Judge the images and write the report; what to say of it.
+
+    Args:
+        stores: Whether the model file gets the calibration and metrics.
+    """
     from real_vs_ai.evaluation.extras import add_extras
     from real_vs_ai.evaluation.judging import open_detector
-    from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
+    from real_vs_ai.evaluation.report import evaluate_model
+    from real_vs_ai.evaluation.report_files import write_evaluation
     from real_vs_ai.keras_models import open_model
 
-    model, metadata, has_metadata = open_model(path, class_names=options.class_names)
-    fits = own or not metadata.calibrated
-    target, by_source = _choose_target(options.target_error, run, fits=fits)
-    compared = second and _open_compared(second, metadata.class_names)
-    detector = open_detector(path, metadata)
+    options = task.options
+    model, metadata, _ = open_model(task.model, class_names=options.class_names)
+    fits = not task.adds_to_report and (task.own or not metadata.calibrated)
+    asked = None if task.adds_to_report else options.target_error
+    target, by_source = _choose_target(asked, task.run, fits=fits)
+    compared = task.compared and _open_compared(task.compared, metadata.class_names)
+    detector = open_detector(task.model, metadata)
     evaluation = evaluate_model(
         detector,
-        images,
+        task.images,
         left_out={},
         target_error=target,
         by_source=by_source,
         workers=options.workers,
+        thresholds=task.stored["thresholds"] if task.adds_to_report else None,
     )
     titles = add_extras(
         evaluation,
         detector,
-        stored=read_json(report.metrics) if report.metrics.is_file() else {},
+        stored=task.stored,
         robustness=options.robustness,
-        others=others,
+        others=task.others,
         compared=compared,
         workers=options.workers,
     )
-    stored = [store_in_model(path, evaluation)] if refreshes_run or not has_metadata else []
-    write_evaluation(report, evaluation, model=model)
-    exports, complete = _export(options.export, path, model, evaluation)
-    notes = [*stored, *exports, f"The report is in {report.path}."]
-    return "\n".join([_summary(evaluation.metrics, titles), *notes]), complete
+    store_in = task.model if stores else None
+    said = write_evaluation(task.report, evaluation, model=model, store_in=store_in)
+    notes = filter(None, [said, f"The report is in {task.report.path}."])
+    return [_summary(evaluation.metrics, titles), *notes]
+
+
+def _already_there(task: Task) -> str:
+    return (
+        f"This is the report in {task.report.path}, of the same model and images. "
+        "--overwrite judges them again."
+    )
+
+
+def _has_metadata(path: Path) -> bool:
+    try:
+        read_metadata(path)
+    except ModelFileError:
+        return False
+    return True
 
 
 def _open_compared(path: Path, class_names: tuple[str, ...]) -> Detector:
@@ -188,22 +161,6 @@ def _open_compared(path: Path, class_names: tuple[str, ...]) -> Detector:
             f"found {', '.join(other.class_names)} in {path}."
         )
     return open_detector(path, other)
-
-
-def _class_names(path: Path, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The classes that the model's file names, otherwise those given."""
-    try:
-        return read_metadata(path).class_names
-    except ModelFileError:
-        # `open_model` says what is missing, if it is.
-        return given
-
-
-def _list_splits(data: Path, class_names: tuple[str, ...] | None) -> dict[str, LabelledImages]:
-    return {
-        split: list_labelled_images(folder, class_names=class_names)
-        for split, folder in find_splits(data).items()
-    }
 
 
 def _choose_target(asked: float | None, run: RunFolder, *, fits: bool) -> tuple[float | None, bool]:
@@ -223,64 +180,35 @@ def _choose_target(asked: float | None, run: RunFolder, *, fits: bool) -> tuple[
     return target, source_risk > 0
 
 
-def _export(
-    formats: Sequence[str], path: Path, model: keras.Model, evaluation: Evaluation
-) -> tuple[list[str], bool]:
+def _export(task: Task) -> tuple[list[str], bool]:
     """Write the model in other formats; what to say of it, and whether all were written."""
-    if not formats:
+    if not task.options.export:
         return [], True
     from real_vs_ai.evaluation.export import export_model, exports_table
     from real_vs_ai.evaluation.judging import middle_view
+    from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
+    from real_vs_ai.images import ImageError
+    from real_vs_ai.keras_models import open_model
     from real_vs_ai.out_of_distribution.check import read_check
 
-    metadata, images = evaluation.metadata, evaluation.main.images
+    model, metadata, _ = open_model(task.model, class_names=task.options.class_names)
+    images = next(task.images[name] for name in REPORTED_SPLITS if name in task.images)
     paths = images.take(images.draw(_MOST_CHECKED)).paths
+    views = []
+    for name in paths:
+        # The report names those that cannot be read.
+        with suppress(ImageError):
+            views.append(middle_view(images.root / name, metadata))
     results = export_model(
         model,
-        formats=formats,
-        folder=RunFolder(path.parent).exports,
+        formats=task.options.export,
+        folder=task.model.parent / _EXPORTS,
         metadata=metadata,
-        check=read_check(path),
-        pixels=np.stack([middle_view(images.root / name, metadata) for name in paths]),
+        check=read_check(task.model),
+        pixels=np.stack(views),
     )
     table = format_table(*exports_table(results), title="Exports")
-    return [f"{table}\n"], all(result.path for result in results)
-
-
-def _is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: Path) -> bool:
-    """Whether these are the images that the run was trained and reported with."""
-    if run.metrics.is_file():
-        return _is_reported(run, images)
-    if run.config.is_file():
-        trained_on = read_json(run.config).get("options", {}).get("data")
-        return trained_on is not None and Path(trained_on).resolve() == data.resolve()
-    return False
-
-
-def _is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool:
-    """Whether a finished report is on these images, less those that it could not read."""
-    found = {}
-    data = read_json(report.metrics).get("data", {})
-    for split, some in images.items():
-        unreadable = {one["path"] for one in data.get(split, {}).get("unreadable", ())}
-        kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
-        found[split] = fingerprint_images(some.take(kept))
-    # The training images are only counted.
-    evaluated = (data.keys() | found.keys()) - {"train"}
-    return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
-
-
-def _default_output(path: Path, *, data: Path, own: bool) -> Path:
-    """Where the report on a model's file goes when nobody says: its run's folder, or one in it."""
-    run = RunFolder(path.parent)
-    if own:
-        return run.path
-    resolved = data.resolve()
-    is_split = canonical_split(resolved.name) and resolved.parent.name
-    name = f"{resolved.parent.name}-{resolved.name}" if is_split else resolved.name
-    # Several model files may share a folder, so its name tells their reports apart.
-    prefix = "" if path == run.model else f"{path.stem}-"
-    return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
+    return [table], all(result.path for result in results)
 
 
 def _find_evaluated(named: Path | None) -> Path:
@@ -290,7 +218,7 @@ def _find_evaluated(named: Path | None) -> Path:
 
 
 def _redraw(named: Path | None) -> str:
-    from real_vs_ai.evaluation.report import redraw_report
+    from real_vs_ai.evaluation.report_files import redraw_report
 
     folder = named if named and named.is_dir() else _find_evaluated(named).parent
     drawn = redraw_report(RunFolder(folder))
@@ -300,7 +228,7 @@ def _redraw(named: Path | None) -> str:
 def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     """The metrics, what is to be said of them, and the tables that have these titles."""
     from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-    from real_vs_ai.evaluation.tables import report_tables
+    from real_vs_ai.evaluation.tables import headline, report_tables
 
     tables = report_tables(metrics)
     title = "; ".join(
@@ -308,7 +236,7 @@ def _summary(metrics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         for split in REPORTED_SPLITS
         if split in metrics
     )
-    lines = [format_table(*tables["results"], title=title), ""]
+    lines = [headline(metrics, title=title), ""]
     for split, part in metrics["data"].items():
         lines += [f"Left out of {split}: {x['path']}: {x['reason']}" for x in part["unreadable"]]
     confound = metrics.get("confound") or {}

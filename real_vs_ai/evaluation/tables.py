@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
+from real_vs_ai.intervals import exact_interval
+from real_vs_ai.reporting import format_table, plural
 
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Headers and rows.
@@ -37,6 +39,24 @@ _OTHER_TITLES = {
     "certain_wrong_unchecked": "certain and wrong by the thresholds alone",
     "accuracy_unchecked": "accuracy at the class of highest probability",
 }
+_CONDITION_TITLES = (
+    "generated: found",
+    "generated: called Real",
+    "real: accused",
+    "real: called Real",
+)
+_BALANCED_TITLES = {
+    "forced": "balanced accuracy, forced",
+    "answered": "balanced accuracy of the answers",
+}
+_WEAKEST_TITLES = {
+    "generators": "generator",
+    "generated_sources": "generated source",
+    "real_makers": "camera or maker",
+    "real_sources": "real source",
+}
+# Of the sources, a terminal shows so many.
+_MOST_WORST = 7
 _SUMMARY_TITLES = (
     "pooled ROC AUC",
     "mean ROC AUC",
@@ -52,14 +72,18 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
     """Every table that the contents of `metrics.json` hold, by name.
 
     Returns:
-        "data" and "results", and what there is of "over_sources", "per_source", "per_size",
-        "robustness", "precisions", "reasons", "other_images", "comparison" and
-        "collections". "web: generators" and the like are of one version of the images each.
+        "data" and "results", and what there is of "over_sources", "worst_sources", "conditions",
+        "weakest", "per_source", "per_size", "robustness", "precisions", "reasons", "other_images",
+        "comparison" and "collections". "web: generators" and the like are of one version of the
+        images each.
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
     found = {
         "over_sources": (_over_sources, metrics.get("over_sources")),
+        "worst_sources": (_worst_sources, main.get("per_source")),
+        "conditions": (_conditions, main.get("conditions")),
+        "weakest": (_weakest, main.get("weakest")),
         "per_source": (_groups("source"), main.get("per_source")),
         "per_size": (_groups("shorter side"), main.get("per_size")),
         "robustness": (_robustness, metrics.get("robustness")),
@@ -67,7 +91,8 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
         "other_images": (_other_images, metrics.get("other_images")),
         "comparison": (_comparison, metrics.get("comparison")),
     }
-    tables |= {name: make(part) for name, (make, part) in found.items() if part}
+    made = {name: make(part) for name, (make, part) in found.items() if part}
+    tables |= {name: table for name, table in made.items() if table}
     if "out_of_distribution" in metrics:
         tables["reasons"] = _reasons(metrics)
     for part in metrics.get("collections", ()):
@@ -122,6 +147,65 @@ def _groups(title: str) -> Callable[[Mapping], Table]:
         return [title, "images", *(METRIC_TITLES[m].lower() for m in _GROUP_METRICS)], rows
 
     return make
+
+
+def headline(metrics: Mapping, *, title: str | None = None) -> str:
+    """The results for a terminal; where there are several sources, the worst ones with them."""
+    tables = report_tables(metrics)
+    texts = [format_table(*tables["results"], title=title)]
+    if found := tables.get("worst_sources"):
+        texts.append(format_table(*found, title="Accuracy by source, worst first"))
+    return "\n\n".join(texts)
+
+
+def _worst_sources(groups: Mapping) -> Table | None:
+    """The sources of lowest accuracy; few images prove little, and so come later."""
+    if len(groups) < 2:
+        return None
+
+    def at_best(part: Mapping) -> tuple[float, float]:
+        share, n = part["accuracy"]["value"], part["n"]
+        return exact_interval(share * n, n)["high"], share
+
+    named = [(name, part) for name, part in groups.items() if part.get("accuracy")]
+    named.sort(key=lambda one: at_best(one[1]))
+    rows = [
+        [name, part["n"], interval_text(part["accuracy"])] for name, part in named[:_MOST_WORST]
+    ]
+    if more := len(named) - len(rows):
+        n = sum(part["n"] for _, part in named[_MOST_WORST:])
+        rows.append([plural(more, "better one"), n, "in metrics.json"])
+    return ["source", "images", "accuracy"], rows
+
+
+def _conditions(conditions: Mapping[str, Mapping]) -> Table:
+    """What is found and who is accused, condition by condition."""
+    titles = ["condition", "images", *_CONDITION_TITLES, *_BALANCED_TITLES.values()]
+    rows = []
+    for name, part in conditions.items():
+        generated, real = part.get("generated", {}), part.get("real", {})
+        shares = [generated.get("found"), generated.get("called_real")]
+        shares += [real.get("accused"), real.get("called_real")]
+        shares += [part["balanced_accuracy"].get(key) for key in _BALANCED_TITLES]
+        rows.append([name, part["n"], *map(percent_text, shares)])
+    return titles, rows
+
+
+def _weakest(weakest: Mapping[str, Sequence[Mapping]]) -> Table | None:
+    rows = [
+        [
+            f"{_WEAKEST_TITLES[group]}: {row['name']}",
+            row["n"],
+            row["sources"],
+            f"{'accused' if 'accused' in row else 'found'} "
+            f"{percent_text(row.get('accused') or row.get('found'))}",
+            percent_text(row["called_real"]),
+        ]
+        for group, found in weakest.items()
+        for row in found
+    ]
+    headers = ["group", "images", "sources", "found or accused", "called Real"]
+    return (headers, rows) if rows else None
 
 
 def _robustness(robustness: Mapping) -> Table:

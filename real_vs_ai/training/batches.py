@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +31,8 @@ AUGMENTATIONS: dict[str, AffineRanges | None] = {
     "standard": STANDARD_RANGES,
     "flip": AffineRanges(rotation=0.0, shift=0.0, shear=0.0, zoom=0.0, flip=True),
     "light": AffineRanges(rotation=0.0, shift=0.1, shear=0.0, zoom=0.0, flip=True),
+    # Keras' own generator warps the pixels: see `warp_by_keras`.
+    "keras": None,
     "none": None,
 }
 
@@ -81,6 +85,8 @@ def training_batches(
         if cutmix:
             patches = draw_patches(*draws)[rows]
             pixels, labels = exchange_patches(pixels, labels, patches, share=cutmix)
+        if augmentation == "keras":
+            pixels = warp_by_keras(pixels, seeds=draw_seeds(*draws)[rows])
         return pixels, labels, counts[indices]
 
     def prepare(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -212,6 +218,48 @@ def warp_images(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
+    )
+
+
+def draw_seeds(count: int, seed: Sequence[int]) -> np.ndarray:
+    """A seed for each of `count` images, shape (count,), int64."""
+    # Another stream than those of degradations, patches and draws.
+    return np.random.default_rng((*seed, 3)).integers(0, 2**31, count)
+
+
+def warp_by_keras(pixels: np.ndarray, *, seeds: np.ndarray) -> np.ndarray:
+    """Change every image as Keras' ImageDataGenerator does, by `STANDARD_RANGES`.
+
+    Args:
+        pixels: Shape (n, size, size, 3), uint8, as the result; not changed.
+        seeds: Of each image's change, shape (n,).
+    """
+    generator = _keras_generator()
+    # The generator seeds all of NumPy: two threads would draw from each other's seeds.
+    with _drawing:
+        drawn = [generator.get_random_transform(pixels.shape[1:], int(seed)) for seed in seeds]
+    changed = [
+        generator.apply_transform(image.astype(np.float32), change)
+        for image, change in zip(pixels, drawn, strict=True)
+    ]
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+
+
+_drawing = threading.Lock()
+
+
+@cache
+def _keras_generator() -> Any:
+    ranges = STANDARD_RANGES
+    return tf.keras.preprocessing.image.ImageDataGenerator(
+        rotation_range=ranges.rotation,
+        width_shift_range=ranges.shift,
+        height_shift_range=ranges.shift,
+        # In degrees, where the ranges have a tangent.
+        shear_range=math.degrees(math.atan(ranges.shear)),
+        zoom_range=ranges.zoom,
+        horizontal_flip=ranges.flip,
+        fill_mode="nearest",
     )
 
 

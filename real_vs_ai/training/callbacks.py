@@ -281,7 +281,8 @@ class Recorder(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "stage": self.stage.name}
         row.update({name: float(value) for name, value in (logs or {}).items()})
         for split in ("", "val_"):
-            if f"{split}precision" in row:
+            # With more classes it is a metric of its own: the mean of each class's.
+            if f"{split}precision" in row and f"{split}f1" not in row:
                 both = row[f"{split}precision"], row[f"{split}recall"]
                 row[f"{split}f1"] = 2 * both[0] * both[1] / (sum(both) or 1.0)
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)

@@ -148,14 +148,16 @@ def _fused_batch_norm(
 
 
 def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
-    """Metrics of a softmax model: of the Fake class where there are two, else without a class.
+    """Metrics of a softmax model: of the Fake class where there are two, else means over classes.
 
-    Precision and recall need a positive class; F1 follows from them.
+    F1 of two classes follows from precision and recall.
     """
     positive = positive_index(class_names)
     accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     if positive is None:
-        return [accuracy, _AUC(name="auc", multi_label=True, num_labels=len(class_names))]
+        n = len(class_names)
+        means = [MeanOverClasses(name, n_classes=n) for name in ("precision", "recall", "f1")]
+        return [accuracy, *means, _AUC(name="auc", multi_label=True, num_labels=n)]
     weights = [float(i == positive) for i in range(2)]
     return [
         accuracy,
@@ -163,6 +165,43 @@ def epoch_metrics(class_names: Sequence[str]) -> list[keras.metrics.Metric]:
         _Recall(name="recall", class_id=positive),
         _AUC(name="auc", multi_label=True, num_labels=2, label_weights=weights),
     ]
+
+
+class MeanOverClasses(keras.metrics.Metric):
+    """Precision, recall or F1 at the class of highest probability, averaged over the classes.
+
+    A mixed image counts as one of the class that it shows most of.
+    """
+
+    def __init__(self, name: str, *, n_classes: int):
+        """Make the metric.
+
+        Args:
+            name: "precision", "recall" or "f1".
+        """
+        super().__init__(name=name)
+        self.n_classes = n_classes
+        # Rows: right, called so, of the class.
+        self.counts = self.add_variable((3, n_classes), initializer="zeros", name="counts")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Count a batch; both have shape (n_images, n_classes)."""
+        shown, called = (
+            ops.one_hot(ops.argmax(y, axis=-1), self.n_classes) for y in (y_true, y_pred)
+        )
+        weight = 1.0 if sample_weight is None else ops.reshape(sample_weight, (-1, 1))
+        sums = [ops.sum(part * weight, axis=0) for part in (shown * called, called, shown)]
+        self.counts.assign_add(ops.cast(ops.stack(sums), self.counts.dtype))
+
+    def result(self) -> Any:
+        """The mean so far; a class that was never called, or never shown, counts as 0."""
+        right, called, of_class = (self.counts[i] for i in range(3))
+        parts = {
+            "precision": (right, called),
+            "recall": (right, of_class),
+            "f1": (2 * right, called + of_class),
+        }
+        return ops.mean(ops.divide_no_nan(*parts[self.name]))
 
 
 class _OfShownClass:

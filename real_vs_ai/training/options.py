@@ -213,9 +213,9 @@ class TrainingOptions(Options):
     )
     augmentation: str = option(
         "standard: rotate by 20 degrees, shift, shear and zoom by 0.2, flip; light: flip, shift "
-        "by 0.1",
+        "by 0.1; keras: as standard by Keras' ImageDataGenerator, which is slower",
         "standard",
-        choices=("standard", "light", "flip", "none"),
+        choices=("standard", "light", "flip", "keras", "none"),
     )
     balance: str = _field(
         "classes: every class counts the same in the loss; sources: and each source in it by the "

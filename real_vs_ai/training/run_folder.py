@@ -24,7 +24,8 @@ from real_vs_ai.config import MANIFEST_NAME
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import open_detector, open_features
-from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
+from real_vs_ai.evaluation.report import evaluate_model
+from real_vs_ai.evaluation.report_files import write_evaluation
 from real_vs_ai.files import read_json, write_json
 from real_vs_ai.keras_models import save_model, to_float32
 from real_vs_ai.model_file import ModelMetadata
@@ -220,8 +221,7 @@ def write_report(trained: Trained, model: keras.Model, metadata: ModelMetadata) 
         by_source=options.source_risk > 0,
         workers=options.workers,
     )
-    store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model)
+    write_evaluation(run, evaluation, model=model, store_in=run.model)
     return evaluation.metrics
 
 

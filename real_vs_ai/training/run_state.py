@@ -22,10 +22,10 @@ import numpy as np
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
 from real_vs_ai.errors import InputError
-from real_vs_ai.evaluation.tables import report_tables
+from real_vs_ai.evaluation.tables import headline
 from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
-from real_vs_ai.reporting import format_table, plural
+from real_vs_ai.reporting import plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.devices import Device, Hosts
 from real_vs_ai.training.options import TrainingOptions
@@ -165,7 +165,7 @@ class Trained:
     def __str__(self) -> str:
         if not self.metrics:
             return f"This process is done; the first one writes the report: {self.run.path}"
-        table = format_table(*report_tables(self.metrics)["results"])
+        table = "\n\n".join([headline(self.metrics), *self.metrics.get("notes", ())])
         done = "Nothing trained, the weights are those given"
         if self.progress.epoch:
             epochs = plural(self.progress.epoch, "epoch")

@@ -264,7 +264,7 @@ def _check_readable(split: str, decoded: DecodedImages, *, say: Say) -> None:
     if decoded.failures:
         path, reason = decoded.failures[0]
         say(
-            f"{plural(len(decoded.failures), 'file')} of {split} cannot be read and is left out, "
+            f"Left out of {split}, as unreadable: {plural(len(decoded.failures), 'file')}, "
             f"for example {path}: {reason}"
         )
     empty = [name for name, count in decoded.images.counts.items() if not count]

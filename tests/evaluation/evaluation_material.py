@@ -5,7 +5,8 @@ from PIL import Image
 
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.judging import open_detector
-from real_vs_ai.evaluation.report import evaluate_model, store_in_model, write_evaluation
+from real_vs_ai.evaluation.report import evaluate_model
+from real_vs_ai.evaluation.report_files import write_evaluation
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import RunFolder
 
@@ -52,8 +53,7 @@ def write_report(run, metadata, images, *, model, left_out=None):
     how = {"target_error": 0.05, "by_source": False, "workers": 1}
     detector = open_detector(run.model, metadata)
     evaluation = evaluate_model(detector, images, left_out=left_out or {}, **how)
-    store_in_model(run.model, evaluation)
-    write_evaluation(run, evaluation, model=model)
+    write_evaluation(run, evaluation, model=model, store_in=run.model)
     return evaluation.metrics
 
 

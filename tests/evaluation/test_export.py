@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation import export
+from real_vs_ai.evaluation import export, torch_state
 from real_vs_ai.evaluation.export import FORMATS, export_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
@@ -87,22 +90,103 @@ def test_compact_file_refuses_weights_that_float16_cannot_hold(tmp_path):
     assert not (tmp_path / "model.h5").exists()
 
 
-@pytest.mark.optional
-def test_onnx_is_written_or_names_its_package(tmp_path):
+@pytest.mark.parametrize("name", ["keras", "savedmodel", "openvino"])
+def test_keras_own_formats_give_the_same_probabilities(tmp_path, name):
     import keras
 
     # Models whose input is a list of one must not ask their callers for a list.
     model = colour_model()
-    (result,) = export_to(tmp_path, "onnx", model=keras.Model([model.inputs[0]], model.outputs))
+    (result,) = export_to(tmp_path, name, model=keras.Model([model.inputs[0]], model.outputs))
+    assert result.error == ""
+    assert result.difference < 1e-5
+    assert result.path.exists()
+
+
+@pytest.mark.optional
+@pytest.mark.parametrize(
+    ("name", "package", "extra"), [("onnx", "onnx", "onnx"), ("litert", "ai_edge_litert", "litert")]
+)
+def test_format_of_another_package_is_written_or_names_its_extra(tmp_path, name, package, extra):
+    (result,) = export_to(tmp_path, name)
     try:
-        __import__("onnx")
+        __import__(package)
     except ImportError:
-        assert ".[export]" in result.error
+        assert f".[{extra}]" in result.error
         assert result.path is None
         assert {path.name for path in tmp_path.iterdir()} == {"metadata.json"}
     else:
         assert result.error == ""
         assert result.difference < 1e-5
+
+
+def test_missing_torch_is_named_with_its_extra_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(torch_state, "state_of", lambda model: {})
+    (result,) = export_to(tmp_path, "pth")
+    assert "torch" in result.error and ".[torch]" in result.error
+    assert "\n" not in result.error
+    assert not (tmp_path / "model.pth").exists()
+
+
+def test_network_that_torchvision_does_not_name_is_refused(tmp_path):
+    (result,) = export_to(tmp_path, "pth")
+    assert "expected resnet50, resnet101, resnet152 for pth, found colours" in result.error
+
+
+def resnet(pooling, *, backbone="resnet50", stem_stride=4, enlarge=1):
+    """A ResNet at random, whose normalisations do something."""
+    import keras
+
+    from real_vs_ai.networks.model import build_model
+
+    head = {"noise": 0.1, "pooling": pooling, "dense_units": 16, "l2": 1e-4, "dropout": 0.4}
+    network = {"backbone": backbone, "image_size": 32, "weights": "none", "enlarge": enlarge}
+    usual = {"stem_stride": stem_stride, "batch_norm_momentum": 0.99, "seed": 1}
+    options = types.SimpleNamespace(**head, **network, **usual)
+    model = build_model(options, class_names=("Fake", "Real"))
+    generator = np.random.default_rng(2)
+    for layer in model.layers:
+        # "head_weights" only multiplies.
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.name != "head_weights":
+            layer.moving_mean.assign(generator.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(generator.uniform(0.5, 2, layer.moving_mean.shape))
+            if layer.scale:
+                layer.gamma.assign(generator.uniform(0.2, 0.8, layer.gamma.shape))
+    return model
+
+
+@pytest.mark.optional
+@pytest.mark.parametrize(
+    ("pooling", "how"),
+    [
+        ("global-average", {"backbone": "resnet101"}),
+        ("average-flatten", {"enlarge": 3}),
+        ("equal-stages", {"stem_stride": 1}),
+    ],
+)
+def test_documented_loader_gives_keras_answers_from_a_torch_file(tmp_path, pooling, how):
+    torch = pytest.importorskip("torch", reason="torch is optional")
+    from real_vs_ai.evaluation import pth_loader
+
+    model = resnet(pooling, **how)
+    pixels = np.random.default_rng(2).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    (result,) = export_to(tmp_path, "pth", model=model, pixels=pixels)
+    assert result.error == ""
+    state = torch.load(tmp_path / "model.pth", weights_only=True)
+    found = pth_loader.predict(state, torch.from_numpy(pixels))
+    expected = model.predict(pixels.astype(np.float32), verbose=0)
+    assert found.numpy() == pytest.approx(expected, abs=1e-4)
+    # As torchvision.models.resnet50 and resnet101 name and shape them.
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert state["layer4.2.bn3.running_var"].shape == (2048,)
+    assert state["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
+    backbone = [key for key in state if not key.startswith(("head.", "input.", "pool."))]
+    # 53 or 104 convolutions, each with a normalisation of five entries.
+    assert len(backbone) == 6 * (104 if "backbone" in how else 53)
+
+
+def test_loader_of_the_torch_file_needs_thirty_lines():
+    assert len(Path(torch_state.__file__).with_name("pth_loader.py").read_text().splitlines()) <= 30
 
 
 def test_file_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):

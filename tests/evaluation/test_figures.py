@@ -12,7 +12,7 @@ from real_vs_ai.evaluation import figures
 from real_vs_ai.evaluation.curves import draw_reliability, reliability_bins
 from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
-from real_vs_ai.evaluation.report import draw_report
+from real_vs_ai.evaluation.report_files import draw_report
 from real_vs_ai.runs import read_history
 from tests.test_predictions import make_predictions
 
@@ -64,11 +64,34 @@ def test_every_figure_is_drawn_whatever_the_classes_are_called(tmp_path):
         "temperature": 1.5,
         "calibrated": True,
         "thresholds": {"minimum_confidence": 0.5},
+        "images": {split: dict.fromkeys(class_names, 5) for split in ("train", "test")},
         **{s: split_metrics(predictions.of_split(s)) for s in ("test", "validation")},
     }
     drawn = draw_report(tmp_path, predictions, metrics)
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     assert all(ink(path) > 0.01 for path in drawn)
+
+
+def test_class_distribution_of_four_hundred_sources_names_the_largest(tmp_path, monkeypatch):
+    sizes = {f"source {i}": 1 + i % 40 for i in range(400)}
+    counts = {split: {"Fake": sum(sizes.values()), "Real": 10} for split in ("train", "test")}
+    sources = {
+        "train": {"Fake": sizes, "Real": {"source 0": 10}},
+        "test": {"Fake": {"one": 5}, "Real": {"one": 5}},
+    }
+    drawn = []
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda *a, **b: (drawn.append(a[0]), save(*a, **b)))
+    figures.draw_class_distribution(counts, sources, path=tmp_path / "c.png")
+    assert ink(tmp_path / "c.png") > 0.05
+    classes, train = (axes for axes in drawn[0].axes if axes.get_visible())
+    assert classes.get_title() == "Images of each class"
+    # One source in the test images is no distribution.
+    assert train.get_title() == "train: 400 sources"
+    labels = [label.get_text() for label in train.get_yticklabels()]
+    assert len(labels) == 13
+    assert labels[-1] == "388 others"
+    assert labels[0] == "source 39"
 
 
 def test_names_are_shortened_to_one_line():

@@ -43,7 +43,7 @@ def test_card_tells_data_results_calibration_and_limits():
         "Temperature 1.250",
         "above 0.200 and below 0.700 is Uncertain",
         "at most 5 % wrong",
-        "1 files could not be read",
+        "Left out: 1 file that could not be read.",
         "## Limits",
         "## Licence",
         "Fake is the positive class",
@@ -117,10 +117,28 @@ def test_card_lists_the_licence_of_every_public_collection(tmp_path, monkeypatch
     text = card(METRICS, {"data": {"sources": {"train": ["hills", "mine"]}}})
     assert "| hills | train | Real | cameras | owner/hills | CC0 |" in text
     assert "owner/other" not in text and "CIFAKE" not in text
-    assert "CIFAKE" in card(METRICS, {"data": {"sources": {"train": ["mine"]}}})
     many = {"data": {"sources": {"train": ["hills"] * 41}}}
     text = card(METRICS, many)
     assert "owner/hills" not in text and "from 41 public collections" in text
+
+
+def test_card_credits_what_the_run_was_made_from_and_nothing_else():
+    def credits(backbone, weights, *sources):
+        config = {"options": {"weights": weights}, "data": {"sources": {"train": list(sources)}}}
+        text = card({**METRICS, "backbone": backbone}, config).split("## Licence")[1]
+        names = ("CIFAKE", "Fake or Real", "ResNet", "EfficientNet:", "Apache", "ImageNet")
+        return {name for name in names if name in text}
+
+    assert credits("resnet50", "none", "mine") == {"ResNet"}
+    assert credits("resnet50", "imagenet", "CIFAKE") == {"ResNet", "ImageNet", "CIFAKE"}
+    assert credits("efficientnet-lite0", "none", "fake-or-real-sample") == {
+        "EfficientNet:",
+        "Fake or Real",
+    }
+    assert {"Apache", "ImageNet"} <= credits("efficientnet-lite0", "imagenet", "x")
+    # The package's licence asks for its notice in what continues a run of its weights.
+    assert "Apache" in credits("efficientnet-lite0", "models/head/model.h5", "x")
+    assert credits("colours", "none", "cifake-mini") == {"CIFAKE"}
 
 
 def test_card_lists_sources_reasons_and_collections():

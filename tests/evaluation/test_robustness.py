@@ -188,7 +188,7 @@ def test_table_of_other_perturbations_is_not_kept(monkeypatch, attribute, value)
 
     def kept():
         metrics = dict(calibration)
-        keep_extras(metrics, {**calibration, "robustness": stored})
+        keep_extras(metrics, {**calibration, "robustness": stored}, split="test")
         return "robustness" in metrics
 
     assert kept()

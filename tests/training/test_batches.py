@@ -263,3 +263,18 @@ def test_learning_rate_rises_during_warm_up_then_falls_as_usual():
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == pytest.approx([float(plain(step)) for step in range(10, 101)])
     assert rates[-1] == pytest.approx(0.001)
+
+
+def test_keras_generator_changes_images_by_the_seed_and_the_step_alone():
+    from real_vs_ai.training.batches import draw_seeds, warp_by_keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    before = pixels.copy()
+    seeds = draw_seeds(4, (1, 2))
+    changed = warp_by_keras(pixels, seeds=seeds)
+    assert (changed.dtype, changed.shape) == (np.uint8, pixels.shape)
+    assert np.array_equal(pixels, before)
+    assert all((one != other).any() for one, other in zip(changed, pixels, strict=True))
+    # A part of the batch, as another process makes it.
+    assert np.array_equal(warp_by_keras(pixels[2:], seeds=seeds[2:]), changed[2:])
+    assert not np.array_equal(draw_seeds(4, (1, 3)), seeds)

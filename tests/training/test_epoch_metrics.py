@@ -38,9 +38,14 @@ def test_two_classes_count_fake_as_positive():
     assert len({round(value, 4) for value in results.values()}) == 4
 
 
-def test_more_classes_have_accuracy_and_the_mean_area_under_their_curves():
+def test_more_classes_have_the_means_over_their_classes():
     labels, probabilities = scores(3)
     results = measured(("a", "b", "c"), labels, probabilities)
+    called = probabilities.argmax(axis=1)
+    macro = sk.precision_recall_fscore_support(labels, called, average="macro")[:3]
+    found = [results[name] for name in ("precision", "recall", "f1")]
+    assert found == pytest.approx(macro, abs=1e-6)
+    assert len(set(np.round(found, 4))) == 3
     assert results["accuracy"] == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
     auc = sk.roc_auc_score(labels, probabilities, multi_class="ovr")
     assert results["auc"] == pytest.approx(auc, abs=0.003)
@@ -55,3 +60,11 @@ def test_mixed_images_count_as_the_class_that_they_show_most_of():
         results[metric.name] = float(metric.result())
     expected = measured(("Fake", "Real"), labels, probabilities)
     assert results == pytest.approx(expected)
+
+
+def test_class_that_is_never_called_counts_as_zero():
+    results = {}
+    for metric in epoch_metrics(("a", "b", "c"))[1:4]:
+        metric.update_state(np.eye(3)[[0, 1, 2]], np.eye(3)[[0, 1, 1]])
+        results[metric.name] = float(metric.result())
+    assert results == pytest.approx({"precision": 0.5, "recall": 2 / 3, "f1": (1 + 2 / 3) / 3})
