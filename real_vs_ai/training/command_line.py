@@ -116,9 +116,9 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 def describe_recipe(options: TrainingOptions) -> str:
     """Say what a recipe sets, and where an option in force differs from it."""
     values = dataclasses.asdict(options)
-    told = [
+    settings = [
         f"{name} {values[name]}" + (f" (not {value})" if values[name] != value else "")
         for name, value in read_recipe(options.recipe).items()
         if name not in ("recipe", *NOT_STORED)
     ]
-    return f"Recipe {options.recipe}: {', '.join(told)}."
+    return f"Recipe {options.recipe}: {', '.join(settings)}."
