@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.config import DATA_DIR, canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
@@ -106,6 +105,9 @@ def parse_evaluation_options(
     Raises:
         SystemExit: Wrong usage (code 2), or --help.
     """
+    # For scripts alone: it sets how errors show.
+    from real_vs_ai.cli import add_fields, make_parser
+
     parser = make_parser(description)
     add_fields(parser, EvaluationOptions)
     values = vars(parser.parse_args(argv))
