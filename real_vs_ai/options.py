@@ -63,12 +63,12 @@ def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[Any
 
     def read(value: Any) -> float:
         try:
-            found = float(str(value))
+            number = float(str(value))
         except ValueError:
-            found = math.nan
-        if not (lowest <= found <= highest if ends else lowest < found < highest):
+            number = math.nan
+        if not (lowest <= number <= highest if ends else lowest < number < highest):
             raise OptionError(f"expected a finite number {ranges}, found {value}")
-        return found
+        return number
 
     return read
 
@@ -153,7 +153,7 @@ def _read_switch(value: Any) -> bool:
 
 def _read_one(field: dataclasses.Field[Any], value: Any) -> Any:
     read = field.metadata.get("type", Path if isinstance(field.default, Path) else str)
-    found, choices = read(value), field.metadata.get("choices")
-    if choices and found not in choices:
+    one, choices = read(value), field.metadata.get("choices")
+    if choices and one not in choices:
         raise OptionError(f"expected {', '.join(map(str, choices))}, found {value}")
-    return found
+    return one

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,16 @@ def test_values_are_normalised_wherever_they_come_from():
     shares = {"train": 0.8, "validation": 0.2}
     assert SplitOptions(fractions=shares).fractions == shares
     assert SplitOptions().fractions == {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+def test_package_offers_training_and_evaluation_and_changes_nothing_in_the_interpreter():
+    code = (
+        "import sys\n"
+        "from real_vs_ai import EvaluationOptions, TrainingOptions, evaluate, train\n"
+        "import real_vs_ai.training.command_line\n"
+        "assert callable(train) and callable(evaluate)\n"
+        "assert TrainingOptions().epochs == 20 and EvaluationOptions().model is None\n"
+        "assert sys.excepthook is sys.__excepthook__\n"
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

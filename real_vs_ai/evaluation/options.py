@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.config import DATA_DIR
 from real_vs_ai.options import Options, number, option, shared
 
@@ -78,6 +77,9 @@ def parse_evaluation_options(
     Raises:
         SystemExit: Wrong usage (code 2), or --help.
     """
+    # For scripts alone: it sets how errors show.
+    from real_vs_ai.cli import add_fields, make_parser
+
     parser = make_parser(description)
     add_fields(parser, EvaluationOptions)
     values = vars(parser.parse_args(argv))

@@ -207,11 +207,11 @@ def read_traits(rows: Sequence[ManifestRow], *, root: Path, pool: Pool) -> list[
     paths = [str(root.resolve() / row.path) for row in rows]
     options = {"description": "Comparing files", "unit": "file"}
     results = run_each(_read_traits, paths, size=256, pool=pool, **options)
-    found = []
+    read = []
     for row, traits in zip(rows, results, strict=True):
         source = "" if row.collection else row.source
-        found.append(FileTraits(row.label, source, row.width, row.height, row.format, *traits))
-    return found
+        read.append(FileTraits(row.label, source, row.width, row.height, row.format, *traits))
+    return read
 
 
 def _read_traits(path: str) -> tuple[tuple[int, int], int, bool]:
@@ -237,8 +237,8 @@ def measure_files(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport
     same = {(s.width, s.height, s.format, s.compression, s.exif) for s in samples}
     alike = len(same) == 1
     advice = _ALIKE if alike else _ADVICE
-    found = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=advice)
-    return found and ConfoundReport(**vars(found), by_class=_by_class(samples), alike=alike)
+    measured = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=advice)
+    return measured and ConfoundReport(**vars(measured), by_class=_by_class(samples), alike=alike)
 
 
 def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,10 @@
 """Inspect image files, and encode pixels as a file was encoded.
 
 A file is judged by its content: hash, size, format, likeness to others, and why it cannot be used.
-OpenCV decodes and encodes ordinary JPEGs: it gives Pillow's pixels and bytes, several times faster.
-Both libraries are built on libjpeg-turbo; what differs is the work around it. Ordinary means:
+OpenCV decodes and encodes ordinary JPEGs: it gives Pillow's pixels and bytes, several times faster
+where pictures are small. On CIFAKE inspecting a file takes 65 µs (Pillow: 165), and decoding it and
+encoding two copies 59 µs (369); at 1,000 pixels both take as long. Both libraries are built on
+libjpeg-turbo; what differs is the work around it. Ordinary means:
 baseline, three components, no metadata that changes pixels, and quantisation tables that are those
 of a quality from 1 to 100 (Annex K of the JPEG standard, scaled as libjpeg does).
 """
@@ -175,7 +177,7 @@ def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:
 
 def _near_pairs(unique: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of all pairs of different hashes within MAX_BITS of each other."""
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for band in range(_BANDS):
         shift = np.uint64(band * _BAND_BITS)
         keys = (unique >> shift) & np.uint64(2**_BAND_BITS - 1)
@@ -189,11 +191,11 @@ def _near_pairs(unique: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             active = active[keys[active] == keys[active + distance]]
             a, b = order[active], order[active + distance]
             near = np.bitwise_count(unique[a] ^ unique[b]) <= MAX_BITS
-            found.append((a[near], b[near]))
+            pairs.append((a[near], b[near]))
             distance += 1
-    if not found:
+    if not pairs:
         return np.empty(0, dtype=int), np.empty(0, dtype=int)
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
 
 
 def open_original(data: bytes) -> tuple[np.ndarray, str, Encoder]:

@@ -98,21 +98,21 @@ def find_layout(root: Path) -> Layout:
 def _split_layout(
     root: Path, base: Path, split_by_folder: Mapping[str, str], *, others: Sequence[str]
 ) -> Layout:
-    found = sorted(split_by_folder)
+    folders = sorted(split_by_folder)
     splits = sorted(split_by_folder.values())
     if others:
         raise LayoutError(
-            f"Expected only split folders in {base}, found {_named(found)} and "
+            f"Expected only split folders in {base}, found {_named(folders)} and "
             f"also {_named(others)}. Move the latter elsewhere."
         )
     if len(set(splits)) < len(splits):
         raise LayoutError(
-            f"Expected one folder for each split in {base}, found {_named(found)}, two of which "
+            f"Expected one folder for each split in {base}, found {_named(folders)}, two of which "
             "mean the same. Put them together."
         )
     if not {"train", "test"} <= set(splits):
         raise LayoutError(
-            f"Expected train and test folders in {base}, found {_named(found)}. Add the missing "
+            f"Expected train and test folders in {base}, found {_named(folders)}. Add the missing "
             "one, or take the class folders out of it: DataSplitD1.py splits flat class folders."
         )
     class_folders: dict[tuple[str, str], str] = {}
@@ -239,10 +239,10 @@ def read_split_source(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a split data set at {folder}, found none.")
-    found = list_files(folder)
-    paths = [p for p in found if p.count("/") > 1 and canonical_split(p.partition("/")[0])]
+    every = list_files(folder)
+    paths = [p for p in every if p.count("/") > 1 and canonical_split(p.partition("/")[0])]
     own = (*DESCRIPTION_NAMES, *paths)
-    loose = set(found).difference(own)
+    loose = set(every).difference(own)
     outcomes = loose_outcomes(
         f"{folder.name}/{p}" for p in loose if not p.startswith(f"{QUARANTINE_DIR_NAME}/")
     )

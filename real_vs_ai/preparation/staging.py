@@ -3,7 +3,8 @@
 The work goes into a hidden folder next to the targets, `.<label>.<random>.staging`. Renaming it to
 `.<label>.ready` is the instant that counts: killed before it, the old state stands and the next run
 starts again; killed after it, the next run moves the rest into place. What is deleted or replaced
-is `.<name>.old` until it is gone.
+is `.<name>.old` until it is gone. One rename cannot do it: train, validation, test and the manifest
+lie side by side in data/, where users look for them.
 """
 
 from __future__ import annotations
@@ -218,7 +219,9 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
         InputError: A path is not strictly inside an allowed folder, or is kept by the project.
     """
     remade = (RAW_DIR, SPLIT_DIR, AUGMENTED_DIR)
-    paths = paths or [path for path in remade if os.path.lexists(path) or _doomed(path).is_dir()]
+    paths = paths or [
+        path for path in remade if os.path.lexists(path) or _trash_path(path).is_dir()
+    ]
     if not paths:
         listed = ", ".join(map(str, remade))
         raise FileNotFoundError(
@@ -235,8 +238,8 @@ def plan_deletion(paths: Sequence[Path], *, allowed: Sequence[Path]) -> Deletion
             raise InputError(f"Expected a path inside {listed}, found {path}. It was left alone.")
         if path.name in _KEPT_NAMES and real.parent in roots:
             raise InputError(f"{path} belongs to the project. It was left alone.")
-        if not os.path.lexists(real) and _doomed(real).is_dir():
-            path, real = _doomed(path), _doomed(real)
+        if not os.path.lexists(real) and _trash_path(real).is_dir():
+            path, real = _trash_path(path), _trash_path(real)
         if not os.path.lexists(real):
             raise FileNotFoundError(f"Expected something to delete at {path}, found nothing.")
         targets[real] = _describe(path, real)
@@ -262,14 +265,14 @@ def delete(plan: DeletionPlan) -> None:
         if target.kind != "folder":
             target.path.unlink()
             continue
-        doomed = target.path
-        if not doomed.name.endswith(_OLD_SUFFIX):
-            doomed = _doomed(target.path)
-            if doomed.is_dir():
-                shutil.rmtree(doomed)
-            target.path.rename(doomed)
-        shutil.rmtree(doomed)
+        trash = target.path
+        if not trash.name.endswith(_OLD_SUFFIX):
+            trash = _trash_path(target.path)
+            if trash.is_dir():
+                shutil.rmtree(trash)
+            target.path.rename(trash)
+        shutil.rmtree(trash)
 
 
-def _doomed(path: Path) -> Path:
+def _trash_path(path: Path) -> Path:
     return _old(path.parent, path.name)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.cli import add_fields, make_parser
 from real_vs_ai.errors import InputError
 from real_vs_ai.options import OptionError, read_value
 from real_vs_ai.runs import RunFolder, find_unfinished_run
@@ -35,6 +34,9 @@ def parse_training_options(
         InputError: A recipe that cannot be used.
         FileNotFoundError: There is no run to resume, or no such recipe.
     """
+    # For scripts alone: it sets how errors show.
+    from real_vs_ai.cli import add_fields, make_parser
+
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description)
     add_fields(parser, TrainingOptions, given_only=True)
@@ -116,9 +118,9 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 def describe_recipe(options: TrainingOptions) -> str:
     """Say what a recipe sets, and where an option in force differs from it."""
     values = dataclasses.asdict(options)
-    told = [
+    settings = [
         f"{name} {values[name]}" + (f" (not {value})" if values[name] != value else "")
         for name, value in read_recipe(options.recipe).items()
         if name not in ("recipe", *NOT_STORED)
     ]
-    return f"Recipe {options.recipe}: {', '.join(told)}."
+    return f"Recipe {options.recipe}: {', '.join(settings)}."

@@ -89,7 +89,7 @@ class CollectSummary:
             lines.append(f"{plural(self.failed, 'collection')} could not be collected.")
         lines += [f"{r.collection.name}: {r.status}" for r in self.results if r.failed]
         if reasons := sum((r.reasons for r in self.results), Counter()):
-            lines.append(f"Left out: {_told(reasons)}.")
+            lines.append(f"Left out: {_count_reasons(reasons)}.")
         stale = [r.collection.name for r in self.results if r.status == OTHER_SETTINGS]
         if stale:
             lines.append(
@@ -194,8 +194,8 @@ def _collect(
             # What follows the colon differs from file to file.
             counted = Counter(reason.partition(":")[0] for reason in reasons)
             if not images:
-                told = _told(counted) or "no image files"
-                raise CollectionError(f"Expected pictures to take, found none: {told}.")
+                reasons_found = _count_reasons(counted) or "no image files"
+                raise CollectionError(f"Expected pictures to take, found none: {reasons_found}.")
             counts = write_notes(
                 staging / name, collection, images, outcomes, min_side=options.min_side
             )
@@ -204,7 +204,7 @@ def _collect(
     return CollectedCollection(collection, counts, COLLECTED, reasons=counted)
 
 
-def _told(reasons: Counter[str]) -> str:
+def _count_reasons(reasons: Counter[str]) -> str:
     return "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 

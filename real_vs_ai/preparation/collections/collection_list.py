@@ -112,9 +112,9 @@ class Collection:
 
     def group_of(self, path: str) -> str:
         """The group of a file, unique among all collections, or ""."""
-        found = _regex(self.group).search(path) if self.group else None
-        if found:
-            return f"{self.name}/{found.group(1)}"
+        match = _regex(self.group).search(path) if self.group else None
+        if match:
+            return f"{self.name}/{match.group(1)}"
         # Tiles of one sheet are alike even where the list names no group.
         is_grid = self.tiles != (1, 1)
         return f"{self.name}/{PurePosixPath(path).with_suffix('')}" if is_grid else ""

@@ -207,13 +207,13 @@ def _read_traces(data: bytes, *, watermarks: bool) -> Traces:
         raise ImageError("a composite" if origin.composite else SCREENSHOT)
     if origin.from_picture:
         raise ImageError(f"{FROM_PICTURE}: {clean(origin.from_picture)}")
-    told = next((f"{f.code}: {f.field or f.kind}" for f in findings if f.speaks_for), "")
+    evidence = next((f"{f.code}: {f.field or f.kind}" for f in findings if f.speaks_for), "")
     if origin.speaks_for == POSITIVE_CLASS:
-        return Traces(told, generator=origin.generator or UNNAMED, prompt=origin.prompt)
+        return Traces(evidence, generator=origin.generator or UNNAMED, prompt=origin.prompt)
     camera = clean(origin.camera.name) if origin.speaks_for and origin.camera else ""
     # Some programs fill in "--" for what they do not know.
     if any(map(str.isalnum, camera)):
-        return Traces(told, camera=camera, day=origin.camera.taken[:10])
+        return Traces(evidence, camera=camera, day=origin.camera.taken[:10])
     return Traces()
 
 
@@ -234,13 +234,13 @@ def label_files(
             outcomes.append(FileOutcome(file.path, Fate.DUPLICATE, first[file.blob]))
             continue
         first[file.blob] = file.path
-        found = _label(file, makes_pictures=makes_pictures, folder_groups=folder_groups)
-        if isinstance(found, str):
-            outcomes.append(left_out(file, found))
-        elif wanted and found.label != wanted:
+        entry = _label(file, makes_pictures=makes_pictures, folder_groups=folder_groups)
+        if isinstance(entry, str):
+            outcomes.append(left_out(file, entry))
+        elif wanted and entry.label != wanted:
             outcomes.append(left_out(file, OTHER_LABEL))
         else:
-            labelled.append(found)
+            labelled.append(entry)
     return labelled, outcomes
 
 

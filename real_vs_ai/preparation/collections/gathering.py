@@ -99,11 +99,11 @@ class CollectOptions(Options):
 
 def wanted_keys(collection: Collection, files: Files) -> list[str]:
     """The keys of the files that gathering will read."""
-    found, _ = _find_files(collection, files)
+    candidates, _ = _find_files(collection, files)
     if collection.rule != PATTERN:
         # What the repository says of itself tells whether it makes pictures, and with which tool.
-        return files.notes_keys() + [file.key for file in found]
-    return [entry.key for entry in _label_listed(collection, found)[0]]
+        return files.notes_keys() + [file.key for file in candidates]
+    return [entry.key for entry in _label_listed(collection, candidates)[0]]
 
 
 def gather(
@@ -117,13 +117,13 @@ def gather(
     Raises:
         CollectionError: Nothing matches the list's pattern.
     """
-    found, excluded = _find_files(collection, files)
+    candidates, excluded = _find_files(collection, files)
     choice = {"limit": collection.limit or options.source_limit, "known": known}
     choice["together"] = collection.rule == NAME
     if collection.rule == PATTERN:
-        entries, outcomes = _label_listed(collection, found)
+        entries, outcomes = _label_listed(collection, candidates)
     else:
-        labelled, outcomes = _label_by_evidence(collection, files, found, options)
+        labelled, outcomes = _label_by_evidence(collection, files, candidates, options)
         entries, beyond = limit_sources(labelled, role=collection.role, **choice)
         outcomes += beyond
     for label in sorted({entry.label for entry in entries}):
@@ -166,13 +166,13 @@ def _find_files(collection: Collection, files: Files) -> tuple[list[FoundFile], 
             f"found none of {len(keys):,}."
         )
     # The blob id of a file on the disk is not known before it is read.
-    found = [FoundFile(path, keys[path], "" if files.folder else keys[path]) for path in named]
+    candidates = [FoundFile(path, keys[path], "" if files.folder else keys[path]) for path in named]
     outcomes = [FileOutcome(path, "excluded by the list", "") for path in excluded]
     if collection.rule == NAME:
-        found = [_with_tool(file, collection) for file in found]
-        outcomes += [left_out(file, file.problem) for file in found if file.problem]
-        found = [file for file in found if not file.problem]
-    return found, outcomes
+        candidates = [_with_tool(file, collection) for file in candidates]
+        outcomes += [left_out(file, file.problem) for file in candidates if file.problem]
+        candidates = [file for file in candidates if not file.problem]
+    return candidates, outcomes
 
 
 def _with_tool(file: FoundFile, collection: Collection) -> FoundFile:
@@ -206,24 +206,24 @@ def _label_listed(
             entry = Labelled(file, collection.label, made_by, "named by the list", group, some)
             entries.append(entry)
         else:
-            told = f"{collection.limit:,} are taken"
-            outcomes.append(FileOutcome(file.path, "beyond the list's limit", told))
+            taken = f"{collection.limit:,} are taken"
+            outcomes.append(FileOutcome(file.path, "beyond the list's limit", taken))
     return entries, outcomes
 
 
 def _label_by_evidence(
-    collection: Collection, files: Files, found: Sequence[FoundFile], options: CollectOptions
+    collection: Collection, files: Files, candidates: Sequence[FoundFile], options: CollectOptions
 ) -> tuple[list[Labelled], list[FileOutcome]]:
     reading = {"description": "Reading evidence", "unit": "file", "fewest": 100}
     reading["pool"] = Pool(options.workers)
     package = files.text(PACKAGE)
-    found = [
+    candidates = [
         replace(file, problem=NO_PACKAGE)
         if file.tool and TOOLS[file.tool].package not in package
         else file
-        for file in found
+        for file in candidates
     ]
-    read = files.read_each(read_evidence, found, options.min_side, options.kept_out, **reading)
+    read = files.read_each(read_evidence, candidates, options.min_side, options.kept_out, **reading)
     dates = files.dates()
     return label_files(
         [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in read],

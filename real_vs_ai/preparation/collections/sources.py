@@ -242,7 +242,7 @@ def _first_committed(git_dir: Path, commit: str) -> dict[str, int]:
     if len(commits) > _MOST_COMMITS:
         commits = commits[-1:]
     dates = _trusted_dates(commits)
-    found = {"": dates[commit]} if commit in dates else {}
+    first_dates = {"": dates[commit]} if commit in dates else {}
     images = (f":(icase)*{extension}" for extension in sorted(IMAGE_EXTENSIONS))
     listing = _git(
         ["diff-tree", "--stdin", *_EVERY_CHANGE, "--", *images],
@@ -257,8 +257,8 @@ def _first_committed(git_dir: Path, commit: str) -> dict[str, int]:
         blob = part.split()[3]
         next(parts, "")
         if date is not None:
-            found[blob] = min(date, found.get(blob, date))
-    return found
+            first_dates[blob] = min(date, first_dates.get(blob, date))
+    return first_dates
 
 
 def _trusted_dates(commits: Sequence[str]) -> dict[str, int]:

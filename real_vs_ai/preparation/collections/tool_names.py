@@ -111,6 +111,8 @@ TOOLS = {
             "Leonardo",
             r"(?:^|/)(?:Leonardo_(?:Phoenix|Kino|Vision|Diffusion|Lightning|Anime)[^/]*"
             r"|Lucid_(?:Origin|Realism)_[^/]*|Flux_(?:Dev|Schnell|Pro)_[^/]*|AlbedoBase_XL_[^/]*"
+            r"|(?:lucid-(?:origin|realism)|kino-xl|phoenix(?:-[0-9.]+)?|flux-(?:dev|schnell))"
+            r"_[^/]+-[0-3](?: ?\(\d+\))?"
             rf"|DreamShaper_v[^/]*|Default_[^/]+_[0-3](?:_{_UUID}(?:_[0-3])?)?){_IMAGE}",
             held_out=True,
         ),
@@ -118,7 +120,7 @@ TOOLS = {
             "Freepik",
             rf"(?:^|/)freepik__[^/]+__\d{{4,6}}[^/]*{_IMAGE}",
             # A user's own picture, changed.
-            "freepik__(?:upload|enhance|background|adjust|expand|retouch)__|logo",
+            "freepik__(?:upload|enhance|background|adjust|expand|retouch|talk)__|logo",
         ),
         Tool(
             "Dreamina",
@@ -126,7 +128,7 @@ TOOLS = {
             "edit image|logo",
             held_out=True,
         ),
-        Tool("Firefly", rf"(?:^|/)Firefly[ _](?:[^/]*[ _])?\d{{3,6}}[^/]*{_IMAGE}"),
+        Tool("Firefly", rf"(?:^|/)Firefly[ _](?:[^/]*[ _-])?\d{{3,6}}[^/]*{_IMAGE}"),
         Tool(
             "Lovable",
             r"^src/assets/[^/]+\.jpe?g$",
@@ -138,7 +140,8 @@ TOOLS = {
         Tool(
             "Midjourney",
             rf"(?:^|/)[a-z0-9.-]+_[^/]+_{_UUID}(?:_[0-3])?[^/]{{0,12}}{_IMAGE}",
-            rf"{_SIGNS}|flat_|seamless",
+            # Messengers name files with such an id too.
+            rf"{_SIGNS}|flat_|seamless|whatsapp",
             reject=_reject_grid,
         ),
     )
