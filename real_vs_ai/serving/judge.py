@@ -205,6 +205,19 @@ class Judge:
         except Exception as error:
             raise as_unavailable(error) from error
 
+    def heat_map(self, pixels: np.ndarray, verdict: Verdict) -> np.ndarray:
+        """Where the picture of a certain verdict speaks for its class; see `explanation.heat_map`.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+            ValueError: The verdict names no class.
+        """
+        from real_vs_ai.serving.explanation import heat_map
+
+        detector = next(d for d in self.detector().detectors if d.name == verdict.model)
+        index = detector.metadata.class_names.index(verdict.label)
+        return heat_map(detector, pixels, class_index=index)
+
     def _open(self) -> None:
         try:
             # Now, so that nobody who asks for it waits for it.
