@@ -13,15 +13,8 @@ from datetime import datetime
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, MODELS_DIR, RAW_DIR
-from real_vs_ai.pipeline import (
-    N_STAGES,
-    how_to_use,
-    make_demo_data,
-    plan_demo,
-    plan_pipeline,
-    run_stages,
-)
-from real_vs_ai.runs import newest_run
+from real_vs_ai.pipeline import N_STAGES, make_demo_data, plan_demo, plan_pipeline, run_stages
+from real_vs_ai.runs import how_to_use, newest_run
 
 
 def parse_args(argv=None):
@@ -60,9 +53,8 @@ def main(argv=None):
         raw_dir = RAW_DIR
     result = run_stages(stages, raw_dir=raw_dir, say=lambda line: print(line, flush=True))
     print(f"\n{result}")
-    run = newest_run()
-    if result.exit_code == 0 and args.last == N_STAGES and run:
-        print(f"\n{how_to_use(run)}")
+    if result.exit_code == 0 and args.last == N_STAGES and (run := newest_run()):
+        print(how_to_use(run))
     return result.exit_code
 
 

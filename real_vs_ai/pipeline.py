@@ -15,7 +15,7 @@ from real_vs_ai.config import ARCHIVES_DIR, RAW_DIR, SEED, SPLIT_DIR
 from real_vs_ai.preparation.demo import make_demo_archives
 from real_vs_ai.preparation.layouts import SCRIPT_BY_LAYOUT, LayoutError, find_layout, raw_sources
 from real_vs_ai.reporting import format_table, keep_informed
-from real_vs_ai.runs import RunFolder, released_run
+from real_vs_ai.runs import released_run
 
 _SCRIPTS = (
     *("DataUnZipper", "DataSplitD1", "DataSplitD2", "DataMerger", "DataAugmentation"),
@@ -135,17 +135,6 @@ def run_stages(
             )
             return PipelineResult(code, tuple(rows))
     return PipelineResult(0, tuple(rows))
-
-
-def how_to_use(run: RunFolder) -> str:
-    """Say how the scripts and the page use a new run: none of them takes it for its date."""
-    return (
-        f"Use the new model {run.path}:\n"
-        f"  python ImageScoring.py PICTURE --model {run.path}\n"
-        f"  python App.py --model {run.path}\n"
-        "Let it answer wherever no model is named (now others do):\n"
-        f"  python ImageScoring.py --model {run.path} --make-default"
-    )
 
 
 def _has_work(stage: Stage, raw_dir: Path) -> bool:
