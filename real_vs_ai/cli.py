@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from real_vs_ai.config import DATA_DIR, SEED
-from real_vs_ai.errors import RealVsAIError, describe_error
+from real_vs_ai.errors import RealVsAIError, describe_error, print_error
 from real_vs_ai.parallel import CLUSTERS, available_workers
 
 Options = TypeVar("Options")
@@ -109,11 +109,11 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
             module = (error.name or "").partition(".")[0]
             if module not in _BEYOND_THE_APP.split():
                 raise
-            print(f"error: {_missing(module)}", file=sys.stderr)
+            print_error(_missing(module))
         except _EXPECTED_ERRORS as error:
             if os.environ.get("REAL_VS_AI_DEBUG"):
                 traceback.print_exc()
-            print(f"error: {describe_error(error)}", file=sys.stderr)
+            print_error(describe_error(error))
         return 1
 
     return main

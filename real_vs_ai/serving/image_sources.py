@@ -32,7 +32,8 @@ _MANIFEST_SUFFIX = ".csv"
 # With other methods zipfile unpacks all that a few bytes may hold before it counts.
 _BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 # Inputs, or endings of files, that a message names.
-_MOST_NAMED = 5
+_MOST_NAMED = 3
+_LONGEST_ENDING = 10
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})
 
@@ -126,19 +127,15 @@ def describe_left_out(left_out: Counter[str]) -> str:
     """Files that are no images by their names, counted.
 
     >>> describe_left_out(Counter({".pdf": 2, "": 1}))
-    '3 files that are no images by their names (2 .pdf, 1 without an ending)'
+    '3 files that are no images (2 .pdf, 1 without ending)'
     """
     kinds = [
-        f"{count:,} {ending or 'without an ending'}"
+        f"{count:,} {ending[:_LONGEST_ENDING] or 'without ending'}"
         for ending, count in left_out.most_common(_MOST_NAMED)
     ]
     more = ["others"] if len(left_out) > _MOST_NAMED else []
-    subject = (
-        "that is no image by its name"
-        if left_out.total() == 1
-        else ("that are no images by their names")
-    )
-    return f"{plural(left_out.total(), 'file')} {subject} ({', '.join([*kinds, *more])})"
+    what = "that is no image" if left_out.total() == 1 else "that are no images"
+    return f"{plural(left_out.total(), 'file')} {what} ({', '.join([*kinds, *more])})"
 
 
 def iterate_sources(

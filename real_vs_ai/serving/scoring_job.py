@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from real_vs_ai.config import MODELS_DIR
-from real_vs_ai.errors import InputError
+from real_vs_ai.errors import InputError, print_error
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
@@ -183,7 +183,7 @@ def run_scoring(
         raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
     for text in inputs:
         if text != STANDARD_INPUT and not Path(text).exists():
-            print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
+            print_error(f"{why_missing(text)} The others are scored.")
     require_images(inputs)
     if output is None or to_pipe:
         few = not to_pipe and len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
