@@ -14,7 +14,7 @@ from datetime import datetime
 from real_vs_ai import pipeline
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import DATA_DIR, MODELS_DIR, RAW_DIR
-from real_vs_ai.runs import newest_run
+from real_vs_ai.runs import how_to_use, newest_run
 from real_vs_ai.training.command_line import parse_training_options
 
 
@@ -49,9 +49,8 @@ def main(argv=None):
     raw_dir = options.data_dir / RAW_DIR.name
     result = pipeline.run_stages(stages, raw_dir=raw_dir, say=lambda line: print(line, flush=True))
     print(f"\n{result}")
-    run = newest_run()
-    if result.exit_code == 0 and args.last == pipeline.N_STAGES and run:
-        print(f"\n{pipeline.how_to_use(run)}")
+    if result.exit_code == 0 and args.last == pipeline.N_STAGES and (run := newest_run()):
+        print(how_to_use(run))
     return result.exit_code
 
 

@@ -1,4 +1,4 @@
-"""Send the service what costs most: huge pictures among ordinary ones, and hostile files.
+"""Send the service, or the page, what costs most: huge pictures and hostile files.
 
 First each hostile file alone: how long it takes, and how much memory. Then clients send requests
 without a pause, one in five a PNG of 88 megapixels: the highest memory, and how long the others
@@ -10,7 +10,9 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import struct
 import sys
 import tempfile
@@ -18,16 +20,18 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.bench_service import Service, running_service, send
+from benchmarks.app_client import AppClient
+from benchmarks.app_load import running_app
+from benchmarks.bench_service import running_service, send
 from benchmarks.common import make_photograph
 from real_vs_ai.cli import command, make_parser, whole_number
 from real_vs_ai.reporting import format_table
@@ -61,14 +65,15 @@ def hostile_files() -> Iterator[tuple[str, bytes]]:
 
 
 class Memory:
-    """The service's resident memory in MB, watched by a thread.
+    """A process's resident memory in MB, watched by a thread.
 
     Attributes:
         highest: The most since the last `restart`.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._process, self.highest = psutil.Process(service.pid), 0.0
+    def __init__(self, pid: int) -> None:
+        """Watch the process with this number, as long as it lives."""
+        self._process, self.highest = psutil.Process(pid), 0.0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def restart(self) -> float:
@@ -80,68 +85,111 @@ class Memory:
         return self._process.memory_info().rss / 2**20
 
     def _watch(self) -> None:
-        while self._process.is_running():
-            self.highest = max(self.highest, self._now())
-            time.sleep(0.02)
+        with contextlib.suppress(psutil.Error):
+            while True:
+                self.highest = max(self.highest, self._now())
+                time.sleep(0.02)
+
+
+# Sends a file, and says what became of it.
+Ask = Callable[[Path], str]
 
 
 @contextmanager
-def _watched_service(model: Path) -> Iterator[tuple[Service, Memory]]:
-    with running_service(model) as service, tempfile.TemporaryDirectory() as folder:
-        first = Path(folder, "first.jpg")
-        first.write_bytes(make_photograph(99, width=800, height=600))
-        send(service.port, [first])
-        yield service, Memory(service)
+def service_door(model: Path) -> Iterator[tuple[int, Callable[[], AbstractContextManager[Ask]]]]:
+    """The service's process, and what makes a client of it."""
+
+    @contextmanager
+    def client() -> Iterator[Ask]:
+        yield lambda path: f"status {send(service.port, [path])[0]}"
+
+    with running_service(model) as service:
+        yield service.pid, client
 
 
-def measure_hostile(model: Path, folder: Path) -> list[list[object]]:
-    """A row for each file: its name, status, seconds, and memory above the idle service in MB."""
+@contextmanager
+def page_door(model: Path) -> Iterator[tuple[int, Callable[[], AbstractContextManager[Ask]]]]:
+    """The page's process, and what makes a visitor to it."""
+
+    @contextmanager
+    def visitor() -> Iterator[Ask]:
+        with AppClient("localhost", app.port) as client:
+            client.load()
+
+            def ask(path: Path) -> str:
+                # A file that was seen before would be answered from the session.
+                data = path.read_bytes() + os.urandom(8)
+                return "failed" if client.upload({path.name: data}).failed else "answered"
+
+            yield ask
+
+    with running_app(model) as app:
+        yield app.process.pid, visitor
+
+
+DOORS = {"service": service_door, "page": page_door}
+
+
+def _warm_up(ask: Ask, folder: Path) -> None:
+    first = folder / "first.jpg"
+    first.write_bytes(make_photograph(99, width=800, height=600))
+    ask(first)
+
+
+def measure_hostile(door: str, model: Path, folder: Path) -> list[list[object]]:
+    """A row for each file: its name, outcome, seconds, and memory above the idle process in MB."""
     rows = []
-    with _watched_service(model) as (service, memory):
+    with DOORS[door](model) as (pid, client), client() as ask:
+        _warm_up(ask, folder)
+        memory = Memory(pid)
         for name, data in hostile_files():
             path = folder / name
             path.write_bytes(data)
             before, started = memory.restart(), time.perf_counter()
-            status, _ = send(service.port, [path])
+            outcome = ask(path)
             seconds = time.perf_counter() - started
-            rows.append([name, status, f"{seconds:.2f}", f"{memory.highest - before:,.0f}"])
+            rows.append([name, outcome, f"{seconds:.2f}", f"{memory.highest - before:,.0f}"])
     return rows
 
 
-def measure_crowd(model: Path, folder: Path, *, clients: int, seconds: float) -> str:
+def measure_crowd(door: str, model: Path, folder: Path, *, clients: int, seconds: float) -> str:
     """What many clients met, in a line."""
-    ordinary = folder / "ordinary.jpg"
+    ordinary, huge = folder / "ordinary.jpg", folder / "huge.png"
     ordinary.write_bytes(make_photograph(2, width=800, height=600))
-    huge = folder / "88 megapixels.png"
-    statuses: Counter[str] = Counter()
+    huge.write_bytes(huge_png(_SIDE))
+    outcomes: Counter[str] = Counter()
     waits: list[float] = []
-    with _watched_service(model) as (service, memory):
+    with DOORS[door](model) as (pid, client):
+        with client() as ask:
+            _warm_up(ask, folder)
+        memory = Memory(pid)
         idle, deadline = memory.restart(), time.monotonic() + seconds
 
         def visit(number: int) -> None:
             turn = number
-            while time.monotonic() < deadline:
-                path = ordinary if turn % _ONE_IN else huge
-                started = time.perf_counter()
-                status, _ = send(service.port, [path])
-                statuses[f"{path.name}: {status}"] += 1
-                if path == ordinary:
-                    waits.append(time.perf_counter() - started)
-                turn += 1
+            with client() as ask:
+                while time.monotonic() < deadline:
+                    path = ordinary if turn % _ONE_IN else huge
+                    started = time.perf_counter()
+                    outcomes[f"{path.name} {ask(path)}"] += 1
+                    if path == ordinary:
+                        waits.append(time.perf_counter() - started)
+                    turn += 1
 
         with ThreadPoolExecutor(clients) as crowd:
             list(crowd.map(visit, range(clients)))
-        answers = ", ".join(f"{name} {count}" for name, count in sorted(statuses.items()))
-        return (
-            f"{clients} clients, {seconds} s: memory {idle:,.0f} MB idle, at most "
-            f"{memory.highest:,.0f} MB; ordinary pictures within "
-            f"{np.median(waits):.1f} s (median), {np.percentile(waits, 95):.1f} s (95 %); {answers}"
-        )
+    counts = ", ".join(f"{name}: {count}" for name, count in sorted(outcomes.items()))
+    return (
+        f"{door}, {clients} clients for {seconds} s: {idle:,.0f} MB idle, at most "
+        f"{memory.highest:,.0f} MB; ordinary pictures within {np.median(waits):.1f} s (median), "
+        f"{np.percentile(waits, 95):.1f} s (95 %); {counts}"
+    )
 
 
 def parse_args(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/released"), help="a model")
+    parser.add_argument("--door", choices=DOORS, default="service", help="whom they ask")
     parser.add_argument("--clients", type=whole_number(1), default=32, help="how many at once")
     parser.add_argument("--seconds", type=whole_number(1), default=60, help="how long they send")
     return parser.parse_args(argv)
@@ -152,10 +200,10 @@ def main(argv=None):
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        header = ["file", "status", "seconds", "MB above idle"]
-        print(format_table(header, measure_hostile(args.model, folder)), flush=True)
-        crowd = measure_crowd(args.model, folder, clients=args.clients, seconds=args.seconds)
-        print(f"\n{crowd}")
+        header = [args.door, "outcome", "seconds", "MB above idle"]
+        print(format_table(header, measure_hostile(args.door, args.model, folder)), flush=True)
+        how = {"clients": args.clients, "seconds": args.seconds}
+        print(f"\n{measure_crowd(args.door, args.model, folder, **how)}")
     return 0
 
 

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    *("Answer", "Conclusion", "Detector", "EvaluationOptions", "Judge", "TrainingOptions"),
-    *("Verdict", "__version__", "evaluate", "train"),
+    "Answer",
+    "Conclusion",
+    "Detector",
+    "EvaluationOptions",
+    "Judge",
+    "TrainingOptions",
+    "Verdict",
+    "__version__",
+    "evaluate",
+    "train",
 ]
 
 # Where each name is, so that `import real_vs_ai` stays instant for the data scripts.

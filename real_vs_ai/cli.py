@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error
+from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error, print_error
 from real_vs_ai.options import SHARED, Options
 
 AnyOptions = TypeVar("AnyOptions")
@@ -97,11 +97,11 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
             module = (error.name or "").partition(".")[0]
             if module not in _BEYOND_THE_APP.split():
                 raise
-            print(f"error: {MissingPackageError(module)}", file=sys.stderr)
+            print_error(str(MissingPackageError(module)))
         except _EXPECTED_ERRORS as error:
             if os.environ.get("REAL_VS_AI_DEBUG"):
                 traceback.print_exc()
-            print(f"error: {describe_error(error)}", file=sys.stderr)
+            print_error(describe_error(error))
         return 1
 
     return main

@@ -7,6 +7,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import textwrap
+
+_COLUMNS = 80
 
 
 class RealVsAIError(Exception):
@@ -41,6 +45,16 @@ def require_packages(*modules: str) -> None:
 def one_line(error: BaseException, *, longest: int | None = 200) -> str:
     """The error's message on one line of at most `longest` characters, or the error's name."""
     return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def print_error(text: str) -> None:
+    """Print an error for people: one line, folded at 80 columns where a terminal shows it."""
+    line = f"error: {text}"
+    if sys.stderr.isatty():
+        # A path must stay whole, to be copied.
+        how = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+        line = textwrap.fill(line, _COLUMNS, **how)
+    print(line, file=sys.stderr)
 
 
 def describe_error(error: BaseException) -> str:

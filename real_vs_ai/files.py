@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from real_vs_ai.config import JUNK_NAMES
 from real_vs_ai.errors import InputError
 
+_FAR = 2**30
 _NAME = operator.attrgetter("name")
 
 
@@ -122,6 +123,29 @@ def atomic_write(path: Path, *, edit: bool = False, alone: bool = False) -> Iter
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def lock_file(file: TextIO) -> None:
+    """Lock an open file for this process until it is closed; the system ends a killed one's lock.
+
+    Raises:
+        BlockingIOError: Another process, or another opening of the file here, has the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            # Far behind the end, since Windows keeps others from reading what is locked.
+            file.seek(_FAR)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+        finally:
+            file.seek(0, os.SEEK_END)
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def put_in_place(made: Path, target: Path) -> None:

@@ -30,7 +30,7 @@ from real_vs_ai.preparation.splitting import (
     split_sources,
 )
 from real_vs_ai.reporting import format_table, keep_informed
-from real_vs_ai.runs import RunFolder, released_run
+from real_vs_ai.runs import released_run
 from real_vs_ai.training import TrainingOptions, train
 from real_vs_ai.training.command_line import read_recipe
 
@@ -218,17 +218,6 @@ def run_stages(
 def _run(stage: Stage) -> None:
     for text in stage.work():
         print(text, flush=True)
-
-
-def how_to_use(run: RunFolder) -> str:
-    """Say how the scripts and the page use a new run: none of them takes it for its date."""
-    return (
-        f"Use the new model {run.path}:\n"
-        f"  python ImageScoring.py PICTURE --model {run.path}\n"
-        f"  python App.py --model {run.path}\n"
-        "Let it answer wherever no model is named (now others do):\n"
-        f"  python ImageScoring.py --model {run.path} --make-default"
-    )
 
 
 def _has_work(stage: Stage, raw_dir: Path) -> bool:

@@ -76,6 +76,17 @@ def newest_run(models_dir: Path = MODELS_DIR) -> RunFolder | None:
     return next(iter(_trained_runs(models_dir)), None)
 
 
+def how_to_use(run: RunFolder) -> str:
+    """Say how the scripts and the page use a new run: none of them takes it for its date."""
+    return (
+        f"\nUse the new model {run.path}:\n"
+        f"  python ImageScoring.py PICTURE --model {run.path}\n"
+        f"  python App.py --model {run.path}\n"
+        "Let it answer wherever no model is named (now others do):\n"
+        f"  python ImageScoring.py --model {run.path} --make-default"
+    )
+
+
 def _trained_runs(models_dir: Path) -> list[RunFolder]:
     """Finished runs but the released ones, the one trained last first."""
     folders = [path for path in list_folders(models_dir) if path.name != RELEASED_MODEL_DIR.name]
@@ -241,7 +252,7 @@ def model_name(path: Path) -> str:
 
 def _known_models(models_dir: Path) -> str:
     """A sentence that names the models there are."""
-    runs = [*released_runs(models_dir), *_trained_runs(models_dir)]
+    runs = [*_trained_runs(models_dir), *released_runs(models_dir)]
     names = [run.path.as_posix() for run in runs]
     if not names:
         return "There is no finished model yet: run ModelTraining.py."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import real_vs_ai.dataset
 import real_vs_ai.preparation
 from real_vs_ai.cli import command
-from real_vs_ai.errors import InputError, RealVsAIError, describe_error, one_line
+from real_vs_ai.errors import InputError, RealVsAIError, describe_error, one_line, print_error
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,15 @@ def test_expected_error_is_one_line_and_exit_code_1(error, capsys):
     written = capsys.readouterr().err
     assert written.startswith("error: ")
     assert written.count("\n") == 1
+
+
+def test_a_terminal_shows_an_error_in_80_columns_with_its_paths_whole(monkeypatch, capsys):
+    path = "folder-with-a-name/" * 6
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    print_error(f"Expected an image, folder or zip, and found nothing at all at this path: {path}")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if len(line) > 80] == [f"  {path}"]
+    assert lines[0].startswith("error: Expected") and len(lines) > 1
 
 
 def test_numpy_value_error_keeps_its_traceback():

@@ -167,7 +167,8 @@ def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
             fake = resynthesise(random_crop(photograph, side=48, random=random), random=random)
             Image.fromarray(real).save(project / "new" / f"real-{name}-{number}.png")
             Image.fromarray(fake).save(project / "new" / f"fake-{name}-{number}.png")
-    assert ImageScoring.main(["new", "--output", "scores.csv"]) == 0
+    run = ["--model", str(only_run(project))]
+    assert ImageScoring.main(["new", "--output", "scores.csv", *run]) == 0
     rows = read_scores(project / "scores.csv")
     judged = [row for row in rows if row["out_of_distribution"] == "false"]
     assert len(rows) == 120
@@ -180,7 +181,7 @@ def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
-def test_three_classes_go_through_every_script(project):
+def test_three_classes_go_through_every_script(project, capsys):
     random = np.random.default_rng(0)
     colours = {"benign": (200, 60, 60), "malignant": (60, 200, 60), "normal": (60, 60, 200)}
     with zipfile.ZipFile(project / "scans.zip", "w") as archive:
@@ -193,9 +194,12 @@ def test_three_classes_go_through_every_script(project):
     shutil.move(project / "scans.zip", project / "data" / "archives" / "scans.zip")
 
     assert RunPipeline.main(["--", *SMALL_TRAINING]) == 0
+    run = only_run(project)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(f"ImageScoring.py --model {Path('models') / run.name} --make-default")
+    assert ImageScoring.main(last.split()[2:]) == 0
     assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
 
-    run = only_run(project)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["class_names"] == ["benign", "malignant", "normal"]
     rows = read_scores(project / "scores.csv")
@@ -220,7 +224,8 @@ def test_the_chain_runs_on_real_images_from_archives_to_verdicts(project):
         shutil.copy(SHARED_DATA / name, archives)
 
     assert RunPipeline.main(["--", *SMALL_TRAINING, "--set", "steps_per_epoch=20"]) == 0
-    assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
+    run = ["--model", str(only_run(project))]
+    assert ImageScoring.main(["data/test", "--output", "scores.csv", *run]) == 0
 
     with (project / "data" / "manifest.csv").open(encoding="utf-8", newline="") as file:
         manifest = list(csv.DictReader(file))

@@ -10,8 +10,15 @@ import pytest
 import ImageScoring
 from real_vs_ai import runs
 from real_vs_ai.errors import InputError
-from real_vs_ai.pipeline import how_to_use
-from real_vs_ai.runs import RunFolder, find_model, find_models, list_runs, make_default, newest_run
+from real_vs_ai.runs import (
+    RunFolder,
+    find_model,
+    find_models,
+    how_to_use,
+    list_runs,
+    make_default,
+    newest_run,
+)
 
 
 def make_run(folder: Path, *, trained: int, reported: int | None = None) -> Path:

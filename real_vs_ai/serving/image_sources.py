@@ -14,6 +14,7 @@ import operator
 import re
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,12 +24,16 @@ from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import is_junk, iterate_files, read_table
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
+from real_vs_ai.reporting import plural
 
 STANDARD_INPUT = "-"
 _ZIP_SUFFIX = ".zip"
 _MANIFEST_SUFFIX = ".csv"
 # With other methods zipfile unpacks all that a few bytes may hold before it counts.
 _BOUNDED_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+# Inputs, or endings of files, that a message names.
+_MOST_NAMED = 3
+_LONGEST_ENDING = 10
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LINE_BREAKS = str.maketrans({"\n": r"\n", "\r": r"\r"})
 
@@ -104,8 +109,37 @@ def are_single_files(inputs: Sequence[str]) -> bool:
     )
 
 
+def require_images(inputs: Sequence[str]) -> None:
+    """Refuse inputs without a single image; what standard input lists is not looked at.
+
+    Raises:
+        InputError: There is none; the message counts the other files.
+    """
+    left_out: Counter[str] = Counter()
+    if STANDARD_INPUT in inputs or any(True for _ in iterate_sources(inputs, left_out=left_out)):
+        return
+    names = ", ".join(inputs[:_MOST_NAMED]) + (", …" if len(inputs) > _MOST_NAMED else "")
+    others = f"only {describe_left_out(left_out)}" if left_out else "no file"
+    raise InputError(f"Expected images in {names}, found {others}. Name other files or folders.")
+
+
+def describe_left_out(left_out: Counter[str]) -> str:
+    """Files that are no images by their names, counted.
+
+    >>> describe_left_out(Counter({".pdf": 2, "": 1}))
+    '3 files that are no images (2 .pdf, 1 without ending)'
+    """
+    kinds = [
+        f"{count:,} {ending[:_LONGEST_ENDING] or 'without ending'}"
+        for ending, count in left_out.most_common(_MOST_NAMED)
+    ]
+    more = ["others"] if len(left_out) > _MOST_NAMED else []
+    what = "that is no image" if left_out.total() == 1 else "that are no images"
+    return f"{plural(left_out.total(), 'file')} {what} ({', '.join([*kinds, *more])})"
+
+
 def iterate_sources(
-    inputs: Iterable[str], *, listing: TextIO | None = None
+    inputs: Iterable[str], *, listing: TextIO | None = None, left_out: Counter[str] | None = None
 ) -> Iterator[ImageSource]:
     """Every image of the inputs: these in the order given, folders and archives sorted.
 
@@ -114,16 +148,22 @@ def iterate_sources(
             by their names), `.zip` archives (the same), `.csv` manifests with a column `path`
             (relative to the manifest's folder), or "-" for one path a line on standard input.
         listing: Read instead of standard input.
+        left_out: Counts the files of folders and archives that are no images by their names, by
+            their endings.
     """
+    left_out = Counter() if left_out is None else left_out
     for text in _without_repeats(inputs):
         path = Path(text)
         if text == STANDARD_INPUT:
             yield from _listed(listing or sys.stdin)
         elif path.is_dir():
-            images = filter(is_image_name, iterate_files(path))
-            yield from map(_file_source, images)
+            for file in iterate_files(path):
+                if is_image_name(file):
+                    yield _file_source(file)
+                else:
+                    left_out[file.suffix.lower()] += 1
         elif _is_zip(path):
-            yield from _in_zip(path)
+            yield from _in_zip(path, left_out)
         elif path.suffix.lower() == _MANIFEST_SUFFIX:
             rows = read_table(path, ("path",))
             yield from (_file_source(path.parent / image) for (image,) in rows if image)
@@ -184,13 +224,17 @@ def printable_name(path: Path) -> str:
     return _printable(path.as_posix())
 
 
-def _in_zip(path: Path) -> Iterator[ImageSource]:
+def _in_zip(path: Path, left_out: Counter[str]) -> Iterator[ImageSource]:
     try:
         archive = _open_zip(str(path))
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable zip archive: {one_line(error)}.") from error
     for name, index in list_zip_images(archive):
         yield ImageSource(f"{printable_name(path)}/{name}", str(path), index)
+    for entry in archive.infolist():
+        inner = PurePosixPath(entry.filename)
+        if not (entry.is_dir() or is_image_name(entry.filename) or any(map(is_junk, inner.parts))):
+            left_out[inner.suffix.lower()] += 1
 
 
 def _listed(lines: TextIO) -> Iterator[ImageSource]:
@@ -212,12 +256,16 @@ def _without_repeats(inputs: Iterable[str]) -> list[str]:
         place = path.parent.resolve() / path.name if is_file else path.resolve()
         places.setdefault(place, text)
     folders = {place for place in places if place.is_dir()}
-    return [
-        text
-        for place, text in places.items()
-        # Only folders and files named as images are found in a folder.
-        if folders.isdisjoint(place.parents) or not (place in folders or is_image_name(place))
-    ]
+    return [text for place, text in places.items() if not _is_found(place, folders)]
+
+
+def _is_found(place: Path, folders: set[Path]) -> bool:
+    """Whether searching one of the folders finds this folder or file."""
+    # Only folders and files named as images are found, and nothing that is hidden.
+    return (place in folders or is_image_name(place)) and any(
+        parent in folders and not any(map(is_junk, place.relative_to(parent).parts))
+        for parent in place.parents
+    )
 
 
 def _named_source(text: str) -> ImageSource:

@@ -12,34 +12,32 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TextIO
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.config import MODELS_DIR
+from real_vs_ai.errors import InputError, print_error
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
+from real_vs_ai.runs import DEFAULT_FILE, chosen_run
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
 from real_vs_ai.serving.detector import Detector, ImageJudge
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
     ImageSource,
     are_single_files,
+    describe_left_out,
     expand_inputs,
     iterate_sources,
+    require_images,
     why_missing,
 )
 from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
-from real_vs_ai.serving.score_table import (
-    TERMINAL_HEADER,
-    ScoreFile,
-    check_output,
-    score_columns,
-    score_row,
-    terminal_lines,
-)
+from real_vs_ai.serving.score_file import ScoreFile, check_output
+from real_vs_ai.serving.score_table import TERMINAL_HEADER, score_columns, score_row, terminal_lines
 
 # As an output: JSON lines, for another program to read.
 STANDARD_OUTPUT = Path("-")
@@ -78,11 +76,13 @@ class Scorer:
         models: Those that answer together.
         engine: What people read: "openvino (bf16)".
         score: Gives one answer for each source, in order.
+        from_file: As of `ScoringSummary`.
     """
 
     models: tuple[ServedModel, ...]
     engine: str
     score: Callable[[Iterable[ImageSource]], Iterator[Answer]]
+    from_file: str = ""
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -103,12 +103,18 @@ class ScoringSummary:
         counts: Images by conclusion.
         resumed: Images that the table had before.
         seconds: From the first image to the last.
+        left_out: Files that are no images by their names, by their endings.
+        judged: Images by the model that judged them; each that answers has a number.
+        from_file: The file that names the default model, where that one answered; "" otherwise.
     """
 
     counts: dict[ConclusionCode, int]
     resumed: int
     seconds: float
     engine: str
+    left_out: Counter[str] = field(default_factory=Counter)
+    judged: Counter[str] = field(default_factory=Counter)
+    from_file: str = ""
 
     @property
     def unreadable(self) -> int:
@@ -128,9 +134,24 @@ class ScoringSummary:
         ]
         rate = total / self.seconds if self.seconds else 0.0
         title = f"{plural(total, 'image')} scored with {self.engine}, {rate:,.1f} a second"
+        table = format_table(["conclusion", "images", "share"], rows, title=title)
+        lines = [table if rows else title]
+        if self.left_out:
+            lines.append(f"Left out: {describe_left_out(self.left_out)}")
         if self.resumed:
-            title += f"; {plural(self.resumed, 'image')} had been scored before"
-        return format_table(["conclusion", "images", "share"], rows, title=title) if rows else title
+            lines.append(f"{plural(self.resumed, 'image')} had been scored before")
+        return "\n".join([*lines, self._models])
+
+    @property
+    def _models(self) -> str:
+        """Which models answered, and for how many pictures."""
+        answered = self.judged.most_common() if self.judged.total() else []
+        parts = [
+            f"{plural(count, 'picture') if index == 0 else count} checked by {name}"
+            for index, (name, count) in enumerate((n, c) for n, c in answered if c)
+        ]
+        said = ", ".join(parts) or f"No picture could be checked by {' or '.join(self.judged)}"
+        return f"{said} ({self.from_file} names it)" if self.from_file else said
 
 
 def run_scoring(
@@ -153,6 +174,7 @@ def run_scoring(
     Raises:
         FileExistsError: The output exists and neither `resume` nor `overwrite` is given.
         FileNotFoundError: The model, or every input, is not there.
+        InputError: The inputs hold no image, or the disk is full.
         ValueError: An input or the output is of no known kind, or options do not go together.
     """
     inputs = expand_inputs(inputs)
@@ -161,14 +183,16 @@ def run_scoring(
         raise InputError("Expected --output FILE with --resume and --overwrite, found none.")
     for text in inputs:
         if text != STANDARD_INPUT and not Path(text).exists():
-            print(f"error: {why_missing(text)} The others are scored.", file=sys.stderr)
+            print_error(f"{why_missing(text)} The others are scored.")
+    require_images(inputs)
     if output is None or to_pipe:
         few = not to_pipe and len(inputs) <= _FEW_IMAGES and are_single_files(inputs)
         scorer = open_scorer(options, for_batches=not few)
         return score_to_stream(inputs, scorer=scorer, stream=sys.stdout, as_json=to_pipe)
     # Before the model is opened: that takes seconds.
-    check_output(output, resume=resume, overwrite=overwrite)
-    return score_to_file(inputs, scorer=open_scorer(options), output=output, resume=resume)
+    leave = {"resume": resume, "overwrite": overwrite}
+    check_output(output, **leave)
+    return score_to_file(inputs, scorer=open_scorer(options), output=output, **leave)
 
 
 def open_scorer(options: ScoringOptions, *, for_batches: bool = True) -> Scorer:
@@ -179,6 +203,14 @@ def open_scorer(options: ScoringOptions, *, for_batches: bool = True) -> Scorer:
         InputError: It cannot be opened with these options.
     """
     models = served_models(options.model)
+    by_choice = options.model is None and chosen_run()
+    scorer = _open_scorer(models, options, for_batches=for_batches)
+    return replace(scorer, from_file=str(MODELS_DIR / DEFAULT_FILE) if by_choice else "")
+
+
+def _open_scorer(
+    models: tuple[ServedModel, ...], options: ScoringOptions, *, for_batches: bool
+) -> Scorer:
     try:
         if options.cluster:
             return _open_on_ray(models, options)
@@ -263,20 +295,21 @@ def _opened(model: Path, precision: str | None) -> ImageJudge:
 
 
 def score_to_file(
-    inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool
+    inputs: Sequence[str], *, scorer: Scorer, output: Path, resume: bool, overwrite: bool
 ) -> ScoringSummary:
     """Write a row for every image of the inputs; see `run_scoring`."""
     columns = score_columns(scorer.metadata)
     about = [model.describe() for model in scorer.models]
-    with ScoreFile(
-        output, columns=columns, model=scorer.identity, about=about, resume=resume
-    ) as file:
-        sources = (s for s in _with_progress_bar(inputs) if not file.has(s.name))
+    how = {"about": about, "resume": resume, "overwrite": overwrite}
+    left_out: Counter[str] = Counter()
+    with ScoreFile(output, columns=columns, model=scorer.identity, **how) as file:
+        sources = (s for s in _with_progress_bar(inputs, left_out) if not file.has(s.name))
 
         def write(answers: list[Answer]) -> None:
             file.append(score_row(answer, scorer.metadata) for answer in answers)
 
-        return _consume(sources, scorer=scorer, write=write, resumed=file.resumed_rows)
+        known = {"left_out": left_out, "resumed": file.resumed_rows}
+        return _consume(sources, scorer=scorer, write=write, **known)
 
 
 def score_to_stream(
@@ -295,8 +328,12 @@ def score_to_stream(
     stream.write("" if as_json else f"{TERMINAL_HEADER}\n")
     # A bar among the lines of a table would be torn.
     in_sight = stream.isatty() and not as_json
-    sources = iterate_sources(inputs) if in_sight else _with_progress_bar(inputs)
-    return _consume(sources, scorer=scorer, write=write, resumed=0)
+    left_out: Counter[str] = Counter()
+    if in_sight:
+        sources = iterate_sources(inputs, left_out=left_out)
+    else:
+        sources = _with_progress_bar(inputs, left_out)
+    return _consume(sources, scorer=scorer, write=write, left_out=left_out, resumed=0)
 
 
 def _consume(
@@ -304,25 +341,32 @@ def _consume(
     *,
     scorer: Scorer,
     write: Callable[[list[Answer]], None],
+    left_out: Counter[str],
     resumed: int,
 ) -> ScoringSummary:
     counts: Counter[ConclusionCode] = Counter()
+    judged: Counter[str] = Counter({model.name: 0 for model in scorer.models})
     started = time.perf_counter()
     scores = scorer.score(sources)
     # Groups no larger than this are lost by a kill, and done again by --resume.
     while group := list(itertools.islice(scores, _ROWS_BETWEEN_WRITES)):
         write(group)
         counts.update(answer.conclusion.code for answer in group)
+        judged.update(answer.verdict.model for answer in group if answer.verdict)
     return ScoringSummary(
         counts=dict(counts),
         resumed=resumed,
         seconds=time.perf_counter() - started,
         engine=scorer.engine,
+        left_out=left_out,
+        judged=judged,
+        from_file=scorer.from_file,
     )
 
 
-def _with_progress_bar(inputs: Sequence[str]) -> Iterator[ImageSource]:
+def _with_progress_bar(inputs: Sequence[str], left_out: Counter[str]) -> Iterator[ImageSource]:
     """The sources; on a terminal they are counted first, so that the bar knows the time left."""
     countable = sys.stderr.isatty() and STANDARD_INPUT not in inputs
     total = sum(1 for _ in iterate_sources(inputs)) if countable else None
-    yield from progress(iterate_sources(inputs), description="Scoring", unit="image", total=total)
+    sources = iterate_sources(inputs, left_out=left_out)
+    yield from progress(sources, description="Scoring", unit="image", total=total)

@@ -56,6 +56,17 @@ def test_files_that_a_folder_skips_are_scored_when_named(image_folder):
     assert found[11:13] == [f"{extra[0].as_posix()}/z.png", extra[1].as_posix()]
 
 
+def test_a_named_image_in_a_hidden_folder_is_scored(image_folder):
+    hidden = image_folder / ".cache"
+    (hidden / "deeper").mkdir(parents=True)
+    files = [hidden / "b.png", hidden / "deeper" / "c.png", image_folder / "._d.png"]
+    for file in files:
+        file.write_bytes(b"data")
+    assert names(image_folder, *files)[11:] == [file.as_posix() for file in files]
+    # A named hidden folder brings its own images.
+    assert names(image_folder, hidden, files[0])[11:] == [files[0].as_posix(), files[1].as_posix()]
+
+
 def test_links_are_scored_once_and_folders_behind_them_too(image_folder, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

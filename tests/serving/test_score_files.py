@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
+import multiprocessing
+import os
+import resource
 
 import pyarrow.parquet as pq
 import pytest
 
 from real_vs_ai import __version__
-from real_vs_ai.serving.score_table import FORMATS, ScoreFile, check_output
+from real_vs_ai.errors import InputError
+from real_vs_ai.serving.score_file import FORMATS, ScoreFile, check_output
 
 COLUMNS = ("path", "label", "probability_fake", "width", "error")
 
@@ -20,8 +25,8 @@ def row(index: int, **changes):
     return {**values, "error": "", **changes}
 
 
-def score_file(path, *, model="one", resume=False):
-    return ScoreFile(path, columns=COLUMNS, model=model, resume=resume)
+def score_file(path, *, model="one", resume=False, overwrite=False):
+    return ScoreFile(path, columns=COLUMNS, model=model, resume=resume, overwrite=overwrite)
 
 
 def write(path, rows, **options):
@@ -31,7 +36,7 @@ def write(path, rows, **options):
 
 def interrupt_after(path, rows, *, torn=b""):
     """What a process leaves that is killed after it wrote these rows and `torn` of the next."""
-    with pytest.raises(KeyboardInterrupt), score_file(path) as file:
+    with pytest.raises(KeyboardInterrupt), score_file(path, overwrite=True) as file:
         file.append(rows)
         raise KeyboardInterrupt
     with file.partial.open("ab") as partial:
@@ -145,3 +150,57 @@ def test_csv_and_json_are_what_other_programs_expect(tmp_path):
     write(tmp_path / "scores.json", ROWS)
     document = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert document == {"version": __version__, "models": [], "images": ROWS}
+
+
+def test_a_second_run_into_the_same_table_stops_and_nothing_is_lost(tmp_path):
+    output = tmp_path / "scores.csv"
+    with score_file(output) as first:
+        first.append(ROWS[:1])
+        for leave in ({}, {"resume": True}, {"overwrite": True}):
+            with (
+                pytest.raises(FileExistsError, match="Another run writes"),
+                score_file(output, **leave),
+            ):
+                pass
+            with pytest.raises(FileExistsError, match="Another run writes"):
+                check_output(output, **{"resume": False, "overwrite": False} | leave)
+        first.append(ROWS[1:])
+    assert rows_of(output) == expected(output, ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_a_table_that_another_run_has_finished_meanwhile_is_kept(tmp_path):
+    output = tmp_path / "scores.csv"
+    check_output(output, resume=False, overwrite=False)
+    write(output, ROWS)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write(output, ROWS[:1])
+    assert rows_of(output) == expected(output, ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def _write_until(limit: int, path, messages) -> None:
+    # The system then refuses every write beyond it, as a full disk does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        with score_file(path) as file:
+            for index in range(10_000):
+                file.append([row(index)])
+    except InputError as error:
+        messages.put(str(error))
+
+
+@pytest.mark.parametrize("limit", [20_000, 900_000], ids=["rows", "table"])
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(tmp_path, limit):
+    output = tmp_path / "scores.json"
+    context = multiprocessing.get_context("fork")
+    messages = context.Queue()
+    process = context.Process(target=_write_until, args=(limit, output, messages))
+    process.start()
+    message = messages.get(timeout=60)
+    process.join()
+    assert message.startswith(os.strerror(errno.EFBIG))
+    assert "scores.json.partial keeps what was scored" in message and "--resume" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json.partial"]
+    write(output, map(row, range(10_000)), resume=True)
+    assert [r["path"] for r in rows_of(output)] == [row(i)["path"] for i in range(10_000)]

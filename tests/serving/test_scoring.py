@@ -7,11 +7,14 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,12 +25,20 @@ import ImageScoring
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
 from real_vs_ai.out_of_distribution.check import summarise_training_images
+from real_vs_ai.runs import make_default
 from real_vs_ai.serving import openvino_engine
+from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
-from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, score_columns, terminal_lines
+from real_vs_ai.serving.score_table import (
+    COLUMNS,
+    LAST_COLUMNS,
+    score_columns,
+    score_row,
+    terminal_lines,
+)
 from real_vs_ai.serving.scoring_job import (
     ScoringOptions,
     ScoringSummary,
@@ -59,7 +70,8 @@ def read_csv(path):
 
 def score(inputs, output, *, detector, resume=False):
     scorer = local_scorer(detector, workers=2)
-    return score_to_file([str(i) for i in inputs], scorer=scorer, output=output, resume=resume)
+    leave = {"resume": resume, "overwrite": False}
+    return score_to_file([str(i) for i in inputs], scorer=scorer, output=output, **leave)
 
 
 def test_every_image_gets_the_verdict_that_it_gets_alone(image_folder, detector):
@@ -193,7 +205,9 @@ def test_the_terminal_table_shows_every_image_and_no_control_characters(detector
     assert "\x1b" not in output.getvalue() and max(map(len, lines)) <= 80
     assert lines[1].startswith("Unreadable") and lines[1].endswith("longlong.png")
     assert "image" in lines[2] and lines[2].startswith("    ")
-    assert lines[-1].startswith("Looks AI-generated") and lines[-1].endswith("ok.png")
+    accused, why = lines[-2:]
+    assert accused.startswith("Looks AI-generated") and accused.endswith("ok.png")
+    assert why.startswith("    To the model it looks AI-generated.")
 
 
 def test_terminal_says_in_words_why_an_image_has_no_verdict():
@@ -224,7 +238,8 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     run_scoring(images[:5], output=None, **where)
     run_scoring(images[:2], output=tmp_path / "scores.csv", **where)
     assert forms[1:] == [32, 32]
-    first = capsys.readouterr().out.splitlines()[1:3]
+    lines = capsys.readouterr().out.splitlines()
+    first = [line for line in lines if not line.startswith(" ")][1:3]
     titles = {"Fake": "Looks AI-generated", "Real": "Looks like a photograph"}
     expected = [titles[detector.predict(path).label] for path in images[:2]]
     assert [line.split("  ")[0] for line in first] == expected
@@ -263,6 +278,79 @@ def test_pipe_gets_json_lines_and_a_missing_file_does_not_stop_the_others(image_
         f"{number}.png" for number in range(5, 10)
     ]
     assert f"error: Expected an image, folder or zip at {missing}, found nothing." in done.stderr
+
+
+def test_the_last_line_names_the_models_and_the_one_before_what_was_left_out(
+    image_folder, detector, capsys
+):
+    for name in ("b/paper.pdf", "b/drawing.SVG", "b/notes", "b/.hidden"):
+        (image_folder / name).write_text("no image")
+    model = str(detector.model_path)
+    assert ImageScoring.main([str(image_folder / "b"), "--model", model]) == 0
+    *_, left_out, last = capsys.readouterr().err.splitlines()
+    assert last == f"5 pictures checked by {detector.name}"
+    assert left_out.startswith("Left out: 3 files that are no images (")
+    for kind in ("1 .pdf", "1 .svg", "1 without ending"):
+        assert kind in left_out
+    assert max(map(len, (left_out, last))) <= 80
+
+    broken = image_folder / "broken.png"
+    broken.write_bytes(b"no image")
+    assert ImageScoring.main([str(broken), "--model", model]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"No picture could be checked by {detector.name}"
+
+
+def test_the_last_line_names_the_file_that_chose_the_model(detector, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "models" / "mine"
+    run.mkdir(parents=True)
+    shutil.copy(detector.model_path, run / "model.h5")
+    make_default(run)
+    (tmp_path / "a.png").write_bytes(encode(uniform_image(250)))
+    assert ImageScoring.main(["a.png"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"1 picture checked by mine ({Path('models') / 'default.txt'} names it)"
+
+
+def test_several_models_are_counted_apart():
+    judged = Counter({"released/photographs": 2, "released": 10})
+    counts = {ConclusionCode.CANT_TELL: 12}
+    summary = ScoringSummary(counts, resumed=3, seconds=1, engine="x", judged=judged)
+    assert str(summary).splitlines()[-2:] == [
+        "3 images had been scored before",
+        "10 pictures checked by released, 2 checked by released/photographs",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_inputs_without_an_image_are_an_error_of_one_line(tmp_path, kind, detector, capsys):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    model = ["--model", str(detector.model_path)]
+    for names, others in (((), "no file"), (("a.pdf", "b.pdf", "c.txt"), "only 3 files that")):
+        for name in names:
+            (folder / name).write_text("text")
+        given = folder if kind == "folder" else tmp_path / f"{len(names)}.zip"
+        if kind == "zip":
+            with zipfile.ZipFile(given, "w") as archive:
+                for name in names:
+                    archive.writestr(name, "text")
+        for output in ([], ["--output", str(tmp_path / "scores.csv")]):
+            assert ImageScoring.main([str(given), *model, *output]) == 1
+            error = capsys.readouterr().err
+            assert error.startswith("error: Expected images in ") and error.count("\n") == 1
+            assert others in error
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_no_answer_has_no_confidence():
+    metadata = dataclasses.replace(METADATA, lower_threshold=0.1, upper_threshold=0.9)
+    for probability, confidence in ((0.5, None), (0.95, 0.95), (0.05, 0.95)):
+        verdict = make_verdict(np.array([probability, 1 - probability]), metadata)
+        row = score_row(Answer("a.png", verdict), metadata)
+        assert row["confidence"] == confidence
+        assert row["probability_fake"] == probability
 
 
 def test_unreadable_images_exit_with_1_only_when_strict(image_folder, detector):
