@@ -59,12 +59,12 @@ class Task:
     @property
     def asks_for_more(self) -> bool:
         """Whether something is to be measured that the report does not hold."""
-        options = self.options
+        options, test = self.options, self.stored.get("test", {})
         return bool(options.robustness or self.others or self.compared) or (
-            "collections" not in self.stored
-            and "test" in self.stored
-            and self.stored.get("input", {}).get("kind") == "crops"
-            and self.stored.get("positive_class") is not None
+            # Of photographs also what ModelEvaluation.py measures unasked.
+            self.stored.get("input", {}).get("kind") == "crops"
+            and "clean" in test.get("conditions", ())
+            and "web" not in test["conditions"]
         )
 
 

@@ -17,9 +17,11 @@ import ModelEvaluation
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation import export
 from real_vs_ai.model_file import read_metadata, write_metadata
+from real_vs_ai.model_input import ModelInput
 from real_vs_ai.predictions import read_predictions
-from real_vs_ai.runs import find_model
+from real_vs_ai.runs import RunFolder, find_model
 from tests.evaluation.evaluation_material import (
+    SIZE,
     colour_model,
     list_splits,
     make_run,
@@ -212,6 +214,31 @@ def test_second_evaluation_of_a_run_at_the_same_time_stops_with_one_line(project
     assert state_of(project / "models" / "run") == before
     assert evaluate("--model", "models/run", "--overwrite") == 0
     assert not (project / "models" / "run" / ".evaluation.lock").exists()
+
+
+def test_report_on_photographs_gets_the_conditions_of_the_web_and_keeps_its_thresholds(
+    project, capsys
+):
+    file = project / "models" / "run" / "model.h5"
+    crops = ModelInput(size=SIZE, kind="crops", crops=2).stored()
+    metadata = replace(read_metadata(file), input=crops)
+    write_metadata(file, metadata)
+    for split in ("train", "validation", "test"):
+        shutil.rmtree(project / "data" / split)
+        write_images(project / "data" / split, n=10, size=16)
+    images = list_splits(project / "data", splits=("train", "validation", "test"))
+    # As training leaves it.
+    trained = write_report(RunFolder(file.parent), metadata, images, model=colour_model())
+    assert set(trained["test"]["conditions"]) == {"clean"}
+    assert evaluate("--model", "models/run") == 0
+    assert "What it finds and whom it accuses: test" in capsys.readouterr().out
+    metrics = metrics_of(file.parent)
+    assert set(metrics["test"]["conditions"]) == {"clean", "web", "hard"}
+    assert metrics["thresholds"] == trained["thresholds"]
+    assert metrics["test"]["accuracy"] == trained["test"]["accuracy"]
+    assert read_metadata(file).metrics["conditions"] == metrics["test"]["conditions"]
+    assert evaluate("--model", "models/run") == 0
+    assert "--overwrite judges them again" in capsys.readouterr().out
 
 
 def test_redraw_needs_neither_the_model_nor_tensorflow(project):

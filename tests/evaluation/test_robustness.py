@@ -100,6 +100,12 @@ def test_colour_model_keeps_its_verdicts_in_every_change(images, detector):
     first = found["rows"][0]
     assert first["accuracy"]["value"] == pytest.approx(24 / 30)
     assert (first["flips"], first["uncertain"]) == (0, 0)
+    # Every change, and the two ways of the web by their short names.
+    conditions = found["conditions"]
+    assert {"web", "hard", "JPEG quality 75"} <= set(conditions)
+    assert len(conditions) == len(BY_NAME)
+    assert conditions["hard"]["generated"]["found"]["value"] == pytest.approx(12 / 15)
+    assert conditions["web"]["real"]["accused"]["value"] == pytest.approx(3 / 15)
     # Mean colour survives recompression, resizing, blur and noise.
     assert max(row["flips"] for row in found["rows"]) == 0
 
@@ -243,6 +249,11 @@ def test_collections_are_counted_clean_and_after_the_web(tmp_path):
     assert [row["name"] for row in clean["generators"]] == ["Maker 7"]
     assert web["overall"]["coverage"]["value"] == 1
     assert hard["overall"]["coverage"]["value"] == 0
+    # Forced, the answers that the small copies do not get are right all the same.
+    assert set(found["conditions"]) == {"web", "hard"}
+    balanced = found["conditions"]["hard"]["balanced_accuracy"]
+    assert set(balanced) == {"forced"} and balanced["forced"]["value"] == pytest.approx(5 / 6)
+    assert found["conditions"]["web"]["generated"]["called_real"]["value"] == pytest.approx(1 / 6)
     assert hard["overall"]["worst_real"] is None
 
 
