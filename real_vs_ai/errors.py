@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from real_vs_ai.messages import Message
+
 
 class RealVsAIError(Exception):
     """Something that a user can correct: the message says what was expected and what to do.
@@ -20,7 +22,12 @@ class InputError(RealVsAIError, ValueError):
 
 
 def one_line(error: BaseException, *, longest: int | None = 200) -> str:
-    """The error's message on one line of at most `longest` characters, or the error's name."""
+    """The error's message on one line of at most `longest` characters, or the error's name.
+
+    A `Message` stays one, so that a page can say it in another language.
+    """
+    if error.args and isinstance(error.args[0], Message):
+        return error.args[0]
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 

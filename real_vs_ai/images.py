@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.messages import Message
 
 # A JPEG with further pictures behind the first (previews, depth) has its own name in Pillow.
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})
@@ -185,7 +186,11 @@ def decode_image(
                 warnings.simplefilter("ignore")
                 return _to_upright_rgb(image)
         except DECODER_ERRORS as error:
-            raise ImageError(f"damaged or truncated image: {one_line(error)}") from error
+            reason = one_line(error)
+            is_cut = "truncated" in reason
+            raise ImageError(
+                Message("error.truncated") if is_cut else Message("error.damaged", reason=reason)
+            ) from error
 
 
 def read_header(source: str | Path | bytes) -> ImageHeader:
@@ -207,7 +212,7 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=readable_formats())
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image in a format we read ({describe_formats()})") from error
+        raise ImageError(Message("error.no_image", formats=describe_formats())) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
     except DECODER_ERRORS as error:
@@ -282,7 +287,7 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
     if len(source) > max_bytes:
         raise _too_large(len(source), max_bytes)
     if not source:
-        raise ImageError("empty file: 0 bytes")
+        raise ImageError(Message("error.empty"))
     return source
 
 
