@@ -1,8 +1,8 @@
 """Say every sentence that people read in their own language.
 
->>> told = Message("count.pictures", count=2)
->>> str(told), in_language(told, "en")
-('2 pictures', '2 pictures')
+>>> told = Message("input.earlier", count=2)
+>>> in_language(told, "en")
+'Showing 2 pictures you uploaded earlier.'
 
 Each language is one table, `languages/<language>.toml`: keys, and sentences with named fields. To
 add a language, copy `en.toml` and translate it: tests find a missing sentence or field.

@@ -125,7 +125,8 @@ def _show_single(judged: Card, *, judge: Judge) -> None:
         # On a phone the first column stands above the second.
         answer, picture = st.columns(2, gap="large")
         with answer:
-            _show_answer(judged)
+            _show_heading(judged.conclusion)
+            _show_evidence(judged)
             _show_questions(judged)
             show_mistake_report(judged, judge=judge, key="mistake")
         with picture, st.container(key="single_picture"):
@@ -133,10 +134,13 @@ def _show_single(judged: Card, *, judge: Judge) -> None:
     show_details(judged, judge=judge)
 
 
-def _show_answer(judged: Card) -> None:
-    """The conclusion, and the two lines of evidence that it rests on."""
-    found = judged.conclusion
+def _show_heading(found: Conclusion) -> None:
     st.markdown(f"## {heading(found, language=visitor_language())}")
+
+
+def _show_evidence(judged: Card) -> None:
+    """The two lines of evidence that the conclusion rests on, and what is known of the file."""
+    found = judged.conclusion
     said = _joined(found.file_sentences) or tell("file.nothing")
     for title, text in (
         ("question.file_says", said),
@@ -153,7 +157,7 @@ def _show_answer(judged: Card) -> None:
 
 def _show_unreadable(judged: Card) -> None:
     found = judged.conclusion
-    st.markdown(f"## {heading(found, language=visitor_language())}")
+    _show_heading(found)
     st.text(visible(judged.answer.name))
     st.text(f"{_joined(found.model_sentences)} {_joined(found.next_steps)}")
 
@@ -189,8 +193,9 @@ def _show_card(judged: Card) -> None:
         if judged.verdict is None:
             _show_unreadable(judged)
             return
+        _show_heading(judged.conclusion)
         show_picture(judged, height=_PICTURE_HEIGHT)
-        _show_answer(judged)
+        _show_evidence(judged)
 
 
 @contextlib.contextmanager
