@@ -39,7 +39,7 @@ MOST_CARDS = 12
 _LOG = logging.getLogger(__name__)
 _WHY_KEY = "why"
 # In pixels; a narrow page shows less. With these a card fits on a phone's screen.
-_PICTURE_HEIGHT = 180
+_PICTURE_HEIGHT, _OF_TWO_HEIGHT = 180, 380
 _COLUMNS = 3
 # In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
@@ -79,7 +79,7 @@ def show_progress(judged: Sequence[Card], *, total: int) -> None:
     with st.grid(columns=_COLUMNS, min_column_width=280):
         for one in judged:
             with st.container(border=True):
-                _show_card(one)
+                _show_card(one, height=_PICTURE_HEIGHT)
 
 
 def count_conclusions(judged: Sequence[Card]) -> dict[str, str]:
@@ -127,10 +127,10 @@ def _show_single(judged: Card, *, judge: Judge) -> None:
         with answer:
             _show_heading(judged.conclusion)
             _show_evidence(judged)
-            _show_questions(judged)
             show_mistake_report(judged, judge=judge, key="mistake")
         with picture, st.container(key="single_picture"):
             st.image(judged.preview, alt=_alt(judged), width="stretch")
+        _show_questions(judged)
     show_details(judged, judge=judge)
 
 
@@ -184,7 +184,7 @@ def _searches(found: Conclusion) -> list[str]:
     return lines
 
 
-def _show_card(judged: Card) -> None:
+def _show_card(judged: Card, *, height: int) -> None:
     """Show conclusion, picture and evidence in the current container.
 
     An error in drawing is shown in the card and logged; other cards are drawn all the same.
@@ -194,7 +194,7 @@ def _show_card(judged: Card) -> None:
             _show_unreadable(judged)
             return
         _show_heading(judged.conclusion)
-        show_picture(judged, height=_PICTURE_HEIGHT)
+        show_picture(judged, height=height)
         _show_evidence(judged)
 
 
@@ -231,17 +231,18 @@ def _show_cards(judged: Sequence[Card], *, judge: Judge) -> None:
     with st.grid(columns=min(_COLUMNS, len(judged)), min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                _show_card(one)
+                _show_card(one, height=_OF_TWO_HEIGHT if len(judged) == 2 else _PICTURE_HEIGHT)
                 if one.verdict is None:
                     continue
-                st.button(
-                    tell("page.why"),
-                    key=f"why_{number}",
-                    icon=":material/search_insights:",
-                    on_click=_open_why,
-                    args=(number,),
-                )
-                show_mistake_report(one, judge=judge, key=f"mistake_{number}")
+                with st.container(horizontal=True):
+                    st.button(
+                        tell("page.why"),
+                        key=f"why_{number}",
+                        icon=":material/search_insights:",
+                        on_click=_open_why,
+                        args=(number,),
+                    )
+                    show_mistake_report(one, judge=judge, key=f"mistake_{number}")
     number = st.session_state.get(_WHY_KEY)
     if number is not None and number < len(judged) and judged[number].verdict is not None:
         _open_dialog(judged[number], judge=judge)
