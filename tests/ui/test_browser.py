@@ -93,6 +93,8 @@ def open_page(browser, address):
         page.set_default_timeout(300_000)
         page.goto(address)
         page.get_by_test_id("stFileUploader").wait_for()
+        # The page's own script runs last.
+        page.locator("#answer-region").wait_for(state="attached")
         return page
 
     yield open_it
@@ -231,7 +233,7 @@ def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     upload(page, *paths)
     page.get_by_text("of 16 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_text("16 Looks AI-generated").wait_for()
+    page.get_by_role("button", name="16 Looks AI-generated").wait_for()
 
 
 def copy(page, kind: str, encoded: str) -> None:
