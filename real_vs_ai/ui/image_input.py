@@ -260,7 +260,7 @@ def forget_files() -> None:
 
 @functools.cache
 def bound_uploads() -> None:
-    """Let the server keep uploads in memory, as far as a visitor, and all together, may fill it.
+    """Let the server keep uploads in memory, within the limits for each visitor and in total.
 
     Streamlit itself puts large files on disk, and bounds a single file only: a program that uploads
     without end would fill the machine's memory.

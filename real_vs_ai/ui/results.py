@@ -39,7 +39,7 @@ MOST_CARDS = 12
 _LOG = logging.getLogger(__name__)
 _WHY_KEY = "why"
 # In pixels; a narrow page shows less. With these a card fits on a phone's screen.
-_PICTURE_HEIGHT, _OF_TWO_HEIGHT = 180, 380
+_PICTURE_HEIGHT, _LARGE_HEIGHT = 180, 340
 _COLUMNS = 3
 # In the table a row holds a thumbnail, or three lines of text.
 _ROW_HEIGHT, _HEAD_HEIGHT = 66, 38
@@ -227,11 +227,13 @@ def _show_truth(judged: Card, example: LocalFile) -> None:
 
 
 def _show_cards(judged: Sequence[Card], *, judge: Judge) -> None:
-    # Two pictures stand side by side.
-    with st.grid(columns=min(_COLUMNS, len(judged)), min_column_width=280):
+    # Two pictures stand large, side by side.
+    are_few = len(judged) in (2, 4)
+    columns, height = (2, _LARGE_HEIGHT) if are_few else (_COLUMNS, _PICTURE_HEIGHT)
+    with st.grid(columns=columns, min_column_width=280):
         for number, one in enumerate(judged):
             with st.container(border=True):
-                _show_card(one, height=_OF_TWO_HEIGHT if len(judged) == 2 else _PICTURE_HEIGHT)
+                _show_card(one, height=height)
                 if one.verdict is None:
                     continue
                 with st.container(horizontal=True):

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from real_vs_ai.messages import read_table
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.ui import image_input, results
+from real_vs_ai.ui import check_page, image_input, results
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -304,6 +304,22 @@ def test_an_unchanged_page_judges_nothing_twice(models, monkeypatch):
     monkeypatch.setattr("real_vs_ai.ui.check_page.check_image", refuse)
     app.run()
     assert not app.exception and "AI-generated" in verdicts(app)[0]
+
+
+@pytest.mark.parametrize("number", [5, 20])
+def test_answers_appear_while_others_are_awaited(models, monkeypatch, number):
+    drawn = []
+    show_progress = check_page.show_progress
+
+    def watch(judged, *, total):
+        drawn.append((len(judged), total))
+        show_progress(judged, total=total)
+
+    monkeypatch.setattr(check_page, "_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(check_page, "show_progress", watch)
+    files = {f"{i}.png": image_bytes((200, i, 0)) for i in range(number)}
+    upload(start("--models-dir", models), files)
+    assert drawn == [(done, number) for done in range(1, number)]
 
 
 def test_hundreds_of_images_become_a_table_that_can_be_filtered(models):
