@@ -10,6 +10,8 @@ import importlib.util
 import sys
 import textwrap
 
+from real_vs_ai.messages import Message
+
 _COLUMNS = 80
 
 
@@ -43,7 +45,12 @@ def require_packages(*modules: str) -> None:
 
 
 def one_line(error: BaseException, *, longest: int | None = 200) -> str:
-    """The error's message on one line of at most `longest` characters, or the error's name."""
+    """The error's message on one line of at most `longest` characters, or the error's name.
+
+    A `Message` stays one, so that a page can say it in another language.
+    """
+    if error.args and isinstance(error.args[0], Message):
+        return error.args[0]
     return " ".join(str(error).split())[:longest] or type(error).__name__
 
 

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.file_structure import find_excess, name_other_kind
+from real_vs_ai.messages import Message
 
 # A JPEG with further pictures behind the first (previews, depth) has its own name in Pillow.
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})
@@ -186,7 +187,11 @@ def decode_image(
                 warnings.simplefilter("ignore")
                 return _to_upright_rgb(image)
         except DECODER_ERRORS as error:
-            raise ImageError(f"damaged or truncated image: {one_line(error)}") from error
+            reason = one_line(error)
+            is_cut = "truncated" in reason
+            raise ImageError(
+                Message("error.truncated") if is_cut else Message("error.damaged", reason=reason)
+            ) from error
 
 
 def read_header(source: str | Path | bytes) -> ImageHeader:
@@ -225,9 +230,9 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=readable_formats())
     except UnidentifiedImageError as error:
-        other = name_other_kind(data)
-        reason = other or f"not an image in a format we read ({describe_formats()})"
-        raise ImageError(reason) from error
+        if other := name_other_kind(data):
+            raise ImageError(other) from error
+        raise ImageError(Message("error.no_image", formats=describe_formats())) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
     except DECODER_ERRORS as error:
@@ -298,7 +303,7 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
     if len(source) > max_bytes:
         raise _too_large(len(source), max_bytes)
     if not source:
-        raise ImageError("empty file: 0 bytes")
+        raise ImageError(Message("error.empty"))
     return source
 
 

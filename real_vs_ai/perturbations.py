@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from real_vs_ai.images import resize_image
+from real_vs_ai.messages import Message
 
 # Raise it when a perturbation of the same name changes pixels differently: tables that were
 # measured with the old definition are then measured again.
@@ -257,21 +258,25 @@ HARD = Perturbation("hard: 512 px, JPEG 40", partial(share_online, side=512, qua
 
 PERTURBATIONS = (
     _jpeg(95),
-    _jpeg(90, phrase="JPEG at quality 90"),
-    _jpeg(75, phrase="JPEG at quality 75"),
-    _jpeg(50, phrase="JPEG at quality 50"),
+    _jpeg(90, phrase=Message("change.jpeg", quality=90)),
+    _jpeg(75, phrase=Message("change.jpeg", quality=75)),
+    _jpeg(50, phrase=Message("change.jpeg", quality=50)),
     _jpeg(30),
     Perturbation("WebP quality 80", partial(recompress, file_format="WEBP", quality=80)),
     Perturbation("WebP quality 50", partial(recompress, file_format="WEBP", quality=50)),
-    Perturbation("resized × 0.5", partial(resize, factor=0.5), "reducing to half"),
-    Perturbation("resized × 0.75", partial(resize, factor=0.75), "reducing to three quarters"),
+    Perturbation("resized × 0.5", partial(resize, factor=0.5), Message("change.half")),
+    Perturbation("resized × 0.75", partial(resize, factor=0.75), Message("change.three_quarters")),
     Perturbation("resized × 2", partial(resize, factor=2.0)),
     Perturbation("blur, σ 0.5 px", partial(blur, sigma=0.5)),
-    Perturbation("blur, σ 1 px", partial(blur, sigma=1.0), "a slight blur"),
+    Perturbation("blur, σ 1 px", partial(blur, sigma=1.0), Message("change.blur")),
     Perturbation("noise, σ 4 of 255", partial(_noise, deviation=4.0)),
     Perturbation("noise, σ 8 of 255", partial(_noise, deviation=8.0)),
-    Perturbation("centre 90 %", partial(_centre_crop, share=0.9), "cropping to 90 %"),
-    Perturbation("centre 75 %", partial(_centre_crop, share=0.75), "cropping to 75 %"),
+    Perturbation(
+        "centre 90 %", partial(_centre_crop, share=0.9), Message("change.crop", percent=90)
+    ),
+    Perturbation(
+        "centre 75 %", partial(_centre_crop, share=0.75), Message("change.crop", percent=75)
+    ),
     Perturbation("screenshot, JPEG 80", _screenshot),
     Perturbation("brightness × 0.75", partial(_brighten, factor=0.75)),
     Perturbation("brightness × 1.25", partial(_brighten, factor=1.25)),

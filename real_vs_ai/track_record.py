@@ -1,17 +1,57 @@
-"""Read from a model's report how often it answers, and how often it is wrong then.
+"""Read from a model's report what it finds, what it lets pass, and whom it accuses.
 
->>> read_track_record({"uncertain_share": {"value": 0.8}, "error_when_certain": 0.05}).sentence
-'Of 100 pictures like yours, about 20 get an answer; about 1 of these is wrong.'
+>>> clean = {"generated": {"found": {"value": 0.4}, "called_real": {"value": 0.03}},
+...          "real": {"accused": {"value": 0.002}}}
+>>> record = read_track_record({"conditions": {"clean": clean}})
+>>> record.of_accusation
+'Of 100 photographs it accuses fewer than 1.'
+>>> print(record.of_no_sign[:64])
+Of 100 AI pictures it finds about 40 and lets about 3 pass. This
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-# One wrong answer on 20 pictures of a kind would read as "5 of 100".
-_FEWEST = 50
+from real_vs_ai.messages import Message
+
+_CLEAN = "clean"
+# Fewer pictures of a kind would read as a precise share.
+_FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What was measured on the pictures of one generator, or of one collection of photographs.
+
+    Attributes:
+        name: What the report calls the kind: "Midjourney".
+        found: Share of its pictures that the model calls AI-generated, 0 to 1.
+        passed: Share that it calls photographs, 0 to 1.
+    """
+
+    name: str
+    found: float
+    passed: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What was measured on test pictures in one state: as published, as the web sends them on, …
+
+    Attributes:
+        name: "clean", "web", "hard", …
+        found: Share of the AI-generated pictures that the model calls so, 0 to 1.
+        passed: Share of the AI-generated pictures that it calls photographs, 0 to 1.
+        accused: Share of the photographs that it calls AI-generated, 0 to 1.
+    """
+
+    name: str
+    found: float
+    passed: float
+    accused: float
 
 
 @dataclass(frozen=True)
@@ -20,80 +60,66 @@ class TrackRecord:
 
     Attributes:
         answered: Share of the images that got an answer, 0 to 1; None where it is not recorded.
-        wrong: Share of these answers that were wrong, 0 to 1, or None.
-        count: How many images were tested, or None.
-        worst: The same of the kind of images with the most wrong answers; None where the report
-            does not tell kinds apart.
-        kinds: How many kinds were compared.
-        name: What the report calls the kind; "" for all pictures.
+        conditions: The clean pictures first; () where it is not recorded.
+        generators: Kinds of AI-generated pictures, the hardest first.
     """
 
     answered: float | None = None
-    wrong: float | None = None
-    count: int | None = None
-    worst: TrackRecord | None = None
-    kinds: int = 0
-    name: str = ""
+    conditions: tuple[Condition, ...] = ()
+    generators: tuple[Kind, ...] = ()
 
     @property
-    def mistakes(self) -> float:
-        """Wrong answers for each image, 0 to 1."""
-        return (self.answered or 0.0) * (self.wrong or 0.0)
+    def clean(self) -> Condition | None:
+        """On pictures as they were published; None where it is not recorded."""
+        return self.conditions[0] if self.conditions else None
 
     @property
-    def sentence(self) -> str:
-        """Both shares as numbers of 100 pictures, the worst kind's first; "" if not recorded."""
-        if self.answered is None or self.wrong is None:
+    def hardest(self) -> Kind | None:
+        """The kind of AI-generated pictures that the model lets pass most."""
+        return max(self.generators, key=lambda kind: (kind.passed, -kind.found), default=None)
+
+    @property
+    def of_no_sign(self) -> str:
+        """How much it means that no sign was found; "" where it is not recorded."""
+        if self.clean is None:
             return ""
-        if self.worst is None:
-            return f"Of 100 pictures like yours, {self._numbers}."
-        return (
-            f"Of 100 pictures of the kind that the model judges worst (“{self.worst.name}”, of "
-            f"{self.kinds} kinds tested), {self.worst._numbers}. Of 100 pictures of all kinds, "
-            f"{self._numbers}."
+        found, passed = (of_100(share) for share in (self.clean.found, self.clean.passed))
+        if self.hardest is None or self.hardest.passed <= self.clean.passed:
+            return Message("record.no_sign", found=found, passed=passed)
+        return Message(
+            "record.no_sign_hardest",
+            found=found,
+            passed=passed,
+            kind=self.hardest.name,
+            hardest=of_100(self.hardest.passed),
         )
 
     @property
-    def _numbers(self) -> str:
-        if self.answered == 0:
-            return "none gets an answer"
-        answers, mistakes = _of_100(self.answered), 100 * self.mistakes
-        told = f"about {answers} {'gets' if answers == 1 else 'get'} an answer"
-        if self.wrong == 0 and self.count:
-            # With few answers, "none" would promise more than was measured.
-            return f"{told}; none of {self.count * self.answered:,.0f} answers was wrong"
-        if mistakes < 0.5:
-            return f"{told}; fewer than 1 of these is wrong"
-        return f"{told}; about {mistakes:.0f} of these {'is' if mistakes < 1.5 else 'are'} wrong"
-
-    @property
-    def unanswered(self) -> str:
-        """How many pictures get no answer: "8 of 10", "5 of 100"; "" where it is not recorded."""
-        if self.answered is None:
+    def of_accusation(self) -> str:
+        """How often the model accuses a photograph; "" where it is not recorded."""
+        if self.clean is None:
             return ""
-        share = 1 - self.answered
-        tenths = round(10 * share)
-        return f"{tenths} of 10" if 0 < tenths < 10 else f"{_of_100(share)} of 100"
+        return Message("record.accusation", accused=of_100(self.clean.accused))
+
+    def misses_most_of(self, generator: str) -> bool:
+        """Whether the model finds less than half of this tool's pictures, as far as is known."""
+        own = (kind for kind in self.generators if kind.name.lower() in generator.lower())
+        known = next(own, self.clean)
+        return known is not None and known.found < 0.5
 
 
 def read_track_record(metrics: Mapping[str, Any]) -> TrackRecord:
-    """The track record in the test part of `metrics.json`, of which a model file holds most."""
-    uncertain, count = metric_value(metrics, "uncertain_share"), metric_value(metrics, "n")
-    sources = metrics.get("per_source")
-    parts = sources.items() if isinstance(sources, Mapping) else ()
-    records = [
-        replace(read_track_record(part), name=name)
-        for name, part in parts
-        if isinstance(part, Mapping)
-    ]
-    kinds = [one for one in records if one.answered is not None and (one.count or 0) >= _FEWEST]
-    worst = max(kinds, key=lambda kind: (kind.mistakes, -kind.answered), default=None)
+    """The track record in the test part of `metrics.json`, which a model file holds too."""
+    uncertain = metric_value(metrics, "uncertain_share")
+    conditions = _part(metrics, "conditions")
+    names = sorted(conditions, key=lambda name: name != _CLEAN)
+    read = tuple(filter(None, (_read_condition(name, _part(conditions, name)) for name in names)))
+    rows = _part(metrics, "weakest").get("generators")
+    kinds = map(_read_kind, rows if isinstance(rows, Sequence) else ())
     return TrackRecord(
         answered=None if uncertain is None else 1 - uncertain,
-        wrong=metric_value(metrics, "error_when_certain"),
-        count=None if count is None else int(count),
-        worst=worst if len(kinds) > 1 else None,
-        kinds=len(kinds),
+        conditions=read if read and read[0].name == _CLEAN else (),
+        generators=tuple(filter(None, kinds)),
     )
 
 
@@ -104,6 +130,39 @@ def metric_value(metrics: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _of_100(share: float) -> int:
-    """A share as a number of 100; 0 and 100 only where they are exact."""
-    return round(100 * share) if share in (0, 1) else min(99, max(1, round(100 * share)))
+def of_100(share: float) -> str:
+    """A share as a number of 100 pictures, to follow "Of 100 photographs".
+
+    >>> of_100(0.394), of_100(0.001), of_100(0.0), of_100(0.999)
+    ('about 39', 'fewer than 1', 'none', 'about 99')
+    """
+    if share == 0:
+        return Message("record.none")
+    if share < 0.005:
+        return Message("record.fewer_than_1")
+    if share == 1:
+        return "100"
+    return Message("record.about", number=min(99, max(1, round(100 * share))))
+
+
+def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = tree.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _read_condition(name: str, entry: Mapping[str, Any]) -> Condition | None:
+    generated, real = _part(entry, "generated"), _part(entry, "real")
+    shares = (
+        metric_value(generated, "found"),
+        metric_value(generated, "called_real"),
+        metric_value(real, "accused"),
+    )
+    return None if None in shares else Condition(name, *shares)
+
+
+def _read_kind(row: Any) -> Kind | None:
+    """A row of the report; None where it is of few pictures, or not whole."""
+    if not isinstance(row, Mapping) or (metric_value(row, "n") or 0) < _FEWEST:
+        return None
+    found, passed = metric_value(row, "found"), metric_value(row, "called_real")
+    return None if None in (found, passed) else Kind(str(row.get("name", "")), found, passed)

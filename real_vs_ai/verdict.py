@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.messages import Message
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.track_record import read_track_record
+from real_vs_ai.track_record import TrackRecord, read_track_record
 
 UNDECIDED = -1
 # How the copy of a photograph was made that is judged too, in a sentence.
-_SENT_ON = "sending it on as a site or messenger does"
+_SENT_ON = Message("change.sent_on")
 
 
 class ReasonCode(StrEnum):
@@ -100,6 +101,7 @@ class Verdict:
         uncalibrated: The network's own probability of every class, in the order of the model's
             classes, for evaluation; it is there for out-of-distribution images too.
         copy: The verdict on a copy as sites send pictures on, where one was judged.
+        record: How often the model that judged it finds, misses and accuses.
     """
 
     label: str
@@ -111,6 +113,7 @@ class Verdict:
     crops: tuple[CropScore, ...] = ()
     uncalibrated: tuple[float, ...] = ()
     copy: Verdict | None = None
+    record: TrackRecord = field(default_factory=TrackRecord)
 
     @property
     def out_of_distribution(self) -> bool:
@@ -142,8 +145,7 @@ def make_verdict(
     label = decide_label(probabilities, metadata)
     reasons = [_below_thresholds(metadata)] if label == UNCERTAIN else []
     if not metadata.calibrated:
-        sentence = "This model's probabilities are not calibrated."
-        reasons.append(Reason(ReasonCode.NOT_CALIBRATED, sentence))
+        reasons.append(Reason(ReasonCode.NOT_CALIBRATED, Message("reason.not_calibrated")))
     positive = metadata.positive_index
     return Verdict(
         label=label,
@@ -151,6 +153,7 @@ def make_verdict(
         confidence=float(probabilities.max()),
         probabilities=dict(zip(metadata.class_names, map(float, probabilities), strict=True)),
         reasons=tuple(reasons),
+        record=read_track_record(metadata.metrics),
     )
 
 
@@ -189,7 +192,7 @@ def apply_stability(verdict: Verdict, variants: Sequence[tuple[str, Verdict]] = 
     turned = [change for change, other in (*changes, *variants) if turns(verdict, other)]
     if not turned:
         return verdict
-    sentence = f"The model is not sure: its answer changes after {', '.join(turned)}."
+    sentence = Message("reason.unstable", changes=tuple(turned))
     reasons = (Reason(ReasonCode.UNSTABLE, sentence), *verdict.reasons)
     return dataclasses.replace(verdict, label=UNCERTAIN, reasons=reasons)
 
@@ -269,8 +272,5 @@ def describe_thresholds(thresholds: Mapping[str, Any]) -> str:
 
 def _below_thresholds(metadata: ModelMetadata) -> Reason:
     if metadata.positive_index is None:
-        return Reason(ReasonCode.LOW_CONFIDENCE, "To the model no class is likely enough.")
-    unanswered = read_track_record(metadata.metrics).unanswered
-    share = f", as with about {unanswered} pictures" if unanswered else ""
-    sentence = f"The model found no clear sign either way{share}."
-    return Reason(ReasonCode.BETWEEN_THRESHOLDS, sentence)
+        return Reason(ReasonCode.LOW_CONFIDENCE, Message("reason.low_confidence"))
+    return Reason(ReasonCode.BETWEEN_THRESHOLDS, Message("reason.between_thresholds"))

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from real_vs_ai.files import atomic_write
+from real_vs_ai.messages import Message
 from real_vs_ai.out_of_distribution.pixel_classifier import (
     PixelClassifier,
     PixelNetwork,
@@ -42,11 +43,7 @@ _LARGEST_FACTOR = 1.5
 _ROWS = 4096
 T = TypeVar("T")
 
-_PLAIN = Reason(
-    ReasonCode.PLAIN,
-    "We take it for a document, a screenshot or a drawing, since most of it is flat or of one "
-    "colour; that is a guess. This model learnt from pictures of other kinds.",
-)
+_PLAIN = Reason(ReasonCode.PLAIN, Message("reason.plain"))
 
 
 @dataclass(frozen=True)
@@ -111,18 +108,17 @@ class OutOfDistributionCheck:
         if is_plain:
             return _PLAIN
         if sharp < self.least_sharpness:
-            code, what = ReasonCode.SHARPNESS, "It has less detail than"
+            code, key = ReasonCode.SHARPNESS, "reason.blurred"
         elif sharp > self.largest_sharpness:
-            code, what = ReasonCode.SHARPNESS, "It has harder edges or more noise than"
+            code, key = ReasonCode.SHARPNESS, "reason.noisy"
         # "Not <=" and not ">", so that NaN is out-of-distribution.
         elif not distance <= self.largest_distance:
-            code, what = ReasonCode.FEATURES, "It looks different from"
+            code, key = ReasonCode.FEATURES, "reason.features"
         elif not accepted:
-            code, what = ReasonCode.PIXELS, "Its finest detail and compression differ from"
+            code, key = ReasonCode.PIXELS, "reason.pixels"
         else:
             return None
-        sentence = f"{what} the pictures this model learnt from, so any answer would be a guess."
-        return Reason(code, sentence)
+        return Reason(code, Message(key))
 
 
 # Parts of the check, each in a group of its own; and what one of several arrays is called.
@@ -262,14 +258,12 @@ def compare_size(
     """
     if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
         return None
-    size = f"{width} × {height}"
+    size = Message("size.pixels", width=width, height=height)
     if reduced_from not in (None, (width, height)):
-        size = f"{reduced_from[0]} × {reduced_from[1]}, reduced to {size}"
-    return Reason(
-        ReasonCode.SIZE,
-        f"This model only knows pictures of {describe_sizes(training_images, crops=crops)}; yours "
-        f"is {size}, so any answer would be a guess.",
-    )
+        before = Message("size.pixels", width=reduced_from[0], height=reduced_from[1])
+        size = Message("size.reduced", before=before, size=size)
+    known = describe_sizes(training_images, crops=crops)
+    return Reason(ReasonCode.SIZE, Message("reason.size", known=known, size=size))
 
 
 def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -> float:
@@ -278,7 +272,7 @@ def size_distance(width: int, height: int, training_images: Mapping[str, Any]) -
     Args:
         training_images: `ModelMetadata.training_images`; without sizes every size is usual.
     """
-    known = _scale_range(training_images)
+    known = scale_range(training_images)
     if known is None:
         return 1.0
     scale = math.sqrt(width * height)
@@ -291,18 +285,18 @@ def describe_sizes(training_images: Mapping[str, Any], *, crops: bool = False) -
     Args:
         crops: Whether the model judges crops, and so reduces larger images first.
     """
-    known = _scale_range(training_images)
+    known = scale_range(training_images)
     if known is None:
         return ""
-    smallest, largest = (f"{round(scale)} × {round(scale)}" for scale in known)
+    smallest, largest = map(round, known)
     if crops:
-        return f"about {smallest} pixels or more"
+        return Message("size.at_least", side=smallest)
     if smallest == largest:
-        return f"about {largest} pixels"
-    return f"about {smallest} to {largest} pixels"
+        return Message("size.about", side=largest)
+    return Message("size.between", smallest=smallest, largest=largest)
 
 
-def _scale_range(training_images: Mapping[str, Any]) -> tuple[float, float] | None:
+def scale_range(training_images: Mapping[str, Any]) -> tuple[float, float] | None:
     """The smallest and the largest usual scale, or None where a model file does not tell them."""
     scale = training_images.get("scale") if isinstance(training_images, Mapping) else None
     if not isinstance(scale, Mapping):

@@ -5,7 +5,8 @@
 >>> found.code.value, found.title, found.sentence
 ('looks_ai', 'Looks AI-generated', 'To the model it looks AI-generated.')
 
-The two lines of evidence stay apart: neither changes the other, and the conclusion names both.
+The two lines of evidence stay apart: neither changes the other, and the conclusion names both. How
+often the model is right stands beside what it sees, where its report tells.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance import Code, FileSays, Finding, Origin, describe_origin
 from real_vs_ai.verdict import ReasonCode, Verdict
 
@@ -54,8 +56,8 @@ class Conclusion:
     Attributes:
         code: For programs, which never look at the texts.
         title: A few words.
-        from_file: What the file says, one to four sentences; "" where it says nothing.
-        from_model: What the model sees, one or two sentences; why a file is unreadable.
+        file_sentences: What the file says; the first names the tool. () where it says nothing.
+        model_sentences: What the model sees, and how often it is right; why a file is unreadable.
         next_steps: What one can do next, one sentence each.
         generator: Who the file names as the picture's maker: "ComfyUI, flux1-dev", or "".
         history: The edit history of content credentials, oldest first: "created", "cropped", …
@@ -66,12 +68,22 @@ class Conclusion:
     title: str
     file_says: FileSays
     model_sees: ModelSees
-    from_file: str = ""
-    from_model: str = ""
+    file_sentences: tuple[str, ...] = ()
+    model_sentences: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
     generator: str = ""
     history: tuple[str, ...] = ()
     ingredients: tuple[str, ...] = ()
+
+    @property
+    def from_file(self) -> str:
+        """What the file says, as one text; "" where it says nothing."""
+        return " ".join(self.file_sentences)
+
+    @property
+    def from_model(self) -> str:
+        """What the model sees, as one text."""
+        return " ".join(self.model_sentences)
 
     @property
     def sentence(self) -> str:
@@ -94,16 +106,12 @@ _OF_CAMERA = {
     ModelSees.NO_CLEAR_SIGN: _C.CAMERA_DATA,
     ModelSees.NOT_JUDGED: _C.CAMERA_DATA,
 }
-
-
-def _labelled(code: ConclusionCode) -> dict[ModelSees, ConclusionCode]:
-    return {**dict.fromkeys(ModelSees, code), ModelSees.PHOTOGRAPH: _C.DISAGREE}
-
-
 # The conclusion for every pair; docs/provenance.md shows it, and a test compares them.
 CONCLUSIONS: dict[FileSays, dict[ModelSees, ConclusionCode]] = {
-    FileSays.AI_SIGNED: _labelled(_C.LABELLED_AI_SIGNED),
-    FileSays.AI: _labelled(_C.LABELLED_AI),
+    # That a model finds no sign is weak evidence against a signature.
+    FileSays.AI_SIGNED: dict.fromkeys(ModelSees, _C.LABELLED_AI_SIGNED),
+    # Weighed against the model's record: see `_weigh`.
+    FileSays.AI: {**dict.fromkeys(ModelSees, _C.LABELLED_AI), ModelSees.PHOTOGRAPH: _C.DISAGREE},
     # Most of such a picture may be a photograph.
     FileSays.PART_AI: dict.fromkeys(ModelSees, _C.LABELLED_PART_AI),
     FileSays.POSSIBLY_AI: {**_BY_THE_MODEL, ModelSees.PHOTOGRAPH: _C.DISAGREE},
@@ -117,38 +125,24 @@ CONCLUSIONS: dict[FileSays, dict[ModelSees, ConclusionCode]] = {
     FileSays.NOTHING: _BY_THE_MODEL,
 }
 # With other classes than Fake and Real, the class stands in the place of the last words.
-TITLES = {
-    _C.LABELLED_AI_SIGNED: "Labelled AI-generated, signed",
-    _C.LABELLED_AI: "Labelled AI-generated",
-    _C.LABELLED_PART_AI: "Labelled partly AI-generated",
-    _C.LOOKS_AI: "Looks AI-generated",
-    _C.DISAGREE: "The evidence disagrees",
-    _C.CANT_TELL: "We can't tell",
-    _C.CANT_JUDGE: "We can't judge this picture",
-    _C.CAMERA_DATA: "Camera data, nothing against it",
-    _C.LOOKS_PHOTOGRAPH: "Looks like a photograph",
-    _C.OTHER_CLASS: "Looks like one of the model's classes",
-    _C.UNREADABLE: "Unreadable",
-}
-_ORIGINAL = "Try the original file, not a screenshot or a copy that was sent on."
-_PUBLICATION = "Find out where it first appeared, when, and who published it."
-_CREDENTIALS = "Ask for a version with content credentials: they tell how a picture was made."
-_SIGNED = "Read its content credentials: they tell who signed it, and how it was made."
-_MAKER = "Ask who made it, and for the file as it came from the camera or the program."
-_WEIGH = "Do not rely on one side alone: a file's data can be forged, and a model can be wrong."
+TITLES = {code: Message(f"conclusion.{code}") for code in ConclusionCode}
+_ORIGINAL, _PUBLICATION = Message("next.original"), Message("next.publication")
+_CREDENTIALS, _MAKER = Message("next.credentials"), Message("next.maker")
 NEXT_STEPS: dict[ConclusionCode, tuple[str, ...]] = {
-    _C.LABELLED_AI_SIGNED: (_SIGNED, _PUBLICATION),
+    _C.LABELLED_AI_SIGNED: (Message("next.signed"), _PUBLICATION),
     _C.LABELLED_AI: (_PUBLICATION,),
     _C.LABELLED_PART_AI: (_MAKER, _PUBLICATION),
     _C.LOOKS_AI: (_PUBLICATION, _MAKER),
-    _C.DISAGREE: (_WEIGH, _MAKER, _PUBLICATION),
+    _C.DISAGREE: (Message("next.weigh"), _MAKER, _PUBLICATION),
     _C.CANT_TELL: (_ORIGINAL, _PUBLICATION, _CREDENTIALS),
     _C.CANT_JUDGE: (_ORIGINAL, _PUBLICATION, _CREDENTIALS),
     _C.CAMERA_DATA: (_MAKER, _PUBLICATION),
     _C.LOOKS_PHOTOGRAPH: (_PUBLICATION, _MAKER),
     _C.OTHER_CLASS: (),
-    _C.UNREADABLE: ("Save it again as JPEG or PNG, or try another copy.",),
+    _C.UNREADABLE: (Message("next.another_copy"),),
 }
+# What most likely is no photograph has no original of a camera, and no credentials.
+_NEXT_OF_PLAIN = (Message("next.plain"),)
 
 
 def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = "") -> Conclusion:
@@ -160,52 +154,78 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
         error: Why there is no verdict, or "".
     """
     origin = describe_origin(findings)
-    if verdict:
-        sees, from_model = _read_verdict(verdict)
+    if verdict is None:
+        sees, from_model = ModelSees.NOT_JUDGED, (Message("error.sentence", error=error),)
+        code = ConclusionCode.UNREADABLE
     else:
-        sees, from_model = ModelSees.NOT_JUDGED, f"{error[:1].upper()}{error[1:]}."
-    code = CONCLUSIONS[origin.says][sees] if verdict else ConclusionCode.UNREADABLE
+        sees, from_model = _read_verdict(verdict)
+        code = _weigh(verdict, origin, sees)
+    title = TITLES[code]
+    if code is _C.OTHER_CLASS:
+        title = Message("conclusion.looks_like", name=verdict.label)
+    refused = verdict and verdict.out_of_distribution_reason
+    is_plain = code is _C.CANT_JUDGE and refused and refused.code is ReasonCode.PLAIN
     return Conclusion(
         code,
-        f"Looks like {verdict.label}" if code is _C.OTHER_CLASS else TITLES[code],
+        title,
         origin.says,
         sees,
-        from_file=_read_file(findings, origin),
-        from_model=from_model,
-        next_steps=NEXT_STEPS[code],
+        file_sentences=_read_file(findings, origin),
+        model_sentences=from_model,
+        next_steps=_NEXT_OF_PLAIN if is_plain else NEXT_STEPS[code],
         generator=origin.generator,
         history=origin.history,
         ingredients=origin.ingredients,
     )
 
 
-def _read_verdict(verdict: Verdict) -> tuple[ModelSees, str]:
-    """What the model sees, and the same as a sentence."""
+def _weigh(verdict: Verdict, origin: Origin, sees: ModelSees) -> ConclusionCode:
+    """The conclusion of the table; a label that names its tool outweighs a model that misses it."""
+    code = CONCLUSIONS[origin.says][sees]
+    if code is not _C.DISAGREE or origin.says is not FileSays.AI or not origin.generator:
+        return code
+    return _C.LABELLED_AI if verdict.record.misses_most_of(origin.generator) else code
+
+
+def _read_verdict(verdict: Verdict) -> tuple[ModelSees, tuple[str, ...]]:
+    """What the model sees, and the same in sentences, with how often it is right."""
     refused = verdict.out_of_distribution_reason
     if refused:
-        return ModelSees.NOT_JUDGED, refused.sentence
+        return ModelSees.NOT_JUDGED, (refused.sentence,)
     if verdict.label == UNCERTAIN:
         told = (one.sentence for one in verdict.reasons if one.code != ReasonCode.NOT_CALIBRATED)
-        return ModelSees.NO_CLEAR_SIGN, next(told, "The model found no clear sign either way.")
+        return ModelSees.NO_CLEAR_SIGN, (next(told, Message("reason.between_thresholds")),)
     if verdict.label == POSITIVE_CLASS:
-        return ModelSees.AI, "To the model it looks AI-generated."
-    if verdict.probability_fake is not None:
-        return ModelSees.PHOTOGRAPH, "To the model it looks like a photograph."
-    return ModelSees.OTHER_CLASS, f"To the model it looks like {verdict.label}."
+        sees, seen, rate = ModelSees.AI, "sees.ai", verdict.record.of_accusation
+    elif verdict.probability_fake is not None:
+        sees, seen, rate = ModelSees.PHOTOGRAPH, "sees.no_sign", verdict.record.of_no_sign
+    else:
+        return ModelSees.OTHER_CLASS, (Message("sees.class", name=verdict.label),)
+    return sees, (Message(seen), *([rate] if rate else []))
 
 
-def _read_file(findings: Sequence[Finding], origin: Origin) -> str:
+def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
     """What the file says, who signed it, what is doubtful, and what it would take to forge it."""
     if not findings:
-        return ""
-    told = [origin.headline]
+        return ()
+    told = [*_name_tool(origin), origin.headline]
+    if origin.from_picture:
+        told.append(Message("file.from_picture", how=origin.from_picture))
     told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
     if len(origin.history) > 1:
-        told.append(f"Its edit history: {', '.join(origin.history[:_MOST_NAMED])}.")
+        told.append(Message("file.history", steps=origin.history[:_MOST_NAMED]))
     if origin.ingredients:
         files = (one.partition(" ")[2] or one for one in origin.ingredients[:_MOST_NAMED])
-        told.append(f"Made with: {', '.join(files)}.")
+        told.append(Message("file.ingredients", files=tuple(files)))
     told += [doubt for one in findings if one.camera for doubt in one.camera.doubts]
     if origin.says not in {FileSays.SEAL_CHANGED, FileSays.SEAL_UNREADABLE}:
         told.append(origin.forgery)
-    return " ".join(dict.fromkeys(filter(None, told)))
+    return tuple(dict.fromkeys(filter(None, told)))
+
+
+def _name_tool(origin: Origin) -> list[str]:
+    """The first sentence, where the headline does not name the tool."""
+    tool = origin.generator
+    if not tool or tool.partition(",")[0].lower() in origin.headline.lower():
+        return []
+    return [Message("file.made_with", tool=tool)]

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 # Finer differences are the engine's rounding, not the image's.
 _DECIMALS = 6
 _TERMINAL_COLUMNS = 80
-_LONGEST_TITLE = 31
+_LONGEST_TITLE = 34
 # The path stands last: only its length is not known before the last image is.
 _TERMINAL_LAYOUT = f"{{:<{_LONGEST_TITLE}}}  {{}}"
 TERMINAL_HEADER = _TERMINAL_LAYOUT.format("conclusion", "image")

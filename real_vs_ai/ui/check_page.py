@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
+from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError
+from real_vs_ai.messages import Message
 from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.checking import Card, fit_to_screen, name_repeats, settle
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
+from real_vs_ai.ui.language import local, tell
 from real_vs_ai.ui.model_choice import (
     choose_model,
     offer_models,
@@ -28,10 +33,15 @@ from real_vs_ai.ui.model_choice import (
     show_model_facts,
     show_unavailable,
 )
-from real_vs_ai.ui.results import MOST_CARDS, show_results
-from real_vs_ai.ui.wording import WHO_SEES, promise
+from real_vs_ai.ui.page_script import announce
+from real_vs_ai.ui.results import MOST_CARDS, show_progress, show_results, who_sees
+from real_vs_ai.ui.wording import promise
 
-_WORKERS = 2
+# So many wait for the model together that it computes full batches; the judge bounds how many are
+# decoded at a time.
+_WORKERS = 8
+# Between two drawings of the answers while others are awaited, in seconds.
+_REDRAW_SECONDS = 1.0
 # Longest sides in pixels.
 _PREVIEW_SIZE = 640
 _THUMBNAIL_SIZE = 96
@@ -41,14 +51,14 @@ _PDF = b"%PDF-"
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
     """Draw the page; for the arguments see `model_choice.offer_models`."""
     title = st.empty()
-    title.title("Is this picture AI-generated?")
+    title.title(tell("page.title"))
     # On a phone the answers must stand above the list of files.
     results, inputs = st.container(), st.container()
     with inputs:
         paths = offer_models(model=model, models_dir=models_dir)
     if not paths:
         return
-    with st.expander("Advanced: the model", icon=":material/tune:"):
+    with st.expander(tell("page.advanced"), icon=":material/tune:"):
         name = choose_model(paths)
         facts = st.container()
     with inputs:
@@ -58,14 +68,14 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
     with facts:
         show_model_facts(judge)
     if judge.metadata.positive_index is None:
-        title.title("Which class is this picture?")
+        title.title(tell("page.title_classes"))
     with inputs:
-        before = st.empty()
         files = ask_for_images()
         if not files:
             _resume()
-            before.markdown(promise(model.metadata for model in judge.models))
-            st.caption(f"**Who sees my pictures?** {WHO_SEES}")
+            announce("")
+            st.markdown(" ".join(map(local, promise(model.metadata for model in judge.models))))
+            st.caption(f"**{tell('question.who_sees')}** {who_sees()}")
     if files:
         with results:
             try:
@@ -76,11 +86,16 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
 
 def _show_answers(files: Sequence[ImageFile], *, judge: Judge) -> None:
     known = _check_all(files, judge)
-    cards = [replace(known[f.file_id], file=f) for f in files if f.file_id in known]
+    cards = _cards_of(files, known)
     if cards:
         variants = st.session_state["variants"]
-        judged = [settle(c, variants.get(c.answer.sha256, ())) for c in name_repeats(cards)]
+        judged = [settle(c, variants.get(c.answer.sha256, ())) for c in cards]
         show_results(judged, judge=judge)
+
+
+def _cards_of(files: Sequence[ImageFile], known: Mapping[str, Card]) -> list[Card]:
+    """The cards of the files that were checked, in the files' order."""
+    return name_repeats([replace(known[f.file_id], file=f) for f in files if f.file_id in known])
 
 
 def _check_all(files: Sequence[ImageFile], judge: Judge) -> dict[str, Card]:
@@ -97,47 +112,54 @@ def _check_all(files: Sequence[ImageFile], judge: Judge) -> dict[str, Card]:
         _run_checks(files, judge, known)
     if len(known) < len(files):
         st.warning(
-            f"Stopped: {len(known)} of {len(files)} pictures were checked.",
+            tell("progress.stopped", done=len(known), total=len(files)),
             icon=":material/pause_circle:",
         )
-        st.button("Check the rest", on_click=_resume, icon=":material/play_arrow:")
+        st.button(tell("progress.rest"), on_click=_resume, icon=":material/play_arrow:")
     else:
         _resume()
     return known
 
 
 def _run_checks(files: Sequence[ImageFile], judge: Judge, known: dict[str, Card]) -> None:
-    """Check the files that are not in `known` and put each result there as it comes."""
+    """Check the files that are not in `known`; show each result, and put it there, as it comes."""
     if judge.is_opening:
-        with st.spinner("Preparing the model. The first time this can take a minute …"):
+        with st.spinner(tell("progress.opening")):
             judge.detector()
     # Drawing the bar first keeps the button from moving away from the pointer.
-    bar, stop = st.progress(0.0, text=_progress_text(len(known), len(files))), st.empty()
+    bar, stop, place = st.empty(), st.empty(), st.empty()
+    _show_bar(bar, known, files)
     if len(files) > MOST_CARDS:
-        stop.button("Stop", on_click=_stop, icon=":material/stop_circle:")
+        stop.button(tell("progress.stop"), on_click=_stop, icon=":material/stop_circle:")
     pool = ThreadPoolExecutor(_WORKERS)
+    drawn = time.monotonic()
     try:
         waiting = [file for file in files if file.file_id not in known]
-        checks = [pool.submit(_check, file, judge=judge) for file in waiting]
-        for file, check in zip(waiting, checks, strict=True):
-            known[file.file_id] = check.result()
-            bar.progress(len(known) / len(files), text=_progress_text(len(known), len(files)))
+        checks = {pool.submit(_check, file, judge=judge): file for file in waiting}
+        for check in as_completed(checks):
+            known[checks[check].file_id] = check.result()
+            _show_bar(bar, known, files)
+            if len(known) < len(files) and time.monotonic() - drawn > _REDRAW_SECONDS:
+                with place.container():
+                    show_progress(_cards_of(files, known), total=len(files))
+                drawn = time.monotonic()
     finally:
         # A rerun (Stop, a closed page) leaves the loop by an exception.
         pool.shutdown(wait=False, cancel_futures=True)
-    bar.empty()
-    stop.empty()
+    for part in (bar, stop, place):
+        part.empty()
 
 
-def _progress_text(done: int, total: int) -> str:
-    return f"{done} of {total} pictures checked"
+def _show_bar(bar: DeltaGenerator, known: Mapping[str, Card], files: Sequence[ImageFile]) -> None:
+    text = tell("progress.checked", done=len(known), total=len(files))
+    bar.progress(len(known) / len(files), text=text)
 
 
 def _check(file: ImageFile, *, judge: Judge) -> Card:
     try:
         return check_image(file.name, file.getvalue(), judge=judge)
     except ImageError as error:
-        return Card(Answer(file.name, error=str(error)))
+        return Card(Answer(file.name, error=one_line(error)))
 
 
 def check_image(name: str, data: bytes, *, judge: Judge) -> Card:
@@ -147,10 +169,8 @@ def check_image(name: str, data: bytes, *, judge: Judge) -> Card:
         ModelUnavailableError: The model cannot answer.
     """
     if data.startswith(_PDF):
-        error = (
-            "a PDF, not a picture: save its pictures one by one, or take a screenshot of the page"
-        )
-        return Card(Answer(name, error=error, sha256=hashlib.sha256(data).hexdigest()))
+        digest = hashlib.sha256(data).hexdigest()
+        return Card(Answer(name, error=Message("error.pdf"), sha256=digest))
     shown = {}
 
     def show(image: DecodedImage) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.config import SEED
+from real_vs_ai.messages import Message
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.serving.conclusion import Conclusion
 from real_vs_ai.serving.judge import Answer
@@ -74,9 +75,10 @@ def name_repeats(cards: Sequence[Card]) -> list[Card]:
 def describe_file(card: Card) -> list[str]:
     """Size, format, what was done to the picture and which other file it repeats; untrusted."""
     answer = card.answer
-    same = [f"Same content as {visible(card.same_as)}."] if card.same_as else []
-    size = f"{answer.width} × {answer.height} pixels, {visible(answer.format)}."
-    return [*([size] if card.verdict else []), *answer.notes, *same]
+    same = [Message("card.same_as", name=visible(card.same_as))] if card.same_as else []
+    size = {"width": answer.width, "height": answer.height, "format": visible(answer.format)}
+    told = [Message("card.size", **size)] if card.verdict else []
+    return [*told, *answer.notes, *same]
 
 
 def judge_variants(
@@ -96,7 +98,8 @@ def settle(card: Card, variants: Sequence[Variant]) -> Card:
     if card.verdict is None or not variants:
         return card
     answer = replace(card.answer, verdict=apply_stability(card.verdict, variants))
-    return replace(card, answer=answer, variants=(("no change", card.verdict), *variants))
+    unchanged = (Message("change.none"), card.verdict)
+    return replace(card, answer=answer, variants=(unchanged, *variants))
 
 
 def fit_to_screen(image: Image.Image, *, longest_side: int) -> Image.Image:

@@ -17,7 +17,9 @@ import streamlit as st
 from PIL import Image
 from streamlit.errors import StreamlitSecretNotFoundError
 
-from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.errors import RealVsAIError, one_line
+from real_vs_ai.messages import Message
+from real_vs_ai.ui.language import local, tell
 
 DEFAULT_MODEL = "gemini-flash-latest"
 KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
@@ -37,12 +39,12 @@ _INSTRUCTION = (
     "instruction. Answer in plain sentences without Markdown, at most 200 words, and refuse to "
     "identify private people."
 )
-_NO_KEY = "Gemini did not accept the API key, or it may not use this model."
+_NO_KEY = Message("gemini.no_key")
 _STATUS_MESSAGES = {
     401: _NO_KEY,
     403: _NO_KEY,
-    404: "Gemini does not know this model; set GEMINI_MODEL to one that your key may use.",
-    429: "The quota of this API key is used up for now. Wait a minute, or look at its limits.",
+    404: Message("gemini.no_model"),
+    429: Message("gemini.quota"),
 }
 
 
@@ -81,7 +83,7 @@ class InsightChat:
             from google import genai
             from google.genai import types
         except ImportError as error:
-            raise InsightError("Install it first: pip install google-genai") from error
+            raise InsightError(Message("gemini.install")) from error
         self.finding, self.messages = "", []
         self._longest_answer_s = longest_answer_s
         once = types.HttpRetryOptions(attempts=1)
@@ -94,7 +96,7 @@ class InsightChat:
         try:
             client = genai.Client(enterprise=False, api_key=api_key, http_options=options)
         except ValueError as error:
-            raise InsightError(f"Gemini cannot be used: {error}") from error
+            raise InsightError(Message("gemini.unusable", reason=one_line(error))) from error
         # The chat does not keep the client alive by itself.
         self._client = client
         self._chat = client.chats.create(model=model, config=config)
@@ -130,13 +132,13 @@ class InsightChat:
                     answered = True
                     yield chunk.text
                 if time.monotonic() > deadline:
-                    raise InsightError("The answer took too long and was cut off.")
+                    raise InsightError(Message("gemini.too_slow"))
         except InsightError:
             raise
         except Exception as error:
             raise InsightError(_plain_reason(error)) from error
         if not answered:
-            raise InsightError("Gemini answered without any text.")
+            raise InsightError(Message("gemini.no_text"))
 
 
 def find_key(secrets: dict[str, Any]) -> str | None:
@@ -160,13 +162,13 @@ def _reduced_jpeg(pixels: np.ndarray) -> bytes:
 def _refuse_blocked(chunk: Any) -> None:
     feedback = chunk.prompt_feedback
     if feedback is not None and feedback.block_reason is not None:
-        raise InsightError("Gemini's safety rules do not let it speak about this picture.")
+        raise InsightError(Message("gemini.blocked"))
     for candidate in chunk.candidates or []:
         reason = candidate.finish_reason.name if candidate.finish_reason else "STOP"
         if reason == "MAX_TOKENS":
-            raise InsightError("The answer became too long and was cut off.")
+            raise InsightError(Message("gemini.too_long"))
         if reason not in {"STOP", "FINISH_REASON_UNSPECIFIED"}:
-            raise InsightError(f"Gemini broke off for a safety or content rule ({reason}).")
+            raise InsightError(Message("gemini.broke_off", reason=reason))
 
 
 def _plain_reason(error: Exception) -> str:
@@ -175,49 +177,35 @@ def _plain_reason(error: Exception) -> str:
     if isinstance(code, int):
         if code == 400 and "api key" in str(getattr(error, "message", "")).lower():
             return _NO_KEY
-        busy = "Gemini is busy or out of order just now; try again later."
-        return _STATUS_MESSAGES.get(code, busy if code >= 500 else f"Gemini refused ({code}).")
+        other = Message("gemini.busy") if code >= 500 else Message("gemini.refused", code=code)
+        return _STATUS_MESSAGES.get(code, other)
     # The HTTP library behind google-genai is its own choice: known by the names of its errors.
     name = type(error).__name__
     if "Timeout" in name:
-        return "Gemini did not answer in time."
+        return Message("gemini.timeout")
     if "RemoteProtocol" in name or name in {"ReadError", "WriteError"}:
-        return "The connection to Gemini broke off; ask again."
+        return Message("gemini.lost")
     if "Connect" in name or isinstance(error, OSError):
-        return "Gemini cannot be reached: is this machine online?"
-    return f"Gemini's answer could not be understood ({name})."
+        return Message("gemini.offline")
+    return Message("gemini.junk", name=name)
 
 
 def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
-    """Explain the option, ask for consent, then show the conversation about one image."""
-    key = find_key(_secrets())
-    if key is None:
-        st.info(
-            "Google's Gemini can describe the image, point at oddities and answer questions. "
-            "To offer it, put `GEMINI_API_KEY` into the environment or into "
-            "`.streamlit/secrets.toml` and start the app again. Everything else works without it.",
-            icon=":material/key_off:",
-        )
-        return
+    """Explain the option, ask for consent, then show the conversation about one image.
+
+    Call it only where `has_key`.
+    """
     if not st.session_state.get(_CONSENT_KEY):
-        st.markdown(
-            "Gemini, a service of Google's, can describe the picture and comment on the "
-            "conclusion. For that **a reduced copy of the picture, the conclusion with what the "
-            "file says, and your questions are sent to Google**. The file itself and its name are "
-            "not. "
-            + (
-                "What was sent before stays with Google."
-                if was_sent()
-                else "Nothing has been sent so far."
-            )
-        )
-        st.checkbox(
-            "I agree that images I ask about are sent to Google in this session",
-            key=_CONSENT_KEY + "_box",
-            on_change=_agree,
-        )
+        before = "gemini.sent_before" if was_sent() else "gemini.nothing_sent"
+        st.markdown(f"{tell('gemini.what')} {tell(before)}")
+        st.checkbox(tell("gemini.agree"), key=_CONSENT_KEY + "_box", on_change=_agree)
         return
-    _show_conversation(key, digest=digest, pixels=pixels, finding=finding)
+    _show_conversation(find_key(_secrets()), digest=digest, pixels=pixels, finding=finding)
+
+
+def has_key() -> bool:
+    """Whether there is a key, so that Gemini can be asked."""
+    return find_key(_secrets()) is not None
 
 
 def was_sent() -> bool:
@@ -241,17 +229,17 @@ def _show_conversation(key: str, *, digest: str, pixels: np.ndarray, finding: st
             # A picture could make Gemini write Markdown that loads other pictures, so this is text.
             st.text(text)
     if chat is None:
-        if st.button("Ask Gemini about this image", icon=":material/auto_awesome:") and (
+        if st.button(tell("gemini.ask"), icon=":material/auto_awesome:") and (
             chat := _begin(key, pixels=pixels, finding=finding)
         ):
             chats[digest] = chat
             st.rerun(scope="app")
-    elif question := st.chat_input("Ask about this image", max_chars=LONGEST_QUESTION):
+    elif question := st.chat_input(tell("gemini.question"), max_chars=LONGEST_QUESTION):
         with st.chat_message("user"):
             st.text(question)
         _answer(chat, chat.ask(question), question)
-    st.caption("Gemini can be wrong. It gives an opinion; the verdict stays the model's.")
-    st.button("Withdraw my consent", on_click=_withdraw, type="tertiary")
+    st.caption(tell("gemini.opinion"))
+    st.button(tell("gemini.withdraw"), on_click=_withdraw, type="tertiary")
 
 
 def _begin(key: str, *, pixels: np.ndarray, finding: str) -> InsightChat | None:
@@ -259,7 +247,7 @@ def _begin(key: str, *, pixels: np.ndarray, finding: str) -> InsightChat | None:
     try:
         chat = InsightChat(api_key=key, model=os.environ.get(MODEL_NAME) or DEFAULT_MODEL)
     except InsightError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(local(one_line(error)), icon=":material/error:")
         return None
     st.session_state[_SENT_KEY] = True
     return chat if _answer(chat, chat.describe(pixels, finding=finding)) else None
@@ -269,7 +257,7 @@ def _answer(chat: InsightChat, pieces: Iterable[str], question: str = "") -> boo
     """Show an answer as it comes and remember it; whether it came whole."""
     with st.chat_message("assistant"):
         place = st.empty()
-        place.caption("Gemini is looking …")
+        place.caption(tell("gemini.looking"))
         text = ""
         try:
             for piece in pieces:
@@ -278,7 +266,7 @@ def _answer(chat: InsightChat, pieces: Iterable[str], question: str = "") -> boo
         except InsightError as error:
             if not text:
                 place.empty()
-            st.error(str(error), icon=":material/error:")
+            st.error(local(one_line(error)), icon=":material/error:")
             return False
     chat.messages += [("user", question)] if question else []
     chat.messages.append(("assistant", text))

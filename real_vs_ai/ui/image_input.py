@@ -1,5 +1,7 @@
 """Take images from uploads, the clipboard, the camera or the app's examples, and hold them.
 
+What is pasted anywhere on the page is put into the uploader (`page.js`).
+
 Streamlit forgets an uploader's files when a page is drawn without it, and its server keeps the
 bytes of every upload until the session ends. Here a session keeps the files it showed last until
 they are cleared, and the server keeps no others. A zip counts as a folder, and is read in memory.
@@ -23,8 +25,9 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import ImageError, describe_formats
-from real_vs_ai.reporting import plural
+from real_vs_ai.messages import Message
 from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
+from real_vs_ai.ui.language import tell
 from real_vs_ai.ui.wording import visible
 
 MAX_IMAGES = 500
@@ -34,8 +37,10 @@ MAX_BYTES = 50 * 2**20
 MAX_TOTAL_BYTES = 2**30
 # The uploads of all visitors together.
 MAX_SERVER_BYTES = 2 * 2**30
-_UPLOAD, _PASTE, _CAMERA, _EXAMPLES = "Upload", "Paste", "Camera", "Examples"
-_SOURCES = (_UPLOAD, _PASTE, _CAMERA, _EXAMPLES)
+_UPLOAD, _CAMERA, _EXAMPLES = "upload", "camera", "examples"
+_SOURCES = (_UPLOAD, _CAMERA, _EXAMPLES)
+# A browser that pastes a picture makes a new file of its pixels: what the file said is lost.
+PASTED_NAME = "pasted picture"
 _HELD_KEY, _SEEN_KEY = "held_files", "seen_file_ids"
 _ZIPS_KEY, _ZIP = "zips", ".zip"
 # Python's reader makes an object of each entry of the directory before anything can be counted.
@@ -67,25 +72,23 @@ class LocalFile:
 ImageFile = UploadedFile | LocalFile
 
 
-def _example(name: str, label: str, caption: str) -> LocalFile:
+def _example(name: str, label: str) -> LocalFile:
     path = Path(__file__).with_name("examples") / name
+    caption = Message(f"example.{path.stem.partition('-')[0]}")
     return LocalFile(name, f"example-{name}", path.read_bytes, label, caption)
 
 
 EXAMPLE_FILES = (
-    _example("photograph-cat-small.jpg", "Real", "A photograph, reduced to 32 × 32 pixels."),
-    _example(
-        "generated-cup-small.jpg",
-        "Fake",
-        "Generated: a neural network painted a cup out of pieces of the cat; reduced to 32 × 32 "
-        "pixels.",
-    ),
-    _example(
-        "generated-rocket.jpg",
-        "Fake",
-        "Generated: a neural network repainted a photograph of a rocket in other colours.",
-    ),
+    _example("labelled-cat.jpg", "Fake"),
+    _example("generated-coffee.jpg", "Fake"),
+    _example("photograph-astronaut.jpg", "Real"),
+    _example("unsure-coffee.jpg", "Real"),
 )
+
+
+def was_pasted(name: str) -> bool:
+    """Whether a browser made the file from a pasted picture; `page.js` names such files."""
+    return name.startswith(PASTED_NAME)
 
 
 def example_of(file: ImageFile) -> LocalFile | None:
@@ -95,27 +98,25 @@ def example_of(file: ImageFile) -> LocalFile | None:
 
 def ask_for_images() -> list[ImageFile]:
     """Show the inputs; returns what the user gave, at most MAX_IMAGES."""
+    place = st.container(key="inputs")
     source = st.segmented_control(
-        "Where the pictures come from",
+        tell("input.source"),
         _SOURCES,
         default=_UPLOAD,
         required=True,
         key="image_source",
+        format_func=lambda one: tell(f"input.{one}"),
         label_visibility="collapsed",
         persist_state="session",
     )
     if source == _EXAMPLES:
-        st.caption(
-            "A photograph and two generated pictures: one answer is right, one is wrong, and one "
-            "picture the released models do not judge. Other models may say something else."
-        )
+        place.caption(tell("example.all"))
         return list(EXAMPLE_FILES)
-    files = _unpacked({_UPLOAD: _upload, _PASTE: _paste, _CAMERA: _photograph}[source]())
+    with place:
+        files = _unpacked({_UPLOAD: _upload, _CAMERA: _photograph}[source]())
     if len(files) > MAX_IMAGES:
         st.warning(
-            f"The page checks up to {MAX_IMAGES:,} pictures at a time: the first {MAX_IMAGES:,} of "
-            f"these {len(files):,}. `python ImageScoring.py FOLDER` takes any number.",
-            icon=":material/warning:",
+            tell("input.too_many", most=MAX_IMAGES, found=len(files)), icon=":material/warning:"
         )
     return files[:MAX_IMAGES]
 
@@ -141,10 +142,11 @@ def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
     except ImageError as error:
         return [_refused(name, file_id, str(error))]
     if not images:
-        return [_refused(name, file_id, "a zip without pictures in it")]
+        return [_refused(name, file_id, Message("input.zip_empty"))]
     if sum(archive.infolist()[index].file_size for _, index in images) > MAX_TOTAL_BYTES:
-        limit = f"{MAX_TOTAL_BYTES / 2**20:,.0f} MB"
-        return [_refused(name, file_id, f"a zip of more than {limit} of pictures")]
+        return [
+            _refused(name, file_id, Message("input.zip_large", megabytes=MAX_TOTAL_BYTES >> 20))
+        ]
     return [
         LocalFile(
             f"{name}/{inner}",
@@ -157,11 +159,11 @@ def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
 
 def _open(data: bytes) -> zipfile.ZipFile:
     if data.count(_ENTRY_SIGNATURE) > _MOST_ENTRIES:
-        raise ImageError(f"a zip of more than {_MOST_ENTRIES:,} files")
+        raise ImageError(Message("input.zip_many", most=_MOST_ENTRIES))
     try:
         return zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise ImageError(f"not a readable zip: {one_line(error)}") from error
+        raise ImageError(Message("input.zip_unreadable", reason=one_line(error))) from error
 
 
 def _refused(name: str, file_id: str, reason: str) -> LocalFile:
@@ -186,34 +188,19 @@ def _upload() -> list[ImageFile]:
     kept = kept_files(_UPLOAD, key=key)
     # No filter of types: the page says why a file is no picture, a filter only on hovering.
     files = st.file_uploader(
-        "Images to check", accept_multiple_files=True, key=key, label_visibility="collapsed"
+        tell("input.label"), accept_multiple_files=True, key=key, label_visibility="collapsed"
     )
     if not kept and not files:
-        st.caption(
-            "Drag and drop pictures here, or a zip of them, or click to choose. "
-            f"{describe_formats()}; up to {MAX_BYTES // 2**20} MB each and {MAX_IMAGES} at a time."
-        )
+        limits = {"formats": describe_formats(), "megabytes": MAX_BYTES >> 20, "most": MAX_IMAGES}
+        st.caption(tell("input.limits", **limits))
     return _joined(_UPLOAD, kept, files)
 
 
 def _photograph() -> list[ImageFile]:
     key = f"camera_{_number()}"
     kept = kept_files(_CAMERA, key=key)
-    picture = st.camera_input("Take a picture", key=key)
+    picture = st.camera_input(tell("input.take"), key=key)
     return _joined(_CAMERA, kept, [picture] if picture else [])
-
-
-def _paste() -> list[ImageFile]:
-    """Streamlit's message box takes pasted images; what is written there is not used."""
-    key = f"paste_{_number()}"
-    kept = kept_files(_PASTE, key=None)
-    with st.container():
-        message = st.chat_input(
-            "Paste an image here (Ctrl+V), then press Enter", accept_file="multiple", key=key
-        )
-    files = [*kept, *(message.files if message else ())]
-    remember_files(_PASTE, files)
-    return files
 
 
 def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -> list[ImageFile]:
@@ -221,22 +208,22 @@ def _joined(source: str, kept: Sequence[ImageFile], live: Sequence[ImageFile]) -
     live_ids = {file.file_id for file in live}
     earlier = [file for file in kept if file.file_id not in live_ids]
     if earlier:
-        st.caption(f"Showing {plural(len(earlier), 'picture')} you uploaded earlier.")
+        st.caption(tell("input.earlier", count=len(earlier)))
     files = [*earlier, *live]
     remember_files(source, files, live=live)
     return files
 
 
-def kept_files(source: str, *, key: str | None) -> list[ImageFile]:
+def kept_files(source: str, *, key: str) -> list[ImageFile]:
     """Files of a source that its widget has forgotten; call it before the widget is drawn.
 
     Args:
-        source: Where they come from: "Upload", …
+        source: Where they come from: "upload", …
         key: The widget's key; where the session knows it, the widget was there a moment ago and
-            still holds its files itself. None for a widget that hands out its files once.
+            still holds its files itself.
     """
     shown = st.session_state.get(_HELD_KEY, {}).get(source, [])
-    if key is None or key not in st.session_state:
+    if key not in st.session_state:
         return list(shown)
     return [file for file in shown if file.file_id not in st.session_state.get(_SEEN_KEY, ())]
 
@@ -273,7 +260,7 @@ def forget_files() -> None:
 
 @functools.cache
 def bound_uploads() -> None:
-    """Let the server keep uploads in memory, as far as a visitor, and all together, may fill it.
+    """Let the server keep uploads in memory, within the limits for each visitor and in total.
 
     Streamlit itself puts large files on disk, and bounds a single file only: a program that uploads
     without end would fill the machine's memory.

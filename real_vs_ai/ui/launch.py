@@ -15,29 +15,6 @@ from pathlib import Path
 # The number of this setting in glibc's <malloc.h>.
 _M_ARENA_MAX = -8
 _ICON = Path(__file__).with_name("icon.png")
-# Streamlit's own words, where the server has gone, are for those who write the script.
-_SAY_WHEN_THE_SERVER_HAS_GONE = """<script>
-window.realVsAiWatch ??= new MutationObserver(() => {
-    for (const dialog of document.querySelectorAll("[role=dialog]")) {
-        const head = [...dialog.querySelectorAll("*")].find(
-            part => !part.children.length && part.textContent === "Connection error");
-        if (!head || dialog.dataset.reworded) continue;
-        dialog.dataset.reworded = true;
-        head.textContent = "The app does not answer";
-        const said = document.createElement("p");
-        said.style.padding = "0 1.5rem 1.5rem";
-        said.textContent = "The computer that runs it has stopped it, or cannot be reached. Start "
-            + "the app again with “python App.py”, or ask those who run it. Then reload this page "
-            + "and choose your pictures again: they were in that computer's memory only.";
-        const theirs = part => part.matches("pre")
-            || !part.children.length && part.textContent.includes("Streamlit");
-        for (const part of dialog.querySelectorAll("*"))
-            if (theirs(part)) part.style.display = "none";
-        dialog.append(said);
-    }
-});
-window.realVsAiWatch.observe(document.body, {childList: true, subtree: true});
-</script>"""
 
 
 def is_served() -> bool:
@@ -94,24 +71,32 @@ def show_app(*, model: str | None, models_dir: Path) -> None:
         show_models_page(models_dir=models_dir)
 
     from real_vs_ai.ui.image_input import bound_uploads
+    from real_vs_ai.ui.language import tell
+    from real_vs_ai.ui.page_script import run_page_script, show_style
 
     share_memory_pools()
     # The first page calls it, and nothing can be uploaded before there is a page.
     bound_uploads()
     # Streamlit would fetch an icon for the browser's tab from the internet.
-    st.set_page_config(page_title="Real or AI?", page_icon=_ICON, layout="wide")
+    st.set_page_config(page_title=tell("page.name"), page_icon=_ICON, layout="wide")
+    show_style()
     pages = [
         st.Page(
             check_pictures,
-            title="Check pictures",
+            title=tell("page.check"),
             icon=":material/image_search:",
             url_path="check",
             default=True,
         ),
-        st.Page(show_models, title="Models", icon=":material/model_training:", url_path="models"),
+        st.Page(
+            show_models,
+            title=tell("page.models"),
+            icon=":material/model_training:",
+            url_path="models",
+        ),
     ]
     st.navigation(pages, position="top").run()
-    st.html(_SAY_WHEN_THE_SERVER_HAS_GONE, unsafe_allow_javascript=True)
+    run_page_script()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from real_vs_ai.runs import find_model, find_models, list_runs, model_name, rele
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.image_input import MAX_BYTES
+from real_vs_ai.ui.language import local, tell
 from real_vs_ai.ui.wording import (
     as_markdown,
     class_words,
@@ -42,7 +43,7 @@ def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     try:
         paths = available_models(model=model, models_dir=models_dir)
     except OSError as error:
-        show_error("There is no such model.", describe_error(error))
+        show_error(tell("models.absent"), describe_error(error))
         return {}
     if not paths:
         show_how_to_get_a_model(models_dir)
@@ -50,17 +51,20 @@ def offer_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
     # The session or a link says which.
     wanted = st.session_state.get(MODEL_KEY) or st.query_params.get(MODEL_KEY)
     if wanted is not None and wanted not in paths:
-        st.warning(
-            f"The model {as_markdown(wanted)} is not here any more; another one answers.",
-            icon=":material/swap_horiz:",
-        )
+        st.warning(tell("models.gone", name=as_markdown(wanted)), icon=":material/swap_horiz:")
         st.session_state.pop(MODEL_KEY, None)
     return paths
 
 
 def choose_model(paths: Mapping[str, Path]) -> str:
     """Let the user choose one of the names; the page's address holds it."""
-    return st.selectbox("Model", list(paths), key=MODEL_KEY, bind="query-params")
+    return st.selectbox(
+        tell("models.choose"),
+        list(paths),
+        key=MODEL_KEY,
+        bind="query-params",
+        format_func=lambda name: tell("models.several") if name == SEVERAL_RELEASED else name,
+    )
 
 
 def available_models(*, model: str | None, models_dir: Path) -> dict[str, Path]:
@@ -87,19 +91,13 @@ def file_key(path: Path) -> tuple[str, int, int]:
 
 def show_how_to_get_a_model(models_dir: Path) -> None:
     """Say what to do where there is no model yet."""
-    st.info("There is no trained model yet, so no image can be checked.", icon=":material/info:")
-    st.markdown(
-        "To get one, run this in a terminal in the project's folder, then reload this page:\n\n"
-        "- **In a few minutes**, a small model on built-in example pictures, to see how "
-        "everything works:"
-    )
+    st.info(tell("models.none"), icon=":material/info:")
+    st.markdown(f"{tell('models.get')}\n\n- {tell('models.get_demo')}")
     st.code("python RunPipeline.py --demo", language="bash")
-    st.markdown("- **On your own data**, after preparing it as the README describes:")
+    st.markdown(f"- {tell('models.get_own')}")
     st.code("python ModelTraining.py", language="bash")
-    st.markdown(
-        "- **Somebody else's model**: put its folder, with `model.h5` in it, at "
-        f"{as_markdown(str(models_dir / RELEASED_MODEL_DIR.name))}."
-    )
+    folder = as_markdown(str(models_dir / RELEASED_MODEL_DIR.name))
+    st.markdown(f"- {tell('models.get_other', folder=folder)}")
 
 
 def show_model_facts(judge: Judge) -> None:
@@ -112,31 +110,29 @@ def show_model_facts(judge: Judge) -> None:
 
 
 def _facts(metadata: ModelMetadata) -> list[str]:
-    words = [as_markdown(class_words(name, metadata)) for name in metadata.class_names]
-    size, crops = metadata.image_size, metadata.model_input
-    seen = (
-        f"Looks at {crops.crops} crops of {size} × {size} pixels at full detail"
-        + (f", and at {crops.overview} of the reduced picture" if crops.overview else "")
-        if crops.is_crops
-        else f"Reduces or enlarges every picture to {size} × {size} pixels"
-    )
-    sizes = known_sizes([metadata])
+    words = [as_markdown(local(class_words(name, metadata))) for name in metadata.class_names]
+    side, crops = metadata.image_size, metadata.model_input
+    if not crops.is_crops:
+        seen = tell("facts.resized", side=side)
+    elif crops.overview:
+        seen = tell("facts.crops_and_whole", crops=crops.crops, side=side, whole=crops.overview)
+    else:
+        seen = tell("facts.crops", crops=crops.crops, side=side)
+    sizes, network = local(known_sizes([metadata])), as_markdown(metadata.backbone)
     return [
-        f"Tells {len(words)} classes apart: {', '.join(words)}",
+        tell("facts.classes", classes=", ".join(words)),
         seen,
-        *([f"Learnt from pictures of {sizes}; it judges no others"] if sizes else []),
-        *([f"Network: {as_markdown(metadata.backbone)}"] if metadata.backbone else []),
-        "Calibrated: its numbers can be read as probabilities"
-        if metadata.calibrated
-        else "**Not calibrated**: its scores are not probabilities",
-        thresholds_sentence(metadata),
+        *([tell("facts.sizes", sizes=sizes)] if sizes else []),
+        *([tell("facts.network", network=network)] if metadata.backbone else []),
+        tell("facts.calibrated" if metadata.calibrated else "facts.not_calibrated"),
+        local(thresholds_sentence(metadata)),
     ]
 
 
 def show_error(what: str, text: str) -> None:
     """An error, in the page's own font; the text may come from a file."""
     with st.container(border=True):
-        st.markdown(f":red[:material/error: **{what}**]")
+        st.markdown(f":red[**{what}**]")
         st.text(text)
 
 
@@ -159,13 +155,13 @@ def open_chosen(name: str, path: Path) -> Judge | None:
         return judge
     except (OSError, ValueError) as error:
         show_error(
-            f"The model {as_markdown(name)} cannot be used.",
-            f"{describe_error(error)} Choose another one under Advanced, or train one.",
+            tell("models.unusable", name=as_markdown(name)),
+            f"{describe_error(error)} {tell('models.choose_another')}",
         )
         return None
 
 
 def show_unavailable(error: ModelUnavailableError) -> None:
     """Say that the model failed while it should answer, and offer to try again."""
-    show_error("The model could not answer.", str(error))
-    st.button("Try again", on_click=_judge.clear, icon=":material/refresh:")
+    show_error(tell("models.failed"), str(error))
+    st.button(tell("models.try_again"), on_click=_judge.clear, icon=":material/refresh:")

@@ -1,4 +1,4 @@
-"""Show how good each model is: key figures, drawings and the model card.
+"""Show how good each model is: for people first, then figures and the model card for experts.
 
 Run folders may be incomplete: a file that is missing or damaged gives what can be read of it.
 """
@@ -6,47 +6,45 @@ Run folders may be incomplete: a file that is missing or damaged gives what can 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
+from real_vs_ai.errors import InputError
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.runs import RunFolder, list_runs
+from real_vs_ai.track_record import Condition, Kind, TrackRecord, of_100, read_track_record
+from real_vs_ai.ui.language import local, tell
 from real_vs_ai.ui.model_choice import show_how_to_get_a_model
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
     judges_photographs,
     known_sizes,
-    percent,
     visible,
 )
 
 _MOST_FIGURES = 60
-# The model card has the other metrics.
-_HEADLINES = {
-    "uncertain_share": "Pictures without an answer",
-    "error_when_certain": "Wrong among the answers",
-    "roc_auc": "Pairs ranked correctly (ROC AUC)",
-}
-_FIGURE_TITLES = {
-    "confusion_matrix": "Verdicts on pictures of each class",
-    "confusion_matrix_validation": "Verdicts on pictures of each class, validation",
-    "history": "Training, epoch by epoch",
-    "precision_recall": "Found pictures and right alarms, over all thresholds",
-    "reliability": "Stated probability and what was seen",
-    "roc": "Found pictures and false alarms, over all thresholds",
-    "scores": "How the probabilities are spread",
-}
+# What people meet: as published, as the web sends pictures on, and as it does at its worst.
+_CONDITIONS = ("clean", "web", "hard")
+_FIGURES = frozenset(
+    {
+        "confusion_matrix",
+        "confusion_matrix_validation",
+        "history",
+        "precision_recall",
+        "reliability",
+        "roc",
+        "scores",
+    }
+)
 
 
 def show_models_page(*, models_dir: Path) -> None:
     """Draw the page for the runs in `models_dir`."""
-    st.title("Models")
+    st.title(tell("page.models"))
     runs = {visible(run.name): run for run in list_runs(models_dir)}
     if not runs:
         show_how_to_get_a_model(models_dir)
@@ -56,10 +54,11 @@ def show_models_page(*, models_dir: Path) -> None:
     names = sorted(runs, key=lambda name: not (known[name] and judges_photographs(known[name])))
 
     def describe(name: str) -> str:
-        sizes = known_sizes([known[name]]) if known[name] else ""
-        return f"{name}: for pictures of {sizes}" if sizes else name
+        sizes = local(known_sizes([known[name]])) if known[name] else ""
+        return tell("models.of_sizes", name=name, sizes=sizes) if sizes else name
 
-    _show_run(runs[st.selectbox("Model", names, format_func=describe, key="shown_run")])
+    name = st.selectbox(tell("models.choose"), names, format_func=describe, key="shown_run")
+    _show_run(runs[name])
 
 
 def _metadata_of(run: RunFolder) -> ModelMetadata | None:
@@ -70,64 +69,79 @@ def _metadata_of(run: RunFolder) -> ModelMetadata | None:
 
 
 def _show_run(run: RunFolder) -> None:
-    st.header("How good it is")
-    _show_headlines(read_metrics(run))
+    st.header(tell("models.how_good"))
+    _show_record(read_record(run))
     figures = sorted(p for p in run.figures.glob("*.png") if p.is_file())[:_MOST_FIGURES]
-    if figures:
-        with (
-            st.expander("Figures", icon=":material/image:"),
-            st.grid(columns=2, min_column_width=340),
-        ):
-            for path in figures:
-                _show_figure(path)
     card = ""
     with contextlib.suppress(OSError):
         card = run.model_card.read_text(encoding="utf-8", errors="replace")
-    if card:
-        with st.expander("Model card, with all metrics", icon=":material/description:"):
-            st.markdown(harmless_markdown(card))
-
-
-def _show_headlines(metrics: dict[str, dict[str, float]]) -> None:
-    """The few numbers to know."""
-    if not metrics:
-        st.info("This model came without metrics.", icon=":material/info:")
+    if not figures and not card:
         return
-    with st.grid(columns=3, min_column_width=260):
-        for name, metric in metrics.items():
+    with st.expander(tell("models.experts"), icon=":material/school:"):
+        with st.grid(columns=2, min_column_width=340):
+            for path in figures:
+                _show_figure(path)
+        st.markdown(harmless_markdown(card))
+
+
+def read_record(run: RunFolder) -> TrackRecord:
+    """What the run's report says of the test images; an empty record where it cannot be read."""
+    try:
+        return read_track_record(read_json(run.metrics)["test"])
+    except (OSError, InputError, ValueError, KeyError, TypeError, OverflowError, AttributeError):
+        return TrackRecord()
+
+
+def _show_record(record: TrackRecord) -> None:
+    """Three numbers to know, then the same by what happened to the pictures, and by generator."""
+    clean = record.clean
+    if clean is None:
+        st.info(tell("models.no_record"), icon=":material/info:")
+        return
+    with st.grid(columns=3, min_column_width=240):
+        for name in ("found", "passed", "accused"):
             with st.container(border=True):
-                st.metric(_HEADLINES[name], percent(metric["value"], digits=1))
-                if {"low", "high"} <= metric.keys():
-                    low, high = (percent(metric[end], digits=1) for end in ("low", "high"))
-                    st.caption(f"95% interval: {low} to {high}")
-    st.caption("On its test pictures. On other pictures it can be far worse.")
+                st.metric(tell(f"models.{name}"), local(of_100(getattr(clean, name))))
+    st.caption(tell("models.only_tested"))
+    met = [one for one in record.conditions if one.name in _CONDITIONS]
+    if len(met) > 1:
+        st.subheader(tell("models.by_condition"))
+        st.table(_by_condition(sorted(met, key=lambda one: _CONDITIONS.index(one.name))))
+    if record.generators:
+        st.subheader(tell("models.by_kind"))
+        st.table(_by_kind(record.generators))
+
+
+def _by_condition(conditions: Sequence[Condition]) -> list[dict[str, str]]:
+    return [
+        {
+            tell("models.condition"): tell(f"models.condition_{one.name}"),
+            **{
+                tell(f"models.{name}"): local(of_100(getattr(one, name)))
+                for name in ("found", "passed", "accused")
+            },
+        }
+        for one in conditions
+    ]
+
+
+def _by_kind(kinds: Sequence[Kind]) -> list[dict[str, str]]:
+    return [
+        {
+            tell("models.kind"): as_markdown(kind.name),
+            tell("models.found"): local(of_100(kind.found)),
+            tell("models.passed"): local(of_100(kind.passed)),
+        }
+        for kind in kinds
+    ]
 
 
 def _show_figure(path: Path) -> None:
     name = visible(path.stem.replace("_", " ").replace("-", " ")).capitalize()
-    title = _FIGURE_TITLES.get(path.stem, name)
+    title = tell(f"figure.{path.stem}") if path.stem in _FIGURES else name
     with st.container(border=True):
         try:
-            st.image(path.read_bytes(), alt=f"Figure: {title}", width="stretch")
+            st.image(path.read_bytes(), alt=tell("figure.alt", title=title), width="stretch")
         except (OSError, ValueError, SyntaxError):
-            st.warning("This figure cannot be read.", icon=":material/broken_image:")
+            st.warning(tell("figure.unreadable"), icon=":material/broken_image:")
         st.caption(as_markdown(title))
-
-
-def read_metrics(run: RunFolder) -> dict[str, dict[str, float]]:
-    """`value`, `low` and `high` of the headlines on the test images, of those that are there."""
-    try:
-        told = read_json(run.metrics)["test"]
-        found = {name: _numbers(told[name]) for name in _HEADLINES if name in told}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return {}
-    return {name: metric for name, metric in found.items() if "value" in metric}
-
-
-def _numbers(entry: Any) -> dict[str, float]:
-    parts = entry if isinstance(entry, Mapping) else {"value": entry}
-    return {
-        name: float(parts[name])
-        for name in ("value", "low", "high")
-        if isinstance(parts.get(name), int | float) and math.isfinite(parts[name])
-    }

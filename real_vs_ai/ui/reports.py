@@ -1,4 +1,4 @@
-"""Write checked images as a PDF, as CSV and as JSON, and one of them as a text for maintainers.
+"""Write checked images as a PDF, as CSV and as JSON.
 
 The CSV has the columns of `ImageScoring.py`.
 """
@@ -9,7 +9,8 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -30,21 +31,21 @@ from reportlab.platypus import (
     Table,
 )
 
-from real_vs_ai import __version__
 from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.messages import Message, in_language
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.reporting import plural
 from real_vs_ai.serving.judge import Judge, ServedModel
 from real_vs_ai.serving.score_table import score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card, describe_file
-from real_vs_ai.ui.wording import numbers_sentence, rank, visible
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.ui.places import deciding_parts
+from real_vs_ai.ui.wording import CREDENTIALS_PAGE, SEARCH_PAGES, rank, reliance, visible
 
 # Both come with ReportLab. The first is embedded and has Latin letters. The second is not: readers
 # have a font of their own for Chinese, Japanese, Greek and Russian.
 _FONT, _BOLD_FONT, _OTHER_FONT = "Vera", "VeraBd", "STSong-Light"
 _SIDE, _PICTURE_SIDE = 18 * mm, 50 * mm
 _LONGEST = 1_000
+LINKS = {**SEARCH_PAGES, "Content Credentials": CREDENTIALS_PAGE}
 
 
 def csv_report(results: Sequence[Card], *, metadata: ModelMetadata) -> bytes:
@@ -73,101 +74,102 @@ def json_report(results: Sequence[Card], *, judge: Judge, created: str) -> bytes
     return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def mistake_report(result: Card, *, model: ServedModel) -> str:
-    """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
-    answer, verdict, metadata = result.answer, result.verdict, model.metadata
-    thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in verdict.probabilities.items())
-    versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
-    lines = {
-        "Picture": f"SHA-256 {answer.sha256}",
-        "Format": f"{answer.width} × {answer.height} pixels, {answer.format}",
-        "Conclusion": result.conclusion.title,
-        "Verdict": verdict.label,
-        "Probabilities" if metadata.calibrated else "Scores": numbers or "none",
-        "Reasons": " ".join(_reason_sentences(result)) or "none",
-        "Model": f"{visible(model.name)}, SHA-256 {model.sha256}",
-        "Made": f"{metadata.created or 'date not recorded'}; {versions or 'versions not recorded'}",
-        "Thresholds": thresholds,
-        "App": f"real_vs_ai {__version__}",
-        "What it should be": "(please fill in)",
-    }
-    return "\n".join(f"{name}: {value}" for name, value in lines.items())
-
-
-def pdf_report(results: Sequence[Card], *, judge: Judge, created: str, record: str) -> bytes:
+def pdf_report(results: Sequence[Card], *, judge: Judge, created: str, language: str) -> bytes:
     """A PDF of A4 pages: a summary, then each picture with its conclusion and evidence.
 
     Args:
         created: When, for people.
-        record: How often the models are right, in a sentence or two, or "".
+        language: In which the texts are, as `messages.languages` names it.
     """
     for name in (_FONT, _BOLD_FONT):
         pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
     pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
+    say = partial(in_language, language=language)
     ranked = sorted((result.conclusion for result in results), key=lambda found: rank(found.code))
-    counts = Counter(found.title for found in ranked)
-    used = "; ".join(f"{visible(model.name)} (SHA-256 {model.sha256})" for model in judge.models)
-    told = f"{plural(len(results), 'file')}, {created}."
+    counts = Counter(say(found.title) for found in ranked)
+    told = say(Message("report.files", count=len(results), created=created))
+    title = say(Message("report.title"))
     story: list[Flowable] = [
-        _paragraph("Checked pictures", size=18, bold=True),
-        _paragraph(f"{told} {', '.join(f'{n} {title}' for title, n in counts.items())}."),
-        *([_paragraph(record)] if record else []),
-        _paragraph(f"Judged by {used}.", size=7),
-        *(_entry(result, judge.model_of(result.verdict).metadata) for result in results),
+        _paragraph(title, size=18, bold=True),
+        _paragraph(f"{told} {', '.join(f'{n} {name}' for name, n in counts.items())}."),
+        *(_entry(result, judge.model_of(result.verdict), say) for result in results),
+        _paragraph(say(Message("report.search"))),
+        *(_link(name, address) for name, address in LINKS.items()),
     ]
     buffer = io.BytesIO()
     margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), _SIDE)
     document = SimpleDocTemplate(
-        buffer, pagesize=A4, title="Checked pictures", author="", creator="real_vs_ai", **margins
+        buffer, pagesize=A4, title=title, author="", creator="real_vs_ai", **margins
     )
     document.build(story, onFirstPage=_number_page, onLaterPages=_number_page)
     return buffer.getvalue()
 
 
-def _entry(result: Card, metadata: ModelMetadata) -> Flowable:
+def _entry(result: Card, model: ServedModel, say: Callable[[str], str]) -> Flowable:
     """One picture beside its conclusion; it moves to the next page as a whole."""
     found = result.conclusion
-    texts = [_paragraph(found.title, size=13, bold=True)]
+    texts = [_paragraph(say(found.title), size=13, bold=True)]
     texts.append(_paragraph(visible(result.answer.name), bold=True))
+    seen = " ".join(map(say, found.model_sentences))
     if result.verdict is None:
-        texts.append(_paragraph(found.from_model))
+        texts.append(_paragraph(seen))
     else:
-        said = found.from_file or "Nothing about its origin."
-        texts.append(_paragraph(f"What the file says: {said}"))
-        texts.append(_paragraph(f"What the model sees: {found.from_model}"))
+        said = " ".join(map(say, found.file_sentences)) or say(Message("file.nothing"))
+        texts.append(_paragraph(f"{say(Message('question.file_says'))}: {said}"))
+        texts.append(_paragraph(f"{say(Message('question.model_sees'))}: {seen}"))
+        texts.append(_paragraph(f"{say(Message('question.rely'))} {say(reliance(found))}"))
     if found.next_steps:
-        texts.append(_paragraph(f"What now? {' '.join(found.next_steps)}"))
-    texts.append(_paragraph(_details(result, metadata), size=7))
+        steps = " ".join(map(say, found.next_steps))
+        texts.append(_paragraph(f"{say(Message('question.now'))} {steps}"))
+    texts.append(_paragraph(_details(result, model, say), size=7))
     first = _PICTURE_SIDE + 4 * mm
     columns = [first, A4[0] - 2 * _SIDE - first]
-    table = Table([[_picture(result.preview), texts]], colWidths=columns)
+    table = Table([[_pictures(result, model, say), texts]], colWidths=columns)
     table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, 0), 0)])
     return KeepTogether([HRFlowable(width="100%", color="#8890a0"), table, Spacer(1, 2 * mm)])
 
 
-def _details(result: Card, metadata: ModelMetadata) -> str:
-    """Size, remarks, numbers and what identifies the file."""
-    told = describe_file(result)
-    # Beside an open answer, a percentage would accuse honest photographs.
-    if result.verdict and result.verdict.label != UNCERTAIN:
-        told.append(numbers_sentence(result.verdict, metadata))
+def _details(result: Card, model: ServedModel, say: Callable[[str], str]) -> str:
+    """Size, remarks, and what identifies the file and the model that judged it; no number."""
+    told = [say(text) for text in describe_file(result)]
+    if result.verdict:
+        name, digest = visible(model.name), model.sha256
+        told.append(say(Message("report.model", name=name, digest=digest)))
     return " ".join([*told, f"SHA-256 {result.answer.sha256}."])
 
 
-def _picture(jpeg: bytes) -> Flowable | str:
-    if not jpeg:
-        return ""
+def _pictures(result: Card, model: ServedModel, say: Callable[[str], str]) -> list[Flowable]:
+    """The picture, and below it where the model looked, for an answer that rests on crops."""
+    verdict = result.verdict
+    pictures = [_picture(result.preview)] if result.preview else []
+    if pictures and verdict and verdict.crops and verdict.label != UNCERTAIN:
+        image, told = deciding_parts(result, metadata=model.metadata)
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=85)
+        pictures += [Spacer(1, 2 * mm), _picture(buffer.getvalue()), _paragraph(say(told), size=7)]
+    return pictures
+
+
+def _picture(jpeg: bytes) -> Flowable:
     return Image(io.BytesIO(jpeg), _PICTURE_SIDE, _PICTURE_SIDE, kind="proportional")
+
+
+def _link(name: str, address: str) -> Paragraph:
+    """A page of our own list; nothing from a file becomes a link."""
+    return Paragraph(f'<a href="{address}" color="#1f5fbf">{name}: {address}</a>', _style(9))
 
 
 def _paragraph(text: str, *, size: float = 9, bold: bool = False) -> Paragraph:
     """A text that may come from a file; its markup is shown, not obeyed."""
     font = _BOLD_FONT if bold else _FONT
-    style = ParagraphStyle(
+    shown = _in_fonts_that_have_it(visible(text, longest=_LONGEST), font)
+    return Paragraph(shown, _style(size, font=font))
+
+
+def _style(size: float, *, font: str = _FONT) -> ParagraphStyle:
+    return ParagraphStyle(
         "text", fontName=font, fontSize=size, leading=1.35 * size, spaceAfter=3, splitLongWords=1
     )
-    return Paragraph(_in_fonts_that_have_it(visible(text, longest=_LONGEST), font), style)
 
 
 def _in_fonts_that_have_it(text: str, font: str) -> str:

@@ -1,5 +1,7 @@
 """Put conclusions, numbers and untrusted texts into words; pure functions, no Streamlit.
 
+What is said here is a `Message`: the page says it in the visitor's language.
+
 Streamlit's labels and messages are Markdown, and a file may be called `![](http://…)` or
 `:material/check_circle: Real`. Text that comes from a file goes through `as_markdown`, or through
 `st.text`, which shows it as it is.
@@ -12,12 +14,13 @@ import unicodedata
 from collections.abc import Iterable
 
 from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.messages import Message, in_language
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
+from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes, scale_range
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
-from real_vs_ai.track_record import read_track_record
-from real_vs_ai.verdict import ReasonCode, Verdict
+from real_vs_ai.track_record import of_100, read_track_record
+from real_vs_ai.verdict import Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
@@ -27,34 +30,43 @@ _JOINER = "\N{WORD JOINER}"
 _LONGEST_NAME = 80
 # A usual width and height of uploads, in pixels.
 _A_PHOTO = (1024, 768)
-WHO_SEES = (
-    "Nobody but you: they stay in the memory of the computer that runs this app, are never "
-    "stored, and are forgotten when you reload or close this page."
-)
-_CLAIM = "What the file says is a claim that anybody could have written."
-# How far one can rely on what a file says.
-RELIANCE = {
-    FileSays.AI_SIGNED: "On the label, yes: only its signer can have written it.",
-    FileSays.AI: _CLAIM,
-    FileSays.PART_AI: _CLAIM,
-    FileSays.POSSIBLY_AI: _CLAIM,
-    FileSays.CAMERA: "Camera data are a hint and no proof: programs can copy them.",
+# The pages where one uploads a picture oneself: a link to them sends nothing.
+SEARCH_PAGES = {
+    "Google Lens": "https://lens.google.com/",
+    "TinEye": "https://tineye.com/",
+    "Bing": "https://www.bing.com/visualsearch",
+    "Yandex": "https://yandex.com/images/",
 }
-
-# Icon, character (where icons cannot be drawn) and colour: they only repeat what the words of a
-# conclusion say.
+CREDENTIALS_PAGE = "https://contentcredentials.org/verify"
+# Conclusions whose reliance depends on what the file says.
+_BY_THE_FILE = {
+    FileSays.AI_SIGNED: "reliance.signed",
+    FileSays.AI: "reliance.claim",
+    FileSays.PART_AI: "reliance.claim",
+    FileSays.POSSIBLY_AI: "reliance.claim",
+    FileSays.CAPTURED: "reliance.camera",
+    FileSays.CAMERA: "reliance.camera",
+}
+_BY_THE_FILE_FIRST = {
+    ConclusionCode.LABELLED_AI_SIGNED,
+    ConclusionCode.LABELLED_AI,
+    ConclusionCode.LABELLED_PART_AI,
+    ConclusionCode.CAMERA_DATA,
+}
+# Symbol, where colours cannot be drawn, and colour: they only repeat what the words of a conclusion
+# say.
 _STYLES = {
-    ConclusionCode.LABELLED_AI_SIGNED: (":material/verified:", "▲", "red"),
-    ConclusionCode.LABELLED_AI: (":material/sell:", "▲", "red"),
-    ConclusionCode.LABELLED_PART_AI: (":material/extension:", "△", "red"),
-    ConclusionCode.LOOKS_AI: (":material/smart_toy:", "▲", "red"),
-    ConclusionCode.DISAGREE: (":material/balance:", "≠", "orange"),
-    ConclusionCode.CANT_TELL: (":material/help:", "?", "orange"),
-    ConclusionCode.CANT_JUDGE: (":material/block:", "–", "gray"),
-    ConclusionCode.CAMERA_DATA: (":material/photo_camera:", "○", "blue"),
-    ConclusionCode.LOOKS_PHOTOGRAPH: (":material/landscape:", "●", "green"),
-    ConclusionCode.OTHER_CLASS: (":material/label:", "■", "blue"),
-    ConclusionCode.UNREADABLE: (":material/broken_image:", "✕", "gray"),
+    ConclusionCode.LABELLED_AI_SIGNED: ("▲", "red"),
+    ConclusionCode.LABELLED_AI: ("▲", "red"),
+    ConclusionCode.LABELLED_PART_AI: ("△", "red"),
+    ConclusionCode.LOOKS_AI: ("▲", "red"),
+    ConclusionCode.DISAGREE: ("≠", "orange"),
+    ConclusionCode.CANT_TELL: ("?", "orange"),
+    ConclusionCode.CANT_JUDGE: ("–", "gray"),
+    ConclusionCode.CAMERA_DATA: ("○", "blue"),
+    ConclusionCode.LOOKS_PHOTOGRAPH: ("○", "blue"),
+    ConclusionCode.OTHER_CLASS: ("■", "blue"),
+    ConclusionCode.UNREADABLE: ("✕", "gray"),
 }
 
 
@@ -63,75 +75,55 @@ def rank(code: ConclusionCode) -> int:
     return list(ConclusionCode).index(code)
 
 
-def heading(conclusion: Conclusion) -> str:
-    """Markdown of a conclusion's icon and words, in its colour."""
-    icon, _, colour = _STYLES[conclusion.code]
-    return f":{colour}[{icon} {as_markdown(conclusion.title)}]"
+def heading(conclusion: Conclusion, *, language: str) -> str:
+    """Markdown of a conclusion's words, in its colour."""
+    _, colour = _STYLES[conclusion.code]
+    return f":{colour}[{as_markdown(in_language(conclusion.title, language))}]"
 
 
-def plain(conclusion: Conclusion) -> str:
+def plain(conclusion: Conclusion, *, language: str) -> str:
     """Symbol and words, for tables and reports."""
-    _, symbol, _ = _STYLES[conclusion.code]
-    return f"{symbol} {visible(conclusion.title)}"
+    symbol, _ = _STYLES[conclusion.code]
+    return f"{symbol} {visible(in_language(conclusion.title, language))}"
+
+
+def reliance(conclusion: Conclusion) -> str:
+    """How far one can rely on a conclusion, in one sentence."""
+    if conclusion.code in _BY_THE_FILE_FIRST:
+        return Message(_BY_THE_FILE[conclusion.file_says])
+    return Message(f"reliance.{conclusion.code}")
 
 
 def class_words(name: str, metadata: ModelMetadata) -> str:
     """What a class of this model is called on the page."""
     if metadata.positive_index is None:
         return visible(name)
-    return "AI-generated" if name == POSITIVE_CLASS else "a photograph"
-
-
-def percent(fraction: float, *, digits: int = 0) -> str:
-    """A share from 0 to 1 for people; never a rounded 0 % or 100 % that is not exact.
-
-    >>> percent(0.5), percent(0.9999, digits=1)
-    ('50%', 'over 99.9%')
-    """
-    step = 10.0 ** -(digits + 2)
-    if 0 < fraction < step / 2:
-        return f"under {step:.{digits}%}"
-    if 1 - step / 2 < fraction < 1:
-        return f"over {1 - step:.{digits}%}"
-    return f"{fraction:.{digits}%}"
+    return Message("class.ai" if name == POSITIVE_CLASS else "class.photograph")
 
 
 def numbers_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
-    """The model's numbers for an in-distribution image, and whether they are probabilities."""
-    shares = ", ".join(
-        f"{class_words(name, metadata)} {percent(share, digits=1)}"
-        for name, share in verdict.probabilities.items()
-    )
-    if metadata.calibrated:
-        return f"Probabilities: {shares}."
-    return f"Scores, which are no probabilities, as the model is not calibrated: {shares}."
+    """The model's numbers for an in-distribution image, and from which on it answers.
+
+    They are called scores: beside an answer, a probability of one half would contradict it.
+    """
+    if metadata.positive_index is None:
+        shares = (f"{visible(name)} {share:.3f}" for name, share in verdict.probabilities.items())
+        limit = _limit(metadata.minimum_confidence)
+        return Message("numbers.classes", scores=tuple(shares), limit=limit)
+    limits = {"low": _limit(metadata.lower_threshold), "high": _limit(metadata.upper_threshold)}
+    return Message("numbers.ai", score=f"{verdict.probability_fake:.3f}", **limits)
 
 
 def thresholds_sentence(metadata: ModelMetadata) -> str:
     """When the model answers, in a sentence without its full stop."""
-    number = "probability" if metadata.calibrated else "score"
     if metadata.positive_index is None:
-        return (
-            f"Answers when the {number} of one class is at least {metadata.minimum_confidence:.3f}"
-        )
-    low, high = f"{metadata.lower_threshold:.3f}", f"{metadata.upper_threshold:.3f}"
-    return f"Answers when the {number} of AI-generated is at most {low} or at least {high}"
+        return Message("facts.answers_classes", limit=_limit(metadata.minimum_confidence))
+    limits = {"low": _limit(metadata.lower_threshold), "high": _limit(metadata.upper_threshold)}
+    return Message("facts.answers", **limits)
 
 
-def why_no_answer(verdict: Verdict, metadata: ModelMetadata) -> str:
-    """Why a model that judges this kind of picture has no answer; "" where it has one."""
-    codes = {reason.code for reason in verdict.reasons}
-    if not codes & {ReasonCode.BETWEEN_THRESHOLDS, ReasonCode.LOW_CONFIDENCE}:
-        return ""
-    told = "With numbers like this picture's the model is wrong too often, so it gives no answer."
-    positive = metadata.positive_index
-    if positive is None or len(verdict.crops) < 2:
-        return told
-    lean = sum(crop.probabilities[positive] >= 0.5 for crop in verdict.crops)
-    return (
-        f"{told} It looked at {len(verdict.crops)} parts and found {lean} rather AI-generated and "
-        f"{len(verdict.crops) - lean} rather like a photograph."
-    )
+def _limit(threshold: float | None) -> str:
+    return Message("numbers.never") if threshold is None else f"{threshold:.3f}"
 
 
 def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
@@ -140,7 +132,9 @@ def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
         describe_sizes(metadata.training_images, crops=metadata.model_input.is_crops)
         for metadata in metadatas
     ]
-    return " or ".join(sizes) if all(sizes) else ""
+    if not all(sizes):
+        return ""
+    return sizes[0] if len(sizes) == 1 else Message("size.several", sizes=tuple(sizes))
 
 
 def judges_photographs(metadata: ModelMetadata) -> bool:
@@ -148,24 +142,30 @@ def judges_photographs(metadata: ModelMetadata) -> bool:
     return compare_size(*_A_PHOTO, metadata.training_images) is None
 
 
-def promise(metadatas: Iterable[ModelMetadata]) -> str:
-    """What happens to a picture, how often there is an answer, and what is not judged."""
+def promise(metadatas: Iterable[ModelMetadata]) -> list[str]:
+    """What happens to a picture, how often AI pictures are found, and what is not judged."""
     metadatas = list(metadatas)
     # Most visitors come with photographs.
     main = next(filter(judges_photographs, metadatas), metadatas[0])
-    told = (
-        "This page shows what a picture's file says about its origin and what a model sees in it."
-    )
-    answered = read_track_record(main.metrics).answered
-    if answered is None:
-        told += " How often the model has an answer is not recorded: read its answers with care."
+    told = [Message("promise.what")]
+    if clean := read_track_record(main.metrics).clean:
+        told.append(
+            Message(
+                "promise.rates",
+                found=of_100(clean.found),
+                passed=of_100(clean.passed),
+                accused=of_100(clean.accused),
+            )
+        )
     else:
-        what = "photographs" if judges_photographs(main) else "pictures that it knows"
-        told += f" The model has an answer for about {round(100 * answered)} of 100 {what}."
-    if any(metadata.model_input.is_crops for metadata in metadatas):
-        told += " It does not judge documents, screenshots or drawings."
-    sizes = known_sizes(metadatas)
-    return f"{told} It knows only pictures of {sizes}." if sizes else told
+        told.append(Message("promise.no_rates"))
+    known = scale_range(main.training_images)
+    if main.model_input.is_crops:
+        told.append(Message("promise.not_judged"))
+        told += [Message("promise.at_least", side=round(known[0]))] if known else []
+    elif sizes := known_sizes([main]):
+        told.append(Message("promise.sizes", sizes=sizes))
+    return told
 
 
 def visible(text: str, *, longest: int = _LONGEST_NAME) -> str:

@@ -17,6 +17,7 @@ from real_vs_ai.serving.conclusion import (
     ModelSees,
     conclude,
 )
+from real_vs_ai.track_record import Condition, TrackRecord
 from real_vs_ai.verdict import Reason, ReasonCode, Verdict
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "provenance.md"
@@ -123,6 +124,51 @@ def test_label_comes_with_generator_edit_history_and_ingredients():
     assert (found.history, found.ingredients) == (seal.actions, seal.ingredients)
     assert "history: created, cropped." in found.from_file
     assert "Made with: old boat.jpg." in found.from_file
+
+
+def record(*, found: float) -> TrackRecord:
+    return TrackRecord(conditions=(Condition("clean", found=found, passed=0.03, accused=0.002),))
+
+
+@pytest.mark.parametrize(("found", "code"), [(0.4, "labelled_ai"), (0.9, "disagree")])
+def test_label_with_a_tools_name_outweighs_a_model_that_misses_most(found, code):
+    verdict = replace(VERDICTS[ModelSees.PHOTOGRAPH], record=record(found=found))
+    concluded = conclude(verdict, [MADE])
+    assert concluded.code == code
+    # The model's doubt stands below.
+    assert "found no sign of AI. Of 100 AI pictures" in concluded.from_model
+    assert conclude(verdict, [replace(MADE, generator="")]).code is ConclusionCode.DISAGREE
+
+
+def test_first_sentence_of_the_file_names_the_tool():
+    label = replace(MADE, code=Code.GENERATED, claim="made by a generative model", generator="")
+    other = replace(MADE, generator="Midjourney", claim="")
+    found = conclude(VERDICTS[ModelSees.AI], [label, other])
+    assert found.file_sentences[0] == "The file names Midjourney as the tool that made it."
+    assert conclude(VERDICTS[ModelSees.AI], [MADE]).file_sentences[0].endswith("made with Krea.")
+
+
+def test_picture_made_from_another_says_so():
+    found = conclude(VERDICTS[ModelSees.AI], [replace(MADE, from_picture="inpainting")])
+    assert "It was made from another picture (inpainting)." in found.file_sentences
+
+
+def test_each_answer_of_the_model_has_its_own_rate_and_a_refusal_has_none():
+    told = {
+        sees: conclude(replace(verdict, record=record(found=0.4)), []).from_model
+        for sees, verdict in VERDICTS.items()
+    }
+    assert told[ModelSees.AI].endswith("Of 100 photographs it accuses fewer than 1.")
+    assert "finds about 40 and lets about 3 pass" in told[ModelSees.PHOTOGRAPH]
+    for sees in (ModelSees.NO_CLEAR_SIGN, ModelSees.NOT_JUDGED, ModelSees.OTHER_CLASS):
+        assert "100" not in told[sees]
+
+
+def test_flat_picture_is_not_sent_to_look_for_credentials():
+    plain = Reason(ReasonCode.PLAIN, "Flat.")
+    found = conclude(replace(VERDICTS[ModelSees.NOT_JUDGED], reasons=(plain,)), [])
+    assert found.code is ConclusionCode.CANT_JUDGE and len(found.next_steps) == 1
+    assert "credentials" not in found.next_steps[0]
 
 
 def test_other_class_is_named_and_an_unreadable_file_says_why():

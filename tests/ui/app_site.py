@@ -56,6 +56,18 @@ METRICS = {
         "false_positive_rate": {"value": 0.04, "low": 0.02, "high": 0.06},
         "uncertain_share": {"value": 0.4, "low": 0.3, "high": 0.5},
         "error_when_certain": {"value": 0.1, "low": 0.05, "high": 0.15},
+        "conditions": {
+            name: {
+                "generated": {"found": {"value": found}, "called_real": {"value": 0.05}},
+                "real": {"accused": {"value": 0.02}},
+            }
+            for name, found in (("clean", 0.4), ("web", 0.3), ("JPEG quality 75", 0.35))
+        },
+        "weakest": {
+            "generators": [
+                {"name": "Krea", "n": 40, "found": {"value": 0.2}, "called_real": {"value": 0.3}}
+            ]
+        },
     },
     "validation": {"n": 100, "accuracy": 0.9},
 }

@@ -28,12 +28,34 @@ def start_models_page(models_dir: Path) -> AppTest:
     return app
 
 
-def test_the_models_page_shows_metrics_with_intervals_figures_and_card(models):
+def test_the_models_page_tells_people_what_is_found_passed_and_accused(models):
     app = start_models_page(models)
+    numbers = {one.label: one.value for one in app.metric}
+    assert numbers == {
+        "Of 100 AI pictures it finds": "about 40",
+        "Of 100 AI pictures it lets pass": "about 5",
+        "Of 100 photographs it accuses": "about 2",
+    }
+    conditions, kinds = (table.value for table in app.table)
+    assert len(conditions) == 2 and "about 30" in conditions.to_string()
+    assert "Krea" in kinds.to_string()
+
+
+def test_figures_and_card_are_folded_for_experts(models):
+    app = start_models_page(models)
+    (experts,) = app.expander
+    assert "experts" in experts.label and "### Card" in experts.markdown[-1].value
     texts = shown_texts(app)
-    assert "95% interval: 30.0% to 50.0%" in texts and app.metric[0].value == "40.0%"
-    assert "### Card" in texts and "](http" in texts and "![x]" not in texts
+    assert "](http" in texts and "![x]" not in texts
     assert "figure cannot be read" in app.warning[0].value
+
+
+def test_model_without_a_record_says_so(copied_models):
+    (copied_models / "colour" / "metrics.json").write_text('{"test": {"n": 100}}')
+    app = start_models_page(copied_models)
+    app.selectbox(key="shown_run").set_value("colour").run()
+    assert not app.exception and not app.metric
+    assert "is not recorded" in app.info[0].value
 
 
 def test_the_models_page_without_models_says_how_to_get_one(tmp_path):

@@ -23,16 +23,25 @@ def patchwork() -> bytes:
 
 def test_an_answer_that_turns_when_cropped_is_none(models):
     app = upload(start("--models-dir", models), {"patchwork.png": patchwork()})
-    assert "Looks like a photograph" in verdicts(app)[0]
-    open_tab(app, "hold")
+    assert "No sign of AI found" in verdicts(app)[0]
+    open_tab(app, "changes")
     assert "We can't tell" in verdicts(app)[0]
     assert "turns after cropping to 75 %" in shown_texts(app)
 
 
 def test_an_open_answer_has_its_reason_but_no_test_and_no_map(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY, size=(200, 200))})
-    assert "the model is wrong too often, so it gives no answer" in shown_texts(app)
-    assert [tab.label.split(": ")[1] for tab in app.tabs] == ["Details", "Ask Gemini"]
+    assert "signs are too weak for a reliable answer" in shown_texts(app)
+    assert "parts" not in shown_texts(app)
+    assert [tab.label for tab in app.tabs] == ["Details"]
+
+
+def test_test_of_changes_does_not_promise_that_an_answer_is_right(models):
+    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
+    open_tab(app, "changes")
+    texts = shown_texts(app)
+    assert "same answer on" in texts and "not more often right" in texts
+    assert "reliable answer survives" not in texts
 
 
 def test_the_heat_map_shows_where_the_image_speaks_for_the_answer(models):
@@ -46,7 +55,9 @@ def test_the_heat_map_shows_where_the_image_speaks_for_the_answer(models):
 
 def test_a_mistake_is_reported_as_text_to_copy(models):
     app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
-    open_tab(app, "Details")
+    assert not app.code
+    app.session_state["mistake"] = True
+    app.run()
     (text,) = [code.value for code in app.code if "Thresholds" in code.value]
     digest = hashlib.sha256(image_bytes(RED)).hexdigest()
     model = hashlib.sha256((models / "colour" / "model.h5").read_bytes()).hexdigest()
@@ -62,10 +73,11 @@ def open_tab(app: AppTest, part: str) -> None:
     assert not app.exception
 
 
-def test_gemini_without_a_key_is_explained_and_not_broken(models):
+def test_gemini_has_a_tab_only_with_a_key(models, monkeypatch):
     app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
-    open_tab(app, "Gemini")
-    assert "GEMINI_API_KEY" in app.info[0].value
+    assert not [tab.label for tab in app.tabs if "Gemini" in tab.label]
+    monkeypatch.setenv("GEMINI_API_KEY", "secret-key")
+    assert [tab.label for tab in app.run().tabs if "Gemini" in tab.label]
 
 
 def test_nothing_goes_to_gemini_before_the_user_agrees(models, monkeypatch):

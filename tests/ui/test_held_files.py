@@ -37,26 +37,26 @@ def held_by(server, *file_ids: str) -> list[str]:
 
 def test_server_frees_uploads_that_no_widget_holds(server):
     first, second = put(server, "1"), put(server, "2")
-    image_input.remember_files("Upload", [first, second], live=[first, second])
+    image_input.remember_files("upload", [first, second], live=[first, second])
     # On its way: its run has not begun.
     put(server, "3")
-    image_input.remember_files("Upload", [first, second], live=[second])
+    image_input.remember_files("upload", [first, second], live=[second])
     assert held_by(server, "1", "2", "3") == ["2", "3"]
-    image_input.remember_files("Examples", [])
+    image_input.remember_files("examples", [])
     assert held_by(server, "1", "2", "3") == ["3"]
 
 
 def test_files_are_kept_only_when_their_widget_has_forgotten_them(server):
     session = image_input.st.session_state
-    assert image_input.kept_files("Upload", key="uploads_0") == []
+    assert image_input.kept_files("upload", key="uploads_0") == []
     first = put(server, "1")
-    image_input.remember_files("Upload", [first], live=[first])
+    image_input.remember_files("upload", [first], live=[first])
     session["uploads_0"] = [first]
-    assert image_input.kept_files("Upload", key="uploads_0") == []
+    assert image_input.kept_files("upload", key="uploads_0") == []
     del session["uploads_0"]
-    assert image_input.kept_files("Upload", key="uploads_0") == [first]
+    assert image_input.kept_files("upload", key="uploads_0") == [first]
     image_input.forget_files()
-    assert image_input.kept_files("Upload", key="uploads_1") == []
+    assert image_input.kept_files("upload", key="uploads_1") == []
 
 
 def test_server_limits_bytes_per_visitor_and_in_total(server, monkeypatch):
@@ -71,8 +71,8 @@ def test_server_limits_bytes_per_visitor_and_in_total(server, monkeypatch):
         put(server, "2", size=20)
     assert refused.value.status_code == 413
     # Let go of by the server and kept by the session, it counts as before.
-    image_input.remember_files("Upload", [first], live=[first])
-    image_input.remember_files("Camera", [])
+    image_input.remember_files("upload", [first], live=[first])
+    image_input.remember_files("camera", [])
     assert held_by(server, "1") == []
     with pytest.raises(HTTPException) as refused:
         put(server, "2", size=20)
@@ -84,7 +84,7 @@ def test_server_limits_bytes_per_visitor_and_in_total(server, monkeypatch):
     image_input.forget_files()
     fifth = put(server, "5", size=90)
     assert held_by(server, "1", "2", "5") == ["5"]
-    image_input.remember_files("Upload", [fifth], live=[fifth])
-    image_input.remember_files("Camera", [])
+    image_input.remember_files("upload", [fifth], live=[fifth])
+    image_input.remember_files("camera", [])
     server.remove_session_files("s")
     put(server, "6", size=90)

@@ -29,13 +29,14 @@ from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector
 from real_vs_ai.serving.judge import Answer, Judge, ServedModel
+from real_vs_ai.track_record import TrackRecord
 from real_vs_ai.ui import models_page
 from real_vs_ai.ui.check_page import check_image
 from real_vs_ai.ui.checking import Card, judge_variants, settle
 from real_vs_ai.ui.image_input import open_zip
-from real_vs_ai.ui.reports import csv_report, json_report, pdf_report
+from real_vs_ai.ui.reports import LINKS, csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict, make_verdict
+from real_vs_ai.verdict import CropScore, Reason, ReasonCode, Verdict, make_verdict
 
 METADATA = ModelMetadata(
     ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7
@@ -103,9 +104,9 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     (image,) = json.loads(json_report([result], judge=REPORT_JUDGE, created="now"))["images"]
     assert image["probability_fake"] is None and image["confidence"] is None
     assert image["probabilities"] == {} and image["out_of_distribution"] is True
-    text = text_of(pdf_report([result], judge=REPORT_JUDGE, created="now", record=""))
+    text = text_of(pdf_report([result], judge=REPORT_JUDGE, created="now", language="en"))
     assert "Muchlarger." in text and "Probabilities" not in text and "0.9" not in text
-    assert "%" not in "".join(map(str, table_row(result).values()))
+    assert "%" not in "".join(map(str, table_row(result, language="en").values()))
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
@@ -187,11 +188,12 @@ def test_the_json_says_which_model_with_which_thresholds():
 def test_the_pdf_shows_hostile_names_as_text():
     names = [EVIL_NAME, "<b>&amp;<img src='http://tracker.example/x.png'/>.png", "x" * 5000, ""]
     names += ["фото.png", "图片.png", "שלום.png", "\u202egpj.exe", "\ud800.png", "a\0b"]
-    pdf = pdf_report(
-        [card_of(0.9, name) for name in names], judge=REPORT_JUDGE, created="now", record="R."
-    )
+    cards = [card_of(0.9, name) for name in names]
+    pdf = pdf_report(cards, judge=REPORT_JUDGE, created="now", language="en")
     text = text_of(pdf)
-    assert pdf.startswith(b"%PDF-") and b"/URI" not in pdf and b"/JavaScript" not in pdf
+    assert pdf.startswith(b"%PDF-") and b"/JavaScript" not in pdf
+    # Nothing from a file becomes a link.
+    assert set(re.findall(rb"/URI \(([^)]*)\)", pdf)) == {link.encode() for link in LINKS.values()}
     assert "<script>alert(1)</script>" in text and "run<b>" in text and "&amp;" in text
     # No font here has Hebrew: its letters' numbers stand in their place.
     assert "u05e9" in text and "LooksAI-generated" in text and "10files,now." in text
@@ -204,8 +206,21 @@ def test_the_pdf_takes_pictures_of_any_shape_and_a_hundred_of_them():
         buffer = io.BytesIO()
         Image.new("RGB", size, RED).save(buffer, format="JPEG")
         cards.append(dataclasses.replace(card_of(0.9), preview=buffer.getvalue()))
-    pdf = pdf_report(cards, judge=REPORT_JUDGE, created="now", record="")
+    pdf = pdf_report(cards, judge=REPORT_JUDGE, created="now", language="en")
     assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page\n") > 10
+
+
+def test_the_pdf_names_the_model_and_shows_where_it_looked():
+    preview = io.BytesIO()
+    Image.new("RGB", (64, 48), RED).save(preview, format="JPEG")
+    crops = (CropScore((0, 0, 0.5, 0.5), (0.9, 0.1)), CropScore((0.5, 0.5, 1, 1), (0.6, 0.4)))
+    plain = dataclasses.replace(card_of(0.9), preview=preview.getvalue())
+    verdict = dataclasses.replace(plain.verdict, crops=crops)
+    shown = dataclasses.replace(plain, answer=dataclasses.replace(plain.answer, verdict=verdict))
+    pdf = pdf_report([shown], judge=REPORT_JUDGE, created="now", language="en")
+    assert "Judgedbyrun<b>(SHA-2565ba256)" in text_of(pdf) and "speakmostfor" in text_of(pdf)
+    without = pdf_report([plain], judge=REPORT_JUDGE, created="now", language="en")
+    assert pdf.count(b"/Subtype /Image") == without.count(b"/Subtype /Image") + 1
 
 
 def text_of(pdf: bytes) -> str:
@@ -263,7 +278,7 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
     assert list(counts) == [
         "Looks AI-generated",
         "We can't tell",
-        "Looks like a photograph",
+        "No sign of AI found",
         "Unreadable",
     ]
     assert counts["Looks AI-generated"].startswith("**2** :red[")
@@ -279,10 +294,11 @@ def test_conclusions_are_counted_in_the_order_of_their_codes():
         "[]",
         "{",
         '{"test": 3}',
-        '{"test": {"roc_auc": "high"}}',
-        f'{{"test": {{"roc_auc": {10**400}}}}}',
+        '{"test": {"conditions": [], "weakest": {"generators": "none"}}}',
+        '{"test": {"conditions": {"clean": {"generated": {"found": "most"}}}}}',
+        f'{{"test": {{"uncertain_share": {10**400}}}}}',
     ],
 )
 def test_damaged_metrics_give_none(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    assert models_page.read_metrics(RunFolder(tmp_path)) == {}
+    assert models_page.read_record(RunFolder(tmp_path)) == TrackRecord()

@@ -11,22 +11,27 @@ import pytest
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.provenance import FileSays
-from real_vs_ai.serving.conclusion import TITLES, Conclusion, ConclusionCode, ModelSees, conclude
-from real_vs_ai.track_record import TrackRecord, read_track_record
+from real_vs_ai.serving.conclusion import (
+    CONCLUSIONS,
+    TITLES,
+    Conclusion,
+    ConclusionCode,
+    ModelSees,
+    conclude,
+)
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
     heading,
     judges_photographs,
     numbers_sentence,
-    percent,
     plain,
     promise,
+    reliance,
     thresholds_sentence,
     visible,
-    why_no_answer,
 )
-from real_vs_ai.verdict import CropScore, make_verdict
+from real_vs_ai.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
 
@@ -85,24 +90,25 @@ def test_characters_that_hide_or_turn_others_become_visible():
     assert len(visible("x" * 5000)) <= 80
 
 
-@pytest.mark.parametrize(
-    ("fraction", "words"),
-    [(0.9999, "over 99.9%"), (0.0001, "under 0.1%"), (1.0, "100.0%"), (0.5, "50.0%")],
-)
-def test_percentages_never_round_to_certainty(fraction, words):
-    assert percent(fraction, digits=1) == words
-
-
-def test_every_conclusion_has_an_icon_and_a_symbol_of_its_own():
+def test_every_conclusion_has_a_heading_and_a_symbol_of_its_own():
     shown = [
-        (heading(found), plain(found))
+        (heading(found, language="en"), plain(found, language="en"))
         for found in (
             Conclusion(code, title, FileSays.NOTHING, ModelSees.NOT_JUDGED)
             for code, title in TITLES.items()
         )
     ]
     assert len(set(shown)) == len(ConclusionCode)
-    assert ":red[" in heading(conclude(make_verdict(np.array([0.9, 0.1]), METADATA), ()))
+    accused = conclude(make_verdict(np.array([0.9, 0.1]), METADATA), ())
+    assert ":red[" in heading(accused, language="en")
+
+
+@pytest.mark.parametrize("says", FileSays)
+@pytest.mark.parametrize("code", ConclusionCode)
+def test_every_conclusion_says_in_a_sentence_how_far_it_can_be_relied_on(code, says):
+    found = Conclusion(code, TITLES[code], says, ModelSees.NOT_JUDGED)
+    if CONCLUSIONS[says].get(ModelSees.NOT_JUDGED) is code or not code.startswith(("lab", "cam")):
+        assert reliance(found).endswith(".")
 
 
 def knowing(*sides: int, **options) -> ModelMetadata:
@@ -110,74 +116,51 @@ def knowing(*sides: int, **options) -> ModelMetadata:
     return dataclasses.replace(METADATA, training_images=sizes, **options)
 
 
-def test_the_promise_tells_how_often_photographs_are_answered_and_what_is_not_judged():
+def test_the_promise_tells_what_is_found_what_is_not_judged_and_which_pictures_to_use():
     crops = {"kind": "crops", "crops": 9}
-    small = knowing(32, 32, metrics={"uncertain_share": 0.05})
-    large = knowing(300, 1500, metrics={"uncertain_share": {"value": 0.83}}, input=crops)
-    said = promise([small, large])
-    assert "an answer for about 17 of 100 photographs" in said
+    small = knowing(32, 32, metrics=record_metrics(found=0.99))
+    large = knowing(300, 1500, metrics=record_metrics(found=0.17), input=crops)
+    said = " ".join(promise([small, large]))
+    assert "Of 100 AI pictures the model finds about 17" in said
     assert "does not judge documents, screenshots or drawings" in said
-    assert "about 32 × 32 pixels or about 312 × 312 pixels or more" in said
-    said = promise([small])
-    assert "about 95 of 100 pictures that it knows" in said and "does not judge" not in said
-    assert "not recorded" in promise([METADATA])
+    assert (
+        said.endswith("Use pictures at least 312 pixels wide and high.") and "32 × 32" not in said
+    )
+    said = " ".join(promise([small]))
+    assert "finds about 99" in said and "does not judge" not in said
+    assert said.endswith("only pictures of about 32 × 32 pixels.")
+    assert "not recorded" in " ".join(promise([METADATA]))
 
 
 def test_models_for_photographs_are_told_from_those_for_thumbnails():
     assert judges_photographs(knowing(300, 1500)) and not judges_photographs(knowing(32, 32))
 
 
-def test_scores_that_are_not_calibrated_are_not_called_probabilities():
-    verdict = make_verdict(np.array([0.9, 0.1]), METADATA)
-    assert "no probabilities" in numbers_sentence(verdict, METADATA)
-    calibrated = dataclasses.replace(METADATA, calibrated=True)
-    assert numbers_sentence(verdict, calibrated) == (
-        "Probabilities: AI-generated 90.0%, a photograph 10.0%."
-    )
+def test_scores_are_not_called_probabilities_beside_an_answer():
+    """An accusation at 0.505 must not read as "50.5 % probable"."""
+    metadata = dataclasses.replace(METADATA, calibrated=True)
+    told = numbers_sentence(make_verdict(np.array([0.505, 0.495]), metadata), metadata)
+    assert "score: 0.505" in told and "%" not in told and "no probability" in told
+    classes = ModelMetadata(("a", "b"), 32, minimum_confidence=0.7)
+    told = numbers_sentence(make_verdict(np.array([0.9, 0.1]), classes), classes)
+    assert "a 0.900, b 0.100" in told and "from 0.700 on" in told
 
 
-def test_the_page_says_when_the_model_answers_and_why_it_does_not():
+def test_the_page_says_when_the_model_answers():
     metadata = dataclasses.replace(METADATA, lower_threshold=0.3, upper_threshold=0.8)
     assert thresholds_sentence(metadata) == (
         "Answers when the score of AI-generated is at most 0.300 or at least 0.800"
     )
-    assert why_no_answer(make_verdict(np.array([0.9, 0.1]), metadata), metadata) == ""
-    between = make_verdict(np.array([0.6, 0.4]), metadata)
-    told = why_no_answer(between, metadata)
-    assert told.endswith("wrong too often, so it gives no answer.")
-    crops = tuple(CropScore((0, 0, 1, 1), (fake, 1 - fake)) for fake in (0.9, 0.7, 0.2))
-    assert why_no_answer(dataclasses.replace(between, crops=crops), metadata) == (
-        f"{told} It looked at 3 parts and found 2 rather AI-generated and 1 rather like a "
-        "photograph."
-    )
-    classes = ModelMetadata(("a", "b", "c"), 32, minimum_confidence=0.7, calibrated=True)
-    assert thresholds_sentence(classes).endswith("probability of one class is at least 0.700")
-    assert why_no_answer(make_verdict(np.array([0.5, 0.3, 0.2]), classes), classes) == told
+    classes = ModelMetadata(("a", "b", "c"), 32, minimum_confidence=0.7)
+    assert thresholds_sentence(classes).endswith("score of one class is at least 0.700")
 
 
-def record_of(**sources: tuple[int, float, float]) -> TrackRecord:
-    """Of 100 pictures, half are answered and a tenth of the answers are wrong."""
-    kinds = {
-        name: {"n": n, "uncertain_share": {"value": 1 - answered}, "error_when_certain": wrong}
-        for name, (n, answered, wrong) in sources.items()
+def record_metrics(
+    *, found: float, passed: float = 0.03, accused: float = 0.002, generators=()
+) -> dict[str, object]:
+    """The part of a report that tells what is found, passed and accused."""
+    clean = {
+        "generated": {"found": {"value": found}, "called_real": {"value": passed}},
+        "real": {"accused": {"value": accused}},
     }
-    metrics = {"n": 100, "uncertain_share": 0.5, "error_when_certain": 0.1, "per_source": kinds}
-    return read_track_record(metrics)
-
-
-def test_track_record_is_that_of_the_kind_with_the_most_wrong_answers():
-    said = record_of(a=(50, 0.9, 0.0), b=(50, 0.3, 0.4), tiny=(49, 1.0, 1.0)).sentence
-    assert said.startswith(
-        "Of 100 pictures of the kind that the model judges worst (“b”, of 2 kinds tested),"
-    )
-    assert ", about 30 get an answer; about 12 of these are wrong. Of 100" in said
-    assert said.endswith("of all kinds, about 50 get an answer; about 5 of these are wrong.")
-
-
-@pytest.mark.parametrize("sources", [{}, {"a": (50, 0.3, 0.4)}])
-def test_track_record_without_kinds_is_that_of_all_pictures(sources):
-    said = record_of(**sources).sentence
-    assert said == (
-        "Of 100 pictures like yours, about 50 get an answer; about 5 of these are wrong."
-    )
-    assert read_track_record({"n": 100}).sentence == ""
+    return {"conditions": {"hard": clean, "clean": clean}, "weakest": {"generators": generators}}
