@@ -216,34 +216,6 @@ def _large_kinds(kinds: np.ndarray, *, fewest: int) -> list[np.ndarray]:
     return [*masks, others] if others.any() else masks
 
 
-def upper_bound_over_sources(shares: np.ndarray, *, level: float) -> float:
-    """What the mean share of a new source does not exceed, at this level of confidence.
-
-    A betting bound (Waudby-Smith & Ramdas 2024), which holds for any distribution of shares that
-    are drawn independently, however few the sources are: 3 % at 0.95 of 100 without a mistake.
-
-    Args:
-        shares: Of each source, 0 to 1, shape (n_sources,), in an order that is independent of them.
-        level: Of confidence, 0 to 1.
-
-    Returns:
-        0 to 1; 1 without sources.
-    """
-    if not len(shares):
-        return 1.0
-    steps = np.arange(1, len(shares) + 1)
-    means = (0.5 + np.cumsum(shares)) / (steps + 1)
-    spreads = (0.25 + np.cumsum((shares - means) ** 2)) / (steps + 1)
-    before = np.concatenate([[0.25], spreads[:-1]])
-    bets = np.sqrt(2 * np.log(1 / (1 - level)) / (len(shares) * before))
-    candidates = np.linspace(0.0, 1.0, 2001)[1:-1]
-    # No bet may lose all: the stake on a mean of m is at most nearly 1 / (1 - m).
-    stakes = np.minimum(bets[None], 0.99 / (1 - candidates[:, None]))
-    wealth = np.log1p(stakes * (candidates[:, None] - shares[None])).sum(axis=1)
-    refuted = wealth >= np.log(1 / (1 - level))
-    return float(candidates[refuted][0]) if refuted.any() else 1.0
-
-
 def calibrate_metadata(
     metadata: ModelMetadata,
     labels: np.ndarray,

@@ -147,8 +147,10 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         )
     target = thresholds.get("target_error")
     asked = f", chosen for at most {100 * target:g} % {among}" if target else ""
+    offset = metrics.get("offset", 0.0)
+    offset = f" and {offset:+.2f} on the log-odds of Fake" if offset else ""
     text = (
-        f"Temperature {metrics['temperature']:.3f}, fitted on validation. "
+        f"Temperature {metrics['temperature']:.3f}{offset}, fitted on validation. "
         f"{describe_thresholds(thresholds)}{asked}."
     )
     blocks.append(" ".join([text, *explain_missed_targets(thresholds)]))

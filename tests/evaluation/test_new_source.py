@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import (
-    calibrate_metadata,
-    choose_threshold_for_new_source,
-    upper_bound_over_sources,
-)
+from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold_for_new_source
 from real_vs_ai.evaluation.metrics import share_over_sources
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.verdict import decide
@@ -148,15 +144,3 @@ def test_kinds_too_small_to_tell_count_together():
     assert 0.9 < found.value < 0.95
     blind = choose_threshold_for_new_source(scores, wrong, sources, rate=0.05, lowest=0.5)
     assert blind.value == 0.5
-
-
-def test_upper_bound_over_sources_covers_the_mean_and_tightens():
-    generator = np.random.default_rng(1)
-    of_none = [upper_bound_over_sources(np.zeros(n), level=0.95) for n in (30, 100, 300)]
-    assert of_none == pytest.approx([0.097, 0.0305, 0.0105], abs=2e-3)
-    covered = []
-    for _ in range(200):
-        shares = np.where(generator.random(150) < 0.1, generator.random(150), 0.0)
-        covered.append(upper_bound_over_sources(shares, level=0.95) >= 0.05)
-    assert np.mean(covered) >= 0.95
-    assert upper_bound_over_sources(np.zeros(0), level=0.95) == 1.0
