@@ -13,7 +13,8 @@ Examples:
 import sys
 
 from real_vs_ai.cli import command
-from real_vs_ai.evaluation.run import EvaluationOptions, parse_evaluation_options, run_evaluation
+from real_vs_ai.evaluation.options import EvaluationOptions, parse_evaluation_options
+from real_vs_ai.evaluation.run import run_evaluation
 from real_vs_ai.reporting import keep_informed
 
 

@@ -3,20 +3,25 @@
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from real_vs_ai.evaluation import EvaluationOptions, evaluate
+    from real_vs_ai.serving.detector import Detector
+    from real_vs_ai.training import TrainingOptions, train
 
 __version__ = "0.1.0"
 
-# What the package offers, and where it is. Resolved on first use, so that `import real_vs_ai`
-# stays instant for the data scripts.
-_OFFERED = {
+__all__ = ["Detector", "EvaluationOptions", "TrainingOptions", "__version__", "evaluate", "train"]
+
+# Where each name is, so that `import real_vs_ai` stays instant for the data scripts.
+_MODULES = {
     "Detector": "real_vs_ai.serving.detector",
     "EvaluationOptions": "real_vs_ai.evaluation",
     "TrainingOptions": "real_vs_ai.training",
     "evaluate": "real_vs_ai.evaluation",
     "train": "real_vs_ai.training",
 }
-__all__ = ["__version__", *_OFFERED]
 
 # By itself TensorFlow takes oneDNN's kernels only where the CPU has AVX-512 VNNI, bfloat16 or AMX.
 # With AVX2 alone its other kernels (Eigen's) train a ResNet 2 to 3 times more slowly. TensorFlow
@@ -29,6 +34,10 @@ sys.modules.setdefault("openvino_telemetry", None)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OFFERED:
-        return getattr(importlib.import_module(_OFFERED[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

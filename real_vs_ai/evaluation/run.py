@@ -1,4 +1,4 @@
-"""Read the command line of ModelEvaluation.py, and write the report folder that it asks for.
+"""Do what ModelEvaluation.py is asked for: write a report folder, and export the model.
 
 TensorFlow, Matplotlib and scikit-learn are imported after the checks, which then answer at once.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.config import DATA_DIR, canonical_split
+from real_vs_ai.config import canonical_split
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
     LabelledImages,
@@ -21,9 +20,9 @@ from real_vs_ai.dataset.labelled_images import (
     list_labelled_images,
 )
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.files import read_json
 from real_vs_ai.model_file import ModelFileError, read_metadata
-from real_vs_ai.options import Options, number, option, shared
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder, find_model
 
@@ -33,89 +32,10 @@ if TYPE_CHECKING:
     from real_vs_ai.evaluation.report import Evaluation
     from real_vs_ai.serving.detector import Detector
 
-EXPORT_FORMATS = ("compact", "onnx")
 _EXPORTS = "exports"
 _EVALUATIONS = "evaluations"
 # Exported files are checked on so many images.
 _MOST_CHECKED = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions(Options):
-    """What an evaluation is asked to do; each option says what it means."""
-
-    model: Path | None = option(
-        "run folder or .h5 file (default: the newest finished run, else the released model)",
-        metavar="PATH",
-        type=Path,
-    )
-    data: Path = option(
-        "class folders, or a folder with validation/ and test/ that have them", DATA_DIR, "DIR"
-    )
-    output: Path | None = option(
-        "folder of the report (default: the run's folder for its own data, evaluations/<data> in "
-        "it for other data)",
-        metavar="DIR",
-        type=Path,
-    )
-    overwrite: bool = option("replace a report that is there", False)
-    redraw: bool = option(
-        "draw the figures of a report again, from its predictions.csv; needs no model", False
-    )
-    target_error: float | None = option(
-        "fit the Uncertain band on validation so that at most this share of certain verdicts "
-        "is wrong (default: 0.05)",
-        metavar="RATE",
-        type=number(0, 0.5, ends=False),
-    )
-    robustness: bool = option(
-        "also judge the images after recompression, resizing, blur and other changes", False
-    )
-    out_of_distribution: tuple[Path, ...] = option(
-        "also judge labelled images of another kind: how many the model recognises as "
-        "out-of-distribution, and how many get a certain but wrong verdict",
-        (),
-        "DIR",
-        nargs="+",
-        type=Path,
-    )
-    export: tuple[str, ...] = option(
-        f"also write the model as {', '.join(EXPORT_FORMATS)}, each checked against the HDF5 file",
-        (),
-        "FORMAT",
-        nargs="+",
-        choices=EXPORT_FORMATS,
-    )
-    compare: Path | None = option(
-        "test whether this model and another one err differently on the same images",
-        metavar="MODEL",
-        type=Path,
-    )
-    class_names: tuple[str, ...] | None = option(
-        "classes of a model made elsewhere, in the order of its outputs", metavar="NAME", nargs="+"
-    )
-    workers: int = shared("--workers")
-
-
-def parse_evaluation_options(
-    argv: Sequence[str] | None, *, description: str | None
-) -> EvaluationOptions:
-    """Read the command line of ModelEvaluation.py.
-
-    Raises:
-        SystemExit: Wrong usage (code 2), or --help.
-    """
-    # For scripts alone: it sets how errors show.
-    from real_vs_ai.cli import add_fields, make_parser
-
-    parser = make_parser(description)
-    add_fields(parser, EvaluationOptions)
-    values = vars(parser.parse_args(argv))
-    if values["class_names"] and len(set(values["class_names"])) < 2:
-        parser.error("--class-names needs two names or more, each different")
-    for name in ("export", "out_of_distribution"):
-        values[name] = tuple(dict.fromkeys(values[name]))
-    return EvaluationOptions(**values)
 
 
 def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:

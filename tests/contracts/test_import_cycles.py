@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ def module_name(path: Path, root: Path) -> str:
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:
-    """The modules that each module imports, inside functions too."""
+    """The modules that each module imports, inside functions too, but not for types alone."""
     paths = {module_name(path, root): path for path in sorted(root.rglob("*.py"))}
     graph = {}
     for name, path in paths.items():
         found = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in set(ast.walk(tree)) - set(_for_types_alone(tree)):
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -33,6 +35,13 @@ def import_graph(root: Path) -> dict[str, set[str]]:
                     found.add(source)
         graph[name] = (found & set(paths)) - {name}
     return graph
+
+
+def _for_types_alone(tree: ast.Module) -> Iterator[ast.AST]:
+    """What stands below `if TYPE_CHECKING:`, which never runs."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from ast.walk(node)
 
 
 def _source_of(node: ast.ImportFrom, name: str, *, is_package: bool) -> str:
@@ -80,3 +89,12 @@ def test_a_circle_is_found_inside_functions_too(tmp_path, statement):
     (package / "first.py").write_text("from sample.second import b\n")
     (package / "second.py").write_text(f"def f():\n    {statement}\n")
     assert set(find_cycle(import_graph(package))) == {"sample.first", "sample.second"}
+
+
+def test_import_for_types_alone_makes_no_circle(tmp_path):
+    package = tmp_path / "sample"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text("from sample.second import b\n")
+    (package / "second.py").write_text("if TYPE_CHECKING:\n    from sample.first import a\n")
+    assert find_cycle(import_graph(package)) == []
