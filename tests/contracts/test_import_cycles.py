@@ -89,3 +89,12 @@ def test_a_circle_is_found_inside_functions_too(tmp_path, statement):
     (package / "first.py").write_text("from sample.second import b\n")
     (package / "second.py").write_text(f"def f():\n    {statement}\n")
     assert set(find_cycle(import_graph(package))) == {"sample.first", "sample.second"}
+
+
+def test_import_for_types_alone_makes_no_circle(tmp_path):
+    package = tmp_path / "sample"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text("from sample.second import b\n")
+    (package / "second.py").write_text("if TYPE_CHECKING:\n    from sample.first import a\n")
+    assert find_cycle(import_graph(package)) == []

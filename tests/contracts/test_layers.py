@@ -22,8 +22,8 @@ ALLOWED = {
     "service": {"provenance", "serving"},
     "": set(),
 }
-# `pipeline.py` starts the stages; the package offers the detector as its own name; a Keras model
-# for an engine gives the features that its check needs.
+# `pipeline.py` starts the stages; the package offers what users call; a Keras model for an engine
+# gives the features that its check needs.
 EXCEPTIONS = {
     ("pipeline.py", "preparation"),
     ("pipeline.py", "training"),

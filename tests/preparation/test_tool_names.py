@@ -121,9 +121,10 @@ def test_row_may_take_one_tool_and_leave_paths_out(tmp_path):
         "Firefly a dog 12345.jpg": jpeg(2),
         "x/Firefly a cat 12345.jpg": jpeg(3),
     }
-    row = {"generator_or_source": "Firefly", "exclude": "^x/"}
+    row = {"generator_or_source": "Firefly", "exclude": "^x/", "group": "Firefly a (\\w+)"}
     rows, left = collect_by_name(tmp_path, "ann/site", files, **row)
     assert set(rows) == {"Firefly a dog 12345.jpg"}
+    assert rows["Firefly a dog 12345.jpg"]["group"] == "ann.site/dog"
     assert NO_TOOL in left[GEMINI]
     path = evidence_list(
         tmp_path / "wrong.csv", {"ann/site": "0" * 40}, rule="name", generator_or_source="Fireflies"

@@ -225,12 +225,14 @@ def _label_by_evidence(
     ]
     read = files.read_each(read_evidence, candidates, options.min_side, options.kept_out, **reading)
     dates = files.dates()
-    return label_files(
+    labelled, outcomes = label_files(
         [replace(file, committed=dates.get(file.blob, dates.get(""))) for file in read],
         makes_pictures=makes_pictures([collection.repository, files.text(README)]),
         wanted=collection.label,
         folder_groups=not collection.role,
     )
+    grouped = (replace(e, group=collection.group_of(e.file.path) or e.group) for e in labelled)
+    return list(grouped), outcomes
 
 
 def _write_images(
