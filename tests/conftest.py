@@ -12,6 +12,8 @@ import pytest
 from tests.script_processes import end_scripts
 
 RELEASED = Path(__file__).resolve().parent.parent / "models" / "released" / "model.h5"
+# They assert, and are no tests themselves.
+pytest.register_assert_rewrite("tests.promise_checks")
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")

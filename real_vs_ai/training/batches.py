@@ -71,6 +71,9 @@ def training_batches(
     size, ranges = decoded.pixels.shape[2], AUGMENTATIONS[augmentation]
     part, rows = batch_size // hosts.count, hosts.rows(batch_size)
     counts = _weights(decoded, weights)
+    change = functools.partial(
+        _change, degrade=degrade, cutmix=cutmix, by_keras=augmentation == "keras"
+    )
 
     def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = int(step)
@@ -80,13 +83,7 @@ def training_batches(
         turn = step // steps_per_epoch if draw_by is None else step
         pixels = decoded.view_of_each(_first_views(len(decoded), seed)[indices] + turn, indices)
         labels, draws = one_hot[decoded.labels[indices]], (batch_size, (seed, step))
-        if degrade:
-            pixels = degrade_images(pixels, draw_degradations(*draws)[rows], share=degrade)
-        if cutmix:
-            patches = draw_patches(*draws)[rows]
-            pixels, labels = exchange_patches(pixels, labels, patches, share=cutmix)
-        if augmentation == "keras":
-            pixels = warp_by_keras(pixels, seeds=draw_seeds(*draws)[rows])
+        pixels, labels = change(pixels, labels, draws, rows)
         return pixels, labels, counts[indices]
 
     def prepare(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -99,6 +96,27 @@ def training_batches(
 
     steps = tf.data.Dataset.counter(first_step)
     return steps.map(prepare, num_parallel_calls=2).prefetch(_PREFETCH)
+
+
+def _change(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    draws: tuple[int, tuple[int, int]],
+    rows: slice,
+    *,
+    degrade: float,
+    cutmix: float,
+    by_keras: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Degrade, mix and warp this process' rows of a batch, by the batch's size and its seed."""
+    if degrade:
+        pixels = degrade_images(pixels, draw_degradations(*draws)[rows], share=degrade)
+    if cutmix:
+        patches = draw_patches(*draws)[rows]
+        pixels, labels = exchange_patches(pixels, labels, patches, share=cutmix)
+    if by_keras:
+        pixels = warp_by_keras(pixels, seeds=draw_seeds(*draws)[rows])
+    return pixels, labels
 
 
 def evaluation_batches(
