@@ -6,7 +6,7 @@ Metadata is easily removed or forged, so findings never change the model's verdi
 from PIL import Image
 
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
-from real_vs_ai.provenance.content_credentials import read_content_credentials, read_trust_list
+from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields
 from real_vs_ai.provenance.findings import (
     Camera,
@@ -19,6 +19,7 @@ from real_vs_ai.provenance.findings import (
 )
 from real_vs_ai.provenance.labels import find_labels, find_names
 from real_vs_ai.provenance.settings import find_settings
+from real_vs_ai.provenance.trust_lists import read_trust_list
 from real_vs_ai.provenance.watermarks import find_watermarks
 
 __all__ = [
