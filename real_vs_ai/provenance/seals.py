@@ -12,7 +12,7 @@ from typing import Any
 from real_vs_ai.images import DECODER_ERRORS
 from real_vs_ai.provenance.findings import Seal, clean
 from real_vs_ai.provenance.sentences import Sentence
-from real_vs_ai.provenance.trust_lists import find_issuer_list, find_signer
+from real_vs_ai.provenance.trust_lists import TIME_STAMPS, find_issuer_list, find_signer
 
 # What the C2PA standard's status codes say (section "Standard status codes" of version 2.2).
 _MISMATCHES = frozenset(
@@ -93,8 +93,12 @@ def check_seal(store: dict[str, Any], *, state: str, data: bytes, reader: Any) -
     below = [str(one["code"]) for one in _ingredient_failures(results)]
     seal = judge_seal(state, passed=passed, failed=failed, below=below)
     signature = store["manifests"][store["active_manifest"]].get("signature_info") or {}
-    known_by = clean(str(results.get("trustListUri") or "")) if seal is Seal.TRUSTED else ""
-    expired_on = ""
+    known_by, expired_on = "", ""
+    if seal is Seal.TRUSTED:
+        known_by = str(results.get("trustListUri") or "")
+        # To the library, who may date signatures may sign pictures, too.
+        if known_by == TIME_STAMPS:
+            seal, known_by = Seal.UNKNOWN_SIGNER, ""
     if seal is Seal.EXPIRED:
         expired_on, known_by = _identify_expired(store, data, reader)
     forgery = _FORGERY.get(seal, "forgery.own_certificate")

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 TRUST_LIST = "REAL_VS_AI_TRUST_LIST"
 FOLDER = Path(__file__).with_name("trust")
 INDEX = "lists.json"
-SINGLE_SIGNERS, USES = "single_signers", "uses"
+SINGLE_SIGNERS, TIME_STAMPS, USES = "single_signers", "time_stamps", "uses"
 # For whom a list vouches, in the words of the C2PA library.
 _VOUCHES_FOR = {
     "signers": ("manifest",),
-    "single_signers": ("manifest",),
-    "time_stamps": ("tsa",),
+    SINGLE_SIGNERS: ("manifest",),
+    TIME_STAMPS: ("tsa",),
     "signers_and_time_stamps": ("manifest", "tsa"),
 }
 _LARGEST_LIST = 8 * 2**20
@@ -92,7 +92,7 @@ def _settings(lists: tuple[TrustList, ...]) -> str:
         {
             "trust_anchors": "" if one.holds == SINGLE_SIGNERS else _read_text(one.path),
             "allowed_list": _read_text(one.path) if one.holds == SINGLE_SIGNERS else "",
-            "trust_uri": one.name,
+            "trust_uri": TIME_STAMPS if one.holds == TIME_STAMPS else one.name,
             "trust_kind": kind,
         }
         for one in lists
