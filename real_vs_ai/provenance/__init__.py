@@ -7,7 +7,7 @@ from PIL import Image
 
 from real_vs_ai.file_structure import find_excess
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
-from real_vs_ai.provenance.content_credentials import read_content_credentials, read_trust_list
+from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields
 from real_vs_ai.provenance.findings import (
     Camera,
@@ -20,6 +20,7 @@ from real_vs_ai.provenance.findings import (
 )
 from real_vs_ai.provenance.labels import find_labels, find_names
 from real_vs_ai.provenance.settings import find_settings
+from real_vs_ai.provenance.trust_lists import read_trust_list
 from real_vs_ai.provenance.watermarks import find_watermarks
 
 __all__ = [

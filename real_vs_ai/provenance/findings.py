@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from real_vs_ai.config import CLASS_NAMES, POSITIVE_CLASS
+from real_vs_ai.provenance.sentences import Sentence
 
-EDITABLE = "Anyone can write, change or remove such metadata."
+EDITABLE = Sentence("forgery.editable")
 _LONGEST_TEXT = 120
 
 
@@ -24,6 +26,8 @@ class Code(StrEnum):
     SCREENSHOT = "screenshot"
     SOURCE = "source"
     GENERATOR = "generator"
+    FROM_PICTURE = "from_picture"
+    INPAINTED = "inpainted"
     WORKFLOW = "workflow"
     CAMERA = "camera"
     WATERMARK = "watermark"
@@ -51,6 +55,7 @@ class Seal(StrEnum):
 
     TRUSTED = "trusted"
     UNKNOWN_SIGNER = "unknown_signer"
+    EXPIRED = "expired"
     IRREGULAR = "irregular"
     CHANGED = "changed"
     UNREADABLE = "unreadable"
@@ -97,6 +102,10 @@ class Finding:
         generator: The program or service that it names as the picture's maker, or "".
         seal: State of the signature that vouches for it, None where nothing is signed.
         signer: Who signed, or "".
+        known_by: The list of trusted signers that knows the signer, or the issuer of an expired
+            seal: "c2pa", "cai" (Content Authenticity Initiative), "own", or "".
+        expired_on: When the seal expired, "2026-01-13", or "".
+        failures: The codes of the C2PA standard for what does not hold in the seal.
         actions: The edit history of a C2PA manifest, oldest first: "created", "cropped", …
         ingredients: Files that a C2PA manifest says were used: "parentOf photo.jpg".
         model: The generator's model as the file names it, without folder and extension, or "".
@@ -114,6 +123,9 @@ class Finding:
     generator: str = ""
     seal: Seal | None = None
     signer: str = ""
+    known_by: str = ""
+    expired_on: str = ""
+    failures: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     ingredients: tuple[str, ...] = ()
     model: str = ""
@@ -127,8 +139,26 @@ def made_with(
     program: str, kind: str, text: str, *, code: Code = Code.GENERATOR, **facts: Any
 ) -> Finding:
     """A finding that says which program or service made the picture."""
-    facts = {"claim": f"made with {program}", "generator": program, **facts}
+    claim = Sentence("claim.made_with", tool=program)
+    facts = {"claim": claim, "generator": program, **facts}
     return Finding(code, kind, text, POSITIVE_CLASS, **facts)
+
+
+_INPAINTING = re.compile(r"inpaint|outpaint|infill|mask", re.I)
+
+
+def describe_input(how: str, *, kind: str, field: str, seal: Seal | None = None) -> list[Finding]:
+    """A finding that says that a generator was given a picture; [] if it was not.
+
+    Args:
+        how: What says so: "img2img", "LoadImage", …, or "".
+    """
+    if not how:
+        return []
+    how = clean(how)
+    code = Code.INPAINTED if _INPAINTING.search(how) else Code.FROM_PICTURE
+    text = Sentence(f"finding.{code}", how=how)
+    return [Finding(code, kind, text, field=field, from_picture=how, seal=seal)]
 
 
 @dataclass(frozen=True)
@@ -171,10 +201,11 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
     >>> describe_origin([]).headline
     'No origin data found; most downloaded pictures have none.'
     """
-    headline, speaks_for, forgery = _headline(findings)
     fake = [finding for finding in findings if finding.speaks_for == POSITIVE_CLASS]
     # The one that names its model says most.
     named = sorted((f for f in fake if f.generator), key=lambda finding: not finding.model)
+    generator = named[0].generator if named else ""
+    headline, speaks_for, forgery = _headline(findings, generator)
     codes = {finding.code for finding in findings}
     sealed = next((finding for finding in findings if finding.seal), None)
     kept = sealed if sealed and sealed.seal.is_unbroken else None
@@ -183,7 +214,7 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
         _conclude(findings),
         speaks_for,
         forgery,
-        generator=", ".join(filter(None, [named[0].generator, named[0].model])) if named else "",
+        generator=", ".join(filter(None, [generator, named[0].model])) if named else "",
         prompt=next((finding.prompt for finding in fake if finding.prompt), ""),
         seal=sealed and sealed.seal,
         history=kept.actions if kept else (),
@@ -226,19 +257,26 @@ def _conclude(findings: Sequence[Finding]) -> FileSays:
     return FileSays.SEAL_UNREADABLE if Seal.UNREADABLE in seals else FileSays.NOTHING
 
 
-def _headline(findings: Sequence[Finding]) -> tuple[str, str | None, str]:
-    """The sentence, the class that it speaks for, and what it would take to forge it."""
+def _headline(findings: Sequence[Finding], generator: str) -> tuple[str, str | None, str]:
+    """The sentence, the class that it speaks for, and what it would take to forge it.
+
+    Args:
+        generator: Who is named as the maker by any of the findings, or "".
+    """
     if not findings:
-        return "No origin data found; most downloaded pictures have none.", None, ""
+        return Sentence("origin.nothing"), None, ""
     telling = [finding for finding in findings if finding.speaks_for and finding.claim]
     if not telling:
         return findings[0].text, None, findings[0].forgery
     first = telling[0]
+    claim = first.claim
+    if first.speaks_for == POSITIVE_CLASS and generator.lower() not in claim.lower():
+        claim = Sentence("claim.with_tool", claim=claim, tool=generator)
     other = next((f for f in telling if f.speaks_for != first.speaks_for), None)
     if other:
-        claims = f"{first.claim}, and {other.claim}"
-        return f"The file contradicts itself: it says it was {claims}.", None, first.forgery
-    return f"The file says it was {first.claim}.", first.speaks_for, first.forgery
+        headline = Sentence("origin.contradiction", claim=claim, other=other.claim)
+        return headline, None, first.forgery
+    return Sentence("origin.says", claim=claim), first.speaks_for, first.forgery
 
 
 def clean(text: str) -> str:

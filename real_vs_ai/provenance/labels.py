@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
+from real_vs_ai.provenance.sentences import Sentence
 
 # Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
 _SEARCHED_CHARACTERS = 20_000
@@ -27,13 +28,11 @@ class _Generator:
         common: The words of its name mean other things too, or stand in prose about it: they
             count where a maker is named, and after words such as "made with". In lower case.
         distinctive: What only the generator writes: it counts in every field.
-        note: A sentence about its pictures, or "".
     """
 
     name: str
     common: str = ""
     distinctive: str = ""
-    note: str = ""
 
 
 # The order decides where a maker names several: a program runs on another one's model.
@@ -46,7 +45,6 @@ _GENERATORS = (
         "Google AI",
         r"\bgemini\b|\bimagen\b|nano banana|google (?:generative )?ai\b|synthid",
         r"made with google ai|edited with google ai|created by google generative ai",
-        "Its pictures carry a SynthID watermark, which only Google can read.",
     ),
     _Generator("Microsoft Designer", r"image creator", r"bing image creator|microsoft[_ ]designer"),
     _Generator("Meta AI", r"meta ai\b", r"imagined with ai"),
@@ -85,7 +83,6 @@ _GENERATORS = (
     ),
     _Generator("FLUX", r"black forest labs|\bflux\.?[12]\b|\bflux[ ._-](?:dev|pro|schnell)\b"),
 )
-_NOTES = {one.name: f" {one.note}" for one in _GENERATORS if one.note}
 # Other programs' settings hold people's words.
 _LEFT_OUT = frozenset({"prompt", "workflow"})
 # Texts are searched in lower case: that is faster than to ignore the case.
@@ -139,8 +136,13 @@ def find_names(fields: dict[str, str], *, read: Collection[str]) -> list[Finding
             found.setdefault(name, field)
     if _is_signed_by_xai(fields):
         found.setdefault("Grok", "EXIF ImageDescription")
-    texts = {name: f"Its metadata name {name}.{_NOTES.get(name, '')}" for name in found}
-    return [made_with(name, "generator", texts[name], field=found[name]) for name in found]
+    return [made_with(name, "generator", _named(name), field=found[name]) for name in found]
+
+
+def _named(generator: str) -> Sentence:
+    # Google's pictures carry a watermark of their own.
+    key = "finding.name_synthid" if generator == "Google AI" else "finding.name"
+    return Sentence(key, tool=generator)
 
 
 def _searched_texts(fields: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -174,31 +176,28 @@ def _is_signed_by_xai(fields: dict[str, str]) -> bool:
 _MOST_SOURCE_TYPES = 5
 _SOURCE_TYPE = re.compile(r"digitalsourcetype/([A-Za-z]{3,60})", re.I)
 _MEANINGS = {
-    "trainedAlgorithmicMedia": (Code.GENERATED, "made by a generative model"),
-    "compositeWithTrainedAlgorithmicMedia": (
-        Code.COMPOSITE,
-        "composed with a generative model's output",
-    ),
-    "compositeSynthetic": (Code.COMPOSITE, "composed of parts, some of them generated"),
-    "algorithmicMedia": (Code.GENERATED, "made by an algorithm"),
-    "digitalCapture": (Code.CAPTURED, "a photograph from a digital camera"),
-    "computationalCapture": (Code.CAPTURED, "a photograph from a phone or computational camera"),
-    "negativeFilm": (Code.CAPTURED, "digitised from a negative on film"),
-    "positiveFilm": (Code.CAPTURED, "digitised from a positive on film"),
-    "print": (Code.SOURCE, "digitised from a print"),
-    "screenCapture": (Code.SCREENSHOT, "a picture of a screen"),
-    "virtualRecording": (Code.SOURCE, "a recording of a virtual event"),
-    "humanEdits": (Code.SOURCE, "edited by a person"),
-    "minorHumanEdits": (Code.SOURCE, "edited slightly by a person"),
-    "algorithmicallyEnhanced": (Code.SOURCE, "enhanced by an algorithm"),
-    "composite": (Code.SOURCE, "composed of several elements"),
-    "compositeCapture": (Code.SOURCE, "composed of several photographs"),
-    "dataDrivenMedia": (Code.SOURCE, "drawn from data"),
-    "digitalCreation": (Code.SOURCE, "made by a person with digital tools"),
-    "digitalArt": (Code.SOURCE, "made by a person with digital tools"),
-    "softwareImage": (Code.SOURCE, "made with software"),
+    "trainedAlgorithmicMedia": Code.GENERATED,
+    "compositeWithTrainedAlgorithmicMedia": Code.COMPOSITE,
+    "compositeSynthetic": Code.COMPOSITE,
+    "algorithmicMedia": Code.GENERATED,
+    "digitalCapture": Code.CAPTURED,
+    "computationalCapture": Code.CAPTURED,
+    "negativeFilm": Code.CAPTURED,
+    "positiveFilm": Code.CAPTURED,
+    "print": Code.SOURCE,
+    "screenCapture": Code.SCREENSHOT,
+    "virtualRecording": Code.SOURCE,
+    "humanEdits": Code.SOURCE,
+    "minorHumanEdits": Code.SOURCE,
+    "algorithmicallyEnhanced": Code.SOURCE,
+    "composite": Code.SOURCE,
+    "compositeCapture": Code.SOURCE,
+    "dataDrivenMedia": Code.SOURCE,
+    "digitalCreation": Code.SOURCE,
+    "digitalArt": Code.SOURCE,
+    "softwareImage": Code.SOURCE,
 }
-_CHINESE_LABELS = {"1": "generated", "2": "possibly generated", "3": "suspected to be generated"}
+_CHINESE_LABELS = frozenset({"1", "2", "3"})
 _CHINESE_NAMESPACE = "tc260.org.cn/ns/AIGC"
 _CHINESE_FIELDS = ("AIGC", "EXIF UserComment", "EXIF ImageDescription", "comment", "Description")
 _BY_LOWER_CASE = {name.lower(): name for name in _MEANINGS}
@@ -216,21 +215,31 @@ def named_source_types(text: str) -> list[str]:
     return list(known)[:_MOST_SOURCE_TYPES]
 
 
-def describe_source_type(name: str, *, said_by: str, common: Finding) -> Finding:
+def describe_source_type(name: str, *, said_by: Sentence, common: Finding) -> Finding:
     """What one source type says, with kind, seal, signer and forgery of `common`.
 
     Args:
         name: Of the vocabulary; "" where a generator is named as the maker instead.
+        common: Its generator counts for types that a generator makes.
     """
-    code, claim = _MEANINGS.get(name or "trainedAlgorithmicMedia", (Code.SOURCE, ""))
-    term = f" ({name})" if name else ""
-    text = f"{said_by} says: {claim}{term}." if claim else f"{said_by} is {clean(name)}."
-    return replace(common, code=code, text=text, speaks_for=_SPEAKS_FOR.get(code), claim=claim)
+    meant = name or "trainedAlgorithmicMedia"
+    code = _MEANINGS.get(meant)
+    if code is None:
+        text = Sentence("finding.is_term", source=said_by, term=clean(name))
+        return replace(common, code=Code.SOURCE, text=text, claim="", generator="")
+    claim = Sentence(f"claim.{meant}")
+    generator = common.generator if code in {Code.GENERATED, Code.COMPOSITE} else ""
+    if generator:
+        claim = Sentence("claim.with_tool", claim=claim, tool=generator)
+    key = "finding.says_term" if name else "finding.says"
+    text = Sentence(key, source=said_by, claim=claim, **{"term": name} if name else {})
+    facts = {"code": code, "text": text, "claim": claim, "generator": generator}
+    return replace(common, speaks_for=_SPEAKS_FOR.get(code), **facts)
 
 
 def find_labels(fields: dict[str, str]) -> list[Finding]:
     """What the labels say that standards and laws ask generators to write."""
-    said_by = "Its IPTC digital source type"
+    said_by = Sentence("finding.source_type")
     common = Finding(Code.SOURCE, "IPTC", "", field="XMP")
     # Some programs write the term without its address.
     bare = f"digitalsourcetype/{xmp_property(fields, 'DigitalSourceType')}"
@@ -250,8 +259,8 @@ def _iptc_system(fields: dict[str, str]) -> list[Finding]:
     )
     if not (system or prompt):
         return []
-    named = " ".join(clean(f"{system} {version}").split()) or "an AI system that it does not name"
-    text = f"Its IPTC properties say that {named} was used."
+    named = " ".join(clean(f"{system} {version}").split()) or Sentence("finding.unnamed_system")
+    text = Sentence("finding.system", tool=named)
     generator = name_generator(system) or clean(system)
     return [made_with(named, "IPTC", text, generator=generator, prompt=prompt, field="XMP")]
 
@@ -259,19 +268,20 @@ def _iptc_system(fields: dict[str, str]) -> list[Finding]:
 def _chinese_label(fields: dict[str, str]) -> list[Finding]:
     """The implicit label of China's standard GB 45438-2025: JSON in a text, or XMP properties."""
     for name, label in _chinese_forms(fields):
-        certainty = _CHINESE_LABELS.get(str(label.get("Label", "")))
-        if not certainty:
+        degree = str(label.get("Label", ""))
+        if degree not in _CHINESE_LABELS:
             continue
         producer = clean(str(label.get("ContentProducer", "")))
-        by = f" by {producer}" if producer else ""
-        generated = certainty == "generated"
+        form, by = ("chinese_by", {"producer": producer}) if producer else ("chinese", {})
+        certainty = Sentence(f"finding.chinese_{degree}")
+        generated = degree == "1"
         return [
             Finding(
                 Code.GENERATED if generated else Code.POSSIBLY_GENERATED,
                 "label",
-                f"Its label by China's standard GB 45438 says: {certainty} by AI{by}.",
+                Sentence(f"finding.{form}", certainty=certainty, **by),
                 POSITIVE_CLASS if generated else None,
-                f"generated by AI{by}" if generated else "",
+                Sentence(f"claim.{form}", **by) if generated else "",
                 generator=name_generator(producer) or producer,
                 field=name,
             )

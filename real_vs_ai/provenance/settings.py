@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from real_vs_ai.provenance.fields import parse_object, xmp_property
-from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
+from real_vs_ai.provenance.findings import Code, Finding, clean, describe_input, made_with
 from real_vs_ai.provenance.labels import name_generator
+from real_vs_ai.provenance.sentences import Sentence
 
 _LONGEST_PROMPT = 10_000
 _MOST_NODES = 5_000
@@ -35,6 +36,7 @@ _PICTURE_SETTING = re.compile(
     r"|IP-Adapter|ControlNet)[^:,\n]{0,40}: "
 )
 _XMP_PROPERTIES = ("UserComment", "description")
+_NO_MODEL = frozenset({"none", "null", "unknown", "undefined", "n/a"})
 _WEIGHTS = re.compile(r"\.(?:safetensors|ckpt|gguf|pth?|bin|sft)$", re.I)
 
 
@@ -63,28 +65,30 @@ def find_settings(fields: dict[str, str]) -> list[Finding]:
         _comfyui(fields), _from_objects(fields), _invokeai(fields), _webui(fields)
     ):
         found.setdefault(settings.program, settings)
-    return [_describe(settings) for settings in found.values()]
+    return [finding for settings in found.values() for finding in _describe(settings)]
 
 
-def _describe(settings: Settings) -> Finding:
+def _describe(settings: Settings) -> list[Finding]:
     model = clean(_WEIGHTS.sub("", re.split(r"[\\/]", settings.model[-300:])[-1]))
+    # Some programs write the word for a model that they do not know.
+    model = "" if model.lower() in _NO_MODEL else model
+    field = settings.field
     if not settings.ran:
-        text = f"It carries a {settings.program} workflow, which may be a template or a screenshot."
-        return Finding(Code.WORKFLOW, "generator", text, model=model, field=settings.field)
-    with_model = f" (model {model})" if model else ""
-    text = f"It carries the settings of a run of {settings.program}{with_model}."
-    if settings.from_picture:
-        text += f" It was made from another picture ({clean(settings.from_picture)})."
-    return made_with(
+        text = Sentence("finding.workflow", tool=settings.program)
+        return [Finding(Code.WORKFLOW, "generator", text, model=model, field=field)]
+    form, names = "", {"tool": settings.program}
+    if model:
+        form, names = "_model", {**names, "model": model}
+    made = made_with(
         settings.program,
         "generator",
-        text,
-        claim=f"made with {settings.program}{with_model}",
+        Sentence(f"finding.settings{form}", **names),
+        claim=Sentence(f"claim.made_with{form}", **names),
         model=model,
         prompt=settings.prompt[:_LONGEST_PROMPT].strip(),
-        field=settings.field,
-        from_picture=clean(settings.from_picture),
+        field=field,
     )
+    return [made, *describe_input(settings.from_picture, kind="generator", field=field)]
 
 
 def _webui(fields: dict[str, str]) -> Iterator[Settings]:
@@ -129,7 +133,10 @@ def _comfyui(fields: dict[str, str]) -> Iterator[Settings]:
         nodes = _nodes(parse_object(text)) or _nodes_of_damaged(text[:_SEARCHED_CHARACTERS])
         if nodes:
             prompt = "\n".join(dict.fromkeys(_inputs(nodes, _PROMPT_INPUTS)))
-            picture = next((kind for kind, _ in nodes if _INPUT_PICTURE.search(kind)), "")
+            pictures = [kind for kind, _ in nodes if _INPUT_PICTURE.search(kind)]
+            # What a picture was loaded for says more than that it was.
+            pictures.sort(key=lambda kind: not _INPAINTS.search(kind))
+            picture = next(iter(pictures), "")
             ran = any(_GENERATES.search(kind) for kind, _ in nodes)
             # A service's node has a name of its own; without a picture, it began with words.
             ran = ran or bool(prompt and not picture)
@@ -142,7 +149,12 @@ def _comfyui(fields: dict[str, str]) -> Iterator[Settings]:
 
 _GRAPH_FIELDS = ("prompt", "EXIF UserComment", "EXIF ImageDescription", "parameters")
 _GENERATES = re.compile(r"sampler(?!select)|empty\w*latent|image ?generat|txt2img|t2i|dalle", re.I)
-_INPUT_PICTURE = re.compile(r"load ?image|image ?load|ip-?adapter|controlnet ?apply|img2img", re.I)
+_INPUT_PICTURE = re.compile(
+    r"load ?image|image ?load|ip-?adapter|controlnet ?apply|img2img|inpaint"
+    r"|latent ?noise ?mask",
+    re.I,
+)
+_INPAINTS = re.compile(r"inpaint|noise ?mask", re.I)
 _NODE_KIND = re.compile(r"\bclass_type\"?: ?\"?([^\",{}]{1,80})")
 _NODE_INPUT = re.compile(r"\b(ckpt_name|unet_name)\"?: ?\"?([^\",{}]{1,200})")
 _PROMPT_INPUTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt", "positive")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.provenance.findings import Code, Finding, made_with
+from real_vs_ai.provenance.sentences import Sentence
 
 _BLOCK = 8
 _STEP = 36
@@ -21,7 +22,7 @@ _STEP = 36
 _FEWEST_PIXELS = 256 * 256
 # A megapixel has 120 blocks for each bit of the longest message; a larger picture is read in part.
 _MOST_BLOCKS = 16_384
-_FORGERY = "Anyone can add this open watermark; resizing or cropping the picture removes it."
+_FORGERY = Sentence("forgery.watermark")
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ def find_watermarks(image: Image.Image) -> list[Finding]:
         lowest, highest = (value + 2 * mark.offset for value in extremes[mark.blue_first])
         right = _count_right(np.maximum(highest, -lowest), first, mark.bits)
         if right >= len(mark.bits) - 2 * mark.swaps:
-            text = (
-                f"Its pixels carry the watermark of {mark.generator}'s published script "
-                f"({right} of {len(mark.bits)} bits)."
-            )
+            counts = {"right": right, "bits": len(mark.bits)}
+            text = Sentence("finding.watermark", tool=mark.generator, **counts)
             facts = {"forgery": _FORGERY, "field": "pixels"}
             return [made_with(mark.generator, "watermark", text, code=Code.WATERMARK, **facts)]
     return []

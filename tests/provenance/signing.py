@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 import struct
 import zlib
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,16 +32,27 @@ MIME_TYPES = {
 class Authority:
     """A signer whose certificates are issued by a root of its own."""
 
-    def __init__(self):
+    def __init__(self, *, use: str = "1.3.6.1.5.5.7.3.4"):
+        """Make the keys and certificates.
+
+        Args:
+            use: What the signer's certificate is made for; the default is e-mail protection.
+        """
         from cryptography.hazmat.primitives.asymmetric import ec
 
         self.root_key, self.key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        self.root = self._certificate("Test root", self.root_key, days_ago=1)
+        self.use = use
+        # A root that has issued certificates that have expired since.
+        self.root = self._certificate("Test root", self.root_key, days_ago=500, valid=3000)
         self.leaf = self._certificate("Test signer", self.key, days_ago=1)
 
     @property
     def root_pem(self) -> str:
         return _encoded(self.root, "PEM").decode()
+
+    @property
+    def signer_pem(self) -> str:
+        return _encoded(self.leaf, "PEM").decode()
 
     @cache  # noqa: B019 (one authority in a test run)
     def expired(self) -> bytes:
@@ -89,7 +102,7 @@ class Authority:
         data = signed.getvalue().replace(valid, used)
         return _with_checksums(data) if file_format == "PNG" else data
 
-    def _certificate(self, subject: str, key, *, days_ago: int):
+    def _certificate(self, subject: str, key, *, days_ago: int, valid: int = 30):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
 
@@ -110,15 +123,15 @@ class Authority:
             x509.CertificateBuilder(_name("Test root"), _name(subject), key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=30))
+            .not_valid_after(start + datetime.timedelta(days=valid))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
             .add_extension(identifier, False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(usage, True)
         )
         if not authority:
-            email = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.EMAIL_PROTECTION])
-            builder = builder.add_extension(email, False)
+            uses = x509.ExtendedKeyUsage([x509.ObjectIdentifier(self.use)])
+            builder = builder.add_extension(uses, False)
         return builder.sign(self.root_key, hashes.SHA256())
 
 
@@ -141,10 +154,24 @@ def manifest_of(
     }
 
 
-def make_authority() -> Authority:
+def make_authority(**options: str) -> Authority:
     for package in ("c2pa", "cryptography"):
         pytest.importorskip(package)
-    return Authority()
+    return Authority(**options)
+
+
+def write_lists(folder: Path, **contents: str) -> None:
+    """Write a folder of trust lists, to stand in for the package's.
+
+    Args:
+        contents: The text of each list by what it holds: "signers", "single_signers", "uses", …
+    """
+    sources = {"source": "the tests", "date": "2020-01-01", "licence": "none"}
+    index = {}
+    for holds, text in contents.items():
+        (folder / f"{holds}.pem").write_text(text, encoding="utf-8")
+        index[f"{holds}.pem"] = {"list": "c2pa", "holds": holds, **sources}
+    (folder / "lists.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _name(text: str):

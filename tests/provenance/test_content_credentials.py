@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,10 +18,18 @@ from real_vs_ai.provenance import (
     describe_origin,
     read_provenance,
     read_trust_list,
+    seals,
+    trust_lists,
 )
 from real_vs_ai.serving.conclusion import ConclusionCode, conclude
 from real_vs_ai.verdict import Verdict
-from tests.provenance.signing import MIME_TYPES, SOURCE_TYPES, make_authority, manifest_of
+from tests.provenance.signing import (
+    MIME_TYPES,
+    SOURCE_TYPES,
+    make_authority,
+    manifest_of,
+    write_lists,
+)
 
 FORMATS = sorted(MIME_TYPES)
 # A GIF holds the manifest in blocks of 255 bytes, where the certificate cannot be exchanged.
@@ -55,7 +65,7 @@ def changed_pixels(data: bytes, file_format: str) -> bytes:
 def test_unchanged_file_of_an_unknown_signer_speaks_for_its_source(authority, file_format):
     seal, source = read_provenance(authority.sign(manifest_of(), file_format=file_format))
     assert (seal.seal, seal.signer, seal.speaks_for) == (Seal.UNKNOWN_SIGNER, "Test signer", None)
-    assert "signed by Test signer: the file is unchanged since" in seal.text
+    assert "name of Tests (Test signer): the file is unchanged since" in seal.text
     assert (source.code, source.speaks_for, source.seal) == (Code.GENERATED, "Fake", seal.seal)
     assert "certificate of their own" in source.forgery
 
@@ -63,8 +73,8 @@ def test_unchanged_file_of_an_unknown_signer_speaks_for_its_source(authority, fi
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_trusted_signer_is_called_trusted(authority, trusting, file_format):
     seal, source = read_provenance(authority.sign(manifest_of(), file_format=file_format))
-    assert seal.seal is Seal.TRUSTED
-    assert "the signer is trusted" in seal.text
+    assert (seal.seal, seal.known_by) == (Seal.TRUSTED, "own")
+    assert "the signer is trusted (by a list of your own)" in seal.text
     assert "private key" in source.forgery
 
 
@@ -72,19 +82,79 @@ def test_trusted_signer_is_called_trusted(authority, trusting, file_format):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([], "unchanged since, but the signer's certificate has expired"),
-        (
-            [NOT_TO_THE_LETTER],
-            "expired and the manifest departs from the standard (assertion.action.",
-        ),
+        ([], "on no list of trusted ones."),
+        ([NOT_TO_THE_LETTER], "Also, parts of its digital seal are not written as the standard"),
     ],
 )
 def test_expired_or_not_to_the_letter_is_no_change(authority, file_format, more, said):
     manifest = manifest_of(more=more)
     seal, source = read_provenance(authority.sign(manifest, file_format=file_format, expired=True))
-    assert seal.seal is Seal.IRREGULAR
+    assert (seal.seal, seal.known_by) == (Seal.EXPIRED, "")
     assert said in seal.text
     assert source.speaks_for == "Fake"
+    assert "signingCredential.expired" in seal.failures
+
+
+@pytest.mark.parametrize("file_format", EXPIRED_FORMATS)
+def test_expired_seal_says_whose_it_was_since_when_and_who_knows_its_issuer(
+    authority, trusting, file_format
+):
+    data = authority.sign(manifest_of(), file_format=file_format, expired=True)
+    seal, source = read_provenance(data)
+    day = f"{datetime.now(UTC) - timedelta(days=370):%Y-%m-%d}"
+    assert (seal.seal, seal.known_by, seal.expired_on) == (Seal.EXPIRED, "own", day)
+    assert seal.text == (
+        "Sealed by Tests (Test signer): the file is unchanged since. "
+        f"The seal expired on {day}; who issued it is trusted (by a list of your own)."
+    )
+    assert "private key" in source.forgery
+    # An expired key may have leaked: it is no signature to rely on.
+    assert describe_origin([seal, source]).says is FileSays.AI
+
+
+def test_certificate_that_did_not_sign_vouches_for_no_expired_seal(
+    authority, trusting, monkeypatch
+):
+    """Anybody can put the public certificate of somebody else into a manifest."""
+    data = make_authority().sign(manifest_of(), expired=True)
+    monkeypatch.setattr(seals, "find_signer", lambda *store, **number: [authority.leaf])
+    seal = read_provenance(data)[0]
+    assert (seal.seal, seal.known_by, seal.expired_on) == (Seal.EXPIRED, "", "")
+    assert "Its digital seal has expired." in seal.text
+
+
+@pytest.mark.parametrize(
+    ("holds", "seal"),
+    [
+        ("signers", Seal.TRUSTED),
+        ("single_signers", Seal.TRUSTED),
+        ("time_stamps", Seal.UNKNOWN_SIGNER),
+    ],
+)
+def test_lists_of_the_package_are_asked_without_any_option(
+    authority, tmp_path, monkeypatch, holds, seal
+):
+    pem = authority.signer_pem if holds == "single_signers" else authority.root_pem
+    write_lists(tmp_path, **{holds: pem})
+    monkeypatch.setattr(trust_lists, "FOLDER", tmp_path)
+    findings = read_provenance(authority.sign(manifest_of()))
+    assert findings[0].seal is seal
+    trusted = seal is Seal.TRUSTED
+    assert describe_origin(findings).says is (FileSays.AI_SIGNED if trusted else FileSays.AI)
+
+
+def test_certificate_for_another_use_is_trusted_where_a_list_accepts_that_use(
+    tmp_path, monkeypatch
+):
+    use = "1.3.6.1.4.1.311.76.59.1.9"
+    microsoft = make_authority(use=use)
+    data = microsoft.sign(manifest_of())
+    for uses, seal in (("1.3.6.1.5.5.7.3.4", Seal.IRREGULAR), (use, Seal.TRUSTED)):
+        folder = tmp_path / seal
+        folder.mkdir()
+        write_lists(folder, signers=microsoft.root_pem, uses=f"// a comment\n{uses}\n")
+        monkeypatch.setattr(trust_lists, "FOLDER", folder)
+        assert read_provenance(data)[0].seal is seal
 
 
 @pytest.mark.parametrize(
@@ -95,7 +165,7 @@ def test_changed_file_proves_nothing(authority, file_format, expired):
     data = authority.sign(manifest_of(), file_format=file_format, expired=expired)
     (seal,) = read_provenance(changed_pixels(data, file_format))
     assert (seal.seal, seal.speaks_for) == (Seal.CHANGED, None)
-    assert "NOT fit the file" in seal.text
+    assert "does NOT fit" in seal.text
     assert "proves nothing" in seal.forgery
 
 
@@ -121,14 +191,10 @@ def test_signed_label_of_a_trusted_signer_is_concluded_as_signed(authority, trus
     assert found.code is ConclusionCode.LABELLED_AI_SIGNED
 
 
-def test_signer_that_was_not_checked_is_told_from_one_on_no_list(authority, trusting, monkeypatch):
-    stranger = make_authority().sign(manifest_of())
-    seal = read_provenance(stranger)[0]
-    assert seal.seal is Seal.UNKNOWN_SIGNER and "its signer is not on the list" in seal.text
-    monkeypatch.delenv("REAL_VS_AI_TRUST_LIST")
-    seal = read_provenance(authority.sign(manifest_of()))[0]
-    assert seal.seal is Seal.UNKNOWN_SIGNER
-    assert "was not checked against a list of trusted ones" in seal.text
+def test_signer_on_no_list_is_told_from_a_trusted_one(authority, trusting):
+    seal = read_provenance(make_authority().sign(manifest_of()))[0]
+    assert (seal.seal, seal.known_by) == (Seal.UNKNOWN_SIGNER, "")
+    assert "its signer is on no list of trusted ones" in seal.text
 
 
 @pytest.mark.parametrize("content", [None, "no certificate", "-----BEGIN CERTIFICATE-----\nAA"])
@@ -156,14 +222,37 @@ def test_manifest_without_a_readable_claim_cannot_be_checked(authority):
 def test_seal_is_judged_from_what_the_library_checked():
     passed = ["claimSignature.validated", "assertion.dataHash.match"]
     generator = ["signingCredential.untrusted", "signingCredential.expired", "claim.malformed"]
-    judge = content_credentials._judge_seal
-    assert judge("Invalid", passed=passed, failed=generator) is Seal.IRREGULAR
+    judge = seals.judge_seal
+    assert judge("Invalid", passed=passed, failed=generator) is Seal.EXPIRED
+    assert judge("Invalid", passed=passed, failed=generator[2:]) is Seal.IRREGULAR
     assert judge("Invalid", passed=passed[:1], failed=generator) is Seal.UNREADABLE
     assert judge("Invalid", passed=passed[1:], failed=["claimSignature.missing"]) is Seal.UNREADABLE
     for kind in ("dataHash", "boxesHash", "bmffHash", "hashedURI"):
         mismatch = [f"assertion.{kind}.mismatch"]
         assert judge("Invalid", passed=passed, failed=mismatch) is Seal.CHANGED
     assert judge("Invalid", passed=passed, failed=["claimSignature.mismatch"]) is Seal.CHANGED
+
+
+def test_form_of_an_input_pictures_seal_takes_nothing_from_a_trusted_one():
+    passed = ["claimSignature.validated", "assertion.dataHash.match", "signingCredential.trusted"]
+    judge = functools.partial(seals.judge_seal, "Invalid", passed=passed, failed=[])
+    assert judge(below=["assertion.ingredient.malformed"]) is Seal.TRUSTED
+    assert judge(below=["assertion.dataHash.mismatch"]) is Seal.IRREGULAR
+    assert judge(below=["ingredient.manifest.mismatch"]) is Seal.IRREGULAR
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        (["claim.malformed"], "a part of its digital seal is damaged"),
+        (["signingCredential.ocsp.revoked"], "the signer's certificate was revoked"),
+        (["assertion.action.malformed"], "are not written as the standard asks"),
+        ([], "for a reason that it does not name"),
+    ],
+)
+def test_what_does_not_hold_in_a_seal_is_said_in_words(failed, said):
+    text = seals._describe(Seal.IRREGULAR, "Tests", "", "", failed)
+    assert said in text and not any(code in text for code in failed)
 
 
 def test_generator_is_named_by_its_manifest(authority):
