@@ -28,8 +28,9 @@ from real_vs_ai.out_of_distribution.check import (
     read_check,
     size_distance,
 )
+from real_vs_ai.parallel import one_blas_thread
 from real_vs_ai.perturbations import WEB
-from real_vs_ai.serving.engines import Engine, one_blas_thread, open_engine
+from real_vs_ai.serving.engines import Engine, open_engine
 from real_vs_ai.serving.micro_batcher import MicroBatcher
 from real_vs_ai.serving.served_model import ServedModel, served_models
 from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict

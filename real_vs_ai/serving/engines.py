@@ -6,17 +6,13 @@ TensorFlow can use, is what remains where the model cannot be compiled, and is t
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.keras_models import (
@@ -29,7 +25,6 @@ from real_vs_ai.keras_models import (
 ENGINES = ("openvino", "keras")
 PRECISIONS = ("f32", "bf16")
 _KERAS_BATCH = 32
-_blas_lock = threading.RLock()
 
 
 class Engine(Protocol):
@@ -60,24 +55,6 @@ class Engine(Protocol):
         Args:
             pixels: RGB, shape (n, image_size, image_size, 3), uint8.
         """
-
-
-@functools.cache
-def _blas_libraries() -> ThreadpoolController:
-    # Looking for them takes a millisecond.
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let NumPy's matrix products use one thread, in the whole process; others wait for their turn.
-
-    OpenBLAS' further threads keep their cores busy for some time after a product. A network that
-    another library runs next then has fewer: on 2 cores it took twice as long. Only the thread that
-    set the limit can lift it, so that no two may overlap.
-    """
-    with _blas_lock, _blas_libraries().limit(limits=1, user_api="blas"):
-        yield
 
 
 class KerasEngine:

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_info
 from real_vs_ai import Detector
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.parallel import one_blas_thread
 from real_vs_ai.serving import engines
-from real_vs_ai.serving.engines import one_blas_thread
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector, share_of_red
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, uniform_image
