@@ -95,6 +95,17 @@ def test_image_may_be_the_whole_body(client):
     assert (image["path"], image["label"], image["format"]) == ("sun.png", "Fake", "PNG")
 
 
+def test_what_is_no_picture_is_named_and_hostile_files_are_refused(client):
+    hostile = BRIGHT[:33] + b"\0\0\0\0tEXt\0\0\0\0" * 10_001 + BRIGHT[33:]
+    files = as_files(b"%PDF-1.7", b"PK\x03\x04" + bytes(30), hostile)
+    response = client.post("/v1/images", files=files)
+    assert response.status_code == 422
+    pdf, zipped, refused = (image["error"] for image in response.json()["images"])
+    assert pdf.startswith("a PDF, not a picture")
+    assert zipped.startswith("a zip or a document")
+    assert refused.startswith("more than 10,000 chunks in a PNG")
+
+
 def test_only_unreadable_files_answer_422_with_their_errors(client):
     response = client.post("/v1/images", files=as_files(BROKEN, b"text"))
     assert response.status_code == 422
@@ -154,8 +165,8 @@ def test_unknown_address_and_method_are_refused_in_the_same_form(client):
     assert client.post("/healthz").headers["allow"] == "GET, HEAD"
 
 
-def test_full_service_says_when_to_come_back(judge):
-    limits = Limits(max_held_bytes=10)
+@pytest.mark.parametrize("limits", [Limits(max_held_bytes=10), Limits(max_client_bytes=10)])
+def test_full_service_says_when_to_come_back(judge, limits):
     with client_with(judge, limits=limits) as client:
         response = client.post("/v1/images", content=BRIGHT)
         assert_refused(response, 429, "busy")
