@@ -64,14 +64,14 @@ def read_files(args):
 def main(argv=None):
     args = parse_args(argv)
     path = find_model(args.model)
-    opened = Detector.open(path)
-    metadata, check = opened.metadata, opened._check
+    detector = Detector.open(path)
     if args.certain:
         metadata = dataclasses.replace(
-            metadata, lower_threshold=0.5, upper_threshold=0.5, training_images={}
+            detector.metadata, lower_threshold=0.5, upper_threshold=0.5, training_images={}
         )
-        check = None
-    detector = Detector(path, metadata, opened.engine, check)
+        # Without a check, no picture is refused.
+        model = dataclasses.replace(detector.model, metadata=metadata)
+        detector = Detector(model, detector.engine)
     files = read_files(args)
     detector.predict(files[0])
     computed = []

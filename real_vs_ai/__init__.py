@@ -1,11 +1,34 @@
-"""A detector of AI-generated images: prepare data, train, evaluate, serve."""
+"""A detector of AI-generated images: prepare data, train, evaluate, serve.
 
+>>> from real_vs_ai import Judge
+>>> from real_vs_ai.serving.fake_engine import fake_detector
+>>> judge = Judge(fake_detector())  # Judge("models/released") for answers that mean something
+>>> judge.judge_file("missing.jpg").error
+'No such file or directory'
+"""
+
+import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from real_vs_ai.serving.conclusion import Conclusion
+    from real_vs_ai.serving.detector import Detector
+    from real_vs_ai.serving.judge import Answer, Judge
+    from real_vs_ai.verdict import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "__version__"]
+__all__ = ["Answer", "Conclusion", "Detector", "Judge", "Verdict", "__version__"]
+
+# Where each name is, so that `import real_vs_ai` stays instant for the data scripts.
+_MODULES = {
+    "Answer": "real_vs_ai.serving.judge",
+    "Conclusion": "real_vs_ai.serving.conclusion",
+    "Detector": "real_vs_ai.serving.detector",
+    "Judge": "real_vs_ai.serving.judge",
+    "Verdict": "real_vs_ai.verdict",
+}
 
 # By itself TensorFlow takes oneDNN's kernels only where the CPU has AVX-512 VNNI, bfloat16 or AMX.
 # With AVX2 alone its other kernels (Eigen's) train a ResNet 2 to 3 times more slowly. TensorFlow
@@ -18,9 +41,10 @@ sys.modules.setdefault("openvino_telemetry", None)
 
 
 def __getattr__(name: str) -> Any:
-    # Resolved on first use, so that `import real_vs_ai` stays instant for the data scripts.
-    if name == "Detector":
-        from real_vs_ai.serving.detector import Detector
-
-        return Detector
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

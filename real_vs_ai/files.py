@@ -85,6 +85,19 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# Which file stands under a path: inode, time of change in ns, size.
+FileStamp = tuple[int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Differs once a file is replaced or changed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 @contextmanager
 def atomic_write(path: Path, *, edit: bool = False, alone: bool = False) -> Iterator[Path]:
     """Write a file under another name, which becomes `path` when the block ends well.

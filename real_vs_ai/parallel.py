@@ -6,7 +6,10 @@ any chunk, and a chunk may run twice.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any, TypeVar
 from real_vs_ai.errors import InputError
 from real_vs_ai.reporting import progress
 
+_blas_lock = threading.RLock()
 T = TypeVar("T")
 CLUSTERS = ("ray",)
 
@@ -38,6 +42,26 @@ def available_workers() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
+
+
+@functools.cache
+def _blas_libraries() -> Any:
+    # Looking for them takes a millisecond.
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's matrix products use one thread, in the whole process; others wait for their turn.
+
+    OpenBLAS' further threads keep their cores busy for some time after a product. A network that
+    another library runs next then has fewer: on 2 cores it took twice as long. Only the thread that
+    set the limit can lift it, so that no two may overlap.
+    """
+    with _blas_lock, _blas_libraries().limit(limits=1, user_api="blas"):
+        yield
 
 
 def chunked(items: Sequence[T], *, size: int) -> list[Sequence[T]]:

@@ -88,7 +88,6 @@ def rows_of_command_line(model_path, folder) -> list[dict[str, str]]:
 def rows_of_app(model_path) -> list[dict[str, str]]:
     judge = Judge(model_path)
     cards = [check_image(name, data, judge=judge) for name, data in IMAGES.items()]
-    judge.close()
     return read_rows(csv_report(cards, metadata=judge.metadata).decode("utf-8-sig"))
 
 

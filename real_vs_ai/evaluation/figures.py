@@ -29,7 +29,8 @@ from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
-from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
+from real_vs_ai.serving.engines import open_engine
+from real_vs_ai.serving.explanation import enlarge, occlude, overlay_heatmap, scale_to_1
 from real_vs_ai.verdict import UNDECIDED
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ _HISTORY_PANELS = {
     "f1": "F1",
 }
 _MOST_MISTAKES = 12
+# Parts on each side of a picture whose share in the answer is shown.
+_PARTS = 4
 _PAIRS_IN_A_ROW = 3
 _OVERLAY_STRENGTH = 0.65
 _NAME_LENGTH = 20
@@ -244,7 +247,7 @@ def draw_mistakes(
     title = (
         f"The {len(worst)} most confident of {np.sum(~rows.is_right):,} errors on {len(rows):,} "
         f"{rows.splits[0]} images\n"
-        "(right of each: Grad-CAM, where the image speaks for the predicted class)"
+        "(right of each: the parts that speak for the predicted class, by occlusion)"
     )
     shown = rows.take(worst)
     heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
@@ -258,7 +261,19 @@ def _heatmaps(
     try:
         with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
             save_model(model, Path(folder) / "model.h5", metadata=metadata)
-            return GradCam(Path(folder) / "model.h5")(pixels, class_indices=classes)
+            engine = open_engine(
+                Path(folder) / "model.h5", image_size=metadata.image_size, for_batches=True
+            )
+            inputs = np.stack(pixels)
+            effects = occlude(
+                lambda some: engine.predict(some)[:, : len(metadata.class_names)],
+                inputs,
+                class_indices=classes,
+                colours=inputs.mean(axis=(1, 2)),
+                parts=_PARTS,
+            )
+        side = inputs.shape[1]
+        return [scale_to_1(enlarge(of_input, (side, side))) for of_input in effects]
     except (ValueError, RuntimeError):
         # Networks with other layers: the images alone are worth looking at.
         return None

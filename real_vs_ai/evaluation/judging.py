@@ -25,7 +25,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.predictions import Predictions, as_texts, check_softmax
 from real_vs_ai.reporting import progress
-from real_vs_ai.serving.detector import Detector, Look
+from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
@@ -170,7 +170,7 @@ def judge_changed(
     of_image = 2 * len(changes) * detector.inputs_of_an_image * size * size * 3
     together = max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // of_image))
 
-    def prepare(path: str) -> tuple[tuple[int, int], list[Look]]:
+    def prepare(path: str) -> tuple[tuple[int, int], list[PreparedImage]]:
         image = decode_image(images.root / path)
         # By the name alone, so that noise is the same in any order and number of workers.
         seed = zlib.crc32(path.encode("utf-8", "surrogateescape"))

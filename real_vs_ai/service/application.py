@@ -34,7 +34,7 @@ from real_vs_ai.service.requests import (
 )
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer
-from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.serving.score_table import score_document
 
 # More images of one request at a time would only hold up the other requests.

@@ -17,7 +17,7 @@ from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.service.access import Limits
 from real_vs_ai.serving.judge import Answer, Judge, served_models
-from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.
@@ -34,6 +34,9 @@ class LocalJudge(Judge):
         super().__init__(
             model_path, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
         )
+        # Here, since it takes a while: the event loop only reads the result.
+        for model in self.models:
+            _ = model.sha256
         # They wait for verdicts; the judge bounds how many decode.
         self._threads = ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="file")
 
@@ -57,7 +60,6 @@ class LocalJudge(Judge):
         return await loop.run_in_executor(self._threads, self.judge, name, data)
 
     def close(self) -> None:
-        super().close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -85,11 +87,13 @@ class RayJudge:
         """
         model_path = model_path.resolve()
         self.models = served_models(model_path)
+        # Here, since it takes a while: the event loop only reads the results.
+        identities = [model.sha256 for model in self.models]
         cores = join_cluster()
         from ray import serve
 
         # Several services may share a cluster, each with replicas of its own.
-        self._name = f"real-vs-ai-{self.models[0].sha256[:12]}-{os.getpid()}"
+        self._name = f"real-vs-ai-{identities[0][:12]}-{os.getpid()}"
         # A replica that asks for more cores than there are would wait forever.
         share = sum(cores) / replicas
         cores_of_one = min(_CORES_PER_REPLICA, max(1, int(share)), share)

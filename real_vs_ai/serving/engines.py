@@ -6,17 +6,13 @@ TensorFlow can use, is what remains where the model cannot be compiled, and is t
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.keras_models import (
@@ -29,21 +25,17 @@ from real_vs_ai.keras_models import (
 ENGINES = ("openvino", "keras")
 PRECISIONS = ("f32", "bf16")
 _KERAS_BATCH = 32
-_blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limit: Any = None
 
 
 class Engine(Protocol):
     """Computes probabilities; many threads may call it at once.
 
     Attributes:
-        name: "openvino" or "keras".
-        batch_size: How many images at a time suit it best.
+        name: "openvino", "keras", or what a test calls its own.
+        precision: "f32" or "bf16".
+        batch_size: How many inputs at a time suit it best.
         parallel_batches: How many calls of `predict` at once keep it busy.
         note: Why it was chosen instead of another, one sentence, or "".
-        for_batches: Whether it computes the last few images in the same way as whole batches, so
-            that no result depends, not even in its last digit, on how many images came with it.
         is_open: Whether it is ready; one of several models waits for its first image.
     """
 
@@ -52,7 +44,6 @@ class Engine(Protocol):
     batch_size: int
     parallel_batches: int
     note: str
-    for_batches: bool
     is_open: bool
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
@@ -66,33 +57,6 @@ class Engine(Protocol):
         """
 
 
-@functools.cache
-def _blas_libraries() -> ThreadpoolController:
-    # Looking for them takes a millisecond.
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let NumPy's matrix products use one thread, in the whole process, as long as anyone needs it.
-
-    OpenBLAS' further threads keep their cores busy for some time after a product. A network that
-    another library runs next then has fewer: on 2 cores it took twice as long.
-    """
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        _blas_users += 1
-        if _blas_users == 1:
-            _blas_limit = _blas_libraries().limit(limits=1, user_api="blas")
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if not _blas_users:
-                _blas_limit.restore_original_limits()
-
-
 class KerasEngine:
     """The model as Keras runs it, on a GPU where TensorFlow finds one."""
 
@@ -100,7 +64,7 @@ class KerasEngine:
     precision = "f32"
     batch_size = _KERAS_BATCH
     parallel_batches = 1
-    for_batches = is_open = True
+    is_open = True
 
     def __init__(self, model_path: Path, *, note: str = "") -> None:
         self._model = load_for_inference(model_path)

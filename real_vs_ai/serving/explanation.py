@@ -1,62 +1,33 @@
-"""Explain a model's answer to an image: Grad-CAM as an array and as a picture.
+"""Explain a model's answer to an image: which parts of it move the answer.
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization". OpenVINO computes it, so that neither Keras nor TensorFlow is needed. OpenVINO runs
-networks forward only, so each channel of the feature maps is moved a little in turn, and the change
-is followed to the result by the derivative of every operator between.
+Each part of what the network sees is painted over in turn (occlusion: Zeiler and Fergus 2014,
+"Visualizing and Understanding Convolutional Networks"). What the log-odds of the class lose by that
+is what the part says for it. Any engine can do that, for whole images and for crops. A part that
+says something only together with others does not show.
 """
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
-from openvino.utils.node_factory import NodeFactory
 from PIL import Image
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.images import resize_image
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError
-from real_vs_ai.serving.openvino_layers import Network, build_network
+from real_vs_ai.errors import InputError
+from real_vs_ai.model_input import Window, logarithms
+from real_vs_ai.serving.detector import Detector
 from real_vs_ai.verdict import CropScore
 
-# Below 4 × 4 cells a map says nothing of where; small inputs shrink to 1 × 1 in ResNet101.
-_FEWEST_CELLS = 4
-# As many changed values are followed at a time.
-_MOST_VALUES = 2**22
-# They do to a change what they do to a value: of all operands, or of the first one.
-_SUMS = frozenset({"Add", "Subtract", "Concat"})
-_LINEAR = frozenset(
-    [
-        "Convolution",
-        "GroupConvolution",
-        "ReduceMean",
-        "ReduceSum",
-        "MatMul",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Pad",
-        "AvgPool",
-    ]
-)
-_FACTORY = NodeFactory("opset13")
-# Added to the logit of the class to explain, so that it has no share in the softmax of the others.
-_EXCLUDED = -1e30
+# Parts of a network's input on each side: of a whole image, and of each of many crops.
+_PARTS = 6
+_PARTS_OF_A_CROP = 4
+# The longer side of a heat map, in pixels; there are far fewer parts.
+_MAP_SIDE = 256
 # Matplotlib's colour scale "inferno" at equal steps, red, green, blue: the app has no Matplotlib.
 _INFERNO = bytes.fromhex(
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 "
     "d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4"
 )
-
-
 # More frames would cover the picture.
 _MOST_CROPS = 3
 
@@ -83,180 +54,98 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return width * height / ((right - left) * (bottom - top))
 
 
-class GradCam:
-    """Where images speak for a class of one model, which ends in a softmax.
+def heat_map(detector: Detector, pixels: np.ndarray, *, class_index: int) -> np.ndarray:
+    """Where an image speaks for a class of a model, 0 (not at all) to 1 (the most in this image).
 
-    Threads may share it; they wait for one another.
-    """
+    It takes about 16 times as long as a verdict by crops, 36 times as long as one on a thumbnail.
 
-    def __init__(self, model_path: Path) -> None:
-        """Compile the model up to its feature maps, and what follows them, in float32.
+    Args:
+        pixels: Upright RGB, shape (height, width, 3), uint8.
+        class_index: Any class, whatever the verdict was.
 
-        Raises:
-            UnsupportedGraphError: The model has no feature maps, or an operator without a rule.
-        """
-        try:
-            network = build_network(model_path, batch_size=1)
-            self.layer_name = _feature_layer(network)
-            maps = network.outputs[self.layer_name]
-            self._to_maps = _compiled([maps], [network.parameter])
-            self._slopes, self._directions = _build_slopes(network, maps)
-        except RuntimeError as error:
-            why = one_line(error)
-            raise UnsupportedGraphError(f"There are no heat maps of this model: {why}") from error
-        self._lock = threading.Lock()
-        self._image_size = int(self._to_maps.input(0).get_shape()[1])
-        self._n_classes = int(self._slopes.input(2).get_shape()[1])
-
-    def __call__(
-        self, images: Sequence[np.ndarray], *, class_indices: Sequence[int]
-    ) -> list[np.ndarray]:
-        """Where each image speaks for a class, 0 (no evidence) to 1 (the most in this image).
-
-        Args:
-            images: Upright RGB pixels, shape (height, width, 3), uint8, each.
-            class_indices: The class of each, whatever the verdict was.
-
-        Returns:
-            One heatmap of each image's own size, shape (height, width), float32.
-
-        Raises:
-            InputError: The model has no such class.
-        """
-        if any(not 0 <= index < self._n_classes for index in class_indices):
-            raise InputError(
-                f"Expected class indices below {self._n_classes}, found {class_indices}."
-            )
-        heatmaps = []
-        for pixels, index in zip(images, class_indices, strict=True):
-            height, width = pixels.shape[:2]
-            inputs = resize_image(np.asarray(pixels, dtype=np.uint8), self._image_size)
-            chosen = np.zeros((1, self._n_classes), np.float32)
-            chosen[0, index] = 1
-            with self._lock:
-                cells = self._cells(inputs[None].astype(np.float32), chosen)
-            heatmaps.append(_enlarged(cells, height=height, width=width))
-        return heatmaps
-
-    def _cells(self, inputs: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """The feature maps' sum, each weighted by its slope, where it is positive."""
-        maps = self._to_maps([inputs])[0]
-        every = np.eye(maps.shape[1], dtype=np.float32)[:, :, None, None]
-        weights = []
-        for start in range(0, len(every), self._directions):
-            some = np.zeros((self._directions, *every.shape[1:]), np.float32)
-            some[: len(every) - start] = every[start : start + self._directions]
-            weights.append(self._slopes([inputs, maps, chosen, some])[0])
-        return np.maximum(np.tensordot(np.concatenate(weights)[: len(every)], maps[0], axes=1), 0)
-
-
-def _compiled(results: Sequence[ov.Output], parameters: Sequence[ov.Node]) -> ov.CompiledModel:
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    return ov.Core().compile_model(ov.Model(list(results), list(parameters)), "CPU", settings)
-
-
-def _feature_layer(network: Network) -> str:
-    """The deepest layer with feature maps of enough cells, or the deepest one with any."""
-    maps = {
-        name: output.get_partial_shape()
-        for name, output in network.outputs.items()
-        if output.get_partial_shape().rank.get_length() == 4
-    }
-    # The input itself is not a feature map.
-    names = list(maps)[1:]
-    if not names or any(shape.is_dynamic for shape in maps.values()):
-        raise UnsupportedGraphError("it has no feature maps of known size")
-    large = [name for name in names if min(maps[name].to_shape()[2:]) >= _FEWEST_CELLS]
-    return (large or names)[-1]
-
-
-def _build_slopes(network: Network, maps: ov.Output) -> tuple[ov.CompiledModel, int]:
-    """The slope of a class's log-odds along some channels of the feature maps, and how many.
-
-    That of the softmax vanishes just where the model is sure.
-    """
-    softmax = network.result.get_node()
-    if softmax.get_type_name() != "Softmax":
-        raise UnsupportedGraphError("it does not end in a softmax")
-    logits, shape = softmax.input_value(0), list(maps.get_shape())
-    count = int(np.clip(_MOST_VALUES // np.prod(shape), 1, shape[1]))
-    start = ops.parameter(shape, ov.Type.f32, name="maps")
-    for used in maps.get_target_inputs():
-        used.replace_source_output(start.output(0))
-    chosen = ops.parameter(list(logits.get_shape()), ov.Type.f32, name="class")
-    directions = ops.parameter([count, shape[1], 1, 1], ov.Type.f32, name="directions")
-    moved = ops.broadcast(directions, np.array([count, *shape[1:]])).output(0)
-    # The change of each node's output in these directions, by the node's name.
-    tangents = {start.get_name(): moved}
-    for node in ov.Model([logits], [network.parameter, start], "way").get_ordered_ops():
-        found = [tangents.get(value.get_node().get_name()) for value in node.input_values()]
-        if node.get_type_name() != "Result" and any(found):
-            tangents[node.get_name()] = _tangent(node, found)
-    if logits.get_node().get_name() not in tangents:
-        raise UnsupportedGraphError("its output does not depend on its feature maps")
-    excluded = ops.add(logits, ops.multiply(chosen, ops.constant(np.float32(_EXCLUDED))))
-    seed = ops.subtract(chosen, ops.softmax(excluded, 1))
-    slopes = ops.multiply(tangents[logits.get_node().get_name()], seed)
-    slopes = ops.reduce_sum(slopes, [1], False).output(0)
-    return _compiled([slopes], [network.parameter, start, chosen, directions]), count
-
-
-def _tangent(node: ov.Node, found: Sequence[ov.Output | None]) -> ov.Output:
-    """How a node's output changes as its operands do, by its derivative (forward differentiation).
+    Returns:
+        Shape (map_height, map_width), float32: the image's own proportions, no side above 256.
 
     Raises:
-        UnsupportedGraphError: There is no rule for such a node.
+        InputError: The model has no such class.
     """
-    kind, values, output = node.get_type_name(), node.input_values(), node.output(0)
-    directions = next(filter(None, found)).get_shape()[0]
-    zero = ops.constant(np.float32(0)).output(0)
-
-    def where(condition: Any, otherwise: Any = zero) -> Any:
-        return ops.select(condition, found[0] or zero, otherwise)
-
-    if kind in _SUMS:
-        # What does not change has no share in the change.
-        inputs = []
-        for value, moved in zip(values, found, strict=True):
-            shape = list(value.get_shape())
-            if kind == "Concat":
-                shape[0] = directions
-            inputs.append(moved or ops.constant(np.zeros(shape, np.float32)).output(0))
-        made = _FACTORY.create(kind, inputs, node.get_attributes())
-    elif kind in _LINEAR and not any(found[1:]):
-        made = _FACTORY.create(kind, [found[0], *values[1:]], node.get_attributes())
-    elif kind == "Multiply":
-        parts = [ops.multiply(f, v) for f, v in zip(found, reversed(values), strict=True) if f]
-        made = functools.reduce(ops.add, parts)
-    elif kind == "Divide":
-        top = ops.subtract(found[0] or zero, ops.multiply(output, found[1] or zero))
-        made = ops.divide(top, values[1])
-    elif kind == "Maximum":
-        made = where(ops.greater(values[0], values[1]), found[1] or zero)
-    elif kind == "Relu":
-        made = where(ops.greater(values[0], zero))
-    elif kind == "Clamp":
-        limits = node.get_attributes()
-        above = ops.greater(values[0], ops.constant(np.float32(limits["min"])))
-        below = ops.less(values[0], ops.constant(np.float32(limits["max"])))
-        made = where(ops.logical_and(above, below))
-    elif kind == "Sqrt":
-        made = ops.divide(found[0], ops.multiply(ops.constant(np.float32(2)), output))
-    else:
-        raise UnsupportedGraphError(
-            f"its layer {node.get_friendly_name()} has no derivative here ({kind})"
-        )
-    return made.output(0)
-
-
-def _enlarged(cells: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """A heatmap of an image's size from the cells of the feature maps, scaled to at most 1."""
-    resized = Image.fromarray(cells.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BILINEAR
+    model_input, n_classes = detector.metadata.model_input, len(detector.metadata.class_names)
+    if not 0 <= class_index < n_classes:
+        raise InputError(f"Expected a class index below {n_classes}, found {class_index}.")
+    height, width = pixels.shape[:2]
+    inputs, windows = model_input.prepare(pixels), model_input.windows(width, height)
+    effects = occlude(
+        lambda some: detector.engine.predict(some)[:, :n_classes],
+        inputs,
+        class_indices=[class_index] * len(inputs),
+        colours=[inputs.mean(axis=(0, 1, 2))] * len(inputs),
+        parts=_PARTS_OF_A_CROP if model_input.is_crops else _PARTS,
     )
-    heatmap = np.maximum(np.asarray(resized, dtype=np.float32), 0)
-    highest = float(heatmap.max())
-    return heatmap / highest if highest > 0 else heatmap
+    scale = min(1.0, _MAP_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return _lay_out(effects, windows, size)
+
+
+def occlude(
+    predict: Callable[[np.ndarray], np.ndarray],
+    inputs: np.ndarray,
+    *,
+    class_indices: Sequence[int],
+    colours: Sequence[np.ndarray],
+    parts: int,
+) -> np.ndarray:
+    """What the log-odds of a class lose where a part of a network's input is painted over.
+
+    Args:
+        predict: Gives softmax outputs, (n, n_classes), for inputs, (n, size, size, 3), uint8.
+        inputs: Shape (n, size, size, 3), uint8.
+        class_indices: The class of each input.
+        colours: What parts of each input are painted with: the image's mean, (3,), 0 to 255.
+        parts: On each side of an input, which has so many pixels at least.
+
+    Returns:
+        Shape (n, parts, parts), float32; negative where the part speaks against the class.
+    """
+    size = inputs.shape[1]
+    edges = np.linspace(0, size, parts + 1).round().astype(int)
+    effects = np.empty((len(inputs), parts, parts), np.float32)
+    for index, (pixels, class_index, colour) in enumerate(
+        zip(inputs, class_indices, colours, strict=True)
+    ):
+        changed = np.repeat(pixels[None], 1 + parts**2, axis=0)
+        # The first one stays as it is.
+        for part, one in enumerate(changed[1:]):
+            (top, bottom), (left, right) = (edges[i : i + 2] for i in divmod(part, parts))
+            one[top:bottom, left:right] = colour
+        found = predict(changed).astype(np.float64)
+        others = np.delete(found, class_index, axis=1).sum(axis=1)
+        log_odds = logarithms(found[:, class_index]) - logarithms(others)
+        effects[index] = (log_odds[0] - log_odds[1:]).reshape(parts, parts)
+    return effects
+
+
+def _lay_out(effects: np.ndarray, windows: Sequence[Window], size: tuple[int, int]) -> np.ndarray:
+    """The effects of each input's parts, summed where the inputs lie in the image, 0 to 1."""
+    total = np.zeros(size[::-1], np.float32)
+    for of_input, window in zip(effects, windows, strict=True):
+        left, top, right, bottom = (
+            round(edge * side) for edge, side in zip(window, 2 * size, strict=True)
+        )
+        if right > left and bottom > top:
+            total[top:bottom, left:right] += enlarge(of_input, (right - left, bottom - top))
+    return scale_to_1(total)
+
+
+def enlarge(effects: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Effects of parts, (parts, parts), float32, at a width and height in pixels."""
+    return np.asarray(Image.fromarray(effects).resize(size, Image.Resampling.BILINEAR))
+
+
+def scale_to_1(effects: np.ndarray) -> np.ndarray:
+    """What speaks for the class as a share of the most that does so, 0 to 1."""
+    positive = np.maximum(effects, 0)
+    highest = float(positive.max())
+    return positive / highest if highest > 0 else positive
 
 
 def overlay_heatmap(pixels: np.ndarray, heatmap: np.ndarray, *, strength: float) -> np.ndarray:

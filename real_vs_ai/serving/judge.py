@@ -14,36 +14,36 @@ images too, the network's own probabilities (`uncalibrated`, in the order of the
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import gc
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.files import hash_file, read_json
+from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
-from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
-from real_vs_ai.runs import RunFolder, find_models, model_name
 from real_vs_ai.serving.conclusion import Conclusion, conclude
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.detector import Detector, ImageJudge, open_models
 from real_vs_ai.serving.image_sources import ImageSource, read_source
-from real_vs_ai.serving.judging_queue import JudgingQueue, ModelUnavailableError, as_unavailable
-from real_vs_ai.track_record import TrackRecord, read_track_record
-from real_vs_ai.verdict import Verdict, thresholds_of
+from real_vs_ai.serving.micro_batcher import ModelUnavailableError, as_unavailable
+from real_vs_ai.serving.served_model import ServedModel, served_models
+from real_vs_ai.verdict import Verdict
 
-# A model that is to be closed waits so long that no check of a caller can still be under way.
-_IDLE_SECONDS = 60.0
+# While more images wait, each is reduced to its inputs at once: 12 megapixels take 36 MB.
+_MOST_HELD = 8
+# Images of a folder wait to be judged while a model has so many batches ahead.
+_BATCHES_AHEAD = 6
 # Verdicts that wait for the verdict of an image before them: a kill loses them.
 _MOST_AHEAD = 512
 T = TypeVar("T")
@@ -83,84 +83,35 @@ class Answer:
         return conclude(self.verdict, self.findings, self.error)
 
 
-# All but the verdict on a file, and the verdict that is awaited.
+# An answer whose verdict is pending.
 _Begun = tuple[Answer, Future[Verdict | None]]
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that answers, as tables, pages and reports speak of it.
-
-    Attributes:
-        name: What people call it.
-        path: The `.h5` file.
-        metadata: What the file said of the model when it was read.
-    """
-
-    name: str
-    path: Path
-    metadata: ModelMetadata
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Of the file, hexadecimal; reading it takes a while."""
-        return hash_file(self.path)
-
-    @functools.cached_property
-    def record(self) -> TrackRecord:
-        """How often it answers and is wrong.
-
-        The report beside the file says it, by kinds of pictures too; without one, the file does.
-        """
-        own = self.metadata.metrics
-        try:
-            told = read_json(RunFolder(self.path.parent).metrics)["test"]
-            # The report may be another model's.
-            return read_track_record(told if told["n"] == own["n"] else own)
-        except (OSError, InputError, KeyError, TypeError):
-            return read_track_record(own)
-
-    def describe(self) -> dict[str, Any]:
-        """The same for JSON."""
-        metadata = self.metadata
-        return {
-            "name": self.name,
-            "sha256": self.sha256,
-            "class_names": list(metadata.class_names),
-            "image_size": metadata.image_size,
-            "calibrated": metadata.calibrated,
-            "thresholds": thresholds_of(metadata),
-            "created": metadata.created,
-            "versions": metadata.versions,
-        }
-
-
-def served_models(path: Path | None) -> tuple[ServedModel, ...]:
-    """The models that `Detector.open` would open."""
-    return tuple(ServedModel(model_name(p), p, read_metadata(p)) for p in find_models(path))
 
 
 class Judge:
     """Judges what comes, by a model that opens while the caller continues.
 
-    All callers share one queue: what waits together is judged together, in the order it came.
+    Threads may share it: what they ask at the same time is computed together.
+
+    >>> from real_vs_ai.serving.fake_engine import fake_detector
+    >>> judge = Judge(fake_detector())
+    >>> judge.judge("notes.txt", b"no picture").error[:12]
+    'not an image'
 
     Attributes:
-        path: The `.h5` file, or a folder with several models that answer together.
         models: Each model that answers.
     """
 
     def __init__(
         self,
-        path: Path,
+        model: str | Path | ImageJudge | None = None,
         *,
-        open_detector: Callable[[Path], Detector] = Detector.open,
         max_bytes: int = MAX_IMAGE_BYTES,
         max_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         """Read the model's metadata and begin to open it.
 
         Args:
+            model: A path as for `Detector.open`, or a detector that is open.
             max_bytes: Larger files are refused.
             max_pixels: Larger images (width × height) are refused.
 
@@ -170,15 +121,18 @@ class Judge:
             InputError: The list of trusted signers cannot be read.
         """
         read_trust_list()
-        self.path = path
-        self.models = served_models(path)
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         # A 12-megapixel image takes 36 MB: only as many are decoded at once as there are cores.
         self._decoding = threading.BoundedSemaphore(available_workers())
-        self._opening: Future[JudgingQueue] = Future()
-        threading.Thread(
-            target=self._serve, args=(open_detector,), name="model", daemon=True
-        ).start()
+        # As many are held for their copies; the inputs of others' copies are made at once.
+        self._held = threading.BoundedSemaphore(_MOST_HELD)
+        self._opened: Future[ImageJudge] = Future()
+        if isinstance(model, ImageJudge):
+            self.models = tuple(detector.model for detector in model.detectors)
+            self._opened.set_result(model)
+            return
+        self.models = served_models(model)
+        threading.Thread(target=self._open, name="model", daemon=True).start()
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -193,11 +147,20 @@ class Judge:
     @property
     def is_opening(self) -> bool:
         """Whether the model is still being read and compiled."""
-        return not self._opening.done()
+        return not self._opened.done()
 
-    def detector(self) -> Detector:
+    def detector(self) -> ImageJudge:
         """The detector, once it is open; ModelUnavailableError if it could not be opened."""
-        return self._queue().detector
+        return self._opened.result()
+
+    def judge_file(self, path: str | Path) -> Answer:
+        """The answer for one file on this machine; one that cannot be read gives its error.
+
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+        """
+        path = Path(path)
+        return self._judge(path.name, path.read_bytes)
 
     def judge(
         self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
@@ -208,12 +171,24 @@ class Judge:
             show: Called with the decoded image while the model works.
 
         Raises:
-            ModelUnavailableError: The model cannot answer: it could not be opened, or was closed.
+            ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        waiting = self._queue()
-        with self._decoding:
-            begun = _begin(name, lambda: data, waiting=waiting, show=show, **self._limits)
-        return _finish(*begun)
+        return self._judge(name, lambda: data, show)
+
+    def _judge(
+        self,
+        name: str,
+        read: Callable[[], bytes],
+        show: Callable[[DecodedImage], None] | None = None,
+    ) -> Answer:
+        detector = self.detector()
+        with contextlib.ExitStack() as until_answered:
+            with self._decoding:
+                hold = self._held.acquire(blocking=False)
+                if hold:
+                    until_answered.callback(self._held.release)
+                begun = _begin(name, read, detector=detector, hold=hold, show=show, **self._limits)
+            return _finish(*begun)
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
@@ -226,40 +201,36 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer.
         """
-        waiting = self._queue()
         try:
-            return waiting.submit(waiting.detector.prepare(pixels, hold=True)).result()
+            return self.detector().predict(pixels)
         except Exception as error:
             raise as_unavailable(error) from error
 
-    def close(self) -> None:
-        """Let the threads end once no request has come for a while: others may still use it."""
+    def heat_map(self, pixels: np.ndarray, verdict: Verdict) -> np.ndarray:
+        """Where the picture of a certain verdict speaks for its class; see `explanation.heat_map`.
 
-        def end(opening: Future[JudgingQueue]) -> None:
-            if opening.exception() is None:
-                opening.result().end(idle_seconds=_IDLE_SECONDS)
+        Raises:
+            ModelUnavailableError: The model cannot answer.
+            ValueError: The verdict names no class.
+        """
+        from real_vs_ai.serving.explanation import heat_map
 
-        self._opening.add_done_callback(end)
+        detector = next(d for d in self.detector().detectors if d.name == verdict.model)
+        index = detector.metadata.class_names.index(verdict.label)
+        return heat_map(detector, pixels, class_index=index)
 
-    def _queue(self) -> JudgingQueue:
-        return self._opening.result()
-
-    def _serve(self, open_detector: Callable[[Path], Detector]) -> None:
+    def _open(self) -> None:
         try:
-            opened = JudgingQueue(open_detector(self.path))
+            # Now, so that nobody who asks for it waits for it.
+            for model in self.models:
+                _ = model.sha256
+            self._opened.set_result(open_models(self.models))
         except Exception as error:  # Every caller learns what went wrong.
-            self._opening.set_exception(as_unavailable(error))
-            return
-        # Streamlit looks for garbage after every run of the page, before its last messages leave:
-        # among the libraries and the model, which stay, this took 45 ms of every upload.
-        gc.collect()
-        gc.freeze()
-        self._opening.set_result(opened)
-        opened.run()
+            self._opened.set_exception(as_unavailable(error))
 
 
 def judge_files(
-    sources: Iterable[ImageSource], *, detector: Detector, workers: int
+    sources: Iterable[ImageSource], *, detector: ImageJudge, workers: int
 ) -> Iterator[Answer]:
     """Judge many files, each model's in full batches; the answers come in the order of the files.
 
@@ -276,30 +247,31 @@ def judge_files(
         InputError: The list of trusted signers cannot be read.
     """
     read_trust_list()
-    waiting = JudgingQueue(detector, is_shared=False)
-    judging = threading.Thread(target=waiting.run, name="judging", daemon=True)
+    places = {one: threading.Semaphore(_places(one)) for one in detector.detectors}
 
     def begin(source: ImageSource) -> _Begun:
-        return _begin(source.name, lambda: read_source(source), waiting=waiting)
+        return _begin(source.name, lambda: read_source(source), detector=detector, places=places)
 
-    judging.start()
     begun: deque[_Begun] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as decoders:
-        try:
+    try:
+        with detector.feeding(), ThreadPoolExecutor(workers, "decode") as decoders:
             for one in map_in_order(begin, sources, executor=decoders, ahead=workers):
                 begun.append(one)
-                while begun and begun[0][1].done():
+                while begun and (begun[0][1].done() or len(begun) > _MOST_AHEAD):
                     yield _finish(*begun.popleft())
-                if len(begun) > _MOST_AHEAD:
-                    with waiting.awaited():
-                        answer = _finish(*begun.popleft())
-                    yield answer
-            waiting.end()
-            while begun:
-                yield _finish(*begun.popleft())
-        finally:
-            waiting.close()
-            judging.join()
+        while begun:
+            yield _finish(*begun.popleft())
+    finally:
+        # Once all places are free: a batch that still ran when the interpreter ends could crash it.
+        for one, place in places.items():
+            for _ in range(_places(one)):
+                place.acquire()
+
+
+def _places(detector: Detector) -> int:
+    """How many images may wait for a model: they keep its engine busy."""
+    inputs = _BATCHES_AHEAD * detector.engine.batch_size
+    return max(_BATCHES_AHEAD, inputs // detector.inputs_of_an_image)
 
 
 def map_in_order(
@@ -323,12 +295,19 @@ def _begin(
     name: str,
     read: Callable[[], bytes],
     *,
-    waiting: JudgingQueue,
+    detector: ImageJudge,
+    hold: bool = True,
+    places: Mapping[Detector, threading.Semaphore] | None = None,
     show: Callable[[DecodedImage], None] | None = None,
     max_bytes: int = MAX_IMAGE_BYTES,
     max_pixels: int = MAX_IMAGE_PIXELS,
 ) -> _Begun:
-    """Everything but the verdict, which the model computes meanwhile; None where there is none."""
+    """Everything but the verdict, which the model computes meanwhile; None where there is none.
+
+    Args:
+        hold: See `ImageJudge.prepare`.
+        places: How many images may wait for each model; None sets no limit.
+    """
     digest = ""
     no_verdict: Future[None] = Future()
     no_verdict.set_result(None)
@@ -336,7 +315,13 @@ def _begin(
         data = read()
         digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
-        verdict = waiting.submit(waiting.detector.prepare(image, hold=True))
+        prepared = detector.prepare(image, hold=hold)
+        place = places and places[prepared.detector]
+        if place:
+            place.acquire()
+        verdict = prepared.judge()
+        if place:
+            verdict.add_done_callback(lambda _: place.release())
         if show:
             show(image)
         findings = read_provenance(data, image.image)

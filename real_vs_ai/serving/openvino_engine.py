@@ -18,7 +18,9 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
+from real_vs_ai.files import file_stamp
 from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.parallel import available_workers
 from real_vs_ai.serving.openvino_layers import build_model
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
@@ -49,7 +51,8 @@ class OpenVINOEngine:
             image_size: Side of the square input, in pixels.
             precision: None for bf16 where the processor has it, but float32 for crops.
             views: Network inputs that one image makes.
-            for_batches: See `Engine`.
+            for_batches: Compute the last few images in the same way as whole batches, so that no
+                result depends, not even in its last digit, on how many images came with it.
             layer: Name of the layer whose outputs follow the probabilities; None for the one whose
                 statistics the file holds, if any.
         """
@@ -61,7 +64,13 @@ class OpenVINOEngine:
         suitable = (views + 1) // 2 if views > 1 else _PIXELS_IN_BATCH // image_size**2
         self.batch_size = min(max(suitable, 1), _LARGEST_BATCH)
         self._model_path, self._image_size, self._layer = model_path, image_size, layer
-        self._views, self.for_batches = views, for_batches
+        # Files are replaced while models are served: the metadata would not fit other weights.
+        self._stamp = file_stamp(model_path)
+        self._in_batches = for_batches or views > 1
+        # Several processes that share a machine each have a number of cores of their own.
+        self._threads = os.environ.get("REAL_VS_AI_THREADS")
+        # No more run at once; one more waits ready.
+        self.parallel_batches = int(self._threads or available_workers()) + 1
         self._model: ov.Model | None = None
         # For whole batches (True) and for single images (False).
         self._forms: dict[bool, _CompiledForm] = {}
@@ -79,19 +88,13 @@ class OpenVINOEngine:
             UnsupportedGraphError: The model cannot be converted.
             RuntimeError: OpenVINO cannot compile it.
             ModelFileError: Its input is not (n, image_size, image_size, 3), or it has no such
-                layer with one row of outputs for each image.
+                layer with one row of outputs for each image; or the file was replaced.
         """
-        self._form(self.for_batches or self._views > 1)
-
-    @property
-    def parallel_batches(self) -> int:
-        """See `Engine`; one more than can run, so that the next one waits ready."""
-        return self._form(True).request_count + 1
+        self._form(self._in_batches)
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         # A batch is filled up to its size; for a few images that costs more than it gains.
-        are_few = self._views == 1 and len(pixels) <= max(1, self.batch_size // 4)
-        if self.for_batches or not are_few:
+        if self._in_batches or len(pixels) > max(1, self.batch_size // 4):
             return self._form(True).infer_all(pixels)
         single = self._form(False)
         return np.concatenate([single.infer(image[None]) for image in pixels])
@@ -109,21 +112,25 @@ class OpenVINOEngine:
             self._model = self._read()
         batch_size, hint = (self.batch_size, "THROUGHPUT") if in_batches else (1, "LATENCY")
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
-        # Several processes that share a machine each have a number of cores of their own.
-        if threads := os.environ.get("REAL_VS_AI_THREADS"):
-            settings["INFERENCE_NUM_THREADS"] = threads
+        if self._threads:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
         model = self._model.clone()
         model.reshape([batch_size, self._image_size, self._image_size, 3])
         preprocessing = PrePostProcessor(model)
         preprocessing.input().tensor().set_element_type(ov.Type.u8)
         compiled = self._core.compile_model(preprocessing.build(), "CPU", settings)
-        if self._forms or self._views > 1:
+        if self._forms or self._in_batches:
             # No other form will be compiled, so the weights need not be kept.
             self._model = None
         return _CompiledForm(compiled, batch_size=batch_size)
 
     def _read(self) -> ov.Model:
         model, size = build_model(self._model_path, layer=self._layer), self._image_size
+        if file_stamp(self._model_path) != self._stamp:
+            raise ModelFileError(
+                f"{self._model_path} was replaced after it was opened; open it again, or start the "
+                "program again."
+            )
         shape = model.input().partial_shape
         if not shape.compatible(ov.PartialShape([-1, size, size, 3])):
             raise ModelFileError(

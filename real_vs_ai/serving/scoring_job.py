@@ -22,7 +22,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import join_cluster, worker_environment
 from real_vs_ai.reporting import format_table, plural, progress
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
-from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.detector import Detector, ImageJudge
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
     ImageSource,
@@ -192,16 +192,20 @@ def open_scorer(options: ScoringOptions, *, for_batches: bool = True) -> Scorer:
     except RuntimeError as error:
         names = " and ".join(str(model.path) for model in models)
         raise InputError(f"{names} cannot be used here: {error}") from error
-    if detector.engine.note:
-        print(detector.engine.note, file=sys.stderr)
+    for note in dict.fromkeys(one.engine.note for one in detector.detectors if one.engine.note):
+        print(note, file=sys.stderr)
     return local_scorer(detector, workers=options.workers)
 
 
-def local_scorer(detector: Detector, *, workers: int) -> Scorer:
+def _describe_engine(detector: Detector) -> str:
+    return f"{detector.engine.name} ({detector.engine.precision})"
+
+
+def local_scorer(detector: ImageJudge, *, workers: int) -> Scorer:
     """Score on this machine; see `judge_files`."""
     return Scorer(
-        tuple(ServedModel(d.name, d.model_path, d.metadata) for d in detector.detectors),
-        f"{detector.engine.name} ({detector.engine.precision})",
+        tuple(one.model for one in detector.detectors),
+        " and ".join(dict.fromkeys(map(_describe_engine, detector.detectors))),
         partial(judge_files, detector=detector, workers=workers),
     )
 
@@ -254,7 +258,7 @@ def _score_chunk(
 
 
 @lru_cache(maxsize=1)
-def _opened(model: Path, precision: str | None) -> Detector:
+def _opened(model: Path, precision: str | None) -> ImageJudge:
     return Detector.open(model, precision=precision, for_batches=True)
 
 

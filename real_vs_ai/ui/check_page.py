@@ -18,7 +18,7 @@ from PIL import Image
 
 from real_vs_ai.images import DecodedImage, ImageError
 from real_vs_ai.serving.judge import Answer, Judge
-from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.checking import Card, fit_to_screen, name_repeats, settle
 from real_vs_ai.ui.image_input import ImageFile, ask_for_images
 from real_vs_ai.ui.model_choice import (

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.images import resize_image
 from real_vs_ai.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
-from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heatmap
+from real_vs_ai.serving.explanation import deciding_crops, overlay_heatmap
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.checking import Card, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
-from real_vs_ai.ui.model_choice import file_key, show_error
+from real_vs_ai.ui.model_choice import show_error
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, why_no_answer
 from real_vs_ai.verdict import CropScore, ReasonCode, turns
 
@@ -243,7 +241,7 @@ def _show_gemini(judged: Card, *, judge: Judge) -> None:
 
 
 def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
-    """The picture under Grad-CAM of its answer.
+    """The picture under a map of the parts that move its answer.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
@@ -252,18 +250,10 @@ def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     model, pixels = judge.model_of(verdict), _pixels(judged, judge)
     metadata, known = model.metadata, st.session_state["heat_maps"]
     if digest not in known:
-        # The network saw the image at this size, and a map of it is small enough to keep.
-        seen, names = resize_image(pixels, metadata.image_size), metadata.class_names
-        with st.spinner("Computing the heat map; the first one takes longer …"):
-            grad_cam = _grad_cam(*file_key(model.path))
-            (known[digest],) = grad_cam([seen], class_indices=[names.index(verdict.label)])
+        with st.spinner("Computing the heat map …"):
+            known[digest] = judge.heat_map(pixels, verdict)
     image = fit_to_screen(Image.fromarray(pixels), longest_side=_SHOWN_SIZE)
     cells = Image.fromarray(known[digest]).resize(image.size, Image.Resampling.BILINEAR)
     shown = overlay_heatmap(np.asarray(image), np.asarray(cells), strength=0.6)
     told = f"Bright places speak most for “{class_words(verdict.label, metadata)}”. {_NO_PROOF}"
     return Image.fromarray(shown), told
-
-
-@st.cache_resource(max_entries=1, show_spinner=False)
-def _grad_cam(path: str, modified_ns: int, size: int) -> GradCam:
-    return GradCam(Path(path))

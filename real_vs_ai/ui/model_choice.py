@@ -12,7 +12,7 @@ from real_vs_ai.errors import describe_error
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
-from real_vs_ai.serving.judging_queue import ModelUnavailableError
+from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.image_input import MAX_BYTES
 from real_vs_ai.ui.wording import (
     as_markdown,
@@ -140,7 +140,7 @@ def show_error(what: str, text: str) -> None:
         st.text(text)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False, on_release=Judge.close)
+@st.cache_resource(max_entries=3, show_spinner=False)
 def _judge(path: str, modified_ns: int, size: int) -> Judge:
     return Judge(Path(path), max_bytes=MAX_BYTES)
 

@@ -76,10 +76,7 @@ def json_report(results: Sequence[Card], *, judge: Judge, created: str) -> bytes
 def mistake_report(result: Card, *, model: ServedModel) -> str:
     """All that a maintainer needs to reproduce a wrong verdict; the file's name is left out."""
     answer, verdict, metadata = result.answer, result.verdict, model.metadata
-    thresholds = ", ".join(
-        f"{name} {'none' if value is None else f'{value:.4f}'}"
-        for name, value in thresholds_of(metadata).items()
-    )
+    thresholds = ", ".join(f"{name} {value:.4f}" for name, value in thresholds_of(metadata).items())
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in verdict.probabilities.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     lines = {

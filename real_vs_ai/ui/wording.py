@@ -17,7 +17,7 @@ from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes
 from real_vs_ai.provenance import FileSays
 from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
 from real_vs_ai.track_record import read_track_record
-from real_vs_ai.verdict import ReasonCode, Verdict, thresholds_of
+from real_vs_ai.verdict import ReasonCode, Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")
@@ -110,13 +110,12 @@ def numbers_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
 def thresholds_sentence(metadata: ModelMetadata) -> str:
     """When the model answers, in a sentence without its full stop."""
     number = "probability" if metadata.calibrated else "score"
-    thresholds = thresholds_of(metadata)
-    words = {"lower": "at most", "upper": "at least", "minimum_confidence": "at least"}
-    limits = " or ".join(
-        f"{words[name]} {value:.3f}" for name, value in thresholds.items() if value is not None
-    )
-    of_what = "one class" if metadata.positive_index is None else "AI-generated"
-    return f"Answers when the {number} of {of_what} is {limits}" if limits else "Never answers"
+    if metadata.positive_index is None:
+        return (
+            f"Answers when the {number} of one class is at least {metadata.minimum_confidence:.3f}"
+        )
+    low, high = f"{metadata.lower_threshold:.3f}", f"{metadata.upper_threshold:.3f}"
+    return f"Answers when the {number} of AI-generated is at most {low} or at least {high}"
 
 
 def why_no_answer(verdict: Verdict, metadata: ModelMetadata) -> str:

@@ -74,6 +74,19 @@ def test_each_image_is_judged_by_the_released_model_of_its_size(tmp_path):
     assert [image["label"] for image in images] == ["Fake", "Fake"]
 
 
+def test_service_names_the_model_that_it_opened_though_the_file_was_replaced(tmp_path):
+    path = save_model(tmp_path / "model.h5", METADATA)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    judge = LocalJudge(path, limits=Limits())
+    judge.detector()
+    save_model(tmp_path / "new.h5", dataclasses.replace(METADATA, created="later")).replace(path)
+    with client_with(judge) as client:
+        (model,) = client.get("/v1/models").json()["models"]
+        answered = client.post("/v1/images", content=BRIGHT).json()["models"]
+    judge.close()
+    assert model["sha256"] == digest and list(answered.values()) == [digest]
+
+
 def test_image_may_be_the_whole_body(client):
     response = client.post("/v1/images?name=sun.png", content=BRIGHT)
     (image,) = response.json()["images"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_info
 from real_vs_ai import Detector
 from real_vs_ai.images import ImageError
 from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.parallel import one_blas_thread
 from real_vs_ai.serving import engines
-from real_vs_ai.serving.engines import one_blas_thread
+from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector, share_of_red
 from real_vs_ai.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, uniform_image
 
@@ -60,19 +61,16 @@ def test_open_detector_keeps_working_after_its_file_is_replaced(model_with, dete
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_unsure_images_are_judged_mirrored_too(model_with, detector):
-    mirroring = Detector.open(model_with(input={"kind": "resize", "mirror_below": 0.9}))
-    network = detector.engine.predict
+def test_unsure_images_are_judged_mirrored_too():
     asked = []
-    mirroring.engine = SimpleNamespace(
-        predict=lambda pixels, **options: asked.append(pixels) or network(pixels, **options)
-    )
+    engine = FakeEngine(lambda pixels: asked.append(pixels) or share_of_red(pixels))
+    metadata = dataclasses.replace(METADATA, input={"kind": "resize", "mirror_below": 0.9})
     pixels = np.stack([uniform_image(level, (IMAGE_SIZE, IMAGE_SIZE)) for level in (255, 128)])
     pixels[:, :, 0] = 0
-    judge_inputs(mirroring, pixels)
-    first, second = asked
-    np.testing.assert_array_equal(first, pixels)
-    np.testing.assert_array_equal(second, pixels[1:, :, ::-1])
+    judge_inputs(fake_detector(engine, metadata=metadata), pixels)
+    first, second, mirrored = asked
+    np.testing.assert_array_equal([first, second], pixels)
+    np.testing.assert_array_equal(mirrored, pixels[1, :, ::-1])
 
 
 def test_no_images_get_no_verdicts(detector):
@@ -214,6 +212,17 @@ def test_numpy_keeps_to_one_thread_until_the_last_check_ends():
             assert set(blas_threads()) <= {1}
         assert set(blas_threads()) <= {1}
     assert blas_threads() == before
+
+
+def test_each_thread_limits_numpy_while_others_that_did_live_on():
+    def limit():
+        with one_blas_thread():
+            return blas_threads()
+
+    before = blas_threads()
+    with ThreadPoolExecutor(1) as threads:
+        assert set(threads.submit(limit).result()) | set(limit()) <= {1}
+        assert blas_threads() == before
 
 
 def test_numpy_gets_its_threads_back_after_an_error():

@@ -1,185 +1,95 @@
-"""Heat maps show the evidence where the model sees it, as Keras would compute them."""
+"""Heat maps show the parts of an image that move the answer, of any engine and any input."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR
-from real_vs_ai.serving.explanation import GradCam, overlay_heatmap
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError
-from tests.serving.test_conversion import mean_and_deviation, mean_and_variance, randomise
+from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.serving.explanation import heat_map, occlude, overlay_heatmap
+from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector
+from real_vs_ai.serving.judge import Judge
 
-SIZE = 32
-RELEASED = PACKAGED_RELEASED_MODEL_DIR / "model.h5"
-
-
-def photographs(n: int) -> list[np.ndarray]:
-    return list(np.random.default_rng(2).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8))
+SIZE = 24
+METADATA = ModelMetadata(("Fake", "Real"), SIZE)
+CROPS = {"kind": "crops", "crops": 4, "overview": 1, "longest_side": 96}
 
 
-def maps_of_keras(model, layer: str, images, *, classes) -> np.ndarray:
-    """Grad-CAM by TensorFlow's own gradient, of images as large as the input, 0 to 1."""
-    import keras
-    import tensorflow as tf
-
-    last = model.layers[-1]
-    parts = keras.Model(model.inputs, [model.get_layer(layer).output, last.input])
-    with tf.GradientTape() as tape:
-        maps, features = parts(np.stack(images).astype(np.float32), training=False)
-        logits = tf.matmul(features, last.kernel) + last.bias
-        own = tf.one_hot(classes, last.units)
-        others = tf.reduce_logsumexp(logits - 1e30 * own, axis=1)
-        log_odds = tf.reduce_sum(own * logits, axis=1) - others
-    weights = tf.reduce_mean(tape.gradient(log_odds, maps), axis=(1, 2), keepdims=True)
-    cells = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1, keepdims=True))
-    enlarged = np.maximum(tf.image.resize(cells, (SIZE, SIZE))[..., 0].numpy(), 0)
-    return enlarged / np.maximum(enlarged.max(axis=(1, 2), keepdims=True), 1e-30)
+def red_speaks_for_fake(pixels):
+    """More red than blue means Fake."""
+    red, blue = (float(pixels[..., channel].mean()) for channel in (0, 2))
+    return 1 / (1 + np.exp((blue - red) / 20))
 
 
-def assert_same_maps(model, path, *, n_classes: int) -> None:
-    compiled, images, classes = GradCam(path), photographs(n_classes), range(n_classes)
-    expected = maps_of_keras(model, compiled.layer_name, images, classes=list(classes))
-    found = compiled(images, class_indices=classes)
-    assert expected.max() == 1
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-
-
-def _dense_head(layers, maps):
-    hidden = layers.Dense(16, activation="relu")(layers.GlobalAveragePooling2D()(maps))
-    return layers.Dropout(0.4)(hidden)
-
-
-def _residual_tail(layers, maps):
-    """Strided blocks after the last layer with enough cells, as in ResNet at 32 pixels."""
-    x = layers.Conv2D(8, 3, strides=2, padding="same")(maps)
-    y = layers.Conv2D(8, 3, padding="same")(layers.ReLU()(layers.BatchNormalization()(x)))
-    x = layers.Activation("relu")(layers.Add()([x, layers.BatchNormalization()(y)]))
-    return layers.GlobalAveragePooling2D()(layers.ZeroPadding2D(1)(x))
-
-
-def _mobile_tail(layers, maps):
-    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(maps)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.Conv2D(8, 2, strides=2, activation="relu")(x)
-    return layers.Flatten()(layers.Conv2D(4, 1)(x))
-
-
-def _variance_head(layers, maps):
-    return layers.Flatten()(mean_and_variance(layers, maps))
-
-
-def _stages_head(layers, maps):
-    """As `--pooling stages` makes it: mean and deviation, standardised and cut off."""
-    x = layers.BatchNormalization()(layers.Flatten()(mean_and_deviation(layers, maps)))
-    return layers.ReLU(max_value=12.0)(layers.Rescaling(1.0, offset=6.0)(x))
-
-
-def _average_head(layers, maps):
-    return layers.Flatten()(layers.AveragePooling2D(3)(maps))
-
-
-@pytest.mark.parametrize(
-    "head",
-    [_dense_head, _residual_tail, _mobile_tail, _variance_head, _stages_head, _average_head],
-    ids=lambda head: head.__name__.strip("_"),
-)
-def test_maps_are_those_of_keras(head, tmp_path):
-    import keras
-
-    keras.utils.set_random_seed(7)
-    layers = keras.layers
-    inputs = keras.Input((SIZE, SIZE, 3))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    maps = layers.Conv2D(8, 5, strides=4, padding="same", activation="relu", name="maps")(x)
-    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(head(layers, maps)))
-    randomise(model)
-    model.save(tmp_path / "model.h5")
-    assert_same_maps(model, tmp_path / "model.h5", n_classes=3)
-
-
-@pytest.mark.skipif(not RELEASED.is_file(), reason="needs the released model")
-def test_released_model_has_the_maps_of_keras(released_in_keras):
-    assert_same_maps(released_in_keras, RELEASED, n_classes=2)
-
-
-@pytest.fixture(scope="module")
-def red_and_blue(tmp_path_factory):
-    """Class 0 speaks for red, class 1 for blue; the weights are set by hand."""
-    import keras
-
-    inputs = keras.Input((16, 16, 3))
-    maps = keras.layers.Conv2D(2, 1, use_bias=False, name="maps")(inputs)
-    pooled = keras.layers.GlobalAveragePooling2D()(maps)
-    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(pooled))
-    kernel = np.zeros((1, 1, 3, 2), np.float32)
-    kernel[0, 0, 0, 0] = kernel[0, 0, 2, 1] = 1
-    model.get_layer("maps").set_weights([kernel])
-    model.layers[-1].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
-    path = tmp_path_factory.mktemp("colours") / "model.h5"
-    model.save(path)
-    return GradCam(path)
-
-
-def red_left_blue_right(size=16):
-    pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[:, : size // 2, 0] = 255
-    pixels[:, size // 2 :, 2] = 255
+def red_left_blue_right(width=SIZE, height=SIZE):
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 200
+    pixels[:, width // 2 :, 2] = 200
     return pixels
 
 
-def test_heatmap_lies_on_the_pixels_that_speak_for_the_class(red_and_blue):
-    red, blue = red_and_blue([red_left_blue_right()] * 2, class_indices=[0, 1])
-    assert red.shape == (16, 16)
-    assert red.dtype == np.float32
-    assert red[:, :8].min() == 1
-    assert red[:, 8:].max() == 0
-    assert np.array_equal(blue, red[:, ::-1])
+def detector_of(**options):
+    engine = FakeEngine(red_speaks_for_fake)
+    return fake_detector(engine, metadata=dataclasses.replace(METADATA, **options))
 
 
-def test_saturated_softmax_still_has_a_heatmap(red_and_blue):
-    pixels = np.zeros((16, 16, 3), np.uint8)
-    pixels[4:8, 4:8, 0] = 255
-    # The logits differ by 100: the softmax is exactly 1 in float32.
-    pixels[:, :, 0] = np.maximum(pixels[:, :, 0], 100)
-    (heatmap,) = red_and_blue([pixels], class_indices=[0])
-    assert heatmap[4:8, 4:8].min() == 1
-    assert heatmap[12:, 12:].max() < 0.5
+@pytest.mark.parametrize(
+    ("stored", "size"), [({}, (SIZE, SIZE)), ({}, (60, 40)), (CROPS, (60, 40)), (CROPS, (90, 90))]
+)
+def test_map_lies_on_the_parts_that_speak_for_the_class(stored, size):
+    detector, (width, height) = detector_of(input=stored), size
+    pixels = red_left_blue_right(width, height)
+    red, blue = (heat_map(detector, pixels, class_index=index) for index in (0, 1))
+    assert red.shape == (height, width) and red.dtype == np.float32
+    assert red.min() == 0 and red.max() == 1
+    margin = width // 8
+    left, right = np.s_[:, : width // 2 - margin], np.s_[:, width // 2 + margin :]
+    assert red[left].mean() > 0.3 > red[right].max()
+    assert blue[right].mean() > 0.3 > blue[left].max()
 
 
-def test_heatmap_has_the_size_of_the_image_it_explains(red_and_blue):
-    (heatmap,) = red_and_blue([red_left_blue_right(40)[:30]], class_indices=[0])
-    assert heatmap.shape == (30, 40)
-    assert heatmap[:, :15].mean() > 0.9
-    assert heatmap[:, 25:].mean() < 0.1
+def test_map_of_a_large_image_is_small_and_has_its_proportions():
+    found = heat_map(detector_of(), red_left_blue_right(1024, 300), class_index=0)
+    assert found.shape == (75, 256)
 
 
-def test_classes_that_the_model_does_not_have_are_refused(red_and_blue):
+def test_image_whose_parts_do_not_move_the_answer_has_an_empty_map():
+    detector = fake_detector(FakeEngine(lambda pixels: 0.7), metadata=METADATA)
+    assert not heat_map(detector, red_left_blue_right(), class_index=0).any()
+
+
+def test_effects_are_what_the_log_odds_lose_part_by_part():
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:2, :2, 0] = 255
+
+    def predict(inputs):
+        fake = (inputs[..., 0].mean(axis=(1, 2)) + 10) / 300
+        return np.stack([fake, 1 - fake], axis=1)
+
+    grey = pixels.mean(axis=(0, 1))
+    (effects,) = occlude(predict, pixels[None], class_indices=[0], colours=[grey], parts=2)
+    painted = pixels.copy()
+    painted[:2, :2] = grey
+    before, after = predict(np.stack([pixels, painted]))
+    assert effects[0, 0] == pytest.approx(np.log(before[0] / before[1] * after[1] / after[0]))
+    assert effects[0, 0] > 0 > effects[1, 1]
+
+
+def test_judge_explains_a_verdict_by_the_model_that_gave_it():
+    judge = Judge(detector_of())
+    pixels = red_left_blue_right()
+    pixels[:, : SIZE // 2, 0] = 255
+    verdict = judge.judge_pixels(pixels)
+    assert verdict.label == "Fake"
+    found = judge.heat_map(pixels, verdict)
+    np.testing.assert_array_equal(found, heat_map(judge.detector(), pixels, class_index=0))
+
+
+def test_classes_that_the_model_does_not_have_are_refused():
     with pytest.raises(ValueError, match="below 2"):
-        red_and_blue(photographs(1), class_indices=[2])
-
-
-def test_layer_with_too_few_cells_is_passed_over(tmp_path):
-    import keras
-
-    inputs = keras.Input((16, 16, 3))
-    middle = keras.layers.Conv2D(4, 3, strides=4, padding="same", name="middle")(inputs)
-    tiny = keras.layers.Conv2D(4, 4, name="tiny")(middle)
-    outputs = keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling2D()(tiny))
-    keras.Model(inputs, outputs).save(tmp_path / "model.h5")
-    assert GradCam(tmp_path / "model.h5").layer_name == "middle"
-
-
-def test_model_whose_layers_have_no_gradient_says_so(tmp_path):
-    import keras
-
-    layers = keras.layers
-    inputs = keras.Input((SIZE, SIZE, 3))
-    maps = layers.Conv2D(4, 4, strides=4)(inputs)
-    x = layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(maps))
-    keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.h5")
-    with pytest.raises(UnsupportedGraphError, match=r"no heat maps of this model: .*MaxPool"):
-        GradCam(tmp_path / "model.h5")
+        heat_map(detector_of(), red_left_blue_right(), class_index=2)
 
 
 def test_overlay_leaves_places_without_evidence_as_they_are():

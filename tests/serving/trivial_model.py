@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.model_file import ModelMetadata, calibrate, write_metadata
+from real_vs_ai.serving.detector import PreparedImage
 
 IMAGE_SIZE = 32
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=IMAGE_SIZE)
@@ -48,7 +49,7 @@ def judge_inputs(detector, pixels: np.ndarray) -> tuple[np.ndarray, list]:
             (n, views, image_size, image_size, 3).
     """
     views = pixels[:, None] if pixels.ndim == 4 else pixels
-    verdicts = detector.judge(list(map(detector.look_at, views)))
+    verdicts = detector.judge([PreparedImage(detector, inputs) for inputs in views])
     uncalibrated = np.array([verdict.uncalibrated for verdict in verdicts])
     reasons = [verdict.out_of_distribution_reason for verdict in verdicts]
     return calibrate(uncalibrated, temperature=detector.metadata.temperature), reasons

@@ -59,10 +59,10 @@ print(verdicts(upload(start("--models-dir", models), {"red.png": image_bytes(RED
 """
 _HEAT_MAP = """
 import numpy as np
-from real_vs_ai.serving.explanation import GradCam
-from pathlib import Path
+from real_vs_ai import Detector
+from real_vs_ai.serving.explanation import heat_map
 pixels = np.full((48, 40, 3), 90, np.uint8)
-print(GradCam(Path(sys.argv[1]))([pixels], class_indices=[0])[0].shape)
+print(heat_map(Detector.open(sys.argv[1]), pixels, class_index=0).shape)
 """
 
 

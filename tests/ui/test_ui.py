@@ -14,7 +14,6 @@ import threading
 import types
 import zipfile
 import zlib
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.perturbations import PERTURBATIONS
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.serving.conclusion import ConclusionCode
+from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector
 from real_vs_ai.serving.judge import Answer, Judge, ServedModel
 from real_vs_ai.ui import models_page
 from real_vs_ai.ui.check_page import check_image
@@ -59,20 +59,7 @@ def card_of(probability_fake: float | None, name: str = "a.png") -> Card:
     return card_with(verdict_of(probability_fake), name)
 
 
-class SureJudge(Judge):
-    """Answers at once, without a model."""
-
-    def __init__(self):
-        self._limits, self._decoding = {}, contextlib.nullcontext()
-
-    def _queue(self):
-        answer = Future()
-        answer.set_result(verdict_of(0.5))
-        detector = types.SimpleNamespace(prepare=lambda image, hold: image)
-        return types.SimpleNamespace(detector=detector, submit=lambda look: answer)
-
-
-JUDGE = SureJudge()
+JUDGE = Judge(fake_detector(FakeEngine(lambda pixels: 0.5), metadata=METADATA))
 
 
 def test_a_check_writes_nothing_to_disk():
