@@ -4,12 +4,9 @@
     python -m benchmarks.bench_verdict --images DIR --megapixels 3
     python -m benchmarks.bench_verdict --images data/test --megapixels 0
 
-Without --images a photograph is made here: shapes, noise, JPEG quality 92. --certain counts every
-verdict as certain, so that the copy, as sites send pictures on, is judged as well: the longest way
-there is.
+Without --images a photograph is made here: shapes, noise, JPEG quality 92.
 """
 
-import dataclasses
 import io
 import itertools
 import math
@@ -36,7 +33,6 @@ def parse_args(argv=None):
     parser.add_argument("--repeats", type=int, default=40, help="how many are judged")
     parser.add_argument("--images", type=Path, help="folder of real ones, brought to the size")
     parser.add_argument("--megapixels", type=float, default=12.0, help="size; 0: as they are")
-    parser.add_argument("--certain", action="store_true", help="judge the copy of each")
     return parser.parse_args(argv)
 
 
@@ -65,13 +61,6 @@ def main(argv=None):
     args = parse_args(argv)
     path = find_model(args.model)
     detector = Detector.open(path)
-    if args.certain:
-        metadata = dataclasses.replace(
-            detector.metadata, lower_threshold=0.5, upper_threshold=0.5, training_images={}
-        )
-        # Without a check, no picture is refused.
-        model = dataclasses.replace(detector.model, metadata=metadata)
-        detector = Detector(model, detector.engine)
     files = read_files(args)
     detector.predict(files[0])
     computed = []
@@ -80,7 +69,7 @@ def main(argv=None):
         started, times = time.process_time(), [time.perf_counter()]
         image = decode_image(data)
         times.append(time.perf_counter())
-        prepared = detector.prepare(image, hold=True)
+        prepared = detector.prepare(image)
         times.append(time.perf_counter())
         detector.judge([prepared])
         times.append(time.perf_counter())

@@ -61,8 +61,6 @@ class ModelMetadata:
         training_images: Sizes and sources of the training images, for telling
             out-of-distribution images; or {}.
         created: When training ended, ISO 8601 in UTC.
-        confirm_on_copy: Whether a certain verdict of a model of crops must survive on a copy as
-            sites send pictures on; otherwise no copy is judged.
         input: How images become the network's input, as `ModelInput.stored` gives it; {} (older
             files) means the whole image, resized.
     """
@@ -81,7 +79,6 @@ class ModelMetadata:
     metrics: dict[str, Any] = field(default_factory=dict)
     training_images: dict[str, Any] = field(default_factory=dict)
     created: str = ""
-    confirm_on_copy: bool = True
     input: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -27,8 +27,6 @@ from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.track_record import TrackRecord, read_track_record
 
 UNDECIDED = -1
-# How the copy of a photograph was made that is judged too, in a sentence.
-_SENT_ON = Message("change.sent_on")
 
 
 class ReasonCode(StrEnum):
@@ -100,7 +98,6 @@ class Verdict:
             images.
         uncalibrated: The network's own probability of every class, in the order of the model's
             classes, for evaluation; it is there for out-of-distribution images too.
-        copy: The verdict on a copy as sites send pictures on, where one was judged.
         record: How often the model that judged it finds, misses and accuses.
     """
 
@@ -112,7 +109,6 @@ class Verdict:
     model: str = ""
     crops: tuple[CropScore, ...] = ()
     uncalibrated: tuple[float, ...] = ()
-    copy: Verdict | None = None
     record: TrackRecord = field(default_factory=TrackRecord)
 
     @property
@@ -158,15 +154,13 @@ def make_verdict(
 
 
 def recalibrate(verdict: Verdict, metadata: ModelMetadata) -> Verdict:
-    """The verdict, and that on its copy, with the calibration and thresholds of this metadata."""
+    """The verdict with the calibration and thresholds of this metadata."""
     if verdict.out_of_distribution:
         return verdict
     uncalibrated = np.array([verdict.uncalibrated])
     probabilities = metadata.calibrate(uncalibrated)[0]
     again = make_verdict(probabilities, metadata)
-    copy = verdict.copy and recalibrate(verdict.copy, metadata)
-    kept = {"model": verdict.model, "uncalibrated": verdict.uncalibrated, "copy": copy}
-    return apply_stability(dataclasses.replace(again, **kept))
+    return dataclasses.replace(again, model=verdict.model, uncalibrated=verdict.uncalibrated)
 
 
 def without_thresholds(metadata: ModelMetadata) -> ModelMetadata:
@@ -181,15 +175,13 @@ def turns(verdict: Verdict, other: Verdict) -> bool:
     return UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
 
 
-def apply_stability(verdict: Verdict, variants: Sequence[tuple[str, Verdict]] = ()) -> Verdict:
+def apply_stability(verdict: Verdict, variants: Sequence[tuple[str, Verdict]]) -> Verdict:
     """Make a verdict Uncertain when a harmless change of the image turns it into another class.
 
     Args:
-        verdict: On the image itself; its `copy` is the first change.
-        variants: Each further change, in words, and the verdict on the changed image.
+        variants: Each change, in words, and the verdict on the changed image.
     """
-    changes = [(_SENT_ON, verdict.copy)] if verdict.copy else []
-    turned = [change for change, other in (*changes, *variants) if turns(verdict, other)]
+    turned = [change for change, other in variants if turns(verdict, other)]
     if not turned:
         return verdict
     sentence = Message("reason.unstable", changes=tuple(turned))

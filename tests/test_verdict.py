@@ -148,15 +148,6 @@ def test_verdict_turned_by_a_harmless_change_is_uncertain():
     assert apply_stability(verdict_of(0.9), variants[:1]) == verdict_of(0.9)
 
 
-def test_copy_that_sites_send_on_counts_at_any_thresholds():
-    verdict = dataclasses.replace(verdict_of(0.9), copy=verdict_of(0.35))
-    assert apply_stability(verdict).label == "Fake"
-    lower = dataclasses.replace(METADATA, lower_threshold=0.4)
-    again = recalibrate(verdict, lower)
-    assert (again.label, again.reasons[0].code) == (UNCERTAIN, ReasonCode.UNSTABLE)
-    assert recalibrate(again, METADATA).label == "Fake"
-
-
 def test_at_most_five_modules_know_the_uncertain_rule():
     package = Path(real_vs_ai.__file__).parent
     texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}

@@ -172,8 +172,7 @@ def judge_changed(
         ImageError: An image cannot be decoded.
     """
     size = detector.metadata.image_size
-    # The copy of an image has as many inputs again.
-    of_image = 2 * len(changes) * detector.inputs_of_an_image * size * size * 3
+    of_image = len(changes) * detector.inputs_of_an_image * size * size * 3
     together = max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // of_image))
 
     def prepare(path: str) -> tuple[tuple[int, int], list[PreparedImage]]:

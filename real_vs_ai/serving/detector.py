@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from real_vs_ai.config import SEED, UNCERTAIN
 from real_vs_ai.errors import InputError
 from real_vs_ai.images import DecodedImage, decode_image
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.model_input import Window, as_pillow
+from real_vs_ai.model_input import Window
 from real_vs_ai.out_of_distribution.check import (
     OutOfDistributionCheck,
     compare_size,
@@ -29,15 +28,12 @@ from real_vs_ai.out_of_distribution.check import (
     size_distance,
 )
 from real_vs_ai.parallel import one_blas_thread
-from real_vs_ai.perturbations import WEB
 from real_vs_ai.serving.engines import Engine, open_engine
 from real_vs_ai.serving.micro_batcher import MicroBatcher
 from real_vs_ai.serving.served_model import ServedModel, served_models
-from real_vs_ai.verdict import CropScore, Reason, Verdict, apply_stability, make_verdict
+from real_vs_ai.verdict import CropScore, Reason, Verdict, make_verdict
 
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
-# Twice the longer side of what sites send on.
-_LARGE = 2 * 768
 
 
 @dataclass(frozen=True)
@@ -66,15 +62,12 @@ class PreparedImage:
         inputs: Shape (views, image_size, image_size, 3), uint8.
         size_reason: Why its size is out-of-distribution; None where it is not.
         windows: Where each input lies in the image, for models of crops.
-        make_copy: Makes the inputs of a copy as sites send pictures on, and may hold the image;
-            None where no copy is judged.
     """
 
     detector: Detector
     inputs: np.ndarray
     size_reason: Reason | None = None
     windows: Sequence[Window] = ()
-    make_copy: Callable[[], np.ndarray] | None = None
 
     def judge(self) -> Future[Verdict]:
         """Ask the model for the verdict without waiting for it."""
@@ -105,25 +98,16 @@ class ImageJudge(ABC):
             ImageError: It cannot be decoded.
             FileNotFoundError: There is no such file.
         """
-        return self.prepare(image, hold=True).judge().result()
+        return self.prepare(image).judge().result()
 
     def predict_batch(self, images: Sequence[ImageLike]) -> list[Verdict]:
         """Verdicts for several images, in their order; one that cannot be decoded raises."""
         return self.judge([self.prepare(image) for image in images])
 
-    def prepare(self, image: ImageLike, *, hold: bool = False) -> PreparedImage:
-        """One image as the input of the network that judges it.
-
-        Args:
-            hold: Hold the image until it is known whether a copy of it must be judged. Otherwise
-                the copy is made now, which needs more time and less memory for many images.
-        """
+    def prepare(self, image: ImageLike) -> PreparedImage:
+        """One image as the input of the network that judges it."""
         image, width, height = _read_image(image)
-        prepared = self.choose(width, height).prepare_decoded(image, width, height)
-        if prepared.make_copy is None or hold:
-            return prepared
-        copy = prepared.make_copy()
-        return replace(prepared, make_copy=lambda: copy)
+        return self.choose(width, height).prepare_decoded(image, width, height)
 
     def judge(self, images: Sequence[PreparedImage]) -> list[Verdict]:
         """Verdicts for prepared images, in their order."""
@@ -243,11 +227,11 @@ class Detector(ImageJudge):
     def prepare_decoded(
         self, image: np.ndarray | DecodedImage, width: int, height: int
     ) -> PreparedImage:
-        """An image of this size as the network's input; it is held for its copy."""
-        metadata, model_input = self.metadata, self.metadata.model_input
+        """An image of this size as the network's input."""
+        model_input = self.metadata.model_input
         reason = compare_size(
             *model_input.seen_size(width, height),
-            metadata.training_images,
+            self.metadata.training_images,
             reduced_from=(width, height),
             crops=model_input.is_crops,
         )
@@ -255,13 +239,8 @@ class Detector(ImageJudge):
         if not model_input.is_crops or reason:
             return PreparedImage(self, inputs, reason)
 
-        def make_copy() -> np.ndarray:
-            return model_input.prepare(WEB.apply(_pixels_for_sharing(image), seed=SEED))
-
         windows = model_input.windows(width, height)
-        # An image without a verdict needs no copy.
-        confirmed = make_copy if metadata.confirm_on_copy else None
-        return PreparedImage(self, inputs, windows=windows, make_copy=confirmed)
+        return PreparedImage(self, inputs, windows=windows)
 
     def judge_prepared(self, image: PreparedImage) -> Future[Verdict]:
         """Ask for the verdict on an image that this detector prepared, without waiting for it."""
@@ -302,10 +281,7 @@ class Detector(ImageJudge):
         return [Seen(o[:, :n_classes], r) for o, r in zip(outputs, reasons, strict=True)]
 
     def _steps(self, image: PreparedImage) -> Steps:
-        """Judge an image; an unsure thumbnail is looked at again, mirrored.
-
-        A photograph with a certain verdict is looked at again in a copy as sites send it on.
-        """
+        """Judge an image; an unsure thumbnail is looked at again, mirrored."""
         model_input = self.metadata.model_input
         seen = yield image.inputs
         found = seen.probabilities
@@ -316,10 +292,7 @@ class Detector(ImageJudge):
         if image.windows and not own.out_of_distribution:
             scores = self.metadata.calibrate(found).tolist()
             own = replace(own, crops=tuple(map(CropScore, image.windows, map(tuple, scores))))
-        if image.make_copy is None or own.label == UNCERTAIN:
-            return own
-        copy = yield image.make_copy()
-        return apply_stability(replace(own, copy=self._verdict(copy.probabilities, copy.reason)))
+        return own
 
     def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
         """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""
@@ -367,13 +340,6 @@ def open_models(models: Sequence[ServedModel], **how: Any) -> Detector | Routing
     lazy = len(models) > 1
     detectors = [Detector._open(model, lazy=lazy, **how) for model in models]
     return RoutingDetector(detectors) if lazy else detectors[0]
-
-
-def _pixels_for_sharing(image: np.ndarray | DecodedImage) -> np.ndarray:
-    """The image's pixels; of a large one whole squares of pixels averaged, a cheap first step."""
-    held = as_pillow(image)
-    factor = max(held.size) // _LARGE
-    return np.asarray(held.reduce(factor) if factor > 1 else held)
 
 
 def _read_image(image: ImageLike) -> tuple[np.ndarray | DecodedImage, int, int]:

@@ -2,19 +2,16 @@
 
 The command line and an evaluation judge many files (`judge_files`), the app and the service what
 comes (`Judge`). Bytes are decoded, given to the model of their size, computed in full batches with
-others, checked on a copy where the verdict is certain, and explained by reasons. What the file says
-of its origin stands beside the verdict and never changes it. A file that cannot be judged becomes
-an answer with its error.
+others, and explained by reasons. What the file says of its origin stands beside the verdict and
+never changes it. A file that cannot be judged becomes an answer with its error.
 
-An evaluation opens its detector in float32 and without thresholds (`verdict.without_thresholds`),
-so that the copy of every image is judged. It finds in each `answer.verdict`, of out-of-distribution
-images too, the network's own probabilities (`uncalibrated`, in the order of the model's classes).
-`verdict.recalibrate` then applies the temperature and thresholds that it fits.
+An evaluation opens its detector in float32. It finds in each `answer.verdict`, of
+out-of-distribution images too, the network's own probabilities (`uncalibrated`, in the order of the
+model's classes). `verdict.recalibrate` then applies the calibration and thresholds that it fits.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import threading
@@ -40,12 +37,8 @@ from real_vs_ai.serving.micro_batcher import ModelUnavailableError, as_unavailab
 from real_vs_ai.serving.served_model import ServedModel, served_models
 from real_vs_ai.verdict import Verdict
 
-# While more images wait, each is reduced to its inputs at once: 12 megapixels take 36 MB.
-_MOST_HELD = 8
 # Images of a folder wait to be judged while a model has so many batches ahead.
 _BATCHES_AHEAD = 6
-# Larger images are reduced to their inputs at once: 50 megapixels take 200 MB.
-_MOST_HELD_PIXELS = 25_000_000
 # Verdicts that wait for the verdict of an image before them: a kill loses them.
 _MOST_AHEAD = 512
 T = TypeVar("T")
@@ -125,8 +118,6 @@ class Judge:
         read_trust_list()
         self._limits = {"max_bytes": max_bytes, "max_pixels": max_pixels}
         self._room = DecodingRoom()
-        # Pixels of so many images are held for their copies; others' copies are made at once.
-        self._held = threading.BoundedSemaphore(_MOST_HELD)
         self._opened: Future[ImageJudge] = Future()
         if isinstance(model, ImageJudge):
             self.models = tuple(detector.model for detector in model.detectors)
@@ -184,11 +175,7 @@ class Judge:
         show: Callable[[DecodedImage], None] | None = None,
     ) -> Answer:
         how = {"detector": self.detector(), "show": show, **self._limits}
-        with contextlib.ExitStack() as until_answered:
-            how["hold"] = self._held.acquire(blocking=False)
-            if how["hold"]:
-                until_answered.callback(self._held.release)
-            return _finish(*self._room.run(data, lambda: _begin(name, read, **how)))
+        return _finish(*self._room.run(data, lambda: _begin(name, read, **how)))
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
@@ -295,7 +282,6 @@ def _begin(
     read: Callable[[], bytes],
     *,
     detector: ImageJudge,
-    hold: bool = True,
     places: Mapping[Detector, threading.Semaphore] | None = None,
     show: Callable[[DecodedImage], None] | None = None,
     max_bytes: int = MAX_IMAGE_BYTES,
@@ -304,7 +290,6 @@ def _begin(
     """Everything but the verdict, which the model computes meanwhile; None where there is none.
 
     Args:
-        hold: See `ImageJudge.prepare`.
         places: How many images may wait for each model; None sets no limit.
     """
     digest = ""
@@ -314,8 +299,7 @@ def _begin(
         data = read()
         digest = hashlib.sha256(data).hexdigest()
         image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
-        hold = hold and image.width * image.height <= _MOST_HELD_PIXELS
-        prepared = detector.prepare(image, hold=hold)
+        prepared = detector.prepare(image)
         place = places and places[prepared.detector]
         if place:
             place.acquire()

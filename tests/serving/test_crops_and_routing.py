@@ -12,9 +12,7 @@ from real_vs_ai.model_file import write_metadata
 from real_vs_ai.model_input import ModelInput
 from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
 from real_vs_ai.out_of_distribution.learning import Sample, fit_check
-from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.runs import find_models
-from real_vs_ai.serving import detector as detector_module
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.explanation import deciding_crops
 from real_vs_ai.serving.image_sources import iterate_sources
@@ -90,16 +88,6 @@ def test_crops_of_an_image_make_two_batches(photographs):
 def test_large_image_has_a_usual_size_once_reduced(photographs):
     assert not photographs.predict(uniform_image(250, (1500, 1100))).out_of_distribution
     assert photographs.predict(uniform_image(250, (60, 60))).out_of_distribution
-
-
-def test_verdict_that_a_shared_copy_turns_is_uncertain(photographs, monkeypatch):
-    inverted = Perturbation("inverted", lambda pixels, seed: 255 - pixels)
-    image = uniform_image(250, (220, 210))
-    assert photographs.predict(image).label == "Fake"
-    monkeypatch.setattr(detector_module, "WEB", inverted)
-    verdict = photographs.predict(image)
-    assert verdict.label == "Uncertain"
-    assert verdict.reasons[0].code == ReasonCode.UNSTABLE
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import threading
 import pytest
 from PIL import Image
 
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving import decoding_room, judge
+from real_vs_ai.serving import decoding_room
 from real_vs_ai.serving.decoding_room import DecodingRoom
 
 
@@ -48,24 +47,3 @@ def test_huge_files_wait_for_one_another_and_ordinary_ones_do_not(huge):
 def test_what_goes_wrong_in_the_work_reaches_its_caller():
     with pytest.raises(ZeroDivisionError):
         DecodingRoom().run(b"", lambda: 1 / 0)
-
-
-def test_a_large_image_is_not_held_while_its_verdict_is_awaited(monkeypatch):
-    monkeypatch.setattr(judge, "_MOST_HELD_PIXELS", 20 * 20)
-    held = []
-
-    class Detector:
-        metadata = ModelMetadata(("Fake", "Real"), 32)
-
-        def prepare(self, image, *, hold):
-            held.append(hold)
-
-    class Queue:
-        detector = Detector()
-
-        def submit(self, look):
-            return None
-
-    for side in (20, 21):
-        judge._begin("name", lambda side=side: picture(side, side), waiting=Queue())
-    assert held == [True, False]

@@ -15,7 +15,6 @@ from PIL import Image
 from real_vs_ai.files import write_json
 from real_vs_ai.model_file import ModelFileError, ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.perturbations import Perturbation
 from real_vs_ai.serving.detector import Detector, PreparedImage, RoutingDetector
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector, share_of_red
 from real_vs_ai.serving.image_sources import ImageSource
@@ -133,40 +132,13 @@ def test_second_looks_fill_the_same_batches_as_first_ones(judged_in_a_folder):
     assert sum(size < engine.batch_size for size in engine.batches) <= 3
 
 
-@pytest.mark.parametrize("confirmed", [True, False])
-def test_a_copy_is_judged_of_certain_photographs_alone_where_the_model_asks_for_it(
-    judged_in_a_folder, monkeypatch, confirmed
-):
-    engine, copies = FakeEngine(), []
+def test_a_photograph_passes_the_engine_once(judged_in_a_folder):
+    engine = FakeEngine()
     limits = {"lower_threshold": 0.2, "upper_threshold": 0.8}
-    detector = colour_detector(engine, input=CROPS, confirm_on_copy=confirmed, **limits)
-    copy = Perturbation("none", lambda pixels, seed: copies.append(pixels) or pixels)
-    monkeypatch.setattr(f"{DETECTOR}.WEB", copy)
-    certain, unsure = square(12, 250), square(12, 128)
-    answers = judged_in_a_folder(detector, [certain, unsure, unsure, unsure] * 5)
+    detector = colour_detector(engine, input=CROPS, **limits)
+    answers = judged_in_a_folder(detector, [square(12, 250), square(12, 128)] * 5)
     assert [answer.verdict.label for answer in answers[:2]] == ["Fake", "Uncertain"]
-    assert bool(answers[0].verdict.copy) is confirmed
-    assert len(copies) == 5 * confirmed
-    assert sum(engine.batches) == 20 * 3 + 5 * 3 * confirmed
-
-
-def test_pictures_in_a_crowd_are_held_as_inputs_not_whole(monkeypatch):
-    monkeypatch.setattr(f"{MODULE}._MOST_HELD", 2)
-    go_on, copies = threading.Event(), []
-    copy = Perturbation("none", lambda pixels, seed: copies.append(pixels) or pixels)
-    monkeypatch.setattr(f"{DETECTOR}.WEB", copy)
-    engine = FakeEngine(lambda pixels: 0.5 if go_on.wait(20) else 0.0)
-    limits = {"lower_threshold": 0.2, "upper_threshold": 0.8}
-    judge = Judge(colour_detector(engine, input=CROPS, **limits))
-    data, decoded = encode(square(12, 128)), threading.Semaphore(0)
-    with ThreadPoolExecutor(5) as threads:
-        for _ in range(5):
-            threads.submit(judge.judge, "a.png", data, show=lambda _: decoded.release())
-        for _ in range(5):
-            assert decoded.acquire(timeout=20)
-        # None is certain, so that no copy would have been needed.
-        assert len(copies) == 3
-        go_on.set()
+    assert sum(engine.batches) == 10 * 3
 
 
 def test_folder_is_read_no_further_than_the_model_can_follow(tmp_path):
@@ -218,16 +190,12 @@ def test_evaluation_finds_uncalibrated_probabilities_of_refused_images_too(judge
     assert verdicts[0].probability_fake == pytest.approx(2 / 3)
 
 
-def test_other_thresholds_are_applied_to_an_image_and_its_copy(judged_in_a_folder, monkeypatch):
+def test_other_thresholds_are_applied_without_judging_again(judged_in_a_folder):
     detector = colour_detector(input=CROPS)
-    darker = Perturbation("darker", lambda pixels, seed: pixels // 4)
-    monkeypatch.setattr(f"{DETECTOR}.WEB", darker)
-    verdict = judged_in_a_folder(detector, [square(12, 240)])[0].verdict
-    assert (verdict.label, verdict.reasons[0].code) == ("Uncertain", "unstable")
-    assert verdict.copy.label == "Real"
+    verdict = judged_in_a_folder(detector, [square(12, 200)])[0].verdict
+    assert verdict.label == "Fake"
     wide = dataclasses.replace(detector.metadata, lower_threshold=0.1, upper_threshold=0.9)
-    again = recalibrate(verdict, wide)
-    assert again.label == "Fake" and again.copy.label == "Uncertain"
+    assert recalibrate(verdict, wide).label == "Uncertain"
 
 
 def test_each_picture_is_answered_by_its_own_engine_and_metadata():
@@ -309,11 +277,12 @@ def test_weights_of_another_file_never_answer_with_this_metadata(model_with):
 def test_record_is_taken_from_the_report_of_the_same_model_alone(file_with_metadata_alone):
     own = {"n": 100, "uncertain_share": 0.5, "error_when_certain": 0.02}
     model = ServedModel.read(file_with_metadata_alone, dataclasses.replace(METADATA, metrics=own))
-    of_kinds = {"per_source": {"a": {**own, "n": 60}, "b": {**own, "n": 60}}}
-    for reported, kinds in (
-        ({**own, **of_kinds}, 2),
-        ({**own, **of_kinds, "uncertain_share": 0.1}, 0),
+    rates = {"generated": {"found": {"value": 0.4}, "called_real": {"value": 0.03}}}
+    more = {"conditions": {"clean": {**rates, "real": {"accused": {"value": 0.01}}}}}
+    for reported, is_own in (
+        ({**own, **more}, True),
+        ({**own, **more, "uncertain_share": 0.1}, False),
     ):
         write_json(model.path.with_name("metrics.json"), {"test": reported})
         record = dataclasses.replace(model).record
-        assert (record.answered, record.kinds) == (0.5, kinds)
+        assert (record.answered, record.clean is not None) == (0.5, is_own)
