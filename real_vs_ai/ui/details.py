@@ -21,6 +21,7 @@ from real_vs_ai.serving.explanation import GradCam, deciding_crops, overlay_heat
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.checking import Card, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, show_insight
+from real_vs_ai.ui.metadata_table import has_metadata, show_metadata
 from real_vs_ai.ui.model_choice import file_key, show_error
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, why_no_answer
 from real_vs_ai.verdict import CropScore, ReasonCode, turns
@@ -47,7 +48,7 @@ def show_details(judged: Card, *, judge: Judge) -> None:
     """Show tabs on one readable image; those that explain an answer only where there is one."""
     st.subheader("Why?")
     show = {_DETAILS: _show_numbers, _GEMINI: _show_gemini}
-    if judged.answer.findings:
+    if judged.answer.findings or has_metadata(judged.file.getvalue()):
         show = {_FILE: _show_findings, **show}
     # After a test that turned it, there is no answer any more, but a test to show.
     if judged.variants or judged.verdict.label != UNCERTAIN:
@@ -209,12 +210,13 @@ def frame_crops(image: Image.Image, crops: Sequence[CropScore]) -> Image.Image:
 
 
 def _show_findings(judged: Card, *, judge: Judge) -> None:
-    """Each finding of the file, as the file has it."""
+    """Each finding of the file, as the file has it, and all its metadata."""
     for finding in judged.answer.findings:
         with st.container(border=True):
             st.text(f"{finding.kind}: {finding.text}")
             if finding.forgery:
                 st.caption(finding.forgery)
+    show_metadata(judged.file.getvalue(), key=judged.answer.sha256)
 
 
 def _show_numbers(judged: Card, *, judge: Judge) -> None:
