@@ -38,6 +38,7 @@ from real_vs_ai.reporting import format_table
 
 _SIDE = 9_400
 _ONE_IN = 5
+_TIMEOUT_SECONDS = 600.0
 
 
 def huge_png(side: int) -> bytes:
@@ -113,7 +114,7 @@ def page_door(model: Path) -> Iterator[tuple[int, Callable[[], AbstractContextMa
 
     @contextmanager
     def visitor() -> Iterator[Ask]:
-        with AppClient("localhost", app.port) as client:
+        with AppClient("localhost", app.port, timeout_s=_TIMEOUT_SECONDS) as client:
             client.load()
 
             def ask(path: Path) -> str:
