@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error, print_error
 from real_vs_ai.options import SHARED, Options
 
-AnyOptions = TypeVar("AnyOptions")
+AnyOptions = TypeVar("AnyOptions", bound=Any)
 
 MODEL_HELP = "run folder or .h5 file (default: that of --make-default, else the released models)"
 
@@ -38,7 +38,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 class _Parser(argparse.ArgumentParser):
     """A parser that suggests the option that a misspelled one may mean."""
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
@@ -61,7 +61,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 def options_from(args: argparse.Namespace, options: type[AnyOptions], **others: Any) -> AnyOptions:
     """Make an options dataclass from parsed arguments of the same names, and from `others`."""
     names = {field.name for field in dataclasses.fields(options)} & set(vars(args)) - set(others)
-    return options(**{name: getattr(args, name) for name in names}, **others)
+    made: AnyOptions = options(**{name: getattr(args, name) for name in names}, **others)
+    return made
 
 
 def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -75,7 +76,7 @@ def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> 
 sys.excepthook = _show_error
 
 
-def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+def command(work: Callable[[Any], int | None]) -> Callable[..., int]:
     """Make a script's `main` from the function that does its work.
 
     The result takes the arguments (None: the terminal's) and returns the exit code: 0 done (or
@@ -85,7 +86,7 @@ def command(work: Callable[[Sequence[str] | None], int | None]) -> Callable[...,
     """
 
     @functools.wraps(work)
-    def main(argv: Sequence[str] | None = None) -> int:
+    def main(argv: Any = None) -> int:
         try:
             return work(argv) or 0
         except KeyboardInterrupt:

@@ -73,7 +73,7 @@ def number(lowest: float, highest: float, *, ends: bool = True) -> Callable[[Any
     return read
 
 
-SHARED = {
+SHARED: dict[str, dict[str, Any]] = {
     "--workers": {
         "type": whole_number(1),
         "default": available_workers(),

@@ -99,30 +99,36 @@ class PipelineResult:
 
 def plan_stages(options: PipelineOptions) -> list[Stage]:
     """The eight stages, from archives to an evaluated model."""
-    pool, overwrite = Pool(available_workers()), {"overwrite": options.overwrite}
+    pool, overwrite = Pool(available_workers()), options.overwrite
     raw_dir, split_dir = (options.data_dir / folder.name for folder in (RAW_DIR, SPLIT_DIR))
     trained: list[Path] = []
 
     def unpack() -> Iterator[object]:
         archives = options.folders(ARCHIVES_DIR, ".zip")
-        yield from extract_archives(archives, output_dir=raw_dir, pool=pool, **overwrite)
+        yield from extract_archives(archives, output_dir=raw_dir, overwrite=overwrite, pool=pool)
 
     def split_flat() -> Iterator[object]:
-        yield from _split(options, FLAT, SplitOptions(**overwrite), split_dir)
+        yield from _split(options, FLAT, SplitOptions(overwrite=overwrite), split_dir)
 
     def split_train_test() -> Iterator[object]:
-        yield from _split(options, TRAIN_TEST, TrainTestOptions(**overwrite), split_dir)
+        yield from _split(options, TRAIN_TEST, TrainTestOptions(overwrite=overwrite), split_dir)
 
     def merge() -> Iterator[object]:
         yield merge_sources(
             options.folders(SPLIT_DIR),
             output_dir=options.data_dir,
-            options=MergeOptions(**overwrite),
+            options=MergeOptions(overwrite=overwrite),
         )
 
     def make_copies() -> Iterator[object]:
-        how = {"total": options.total, "copies": None, "seed": SEED, "pool": pool}
-        yield augment(options.data_dir, **how, **overwrite)
+        yield augment(
+            options.data_dir,
+            total=options.total,
+            copies=None,
+            seed=SEED,
+            overwrite=overwrite,
+            pool=pool,
+        )
 
     def move_copies() -> Iterator[object]:
         yield move_augmented(options.data_dir)

@@ -238,7 +238,9 @@ def measure_files(samples: Sequence[FileTraits], *, seed: int) -> ConfoundReport
     alike = len(same) == 1
     advice = _ALIKE if alike else _ADVICE
     measured = measure_confounds(_trait_columns(samples), labels, seed=seed, advice=advice)
-    return measured and ConfoundReport(**vars(measured), by_class=_by_class(samples), alike=alike)
+    if measured is None:
+        return None
+    return ConfoundReport(**vars(measured), by_class=_by_class(samples), alike=alike)
 
 
 def _by_class(samples: Sequence[FileTraits]) -> dict[str, dict[str, float]]:

@@ -120,7 +120,7 @@ def describe_recipe(options: TrainingOptions) -> str:
     values = dataclasses.asdict(options)
     settings = [
         f"{name} {values[name]}" + (f" (not {value})" if values[name] != value else "")
-        for name, value in read_recipe(options.recipe).items()
+        for name, value in read_recipe(options.recipe or "").items()
         if name not in ("recipe", *NOT_STORED)
     ]
     return f"Recipe {options.recipe}: {', '.join(settings)}."

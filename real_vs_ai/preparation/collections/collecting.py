@@ -154,7 +154,8 @@ class _Collected:
 
     def __init__(self, output_dir: Path, unread: set[str]) -> None:
         self.output_dir, self.unread = output_dir, unread
-        self._known, self._read = Known(), set()
+        self._known = Known()
+        self._read: set[str] = set()
 
     def known(self) -> Known:
         """What they hold now, with those that were added since, by other processes too."""
@@ -162,7 +163,9 @@ class _Collected:
         for name in sorted(names - self._read - self.unread):
             self._read.add(name)
             collected = read_collected(self.output_dir / name)
-            for image in collected.images.values() if collected else ():
+            if collected is None:
+                continue
+            for image in collected.images.values():
                 self._known.hashes.add(int(image.perceptual_hash, 16))
                 # Pictures that stand alone are of no group.
                 if image.group:

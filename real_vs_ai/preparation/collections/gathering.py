@@ -118,13 +118,14 @@ def gather(
         CollectionError: Nothing matches the list's pattern.
     """
     candidates, excluded = _find_files(collection, files)
-    choice = {"limit": collection.limit or options.source_limit, "known": known}
-    choice["together"] = collection.rule == NAME
+    limit, together = collection.limit or options.source_limit, collection.rule == NAME
     if collection.rule == PATTERN:
         entries, outcomes = _label_listed(collection, candidates)
     else:
         labelled, outcomes = _label_by_evidence(collection, files, candidates, options)
-        entries, beyond = limit_sources(labelled, role=collection.role, **choice)
+        entries, beyond = limit_sources(
+            labelled, limit=limit, role=collection.role, known=known, together=together
+        )
         outcomes += beyond
     for label in sorted({entry.label for entry in entries}):
         (folder / CLASS_FOLDERS[label]).mkdir()
@@ -135,7 +136,7 @@ def gather(
     if collection.rule == PATTERN:
         taken, unusable = take_all(entries, reviews)
     else:
-        taken, unusable = take(entries, reviews, **choice)
+        taken, unusable = take(entries, reviews, limit=limit, known=known, together=together)
     rows = [
         ImageRow(
             path,
@@ -158,7 +159,7 @@ def gather(
 
 def _find_files(collection: Collection, files: Files) -> tuple[list[FoundFile], list[FileOutcome]]:
     """The files that the list means, and those that it excludes."""
-    keys, by_pattern = dict(files.list()), collection.rule == PATTERN
+    keys, by_pattern = dict(files.entries()), collection.rule == PATTERN
     named, excluded = collection.select(p for p in keys if by_pattern or is_image_name(p))
     if not named and by_pattern:
         raise CollectionError(

@@ -72,7 +72,7 @@ class Files:
                 return cls(str(candidate.resolve()), head, held)
         return cls("", "", str(folder.resolve()))
 
-    def list(self) -> list[tuple[str, str]]:
+    def entries(self) -> list[tuple[str, str]]:
         """(path, key) of every file, sorted; a key is what `read` takes.
 
         Raises:
@@ -123,7 +123,7 @@ class Files:
         return "".join(text[:_NOTE_CHARACTERS].decode("utf-8", "replace") for text in texts)
 
     def _named(self, name: re.Pattern[str]) -> list[str]:
-        return [key for path, key in self.list() if name.fullmatch(path)][:1]
+        return [key for path, key in self.entries() if name.fullmatch(path)][:1]
 
 
 def _call_with_contents(
