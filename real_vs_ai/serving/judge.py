@@ -26,7 +26,13 @@ import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
-from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
+from real_vs_ai.images import (
+    DecodedImage,
+    ImageError,
+    ImageTooLargeError,
+    decode_image,
+    read_image_file,
+)
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.serving.conclusion import Conclusion, conclude
@@ -152,7 +158,11 @@ class Judge:
             ModelUnavailableError: The model cannot answer.
         """
         path = Path(path)
-        return self._judge(path.name, b"", path.read_bytes)
+        try:
+            data = read_image_file(path, max_bytes=self._limits["max_bytes"])
+        except (ImageError, OSError) as error:
+            return _unreadable(path.name, "", error)
+        return self.judge(path.name, data)
 
     def judge(
         self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
@@ -165,17 +175,8 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        return self._judge(name, data, lambda: data, show)
-
-    def _judge(
-        self,
-        name: str,
-        data: bytes,
-        read: Callable[[], bytes],
-        show: Callable[[DecodedImage], None] | None = None,
-    ) -> Answer:
         how = {"detector": self.detector(), "show": show, **self._limits}
-        return _finish(*self._room.run(data, lambda: _begin(name, read, **how)))
+        return _finish(*self._room.run(data, lambda: _begin(name, lambda: data, **how)))
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
@@ -312,10 +313,7 @@ def _begin(
     except ModelUnavailableError:
         raise
     except (ImageError, OSError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
-        too_large = isinstance(error, ImageTooLargeError)
-        answer = Answer(name, error=reason, exceeds_limit=too_large, sha256=digest)
-        return answer, no_verdict
+        return _unreadable(name, digest, error), no_verdict
     except Exception as error:
         return _failed(name, digest, error), no_verdict
     answer = Answer(
@@ -338,6 +336,12 @@ def _finish(answer: Answer, verdict: Future[Verdict | None]) -> Answer:
         raise
     except Exception as error:
         return _failed(answer.name, answer.sha256, error)
+
+
+def _unreadable(name: str, digest: str, error: ImageError | OSError) -> Answer:
+    reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
+    too_large = isinstance(error, ImageTooLargeError)
+    return Answer(name, error=reason, exceeds_limit=too_large, sha256=digest)
 
 
 def _failed(name: str, digest: str, error: Exception) -> Answer:
