@@ -225,7 +225,7 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     run_scoring(images[:2], output=tmp_path / "scores.csv", **where)
     assert forms[1:] == [32, 32]
     first = capsys.readouterr().out.splitlines()[1:3]
-    titles = {"Fake": "Looks AI-generated", "Real": "Looks like a photograph"}
+    titles = {"Fake": "Looks AI-generated", "Real": "No sign of AI found"}
     expected = [titles[detector.predict(path).label] for path in images[:2]]
     assert [line.split("  ")[0] for line in first] == expected
 
