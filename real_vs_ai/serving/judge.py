@@ -30,6 +30,7 @@ import numpy as np
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
 from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
+from real_vs_ai.messages import Message
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.serving.conclusion import Conclusion, conclude
@@ -358,4 +359,5 @@ def _finish(answer: Answer, verdict: Future[Verdict | None]) -> Answer:
 
 def _failed(name: str, digest: str, error: Exception) -> Answer:
     # An error of one image belongs to that image: the others get their answers.
-    return Answer(name, error=f"could not be judged: {one_line(error)}", sha256=digest)
+    reason = Message("error.not_judged", reason=one_line(error))
+    return Answer(name, error=reason, sha256=digest)

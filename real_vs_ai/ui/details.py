@@ -158,7 +158,9 @@ def _show_findings(judged: Card, *, judge: Judge) -> None:
     """Each finding of the file, as the file has it."""
     for finding in judged.answer.findings:
         with st.container(border=True):
-            st.text(f"{finding.kind}: {local(finding.text)}")
+            # Names of standards are the same in all languages.
+            kind = finding.kind if finding.kind.isupper() else tell(f"kind.{finding.kind}")
+            st.text(f"{kind}: {local(finding.text)}")
             if finding.forgery:
                 st.caption(as_markdown(local(finding.forgery)))
 
