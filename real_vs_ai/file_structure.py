@@ -15,6 +15,8 @@ import re
 import struct
 from collections.abc import Callable
 
+from real_vs_ai.messages import Message
+
 MB = 2**20
 # An Exif block of several segments is rare: 64 KB hold a camera's. The longest XMP packets, with
 # maps of depth, and seals with thumbnails have some megabytes.
@@ -45,16 +47,16 @@ _MOST_RUN_LENGTH_BYTES = MB
 
 # How files begin that people take for pictures, and what to do with each.
 _OTHER_KINDS = (
-    (re.compile(rb"%PDF-"), "a PDF, not a picture: save its pictures one by one"),
-    (re.compile(rb"PK\x03\x04"), "a zip or a document, not a picture: take its pictures out of it"),
+    (re.compile(rb"%PDF-"), Message("other.pdf")),
+    (re.compile(rb"PK\x03\x04"), Message("other.zip")),
     (
         re.compile(
             rb"\s*(<\?xml[^<]{0,200})?(<!--.{0,500}?-->\s*)?(<!DOCTYPE svg[^>]{0,200}>\s*)?<svg",
             re.I | re.S,
         ),
-        "an SVG drawing, not a photograph: nothing in it can be judged",
+        Message("other.svg"),
     ),
-    (re.compile(rb"\s*<(!doctype html|html)", re.I), "a web page, not a picture: save the picture"),
+    (re.compile(rb"\s*<(!doctype html|html)", re.I), Message("other.page")),
 )
 
 

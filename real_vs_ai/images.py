@@ -234,22 +234,22 @@ def _open_file(data: bytes, *, max_pixels: int) -> Image.Image:
             raise ImageError(other) from error
         raise ImageError(Message("error.no_image", formats=describe_formats())) from error
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"too many pixels: more than {max_pixels:,}") from error
+        raise ImageTooLargeError(Message("error.too_many_pixels", most=max_pixels)) from error
     except DECODER_ERRORS as error:
-        raise ImageError(f"damaged image header: {one_line(error)}") from error
+        raise ImageError(Message("error.header", reason=one_line(error))) from error
     width, height = image.size
     max_pixels = min(max_pixels, FORMATS[_format_name(image)].most_pixels)
     if width * height > max_pixels:
         raise ImageTooLargeError(
-            f"too many pixels: {width} × {height}, the limit is {max_pixels:,}"
+            Message("error.pixels", width=width, height=height, most=max_pixels)
         )
     if width < 1 or height < 1:
-        raise ImageError(f"no pixels: {width} × {height}")
+        raise ImageError(Message("error.no_pixels", width=width, height=height))
     return image
 
 
 def _too_large(size: int, max_bytes: int) -> ImageTooLargeError:
-    return ImageTooLargeError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
+    return ImageTooLargeError(Message("error.too_large", bytes=size, most=max_bytes))
 
 
 def resize_image(image: np.ndarray | DecodedImage, image_size: int) -> np.ndarray:
@@ -315,7 +315,7 @@ def _to_upright_rgb(image: Image.Image) -> DecodedImage:
         and FORMATS[image.format].animated
         and getattr(image, "is_animated", False)
     ):
-        notes.append("Animated: its first frame was used.")
+        notes.append(Message("note.animated"))
     file_format, mode = _format_name(image), image.mode
     image.load()
     profile = image.info.get("icc_profile")
@@ -323,10 +323,10 @@ def _to_upright_rgb(image: Image.Image) -> DecodedImage:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
         upright = ImageOps.exif_transpose(image) if turned else image
         if turned:
-            notes.append("Turned upright as its EXIF orientation says.")
+            notes.append(Message("note.turned"))
     except DECODER_ERRORS:
         upright = image
-        notes.append("Its EXIF data is damaged and was left out.")
+        notes.append(Message("note.exif"))
     flat = _over_white(upright, notes)
     rgb = _to_srgb(_to_8_bits(flat, notes), profile, notes)
     return DecodedImage(rgb, file_format, mode, tuple(notes))
@@ -338,12 +338,12 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
     if image.mode.startswith(_DEEP_MODES):
         # Pillow would clip all that is brighter than 255 of 65,535 on the way to RGBA.
-        notes.append("Its transparent grey level was left as it is.")
+        notes.append(Message("note.grey"))
         return image
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if rgba.getchannel("A").getextrema()[0] == 255:
         return rgba.convert("RGB")
-    notes.append("Its transparent parts were laid over white.")
+    notes.append(Message("note.transparent"))
     white = Image.new("RGB", rgba.size, (255, 255, 255))
     white.paste(rgba, mask=rgba)
     return white
@@ -355,7 +355,7 @@ def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
     samples = np.asarray(image)
     full_scale = _full_scale(samples)
-    notes.append("Its samples were scaled to 8 bits.")
+    notes.append(Message("note.depth"))
     scaled = np.empty(samples.shape, dtype=np.uint8)
     # In strips: as floating-point numbers, or indices, a large image would take gigabytes.
     for start in range(0, len(samples), _ROWS_IN_STRIP):
@@ -388,10 +388,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
                 converted = ImageCms.profileToProfile(
                     image, source_profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
                 )
-                notes.append("Its colour profile was converted to sRGB.")
+                notes.append(Message("note.profile"))
                 return converted
         except (ImageCms.PyCMSError, *DECODER_ERRORS):
-            notes.append("Its colour profile is damaged and was left out.")
+            notes.append(Message("note.profile_damaged"))
     # convert() would copy what is RGB already: 20 ms for a camera's photograph.
     return image if image.mode == "RGB" else image.convert("RGB")
 

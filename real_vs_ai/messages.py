@@ -102,7 +102,22 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Entry]:
 
 
 class _Formatter(string.Formatter):
-    """Knows one conversion more: `{error!c}` begins with a capital letter."""
+    """Knows one conversion more: `{error!c}` begins with a capital letter.
+
+    Numbers with a format get the marks of the language: "1.234,5".
+    """
+
+    def __init__(self, language: str):
+        self.language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        said = super().format_field(value, format_spec)
+        if not format_spec:
+            return said
+        marks = {",": "number.thousands", ".": "number.decimal"}
+        return said.translate(
+            {ord(mark): _entry(key, self.language) for mark, key in marks.items()}
+        )
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         if conversion == "c":
@@ -111,11 +126,15 @@ class _Formatter(string.Formatter):
 
 
 def _fill(key: str, fields: Mapping[str, Any], language: str) -> str:
-    entry = read_table(language).get(key) or read_table(ENGLISH)[key]
+    entry = _entry(key, language)
     if not isinstance(entry, str):
         entry = entry["one" if fields["count"] == 1 else "other"]
     said = {name: _say(value, language) for name, value in fields.items()}
-    return _Formatter().vformat(entry, (), said)
+    return _Formatter(language).vformat(entry, (), said)
+
+
+def _entry(key: str, language: str) -> Entry:
+    return read_table(language).get(key) or read_table(ENGLISH)[key]
 
 
 def _say(value: Any, language: str) -> Any:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.images import DECODER_ERRORS, readable_formats
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.fields import read_preview, xmp_property
 from real_vs_ai.provenance.findings import Camera, Code, Finding, clean
-from real_vs_ai.provenance.sentences import Sentence
 
 _SCREENSHOT_PROGRAMS = re.compile(
     r"gnome-screenshot|flameshot|greenshot|sharex|snipping ?tool|snagit|lightshot|spectacle"
@@ -66,10 +66,10 @@ def find_camera(
     doubts = tuple(filter(None, _doubts(fields, data, image))) if exposure else ()
     camera = Camera(make, model, taken, exposure, doubts)
     form, told = ("camera", {"exposure": exposure}) if exposure else ("camera_no_exposure", {})
-    text = Sentence(f"finding.{form}", camera=camera.name, **told)
+    text = Message(f"finding.{form}", camera=camera.name, **told)
     for doubt in doubts:
-        text = Sentence("finding.and", first=text, second=doubt)
-    claim = Sentence("claim.camera", camera=camera.name)
+        text = Message("finding.and", first=text, second=doubt)
+    claim = Message("claim.camera", camera=camera.name)
     speaks_for = "Real" if exposure else None
     return [Finding(Code.CAMERA, "EXIF", text, speaks_for, claim, camera=camera, field="EXIF")]
 
@@ -79,17 +79,17 @@ def _doubts(fields: dict[str, str], data: bytes, image: Image.Image | None) -> I
     taken = _date(fields.get("EXIF DateTimeOriginal", ""))
     changed = _date(fields.get("EXIF DateTime", ""))
     if not taken:
-        yield Sentence("doubt.no_date")
+        yield Message("doubt.no_date")
     elif changed and taken - changed > _CLOCKS_APART:
-        yield Sentence("doubt.date_order")
+        yield Message("doubt.date_order")
     note, make = fields.get("EXIF MakerNote", ""), fields.get("EXIF Make", "").lower()
     yield from (
-        Sentence("doubt.notes", maker=maker)
+        Message("doubt.notes", maker=maker)
         for maker, (beginning, makes) in _MAKER_NOTES.items()
         if note.startswith(beginning) and not any(name in make for name in makes)
     )
     if editor := _EDITORS.search(fields.get("EXIF Software", "")[:200]):
-        yield Sentence("doubt.edited", tool=clean(editor[0]))
+        yield Message("doubt.edited", tool=clean(editor[0]))
     yield from _file_doubts(fields, data, image)
 
 
@@ -97,15 +97,15 @@ def _file_doubts(fields: dict[str, str], data: bytes, image: Image.Image | None)
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as opened:
             if opened.format in _NO_CAMERA_WRITES:
-                yield Sentence("doubt.format", format=opened.format)
+                yield Message("doubt.format", format=opened.format)
             width, height = opened.size
             told = [int(_number(fields.get(f"EXIF ExifImage{side}", ""))) for side in _SIDES]
             if all(told) and sorted(told) != sorted(opened.size):
                 sizes = {"told": f"{told[0]} × {told[1]}", "size": f"{width} × {height}"}
-                yield Sentence("doubt.size", **sizes)
+                yield Message("doubt.size", **sizes)
             preview = read_preview(opened) if image else None
         if preview and _similarity(preview.convert("L"), image) < _LEAST_SIMILARITY:
-            yield Sentence("doubt.preview")
+            yield Message("doubt.preview")
     except DECODER_ERRORS:
         return
 
@@ -177,5 +177,5 @@ def find_screenshot(fields: dict[str, str]) -> list[Finding]:
     named = any(_SCREENSHOT_PROGRAMS.search(text[:200]) for text in programs)
     if not named and not any(text.strip().lower() == "screenshot" for text in comments):
         return []
-    text, claim = Sentence("finding.screenshot"), Sentence("claim.screen")
+    text, claim = Message("finding.screenshot"), Message("claim.screen")
     return [Finding(Code.SCREENSHOT, "EXIF", text, claim=claim)]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.images import DECODER_ERRORS
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.findings import Code, Finding, Seal, clean, describe_input
 from real_vs_ai.provenance.labels import describe_source_type, name_generator, named_source_types
 from real_vs_ai.provenance.seals import CheckedSeal, c2pa_context, check_seal
-from real_vs_ai.provenance.sentences import Sentence
 from real_vs_ai.provenance.trust_lists import trust_settings
 
 _MOST_ACTIONS = 20
@@ -53,8 +53,8 @@ def read_content_credentials(data: bytes) -> list[Finding]:
 
 
 def _unreadable(key: str) -> Finding:
-    forgery = Sentence("forgery.unreadable")
-    return Finding(Code.CREDENTIALS, "C2PA", Sentence(key), forgery=forgery, seal=Seal.UNREADABLE)
+    forgery = Message("forgery.unreadable")
+    return Finding(Code.CREDENTIALS, "C2PA", Message(key), forgery=forgery, seal=Seal.UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _describe_store(store: dict, checked: CheckedSeal) -> list[Finding]:
 def _describe_origins(manifest: _Manifest, store: dict, seal: Finding) -> list[Finding]:
     """What the manifest and its ingredients' manifests say of where the picture comes from."""
     common = replace(seal, actions=(), ingredients=())
-    said_by = Sentence("finding.manifest")
+    said_by = Message("finding.manifest")
     findings = [
         describe_source_type(name, said_by=said_by, common=common) for name in manifest.source_types
     ]
@@ -190,7 +190,7 @@ def _input_picture(manifest: _Manifest, store: dict) -> str:
 def _describe_ingredient(
     relation: str, ingredient: _Manifest, name: str, common: Finding, *, edited: bool
 ) -> Finding:
-    said_by = Sentence(_RELATIONS.get(relation, "finding.ingredient"))
+    said_by = Message(_RELATIONS.get(relation, "finding.ingredient"))
     common = replace(common, generator=ingredient.generator)
     finding = describe_source_type(name, said_by=said_by, common=common)
     if relation == "inputTo":
@@ -200,8 +200,8 @@ def _describe_ingredient(
         return finding
     if relation == "componentOf":
         code = Code.COMPOSITE if finding.code is Code.GENERATED else finding.code
-        return replace(finding, code=code, claim=Sentence("claim.composed", claim=finding.claim))
-    return replace(finding, claim=Sentence("claim.edited", claim=finding.claim))
+        return replace(finding, code=code, claim=Message("claim.composed", claim=finding.claim))
+    return replace(finding, claim=Message("claim.edited", claim=finding.claim))
 
 
 def _ancestors(manifest: _Manifest, store: dict) -> Iterator[tuple[str, _Manifest]]:

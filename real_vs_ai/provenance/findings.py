@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from real_vs_ai.config import CLASS_NAMES, POSITIVE_CLASS
-from real_vs_ai.provenance.sentences import Sentence
+from real_vs_ai.messages import Message
 
-EDITABLE = Sentence("forgery.editable")
+EDITABLE = Message("forgery.editable")
 _LONGEST_TEXT = 120
 
 
@@ -139,7 +139,7 @@ def made_with(
     program: str, kind: str, text: str, *, code: Code = Code.GENERATOR, **facts: Any
 ) -> Finding:
     """A finding that says which program or service made the picture."""
-    claim = Sentence("claim.made_with", tool=program)
+    claim = Message("claim.made_with", tool=program)
     facts = {"claim": claim, "generator": program, **facts}
     return Finding(code, kind, text, POSITIVE_CLASS, **facts)
 
@@ -157,7 +157,7 @@ def describe_input(how: str, *, kind: str, field: str, seal: Seal | None = None)
         return []
     how = clean(how)
     code = Code.INPAINTED if _INPAINTING.search(how) else Code.FROM_PICTURE
-    text = Sentence(f"finding.{code}", how=how)
+    text = Message(f"finding.{code}", how=how)
     return [Finding(code, kind, text, field=field, from_picture=how, seal=seal)]
 
 
@@ -264,19 +264,19 @@ def _headline(findings: Sequence[Finding], generator: str) -> tuple[str, str | N
         generator: Who is named as the maker by any of the findings, or "".
     """
     if not findings:
-        return Sentence("origin.nothing"), None, ""
+        return Message("origin.nothing"), None, ""
     telling = [finding for finding in findings if finding.speaks_for and finding.claim]
     if not telling:
         return findings[0].text, None, findings[0].forgery
     first = telling[0]
     claim = first.claim
     if first.speaks_for == POSITIVE_CLASS and generator.lower() not in claim.lower():
-        claim = Sentence("claim.with_tool", claim=claim, tool=generator)
+        claim = Message("claim.with_tool", claim=claim, tool=generator)
     other = next((f for f in telling if f.speaks_for != first.speaks_for), None)
     if other:
-        headline = Sentence("origin.contradiction", claim=claim, other=other.claim)
+        headline = Message("origin.contradiction", claim=claim, other=other.claim)
         return headline, None, first.forgery
-    return Sentence("origin.says", claim=claim), first.speaks_for, first.forgery
+    return Message("origin.says", claim=claim), first.speaks_for, first.forgery
 
 
 def clean(text: str) -> str:

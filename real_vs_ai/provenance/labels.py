@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
-from real_vs_ai.provenance.sentences import Sentence
 
 # Names of generators stand near a field's beginning; a bomb of text is not searched to its end.
 _SEARCHED_CHARACTERS = 20_000
@@ -144,10 +144,10 @@ def find_names(fields: dict[str, str], *, read: Collection[str]) -> list[Finding
     return [made_with(name, "generator", _named(name), field=found[name]) for name in found]
 
 
-def _named(generator: str) -> Sentence:
+def _named(generator: str) -> Message:
     # Google's pictures carry a watermark of their own.
     key = "finding.name_synthid" if generator == "Google AI" else "finding.name"
-    return Sentence(key, tool=generator)
+    return Message(key, tool=generator)
 
 
 def _searched_texts(fields: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -220,7 +220,7 @@ def named_source_types(text: str) -> list[str]:
     return list(known)[:_MOST_SOURCE_TYPES]
 
 
-def describe_source_type(name: str, *, said_by: Sentence, common: Finding) -> Finding:
+def describe_source_type(name: str, *, said_by: Message, common: Finding) -> Finding:
     """What one source type says, with kind, seal, signer and forgery of `common`.
 
     Args:
@@ -230,21 +230,21 @@ def describe_source_type(name: str, *, said_by: Sentence, common: Finding) -> Fi
     meant = name or "trainedAlgorithmicMedia"
     code = _MEANINGS.get(meant)
     if code is None:
-        text = Sentence("finding.is_term", source=said_by, term=clean(name))
+        text = Message("finding.is_term", source=said_by, term=clean(name))
         return replace(common, code=Code.SOURCE, text=text, claim="", generator="")
-    claim = Sentence(f"claim.{meant}")
+    claim = Message(f"claim.{meant}")
     generator = common.generator if code in {Code.GENERATED, Code.COMPOSITE} else ""
     if generator:
-        claim = Sentence("claim.with_tool", claim=claim, tool=generator)
+        claim = Message("claim.with_tool", claim=claim, tool=generator)
     key = "finding.says_term" if name else "finding.says"
-    text = Sentence(key, source=said_by, claim=claim, **{"term": name} if name else {})
+    text = Message(key, source=said_by, claim=claim, **{"term": name} if name else {})
     facts = {"code": code, "text": text, "claim": claim, "generator": generator}
     return replace(common, speaks_for=_SPEAKS_FOR.get(code), **facts)
 
 
 def find_labels(fields: dict[str, str]) -> list[Finding]:
     """What the labels say that standards and laws ask generators to write."""
-    said_by = Sentence("finding.source_type")
+    said_by = Message("finding.source_type")
     common = Finding(Code.SOURCE, "IPTC", "", field="XMP")
     # Some programs write the term without its address.
     bare = f"digitalsourcetype/{xmp_property(fields, 'DigitalSourceType')}"
@@ -264,8 +264,8 @@ def _iptc_system(fields: dict[str, str]) -> list[Finding]:
     )
     if not (system or prompt):
         return []
-    named = " ".join(clean(f"{system} {version}").split()) or Sentence("finding.unnamed_system")
-    text = Sentence("finding.system", tool=named)
+    named = " ".join(clean(f"{system} {version}").split()) or Message("finding.unnamed_system")
+    text = Message("finding.system", tool=named)
     generator = name_generator(system) or clean(system)
     return [made_with(named, "IPTC", text, generator=generator, prompt=prompt, field="XMP")]
 
@@ -278,15 +278,15 @@ def _chinese_label(fields: dict[str, str]) -> list[Finding]:
             continue
         producer = clean(str(label.get("ContentProducer", "")))
         form, by = ("chinese_by", {"producer": producer}) if producer else ("chinese", {})
-        certainty = Sentence(f"finding.chinese_{degree}")
+        certainty = Message(f"finding.chinese_{degree}")
         generated = degree == "1"
         return [
             Finding(
                 Code.GENERATED if generated else Code.POSSIBLY_GENERATED,
                 "label",
-                Sentence(f"finding.{form}", certainty=certainty, **by),
+                Message(f"finding.{form}", certainty=certainty, **by),
                 POSITIVE_CLASS if generated else None,
-                Sentence(f"claim.{form}", **by) if generated else "",
+                Message(f"claim.{form}", **by) if generated else "",
                 generator=name_generator(producer) or producer,
                 field=name,
             )

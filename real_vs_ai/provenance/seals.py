@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from real_vs_ai.images import DECODER_ERRORS
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.findings import Seal, clean
-from real_vs_ai.provenance.sentences import Sentence
 from real_vs_ai.provenance.trust_lists import TIME_STAMPS, find_issuer_list, find_signer
 
 # What the C2PA standard's status codes say (section "Standard status codes" of version 2.2).
@@ -107,7 +107,7 @@ def check_seal(store: dict[str, Any], *, state: str, data: bytes, reader: Any) -
     return CheckedSeal(
         seal,
         _describe(seal, _holder(signature), known_by, expired_on, [*failed, *below]),
-        Sentence(forgery),
+        Message(forgery),
         known_by=known_by,
         expired_on=expired_on,
         failures=tuple(clean(code) for code in failed if code != _UNTRUSTED)[:10],
@@ -157,12 +157,12 @@ def _holder(signature: dict[str, Any]) -> str:
     organisation, name = (clean(str(signature.get(key) or "")) for key in ("issuer", "common_name"))
     if organisation and name and organisation.lower() != name.lower():
         return f"{organisation} ({name})"
-    return organisation or name or "unknown"
+    return organisation or name or Message("seal.nobody")
 
 
 def _describe(
     seal: Seal, signer: str, known_by: str, expired_on: str, failed: Sequence[str]
-) -> Sentence:
+) -> Message:
     reasons = [] if seal in {Seal.TRUSTED, Seal.CHANGED, Seal.UNREADABLE} else _reasons(failed)
     form, told = str(seal), {"signer": signer}
     if seal is Seal.EXPIRED and not expired_on:
@@ -172,20 +172,20 @@ def _describe(
     elif seal is Seal.TRUSTED and not known_by:
         form = "trusted_unnamed"
     elif seal is Seal.IRREGULAR:
-        first, *reasons = reasons or [Sentence("seal.unnamed")]
+        first, *reasons = reasons or [Message("seal.unnamed")]
         told |= {"reason": first}
     if known_by:
-        told |= {"list": Sentence(f"seal.list_{known_by}")}
-    sentence = Sentence(f"seal.{form}", **told)
+        told |= {"list": Message(f"seal.list_{known_by}")}
+    sentence = Message(f"seal.{form}", **told)
     for reason in reasons:
-        sentence = Sentence("seal.also", sentence=sentence, reason=reason)
+        sentence = Message("seal.also", sentence=sentence, reason=reason)
     return sentence
 
 
-def _reasons(failed: Sequence[str]) -> list[Sentence]:
+def _reasons(failed: Sequence[str]) -> list[Message]:
     """What does not hold, in words, each once."""
     told = (_reason(code) for code in failed if code not in {_EXPIRED, _UNTRUSTED})
-    return [Sentence(key) for key in dict.fromkeys(told)]
+    return [Message(key) for key in dict.fromkeys(told)]
 
 
 def _reason(code: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean, describe_input, made_with
 from real_vs_ai.provenance.labels import name_generator
-from real_vs_ai.provenance.sentences import Sentence
 
 _LONGEST_PROMPT = 10_000
 _MOST_NODES = 5_000
@@ -74,7 +74,7 @@ def _describe(settings: Settings) -> list[Finding]:
     model = "" if model.lower() in _NO_MODEL else model
     field = settings.field
     if not settings.ran:
-        text = Sentence("finding.workflow", tool=settings.program)
+        text = Message("finding.workflow", tool=settings.program)
         return [Finding(Code.WORKFLOW, "generator", text, model=model, field=field)]
     form, names = "", {"tool": settings.program}
     if model:
@@ -82,8 +82,8 @@ def _describe(settings: Settings) -> list[Finding]:
     made = made_with(
         settings.program,
         "generator",
-        Sentence(f"finding.settings{form}", **names),
-        claim=Sentence(f"claim.made_with{form}", **names),
+        Message(f"finding.settings{form}", **names),
+        claim=Message(f"claim.made_with{form}", **names),
         model=model,
         prompt=settings.prompt[:_LONGEST_PROMPT].strip(),
         field=field,

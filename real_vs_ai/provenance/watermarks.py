@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from real_vs_ai.messages import Message
 from real_vs_ai.provenance.findings import Code, Finding, made_with
-from real_vs_ai.provenance.sentences import Sentence
 
 _BLOCK = 8
 _STEP = 36
@@ -22,7 +22,7 @@ _STEP = 36
 _FEWEST_PIXELS = 256 * 256
 # A megapixel has 120 blocks for each bit of the longest message; a larger picture is read in part.
 _MOST_BLOCKS = 16_384
-_FORGERY = Sentence("forgery.watermark")
+_FORGERY = Message("forgery.watermark")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def find_watermarks(image: Image.Image) -> list[Finding]:
         right = _count_right(np.maximum(highest, -lowest), first, mark.bits)
         if right >= len(mark.bits) - 2 * mark.swaps:
             counts = {"right": right, "bits": len(mark.bits)}
-            text = Sentence("finding.watermark", tool=mark.generator, **counts)
+            text = Message("finding.watermark", tool=mark.generator, **counts)
             facts = {"forgery": _FORGERY, "field": "pixels"}
             return [made_with(mark.generator, "watermark", text, code=Code.WATERMARK, **facts)]
     return []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.messages import Message
+from real_vs_ai.messages import ENGLISH, Message, read_table
 from real_vs_ai.provenance import Code, FileSays, Finding, Origin, describe_origin
 from real_vs_ai.verdict import ReasonCode, Verdict
 
@@ -213,7 +213,8 @@ def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
         told.append(Message("file.from_picture", how=origin.from_picture))
     told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
     if len(origin.history) > 1:
-        told.append(Message("file.history", steps=origin.history[:_MOST_NAMED]))
+        steps = tuple(map(_name_step, origin.history[:_MOST_NAMED]))
+        told.append(Message("file.history", steps=steps))
     if origin.ingredients:
         files = (one.partition(" ")[2] or one for one in origin.ingredients[:_MOST_NAMED])
         told.append(Message("file.ingredients", files=tuple(files)))
@@ -221,6 +222,12 @@ def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
     if origin.says not in {FileSays.SEAL_CHANGED, FileSays.SEAL_UNREADABLE}:
         told.append(origin.forgery)
     return tuple(dict.fromkeys(filter(None, told)))
+
+
+def _name_step(action: str) -> str:
+    """A step of an edit history in words; one that the table does not know, as the file has it."""
+    key = f"action.{action}"
+    return Message(key) if key in read_table(ENGLISH) else action
 
 
 def _name_tool(origin: Origin) -> list[str]:

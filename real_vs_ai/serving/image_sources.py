@@ -24,6 +24,7 @@ from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
 from real_vs_ai.errors import InputError, one_line
 from real_vs_ai.files import is_junk, iterate_files, read_table
 from real_vs_ai.images import ImageError, is_image_name, read_image_file
+from real_vs_ai.messages import Message
 from real_vs_ai.reporting import plural
 
 STANDARD_INPUT = "-"
@@ -197,13 +198,13 @@ def read_zip_entry(archive: zipfile.ZipFile, member: int, *, max_bytes: int) -> 
     entry = archive.infolist()[member]
     _check_size(entry.file_size, max_bytes)
     if entry.compress_type not in _BOUNDED_METHODS:
-        raise ImageError("compressed by a method that is not read here: unpack the archive first")
+        raise ImageError(Message("error.compression"))
     try:
         with archive.open(entry) as file:
             # An entry may hold more than its directory says.
             data = file.read(max_bytes + 1)
     except Exception as error:  # zipfile and its decompressors raise a dozen kinds.
-        raise ImageError(f"unreadable archive entry: {one_line(error)}") from error
+        raise ImageError(Message("error.zip_entry", reason=one_line(error))) from error
     _check_size(len(data), max_bytes)
     return data
 
@@ -292,7 +293,7 @@ def _is_zip(path: Path) -> bool:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise ImageError(f"file too large: {size:,} bytes, the limit is {max_bytes:,}")
+        raise ImageError(Message("error.too_large", bytes=size, most=max_bytes))
 
 
 def _printable(name: str) -> str:

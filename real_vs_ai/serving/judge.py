@@ -33,6 +33,7 @@ from real_vs_ai.images import (
     decode_image,
     read_image_file,
 )
+from real_vs_ai.messages import Message
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.serving.conclusion import Conclusion, conclude
@@ -346,4 +347,5 @@ def _unreadable(name: str, digest: str, error: ImageError | OSError) -> Answer:
 
 def _failed(name: str, digest: str, error: Exception) -> Answer:
     # An error of one image belongs to that image: the others get their answers.
-    return Answer(name, error=f"could not be judged: {one_line(error)}", sha256=digest)
+    reason = Message("error.not_judged", reason=one_line(error))
+    return Answer(name, error=reason, sha256=digest)

@@ -159,7 +159,9 @@ def _show_findings(judged: Card, *, judge: Judge) -> None:
     """Each finding of the file, as the file has it, and all its metadata."""
     for finding in judged.answer.findings:
         with st.container(border=True):
-            st.text(f"{finding.kind}: {local(finding.text)}")
+            # Names of standards are the same in all languages.
+            kind = finding.kind if finding.kind.isupper() else tell(f"kind.{finding.kind}")
+            st.text(f"{kind}: {local(finding.text)}")
             if finding.forgery:
                 st.caption(as_markdown(local(finding.forgery)))
     show_metadata(judged.file.getvalue(), key=judged.answer.sha256)

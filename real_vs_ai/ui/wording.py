@@ -107,11 +107,14 @@ def numbers_sentence(verdict: Verdict, metadata: ModelMetadata) -> str:
     They are called scores: beside an answer, a probability of one half would contradict it.
     """
     if metadata.positive_index is None:
-        shares = (f"{visible(name)} {share:.3f}" for name, share in verdict.probabilities.items())
+        shares = (
+            Message("number.class", name=visible(name), value=share)
+            for name, share in verdict.probabilities.items()
+        )
         limit = _limit(metadata.minimum_confidence)
         return Message("numbers.classes", scores=tuple(shares), limit=limit)
     limits = {"low": _limit(metadata.lower_threshold), "high": _limit(metadata.upper_threshold)}
-    return Message("numbers.ai", score=f"{verdict.probability_fake:.3f}", **limits)
+    return Message("numbers.ai", score=verdict.probability_fake, **limits)
 
 
 def thresholds_sentence(metadata: ModelMetadata) -> str:
@@ -123,7 +126,9 @@ def thresholds_sentence(metadata: ModelMetadata) -> str:
 
 
 def _limit(threshold: float | None) -> str:
-    return Message("numbers.never") if threshold is None else f"{threshold:.3f}"
+    if threshold is None:
+        return Message("numbers.never")
+    return Message("number.score", value=threshold)
 
 
 def known_sizes(metadatas: Iterable[ModelMetadata]) -> str:
