@@ -19,6 +19,7 @@ from real_vs_ai.provenance.findings import (
     describe_origin,
 )
 from real_vs_ai.provenance.labels import find_labels, find_names
+from real_vs_ai.provenance.metadata import Entry, Metadata, read_metadata, read_place
 from real_vs_ai.provenance.settings import find_settings
 from real_vs_ai.provenance.trust_lists import read_trust_list
 from real_vs_ai.provenance.watermarks import find_watermarks
@@ -26,11 +27,15 @@ from real_vs_ai.provenance.watermarks import find_watermarks
 __all__ = [
     "Camera",
     "Code",
+    "Entry",
     "FileSays",
     "Finding",
+    "Metadata",
     "Origin",
     "Seal",
     "describe_origin",
+    "read_metadata",
+    "read_place",
     "read_provenance",
     "read_trust_list",
 ]

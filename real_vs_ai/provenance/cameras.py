@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from real_vs_ai.images import DECODER_ERRORS, readable_formats
 from real_vs_ai.messages import Message
-from real_vs_ai.provenance.fields import xmp_property
+from real_vs_ai.provenance.fields import read_preview, xmp_property
 from real_vs_ai.provenance.findings import Camera, Code, Finding, clean
 
 _SCREENSHOT_PROGRAMS = re.compile(
@@ -37,8 +37,6 @@ _MAKER_NOTES = {
 # A camera and a computer may keep the time of different zones.
 _CLOCKS_APART = timedelta(hours=26)
 _SIDES = ("Width", "Height")
-_PREVIEW_TAGS = (ExifTags.Base.JpegIFOffset, ExifTags.Base.JpegIFByteCount)
-_LARGEST_PREVIEW = 1024
 # Of 222 files of cameras one, a small crop, is less like its own preview; of previews of other
 # pictures 82 of 100 are.
 _LEAST_SIMILARITY = 0.4
@@ -105,24 +103,11 @@ def _file_doubts(fields: dict[str, str], data: bytes, image: Image.Image | None)
             if all(told) and sorted(told) != sorted(opened.size):
                 sizes = {"told": f"{told[0]} × {told[1]}", "size": f"{width} × {height}"}
                 yield Message("doubt.size", **sizes)
-            preview = _read_preview(opened) if image else None
-        if preview and _similarity(preview, image) < _LEAST_SIMILARITY:
+            preview = read_preview(opened) if image else None
+        if preview and _similarity(preview.convert("L"), image) < _LEAST_SIMILARITY:
             yield Message("doubt.preview")
     except DECODER_ERRORS:
         return
-
-
-def _read_preview(image: Image.Image) -> Image.Image | None:
-    """The small JPEG that a camera puts into the EXIF data, mode L, or None."""
-    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    directory = image.getexif().get_ifd(ExifTags.IFD.IFD1)
-    start, length = (directory.get(tag) for tag in _PREVIEW_TAGS)
-    if not (isinstance(start, int) and isinstance(length, int) and length > 0):
-        return None
-    with Image.open(io.BytesIO(exif[start : start + length]), formats=["JPEG"]) as preview:
-        if max(preview.size) > _LARGEST_PREVIEW:
-            return None
-        return preview.convert("L")
 
 
 def _similarity(preview: Image.Image, image: Image.Image) -> float:

@@ -27,15 +27,23 @@ _LONGEST_PROPERTY = 100_000
 _LONGEST_NAME = 120
 _LONGEST_EXIF_BYTES = 2**20
 _MOST_EXIF_VALUES = 100
+_PREVIEW_TAGS = (ExifTags.Base.JpegIFOffset, ExifTags.Base.JpegIFByteCount)
+_LARGEST_PREVIEW = 1024
 _MOST_FIELDS = 200
 _MOST_PNG_CHUNKS = 10_000
 _TAG = re.compile(r"<[^<>]{0,1000}>")
 _XMP_NAMES = ("XML:com.adobe.xmp", "xmp")
 _IPTC_NAMES = {
     (2, 5): "Title",
+    (2, 25): "Keywords",
     (2, 40): "SpecialInstructions",
+    (2, 55): "DateCreated",
     (2, 65): "OriginatingProgram",
     (2, 80): "By-line",
+    (2, 90): "City",
+    (2, 92): "Sublocation",
+    (2, 95): "ProvinceState",
+    (2, 101): "CountryName",
     (2, 105): "Headline",
     (2, 110): "Credit",
     (2, 115): "Source",
@@ -123,7 +131,7 @@ def _text_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
 
 
 def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
-    if len(image.info.get("exif", b"")) > _LONGEST_EXIF_BYTES:
+    if has_large_exif(image):
         return
     exif = image.getexif()
     for tags in (exif, exif.get_ifd(ExifTags.IFD.Exif)):
@@ -131,14 +139,35 @@ def _exif_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
             name = ExifTags.TAGS.get(tag)
             if not name or name == "XMLPacket":
                 continue
-            text = _exif_text(value, name)
+            text = exif_text(value, name)
             if graph := _GRAPH.match(text):
                 yield graph[1].lower(), text[graph.end() :]
             else:
                 yield f"EXIF {name}", text
 
 
-def _exif_text(value: object, name: str) -> str:
+def has_large_exif(image: Image.Image) -> bool:
+    """Whether the EXIF data are too large to be read."""
+    return len(image.info.get("exif", b"")) > _LONGEST_EXIF_BYTES
+
+
+def read_preview(image: Image.Image) -> Image.Image | None:
+    """The small JPEG that a camera puts into the EXIF data, mode RGB, or None.
+
+    Raises:
+        DECODER_ERRORS: The EXIF data or the JPEG are damaged.
+    """
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    directory = image.getexif().get_ifd(ExifTags.IFD.IFD1)
+    start, length = (directory.get(tag) for tag in _PREVIEW_TAGS)
+    if not (isinstance(start, int) and isinstance(length, int) and length > 0):
+        return None
+    with Image.open(io.BytesIO(exif[start : start + length]), formats=["JPEG"]) as preview:
+        return preview.convert("RGB") if max(preview.size) <= _LARGEST_PREVIEW else None
+
+
+def exif_text(value: object, name: str) -> str:
+    """The value of an EXIF tag as text, whatever its encoding, within limits."""
     if isinstance(value, tuple):
         value = value[:_MOST_EXIF_VALUES]
     if not isinstance(value, bytes):

@@ -37,7 +37,12 @@ class _Generator:
 
 # The order decides where a maker names several: a program runs on another one's model.
 _GENERATORS = (
-    _Generator("Midjourney", distinctive=r"midjourney|\bjob id: [0-9a-f]{8}-"),
+    # Its options follow the prompt: "--ar 3:2 --v 6".
+    _Generator(
+        "Midjourney",
+        distinctive=r"midjourney|\bjob id: [0-9a-f]{8}-"
+        r"|--ar \d{1,3}:\d{1,3}\b[^\n]{0,200}--(?:v|niji) \d|--(?:v|niji) \d[^\n]{0,200}--ar \d",
+    ),
     _Generator("DALL·E", r"dall[-· ]?e\b"),
     _Generator("ChatGPT", r"chatgpt|gpt-?image|gpt-4o|openai"),
     _Generator("Adobe Firefly", r"\bfirefly\b", r"adobe[_ ]firefly"),

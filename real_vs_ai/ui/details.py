@@ -20,6 +20,7 @@ from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.checking import Card, fit_to_screen, judge_variants
 from real_vs_ai.ui.gemini import forget_conversations, has_key, show_insight
 from real_vs_ai.ui.language import local, tell
+from real_vs_ai.ui.metadata_table import has_metadata, show_metadata
 from real_vs_ai.ui.model_choice import show_error
 from real_vs_ai.ui.places import darkened, deciding_parts, preview_of
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
@@ -45,7 +46,7 @@ def show_details(judged: Card, *, judge: Judge) -> None:
         _PLACES: _places_of(judged) is not None,
         # After a test that turned it, there is no answer any more, but a test to show.
         _CHANGES: bool(judged.variants) or verdict.label != UNCERTAIN,
-        _FILE: bool(judged.answer.findings),
+        _FILE: bool(judged.answer.findings) or has_metadata(judged.file.getvalue()),
         _DETAILS: True,
         _GEMINI: has_key(),
     }
@@ -155,7 +156,7 @@ def _deciding_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
 
 
 def _show_findings(judged: Card, *, judge: Judge) -> None:
-    """Each finding of the file, as the file has it."""
+    """Each finding of the file, as the file has it, and all its metadata."""
     for finding in judged.answer.findings:
         with st.container(border=True):
             # Names of standards are the same in all languages.
@@ -163,6 +164,7 @@ def _show_findings(judged: Card, *, judge: Judge) -> None:
             st.text(f"{kind}: {local(finding.text)}")
             if finding.forgery:
                 st.caption(as_markdown(local(finding.forgery)))
+    show_metadata(judged.file.getvalue(), key=judged.answer.sha256)
 
 
 def _show_numbers(judged: Card, *, judge: Judge) -> None:

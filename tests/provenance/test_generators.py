@@ -125,6 +125,8 @@ def test_graph_that_was_cut_off_names_its_model(text):
         (png_with(Software="NovelAI"), "NovelAI"),
         (png_with(Description="a cat --v 6 Job ID: 01234567-89ab-cdef"), "Midjourney"),
         (with_xmp('dc:description="a cat --v 6 Job ID: 01234567-89ab"'), "Midjourney"),
+        (png_with(Description="a cat --ar 3:2 --style raw --v 6.1"), "Midjourney"),
+        (with_xmp('dc:description="a cat --niji 6 --ar 16:9"'), "Midjourney"),
         (with_xmp('photoshop:Credit="Made with Google AI"'), "Google AI"),
         (with_iptc(110, b"Made with Google AI"), "Google AI"),
         (with_iptc(110, b"Imagined with AI"), "Meta AI"),
@@ -307,6 +309,58 @@ def test_pictures_made_from_another_picture_say_so(data, said_by):
     assert (origin.from_picture, origin.speaks_for) == (said_by, "Fake")
 
 
+INPAINT = ("InpaintModelConditioning", {})
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "text"),
+    [
+        (
+            png_with(parameters=f"{WEBUI}, Denoising strength: 0.4"),
+            Code.FROM_PICTURE,
+            "It was made from another picture (denoising strength 0.4).",
+        ),
+        (
+            png_with(parameters=f"{WEBUI}, Mask blur: 4"),
+            Code.INPAINTED,
+            "A part of another picture was painted over by a generator (Mask blur).",
+        ),
+        (
+            png_with(prompt=graph(CHECKPOINT, TEXT, SAMPLER, LOAD, INPAINT)),
+            Code.INPAINTED,
+            "A part of another picture was painted over by a generator (InpaintModelConditioning).",
+        ),
+        (
+            png_with(invokeai_metadata=json.dumps(INVOKE | {"generation_mode": "inpaint"})),
+            Code.INPAINTED,
+            "A part of another picture was painted over by a generator (inpaint).",
+        ),
+    ],
+)
+def test_input_picture_and_inpainting_are_findings_of_their_own(data, code, text):
+    made, given = read_provenance(data)
+    assert (made.code, made.from_picture) == (Code.GENERATOR, "")
+    assert (given.code, given.text, given.speaks_for) == (code, text, None)
+
+
+@pytest.mark.parametrize("model", ["None", "null", "unknown"])
+def test_model_that_a_program_does_not_know_is_not_named(model):
+    data = png_with(parameters=WEBUI.replace("dreamshaper_8", model))
+    (finding,) = read_provenance(data)
+    assert finding.text == "It carries the settings of a run of Stable Diffusion."
+    assert origin_of(data).generator == "Stable Diffusion"
+
+
+def test_headline_names_the_tool_beside_a_label_that_does_not():
+    label = f'a:DigitalSourceType="{SOURCE_TYPES}trainedAlgorithmicMedia" '
+    for data in (
+        with_xmp(label + 'dc:description="a cat --v 6 Job ID: 01234567-89ab"'),
+        with_xmp(label + 'xmp:CreatorTool="Midjourney"'),
+    ):
+        headline = origin_of(data).headline
+        assert headline == "The file says it was made by a generative model (Midjourney)."
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -338,6 +392,7 @@ def test_workflow_without_a_run_of_a_sampler_speaks_for_nobody(data):
         "A firefly on a leaf, x.ai and grok",
         "Imagen de archivo",
         "how DALL-E works, by hand",
+        "tool --v 6 prints its version; --ar is another option",
     ],
 )
 def test_names_of_other_things_in_prose_are_no_traces(text):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from real_vs_ai.provenance import describe_origin, read_provenance
@@ -24,7 +27,8 @@ def test_camera_data_speak_for_real_only_with_an_exposure():
     (with_exposure,) = read_provenance(
         with_exif(Make="Canon", Model="Canon EOS 5D", ExposureTime=0.01)
     )
-    assert "(Canon EOS 5D) and an exposure" in with_exposure.text
+    assert with_exposure.text.startswith("Has camera data (Canon EOS 5D) and an exposure (1/100 s)")
+    assert "origin not proven" in with_exposure.text
     assert with_exposure.speaks_for == "Real"
     (without,) = read_provenance(with_exif(Make="Canon", Model="EOS 5D"))
     assert "(Canon EOS 5D), but no exposure" in without.text
@@ -81,3 +85,14 @@ def test_origin_headline_says_what_the_file_says(data, headline, speaks_for):
 def test_origin_says_that_anybody_can_write_metadata():
     origin = describe_origin(read_provenance(png_with(Software="Midjourney")))
     assert origin.forgery == "Anyone can write, change or remove such metadata."
+
+
+def test_findings_keep_key_and_fields_for_a_translation():
+    (finding,) = read_provenance(with_exif(Make="Canon", Model="EOS", ExposureTime=0.01))
+    for copied in (finding, pickle.loads(pickle.dumps(finding)), copy.deepcopy(finding)):
+        first = copied.text.fields["first"]
+        assert first.key == "finding.camera"
+        assert first.fields == {"camera": "Canon EOS", "exposure": "1/100 s"}
+        assert copied.camera.doubts[0].key == "doubt.no_date"
+        assert copied.claim.key == "claim.camera"
+    assert describe_origin([finding]).headline.key == "origin.says"
