@@ -154,7 +154,7 @@ def test_library_command_line_app_service_and_report_agree(model_path, tmp_path)
     reasons = dict(zip(IMAGES, [row["reason"] for row in by_command_line], strict=True))
     assert (reasons["huge.png"], reasons["grey.png"]) == ("size", "between_thresholds")
     concluded = dict(zip(IMAGES, [row["conclusion"] for row in by_command_line], strict=True))
-    assert concluded["generated.png"] == "disagree" and labels["generated.png"] == "Real"
+    assert concluded["generated.png"] == "labelled_ai" and labels["generated.png"] == "Real"
     assert (concluded["blue.png"], concluded["red.png"]) == ("looks_photograph", "looks_ai")
     assert (concluded["huge.png"], concluded["grey.png"]) == ("cant_judge", "cant_tell")
     assert rounded(rows_of_app(model_path)) == rounded(by_command_line)

@@ -240,7 +240,7 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
     assert forms[1:] == [32, 32]
     lines = capsys.readouterr().out.splitlines()
     first = [line for line in lines if not line.startswith(" ")][1:3]
-    titles = {"Fake": "Looks AI-generated", "Real": "Looks like a photograph"}
+    titles = {"Fake": "Looks AI-generated", "Real": "No sign of AI found"}
     expected = [titles[detector.predict(path).label] for path in images[:2]]
     assert [line.split("  ")[0] for line in first] == expected
 

@@ -160,7 +160,7 @@ def test_two_hundred_hostile_uploads_one_after_another_and_at_once(app):
         assert not page.failed
         # The caption of the table with all of them.
         assert any("Select a row" in text for text in page.texts)
-        assert "photograph" in outcome(visitor.upload({"blue.png": image_bytes(BLUE)}))
+        assert "No sign of AI" in outcome(visitor.upload({"blue.png": image_bytes(BLUE)}))
 
 
 def test_uploads_without_the_sessions_token_are_refused(app):
@@ -184,7 +184,7 @@ def test_visitors_at_once_get_each_their_own_verdict(app):
     wrong = []
 
     def visit(number: int) -> None:
-        colour, words = ((RED, "AI-generated"), (BLUE, "photograph"))[number % 2]
+        colour, words = ((RED, "AI-generated"), (BLUE, "No sign of AI"))[number % 2]
         with AppClient(HOST, app.port) as visitor:
             visitor.load()
             for turn in range(6):
