@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from real_vs_ai.provenance import Entry, Metadata, read_metadata, read_place
-
-_LESS = "It may show what the picture was before an edit."
+from real_vs_ai.ui.language import tell
 
 
 def has_metadata(data: bytes) -> bool:
@@ -25,16 +24,25 @@ def show_metadata(data: bytes, *, key: str) -> None:
     metadata = read_metadata(data)
     if metadata == Metadata():
         return
-    with st.expander(f"All metadata of the file ({len(metadata.entries)})"):
+    with st.expander(tell("metadata.all", number=len(metadata.entries))):
         if metadata.thumbnail:
-            st.image(metadata.thumbnail, caption=f"The small picture in the file. {_LESS}")
+            st.image(metadata.thumbnail, caption=tell("metadata.thumbnail"))
         if metadata.entries:
             _show_table(metadata.entries)
-        if metadata.tells_place and st.toggle("Show where it was taken", key=f"place {key}"):
+        if metadata.tells_place and st.toggle(tell("metadata.place"), key=f"place {key}"):
             _show_table(read_place(data))
 
 
 def _show_table(entries: Sequence[Entry]) -> None:
-    rows = [{"Kind": one.group, "Name": one.name, "Value": one.value} for one in entries]
+    names = {name: tell(f"metadata.{name}") for name in ("kind", "name", "value")}
+    rows = [
+        {names["kind"]: _kind(one), names["name"]: one.name, names["value"]: one.value}
+        for one in entries
+    ]
     # A table of data shows texts as they are: no Markdown.
     st.dataframe(rows, hide_index=True, placeholder="–")
+
+
+def _kind(entry: Entry) -> str:
+    # Names of standards are the same in all languages.
+    return entry.group if entry.group.isupper() else tell(f"kind.{entry.group}")
