@@ -62,6 +62,11 @@ class EvaluationOptions:
     redraw: bool = option(
         "draw the figures of a report again, from its predictions.csv; needs no model", False
     )
+    openvino: bool = option(
+        "write into the model's file the graph that OpenVINO runs, and nothing else: for a file made "
+        "elsewhere or by an earlier version; needs no data",
+        False,
+    )
     target_error: float | None = option(
         "fit the Uncertain band on validation so that at most this share of certain verdicts "
         "is wrong (default: 0.05)",
@@ -128,6 +133,8 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     if options.redraw:
         return _redraw(options.output or options.model), True
     path = find_model(options.model)
+    if options.openvino:
+        return _add_form(path), True
     second = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     folders = options.out_of_distribution
@@ -280,6 +287,16 @@ def _default_output(path: Path, *, data: Path, own: bool) -> Path:
     # Several model files may share a folder, so its name tells their reports apart.
     prefix = "" if path == run.model else f"{path.stem}-"
     return run.path / _EVALUATIONS / (re.sub(r"[^\w.-]+", "-", prefix + name) or "data")
+
+
+def _add_form(path: Path) -> str:
+    from real_vs_ai.evaluation.export import add_openvino_form
+
+    difference = add_openvino_form(path)
+    return (
+        f"{path} now holds the graph that OpenVINO runs; the largest difference of a probability "
+        f"from Keras' is {difference:.1e}."
+    )
 
 
 def _redraw(named: Path | None) -> str:
