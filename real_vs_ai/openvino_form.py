@@ -217,8 +217,9 @@ def _write_with_tensorflow(path: Path) -> None:
     """Let another process do it, since Keras runs on another library here."""
     environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "real_vs_ai.openvino_form", path],
+        [sys.executable, "-m", "real_vs_ai.openvino_form", path.resolve()],
         env=os.environ | environment,
+        cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
         text=True,
         check=False,

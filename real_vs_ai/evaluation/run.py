@@ -63,8 +63,8 @@ class EvaluationOptions:
         "draw the figures of a report again, from its predictions.csv; needs no model", False
     )
     openvino: bool = option(
-        "write into the model's file the graph that OpenVINO runs, and nothing else: for a file made "
-        "elsewhere or by an earlier version; needs no data",
+        "write into the model's file the graph that OpenVINO runs, and do nothing else: for a file "
+        "made elsewhere or by an earlier version; needs no data",
         False,
     )
     target_error: float | None = option(
