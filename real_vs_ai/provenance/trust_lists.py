@@ -194,6 +194,7 @@ def _read_certificates(path: Path) -> tuple[Certificate, ...]:
 
     Raises:
         OSError: It cannot be read.
+        InputError: It holds other things, too, or is too large.
         ValueError: It holds none, or a damaged one.
     """
     return parse_certificates(path.read_bytes())
@@ -203,15 +204,16 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """The certificates of a text in PEM.
 
     Raises:
+        InputError: It holds other things, too, or is too large.
         ValueError: It holds none, or a damaged one.
     """
     from cryptography import x509
 
     if len(data) > _LARGEST_LIST:
-        raise ValueError(f"it is larger than {_LARGEST_LIST // 2**20} MB")
+        raise InputError(f"it is larger than {_LARGEST_LIST // 2**20} MB")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = tuple(x509.load_pem_x509_certificates(data))
     if len(found) != data.count(b"-----BEGIN"):
-        raise ValueError("it holds other things than certificates")
+        raise InputError("it holds other things than certificates")
     return found
