@@ -116,7 +116,7 @@ def test_page_speaks_the_language_of_the_browser(models, monkeypatch):
     assert not english_words(shown_texts(app))
     assert "Als KI-generiert gekennzeichnet" in verdicts(app)[0]
     assert "Nicht zu entscheiden" in verdicts(app)[2]
-    assert "leere Datei" in shown_texts(app).lower()
+    assert "Leere Datei" in shown_texts(app)
 
 
 def parameters() -> PngImagePlugin.PngInfo:
