@@ -42,25 +42,6 @@ def test_no_icon_stands_where_a_screen_reader_would_read_its_name(models):
     assert not [tab.label for tab in app.tabs if ":material/" in tab.label]
 
 
-@pytest.mark.parametrize(
-    ("colour", "told", "not_told"),
-    [
-        (RED, "Of 100 photographs it accuses about 2.", "lets about"),
-        (
-            BLUE,
-            "finds about 40 and lets about 5 pass; of the hardest kind tested, Krea, it lets",
-            "accuses",
-        ),
-        (GREY, "The signs are too weak for a reliable answer.", "Of 100"),
-    ],
-)
-def test_each_answer_has_its_own_rate_and_no_answer_has_none(models, colour, told, not_told):
-    app = upload(start("--models-dir", models), {"a.png": image_bytes(colour)})
-    (seen,) = [m.value for m in app.markdown if "**What the model sees**" in m.value]
-    assert told in seen and not_told not in seen
-    assert "%" not in shown_texts(app)
-
-
 def test_next_steps_say_one_thing_first_and_where_to_search_on_request(models):
     app = upload(start("--models-dir", models), {"g.png": image_bytes(GREY)})
     (first,) = [part.value for part in app.markdown if "What now?" in part.value]
