@@ -29,7 +29,13 @@ import numpy as np
 
 from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from real_vs_ai.errors import one_line
-from real_vs_ai.images import DecodedImage, ImageError, ImageTooLargeError, decode_image
+from real_vs_ai.images import (
+    DecodedImage,
+    ImageError,
+    ImageTooLargeError,
+    decode_image,
+    read_image_file,
+)
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.parallel import available_workers
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
@@ -160,7 +166,11 @@ class Judge:
             ModelUnavailableError: The model cannot answer.
         """
         path = Path(path)
-        return self._judge(path.name, path.read_bytes)
+        try:
+            data = read_image_file(path, max_bytes=self._limits["max_bytes"])
+        except (ImageError, OSError) as error:
+            return _unreadable(path.name, "", error)
+        return self.judge(path.name, data)
 
     def judge(
         self, name: str, data: bytes, *, show: Callable[[DecodedImage], None] | None = None
@@ -173,21 +183,13 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        return self._judge(name, lambda: data, show)
-
-    def _judge(
-        self,
-        name: str,
-        read: Callable[[], bytes],
-        show: Callable[[DecodedImage], None] | None = None,
-    ) -> Answer:
-        detector = self.detector()
+        how = {"detector": self.detector(), "show": show, **self._limits}
         with contextlib.ExitStack() as until_answered:
             with self._decoding:
                 hold = self._held.acquire(blocking=False)
                 if hold:
                     until_answered.callback(self._held.release)
-                begun = _begin(name, read, detector=detector, hold=hold, show=show, **self._limits)
+                begun = _begin(name, lambda: data, hold=hold, **how)
             return _finish(*begun)
 
     def decode(self, data: bytes) -> DecodedImage:
@@ -328,10 +330,7 @@ def _begin(
     except ModelUnavailableError:
         raise
     except (ImageError, OSError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
-        too_large = isinstance(error, ImageTooLargeError)
-        answer = Answer(name, error=reason, exceeds_limit=too_large, sha256=digest)
-        return answer, no_verdict
+        return _unreadable(name, digest, error), no_verdict
     except Exception as error:
         return _failed(name, digest, error), no_verdict
     answer = Answer(
@@ -354,6 +353,12 @@ def _finish(answer: Answer, verdict: Future[Verdict | None]) -> Answer:
         raise
     except Exception as error:
         return _failed(answer.name, answer.sha256, error)
+
+
+def _unreadable(name: str, digest: str, error: ImageError | OSError) -> Answer:
+    reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
+    too_large = isinstance(error, ImageTooLargeError)
+    return Answer(name, error=reason, exceeds_limit=too_large, sha256=digest)
 
 
 def _failed(name: str, digest: str, error: Exception) -> Answer:
