@@ -2,8 +2,7 @@
 
 Training, evaluation, library, command line and app prepare their images here, so that they see the
 same pixels. Resizing a photograph to the network's input erases the traces that generators leave;
-crops keep them. A few crops of the reduced image, its overview, and the whole image squashed to one
-input add what only shows from afar.
+crops keep them. A few crops of the reduced image, its overview, add what only shows from afar.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ class ModelInput:
         size: Side of the square inputs, in pixels.
         kind: "resize" (the whole image at one size) or "crops".
         overview: Crops of the overview, which count as much as the others; 0: none.
-        whole: 1 adds the whole image, squashed to a square, which counts as much as a crop; 0: not.
         longest_side: Images whose longer side exceeds it are reduced to it before they are
             cropped, in pixels.
         mirror_below: A whole image whose highest probability is below it is judged again,
@@ -65,7 +63,6 @@ class ModelInput:
     kind: str = "resize"
     crops: int = 9
     overview: int = 0
-    whole: int = 0
     longest_side: int = LONGEST_SIDE
     mirror_below: float = 0.0
 
@@ -82,19 +79,18 @@ class ModelInput:
             return
         if self.mirror_below:
             raise InputError("Only models of whole images judge images again, mirrored.")
-        numbers = (self.crops, self.overview, self.whole, self.size, self.longest_side)
+        numbers = (self.crops, self.overview, self.size, self.longest_side)
+        whole = all(isinstance(n, int) for n in numbers)
         if not (
-            all(isinstance(n, int) for n in numbers)
-            and self.whole in (0, 1)
+            whole
             and 1 <= self.crops <= _MOST_CROPS
             and 0 <= self.overview <= _MOST_CROPS
             and 1 <= self.size <= self.longest_side
         ):
             raise InputError(
                 f"Expected 1 to {_MOST_CROPS} crops no larger than the longest side, and at most "
-                f"{_MOST_CROPS} of the overview and 1 whole image, got {self.crops}, "
-                f"{self.overview} and {self.whole} of {self.size} pixels and a longest side of "
-                f"{self.longest_side}."
+                f"{_MOST_CROPS} of the overview, got {self.crops} and {self.overview} of "
+                f"{self.size} pixels and a longest side of {self.longest_side}."
             )
 
     @property
@@ -104,7 +100,7 @@ class ModelInput:
     @property
     def views(self) -> int:
         """How many network inputs one image makes."""
-        return self.crops + self.overview + self.whole if self.is_crops else 1
+        return self.crops + self.overview if self.is_crops else 1
 
     def stored(self) -> dict[str, Any]:
         """What a model file holds of it; the size stands there already."""
@@ -112,8 +108,7 @@ class ModelInput:
             mirroring = {"mirror_below": self.mirror_below} if self.mirror_below else {}
             return {"kind": self.kind, **mirroring}
         stored = {"kind": self.kind, "crops": self.crops, "longest_side": self.longest_side}
-        more = {"overview": self.overview, "whole": self.whole}
-        return stored | {name: count for name, count in more.items() if count}
+        return stored | ({"overview": self.overview} if self.overview else {})
 
     def prepare(self, image: np.ndarray | DecodedImage) -> np.ndarray:
         """The network's inputs for an image or its pixels, shape (views, size, size, 3), uint8."""
@@ -124,8 +119,6 @@ class ModelInput:
         if self.overview:
             size = self._overview_size(*held.size)
             views += self._cut_all(_reduce(held, size, gap=_OVERVIEW_GAP), self.overview)
-        if self.whole:
-            views.append(squash(held, self.size))
         return np.stack(views)
 
     def _crops(self, image: Image.Image) -> list[np.ndarray]:
@@ -169,7 +162,7 @@ class ModelInput:
         windows = self._windows(*self.seen_size(width, height), self.crops)
         if self.overview:
             windows += self._windows(*self._overview_size(width, height), self.overview)
-        return windows + [(0.0, 0.0, 1.0, 1.0)] * self.whole
+        return windows
 
     def _windows(self, width: int, height: int, count: int) -> list[Window]:
         padded = [max(0, self.size - side) // 2 for side in (width, height)]
@@ -266,11 +259,6 @@ def reduce_shorter(pixels: np.ndarray, side: float) -> np.ndarray:
     """Pixels with the shorter side reduced to this, antialiased; smaller ones as they are."""
     held = Image.fromarray(pixels)
     return _reduce(held, _scaled(*held.size, side / min(held.size)), gap=_OVERVIEW_GAP)
-
-
-def squash(image: Image.Image, size: int) -> np.ndarray:
-    """The whole image as a square of `size` pixels, whatever its shape, antialiased."""
-    return _reduce(image, (size, size), gap=_OVERVIEW_GAP)
 
 
 def _reduce(image: Image.Image, size: tuple[int, int], *, gap: float = _REDUCING_GAP) -> np.ndarray:

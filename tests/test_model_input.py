@@ -134,17 +134,6 @@ def test_overview_shows_all_of_a_large_image():
     assert np.allclose(windows[4], (1 / 3, 1 / 3, 1, 1))
 
 
-def test_whole_image_is_squashed_to_one_more_view():
-    pixels = np.zeros((300, 200, 3), dtype=np.uint8)
-    pixels[150:] = 200
-    model_input = crops(4, overview=4, whole=1)
-    views, windows = model_input.prepare(pixels), model_input.windows(200, 300)
-    assert views.shape == (9, 32, 32, 3) and len(windows) == model_input.views == 9
-    assert windows[-1] == (0.0, 0.0, 1.0, 1.0)
-    assert views[-1, :14].max() < 20 and views[-1, 18:].min() > 180
-    assert read_model_input(model_input.stored(), size=32) == model_input
-
-
 @pytest.mark.parametrize(("height", "width"), [(20, 30), (40, 90), (48, 48)])
 def test_small_image_is_its_own_overview(height, width):
     pixels = picture(height, width)

@@ -11,10 +11,9 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from real_vs_ai.images import DecodedImage
-from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_shorter, reduce_to, squash
+from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_shorter, reduce_to
 from real_vs_ai.perturbations import capture, compress, live_through
 
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
@@ -29,10 +28,6 @@ _SMALLEST_WITH_MARKS = 400
 # The overview's shorter side, as multiples of the crop, and that of what it is reduced from, of it.
 _OVERVIEW_SIDES = (1.2, 2.0)
 _OVERVIEW_SOURCE = (1.2, 2.0)
-# The share of each side that a squashed view shows, and how much more often it is drawn than seen:
-# a network that has seen crops alone must learn this scale from few views.
-_WHOLE_SHARE = (0.85, 1.0)
-_WHOLE_WEIGHT = 2
 # Crops of sky or paper say nothing; of a few draws, one with something in it is taken.
 _DRAWS = 4
 _FLAT_DEVIATION = 1.5
@@ -64,8 +59,7 @@ def draw_views(
     """Random views of one image.
 
     Args:
-        model_input: Crops; as many views are of the overview as the model looks at in proportion,
-            and twice as many of the whole image.
+        model_input: Crops; as many views are of the overview as the model looks at in proportion.
         name: Of the image: the same name and seed give the same views.
 
     Returns:
@@ -74,16 +68,10 @@ def draw_views(
     pixels = reduce_to(image, model_input.longest_side)
     encoded = 0.0 if image.format == "JPEG" else options.encoded
     key = zlib.crc32(name.encode("utf-8", "surrogateescape"))
-    overview = model_input.overview / model_input.views
-    whole = _WHOLE_WEIGHT * model_input.whole / model_input.views
     views = []
     for view in range(options.count):
         generator = np.random.default_rng((options.seed, key, view))
-        kind = generator.random()
-        if kind >= 1 - whole:
-            views.append(_draw_whole(pixels, generator, options, size=model_input.size))
-            continue
-        if kind < overview:
+        if generator.random() < model_input.overview / model_input.views:
             views.append(_draw_of_overview(pixels, generator, options, size=model_input.size))
             continue
         views.append(_draw_view(pixels, generator, options, size=model_input.size, encoded=encoded))
@@ -100,24 +88,6 @@ def _draw_of_overview(
         pixels = reduce_shorter(pixels, side * generator.uniform(*_OVERVIEW_SOURCE))
         pixels = compress(pixels, generator)
     return _crop_somewhere(reduce_shorter(pixels, side), generator, size=size)
-
-
-def _draw_whole(
-    pixels: np.ndarray, generator: np.random.Generator, options: ViewOptions, *, size: int
-) -> np.ndarray:
-    """Nearly the whole image as a square, perhaps from a smaller picture of the web."""
-    shares = generator.uniform(*_WHOLE_SHARE, size=2)
-    height, width = (
-        max(1, round(n * share)) for n, share in zip(pixels.shape, shares, strict=False)
-    )
-    top = int(generator.integers(0, pixels.shape[0] - height + 1))
-    left = int(generator.integers(0, pixels.shape[1] - width + 1))
-    part = pixels[top : top + height, left : left + width]
-    if generator.random() < options.history:
-        part = reduce_shorter(part, size * generator.uniform(*_OVERVIEW_SIDES) ** 2)
-        part = compress(part, generator)
-    view = squash(Image.fromarray(part), size)
-    return view[:, ::-1] if generator.random() < 0.5 else view
 
 
 def _draw_view(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -153,6 +153,8 @@ def run_stages(learning: Learning) -> None:
     progress, say = learning.progress, learning.say
     learning.run.checkpoints.mkdir(exist_ok=True)
     stages = plan_stages(learning.options)
+    share = learning.options.blend
+    begun_with = learning.model.get_weights() if share < 1 else []
     while progress.stage < len(stages):
         stage = stages[progress.stage]
         try:
@@ -173,6 +175,26 @@ def run_stages(learning: Learning) -> None:
         progress.stage_done, progress.position = False, 0.0
     if progress.best_epoch:
         graph_of(learning.model).load_weights(learning.run.best_weights)
+    if begun_with:
+        learning.model.set_weights(blend(begun_with, learning.model.get_weights(), share=share))
+        say(f"The weights kept are {share:g} of the learnt ones and {1 - share:g} of the first.")
+
+
+def blend(
+    first: Sequence[np.ndarray], learnt: Sequence[np.ndarray], *, share: float
+) -> list[np.ndarray]:
+    """The weights between two ends of a run (Wortsman et al. 2022, "Robust fine-tuning").
+
+    A run that learns on from another forgets sources that it does not see again; between the two,
+    a network knows both, where a line of weights joins them.
+
+    Args:
+        share: Of the learnt weights, 0 to 1; whole numbers (seeds) are those learnt.
+    """
+    return [
+        ((1 - share) * a + share * b).astype(b.dtype) if b.dtype.kind == "f" else b
+        for a, b in zip(first, learnt, strict=True)
+    ]
 
 
 def _halve_batch(learning: Learning, stage: Stage, error: Exception) -> None:

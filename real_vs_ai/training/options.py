@@ -131,7 +131,6 @@ class TrainingOptions(Options):
     overview: int = _count(
         "crops of the reduced picture that judge it too, each like the others", 0
     )
-    whole: int = _count("1: the whole picture, squashed to a square, judges it too", 0)
     mirror_below: float = _share(
         "judge a whole image again, mirrored, when its highest probability is below this", 0.0
     )
@@ -200,6 +199,11 @@ class TrainingOptions(Options):
         "first learning rate of the whole network from trained weights", 1e-4, type=number(0, 10)
     )
     final_rate: float = _share("share of the first learning rate that a stage ends with", 0.01)
+    blend: float = _share(
+        "share of the learnt weights in those that are kept; the rest are those that the run began "
+        "with, which know what it did not see again",
+        1.0,
+    )
     warmup_steps: int = _count("steps over which the learning rate rises to its first value", 0)
     weight_decay: float = _share("AdamW's; 0: Adam", 0.0)
     averaging: float = _field(
@@ -332,7 +336,6 @@ class TrainingOptions(Options):
             kind=self.input,
             crops=self.crops,
             overview=self.overview if self.input == "crops" else 0,
-            whole=self.whole if self.input == "crops" else 0,
             mirror_below=self.mirror_below,
         )
 
