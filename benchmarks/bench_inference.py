@@ -55,7 +55,8 @@ def make_model(path: Path, *, image_size: int) -> None:
     """ResNet101 with random weights: what it answers does not matter here."""
     import keras
 
-    from real_vs_ai.model_file import ModelMetadata, write_metadata
+    from real_vs_ai.keras_models import save_model
+    from real_vs_ai.model_file import ModelMetadata
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -64,8 +65,9 @@ def make_model(path: Path, *, image_size: int) -> None:
     backbone = keras.applications.ResNet101(include_top=False, weights=None, input_tensor=scaled)
     x = layers.GlobalAveragePooling2D()(backbone.output)
     x = layers.Dense(256, activation="relu")(x)
-    keras.Model(inputs, layers.Dense(2, activation="softmax")(x)).save(path)
-    write_metadata(path, ModelMetadata(class_names=("Fake", "Real"), image_size=image_size))
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+    metadata = ModelMetadata(class_names=("Fake", "Real"), image_size=image_size)
+    save_model(model, path, metadata=metadata)
 
 
 def ours_to_csv(model: Path, folder: Path, image_size: int) -> dict[str, float]:
@@ -161,11 +163,11 @@ def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float
     """OpenVINO's benchmark_app on the same model in the same precision and batch."""
     import openvino as ov
 
+    from real_vs_ai.openvino_form import read_form
     from real_vs_ai.serving.openvino_engine import OpenVINOEngine, best_precision
-    from real_vs_ai.serving.openvino_layers import build_model
 
     batch = OpenVINOEngine(model, image_size=image_size, precision=None).batch_size
-    ov.save_model(build_model(model), folder / "model.xml", compress_to_fp16=False)
+    ov.save_model(read_form(model, layer=None), folder / "model.xml", compress_to_fp16=False)
     done = subprocess.run(
         [
             Path(sys.executable).parent / "benchmark_app",

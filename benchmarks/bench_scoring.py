@@ -45,12 +45,14 @@ def make_small_network(path: Path) -> None:
     """A network that takes next to no time, so that files are what is measured."""
     import keras
 
-    from real_vs_ai.model_file import ModelMetadata, write_metadata
+    from real_vs_ai.keras_models import save_model
+    from real_vs_ai.model_file import ModelMetadata
 
     inputs = keras.Input((_SMALL, _SMALL, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, strides=4)(inputs))
-    keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x)).save(path)
-    write_metadata(path, ModelMetadata(class_names=("Fake", "Real"), image_size=_SMALL))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    metadata = ModelMetadata(class_names=("Fake", "Real"), image_size=_SMALL)
+    save_model(model, path, metadata=metadata)
 
 
 def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict[str, float]:

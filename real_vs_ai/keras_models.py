@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import keras
 
 # Images of a model that takes any size: ImageNet's networks learn at it.
-_USUAL_SIZE = 224
+USUAL_SIZE = 224
 
 
 class MissingKerasError(InputError):
@@ -92,7 +92,7 @@ def open_model(
                 f"{model.output_shape[-1]} outputs: --class-names Fake Real"
             ) from error
         metadata = ModelMetadata(
-            class_names=class_names, image_size=input_size or _USUAL_SIZE, backbone=model.name
+            class_names=class_names, image_size=input_size or USUAL_SIZE, backbone=model.name
         )
         has_metadata = False
     if len(metadata.class_names) != model.output_shape[-1]:
@@ -187,18 +187,27 @@ def to_float32(model: keras.Model) -> keras.Model:
 def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> None:
     """Write `model.h5` in float32, without optimizer; a killed process leaves the old or the new.
 
+    The file serves without Keras, unless OpenVINO cannot convert the network; a warning says so.
+
     Raises:
         OSError: The disk is full, or the folder cannot be written to.
     """
     from absl import logging as keras_logging
+
+    from real_vs_ai.openvino_form import OpenVINOFormError, write_form
 
     verbosity = keras_logging.get_verbosity()
     # Keras warns that HDF5 is its older format; this project's contract asks for it.
     keras_logging.set_verbosity(keras_logging.ERROR)
     try:
         with atomic_write(path) as staging:
-            to_float32(model).save(staging, include_optimizer=False)
+            model = to_float32(model)
+            model.save(staging, include_optimizer=False)
             write_metadata(staging, metadata)
+            try:
+                write_form(staging, model)
+            except OpenVINOFormError as error:
+                logging.getLogger(__name__).warning("%s runs in Keras alone: %s", path, error)
     finally:
         keras_logging.set_verbosity(verbosity)
 

@@ -23,6 +23,7 @@ from openvino import opset13 as ops
 
 from real_vs_ai.errors import RealVsAIError, one_line
 from real_vs_ai.files import atomic_write
+from real_vs_ai.model_file import check_weights
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +41,31 @@ class OpenVINOFormError(RealVsAIError, RuntimeError):
     """OpenVINO cannot compute the file's network; the message is one line that says why."""
 
 
+def check_form(path: Path) -> None:
+    """Look whether a model file holds a graph that fits its network; quick.
+
+    Raises:
+        OpenVINOFormError: It holds none, or that of another network.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            _find_form(file)
+    except (OSError, KeyError) as error:
+        raise OpenVINOFormError(f"the file cannot be read: {one_line(error)}") from error
+
+
+def _find_form(file: h5py.File) -> h5py.Group:
+    form = file.get(_GROUP)
+    is_own = form is not None and form.attrs["fingerprint"] == _fingerprint(file)
+    if not is_own or form.attrs["format_version"] != _FORMAT_VERSION:
+        found = "no graph" if form is None else "the graph of another network or version"
+        raise OpenVINOFormError(
+            f"the file holds {found} for OpenVINO; this command writes one: "
+            f"python ModelEvaluation.py --openvino --model {file.filename}"
+        )
+    return form
+
+
 def read_form(path: Path, *, layer: str | None) -> ov.Model:
     """The network of a model file for any number of images, weights in float32.
 
@@ -49,14 +75,12 @@ def read_form(path: Path, *, layer: str | None) -> ov.Model:
 
     Raises:
         OpenVINOFormError: The file holds no graph, that of another network, or a damaged one.
+        ModelFileError: Its options do not fit its weights.
     """
+    check_weights(path)
     try:
         with h5py.File(path, "r") as file:
-            form = file.get(_GROUP)
-            if form is None or form.attrs["format_version"] != _FORMAT_VERSION:
-                raise OpenVINOFormError(f"it holds no graph for it, {_advice(path)}")
-            if form.attrs["fingerprint"] != _fingerprint(file):
-                raise OpenVINOFormError(f"its graph is of another network, {_advice(path)}")
+            form = _find_form(file)
             graph = ov.Core().read_model(form["xml"][()].tobytes(), form["bin"][()].tobytes())
             _fill(graph, file[_WEIGHTS])
         names = [_PROBABILITIES, f"{_LAYER}{layer}"]
@@ -113,7 +137,7 @@ def _convert(model: keras.Model, weights: dict[int, str]) -> ov.Model:
     import tensorflow as tf
 
     layers = [layer for layer in model.layers if _gives_rows(layer)]
-    network = keras.Model(model.inputs, [model.outputs[0], *(layer.output for layer in layers)])
+    network = keras.Model(model.inputs[0], [model.outputs[0], *(layer.output for layer in layers)])
     learnt = [v for v in network.variables if id(v) in weights]
     # What the file does not hold are the seeds of noise, which nothing uses here.
     seeds = {id(v): v.numpy() for v in network.variables if id(v) not in weights}
@@ -192,16 +216,13 @@ def _fingerprint(file: h5py.File) -> str:
     return hashlib.sha256(str(file.attrs["model_config"]).encode()).hexdigest()
 
 
-def _advice(path: Path) -> str:
-    return f"which this writes: python ModelEvaluation.py --openvino --model {path}"
-
-
 def _write_with_tensorflow(path: Path) -> None:
     """Let another process do it, since Keras runs on another library here."""
     environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "real_vs_ai.openvino_form", path],
+        [sys.executable, "-m", "real_vs_ai.openvino_form", path.resolve()],
         env=os.environ | environment,
+        cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
         text=True,
         check=False,

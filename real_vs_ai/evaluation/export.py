@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from real_vs_ai.config import SEED
 from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.tables import Table
 from real_vs_ai.evaluation.torch_state import load_torch, write_torch
-from real_vs_ai.files import put_in_place, write_json
+from real_vs_ai.files import atomic_write, put_in_place, write_json
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import keras
 
 _BATCH = 8
+# Of a probability from Keras'.
+_LARGEST_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class _Format:
     file_name: str
     write: Callable[[keras.Model, Path, ModelMetadata, OutOfDistributionCheck | None], None]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
-    largest_difference: float = 1e-3
+    largest_difference: float = _LARGEST_DIFFERENCE
     extra: str = "training"
 
 
@@ -123,6 +126,41 @@ def export_model(
     return list(map(export, formats))
 
 
+def add_openvino_form(path: Path) -> float:
+    """Write into a model file the graph that OpenVINO runs, checked on random pixels.
+
+    Returns:
+        The largest difference of a probability from Keras'.
+
+    Raises:
+        InputError: It is not an HDF5 file of Keras.
+        OpenVINOFormError: OpenVINO cannot run the network, or computes other probabilities.
+    """
+    from real_vs_ai.keras_models import USUAL_SIZE, load_model
+    from real_vs_ai.openvino_form import OpenVINOFormError, write_form
+    from real_vs_ai.serving.openvino_engine import OpenVINOEngine
+
+    if not h5py.is_hdf5(path):
+        raise InputError(f"Expected an HDF5 file (.h5) to write into, received {path}.")
+    model = load_model(path)
+    import keras
+
+    size, n_classes = model.input_shape[1] or USUAL_SIZE, model.output_shape[-1]
+    pixels = np.random.default_rng(SEED).integers(0, 256, (_BATCH, size, size, 3), np.uint8)
+    network = keras.Model(model.inputs[0], model.outputs[0])
+    expected = np.asarray(network(pixels.astype(np.float32), training=False))
+    with atomic_write(path, edit=True) as staging:
+        write_form(staging, model)
+        engine = OpenVINOEngine(staging, image_size=size, precision="f32", for_batches=True)
+        found = engine.predict(pixels)[:, :n_classes]
+        difference = float(np.max(np.abs(found - expected)))
+        if not difference <= _LARGEST_DIFFERENCE:
+            raise OpenVINOFormError(
+                f"OpenVINO's probabilities differ from Keras' by up to {difference:.2g}"
+            )
+    return difference
+
+
 def exports_table(results: Sequence[ExportResult]) -> Table:
     """Where each format was written, or why not."""
     rows = [
@@ -154,6 +192,7 @@ def _write_compact(
     with h5py.File(whole, "r") as old, h5py.File(path, "x", track_order=True) as new:
         new.attrs.update(old.attrs)
         old.visititems(lambda name, item: _copy(item, new, name))
+    # The copied graph is that of the same layers, and finds the halved weights under their names.
     if check is not None:
         write_check(path, check)
 

@@ -34,6 +34,11 @@ class EvaluationOptions(Options):
     redraw: bool = option(
         "draw the figures of a report again, from its predictions.csv; needs no model", False
     )
+    openvino: bool = option(
+        "write into the model's file the graph that OpenVINO runs, and do nothing else: for a file "
+        "made elsewhere or by an earlier version; needs no data",
+        False,
+    )
     target_error: float | None = option(
         "fit the Uncertain band on validation so that at most this share of certain verdicts "
         "is wrong (default: 0.05)",

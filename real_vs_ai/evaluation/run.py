@@ -43,6 +43,8 @@ def run_evaluation(options: EvaluationOptions) -> tuple[str, bool]:
     if options.redraw:
         return _redraw(options.output or options.model), True
     path = _find_evaluated(options.model)
+    if options.openvino:
+        return _add_form(path), True
     has_metadata = _has_metadata(path)
     task = plan_evaluation(options, path)
     # What is written together is locked together: see `write_evaluation`.
@@ -215,6 +217,16 @@ def _find_evaluated(named: Path | None) -> Path:
     """The `.h5` file of `--model`; without one, of the run trained last, else the released one."""
     newest = newest_run() if named is None else None
     return newest.model if newest else find_model(named)
+
+
+def _add_form(path: Path) -> str:
+    from real_vs_ai.evaluation.export import add_openvino_form
+
+    difference = add_openvino_form(path)
+    return (
+        f"{path} now holds the graph that OpenVINO runs; the largest difference of a probability "
+        f"from Keras' is {difference:.1e}."
+    )
 
 
 def _redraw(named: Path | None) -> str:

@@ -121,8 +121,10 @@ def open_engine(
             return keras_engine
 
     try:
+        from real_vs_ai.openvino_form import check_form
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
+        check_form(model_path)
         how = {"precision": precision, "views": views, "for_batches": for_batches}
         opened = OpenVINOEngine(model_path, image_size=image_size, **how)
         if not lazy:

@@ -20,8 +20,9 @@ from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.files import file_stamp
 from real_vs_ai.model_file import ModelFileError
+from real_vs_ai.openvino_form import read_form
+from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.parallel import available_workers
-from real_vs_ai.serving.openvino_layers import build_model
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224
@@ -85,7 +86,7 @@ class OpenVINOEngine:
         """Compile the form that is needed first: for whole batches, or for single images.
 
         Raises:
-            UnsupportedGraphError: The model cannot be converted.
+            OpenVINOFormError: The file holds no graph that OpenVINO can run.
             RuntimeError: OpenVINO cannot compile it.
             ModelFileError: Its input is not (n, image_size, image_size, 3), or it has no such
                 layer with one row of outputs for each image; or the file was replaced.
@@ -125,7 +126,9 @@ class OpenVINOEngine:
         return _CompiledForm(compiled, batch_size=batch_size)
 
     def _read(self) -> ov.Model:
-        model, size = build_model(self._model_path, layer=self._layer), self._image_size
+        check = None if self._layer else read_check(self._model_path)
+        layer = check.layer if check else self._layer
+        model, size = read_form(self._model_path, layer=layer), self._image_size
         if file_stamp(self._model_path) != self._stamp:
             raise ModelFileError(
                 f"{self._model_path} was replaced after it was opened; open it again, or start the "

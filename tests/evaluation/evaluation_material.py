@@ -59,11 +59,10 @@ def write_report(run, metadata, images, *, model, left_out=None):
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):
     """A run folder with a model file and its metadata, as training leaves it."""
-    from real_vs_ai.model_file import write_metadata
+    from real_vs_ai.keras_models import save_model
 
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
-    model.save(run.model)
     metadata = ModelMetadata(class_names=class_names, image_size=SIZE, backbone="colours")
-    write_metadata(run.model, metadata)
+    save_model(model, run.model, metadata=metadata)
     return run, metadata

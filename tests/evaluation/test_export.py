@@ -13,6 +13,7 @@ from real_vs_ai.evaluation import export, torch_state
 from real_vs_ai.evaluation.export import FORMATS, export_model
 from real_vs_ai.model_file import ModelMetadata, read_metadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
+from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from tests.evaluation.evaluation_material import SIZE, colour_model
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE, temperature=1.7)
@@ -66,7 +67,11 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["model.h5"]
     assert result.path.stat().st_size < 0.6 * 4 * model.count_params()
     assert read_metadata(result.path) == METADATA
+    # The halved weights are those of the graph that OpenVINO runs.
+    engine = OpenVINOEngine(result.path, image_size=SIZE, precision="f32")
     loaded = keras.models.load_model(result.path)
+    expected = loaded.predict(PIXELS[:4].astype(np.float32), verbose=0)
+    np.testing.assert_allclose(engine.predict(PIXELS[:4])[:, :2], expected, atol=1e-5)
     assert {weight.dtype for weight in loaded.weights} == {"float32"}
     # Losslessly compressed: what is read is the float16 of every large array.
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):

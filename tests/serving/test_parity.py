@@ -13,7 +13,8 @@ import pytest
 from real_vs_ai import Detector
 from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
-from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.keras_models import save_model
+from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.serving.openvino_engine import best_precision
 from real_vs_ai.verdict import decide_label
 from tests.serving.trivial_model import judge_inputs
@@ -60,17 +61,14 @@ def resnet(images, tmp_path_factory) -> Path:
     kernel = np.stack([direction / 2, -direction / 2], axis=1)
     model.get_layer("outputs").set_weights([kernel, -centre @ kernel])
     path = tmp_path_factory.mktemp("resnet") / "model.h5"
-    model.save(path)
-    write_metadata(
-        path,
-        ModelMetadata(
-            class_names=("Fake", "Real"),
-            image_size=32,
-            calibrated=True,
-            lower_threshold=LOWER,
-            upper_threshold=UPPER,
-        ),
+    metadata = ModelMetadata(
+        class_names=("Fake", "Real"),
+        image_size=32,
+        calibrated=True,
+        lower_threshold=LOWER,
+        upper_threshold=UPPER,
     )
+    save_model(model, path, metadata=metadata)
     return path
 
 

@@ -24,13 +24,12 @@ import pytest
 import ImageScoring
 from real_vs_ai import Detector, __version__
 from real_vs_ai.files import hash_file
+from real_vs_ai.model_file import write_metadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.runs import make_default
-from real_vs_ai.serving import openvino_engine
 from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
-from real_vs_ai.serving.keras_graph import UnsupportedGraphError
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from real_vs_ai.serving.score_table import (
     COLUMNS,
@@ -49,7 +48,7 @@ from real_vs_ai.serving.scoring_job import (
     score_to_stream,
 )
 from real_vs_ai.verdict import Reason, ReasonCode, make_verdict, thresholds_of
-from tests.serving.trivial_model import METADATA, encode, uniform_image
+from tests.serving.trivial_model import METADATA, build_brightness_model, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -378,13 +377,12 @@ def test_script_that_cannot_work_says_why_in_one_line(
     assert error.startswith(f"error: {expected}") and error.count("\n") == 1
 
 
-def test_model_that_openvino_cannot_run_is_refused_in_one_line(model_with, monkeypatch):
-    def fail(model_path, *, layer):
-        raise UnsupportedGraphError("conversion to OpenVINO failed: an unknown layer")
-
-    monkeypatch.setattr(openvino_engine, "build_model", fail)
-    options = ScoringOptions(model_with(created="another"), "openvino", None, None, workers=1)
-    with pytest.raises(ValueError, match=r"cannot be used here: .* an unknown layer"):
+def test_model_that_openvino_cannot_run_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "model.h5"
+    build_brightness_model(METADATA.class_names).save(path)
+    write_metadata(path, METADATA)
+    options = ScoringOptions(path, "openvino", None, None, workers=1)
+    with pytest.raises(ValueError, match=r"cannot be used here: .* holds no graph for OpenVINO"):
         open_scorer(options)
 
 

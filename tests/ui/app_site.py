@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.model_file import ModelMetadata, write_metadata
+from real_vs_ai.keras_models import save_model
+from real_vs_ai.model_file import ModelMetadata
 
 APP = Path(__file__).resolve().parents[2] / "App.py"
 RED, BLUE, GREY = (220, 40, 40), (40, 40, 220), (128, 128, 128)
@@ -40,10 +41,9 @@ def make_colour_model(
         weights[channel, index] = 6.0
     dense.set_weights([weights, np.zeros(len(class_names))])
     folder.mkdir(parents=True)
-    model.save(folder / "model.h5")
     values = {"class_names": tuple(class_names), "image_size": 32, **metadata}
     values.setdefault("metrics", METRICS["test"])
-    write_metadata(folder / "model.h5", ModelMetadata(**values))
+    save_model(model, folder / "model.h5", metadata=ModelMetadata(**values))
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     return folder / "model.h5"
 
