@@ -189,9 +189,8 @@ def decode_image(
         except DECODER_ERRORS as error:
             reason = one_line(error)
             is_cut = "truncated" in reason
-            raise ImageError(
-                Message("error.truncated") if is_cut else Message("error.damaged", reason=reason)
-            ) from error
+            told = Message("error.damaged", reason=reason)
+            raise ImageError(Message("error.truncated") if is_cut else told) from error
 
 
 def read_header(source: str | Path | bytes) -> ImageHeader:

@@ -104,3 +104,32 @@ def test_message_outlasts_pickling_and_counts():
 )
 def test_language_is_the_first_of_the_browsers_that_there_is(wanted, language):
     assert choose_language(wanted) == language
+
+
+def test_translations_are_no_copies_of_the_english_sentences():
+    for language in set(languages()) - {ENGLISH}:
+        table = read_table(language)
+        same = {k for k, entry in read_table(ENGLISH).items() if entry == table[k]}
+        assert {key for key in same if len(str(table[key]).split()) > 5} == set(), language
+
+
+@pytest.mark.parametrize(
+    ("language", "number", "score"),
+    [
+        ("en", "1,500", "0.250"),
+        ("de", "1.500", "0,250"),
+        ("es", "1\N{NO-BREAK SPACE}500", "0,250"),
+        ("fr", "1\N{NO-BREAK SPACE}500", "0,250"),
+    ],
+)
+def test_numbers_have_the_marks_of_the_language(language, number, score):
+    many = in_language(Message("input.zip_many", most=1500), language)
+    assert number in many
+    told = in_language(Message("number.class", name="a.b", value=0.25), language)
+    assert told == f"a.b {score}"
+
+
+def test_sentence_within_a_sentence_is_said_in_the_same_language():
+    claim = Message("claim.with_tool", claim=Message("claim.screen"), tool="X")
+    told = Message("origin.says", claim=claim)
+    assert in_language(told, "de") == "Die Datei gibt an: Aufnahme eines Bildschirms (X)."

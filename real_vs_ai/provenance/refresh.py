@@ -62,11 +62,11 @@ def _read_checked(path: Path, index: dict[str, Any]) -> bytes:
         content = path.read_bytes()
         if holds == trust_lists.USES:
             if not _USE.search(content.decode("utf-8")):
-                raise ValueError("it names no use of a certificate")
+                raise InputError("it names no use of a certificate")
             return content
         found = trust_lists.parse_certificates(content)
         if holds != trust_lists.SINGLE_SIGNERS and not all(map(_may_issue, found)):
-            raise ValueError("a certificate in it may not issue others")
+            raise InputError("a certificate in it may not issue others")
         return content
     except (OSError, ValueError) as error:
         raise InputError(

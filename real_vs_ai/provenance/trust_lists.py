@@ -194,6 +194,7 @@ def _read_certificates(path: Path) -> tuple[Certificate, ...]:
 
     Raises:
         OSError: It cannot be read.
+        InputError: It holds other things, too, or is too large.
         ValueError: It holds none, or a damaged one.
     """
     return parse_certificates(path.read_bytes())
@@ -203,15 +204,18 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """The certificates of a text in PEM.
 
     Raises:
-        ValueError: It holds none, or a damaged one.
+        InputError: It holds none, a damaged one or other things, too, or is too large.
     """
     from cryptography import x509
 
     if len(data) > _LARGEST_LIST:
-        raise ValueError(f"it is larger than {_LARGEST_LIST // 2**20} MB")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = tuple(x509.load_pem_x509_certificates(data))
+        raise InputError(f"it is larger than {_LARGEST_LIST // 2**20} MB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = tuple(x509.load_pem_x509_certificates(data))
+    except ValueError as error:
+        raise InputError("it holds no whole certificates in PEM") from error
     if len(found) != data.count(b"-----BEGIN"):
-        raise ValueError("it holds other things than certificates")
+        raise InputError("it holds other things than certificates")
     return found

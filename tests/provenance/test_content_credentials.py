@@ -219,6 +219,13 @@ def test_manifest_without_a_readable_claim_cannot_be_checked(authority):
     assert (seal.seal, seal.speaks_for) == (Seal.UNREADABLE, None)
 
 
+def test_manifests_without_end_are_not_checked(authority):
+    data = authority.sign(manifest_of()) + b"jumdc2ma" * 200
+    (seal,) = read_provenance(data)
+    assert (seal.seal, seal.speaks_for) == (Seal.UNREADABLE, None)
+    assert "too many parts" in seal.text
+
+
 def test_seal_is_judged_from_what_the_library_checked():
     passed = ["claimSignature.validated", "assertion.dataHash.match"]
     generator = ["signingCredential.untrusted", "signingCredential.expired", "claim.malformed"]

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from real_vs_ai.provenance import describe_origin, read_provenance
+from real_vs_ai.provenance import Code, Seal, describe_origin, labels, read_provenance, sentences
 from tests.provenance.files import png_with, with_exif
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -96,3 +96,12 @@ def test_findings_keep_key_and_fields_for_a_translation():
         assert copied.camera.doubts[0].key == "doubt.no_date"
         assert copied.claim.key == "claim.camera"
     assert describe_origin([finding]).headline.key == "origin.says"
+
+
+def test_every_seal_source_type_list_and_degree_has_its_sentence():
+    keys = {*sentences._table()}
+    assert {f"claim.{name}" for name in labels._MEANINGS} <= keys
+    assert {f"seal.{seal}" for seal in Seal} <= keys
+    assert {f"seal.list_{name}" for name in ("c2pa", "cai", "own")} <= keys
+    assert {f"finding.chinese_{degree}" for degree in labels._CHINESE_LABELS} <= keys
+    assert {f"finding.{code}" for code in (Code.FROM_PICTURE, Code.INPAINTED)} <= keys

@@ -21,6 +21,25 @@ def patchwork() -> bytes:
     return encode(image, "PNG")
 
 
+@pytest.mark.parametrize(
+    ("colour", "told", "not_told"),
+    [
+        (RED, "Of 100 photographs it accuses about 2.", "lets about"),
+        (
+            BLUE,
+            "finds about 40 and lets about 5 pass; of the hardest kind tested, Krea, it lets",
+            "accuses",
+        ),
+        (GREY, "The signs are too weak for a reliable answer.", "Of 100"),
+    ],
+)
+def test_each_answer_has_its_own_rate_and_no_answer_has_none(models, colour, told, not_told):
+    app = upload(start("--models-dir", models), {"a.png": image_bytes(colour)})
+    (seen,) = [m.value for m in app.markdown if "**What the model sees**" in m.value]
+    assert told in seen and not_told not in seen
+    assert "%" not in shown_texts(app)
+
+
 def test_an_answer_that_turns_when_cropped_is_none(models):
     app = upload(start("--models-dir", models), {"patchwork.png": patchwork()})
     assert "No sign of AI found" in verdicts(app)[0]
