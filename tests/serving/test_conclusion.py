@@ -144,7 +144,7 @@ def test_first_sentence_of_the_file_names_the_tool():
     label = replace(MADE, code=Code.GENERATED, claim="made by a generative model", generator="")
     other = replace(MADE, generator="Midjourney", claim="")
     found = conclude(VERDICTS[ModelSees.AI], [label, other])
-    assert found.file_sentences[0] == "The file names Midjourney as the tool that made it."
+    assert "Midjourney" in found.file_sentences[0]
     assert conclude(VERDICTS[ModelSees.AI], [MADE]).file_sentences[0].endswith("made with Krea.")
 
 
