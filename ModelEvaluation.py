@@ -2,7 +2,7 @@
 
 Takes the newest finished run and data/test (with data/validation for calibration), or any saved
 Keras model and any folder that holds one folder for each class. A report holds metrics.json,
-predictions.csv, figures/, classification_report.txt and MODEL_CARD.md.
+predictions.csv, figures/, classification_report.txt, MODEL_CARD.md and collections.csv.
 
 Examples:
     python ModelEvaluation.py

@@ -46,6 +46,7 @@ class RunFolder:
     predictions = _file("predictions.csv")
     figures = _file("figures")
     model_card = _file("MODEL_CARD.md")
+    collections = _file("collections.csv")
     network = _file("network.txt")
     classification_report = _file("classification_report.txt")
     # Other formats of the model, no further models.

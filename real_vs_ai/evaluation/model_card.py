@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from real_vs_ai.config import DATA_DIR
+from real_vs_ai.evaluation.by_collection import worst_tables
 from real_vs_ai.evaluation.calibration import explain_missed_targets
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-from real_vs_ai.evaluation.tables import Table, report_tables
+from real_vs_ai.evaluation.tables import MOST_LISTED, Table, report_tables
 from real_vs_ai.files import read_table
 from real_vs_ai.reporting import markdown_table, markdown_text, plural
 from real_vs_ai.verdict import describe_thresholds
@@ -22,6 +23,7 @@ _NOT_RECIPE = (
     *("data", "models_dir", "run_name", "workers", "cache_dir", "memory"),
     *("checkpoint_steps", "keep_checkpoints", "tensorboard"),
 )
+_CHANGES = "Web: longer side at most 768 pixels, JPEG 60; hard: 512 pixels, JPEG 40."
 # With more collections, the card names their list.
 _MOST_LISTED = 40
 _RESNET = "ResNet: He, K. et al. (2016), Deep Residual Learning for Image Recognition, CVPR."
@@ -60,15 +62,15 @@ def model_card(name: str, metrics: Mapping[str, Any], config: Mapping[str, Any])
         *_recipe(config),
         *_results(metrics, tables),
         *_conditions(metrics, tables),
+        *_worst(metrics, tables),
         *_groups(metrics, tables),
-        *_collections(metrics, tables),
         *_robustness(metrics, tables),
         *_more_tables(metrics, tables),
         *_confounds(metrics),
         *_limits(metrics),
         *_licence(metrics, config),
     ]
-    texts = (one if isinstance(one, str) else markdown_table(*one) for one in blocks)
+    texts = (one.strip() if isinstance(one, str) else markdown_table(*one) for one in blocks)
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
@@ -109,12 +111,12 @@ def _data(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
 
 
 def _recipe(config: Mapping) -> Blocks:
-    rows = [
-        [name, str(value)]
+    options = [
+        f"{markdown_text(name)} {markdown_text(str(value))}"
         for name, value in config.get("options", {}).items()
         if isinstance(value, (str, int, float, bool)) and name not in _NOT_RECIPE
     ]
-    if not rows:
+    if not options:
         return []
     made = {
         "Started": config.get("started"),
@@ -123,15 +125,16 @@ def _recipe(config: Mapping) -> Blocks:
         "Versions": ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
     }
     told = (f"{key}: {markdown_text(v).rstrip('.')}." for key, v in made.items() if v)
-    return ["## Recipe", (["option", "value"], rows), " ".join(told)]
+    return ["## Recipe", " ".join([", ".join(options) + ".", *told])]
 
 
 def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
+    half = " as if half of all pictures were generated" if metrics.get("positive_class") else ""
     intro = (
         "Values as fractions with 95 % intervals: exact (Clopper-Pearson) of the shares of "
-        "verdicts, by bootstrap of all others. Probabilities are calibrated. The verdicts are "
-        "those that the app gives for the same files in float32."
+        f"verdicts, by bootstrap of all others. Probabilities are calibrated{half}. The verdicts "
+        "are those that the app gives for the same files in float32."
     )
     blocks = ["## Results", intro + averaged, tables["results"]]
     if not metrics.get("calibrated"):
@@ -153,65 +156,77 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         f"Temperature {metrics['temperature']:.3f}{offset}, fitted on validation. "
         f"{describe_thresholds(thresholds)}{asked}."
     )
-    blocks.append(" ".join([text, *explain_missed_targets(thresholds)]))
-    if "over_sources" in tables:
-        intro = (
-            "Mean shares over sources, a collection (a repository's pictures) each, which count "
-            "alike; bootstrap intervals over sources:"
-        )
-        blocks += [intro, tables["over_sources"]]
-    return blocks
+    told = [text, *explain_missed_targets(thresholds)]
+    if "over_sources" not in tables:
+        return [*blocks, " ".join(told)]
+    told.append(
+        "Mean shares over sources, a collection (a repository's pictures) each, which count "
+        "alike; bootstrap intervals over sources:"
+    )
+    return [*blocks, " ".join(told), tables["over_sources"]]
 
 
 def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
-    """What is found of the generated pictures, whom the model accuses, and where it is worst."""
-    if "conditions" not in tables:
+    """What is found of the generated pictures, and whom the model accuses."""
+    blocks: Blocks = []
+    if "conditions" in tables:
+        split = next(split for split in REPORTED_SPLITS if split in metrics)
+        intro = (
+            f"Shares of the {split} images with 95 % intervals over sources, where several are "
+            "known: pictures of one source are alike, and a source counts as one trial at most. "
+            "Forced balanced accuracy takes the class of highest probability for every image; "
+            "that of the answers leaves Uncertain ones out. "
+        )
+        blocks += [intro + _CHANGES, tables["conditions"]]
+    for part in metrics.get("collections", ()):
+        intro = (
+            f"All {part['n']:,} {part['split']} images, with exact intervals; the mean ROC AUC is "
+            "over collections, each against the other class's. "
+        )
+        blocks += [intro + ("" if blocks else _CHANGES), tables["collections"]]
+    return ["## What it finds and whom it accuses", *blocks] if blocks else []
+
+
+def _worst(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+    """Accusations and misses apart, worst first; `collections.csv` has the better ones too."""
+    worst, blocks = worst_tables(metrics), []
+    titles = {
+        "accusations": "Accusations: real pictures called Fake, worst first",
+        "misses": "Misses: generated pictures not found, or called Real, worst first",
+    }
+    for name, title in titles.items():
+        if worst[name]:
+            blocks += [f"### {title}", *worst[name]]
+    if not blocks:
         return []
-    split = next(split for split in REPORTED_SPLITS if split in metrics)
-    intro = (
-        f"Shares of the {split} images with 95 % intervals over sources, where several are known: "
-        "pictures of one source are alike, and a source counts as one trial at most. "
-        "Forced balanced accuracy takes the class of highest probability for every image; that of "
-        "the answers leaves Uncertain ones out. Web: longer side at most 768 pixels, JPEG 60; "
-        "hard: 512 pixels, JPEG 40."
+    link = (
+        f"At most the {MOST_LISTED} worst of each kind, by what their intervals leave at best; "
+        "[collections.csv](collections.csv) holds every collection, generator and size."
     )
-    blocks: Blocks = ["## What it finds and whom it accuses", intro, tables["conditions"]]
-    if "weakest" in tables:
-        intro = "The weakest groups, worst first by what their intervals leave at best:"
-        blocks += [intro, tables["weakest"]]
-    return blocks
+    return ["## Where it is worst", link, *blocks]
 
 
 def _groups(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+    """By source and size, unless collections are reported: then `collections.csv` has both."""
     split = next((split for split in REPORTED_SPLITS if split in metrics), None)
-    several = [
-        tables[name]
-        for name in ("per_source", "per_size")
-        if name in tables and len(tables[name][1]) > 1
-    ]
-    return [f"## By source and size ({split})", *several] if several else []
-
-
-def _collections(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+    if metrics.get("collections"):
+        return []
     blocks: Blocks = []
-    for part in metrics.get("collections", ()):
-        intro = (
-            f"{part['n']:,} images, judged as the app judges them: a verdict that sending the "
-            "image on would turn is Uncertain. Web: longer side at most 768 pixels, JPEG 60; "
-            "hard: 512 pixels, JPEG 40. Intervals are exact (Clopper-Pearson), those of areas "
-            "under the ROC curve by bootstrap; each area is the mean over the other class's "
-            "collections."
-        )
-        title = f"## By collection and generator ({part['split']})"
-        blocks += [title, intro, tables["collections"]]
-        for version in part["versions"]:
-            for name in (f"{version}: collections", f"{version}: generators"):
-                blocks += [f"### {name}", tables[name]]
-    return blocks
+    if (sources := len(metrics.get(split, {}).get("per_source", ()))) > 1:
+        if sources > MOST_LISTED:
+            link = "[collections.csv](collections.csv) holds all of them."
+            blocks.append(f"The {MOST_LISTED} worst of {sources} sources, worst first; {link}")
+        blocks.append(tables["per_source"])
+    if len(tables.get("per_size", ((), ()))[1]) > 1:
+        blocks.append(tables["per_size"])
+    return [f"## By source and size ({split})", *blocks] if blocks else []
 
 
 def _robustness(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     if "robustness" not in tables:
+        if metrics.get("collections"):
+            # Their tables hold two ways of the web.
+            return []
         return [
             "## Robustness",
             "Not measured. Run `ModelEvaluation.py --robustness` to see how verdicts hold under "

@@ -12,6 +12,7 @@ import h5py
 from sklearn.metrics import classification_report
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS, collection_rows
 from real_vs_ai.evaluation.curves import (
     draw_precision_recall,
     draw_reliability,
@@ -29,7 +30,7 @@ from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.evaluation.network_picture import draw_network
 from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.files import read_json, write_json, write_text
+from real_vs_ai.files import read_json, write_json, write_table, write_text
 from real_vs_ai.model_file import write_metadata
 from real_vs_ai.predictions import Predictions, read_predictions, write_predictions
 from real_vs_ai.reporting import plural
@@ -93,7 +94,7 @@ def _write_report(
 
 
 def redraw_report(run: RunFolder) -> list[Path]:
-    """Draw the figures of a report again from its `predictions.csv` and `metrics.json`.
+    """Write what `predictions.csv` and `metrics.json` of a report determine: figures and texts.
 
     Raises:
         FileNotFoundError: The folder has no report.
@@ -135,6 +136,7 @@ def _write_from_numbers(
     }
     for path, text in texts.items():
         write_text(path, text)
+    write_table(into.collections, COLLECTION_COLUMNS, collection_rows(metrics))
     return drawn
 
 

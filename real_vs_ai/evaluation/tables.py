@@ -49,14 +49,9 @@ _BALANCED_TITLES = {
     "forced": "balanced accuracy, forced",
     "answered": "balanced accuracy of the answers",
 }
-_WEAKEST_TITLES = {
-    "generators": "generator",
-    "generated_sources": "generated source",
-    "real_makers": "camera or maker",
-    "real_sources": "real source",
-}
-# Of the sources, a terminal shows so many.
+# Of the sources, a terminal shows so many, and a model card so many.
 _MOST_WORST = 7
+MOST_LISTED = 10
 _SUMMARY_TITLES = (
     "pooled ROC AUC",
     "mean ROC AUC",
@@ -73,9 +68,8 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
 
     Returns:
         "data" and "results", and what there is of "over_sources", "worst_sources", "conditions",
-        "weakest", "per_source", "per_size", "robustness", "precisions", "reasons", "other_images",
-        "comparison" and "collections". "web: generators" and the like are of one version of the
-        images each.
+        "per_source", "per_size", "robustness", "precisions", "reasons", "other_images",
+        "comparison" and "collections". `by_collection` sets out every collection and generator.
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
@@ -83,8 +77,7 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
         "over_sources": (_over_sources, metrics.get("over_sources")),
         "worst_sources": (_worst_sources, main.get("per_source")),
         "conditions": (_conditions, main.get("conditions")),
-        "weakest": (_weakest, main.get("weakest")),
-        "per_source": (_groups("source"), main.get("per_source")),
+        "per_source": (_sources, main.get("per_source")),
         "per_size": (_groups("shorter side"), main.get("per_size")),
         "robustness": (_robustness, metrics.get("robustness")),
         "precisions": (precision_table, metrics.get("precisions")),
@@ -97,9 +90,6 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
         tables["reasons"] = _reasons(metrics)
     for part in metrics.get("collections", ()):
         tables["collections"] = _collections(part)
-        for name, version in part["versions"].items():
-            for groups in ("collections", "generators"):
-                tables[f"{name}: {groups}"] = _verdicts_by_group(version[groups])
     return tables
 
 
@@ -149,6 +139,20 @@ def _groups(title: str) -> Callable[[Mapping], Table]:
     return make
 
 
+def _sources(groups: Mapping) -> Table:
+    """The sources of lowest accuracy, worst first, as many as a model card shows."""
+    return _groups("source")(dict(sorted(groups.items(), key=_at_best)[:MOST_LISTED]))
+
+
+def _at_best(one: tuple[str, Mapping]) -> tuple[float, float]:
+    """Smallest for the source that is surely worst; few images prove little."""
+    _, part = one
+    if not part.get("accuracy"):
+        return 1.0, 1.0
+    share, n = part["accuracy"]["value"], part["n"]
+    return exact_interval(share * n, n)["high"], share
+
+
 def headline(metrics: Mapping, *, title: str | None = None) -> str:
     """The results for a terminal; where there are several sources, the worst ones with them."""
     tables = report_tables(metrics)
@@ -162,19 +166,14 @@ def _worst_sources(groups: Mapping) -> Table | None:
     """The sources of lowest accuracy; few images prove little, and so come later."""
     if len(groups) < 2:
         return None
-
-    def at_best(part: Mapping) -> tuple[float, float]:
-        share, n = part["accuracy"]["value"], part["n"]
-        return exact_interval(share * n, n)["high"], share
-
     named = [(name, part) for name, part in groups.items() if part.get("accuracy")]
-    named.sort(key=lambda one: at_best(one[1]))
+    named.sort(key=_at_best)
     rows = [
         [name, part["n"], interval_text(part["accuracy"])] for name, part in named[:_MOST_WORST]
     ]
     if more := len(named) - len(rows):
         n = sum(part["n"] for _, part in named[_MOST_WORST:])
-        rows.append([plural(more, "better one"), n, "in metrics.json"])
+        rows.append([plural(more, "better one"), n, "in collections.csv"])
     return ["source", "images", "accuracy"], rows
 
 
@@ -189,23 +188,6 @@ def _conditions(conditions: Mapping[str, Mapping]) -> Table:
         shares += [part["balanced_accuracy"].get(key) for key in _BALANCED_TITLES]
         rows.append([name, part["n"], *map(percent_text, shares)])
     return titles, rows
-
-
-def _weakest(weakest: Mapping[str, Sequence[Mapping]]) -> Table | None:
-    rows = [
-        [
-            f"{_WEAKEST_TITLES[group]}: {row['name']}",
-            row["n"],
-            row["sources"],
-            f"{'accused' if 'accused' in row else 'found'} "
-            f"{percent_text(row.get('accused') or row.get('found'))}",
-            percent_text(row["called_real"]),
-        ]
-        for group, found in weakest.items()
-        for row in found
-    ]
-    headers = ["group", "images", "sources", "found or accused", "called Real"]
-    return (headers, rows) if rows else None
 
 
 def _robustness(robustness: Mapping) -> Table:
@@ -273,18 +255,6 @@ def _collections(part: Mapping) -> Table:
             ]
         )
     return ["version", *_SUMMARY_TITLES], rows
-
-
-def _verdicts_by_group(rows: Sequence[Mapping]) -> Table:
-    shares = {"fake": "called fake", "real": "called real", "uncertain": "uncertain"}
-    shares["wrong_of_certain"] = "wrong among certain"
-    cells = [
-        [row["name"], row["class"], row["n"]]
-        + [percent_text(row[key]) for key in shares]
-        + [interval_text(row["auc"])]
-        for row in rows
-    ]
-    return ["name", "class", "images", *shares.values(), "ROC AUC"], cells
 
 
 def precision_table(found: Sequence[Mapping]) -> Table:

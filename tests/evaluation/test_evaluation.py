@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS
 from real_vs_ai.evaluation.figures import kept_epoch
 from real_vs_ai.evaluation.metrics import size_groups
 from real_vs_ai.evaluation.report_files import redraw_report
@@ -74,6 +75,10 @@ def test_report_has_every_file(reported):
             assert max(picture.size) > 500
     for path in (run.metrics, run.predictions, run.model_card, run.classification_report):
         assert path.stat().st_size > 100
+    columns, *rows = list(csv.reader(run.collections.read_text().splitlines()))
+    assert columns == list(COLLECTION_COLUMNS)
+    named = {(row[0], row[2], row[3]) for row in rows}
+    assert {("test", "source", "first"), ("test", "source", "second")} <= named
     assert not list(run.path.rglob(".*"))
 
 
@@ -131,7 +136,10 @@ def test_model_file_carries_calibration_and_test_metrics(reported):
 def test_redrawing_gives_the_same_figures_without_the_model(reported, monkeypatch):
     run, _ = reported
     before = {path: path.read_bytes() for path in run.figures.glob("*.png")}
+    table = run.collections.read_bytes()
+    run.collections.unlink()
     drawn = redraw_report(run)
+    assert run.collections.read_bytes() == table
     assert {path.stem for path in drawn} == FIGURES - {"mistakes"}
     assert all(path.read_bytes() == before[path] for path in drawn)
 

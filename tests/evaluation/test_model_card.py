@@ -2,7 +2,11 @@
 
 import copy
 
+import pytest
+
+from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS, collection_rows
 from real_vs_ai.evaluation.model_card import model_card
+from real_vs_ai.evaluation.tables import METRIC_TITLES
 from real_vs_ai.reporting import markdown_table
 
 INTERVAL = {"value": 0.9512, "low": 0.94, "high": 0.96}
@@ -63,7 +67,7 @@ def test_recipe_comes_from_the_configuration_without_the_machines_paths():
         "versions": {"keras": "3.15.1"},
     }
     text = card(METRICS, config)
-    assert "| epochs | 20 |" in text
+    assert "epochs 20, backbone resnet101." in text
     assert "keras 3.15.1" in text
     assert "/home/me" not in text
 
@@ -168,7 +172,100 @@ def test_card_lists_sources_reasons_and_collections():
         "| share out-of-distribution | 0.1818 |",
         "| web | 0.9512 (0.9400 to 0.9600) | 0.912 | 0.800 | 25.0 % (10.0 to 50.0) |",
         "a\\|b: 25.0 % (10.0 to 50.0)",
-        "| a\\|b | Real | 40 |",
+        "| a\\|b | 40 | 25.0 % (10.0 to 50.0) |",
+        "calibrated as if half of all pictures were generated",
     ):
         assert part in text, part
     assert "traces finer than that are lost" not in text
+
+
+def share(value):
+    return {"value": value, "low": max(0, value - 0.1), "high": min(1, value + 0.1)}
+
+
+def of_collection(name, kind, fake):
+    row = {"name": name, "class": kind, "n": 20, "fake": share(fake), "real": share(1 - fake)}
+    return row | {"uncertain": share(0), "wrong_of_certain": None, "auc": INTERVAL}
+
+
+@pytest.fixture
+def many():
+    """A report on 400 collections, half of them generated, in three conditions."""
+    real = [of_collection(f"real {i:03}", "Real", i / 1000) for i in range(200)]
+    generated = [of_collection(f"made {i:03}", "Fake", i / 200) for i in range(200)]
+    makers = [of_collection(f"maker {i:03}", "Fake", i / 50) for i in range(50)]
+    overall = {"auc": 0.9, "balanced_accuracy": 0.8, "coverage": share(0.5)}
+    overall |= {"certain_wrong": share(0.1), "worst_real": None, "worst_generator": None}
+    version = {"overall": overall, "collections": real + generated, "generators": makers}
+    metrics = copy.deepcopy(METRICS)
+    metrics["test"]["per_source"] = {
+        row["name"]: {"n": 20, "accuracy": share(0.5)} for row in real + generated
+    }
+    metrics["test"]["weakest"] = {
+        "real_makers": [
+            {"name": f"camera {i}", "n": 9, "sources": 2, "accused": share(0.1)}
+            | {"called_real": share(0.5)}
+            for i in range(8)
+        ]
+    }
+    metrics["test"] |= dict.fromkeys(METRIC_TITLES, INTERVAL)
+    metrics["test"]["per_size"] = {size: {"n": 1} for size in "abcd"}
+    found = {"found": INTERVAL, "accused": INTERVAL, "called_real": INTERVAL}
+    condition = {"n": 8000, "generated": found, "real": found, "balanced_accuracy": {}}
+    metrics["test"]["conditions"] = dict.fromkeys(("clean", "web", "hard"), condition)
+    counted = {"class": "Real", "sources": 24, "certain": INTERVAL, "wrong": INTERVAL}
+    metrics["over_sources"] = dict.fromkeys(("validation", "test"), [counted | {"wrong_95": 0}] * 2)
+    reasons = ("between_thresholds", "features", "plain", "sharpness")
+    metrics["test"]["reasons"] = dict.fromkeys(reasons, 9)
+    metrics["out_of_distribution"] = {"test": {"n": 8000, "share": 0.1}}
+    metrics["confound"] = {"warning": "Size tells the class."}
+    metrics["collections"] = [
+        {"split": "test", "n": 8000, "versions": dict.fromkeys(("clean", "web", "hard"), version)}
+    ]
+    return metrics
+
+
+def test_card_of_many_collections_is_short_and_names_the_worst_first(many):
+    config = {"options": {f"option{i}": i for i in range(45)}}
+    config["data"] = {"sources": {"train": [f"real {i:03}" for i in range(200)]}}
+    text = card(many, config)
+    assert len(text.splitlines()) <= 150
+    assert "[collections.csv](collections.csv)" in text
+    accusations, misses = text.split("### Accusations")[1].split("### Misses")
+    order = [accusations.index(f"| real {i} |") for i in range(199, 189, -1)]
+    assert order == sorted(order) and "real 189" not in accusations and "made" not in accusations
+    assert "| camera 0 | 9 | 2 |" in accusations
+    order = [misses.index(f"| {kind} {i:03} |") for kind in ("maker", "made") for i in range(10)]
+    assert order == sorted(order) and "made 010" not in misses and "| real" not in misses
+
+
+def test_real_collection_without_an_accusation_is_not_among_the_worst(many):
+    assert "real 000" not in card(many)
+    for version in many["collections"][0]["versions"].values():
+        version["collections"] = [of_collection("innocent", "Real", 0.0)]
+    many["test"]["weakest"] = {}
+    assert "Accusations" not in card(many)
+
+
+def test_table_beside_the_card_holds_every_collection_generator_and_source(many):
+    rows = [dict(zip(COLLECTION_COLUMNS, row, strict=True)) for row in collection_rows(many)]
+    assert len(rows) == 3 * (400 + 50) + 400 + 4
+    found = [row for row in rows if row["name"] == "made 100" and row["condition"] == "hard"]
+    assert len(found) == 1
+    expected = {"split": "test", "kind": "collection", "class": "Fake", "images": 20}
+    expected |= {"called_fake": 0.5, "called_fake_low": 0.4, "called_fake_high": 0.6}
+    expected |= {"wrong_of_certain": "", "roc_auc": 0.9512, "accuracy": ""}
+    assert expected.items() <= found[0].items()
+    assert {row["accuracy"] for row in rows if row["kind"] == "source"} == {0.5}
+
+
+def test_card_of_many_sources_without_collections_keeps_the_worst():
+    metrics = copy.deepcopy(METRICS)
+    names = [f"source {i:02}" for i in range(40)]
+    metrics["test"]["per_source"] = {
+        name: {"n": 500, "accuracy": share(i / 40)} for i, name in enumerate(names)
+    }
+    text = card(metrics)
+    assert "The 10 worst of 40 sources" in text
+    order = [text.index(f"| {name} |") for name in names[:10]]
+    assert order == sorted(order) and names[10] not in text
