@@ -33,6 +33,13 @@ _FORMAT_VERSION = 1
 _WEIGHTS = "model_weights"
 # Names inside the graph; those of weights and layers follow a prefix, so that none is one of these.
 _IMAGES, _PROBABILITIES, _WEIGHT, _LAYER = "images", "probabilities", "weight:", "layer:"
+# A program that writes the graph into the file it is given.
+_WRITE = """
+import pathlib, sys
+from real_vs_ai import keras_models, openvino_form
+path = pathlib.Path(sys.argv[1])
+openvino_form.write_form(path, keras_models.load_model(path))
+"""
 # Numbers in a constant above which it shares the array's memory.
 _SHARED_SIZE = 4096
 
@@ -186,7 +193,7 @@ def _fill(graph: ov.Model, weights: h5py.Group) -> None:
     """Put the file's weights in the place of the graph's inputs.
 
     Raises:
-        KeyError, ValueError: They are not there, or of another shape.
+        KeyError, OpenVINOFormError: They are not there, or of another shape.
     """
     for parameter in graph.get_parameters():
         name = parameter.get_friendly_name()
@@ -195,7 +202,7 @@ def _fill(graph: ov.Model, weights: h5py.Group) -> None:
         # Compact files hold them in float16.
         array = np.asarray(weights[name.removeprefix(_WEIGHT)][()], np.float32)
         if list(array.shape) != list(parameter.get_output_shape(0)):
-            raise ValueError(f"{name} has the shape {array.shape}")
+            raise OpenVINOFormError(f"its graph does not fit: {name} has the shape {array.shape}")
         for user in parameter.output(0).get_target_inputs():
             node = user.get_node()
             # TensorFlow's kernels have another order of axes. OpenVINO needs twice NumPy's time.
@@ -220,7 +227,7 @@ def _write_with_tensorflow(path: Path) -> None:
     """Let another process do it, since Keras runs on another library here."""
     environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "real_vs_ai.openvino_form", path.resolve()],
+        [sys.executable, "-c", _WRITE, path.resolve()],
         env=os.environ | environment,
         cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
@@ -230,9 +237,3 @@ def _write_with_tensorflow(path: Path) -> None:
     if done.returncode:
         reason = one_line(RuntimeError(done.stderr.strip().rpartition("\n")[2]))
         raise OpenVINOFormError(f"conversion to OpenVINO failed: {reason}")
-
-
-if __name__ == "__main__":
-    from real_vs_ai.keras_models import load_model
-
-    write_form(Path(sys.argv[1]), load_model(Path(sys.argv[1])))

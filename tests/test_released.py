@@ -137,7 +137,7 @@ def test_engines_agree_on_it(detector, released_keras_detector, crops):
 
 def test_released_model_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Detector.open(None).model_path.samefile(RUN.model)
+    assert Detector.open(None).detectors[0].model_path.samefile(RUN.model)
 
 
 def test_small_model_refuses_large_photographs_with_a_reason():

@@ -297,3 +297,14 @@ def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(parse,
         np.testing.assert_array_equal(a, b)
     checks = [read_check(run.run.model) for run in (first, taught)]
     assert checks[0].network is None and checks[1].network is not None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_kept_weights_lie_between_the_first_and_the_learnt_ones(share, parse, short):
+    first = train(parse("--epochs", "1", "--run-name", "first")).run.model
+    begun = f"--weights {first} --epochs 1 --set frozen_epochs=0 blend="
+    learnt = train(parse(f"{begun}1 --run-name learnt")).run.model
+    kept = train(parse(f"{begun}{share} --run-name kept")).run.model
+    weights = [keras.models.load_model(path).get_weights() for path in (first, learnt, kept)]
+    for a, b, found in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, (1 - share) * a + share * b, atol=1e-5)
