@@ -94,7 +94,7 @@ def test_evaluation_killed_while_it_replaces_a_report_leaves_the_whole_new_one(p
     command = [sys.executable, "-c", KILLED, str(ROOT), "3"]
     ended = subprocess.run(command, cwd=project, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL
-    # Whoever looks for the model next finds all of it.
+    # The next reader of the model finds all of it.
     assert find_model("models/run") == Path("models/run/model.h5")
     metrics, metadata = metrics_of(run), read_metadata(run / "model.h5")
     assert metrics["thresholds"]["target_error"] == 0.2
