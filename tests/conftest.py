@@ -48,7 +48,7 @@ def released_keras_detector():
     """The detector with Keras' engine; batches of 32 are traced once."""
     from real_vs_ai import Detector
 
-    return Detector.open(RELEASED / "model.h5", engine="keras")
+    return Detector.open(RELEASED, engine="keras")
 
 
 @pytest.fixture

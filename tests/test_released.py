@@ -131,7 +131,7 @@ def test_engines_agree_on_it(detector, released_keras_detector, crops):
     # Three of Keras' batches: it would be traced again for a smaller one.
     pixels = np.stack([detector.prepare(crop).inputs for crop in crops[:96]])
     expected = judge_inputs(released_keras_detector, pixels)[0]
-    found = judge_inputs(detector, pixels)[0]
+    found = judge_inputs(detector.detectors[0], pixels)[0]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
