@@ -130,7 +130,9 @@ def _recipe(config: Mapping) -> Blocks:
 
 def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
-    half = " as if half of all pictures were generated" if metrics.get("positive_class") else ""
+    # Reports of earlier versions rest on a temperature alone, whatever the classes' shares were.
+    weighed = metrics.get("positive_class") and "offset" in metrics
+    half = " as if half of all pictures were generated" if weighed else ""
     intro = (
         "Values as fractions with 95 % intervals: exact (Clopper-Pearson) of the shares of "
         f"verdicts, by bootstrap of all others. Probabilities are calibrated{half}. The verdicts "

@@ -16,6 +16,7 @@ METRICS = {
     "backbone": "resnet101",
     "image_size": 224,
     "temperature": 1.25,
+    "offset": -0.5,
     "calibrated": True,
     "thresholds": {
         "lower": 0.2,
@@ -174,8 +175,11 @@ def test_card_lists_sources_reasons_and_collections():
         "a\\|b: 25.0 % (10.0 to 50.0)",
         "| a\\|b | 40 | 25.0 % (10.0 to 50.0) |",
         "calibrated as if half of all pictures were generated",
+        "Temperature 1.250 and -0.50 on the log-odds of Fake",
     ):
         assert part in text, part
+    del metrics["offset"]
+    assert "as if half" not in card(metrics)
     assert "traces finer than that are lost" not in text
 
 
