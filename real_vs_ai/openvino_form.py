@@ -53,7 +53,9 @@ def check_form(path: Path) -> None:
 
     Raises:
         OpenVINOFormError: It holds none, or that of another network.
+        ModelFileError: Its options do not fit its weights.
     """
+    check_weights(path)
     try:
         with h5py.File(path, "r") as file:
             _find_form(file)

@@ -70,8 +70,10 @@ class Task:
 
 def plan_evaluation(options: EvaluationOptions, path: Path) -> Task:
     """Find everything that an evaluation reads, and the folder that it writes."""
+    compared = find_model(options.compare) if options.compare else None
     class_names = _class_names(path, options.class_names)
     folders = options.out_of_distribution
+    others = [(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders]
     images = _list_splits(options.data, class_names)
     run = RunFolder(path.parent)
     # Another file in the run's folder has nothing to do with its report.
@@ -80,9 +82,9 @@ def plan_evaluation(options: EvaluationOptions, path: Path) -> Task:
     return Task(
         options=options,
         model=path,
-        compared=find_model(options.compare) if options.compare else None,
+        compared=compared,
         images=images,
-        others=[(folder.resolve().name, _list_splits(folder, class_names)) for folder in folders],
+        others=others,
         run=run,
         report=report,
         own=own,

@@ -7,7 +7,8 @@ import pickle
 
 import pytest
 
-from real_vs_ai.provenance import Code, Seal, describe_origin, labels, read_provenance, sentences
+from real_vs_ai.messages import read_table
+from real_vs_ai.provenance import Code, Seal, describe_origin, labels, read_provenance
 from tests.provenance.files import png_with, with_exif
 from tests.serving.trivial_model import encode, uniform_image
 
@@ -99,7 +100,7 @@ def test_findings_keep_key_and_fields_for_a_translation():
 
 
 def test_every_seal_source_type_list_and_degree_has_its_sentence():
-    keys = {*sentences._table()}
+    keys = {*read_table("en")}
     assert {f"claim.{name}" for name in labels._MEANINGS} <= keys
     assert {f"seal.{seal}" for seal in Seal} <= keys
     assert {f"seal.list_{name}" for name in ("c2pa", "cai", "own")} <= keys
