@@ -21,6 +21,8 @@ from subprocess import Popen
 import pytest
 from app_site import APP, BLUE, GREY, RED, image_bytes, make_colour_model
 
+from real_vs_ai.runs import make_default
+
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
 
@@ -53,6 +55,7 @@ def address(tmp_path_factory):
     make_colour_model(
         folder / "models" / "colour", calibrated=True, lower_threshold=0.3, upper_threshold=0.7
     )
+    make_default(folder / "models" / "colour", models_dir=folder / "models")
     with app_server(folder) as (_, address):
         yield address
 
