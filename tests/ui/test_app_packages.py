@@ -55,7 +55,8 @@ _PAGE = """
 from app_driver import start, upload, verdicts
 from app_site import RED, image_bytes
 models = sys.argv[1]
-print(verdicts(upload(start("--models-dir", models), {"red.png": image_bytes(RED)}))[0])
+app = start("--models-dir", models, "--model", f"{models}/colour")
+print(verdicts(upload(app, {"red.png": image_bytes(RED)}))[0])
 """
 _HEAT_MAP = """
 import numpy as np
