@@ -162,7 +162,7 @@ def plural(count: int, noun: str) -> str:
 def _several(noun: str) -> str:
     if noun.endswith(("ss", "x", "sh", "tch")):
         return f"{noun}es"
-    if noun.endswith("y") and noun[-2] not in "aeiou":
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}s"
 
