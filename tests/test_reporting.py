@@ -32,6 +32,7 @@ def wait_until(condition):
         ("epoch", "epochs"),
         ("repository", "repositories"),
         ("day", "days"),
+        ("y", "ys"),
     ],
 )
 def test_counts_have_their_plural(one, several):

@@ -93,7 +93,8 @@ def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, d
     assert spread == local
 
 
-def test_without_ray_the_message_says_how_to_get_it(model_path):
+def test_without_ray_the_message_says_how_to_get_it(model_path, tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(uniform_image(200)))
     code = (
         "import sys; sys.modules['ray'] = None\n"
         "from ImageScoring import main\n"
@@ -101,7 +102,7 @@ def test_without_ray_the_message_says_how_to_get_it(model_path):
     )
     more = ("--cluster", "ray", "--model", str(model_path))
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model_path.parent), *more],
+        [sys.executable, "-c", code, str(tmp_path), *more],
         capture_output=True,
         text=True,
         check=False,
