@@ -1,6 +1,6 @@
 """Evaluate a model: metrics with 95 % intervals, figures and a model card, on labelled images.
 
-Takes the newest finished run and data/test (with data/validation for calibration), or any saved
+Takes the run trained last and data/test (with data/validation for calibration), or any saved
 Keras model and any folder that holds one folder for each class. A report holds metrics.json,
 predictions.csv, figures/, classification_report.txt, MODEL_CARD.md and collections.csv.
 

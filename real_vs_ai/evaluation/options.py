@@ -17,7 +17,7 @@ class EvaluationOptions(Options):
     """What an evaluation is asked to do; each option says what it means."""
 
     model: Path | None = option(
-        "run folder or .h5 file (default: the newest finished run, else the released model)",
+        "run folder or .h5 file (default: the run trained last, else the released model)",
         metavar="PATH",
         type=Path,
     )
