@@ -189,10 +189,9 @@ def test_held_back_images_are_judged_as_the_card_says(detector, metrics):
     images = read_images(SHARED_DATA / "cifake.zip", r"test/(FAKE|REAL)/.*\.jpg$", every=20)
     right, out_of_distribution, n = 0, 0, 0
     for label, files in images.items():
-        pixels = np.stack([detector.prepare(file).inputs for file in files])
-        probabilities, reasons = judge_inputs(detector, pixels)
-        right += int(np.sum((probabilities[:, 0] > 0.5) == (label == "Fake")))
-        out_of_distribution += sum(reason is not None for reason in reasons)
+        verdicts = detector.predict_batch(files)
+        right += sum((v.uncalibrated[0] > 0.5) == (label == "Fake") for v in verdicts)
+        out_of_distribution += sum(v.out_of_distribution for v in verdicts)
         n += len(files)
     assert n > 450
     # 500 images: the standard error of the accuracy is about 0.008.
