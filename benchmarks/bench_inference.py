@@ -163,8 +163,8 @@ def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float
     """OpenVINO's benchmark_app on the same model in the same precision and batch."""
     import openvino as ov
 
-    from real_vs_ai.openvino_form import read_form
-    from real_vs_ai.serving.openvino_engine import OpenVINOEngine, best_precision
+    from real_vs_ai.openvino_form import computes_in_bf16, read_form
+    from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
     batch = OpenVINOEngine(model, image_size=image_size, precision=None).batch_size
     ov.save_model(read_form(model, layer=None), folder / "model.xml", compress_to_fp16=False)
@@ -180,7 +180,7 @@ def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float
             "-t",
             "20",
             "-infer_precision",
-            best_precision(ov.Core()),
+            "bf16" if computes_in_bf16() else "f32",
             "-data_shape",
             f"[{batch},{image_size},{image_size},3]",
             "-shape",

@@ -13,7 +13,6 @@ import time
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import openvino as ov
 
 from real_vs_ai.cli import command, make_parser
 from real_vs_ai.config import UNCERTAIN, canonical_classes
@@ -23,11 +22,11 @@ from real_vs_ai.evaluation.tables import precision_table
 from real_vs_ai.files import read_json, write_json, write_text
 from real_vs_ai.images import ImageError, decode_image
 from real_vs_ai.model_file import calibrate
+from real_vs_ai.openvino_form import computes_in_bf16
 from real_vs_ai.reporting import format_table, progress
 from real_vs_ai.runs import RunFolder, find_model
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import iterate_sources, read_source
-from real_vs_ai.serving.openvino_engine import best_precision
 
 # Images that are judged by one call.
 _TOGETHER = 64
@@ -124,7 +123,7 @@ def main(argv=None):
         raise InputError(f"Expected a report's {run.metrics.name} in {run.path}, found none.")
     detectors = {
         name: Detector.open(model_path, engine="openvino", precision=name, for_batches=True)
-        for name in dict.fromkeys(["f32", best_precision(ov.Core())])
+        for name in ["f32", *(["bf16"] if computes_in_bf16() else [])]
     }
     prepared, truth = read_images(args.images, detectors, most=args.most)
     found = judge(detectors, prepared)

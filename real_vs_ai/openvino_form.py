@@ -48,6 +48,14 @@ class OpenVINOFormError(RealVsAIError, RuntimeError):
     """OpenVINO cannot compute the file's network; the message is one line that says why."""
 
 
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bfloat16, and may use them."""
+    # OpenVINO names what the processor has, even where these limit oneDNN to less.
+    if not {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}.isdisjoint(os.environ):
+        return False
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def check_form(path: Path) -> None:
     """Look whether a model file holds a graph that fits its network; quick.
 

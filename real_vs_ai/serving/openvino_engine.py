@@ -20,7 +20,7 @@ from openvino.preprocess import PrePostProcessor
 
 from real_vs_ai.files import file_stamp
 from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.openvino_form import read_form
+from real_vs_ai.openvino_form import computes_in_bf16, read_form
 from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.parallel import available_workers
 
@@ -59,8 +59,7 @@ class OpenVINOEngine:
         """
         self._core = ov.Core()
         # Statistics of a crop's early stages do not survive bf16: docs/serving.md has the figures.
-        own = best_precision(self._core) if views == 1 else "f32"
-        self.precision = precision or own
+        self.precision = precision or ("bf16" if views == 1 and computes_in_bf16() else "f32")
         # Of crops, half of those of an image: two batches side by side answer it soonest.
         suitable = (views + 1) // 2 if views > 1 else _PIXELS_IN_BATCH // image_size**2
         self.batch_size = min(max(suitable, 1), _LARGEST_BATCH)
@@ -189,11 +188,3 @@ def _build_tables() -> None:
     """
     with _TABLES:
         _ = ov.Tensor(np.zeros(1, np.uint8)).data
-
-
-def best_precision(core: ov.Core) -> str:
-    """ "bf16" where the processor computes in it, otherwise "f32"."""
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # OpenVINO names what the processor has, even where these limit oneDNN to less.
-    is_limited = not {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}.isdisjoint(os.environ)
-    return "bf16" if has_bf16 and not is_limited else "f32"

@@ -8,9 +8,9 @@ process writes files; all of them read the run folder, so it must be on a shared
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,18 +21,8 @@ import keras
 import numpy as np
 
 from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.openvino_form import computes_in_bf16
 from real_vs_ai.reporting import plural
-
-_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# A half precision must be this much faster to be worth its rounding.
-_LEAST_GAIN = 1.1
-# Units, kernel and stride of the measured network's convolutions.
-_MEASURED_LAYERS = (
-    *((64, 7, 2), (64, 3, 2), (64, 3, 1), (256, 1, 1), (128, 1, 2), (128, 3, 1), (512, 1, 1)),
-    *((256, 1, 2), (256, 3, 1), (1024, 1, 1), (512, 1, 2), (512, 3, 1), (2048, 1, 1)),
-)
-# The measurement's batch is cut to about this many pixels: it takes a second, not a minute.
-_MEASURED_PIXELS = 300_000
 
 
 @dataclass(frozen=True)
@@ -41,13 +31,11 @@ class Device:
 
     Attributes:
         strategy: TensorFlow's strategy for several GPUs, or None.
-        gain: How many times as fast as float32 the precision is here, where that was measured.
     """
 
     description: str
     precision: str
     strategy: Any
-    gain: float = 1.0
 
     def scope(self) -> AbstractContextManager:
         """The context to build and train the model in."""
@@ -65,66 +53,57 @@ class Device:
         return keras.backend.backend() == "tensorflow" and self.strategy is None
 
 
-def prepare_device(
-    *, precision: str, deterministic: bool, image_size: int, batch_size: int, hosts: Hosts
-) -> Device:
+def prepare_device(*, precision: str, deterministic: bool, batch_size: int, hosts: Hosts) -> Device:
     """Find and set up GPU or CPU, and set the precision policy.
 
     Args:
-        precision: A Keras policy, or "auto" to measure which one learns fastest here.
-        image_size: Of the network, in pixels; the measurement uses it.
+        precision: A Keras policy, or "auto" for that of `best_precision`.
     """
     gpus = _gpus()
     _set_up_tensorflow(gpus, deterministic=deterministic)
-    rates: dict[str, float] = {}
     if precision == "auto":
-        for name in _PRECISIONS if gpus else _PRECISIONS[:2]:
-            try:
-                rates[name] = measure_learning(name, image_size=image_size, batch_size=batch_size)
-            except Exception:
-                # Not every kernel knows every precision; backends have no common error for it.
-                if name == "float32":
-                    raise
-        # All processes must calculate alike, whatever each of them measured.
-        precision = hosts.share(choose_precision(rates))
+        # All processes must calculate alike, whatever each of them has.
+        precision = hosts.share(best_precision(gpus))
     keras.config.set_dtype_policy(precision)
     strategy = _mirrored_strategy(gpus)
     if keras.backend.backend() == "jax":
         _distribute_jax(batch_size, hosts)
-    return Device(
-        description=_describe(gpus, strategy, hosts, precision=precision, rates=rates),
-        precision=precision,
-        strategy=strategy,
-        gain=rates[precision] / rates["float32"] if rates else 1.0,
-    )
+    where = plural(len(gpus), "GPU") if gpus else "CPU (no GPU found)"
+    if strategy and not gpus:
+        where = f"{strategy.num_replicas_in_sync} logical CPUs"
+    if hosts.count > 1:
+        where += f" in {hosts.count} processes"
+    backend = keras.backend.backend()
+    description = f"Training on {where} in {precision}, {backend} {version(backend)}."
+    return Device(description, precision, strategy)
 
 
-def choose_precision(rates: dict[str, float]) -> str:
-    """The policy of most images a second; half precisions only where they gain clearly."""
-    # bfloat16 before float16 when they are equally fast: it needs no loss scaling.
-    ordered = sorted(rates, key=lambda name: (rates[name], name == "mixed_bfloat16"), reverse=True)
-    fastest = ordered[0]
-    return fastest if rates[fastest] >= _LEAST_GAIN * rates["float32"] else "float32"
+def best_precision(gpus: list[Any]) -> str:
+    """The half precision that the hardware computes in, bfloat16 first; float32 where it has none.
 
-
-def measure_learning(precision: str, *, image_size: int, batch_size: int) -> float:
-    """Images a second when a short network learns from one batch.
-
-    It has the layers of one block of each of ResNet101's four stages and runs without being
-    traced: tracing the whole network would take half a minute for every policy.
+    bfloat16 needs no loss scaling. NVIDIA's GPUs have it from compute capability 8 on, tensor cores
+    for float16 from 7.
     """
-    batch_size = max(1, min(batch_size, _MEASURED_PIXELS // image_size**2))
-    network = _short_network(image_size, precision)
-    network.compile("sgd", "mse", jit_compile=False)
-    generator = np.random.default_rng(0)
-    images = generator.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
-    targets = np.zeros((batch_size, 2048), np.float32)
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        network.train_on_batch(images, targets)
-        seconds.append(time.perf_counter() - started)
-    return batch_size / min(seconds)
+    if not gpus:
+        return "mixed_bfloat16" if computes_in_bf16() else "float32"
+    capability = _compute_capability(gpus[0])
+    if capability >= 8:
+        return "mixed_bfloat16"
+    return "mixed_float16" if capability >= 7 else "float32"
+
+
+def _compute_capability(gpu: Any) -> float:
+    """Of an NVIDIA GPU, 8.6 for example; infinite for what says nothing of one, a TPU."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        major, minor = tf.config.experimental.get_device_details(gpu).get(
+            "compute_capability", (math.inf, 0)
+        )
+        return major + minor / 10
+    import jax
+
+    return float(getattr(jax.devices()[0], "compute_capability", math.inf))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -132,15 +111,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = f"{type(error).__name__} {error}"
     signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when allocating")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
-
-
-def _short_network(image_size: int, precision: str) -> keras.Model:
-    layers = keras.layers
-    x = inputs = keras.Input((image_size, image_size, 3))
-    for units, kernel, strides in _MEASURED_LAYERS:
-        x = layers.Conv2D(units, kernel, strides, padding="same", dtype=precision)(x)
-        x = layers.ReLU(dtype=precision)(layers.BatchNormalization(dtype=precision)(x))
-    return keras.Model(inputs, layers.GlobalAveragePooling2D(dtype="float32")(x))
 
 
 def _gpus() -> list[Any]:
@@ -191,21 +161,6 @@ def _distribute_jax(batch_size: int, hosts: Hosts) -> None:
         )
     # Each process makes its own part of every batch.
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-
-
-def _describe(
-    gpus: list[Any], strategy: Any, hosts: Hosts, *, precision: str, rates: dict[str, float]
-) -> str:
-    where = plural(len(gpus), "GPU") if gpus else "CPU (no GPU found)"
-    if strategy and not gpus:
-        where = f"{strategy.num_replicas_in_sync} logical CPUs"
-    if hosts.count > 1:
-        where += f" in {hosts.count} processes"
-    text = f"Training on {where} in {precision}"
-    if len(rates) > 1:
-        gain = rates[precision] / rates["float32"]
-        text += f" ({gain:.1f} times float32's speed)" if gain != 1 else " (the fastest here)"
-    return f"{text}, {keras.backend.backend()} {version(keras.backend.backend())}."
 
 
 _COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"

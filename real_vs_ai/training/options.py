@@ -265,7 +265,7 @@ class TrainingOptions(Options):
     )
     deterministic: bool = _field("make equal seeds give equal weights to the last bit", False)
     precision: str = option(
-        "number format of the arithmetic; auto measures which one is fastest here",
+        "number format of the arithmetic; auto takes half precision where the hardware has it",
         "auto",
         "auto|f32|bf16|f16",
         type=keras_precision,

@@ -67,7 +67,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         device = prepare_device(
             precision=options.precision,
             deterministic=options.deterministic,
-            image_size=options.image_size * options.enlarge,
             batch_size=batch_size,
             hosts=hosts,
         )

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 
 from real_vs_ai import Detector
@@ -15,7 +14,7 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.images import open_image
 from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.openvino_engine import best_precision
+from real_vs_ai.openvino_form import computes_in_bf16
 from real_vs_ai.verdict import decide_label
 from tests.serving.trivial_model import judge_inputs
 
@@ -112,7 +111,7 @@ def test_photographs_are_judged_in_float32_on_every_processor():
 
 
 def test_bf16_stays_close_to_float32_and_turns_no_verdict(images):
-    if best_precision(ov.Core()) != "bf16":
+    if not computes_in_bf16():
         pytest.skip("this processor does not compute in bf16")
     path = RELEASED / "model.h5"
     detectors = {

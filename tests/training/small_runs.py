@@ -89,8 +89,7 @@ def main():
     from real_vs_ai.training import devices
 
     backbones.BACKBONES["resnet50"] = like_resnet50(tiny_backbone)
-    # It compiles a short ResNet for each precision, which the tests need not wait for.
-    devices.measure_learning = lambda *args, **options: 1e9
+    devices.best_precision = lambda gpus: "float32"
     Figure.savefig = lambda _, file, **__: file.touch()
     if count := int(os.environ.get("LOGICAL_CPUS", "0")):
         import tensorflow as tf

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from small_runs import options_for, read_history
 
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training import devices
-from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory
+from real_vs_ai.training.devices import Hosts, is_out_of_memory
 from tests.script_processes import ScriptProcess
 
 
@@ -23,30 +24,25 @@ def losses(run):
     return [float(row[name]) for row in read_history(run) for name in ("loss", "val_loss")]
 
 
-def test_half_precision_is_chosen_only_where_it_gains_clearly():
-    assert choose_precision({"float32": 10.0, "mixed_bfloat16": 10.5}) == "float32"
-    assert choose_precision({"float32": 10.0, "mixed_bfloat16": 15.0}) == "mixed_bfloat16"
-    rates = {"float32": 10.0, "mixed_bfloat16": 30.0, "mixed_float16": 30.0}
-    assert choose_precision(rates) == "mixed_bfloat16"
-    assert choose_precision({**rates, "mixed_float16": 40.0}) == "mixed_float16"
+@pytest.mark.parametrize(
+    ("capability", "precision"), [(8.6, "mixed_bfloat16"), (7.5, "mixed_float16"), (6.1, "float32")]
+)
+def test_auto_takes_the_half_precision_that_a_gpu_computes_in(monkeypatch, capability, precision):
+    monkeypatch.setattr(devices, "_compute_capability", lambda gpu: capability)
+    assert devices.best_precision(["GPU"]) == precision
 
 
-def test_precision_that_the_kernels_do_not_know_is_passed_over(monkeypatch):
-    def measure(name, **options):
-        if name == "mixed_bfloat16":
-            raise RuntimeError("could not create a primitive descriptor")
-        return 1e9
-
-    monkeypatch.setattr(devices, "measure_learning", measure)
-    options = {"deterministic": False, "image_size": 32, "batch_size": 8, "hosts": Hosts(0, 1)}
-    assert devices.prepare_device(precision="auto", **options).precision == "float32"
-
-
-def test_given_precision_is_not_measured(monkeypatch):
-    monkeypatch.setattr(devices, "measure_learning", None)
-    options = {"deterministic": False, "image_size": 32, "batch_size": 8, "hosts": Hosts(0, 1)}
-    device = devices.prepare_device(precision="float32", **options)
-    assert (device.precision, device.gain) == ("float32", 1.0)
+@pytest.mark.parametrize(("has_bf16", "found"), [(True, "mixed_bfloat16"), (False, "float32")])
+def test_auto_asks_a_processor_for_bf16_and_a_named_precision_is_taken(
+    monkeypatch, has_bf16, found
+):
+    monkeypatch.setattr(devices, "computes_in_bf16", lambda: has_bf16)
+    for asked, taken in (("auto", found), ("mixed_float16", "mixed_float16")):
+        device = devices.prepare_device(
+            precision=asked, deterministic=False, batch_size=8, hosts=Hosts(0, 1)
+        )
+        assert device.precision == taken and taken in device.description
+    keras.config.set_dtype_policy("float32")
 
 
 def test_out_of_memory_is_told_from_other_errors():

@@ -154,7 +154,7 @@ def test_large_sources_give_a_limited_number_of_images(tmp_path):
 
 
 def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
-    monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
+    monkeypatch.setattr(devices, "best_precision", lambda gpus: "float32")
     fields = "stored_features=true frozen_epochs=40 pooling=stages dense_units=0 early_stopping=99"
     learning = "--epochs 0 --augmentation none --learning-rate 0.05 --l2 1e-4"
     result = train(parse(f"{learning} --set {fields} target_error=0.2"))
@@ -163,18 +163,6 @@ def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, m
     model = keras.models.load_model(result.run.model)
     pixels = resize_image(open_image(data / "test" / "Fake" / "source__000.png"), 32)
     assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == 0
-
-
-def test_precision_is_chosen_at_the_size_that_the_network_enlarges_to(parse, short, monkeypatch):
-    sizes = []
-
-    def measure(precision, *, image_size, batch_size):
-        sizes.append(image_size)
-        return 1e9
-
-    monkeypatch.setattr(devices, "measure_learning", measure)
-    train(parse("--epochs", "1", "--precision", "auto", "--set", "enlarge=2"))
-    assert set(sizes) == {64}
 
 
 def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
@@ -233,7 +221,7 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     from real_vs_ai.predictions import read_predictions
     from real_vs_ai.serving.detector import Detector
 
-    monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
+    monkeypatch.setattr(devices, "best_precision", lambda gpus: "float32")
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)
     arguments = "--set input=crops crops=4 views=3 --augmentation flip --epochs 4"
     result = train(parse(arguments, "--learning-rate 0.01", data=root))
