@@ -1,12 +1,12 @@
-"""Measure whole commands: the demo, a training with --minutes, and the tests.
+"""Measure whole commands: the demo and the tests.
 
 Each row is one command in a process of its own, as this machine is; --avx2 adds rows limited to
-AVX2, with TensorFlow's kernels as this project chooses them and (demo and training) as TensorFlow
-chooses them there. The ratio is to the first row of the same command. "longest silence" is the
+AVX2, with TensorFlow's kernels as this project chooses them and (demo) as TensorFlow chooses them
+there. The ratio is to the first row of the same command. "longest silence" is the
 longest time without a line of output.
 
 Example:
-    python benchmarks/bench_commands.py --demo --minutes 3 --avx2
+    python benchmarks/bench_commands.py --demo --tests --avx2
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from real_vs_ai.cli import command, make_parser  # noqa: E402
-from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
 from real_vs_ai.reporting import format_table  # noqa: E402
-from real_vs_ai.runs import read_history  # noqa: E402
 
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 _CPUS = {
@@ -33,11 +31,6 @@ _CPUS = {
     "AVX2": _AVX2,
     "AVX2, TensorFlow's own choice": {**_AVX2, "TF_ENABLE_ONEDNN_OPTS": "0"},
 }
-_FINE_TUNING = (
-    *("--weights", str(PACKAGED_RELEASED_MODEL_DIR / "model.h5"), "--image-size", "32"),
-    *("--batch-size", "64", "--epochs", "100", "--set", "patience=99", "--augmentation", "light"),
-    *("--set", "frozen_epochs=0", "early_stopping=99"),
-)
 
 
 def measure(arguments: list[str], *, folder: Path, environment: dict[str, str]) -> list[str]:
@@ -75,25 +68,11 @@ def measure_demo(folder: Path, environment: dict[str, str]) -> list[str]:
     return [*found, f"accuracy {accuracy['value']:.3f}"]
 
 
-def measure_minutes(folder: Path, environment: dict[str, str], *, minutes: float) -> list[str]:
-    """Seconds, longest silence, and what was planned, of a fine-tuning on the demo's images."""
-    name = f"minutes-{len(list((folder / 'models').iterdir()))}"
-    arguments = ["--data", "data/demo", "--run-name", name, "--minutes", f"{minutes:g}"]
-    found = measure(
-        [str(REPOSITORY / "ModelTraining.py"), *arguments, *_FINE_TUNING],
-        folder=folder,
-        environment=environment,
-    )
-    steps = sum(map(int, read_history(folder / "models" / name / "history.csv")["steps"]))
-    return [*found, f"planned {60 * minutes:.0f} s, {steps} steps"]
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Measure every command that was asked for and print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--demo", action="store_true", help="measure RunPipeline.py --demo")
-    parser.add_argument("--minutes", type=float, help="measure a training with this limit")
     parser.add_argument("--tests", action="store_true", help="measure the tests")
     parser.add_argument("--avx2", action="store_true", help="measure an AVX2 machine too")
     args = parser.parse_args(argv)
@@ -103,13 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         tests = ["-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
         commands = {
             "the demo": args.demo and (lambda cpu: measure_demo(folder, cpu)),
-            f"--minutes {args.minutes:g}" if args.minutes else "": args.minutes
-            and (lambda cpu: measure_minutes(folder, cpu, minutes=args.minutes)),
             "the tests": args.tests
             and (lambda cpu: [*measure(tests, folder=REPOSITORY, environment=cpu), ""]),
         }
-        if args.minutes and not args.demo:
-            measure_demo(folder, {})
         for name, run in commands.items():
             cpus = list(_CPUS.items())[: 3 if args.avx2 else 1]
             first = None

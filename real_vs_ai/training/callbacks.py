@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,16 +14,13 @@ from real_vs_ai.files import atomic_write
 from real_vs_ai.keras_models import graph_of
 from real_vs_ai.reporting import plural, progress
 from real_vs_ai.runs import write_history
-from real_vs_ai.training.options import FORWARD_SHARE, Stage, plan_stages
+from real_vs_ai.training.options import Stage, plan_stages
 from real_vs_ai.training.run_state import Learning, TrainingDivergedError, restore, save_checkpoint
 
 # A running mean this many times the first loss (and above 1) has no way back.
 _EXPLODED = 100.0
 # A stage takes at least this many steps (or all it has): a shorter one would only cost time.
 FEWEST_STEPS = 10
-# Steps to time before the plan, after the first one, in which TensorFlow traces the network.
-_TIMED_STEPS = 4
-_REMEMBERED_STEPS = 16
 
 
 class StopTrainingOnValidationLoss(keras.callbacks.Callback):
@@ -115,40 +111,42 @@ class DivergenceGuard(keras.callbacks.Callback):
             )
 
 
-class KeepPace(keras.callbacks.Callback):
-    """Move the position along with the steps, and stop when the stage's time is used.
+class TimeLimit(keras.callbacks.Callback):
+    """Move a stage's learning rate along with the clock, and stop when its minutes are over.
 
-    A stage times its first steps and plans how many fit; half way it measures again and corrects
-    the plan. The learning rate follows the position, and is lowest when the time is used.
+    The time that is left after the first step, in which TensorFlow traces the network, is shared
+    with the stages to come. A stage whose epochs need less time decays and ends as without a limit.
 
-    It stands before the callback that saves checkpoints.
+    Released models were trained so, and their recipes name their minutes. It stands before the
+    callback that saves checkpoints.
 
     Attributes:
         position: The schedule's variable, 0 to 1.
         done: Steps of the stage that are done, those before a resumption included.
-        steps: Steps of the whole stage if it had all the time.
     """
 
-    def __init__(self, learning: Learning, stage: Stage, position: keras.Variable):
+    def __init__(
+        self,
+        learning: Learning,
+        stage: Stage,
+        position: keras.Variable,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         super().__init__()
-        self.budget, self.progress, self.say = learning.budget, learning.progress, learning.say
-        self.stage, self.position = stage, position
-        self.validation_images = len(learning.validation)
-        self.steps_per_epoch = learning.steps_per_epoch
-        self.steps = stage.epochs * self.steps_per_epoch
+        self.progress, self.position, self._clock = learning.progress, position, clock
+        self.steps = stage.epochs * learning.steps_per_epoch
         epochs = self.progress.epoch - self.progress.epochs_before(stage.name)
-        self.done = epochs * self.steps_per_epoch + self.progress.step
+        self.done = epochs * learning.steps_per_epoch + self.progress.step
+        self._first = max(self.progress.position, self.done / self.steps)
+        self.progress.position = self._first
+        position.assign(self._first)
         later = plan_stages(learning.options)[self.progress.stage + 1 :]
         # In steps with the whole network learning.
-        self._later_steps = self.steps_per_epoch * sum(x.epochs * x.step_share for x in later)
-        self.progress.position = max(self.progress.position, self.done / self.steps)
-        self.position.assign(self.progress.position)
-        self.step_seconds = 0.0
-        self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
-        self._is_traced = self._is_corrected = False
-        self._end = math.inf
-        self._last = self._validation_began = self.budget.clock()
-        self._validations: list[float] = []
+        own = (1 - self._first) * self.steps * stage.step_share
+        others = sum(x.epochs * x.step_share for x in later) * learning.steps_per_epoch
+        self._share = own / max(own + others, 1e-9)
+        self._limit = 60 * learning.options.minutes
+        self._last, self._start, self._end = clock(), math.inf, math.inf
 
     @property
     def is_cut_short(self) -> bool:
@@ -157,87 +155,36 @@ class KeepPace(keras.callbacks.Callback):
 
     @property
     def seconds_left(self) -> float:
-        """About what the rest of the stage takes, without validation."""
-        return 0.0 if self.progress.position >= 1 else self._steps_left() * self.step_seconds
-
-    @property
-    def evaluation_seconds(self) -> float:
-        """About what the evaluation will take after the training."""
-        seconds = self._validation_seconds / max(1, self.validation_images)
-        return self.budget.evaluation_seconds(seconds)
-
-    @property
-    def _validation_seconds(self) -> float:
-        """What an epoch's validation takes: measured, or guessed from the steps."""
-        # Tracing prolongs the first one, which tells nothing.
-        if self._validations[1:]:
-            return self._validations[-1]
-        forward = min(1.0, FORWARD_SHARE / self.stage.step_share) * self.step_seconds
-        return forward * self.validation_images / self.progress.batch_size
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self._last = self.budget.clock()
+        """What the rest of the stage takes at most."""
+        return max(0.0, self._end - self.progress.seconds)
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        now, progress = self.budget.clock(), self.progress
-        if self._is_traced:
-            self._durations.append(now - self._last)
-        else:
-            self.budget.tracing_seconds, self._is_traced = now - self._last, True
-        self._last = now
+        self._tick()
         self.done += 1
+        seconds = self.progress.seconds
         if math.isinf(self._end):
-            if 0 < len(self._durations) == min(_TIMED_STEPS, self.steps - 1):
-                self._plan()
-                self._announce()
-        elif progress.position > 0.5 and not self._is_corrected:
-            self._plan()
-            self._is_corrected = True
-        left = self._steps_left()
-        progress.position += (1 - progress.position) / (1 + left) if left >= 0.5 else 1
-        progress.position = min(1.0, progress.position)
-        progress.seconds = self.budget.spent
-        self.position.assign(progress.position)
-        if progress.position >= 1:
-            self.model.stop_training = True
-
-    def on_test_begin(self, logs: object = None) -> None:
-        self._validation_began = self.budget.clock()
-
-    def on_test_end(self, logs: object = None) -> None:
-        self._validations.append(self.budget.clock() - self._validation_began)
+            self._start = seconds
+            self._end = seconds + max(1.0, (self._limit - seconds) * self._share)
+        self._move()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-        # For the checkpoint that follows.
-        self.progress.seconds = self.budget.spent
+        """Count the validation, before the checkpoint that follows."""
+        self._tick()
+        self._move()
 
-    def _plan(self) -> None:
-        """Set the instant at which the steps must end: its share of the time, less validation."""
-        self.step_seconds = sum(self._durations) / len(self._durations)
-        own = (1 - self.progress.position) * self.steps * self.stage.step_share
-        seconds = 60 * self.budget.minutes - self.budget.spent - self.evaluation_seconds
-        seconds *= own / max(own + self._later_steps, 1e-9)
-        self._end = self.budget.clock() + seconds - self._validation_seconds
+    def _tick(self) -> None:
+        now = self._clock()
+        self.progress.seconds += now - self._last
+        self._last = now
 
-    def _steps_left(self) -> float:
-        """Steps that are left to take after this one, by the schedule or by the time."""
-        wanted = self.steps - self.done
-        if math.isinf(self._end):
-            return wanted
-        seconds, validation = self._end - self.budget.clock(), self._validation_seconds
-        if self.done % self.steps_per_epoch == 0:
-            seconds -= validation
-        possible = seconds / (self.step_seconds + validation / self.steps_per_epoch)
-        return min(wanted, max(possible, min(FEWEST_STEPS, self.steps) - self.done))
-
-    def _announce(self) -> None:
-        planned = self.done + math.ceil(self._steps_left())
-        self.say(
-            f"Planned for {self.budget.minutes:g} min: about {planned:,} of "
-            f"{plural(self.steps, 'step')} ({planned / self.steps_per_epoch:.1f} epochs) at "
-            f"{self.step_seconds:.2f} s each, then about "
-            f"{tqdm.format_interval(self.evaluation_seconds)} of evaluation."
-        )
+    def _move(self) -> None:
+        used = (self.progress.seconds - self._start) / (self._end - self._start)
+        moved = max(self._first + (1 - self._first) * used, self.done / self.steps)
+        # Fewer steps would only cost the time.
+        highest = 1.0 if self.done >= min(FEWEST_STEPS, self.steps) else 0.99
+        self.progress.position = min(moved, highest)
+        self.position.assign(self.progress.position)
+        self.model.stop_training |= self.progress.position >= 1
 
 
 class Recorder(keras.callbacks.Callback):
@@ -251,11 +198,11 @@ class Recorder(keras.callbacks.Callback):
         learning: Learning,
         stage: Stage,
         metrics: Sequence[keras.metrics.Metric],
-        pace: KeepPace | None,
+        limit: TimeLimit | None,
     ):
         super().__init__()
         self.learning, self.progress = learning, learning.progress
-        self.stage, self.metrics, self.pace = stage, metrics, pace
+        self.stage, self.metrics, self.limit = stage, metrics, limit
         self.last_epoch = self.progress.epochs_before(stage.name) + stage.epochs
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -313,7 +260,7 @@ class Recorder(keras.callbacks.Callback):
         progress = self.progress
         row = progress.history[-1]
         left = (self.last_epoch - progress.epoch) * row["seconds"]
-        left = self.pace.seconds_left if self.pace else left
+        left = min(left, self.limit.seconds_left) if self.limit else left
         self.learning.say(
             f"epoch {progress.epoch}/{self.last_epoch} {row['stage']}: "
             f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}; "

@@ -24,10 +24,10 @@ from real_vs_ai.training.batches import evaluation_batches, training_batches
 from real_vs_ai.training.callbacks import (
     AveragedWeights,
     DivergenceGuard,
-    KeepPace,
     ProgressBar,
     Recorder,
     StopTrainingOnValidationLoss,
+    TimeLimit,
 )
 from real_vs_ai.training.compilation import (
     WarmedPolynomialDecay,
@@ -46,19 +46,20 @@ _UNBALANCED = 1.1
 def fit_stage(learning: Learning, stage: Stage) -> None:
     """Train one stage from where it stands; the model ends with the weights to keep."""
     model, progress, steps = learning.model, learning.progress, learning.steps_per_epoch
-    position = keras.Variable(progress.position, trainable=False) if learning.budget else None
+    limited = learning.options.minutes is not None
+    position = keras.Variable(progress.position, trainable=False) if limited else None
     metrics = compile_stage(learning, stage, position)
     resume_stage(learning.run, model, progress)
 
     keep = StopTrainingOnValidationLoss(learning, stage)
-    pace = KeepPace(learning, stage, position) if learning.budget else None
+    limit = TimeLimit(learning, stage, position) if limited else None
     guard = DivergenceGuard(
         advice=f"Resume from the last checkpoint with --resume {learning.run.path} and a lower "
         f"learning rate (now {stage.learning_rate:g}), or start again with --precision f32."
     )
     averages = AveragedWeights() if learning.options.averaging else None
-    checkpoint = Recorder(learning, stage, metrics, pace)
-    callbacks = [guard, ProgressBar(learning, stage), keep, averages, pace, checkpoint]
+    checkpoint = Recorder(learning, stage, metrics, limit)
+    callbacks = [guard, ProgressBar(learning, stage), keep, averages, limit, checkpoint]
 
     validation = _validation(learning)
     # One epoch at a time: a resumed run begins in the middle of one.
@@ -76,8 +77,8 @@ def fit_stage(learning: Learning, stage: Stage) -> None:
 
     graph_of(model).load_weights(learning.run.best_weights)
     reason = keep.reason or "all its epochs are done"
-    if pace and pace.is_cut_short:
-        reason = f"its time is used after {plural(pace.done, 'step')}"
+    if limit and limit.is_cut_short:
+        reason = f"its time is used after {plural(limit.done, 'step')}"
     learning.say(
         f"Stage {stage.name} ended after epoch {progress.epoch}: {reason}; "
         f"the weights of epoch {progress.best_epoch} are kept."

@@ -177,8 +177,8 @@ class TrainingOptions(Options):
         "epochs with the whole network learning", 20, "N", type=whole_number(0), group="learning"
     )
     minutes: float | None = option(
-        "end within about this many minutes, evaluation included: take as many steps as there is "
-        "time for, and fit warm-up and decay to them (default: no limit)",
+        "learn for about this many minutes at most, validation included, and fit warm-up and decay "
+        "to them; the report comes after (default: no limit)",
         metavar="N",
         type=number(0, math.inf, ends=False),
     )

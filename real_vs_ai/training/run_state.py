@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +30,6 @@ from real_vs_ai.training.devices import Device, Hosts
 from real_vs_ai.training.options import TrainingOptions
 
 _PROGRESS = "progress"
-# A report's figures and files, and the tracing for its predictions as a share of the training's.
-_REPORT_SECONDS = 15.0
-_REPORT_TRACINGS = 0.3
 
 
 class TrainingDivergedError(InputError):
@@ -52,7 +48,7 @@ class Progress:
         best_epoch: The epoch (from 1) with the lowest validation loss so far, 0 for none.
         stage_done: Whether the stage needs no more epochs.
         position: How far the stage's learning rate has fallen, 0 to 1; of runs with --minutes.
-        seconds: What the run has taken so far; of runs with --minutes.
+        seconds: What its learning has taken so far; of runs with --minutes.
     """
 
     batch_size: int
@@ -76,44 +72,6 @@ class Progress:
         return rows[0]["epoch"] - 1 if rows else self.epoch
 
 
-@dataclass
-class TimeBudget:
-    """The time that a run has, in seconds, and what its evaluation will take of it.
-
-    Attributes:
-        minutes: For the whole run, over all its resumptions.
-        clock: Tells the seconds since some instant.
-        spent_before: Seconds that the run took before it was resumed.
-        evaluation_images: Images that the network scores after the training.
-        evaluation_slowdown: How much longer the evaluation takes an image than validation does.
-        image_seconds: What the network takes to judge an image, where that was measured before the
-            steps; None where they tell it.
-        tracing_seconds: What the first step took, in which TensorFlow traces the network.
-    """
-
-    minutes: float
-    clock: Callable[[], float] = time.monotonic
-    spent_before: float = 0.0
-    evaluation_images: int = 0
-    evaluation_slowdown: float = 1.0
-    image_seconds: float | None = None
-    tracing_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._started = self.clock()
-
-    @property
-    def spent(self) -> float:
-        """Seconds that the run has taken so far, those before a resumption included."""
-        return self.spent_before + self.clock() - self._started
-
-    def evaluation_seconds(self, image_seconds: float) -> float:
-        """About what the evaluation and its report take, by what validation takes an image."""
-        each = self.image_seconds or image_seconds * self.evaluation_slowdown
-        tracing = _REPORT_TRACINGS * self.tracing_seconds
-        return self.evaluation_images * each + _REPORT_SECONDS + tracing
-
-
 @dataclass(frozen=True)
 class Learning:
     """What the stages of one run share.
@@ -123,7 +81,6 @@ class Learning:
         progress: How far the run has come; kept up to date.
         interrupted: Set when the user asks to stop.
         say: Takes one line at a time for the user.
-        budget: The clock of a run with --minutes.
     """
 
     options: TrainingOptions
@@ -136,7 +93,6 @@ class Learning:
     progress: Progress
     interrupted: threading.Event
     say: Callable[[str], None]
-    budget: TimeBudget | None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import itertools
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +25,6 @@ from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.networks.head import POOL_LAYER, features_key, fix_standardisation, head_alone
 from real_vs_ai.networks.model import build_model
-from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
 from real_vs_ai.reporting import format_table, plural
 from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.command_line import describe_recipe
@@ -34,7 +32,7 @@ from real_vs_ai.training.devices import Hosts, join_hosts, prepare_device
 from real_vs_ai.training.loop import catch_interruption, image_weights, run_stages
 from real_vs_ai.training.options import TrainingOptions, plan_stages
 from real_vs_ai.training.run_folder import open_run
-from real_vs_ai.training.run_state import Learning, Progress, TimeBudget, Trained, load_checkpoint
+from real_vs_ai.training.run_state import Learning, Progress, Trained, load_checkpoint
 
 Say = Callable[[str], None]
 
@@ -60,7 +58,7 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
     say = say if hosts.is_first else lambda line: None
     if options.recipe and not options.resume:
         say(describe_recipe(options))
-    budget = _start_budget(options, hosts)
+    _check_minutes(options, hosts)
     splits = load_splits(options, say=say)
     batch_size = min(options.batch_size, len(splits["train"]))
     with hosts.together():
@@ -78,12 +76,7 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
         run = open_run(options, splits=splits, device=device.description, hosts=hosts)
         progress = load_checkpoint(run.checkpoint) or Progress(batch_size)
         _say_plan(options, splits["train"].images, run=run, say=say)
-        if budget:
-            budget.spent_before, budget.evaluation_slowdown = progress.seconds, device.gain
-            budget.evaluation_images = count_evaluation_images(splits)
-        learner, seen, splits = _learner(
-            options, model, splits, progress=progress, budget=budget, say=say
-        )
+        learner, seen, splits = _learner(options, model, splits, progress=progress, say=say)
         with catch_interruption() as interrupted:
             learning = Learning(
                 options=options,
@@ -96,7 +89,6 @@ def train(options: TrainingOptions, *, say: Say) -> Trained:
                 progress=progress,
                 interrupted=interrupted,
                 say=say,
-                budget=budget,
             )
             run_stages(learning)
         hosts.leave()
@@ -109,7 +101,6 @@ def _learner(
     splits: dict[str, DecodedImages],
     *,
     progress: Progress,
-    budget: TimeBudget | None,
     say: Say,
 ) -> tuple[keras.Model, dict[str, DecodedImages], dict[str, DecodedImages]]:
     """What learns, what it learns from, and the splits of the report.
@@ -125,7 +116,7 @@ def _learner(
     # A run that was killed in its report has nothing left to learn.
     unfinished = progress.stage < len(plan_stages(options))
     if unfinished:
-        seen = _features(model, splits, budget=budget, say=say)
+        seen = _features(model, splits, say=say)
     if options.hold_out:
         others = splits["train"].images.positions(options.hold_out)[1]
         seen, splits = ({**held, "train": held["train"].take(others)} for held in (seen, splits))
@@ -135,7 +126,7 @@ def _learner(
 
 
 def _features(
-    model: keras.Model, splits: Mapping[str, DecodedImages], *, budget: TimeBudget | None, say: Say
+    model: keras.Model, splits: Mapping[str, DecodedImages], *, say: Say
 ) -> dict[str, DecodedImages]:
     """The splits to learn from, with the backbone's features in place of their pixels."""
     width = model.get_layer(POOL_LAYER).output.shape[-1]
@@ -148,46 +139,16 @@ def _features(
         path = Path(folder) / "model.h5"
         save_model(model, path, metadata=metadata)
         pooled = open_features(model, path, layer=POOL_LAYER)
-    count, started = 0, time.perf_counter()
-
-    def compute(inputs: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += len(inputs)
-        return pooled(inputs)
-
-    seen = store_features(splits, compute, width=width, key=features_key(model), say=say)
-    if budget and count:
-        budget.image_seconds = (time.perf_counter() - started) / count
-    return seen
+    return store_features(splits, pooled, width=width, key=features_key(model), say=say)
 
 
-def _start_budget(options: TrainingOptions, hosts: Hosts) -> TimeBudget | None:
-    """The clock of a run with --minutes, started; None without."""
-    if options.minutes is None:
-        return None
-    if hosts.count > 1 or keras.backend.backend() != "tensorflow":
+def _check_minutes(options: TrainingOptions, hosts: Hosts) -> None:
+    if options.minutes and (hosts.count > 1 or keras.backend.backend() != "tensorflow"):
         raise InputError(
-            "--minutes plans by the speed of one process on TensorFlow, found "
+            "--minutes goes by the clock of one process on TensorFlow, found "
             f"{plural(hosts.count, 'process')} on {keras.backend.backend()}. "
             "Use --epochs, and steps_per_epoch in a recipe."
         )
-    return TimeBudget(minutes=options.minutes)
-
-
-def count_evaluation_images(splits: Mapping[str, DecodedImages]) -> int:
-    """How often the network computes an image, or a crop of one, from training's end to its report.
-
-    The check is fitted on some of the training and validation images, and the report judges every
-    image but those of training.
-    """
-    learnt = (
-        min(MOST_IMAGES, len(splits[name])) * splits[name].views for name in ("train", "validation")
-    )
-    judged = (decoded for split, decoded in splits.items() if split != "train")
-    # A photograph's copy is judged too.
-    return sum(learnt) + sum(
-        len(decoded) * decoded.views * (1 + (decoded.views > 1)) for decoded in judged
-    )
 
 
 def load_splits(options: TrainingOptions, *, say: Say) -> dict[str, DecodedImages]:
@@ -293,5 +254,5 @@ def _say_plan(options: TrainingOptions, train: LabelledImages, *, run: RunFolder
     elif image_weights(train, train, balance="classes") is not None:
         say("The classes are unbalanced: their losses are weighted.")
     text = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
-    limit = f"; it has {options.minutes:g} min in all" if options.minutes else ""
+    limit = f"; it learns for at most {options.minutes:g} min" if options.minutes else ""
     say(f"{run.path}: at most {text or 'no epoch'}{limit}.")
