@@ -9,12 +9,10 @@ Fonts are legible at half size, and colours differ for colour-blind readers.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import style
@@ -27,16 +25,12 @@ from real_vs_ai.config import UNCERTAIN
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.judging import middle_view
 from real_vs_ai.files import atomic_write
-from real_vs_ai.keras_models import save_model
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions
 from real_vs_ai.reporting import plural
-from real_vs_ai.serving.engines import open_engine
+from real_vs_ai.serving.engines import Engine
 from real_vs_ai.serving.explanation import enlarge, occlude, overlay_heatmap, scale_to_1
 from real_vs_ai.verdict import UNDECIDED
-
-if TYPE_CHECKING:
-    import keras
 
 # Okabe & Ito's palette: told apart with every common colour blindness, and in print.
 VERMILION, BLUE, GREEN, ORANGE = "#D55E00", "#0072B2", "#009E73", "#E69F00"
@@ -315,63 +309,47 @@ def draw_mistakes(
     images: LabelledImages,
     *,
     metadata: ModelMetadata,
-    model: keras.Model,
+    engine: Engine,
     path: Path,
 ) -> None:
     """Draw a sheet of the worst mistakes; a model without any leaves no sheet, not even an old one.
 
     Args:
         rows: The verdicts on the images of one split, in their order.
+        engine: That of the model that gave them.
     """
     worst = most_confident_mistakes(rows, most=_MOST_MISTAKES)
     if not len(worst):
         path.unlink(missing_ok=True)
         return
     # The crop in the middle stands for several: the sheet has room for one picture of each.
-    pixels = [middle_view(images.root / images.paths[i], metadata) for i in worst]
+    pixels = np.stack([middle_view(images.root / images.paths[i], metadata) for i in worst])
     title = (
         f"The {len(worst)} most confident of {plural(int(np.sum(~rows.is_right)), 'error')} on "
         f"{plural(len(rows), 'image')} of {rows.splits[0]}\n"
         "(right of each: the parts that speak for the predicted class, by occlusion)"
     )
     shown = rows.take(worst)
-    heatmaps = _heatmaps(model, pixels, shown, metadata=metadata)
+    heatmaps = _heatmaps(engine, pixels, shown, n_classes=len(metadata.class_names))
     _draw_sheet(shown, pixels, heatmaps, title=title, path=path)
 
 
 def _heatmaps(
-    model: keras.Model, pixels: Sequence[np.ndarray], rows: Predictions, *, metadata: ModelMetadata
-) -> list[np.ndarray] | None:
-    classes = rows.calibrated.argmax(axis=1).tolist()
-    try:
-        with tempfile.TemporaryDirectory(prefix="real-vs-ai-") as folder:
-            save_model(model, Path(folder) / "model.h5", metadata=metadata)
-            engine = open_engine(
-                Path(folder) / "model.h5", image_size=metadata.image_size, for_batches=True
-            )
-            inputs = np.stack(pixels)
-            effects = occlude(
-                lambda some: engine.predict(some)[:, : len(metadata.class_names)],
-                inputs,
-                class_indices=classes,
-                colours=inputs.mean(axis=(1, 2)),
-                parts=_PARTS,
-            )
-        side = inputs.shape[1]
-        return [scale_to_1(enlarge(of_input, (side, side))) for of_input in effects]
-    except (ValueError, RuntimeError):
-        # Networks with other layers: the images alone are worth looking at.
-        return None
+    engine: Engine, inputs: np.ndarray, rows: Predictions, *, n_classes: int
+) -> list[np.ndarray]:
+    effects = occlude(
+        lambda some: engine.predict(some)[:, :n_classes],
+        inputs,
+        class_indices=rows.calibrated.argmax(axis=1).tolist(),
+        colours=inputs.mean(axis=(1, 2)),
+        parts=_PARTS,
+    )
+    return [scale_to_1(enlarge(of_input, inputs.shape[1:3])) for of_input in effects]
 
 
 @styled
 def _draw_sheet(
-    rows: Predictions,
-    pixels: Sequence[np.ndarray],
-    heatmaps: Sequence[np.ndarray] | None,
-    *,
-    title: str,
-    path: Path,
+    rows: Predictions, pixels: np.ndarray, heatmaps: Sequence[np.ndarray], *, title: str, path: Path
 ) -> None:
     lines = -(-len(rows) // _PAIRS_IN_A_ROW)
     figure, axes = new_figure(lines, 2 * _PAIRS_IN_A_ROW, width=13.5, height=2.75 * lines + 1.0)
@@ -382,9 +360,8 @@ def _draw_sheet(
         left, right = axes[2 * i : 2 * i + 2]
         left.imshow(image, interpolation="nearest")
         left.set_title(f"is {names[rows.labels[i]]}\n{_short_name(rows.paths[i])}", fontsize=11)
-        if heatmaps is not None:
-            overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)
-            right.imshow(overlay, interpolation="nearest")
+        overlay = overlay_heatmap(image, heatmaps[i], strength=_OVERLAY_STRENGTH)
+        right.imshow(overlay, interpolation="nearest")
         called = f"called {names[of_classes.argmax()]}\nwith {of_classes.max():.3f}"
         right.set_title(called, fontsize=11)
     figure.suptitle(title, fontsize=14)

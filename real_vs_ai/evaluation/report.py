@@ -22,6 +22,7 @@ from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, s
 from real_vs_ai.model_file import ModelMetadata
 from real_vs_ai.predictions import Predictions, join_predictions
 from real_vs_ai.serving.detector import Detector
+from real_vs_ai.serving.engines import Engine
 from real_vs_ai.verdict import thresholds_of
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
@@ -36,12 +37,14 @@ class Evaluation:
         judged: Every split but train.
         predictions: The verdicts on them.
         metadata: With the calibration that the metrics are for.
+        engine: What computed the probabilities.
     """
 
     judged: Mapping[str, JudgedSplit]
     predictions: Predictions
     metadata: ModelMetadata
     metrics: dict[str, Any]
+    engine: Engine
 
     @property
     def main(self) -> JudgedSplit:
@@ -85,7 +88,7 @@ def evaluate_model(
         metadata, thresholds = _calibrate(rows, metadata, target_error, kinds=kinds)
     predictions = join_predictions([part.rows(metadata) for part in judged.values()])
     metrics = _all_metrics(judged, predictions, images, metadata, thresholds, left_out=left_out)
-    return Evaluation(judged, predictions, metadata, metrics)
+    return Evaluation(judged, predictions, metadata, metrics, detector.engine)
 
 
 def _all_metrics(

@@ -86,7 +86,7 @@ def _write_report(
         evaluation.predictions.of_split(main.split),
         main.images,
         metadata=evaluation.metadata,
-        model=model,
+        engine=evaluation.engine,
         path=into.figures / "mistakes.png",
     )
     _write_from_numbers(into, run, evaluation.predictions, evaluation.metrics)

@@ -16,7 +16,7 @@ def sheet(tmp_path, model, *, wrong):
     detector = open_detector(tmp_path / "model.h5", METADATA)
     predictions = judge_split(detector, images, split="test", workers=1).rows(METADATA)
     path = tmp_path / "mistakes.png"
-    draw_mistakes(predictions, images, metadata=METADATA, model=model, path=path)
+    draw_mistakes(predictions, images, metadata=METADATA, engine=detector.engine, path=path)
     return path, predictions
 
 
