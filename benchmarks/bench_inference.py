@@ -74,16 +74,9 @@ def ours_to_csv(model: Path, folder: Path, image_size: int) -> dict[str, float]:
     """Files → CSV by ImageScoring's own code, from the first image to the last."""
     from real_vs_ai.serving.scoring_job import ScoringOptions, run_scoring
 
-    options = ScoringOptions(
-        model=model, engine="openvino", cluster=None, precision=None, workers=os.cpu_count() or 1
-    )
-    summary = run_scoring(
-        [str(folder)],
-        options=options,
-        output=folder.parent / "scores.csv",
-        resume=False,
-        overwrite=True,
-    )
+    options = ScoringOptions(model=model, engine="openvino")
+    output = folder.parent / "scores.csv"
+    summary = run_scoring([str(folder)], options=options, output=output, overwrite=True)
     return {"images_per_second": sum(summary.counts.values()) / summary.seconds}
 
 

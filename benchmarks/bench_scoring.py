@@ -64,16 +64,9 @@ def score(model: Path, folder: Path, *, workers: int, batch: int | None) -> dict
         # The engine derives its batch from these two; its image is of any size here.
         openvino_engine._PIXELS_IN_BATCH = 2**40
         openvino_engine._LARGEST_BATCH = batch
-    options = ScoringOptions(
-        model=model, engine="openvino", cluster=None, precision=None, workers=workers
-    )
-    summary = run_scoring(
-        [str(folder)],
-        options=options,
-        output=model.with_name(f"scores-{os.getpid()}.csv"),
-        resume=False,
-        overwrite=True,
-    )
+    options = ScoringOptions(model=model, engine="openvino", workers=workers)
+    output = model.with_name(f"scores-{os.getpid()}.csv")
+    summary = run_scoring([str(folder)], options=options, output=output, overwrite=True)
     return {"images_per_second": sum(summary.counts.values()) / summary.seconds}
 
 

@@ -12,10 +12,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.ray_cluster import map_on_ray
 from real_vs_ai.reporting import progress
 
 _blas_lock = threading.RLock()
@@ -92,8 +91,10 @@ def run_chunks(
     n_items = sum(map(len, chunks))
     if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
         done = (function(chunk, *arguments) for chunk in chunks)
+    elif pool.cluster:
+        done = map_on_ray(function, chunks, *arguments)
     else:
-        done = _run_parallel(function, chunks, arguments, pool)
+        done = _run_on_cores(function, chunks, arguments, pool.workers)
     with progress(description=description, unit=unit, total=n_items) as bar:
         for results in done:
             yield from results
@@ -116,57 +117,22 @@ def _each(chunk: Sequence[Any], function: Callable[..., T], *arguments: Any) -> 
     return [function(item, *arguments) for item in chunk]
 
 
-def _run_parallel(
+def _run_on_cores(
     function: Callable[..., Sequence[Any]],
     chunks: Iterable[Sequence[Any]],
     arguments: tuple[Any, ...],
-    pool: Pool,
+    workers: int,
 ) -> Iterator[Sequence[Any]]:
     # Imported here, since scripts name their options before they check the packages.
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    on_ray = pool.cluster == "ray"
-    if on_ray:
-        join_cluster()
-        from ray.util.joblib import register_ray
-
-        register_ray()
-        configuration = parallel_config(backend="ray", n_jobs=-1)
-    else:
-        configuration = parallel_config("loky", n_jobs=pool.workers, inner_max_num_threads=1)
-    with configuration:
-        parallel = Parallel(return_as="list" if on_ray else "generator")
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+        parallel = Parallel(return_as="generator")
         try:
             yield from parallel(delayed(function)(chunk, *arguments) for chunk in chunks)
         except TerminatedWorkerError as error:
             raise MemoryError(
                 "The system ended a worker process, probably because memory ran out; "
-                f"{pool.workers} were running. Use fewer --workers."
+                f"{workers} were running. Use fewer --workers."
             ) from error
-
-
-def join_cluster() -> list[int]:
-    """Join the Ray cluster that RAY_ADDRESS names, or start Ray on this machine.
-
-    Returns:
-        The cores of each machine.
-
-    Raises:
-        InputError: Ray is not installed.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            'Expected Ray for --cluster ray, found none. Run: pip install -e ".[ray]"'
-        ) from error
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
-    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def worker_environment(cores: float) -> dict[str, str]:
-    """Each Ray worker's own cores, and where it finds this package: where it is here."""
-    package_parent = str(Path(__file__).resolve().parents[1])
-    return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}

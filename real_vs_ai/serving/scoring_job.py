@@ -1,16 +1,16 @@
 """Run a scoring job: read inputs, write a table or print it, and summarise.
 
-options = ScoringOptions(model=None, engine=None, precision=None, workers=2, …)
-summary = run_scoring(["photos"], options=options, output=Path("scores.csv"), …)
+summary = run_scoring(["photos"], options=ScoringOptions(), output=Path("scores.csv"))
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -20,7 +20,8 @@ from typing import TextIO
 from real_vs_ai.config import MODELS_DIR
 from real_vs_ai.errors import InputError, print_error
 from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.parallel import join_cluster, worker_environment
+from real_vs_ai.parallel import available_workers
+from real_vs_ai.ray_cluster import join_cluster, map_on_ray
 from real_vs_ai.reporting import format_table, plural, progress
 from real_vs_ai.runs import DEFAULT_FILE, chosen_run
 from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
@@ -48,10 +49,9 @@ _CORES_PER_TASK = 2
 # Large enough that a task on a cluster costs little compared with its images, small enough to
 # repeat.
 _IMAGES_PER_TASK = 256
-_RETRIES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
     """How images are scored.
 
@@ -61,11 +61,11 @@ class ScoringOptions:
         workers: Threads that decode, on each machine.
     """
 
-    model: Path | None
-    engine: str | None
-    cluster: str | None
-    precision: str | None
-    workers: int
+    model: Path | None = None
+    engine: str | None = None
+    cluster: str | None = None
+    precision: str | None = None
+    workers: int = available_workers()
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ def run_scoring(
     inputs: Sequence[str],
     *,
     options: ScoringOptions,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
+    output: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> ScoringSummary:
     """Score every image of the inputs to a file, or to standard output.
 
@@ -243,49 +243,33 @@ def local_scorer(detector: ImageJudge, *, workers: int) -> Scorer:
 
 
 def _open_on_ray(models: tuple[ServedModel, ...], options: ScoringOptions) -> Scorer:
-    cores = join_cluster()
+    join_cluster()
     # A folder stands for several models; workers are started in folders of their own.
     first = models[0].path
     source = (first.parent if len(models) > 1 else first).resolve()
     precision = options.precision or "each machine's own precision"
-    score = partial(_score_on_ray, model=source, precision=options.precision, cores=cores)
+    score = partial(_score_on_ray, model=source, precision=options.precision)
     return Scorer(models, f"ray ({precision})", score)
 
 
 def _score_on_ray(
-    sources: Iterable[ImageSource], *, model: Path, precision: str | None, cores: list[int]
+    sources: Iterable[ImageSource], *, model: Path, precision: str | None
 ) -> Iterator[Answer]:
     """The answers for the sources, in order; see `Scorer.score`.
 
-    Every machine must see the images and the model under the same paths. Ray runs the work of a
-    worker that died again on another one; nothing is lost or doubled.
-
     Args:
         model: An `.h5` file, or a folder with several models.
-        cores: Of each machine of the cluster that `parallel.join_cluster` joined.
     """
-    import ray
-
-    # A task that asks for more than the smallest machine has would wait forever there.
-    share = min([_CORES_PER_TASK, *filter(None, cores)])
-    task = ray.remote(
-        num_cpus=share, max_retries=_RETRIES, runtime_env={"env_vars": worker_environment(share)}
-    )(_score_chunk)
-    sources, waiting = iter(sources), deque()
-    while chunk := list(itertools.islice(sources, _IMAGES_PER_TASK)):
-        # Workers are started in folders of their own; the names in the table stay as they are.
-        found = [replace(source, file=str(Path(source.file).resolve())) for source in chunk]
-        waiting.append(task.remote(model, found, workers=share, precision=precision))
-        if len(waiting) > 2 * max(1, sum(cores) // share):
-            yield from ray.get(waiting.popleft())
-    while waiting:
-        yield from ray.get(waiting.popleft())
+    # The names in the table stay as they are.
+    found = (replace(source, file=str(Path(source.file).resolve())) for source in sources)
+    chunks = iter(lambda: list(itertools.islice(found, _IMAGES_PER_TASK)), [])
+    answers = map_on_ray(_score_chunk, chunks, model, precision, cores=_CORES_PER_TASK)
+    yield from itertools.chain.from_iterable(answers)
 
 
-def _score_chunk(
-    model: Path, sources: list[ImageSource], *, workers: int, precision: str | None
-) -> list[Answer]:
+def _score_chunk(sources: list[ImageSource], model: Path, precision: str | None) -> list[Answer]:
     """Runs on a worker, which keeps the opened model for its next chunk."""
+    workers = int(os.environ["REAL_VS_AI_THREADS"])
     return list(judge_files(sources, detector=_opened(model, precision), workers=workers))
 
 

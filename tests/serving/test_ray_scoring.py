@@ -70,7 +70,7 @@ def ray_worker_processes() -> list[int]:
 
 
 def test_a_cluster_gives_the_same_scores_though_a_worker_dies(cluster, photos, detector):
-    scorer = open_scorer(ScoringOptions(detector.model_path, None, "ray", "f32", 2))
+    scorer = open_scorer(ScoringOptions(model=detector.model_path, cluster="ray", precision="f32"))
     assert scorer.engine == "ray (f32)"
     killed = []
 

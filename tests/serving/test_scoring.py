@@ -230,12 +230,11 @@ def test_few_images_on_the_terminal_need_no_form_for_batches(
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_and_note)
     images = [str(path) for path in sorted(image_folder.rglob("*.png"))]
-    options = ScoringOptions(detector.model_path, "openvino", None, "f32", 1)
-    where = {"resume": False, "overwrite": False, "options": options}
-    run_scoring(images[:2], output=None, **where)
+    options = ScoringOptions(model=detector.model_path, engine="openvino", precision="f32")
+    run_scoring(images[:2], options=options)
     assert forms == [1]
-    run_scoring(images[:5], output=None, **where)
-    run_scoring(images[:2], output=tmp_path / "scores.csv", **where)
+    run_scoring(images[:5], options=options)
+    run_scoring(images[:2], options=options, output=tmp_path / "scores.csv")
     assert forms[1:] == [32, 32]
     lines = capsys.readouterr().out.splitlines()
     first = [line for line in lines if not line.startswith(" ")][1:3]
@@ -381,7 +380,7 @@ def test_model_that_openvino_cannot_run_is_refused_in_one_line(tmp_path):
     path = tmp_path / "model.h5"
     build_brightness_model(METADATA.class_names).save(path)
     write_metadata(path, METADATA)
-    options = ScoringOptions(path, "openvino", None, None, workers=1)
+    options = ScoringOptions(model=path, engine="openvino", workers=1)
     with pytest.raises(ValueError, match=r"cannot be used here: .* holds no graph for OpenVINO"):
         open_scorer(options)
 
