@@ -16,7 +16,13 @@ from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.conditions import CLEAN, describe_condition
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
-from real_vs_ai.evaluation.metrics import bootstrap, compute_metrics, intervals_of, mean_interval
+from real_vs_ai.evaluation.metrics import (
+    bootstrap,
+    compute_metrics,
+    intervals_of,
+    mean_interval,
+    ranking,
+)
 from real_vs_ai.evaluation.report import Evaluation
 from real_vs_ai.intervals import Interval, share_interval
 from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
@@ -174,24 +180,20 @@ def _mean_auc(
     """Mean area under the ROC curve against each source of the other class, with its interval."""
     if not other.any():
         return None
-    names, which, counts = np.unique(
+    _, which, counts = np.unique(
         sources[other].astype(str), return_inverse=True, return_counts=True
     )
-    order = np.argsort(scores[other], kind="stable")
-    theirs, n_ours = scores[other][order], int(own.sum())
-    of_each = 1 / (n_ours * len(names) * counts[which][order])
-    # How many of theirs each of ours is above; equal ones count half.
-    ends = [np.searchsorted(theirs, scores[own], side=side) for side in ("left", "right")]
-    # Drawn again among our images, and within each source of the others.
-    groups = np.concatenate([np.zeros(n_ours, np.int64), 1 + which])
+    ours = np.zeros(int(own.sum()), np.int64)
+    # Every source of theirs counts alike.
+    weights = np.concatenate([ours + 1.0, 1 / counts[which]])
+    both = np.concatenate([scores[own], scores[other]])
+    positive = np.arange(len(both)) < len(ours)
 
     def areas(drawn: np.ndarray) -> dict[str, np.ndarray]:
-        below = np.cumsum(drawn[:, n_ours:][:, order] * of_each, axis=1)
-        below = np.pad(below, ((0, 0), (1, 0)))
-        above = (below[:, ends[0]] + below[:, ends[1]]) / 2
-        return {"auc": (drawn[:, :n_ours] * above).sum(axis=1)}
+        return {"auc": ranking(drawn * weights, positive=positive, scores=both)["roc_auc"]}
 
-    return intervals_of(bootstrap(areas, groups))["auc"]
+    # Drawn again among our images, and within each source of the others.
+    return intervals_of(bootstrap(areas, np.concatenate([ours, 1 + which])))["auc"]
 
 
 def measure_other_images(
