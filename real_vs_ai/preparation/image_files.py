@@ -38,6 +38,7 @@ from real_vs_ai.images import (
     read_image_file,
 )
 from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.preparation.likeness import group_near_duplicates, perceptual_hash
 
 Encoder = Callable[[np.ndarray], bytes]
 # A WebP file does not say at which quality it was made.
@@ -131,71 +132,11 @@ def _note(path: str, file_format: str) -> str:
     return f"the name says {suffix or 'nothing'}, the content is {file_format}"
 
 
-MAX_BITS = 3
-_BANDS = MAX_BITS + 1
-_BAND_BITS = 64 // _BANDS
-
-
-def perceptual_hash(pixels: np.ndarray) -> int:
-    """The pHash of an image, shape (height, width, 3), uint8; 0 to 2**64 - 1."""
-    # Imported here: it brings SciPy, which a run without near-duplicates need not load.
-    import imagehash
-
-    bits = imagehash.phash(Image.fromarray(pixels)).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
 def find_near_duplicates(files: Sequence[InspectedFile]) -> dict[str, str]:
     """The first image of each group of near-duplicates, by the paths of all its images."""
     images = [file for file in files if file.is_image]
     groups = group_near_duplicates([file.perceptual_hash for file in images])
     return {images[index].path: images[first].path for index, first in groups.items()}
-
-
-def group_near_duplicates(hashes: Sequence[int]) -> dict[int, int]:
-    """Group images whose hashes are within 3 bits, also by way of others between them.
-
-    Args:
-        hashes: pHash of each image.
-
-    Returns:
-        For each image that is in a group of two or more: the index of the group's first image.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    unique, inverse = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
-    if not len(unique):
-        return {}
-    left, right = _near_pairs(unique)
-    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(len(unique),) * 2)
-    _, component = connected_components(graph, directed=False)
-    component = component[inverse]
-    _, first, counts = np.unique(component, return_index=True, return_counts=True)
-    return {int(i): int(first[component[i]]) for i in np.flatnonzero(counts[component] > 1)}
-
-
-def _near_pairs(unique: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of all pairs of different hashes within MAX_BITS of each other."""
-    pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    for band in range(_BANDS):
-        shift = np.uint64(band * _BAND_BITS)
-        keys = (unique >> shift) & np.uint64(2**_BAND_BITS - 1)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        # Hashes with one key lie together: compare each with the next, the one after, and so on.
-        distance = 1
-        active = np.arange(len(keys) - 1)
-        while len(active):
-            active = active[active + distance < len(keys)]
-            active = active[keys[active] == keys[active + distance]]
-            a, b = order[active], order[active + distance]
-            near = np.bitwise_count(unique[a] ^ unique[b]) <= MAX_BITS
-            pairs.append((a[near], b[near]))
-            distance += 1
-    if not pairs:
-        return np.empty(0, dtype=int), np.empty(0, dtype=int)
-    return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
 
 
 def open_original(data: bytes) -> tuple[np.ndarray, str, Encoder]:

@@ -19,6 +19,7 @@ from real_vs_ai.options import OptionError, number, option, shared
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout
+from real_vs_ai.preparation.likeness import Groups
 from real_vs_ai.preparation.manifest import (
     QUARANTINE_DIR_NAME,
     Fate,
@@ -237,21 +238,14 @@ def _joined_groups(rows: Sequence[ManifestRow], alike: Mapping[str, str]) -> dic
     Near-duplicates, images of one sheet or prompt, and files of one content belong together, also
     by way of one another.
     """
-    leaders: dict[str, str] = {}
-
-    def leader(key: str) -> str:
-        while (above := leaders.setdefault(key, key)) != key:
-            leaders[key] = leaders[above]
-            key = leaders[key]
-        return key
-
+    groups = Groups[str]()
     contents = {row.origin: row.sha256 for row in rows if row.origin in alike}
     for row in rows:
         if row.group:
-            leaders[leader(row.sha256)] = leader(f"group {row.group}")
+            groups.join(row.sha256, f"group {row.group}")
         if row.origin in alike:
-            leaders[leader(row.sha256)] = leader(contents[alike[row.origin]])
-    return {row.origin: leader(row.sha256) for row in rows if row.sha256 in leaders}
+            groups.join(row.sha256, contents[alike[row.origin]])
+    return {row.origin: groups.leader(row.sha256) for row in rows if row.sha256 in groups}
 
 
 def _quarantine(

@@ -25,12 +25,12 @@ from real_vs_ai.preparation.collections.selection import (
     BEYOND_LIMIT,
     DRAWN,
     NEAR_DUPLICATE,
-    HashIndex,
     Known,
     PixelReview,
     limit_sources,
     take,
 )
+from real_vs_ai.preparation.likeness import HashIndex
 
 COMFYUI = Traces("generator: prompt", generator="ComfyUI, sdxl", prompt="a red fox")
 CAMERA = Traces("camera: EXIF", camera="Canon EOS 5D", day="2024:05:01")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from real_vs_ai.preparation.image_files import MAX_BITS, group_near_duplicates, perceptual_hash
+from real_vs_ai.preparation.likeness import MAX_BITS, group_near_duplicates, perceptual_hash
 from tests.preparation.material import smooth_image, split
 
 

@@ -48,7 +48,8 @@ from real_vs_ai.preparation.collections.selection import (
 )
 from real_vs_ai.preparation.collections.sources import PACKAGE, README, Files
 from real_vs_ai.preparation.collections.tool_names import TOOLS, tool_of
-from real_vs_ai.preparation.image_files import encode, encoder_like, perceptual_hash
+from real_vs_ai.preparation.image_files import encode, encoder_like
+from real_vs_ai.preparation.likeness import perceptual_hash
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, rank, safe_name, write_new_file
 
 NO_TOOL = "no tool's name"

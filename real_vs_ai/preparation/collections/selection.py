@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from real_vs_ai.preparation.collections.evidence import UNKNOWN_CAMERA, Labelled, left_out
-from real_vs_ai.preparation.image_files import MAX_BITS
+from real_vs_ai.preparation.likeness import HashIndex
 from real_vs_ai.preparation.manifest import FileOutcome, rank
 
 BEYOND_LIMIT = "beyond the limit of a source"
@@ -19,8 +19,6 @@ DRAWN = "old, but with a palette or transparency, as drawings have"
 _SERIES_BITS = 10
 # Some of the pictures that are looked at are plain, or alike.
 _LOOKED_AT = 1.5
-_BANDS = MAX_BITS + 1
-_BAND_BITS = 64 // _BANDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +34,6 @@ class PixelReview:
     problem: str
     images: tuple[tuple[str, bool, int], ...] = ()
     drawn: bool = False
-
-
-class HashIndex:
-    """pHashes that are searched for neighbours without comparing each with each.
-
-    Two hashes that differ in at most MAX_BITS bits are equal in at least one of MAX_BITS + 1 bands.
-    """
-
-    def __init__(self, hashes: Iterable[int] = ()) -> None:
-        self._by_band: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for hashed in hashes:
-            self.add(hashed)
-
-    def add(self, hashed: int) -> None:
-        for band in self._bands(hashed):
-            self._by_band[band].append(hashed)
-
-    def has_near(self, hashed: int) -> bool:
-        """Whether a hash is there that differs in at most MAX_BITS bits."""
-        return any(
-            (hashed ^ other).bit_count() <= MAX_BITS
-            for band in self._bands(hashed)
-            for other in self._by_band.get(band, ())
-        )
-
-    @staticmethod
-    def _bands(hashed: int) -> Iterator[tuple[int, int]]:
-        for band in range(_BANDS):
-            yield band, hashed >> band * _BAND_BITS & (1 << _BAND_BITS) - 1
 
 
 class Known:
