@@ -1,14 +1,17 @@
 """Read the labels of standards and the names of generators.
 
 The labels are IPTC source types, IPTC properties for AI, and those of China's GB 45438.
+`generators.toml` holds the names and the source types.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 
 from real_vs_ai.config import POSITIVE_CLASS
 from real_vs_ai.messages import Message
@@ -20,74 +23,7 @@ _SEARCHED_CHARACTERS = 20_000
 _SEARCHED_IN_ALL = 100_000
 
 
-@dataclass(frozen=True)
-class _Generator:
-    """How a generator is named.
-
-    Attributes:
-        common: The words of its name mean other things too, or stand in prose about it: they
-            count where a maker is named, and after words such as "made with". In lower case.
-        distinctive: What only the generator writes: it counts in every field.
-    """
-
-    name: str
-    common: str = ""
-    distinctive: str = ""
-
-
-# The order decides where a maker names several: a program runs on another one's model.
-_GENERATORS = (
-    # Its options follow the prompt: "--ar 3:2 --v 6".
-    _Generator(
-        "Midjourney",
-        distinctive=r"midjourney|\bjob id: [0-9a-f]{8}-"
-        r"|--ar \d{1,3}:\d{1,3}\b[^\n]{0,200}--(?:v|niji) \d|--(?:v|niji) \d[^\n]{0,200}--ar \d",
-    ),
-    _Generator("DALL·E", r"dall[-· ]?e\b"),
-    _Generator("ChatGPT", r"chatgpt|gpt-?image|gpt-4o|openai"),
-    _Generator("Adobe Firefly", r"\bfirefly\b", r"adobe[_ ]firefly"),
-    _Generator(
-        "Google AI",
-        r"\bgemini\b|\bimagen\b|nano banana|google (?:generative )?ai\b|synthid",
-        r"made with google ai|edited with google ai|created by google generative ai",
-    ),
-    _Generator("Microsoft Designer", r"image creator", r"bing image creator|microsoft[_ ]designer"),
-    _Generator("Meta AI", r"meta ai\b", r"imagined with ai"),
-    _Generator("Grok", r"\bgrok\b|\bxai\b|\bx\.ai\b"),
-    _Generator("Ideogram", r"\bideogram\b", r"\bideogram\.ai\b|\bideogram ai\b"),
-    _Generator("Leonardo AI", r"\bleonardo\.?ai\b", r"\bleonardo\.ai\b"),
-    _Generator("Recraft", r"\brecraft\b"),
-    _Generator("Playground AI", distinctive=r"playground ?ai\b|playgroundai"),
-    _Generator("NightCafe", distinctive=r"nightcafe"),
-    _Generator("Craiyon", distinctive=r"craiyon"),
-    _Generator("Stability AI", r"\bstability[ _]?ai\b|dreamstudio"),
-    _Generator("Amazon Titan or Nova", r"amazon (?:titan|nova)|nova canvas|titan image"),
-    _Generator("Seedream", r"\bseedream\b|\bjimeng\b|\bdoubao\b|\bdreamina\b"),
-    _Generator("Kling", r"\bkling ?ai\b|\bkolors\b"),
-    _Generator("Krea", r"\bkrea\b"),
-    _Generator("Runway", r"\brunway(?:ml)?\b"),
-    _Generator("Luma", r"\bluma (?:ai|photon)\b"),
-    _Generator("Freepik AI", r"freepik (?:ai|pikaso)|\bpikaso\b"),
-    _Generator("Canva Magic Media", r"magic media"),
-    _Generator("Wombo Dream", r"\bwombo\b"),
-    _Generator("StarryAI", distinctive=r"starry ?ai\b"),
-    _Generator("Tensor.Art", distinctive=r"tensor\.art\b"),
-    _Generator("Qwen-Image", r"qwen[-_ ]?image"),
-    _Generator("Hunyuan", r"\bhunyuan"),
-    _Generator("NovelAI", distinctive=r"novelai"),
-    _Generator("InvokeAI", distinctive=r"invoke ?ai\b|sd[_-]metadata"),
-    _Generator("Fooocus", distinctive=r"fooocus"),
-    _Generator("SwarmUI", distinctive=r"swarmui|sui_image_params"),
-    _Generator("Draw Things", r"\bdraw things\b"),
-    _Generator("Easy Diffusion", distinctive=r"easy ?diffusion"),
-    _Generator("ComfyUI", distinctive=r"comfyui"),
-    _Generator(
-        "Stable Diffusion",
-        r"\bsdxl\b|\bsd ?(?:1\.5|2\.1|3\.5)\b",
-        r"stable[ _-]?diffusion|automatic1111",
-    ),
-    _Generator("FLUX", r"black forest labs|\bflux\.?[12]\b|\bflux[ ._-](?:dev|pro|schnell)\b"),
-)
+_TABLE = tomllib.loads(Path(__file__).with_name("generators.toml").read_text(encoding="utf-8"))
 # Other programs' settings hold people's words.
 _LEFT_OUT = frozenset({"prompt", "workflow"})
 # Texts are searched in lower case: that is faster than to ignore the case.
@@ -99,10 +35,14 @@ _MADE_WITH = re.compile(
 _WORDS_LATER = 30
 _MOST_PHRASES = 20
 _AS_MAKER = {
-    one.name: re.compile("|".join(filter(None, (one.common, one.distinctive))))
-    for one in _GENERATORS
+    one["name"]: re.compile("|".join(one[key] for key in ("common", "distinctive") if key in one))
+    for one in _TABLE["generators"]
 }
-_DISTINCTIVE = {one.name: re.compile(one.distinctive) for one in _GENERATORS if one.distinctive}
+_DISTINCTIVE = {
+    one["name"]: re.compile(one["distinctive"])
+    for one in _TABLE["generators"]
+    if "distinctive" in one
+}
 # Fields that programs fill; a person's name, a credit or a caption may hold such words by chance.
 _MAKER_FIELDS = frozenset(
     {"software", "source", "generator", "model", "ai_model", "exif software"}
@@ -180,28 +120,7 @@ def _is_signed_by_xai(fields: dict[str, str]) -> bool:
 # An honest file has one; a hostile file could name thousands.
 _MOST_SOURCE_TYPES = 5
 _SOURCE_TYPE = re.compile(r"digitalsourcetype/([A-Za-z]{3,60})", re.I)
-_MEANINGS = {
-    "trainedAlgorithmicMedia": Code.GENERATED,
-    "compositeWithTrainedAlgorithmicMedia": Code.COMPOSITE,
-    "compositeSynthetic": Code.COMPOSITE,
-    "algorithmicMedia": Code.GENERATED,
-    "digitalCapture": Code.CAPTURED,
-    "computationalCapture": Code.CAPTURED,
-    "negativeFilm": Code.CAPTURED,
-    "positiveFilm": Code.CAPTURED,
-    "print": Code.SOURCE,
-    "screenCapture": Code.SCREENSHOT,
-    "virtualRecording": Code.SOURCE,
-    "humanEdits": Code.SOURCE,
-    "minorHumanEdits": Code.SOURCE,
-    "algorithmicallyEnhanced": Code.SOURCE,
-    "composite": Code.SOURCE,
-    "compositeCapture": Code.SOURCE,
-    "dataDrivenMedia": Code.SOURCE,
-    "digitalCreation": Code.SOURCE,
-    "digitalArt": Code.SOURCE,
-    "softwareImage": Code.SOURCE,
-}
+_MEANINGS = {term: Code(code) for code, terms in _TABLE["source_types"].items() for term in terms}
 _CHINESE_LABELS = frozenset({"1", "2", "3"})
 _CHINESE_NAMESPACE = "tc260.org.cn/ns/AIGC"
 _CHINESE_FIELDS = ("AIGC", "EXIF UserComment", "EXIF ImageDescription", "comment", "Description")

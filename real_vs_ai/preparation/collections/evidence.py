@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,35 +43,12 @@ _LONGEST_WATERMARKED = 2048
 _WORD = re.compile(r"[a-z]+")
 _FROM_PICTURE = re.compile(r"img2img|image2image|im2im|in-?painting|out-?painting|upscaled")
 _SCREENSHOT = re.compile(r"screen.?(?:shot|cap|grab)|captura.de.pantalla|bildschirmfoto|snipaste")
-# Words in the path, and in the name, of a file that is no picture of its own.
-_SMALL_COPIES = frozenset(
-    _WORD.findall(
-        "thumb thumbs thumbnail thumbnails preview previews icon icons favicon logo logos badge "
-        "badges banner avatar avatars button buttons emoji sprite sprites"
-    )
-)
-# Tools make these as large as any other picture.
-_LARGE_BY_NAME = frozenset({"avatar", "avatars", "banner"})
-_SHEETS = frozenset(
-    _WORD.findall(
-        "grid grids collage montage mosaic contactsheet comparison compare compared vs xyz "
-        "sidebyside before"
-    )
-)
-# Words in the path of a dated file without a camera's settings: it may be drawn or computed.
-_COMPUTED = frozenset(
-    _WORD.findall(
-        "result results output outputs out mask masks label labels annotation annotations "
-        "annotated segmentation depth disparity edge edges keypoint keypoints match matches "
-        "matching stitched blend blended render rendered renders texture textures skybox "
-        "generated fake fakes synth synthetic synthesized gan gans figure figures fig figs plot "
-        "plots chart graph diagram map maps ui design mockup poster cover illustration drawing "
-        "painting art cartoon anime game games slides paper scan scans font fonts pattern "
-        "patterns background backgrounds bg heatmap histogram gray grayscale noisy noise blur "
-        "blurred denoised restored enhanced processed predicted prediction predictions detection "
-        "detections tex atlas uv albedo normals mesh lut gradient window gui"
-    )
-)
+_WORDS = {
+    name: frozenset(words.split())
+    for name, words in tomllib.loads(
+        Path(__file__).with_name("words.toml").read_text(encoding="utf-8")
+    ).items()
+}
 # What a repository says whose old pictures may be made by a network or a renderer.
 _MAKES_PICTURES = re.compile(
     r"(?<![a-z])(?:(?:style|cycle|dc|vq|big|pro|pg|gau|info|w|ac|star|e?sr|sin)?-?gans?"
@@ -261,7 +239,7 @@ def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Lab
         series = f"{traces.camera} {traces.day or folder}"
         group = f"photographs/{_digest(series)}" if folder_groups else ""
         return Labelled(file, "Real", traces.camera, traces.evidence, group)
-    if dated and not makes_pictures and _COMPUTED.isdisjoint(_words(file.path)):
+    if dated and not makes_pictures and _WORDS["computed"].isdisjoint(_words(file.path)):
         day = datetime.fromtimestamp(file.committed, UTC).date()
         group = f"photographs/{_digest(folder)}" if folder_groups else ""
         return Labelled(file, "Real", UNKNOWN_CAMERA, f"committed {day}", group)
@@ -270,14 +248,17 @@ def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Lab
 
 def _path_reason(file: FoundFile) -> str:
     path = file.path
-    small_copies = _SMALL_COPIES - _LARGE_BY_NAME if file.tool else _SMALL_COPIES
+    small_copies = _WORDS["small_copies"]
+    if file.tool:
+        small_copies = small_copies - _WORDS["large_by_name"]
     if _SCREENSHOT.search(path.casefold()):
         return SCREENSHOT
     if _FROM_PICTURE.search(path.casefold()):
         return FROM_PICTURE
     if not small_copies.isdisjoint(_words(path)):
         return "a small copy or a sign"
-    return "a sheet or a comparison" if not _SHEETS.isdisjoint(_words(path.split("/")[-1])) else ""
+    is_sheet = not _WORDS["sheets"].isdisjoint(_words(path.split("/")[-1]))
+    return "a sheet or a comparison" if is_sheet else ""
 
 
 def _words(path: str) -> set[str]:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, JpegImagePlugin
 
@@ -23,7 +25,6 @@ from real_vs_ai.images import DECODER_ERRORS
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _IMAGE = r"\.(?:png|jpe?g|webp)$"
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_SIGNS = "logo|icon|vector"
 # Midjourney numbers the pictures of a grid; a file of a grid has no number, and four megapixels.
 _NUMBERED = re.compile(rf"{_UUID}_[0-3]", re.IGNORECASE)
 _GRID_PIXELS = 4_000_000
@@ -34,19 +35,15 @@ _SUBSAMPLED_420 = 2
 
 @dataclass(frozen=True)
 class Tool:
-    """A row of the table: a tool, and how to tell its files.
+    """A row of `tools.toml`, which says what each column means.
 
     Attributes:
-        pattern: Regular expression that is searched in a file's path, whatever its case.
-        leave_out: Another one, for files of these that are no pictures of its own making, or signs.
-        held_out: Whether its pictures are for the test alone, so that no model learns from it.
-        package: What the repository's package.json must hold besides, or "".
         reject: Why a file is none of its pictures, by path, size in pixels and content, or "".
     """
 
     name: str
     pattern: str
-    leave_out: str = _SIGNS
+    leave_out: str
     held_out: bool = False
     package: str = ""
     reject: Callable[[str, int, bytes], str] = lambda path, pixels, data: ""
@@ -86,63 +83,17 @@ def _reject_other_encoder(path: str, pixels: int, data: bytes) -> str:
     return "not encoded as the tool encodes its pictures"
 
 
-TOOLS = {
-    tool.name: tool
-    for tool in (
-        Tool(
-            "ChatGPT",
-            rf"(?:^|/)ChatGPT[ _-]Image[ _-](?:{_MONTH}|\d{{1,4}})[^/]*{_IMAGE}",
-            "logo|removebg|icon",
-        ),
-        Tool(
-            "Gemini", rf"(?:^|/)Gemini_Generated_Image_[a-z0-9]+[^/]*{_IMAGE}", "logo|removebg|icon"
-        ),
-        Tool(
-            "AI Studio",
-            rf"(?:^|/)Generated[ _-]Image[ _-]{_MONTH}[a-z]*[^/]*{_IMAGE}",
-            "logo|removebg|icon",
-        ),
-        Tool(
-            "DALL-E 3",
-            rf"(?:^|/)DALL[·.\-_ ]{{0,3}}E[ _-]20\d\d-\d\d-\d\d[^/]*{_IMAGE}",
-            rf"{_SIGNS}|diagram",
-        ),
-        Tool(
-            "Leonardo",
-            r"(?:^|/)(?:Leonardo_(?:Phoenix|Kino|Vision|Diffusion|Lightning|Anime)[^/]*"
-            r"|Lucid_(?:Origin|Realism)_[^/]*|Flux_(?:Dev|Schnell|Pro)_[^/]*|AlbedoBase_XL_[^/]*"
-            r"|(?:lucid-(?:origin|realism)|kino-xl|phoenix(?:-[0-9.]+)?|flux-(?:dev|schnell))"
-            r"_[^/]+-[0-3](?: ?\(\d+\))?"
-            rf"|DreamShaper_v[^/]*|Default_[^/]+_[0-3](?:_{_UUID}(?:_[0-3])?)?){_IMAGE}",
-            held_out=True,
-        ),
-        Tool(
-            "Freepik",
-            rf"(?:^|/)freepik__[^/]+__\d{{4,6}}[^/]*{_IMAGE}",
-            # A user's own picture, changed.
-            "freepik__(?:upload|enhance|background|adjust|expand|retouch|talk)__|logo",
-        ),
-        Tool(
-            "Dreamina",
-            rf"(?:^|/)(?:dreamina|jimeng)-20\d\d-\d\d-\d\d-[^/]*{_IMAGE}",
-            "edit image|logo",
-            held_out=True,
-        ),
-        Tool("Firefly", rf"(?:^|/)Firefly[ _](?:[^/]*[ _-])?\d{{3,6}}[^/]*{_IMAGE}"),
-        Tool(
-            "Lovable",
-            r"^src/assets/[^/]+\.jpe?g$",
-            "lovable-uploads|logo|icon|background|pattern|texture",
-            package="lovable-tagger",
-            reject=_reject_other_encoder,
-        ),
-        # The last: it names files as widely as others with a prefix of their own do.
-        Tool(
-            "Midjourney",
-            rf"(?:^|/)[a-z0-9.-]+_[^/]+_{_UUID}(?:_[0-3])?[^/]{{0,12}}{_IMAGE}",
-            # Messengers name files with such an id too.
-            rf"{_SIGNS}|flat_|seamless|whatsapp",
-            reject=_reject_grid,
-        ),
-    )
-}
+_REJECT = {"grid": _reject_grid, "other encoder": _reject_other_encoder}
+
+
+def _read_tools() -> Iterator[Tool]:
+    text = Path(__file__).with_name("tools.toml").read_text(encoding="utf-8")
+    for name, pattern in (("<uuid>", _UUID), ("<image>", _IMAGE), ("<month>", _MONTH)):
+        text = text.replace(name, pattern)
+    for row in tomllib.loads(text)["tools"]:
+        if "reject" in row:
+            row["reject"] = _REJECT[row["reject"]]
+        yield Tool(**row)
+
+
+TOOLS = {tool.name: tool for tool in _read_tools()}
