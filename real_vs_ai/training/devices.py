@@ -93,17 +93,18 @@ def best_precision(gpus: list[Any]) -> str:
 
 
 def _compute_capability(gpu: Any) -> float:
-    """Of an NVIDIA GPU, 8.6 for example; infinite for what says nothing of one, a TPU."""
+    """Of an NVIDIA GPU, 8.6 for example; 0 of another one, and infinite of a TPU."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        major, minor = tf.config.experimental.get_device_details(gpu).get(
-            "compute_capability", (math.inf, 0)
-        )
+        details = tf.config.experimental.get_device_details(gpu)
+        major, minor = details.get("compute_capability", (0, 0))
         return major + minor / 10
     import jax
 
-    return float(getattr(jax.devices()[0], "compute_capability", math.inf))
+    device = jax.devices()[0]
+    is_tpu = device.platform == "tpu"
+    return math.inf if is_tpu else float(getattr(device, "compute_capability", 0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
