@@ -59,12 +59,10 @@ class TrackRecord:
     """What was measured on the test images, with the model's own thresholds.
 
     Attributes:
-        answered: Share of the images that got an answer, 0 to 1; None where it is not recorded.
         conditions: The clean pictures first; () where it is not recorded.
         generators: Kinds of AI-generated pictures, the hardest first.
     """
 
-    answered: float | None = None
     conditions: tuple[Condition, ...] = ()
     generators: tuple[Kind, ...] = ()
 
@@ -110,14 +108,12 @@ class TrackRecord:
 
 def read_track_record(metrics: Mapping[str, Any]) -> TrackRecord:
     """The track record in the test part of `metrics.json`, which a model file holds too."""
-    uncertain = metric_value(metrics, "uncertain_share")
     conditions = _part(metrics, "conditions")
     names = sorted(conditions, key=lambda name: name != _CLEAN)
     read = tuple(filter(None, (_read_condition(name, _part(conditions, name)) for name in names)))
     rows = _part(metrics, "weakest").get("generators")
     kinds = map(_read_kind, rows if isinstance(rows, Sequence) else ())
     return TrackRecord(
-        answered=None if uncertain is None else 1 - uncertain,
         conditions=read if read and read[0].name == _CLEAN else (),
         generators=tuple(filter(None, kinds)),
     )

@@ -59,7 +59,7 @@ def test_model_misses_most_of_a_tool_by_its_own_record_or_else_by_that_of_all(
 
 def test_report_without_these_numbers_says_nothing():
     record = read_track_record({"n": 100, "uncertain_share": 0.4})
-    assert record == TrackRecord(answered=0.6)
+    assert record == TrackRecord()
     assert record.of_no_sign == record.of_accusation == ""
     assert not record.misses_most_of("Krea")
 

@@ -319,14 +319,10 @@ def _at_thresholds(ordered: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 def means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The weighted mean of a value of each image, for each row of weights."""
-    if _is_all_images(weights):
+    if len(weights) == 1 and np.all(weights == 1):
+        # The value itself is summed by the same functions as scikit-learn's.
         return np.array([np.mean(values)])
     return weights @ values.astype(weights.dtype) / weights.sum(axis=1)
-
-
-def _is_all_images(weights: np.ndarray) -> bool:
-    """Whether this is the value itself: it is summed by the same functions as scikit-learn's."""
-    return len(weights) == 1 and bool(np.all(weights == 1))
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

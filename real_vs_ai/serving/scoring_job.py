@@ -229,15 +229,12 @@ def _open_scorer(
     return local_scorer(detector, workers=options.workers)
 
 
-def _describe_engine(detector: Detector) -> str:
-    return f"{detector.engine.name} ({detector.engine.precision})"
-
-
 def local_scorer(detector: ImageJudge, *, workers: int) -> Scorer:
     """Score on this machine; see `judge_files`."""
+    engines = [one.engine for one in detector.detectors]
     return Scorer(
         tuple(one.model for one in detector.detectors),
-        " and ".join(dict.fromkeys(map(_describe_engine, detector.detectors))),
+        " and ".join(dict.fromkeys(f"{e.name} ({e.precision})" for e in engines)),
         partial(judge_files, detector=detector, workers=workers),
     )
 
