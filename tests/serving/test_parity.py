@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.images import open_image
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.openvino_form import computes_in_bf16
-from real_vs_ai.verdict import decide_label
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.images import open_image
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.openvino_form import computes_in_bf16
+from real_vs_ai.verdicts.verdict import decide_label
 from tests.serving.trivial_model import judge_inputs
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from real_vs_ai.ray_cluster import map_on_ray
-from real_vs_ai.reporting import progress
+from real_vs_ai.core.ray_cluster import map_on_ray
+from real_vs_ai.core.reporting import progress
 
 _blas_lock = threading.RLock()
 T = TypeVar("T")

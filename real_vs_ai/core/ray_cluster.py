@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 
 _RETRIES = 10
 
@@ -38,7 +38,7 @@ def join_cluster() -> list[int]:
 
 def worker_environment(cores: float) -> dict[str, str]:
     """Each worker's own cores, and where it finds this package: where it is here."""
-    package_parent = str(Path(__file__).resolve().parents[1])
+    package_parent = str(Path(__file__).resolve().parents[2])
     return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}
 
 
