@@ -1,7 +1,4 @@
-"""Run a scoring job: read inputs, write a table or print it, and summarise.
-
-summary = run_scoring(["photos"], options=ScoringOptions(), output=Path("scores.csv"))
-"""
+"""Run a scoring job: read inputs, write a table or print it, and summarise."""
 
 from __future__ import annotations
 
