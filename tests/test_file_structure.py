@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from real_vs_ai import images
-from real_vs_ai.file_structure import find_excess
-from real_vs_ai.images import ImageError, count_pixels, decode_image, read_header
+from real_vs_ai.core import images
+from real_vs_ai.core.file_structure import find_excess
+from real_vs_ai.core.images import ImageError, count_pixels, decode_image, read_header
 from real_vs_ai.provenance import read_provenance
 
 PICTURE = Image.fromarray(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.messages import (
+from real_vs_ai.core.messages import (
     ENGLISH,
     PLURALS,
     Entry,
@@ -79,7 +79,7 @@ def test_every_sentence_is_used_and_every_key_in_the_code_has_one():
 def test_message_is_said_in_another_language_with_its_fields(monkeypatch):
     foreign = {"reason.unstable": "Nach {changes}.", "change.crop": "Zuschnitt {percent}"}
     monkeypatch.setattr(
-        "real_vs_ai.messages.read_table",
+        "real_vs_ai.core.messages.read_table",
         lambda language: foreign if language == "xx" else read_table(language),
     )
     change = Message("change.crop", percent=75)

@@ -1,4 +1,4 @@
-"""ImageScoring.py takes files, lists and pipes, and says by exit code and last lines how it went."""
+"""ImageScoring.py takes files, lists and pipes, and says by its exit code how it went."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ImageScoring
-from real_vs_ai.runs import make_default
+from real_vs_ai.models.runs import make_default
 from tests.serving.trivial_model import encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from small_runs import build_network, like_resnet50, options_for, tiny_backbone, write_splits
 
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.training import devices
 from real_vs_ai.training.command_line import parse_training_options
