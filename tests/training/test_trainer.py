@@ -1,11 +1,11 @@
 """A whole run on small folders trains, stops, resumes and tells the user."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 from small_runs import Killed, begin, read_history, train, write_splits
 
 from real_vs_ai.core.images import open_image, resize_image
@@ -13,7 +13,8 @@ from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.models.model_file import read_metadata
 from real_vs_ai.models.runs import newest_run
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.training import callbacks, devices, loop
+from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork
+from real_vs_ai.training import callbacks, devices, loop, run_folder
 from real_vs_ai.training.loop import image_weights
 from real_vs_ai.training.trainer import limit_sources
 
@@ -258,24 +259,21 @@ def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_fal
 
 
 def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(
-    parse, tmp_path, short, first_model
+    parse, tmp_path, short, first_model, monkeypatch
 ):
     """Nothing is trained: the model is the same, with what its recipe asks for besides."""
-    first = first_model(image_size=16)
-    noise = np.random.default_rng(3)
-    for index in range(16):
-        pixels = noise.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-        (tmp_path / "other").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "other" / f"{index}.png")
-    again = f"--image-size 16 --epochs 0 --weights {first} --set frozen_epochs=0"
-    said = []
-    taught = train(
-        parse(again, f"thumbnails={tmp_path / 'other'}", "mirror_below=0.8", "--run-name", "two"),
-        say=said.append,
-    )
+    network = PixelNetwork((np.ones((3, 3, 3, 1)),), (np.zeros(1),), np.ones(1), least_score=0.0)
+
+    def fit(check, splits, metadata, *, folders, **_):
+        return dataclasses.replace(check, network=network), f"fitted on {folders}"
+
+    monkeypatch.setattr(run_folder, "fit_on_thumbnails", fit)
+    first, said = first_model(), []
+    again = f"--epochs 0 --weights {first} --set frozen_epochs=0 mirror_below=0.8"
+    taught = train(parse(again, f"thumbnails={tmp_path / 'other'}"), say=said.append)
     assert taught.progress.epoch == 0
     assert read_metadata(taught.run.model).model_input.mirror_below == 0.8
-    assert any("Classifiers of pixels" in line for line in said)
+    assert any(str(tmp_path / "other") in line and "fitted on" in line for line in said)
     models = [keras.models.load_model(path) for path in (first, taught.run.model)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
