@@ -4,7 +4,6 @@ import dataclasses
 import json
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,10 +187,6 @@ def test_documented_loader_gives_keras_answers_from_a_torch_file(tmp_path, pooli
     backbone = [key for key in state if not key.startswith(("head.", "input.", "pool."))]
     # 53 or 104 convolutions, each with a normalisation of five entries.
     assert len(backbone) == 6 * (104 if "backbone" in how else 53)
-
-
-def test_loader_of_the_torch_file_needs_thirty_lines():
-    assert len(Path(torch_state.__file__).with_name("pth_loader.py").read_text().splitlines()) <= 30
 
 
 def test_file_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
