@@ -43,14 +43,6 @@ def released_in_keras():
     return keras.models.load_model(RELEASED, compile=False)
 
 
-@pytest.fixture(scope="session")
-def released_keras_detector():
-    """The detector with Keras' engine; batches of 32 are traced once."""
-    from real_vs_ai import Detector
-
-    return Detector.open(RELEASED, engine="keras")
-
-
 @pytest.fixture
 def blank_figures(monkeypatch):
     """Figures become empty files: drawing those of one report takes six seconds."""

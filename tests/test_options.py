@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import subprocess
@@ -28,7 +27,6 @@ WITH_CLUSTER = (
     "DataAugmentation",
     "ImageScoring",
 )
-SCRIPTS = sorted(path.stem for path in Path(__file__).resolve().parents[1].glob("*.py"))
 WITH_WORKERS = (*WITH_CLUSTER, "DataCollector", "ModelTraining", "ModelEvaluation")
 
 
@@ -79,28 +77,6 @@ def test_ranges_take_what_lies_in_them():
     assert number(0, 1)("1") == 1.0
     assert number(0, 1, ends=False)("0.5") == 0.5
     assert whole_number(3)("3") == 3
-
-
-def options_of(script, monkeypatch):
-    """The names of the options that a script's --help lists."""
-    found = []
-
-    def note(parser, *_, **__):
-        found.extend(name for action in parser._actions for name in action.option_strings)
-        raise SystemExit(0)
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", note)
-    module = importlib.import_module(script)
-    with pytest.raises(SystemExit):
-        (getattr(module, "parse_args", None) or module.main)([])
-    return {name for name in found if name.startswith("--")} - {"--help"}
-
-
-def test_scripts_have_at_most_111_options_and_training_21(monkeypatch):
-    """What only recipes set is a field of a recipe; an option that is added replaces another."""
-    options = {script: options_of(script, monkeypatch) for script in SCRIPTS}
-    assert sum(map(len, options.values())) <= 111
-    assert 10 <= len(options["ModelTraining"]) <= 21
 
 
 OPTION_CLASSES = (TrainingOptions, EvaluationOptions, SplitOptions, TrainTestOptions, MergeOptions)

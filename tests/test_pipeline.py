@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tomllib
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -148,10 +147,16 @@ def small_backbone(*, weights, input_tensor):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("blank_figures")
-def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
+def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch, capsys):
     # The random weights stay as they are; the head learns.
     monkeypatch.setattr(pipeline, "released_run", lambda models_dir: None)
     assert RunPipeline.main(["--demo"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    make_default = (
+        f"ImageScoring.py --model {Path('models') / only_run(project).name} --make-default"
+    )
+    assert last.endswith(make_default)
+    assert ImageScoring.main(last.split()[2:]) == 0
 
     metrics = json.loads((only_run(project) / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["backbone"] == "resnet101"
@@ -162,7 +167,7 @@ def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
     (project / "new").mkdir()
     for name in ("chelsea", "gravel", "china"):
         photograph = next(photographs[file] for file in photographs if file.startswith(name))
-        for number in range(20):
+        for number in range(10):
             real = random_crop(photograph, side=48, random=random)
             fake = resynthesise(random_crop(photograph, side=48, random=random), random=random)
             Image.fromarray(real).save(project / "new" / f"real-{name}-{number}.png")
@@ -171,45 +176,12 @@ def test_demo_model_clearly_beats_chance_and_serves(project, monkeypatch):
     assert ImageScoring.main(["new", "--output", "scores.csv", *run]) == 0
     rows = read_scores(project / "scores.csv")
     judged = [row for row in rows if row["out_of_distribution"] == "false"]
-    assert len(rows) == 120
-    assert len(judged) >= 90
+    assert len(rows) == 60
+    assert len(judged) >= 45
     is_fake = np.array([Path(row["path"]).name.startswith("fake") for row in judged])
     probabilities = np.array([float(row["probability_fake"]) for row in judged])
     assert np.mean((probabilities >= 0.5) == is_fake) >= 0.75
     assert roc_auc_score(is_fake, probabilities) >= 0.85
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("blank_figures")
-def test_three_classes_go_through_every_script(project, capsys):
-    random = np.random.default_rng(0)
-    colours = {"benign": (200, 60, 60), "malignant": (60, 200, 60), "normal": (60, 60, 200)}
-    with zipfile.ZipFile(project / "scans.zip", "w") as archive:
-        for name, colour in colours.items():
-            for number in range(40):
-                pixels = random.normal(colour, 40, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(project / "image.png")
-                archive.write(project / "image.png", f"scans/{name}/{number}.png")
-    (project / "data" / "archives").mkdir(parents=True)
-    shutil.move(project / "scans.zip", project / "data" / "archives" / "scans.zip")
-
-    assert RunPipeline.main(["--", *SMALL_TRAINING]) == 0
-    run = only_run(project)
-    *_, last = capsys.readouterr().out.splitlines()
-    assert last.endswith(f"ImageScoring.py --model {Path('models') / run.name} --make-default")
-    assert ImageScoring.main(last.split()[2:]) == 0
-    assert ImageScoring.main(["data/test", "--output", "scores.csv"]) == 0
-
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["class_names"] == ["benign", "malignant", "normal"]
-    rows = read_scores(project / "scores.csv")
-    assert len(rows) == 18
-    assert {row["probability_fake"] for row in rows} == {""}
-    judged = [row for row in rows if row["out_of_distribution"] == "false"]
-    assert judged
-    for row in judged:
-        total = sum(float(row[f"probability_{name}"]) for name in colours)
-        assert total == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.slow
@@ -223,7 +195,7 @@ def test_the_chain_runs_on_real_images_from_archives_to_verdicts(project):
     for name in ("cifake-mini.zip", "fake-or-real-sample.zip"):
         shutil.copy(SHARED_DATA / name, archives)
 
-    assert RunPipeline.main(["--", *SMALL_TRAINING, "--set", "steps_per_epoch=20"]) == 0
+    assert RunPipeline.main(["--", *SMALL_TRAINING, "--set", "steps_per_epoch=8"]) == 0
     run = ["--model", str(only_run(project))]
     assert ImageScoring.main(["data/test", "--output", "scores.csv", *run]) == 0
 

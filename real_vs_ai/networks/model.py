@@ -6,6 +6,7 @@ The input is RGB, 0 to 255; the output is softmax in the order of the class name
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,11 @@ def _is_whole_model(path: Path) -> bool:
 def _read_backbone(path: Path, backbone: str) -> keras.Model:
     network = BACKBONES[backbone].build(weights=None)
     try:
-        network.load_weights(path)
-    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        # Keras warns of a layer that the file lacks, and leaves its random weights.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            network.load_weights(path)
+    except (ValueError, KeyError, IndexError, AttributeError, UserWarning) as error:
         reason = one_line(error)
         raise InputError(
             f"{path} does not hold the weights of {backbone} without its top ({reason}). "

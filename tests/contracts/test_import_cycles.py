@@ -6,8 +6,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[2] / "real_vs_ai"
 
 
@@ -71,30 +69,3 @@ def find_cycle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_no_modules_import_each_other_in_a_circle():
     assert find_cycle(import_graph(PACKAGE)) == []
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "from sample import first",
-        "import sample.first",
-        "from .first import a",
-        "from . import first",
-    ],
-)
-def test_a_circle_is_found_inside_functions_too(tmp_path, statement):
-    package = tmp_path / "sample"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "first.py").write_text("from sample.second import b\n")
-    (package / "second.py").write_text(f"def f():\n    {statement}\n")
-    assert set(find_cycle(import_graph(package))) == {"sample.first", "sample.second"}
-
-
-def test_import_for_types_alone_makes_no_circle(tmp_path):
-    package = tmp_path / "sample"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "first.py").write_text("from sample.second import b\n")
-    (package / "second.py").write_text("if TYPE_CHECKING:\n    from sample.first import a\n")
-    assert find_cycle(import_graph(package)) == []

@@ -1,5 +1,9 @@
 """Make a model whose answers are known, and images for it: red is Fake, blue is Real."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -66,3 +70,15 @@ def make_run(folder, model, *, class_names=("Fake", "Real")):
     metadata = ModelMetadata(class_names=class_names, image_size=SIZE, backbone="colours")
     save_model(model, run.model, metadata=metadata)
     return run, metadata
+
+
+@functools.cache
+def _colour_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return make_run(Path(folder) / "run", colour_model())[0].model.read_bytes()
+
+
+def copy_run(folder):
+    """A run folder with the file of a `colour_model`, which is made and converted once."""
+    folder.mkdir(parents=True)
+    RunFolder(folder).model.write_bytes(_colour_file())

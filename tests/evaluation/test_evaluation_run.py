@@ -20,6 +20,7 @@ from real_vs_ai.models.runs import RunFolder
 from tests.evaluation.evaluation_material import (
     SIZE,
     colour_model,
+    copy_run,
     list_splits,
     make_run,
     write_images,
@@ -39,7 +40,7 @@ def project(tmp_path, monkeypatch):
     for split in ("train", "validation", "test"):
         write_images(tmp_path / "data" / split, n=10)
     (tmp_path / "data" / "train" / "Fake" / "broken.png").write_bytes(b"no image")
-    make_run(tmp_path / "models" / "run", colour_model())
+    copy_run(tmp_path / "models" / "run")
     (tmp_path / "models" / "run" / "config.json").write_text('{"options": {"data": "data"}}')
     monkeypatch.chdir(tmp_path)
     return tmp_path

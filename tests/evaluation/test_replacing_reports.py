@@ -1,6 +1,7 @@
 """A report, its thresholds and its model file change together, with --overwrite, and only once."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,22 +15,32 @@ import ModelEvaluation
 from real_vs_ai.models.model_file import read_metadata, write_metadata
 from real_vs_ai.models.runs import find_model
 from real_vs_ai.verdicts.predictions import read_predictions
-from tests.evaluation.evaluation_material import colour_model, make_run, write_images
+from tests.evaluation.evaluation_material import copy_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with data/ and a run that has its report, in which scripts are started."""
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A folder with data/ and a run that has its report."""
+    folder = tmp_path_factory.mktemp("evaluated")
     for split in ("train", "validation", "test"):
-        write_images(tmp_path / "data" / split, n=10)
-    make_run(tmp_path / "models" / "run", colour_model())
-    (tmp_path / "models" / "run" / "config.json").write_text('{"options": {"data": "data"}}')
-    monkeypatch.chdir(tmp_path)
-    assert evaluate("--model", "models/run") == 0
-    return tmp_path
+        write_images(folder / "data" / split, n=10)
+    copy_run(folder / "models" / "run")
+    (folder / "models" / "run" / "config.json").write_text('{"options": {"data": "data"}}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **__: file.touch())
+        assert evaluate("--model", "models/run") == 0
+    return folder
+
+
+@pytest.fixture
+def project(evaluated, tmp_path, monkeypatch):
+    """A copy of that folder, in which scripts are started."""
+    monkeypatch.chdir(shutil.copytree(evaluated, tmp_path / "project"))
+    return tmp_path / "project"
 
 
 def metrics_of(folder):

@@ -19,8 +19,9 @@ from real_vs_ai.out_of_distribution.learning import (
 from tests.out_of_distribution.test_check import bare_check
 from tests.serving import trivial_model
 
+SIZE = 16
 METADATA = dataclasses.replace(
-    trivial_model.METADATA, training_images={"scale": {"low": 32.0, "high": 32.0}}
+    trivial_model.METADATA, image_size=SIZE, training_images={"scale": {"low": SIZE, "high": SIZE}}
 )
 LIMITS = {"workers": 1, "max_memory_bytes": 2**30}
 
@@ -61,7 +62,7 @@ def test_too_few_pictures_are_refused(tmp_path):
 def soft_image(generator):
     """Blurred colours with a little noise, as a PIL image."""
     colours = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    soft = np.asarray(colours.resize((32, 32), Image.Resampling.BICUBIC)).astype(float)
+    soft = np.asarray(colours.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(float)
     noisy = soft + generator.normal(0, 6, soft.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
@@ -82,8 +83,8 @@ def decode(folder):
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_own_images(folder / "train", 60, seed=0)
-    write_own_images(folder / "validation", 40, seed=1)
+    write_own_images(folder / "train", 40, seed=0)
+    write_own_images(folder / "validation", 30, seed=1)
     return {split: decode(folder / split) for split in ("train", "validation")}
 
 
@@ -91,14 +92,14 @@ def splits(tmp_path_factory):
 def fitted(splits, tmp_path_factory):
     """A check that knows thumbnails; and what fitting said."""
     pictures = tmp_path_factory.mktemp("pictures")
-    write_pictures(pictures, 40)
+    write_pictures(pictures, 24)
     return fit_on_thumbnails(bare_check(), splits, METADATA, folders=[pictures], workers=1)
 
 
 def test_fitted_check_tells_its_own_images_from_thumbnails(fitted, splits):
     check, said = fitted
     own = splits["validation"].inputs
-    others = np.random.default_rng(3).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    others = np.random.default_rng(3).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
     for part in (check.classifier, check.network):
         assert part.accepts(own).mean() > 0.9 and not part.accepts(others).any()
     kept = dataclasses.replace(check, classifier=None, network=None)

@@ -91,6 +91,14 @@ def check_three_classes(world):
     figures = {path.stem for path in (world.tumours / "figures").glob("*.png")}
     assert {"history", "confusion_matrix"} <= figures
     assert {"precision", "recall", "f1", "val_f1"} <= world.history(world.tumours)[0].keys()
+    with (world.folder / "tumours" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == world.count("tumours", "test") and {
+        r["probability_fake"] for r in rows
+    } == {""}
+    for row in (row for row in rows if row["out_of_distribution"] == "false"):
+        total = sum(float(row[f"probability_{name}"]) for name in TUMOURS)
+        assert total == pytest.approx(1, abs=1e-3)
     recipe = parse_training_options(["--recipe", "resnet101-multiclass"], description="test")
     assert recipe.backbone == "resnet101" and recipe.frozen_epochs > 0
 

@@ -132,6 +132,8 @@ def make_world(folder: Path) -> World:
         shutil.copyfile(next((made.folder / "data" / "test" / "Fake").iterdir()), unseen)
         scoring = ["unseen.png", "--model", "models/two", "--output", "scores.csv"]
         assert ImageScoring.main([*scoring, "--workers", "1"]) == 0
+        scoring = ["tumours/test", "--model", "models/three", "--output", "tumours/scores.csv"]
+        assert ImageScoring.main([*scoring, "--workers", "1"]) == 0
     made.said = said.getvalue()
     return made
 

@@ -46,6 +46,11 @@ def with_exif(file_format: str = "JPEG", **tags: object) -> bytes:
     return encode(uniform_image(99), file_format, exif=exif)
 
 
+def in_comment(text: str, file_format: str = "JPEG") -> bytes:
+    """A picture with a text in its EXIF comment."""
+    return with_exif(file_format, UserComment=b"ASCII\0\0\0" + text.encode())
+
+
 def photograph(
     pixels: np.ndarray,
     *,

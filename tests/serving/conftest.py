@@ -21,7 +21,7 @@ def model_path(tmp_path_factory) -> Path:
 def detector(model_path):
     from real_vs_ai import Detector
 
-    return Detector.open(model_path, engine="openvino", precision="f32")
+    return Detector.open(model_path, engine="openvino", precision="f32", for_batches=True)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def path(model, tmp_path) -> Path:
 def test_it_answers_as_keras_does_for_any_number_of_images(build, tmp_path):
     model, path = make(build), tmp_path / "model.h5"
     save_model(model, path, metadata=METADATA)
-    expected = model.predict(images(5), verbose=0)
+    expected = model(images(5)).numpy()
     assert expected.std(axis=0).max() > 1e-4
     np.testing.assert_allclose(answers(path, images(5))[0], expected, atol=1e-5)
     np.testing.assert_allclose(answers(path, images(1))[0], expected[:1], atol=1e-5)
@@ -116,7 +116,7 @@ def test_features_of_a_layer_are_the_second_output(model, path):
 
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
     found = answers(path, images(3), layer="hidden")
-    np.testing.assert_allclose(found[1], hidden.predict(images(3), verbose=0), atol=1e-5)
+    np.testing.assert_allclose(found[1], hidden(images(3)).numpy(), atol=1e-5)
     assert len(answers(path, images(3), layer="no such layer")) == 1
 
 
@@ -143,8 +143,8 @@ def test_weights_are_those_that_the_file_holds_now(model, path, number_type):
         del group[name]
         group[name] = changed
     again = keras.models.load_model(path, compile=False)
-    expected = again.predict(images(3), verbose=0)
-    assert np.abs(expected - model.predict(images(3), verbose=0)).max() > 0.01
+    expected = again(images(3)).numpy()
+    assert np.abs(expected - model(images(3)).numpy()).max() > 0.01
     np.testing.assert_allclose(answers(path, images(3))[0], expected, atol=1e-5)
 
 
@@ -187,7 +187,7 @@ def test_the_command_writes_the_graph(model, without_graph, capsys):
     assert ModelEvaluation.main(["--openvino", "--model", str(without_graph)]) == 0
     assert "now holds the graph that OpenVINO runs" in capsys.readouterr().out
     assert Detector.open(without_graph).engine.name == "openvino"
-    expected = model.predict(images(3), verbose=0)
+    expected = model(images(3)).numpy()
     np.testing.assert_allclose(answers(without_graph, images(3))[0], expected, atol=1e-5)
 
 

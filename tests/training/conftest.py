@@ -1,13 +1,16 @@
 """Run small trainings: a tiny network in place of a ResNet, on images it can tell apart."""
 
 import contextlib
+import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_runs import like_resnet50, options_for, tiny_backbone, write_splits
+from small_runs import build_network, like_resnet50, options_for, tiny_backbone, write_splits
 
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.training import devices
 from real_vs_ai.training.command_line import parse_training_options
@@ -35,8 +38,9 @@ def set_precision():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Makes `--backbone resnet50` mean the tiny network."""
-    monkeypatch.setitem(backbones.BACKBONES, "resnet50", like_resnet50(tiny_backbone))
+    """Makes `--backbone resnet50` and resnet101 mean the tiny network."""
+    for name in ("resnet50", "resnet101"):
+        monkeypatch.setitem(backbones.BACKBONES, name, like_resnet50(tiny_backbone))
     yield
     keras.config.set_dtype_policy("float32")
 
@@ -54,9 +58,28 @@ def short(monkeypatch):
     monkeypatch.setattr(run_folder, "write_report", report)
 
 
+@pytest.fixture(scope="session")
+def splits(tmp_path_factory):
+    return write_splits(tmp_path_factory.mktemp("splits") / "data")
+
+
 @pytest.fixture
-def data(tmp_path):
-    return write_splits(tmp_path / "data")
+def data(splits, tmp_path):
+    return shutil.copytree(splits, tmp_path / "data")
+
+
+@pytest.fixture
+def first_model(tiny, tmp_path):
+    """Writes a file of the tiny network, from which a run can start."""
+
+    def first_model(**options):
+        size = options.get("image_size", 32)
+        metadata = ModelMetadata(("Fake", "Real"), size, backbone="resnet50")
+        path = tmp_path / "first.h5"
+        save_model(build_network(**{"dense_units": 256, **options}), path, metadata=metadata)
+        return path
+
+    return first_model
 
 
 @pytest.fixture

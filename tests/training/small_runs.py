@@ -123,6 +123,23 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing in the code catches it."""
 
 
+def begin(monkeypatch, options, *, say=quiet):
+    """Let a run die before its first step; what it was to learn from."""
+    from real_vs_ai.training import trainer
+
+    held = []
+
+    def die(learning):
+        held.append(learning)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "run_stages", die)
+        with pytest.raises(Killed):
+            train(options, say=say)
+    return held[0]
+
+
 def train_until(monkeypatch, options, *, step):
     """Let a run die after this many steps, before the recorder hears of the last one."""
     from real_vs_ai.training.callbacks import Recorder

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_runs import learning_of
 
+from real_vs_ai.models.keras_models import graph_of
 from real_vs_ai.training.callbacks import (
     AveragedWeights,
     DivergenceGuard,
@@ -162,7 +163,7 @@ def test_averages_are_validated_and_kept_while_learning_goes_on_from_the_weights
     np.testing.assert_allclose(seen["validated"], average, rtol=1e-6)
     np.testing.assert_array_equal(seen["after"], seen["weights"])
     np.testing.assert_array_equal(model.get_weights()[0], seen["weights"])
-    model.load_weights(keep.learning.run.best_weights)
+    graph_of(model).load_weights(keep.learning.run.best_weights)
     np.testing.assert_allclose(model.get_weights()[0], average, rtol=1e-6)
 
 

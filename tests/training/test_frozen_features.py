@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from small_runs import die_in_report, train, train_until
+from small_runs import begin, die_in_report, train, train_until
 
 from real_vs_ai.dataset import decoded_images
-from real_vs_ai.training import loop
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -35,45 +34,32 @@ def of_another_source(data):
 
 def test_held_out_sources_are_validated_and_not_learnt_from(parse, data, short, monkeypatch):
     of_another_source(data)
-    learnt = {}
-    original = loop.fit_stage
-
-    def watch(learning, stage):
-        for split in ("train", "validation"):
-            learnt[split] = set(getattr(learning, split).images.sources)
-        original(learning, stage)
-
-    monkeypatch.setattr(loop, "fit_stage", watch)
-    train(parse(*HEAD_ONLY, "--set", "hold_out=other"))
-    assert learnt == {"train": {"source"}, "validation": {"other"}}
+    learning = begin(monkeypatch, parse(*HEAD_ONLY, "--set", "hold_out=other"))
+    assert set(learning.train.images.sources) == {"source"}
+    assert set(learning.validation.images.sources) == {"other"}
 
 
-def test_copies_among_held_out_images_are_not_validated(parse, data, tmp_path, short):
+def test_copies_among_held_out_images_are_not_validated(parse, data, monkeypatch):
     of_another_source(data)
     for label in ("Fake", "Real"):
         path = next((data / "train" / label).glob("other__*"))
         path.rename(path.with_name(f"{path.stem}__augmented1.png"))
-    seen = []
-    train(parse(*HEAD_ONLY, "--set", "hold_out=other"), say=seen.append)
-    counts = next(line for line in "\n".join(seen).splitlines() if line.startswith("validation"))
-    assert counts.split()[1:] == ["5", "5"]
+    learning = begin(monkeypatch, parse(*HEAD_ONLY, "--set", "hold_out=other"))
+    assert list(learning.validation.images.counts.values()) == [5, 5]
 
 
 def test_features_are_computed_once_for_all_runs_on_the_same_images(
-    parse, data, tmp_path, measured, short
+    parse, data, tmp_path, measured, monkeypatch, first_model
 ):
     of_another_source(data)
     cache = ("--set", f"cache_dir={tmp_path / 'cache'}")
-    weights = tmp_path / "start.h5"
-    train(parse("--epochs", "1", "--set", "pooling=stages", "--run-name", "first"))
-    (tmp_path / "models" / "first" / "model.h5").rename(weights)
-    start = (*HEAD_ONLY, *cache, "--weights", str(weights))
-    train(parse(*start, "--run-name", "one"))
+    start = (*HEAD_ONLY, *cache, "--weights", str(first_model(pooling="stages", dense_units=0)))
+    begin(monkeypatch, parse(*start, "--run-name", "one"))
     assert measured == ["train", "validation"]
-    train(parse(*start, "--set", "hold_out=other", "--run-name", "two"))
+    begin(monkeypatch, parse(*start, "--set", "hold_out=other", "--run-name", "two"))
     assert measured == ["train", "validation", "validation"]
     # The same weights compute other features of an enlarged image.
-    train(parse(*start, "--set", "enlarge=2", "--run-name", "three"))
+    begin(monkeypatch, parse(*start, "--set", "enlarge=2", "--run-name", "three"))
     assert measured == ["train", "validation", "validation", "train", "validation"]
 
 
@@ -87,19 +73,17 @@ def test_holding_everything_out_is_refused(parse, data):
         train(parse("--set", "hold_out=source"))
 
 
-@pytest.mark.parametrize("killed_in", ["fit", "report"])
-def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypatch, killed_in):
-    first = train(parse("--epochs", "1", "--set", "pooling=stages", "--run-name", "first"))
-    start = (*HEAD_ONLY, "deterministic=true", "--weights", str(first.run.model), "--seed", "9")
+def test_killed_run_resumes_with_the_backbone_that_it_had(parse, short, monkeypatch, first_model):
+    weights = str(first_model(pooling="stages", dense_units=0))
+    start = (*HEAD_ONLY, "deterministic=true", "--weights", weights, "--seed", "9")
     whole = train(parse(*start, "--run-name", "whole"))
-
-    options = parse(*start, "--run-name", "cut", "--set", "checkpoint_steps=1")
-    if killed_in == "fit":
-        train_until(monkeypatch, options, step=9)
-    else:
-        die_in_report(monkeypatch, options)
-    cut = whole.run.path.with_name("cut")
-    resumed = train(parse(*start, "--resume", str(cut)))
-    models = [keras.models.load_model(run.run.model) for run in (whole, resumed)]
-    for a, b in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(a, b)
+    train_until(
+        monkeypatch, parse(*start, "--run-name", "fit", "--set", "checkpoint_steps=1"), step=9
+    )
+    die_in_report(monkeypatch, parse(*start, "--run-name", "report"))
+    expected = keras.models.load_model(whole.run.model).get_weights()
+    for killed_in in ("fit", "report"):
+        resumed = train(parse(*start, "--resume", str(whole.run.path.with_name(killed_in))))
+        found = keras.models.load_model(resumed.run.model).get_weights()
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)

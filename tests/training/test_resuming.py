@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from small_runs import die_in_report, read_history, train, train_until
+from small_runs import begin, die_in_report, read_history, train, train_until
 
 from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training import callbacks, loop, run_folder
@@ -15,10 +15,16 @@ pytestmark = pytest.mark.usefixtures("tiny")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [(), ("averaging=0.9", "weight_decay=0.01", "balance=draws", "final_rate=0")]
+    ("kills", "more"),
+    [
+        ((2, 20), ()),
+        ((9, 13), ("averaging=0.9", "weight_decay=0.01", "balance=draws", "final_rate=0")),
+    ],
 )
-def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeypatch, short, more):
-    """6 steps an epoch; one run is killed in each of its four epochs."""
+def test_killed_run_resumes_to_the_same_weights_steps_and_history(
+    parse, monkeypatch, short, kills, more
+):
+    """6 steps an epoch, two epochs a stage; between them, both runs are killed in all four."""
     monkeypatch.setattr(run_folder, "_clear_checkpoints", lambda folder: None)
     arguments = ("--epochs", "2", "--set", "checkpoint_steps=1")
     arguments += ("--set", "deterministic=true", "frozen_epochs=2", *more)
@@ -26,7 +32,7 @@ def test_killed_run_resumes_to_the_same_weights_steps_and_history(parse, monkeyp
     killed = whole.path.with_name("killed")
     options = parse(*arguments, "--run-name", "killed")
     done = 0
-    for step in (2, 9, 13, 20):
+    for step in kills:
         train_until(monkeypatch, options, step=step - done)
         # The recorder never heard of the last step, so that it is done once more.
         done = step - 1
@@ -50,18 +56,24 @@ def assert_same_run(first, second):
 
 
 def test_options_changed_on_resume_are_recorded_except_batch_size(parse, monkeypatch, short):
-    options = parse("--run-name", "run", "--set", "checkpoint_steps=1")
-    train_until(monkeypatch, options, step=9)
+    begin(monkeypatch, parse("--run-name", "run"))
     path = parse().models_dir / "run"
     with pytest.raises(ValueError, match="Expected --batch-size 8 as the run began with"):
         train(parse("--resume", str(path), "--batch-size", "4"))
     before = json.loads((path / "config.json").read_text())
-    train(parse("--resume", str(path), "--learning-rate", "1e-5"))
+    begin(monkeypatch, parse("--resume", str(path), "--learning-rate", "1e-5"))
     after = json.loads((path / "config.json").read_text())
     assert after["options"] == {**before["options"], **after["options"], "learning_rate": 1e-5}
     (entry,) = after["resumed"]
     assert entry["changed"]["learning_rate"] == [before["options"]["learning_rate"], 1e-5]
     assert after["started"] == before["started"]
+
+
+def test_folder_of_a_run_killed_before_it_began_is_reused(parse, monkeypatch):
+    run = RunFolder(parse().models_dir / "run")
+    run.checkpoints.mkdir(parents=True)
+    (run.path / ".config.json.123.tmp").write_text("{")
+    assert begin(monkeypatch, parse("--run-name", "run")).run == run
 
 
 def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
@@ -127,7 +139,7 @@ def test_full_disk_keeps_the_checkpoint_before_and_resumes(parse, monkeypatch, s
 
 
 def test_changed_images_are_noticed_before_resuming(parse, data, monkeypatch, short):
-    train_until(monkeypatch, parse("--run-name", "run"), step=2)
+    begin(monkeypatch, parse("--run-name", "run"))
     next((data / "train" / "Fake").iterdir()).unlink()
     with pytest.raises(ValueError, match="have changed since"):
         train(parse("--resume"))

@@ -1,19 +1,20 @@
 """A whole run on small folders trains, stops, resumes and tells the user."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
-from small_runs import read_history, train, write_splits
+from small_runs import Killed, begin, read_history, train, write_splits
 
 from real_vs_ai.core.images import open_image, resize_image
 from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
 from real_vs_ai.models.model_file import read_metadata
 from real_vs_ai.models.runs import newest_run
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.training import callbacks, devices, loop
+from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork
+from real_vs_ai.training import callbacks, devices, loop, run_folder
 from real_vs_ai.training.loop import image_weights
 from real_vs_ai.training.trainer import limit_sources
 
@@ -31,7 +32,7 @@ def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
     assert metadata.class_names == ("Fake", "Real")
     for index, name in enumerate(metadata.class_names):
         pixels = resize_image(open_image(data / "test" / name / "source__000.png"), 32)
-        assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == index
+        assert model([pixels[None].astype(np.float32)]).numpy()[0].argmax() == index
     rows = read_history(result.run)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert {"precision", "recall", "auc", "f1", "val_f1", "learning_rate"} <= rows[0].keys()
@@ -43,7 +44,7 @@ def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
     # Pure noise is not what these images look like.
     noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     features = keras.Model(model.inputs, model.get_layer(check.layer).output)
-    reasons = check.compare(features.predict(noise.astype(np.float32), verbose=0), noise)
+    reasons = check.compare(features([noise.astype(np.float32)]).numpy(), noise)
     assert all(reasons)
     assert result.metrics["out_of_distribution"]["test"]["n"] == 24
     assert result.metrics["out_of_distribution"]["test"]["share"] < 0.5
@@ -51,40 +52,23 @@ def test_trained_model_knows_its_classes_up_to_the_verdict(parse, data):
     assert "accuracy" in str(result)
 
 
-def test_config_names_options_seed_versions_git_data_and_command(parse, short):
-    result = train(parse("--epochs", "1", "--seed", "5"))
-    config = json.loads(result.run.config.read_text())
+def test_config_names_options_seed_versions_git_data_and_command(parse, monkeypatch):
+    run = begin(monkeypatch, parse("--epochs", "1", "--seed", "5")).run
+    config = json.loads(run.config.read_text())
     assert config["seed"] == 5
     assert config["options"]["image_size"] == 32
     assert config["versions"]["keras"] == keras.__version__
     assert len(config["data"]["fingerprint"]) == 64
     assert config["data"]["counts"]["train"] == {"Fake": 24, "Real": 24}
     assert "--seed" in config["command"]
-    repeated = parse("--recipe", str(result.run.config), "--epochs", "1")
+    repeated = parse("--recipe", str(run.config), "--epochs", "1")
     expected = parse("--epochs", "1", "--seed", "5").stored()
-    assert repeated.stored() == {**expected, "recipe": str(result.run.config)}
+    assert repeated.stored() == {**expected, "recipe": str(run.config)}
 
 
-def test_three_classes_go_through(tmp_path, parse):
-    root = write_splits(tmp_path / "three", classes=("benign", "malignant", "normal"))
-    result = train(parse("--epochs", "3", "--learning-rate", "0.01", data=root))
-    assert read_metadata(result.run.model).class_names == ("benign", "malignant", "normal")
-    assert result.metrics["test"]["accuracy"]["value"] > 0.9
-
-
-def test_learning_rate_falls_over_the_steps_of_each_stage(parse, short):
-    fields = "frozen_epochs=2 early_stopping=9 fine_tune_learning_rate=0.001"
-    options = parse(f"--epochs 3 --learning-rate 0.01 --set {fields}")
-    rows = read_history(train(options).run)
-    assert [row["stage"] for row in rows] == ["frozen"] * 2 + ["fine-tuning"] * 3
-    rates = [float(row["learning_rate"]) for row in rows]
-    # From the whole to 1 % in equal steps, read after each epoch.
-    expected = [0.01 * (1 - 0.99 * k / 2) for k in (1, 2)]
-    expected += [0.001 * (1 - 0.99 * k / 3) for k in (1, 2, 3)]
-    assert rates == pytest.approx(expected, rel=1e-4)
-
-
-def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monkeypatch):
+def test_learning_rate_falls_over_a_stages_own_epochs_after_an_early_stop_before_it(
+    parse, short, monkeypatch
+):
     count = callbacks.StopTrainingOnValidationLoss.on_epoch_end
 
     def stop_after_the_first_epoch(self, epoch, logs=None):
@@ -95,11 +79,13 @@ def test_stage_keeps_its_epochs_after_an_early_stop_before_it(parse, short, monk
         callbacks.StopTrainingOnValidationLoss, "on_epoch_end", stop_after_the_first_epoch
     )
     fields = "frozen_epochs=4 early_stopping=9 fine_tune_learning_rate=0.001"
-    options = parse(f"--epochs 2 --set {fields}")
+    options = parse(f"--epochs 2 --learning-rate 0.01 --set {fields}")
     rows = read_history(train(options).run)
     assert [row["stage"] for row in rows] == ["frozen"] + ["fine-tuning"] * 2
-    rates = [float(row["learning_rate"]) for row in rows[1:]]
-    assert rates == pytest.approx([0.001 * (1 - 0.99 * k / 2) for k in (1, 2)], rel=1e-4)
+    rates = [float(row["learning_rate"]) for row in rows]
+    # From the whole to 1 % in equal steps, read after each epoch.
+    expected = [0.01 * (1 - 0.99 / 4), *(0.001 * (1 - 0.99 * k / 2) for k in (1, 2))]
+    assert rates == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypatch):
@@ -109,22 +95,18 @@ def test_the_losses_of_unbalanced_classes_are_of_one_kind(parse, short, monkeypa
     found = {}
 
     def watched(name):
-        original = getattr(loop, name)
-
         def batches(decoded, *, weights, **named):
-            found[name] = {int(i): weights[decoded.labels == i].tolist() for i in (0, 1)}
-            return original(decoded, weights=weights, **named)
+            found[name] = [set(weights[decoded.labels == i]) for i in (0, 1)]
+            if len(found) == 2:
+                raise Killed
 
         monkeypatch.setattr(loop, name, batches)
 
     watched("training_batches")
     watched("evaluation_batches")
-    train(options)
-    expected = {0: 1.5, 1: 0.75}
-    for by_class in found.values():
-        assert {i: set(weights) for i, weights in by_class.items()} == {
-            i: {weight} for i, weight in expected.items()
-        }
+    with pytest.raises(Killed):
+        train(options)
+    assert list(found.values()) == [[{1.5}, {0.75}]] * 2
 
 
 def labelled(folder, *, fake, real):
@@ -162,14 +144,13 @@ def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, m
     assert result.metrics["thresholds"]["target_error"] == 0.2
     model = keras.models.load_model(result.run.model)
     pixels = resize_image(open_image(data / "test" / "Fake" / "source__000.png"), 32)
-    assert model.predict(pixels[None].astype(np.float32), verbose=0)[0].argmax() == 0
+    assert model([pixels[None].astype(np.float32)]).numpy()[0].argmax() == 0
 
 
-def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
-    first = train(parse("--epochs", "1", "--run-name", "first"))
-    again = "--set frozen_epochs=1 --epochs 0 --run-name second"
-    second = train(parse(f"--weights {first.run.model} {again}"))
-    before, after = (keras.models.load_model(run.run.model) for run in (first, second))
+def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short, first_model):
+    first = first_model()
+    second = train(parse(f"--weights {first} --set frozen_epochs=1 --epochs 0"))
+    before, after = map(keras.models.load_model, (first, second.run.model))
     for name in ("conv0", "conv1_bn"):
         for a, b in zip(before.get_layer(name).weights, after.get_layer(name).weights, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -178,12 +159,14 @@ def test_frozen_stage_leaves_the_backbone_as_it_was(parse, short):
     )
 
 
-def test_existing_run_is_never_written_over(parse, short):
-    train(parse("--epochs", "1", "--run-name", "run"))
+def test_existing_run_is_never_written_over(parse, monkeypatch):
+    run = begin(monkeypatch, parse("--run-name", "run")).run
     with pytest.raises(FileExistsError, match="already exists"):
         train(parse("--run-name", "run"))
+    run.model.touch()
+    run.metrics.write_text("{}")
     with pytest.raises(ValueError, match="is finished"):
-        parse("--resume", str(parse().models_dir / "run"))
+        parse("--resume", str(run.path))
 
 
 def test_splits_with_other_classes_are_told_before_anything_is_made(parse, data):
@@ -231,7 +214,7 @@ def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path,
     assert len(predictions) == 8
     model = keras.models.load_model(result.run.model)
     image = decode_image(tmp_path / "large" / predictions.paths[0])
-    outputs = model.predict(model_input.prepare(image).astype(np.float32), verbose=0)
+    outputs = model([model_input.prepare(image).astype(np.float32)]).numpy()
     expected = model_input.aggregate(outputs[None])[0]
     assert predictions.probabilities[0] == pytest.approx(expected, abs=1e-5)
     detector = Detector.open(result.run.model, engine="openvino", precision="f32")
@@ -263,36 +246,33 @@ def test_whole_network_learns_from_crops_by_averaged_weights_and_a_rate_that_fal
     assert any("by the root of its size" in line for line in said)
 
 
-def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(parse, tmp_path, short):
+def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(
+    parse, tmp_path, short, first_model, monkeypatch
+):
     """Nothing is trained: the model is the same, with what its recipe asks for besides."""
-    first = train(parse("--epochs", "1", "--run-name", "first"))
-    noise = np.random.default_rng(3)
-    for index in range(24):
-        pixels = noise.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-        (tmp_path / "other").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "other" / f"{index}.png")
-    again = ("--epochs", "0", "--weights", str(first.run.model), "--set", "frozen_epochs=0")
-    said = []
-    taught = train(
-        parse(*again, f"thumbnails={tmp_path / 'other'}", "mirror_below=0.8", "--run-name", "two"),
-        say=said.append,
-    )
+    network = PixelNetwork((np.ones((3, 3, 3, 1)),), (np.zeros(1),), np.ones(1), least_score=0.0)
+
+    def fit(check, splits, metadata, *, folders, **_):
+        return dataclasses.replace(check, network=network), f"fitted on {folders}"
+
+    monkeypatch.setattr(run_folder, "fit_on_thumbnails", fit)
+    first, said = first_model(), []
+    again = f"--epochs 0 --weights {first} --set frozen_epochs=0 mirror_below=0.8"
+    taught = train(parse(again, f"thumbnails={tmp_path / 'other'}"), say=said.append)
     assert taught.progress.epoch == 0
     assert read_metadata(taught.run.model).model_input.mirror_below == 0.8
-    assert any("Classifiers of pixels" in line for line in said)
-    models = [keras.models.load_model(run.run.model) for run in (first, taught)]
+    assert any(str(tmp_path / "other") in line and "fitted on" in line for line in said)
+    models = [keras.models.load_model(path) for path in (first, taught.run.model)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
-    checks = [read_check(run.run.model) for run in (first, taught)]
-    assert checks[0].network is None and checks[1].network is not None
+    assert read_check(taught.run.model).network is not None
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
-def test_kept_weights_lie_between_the_first_and_the_learnt_ones(share, parse, short):
-    first = train(parse("--epochs", "1", "--run-name", "first")).run.model
+def test_kept_weights_lie_between_the_first_and_the_learnt_ones(parse, short, first_model):
+    first = first_model()
     begun = f"--weights {first} --epochs 1 --set frozen_epochs=0 blend="
     learnt = train(parse(f"{begun}1 --run-name learnt")).run.model
-    kept = train(parse(f"{begun}{share} --run-name kept")).run.model
+    kept = train(parse(f"{begun}0.25 --run-name kept")).run.model
     weights = [keras.models.load_model(path).get_weights() for path in (first, learnt, kept)]
     for a, b, found in zip(*weights, strict=True):
-        np.testing.assert_allclose(found, (1 - share) * a + share * b, atol=1e-5)
+        np.testing.assert_allclose(found, 0.75 * a + 0.25 * b, atol=1e-5)

@@ -34,12 +34,8 @@ def test_each_conclusion_has_words_and_both_lines_of_evidence(models):
     texts = shown_texts(app)
     assert texts.count("**What the file says**") == texts.count("**What the model sees**") == 3
     assert [texts.count(f"**1** :{colour}[") for colour in ("red", "blue", "orange")] == [1, 1, 1]
-
-
-def test_no_icon_stands_where_a_screen_reader_would_read_its_name(models):
-    app = upload(start("--models-dir", models), {"red.png": image_bytes(RED)})
-    assert ":material/" not in shown_texts(app)
-    assert not [tab.label for tab in app.tabs if ":material/" in tab.label]
+    # No icon stands where a screen reader would read its name.
+    assert ":material/" not in texts + "".join(tab.label for tab in app.tabs)
 
 
 def test_next_steps_say_one_thing_first_and_where_to_search_on_request(models):
@@ -60,11 +56,12 @@ def test_the_first_page_says_what_the_model_finds_and_who_sees_the_picture(model
     assert "**Who sees my pictures?** Nobody but you" in texts and "Ctrl+V" in texts
 
 
-@pytest.mark.parametrize("number", [1, 2, 14])
-def test_results_of_any_number_say_who_sees_them(models, number):
-    files = {f"{i}.png": image_bytes((200, i, 20)) for i in range(number)}
-    texts = shown_texts(upload(start("--models-dir", models), files))
-    assert texts.count("**Who sees my pictures?** Nobody but you") == 1
+def test_results_of_any_number_say_who_sees_them(models):
+    app = start("--models-dir", models)
+    for number in (1, 2, 14):
+        files = {f"{i}.png": image_bytes((200, i, 20)) for i in range(number)}
+        texts = shown_texts(upload(app, files))
+        assert texts.count("**Who sees my pictures?** Nobody but you") == 1
 
 
 def english_words(texts: str) -> set[str]:
@@ -225,14 +222,9 @@ def test_broken_files_are_refused_by_name_and_the_others_judged(models):
     assert [text.value for text in names] == ["broken.jpg", "empty.png", "cut.png"]
     assert "Not an image" in reasons[0].value and "Empty file" in reasons[1].value
     assert "the file ends before its picture does" in reasons[2].value
-
-
-def test_copies_are_named_and_keep_their_own_cards(models):
-    app = upload(
-        start("--models-dir", models), {"a.png": image_bytes(RED), "b.png": image_bytes(RED)}
-    )
-    assert len(verdicts(app)) == 2
-    assert "Same content as" in shown_texts(app)
+    # Copies are named and keep their own cards.
+    upload(app, {"a.png": image_bytes(RED), "b.png": image_bytes(RED)})
+    assert len(verdicts(app)) == 2 and "Same content as" in shown_texts(app)
 
 
 def test_file_names_are_shown_as_text_whatever_they_contain(models):
@@ -266,16 +258,12 @@ def test_the_bundled_examples_can_be_tried(models):
     assert len(told) == len(image_input.EXAMPLE_FILES) and all("the model" in text for text in told)
 
 
-def test_without_a_model_the_page_says_how_to_get_one():
+def test_without_a_model_the_page_says_how_to_get_one_and_names_a_missing_one():
     app = start()
     assert not app.file_uploader
     commands = [code.value for code in app.code]
     assert "python RunPipeline.py --demo" in commands and "python ModelTraining.py" in commands
-
-
-def test_a_model_that_does_not_exist_is_named():
-    app = start("--model", "models/absent")
-    assert "absent" in app.text[0].value
+    assert "absent" in start("--model", "models/absent").text[0].value
 
 
 @pytest.mark.parametrize("damage", [b"", b"not HDF5", None])
@@ -386,12 +374,11 @@ def test_a_link_opens_the_same_model(models):
 
 
 def test_a_label_in_the_file_is_not_hidden_by_what_the_model_sees(models):
-    settings = PngImagePlugin.PngInfo()
-    settings.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
     # The model misses most AI pictures, so it does not outweigh a label that names its tool.
+    app = start("--models-dir", models)
     for colour in (RED, BLUE):
-        data = encode(Image.new("RGB", (40, 30), colour), "PNG", pnginfo=settings)
-        app = upload(start("--models-dir", models), {"a.png": data})
+        data = encode(Image.new("RGB", (40, 30), colour), "PNG", pnginfo=parameters())
+        upload(app, {"a.png": data})
         assert "Labelled AI-generated" in verdicts(app)[0]
         assert "Stable Diffusion" in shown_texts(app)
         assert any("generator" in text.value for text in app.text)
