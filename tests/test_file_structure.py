@@ -15,9 +15,7 @@ from real_vs_ai.core.file_structure import find_excess
 from real_vs_ai.core.images import ImageError, count_pixels, decode_image, read_header
 from real_vs_ai.provenance import read_provenance
 
-PICTURE = Image.fromarray(
-    np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8), mode="RGB"
-)
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
 
 
 def encode(file_format: str, picture: Image.Image = PICTURE, **options) -> bytes:

@@ -200,7 +200,8 @@ def _write_compact(
 def _load_keras(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
-    return keras.models.load_model(path, compile=False).predict_on_batch
+    model = keras.models.load_model(path, compile=False)
+    return keras.Model(model.inputs[0], model.outputs[0]).predict_on_batch
 
 
 def _export_as(keras_format: str, *, inside: str = "") -> Callable[..., None]:

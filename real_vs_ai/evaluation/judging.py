@@ -228,7 +228,7 @@ def open_features(
 
         outputs = [model.outputs[0], model.get_layer(layer).output]
         both = keras.layers.Concatenate()(outputs)
-        predict = keras.Model(model.inputs, both).predict_on_batch
+        predict = keras.Model(model.inputs[0], both).predict_on_batch
 
     def compute(pixels: np.ndarray) -> np.ndarray:
         size = int(np.clip(_BATCH_PIXELS // pixels.shape[1] ** 2, 1, _LARGEST_BATCH))

@@ -148,9 +148,11 @@ def load_for_inference(path: Path) -> keras.Model:
     check = read_check(path)
     layers = {layer.name: layer for layer in model.layers}
     layer = layers.get(check.layer) if check else None
-    if layer is None or len(layer.output.shape) != 2:
-        return model
-    return keras.Model(model.inputs, [model.outputs[0], layer.output], name=model.name)
+    outputs = model.outputs[0]
+    if layer is not None and len(layer.output.shape) == 2:
+        outputs = [outputs, layer.output]
+    # A file names its one input in a list; Keras would warn of pictures that come in none.
+    return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
 def sees_gpu() -> bool:

@@ -150,7 +150,7 @@ def fix_standardisation(head: keras.Model, features: np.ndarray) -> None:
 def features_key(model: keras.Model) -> str:
     """Twelve hexadecimal digits for what a network computes up to its pooling."""
     digest = hashlib.sha256()
-    body = keras.Model(model.inputs, model.get_layer(POOL_LAYER).output)
+    body = keras.Model(model.inputs[0], model.get_layer(POOL_LAYER).output)
     # Strides and enlarging change what the same weights compute, and the maps' sizes.
     digest.update(repr([(layer.name, layer.output.shape) for layer in body.layers]).encode())
     for weights in body.get_weights():

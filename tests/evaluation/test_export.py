@@ -69,7 +69,7 @@ def test_compact_file_is_smaller_and_loads_with_plain_keras(tmp_path):
     # The halved weights are those of the graph that OpenVINO runs.
     engine = OpenVINOEngine(result.path, image_size=SIZE, precision="f32")
     loaded = keras.models.load_model(result.path)
-    expected = loaded(PIXELS[:4].astype(np.float32)).numpy()
+    expected = loaded([PIXELS[:4].astype(np.float32)]).numpy()
     np.testing.assert_allclose(engine.predict(PIXELS[:4])[:, :2], expected, atol=1e-5)
     assert {weight.dtype for weight in loaded.weights} == {"float32"}
     # Losslessly compressed: what is read is the float16 of every large array.

@@ -196,7 +196,7 @@ def test_plain_pictures_get_no_verdict_from_a_model_of_crops(tmp_path):
 
     def sample(n):
         pixels = np.stack([CROPS.prepare(picture()) for _ in range(n)])
-        features = body.predict_on_batch(pixels.reshape(-1, 32, 32, 3).astype(np.float32))
+        features = body([pixels.reshape(-1, 32, 32, 3).astype(np.float32)]).numpy()
         return Sample(features.reshape(n, 4, -1).mean(axis=1), pixels, np.arange(n) % 2)
 
     write_check(path, fit_check(sample(60), sample(300), layer=layer))

@@ -116,7 +116,7 @@ def test_features_of_a_layer_are_the_second_output(model, path):
 
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
     found = answers(path, images(3), layer="hidden")
-    np.testing.assert_allclose(found[1], hidden(images(3)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[1], hidden([images(3)]).numpy(), atol=1e-5)
     assert len(answers(path, images(3), layer="no such layer")) == 1
 
 
@@ -143,7 +143,7 @@ def test_weights_are_those_that_the_file_holds_now(model, path, number_type):
         del group[name]
         group[name] = changed
     again = keras.models.load_model(path, compile=False)
-    expected = again(images(3)).numpy()
+    expected = again([images(3)]).numpy()
     assert np.abs(expected - model(images(3)).numpy()).max() > 0.01
     np.testing.assert_allclose(answers(path, images(3))[0], expected, atol=1e-5)
 

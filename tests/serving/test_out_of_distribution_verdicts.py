@@ -37,7 +37,7 @@ def model_path(tmp_path_factory):
         pairs = enumerate(zip(levels, noise, strict=True))
         images = [grey(level, noise=n, seed=first + i) for i, (level, n) in pairs]
         pixels = np.stack(images)
-        features = body(pixels.astype(np.float32)).numpy()
+        features = body([pixels.astype(np.float32)]).numpy()
         return Sample(features, pixels, np.arange(300) % 2)
 
     write_check(path, fit_check(sample(0), sample(1000), layer=layer))

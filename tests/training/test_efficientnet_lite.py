@@ -80,7 +80,7 @@ def test_imagenet_features_are_those_of_the_published_network():
     packaged()
     model = build(weights="imagenet")
     features = keras.Model(model.inputs, backbone_layers(model)[-1].output)
-    maps = features(pattern(64)).numpy()
+    maps = features([pattern(64)]).numpy()
     assert maps.shape == (1, 2, 2, 1280)
     golden = [2.6378, 2.7881, 3.6625, 1.0054, 3.8166, 4.5219, 1.1841, 3.2048]
     means = maps[0].mean(axis=(0, 1))

@@ -20,7 +20,8 @@ def build(**options):
 
 
 def pictures():
-    return np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    """In a list, as the model above takes its one input."""
+    return [np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)]
 
 
 def test_stages_are_pooled_to_mean_and_deviation():

@@ -91,7 +91,7 @@ def test_rescaling_and_reversed_kernel_equal_keras_own_preprocessing():
     pixels = images()
     expected = original(keras.applications.resnet.preprocess_input(pixels.copy())).numpy()
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(features(pixels).numpy(), expected, atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(features([pixels]).numpy(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_backbone_weights_file_is_read_and_its_channels_reversed(tiny, tmp_path):
@@ -255,7 +255,7 @@ def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, set_pr
     keras.config.set_dtype_policy("float32")
     from real_vs_ai.models.keras_models import to_float32
 
-    expected = to_float32(model)(images()).numpy()
+    expected = to_float32(model)([images()]).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
     # Half precision itself differs by its rounding only.
     np.testing.assert_allclose(expected, model(images()).numpy(), atol=0.02)

@@ -250,7 +250,8 @@ def test_finished_model_is_finished_again_and_learns_to_refuse_thumbnails(
     parse, tmp_path, short, first_model, monkeypatch
 ):
     """Nothing is trained: the model is the same, with what its recipe asks for besides."""
-    network = PixelNetwork((np.ones((3, 3, 3, 1)),), (np.zeros(1),), np.ones(1), least_score=0.0)
+    one = np.ones(1, np.float32)
+    network = PixelNetwork((np.ones((3, 3, 3, 1), np.float32),), (one,), one, least_score=0.0)
 
     def fit(check, splits, metadata, *, folders, **_):
         return dataclasses.replace(check, network=network), f"fitted on {folders}"
