@@ -50,7 +50,7 @@ def show_details(judged: Card, *, judge: Judge) -> None:
         _DETAILS: True,
         _GEMINI: has_key(),
     }
-    st.subheader(tell("details.why"))
+    st.subheader(tell("details.why"), anchor=False)
     if refused and refused.code is not _SAYS_IT_ALL and not shown[_PLACES]:
         st.markdown(tell("details.whole"))
     names = [name for name, is_shown in shown.items() if is_shown]
