@@ -209,8 +209,7 @@ def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
     if not findings:
         return ()
     told = [*_name_tool(origin), origin.headline]
-    if origin.from_picture:
-        told.append(Message("file.from_picture", how=origin.from_picture))
+    told += [one.text for one in findings if one.code in (Code.FROM_PICTURE, Code.INPAINTED)][:1]
     told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
     if len(origin.history) > 1:
         steps = tuple(map(_name_step, origin.history[:_MOST_NAMED]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from real_vs_ai.provenance import Camera, Code, FileSays, Finding, Seal, describe_origin
+from real_vs_ai.provenance.findings import describe_input
 from real_vs_ai.serving.conclusion import (
     CONCLUSIONS,
     NEXT_STEPS,
@@ -149,8 +150,18 @@ def test_first_sentence_of_the_file_names_the_tool():
 
 
 def test_picture_made_from_another_says_so():
-    found = conclude(VERDICTS[ModelSees.AI], [replace(MADE, from_picture="inpainting")])
-    assert "It was made from another picture (inpainting)." in found.file_sentences
+    made_from = describe_input("img2img", kind="generator", field="parameters")
+    found = conclude(VERDICTS[ModelSees.AI], [MADE, *made_from])
+    assert "It was made from another picture (img2img)." in found.file_sentences
+    assert found.code is ConclusionCode.LABELLED_AI
+
+
+@pytest.mark.parametrize("camera", [[], [TAKEN]])
+def test_picture_of_which_a_part_was_painted_over_is_partly_ai(camera):
+    painted = describe_input("inpaint", kind="generator", field="parameters")
+    found = conclude(VERDICTS[ModelSees.PHOTOGRAPH], [MADE, *painted, *camera])
+    assert (found.file_says, found.code) == (FileSays.PART_AI, ConclusionCode.LABELLED_PART_AI)
+    assert "A part of another picture was painted over by a generator" in found.from_file
 
 
 def test_each_answer_of_the_model_has_its_own_rate_and_a_refusal_has_none():
