@@ -15,8 +15,8 @@ running service.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import MODEL_HELP, command, make_parser
-from real_vs_ai.options import number, whole_number
+from real_vs_ai.core.cli import MODEL_HELP, command, make_parser
+from real_vs_ai.core.options import number, whole_number
 from real_vs_ai.service import server
 from real_vs_ai.service.access import MEGA, Limits
 

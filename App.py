@@ -11,9 +11,9 @@ ImageScoring.py --make-default chose.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import MODELS_DIR
-from real_vs_ai.options import whole_number
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.config import MODELS_DIR
+from real_vs_ai.core.options import whole_number
 from real_vs_ai.ui import launch
 
 

@@ -10,9 +10,9 @@ test images are not changed. MoveAugmentedImages.py adds the copies to data/trai
 
 import sys
 
-from real_vs_ai.cli import add_shared, command, make_parser
-from real_vs_ai.options import whole_number
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.cli import add_shared, command, make_parser
+from real_vs_ai.core.options import whole_number
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.augmentation import augment
 
 

@@ -15,8 +15,8 @@ started again. DataSplitD1.py comes next.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_fields, command, make_parser, options_from
-from real_vs_ai.config import DATA_DIR, RAW_DIR
+from real_vs_ai.core.cli import add_fields, command, make_parser, options_from
+from real_vs_ai.core.config import DATA_DIR, RAW_DIR
 from real_vs_ai.preparation.collections.collecting import collect, collect_folders
 from real_vs_ai.preparation.collections.collection_list import read_collections
 from real_vs_ai.preparation.collections.gathering import CollectOptions

@@ -10,10 +10,10 @@ points to. Downloaded archives are deleted only if you name them.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import DATA_DIR, MODELS_DIR
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.config import DATA_DIR, MODELS_DIR
+from real_vs_ai.core.reporting import plural
 from real_vs_ai.preparation.staging import delete, plan_deletion
-from real_vs_ai.reporting import plural
 
 
 def parse_args(argv=None):

@@ -11,8 +11,8 @@ every image.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_fields, command, make_parser, options_from
-from real_vs_ai.config import DATA_DIR
+from real_vs_ai.core.cli import add_fields, command, make_parser, options_from
+from real_vs_ai.core.config import DATA_DIR
 from real_vs_ai.preparation.merging import MergeOptions, merge_sources
 
 

@@ -11,7 +11,7 @@ Duplicates are left out and listed in report.csv. Broken files go to quarantine/
 
 import sys
 
-from real_vs_ai.cli import add_fields, command, make_parser, options_from
+from real_vs_ai.core.cli import add_fields, command, make_parser, options_from
 from real_vs_ai.preparation.layouts import FLAT, find_sources
 from real_vs_ai.preparation.splitting import (
     SplitOptions,

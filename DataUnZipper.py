@@ -10,9 +10,9 @@ is refused as a whole.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_shared, command, make_parser
-from real_vs_ai.config import RAW_DIR
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.cli import add_shared, command, make_parser
+from real_vs_ai.core.config import RAW_DIR
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.archives import extract_archives
 
 

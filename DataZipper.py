@@ -10,8 +10,8 @@ same archive, byte for byte.
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import add_shared, command, make_parser
-from real_vs_ai.config import DATA_DIR, MANIFEST_NAME, SPLITS
+from real_vs_ai.core.cli import add_shared, command, make_parser
+from real_vs_ai.core.config import DATA_DIR, MANIFEST_NAME, SPLITS
 from real_vs_ai.preparation.archives import zip_folder
 
 

@@ -11,8 +11,8 @@ Example:
 import sys
 from pathlib import Path
 
-from real_vs_ai.cli import MODEL_HELP, add_shared, command, make_parser, options_from
-from real_vs_ai.runs import make_default
+from real_vs_ai.core.cli import MODEL_HELP, add_shared, command, make_parser, options_from
+from real_vs_ai.models.runs import make_default
 
 
 def parse_args(argv=None):

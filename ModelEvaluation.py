@@ -12,10 +12,10 @@ Examples:
 
 import sys
 
-from real_vs_ai.cli import command
+from real_vs_ai.core.cli import command
+from real_vs_ai.core.reporting import keep_informed
 from real_vs_ai.evaluation.options import EvaluationOptions, parse_evaluation_options
 from real_vs_ai.evaluation.run import run_evaluation
-from real_vs_ai.reporting import keep_informed
 
 
 def parse_args(argv=None) -> EvaluationOptions:

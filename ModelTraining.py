@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from real_vs_ai.cli import command
-from real_vs_ai.reporting import keep_informed
+from real_vs_ai.core.cli import command
+from real_vs_ai.core.reporting import keep_informed
 from real_vs_ai.training import TrainingOptions, train
 from real_vs_ai.training.command_line import parse_training_options
 

@@ -8,7 +8,7 @@ was interrupted.
 
 import sys
 
-from real_vs_ai.cli import add_shared, command, make_parser
+from real_vs_ai.core.cli import add_shared, command, make_parser
 from real_vs_ai.preparation.merging import move_augmented
 
 

@@ -12,9 +12,9 @@ import sys
 from datetime import datetime
 
 from real_vs_ai import pipeline
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import DATA_DIR, MODELS_DIR, RAW_DIR
-from real_vs_ai.runs import how_to_use, newest_run
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.config import DATA_DIR, MODELS_DIR, RAW_DIR
+from real_vs_ai.models.runs import how_to_use, newest_run
 from real_vs_ai.training.command_line import parse_training_options
 
 

@@ -19,10 +19,10 @@ import psutil
 
 from benchmarks.app_client import AppClient, Page
 from benchmarks.common import make_photograph
-from real_vs_ai.messages import ENGLISH
-from real_vs_ai.serving.conclusion import conclude
+from real_vs_ai.core.messages import ENGLISH
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.ui.wording import as_markdown, heading
+from real_vs_ai.verdicts.conclusion import conclude
 
 _APP = Path(__file__).resolve().parent.parent / "App.py"
 _HOST = "localhost"

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import app_load
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.reporting import format_table
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.reporting import format_table
 
 
 def parse_args(argv=None):

@@ -22,10 +22,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from real_vs_ai.cli import command, make_parser  # noqa: E402
-from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
-from real_vs_ai.reporting import format_table  # noqa: E402
-from real_vs_ai.runs import read_history  # noqa: E402
+from real_vs_ai.core.cli import command, make_parser  # noqa: E402
+from real_vs_ai.core.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
+from real_vs_ai.core.reporting import format_table  # noqa: E402
+from real_vs_ai.models.runs import read_history  # noqa: E402
 
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 _CPUS = {

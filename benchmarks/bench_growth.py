@@ -23,7 +23,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from real_vs_ai.reporting import format_table  # noqa: E402
+from real_vs_ai.core.reporting import format_table  # noqa: E402
 
 _FILES_PER_FOLDER = 10_000
 

@@ -25,8 +25,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from real_vs_ai.cli import command, make_parser  # noqa: E402
-from real_vs_ai.reporting import format_table  # noqa: E402
+from real_vs_ai.core.cli import command, make_parser  # noqa: E402
+from real_vs_ai.core.reporting import format_table  # noqa: E402
 
 _KERAS_BATCH = 32
 _SINGLE_REPEATS = 30
@@ -55,8 +55,8 @@ def make_model(path: Path, *, image_size: int) -> None:
     """ResNet101 with random weights: what it answers does not matter here."""
     import keras
 
-    from real_vs_ai.keras_models import save_model
-    from real_vs_ai.model_file import ModelMetadata
+    from real_vs_ai.models.keras_models import save_model
+    from real_vs_ai.models.model_file import ModelMetadata
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -163,7 +163,7 @@ def openvino_tool(model: Path, folder: Path, image_size: int) -> dict[str, float
     """OpenVINO's benchmark_app on the same model in the same precision and batch."""
     import openvino as ov
 
-    from real_vs_ai.openvino_form import read_form
+    from real_vs_ai.models.openvino_form import read_form
     from real_vs_ai.serving.openvino_engine import OpenVINOEngine, best_precision
 
     batch = OpenVINOEngine(model, image_size=image_size, precision=None).batch_size

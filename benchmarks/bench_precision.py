@@ -15,16 +15,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import openvino as ov
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import UNCERTAIN, canonical_classes
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.config import UNCERTAIN, canonical_classes
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_json, write_json, write_text
+from real_vs_ai.core.images import ImageError, decode_image
+from real_vs_ai.core.reporting import format_table, progress
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.evaluation.tables import precision_table
-from real_vs_ai.files import read_json, write_json, write_text
-from real_vs_ai.images import ImageError, decode_image
-from real_vs_ai.model_file import calibrate
-from real_vs_ai.reporting import format_table, progress
-from real_vs_ai.runs import RunFolder, find_model
+from real_vs_ai.models.model_file import calibrate
+from real_vs_ai.models.runs import RunFolder, find_model
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.image_sources import iterate_sources, read_source
 from real_vs_ai.serving.openvino_engine import best_precision

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import image_data_generator  # noqa: E402
-from real_vs_ai.reporting import format_table  # noqa: E402
+from real_vs_ai.core.reporting import format_table  # noqa: E402
 
 # Stage → (what it is compared with, the largest allowed ratio of times or the smallest of rates).
 TARGETS = {

@@ -30,9 +30,9 @@ from PIL import Image
 
 from benchmarks.bench_inference import make_images, make_model
 from benchmarks.common import make_photograph
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.reporting import format_table
-from real_vs_ai.runs import find_models
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.reporting import format_table
+from real_vs_ai.models.runs import find_models
 
 _WORKERS = (1, 2, 4)
 _BATCHES = (1, 2, 4, 8, 16)
@@ -45,8 +45,8 @@ def make_small_network(path: Path) -> None:
     """A network that takes next to no time, so that files are what is measured."""
     import keras
 
-    from real_vs_ai.keras_models import save_model
-    from real_vs_ai.model_file import ModelMetadata
+    from real_vs_ai.models.keras_models import save_model
+    from real_vs_ai.models.model_file import ModelMetadata
 
     inputs = keras.Input((_SMALL, _SMALL, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, strides=4)(inputs))
@@ -164,7 +164,7 @@ _KERAS_LOOP = """
 import sys, time
 from pathlib import Path
 from keras.utils import img_to_array, load_img
-from real_vs_ai.keras_models import load_model
+from real_vs_ai.models.keras_models import load_model
 
 model = load_model(Path(sys.argv[1]))
 files = sorted(Path(sys.argv[2]).iterdir())[:int(sys.argv[3])]

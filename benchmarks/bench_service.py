@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_inference import make_images
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.options import whole_number
-from real_vs_ai.reporting import format_table
-from real_vs_ai.runs import find_model
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.options import whole_number
+from real_vs_ai.core.reporting import format_table
+from real_vs_ai.models.runs import find_model
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _CLIENTS = 16

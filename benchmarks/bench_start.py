@@ -25,9 +25,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.app_load import make_photograph, measure_first_upload  # noqa: E402
-from real_vs_ai.cli import command, make_parser  # noqa: E402
-from real_vs_ai.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
-from real_vs_ai.reporting import format_table  # noqa: E402
+from real_vs_ai.core.cli import command, make_parser  # noqa: E402
+from real_vs_ai.core.config import PACKAGED_RELEASED_MODEL_DIR  # noqa: E402
+from real_vs_ai.core.reporting import format_table  # noqa: E402
 
 # OpenVINO's CPU plugin asks oneDNN, which obeys this variable; TensorFlow's oneDNN does too.
 _AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files
-from real_vs_ai.images import decode_image
-from real_vs_ai.reporting import format_table
-from real_vs_ai.runs import find_model
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_files
+from real_vs_ai.core.images import decode_image
+from real_vs_ai.core.reporting import format_table
+from real_vs_ai.models.runs import find_model
 from real_vs_ai.serving.detector import Detector
 
 _CLASSES = {"real_images": "Real", "fake_images": "Fake"}

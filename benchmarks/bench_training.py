@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import image_data_generator
-from real_vs_ai.keras_models import import_keras_quietly
+from real_vs_ai.models.keras_models import import_keras_quietly
 
 # Steps before the clock starts: tracing, and the first allocations.
 _WARM_UP = 2
@@ -118,7 +118,7 @@ def measure(size, batch_size, args):
 
     from real_vs_ai.dataset.decoded_images import decode_images
     from real_vs_ai.dataset.labelled_images import list_labelled_images
-    from real_vs_ai.model_input import ModelInput
+    from real_vs_ai.models.model_input import ModelInput
     from real_vs_ai.training.batches import training_batches
     from real_vs_ai.training.devices import ALONE
 
@@ -183,7 +183,7 @@ def _endless(generator, batch_size):
 
 def main(argv=None):
     args = parse_args(argv)
-    from real_vs_ai.reporting import format_table
+    from real_vs_ai.core.reporting import format_table
 
     rows = []
     for size, batch_size in zip(args.sizes, args.batch_sizes, strict=True):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from real_vs_ai.evaluation import EvaluationOptions, evaluate
-    from real_vs_ai.serving.conclusion import Conclusion
     from real_vs_ai.serving.detector import Detector
     from real_vs_ai.serving.judge import Answer, Judge
     from real_vs_ai.training import TrainingOptions, train
-    from real_vs_ai.verdict import Verdict
+    from real_vs_ai.verdicts.conclusion import Conclusion
+    from real_vs_ai.verdicts.verdict import Verdict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
 # Where each name is, so that `import real_vs_ai` stays instant for the data scripts.
 _MODULES = {
     "Answer": "real_vs_ai.serving.judge",
-    "Conclusion": "real_vs_ai.serving.conclusion",
+    "Conclusion": "real_vs_ai.verdicts.conclusion",
     "Detector": "real_vs_ai.serving.detector",
     "EvaluationOptions": "real_vs_ai.evaluation",
     "Judge": "real_vs_ai.serving.judge",
     "TrainingOptions": "real_vs_ai.training",
-    "Verdict": "real_vs_ai.verdict",
+    "Verdict": "real_vs_ai.verdicts.verdict",
     "evaluate": "real_vs_ai.evaluation",
     "train": "real_vs_ai.training",
 }

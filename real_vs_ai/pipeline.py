@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.cli import command
-from real_vs_ai.config import ARCHIVES_DIR, DATA_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.core.cli import command
+from real_vs_ai.core.config import ARCHIVES_DIR, DATA_DIR, RAW_DIR, SEED, SPLIT_DIR
+from real_vs_ai.core.parallel import Pool, available_workers
+from real_vs_ai.core.reporting import format_table, keep_informed
 from real_vs_ai.evaluation import EvaluationOptions, evaluate
-from real_vs_ai.parallel import Pool, available_workers
+from real_vs_ai.models.runs import released_run
 from real_vs_ai.preparation.archives import extract_archives
 from real_vs_ai.preparation.augmentation import augment
 from real_vs_ai.preparation.demo import make_demo_archives
@@ -29,8 +31,6 @@ from real_vs_ai.preparation.splitting import (
     describe_splits,
     split_sources,
 )
-from real_vs_ai.reporting import format_table, keep_informed
-from real_vs_ai.runs import released_run
 from real_vs_ai.training import TrainingOptions, train
 from real_vs_ai.training.command_line import read_recipe
 

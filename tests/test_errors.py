@@ -10,8 +10,8 @@ import pytest
 
 import real_vs_ai.dataset
 import real_vs_ai.preparation
-from real_vs_ai.cli import command
-from real_vs_ai.errors import InputError, RealVsAIError, describe_error, one_line, print_error
+from real_vs_ai.core.cli import command
+from real_vs_ai.core.errors import InputError, RealVsAIError, describe_error, one_line, print_error
 
 
 @pytest.mark.parametrize(

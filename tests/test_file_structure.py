@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from real_vs_ai import images
-from real_vs_ai.file_structure import find_excess
-from real_vs_ai.images import ImageError, count_pixels, decode_image, read_header
-from real_vs_ai.messages import in_language
+from real_vs_ai.core import images
+from real_vs_ai.core.file_structure import find_excess
+from real_vs_ai.core.images import ImageError, count_pixels, decode_image, read_header
+from real_vs_ai.core.messages import in_language
 from real_vs_ai.provenance import read_provenance
 
 PICTURE = Image.fromarray(

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
+from real_vs_ai.core.files import atomic_write, iterate_files, list_files, list_folders, write_json
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.files import atomic_write, iterate_files, list_files, list_folders, write_json
 from real_vs_ai.preparation.archives import plan_extraction
 from real_vs_ai.preparation.layouts import find_layout
 from real_vs_ai.serving.image_sources import iterate_sources

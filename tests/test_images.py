@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from real_vs_ai.images import (
+from real_vs_ai.core.images import (
     FORMATS,
     ImageError,
     decode_image,
@@ -305,7 +305,7 @@ def _mutate(original: bytes, generator: np.random.Generator) -> bytes:
 _DECODE_ALL = """
 import json, resource, sys
 from tests.test_images import mutants
-from real_vs_ai.images import ImageError, decode_image, read_header
+from real_vs_ai.core.images import ImageError, decode_image, read_header
 from real_vs_ai.provenance import read_provenance
 files = mutants(int(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

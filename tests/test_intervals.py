@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from real_vs_ai.confounds import measure_confounds
-from real_vs_ai.intervals import exact_interval, mean_of_shares, share_by_source, share_interval
+from real_vs_ai.core.intervals import (
+    exact_interval,
+    mean_of_shares,
+    share_by_source,
+    share_interval,
+)
+from real_vs_ai.dataset.confounds import measure_confounds
 
 
 def covers(interval, value):

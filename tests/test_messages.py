@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.messages import (
+from real_vs_ai.core.messages import (
     ENGLISH,
     PLURALS,
     Entry,
@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "real_vs_ai"
 MARKER = "\0"
 # What tells a visitor why a picture has no answer.
 RAISED = {"ImageError", "ImageTooLargeError", "Reason"}
+READ = ("images.py", "image_sources.py", "file_structure.py", "check.py")
 
 
 def fields_of(entry: Entry) -> set[str]:
@@ -79,8 +80,8 @@ def test_every_sentence_is_used_and_every_key_in_the_code_has_one():
 
 
 def test_reasons_that_a_visitor_reads_come_from_the_table():
-    places = [PACKAGE / "images.py", *PACKAGE.rglob("image_sources.py"), *PACKAGE.rglob("check.py")]
-    places += [*PACKAGE.rglob("file_structure.py"), *(PACKAGE / "ui").glob("*.py")]
+    places = [path for name in READ for path in PACKAGE.rglob(name)]
+    places += (PACKAGE / "ui").glob("*.py")
     literal = []
     for path in places:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -99,7 +100,7 @@ def test_reasons_that_a_visitor_reads_come_from_the_table():
 def test_message_is_said_in_another_language_with_its_fields(monkeypatch):
     foreign = {"reason.unstable": "Nach {changes}.", "change.crop": "Zuschnitt {percent}"}
     monkeypatch.setattr(
-        "real_vs_ai.messages.read_table",
+        "real_vs_ai.core.messages.read_table",
         lambda language: foreign if language == "xx" else read_table(language),
     )
     change = Message("change.crop", percent=75)

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.images import decode_image, resize_image
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.model_input import ModelInput, read_model_input, reduce_to
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.images import decode_image, resize_image
+from real_vs_ai.models.model_file import (
+    ModelFileError,
+    ModelMetadata,
+    read_metadata,
+    write_metadata,
+)
+from real_vs_ai.models.model_input import ModelInput, read_model_input, reduce_to
 
 
 def picture(height, width, seed=0):

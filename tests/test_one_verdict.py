@@ -15,7 +15,6 @@ import ImageScoring
 import ModelEvaluation
 from real_vs_ai import Detector
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.predictions import read_predictions
 from real_vs_ai.service.access import Limits
 from real_vs_ai.service.application import create_application
 from real_vs_ai.service.judging import LocalJudge
@@ -23,6 +22,7 @@ from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS
 from real_vs_ai.ui.check_page import check_image
 from real_vs_ai.ui.reports import csv_report
+from real_vs_ai.verdicts.predictions import read_predictions
 from tests.ui.app_site import BLUE, GREY, RED, encode, image_bytes, make_colour_model
 
 

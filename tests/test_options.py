@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.cli import add_fields, make_parser, options_from
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.cli import add_fields, make_parser, options_from
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.options import OptionError, number, whole_number
 from real_vs_ai.evaluation.options import EvaluationOptions
-from real_vs_ai.options import OptionError, number, whole_number
 from real_vs_ai.preparation.collections.gathering import CollectOptions
 from real_vs_ai.preparation.merging import MergeOptions
 from real_vs_ai.preparation.splitting import SplitOptions, TrainTestOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from real_vs_ai.perturbations import (
+from real_vs_ai.perturbations.warps import (
     STANDARD_RANGES,
     AffineRanges,
     affine_rows,

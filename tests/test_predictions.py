@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.predictions import (
+from real_vs_ai.verdicts.predictions import (
     Predictions,
     check_softmax,
     join_predictions,

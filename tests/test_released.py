@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.model_file import read_metadata
-from real_vs_ai.predictions import read_predictions
+from real_vs_ai.models.model_file import read_metadata
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.preparation.demo import load_photographs
-from real_vs_ai.runs import RunFolder
 from real_vs_ai.ui.image_input import EXAMPLE_FILES
+from real_vs_ai.verdicts.predictions import read_predictions
 from tests.serving.trivial_model import judge_inputs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from real_vs_ai import reporting
-from real_vs_ai.reporting import keep_informed, plural, progress
+from real_vs_ai.core import reporting
+from real_vs_ai.core.reporting import keep_informed, plural, progress
 
 
 @pytest.fixture(autouse=True)

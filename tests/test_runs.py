@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import ImageScoring
-from real_vs_ai import runs
-from real_vs_ai.errors import InputError
-from real_vs_ai.runs import (
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.models import runs
+from real_vs_ai.models.runs import (
     RunFolder,
     find_model,
     find_models,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.torch_files import read_state_dict
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from real_vs_ai.track_record import TrackRecord, of_100, read_track_record
+from real_vs_ai.verdicts.track_record import TrackRecord, of_100, read_track_record
 
 
 def share(value: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.transactions import finish_replacing, replace_together
+from real_vs_ai.core.transactions import finish_replacing, replace_together
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD = {"model.h5": "old", "metrics.json": "old", "figures/a.png": "old", "figures/gone.png": "old"}
@@ -56,7 +56,7 @@ KILLED = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from real_vs_ai.transactions import replace_together
+from real_vs_ai.core.transactions import replace_together
 calls = 0
 def count(event, *_):
     global calls
@@ -105,7 +105,7 @@ def test_files_of_two_folders_change_together_and_a_moved_folder_is_finished(tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("real_vs_ai.transactions._move", stop)
+        patch.setattr("real_vs_ai.core.transactions._move", stop)
         with pytest.raises(KeyboardInterrupt), replace_together(home) as new:
             write(new.of(home), {"model.h5": "new"})
             write(new.of(report), {"metrics.json": "new"})

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import real_vs_ai
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.model_file import ModelMetadata, read_metadata, write_metadata
-from real_vs_ai.model_input import softmax
-from real_vs_ai.verdict import (
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.models.model_file import ModelMetadata, read_metadata, write_metadata
+from real_vs_ai.models.model_input import softmax
+from real_vs_ai.verdicts.verdict import (
     Reason,
     ReasonCode,
     Verdict,

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import SPLITS, canonical_split
+from real_vs_ai.core.config import SPLITS, canonical_split
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.files import atomic_write, list_folders, write_text
+from real_vs_ai.core.images import DecodedImage, ImageError, decode_image
+from real_vs_ai.core.parallel import Pool, run_each
+from real_vs_ai.core.reporting import progress
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
 from real_vs_ai.dataset.views import ViewOptions, draw_views
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.files import atomic_write, list_folders, write_text
-from real_vs_ai.images import DecodedImage, ImageError, decode_image
-from real_vs_ai.model_input import ModelInput
-from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.reporting import progress
+from real_vs_ai.models.model_input import ModelInput
 
 # Enough images to keep a worker busy, few enough to keep its answer small.
 _CHUNK_BYTES = 8 * 2**20

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import (
+from real_vs_ai.core.config import (
     MANIFEST_NAME,
     SEED,
     canonical_classes,
     canonical_split,
     ordered_class_names,
 )
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files, list_folders, read_table
-from real_vs_ai.images import is_image_name
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_files, list_folders, read_table
+from real_vs_ai.core.images import is_image_name
 
 # The second of five parts of all sources is 2/5.
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from real_vs_ai.images import DecodedImage
-from real_vs_ai.model_input import ModelInput, crop, pad_to, reduce_shorter, reduce_to
-from real_vs_ai.perturbations import capture, compress, live_through
+from real_vs_ai.core.images import DecodedImage
+from real_vs_ai.models.model_input import ModelInput, crop, pad_to, reduce_shorter, reduce_to
+from real_vs_ai.perturbations.histories import capture, compress, simulate_web_history
 
 # A picture is never shrunk below this, in pixels of its shorter side, or to less than a quarter.
 _SHORTEST_SIDE = 200
@@ -103,7 +103,7 @@ def _draw_view(
         # Only the part that the crop comes from: a whole picture would take ten times as long.
         needed = int(np.ceil((size + _MARGIN) / factor))
         part = _draw_part(pixels, generator, side=needed)
-        part = live_through(part, generator, factor=factor, size=size, encoded=encoded)
+        part = simulate_web_history(part, generator, factor=factor, size=size, encoded=encoded)
         if generator.random() < options.screenshots:
             part = capture(part, generator)
     else:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from real_vs_ai.intervals import (
+from real_vs_ai.core.intervals import (
     Interval,
     count_sources,
     exact_interval,
     mean_of_shares,
     share_by_source,
 )
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import UNDECIDED
+from real_vs_ai.verdicts.predictions import Predictions
+from real_vs_ai.verdicts.verdict import UNDECIDED
 
 # The names of the conditions that every report of a photograph model has.
 CLEAN = "clean"

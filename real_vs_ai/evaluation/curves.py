@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.intervals import share_interval
 from real_vs_ai.evaluation.figures import (
     BLUE,
     GREY,
@@ -25,9 +26,8 @@ from real_vs_ai.evaluation.figures import (
 )
 from real_vs_ai.evaluation.metrics import calibration_bins
 from real_vs_ai.evaluation.tables import interval_text
-from real_vs_ai.intervals import share_interval
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.verdict import uncertain_range
+from real_vs_ai.verdicts.predictions import Predictions
+from real_vs_ai.verdicts.verdict import uncertain_range
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 # More classes than colours make curves that nobody can tell apart.

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import SEED
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.config import SEED
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import atomic_write, put_in_place, write_json
 from real_vs_ai.evaluation.tables import Table
 from real_vs_ai.evaluation.torch_state import load_torch, write_torch
-from real_vs_ai.files import atomic_write, put_in_place, write_json
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, write_check
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def add_openvino_form(path: Path) -> float:
         InputError: It is not an HDF5 file of Keras.
         OpenVINOFormError: OpenVINO cannot run the network, or computes other probabilities.
     """
-    from real_vs_ai.keras_models import USUAL_SIZE, load_model
-    from real_vs_ai.openvino_form import OpenVINOFormError, write_form
+    from real_vs_ai.models.keras_models import USUAL_SIZE, load_model
+    from real_vs_ai.models.openvino_form import OpenVINOFormError, write_form
     from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
     if not h5py.is_hdf5(path):
@@ -185,7 +185,7 @@ def _write_compact(
     model: keras.Model, path: Path, metadata: ModelMetadata, check: OutOfDistributionCheck | None
 ) -> None:
     """Write the HDF5 file with large float32 arrays as float16, all of them compressed."""
-    from real_vs_ai.keras_models import save_model
+    from real_vs_ai.models.keras_models import save_model
 
     whole = path.with_name("float32.h5")
     save_model(model, whole, metadata=metadata)

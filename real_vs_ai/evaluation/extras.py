@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from real_vs_ai.config import POSITIVE_CLASS
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.intervals import Interval, share_interval
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.conditions import CLEAN, describe_condition
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split
 from real_vs_ai.evaluation.metrics import bootstrap, compute_metrics, intervals_of, mean_interval
 from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.intervals import Interval, share_interval
-from real_vs_ai.perturbations import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
-from real_vs_ai.predictions import Predictions
+from real_vs_ai.perturbations.web_changes import HARD, PERTURBATIONS, PERTURBATIONS_VERSION, WEB
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.verdict import decide
+from real_vs_ai.verdicts.predictions import Predictions
+from real_vs_ai.verdicts.verdict import decide
 
 # Drawn evenly over the classes: enough to tell a change of one percentage point.
 MOST_IMAGES = 1000

@@ -23,17 +23,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import confusion_matrix
 
-from real_vs_ai.config import UNCERTAIN
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.core.reporting import plural
 from real_vs_ai.dataset.labelled_images import LabelledImages
 from real_vs_ai.evaluation.judging import middle_view
-from real_vs_ai.files import atomic_write
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.predictions import Predictions
-from real_vs_ai.reporting import plural
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.engines import open_engine
 from real_vs_ai.serving.explanation import enlarge, occlude, overlay_heatmap, scale_to_1
-from real_vs_ai.verdict import UNDECIDED
+from real_vs_ai.verdicts.predictions import Predictions
+from real_vs_ai.verdicts.verdict import UNDECIDED
 
 if TYPE_CHECKING:
     import keras

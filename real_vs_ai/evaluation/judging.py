@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from real_vs_ai.core.errors import InputError, RealVsAIError
+from real_vs_ai.core.images import decode_image
+from real_vs_ai.core.reporting import progress
 from real_vs_ai.dataset.labelled_images import LabelledImages, manifest_column
-from real_vs_ai.errors import InputError, RealVsAIError
-from real_vs_ai.images import decode_image
-from real_vs_ai.keras_models import sees_gpu
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.perturbations import Perturbation
-from real_vs_ai.predictions import Predictions, as_texts, check_softmax
-from real_vs_ai.reporting import progress
+from real_vs_ai.models.keras_models import sees_gpu
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.perturbations.web_changes import Perturbation
 from real_vs_ai.serving.detector import Detector, PreparedImage
 from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Answer, judge_files
-from real_vs_ai.verdict import Verdict, recalibrate, without_thresholds
+from real_vs_ai.verdicts.predictions import Predictions, as_texts, check_softmax
+from real_vs_ai.verdicts.verdict import Verdict, recalibrate, without_thresholds
 
 if TYPE_CHECKING:
     import keras

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from real_vs_ai.config import SEED, positive_index
-from real_vs_ai.intervals import Interval, share_interval
-from real_vs_ai.predictions import Predictions
+from real_vs_ai.core.config import SEED, positive_index
+from real_vs_ai.core.intervals import Interval, share_interval
+from real_vs_ai.verdicts.predictions import Predictions
 
 # Enough for the second digit of a 95 % interval; see Efron & Tibshirani 1993.
 RESAMPLES = 1000

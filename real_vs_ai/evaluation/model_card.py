@@ -9,14 +9,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from real_vs_ai.config import DATA_DIR
+from real_vs_ai.core.config import DATA_DIR
+from real_vs_ai.core.files import read_table
+from real_vs_ai.core.reporting import markdown_table, markdown_text, plural
 from real_vs_ai.evaluation.by_collection import worst_tables
-from real_vs_ai.evaluation.calibration import explain_missed_targets
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.evaluation.tables import MOST_LISTED, Table, report_tables
-from real_vs_ai.files import read_table
-from real_vs_ai.reporting import markdown_table, markdown_text, plural
-from real_vs_ai.verdict import describe_thresholds
+from real_vs_ai.verdicts.thresholds import explain_missed_targets
+from real_vs_ai.verdicts.verdict import describe_thresholds
 
 # Options that say where and how conveniently a run was made, and change nothing in the model.
 _NOT_RECIPE = (

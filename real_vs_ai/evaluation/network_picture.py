@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.errors import one_line
-from real_vs_ai.files import atomic_write, write_text
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.core.errors import one_line
+from real_vs_ai.core.files import atomic_write, write_text
+from real_vs_ai.models.runs import RunFolder
 
 if TYPE_CHECKING:
     import keras

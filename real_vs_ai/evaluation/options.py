@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.config import DATA_DIR
-from real_vs_ai.options import Options, number, option, shared
+from real_vs_ai.core.config import DATA_DIR
+from real_vs_ai.core.options import Options, number, option, shared
 
 EXPORT_FORMATS = ("compact", "keras", "savedmodel", "openvino", "onnx", "litert", "pth")
 
@@ -83,7 +83,7 @@ def parse_evaluation_options(
         SystemExit: Wrong usage (code 2), or --help.
     """
     # For scripts alone: it sets how errors show.
-    from real_vs_ai.cli import add_fields, make_parser
+    from real_vs_ai.core.cli import add_fields, make_parser
 
     parser = make_parser(description)
     add_fields(parser, EvaluationOptions)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.config import canonical_split
+from real_vs_ai.core.config import canonical_split
+from real_vs_ai.core.files import read_json
+from real_vs_ai.core.transactions import finish_replacing
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.dataset.labelled_images import (
     LabelledImages,
@@ -16,11 +18,9 @@ from real_vs_ai.dataset.labelled_images import (
     list_labelled_images,
 )
 from real_vs_ai.evaluation.options import EvaluationOptions
-from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.runs import RunFolder, find_model
-from real_vs_ai.transactions import finish_replacing
-from real_vs_ai.verdict import thresholds_of, uncertain_range
+from real_vs_ai.models.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.models.runs import RunFolder, find_model
+from real_vs_ai.verdicts.verdict import thresholds_of, uncertain_range
 
 _EVALUATIONS = "evaluations"
 

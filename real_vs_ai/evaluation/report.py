@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS, SEED
-from real_vs_ai.confounds import measure_confounds, size_traits, source_trait
+from real_vs_ai.core.config import POSITIVE_CLASS, SEED
+from real_vs_ai.dataset.confounds import measure_confounds, size_traits, source_trait
 from real_vs_ai.dataset.labelled_images import LabelledImages, fingerprint_images
-from real_vs_ai.evaluation.calibration import NEW_SOURCE, calibrate_metadata, explain_missed_targets
+from real_vs_ai.evaluation.calibration import calibrate_metadata
 from real_vs_ai.evaluation.conditions import CLEAN, describe_condition, find_weakest
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_split
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS, share_over_sources, split_metrics
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.predictions import Predictions, join_predictions
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.verdicts.predictions import Predictions, join_predictions
+from real_vs_ai.verdicts.thresholds import NEW_SOURCE, explain_missed_targets
+from real_vs_ai.verdicts.verdict import thresholds_of
 
 # Share of certain verdicts that may be wrong; ModelEvaluation.py --target-error changes it.
 TARGET_ERROR = 0.05

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import h5py
 from sklearn.metrics import classification_report
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_json, write_json, write_table, write_text
+from real_vs_ai.core.reporting import plural
+from real_vs_ai.core.transactions import replace_together
 from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS, collection_rows
 from real_vs_ai.evaluation.curves import (
     draw_precision_recall,
@@ -30,12 +33,9 @@ from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.evaluation.network_picture import draw_network
 from real_vs_ai.evaluation.report import Evaluation
-from real_vs_ai.files import read_json, write_json, write_table, write_text
-from real_vs_ai.model_file import write_metadata
-from real_vs_ai.predictions import Predictions, read_predictions, write_predictions
-from real_vs_ai.reporting import plural
-from real_vs_ai.runs import RunFolder, read_history
-from real_vs_ai.transactions import replace_together
+from real_vs_ai.models.model_file import write_metadata
+from real_vs_ai.models.runs import RunFolder, read_history
+from real_vs_ai.verdicts.predictions import Predictions, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     import keras

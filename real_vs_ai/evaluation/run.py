@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_json
+from real_vs_ai.core.reporting import format_table, plural
 from real_vs_ai.evaluation.options import EvaluationOptions
 from real_vs_ai.evaluation.planning import Task, plan_evaluation, read_report
-from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelFileError, read_metadata
-from real_vs_ai.reporting import format_table, plural
-from real_vs_ai.runs import RunFolder, find_model, newest_run
+from real_vs_ai.models.model_file import ModelFileError, read_metadata
+from real_vs_ai.models.runs import RunFolder, find_model, newest_run
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.detector import Detector
@@ -104,7 +104,7 @@ def _evaluate(task: Task, *, stores: bool) -> list[str]:
     from real_vs_ai.evaluation.judging import open_detector
     from real_vs_ai.evaluation.report import evaluate_model
     from real_vs_ai.evaluation.report_files import write_evaluation
-    from real_vs_ai.keras_models import open_model
+    from real_vs_ai.models.keras_models import open_model
 
     options = task.options
     model, metadata, _ = open_model(task.model, class_names=options.class_names)
@@ -186,11 +186,11 @@ def _export(task: Task) -> tuple[list[str], bool]:
     """Write the model in other formats; what to say of it, and whether all were written."""
     if not task.options.export:
         return [], True
+    from real_vs_ai.core.images import ImageError
     from real_vs_ai.evaluation.export import export_model, exports_table
     from real_vs_ai.evaluation.judging import middle_view
     from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-    from real_vs_ai.images import ImageError
-    from real_vs_ai.keras_models import open_model
+    from real_vs_ai.models.keras_models import open_model
     from real_vs_ai.out_of_distribution.check import read_check
 
     model, metadata, _ = open_model(task.model, class_names=task.options.class_names)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from real_vs_ai.core.intervals import exact_interval
+from real_vs_ai.core.reporting import format_table, plural
 from real_vs_ai.evaluation.metrics import REPORTED_SPLITS
-from real_vs_ai.intervals import exact_interval
-from real_vs_ai.reporting import format_table, plural
 
 _GROUP_METRICS = ("accuracy", "false_positive_rate", "recall", "roc_auc")
 # Headers and rows.

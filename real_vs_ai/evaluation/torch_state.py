@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 
 if TYPE_CHECKING:
     import keras

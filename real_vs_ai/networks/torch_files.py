@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
+from real_vs_ai.core.errors import InputError, one_line
 
 _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
 _DTYPES = {"FloatStorage": np.float32, "LongStorage": np.int64}

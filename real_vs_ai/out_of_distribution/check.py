@@ -22,15 +22,15 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from real_vs_ai.files import atomic_write
-from real_vs_ai.messages import Message
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.core.messages import Message
 from real_vs_ai.out_of_distribution.pixel_classifier import (
     PixelClassifier,
     PixelNetwork,
     are_plain,
     grey_values,
 )
-from real_vs_ai.verdict import Reason, ReasonCode
+from real_vs_ai.verdicts.verdict import Reason, ReasonCode
 
 _GROUP = "real_vs_ai_out_of_distribution"
 _FORMAT_VERSION = 1

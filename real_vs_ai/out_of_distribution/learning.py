@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import SEED
+from real_vs_ai.core.config import SEED
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_files
+from real_vs_ai.core.images import ImageError, open_image, resize_image
+from real_vs_ai.core.parallel import Pool, run_each
+from real_vs_ai.core.reporting import format_table
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files
-from real_vs_ai.images import ImageError, open_image, resize_image
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, sharpness
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork, fit_classifier
-from real_vs_ai.parallel import Pool, run_each
-from real_vs_ai.perturbations import recompress
-from real_vs_ai.reporting import format_table
+from real_vs_ai.perturbations.web_changes import recompress
 
 # Enough for a covariance of some hundred features, and for a quantile of one in two hundred.
 MOST_IMAGES = 4000

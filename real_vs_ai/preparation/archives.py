@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
-from real_vs_ai.files import atomic_write, is_junk, list_files
-from real_vs_ai.images import is_image_name
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.config import ARCHIVE_SUFFIXES, ARCHIVES_DIR
+from real_vs_ai.core.files import atomic_write, is_junk, list_files
+from real_vs_ai.core.images import is_image_name
+from real_vs_ai.core.parallel import Pool
+from real_vs_ai.core.reporting import format_table, progress
 from real_vs_ai.preparation.extraction import ArchiveError, list_entries, printable, write_entries
 from real_vs_ai.preparation.manifest import MAX_NAME_BYTES, fold_name, source_names, unique_names
 from real_vs_ai.preparation.staging import locked, refuse_existing, staged_output, still_to_make
-from real_vs_ai.reporting import format_table, progress
 
 _MOST_LISTED = 20
 _MAX_PATH_BYTES = 1000

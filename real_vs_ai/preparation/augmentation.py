@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from real_vs_ai.config import (
+from real_vs_ai.core.config import (
     AUGMENTED_DIR,
     AUGMENTED_MARK,
     MANIFEST_NAME,
@@ -26,11 +26,18 @@ from real_vs_ai.config import (
     is_augmented_name,
     ordered_class_names,
 )
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files
-from real_vs_ai.images import FORMATS, ImageError, is_image_name, open_image, read_image_file
-from real_vs_ai.parallel import Pool, chunked, run_chunks
-from real_vs_ai.perturbations import STANDARD_RANGES, as_samples, copy_draws, draw_affine, warp
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_files
+from real_vs_ai.core.images import FORMATS, ImageError, is_image_name, open_image, read_image_file
+from real_vs_ai.core.parallel import Pool, chunked, run_chunks
+from real_vs_ai.core.reporting import format_table, plural
+from real_vs_ai.perturbations.warps import (
+    STANDARD_RANGES,
+    as_samples,
+    copy_draws,
+    draw_affine,
+    warp,
+)
 from real_vs_ai.preparation.image_files import Encoder, open_original
 from real_vs_ai.preparation.manifest import (
     REPORT_NAME,
@@ -53,7 +60,6 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted,
     staged_output,
 )
-from real_vs_ai.reporting import format_table, plural
 
 DEFAULT_MOST_COPIES = 20_000
 # Copies of one original are made together: it is decoded once.

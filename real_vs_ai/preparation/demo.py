@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.files import write_bytes
-from real_vs_ai.images import open_image
+from real_vs_ai.core.files import write_bytes
+from real_vs_ai.core.images import open_image
+from real_vs_ai.core.reporting import progress
 from real_vs_ai.preparation.image_files import encode
-from real_vs_ai.reporting import progress
 
 FLAT_NAME = "demo-flat.zip"
 SPLIT_NAME = "demo-train-test.zip"

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.parallel import Pool, chunked, run_chunks
 
 T = TypeVar("T")
 # A file's path, size and time: a new archive may take an old one's name.

@@ -18,12 +18,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import MANIFEST_NAME, SEED
-from real_vs_ai.confounds import Confounds, measure_confounds, one_hot, size_traits, source_trait
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import write_json
-from real_vs_ai.images import ImageError, decode_image
-from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.core.config import MANIFEST_NAME, SEED
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import write_json
+from real_vs_ai.core.images import ImageError, decode_image
+from real_vs_ai.core.parallel import Pool, run_each
+from real_vs_ai.core.reporting import format_table
+from real_vs_ai.dataset.confounds import (
+    Confounds,
+    measure_confounds,
+    one_hot,
+    size_traits,
+    source_trait,
+)
 from real_vs_ai.preparation.image_files import encode
 from real_vs_ai.preparation.manifest import (
     CONFOUNDS_NAME,
@@ -39,7 +46,6 @@ from real_vs_ai.preparation.manifest import (
     write_outcomes,
 )
 from real_vs_ai.preparation.splits import PlacingOptions
-from real_vs_ai.reporting import format_table
 
 _MOST_IMAGES = 5_000
 # Of each source of several, which was measured on more when it was split.

@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.files import hash_file
-from real_vs_ai.images import (
+from real_vs_ai.core.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.core.files import hash_file
+from real_vs_ai.core.images import (
     FORMATS,
     DecodedImage,
     ImageError,
@@ -37,7 +37,7 @@ from real_vs_ai.images import (
     is_image_name,
     read_image_file,
 )
-from real_vs_ai.parallel import Pool, run_each
+from real_vs_ai.core.parallel import Pool, run_each
 
 Encoder = Callable[[np.ndarray], bytes]
 # A WebP file does not say at which quality it was made.

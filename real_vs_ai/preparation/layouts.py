@@ -9,11 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from real_vs_ai.config import MANIFEST_NAME, RAW_DIR, SPLITS, canonical_classes, canonical_split
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import is_junk, list_files, list_folders
-from real_vs_ai.images import is_image_name
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.config import (
+    MANIFEST_NAME,
+    RAW_DIR,
+    SPLITS,
+    canonical_classes,
+    canonical_split,
+)
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import is_junk, list_files, list_folders
+from real_vs_ai.core.images import is_image_name
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import CollectedFolder, read_collected
 from real_vs_ai.preparation.image_files import inspect_files
 from real_vs_ai.preparation.manifest import (

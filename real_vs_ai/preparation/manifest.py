@@ -19,7 +19,7 @@ from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from real_vs_ai.config import (
+from real_vs_ai.core.config import (
     COLLECTION_COLUMNS,
     COPY_COLUMNS,
     MANIFEST_COLUMNS,
@@ -27,9 +27,9 @@ from real_vs_ai.config import (
     SPLITS,
     ordered_class_names,
 )
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import read_table, write_table
-from real_vs_ai.reporting import plural, progress
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_table, write_table
+from real_vs_ai.core.reporting import plural, progress
 
 REPORT_NAME = "report.csv"
 CONFOUNDS_NAME = "confounds.json"

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from real_vs_ai.config import (
+from real_vs_ai.core.config import (
     AUGMENTED_DIR,
     CLASS_NAMES,
     MANIFEST_NAME,
@@ -25,9 +25,10 @@ from real_vs_ai.config import (
     canonical_split,
     is_augmented_name,
 )
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import hash_file, list_files, list_folders
-from real_vs_ai.options import option, whole_number
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import hash_file, list_files, list_folders
+from real_vs_ai.core.options import option, whole_number
+from real_vs_ai.core.reporting import format_table
 from real_vs_ai.preparation.augmentation import CONTACT_SHEET_PATH
 from real_vs_ai.preparation.file_traits import (
     EQUALISED_EXTENSION,
@@ -69,7 +70,6 @@ from real_vs_ai.preparation.staging import (
     refuse_interrupted,
     staged_output,
 )
-from real_vs_ai.reporting import format_table
 
 _MAKE_AGAIN = "Run DataAugmentation.py --overwrite."
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
-from real_vs_ai.config import SPLITS
-from real_vs_ai.errors import InputError
-from real_vs_ai.options import Options, option, shared
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.config import SPLITS
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.options import Options, option, shared
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.manifest import Fate, FileOutcome, ManifestRow, rank, unique_names
 
 # Where a content is in several splits already, it stays in the first of these.

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
-from real_vs_ai.config import SPLIT_DIR, SPLITS
-from real_vs_ai.images import file_extension
-from real_vs_ai.options import OptionError, number, option, shared
+from real_vs_ai.core.config import SPLIT_DIR, SPLITS
+from real_vs_ai.core.images import file_extension
+from real_vs_ai.core.options import OptionError, number, option, shared
 from real_vs_ai.preparation.file_traits import PreparedImages, closing_tables, write_description
 from real_vs_ai.preparation.image_files import InspectedFile, find_near_duplicates, inspect_files
 from real_vs_ai.preparation.layouts import Layout

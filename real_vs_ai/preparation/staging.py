@@ -21,10 +21,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from real_vs_ai.config import AUGMENTED_DIR, RAW_DIR, SPLIT_DIR
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import write_text
-from real_vs_ai.reporting import format_table, progress
+from real_vs_ai.core.config import AUGMENTED_DIR, RAW_DIR, SPLIT_DIR
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import write_text
+from real_vs_ai.core.reporting import format_table, progress
 
 _JOURNAL_NAME = "journal.json"
 _STAGING_SUFFIX, _OLD_SUFFIX = ".staging", ".old"

@@ -5,7 +5,7 @@ Metadata is easily removed or forged, so findings never change the model's verdi
 
 from PIL import Image
 
-from real_vs_ai.file_structure import find_excess
+from real_vs_ai.core.file_structure import find_excess
 from real_vs_ai.provenance.cameras import find_camera, find_screenshot
 from real_vs_ai.provenance.content_credentials import read_content_credentials
 from real_vs_ai.provenance.fields import read_fields

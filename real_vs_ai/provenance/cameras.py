@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.images import DECODER_ERRORS, readable_formats
-from real_vs_ai.messages import Message
+from real_vs_ai.core.images import DECODER_ERRORS, readable_formats
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.fields import read_preview, xmp_property
 from real_vs_ai.provenance.findings import Camera, Code, Finding, clean
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.images import DECODER_ERRORS
-from real_vs_ai.messages import Message
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.images import DECODER_ERRORS
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.findings import Code, Finding, Seal, clean, describe_input
 from real_vs_ai.provenance.labels import describe_source_type, name_generator, named_source_types
 from real_vs_ai.provenance.seals import CheckedSeal, c2pa_context, check_seal

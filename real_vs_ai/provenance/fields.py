@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, IptcImagePlugin
 
-from real_vs_ai.images import DECODER_ERRORS, may_have_exif, readable_formats
+from real_vs_ai.core.images import DECODER_ERRORS, may_have_exif, readable_formats
 
 # Metadata stands at a file's beginning, or (PNG, WebP) at its end.
 _SEARCHED_BYTES = 2 * 2**20

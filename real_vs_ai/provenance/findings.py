@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from real_vs_ai.config import CLASS_NAMES, POSITIVE_CLASS
-from real_vs_ai.messages import Message
+from real_vs_ai.core.config import CLASS_NAMES, POSITIVE_CLASS
+from real_vs_ai.core.messages import Message
 
 EDITABLE = Message("forgery.editable")
 _LONGEST_TEXT = 120

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.messages import Message
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean, made_with
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
-from real_vs_ai.images import DECODER_ERRORS, readable_formats
+from real_vs_ai.core.images import DECODER_ERRORS, readable_formats
 from real_vs_ai.provenance.fields import exif_text, has_large_exif, read_fields, read_preview
 
 _MOST_ENTRIES = 300

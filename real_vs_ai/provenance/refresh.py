@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.cli import command, make_parser
-from real_vs_ai.errors import InputError, describe_error
-from real_vs_ai.files import read_json, write_bytes, write_json
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.errors import InputError, describe_error
+from real_vs_ai.core.files import read_json, write_bytes, write_json
 from real_vs_ai.provenance import trust_lists
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from real_vs_ai.images import DECODER_ERRORS
-from real_vs_ai.messages import Message
+from real_vs_ai.core.images import DECODER_ERRORS
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.findings import Seal, clean
 from real_vs_ai.provenance.trust_lists import TIME_STAMPS, find_issuer_list, find_signer
 

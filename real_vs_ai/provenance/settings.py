@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from real_vs_ai.messages import Message
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.fields import parse_object, xmp_property
 from real_vs_ai.provenance.findings import Code, Finding, clean, describe_input, made_with
 from real_vs_ai.provenance.labels import name_generator

@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from real_vs_ai.errors import InputError, describe_error
-from real_vs_ai.files import read_json
+from real_vs_ai.core.errors import InputError, describe_error
+from real_vs_ai.core.files import read_json
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.messages import Message
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance.findings import Code, Finding, made_with
 
 _BLOCK = 8

@@ -21,9 +21,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_vs_ai.config import MAX_IMAGE_PIXELS
-from real_vs_ai.errors import InputError, RealVsAIError
-from real_vs_ai.files import atomic_write
+from real_vs_ai.core.config import MAX_IMAGE_PIXELS
+from real_vs_ai.core.errors import InputError, RealVsAIError
+from real_vs_ai.core.files import atomic_write
 
 MEGA = 10**6
 # The weight of the newest request in the mean time of requests.

@@ -33,10 +33,10 @@ from real_vs_ai.service.requests import (
     declared_size,
     read_uploads,
 )
-from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.judge import Answer
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.serving.score_table import score_document
+from real_vs_ai.verdicts.conclusion import ConclusionCode
 
 # More images of one request at a time would only hold up the other requests.
 _IMAGES_AT_A_TIME = 32

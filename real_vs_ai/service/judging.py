@@ -13,8 +13,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.parallel import join_cluster, worker_environment
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.parallel import join_cluster, worker_environment
 from real_vs_ai.service.access import Limits
 from real_vs_ai.serving.judge import Answer, Judge, served_models
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError

@@ -12,8 +12,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.runs import find_models
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.models.runs import find_models
 from real_vs_ai.service.access import MEGA, Limits, add_key, required_keys
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from real_vs_ai.images import ImageError, count_pixels
-from real_vs_ai.parallel import available_workers
+from real_vs_ai.core.images import ImageError, count_pixels
+from real_vs_ai.core.parallel import available_workers
 
 # More than a phone's 50 megapixels, or than a camera's JPEG takes.
 _HUGE_PIXELS = 51_000_000

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.images import DecodedImage, decode_image
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.model_input import Window
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.images import DecodedImage, decode_image
+from real_vs_ai.core.parallel import one_blas_thread
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.model_input import Window
 from real_vs_ai.out_of_distribution.check import (
     LARGEST_FACTOR,
     OutOfDistributionCheck,
@@ -28,11 +29,10 @@ from real_vs_ai.out_of_distribution.check import (
     read_check,
     size_distance,
 )
-from real_vs_ai.parallel import one_blas_thread
 from real_vs_ai.serving.engines import Engine, open_engine
 from real_vs_ai.serving.micro_batcher import MicroBatcher
 from real_vs_ai.serving.served_model import ServedModel, served_models
-from real_vs_ai.verdict import CropScore, Reason, Verdict, make_verdict
+from real_vs_ai.verdicts.verdict import CropScore, Reason, Verdict, make_verdict
 
 ImageLike = str | Path | bytes | np.ndarray | DecodedImage
 

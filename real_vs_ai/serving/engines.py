@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.keras_models import (
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.models.keras_models import (
     MissingKerasError,
     keras_is_installed,
     load_for_inference,
@@ -121,7 +121,7 @@ def open_engine(
             return keras_engine
 
     try:
-        from real_vs_ai.openvino_form import check_form
+        from real_vs_ai.models.openvino_form import check_form
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
         check_form(model_path)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.model_input import Window, logarithms
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.models.model_input import Window, logarithms
 from real_vs_ai.serving.detector import Detector
-from real_vs_ai.verdict import CropScore
+from real_vs_ai.verdicts.verdict import CropScore
 
 # Parts of a network's input on each side: of a whole image, and of each of many crops.
 _PARTS = 6

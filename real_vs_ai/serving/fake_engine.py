@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.served_model import ServedModel
 

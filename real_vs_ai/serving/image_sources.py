@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from real_vs_ai.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.files import is_junk, iterate_files, read_table
-from real_vs_ai.images import ImageError, is_image_name, read_image_file
-from real_vs_ai.messages import Message
-from real_vs_ai.reporting import plural
+from real_vs_ai.core.config import ARCHIVE_SUFFIXES, MAX_IMAGE_BYTES
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.files import is_junk, iterate_files, read_table
+from real_vs_ai.core.images import ImageError, is_image_name, read_image_file
+from real_vs_ai.core.messages import Message
+from real_vs_ai.core.reporting import plural
 
 STANDARD_INPUT = "-"
 _ZIP_SUFFIX = ".zip"

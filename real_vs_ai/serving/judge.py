@@ -24,25 +24,25 @@ from typing import TypeVar
 
 import numpy as np
 
-from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.errors import one_line
-from real_vs_ai.images import (
+from real_vs_ai.core.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.core.errors import one_line
+from real_vs_ai.core.images import (
     DecodedImage,
     ImageError,
     ImageTooLargeError,
     decode_image,
     read_image_file,
 )
-from real_vs_ai.messages import Message
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.core.messages import Message
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
-from real_vs_ai.serving.conclusion import Conclusion, conclude
 from real_vs_ai.serving.decoding_room import DecodingRoom
 from real_vs_ai.serving.detector import Detector, ImageJudge, open_models
 from real_vs_ai.serving.image_sources import ImageSource, read_source
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError, as_unavailable
 from real_vs_ai.serving.served_model import ServedModel, served_models
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdicts.conclusion import Conclusion, conclude
+from real_vs_ai.verdicts.verdict import Verdict
 
 # Images of a folder wait to be judged while a model has so many batches ahead.
 _BATCHES_AHEAD = 6

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from real_vs_ai.errors import RealVsAIError
+from real_vs_ai.core.errors import RealVsAIError
 from real_vs_ai.serving.engines import Engine
 
 # So long a request may wait for others to fill its batch while the engine works.

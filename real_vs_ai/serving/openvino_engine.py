@@ -18,11 +18,11 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from real_vs_ai.files import file_stamp
-from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.openvino_form import read_form
+from real_vs_ai.core.files import file_stamp
+from real_vs_ai.core.parallel import available_workers
+from real_vs_ai.models.model_file import ModelFileError
+from real_vs_ai.models.openvino_form import read_form
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.parallel import available_workers
 
 # About this many pixels a batch: measured on ResNet101, larger ones are no faster.
 _PIXELS_IN_BATCH = 4 * 224 * 224

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from real_vs_ai import __version__
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import atomic_write, lock_file, write_table
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import atomic_write, lock_file, write_table
 from real_vs_ai.serving.score_table import COLUMNS, LAST_COLUMNS, Row
 
 FORMATS = ("csv", "json", "jsonl", "parquet")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.serving.conclusion import ConclusionCode
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.verdicts.conclusion import ConclusionCode
 
 if TYPE_CHECKING:
     from real_vs_ai.serving.judge import Answer

@@ -17,13 +17,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TextIO
 
-from real_vs_ai.config import MODELS_DIR
-from real_vs_ai.errors import InputError, print_error
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.parallel import join_cluster, worker_environment
-from real_vs_ai.reporting import format_table, plural, progress
-from real_vs_ai.runs import DEFAULT_FILE, chosen_run
-from real_vs_ai.serving.conclusion import TITLES, ConclusionCode
+from real_vs_ai.core.config import MODELS_DIR
+from real_vs_ai.core.errors import InputError, print_error
+from real_vs_ai.core.parallel import join_cluster, worker_environment
+from real_vs_ai.core.reporting import format_table, plural, progress
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import DEFAULT_FILE, chosen_run
 from real_vs_ai.serving.detector import Detector, ImageJudge
 from real_vs_ai.serving.image_sources import (
     STANDARD_INPUT,
@@ -38,6 +37,7 @@ from real_vs_ai.serving.image_sources import (
 from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
 from real_vs_ai.serving.score_file import ScoreFile, check_output
 from real_vs_ai.serving.score_table import TERMINAL_HEADER, score_columns, score_row, terminal_lines
+from real_vs_ai.verdicts.conclusion import TITLES, ConclusionCode
 
 # As an output: JSON lines, for another program to read.
 STANDARD_OUTPUT = Path("-")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import FileStamp, file_stamp, read_json
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.runs import RunFolder, find_models, model_name
-from real_vs_ai.track_record import TrackRecord, read_track_record
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import FileStamp, file_stamp, read_json
+from real_vs_ai.models.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.models.runs import RunFolder, find_models, model_name
+from real_vs_ai.verdicts.track_record import TrackRecord, read_track_record
+from real_vs_ai.verdicts.verdict import thresholds_of
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def train(
         KeyboardInterrupt: The user asked to stop; a checkpoint has been saved.
     """
     # Keras takes seconds to import, which --help does not need.
-    from real_vs_ai.keras_models import import_keras_quietly
+    from real_vs_ai.models.keras_models import import_keras_quietly
 
     import_keras_quietly()
     from real_vs_ai.training import run_folder, trainer

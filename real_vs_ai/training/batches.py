@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.perturbations import STANDARD_RANGES, AffineRanges, affine_rows, degrade
+from real_vs_ai.perturbations.histories import degrade
+from real_vs_ai.perturbations.warps import STANDARD_RANGES, AffineRanges, affine_rows
 from real_vs_ai.training.devices import Hosts
 
 # Batches made ahead while the network learns.

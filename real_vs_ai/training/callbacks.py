@@ -11,10 +11,10 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
-from real_vs_ai.files import atomic_write
-from real_vs_ai.keras_models import graph_of
-from real_vs_ai.reporting import plural, progress
-from real_vs_ai.runs import write_history
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.core.reporting import plural, progress
+from real_vs_ai.models.keras_models import graph_of
+from real_vs_ai.models.runs import write_history
 from real_vs_ai.training.options import FORWARD_SHARE, Stage, plan_stages
 from real_vs_ai.training.run_state import Learning, TrainingDivergedError, restore, save_checkpoint
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.options import OptionError, read_value
-from real_vs_ai.runs import RunFolder, find_unfinished_run
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.options import OptionError, read_value
+from real_vs_ai.models.runs import RunFolder, find_unfinished_run
 from real_vs_ai.training.options import NOT_STORED, RECIPES, TrainingOptions
 
 # More than any recipe or record of a run.
@@ -35,7 +35,7 @@ def parse_training_options(
         FileNotFoundError: There is no run to resume, or no such recipe.
     """
     # For scripts alone: it sets how errors show.
-    from real_vs_ai.cli import add_fields, make_parser
+    from real_vs_ai.core.cli import add_fields, make_parser
 
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description)

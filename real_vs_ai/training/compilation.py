@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from real_vs_ai.config import positive_index
+from real_vs_ai.core.config import positive_index
 
 
 class WarmedPolynomialDecay(keras.optimizers.schedules.PolynomialDecay):

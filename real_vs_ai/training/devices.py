@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.reporting import plural
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.reporting import plural
 
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # A half precision must be this much faster to be worth its rounding.

@@ -16,10 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.core.reporting import plural
 from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
-from real_vs_ai.keras_models import graph_of
+from real_vs_ai.models.keras_models import graph_of
 from real_vs_ai.networks.model import set_trainable
-from real_vs_ai.reporting import plural
 from real_vs_ai.training.batches import evaluation_batches, training_batches
 from real_vs_ai.training.callbacks import (
     AveragedWeights,

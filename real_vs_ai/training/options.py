@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.core.config import DATA_DIR, IMAGE_SIZE, MODELS_DIR, SEED
+from real_vs_ai.core.options import OptionError, Options, number, option, shared, whole_number
 from real_vs_ai.dataset.views import ViewOptions
-from real_vs_ai.model_file import read_enlargement, read_strides
-from real_vs_ai.model_input import INPUT_KINDS, ModelInput
+from real_vs_ai.models.model_file import read_enlargement, read_strides
+from real_vs_ai.models.model_input import INPUT_KINDS, ModelInput
+from real_vs_ai.models.runs import NEWEST
 from real_vs_ai.networks.backbones import BACKBONES
-from real_vs_ai.options import OptionError, Options, number, option, shared, whole_number
-from real_vs_ai.runs import NEWEST
 
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
 RECIPES = dict(sorted((path.stem, path) for path in _RECIPES))

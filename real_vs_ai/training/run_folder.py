@@ -20,18 +20,18 @@ from typing import Any
 import keras
 
 from real_vs_ai import __version__
-from real_vs_ai.config import MANIFEST_NAME
+from real_vs_ai.core.config import MANIFEST_NAME
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_json, write_json
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import open_detector, open_features
 from real_vs_ai.evaluation.report import evaluate_model
 from real_vs_ai.evaluation.report_files import write_evaluation
-from real_vs_ai.files import read_json, write_json
-from real_vs_ai.keras_models import save_model, to_float32
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.keras_models import save_model, to_float32
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
 from real_vs_ai.out_of_distribution.learning import fit_on_thumbnails, learn_check
-from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.devices import Hosts
 from real_vs_ai.training.options import TrainingOptions
 from real_vs_ai.training.run_state import Trained

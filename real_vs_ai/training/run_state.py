@@ -20,13 +20,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.core.reporting import plural
 from real_vs_ai.dataset.decoded_images import DecodedImages
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.tables import headline
-from real_vs_ai.files import atomic_write
-from real_vs_ai.keras_models import graph_of
-from real_vs_ai.reporting import plural
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.keras_models import graph_of
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training.devices import Device, Hosts
 from real_vs_ai.training.options import TrainingOptions
 

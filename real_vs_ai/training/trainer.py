@@ -17,18 +17,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from real_vs_ai.config import SPLITS, is_augmented_name
+from real_vs_ai.core.config import SPLITS, is_augmented_name
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.reporting import format_table, plural
 from real_vs_ai.dataset.decoded_images import DecodedImages, decode_images, store_features
 from real_vs_ai.dataset.labelled_images import LabelledImages, list_labelled_images
-from real_vs_ai.errors import InputError
 from real_vs_ai.evaluation.judging import open_features
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.networks.head import POOL_LAYER, features_key, fix_standardisation, head_alone
 from real_vs_ai.networks.model import build_model
 from real_vs_ai.out_of_distribution.learning import MOST_IMAGES
-from real_vs_ai.reporting import format_table, plural
-from real_vs_ai.runs import RunFolder
 from real_vs_ai.training.command_line import describe_recipe
 from real_vs_ai.training.devices import Hosts, join_hosts, prepare_device
 from real_vs_ai.training.loop import catch_interruption, image_weights, run_stages

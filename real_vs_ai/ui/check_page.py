@@ -18,9 +18,9 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from real_vs_ai.errors import one_line
-from real_vs_ai.images import DecodedImage, ImageError
-from real_vs_ai.messages import Message
+from real_vs_ai.core.errors import one_line
+from real_vs_ai.core.images import DecodedImage, ImageError
+from real_vs_ai.core.messages import Message
 from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.checking import Card, fit_to_screen, name_repeats, settle

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import SEED
-from real_vs_ai.messages import Message
-from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.serving.conclusion import Conclusion
+from real_vs_ai.core.config import SEED
+from real_vs_ai.core.messages import Message
+from real_vs_ai.perturbations.web_changes import PERTURBATIONS
 from real_vs_ai.serving.judge import Answer
 from real_vs_ai.ui.wording import visible
-from real_vs_ai.verdict import Verdict, apply_stability
+from real_vs_ai.verdicts.conclusion import Conclusion
+from real_vs_ai.verdicts.verdict import Verdict, apply_stability
 
 if TYPE_CHECKING:
     from real_vs_ai.ui.image_input import ImageFile

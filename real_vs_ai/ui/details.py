@@ -11,9 +11,9 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.messages import Message
-from real_vs_ai.model_input import reduce_to
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.messages import Message
+from real_vs_ai.models.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import overlay_heatmap
 from real_vs_ai.serving.judge import Judge
@@ -24,7 +24,7 @@ from real_vs_ai.ui.metadata_table import has_metadata, show_metadata
 from real_vs_ai.ui.model_choice import show_error
 from real_vs_ai.ui.places import darkened, deciding_parts, preview_of
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
-from real_vs_ai.verdict import ReasonCode, turns
+from real_vs_ai.verdicts.verdict import ReasonCode, turns
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.

@@ -17,8 +17,8 @@ import streamlit as st
 from PIL import Image
 from streamlit.errors import StreamlitSecretNotFoundError
 
-from real_vs_ai.errors import RealVsAIError, one_line
-from real_vs_ai.messages import Message
+from real_vs_ai.core.errors import RealVsAIError, one_line
+from real_vs_ai.core.messages import Message
 from real_vs_ai.ui.language import local, tell
 
 DEFAULT_MODEL = "gemini-flash-latest"

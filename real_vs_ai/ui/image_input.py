@@ -23,9 +23,9 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
-from real_vs_ai.errors import one_line
-from real_vs_ai.images import ImageError, describe_formats
-from real_vs_ai.messages import Message
+from real_vs_ai.core.errors import one_line
+from real_vs_ai.core.images import ImageError, describe_formats
+from real_vs_ai.core.messages import Message
 from real_vs_ai.serving.image_sources import list_zip_images, read_zip_entry
 from real_vs_ai.ui.language import tell
 from real_vs_ai.ui.wording import visible

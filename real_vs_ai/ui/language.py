@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from real_vs_ai.messages import Message, choose_language, in_language
+from real_vs_ai.core.messages import Message, choose_language, in_language
 
 
 def visitor_language() -> str:

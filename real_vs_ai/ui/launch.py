@@ -40,9 +40,9 @@ def start_server(script: Path, args: argparse.Namespace) -> int:
     """
     from streamlit.web import cli
 
-    from real_vs_ai.model_file import read_metadata
+    from real_vs_ai.models.model_file import read_metadata
+    from real_vs_ai.models.runs import find_model
     from real_vs_ai.provenance import read_trust_list
-    from real_vs_ai.runs import find_model
 
     # What is wrong stops the program here, not each visitor's page.
     read_trust_list()

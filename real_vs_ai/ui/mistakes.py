@@ -9,7 +9,7 @@ from real_vs_ai.serving.judge import Judge, ServedModel
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.language import tell
 from real_vs_ai.ui.wording import visible
-from real_vs_ai.verdict import thresholds_of
+from real_vs_ai.verdicts.verdict import thresholds_of
 
 
 def show_mistake_report(judged: Card, *, judge: Judge, key: str) -> None:

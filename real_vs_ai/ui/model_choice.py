@@ -7,10 +7,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.config import RELEASED_MODEL_DIR
-from real_vs_ai.errors import describe_error
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.runs import find_model, find_models, list_runs, model_name, released_runs
+from real_vs_ai.core.config import RELEASED_MODEL_DIR
+from real_vs_ai.core.errors import describe_error
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import find_model, find_models, list_runs, model_name, released_runs
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.ui.image_input import MAX_BYTES

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.errors import InputError, describe_error
-from real_vs_ai.files import read_json
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, read_metadata
-from real_vs_ai.runs import RunFolder, list_runs
-from real_vs_ai.track_record import Condition, Kind, TrackRecord, of_100, read_track_record
+from real_vs_ai.core.errors import InputError, describe_error
+from real_vs_ai.core.files import read_json
+from real_vs_ai.models.model_file import ModelFileError, ModelMetadata, read_metadata
+from real_vs_ai.models.runs import RunFolder, list_runs
 from real_vs_ai.ui.language import local, tell
 from real_vs_ai.ui.model_choice import show_error, show_how_to_get_a_model
 from real_vs_ai.ui.wording import (
@@ -25,6 +24,7 @@ from real_vs_ai.ui.wording import (
     known_sizes,
     visible,
 )
+from real_vs_ai.verdicts.track_record import Condition, Kind, TrackRecord, of_100, read_track_record
 
 _MOST_FIGURES = 60
 # What people meet: as published, as the web sends pictures on, and as it does at its worst.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageEnhance
 
-from real_vs_ai.messages import Message
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.core.messages import Message
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.explanation import deciding_crops
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.wording import class_words
-from real_vs_ai.verdict import CropScore
+from real_vs_ai.verdicts.verdict import CropScore
 
 
 def deciding_parts(judged: Card, *, metadata: ModelMetadata) -> tuple[Image.Image, str]:

@@ -31,9 +31,9 @@ from reportlab.platypus import (
     Table,
 )
 
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.messages import Message, in_language
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.messages import Message, in_language
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.judge import Judge, ServedModel
 from real_vs_ai.serving.score_table import score_columns, score_document, score_row
 from real_vs_ai.ui.checking import Card, describe_file

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
+from real_vs_ai.core.config import UNCERTAIN
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.checking import MOST_RATIO, Card, describe_file
 from real_vs_ai.ui.details import forget_details, show_details
@@ -33,6 +32,7 @@ from real_vs_ai.ui.wording import (
     reliance,
     visible,
 )
+from real_vs_ai.verdicts.conclusion import Conclusion, ConclusionCode
 
 # More than these are shown as a table.
 MOST_CARDS = 12

@@ -13,14 +13,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.messages import Message, in_language
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.messages import Message, in_language
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import compare_size, describe_sizes, scale_range
 from real_vs_ai.provenance import FileSays
-from real_vs_ai.serving.conclusion import Conclusion, ConclusionCode
-from real_vs_ai.track_record import of_100, read_track_record
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdicts.conclusion import Conclusion, ConclusionCode
+from real_vs_ai.verdicts.track_record import of_100, read_track_record
+from real_vs_ai.verdicts.verdict import Verdict
 
 # What Streamlit's Markdown acts on. A dot or colon before a space only ends a clause.
 _PUNCTUATION = re.compile(r"[!#$&*+/<=>@\[\\\]^_`{|}~]|[.:](?=\S)|(?<!\w)-|(?<=\d)[.)](?=\s)")

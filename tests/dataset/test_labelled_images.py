@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.images import open_image, resize_image
 from real_vs_ai.dataset import decoded_images
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import fingerprint_images, list_labelled_images
-from real_vs_ai.errors import InputError
-from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.model_input import ModelInput
+from real_vs_ai.models.model_input import ModelInput
 
 MEMORY = 2**30
 

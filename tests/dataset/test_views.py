@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.core.images import decode_image
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.dataset.views import ViewOptions, draw_views
-from real_vs_ai.images import decode_image
-from real_vs_ai.model_input import ModelInput
+from real_vs_ai.models.model_input import ModelInput
 
 CROPS = ModelInput(32, kind="crops", crops=4)
 

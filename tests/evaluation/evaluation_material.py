@@ -7,8 +7,8 @@ from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.judging import open_detector
 from real_vs_ai.evaluation.report import evaluate_model
 from real_vs_ai.evaluation.report_files import write_evaluation
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import RunFolder
 
 SIZE = 8
 
@@ -59,7 +59,7 @@ def write_report(run, metadata, images, *, model, left_out=None):
 
 def make_run(folder, model, *, class_names=("Fake", "Real")):
     """A run folder with a model file and its metadata, as training leaves it."""
-    from real_vs_ai.keras_models import save_model
+    from real_vs_ai.models.keras_models import save_model
 
     run = RunFolder(folder)
     run.path.mkdir(parents=True)

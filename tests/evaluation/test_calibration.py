@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import (
-    calibrate_metadata,
-    choose_threshold,
-    fit_log_odds,
-    fit_temperature,
-)
-from real_vs_ai.model_file import ModelMetadata, calibrate
-from real_vs_ai.verdict import decide
+from real_vs_ai.evaluation.calibration import calibrate_metadata, fit_log_odds, fit_temperature
+from real_vs_ai.models.model_file import ModelMetadata, calibrate
+from real_vs_ai.verdicts.thresholds import choose_threshold
+from real_vs_ai.verdicts.verdict import decide
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=8)
 

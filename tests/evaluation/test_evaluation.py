@@ -13,8 +13,8 @@ from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS
 from real_vs_ai.evaluation.figures import kept_epoch
 from real_vs_ai.evaluation.metrics import size_groups
 from real_vs_ai.evaluation.report_files import redraw_report
-from real_vs_ai.model_file import read_metadata
-from real_vs_ai.predictions import read_predictions
+from real_vs_ai.models.model_file import read_metadata
+from real_vs_ai.verdicts.predictions import read_predictions
 from tests.evaluation.evaluation_material import (
     colour_model,
     list_splits,

@@ -14,9 +14,9 @@ import pytest
 import ModelEvaluation
 from real_vs_ai.dataset.decoded_images import find_splits
 from real_vs_ai.evaluation import export
-from real_vs_ai.model_file import read_metadata, write_metadata
-from real_vs_ai.model_input import ModelInput
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.model_file import read_metadata, write_metadata
+from real_vs_ai.models.model_input import ModelInput
+from real_vs_ai.models.runs import RunFolder
 from tests.evaluation.evaluation_material import (
     SIZE,
     colour_model,

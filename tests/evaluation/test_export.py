@@ -11,7 +11,7 @@ import pytest
 
 from real_vs_ai.evaluation import export, torch_state
 from real_vs_ai.evaluation.export import FORMATS, export_model
-from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.models.model_file import ModelMetadata, read_metadata
 from real_vs_ai.out_of_distribution.check import OutOfDistributionCheck, read_check
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 from tests.evaluation.evaluation_material import SIZE, colour_model

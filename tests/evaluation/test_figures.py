@@ -13,7 +13,7 @@ from real_vs_ai.evaluation.curves import draw_reliability, reliability_bins
 from real_vs_ai.evaluation.figures import shorten
 from real_vs_ai.evaluation.metrics import split_metrics
 from real_vs_ai.evaluation.report_files import draw_report
-from real_vs_ai.runs import read_history
+from real_vs_ai.models.runs import read_history
 from tests.test_predictions import make_predictions
 
 HOSTILE = ("$\\frac{1}{0", "<b>&amp;</b>" * 20, "line\nbreak\x00", "日本語 😀")

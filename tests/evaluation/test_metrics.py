@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from real_vs_ai.config import positive_index
+from real_vs_ai.core.config import positive_index
 from real_vs_ai.evaluation.extras import mcnemar_test
 from real_vs_ai.evaluation.metrics import compute_metrics, image_sums, ranking
 

@@ -3,7 +3,7 @@
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.figures import draw_mistakes, most_confident_mistakes
 from real_vs_ai.evaluation.judging import judge_split, open_detector
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 
+from real_vs_ai.core.reporting import markdown_table
 from real_vs_ai.evaluation.by_collection import COLLECTION_COLUMNS, collection_rows
 from real_vs_ai.evaluation.model_card import model_card
 from real_vs_ai.evaluation.tables import METRIC_TITLES
-from real_vs_ai.reporting import markdown_table
 
 INTERVAL = {"value": 0.9512, "low": 0.94, "high": 0.96}
 METRICS = {

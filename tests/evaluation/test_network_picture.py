@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from real_vs_ai.evaluation.network_picture import draw_network, stages_of
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.runs import RunFolder
 from tests.evaluation.evaluation_material import colour_model
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from real_vs_ai.evaluation.calibration import calibrate_metadata, choose_threshold_for_new_source
+from real_vs_ai.evaluation.calibration import calibrate_metadata
 from real_vs_ai.evaluation.metrics import share_over_sources
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.verdict import decide
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.verdicts.thresholds import choose_threshold_for_new_source
+from real_vs_ai.verdicts.verdict import decide
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=32)
 

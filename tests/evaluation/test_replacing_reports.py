@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 
 import ModelEvaluation
-from real_vs_ai.model_file import read_metadata, write_metadata
-from real_vs_ai.predictions import read_predictions
-from real_vs_ai.runs import find_model
+from real_vs_ai.models.model_file import read_metadata, write_metadata
+from real_vs_ai.models.runs import find_model
+from real_vs_ai.verdicts.predictions import read_predictions
 from tests.evaluation.evaluation_material import colour_model, make_run, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ sys.path.insert(0, sys.argv[1])
 from matplotlib.figure import Figure
 Figure.savefig = lambda _, file, **__: file.touch()
 import ModelEvaluation
-from real_vs_ai import transactions
+from real_vs_ai.core import transactions
 left, move = int(sys.argv[2]), transactions._move
 def move_some(*paths):
     global left

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.config import SEED
+from real_vs_ai.core.config import SEED
 from real_vs_ai.evaluation.report import find_confound
 from real_vs_ai.preparation.file_traits import FileTraits, measure_files
 from tests.test_predictions import make_predictions

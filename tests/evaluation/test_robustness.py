@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.core.images import decode_image, open_image
 from real_vs_ai.dataset.labelled_images import list_labelled_images
 from real_vs_ai.evaluation.extras import (
     _mean_auc,
@@ -16,13 +17,12 @@ from real_vs_ai.evaluation.extras import (
     measure_robustness,
 )
 from real_vs_ai.evaluation.judging import JudgedSplit, judge_changed, judge_split, open_detector
-from real_vs_ai.images import decode_image, open_image
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.model_input import ModelInput
-from real_vs_ai.perturbations import HARD, PERTURBATIONS, WEB
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.model_input import ModelInput
+from real_vs_ai.perturbations.web_changes import HARD, PERTURBATIONS, WEB
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.judge import Answer
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdicts.verdict import Verdict
 from tests.evaluation.evaluation_material import SIZE, colour_model, write_images
 
 METADATA = ModelMetadata(class_names=("Fake", "Real"), image_size=SIZE)

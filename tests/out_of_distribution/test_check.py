@@ -14,7 +14,7 @@ from real_vs_ai.out_of_distribution.check import (
     write_check,
 )
 from real_vs_ai.out_of_distribution.learning import Sample, fit_check
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.verdicts.verdict import ReasonCode
 
 N_FEATURES = 12
 SMALL = summarise_training_images([32] * 200, [32] * 200, ["cifake"] * 200)

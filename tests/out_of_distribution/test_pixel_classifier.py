@@ -18,7 +18,7 @@ from real_vs_ai.out_of_distribution.pixel_classifier import (
     measure,
     plain_blocks,
 )
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.verdicts.verdict import ReasonCode
 from tests.out_of_distribution.test_check import bare_check
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.errors import InputError
 from real_vs_ai.out_of_distribution.learning import (
     draw_thumbnail,
     fit_on_thumbnails,

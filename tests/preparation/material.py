@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import SPLITS
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.config import SPLITS
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.archives import ExtractionSummary, extract_archives
 from real_vs_ai.preparation.augmentation import (
     CopiesSummary,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import DataUnZipper
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation import archives
 from real_vs_ai.preparation.archives import extract_archives, safe_parts
 from real_vs_ai.preparation.extraction import ArchiveError

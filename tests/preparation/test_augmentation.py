@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.config import MAX_IMAGE_BYTES, is_augmented_name
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.config import MAX_IMAGE_BYTES, is_augmented_name
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.augmentation import (
     Original,
     copy_names,

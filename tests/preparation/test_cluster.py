@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.parallel import Pool, chunked, run_chunks
+from real_vs_ai.core.parallel import Pool, chunked, run_chunks
 from real_vs_ai.preparation.archives import zip_folder
 from tests.preparation.material import (
     FOUR_TO_ONE,

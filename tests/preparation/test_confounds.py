@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.images import ImageError
-from real_vs_ai.parallel import Pool
+from real_vs_ai.core.images import ImageError
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.preparation.file_traits import FileTraits, _equalise_one, measure_files, read_traits
 from real_vs_ai.preparation.manifest import ManifestRow
 from tests.preparation.material import FOUR_TO_ONE, image_bytes, merge, smooth_image, split, unpack

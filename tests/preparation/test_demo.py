@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from real_vs_ai.images import ImageError, open_image
+from real_vs_ai.core.images import ImageError, open_image
 from real_vs_ai.preparation.demo import (
     FLAT_NAME,
     SPLIT_NAME,

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from real_vs_ai.config import SPLITS
+from real_vs_ai.core.config import SPLITS
 from real_vs_ai.preparation.archives import zip_folder
 from real_vs_ai.preparation.merging import move_augmented
 from real_vs_ai.preparation.staging import delete, locked, plan_deletion, staged_output

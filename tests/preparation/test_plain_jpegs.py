@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from real_vs_ai.images import decode_image
-from real_vs_ai.perturbations import as_samples, warp
+from real_vs_ai.core.images import decode_image
+from real_vs_ai.perturbations.warps import as_samples, warp
 from real_vs_ai.preparation.image_files import (
     decode_plain_jpeg,
     encode_plain_jpeg,

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from real_vs_ai.config import MANIFEST_COLUMNS
+from real_vs_ai.core.config import MANIFEST_COLUMNS
 from real_vs_ai.preparation import image_files
 from real_vs_ai.preparation.layouts import FLAT, TRAIN_TEST, LayoutError, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest

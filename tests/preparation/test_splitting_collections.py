@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from real_vs_ai.config import MANIFEST_COLUMNS
+from real_vs_ai.core.config import MANIFEST_COLUMNS
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 from real_vs_ai.preparation.layouts import FLAT, find_layout, find_sources
 from real_vs_ai.preparation.manifest import read_manifest, write_manifest

@@ -126,7 +126,7 @@ def read_manifest(world: World) -> list[dict[str, str]]:
     "4: augmentation increases the diversity of the training data",
 )
 def check_augmentation(world):
-    from real_vs_ai.perturbations import STANDARD_RANGES
+    from real_vs_ai.perturbations.warps import STANDARD_RANGES
 
     assert all(vars(STANDARD_RANGES)[n] for n in ("rotation", "shift", "shear", "zoom", "flip"))
     copies = [row for row in read_manifest(world) if "__augmented" in row["path"]]

@@ -139,7 +139,7 @@ def check_scoring(world):
 def check_page(world, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "ui"))
     monkeypatch.setattr("sys.argv", ["App.py"])
-    monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", world.folder / "none")
+    monkeypatch.setattr("real_vs_ai.models.runs.PACKAGED_RELEASED_MODEL_DIR", world.folder / "none")
     monkeypatch.chdir(world.folder)
     from tests.ui.app_driver import shown_texts, start, upload
 

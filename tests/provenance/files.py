@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from real_vs_ai.images import register_heif
+from real_vs_ai.core.images import register_heif
 from tests.serving.trivial_model import encode, uniform_image
 
 _EXIF_IFD_TAGS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from real_vs_ai.images import register_heif
+from real_vs_ai.core.images import register_heif
 from tests.serving.trivial_model import encode, uniform_image
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.provenance import (
     Code,
     FileSays,
@@ -21,8 +21,8 @@ from real_vs_ai.provenance import (
     seals,
     trust_lists,
 )
-from real_vs_ai.serving.conclusion import ConclusionCode, conclude
-from real_vs_ai.verdict import Verdict
+from real_vs_ai.verdicts.conclusion import ConclusionCode, conclude
+from real_vs_ai.verdicts.verdict import Verdict
 from tests.provenance.signing import (
     MIME_TYPES,
     SOURCE_TYPES,

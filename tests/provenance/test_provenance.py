@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from real_vs_ai.messages import read_table
+from real_vs_ai.core.messages import read_table
 from real_vs_ai.provenance import Code, Seal, describe_origin, labels, read_provenance
 from tests.provenance.files import png_with, with_exif
 from tests.serving.trivial_model import encode, uniform_image

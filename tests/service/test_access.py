@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.service.access import (
     Admission,
     Limits,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.model_file import write_metadata
+from real_vs_ai.models.model_file import write_metadata
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from real_vs_ai.provenance import Camera, Code, FileSays, Finding, Seal, describe_origin
 from real_vs_ai.provenance.findings import describe_input
-from real_vs_ai.serving.conclusion import (
+from real_vs_ai.verdicts.conclusion import (
     CONCLUSIONS,
     NEXT_STEPS,
     TITLES,
@@ -18,8 +18,8 @@ from real_vs_ai.serving.conclusion import (
     ModelSees,
     conclude,
 )
-from real_vs_ai.track_record import Condition, TrackRecord
-from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+from real_vs_ai.verdicts.track_record import Condition, TrackRecord
+from real_vs_ai.verdicts.verdict import Reason, ReasonCode, Verdict
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "provenance.md"
 MADE = Finding(

@@ -5,19 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.images import decode_image
-from real_vs_ai.keras_models import load_model
-from real_vs_ai.model_file import write_metadata
-from real_vs_ai.model_input import ModelInput
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.images import decode_image
+from real_vs_ai.models.keras_models import load_model
+from real_vs_ai.models.model_file import write_metadata
+from real_vs_ai.models.model_input import ModelInput
+from real_vs_ai.models.runs import find_models
 from real_vs_ai.out_of_distribution.check import summarise_training_images, write_check
 from real_vs_ai.out_of_distribution.learning import Sample, fit_check
-from real_vs_ai.runs import find_models
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.serving.explanation import deciding_crops
 from real_vs_ai.serving.image_sources import iterate_sources
 from real_vs_ai.serving.judge import Judge, judge_files
-from real_vs_ai.verdict import CropScore, ReasonCode
+from real_vs_ai.verdicts.verdict import CropScore, ReasonCode
 from tests.serving.trivial_model import METADATA, encode, save_model, uniform_image
 
 CROPS = ModelInput(32, kind="crops", crops=4, longest_side=256)

@@ -14,12 +14,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from real_vs_ai import Detector
-from real_vs_ai.images import ImageError
-from real_vs_ai.model_file import ModelFileError
-from real_vs_ai.parallel import one_blas_thread
+from real_vs_ai.core.images import ImageError
+from real_vs_ai.core.parallel import one_blas_thread
+from real_vs_ai.models.model_file import ModelFileError
 from real_vs_ai.serving import engines
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector, share_of_red
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.verdicts.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, encode, judge_inputs, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def test_a_truncated_model_file_gives_one_clear_line(model_path, tmp_path):
 def test_a_model_without_its_weights_gives_one_clear_line(tmp_path):
     import h5py
 
-    from real_vs_ai.model_file import write_metadata
+    from real_vs_ai.models.model_file import write_metadata
 
     path = tmp_path / "model.h5"
     with h5py.File(path, "w"):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.explanation import heat_map, occlude, overlay_heatmap
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector
 from real_vs_ai.serving.judge import Judge

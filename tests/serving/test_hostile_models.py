@@ -9,8 +9,8 @@ import h5py
 import pytest
 
 import ImageScoring
-from real_vs_ai import keras_models
-from real_vs_ai.model_file import ModelFileError, check_weights
+from real_vs_ai.models import keras_models
+from real_vs_ai.models.model_file import ModelFileError, check_weights
 from real_vs_ai.serving.detector import Detector
 from tests.serving.conftest import model_path  # noqa: F401 (a fixture)
 from tests.serving.trivial_model import encode, uniform_image

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from real_vs_ai.images import ImageError
+from real_vs_ai.core.images import ImageError
 from real_vs_ai.serving.image_sources import (
     expand_inputs,
     iterate_sources,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from real_vs_ai.files import write_json
-from real_vs_ai.model_file import ModelFileError, ModelMetadata, write_metadata
+from real_vs_ai.core.files import write_json
+from real_vs_ai.models.model_file import ModelFileError, ModelMetadata, write_metadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.serving.detector import Detector, PreparedImage, RoutingDetector
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector, share_of_red
@@ -21,7 +21,7 @@ from real_vs_ai.serving.image_sources import ImageSource
 from real_vs_ai.serving.judge import Judge, judge_files
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
 from real_vs_ai.serving.served_model import ServedModel
-from real_vs_ai.verdict import recalibrate
+from real_vs_ai.verdicts.verdict import recalibrate
 from tests.serving.trivial_model import encode
 
 METADATA = ModelMetadata(("Fake", "Real"), 4)

@@ -14,11 +14,12 @@ import openvino as ov
 import pytest
 
 import ModelEvaluation
-from real_vs_ai import Detector, openvino_form
-from real_vs_ai.errors import InputError
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelFileError, write_metadata
-from real_vs_ai.openvino_form import OpenVINOFormError, read_form, write_form
+from real_vs_ai import Detector
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.models import openvino_form
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelFileError, write_metadata
+from real_vs_ai.models.openvino_form import OpenVINOFormError, read_form, write_form
 from real_vs_ai.serving import engines
 from tests.serving.trivial_model import METADATA
 
@@ -258,7 +259,7 @@ def test_file_that_is_no_model_is_refused_with_a_reason(tmp_path):
 def test_a_run_on_another_library_has_its_graph_written_too(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from real_vs_ai.keras_models import save_model\n"
+        "from real_vs_ai.models.keras_models import save_model\n"
         "from tests.serving.trivial_model import METADATA, build_brightness_model\n"
         "model = build_brightness_model(METADATA.class_names)\n"
         "save_model(model, pathlib.Path(sys.argv[1]), metadata=METADATA)\n"

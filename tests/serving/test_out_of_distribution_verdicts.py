@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.images import resize_image
-from real_vs_ai.keras_models import load_model
+from real_vs_ai.core.images import resize_image
+from real_vs_ai.models.keras_models import load_model
 from real_vs_ai.out_of_distribution.check import write_check
 from real_vs_ai.out_of_distribution.learning import Sample, fit_check
-from real_vs_ai.verdict import ReasonCode
+from real_vs_ai.verdicts.verdict import ReasonCode
 from tests.serving.trivial_model import IMAGE_SIZE, METADATA, judge_inputs, save_model
 
 LAYER = "global_average_pooling2d"

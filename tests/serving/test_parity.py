@@ -11,12 +11,12 @@ import openvino as ov
 import pytest
 
 from real_vs_ai import Detector
-from real_vs_ai.config import UNCERTAIN
-from real_vs_ai.images import open_image
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.core.config import UNCERTAIN
+from real_vs_ai.core.images import open_image
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.openvino_engine import best_precision
-from real_vs_ai.verdict import decide_label
+from real_vs_ai.verdicts.verdict import decide_label
 from tests.serving.trivial_model import judge_inputs
 
 pytestmark = pytest.mark.slow

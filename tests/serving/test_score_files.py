@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from real_vs_ai import __version__
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.serving.score_file import FORMATS, ScoreFile, check_output
 
 COLUMNS = ("path", "label", "probability_fake", "width", "error")

@@ -23,11 +23,10 @@ import pytest
 
 import ImageScoring
 from real_vs_ai import Detector, __version__
-from real_vs_ai.files import hash_file
-from real_vs_ai.model_file import write_metadata
+from real_vs_ai.core.files import hash_file
+from real_vs_ai.models.model_file import write_metadata
+from real_vs_ai.models.runs import make_default
 from real_vs_ai.out_of_distribution.check import summarise_training_images
-from real_vs_ai.runs import make_default
-from real_vs_ai.serving.conclusion import ConclusionCode
 from real_vs_ai.serving.image_sources import ImageSource, iterate_sources
 from real_vs_ai.serving.judge import Answer, judge_files, map_in_order
 from real_vs_ai.serving.openvino_engine import OpenVINOEngine
@@ -47,7 +46,8 @@ from real_vs_ai.serving.scoring_job import (
     score_to_file,
     score_to_stream,
 )
-from real_vs_ai.verdict import Reason, ReasonCode, make_verdict, thresholds_of
+from real_vs_ai.verdicts.conclusion import ConclusionCode
+from real_vs_ai.verdicts.verdict import Reason, ReasonCode, make_verdict, thresholds_of
 from tests.serving.trivial_model import METADATA, build_brightness_model, encode, uniform_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]

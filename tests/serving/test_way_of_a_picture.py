@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from real_vs_ai.model_input import ModelInput
+from real_vs_ai.models.model_input import ModelInput
 from real_vs_ai.serving.judge import Judge
 from real_vs_ai.ui.check_page import check_image
 from tests.serving.trivial_model import encode, uniform_image

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.serving.detector import PreparedImage
 
 IMAGE_SIZE = 32
@@ -36,7 +36,7 @@ def build_brightness_model(class_names: tuple[str, ...], image_size: int = IMAGE
 
 
 def save_model(path: Path, metadata: ModelMetadata) -> Path:
-    from real_vs_ai import keras_models
+    from real_vs_ai.models import keras_models
 
     model = build_brightness_model(metadata.class_names, metadata.image_size)
     keras_models.save_model(model, path, metadata=metadata)

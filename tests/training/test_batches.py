@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from real_vs_ai.dataset.decoded_images import decode_images
 from real_vs_ai.dataset.labelled_images import list_labelled_images
-from real_vs_ai.model_input import ModelInput
-from real_vs_ai.perturbations import STANDARD_RANGES, draw_affine, warp
+from real_vs_ai.models.model_input import ModelInput
+from real_vs_ai.perturbations.warps import STANDARD_RANGES, draw_affine, warp
 from real_vs_ai.training.batches import (
     AUGMENTATIONS,
     batch_indices,

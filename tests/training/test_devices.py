@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import options_for, read_history
 
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training import devices
 from real_vs_ai.training.devices import Hosts, choose_precision, is_out_of_memory
 from tests.script_processes import ScriptProcess
@@ -86,7 +86,9 @@ def switch_after(module: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["real_vs_ai", "real_vs_ai.model_file", "ModelTraining", "App"])
+@pytest.mark.parametrize(
+    "module", ["real_vs_ai", "real_vs_ai.models.model_file", "ModelTraining", "App"]
+)
 def test_onednn_is_asked_for_before_tensorflow_can_be_imported(module):
     assert switch_after(module) == "1"
 

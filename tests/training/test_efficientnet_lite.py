@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_runs import build_network
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.efficientnet_lite import _weights_path, efficientnet_lite0
 

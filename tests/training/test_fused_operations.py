@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from real_vs_ai.keras_models import to_float32
+from real_vs_ai.models.keras_models import to_float32
 from real_vs_ai.training.compilation import WarmedPolynomialDecay, fuse_batch_norm, make_optimizer
 
 SIDE = 6

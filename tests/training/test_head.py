@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_runs import like_resnet50, tiny_backbone
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.head import POOL_LAYER, add_head, head_alone
 
 

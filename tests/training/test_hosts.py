@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_devices import arguments_for, losses
 
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training.devices import Hosts, join_hosts
 
 HERE = Path(__file__).parent

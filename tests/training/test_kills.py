@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_runs import options_for
 
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.runs import RunFolder
 from tests.script_processes import ScriptProcess
 
 KILLS = 6

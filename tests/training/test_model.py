@@ -10,8 +10,8 @@ import pytest
 from small_runs import build_network as build
 from small_runs import like_resnet50, tiny_backbone
 
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata, read_metadata
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata, read_metadata
 from real_vs_ai.networks import backbones
 from real_vs_ai.networks.backbones import backbone_layers, first_convolution
 from real_vs_ai.networks.model import set_trainable
@@ -258,7 +258,7 @@ def test_saved_model_loads_with_plain_keras_and_gives_equal_outputs(tiny, set_pr
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     keras.config.set_dtype_policy("float32")
-    from real_vs_ai.keras_models import to_float32
+    from real_vs_ai.models.keras_models import to_float32
 
     expected = to_float32(model).predict(images(), verbose=0)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.training.command_line import describe_recipe, parse_training_options

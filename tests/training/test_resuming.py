@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_runs import die_in_report, read_history, train, train_until
 
-from real_vs_ai.runs import RunFolder
+from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training import callbacks, loop, run_folder
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from small_runs import read_history, train, write_splits
 
+from real_vs_ai.core.images import open_image, resize_image
 from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
-from real_vs_ai.images import open_image, resize_image
-from real_vs_ai.model_file import read_metadata
+from real_vs_ai.models.model_file import read_metadata
+from real_vs_ai.models.runs import newest_run
 from real_vs_ai.out_of_distribution.check import read_check
-from real_vs_ai.runs import newest_run
 from real_vs_ai.training import callbacks, devices, loop
 from real_vs_ai.training.loop import image_weights
 from real_vs_ai.training.trainer import limit_sources
@@ -229,9 +229,9 @@ def test_only_unbalanced_classes_are_weighted(tmp_path):
 
 def test_crops_are_learnt_judged_and_recorded_in_the_model_file(parse, tmp_path, monkeypatch):
     """Red images are Fake, blue ones Real, as large pictures of which the network sees crops."""
-    from real_vs_ai.images import decode_image
-    from real_vs_ai.predictions import read_predictions
+    from real_vs_ai.core.images import decode_image
     from real_vs_ai.serving.detector import Detector
+    from real_vs_ai.verdicts.predictions import read_predictions
 
     monkeypatch.setattr(devices, "measure_learning", lambda *args, **options: 1e9)
     root = write_splits(tmp_path / "large", counts=(16, 8, 4), size=90)

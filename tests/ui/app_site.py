@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.keras_models import save_model
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.keras_models import save_model
+from real_vs_ai.models.model_file import ModelMetadata
 
 APP = Path(__file__).resolve().parents[2] / "App.py"
 RED, BLUE, GREY = (220, 40, 40), (40, 40, 220), (128, 128, 128)

@@ -28,7 +28,7 @@ def surroundings(tmp_path, monkeypatch):
     """An empty folder to start in, no key, no released model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["App.py"])
-    monkeypatch.setattr("real_vs_ai.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
+    monkeypatch.setattr("real_vs_ai.models.runs.PACKAGED_RELEASED_MODEL_DIR", tmp_path / "none")
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -15,7 +15,7 @@ from app_site import APP, BLUE, GREY, RED, encode, image_bytes, make_colour_mode
 from PIL import ExifTags, Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
-from real_vs_ai.messages import read_table
+from real_vs_ai.core.messages import read_table
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.serving.detector import Detector
 from real_vs_ai.ui import check_page, image_input, results

@@ -21,7 +21,7 @@ from subprocess import Popen
 import pytest
 from app_site import APP, BLUE, GREY, RED, image_bytes, make_colour_model
 
-from real_vs_ai.runs import make_default
+from real_vs_ai.models.runs import make_default
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -38,11 +38,11 @@ def refused_page(code: str) -> None:
     import numpy as np
     from PIL import Image
 
-    from real_vs_ai.model_file import ModelMetadata
+    from real_vs_ai.models.model_file import ModelMetadata
     from real_vs_ai.serving.judge import Answer
     from real_vs_ai.ui.checking import Card
     from real_vs_ai.ui.details import show_details
-    from real_vs_ai.verdict import Reason, ReasonCode, Verdict
+    from real_vs_ai.verdicts.verdict import Reason, ReasonCode, Verdict
 
     pixels = np.random.default_rng(0).integers(0, 200, (320, 480, 3), dtype=np.uint8)
     pixels[:, :240] = 255

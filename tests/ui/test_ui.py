@@ -21,22 +21,22 @@ import pytest
 from app_site import RED, image_bytes, unusual_images
 from PIL import Image
 
-from real_vs_ai.config import SEED
-from real_vs_ai.images import ImageError
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.perturbations import PERTURBATIONS
-from real_vs_ai.runs import RunFolder
-from real_vs_ai.serving.conclusion import ConclusionCode
+from real_vs_ai.core.config import SEED
+from real_vs_ai.core.images import ImageError
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.runs import RunFolder
+from real_vs_ai.perturbations.web_changes import PERTURBATIONS
 from real_vs_ai.serving.fake_engine import FakeEngine, fake_detector
 from real_vs_ai.serving.judge import Answer, Judge, ServedModel
-from real_vs_ai.track_record import TrackRecord
 from real_vs_ai.ui import models_page
 from real_vs_ai.ui.check_page import check_image
 from real_vs_ai.ui.checking import Card, judge_variants, settle
 from real_vs_ai.ui.image_input import open_zip
 from real_vs_ai.ui.reports import LINKS, csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
-from real_vs_ai.verdict import CropScore, Reason, ReasonCode, Verdict, make_verdict
+from real_vs_ai.verdicts.conclusion import ConclusionCode
+from real_vs_ai.verdicts.track_record import TrackRecord
+from real_vs_ai.verdicts.verdict import CropScore, Reason, ReasonCode, Verdict, make_verdict
 
 METADATA = ModelMetadata(
     ("Fake", "Real"), 32, calibrated=True, lower_threshold=0.3, upper_threshold=0.7

@@ -8,17 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from real_vs_ai.model_file import ModelMetadata
+from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.out_of_distribution.check import summarise_training_images
 from real_vs_ai.provenance import FileSays
-from real_vs_ai.serving.conclusion import (
-    CONCLUSIONS,
-    TITLES,
-    Conclusion,
-    ConclusionCode,
-    ModelSees,
-    conclude,
-)
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
@@ -31,7 +23,15 @@ from real_vs_ai.ui.wording import (
     thresholds_sentence,
     visible,
 )
-from real_vs_ai.verdict import make_verdict
+from real_vs_ai.verdicts.conclusion import (
+    CONCLUSIONS,
+    TITLES,
+    Conclusion,
+    ConclusionCode,
+    ModelSees,
+    conclude,
+)
+from real_vs_ai.verdicts.verdict import make_verdict
 
 METADATA = ModelMetadata(("Fake", "Real"), 32)
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.reporting import format_table, plural
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     EVIDENCE,
@@ -39,7 +40,6 @@ from real_vs_ai.preparation.collections.sources import (
 )
 from real_vs_ai.preparation.manifest import LEFT_OUT, refuse_overlap, source_names
 from real_vs_ai.preparation.staging import finish_interrupted, locked, staged_output
-from real_vs_ai.reporting import format_table, plural
 
 COLLECTED, FAILED = "collected", "failed"
 

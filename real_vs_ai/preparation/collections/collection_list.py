@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from real_vs_ai.config import CLASS_NAMES, SPLITS
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import read_table, write_table, write_text
+from real_vs_ai.core.config import CLASS_NAMES, SPLITS
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_table, write_table, write_text
 from real_vs_ai.preparation.collections.tool_names import TOOLS
 from real_vs_ai.preparation.manifest import REPORT_NAME, FileOutcome, safe_name, write_outcomes
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from real_vs_ai.config import POSITIVE_CLASS
-from real_vs_ai.images import ImageError, decode_image, read_header
+from real_vs_ai.core.config import POSITIVE_CLASS
+from real_vs_ai.core.images import ImageError, decode_image, read_header
 from real_vs_ai.preparation.collections.collection_list import KEPT_OUT, is_kept_out
 from real_vs_ai.preparation.collections.tool_names import TOOLS
 from real_vs_ai.preparation.manifest import LEFT_OUT, Fate, FileOutcome

@@ -15,11 +15,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.config import REPOSITORIES_DIR
-from real_vs_ai.images import DecodedImage, ImageError, decode_image, file_extension, is_image_name
-from real_vs_ai.options import Options, option, shared, whole_number
+from real_vs_ai.core.config import REPOSITORIES_DIR
+from real_vs_ai.core.images import (
+    DecodedImage,
+    ImageError,
+    decode_image,
+    file_extension,
+    is_image_name,
+)
+from real_vs_ai.core.options import Options, option, shared, whole_number
+from real_vs_ai.core.parallel import Pool
 from real_vs_ai.out_of_distribution.pixel_classifier import are_plain
-from real_vs_ai.parallel import Pool
 from real_vs_ai.preparation.collections.collection_list import (
     CLASS_FOLDERS,
     KEPT_OUT,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.config import MAX_IMAGE_BYTES
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_files
-from real_vs_ai.images import IMAGE_EXTENSIONS, ImageError, read_image_file
-from real_vs_ai.parallel import chunked, run_chunks
+from real_vs_ai.core.config import MAX_IMAGE_BYTES
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_files
+from real_vs_ai.core.images import IMAGE_EXTENSIONS, ImageError, read_image_file
+from real_vs_ai.core.parallel import chunked, run_chunks
 from real_vs_ai.preparation.collections.collection_list import CollectionError
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from PIL import Image, JpegImagePlugin
 
-from real_vs_ai.images import DECODER_ERRORS
+from real_vs_ai.core.images import DECODER_ERRORS
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _IMAGE = r"\.(?:png|jpe?g|webp)$"

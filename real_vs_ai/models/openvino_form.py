@@ -21,9 +21,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from real_vs_ai.errors import RealVsAIError, one_line
-from real_vs_ai.files import atomic_write
-from real_vs_ai.model_file import check_weights
+from real_vs_ai.core.errors import RealVsAIError, one_line
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.models.model_file import check_weights
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,8 @@ _IMAGES, _PROBABILITIES, _WEIGHT, _LAYER = "images", "probabilities", "weight:",
 # A program that writes the graph into the file it is given.
 _WRITE = """
 import pathlib, sys
-from real_vs_ai import keras_models, openvino_form
+from real_vs_ai.models import keras_models
+from real_vs_ai.models import openvino_form
 path = pathlib.Path(sys.argv[1])
 openvino_form.write_form(path, keras_models.load_model(path))
 """
@@ -231,7 +232,7 @@ def _write_with_tensorflow(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WRITE, path.resolve()],
         env=os.environ | environment,
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.reporting import progress
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.reporting import progress
 
 _blas_lock = threading.RLock()
 T = TypeVar("T")
@@ -168,5 +168,5 @@ def join_cluster() -> list[int]:
 
 def worker_environment(cores: float) -> dict[str, str]:
     """Each Ray worker's own cores, and where it finds this package: where it is here."""
-    package_parent = str(Path(__file__).resolve().parents[1])
+    package_parent = str(Path(__file__).resolve().parents[2])
     return {"REAL_VS_AI_THREADS": str(max(1, int(cores))), "PYTHONPATH": package_parent}

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from real_vs_ai.messages import Message
+from real_vs_ai.core.messages import Message
 
 _CLEAN = "clean"
 # Fewer pictures of a kind would read as a precise share.

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from real_vs_ai.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.file_structure import find_excess, name_other_kind
-from real_vs_ai.messages import Message
+from real_vs_ai.core.config import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.file_structure import find_excess, name_other_kind
+from real_vs_ai.core.messages import Message
 
 # A JPEG with further pictures behind the first (previews, depth) has its own name in Pillow.
 _JPEG_FORMATS = frozenset({"JPEG", "MPO"})

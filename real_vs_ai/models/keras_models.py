@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from real_vs_ai.errors import InputError, one_line
-from real_vs_ai.files import atomic_write
-from real_vs_ai.model_file import (
+from real_vs_ai.core.errors import InputError, one_line
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.models.model_file import (
     ModelFileError,
     ModelMetadata,
     check_weights,
@@ -194,7 +194,7 @@ def save_model(model: keras.Model, path: Path, *, metadata: ModelMetadata) -> No
     """
     from absl import logging as keras_logging
 
-    from real_vs_ai.openvino_form import OpenVINOFormError, write_form
+    from real_vs_ai.models.openvino_form import OpenVINOFormError, write_form
 
     verbosity = keras_logging.get_verbosity()
     # Keras warns that HDF5 is its older format; this project's contract asks for it.

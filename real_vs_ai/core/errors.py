@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import textwrap
 
-from real_vs_ai.messages import Message
+from real_vs_ai.core.messages import Message
 
 _COLUMNS = 80
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import list_folders, read_table, table_columns, write_table, write_text
-from real_vs_ai.transactions import finish_replacing
+from real_vs_ai.core.config import MODELS_DIR, PACKAGED_RELEASED_MODEL_DIR, RELEASED_MODEL_DIR
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import list_folders, read_table, table_columns, write_table, write_text
+from real_vs_ai.core.transactions import finish_replacing
 
 # The name that stands for the newest unfinished run.
 NEWEST = "newest"

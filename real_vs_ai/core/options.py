@@ -10,7 +10,7 @@ Python, recipes and the command line (`cli.add_fields`) read the same declaratio
 Learning(epochs=20, sources=('a', 'b'))
 >>> Learning(epochs=0)
 Traceback (most recent call last):
-real_vs_ai.options.OptionError: epochs: expected a whole number of at least 1, found 0
+real_vs_ai.core.options.OptionError: epochs: expected a whole number of at least 1, found 0
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_vs_ai.config import DATA_DIR, SEED
-from real_vs_ai.errors import InputError
-from real_vs_ai.parallel import CLUSTERS, available_workers
+from real_vs_ai.core.config import DATA_DIR, SEED
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.parallel import CLUSTERS, available_workers
 
 
 class OptionError(InputError, argparse.ArgumentTypeError):

@@ -41,7 +41,7 @@ AUGMENTED_DIR = DATA_DIR / "augmented_train"
 MODELS_DIR = Path("models")
 RELEASED_MODEL_DIR = MODELS_DIR / "released"
 # The released model that came with the code, wherever the script was started.
-PACKAGED_RELEASED_MODEL_DIR = Path(__file__).resolve().parent.parent / RELEASED_MODEL_DIR
+PACKAGED_RELEASED_MODEL_DIR = Path(__file__).resolve().parents[2] / RELEASED_MODEL_DIR
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = (

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from real_vs_ai.config import UNCERTAIN, positive_index
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import read_table, table_columns, write_table
-from real_vs_ai.model_file import calibrate
-from real_vs_ai.verdict import OUT_OF_DISTRIBUTION, UNDECIDED
+from real_vs_ai.core.config import UNCERTAIN, positive_index
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import read_table, table_columns, write_table
+from real_vs_ai.models.model_file import calibrate
+from real_vs_ai.verdicts.verdict import OUT_OF_DISTRIBUTION, UNDECIDED
 
 _COLUMNS = ("path", "split", "label", "source", "width", "height", "verdict", "reason")
 _PROBABILITY = "probability_"

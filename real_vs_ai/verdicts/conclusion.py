@@ -1,6 +1,6 @@
 """Draw one conclusion from what a file says of itself and what the model sees in it.
 
->>> from real_vs_ai.verdict import Verdict
+>>> from real_vs_ai.verdicts.verdict import Verdict
 >>> found = conclude(Verdict("Fake", 0.98, 0.98, {"Fake": 0.98, "Real": 0.02}), findings=())
 >>> found.code.value, found.title, found.sentence
 ('looks_ai', 'Looks AI-generated', 'To the model it looks AI-generated.')
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.messages import ENGLISH, Message, read_table
+from real_vs_ai.core.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.core.messages import ENGLISH, Message, read_table
 from real_vs_ai.provenance import Code, FileSays, Finding, Origin, describe_origin
-from real_vs_ai.verdict import ReasonCode, Verdict
+from real_vs_ai.verdicts.verdict import ReasonCode, Verdict
 
 _MOST_NAMED = 5
 

@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from real_vs_ai.messages import Message
+from real_vs_ai.core.messages import Message
 
 MB = 2**20
 # An Exif block of several segments is rare: 64 KB hold a camera's. The longest XMP packets, with

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from real_vs_ai.errors import MissingPackageError, RealVsAIError, describe_error, print_error
-from real_vs_ai.options import SHARED, Options
+from real_vs_ai.core.errors import MissingPackageError, RealVsAIError, describe_error, print_error
+from real_vs_ai.core.options import SHARED, Options
 
 AnyOptions = TypeVar("AnyOptions", bound=Any)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from real_vs_ai.intervals import Interval, mean_of_shares, share_interval
+from real_vs_ai.core.intervals import Interval, mean_of_shares, share_interval
 
 _FOLDS = 5
 _FEWEST_IMAGES = 2 * _FOLDS

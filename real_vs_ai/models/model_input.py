@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from real_vs_ai.errors import InputError
-from real_vs_ai.images import DecodedImage, resize_image
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.images import DecodedImage, resize_image
 
 # Left, top, right and bottom, as shares of an image's sides.
 Window = tuple[float, float, float, float]

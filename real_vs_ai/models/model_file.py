@@ -16,10 +16,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from real_vs_ai.config import positive_index
-from real_vs_ai.errors import InputError
-from real_vs_ai.files import atomic_write
-from real_vs_ai.model_input import ModelInput, logarithms, read_model_input, softmax
+from real_vs_ai.core.config import positive_index
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import atomic_write
+from real_vs_ai.models.model_input import ModelInput, logarithms, read_model_input, softmax
 
 # The layer that enlarges a network's input, by its name in the file.
 ENLARGING_LAYER = "enlarging"

@@ -1,7 +1,7 @@
 """Turn a model's probabilities into a verdict: a label, numbers and reasons.
 
 >>> import numpy as np
->>> from real_vs_ai.model_file import ModelMetadata
+>>> from real_vs_ai.models.model_file import ModelMetadata
 >>> metadata = ModelMetadata(("Fake", "Real"), 32, lower_threshold=0.3, upper_threshold=0.8)
 >>> verdict = make_verdict(np.array([0.5, 0.5]), metadata)
 >>> verdict.label, verdict.reasons[0].code.value
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from real_vs_ai.config import POSITIVE_CLASS, UNCERTAIN
-from real_vs_ai.messages import Message
-from real_vs_ai.model_file import ModelMetadata
-from real_vs_ai.track_record import TrackRecord, read_track_record
+from real_vs_ai.core.config import POSITIVE_CLASS, UNCERTAIN
+from real_vs_ai.core.messages import Message
+from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.verdicts.track_record import TrackRecord, read_track_record
 
 UNDECIDED = -1
 

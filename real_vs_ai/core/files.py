@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from real_vs_ai.config import JUNK_NAMES
-from real_vs_ai.errors import InputError
+from real_vs_ai.core.config import JUNK_NAMES
+from real_vs_ai.core.errors import InputError
 
 _FAR = 2**30
 _NAME = operator.attrgetter("name")

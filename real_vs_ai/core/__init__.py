@@ -1,0 +1,1 @@
+"""What every part rests on: files, images, errors, options, languages and the command line."""

@@ -1,0 +1,1 @@
+"""Model files and run folders: metadata, input, the graph for OpenVINO; no TensorFlow by itself."""

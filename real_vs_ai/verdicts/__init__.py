@@ -1,0 +1,1 @@
+"""Turn probabilities into verdicts: thresholds, labels with reasons, conclusions, track records."""
