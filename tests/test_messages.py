@@ -87,7 +87,8 @@ def test_reasons_that_a_visitor_reads_come_from_the_table():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             raised = isinstance(node, ast.Call) and getattr(node.func, "id", "") in RAISED
             texts = node.args[-1:] if raised else []
-            if isinstance(node, ast.Return):
+            # Its functions return why they refuse a file.
+            if isinstance(node, ast.Return) and path.name == "file_structure.py":
                 texts = [node.value]
             literal += [
                 f"{path.name}: {text}"

@@ -193,6 +193,10 @@ def _show_gemini(judged: Card, *, judge: Judge) -> None:
 def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The picture under a map of the parts that move its answer.
 
+    No released model comes here: one judges thumbnails, too small for a map, and the other judges
+    crops, which `_deciding_parts` shows. A model that is trained on whole images of 128 pixels or
+    more does.
+
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """

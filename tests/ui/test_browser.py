@@ -340,7 +340,7 @@ def test_model_that_was_chosen_outlasts_a_visit_to_the_other_page(open_page):
 def test_button_for_files_is_named_in_the_visitors_language(open_page, locale):
     page = open_page(locale=locale)
     name = {"de-DE": "Dateien auswählen", "fr-FR": "Choisir des fichiers"}[locale]
-    page.get_by_role("button", name=name, exact=True).wait_for()
+    page.get_by_role("button", name=name).wait_for()
     assert "per file" not in page.get_by_test_id("stFileUploader").inner_text()
 
 
