@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance import Camera, Code, FileSays, Finding, Seal, describe_origin
 from real_vs_ai.provenance.findings import describe_input
 from real_vs_ai.verdicts.conclusion import (
@@ -186,6 +187,12 @@ def test_other_class_is_named_and_an_unreadable_file_says_why():
     assert conclude(VERDICTS[ModelSees.OTHER_CLASS], []).title == "Looks like cat"
     broken = conclude(None, [], "the file is empty")
     assert (broken.code, broken.sentence) == (ConclusionCode.UNREADABLE, "The file is empty.")
+
+
+@pytest.mark.parametrize(("key", "steps"), [("error.pdf", 0), ("error.truncated", 0), ("x", 1)])
+def test_another_copy_is_advised_only_where_the_reason_says_nothing_else(key, steps):
+    error = Message("error.damaged", reason="x") if key == "x" else Message(key)
+    assert len(conclude(None, [], error).next_steps) == steps
 
 
 def test_no_text_of_an_open_answer_holds_a_number_of_the_model():
