@@ -227,11 +227,6 @@ def test_broken_files_are_refused_by_name_and_the_others_judged(models):
     assert "the file ends before its picture does" in reasons[2].value
 
 
-def test_single_broken_file_is_told_who_sees_it(models):
-    app = upload(start("--models-dir", models), {"empty.png": b""})
-    assert shown_texts(app).count("**Who sees my pictures?** Nobody but you") == 1
-
-
 def test_copies_are_named_and_keep_their_own_cards(models):
     app = upload(
         start("--models-dir", models), {"a.png": image_bytes(RED), "b.png": image_bytes(RED)}
