@@ -262,9 +262,9 @@ def compare_size(
     if reduced_from not in (None, (width, height)):
         before = Message("size.pixels", width=reduced_from[0], height=reduced_from[1])
         size = Message("size.reduced", before=before, size=size)
-    smallest, largest = scale_range(training_images)
-    if crops and width * height < smallest * largest:
-        return Reason(ReasonCode.SIZE, Message("reason.too_small", side=round(smallest), size=size))
+    usual = scale_range(training_images)
+    if crops and usual and width * height < usual[0] ** 2:
+        return Reason(ReasonCode.SIZE, Message("reason.too_small", side=round(usual[0]), size=size))
     known = describe_sizes(training_images, crops=crops)
     return Reason(ReasonCode.SIZE, Message("reason.size", known=known, size=size))
 
