@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from real_vs_ai.core import images
 from real_vs_ai.core.file_structure import find_excess
 from real_vs_ai.core.images import ImageError, count_pixels, decode_image, read_header
+from real_vs_ai.core.messages import in_language
 from real_vs_ai.provenance import read_provenance
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
@@ -117,6 +118,8 @@ def test_a_file_that_would_hold_up_a_decoder_is_refused_before_it_opens(name, mo
             read(data)
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 100
+    told = find_excess(data)
+    assert {in_language(told, language) for language in ("de", "es", "fr")}.isdisjoint({told})
     assert read_provenance(data) == ()
 
 

@@ -23,6 +23,9 @@ from real_vs_ai.core.messages import (
 
 PACKAGE = Path(__file__).resolve().parents[1] / "real_vs_ai"
 MARKER = "\0"
+# What tells a visitor why a picture has no answer.
+RAISED = {"ImageError", "ImageTooLargeError", "Reason"}
+READ = ("images.py", "image_sources.py", "file_structure.py", "check.py")
 
 
 def fields_of(entry: Entry) -> set[str]:
@@ -74,6 +77,25 @@ def test_every_sentence_is_used_and_every_key_in_the_code_has_one():
     unused = {k for k in table - keys if not any(pattern.fullmatch(k) for pattern in computed)}
     assert unused == set()
     assert {key for key in keys_of_calls() if MARKER not in key} - table == set()
+
+
+def test_reasons_that_a_visitor_reads_come_from_the_table():
+    places = [path for name in READ for path in PACKAGE.rglob(name)]
+    places += (PACKAGE / "ui").glob("*.py")
+    literal = []
+    for path in places:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            raised = isinstance(node, ast.Call) and getattr(node.func, "id", "") in RAISED
+            texts = node.args[-1:] if raised else []
+            # Its functions return why they refuse a file.
+            if isinstance(node, ast.Return) and path.name == "file_structure.py":
+                texts = [node.value]
+            literal += [
+                f"{path.name}: {text}"
+                for text in map(text_of, filter(None, texts))
+                if text and len(text.split()) > 2
+            ]
+    assert literal == []
 
 
 def test_message_is_said_in_another_language_with_its_fields(monkeypatch):

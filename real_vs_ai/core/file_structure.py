@@ -92,7 +92,7 @@ def _of_jpeg(data: bytes) -> str:
         if marker == 0xDA:
             most = min(_MOST_SCANS, _MOST_SCANNED_PIXELS // max(1, pixels))
             if any(itertools.islice(_JPEG_SCAN.finditer(data), most, None)):
-                return f"more than {most} scans in a JPEG: it would take too long to decode"
+                return Message("excess.jpeg_scans", most=most)
             return ""
         if 0xD0 <= marker <= 0xD9 or marker == 0x01:
             position += 2
@@ -105,14 +105,14 @@ def _of_jpeg(data: bytes) -> str:
         exif += length * (marker == 0xE1 and data[position + 4 : position + 8] == b"Exif")
         photoshop += length * (marker == 0xED)
         for name, size, most in (
-            ("segments", total, _MOST_SEGMENT_BYTES),
-            ("Exif data", exif, _MOST_EXIF_BYTES),
-            ("Photoshop data", photoshop, _MOST_PHOTOSHOP_BYTES),
+            ("jpeg_bytes", total, _MOST_SEGMENT_BYTES),
+            ("jpeg_exif", exif, _MOST_EXIF_BYTES),
+            ("jpeg_photoshop", photoshop, _MOST_PHOTOSHOP_BYTES),
         ):
             if size > most:
-                return f"more than {most // MB} MB of {name} in a JPEG: cameras write far less"
+                return Message(f"excess.{name}", megabytes=most // MB)
         position += 2 + max(length, 2)
-    return _too_many(_MOST_SEGMENTS, "segments in a JPEG", usual="a few dozen")
+    return Message("excess.jpeg_segments", most=_MOST_SEGMENTS)
 
 
 def _of_png(data: bytes) -> str:
@@ -128,9 +128,9 @@ def _of_png(data: bytes) -> str:
             break
         if pixels > _MOST_PIXEL_CHUNKS or others > _MOST_CHUNKS:
             most = _MOST_CHUNKS if others > _MOST_CHUNKS else _MOST_PIXEL_CHUNKS
-            return _too_many(most, "chunks in a PNG", usual="fewer")
+            return Message("excess.png_chunks", most=most)
         if size > _MOST_CHUNK_BYTES:
-            return f"more than {_MOST_CHUNK_BYTES // MB} MB beside the pixels in a PNG"
+            return Message("excess.png_bytes", megabytes=_MOST_CHUNK_BYTES // MB)
         position += 12 + length
     return ""
 
@@ -160,7 +160,7 @@ def _of_gif(data: bytes) -> str:
             position += 1
         if pixels > _MOST_PIXEL_BLOCKS or blocks > _MOST_CHUNKS:
             most = _MOST_CHUNKS if blocks > _MOST_CHUNKS else _MOST_PIXEL_BLOCKS
-            return _too_many(most, "blocks in a GIF", usual="fewer")
+            return Message("excess.gif_blocks", most=most)
     return ""
 
 
@@ -171,7 +171,7 @@ def _of_webp(data: bytes) -> str:
             return ""
         (length,) = struct.unpack_from("<I", data, position + 4)
         position += 8 + length + length % 2
-    return _too_many(_MOST_CHUNKS, "chunks in a WebP", usual="a few, or one for each frame")
+    return Message("excess.webp_chunks", most=_MOST_CHUNKS)
 
 
 def _of_boxes(data: bytes) -> str:
@@ -186,7 +186,7 @@ def _of_boxes(data: bytes) -> str:
             # 0: it reaches to the file's end. Anything else is damage.
             return ""
         position += length
-    return _too_many(_MOST_CHUNKS, "boxes in an AVIF or HEIC", usual="a few")
+    return Message("excess.boxes", most=_MOST_CHUNKS)
 
 
 def _of_tiff(data: bytes) -> str:
@@ -200,12 +200,12 @@ def _of_tiff(data: bytes) -> str:
     for position in directories:
         (count,) = struct.unpack_from(count_format, data, position)
         if count > _MOST_CHUNKS:
-            return _too_many(_MOST_CHUNKS, "entries in a TIFF", usual="a few dozen")
+            return Message("excess.tiff_entries", most=_MOST_CHUNKS)
         for index in range(count):
             entry = struct.unpack_from(entry_format, data, position + width + index * step)
             tag, kind, values, value = entry
             if kind not in _TIFF_BYTE_TYPES and values > _MOST_TIFF_VALUES:
-                return _too_many(_MOST_TIFF_VALUES, "values in an entry of a TIFF", usual="fewer")
+                return Message("excess.tiff_values", most=_MOST_TIFF_VALUES)
             if tag == _EXIF_POINTER and len(directories) == 1:
                 directories.append(value)
     return ""
@@ -214,12 +214,8 @@ def _of_tiff(data: bytes) -> str:
 def _of_bmp(data: bytes) -> str:
     is_packed = struct.unpack_from("<I", data, 30)[0] in (1, 2)
     if is_packed and len(data) > _MOST_RUN_LENGTH_BYTES:
-        return f"a BMP of run lengths above {_MOST_RUN_LENGTH_BYTES // MB} MB: save it as PNG"
+        return Message("excess.bmp_runs", megabytes=_MOST_RUN_LENGTH_BYTES // MB)
     return ""
-
-
-def _too_many(most: int, what: str, *, usual: str) -> str:
-    return f"more than {most:,} {what}: cameras and editors write {usual}"
 
 
 _WALKS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], str]], ...] = (

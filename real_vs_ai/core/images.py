@@ -154,7 +154,7 @@ def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> by
     """
     found = os.stat(path)  # noqa: PTH116 (speed)
     if not stat.S_ISREG(found.st_mode):
-        raise ImageError("not a file that can be read to its end")
+        raise ImageError(Message("error.no_file"))
     if found.st_size > max_bytes:
         raise _too_large(found.st_size, max_bytes)
     with open(path, "rb") as file:  # noqa: PTH123 (speed)

@@ -38,7 +38,7 @@ _FORMAT_VERSION = 1
 _QUANTILES = {"low": 0.01, "median": 0.5, "high": 0.99}
 # Larger or smaller by more than this factor is out-of-distribution. On thumbnails of 64 pixels a
 # model trained at 32 was measured to be right half of the time, and certain.
-_LARGEST_FACTOR = 1.5
+LARGEST_FACTOR = 1.5
 # Images compared at a time: each takes (classes × features) floats.
 _ROWS = 4096
 T = TypeVar("T")
@@ -256,12 +256,15 @@ def compare_size(
         reduced_from: Its width and height before the model reduced it.
         crops: Whether the model judges crops, and so reduces larger images first.
     """
-    if size_distance(width, height, training_images) <= _LARGEST_FACTOR:
+    if size_distance(width, height, training_images) <= LARGEST_FACTOR:
         return None
     size = Message("size.pixels", width=width, height=height)
     if reduced_from not in (None, (width, height)):
         before = Message("size.pixels", width=reduced_from[0], height=reduced_from[1])
         size = Message("size.reduced", before=before, size=size)
+    usual = scale_range(training_images)
+    if crops and usual and width * height < usual[0] ** 2:
+        return Reason(ReasonCode.SIZE, Message("reason.too_small", side=round(usual[0]), size=size))
     known = describe_sizes(training_images, crops=crops)
     return Reason(ReasonCode.SIZE, Message("reason.size", known=known, size=size))
 

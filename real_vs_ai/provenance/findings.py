@@ -234,13 +234,15 @@ def _conclude(findings: Sequence[Finding]) -> FileSays:
         for name in CLASS_NAMES
     )
     whole = [finding for finding in fake if finding.code is not Code.COMPOSITE]
+    # A photograph into which something was generated is no contradiction.
+    if Code.INPAINTED in codes and whole:
+        return FileSays.PART_AI
     if whole and real:
         return FileSays.CONTRADICTION
     if whole:
         trusted = any(finding.seal is Seal.TRUSTED for finding in whole)
         return FileSays.AI_SIGNED if trusted else FileSays.AI
     if fake:
-        # A photograph into which something was generated is no contradiction.
         return FileSays.PART_AI
     if Code.POSSIBLY_GENERATED in codes:
         return FileSays.POSSIBLY_AI

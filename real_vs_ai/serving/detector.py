@@ -23,6 +23,7 @@ from real_vs_ai.core.parallel import one_blas_thread
 from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.models.model_input import Window
 from real_vs_ai.out_of_distribution.check import (
+    LARGEST_FACTOR,
     OutOfDistributionCheck,
     compare_size,
     read_check,
@@ -305,7 +306,8 @@ class Detector(ImageJudge):
 class RoutingDetector(ImageJudge):
     """Several models: each image goes to the one whose training sizes include its size.
 
-    If several or none know the size, the nearest answers; ties go to the first.
+    If several know the size, the nearest answers; ties go to the first. If none does, one that
+    judges crops refuses the image, so that the refusal does not name the size of thumbnails.
     """
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
@@ -332,7 +334,12 @@ class RoutingDetector(ImageJudge):
             )
             for detector in self.detectors
         ]
-        return self.detectors[int(np.argmin(distances))]
+        nearest = self.detectors[int(np.argmin(distances))]
+        if min(distances) <= LARGEST_FACTOR:
+            return nearest
+        # None can judge it: the model of photographs tells the user what it needs.
+        of_photographs = (one for one in self.detectors if one.metadata.model_input.is_crops)
+        return next(of_photographs, nearest)
 
 
 def open_models(models: Sequence[ServedModel], **how: Any) -> Detector | RoutingDetector:

@@ -184,7 +184,7 @@ def read_source(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES) -> byt
             return read_image_file(source.file, max_bytes=max_bytes)
         except FileNotFoundError as error:
             if _ADDRESS.match(source.file):
-                raise ImageError("an address: download it first, nothing is fetched") from error
+                raise ImageError(Message("error.address")) from error
             raise
     return read_zip_entry(_open_zip(source.file), source.member, max_bytes=max_bytes)
 

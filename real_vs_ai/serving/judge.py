@@ -197,6 +197,8 @@ class Judge:
     def heat_map(self, pixels: np.ndarray, verdict: Verdict) -> np.ndarray:
         """Where the picture of a certain verdict speaks for its class; see `explanation.heat_map`.
 
+        The page asks for it of models of whole images; of crops it shows those that decide.
+
         Raises:
             ModelUnavailableError: The model cannot answer.
             ValueError: The verdict names no class.

@@ -51,7 +51,7 @@ _PDF = b"%PDF-"
 def show_check_page(*, model: str | None, models_dir: Path) -> None:
     """Draw the page; for the arguments see `model_choice.offer_models`."""
     title = st.empty()
-    title.title(tell("page.title"))
+    title.title(tell("page.title"), anchor=False)
     # On a phone the answers must stand above the list of files.
     results, inputs = st.container(), st.container()
     with inputs:
@@ -68,7 +68,7 @@ def show_check_page(*, model: str | None, models_dir: Path) -> None:
     with facts:
         show_model_facts(judge)
     if judge.metadata.positive_index is None:
-        title.title(tell("page.title_classes"))
+        title.title(tell("page.title_classes"), anchor=False)
     with inputs:
         files = ask_for_images()
         if not files:

@@ -50,7 +50,7 @@ def show_details(judged: Card, *, judge: Judge) -> None:
         _DETAILS: True,
         _GEMINI: has_key(),
     }
-    st.subheader(tell("details.why"))
+    st.subheader(tell("details.why"), anchor=False)
     if refused and refused.code is not _SAYS_IT_ALL and not shown[_PLACES]:
         st.markdown(tell("details.whole"))
     names = [name for name, is_shown in shown.items() if is_shown]
@@ -192,6 +192,10 @@ def _show_gemini(judged: Card, *, judge: Judge) -> None:
 
 def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The picture under a map of the parts that move its answer.
+
+    No released model comes here: one judges thumbnails, too small for a map, and the other judges
+    crops, which `_deciding_parts` shows. A model that is trained on whole images of 128 pixels or
+    more does.
 
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.

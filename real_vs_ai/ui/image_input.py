@@ -264,6 +264,10 @@ def bound_uploads() -> None:
 
     Streamlit itself puts large files on disk, and bounds a single file only: a program that uploads
     without end would fill the machine's memory.
+
+    The three changes to classes must stay. `st.file_uploader` bounds a file (`max_upload_size`) and
+    no sum, `streamlit run` takes no upload manager of one's own, and nothing but this attribute
+    keeps Starlette from writing a form of more than 1 MB to disk.
     """
     # A request holds some kilobytes besides the file.
     MultiPartParser.spool_max_size = MAX_BYTES + 2**20

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.errors import InputError, describe_error
 from real_vs_ai.core.files import read_json
 from real_vs_ai.models.model_file import ModelFileError, ModelMetadata, read_metadata
 from real_vs_ai.models.runs import RunFolder, list_runs
 from real_vs_ai.ui.language import local, tell
-from real_vs_ai.ui.model_choice import show_how_to_get_a_model
+from real_vs_ai.ui.model_choice import show_error, show_how_to_get_a_model
 from real_vs_ai.ui.wording import (
     as_markdown,
     harmless_markdown,
@@ -44,8 +44,12 @@ _FIGURES = frozenset(
 
 def show_models_page(*, models_dir: Path) -> None:
     """Draw the page for the runs in `models_dir`."""
-    st.title(tell("page.models"))
-    runs = {visible(run.name): run for run in list_runs(models_dir)}
+    st.title(tell("page.models"), anchor=False)
+    try:
+        runs = {visible(run.name): run for run in list_runs(models_dir)}
+    except FileNotFoundError as error:
+        show_error(tell("models.absent"), describe_error(error))
+        return
     if not runs:
         show_how_to_get_a_model(models_dir)
         return
@@ -69,7 +73,7 @@ def _metadata_of(run: RunFolder) -> ModelMetadata | None:
 
 
 def _show_run(run: RunFolder) -> None:
-    st.header(tell("models.how_good"))
+    st.header(tell("models.how_good"), anchor=False)
     _show_record(read_record(run))
     figures = sorted(p for p in run.figures.glob("*.png") if p.is_file())[:_MOST_FIGURES]
     card = ""
@@ -105,10 +109,10 @@ def _show_record(record: TrackRecord) -> None:
     st.caption(tell("models.only_tested"))
     met = [one for one in record.conditions if one.name in _CONDITIONS]
     if len(met) > 1:
-        st.subheader(tell("models.by_condition"))
+        st.subheader(tell("models.by_condition"), anchor=False)
         st.table(_by_condition(sorted(met, key=lambda one: _CONDITIONS.index(one.name))))
     if record.generators:
-        st.subheader(tell("models.by_kind"))
+        st.subheader(tell("models.by_kind"), anchor=False)
         st.table(_by_kind(record.generators))
 
 

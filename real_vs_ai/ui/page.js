@@ -3,6 +3,7 @@ export default function (component) {
   const { data, setTriggerValue } = component;
   document.documentElement.lang = data.language;
   document.documentElement.style.setProperty("--drop-words", JSON.stringify(data.drop));
+  document.documentElement.style.setProperty("--choose-words", JSON.stringify(data.choose));
 
   // One region for all answers: a reader speaks what changes in it, not what comes with it.
   let region = document.getElementById("answer-region");

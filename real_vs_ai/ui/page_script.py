@@ -38,6 +38,7 @@ def run_page_script() -> None:
         "answer": st.session_state.get(_ANNOUNCED_KEY, ""),
         "pasted": PASTED_NAME,
         "drop": tell("input.drop"),
+        "choose": tell("input.choose"),
     }
     with st.container(key="page_script"):
         result = _component()(key="page_script_component", data=data, on_address_change=_ignore)

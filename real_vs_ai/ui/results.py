@@ -63,7 +63,8 @@ def show_results(judged: Sequence[Card], *, judge: Judge) -> None:
                 st.caption(tell("table.select"))
             else:
                 _show_single(shown[selected], judge=judge)
-        if len(judged) > 1:
+        # A single picture has it among its questions.
+        if len(judged) > 1 or judged[0].verdict is None:
             st.caption(f"**{tell('question.who_sees')}** {who_sees()}")
     with st.container(horizontal=True):
         _show_downloads(judged, judge=judge)

@@ -133,7 +133,7 @@ NEXT_STEPS: dict[ConclusionCode, tuple[str, ...]] = {
     _C.LABELLED_AI: (_PUBLICATION,),
     _C.LABELLED_PART_AI: (_MAKER, _PUBLICATION),
     _C.LOOKS_AI: (_PUBLICATION, _MAKER),
-    _C.DISAGREE: (Message("next.weigh"), _MAKER, _PUBLICATION),
+    _C.DISAGREE: (_MAKER, _PUBLICATION, Message("next.weigh")),
     _C.CANT_TELL: (_ORIGINAL, _PUBLICATION, _CREDENTIALS),
     _C.CANT_JUDGE: (_ORIGINAL, _PUBLICATION, _CREDENTIALS),
     _C.CAMERA_DATA: (_MAKER, _PUBLICATION),
@@ -143,6 +143,8 @@ NEXT_STEPS: dict[ConclusionCode, tuple[str, ...]] = {
 }
 # What most likely is no photograph has no original of a camera, and no credentials.
 _NEXT_OF_PLAIN = (Message("next.plain"),)
+# The reasons with which another copy helps; others say themselves what to do.
+_OF_A_BAD_COPY = {"error.damaged", "error.header", "error.no_image", "error.zip_entry"}
 
 
 def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = "") -> Conclusion:
@@ -164,7 +166,11 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
     if code is _C.OTHER_CLASS:
         title = Message("conclusion.looks_like", name=verdict.label)
     refused = verdict and verdict.out_of_distribution_reason
-    is_plain = code is _C.CANT_JUDGE and refused and refused.code is ReasonCode.PLAIN
+    next_steps = NEXT_STEPS[code]
+    if code is _C.CANT_JUDGE and refused and refused.code is ReasonCode.PLAIN:
+        next_steps = _NEXT_OF_PLAIN
+    elif code is _C.UNREADABLE and getattr(error, "key", "") not in _OF_A_BAD_COPY:
+        next_steps = ()
     return Conclusion(
         code,
         title,
@@ -172,7 +178,7 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
         sees,
         file_sentences=_read_file(findings, origin),
         model_sentences=from_model,
-        next_steps=_NEXT_OF_PLAIN if is_plain else NEXT_STEPS[code],
+        next_steps=next_steps,
         generator=origin.generator,
         history=origin.history,
         ingredients=origin.ingredients,
@@ -209,8 +215,7 @@ def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
     if not findings:
         return ()
     told = [*_name_tool(origin), origin.headline]
-    if origin.from_picture:
-        told.append(Message("file.from_picture", how=origin.from_picture))
+    told += [one.text for one in findings if one.code in (Code.FROM_PICTURE, Code.INPAINTED)][:1]
     told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
     if len(origin.history) > 1:
         steps = tuple(map(_name_step, origin.history[:_MOST_NAMED]))

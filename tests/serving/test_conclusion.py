@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from real_vs_ai.core.messages import Message
 from real_vs_ai.provenance import Camera, Code, FileSays, Finding, Seal, describe_origin
+from real_vs_ai.provenance.findings import describe_input
 from real_vs_ai.verdicts.conclusion import (
     CONCLUSIONS,
     NEXT_STEPS,
@@ -149,8 +151,18 @@ def test_first_sentence_of_the_file_names_the_tool():
 
 
 def test_picture_made_from_another_says_so():
-    found = conclude(VERDICTS[ModelSees.AI], [replace(MADE, from_picture="inpainting")])
-    assert "It was made from another picture (inpainting)." in found.file_sentences
+    made_from = describe_input("img2img", kind="generator", field="parameters")
+    found = conclude(VERDICTS[ModelSees.AI], [MADE, *made_from])
+    assert "It was made from another picture (img2img)." in found.file_sentences
+    assert found.code is ConclusionCode.LABELLED_AI
+
+
+@pytest.mark.parametrize("camera", [[], [TAKEN]])
+def test_picture_of_which_a_part_was_painted_over_is_partly_ai(camera):
+    painted = describe_input("inpaint", kind="generator", field="parameters")
+    found = conclude(VERDICTS[ModelSees.PHOTOGRAPH], [MADE, *painted, *camera])
+    assert (found.file_says, found.code) == (FileSays.PART_AI, ConclusionCode.LABELLED_PART_AI)
+    assert "A part of another picture was painted over by a generator" in found.from_file
 
 
 def test_each_answer_of_the_model_has_its_own_rate_and_a_refusal_has_none():
@@ -175,6 +187,12 @@ def test_other_class_is_named_and_an_unreadable_file_says_why():
     assert conclude(VERDICTS[ModelSees.OTHER_CLASS], []).title == "Looks like cat"
     broken = conclude(None, [], "the file is empty")
     assert (broken.code, broken.sentence) == (ConclusionCode.UNREADABLE, "The file is empty.")
+
+
+@pytest.mark.parametrize(("key", "steps"), [("error.pdf", 0), ("error.truncated", 0), ("x", 1)])
+def test_another_copy_is_advised_only_where_the_reason_says_nothing_else(key, steps):
+    error = Message("error.damaged", reason="x") if key == "x" else Message(key)
+    assert len(conclude(None, [], error).next_steps) == steps
 
 
 def test_no_text_of_an_open_answer_holds_a_number_of_the_model():

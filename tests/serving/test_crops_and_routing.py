@@ -108,12 +108,12 @@ def test_only_the_models_that_images_need_are_opened(released):
     assert [detector.engine.is_open for detector in several.detectors] == [True, True]
 
 
-def test_image_between_the_models_goes_to_the_nearer_and_is_uncertain(door):
-    smaller, larger = door.predict_batch(
-        [uniform_image(250, (52, 52)), uniform_image(250, (99, 99))]
-    )
-    assert (smaller.model, larger.model) == ("released", "released/photographs")
-    assert smaller.out_of_distribution and larger.out_of_distribution
+@pytest.mark.parametrize("side", [8, 52, 99])
+def test_image_of_a_size_that_no_model_knows_is_told_the_size_of_photographs(door, side):
+    refused = door.predict(uniform_image(250, (side, side)))
+    assert refused.out_of_distribution and refused.model == "released/photographs"
+    told = refused.out_of_distribution_reason.sentence
+    assert "Use pictures at least 200 pixels wide and high" in told and "32" not in told
 
 
 def test_models_behind_one_door_answer_as_each_alone(door, photographs):

@@ -61,3 +61,10 @@ def test_model_without_a_record_says_so(copied_models):
 def test_the_models_page_without_models_says_how_to_get_one(tmp_path):
     app = start_models_page(tmp_path)
     assert "python RunPipeline.py --demo" in [code.value for code in app.code]
+
+
+def test_default_model_that_is_gone_is_told_in_one_sentence(copied_models):
+    (copied_models / "default.txt").write_text("gone\n")
+    app = start_models_page(copied_models)
+    (told,) = app.text
+    assert "Expected the default model" in told.value and not app.selectbox

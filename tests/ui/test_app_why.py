@@ -126,3 +126,8 @@ def test_nothing_goes_to_gemini_before_the_user_agrees(models, monkeypatch):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_single_broken_file_is_told_who_sees_it(models):
+    app = upload(start("--models-dir", models), {"empty.png": b""})
+    assert shown_texts(app).count("**Who sees my pictures?** Nobody but you") == 1

@@ -164,8 +164,9 @@ def upload(page, *paths: Path) -> None:
     page.set_input_files("input[type=file]", [str(path) for path in paths])
 
 
-def heading(page, words: str):
-    return page.get_by_role("heading", name=words)
+def heading(page, words: str, *, level: int = 2):
+    """The conclusion with exactly these words; the page's title is a heading too, of level 1."""
+    return page.get_by_role("heading", name=words, exact=True, level=level)
 
 
 def accessibility_faults(page) -> list[str]:
@@ -187,7 +188,7 @@ def test_an_upload_is_judged_explained_and_handed_out_without_a_look_elsewhere(
 ):
     page = open_page()
     upload(page, pictures["fake"])
-    heading(page, "AI-generated").last.wait_for()
+    heading(page, "Looks AI-generated").wait_for()
     page.get_by_role("tab", name="Do changes hide it?").click()
     page.get_by_text("same answer on").wait_for()
     with page.expect_download() as download:
@@ -209,7 +210,7 @@ def test_cards_open_a_dialog_that_says_why(open_page, pictures):
     upload(page, *pictures.values())
     page.get_by_text("Not an image in a format").wait_for()
     for words in ("Looks AI-generated", "No sign of AI found", "We can't tell"):
-        assert heading(page, words).last.is_visible()
+        assert heading(page, words).is_visible()
     page.get_by_role("button", name="Why, and what now?").nth(1).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("img", name="The uploaded image real.png").wait_for()
@@ -274,7 +275,7 @@ def test_address_that_is_pasted_is_not_fetched_and_a_picture_is_told_what_pastin
     page.get_by_text("Nothing is fetched from the web").wait_for()
     copy(page, "image/png", base64.b64encode(image_bytes(RED)).decode())
     page.keyboard.press("Control+V")
-    heading(page, "AI-generated").last.wait_for()
+    heading(page, "Looks AI-generated").wait_for()
     page.get_by_text("Pasting drops the labels").wait_for()
 
 
@@ -292,7 +293,7 @@ def test_navigation_and_answer_show_the_focus_and_the_answer_takes_the_place_of_
     large = zone.bounding_box()
     assert large["height"] >= 300 and large["width"] >= 1000
     upload(page, pictures["fake"])
-    heading(page, "AI-generated").last.wait_for()
+    heading(page, "Looks AI-generated").wait_for()
     page.wait_for_function("document.activeElement.matches('h2')")
     assert "Looks AI-generated" in page.evaluate("document.activeElement.innerText")
     region = page.locator("#answer-region[role=status]")
@@ -307,7 +308,7 @@ def test_navigation_and_answer_show_the_focus_and_the_answer_takes_the_place_of_
 def test_images_outlast_a_visit_to_the_other_page(open_page, pictures):
     page = open_page()
     upload(page, pictures["fake"])
-    heading(page, "AI-generated").last.wait_for()
+    heading(page, "Looks AI-generated").wait_for()
     whole = page.locator("[data-test-script-state=notRunning]")
     for _ in range(2):
         # A click may be lost while the page is being drawn.
@@ -318,19 +319,41 @@ def test_images_outlast_a_visit_to_the_other_page(open_page, pictures):
         whole.wait_for()
         page.get_by_role("link", name="Check pictures").click()
         # The picture is in the uploader if that was kept, else below it as one uploaded earlier.
-        heading(page, "AI-generated").last.wait_for()
+        heading(page, "Looks AI-generated").wait_for()
     upload(page, pictures["real"])
-    heading(page, "No sign of AI found").last.wait_for()
-    assert heading(page, "AI-generated").last.is_visible()
+    heading(page, "No sign of AI found").wait_for()
+    assert heading(page, "Looks AI-generated").is_visible()
     page.get_by_role("button", name="Clear all").click()
     page.get_by_text("Or paste a picture anywhere").wait_for()
+
+
+def test_model_that_was_chosen_outlasts_a_visit_to_the_other_page(open_page):
+    page = open_page()
+    page.get_by_text("Advanced: the model").click()
+    models = page.get_by_test_id("stExpander").get_by_role("combobox")
+    models.click()
+    page.get_by_role("option", name="three").click()
+    heading(page, "Which class is this picture?", level=1).wait_for()
+    page.get_by_role("link", name="Models").click()
+    page.get_by_text("How good it is").wait_for()
+    page.get_by_role("link", name="Check pictures").click()
+    heading(page, "Which class is this picture?", level=1).wait_for()
+    assert "model=three" in page.url
+
+
+@pytest.mark.parametrize("locale", ["de-DE", "fr-FR"])
+def test_button_for_files_is_named_in_the_visitors_language(open_page, locale):
+    page = open_page(locale=locale)
+    name = {"de-DE": "Dateien auswählen", "fr-FR": "Choisir des fichiers"}[locale]
+    page.get_by_role("button", name=name).wait_for()
+    assert "per file" not in page.get_by_test_id("stFileUploader").inner_text()
 
 
 def test_everything_fits_a_phone(open_page, pictures):
     page = open_page(viewport=PHONE, is_mobile=True, has_touch=True)
     upload(page, pictures["fake"], pictures["real"])
-    heading(page, "AI-generated").last.wait_for()
-    answer = heading(page, "AI-generated").last.bounding_box()
+    heading(page, "Looks AI-generated").wait_for()
+    answer = heading(page, "Looks AI-generated").bounding_box()
     assert answer["y"] + answer["height"] <= PHONE["height"]
     assert answer["y"] < page.get_by_test_id("stFileUploader").bounding_box()["y"]
     width = page.evaluate("document.scrollingElement.scrollWidth")
@@ -344,7 +367,7 @@ def test_no_accessibility_fault_in_either_theme(open_page, pictures, scheme):
     page = open_page(color_scheme=scheme)
     assert accessibility_faults(page) == []
     upload(page, *pictures.values())
-    heading(page, "We can't tell").last.wait_for()
+    heading(page, "We can't tell").wait_for()
     assert accessibility_faults(page) == []
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (scheme == "dark")

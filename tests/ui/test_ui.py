@@ -20,9 +20,11 @@ import numpy as np
 import pytest
 from app_site import RED, image_bytes, unusual_images
 from PIL import Image
+from reportlab.pdfbase.ttfonts import TTFont
 
 from real_vs_ai.core.config import SEED
 from real_vs_ai.core.images import ImageError
+from real_vs_ai.core.messages import languages, read_table
 from real_vs_ai.models.model_file import ModelMetadata
 from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.perturbations.web_changes import PERTURBATIONS
@@ -32,7 +34,7 @@ from real_vs_ai.ui import models_page
 from real_vs_ai.ui.check_page import check_image
 from real_vs_ai.ui.checking import Card, judge_variants, settle
 from real_vs_ai.ui.image_input import open_zip
-from real_vs_ai.ui.reports import LINKS, csv_report, json_report, pdf_report
+from real_vs_ai.ui.reports import _BOLD_FONT, _FONT, LINKS, csv_report, json_report, pdf_report
 from real_vs_ai.ui.results import count_conclusions, table_row
 from real_vs_ai.verdicts.conclusion import ConclusionCode
 from real_vs_ai.verdicts.track_record import TrackRecord
@@ -107,6 +109,13 @@ def test_out_of_distribution_image_has_no_number_anywhere():
     text = text_of(pdf_report([result], judge=REPORT_JUDGE, created="now", language="en"))
     assert "Muchlarger." in text and "Probabilities" not in text and "0.9" not in text
     assert "%" not in "".join(map(str, table_row(result, language="en").values()))
+
+
+@pytest.mark.parametrize("font", [_FONT, _BOLD_FONT])
+@pytest.mark.parametrize("language", languages())
+def test_fonts_of_the_pdf_have_every_letter_of_the_language(font, language):
+    letters = TTFont(font, f"{font}.ttf").face.charToGlyph
+    assert {c for c in str(dict(read_table(language))) if ord(c) not in letters} == set()
 
 
 def test_a_verdict_that_flips_becomes_uncertain_and_says_so():
