@@ -93,10 +93,10 @@ FileStamp = tuple[int, int, int]
 def file_stamp(path: Path) -> FileStamp | None:
     """Differs once a file is replaced or changed; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager

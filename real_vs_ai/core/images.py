@@ -152,13 +152,13 @@ def read_image_file(path: str | Path, *, max_bytes: int = MAX_IMAGE_BYTES) -> by
         ImageError: It is too large, or no ordinary file: a device or a pipe may never end.
         OSError: It cannot be read.
     """
-    found = os.stat(path)  # noqa: PTH116 (speed)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)  # noqa: PTH116 (speed)
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError(Message("error.no_file"))
-    if found.st_size > max_bytes:
-        raise _too_large(found.st_size, max_bytes)
+    if status.st_size > max_bytes:
+        raise _too_large(status.st_size, max_bytes)
     with open(path, "rb") as file:  # noqa: PTH123 (speed)
-        return file.read(found.st_size)
+        return file.read(status.st_size)
 
 
 def decode_image(
@@ -189,8 +189,8 @@ def decode_image(
         except DECODER_ERRORS as error:
             reason = one_line(error)
             is_cut = "truncated" in reason
-            told = Message("error.damaged", reason=reason)
-            raise ImageError(Message("error.truncated") if is_cut else told) from error
+            sentence = Message("error.damaged", reason=reason)
+            raise ImageError(Message("error.truncated") if is_cut else sentence) from error
 
 
 def read_header(source: str | Path | bytes) -> ImageHeader:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +77,22 @@ class LabelledImages:
             wanted = max(1, round(most * len(members) / len(self)))
             drawn.append(generator.permutation(members)[:wanted])
         return np.sort(np.concatenate(drawn))
+
+    def limited(self, most: int, *, seed: int) -> LabelledImages:
+        """At most so many images of each class of a source, in the old order.
+
+        A hash of seed and path draws them, so that other sources change nothing.
+        """
+
+        def place(position: int) -> bytes:
+            text = f"{seed}\0{self.paths[position]}"
+            return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+        members = defaultdict(list)
+        for position, key in enumerate(zip(self.labels.tolist(), self.sources, strict=True)):
+            members[key].append(position)
+        drawn = (sorted(positions, key=place)[:most] for positions in members.values())
+        return self.take(sorted(itertools.chain(*drawn)))
 
     def positions(self, sources: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the images of these sources, and of all others, int64.
@@ -156,14 +174,11 @@ def list_labelled_images(
         InputError: A class has no images, there is only one class, or other classes are expected.
     """
     folder = Path(folder)
-    raw_names = _class_folders(folder)
-    renamed = canonical_classes(raw_names)
-    found = ordered_class_names(renamed.values())
-    names = tuple(class_names) if class_names is not None else found
-    _check_classes(folder, found=found, expected=names)
+    class_folders, names = _class_folders(folder, class_names)
+    listed = manifest_column(folder, "source")
     labelled = []
-    for raw_name in raw_names:
-        label = names.index(renamed[raw_name])
+    for raw_name, class_name in class_folders.items():
+        label = names.index(class_name)
         files = list_files(folder / raw_name, links=True)
         labelled += [(f"{raw_name}/{path}", label) for path in files if is_image_name(path)]
     labelled.sort()
@@ -175,7 +190,6 @@ def list_labelled_images(
             f"Expected images of every class in {folder}, found none of {', '.join(empty)}. "
             "Add images to the class folder, or remove it."
         )
-    listed = manifest_column(folder, "source")
     parted = (path.rpartition("/")[2].partition("__") for path in paths)
     prefixes = [before if mark else "" for before, mark, _ in parted]
     sources = tuple(map(listed.get, paths, prefixes))
@@ -198,36 +212,39 @@ def fingerprint_images(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def _class_folders(folder: Path) -> list[str]:
+def _class_folders(
+    folder: Path, class_names: Sequence[str] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The class that each folder in this one holds, and the classes in the order of the labels."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a folder with one folder for each class at {folder}, found none. "
             "Run DataMerger.py first, or name another folder."
         )
-    names = [path.name for path in list_folders(folder)]
-    if not names:
+    raw_names = [path.name for path in list_folders(folder)]
+    if not raw_names:
         raise FileNotFoundError(
             f"Expected one folder for each class in {folder} (Fake and Real), found no folders."
         )
-    if all(canonical_split(name) for name in names):
+    if all(canonical_split(name) for name in raw_names):
         raise InputError(
-            f"Expected class folders in {folder}, found the splits {', '.join(names)}. "
-            f"Name one of them: {folder / names[0]}."
+            f"Expected class folders in {folder}, found the splits {', '.join(raw_names)}. "
+            f"Name one of them: {folder / raw_names[0]}."
         )
-    return names
-
-
-def _check_classes(folder: Path, *, found: Sequence[str], expected: Sequence[str]) -> None:
-    if set(found) != set(expected):
+    classes = canonical_classes(raw_names)
+    present = ordered_class_names(classes.values())
+    expected = tuple(class_names) if class_names is not None else present
+    if set(present) != set(expected):
         raise InputError(
-            f"Expected the classes {', '.join(expected)} in {folder}, found {', '.join(found)}. "
+            f"Expected the classes {', '.join(expected)} in {folder}, found {', '.join(present)}. "
             "Every split, and the model, must have the same class folders."
         )
-    if len(found) < 2:
+    if len(present) < 2:
         raise InputError(
-            f"Expected two classes or more in {folder}, found only {found[0]}. "
+            f"Expected two classes or more in {folder}, found only {present[0]}. "
             "Add a folder with images of the other class."
         )
+    return {name: classes[name] for name in raw_names}, expected
 
 
 def manifest_column(folder: Path, column: str) -> dict[str, str]:

@@ -62,19 +62,19 @@ def worst_tables(metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
         are left out.
     """
     if parts := metrics.get("collections"):
-        found = _from_collections(parts[0]["versions"])
+        worst = _from_collections(parts[0]["versions"])
     else:
-        found = {"accusations": [], "misses": []}
+        worst = {"accusations": [], "misses": []}
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     weakest = main.get("weakest", {})
     titles = {"real_makers": "camera or maker"}
     if not parts:
         titles |= {"real_sources": "collection"}
-    found["accusations"] += _from_weakest(weakest, titles, share="accused", title="called Fake")
+    worst["accusations"] += _from_weakest(weakest, titles, share="accused", title="called Fake")
     if not parts:
         titles = {"generators": "generator", "generated_sources": "collection"}
-        found["misses"] += _from_weakest(weakest, titles, share="found", title="found")
-    return found
+        worst["misses"] += _from_weakest(weakest, titles, share="found", title="found")
+    return worst
 
 
 def _from_collections(versions: Mapping[str, Mapping]) -> dict[str, list[Table]]:

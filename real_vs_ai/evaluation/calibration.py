@@ -76,10 +76,10 @@ def fit_log_odds(
         return float(weights @ losses), np.array([errors @ odds, errors.sum()])
 
     low, high = (1 / bound for bound in reversed(_TEMPERATURES))
-    found = minimize(
+    fit = minimize(
         cross_entropy, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(low, high), (None, None)]
     )
-    slope, offset = found.x
+    slope, offset = fit.x
     return float(1 / slope), float(offset)
 
 
@@ -123,9 +123,11 @@ def calibrate_metadata(
             raise InputError("Expected a model of Fake and Real for thresholds by source.")
         confidence = calibrated.max(axis=1)
         correct = calibrated.argmax(axis=1) == labels
-        found = choose_threshold(confidence, correct, target_error=target_error, lowest=0.0)
-        fitted = dataclasses.replace(fitted, minimum_confidence=found.value)
-        return fitted, _thresholds_found({"minimum_confidence": found}, target_error=target_error)
+        threshold = choose_threshold(confidence, correct, target_error=target_error, lowest=0.0)
+        fitted = dataclasses.replace(fitted, minimum_confidence=threshold.value)
+        return fitted, _thresholds_found(
+            {"minimum_confidence": threshold}, target_error=target_error
+        )
     fake, is_fake = calibrated[:, positive], labels == positive
     if sources is None:
         upper = choose_threshold(fake, is_fake, target_error=target_error, lowest=0.5)

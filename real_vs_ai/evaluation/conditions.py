@@ -99,13 +99,13 @@ def find_weakest(rows: Predictions, makers: np.ndarray) -> dict[str, list[dict[s
     }
     weakest = {}
     for title, (own, names, share) in groups.items():
-        found = [
+        misses = [
             _describe_group(rows.take(own & (names == name)), name, index=index, share=share)
             for name in sorted(set(names[own].tolist()) - {""})
         ]
-        found.sort(key=_badness)
-        if len(found) > 1:
-            weakest[title] = found[:_MOST_NAMED]
+        misses.sort(key=_badness)
+        if len(misses) > 1:
+            weakest[title] = misses[:_MOST_NAMED]
     return weakest
 
 

@@ -105,8 +105,8 @@ def draw_precision_recall(ranked: Sequence[Ranked], *, path: Path) -> None:
     figure, (axes,) = new_figure(width=8.0, height=6.4)
     lines = []
     for one in ranked:
-        found = precision_recall_curve(one.is_positive, one.scores, drop_intermediate=True)
-        lines.append((found[1], found[0]))
+        curve = precision_recall_curve(one.is_positive, one.scores, drop_intermediate=True)
+        lines.append((curve[1], curve[0]))
     _draw_lines(axes, ranked, lines, summary="AP", metric="average_precision")
     axes.set(xlabel="recall", ylabel="precision", title=f"Precision and recall, {ranked[0].of}")
     save_figure(figure, path, legend_columns=2)

@@ -152,8 +152,8 @@ def add_openvino_form(path: Path) -> float:
     with atomic_write(path, edit=True) as staging:
         write_form(staging, model)
         engine = OpenVINOEngine(staging, image_size=size, precision="f32", for_batches=True)
-        found = engine.predict(pixels)[:, :n_classes]
-        difference = float(np.max(np.abs(found - expected)))
+        probabilities = engine.predict(pixels)[:, :n_classes]
+        difference = float(np.max(np.abs(probabilities - expected)))
         if not difference <= _LARGEST_DIFFERENCE:
             raise OpenVINOFormError(
                 f"OpenVINO's probabilities differ from Keras' by up to {difference:.2g}"

@@ -124,8 +124,8 @@ def _recipe(config: Mapping) -> Blocks:
         "Code": (config.get("git") or {}).get("commit"),
         "Versions": ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
     }
-    told = (f"{key}: {markdown_text(v).rstrip('.')}." for key, v in made.items() if v)
-    return ["## Recipe", " ".join([", ".join(options) + ".", *told])]
+    sentences = (f"{key}: {markdown_text(v).rstrip('.')}." for key, v in made.items() if v)
+    return ["## Recipe", " ".join([", ".join(options) + ".", *sentences])]
 
 
 def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
@@ -158,14 +158,14 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         f"Temperature {metrics['temperature']:.3f}{offset}, fitted on validation. "
         f"{describe_thresholds(thresholds)}{asked}."
     )
-    told = [text, *explain_missed_targets(thresholds)]
+    sentences = [text, *explain_missed_targets(thresholds)]
     if "over_sources" not in tables:
-        return [*blocks, " ".join(told)]
-    told.append(
+        return [*blocks, " ".join(sentences)]
+    sentences.append(
         "Mean shares over sources, a collection (a repository's pictures) each, which count "
         "alike; bootstrap intervals over sources:"
     )
-    return [*blocks, " ".join(told), tables["over_sources"]]
+    return [*blocks, " ".join(sentences), tables["over_sources"]]
 
 
 def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:

@@ -111,8 +111,8 @@ def _stage_name(layer: keras.Layer) -> str:
 
 
 def _inputs(layer: keras.Layer) -> list[Any]:
-    found = layer.input
-    return list(found) if isinstance(found, (list, tuple)) else [found]
+    inputs = layer.input
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
 def _once(tensors: Any) -> list[Any]:

@@ -138,15 +138,15 @@ def _is_own_data(run: RunFolder, images: Mapping[str, LabelledImages], *, data: 
 
 def _is_reported(report: RunFolder, images: Mapping[str, LabelledImages]) -> bool:
     """Whether a finished report is on these images, less those that it could not read."""
-    found = {}
+    fingerprints = {}
     data = read_json(report.metrics).get("data", {})
     for split, some in images.items():
         unreadable = {one["path"] for one in data.get(split, {}).get("unreadable", ())}
         kept = [i for i, path in enumerate(some.paths) if path not in unreadable]
-        found[split] = fingerprint_images(some.take(kept))
+        fingerprints[split] = fingerprint_images(some.take(kept))
     # The training images are only counted.
-    evaluated = (data.keys() | found.keys()) - {"train"}
-    return all(data.get(s, {}).get("fingerprint") == found.get(s) for s in evaluated)
+    evaluated = (data.keys() | fingerprints.keys()) - {"train"}
+    return all(data.get(s, {}).get("fingerprint") == fingerprints.get(s) for s in evaluated)
 
 
 def _default_output(path: Path, *, data: Path, own: bool) -> Path:

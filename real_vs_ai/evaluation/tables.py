@@ -157,8 +157,8 @@ def headline(metrics: Mapping, *, title: str | None = None) -> str:
     """The results for a terminal; where there are several sources, the worst ones with them."""
     tables = report_tables(metrics)
     texts = [format_table(*tables["results"], title=title)]
-    if found := tables.get("worst_sources"):
-        texts.append(format_table(*found, title="Accuracy by source, worst first"))
+    if worst := tables.get("worst_sources"):
+        texts.append(format_table(*worst, title="Accuracy by source, worst first"))
     return "\n\n".join(texts)
 
 
@@ -201,19 +201,19 @@ def _robustness(robustness: Mapping) -> Table:
 def _reasons(metrics: Mapping) -> Table:
     shares = metrics["out_of_distribution"]
     counts = {split: metrics[split].get("reasons", {}) for split in shares}
-    codes = sorted({code for found in counts.values() for code in found})
-    rows = [[code, *(found.get(code, 0) for found in counts.values())] for code in codes]
+    codes = sorted({code for by_code in counts.values() for code in by_code})
+    rows = [[code, *(by_code.get(code, 0) for by_code in counts.values())] for code in codes]
     unlike = [f"{part['share']:.4f}" for part in shares.values()]
     headers = ["reason", *(f"{split} (n = {part['n']:,})" for split, part in shares.items())]
     return headers, [*rows, ["share out-of-distribution", *unlike]]
 
 
-def _other_images(found: Sequence[Mapping]) -> Table:
+def _other_images(folders: Sequence[Mapping]) -> Table:
     rows = [
-        [title, *(interval_text(part[share]) for part in found)]
+        [title, *(interval_text(part[share]) for part in folders)]
         for share, title in _OTHER_TITLES.items()
     ]
-    return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in found)], rows
+    return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in folders)], rows
 
 
 def _comparison(compared: Mapping) -> Table:

@@ -181,9 +181,11 @@ def check_weights(path: Path) -> None:
 
 
 def _datasets(group: h5py.Group) -> list[h5py.Dataset]:
-    found: list[h5py.Dataset] = []
-    group.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
-    return found
+    datasets: list[h5py.Dataset] = []
+    group.visititems(
+        lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None
+    )
+    return datasets
 
 
 def _sizes(value: Any, option: str = "") -> Iterator[tuple[str, int]]:

@@ -253,8 +253,8 @@ def _copy_head(model: keras.Model, stored: Mapping[str, list], *, same_classes: 
 
 def _residual_block(layer_name: str) -> tuple[int, int] | None:
     """Stage and block that a backbone's layer belongs to, or None outside the blocks."""
-    found = _BLOCK_NAME.match(layer_name)
-    return (int(found["stage"]), int(found["block"])) if found else None
+    block = _BLOCK_NAME.match(layer_name)
+    return (int(block["stage"]), int(block["block"])) if block else None
 
 
 def _start_as_identity(layer: keras.layers.Layer) -> None:

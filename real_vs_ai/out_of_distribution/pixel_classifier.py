@@ -167,13 +167,13 @@ def find_steps(pixels: np.ndarray) -> np.ndarray:
     """
     brightness = _luma_and_chroma(pixels)[..., 0]
     values = _frequencies(brightness).reshape(-1, _BLOCK * _BLOCK)
-    found = np.full(_BLOCK * _BLOCK, _STEPS[0], np.float32)
-    for index in range(len(found)):
+    steps_of_table = np.full(_BLOCK * _BLOCK, _STEPS[0], np.float32)
+    for index in range(len(steps_of_table)):
         telling = values[:, index][np.abs(values[:, index]) > _LEAST_VALUE]
         if len(telling):
             fits = [np.cos(2 * np.pi * telling / step).mean() for step in _STEPS]
-            found[index] = _STEPS[int(np.argmax(fits))]
-    return found
+            steps_of_table[index] = _STEPS[int(np.argmax(fits))]
+    return steps_of_table
 
 
 def measure(pixels: np.ndarray, *, steps: np.ndarray) -> np.ndarray:

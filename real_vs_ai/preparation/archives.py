@@ -124,18 +124,18 @@ def extract_archives(
 
 
 def _default_archives() -> list[Path]:
-    found = [
+    archives = [
         path
         for path in (sorted(ARCHIVES_DIR.iterdir()) if ARCHIVES_DIR.is_dir() else ())
         if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not is_junk(path.name)
     ]
-    if not found:
+    if not archives:
         raise FileNotFoundError(
             f"Expected zip archives in {ARCHIVES_DIR}, found none. "
             "Put the downloaded data sets there (data/README.md says where they are), "
             "or name the archives."
         )
-    return found
+    return archives
 
 
 def _extract_archive(path: Path, folder: Path, *, pool: Pool) -> ExtractionPlan:

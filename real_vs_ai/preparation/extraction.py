@@ -148,8 +148,8 @@ def _write_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: str) -
         damage = one_line(error) if str(error).strip() else "it ends too early"
         raise ArchiveError(f"entry {printable(info.filename)} is damaged: {damage}") from error
     if written != size:
-        found = "more" if written > size else f"{written:,}"
+        received = "more" if written > size else f"{written:,}"
         raise ArchiveError(
-            f"entry {printable(info.filename)} has {found} bytes, the archive says {size:,}"
+            f"entry {printable(info.filename)} has {received} bytes, the archive says {size:,}"
         )
     return written

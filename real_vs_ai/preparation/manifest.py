@@ -174,8 +174,8 @@ LINKED, COPIED, ENCODED = "hard-linked (no extra space)", "copied", "encoded aga
 
 def describe_placement(placement: Counter[str]) -> str:
     """ "2 files hard-linked (no extra space), 1 file copied"."""
-    told = [f"{plural(count, 'file')} {how}" for how, count in placement.items() if count]
-    return ", ".join(told) or "no files placed"
+    parts = [f"{plural(count, 'file')} {how}" for how, count in placement.items() if count]
+    return ", ".join(parts) or "no files placed"
 
 
 def refuse_overlap(output: Path, *, inputs: Iterable[Path]) -> None:

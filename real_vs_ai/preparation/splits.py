@@ -68,8 +68,8 @@ class SplitPlan:
 
     def outcomes(self) -> list[FileOutcome]:
         """What is left out, and why."""
-        found = [FileOutcome(path, Fate.DUPLICATE, kept) for path, kept in self.duplicates.items()]
-        return found + [FileOutcome(path, Fate.LEAK, kept) for path, kept in self.leaks.items()]
+        copies = [FileOutcome(path, Fate.DUPLICATE, kept) for path, kept in self.duplicates.items()]
+        return copies + [FileOutcome(path, Fate.LEAK, kept) for path, kept in self.leaks.items()]
 
 
 def plan_split(

@@ -99,9 +99,9 @@ def _file_doubts(fields: dict[str, str], data: bytes, image: Image.Image | None)
             if opened.format in _NO_CAMERA_WRITES:
                 yield Message("doubt.format", format=opened.format)
             width, height = opened.size
-            told = [int(_number(fields.get(f"EXIF ExifImage{side}", ""))) for side in _SIDES]
-            if all(told) and sorted(told) != sorted(opened.size):
-                sizes = {"told": f"{told[0]} × {told[1]}", "size": f"{width} × {height}"}
+            sides = [int(_number(fields.get(f"EXIF ExifImage{side}", ""))) for side in _SIDES]
+            if all(sides) and sorted(sides) != sorted(opened.size):
+                sizes = {"told": f"{sides[0]} × {sides[1]}", "size": f"{width} × {height}"}
                 yield Message("doubt.size", **sizes)
             preview = read_preview(opened) if image else None
         if preview and _similarity(preview.convert("L"), image) < _LEAST_SIMILARITY:

@@ -72,10 +72,10 @@ def xmp_property(fields: dict[str, str], name: str) -> str:
     'A & B'
     """
     xmp = fields.get("XMP", "")
-    found = re.search(rf":{re.escape(name)}(?=[\s=>])", xmp)
-    if not found:
+    tag = re.search(rf":{re.escape(name)}(?=[\s=>])", xmp)
+    if not tag:
         return ""
-    start = found.end()
+    start = tag.end()
     text = xmp[start : start + _LONGEST_PROPERTY]
     if attribute := re.match(r"\s*=\s*([\"'])", text):
         quote = attribute[1]
@@ -90,10 +90,10 @@ def parse_object(text: str) -> dict[str, Any]:
     if text.lstrip()[:1] != "{":
         return {}
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except DECODER_ERRORS:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _metadata_fields(data: bytes) -> Iterator[tuple[str, str]]:

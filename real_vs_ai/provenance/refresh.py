@@ -64,8 +64,8 @@ def _read_checked(path: Path, index: dict[str, Any]) -> bytes:
             if not _USE.search(content.decode("utf-8")):
                 raise InputError("it names no use of a certificate")
             return content
-        found = trust_lists.parse_certificates(content)
-        if holds != trust_lists.SINGLE_SIGNERS and not all(map(_may_issue, found)):
+        certificates = trust_lists.parse_certificates(content)
+        if holds != trust_lists.SINGLE_SIGNERS and not all(map(_may_issue, certificates)):
             raise InputError("a certificate in it may not issue others")
         return content
     except (OSError, ValueError) as error:

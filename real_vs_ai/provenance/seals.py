@@ -164,19 +164,19 @@ def _describe(
     seal: Seal, signer: str, known_by: str, expired_on: str, failed: Sequence[str]
 ) -> Message:
     reasons = [] if seal in {Seal.TRUSTED, Seal.CHANGED, Seal.UNREADABLE} else _reasons(failed)
-    form, told = str(seal), {"signer": signer}
+    form, values = str(seal), {"signer": signer}
     if seal is Seal.EXPIRED and not expired_on:
         form = "expired_undated"
     elif seal is Seal.EXPIRED:
-        form, told = form if known_by else "expired_unknown", told | {"date": expired_on}
+        form, values = form if known_by else "expired_unknown", values | {"date": expired_on}
     elif seal is Seal.TRUSTED and not known_by:
         form = "trusted_unnamed"
     elif seal is Seal.IRREGULAR:
         first, *reasons = reasons or [Message("seal.unnamed")]
-        told |= {"reason": first}
+        values |= {"reason": first}
     if known_by:
-        told |= {"list": Message(f"seal.list_{known_by}")}
-    sentence = Message(f"seal.{form}", **told)
+        values |= {"list": Message(f"seal.list_{known_by}")}
+    sentence = Message(f"seal.{form}", **values)
     for reason in reasons:
         sentence = Message("seal.also", sentence=sentence, reason=reason)
     return sentence
@@ -184,8 +184,8 @@ def _describe(
 
 def _reasons(failed: Sequence[str]) -> list[Message]:
     """What does not hold, in words, each once."""
-    told = (_reason(code) for code in failed if code not in {_EXPIRED, _UNTRUSTED})
-    return [Message(key) for key in dict.fromkeys(told)]
+    sentences = (_reason(code) for code in failed if code not in {_EXPIRED, _UNTRUSTED})
+    return [Message(key) for key in dict.fromkeys(sentences)]
 
 
 def _reason(code: str) -> str:

@@ -60,12 +60,12 @@ def find_settings(fields: dict[str, str]) -> list[Finding]:
     """Programs whose settings stand in the fields, the first of each program."""
     properties = {f"XMP {name}": xmp_property(fields, name) for name in _XMP_PROPERTIES}
     fields = {**fields, **properties}
-    found: dict[str, Settings] = {}
+    by_program: dict[str, Settings] = {}
     for settings in itertools.chain(
         _comfyui(fields), _from_objects(fields), _invokeai(fields), _webui(fields)
     ):
-        found.setdefault(settings.program, settings)
-    return [finding for settings in found.values() for finding in _describe(settings)]
+        by_program.setdefault(settings.program, settings)
+    return [finding for settings in by_program.values() for finding in _describe(settings)]
 
 
 def _describe(settings: Settings) -> list[Finding]:
@@ -95,11 +95,11 @@ def _webui(fields: dict[str, str]) -> Iterator[Settings]:
     """Lines such as "Steps: 20, Sampler: Euler a, …", which many programs have taken over."""
     for name in _SETTINGS_FIELDS:
         text = fields.get(name, "")[:_SEARCHED_CHARACTERS]
-        found = _SAMPLER_SETTINGS.search(text)
-        if not found:
+        sampler = _SAMPLER_SETTINGS.search(text)
+        if not sampler:
             continue
-        line = text[found.start() :]
-        prompt = re.split(r"\n?Negative prompt: ", text[: found.start()])[0]
+        line = text[sampler.start() :]
+        prompt = re.split(r"\n?Negative prompt: ", text[: sampler.start()])[0]
         program = name_generator(_value(line, "Version")) or "Stable Diffusion"
         yield Settings(program, name, prompt, _value(line, "Model"), _webui_picture(line))
 
@@ -110,13 +110,13 @@ def _webui_picture(line: str) -> str:
     # The second pass of "Hires. fix" has a strength too.
     if _is_partial(strength) and "Hires " not in line:
         return f"denoising strength {strength}"
-    found = _PICTURE_SETTING.search(line)
-    return found[1] if found else ""
+    setting = _PICTURE_SETTING.search(line)
+    return setting[1] if setting else ""
 
 
 def _value(line: str, name: str) -> str:
-    found = re.search(rf"(?:^|[,\n])\s{{0,3}}{name}: ([^,\n]{{1,200}})", line)
-    return found[1].strip() if found else ""
+    match = re.search(rf"(?:^|[,\n])\s{{0,3}}{name}: ([^,\n]{{1,200}})", line)
+    return match[1].strip() if match else ""
 
 
 def _is_partial(strength: object) -> bool:
@@ -191,53 +191,53 @@ def _inputs(nodes: list[tuple[str, dict]], names: tuple[str, ...]) -> Iterator[s
 def _from_objects(fields: dict[str, str]) -> Iterator[Settings]:
     """Settings that are a JSON object, by the keys that only one program writes."""
     objects = ((name, parse_object(fields.get(name, ""))) for name in _OBJECT_FIELDS)
-    objects = [(name, found) for name, found in objects if found]
+    objects = [(name, record) for name, record in objects if record]
     # Easy Diffusion writes each setting into a text chunk of its own.
-    for name, found in [*objects, ("PNG text", dict(fields))]:
+    for name, record in [*objects, ("PNG text", dict(fields))]:
         for program, keys, read in _PROGRAMS:
-            if keys <= found.keys():
-                yield Settings(program, name, *read(found, fields))
+            if keys <= record.keys():
+                yield Settings(program, name, *read(record, fields))
 
 
 _OBJECT_FIELDS = tuple(dict.fromkeys((*_SETTINGS_FIELDS, "invokeai_metadata", "sd-metadata")))
 
 
 # Each reader gives the prompt, the model, and what says that there was an input picture.
-def _read_swarmui(found: dict, fields: dict) -> tuple[str, str, str]:
-    found = _object(found, "sui_image_params")
-    picture = _key_in_use(found, "initimage", "promptimages")
-    picture = picture or ("initimagecreativity" if "initimagecreativity" in found else "")
-    return _text(found, "prompt"), _text(found, "model"), picture
+def _read_swarmui(record: dict, fields: dict) -> tuple[str, str, str]:
+    record = _object(record, "sui_image_params")
+    picture = _key_in_use(record, "initimage", "promptimages")
+    picture = picture or ("initimagecreativity" if "initimagecreativity" in record else "")
+    return _text(record, "prompt"), _text(record, "model"), picture
 
 
-def _read_fooocus(found: dict, fields: dict) -> tuple[str, str, str]:
-    return _text(found, "prompt", "Prompt"), _text(found, "base_model", "Base Model"), ""
+def _read_fooocus(record: dict, fields: dict) -> tuple[str, str, str]:
+    return _text(record, "prompt", "Prompt"), _text(record, "base_model", "Base Model"), ""
 
 
-def _read_draw_things(found: dict, fields: dict) -> tuple[str, str, str]:
-    return _text(found, "c"), _text(found, "model"), _partial_strength(found)
+def _read_draw_things(record: dict, fields: dict) -> tuple[str, str, str]:
+    return _text(record, "c"), _text(record, "model"), _partial_strength(record)
 
 
-def _read_easy_diffusion(found: dict, fields: dict) -> tuple[str, str, str]:
-    model = _text(found, "use_stable_diffusion_model", "Stable Diffusion model")
-    picture = _key_in_use(found, "init_image", "Init Image", "prompt_strength")
-    return _text(found, "prompt", "Prompt"), model, picture
+def _read_easy_diffusion(record: dict, fields: dict) -> tuple[str, str, str]:
+    model = _text(record, "use_stable_diffusion_model", "Stable Diffusion model")
+    picture = _key_in_use(record, "init_image", "Init Image", "prompt_strength")
+    return _text(record, "prompt", "Prompt"), model, picture
 
 
-def _read_novelai(found: dict, fields: dict) -> tuple[str, str, str]:
-    request = _text(found, "request_type") or _partial_strength(found)
+def _read_novelai(record: dict, fields: dict) -> tuple[str, str, str]:
+    request = _text(record, "request_type") or _partial_strength(record)
     picture = "" if request == "PromptGenerateRequest" else request
-    return _text(found, "prompt"), fields.get("Source", ""), picture
+    return _text(record, "prompt"), fields.get("Source", ""), picture
 
 
-def _read_invokeai(found: dict, fields: dict) -> tuple[str, str, str]:
-    model = found.get("model")
+def _read_invokeai(record: dict, fields: dict) -> tuple[str, str, str]:
+    model = record.get("model")
     if isinstance(model, dict):
         model = model.get("name") or model.get("model_name")
-    mode = _text(found, "generation_mode")
+    mode = _text(record, "generation_mode")
     picture = mode if re.search(r"img2img|inpaint|outpaint", mode) else ""
-    picture = picture or _key_in_use(found, "init_image", "ipAdapters", "controlnets")
-    return _text(found, "positive_prompt"), str(model or ""), picture
+    picture = picture or _key_in_use(record, "init_image", "ipAdapters", "controlnets")
+    return _text(record, "positive_prompt"), str(model or ""), picture
 
 
 _PROGRAMS: tuple[tuple[str, frozenset[str], Callable], ...] = (
@@ -270,21 +270,21 @@ def _invokeai(fields: dict[str, str]) -> Iterator[Settings]:
         yield Settings("InvokeAI", "Dream", found[1], from_picture=picture)
 
 
-def _object(found: dict, key: str) -> dict:
-    value = found.get(key)
+def _object(record: dict, key: str) -> dict:
+    value = record.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _text(found: dict, *keys: str) -> str:
+def _text(record: dict, *keys: str) -> str:
     """The first text under these keys, or ""."""
-    values = map(found.get, keys)
+    values = map(record.get, keys)
     return next((value for value in values if value and isinstance(value, str)), "")
 
 
-def _key_in_use(found: dict, *keys: str) -> str:
-    return next((key for key in keys if found.get(key)), "")
+def _key_in_use(record: dict, *keys: str) -> str:
+    return next((key for key in keys if record.get(key)), "")
 
 
-def _partial_strength(found: dict) -> str:
-    strength = found.get("strength", 1)
+def _partial_strength(record: dict) -> str:
+    strength = record.get("strength", 1)
     return f"strength {strength}" if _is_partial(strength) else ""

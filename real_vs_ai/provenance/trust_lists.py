@@ -109,8 +109,8 @@ def find_signer(store: bytes, *, serial_number: str) -> list[Certificate]:
         store: The C2PA manifest store, in one piece.
         serial_number: In decimal digits.
     """
-    found = _certificates_in(store)
-    return [one for one in found if str(one.serial_number) == serial_number]
+    certificates = _certificates_in(store)
+    return [one for one in certificates if str(one.serial_number) == serial_number]
 
 
 def find_issuer_list(signer: Certificate, store: bytes) -> str:
@@ -153,11 +153,11 @@ def _certificates_in(store: bytes) -> list[Certificate]:
     """The certificates in DER that stand anywhere in these bytes, each once."""
     from cryptography import x509
 
-    found: dict[Certificate, None] = {}
+    certificates: dict[Certificate, None] = {}
     start = -1
     for _ in range(_MOST_PLACES):
         start = store.find(b"\x30\x82", start + 1)
-        if start < 0 or len(found) == _MOST_CERTIFICATES:
+        if start < 0 or len(certificates) == _MOST_CERTIFICATES:
             break
         length = int.from_bytes(store[start + 2 : start + 4], "big") + 4
         # A certificate begins with what was signed, which is a sequence, too.
@@ -166,10 +166,10 @@ def _certificates_in(store: bytes) -> list[Certificate]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found[x509.load_der_x509_certificate(store[start : start + length])] = None
+                certificates[x509.load_der_x509_certificate(store[start : start + length])] = None
         except ValueError:
             continue
-    return list(found)
+    return list(certificates)
 
 
 def _known_lists() -> tuple[TrustList, ...]:
@@ -213,9 +213,9 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = tuple(x509.load_pem_x509_certificates(data))
+            certificates = tuple(x509.load_pem_x509_certificates(data))
     except ValueError as error:
         raise InputError("it holds no whole certificates in PEM") from error
-    if len(found) != data.count(b"-----BEGIN"):
+    if len(certificates) != data.count(b"-----BEGIN"):
         raise InputError("it holds other things than certificates")
-    return found
+    return certificates

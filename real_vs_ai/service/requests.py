@@ -103,9 +103,9 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
     try:
         files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
         if not files:
-            found = ", ".join(sorted({repr(name[:80]) for name in form})) or "none"
+            fields = ", ".join(sorted({repr(name[:80]) for name in form})) or "none"
             raise RequestError(
-                400, "no_images", f"Expected files in the field {FIELD!r}, found fields: {found}."
+                400, "no_images", f"Expected files in the field {FIELD!r}, found fields: {fields}."
             )
         return [((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
     finally:

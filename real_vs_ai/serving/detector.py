@@ -285,19 +285,19 @@ class Detector(ImageJudge):
         """Judge an image; an unsure thumbnail is looked at again, mirrored."""
         model_input = self.metadata.model_input
         seen = yield image.inputs
-        found = seen.probabilities
-        if found.max() < model_input.mirror_below:
+        probabilities = seen.probabilities
+        if probabilities.max() < model_input.mirror_below:
             mirrored = yield np.ascontiguousarray(image.inputs[:, :, ::-1])
-            found = model_input.mix_mirrored(found, mirrored.probabilities)
-        own = self._verdict(found, image.size_reason, seen.reason)
+            probabilities = model_input.mix_mirrored(probabilities, mirrored.probabilities)
+        own = self._verdict(probabilities, image.size_reason, seen.reason)
         if image.windows and not own.out_of_distribution:
-            scores = self.metadata.calibrate(found).tolist()
+            scores = self.metadata.calibrate(probabilities).tolist()
             own = replace(own, crops=tuple(map(CropScore, image.windows, map(tuple, scores))))
         return own
 
-    def _verdict(self, found: np.ndarray, *reasons: Reason | None) -> Verdict:
+    def _verdict(self, probabilities: np.ndarray, *reasons: Reason | None) -> Verdict:
         """From the uncalibrated probabilities of an image's views, shape (views, n_classes)."""
-        uncalibrated = self.metadata.model_input.aggregate(found[None])
+        uncalibrated = self.metadata.model_input.aggregate(probabilities[None])
         calibrated = self.metadata.calibrate(uncalibrated)
         made = make_verdict(calibrated[0], self.metadata, out_of_distribution=reasons)
         return replace(made, model=self.name, uncalibrated=tuple(map(float, uncalibrated[0])))

@@ -117,9 +117,9 @@ def occlude(
         for part, one in enumerate(changed[1:]):
             (top, bottom), (left, right) = (edges[i : i + 2] for i in divmod(part, parts))
             one[top:bottom, left:right] = colour
-        found = predict(changed).astype(np.float64)
-        others = np.delete(found, class_index, axis=1).sum(axis=1)
-        log_odds = logarithms(found[:, class_index]) - logarithms(others)
+        probabilities = predict(changed).astype(np.float64)
+        others = np.delete(probabilities, class_index, axis=1).sum(axis=1)
+        log_odds = logarithms(probabilities[:, class_index]) - logarithms(others)
         effects[index] = (log_odds[0] - log_odds[1:]).reshape(parts, parts)
     return effects
 

@@ -64,26 +64,26 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
         FileNotFoundError: None of the inputs is there.
         InputError: One is an archive other than a zip, or standard input is no text.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for text in inputs:
         is_pattern = glob.has_magic(text) and not Path(text).exists()
         # Path.glob takes no absolute pattern.
         matches = sorted(glob.glob(text, recursive=True)) if is_pattern else []  # noqa: PTH207
-        found += matches or [text]
-    missing = [text for text in found if text != STANDARD_INPUT and not Path(text).exists()]
-    if missing and len(missing) == len(found):
+        paths += matches or [text]
+    missing = [text for text in paths if text != STANDARD_INPUT and not Path(text).exists()]
+    if missing and len(missing) == len(paths):
         raise FileNotFoundError(why_missing(missing[0]))
-    for text in found:
+    for text in paths:
         path = Path(text)
         if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES) and not _is_zip(path):
             raise InputError(
                 f"Expected a .zip archive, found {path}. Unpack it and name the folder."
             )
-    if STANDARD_INPUT in found and b"\0" in _first_bytes_of_stdin():
+    if STANDARD_INPUT in paths and b"\0" in _first_bytes_of_stdin():
         raise InputError(
             "Expected one path a line on standard input, found binary data. Name the file itself."
         )
-    return found
+    return paths
 
 
 def _first_bytes_of_stdin() -> bytes:

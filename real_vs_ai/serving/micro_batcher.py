@@ -204,14 +204,14 @@ class MicroBatcher(Generic[R]):
         """The requests that are complete now, or have failed, with all their outputs."""
         complete: list[tuple[_Request, np.ndarray | Exception]] = []
         with self._changed:
-            for part, found in zip(parts, outputs, strict=True):
+            for part, outputs_of_part in zip(parts, outputs, strict=True):
                 request = part.request
-                if isinstance(found, Exception):
-                    complete.append((request, found))
+                if isinstance(outputs_of_part, Exception):
+                    complete.append((request, outputs_of_part))
                     self._waiting = deque(p for p in self._waiting if p.request is not request)
                     continue
                 known = self._computed.setdefault(request, {})
-                known[part.start] = found
+                known[part.start] = outputs_of_part
                 if sum(map(len, known.values())) == len(request.inputs):
                     del self._computed[request]
                     complete.append((request, np.concatenate([known[at] for at in sorted(known)])))
@@ -222,7 +222,9 @@ class MicroBatcher(Generic[R]):
     ) -> list[R | Exception]:
         """What the requests get: a result, or what went wrong."""
         try:
-            whole = [(r.inputs, found) for r, found in complete if not isinstance(found, Exception)]
+            whole = [
+                (r.inputs, outputs) for r, outputs in complete if not isinstance(outputs, Exception)
+            ]
             made = iter(self._finish(*map(list, zip(*whole, strict=True))) if whole else ())
             return [f if isinstance(f, Exception) else next(made) for _, f in complete]
         except Exception as error:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from real_vs_ai.core.reporting import plural
-from real_vs_ai.dataset.labelled_images import LabelledImages, source_weights
+from real_vs_ai.dataset.labelled_images import source_weights
 from real_vs_ai.models.keras_models import graph_of
 from real_vs_ai.networks.model import set_trainable
 from real_vs_ai.training.batches import evaluation_batches, training_batches
@@ -36,11 +36,9 @@ from real_vs_ai.training.compilation import (
     make_optimizer,
 )
 from real_vs_ai.training.devices import is_out_of_memory
+from real_vs_ai.training.images import image_weights
 from real_vs_ai.training.options import Stage, plan_stages
 from real_vs_ai.training.run_state import Learning, resume_stage
-
-# Classes are weighted when the largest has this many times the images of the smallest.
-_UNBALANCED = 1.1
 
 
 def fit_stage(learning: Learning, stage: Stage) -> None:
@@ -154,6 +152,10 @@ def run_stages(learning: Learning) -> None:
     progress, say = learning.progress, learning.say
     learning.run.checkpoints.mkdir(exist_ok=True)
     stages = plan_stages(learning.options)
+    epochs = " and ".join(f"{plural(stage.epochs, 'epoch')} {stage.name}" for stage in stages)
+    minutes = learning.options.minutes
+    limit = f"; it learns for at most {minutes:g} min" if minutes else ""
+    say(f"{learning.run.path}: at most {epochs or 'no epoch'}{limit}.")
     share = learning.options.blend
     begun_with = learning.model.get_weights() if share < 1 else []
     while progress.stage < len(stages):
@@ -233,21 +235,3 @@ def catch_interruption() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def image_weights(
-    images: LabelledImages, train: LabelledImages, *, balance: str
-) -> np.ndarray | None:
-    """How much each image counts in the loss, alike in training and validation; None for alike.
-
-    Args:
-        train: The training images, whose classes decide whether they are weighted.
-        balance: "classes", or another value to weigh the sources in each class too.
-    """
-    if balance != "classes":
-        return source_weights(images.labels, images.sources)
-    numbers = list(train.counts.values())
-    if max(numbers) <= _UNBALANCED * min(numbers):
-        return None
-    by_class = np.array([sum(numbers) / (len(numbers) * number) for number in numbers])
-    return by_class[images.labels]

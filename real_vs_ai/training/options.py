@@ -25,7 +25,6 @@ from real_vs_ai.networks.backbones import BACKBONES
 _RECIPES = (Path(__file__).parent / "recipes").glob("*.json")
 RECIPES = dict(sorted((path.stem, path) for path in _RECIPES))
 
-
 _FROZEN_EPOCHS = 3
 # Smaller batches estimate batch statistics too poorly to replace ImageNet's.
 _FEWEST_IMAGES_FOR_STATISTICS = 64
@@ -34,7 +33,6 @@ FORWARD_SHARE = 1 / 3
 
 # Fields that are not saved with a run.
 NOT_STORED = ("resume", "command", "run_name", "set")
-
 
 # Keras' names, which `config.json` holds; scoring uses the names f32 and bf16 as well.
 _PRECISIONS = {"auto": "auto", "f32": "float32", "bf16": "mixed_bfloat16", "f16": "mixed_float16"}

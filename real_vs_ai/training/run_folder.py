@@ -45,33 +45,37 @@ def open_run(
     options: TrainingOptions, *, splits: Mapping[str, DecodedImages], device: str, hosts: Hosts
 ) -> RunFolder:
     """Make the run's folder, or check that the run to resume was made from the same data."""
+    record = describe_run(options, splits=splits, device=device)
     if options.resume:
-        run = RunFolder(options.resume)
-        stored = read_json(run.config)
-        if describe_data(options.data, splits)["fingerprint"] != stored["data"]["fingerprint"]:
-            raise InputError(
-                f"The images in {options.data} have changed since {run.path} was started. "
-                "Start a new run, or restore the images."
-            )
-        changed = note_changed_options(stored, options)
-        if changed and hosts.is_first:
-            write_json(run.config, changed)
-        return run
+        return _reopen(options, record, hosts)
     name = options.run_name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{options.backbone}"
-    if not hosts.is_first:
-        # Answers when the first process has made the folder.
-        return RunFolder(options.models_dir / hosts.share(name))
-    run = RunFolder(options.models_dir / name)
-    run.path.mkdir(parents=True, exist_ok=True)
-    # What a killed process left unfinished has hidden names.
-    if any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*")):
-        raise FileExistsError(
-            f"{run.path} already exists. Resume it with --resume {run.path}, "
-            "or choose another --run-name."
+    if hosts.is_first:
+        run = RunFolder(options.models_dir / name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        # What a killed process left unfinished has hidden names.
+        if any(path.is_file() and path.name[0] != "." for path in run.path.rglob("*")):
+            raise FileExistsError(
+                f"{run.path} already exists. Resume it with --resume {run.path}, "
+                "or choose another --run-name."
+            )
+        run.checkpoints.mkdir(exist_ok=True)
+        write_json(run.config, record)
+    # The other processes wait here until the first one has made the folder.
+    return RunFolder(options.models_dir / hosts.share(name))
+
+
+def _reopen(options: TrainingOptions, record: dict[str, Any], hosts: Hosts) -> RunFolder:
+    """The folder of the run to resume, with the options that have changed noted."""
+    run = RunFolder(options.resume)
+    stored = read_json(run.config)
+    if record["data"]["fingerprint"] != stored["data"]["fingerprint"]:
+        raise InputError(
+            f"The images in {options.data} have changed since {run.path} was started. "
+            "Start a new run, or restore the images."
         )
-    run.checkpoints.mkdir(exist_ok=True)
-    write_json(run.config, describe_run(options, splits=splits, device=device))
-    hosts.share(name)
+    changed = note_changed_options(stored, options)
+    if changed and hosts.is_first:
+        write_json(run.config, changed)
     return run
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,20 @@ class Learning:
     device: Device
     hosts: Hosts
     model: keras.Model
-    train: DecodedImages
-    validation: DecodedImages
+    images: Mapping[str, DecodedImages]
     progress: Progress
     interrupted: threading.Event
     say: Callable[[str], None]
+
+    @property
+    def train(self) -> DecodedImages:
+        """What the network learns from."""
+        return self.images["train"]
+
+    @property
+    def validation(self) -> DecodedImages:
+        """What every epoch is validated on."""
+        return self.images["validation"]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -24,7 +24,7 @@ from real_vs_ai.ui.metadata_table import has_metadata, show_metadata
 from real_vs_ai.ui.model_choice import show_error
 from real_vs_ai.ui.places import darkened, deciding_parts, preview_of
 from real_vs_ai.ui.wording import as_markdown, class_words, numbers_sentence, visible
-from real_vs_ai.verdicts.verdict import ReasonCode, turns
+from real_vs_ai.verdicts.verdict import ReasonCode, changes_class
 
 _PIXELS_KEY = "details_pixels"
 # Enough for a camera's photograph. Larger ones of a few visitors would fill the memory.
@@ -98,7 +98,7 @@ def _conclude_changes(judged: Card) -> None:
     """Say in a sentence whether changes hide what the model saw."""
     (_, own), *changed = judged.variants
     kept = sum(verdict.label == own.label for _, verdict in changed)
-    if turned := [local(change) for change, verdict in changed if turns(own, verdict)]:
+    if turned := [local(change) for change, verdict in changed if changes_class(own, verdict)]:
         st.warning(
             tell("changes.turned", changes=", ".join(turned)), icon=":material/sync_problem:"
         )

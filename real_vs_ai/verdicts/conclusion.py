@@ -199,8 +199,10 @@ def _read_verdict(verdict: Verdict) -> tuple[ModelSees, tuple[str, ...]]:
     if refused:
         return ModelSees.NOT_JUDGED, (refused.sentence,)
     if verdict.label == UNCERTAIN:
-        told = (one.sentence for one in verdict.reasons if one.code != ReasonCode.NOT_CALIBRATED)
-        return ModelSees.NO_CLEAR_SIGN, (next(told, Message("reason.between_thresholds")),)
+        sentences = (
+            one.sentence for one in verdict.reasons if one.code != ReasonCode.NOT_CALIBRATED
+        )
+        return ModelSees.NO_CLEAR_SIGN, (next(sentences, Message("reason.between_thresholds")),)
     if verdict.label == POSITIVE_CLASS:
         sees, seen, rate = ModelSees.AI, "sees.ai", verdict.record.of_accusation
     elif verdict.probability_fake is not None:
@@ -214,19 +216,20 @@ def _read_file(findings: Sequence[Finding], origin: Origin) -> tuple[str, ...]:
     """What the file says, who signed it, what is doubtful, and what it would take to forge it."""
     if not findings:
         return ()
-    told = [*_name_tool(origin), origin.headline]
-    told += [one.text for one in findings if one.code in (Code.FROM_PICTURE, Code.INPAINTED)][:1]
-    told += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
+    sentences = [*_name_tool(origin), origin.headline]
+    made_from = (Code.FROM_PICTURE, Code.INPAINTED)
+    sentences += [one.text for one in findings if one.code in made_from][:1]
+    sentences += [finding.text for finding in findings if finding.code is Code.CREDENTIALS]
     if len(origin.history) > 1:
         steps = tuple(map(_name_step, origin.history[:_MOST_NAMED]))
-        told.append(Message("file.history", steps=steps))
+        sentences.append(Message("file.history", steps=steps))
     if origin.ingredients:
         files = (one.partition(" ")[2] or one for one in origin.ingredients[:_MOST_NAMED])
-        told.append(Message("file.ingredients", files=tuple(files)))
-    told += [doubt for one in findings if one.camera for doubt in one.camera.doubts]
+        sentences.append(Message("file.ingredients", files=tuple(files)))
+    sentences += [doubt for one in findings if one.camera for doubt in one.camera.doubts]
     if origin.says not in {FileSays.SEAL_CHANGED, FileSays.SEAL_UNREADABLE}:
-        told.append(origin.forgery)
-    return tuple(dict.fromkeys(filter(None, told)))
+        sentences.append(origin.forgery)
+    return tuple(dict.fromkeys(filter(None, sentences)))
 
 
 def _name_step(action: str) -> str:

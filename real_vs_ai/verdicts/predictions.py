@@ -84,8 +84,8 @@ class Predictions:
     def decided(self) -> np.ndarray:
         """Class of each verdict, UNDECIDED of Uncertain ones, shape (n,), int64."""
         index = {name: position for position, name in enumerate(self.class_names)}
-        found = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
-        return np.array(found, dtype=np.int64)
+        decisions = [index.get(verdict, UNDECIDED) for verdict in self.verdicts]
+        return np.array(decisions, dtype=np.int64)
 
     @property
     def calibrated(self) -> np.ndarray:

@@ -170,7 +170,7 @@ def without_thresholds(metadata: ModelMetadata) -> ModelMetadata:
     )
 
 
-def turns(verdict: Verdict, other: Verdict) -> bool:
+def changes_class(verdict: Verdict, other: Verdict) -> bool:
     """Whether the verdict on a changed copy turns a certain one into another class."""
     return UNCERTAIN not in (verdict.label, other.label) and other.label != verdict.label
 
@@ -181,7 +181,7 @@ def apply_stability(verdict: Verdict, variants: Sequence[tuple[str, Verdict]]) -
     Args:
         variants: Each change, in words, and the verdict on the changed image.
     """
-    turned = [change for change, other in variants if turns(verdict, other)]
+    turned = [change for change, other in variants if changes_class(verdict, other)]
     if not turned:
         return verdict
     sentence = Message("reason.unstable", changes=tuple(turned))

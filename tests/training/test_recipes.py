@@ -8,10 +8,9 @@ import pytest
 
 from real_vs_ai.core.errors import InputError
 from real_vs_ai.networks.backbones import backbone_layers
-from real_vs_ai.networks.model import set_trainable
+from real_vs_ai.networks.model import build_model, set_trainable
 from real_vs_ai.training.command_line import describe_recipe, parse_training_options
 from real_vs_ai.training.options import RECIPES, plan_stages
-from real_vs_ai.training.trainer import build_from_options
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +24,7 @@ def options_of(recipe, *arguments):
 
 
 def network(recipe, classes=("Fake", "Real")):
-    return build_from_options(options_of(recipe), classes)
+    return build_model(options_of(recipe), class_names=classes)
 
 
 def head_of(model):

@@ -15,8 +15,7 @@ from real_vs_ai.models.runs import newest_run
 from real_vs_ai.out_of_distribution.check import read_check
 from real_vs_ai.out_of_distribution.pixel_classifier import PixelNetwork
 from real_vs_ai.training import callbacks, devices, loop, run_folder
-from real_vs_ai.training.loop import image_weights
-from real_vs_ai.training.trainer import limit_sources
+from real_vs_ai.training.images import image_weights
 
 pytestmark = pytest.mark.usefixtures("tiny", "blank_figures")
 
@@ -127,12 +126,12 @@ def test_sources_count_by_the_root_of_their_size(tmp_path):
 
 def test_large_sources_give_a_limited_number_of_images(tmp_path):
     images = labelled(tmp_path, fake="aaaab", real="aaccc")
-    limited = limit_sources(images, most=2, seed=1)
+    limited = images.limited(2, seed=1)
     # A source of both classes gives so many of each.
     assert limited.sources == ("a", "a", "b", "a", "a", "c", "c")
     assert limited.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert limited.paths == limit_sources(images, most=2, seed=1).paths
-    assert limited.paths != limit_sources(images, most=2, seed=2).paths
+    assert limited.paths == images.limited(2, seed=1).paths
+    assert limited.paths != images.limited(2, seed=2).paths
 
 
 def test_head_trained_on_stored_features_works_in_the_whole_model(parse, data, monkeypatch):
