@@ -234,13 +234,14 @@ def _conclude(findings: Sequence[Finding]) -> FileSays:
         for name in CLASS_NAMES
     )
     whole = [finding for finding in fake if finding.code is not Code.COMPOSITE]
-    # A photograph into which something was generated is no contradiction.
-    if Code.INPAINTED in codes and whole:
+    trusted = any(finding.seal is Seal.TRUSTED for finding in whole)
+    # A photograph into which something was generated is no contradiction; a trusted signer's label
+    # of the whole stays signed.
+    if Code.INPAINTED in codes and whole and not trusted:
         return FileSays.PART_AI
     if whole and real:
         return FileSays.CONTRADICTION
     if whole:
-        trusted = any(finding.seal is Seal.TRUSTED for finding in whole)
         return FileSays.AI_SIGNED if trusted else FileSays.AI
     if fake:
         return FileSays.PART_AI

@@ -165,6 +165,13 @@ def test_picture_of_which_a_part_was_painted_over_is_partly_ai(camera):
     assert "A part of another picture was painted over by a generator" in found.from_file
 
 
+def test_label_of_a_trusted_signer_stays_signed_where_a_part_was_painted_over():
+    painted = describe_input("inpaint", kind="generator", field="parameters")
+    signed = replace(MADE, seal=Seal.TRUSTED)
+    found = conclude(VERDICTS[ModelSees.PHOTOGRAPH], [signed, *painted])
+    assert found.code is ConclusionCode.LABELLED_AI_SIGNED
+
+
 def test_each_answer_of_the_model_has_its_own_rate_and_a_refusal_has_none():
     told = {
         sees: conclude(replace(verdict, record=record(found=0.4)), []).from_model
