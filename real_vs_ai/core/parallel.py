@@ -91,7 +91,7 @@ def run_chunks(
     """
     n_items = sum(map(len, chunks))
     if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
-        done = (function(chunk, *arguments) for chunk in chunks)
+        done: Iterator[Sequence[Any]] = (function(chunk, *arguments) for chunk in chunks)
     else:
         done = _run_parallel(function, chunks, arguments, pool)
     with progress(description=description, unit=unit, total=n_items) as bar:
