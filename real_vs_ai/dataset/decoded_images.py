@@ -198,8 +198,8 @@ def _decode_into(
         fewest=_FEWEST_IMAGES_FOR_WORKERS[preparation.model_input.kind],
     )
     kept: list[int] = []
-    sizes: list[Any] = []
-    failures: list[tuple[Any, str]] = []
+    sizes: list[tuple[int, int]] = []
+    failures: list[tuple[str, str]] = []
     for position, result in enumerate(results):
         if isinstance(result, str):
             failures.append((images.paths[position], result))
