@@ -54,7 +54,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # Importing OpenVINO would report the import to a web service, from a forked process. This project
 # sends nothing. OpenVINO works without the package where it cannot be imported.
-sys.modules.setdefault("openvino_telemetry", None)
+# None in place of a module forbids its import; the type of sys.modules does not say so.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,8 +59,9 @@ def print_error(text: str) -> None:
     line = f"error: {text}"
     if sys.stderr.isatty():
         # A path must stay whole, to be copied.
-        how = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
-        line = textwrap.fill(line, _COLUMNS, **how)
+        line = textwrap.fill(
+            line, _COLUMNS, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        )
     print(line, file=sys.stderr)
 
 

@@ -139,7 +139,8 @@ def lock_file(file: TextIO) -> None:
         try:
             # Far behind the end, since Windows keeps others from reading what is locked.
             file.seek(_FAR)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            lock: Any = msvcrt  # Its names are known to the checker on Windows alone.
+            lock.locking(file.fileno(), lock.LK_NBLCK, 1)
         except OSError as error:
             raise BlockingIOError(*error.args) from error
         finally:

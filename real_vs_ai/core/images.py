@@ -261,11 +261,10 @@ def resize_image(image: np.ndarray | DecodedImage, image_size: int) -> np.ndarra
     Returns:
         Shape (image_size, image_size, 3), uint8.
     """
-    held = image.image if isinstance(image, DecodedImage) else None
-    shape = (image.height, image.width) if held else image.shape[:2]
+    shape = (image.height, image.width) if isinstance(image, DecodedImage) else image.shape[:2]
     if shape == (image_size, image_size):
-        return image.pixels if held else image
-    held = held or Image.fromarray(image)
+        return image.pixels if isinstance(image, DecodedImage) else image
+    held = image.image if isinstance(image, DecodedImage) else Image.fromarray(image)
     return np.asarray(held.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
@@ -307,7 +306,7 @@ def _read_bytes(source: str | Path | bytes, *, max_bytes: int) -> bytes:
 
 
 def _to_upright_rgb(image: Image.Image) -> DecodedImage:
-    notes = []
+    notes: list[Message] = []
     # Counting the frames would read the whole file, a million frames one by one.
     if (
         image.format in FORMATS
@@ -331,7 +330,7 @@ def _to_upright_rgb(image: Image.Image) -> DecodedImage:
     return DecodedImage(rgb, file_format, mode, tuple(notes))
 
 
-def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
+def _over_white(image: Image.Image, notes: list[Message]) -> Image.Image:
     transparent = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
     if not transparent:
         return image
@@ -348,7 +347,7 @@ def _over_white(image: Image.Image, notes: list[str]) -> Image.Image:
     return white
 
 
-def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
+def _to_8_bits(image: Image.Image, notes: list[Message]) -> Image.Image:
     """Scale the modes that hold more than 8 bits a sample; Pillow itself would clip them."""
     if not image.mode.startswith(_DEEP_MODES):
         return image
@@ -377,7 +376,7 @@ def _full_scale(samples: np.ndarray) -> float:
     return next((scale for scale in (1.0, 255.0, 65_535.0) if highest <= scale), highest)
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[Message]) -> Image.Image:
     if profile and image.mode == "P":
         image = image.convert("RGB")
     if profile and image.mode in {"RGB", "CMYK", "L"}:
@@ -387,8 +386,9 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
                 converted = ImageCms.profileToProfile(
                     image, source_profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
                 )
-                notes.append(Message("note.profile"))
-                return converted
+                if converted is not None:
+                    notes.append(Message("note.profile"))
+                    return converted
         except (ImageCms.PyCMSError, *DECODER_ERRORS):
             notes.append(Message("note.profile_damaged"))
     # convert() would copy what is RGB already: 20 ms for a camera's photograph.

@@ -111,12 +111,12 @@ class _Formatter(string.Formatter):
         self.language = language
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        said = super().format_field(value, format_spec)
+        said: str = super().format_field(value, format_spec)
         if not format_spec:
             return said
         marks = {",": "number.thousands", ".": "number.decimal"}
         return said.translate(
-            {ord(mark): _entry(key, self.language) for mark, key in marks.items()}
+            {ord(mark): str(_entry(key, self.language)) for mark, key in marks.items()}
         )
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:

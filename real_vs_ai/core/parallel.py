@@ -90,7 +90,7 @@ def run_chunks(
     """
     n_items = sum(map(len, chunks))
     if pool.cluster is None and (pool.workers <= 1 or n_items < fewest):
-        done = (function(chunk, *arguments) for chunk in chunks)
+        done: Iterator[Sequence[Any]] = (function(chunk, *arguments) for chunk in chunks)
     elif pool.cluster:
         done = map_on_ray(function, chunks, *arguments)
     else:

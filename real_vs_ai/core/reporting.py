@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def progress(
     options = {"desc": description, "unit": f" {_several(unit)}", "total": total, "leave": False}
     if sys.stderr.isatty():
         return tqdm(items, **options, dynamic_ncols=True, unit_scale=False)
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     lines = _ProgressLines(
         items,
@@ -48,6 +48,7 @@ class _ProgressLines(tqdm):
 
     monitor_interval = 0
     noun = ""
+    disable: bool
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Write the state as a line."""

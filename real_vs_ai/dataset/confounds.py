@@ -131,6 +131,7 @@ def _guess(columns: np.ndarray, labels: Sequence[str], *, seed: int) -> Interval
         random_state=seed,
     )
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    labels = np.asarray(labels, dtype=str)
-    right = cross_val_predict(tree, columns, labels, cv=folds) == labels
-    return mean_of_shares([share_interval(right[labels == name]) for name in np.unique(labels)])
+    names = np.asarray(labels, dtype=str)
+    right = cross_val_predict(tree, columns, names, cv=folds) == names
+    shares = [share_interval(right[names == name]) for name in np.unique(names)]
+    return mean_of_shares([share for share in shares if share is not None])

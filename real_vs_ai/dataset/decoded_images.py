@@ -197,7 +197,9 @@ def _decode_into(
         unit="image",
         fewest=_FEWEST_IMAGES_FOR_WORKERS[preparation.model_input.kind],
     )
-    kept, sizes, failures = [], [], []
+    kept: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    failures: list[tuple[str, str]] = []
     for position, result in enumerate(results):
         if isinstance(result, str):
             failures.append((images.paths[position], result))

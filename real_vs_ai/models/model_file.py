@@ -156,7 +156,7 @@ def check_weights(path: Path) -> None:
     try:
         with h5py.File(path, "r") as file:
             layers = json.loads(file.attrs["model_config"])["config"]["layers"]
-            dimensions = {name: set() for name in file["model_weights"]}
+            dimensions: dict[str, set[int]] = {name: set() for name in file["model_weights"]}
             declared = 0
             for name, group in file["model_weights"].items():
                 for dataset in _datasets(group):

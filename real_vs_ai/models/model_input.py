@@ -173,7 +173,8 @@ class ModelInput:
                 start + self.size / side
                 for start, side in zip(starts, (width, height), strict=True)
             ]
-            windows.append(tuple(float(np.clip(edge, 0, 1)) for edge in (*starts, *ends)))
+            x0, y0, x1, y1 = (float(np.clip(edge, 0, 1)) for edge in (*starts, *ends))
+            windows.append((x0, y0, x1, y1))
         return windows
 
     def places(self, height: int, width: int, *, count: int) -> list[tuple[int, int]]:

@@ -82,7 +82,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     The columns of collections and of augmented copies are written where a row has one of them.
     """
     rows = sorted(rows, key=attrgetter("path"))
-    columns = MANIFEST_COLUMNS
+    columns: tuple[str, ...] = MANIFEST_COLUMNS
     if any(row.collection or row.generator or row.group for row in rows):
         columns += COLLECTION_COLUMNS
     if any(row.origin_sha256 for row in rows):
@@ -291,7 +291,7 @@ def place_files(
     Raises:
         FileExistsError: A new path is taken; nothing is overwritten.
     """
-    placement = Counter()
+    placement: Counter[str] = Counter()
     for existing, new in progress(pairs, description="Placing", unit="file", total=total):
         is_linked = _link(existing, new)
         if not is_linked:

@@ -208,7 +208,8 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
     headline, speaks_for, forgery = _headline(findings, generator)
     codes = {finding.code for finding in findings}
     sealed = next((finding for finding in findings if finding.seal), None)
-    kept = sealed if sealed and sealed.seal.is_unbroken else None
+    seal = sealed.seal if sealed else None
+    kept = sealed if seal and seal.is_unbroken else None
     return Origin(
         headline,
         _conclude(findings),
@@ -216,7 +217,7 @@ def describe_origin(findings: Sequence[Finding]) -> Origin:
         forgery,
         generator=", ".join(filter(None, [generator, named[0].model])) if named else "",
         prompt=next((finding.prompt for finding in fake if finding.prompt), ""),
-        seal=sealed and sealed.seal,
+        seal=seal,
         history=kept.actions if kept else (),
         ingredients=kept.ingredients if kept else (),
         camera=next((f.camera for f in findings if f.camera and f.camera.exposure), None),

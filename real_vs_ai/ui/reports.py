@@ -186,7 +186,7 @@ def _in_fonts_that_have_it(text: str, font: str) -> str:
     return "".join(parts)
 
 
-def _number_page(canvas, document) -> None:
+def _number_page(canvas: Any, document: Any) -> None:
     canvas.setFont(_FONT, 7)
     canvas.drawRightString(A4[0] - _SIDE, 10 * mm, str(document.page))
 

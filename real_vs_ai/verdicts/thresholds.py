@@ -151,7 +151,8 @@ def _large_kinds(kinds: np.ndarray, *, fewest: int) -> list[np.ndarray]:
 
 def explain_missed_targets(thresholds: Mapping[str, Any] | None) -> list[str]:
     """Sentences on thresholds that do not keep their target; see `metrics.json`."""
-    bounds = (thresholds or {}).get("validation", {})
+    thresholds = thresholds or {}
+    bounds = thresholds.get("validation", {})
     if all(bound["reached"] for bound in bounds.values()):
         return []
     if thresholds.get("rule") == NEW_SOURCE:

@@ -148,12 +148,11 @@ def _part(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _read_condition(name: str, entry: Mapping[str, Any]) -> Condition | None:
     generated, real = _part(entry, "generated"), _part(entry, "real")
-    shares = (
-        metric_value(generated, "found"),
-        metric_value(generated, "called_real"),
-        metric_value(real, "accused"),
-    )
-    return None if None in shares else Condition(name, *shares)
+    found, passed = metric_value(generated, "found"), metric_value(generated, "called_real")
+    accused = metric_value(real, "accused")
+    if found is None or passed is None or accused is None:
+        return None
+    return Condition(name, found, passed, accused)
 
 
 def _read_kind(row: Any) -> Kind | None:
@@ -161,4 +160,6 @@ def _read_kind(row: Any) -> Kind | None:
     if not isinstance(row, Mapping) or (metric_value(row, "n") or 0) < _FEWEST:
         return None
     found, passed = metric_value(row, "found"), metric_value(row, "called_real")
-    return None if None in (found, passed) else Kind(str(row.get("name", "")), found, passed)
+    if found is None or passed is None:
+        return None
+    return Kind(str(row.get("name", "")), found, passed)
