@@ -32,7 +32,7 @@ from real_vs_ai.verdicts.thresholds import (
 _TEMPERATURES = (0.05, 20.0)
 # Of a new source, generated images may be called Real so many times as often as real ones Fake: a
 # false accusation is the worse mistake.
-_MISSES = 1.5
+_MISSES = 2.0
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -99,7 +99,7 @@ def calibrate_metadata(
         probabilities: Uncalibrated.
         target_error: Share of certain verdicts that may be wrong, 0 to 0.5, for Fake and Real; with
             `sources`, expected share of a new source's real images, drawn like these, that may be
-            called Fake; 1.5 times that of its generated ones, and of those of each kind, may be
+            called Fake; twice that of its generated ones, and of those of each kind, may be
             called Real.
         sources: None for thresholds over all images together.
         kinds: What made each image, shape (n_images,), or None. Only used with `sources`.

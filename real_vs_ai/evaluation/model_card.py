@@ -147,7 +147,7 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     thresholds, among = metrics["thresholds"], "wrong among the others"
     if "over_sources" in tables:
         among = (
-            "of a new source's real images expected to be called Fake, and 1.5 times that share of "
+            "of a new source's real images expected to be called Fake, and twice that share of "
             "its generated ones Real (conformal risk control over the validation sources)"
         )
     target = thresholds.get("target_error")

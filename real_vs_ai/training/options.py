@@ -250,7 +250,7 @@ class TrainingOptions(Options):
         type=number(0, 0.5, ends=False),
     )
     source_risk: float = _field(
-        "expected share of a new source's real images that may be called Fake; 1.5 times that of "
+        "expected share of a new source's real images that may be called Fake; twice that of "
         "its generated ones, Real; 0: the thresholds bound the validation images, or every source",
         0.0,
         type=number(0, 0.25),

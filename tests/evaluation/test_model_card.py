@@ -164,7 +164,7 @@ def test_card_lists_sources_reasons_and_collections():
     text = card(metrics)
     for part in (
         "5 crops of 224 × 224 pixels",
-        "at most 5 % of a new source's real images expected to be called Fake, and 1.5 times that "
+        "at most 5 % of a new source's real images expected to be called Fake, and twice that "
         "share of its generated ones Real",
         "| validation | Real | 24 | 0.2500 (0.1000 to 0.5000) |",
         "| 0.9512 (0.9400 to 0.9600) | 0.1000 |",
