@@ -37,7 +37,7 @@ def read_scores(path):
 
 
 def only_run(folder):
-    (run,) = (path for path in (folder / "models").iterdir() if not path.name.startswith("."))
+    (run,) = (path for path in (folder / "models").iterdir() if (path / "config.json").is_file())
     return run
 
 

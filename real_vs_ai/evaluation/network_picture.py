@@ -84,10 +84,11 @@ def stages_of(model: keras.Model) -> keras.Model:
                 continue
             given = [renamed[id(tensor)] for tensor in inputs]
             call = _box(group, inputs, outputs)
-            found = call(given if len(given) > 1 else given[0])
-            found = found if isinstance(found, (list, tuple)) else [found]
-            renamed |= {id(old): new for old, new in zip(outputs, found, strict=True)}
-        return keras.Model(model.inputs, [renamed[id(t)] for t in model.outputs], name=model.name)
+            made_again = call(_one_or_list(given))
+            made_again = made_again if isinstance(made_again, (list, tuple)) else [made_again]
+            renamed |= {id(old): new for old, new in zip(outputs, made_again, strict=True)}
+        ends = [renamed[id(tensor)] for tensor in model.outputs]
+        return keras.Model(_one_or_list(model.inputs), _one_or_list(ends), name=model.name)
     except (AttributeError, ValueError, TypeError, KeyError, NotImplementedError):
         return model
 
@@ -99,7 +100,12 @@ def _box(group: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) ->
     if len(group) == 1:
         return group[0]
     name = f"{_stage_name(group[0])}_{len(group)}_layers"
-    return keras.Model(list(inputs), list(outputs), name=name)
+    return keras.Model(_one_or_list(inputs), _one_or_list(outputs), name=name)
+
+
+def _one_or_list(tensors: Sequence[Any]) -> Any:
+    """What Keras names a single input or output of a model: the tensor itself."""
+    return list(tensors) if len(tensors) > 1 else tensors[0]
 
 
 def _stage_name(layer: keras.Layer) -> str:

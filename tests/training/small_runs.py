@@ -26,7 +26,10 @@ def like_resnet50(build):
     def stage_ends(body):
         return [layer.name for layer in body.layers if layer.name.endswith("_relu")]
 
-    return dataclasses.replace(BACKBONES["resnet50"], build=build, stage_ends=stage_ends)
+    strides = {stride: {"conv0": stride} for stride in (4, 2, 1)}
+    return dataclasses.replace(
+        BACKBONES["resnet50"], build=build, stem_strides=strides, stage_ends=stage_ends
+    )
 
 
 def tiny_backbone(*, weights, input_tensor=None, filters=(8, 16)):

@@ -63,7 +63,9 @@ class Runs:
         return (print, ("code from the file ran",))
 
 
-@pytest.mark.parametrize("content", [pickle.dumps(Runs()), b"", b"no pickle", b"PK\3\4"])
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(Runs(), protocol=2), b"", b"no pickle", b"PK\3\4"]
+)
 def test_damaged_weights_are_refused_in_one_line_and_run_nothing(
     tmp_path, monkeypatch, capsys, content
 ):
