@@ -246,15 +246,15 @@ def test_strips_and_dots_are_seen_on_their_cards(open_page, tmp_path):
 def test_stop_ends_a_long_batch_and_the_rest_can_follow(open_page, tmp_path):
     # So large that they arrive faster than they are decoded, each in a fifth of a second or more.
     encoded = image_bytes(RED, size=(4700, 4700))
-    paths = [tmp_path / f"{number}.png" for number in range(9)]
+    paths = [tmp_path / f"{number}.png" for number in range(14)]
     for number, path in enumerate(paths):
         path.write_bytes(encoded + bytes([number]))
     page = open_page()
     page.evaluate(PRESS_STOP)
     upload(page, *paths)
-    page.get_by_text("of 9 pictures were checked").wait_for()
+    page.get_by_text("of 14 pictures were checked").wait_for()
     page.get_by_role("button", name="Check the rest").click()
-    page.get_by_role("button", name="9 Looks AI-generated").wait_for()
+    page.get_by_role("button", name="14 Looks AI-generated").wait_for()
 
 
 def copy(page, kind: str, encoded: str) -> None:
