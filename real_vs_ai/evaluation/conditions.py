@@ -66,7 +66,8 @@ def _verdicts(given: np.ndarray, sources: np.ndarray, *, index: int, found: str)
 def _balanced(*columns: list[Interval | None]) -> dict[str, Interval]:
     """Means over both classes, where both have a share."""
     named = zip(("forced", "answered"), columns, strict=True)
-    return {name: mean_of_shares(c) for name, c in named if len(c) == 2 and None not in c}
+    both = {name: [share for share in shares if share] for name, shares in named}
+    return {name: mean_of_shares(shares) for name, shares in both.items() if len(shares) == 2}
 
 
 def _units(rows: Predictions) -> np.ndarray:

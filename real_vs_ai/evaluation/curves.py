@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -139,7 +140,7 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
     """
     bins = calibration_bins(stated)
     filled = [bins == index for index in np.unique(bins)]
-    shares = [share_interval(hits[own]) for own in filled]
+    shares = [share for own in filled if (share := share_interval(hits[own]))]
     margins = [(s["value"] - s["low"], s["high"] - s["value"]) for s in shares]
     return {
         "stated": np.array([stated[own].mean() for own in filled]),
@@ -168,10 +169,10 @@ def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, p
         hits, stated = _stated(rows, probabilities)
         bins = reliability_bins(hits, stated)
         points, few = (bins["stated"], bins["observed"]), bins["counts"] < _FEW
-        look = {"color": (ORANGE, BLUE)[i], "marker": "os"[i]}
+        look: dict[str, Any] = {"color": (ORANGE, BLUE)[i], "marker": "os"[i]}
         label = f"{name}: ECE {numbers['expected_calibration_error']['value']:.3f}"
-        line = {"ls": ("--", "-")[i], "capsize": 3, "label": label}
-        axes.errorbar(*points, yerr=bins["margins"], **look, **line)
+        line: dict[str, Any] = {"ls": ("--", "-")[i], "capsize": 3, "label": label}
+        axes.errorbar(points[0], points[1], yerr=bins["margins"], **look, **line)
         axes.plot(*(values[few] for values in points), **look, ls="", mfc="white", ms=9)
     x = f"stated probability of {POSITIVE_CLASS}" if binary else "stated confidence"
     y = f"observed share of {POSITIVE_CLASS}" if binary else "observed accuracy"

@@ -294,12 +294,12 @@ def add_extras(
         _add_conditions(metrics[main.split], found)
         titles["robustness"] = f"Robustness: {found['n']:,} {main.split} images"
     if others:
-        found = metrics["other_images"] = [
+        parts = metrics["other_images"] = [
             part
             for name, splits in others
             for part in measure_other_images(detector, name, splits, workers=workers)
         ]
-        images = ", ".join(f"{part['n']:,} of {part['data']}" for part in found)
+        images = ", ".join(f"{part['n']:,} of {part['data']}" for part in parts)
         titles["other_images"] = f"Images of another kind: {images}"
     if compared:
         metrics["comparison"] = compare_models(evaluation, compared, workers=workers)

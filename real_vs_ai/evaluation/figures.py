@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -90,8 +91,8 @@ def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 5.0
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of the house style, sizes in inches; no window, no global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.ravel())
 
@@ -110,7 +111,7 @@ def save_figure(figure: Figure, path: Path, *, legend_columns: int = 0) -> None:
         figure.savefig(staging, dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
-def line_look(index: int) -> dict[str, str]:
+def line_look(index: int) -> dict[str, Any]:
     """The colour and the dashes of the nth class or line."""
     return {
         "color": CLASS_COLOURS[index % len(CLASS_COLOURS)],
@@ -140,7 +141,7 @@ def draw_history(history: Mapping[str, Sequence], *, keep: str, path: Path) -> N
     for name, axes in zip(names, panels, strict=False):
         axes.plot(epochs, history[name], color=BLUE, marker="o", ms=4, label="training")
         if f"val_{name}" in history:
-            look = {"color": ORANGE, "ls": "--", "marker": "s", "ms": 4}
+            look: dict[str, Any] = {"color": ORANGE, "ls": "--", "marker": "s", "ms": 4}
             axes.plot(epochs, history[f"val_{name}"], label="validation", **look)
         _mark_stages(axes, epochs, history.get("stage", ()))
         if kept is not None:
@@ -174,8 +175,10 @@ def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
         middle = (epochs[i] + epochs[i - 1]) / 2
         axes.axvline(middle, color="black", lw=1.2, ls=":")
         for text, side in ((f"{stages[i - 1]} ", "right"), (f" {stages[i]}", "left")):
-            where = {"ha": side, "va": "top", "transform": axes.get_xaxis_transform()}
-            axes.text(middle, 0.995, text, fontsize=10, color=GREY, **where)
+            transform = axes.get_xaxis_transform()
+            axes.text(
+                middle, 0.995, text, fontsize=10, color=GREY, ha=side, va="top", transform=transform
+            )
 
 
 @styled
@@ -211,7 +214,7 @@ def draw_class_distribution(
     save_figure(figure, path)
 
 
-def _class_look(index: int) -> dict[str, str]:
+def _class_look(index: int) -> dict[str, Any]:
     hatch = "" if index % 2 == 0 else "//"
     colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
     return {"color": colour, "hatch": hatch, "edgecolor": "white"}

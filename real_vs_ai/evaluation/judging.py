@@ -64,8 +64,10 @@ class JudgedSplit:
 
     def rows(self, metadata: ModelMetadata) -> Predictions:
         """The verdicts with the calibration and thresholds of this metadata."""
-        verdicts = [recalibrate(answer.verdict, metadata) for answer in self.answers]
-        sizes = [(answer.width, answer.height) for answer in self.answers]
+        verdicts = [
+            recalibrate(made, metadata) for answer in self.answers if (made := answer.verdict)
+        ]
+        sizes = [(answer.width or 0, answer.height or 0) for answer in self.answers]
         return _rows(self.images, verdicts, split=self.split, sizes=sizes, metadata=metadata)
 
 
@@ -121,7 +123,9 @@ def judge_split(
         )
     open_ended = detector.with_metadata(without_thresholds(metadata))
     sources = (ImageSource(path, str(images.root / path)) for path in images.paths)
-    answers, unreadable, kept = [], [], []
+    answers: list[Answer] = []
+    unreadable: list[tuple[str, str]] = []
+    kept: list[int] = []
     with progress(description=f"Judging {split}", unit="image", total=len(images)) as bar:
         judged = judge_files(sources, detector=open_ended, workers=workers)
         for position, answer in enumerate(judged):
@@ -139,7 +143,7 @@ def judge_split(
             f"Expected images that can be read in {images.root}, found none "
             f"({len(unreadable)} could not be read)."
         )
-    _check_outputs(answers[-1].verdict, images)
+    _check_outputs(verdict, images)
     return JudgedSplit(split, images.take(kept), tuple(answers), tuple(unreadable))
 
 
@@ -196,8 +200,11 @@ def judge_changed(
             for index, of_change in enumerate(verdicts):
                 of_change += judged[index :: len(changes)]
             bar.update(len(prepared))
-    how = {"split": split, "sizes": sizes, "metadata": detector.metadata}
-    return [_rows(images, of_change, **how) for of_change in verdicts]
+    metadata = detector.metadata
+    return [
+        _rows(images, of_change, split=split, sizes=sizes, metadata=metadata)
+        for of_change in verdicts
+    ]
 
 
 def middle_view(path: Path, metadata: ModelMetadata) -> np.ndarray:
@@ -248,8 +255,9 @@ def _predict_by_file(
     try:
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
-        options = {"image_size": image_size, "precision": "f32", "layer": layer}
-        engine = OpenVINOEngine(model_path, for_batches=True, **options)
+        engine = OpenVINOEngine(
+            model_path, image_size=image_size, precision="f32", for_batches=True, layer=layer
+        )
         engine.open()
     except (ImportError, RealVsAIError, RuntimeError, OSError):
         return None

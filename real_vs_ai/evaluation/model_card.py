@@ -138,7 +138,7 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
         f"verdicts, by bootstrap of all others. Probabilities are calibrated{half}. The verdicts "
         "are those that the app gives for the same files in float32."
     )
-    blocks = ["## Results", intro + averaged, tables["results"]]
+    blocks: Blocks = ["## Results", intro + averaged, tables["results"]]
     if not metrics.get("calibrated"):
         return [
             *blocks,
@@ -191,7 +191,8 @@ def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
 
 def _worst(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     """Accusations and misses apart, worst first; `collections.csv` has the better ones too."""
-    worst, blocks = worst_tables(metrics), []
+    worst = worst_tables(metrics)
+    blocks: Blocks = []
     titles = {
         "accusations": "Accusations: real pictures called Fake, worst first",
         "misses": "Misses: generated pictures not found, or called Real, worst first",

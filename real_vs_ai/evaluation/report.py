@@ -176,19 +176,19 @@ def find_confound(rows: Predictions) -> dict[str, Any] | None:
         few images to tell.
     """
     labels = np.array(rows.class_names)[rows.labels]
-    sources = rows.sources.astype(str)
+    sources = rows.sources.astype(str).tolist()
     traits = {**size_traits(rows.widths, rows.heights), **source_trait(sources, labels)}
     found = measure_confounds(
         traits, labels, seed=SEED, advice="The metrics may say nothing about other images."
     )
-    return found and {
-        "balanced_accuracy": found.accuracy,
-        "chance": found.chance,
-        "warning": found.warning,
-    }
+    if found is None:
+        return None
+    return {"balanced_accuracy": found.accuracy, "chance": found.chance, "warning": found.warning}
 
 
-def _describe_model(metadata: ModelMetadata, thresholds: dict | None) -> dict[str, Any]:
+def _describe_model(
+    metadata: ModelMetadata, thresholds: Mapping[str, Any] | None
+) -> dict[str, Any]:
     return {
         "class_names": list(metadata.class_names),
         "positive_class": None if metadata.positive_index is None else POSITIVE_CLASS,

@@ -55,21 +55,21 @@ def write_evaluation(
         What was done with the model file, in a sentence, or "".
     """
     # Keras reads more formats than HDF5.
-    stores = store_in is not None and h5py.is_hdf5(store_in)
-    with replace_together(store_in.parent if stores else run.path) as new:
+    stored = store_in if store_in is not None and h5py.is_hdf5(store_in) else None
+    with replace_together(stored.parent if stored else run.path) as new:
         _write_report(
             RunFolder(new.of(run.path, whole=(run.figures.name,))), run, evaluation, model
         )
-        if stores:
-            made = new.of(store_in.parent) / store_in.name
-            shutil.copyfile(store_in, made)
+        if stored:
+            made = new.of(stored.parent) / stored.name
+            shutil.copyfile(stored, made)
             test = evaluation.metrics.get("test", {})
             # Sources and sizes stay in metrics.json: a verdict's reader does not need them.
             kept = {name: value for name, value in test.items() if not name.startswith("per_")}
             write_metadata(made, dataclasses.replace(evaluation.metadata, metrics=kept))
     if store_in is None:
         return ""
-    if not stores:
+    if stored is None:
         return f"Calibration and metrics are not stored in {store_in}: it is no HDF5 file."
     return f"Calibration and metrics are stored in {store_in}."
 

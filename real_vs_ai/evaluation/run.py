@@ -111,7 +111,7 @@ def _evaluate(task: Task, *, stores: bool) -> list[str]:
     fits = not task.adds_to_report and (task.own or not metadata.calibrated)
     asked = None if task.adds_to_report else options.target_error
     target, by_source = _choose_target(asked, task.run, fits=fits)
-    compared = task.compared and _open_compared(task.compared, metadata.class_names)
+    compared = _open_compared(task.compared, metadata.class_names) if task.compared else None
     detector = open_detector(task.model, metadata)
     evaluation = evaluate_model(
         detector,

@@ -73,7 +73,7 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
     """
     main = metrics.get(next((s for s in REPORTED_SPLITS if s in metrics), ""), {})
     tables = {"data": _data(metrics), "results": _results(metrics)}
-    found = {
+    found: dict[str, tuple[Callable[[Any], Table | None], Any]] = {
         "over_sources": (_over_sources, metrics.get("over_sources")),
         "worst_sources": (_worst_sources, main.get("per_source")),
         "conditions": (_conditions, main.get("conditions")),

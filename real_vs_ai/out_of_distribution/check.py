@@ -14,10 +14,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -179,10 +179,10 @@ def _write_fields(group: h5py.Group, part: Any) -> None:
             group.attrs[field.name] = value
 
 
-def _read_fields(kind: type[T], group: h5py.Group) -> T:
+def _read_fields(kind: Callable[..., T], group: h5py.Group) -> T:
     """The dataclass that `_write_fields` put there; KeyError where something is missing."""
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(cast(Any, kind)):
         name = field.name
         if name in _PARTS:
             values[name] = _read_fields(_PARTS[name], group[name]) if name in group else None

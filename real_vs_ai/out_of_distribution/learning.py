@@ -161,7 +161,7 @@ def _describe(check: OutOfDistributionCheck, validation: np.ndarray, held_back: 
     tested = {"validation images": validation, "thumbnails of held-back pictures": held_back}
     rows = []
     for name, part in tested.items():
-        passed = [fitted.accepts(part) for fitted in (check.classifier, check.network)]
+        passed = [fitted.accepts(part) for fitted in (check.classifier, check.network) if fitted]
         passed.append(passed[0] & passed[1])
         rows.append([f"{name} that pass", len(part), *(which.mean() for which in passed)])
     return format_table(

@@ -10,7 +10,7 @@ the classes, whatever the pictures show.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -30,6 +30,11 @@ class _Scored:
     # The share of the held-back images that may be refused: by both of these and the other checks,
     # and of new images, at most one in 20.
     share_refused: ClassVar[float]
+    least_score: float
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """How much each image looks in-distribution, shape (n,)."""
+        raise NotImplementedError
 
     def accepts(self, pixels: np.ndarray) -> np.ndarray:
         """Which images are in-distribution, shape (n,), bool; see `scores`."""
@@ -38,7 +43,7 @@ class _Scored:
     def with_limit(self, held_back: np.ndarray) -> Self:
         """The same with the limit that refuses a small share of these images."""
         limit = float(np.quantile(self.scores(held_back), self.share_refused))
-        return replace(self, least_score=limit)
+        return cast(Self, replace(cast(Any, self), least_score=limit))
 
 
 @dataclass(frozen=True)

@@ -317,7 +317,7 @@ def zip_folder(
 def _list_entries(folder: Path, entries: Sequence[str] | None) -> list[str]:
     if entries is None:
         return list_files(folder)
-    paths = []
+    paths: list[str] = []
     for name in entries:
         if (folder / name).is_dir():
             paths.extend(f"{name}/{path}" for path in list_files(folder / name))

@@ -139,7 +139,7 @@ def list_originals(train_dir: Path) -> list[Original]:
         by_label[label].append(replace(row, path=path, label=label, origin=prefix + path))
     if not by_label:
         raise FileNotFoundError(f"Expected images in class folders in {train_dir}, found none.")
-    originals = []
+    originals: list[Original] = []
     for members in by_label.values():
         names = names_for_copies([row.path for row in members])
         originals += map(Original, members, names)
@@ -155,8 +155,9 @@ def augment(
     """
     train_dir, output_dir = data_dir / "train", data_dir / AUGMENTED_DIR.name
     plan = plan_copies(list_originals(train_dir), total=total, copies=copies, seed=seed)
-    how = {"seed": seed, "overwrite": overwrite, "pool": pool}
-    return write_copies(plan, train_dir=train_dir, output_dir=output_dir, **how)
+    return write_copies(
+        plan, train_dir=train_dir, output_dir=output_dir, seed=seed, overwrite=overwrite, pool=pool
+    )
 
 
 def plan_copies(

@@ -9,7 +9,6 @@ done about it here, so no image is ever enlarged.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +30,7 @@ from real_vs_ai.dataset.confounds import (
     size_traits,
     source_trait,
 )
-from real_vs_ai.preparation.image_files import encode
+from real_vs_ai.preparation.image_files import encode, open_jpeg
 from real_vs_ai.preparation.manifest import (
     CONFOUNDS_NAME,
     REPORT_NAME,
@@ -226,7 +225,7 @@ def _read_traits(path: str) -> tuple[tuple[int, int], int, bool]:
     compression = (0, 0)
     exif = False
     if data.startswith(b"\xff\xd8"):
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        with open_jpeg(data) as image:
             tables = [sum(table) for _, table in sorted(image.quantization.items())]
             compression = (tables[0], tables[-1]) if tables else (0, 0)
             exif = "exif" in image.info

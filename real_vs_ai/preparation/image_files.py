@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -143,7 +143,7 @@ def open_original(data: bytes) -> tuple[np.ndarray, str, Encoder]:
     """Pixels, (height, width, 3), uint8, their format, and what encodes such pixels like it."""
     settings = plain_jpeg_settings(data)
     pixels = decode_plain_jpeg(data) if settings else None
-    if pixels is not None:
+    if settings and pixels is not None:
         return pixels, "JPEG", partial(encode_plain_jpeg, settings=settings)
     image = decode_image(data)
     return image.pixels, *encoder_like(data, image)
@@ -159,7 +159,7 @@ def encoder_like(data: bytes, image: DecodedImage) -> tuple[str, Encoder]:
     # Other formats (GIF, HEIC, AVIF) become PNG, without loss.
     file_format = image.format if known and known.copied else "PNG"
     if file_format == "JPEG":
-        with Image.open(io.BytesIO(data)) as original:
+        with open_jpeg(data) as original:
             options = _jpeg_options(original)
     elif file_format == "WEBP":
         options = {"quality": _WEBP_QUALITY}
@@ -172,7 +172,13 @@ def encoder_like(data: bytes, image: DecodedImage) -> tuple[str, Encoder]:
     return file_format, encode_pixels
 
 
-def _jpeg_options(image: Image.Image) -> dict[str, Any]:
+def open_jpeg(data: bytes) -> JpegImagePlugin.JpegImageFile:
+    """A JPEG file as Pillow opens it; its errors where it is none."""
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    return cast(JpegImagePlugin.JpegImageFile, image)
+
+
+def _jpeg_options(image: JpegImagePlugin.JpegImageFile) -> dict[str, Any]:
     tables = [list(table) for _, table in sorted(image.quantization.items())][:2]
     options: dict[str, Any] = {
         # One table means that all components use it.
@@ -249,7 +255,7 @@ def _harmless_header(data: bytes) -> bytes:
 @lru_cache(maxsize=1024)
 def _settings_of(header: bytes) -> PlainJpegSettings | None:
     try:
-        with Image.open(io.BytesIO(header + _END_OF_IMAGE), formats=["JPEG"]) as image:
+        with open_jpeg(header + _END_OF_IMAGE) as image:
             sampling = JpegImagePlugin.get_sampling(image)
             quality = _quality_by_tables().get(_tables(image))
             width, height = image.size
@@ -267,7 +273,7 @@ def _quality_by_tables() -> dict[tuple[tuple[int, ...], ...], int]:
     qualities = {}
     for quality in range(1, 101):
         data = encode(Image.new("RGB", (1, 1)), "JPEG", quality=quality)
-        with Image.open(io.BytesIO(data)) as image:
+        with open_jpeg(data) as image:
             qualities[_tables(image)] = quality
     return qualities
 

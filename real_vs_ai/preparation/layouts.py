@@ -268,10 +268,15 @@ def read_split_source(
     prefix, rows = relative_origin(folder, data_dir), []
     for path in filter(known.__contains__, paths):
         split, label = path.split("/")[:2]
-        names = {"split": canonical_split(split), "label": classes[label]}
         # The folder names the source: a copied folder has the manifest of another one. Taking the
         # row out keeps a million from being held twice.
-        row = replace(known.pop(path), source=source, origin=f"{prefix}/{path}", **names)
+        row = replace(
+            known.pop(path),
+            source=source,
+            origin=f"{prefix}/{path}",
+            split=canonical_split(split) or "",
+            label=classes[label],
+        )
         rows.append(row)
     # Of a collection of posters alone nothing is left, and its manifest says so.
     is_emptied = not paths and (folder / MANIFEST_NAME).is_file()

@@ -222,13 +222,22 @@ def _rows_of(
             name += file_extension(file.format)
         # What is to be divided has no split yet: flat data sets, and train.
         fixed = role if split in {"", "train"} else split
-        more = {}
-        if collected and (image := collected.images.get(file.path)):
-            more = {"generator": image.generator, "group": image.group}
-        facts = (file.sha256, layout.class_by_folder[folder], fixed, source)
-        size = (file.width, file.height)
-        more["collection"] = collected.name if collected else ""
-        rows.append(ManifestRow(name, *facts, *size, file.format, file.path, **more))
+        image = collected.images.get(file.path) if collected else None
+        row = ManifestRow(
+            name,
+            file.sha256,
+            layout.class_by_folder[folder],
+            fixed,
+            source,
+            file.width,
+            file.height,
+            file.format,
+            file.path,
+            generator=image.generator if image else "",
+            group=image.group if image else "",
+            collection=collected.name if collected else "",
+        )
+        rows.append(row)
     return rows
 
 

@@ -104,7 +104,7 @@ def _file_doubts(fields: dict[str, str], data: bytes, image: Image.Image | None)
                 sizes = {"told": f"{sides[0]} × {sides[1]}", "size": f"{width} × {height}"}
                 yield Message("doubt.size", **sizes)
             preview = read_preview(opened) if image else None
-        if preview and _similarity(preview.convert("L"), image) < _LEAST_SIMILARITY:
+        if preview and image and _similarity(preview.convert("L"), image) < _LEAST_SIMILARITY:
             yield Message("doubt.preview")
     except DECODER_ERRORS:
         return

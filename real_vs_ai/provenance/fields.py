@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
 from real_vs_ai.core.images import DECODER_ERRORS, may_have_exif, readable_formats
 
@@ -190,7 +190,7 @@ def _utf_16(text: bytes) -> str:
     return "utf-16-be" if even > odd else "utf-16-le"
 
 
-def _iptc_fields(image: Image.Image) -> Iterator[tuple[str, str]]:
+def _iptc_fields(image: ImageFile.ImageFile) -> Iterator[tuple[str, str]]:
     if image.format not in {"JPEG", "MPO", "TIFF"}:
         return
     for record, value in (IptcImagePlugin.getiptcinfo(image) or {}).items():

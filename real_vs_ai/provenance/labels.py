@@ -135,7 +135,7 @@ _SPEAKS_FOR = {
 def named_source_types(text: str) -> list[str]:
     """The first few different source types whose addresses stand in a text."""
     found = (match[1] for match in _SOURCE_TYPE.finditer(text))
-    known = dict.fromkeys(_BY_LOWER_CASE.get(name.lower(), name) for name in found)
+    known = dict.fromkeys(str(_BY_LOWER_CASE.get(name.lower(), name)) for name in found)
     return list(known)[:_MOST_SOURCE_TYPES]
 
 
@@ -157,8 +157,10 @@ def describe_source_type(name: str, *, said_by: Message, common: Finding) -> Fin
         claim = Message("claim.with_tool", claim=claim, tool=generator)
     key = "finding.says_term" if name else "finding.says"
     text = Message(key, source=said_by, claim=claim, **{"term": name} if name else {})
-    facts = {"code": code, "text": text, "claim": claim, "generator": generator}
-    return replace(common, speaks_for=_SPEAKS_FOR.get(code), **facts)
+    speaks_for = _SPEAKS_FOR.get(code)
+    return replace(
+        common, code=code, text=text, claim=claim, generator=generator, speaks_for=speaks_for
+    )
 
 
 def find_labels(fields: dict[str, str]) -> list[Finding]:

@@ -15,6 +15,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import ExifTags, Image
 
@@ -90,7 +91,8 @@ def read_place(data: bytes) -> tuple[Entry, ...]:
 
 def _split(data: bytes) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
     """The entries that do not tell the place, and those that do."""
-    entries, place = [], []
+    entries: list[Entry] = []
+    place: list[Entry] = []
     for entry in itertools.islice(_entries(data), _MOST_ENTRIES):
         tells = _PLACE.search(entry.name) or _PLACE_IN_TEXT.search(entry.value)
         (place if tells else entries).append(entry)
@@ -100,12 +102,9 @@ def _split(data: bytes) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
 
 def _entries(data: bytes) -> Iterator[Entry]:
     for field, text in read_fields(data).items():
-        if field == "XMP":
-            found = _xmp_entries(text)
-        else:
-            group, _, name = field.partition(" ")
-            found = [Entry(group, name, text) if group in _GROUPS else Entry("text", field, text)]
-        for entry in found:
+        group, _, name = field.partition(" ")
+        one = Entry(group, name, text) if group in _GROUPS else Entry("text", field, text)
+        for entry in _xmp_entries(text) if field == "XMP" else [one]:
             value = _printable(entry.value)
             if value and not _LEFT_OUT.fullmatch(entry.name):
                 yield Entry(entry.group, _printable(entry.name), value)
@@ -177,7 +176,7 @@ def _read_position(data: bytes) -> tuple[Entry, ...]:
     return (Entry("EXIF", "GPSPosition", f"{sides[0]:.5f}, {sides[1]:.5f}"), *entries)
 
 
-def _degrees(tags: dict[str, object], name: str) -> float | None:
+def _degrees(tags: dict[str, Any], name: str) -> float | None:
     """Latitude or longitude in degrees, south and west below 0; None if it is no number."""
     try:
         degrees, minutes, seconds = (float(part) for part in tags[name])

@@ -190,8 +190,8 @@ def _inputs(nodes: list[tuple[str, dict]], names: tuple[str, ...]) -> Iterator[s
 
 def _from_objects(fields: dict[str, str]) -> Iterator[Settings]:
     """Settings that are a JSON object, by the keys that only one program writes."""
-    objects = ((name, parse_object(fields.get(name, ""))) for name in _OBJECT_FIELDS)
-    objects = [(name, record) for name, record in objects if record]
+    every = ((name, parse_object(fields.get(name, ""))) for name in _OBJECT_FIELDS)
+    objects = [(name, record) for name, record in every if record]
     # Easy Diffusion writes each setting into a text chunk of its own.
     for name, record in [*objects, ("PNG text", dict(fields))]:
         for program, keys, read in _PROGRAMS:

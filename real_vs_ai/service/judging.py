@@ -16,8 +16,9 @@ from pathlib import Path
 from real_vs_ai.core.errors import InputError, one_line
 from real_vs_ai.core.ray_cluster import join_cluster, worker_environment
 from real_vs_ai.service.access import Limits
-from real_vs_ai.serving.judge import Answer, Judge, served_models
+from real_vs_ai.serving.judge import Answer, Judge
 from real_vs_ai.serving.micro_batcher import ModelUnavailableError
+from real_vs_ai.serving.served_model import served_models
 
 _CORES_PER_REPLICA = 2
 # Twice a batch, so that the next batch waits ready.

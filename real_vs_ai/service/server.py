@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             f'Expected the package {error.name}, found none. Run: pip install -e ".[api]"'
         ) from error
     listening = _listen(args.address, args.port)
+    judge: RayJudge | LocalJudge
     if args.replicas:
         judge = RayJudge(model_path, limits=limits, replicas=args.replicas)
     else:

@@ -51,7 +51,8 @@ class Seen:
 
 
 # Gives inputs of the network and receives what it makes of them, until there is a verdict.
-Steps = Generator[np.ndarray, Seen, Verdict]
+# The first step is sent None, as Python asks.
+Steps = Generator[np.ndarray, Any, Verdict]
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,8 @@ class Detector(ImageJudge):
 
     def judge_prepared(self, image: PreparedImage) -> Future[Verdict]:
         """Ask for the verdict on an image that this detector prepared, without waiting for it."""
-        steps, verdict = self._steps(image), Future()
+        steps = self._steps(image)
+        verdict: Future[Verdict] = Future()
 
         def go_on(seen: Future[Seen] | None = None) -> None:
             try:

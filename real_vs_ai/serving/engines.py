@@ -44,7 +44,9 @@ class Engine(Protocol):
     batch_size: int
     parallel_batches: int
     note: str
-    is_open: bool
+
+    @property
+    def is_open(self) -> bool: ...
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Uncalibrated softmax outputs, then the features for the out-of-distribution check.
@@ -125,8 +127,13 @@ def open_engine(
         from real_vs_ai.serving.openvino_engine import OpenVINOEngine
 
         check_form(model_path)
-        how = {"precision": precision, "views": views, "for_batches": for_batches}
-        opened = OpenVINOEngine(model_path, image_size=image_size, **how)
+        opened = OpenVINOEngine(
+            model_path,
+            image_size=image_size,
+            precision=precision,
+            views=views,
+            for_batches=for_batches,
+        )
         if not lazy:
             opened.open()
         return opened

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Answer:
 
 
 # An answer whose verdict is pending.
-_Begun = tuple[Answer, Future[Verdict | None]]
+_Begun = tuple[Answer, Future[Verdict] | Future[None]]
 
 
 class Judge:
@@ -176,8 +176,12 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        how = {"detector": self.detector(), "show": show, **self._limits}
-        return _finish(*self._room.run(data, lambda: _begin(name, lambda: data, **how)))
+        limits: dict[str, Any] = {**self._limits, "show": show}
+        return _finish(
+            *self._room.run(
+                data, lambda: _begin(name, lambda: data, detector=self.detector(), **limits)
+            )
+        )
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
@@ -253,8 +257,8 @@ def judge_files(
             yield _finish(*begun.popleft())
     finally:
         # Once all places are free: a batch that still ran when the interpreter ends could crash it.
-        for one, place in places.items():
-            for _ in range(_places(one)):
+        for model, place in places.items():
+            for _ in range(_places(model)):
                 place.acquire()
 
 
@@ -331,7 +335,7 @@ def _begin(
     return answer, verdict
 
 
-def _finish(answer: Answer, verdict: Future[Verdict | None]) -> Answer:
+def _finish(answer: Answer, verdict: Future[Verdict] | Future[None]) -> Answer:
     """The answer with its verdict, once that is there; ModelUnavailableError if it never will."""
     try:
         return replace(answer, verdict=verdict.result())

@@ -190,7 +190,7 @@ class MicroBatcher(Generic[R]):
         """The engine's outputs for each part, or what went wrong with it."""
         try:
             outputs = self._engine.predict(np.concatenate([part.inputs for part in parts]))
-            return np.split(outputs, np.cumsum([len(part) for part in parts])[:-1])
+            return list(np.split(outputs, np.cumsum([len(part) for part in parts])[:-1]))
         except Exception as error:
             if not self._engine.is_open:
                 # The model could not be opened: no image can be judged by it.

@@ -32,9 +32,10 @@ from real_vs_ai.serving.image_sources import (
     require_images,
     why_missing,
 )
-from real_vs_ai.serving.judge import Answer, ServedModel, judge_files, served_models
+from real_vs_ai.serving.judge import Answer, judge_files
 from real_vs_ai.serving.score_file import ScoreFile, check_output
 from real_vs_ai.serving.score_table import TERMINAL_HEADER, score_columns, score_row, terminal_lines
+from real_vs_ai.serving.served_model import ServedModel, served_models
 from real_vs_ai.verdicts.conclusion import TITLES, ConclusionCode
 
 # As an output: JSON lines, for another program to read.
@@ -278,16 +279,23 @@ def score_to_file(
     """Write a row for every image of the inputs; see `run_scoring`."""
     columns = score_columns(scorer.metadata)
     about = [model.describe() for model in scorer.models]
-    how = {"about": about, "resume": resume, "overwrite": overwrite}
     left_out: Counter[str] = Counter()
-    with ScoreFile(output, columns=columns, model=scorer.identity, **how) as file:
+    with ScoreFile(
+        output,
+        columns=columns,
+        model=scorer.identity,
+        about=about,
+        resume=resume,
+        overwrite=overwrite,
+    ) as file:
         sources = (s for s in _with_progress_bar(inputs, left_out) if not file.has(s.name))
 
         def write(answers: list[Answer]) -> None:
             file.append(score_row(answer, scorer.metadata) for answer in answers)
 
-        known = {"left_out": left_out, "resumed": file.resumed_rows}
-        return _consume(sources, scorer=scorer, write=write, **known)
+        return _consume(
+            sources, scorer=scorer, write=write, left_out=left_out, resumed=file.resumed_rows
+        )
 
 
 def score_to_stream(

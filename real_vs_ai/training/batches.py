@@ -76,8 +76,8 @@ def training_batches(
         _change, degrade=degrade, cutmix=cutmix, by_keras=augmentation == "keras"
     )
 
-    def load(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        step = int(step)
+    def load(number: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        step = int(number)
         order = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "seed": seed}
         indices = batch_indices(len(decoded), step=step, draw_by=draw_by, **order)[rows]
         # Where draws repeat images within an epoch, each step shows other views of them.
@@ -300,10 +300,8 @@ def degrade_images(pixels: np.ndarray, draws: np.ndarray, *, share: float) -> np
     """
     chosen = np.flatnonzero(draws[:, 0] < share)
     degraded = pixels.copy()
-    if len(chosen) < _FEWEST_FOR_THREADS:
-        results = map(degrade, pixels[chosen], draws[chosen])
-    else:
-        results = _threads().map(degrade, pixels[chosen], draws[chosen])
+    at_once = map if len(chosen) < _FEWEST_FOR_THREADS else _threads().map
+    results = at_once(degrade, pixels[chosen], draws[chosen])
     for index, result in zip(chosen, results, strict=True):
         degraded[index] = result
     return degraded

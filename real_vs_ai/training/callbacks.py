@@ -38,7 +38,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
     def __init__(self, learning: Learning, stage: Stage):
         super().__init__()
         self.learning = learning
-        self.epochs: list[Mapping[str, float]] = learning.progress.stage_rows(stage.name)
+        self.epochs: list[dict[str, Any]] = learning.progress.stage_rows(stage.name)
         self.reason = ""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -48,7 +48,7 @@ class StopTrainingOnValidationLoss(keras.callbacks.Callback):
             if self.learning.hosts.is_first:
                 with atomic_write(self.learning.run.best_weights) as staging:
                     graph_of(self.model).save_weights(staging)
-        self.epochs.append(logs)
+        self.epochs.append(dict(logs))
         above = [row["val_loss"] > row["loss"] for row in self.epochs[-options.patience - 1 :]]
         losses = [row["val_loss"] for row in self.epochs]
         if len(above) > options.patience and all(above):
@@ -145,7 +145,7 @@ class TimeLimit(keras.callbacks.Callback):
         own = (1 - self._first) * self.steps * stage.step_share
         others = sum(x.epochs * x.step_share for x in later) * learning.steps_per_epoch
         self._share = own / max(own + others, 1e-9)
-        self._limit = 60 * learning.options.minutes
+        self._limit = 60 * (learning.options.minutes or math.inf)
         self._last, self._start, self._end = clock(), math.inf, math.inf
 
     @property
@@ -225,7 +225,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         progress, seconds = self.progress, time.perf_counter() - self._started
-        row = {"epoch": epoch + 1, "stage": self.stage.name}
+        row: dict[str, Any] = {"epoch": epoch + 1, "stage": self.stage.name}
         row.update({name: float(value) for name, value in (logs or {}).items()})
         for split in ("", "val_"):
             # With more classes it is a metric of its own: the mean of each class's.

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -39,6 +39,9 @@ from real_vs_ai.training.devices import is_out_of_memory
 from real_vs_ai.training.images import image_weights
 from real_vs_ai.training.options import Stage, plan_stages
 from real_vs_ai.training.run_state import Learning, resume_stage
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def fit_stage(learning: Learning, stage: Stage) -> None:
@@ -117,7 +120,7 @@ def compile_stage(
     return [*(m for m in model.metrics if m.name == "loss"), *metrics]
 
 
-def _batches(learning: Learning):
+def _batches(learning: Learning) -> tf.data.Dataset:
     """Training batches from the step on that the run has come to."""
     options, progress = learning.options, learning.progress
     images, steps = learning.train.images, learning.steps_per_epoch
@@ -137,7 +140,7 @@ def _batches(learning: Learning):
     )
 
 
-def _validation(learning: Learning):
+def _validation(learning: Learning) -> tf.data.Dataset:
     hosts, images = learning.hosts, learning.validation.images
     return evaluation_batches(
         learning.validation,

@@ -66,6 +66,8 @@ def open_run(
 
 def _reopen(options: TrainingOptions, record: dict[str, Any], hosts: Hosts) -> RunFolder:
     """The folder of the run to resume, with the options that have changed noted."""
+    if options.resume is None:
+        raise ValueError("Expected a run to resume, found none.")
     run = RunFolder(options.resume)
     stored = read_json(run.config)
     if record["data"]["fingerprint"] != stored["data"]["fingerprint"]:
@@ -183,6 +185,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
         return trained
     data, train = describe_data(options.data, splits), splits["train"]
     sizes = map(options.model_input.seen_size, train.widths.tolist(), train.heights.tolist())
+    widths, heights = zip(*sizes, strict=True)
     metadata = ModelMetadata(
         class_names=train.images.class_names,
         image_size=options.image_size,
@@ -190,7 +193,7 @@ def finish(trained: Trained, *, say: Callable[[str], None]) -> Trained:
         backbone=options.backbone,
         training_data={key: data[key] for key in ("fingerprint", "counts", "sources")},
         versions=package_versions(),
-        training_images=summarise_training_images(*zip(*sizes, strict=True), train.images.sources),
+        training_images=summarise_training_images(widths, heights, train.images.sources),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     # The report is on the file that will be used: float32, whatever the precision of training.

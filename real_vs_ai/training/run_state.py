@@ -161,7 +161,8 @@ def save_checkpoint(
             "the checkpoint before with a lower --learning-rate, or use --precision float32."
         )
     with atomic_write(path) as staging, staging.open("wb") as file:
-        np.savez(file, **arrays, **{_PROGRESS: np.frombuffer(text.encode(), dtype=np.uint8)})
+        arrays[_PROGRESS] = np.frombuffer(text.encode(), dtype=np.uint8)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_checkpoint(path: Path) -> Progress | None:

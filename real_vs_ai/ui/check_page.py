@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from PIL import Image
@@ -171,7 +172,7 @@ def check_image(name: str, data: bytes, *, judge: Judge) -> Card:
     if data.startswith(_PDF):
         digest = hashlib.sha256(data).hexdigest()
         return Card(Answer(name, error=Message("error.pdf"), sha256=digest))
-    shown = {}
+    shown: dict[str, Any] = {}
 
     def show(image: DecodedImage) -> None:
         preview = fit_to_screen(image.image, longest_side=_PREVIEW_SIZE)

@@ -55,6 +55,19 @@ class Card:
         return self.answer.verdict
 
     @property
+    def given_verdict(self) -> Verdict:
+        """The verdict of an image that was judged; ValueError where `verdict` is None."""
+        if self.verdict is None:
+            raise ValueError(f"Expected a verdict on {self.answer.name}, found none.")
+        return self.verdict
+
+    def read_file(self) -> bytes:
+        """The upload's bytes; ValueError where the page no longer holds it."""
+        if self.file is None:
+            raise ValueError(f"Expected the file of {self.answer.name}, found none.")
+        return self.file.getvalue()
+
+    @property
     def conclusion(self) -> Conclusion:
         """What to show: the file's evidence and the model's, as one conclusion."""
         return self.answer.conclusion

@@ -41,12 +41,13 @@ _SAYS_IT_ALL = ReasonCode.SIZE
 
 def show_details(judged: Card, *, judge: Judge) -> None:
     """Show tabs on one readable image; those that explain an answer only where there is one."""
-    verdict, refused = judged.verdict, judged.verdict.out_of_distribution_reason
+    verdict = judged.given_verdict
+    refused = verdict.out_of_distribution_reason
     shown = {
         _PLACES: _places_of(judged) is not None,
         # After a test that turned it, there is no answer any more, but a test to show.
         _CHANGES: bool(judged.variants) or verdict.label != UNCERTAIN,
-        _FILE: bool(judged.answer.findings) or has_metadata(judged.file.getvalue()),
+        _FILE: bool(judged.answer.findings) or has_metadata(judged.read_file()),
         _DETAILS: True,
         _GEMINI: has_key(),
     }
@@ -83,7 +84,7 @@ def _show_changes(judged: Card, *, judge: Judge) -> None:
         # The card above must learn of a flip.
         st.rerun()
     st.markdown(tell("changes.what"))
-    metadata = judge.model_of(judged.verdict).metadata
+    metadata = judge.model_of(judged.given_verdict).metadata
     lines = [f"| {tell('changes.after')} | {tell('question.model_sees')} |", "|---|---|"]
     for change, verdict in judged.variants:
         sees = tell("changes.no_sign")
@@ -112,7 +113,7 @@ def _pixels(judged: Card, judge: Judge) -> np.ndarray:
     if held is not None and held[0] == digest:
         return held[1]
     st.session_state.pop(_PIXELS_KEY, None)
-    pixels = judge.decode(judged.file.getvalue()).pixels
+    pixels = judge.decode(judged.read_file()).pixels
     if pixels.nbytes <= _MOST_KEPT_BYTES:
         st.session_state[_PIXELS_KEY] = (digest, pixels)
     return pixels
@@ -120,21 +121,25 @@ def _pixels(judged: Card, judge: Judge) -> np.ndarray:
 
 def _places_of(judged: Card) -> Callable[..., tuple[Image.Image, str]] | None:
     """What shows where the conclusion comes from; None where no part of the picture stands out."""
-    verdict, refused = judged.verdict, judged.verdict.out_of_distribution_reason
+    verdict = judged.given_verdict
+    refused = verdict.out_of_distribution_reason
     if refused:
         return _plain_parts if refused.code is ReasonCode.PLAIN else None
     if verdict.label == UNCERTAIN:
         return None
     if verdict.crops:
         return _deciding_parts
-    smaller = min(judged.answer.width, judged.answer.height)
+    smaller = min(judged.answer.width or 0, judged.answer.height or 0)
     return _heat_map if smaller >= _SMALLEST_MAPPED else None
 
 
 def _show_places(judged: Card, *, judge: Judge) -> None:
     """Where the conclusion comes from: the picture, dark but for those parts."""
+    draw = _places_of(judged)
+    if draw is None:
+        return
     try:
-        picture, told = _places_of(judged)(judged, judge=judge)
+        picture, told = draw(judged, judge=judge)
     except (OSError, ValueError, RuntimeError) as error:
         show_error(tell("places.failed"), str(error))
         return
@@ -144,7 +149,7 @@ def _show_places(judged: Card, *, judge: Judge) -> None:
 
 def _plain_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The flat parts and those of one colour, for which a picture was taken for a document."""
-    longest = judge.model_of(judged.verdict).metadata.model_input.longest_side
+    longest = judge.model_of(judged.given_verdict).metadata.model_input.longest_side
     pixels = reduce_to(_pixels(judged, judge), longest)
     picture = preview_of(judged)
     plain = Image.fromarray(plain_blocks(pixels)).resize(picture.size)
@@ -152,7 +157,7 @@ def _plain_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
 
 
 def _deciding_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
-    return deciding_parts(judged, metadata=judge.model_of(judged.verdict).metadata)
+    return deciding_parts(judged, metadata=judge.model_of(judged.given_verdict).metadata)
 
 
 def _show_findings(judged: Card, *, judge: Judge) -> None:
@@ -164,19 +169,19 @@ def _show_findings(judged: Card, *, judge: Judge) -> None:
             st.text(f"{kind}: {local(finding.text)}")
             if finding.forgery:
                 st.caption(as_markdown(local(finding.forgery)))
-    show_metadata(judged.file.getvalue(), key=judged.answer.sha256)
+    show_metadata(judged.read_file(), key=judged.answer.sha256)
 
 
 def _show_numbers(judged: Card, *, judge: Judge) -> None:
     """The model's numbers, what identifies picture and model, and how often the model is right."""
-    model = judge.model_of(judged.verdict)
-    if judged.verdict.out_of_distribution:
+    model = judge.model_of(judged.given_verdict)
+    if judged.given_verdict.out_of_distribution:
         st.markdown(tell("details.refused"))
     else:
-        st.markdown(as_markdown(local(numbers_sentence(judged.verdict, model.metadata))))
-    record = judged.verdict.record
+        st.markdown(as_markdown(local(numbers_sentence(judged.given_verdict, model.metadata))))
+    record = judged.given_verdict.record
     rates = [local(rate) for rate in (record.of_accusation, record.of_no_sign) if rate]
-    if rates and not judged.verdict.out_of_distribution:
+    if rates and not judged.given_verdict.out_of_distribution:
         st.markdown(as_markdown(" ".join(rates), longest=1_000))
     st.caption(
         tell(
@@ -200,7 +205,7 @@ def _heat_map(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     Raises:
         OSError, ValueError, RuntimeError: The model cannot be explained.
     """
-    verdict, digest = judged.verdict, judged.answer.sha256
+    verdict, digest = judged.given_verdict, judged.answer.sha256
     model, pixels = judge.model_of(verdict), _pixels(judged, judge)
     metadata, known = model.metadata, st.session_state["heat_maps"]
     if digest not in known:

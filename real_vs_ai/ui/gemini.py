@@ -84,7 +84,8 @@ class InsightChat:
             from google.genai import types
         except ImportError as error:
             raise InsightError(Message("gemini.install")) from error
-        self.finding, self.messages = "", []
+        self.finding = ""
+        self.messages: list[types.Content] = []
         self._longest_answer_s = longest_answer_s
         once = types.HttpRetryOptions(attempts=1)
         options = types.HttpOptions(
@@ -200,7 +201,8 @@ def show_insight(*, digest: str, pixels: np.ndarray, finding: str) -> None:
         st.markdown(f"{tell('gemini.what')} {tell(before)}")
         st.checkbox(tell("gemini.agree"), key=_CONSENT_KEY + "_box", on_change=_agree)
         return
-    _show_conversation(find_key(_secrets()), digest=digest, pixels=pixels, finding=finding)
+    key = find_key(_secrets()) or ""
+    _show_conversation(key, digest=digest, pixels=pixels, finding=finding)
 
 
 def has_key() -> bool:

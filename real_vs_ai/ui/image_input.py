@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import streamlit as st
 from starlette.exceptions import HTTPException
@@ -69,7 +70,7 @@ class LocalFile:
 
 
 # A file held in memory.
-ImageFile = UploadedFile | LocalFile
+ImageFile: TypeAlias = UploadedFile | LocalFile
 
 
 def _example(name: str, label: str) -> LocalFile:
@@ -151,7 +152,7 @@ def open_zip(name: str, file_id: str, data: bytes) -> list[LocalFile]:
         LocalFile(
             f"{name}/{inner}",
             f"{file_id}/{index}",
-            lambda index=index: read_zip_entry(archive, index, max_bytes=MAX_BYTES),
+            functools.partial(read_zip_entry, archive, index, max_bytes=MAX_BYTES),
         )
         for inner, index in images
     ]

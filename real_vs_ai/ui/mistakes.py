@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from real_vs_ai import __version__
-from real_vs_ai.serving.judge import Judge, ServedModel
+from real_vs_ai.serving.judge import Judge
+from real_vs_ai.serving.served_model import ServedModel
 from real_vs_ai.ui.checking import Card
 from real_vs_ai.ui.language import tell
 from real_vs_ai.ui.wording import visible
@@ -26,7 +27,7 @@ def show_mistake_report(judged: Card, *, judge: Judge, key: str) -> None:
 
 def mistake_report(result: Card, *, model: ServedModel) -> str:
     """All that a maintainer needs to reproduce a wrong verdict, in English; no file name."""
-    answer, verdict, metadata = result.answer, result.verdict, model.metadata
+    answer, verdict, metadata = result.answer, result.given_verdict, model.metadata
     thresholds = ", ".join(
         f"{name} {'none' if value is None else f'{value:.4f}'}"
         for name, value in thresholds_of(metadata).items()

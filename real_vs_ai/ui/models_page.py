@@ -55,10 +55,16 @@ def show_models_page(*, models_dir: Path) -> None:
         return
     # First the one for photographs.
     known = {name: _metadata_of(run) for name, run in runs.items()}
-    names = sorted(runs, key=lambda name: not (known[name] and judges_photographs(known[name])))
+
+    def is_for_others(name: str) -> bool:
+        metadata = known[name]
+        return metadata is None or not judges_photographs(metadata)
+
+    names = sorted(runs, key=is_for_others)
 
     def describe(name: str) -> str:
-        sizes = local(known_sizes([known[name]])) if known[name] else ""
+        metadata = known[name]
+        sizes = local(known_sizes([metadata])) if metadata else ""
         return tell("models.of_sizes", name=name, sizes=sizes) if sizes else name
 
     name = st.selectbox(tell("models.choose"), names, format_func=describe, key="shown_run")

@@ -21,7 +21,7 @@ def deciding_parts(judged: Card, *, metadata: ModelMetadata) -> tuple[Image.Imag
     Args:
         judged: With a certain verdict of a model that judges crops.
     """
-    verdict = judged.verdict
+    verdict = judged.given_verdict
     index = metadata.class_names.index(verdict.label)
     crops = deciding_crops(verdict.crops, class_index=index)
     told = Message("places.crops", words=class_words(verdict.label, metadata))
@@ -41,12 +41,10 @@ def darkened(image: Image.Image) -> Image.Image:
 def frame_crops(image: Image.Image, crops: Sequence[CropScore]) -> Image.Image:
     """The image, dark but for these crops, which have a frame."""
     shown = darkened(image)
+    width, height = image.size
     boxes = [
-        tuple(
-            round(edge * side)
-            for edge, side in zip(crop.window, 2 * (image.width, image.height), strict=True)
-        )
-        for crop in crops
+        (round(left * width), round(top * height), round(right * width), round(bottom * height))
+        for left, top, right, bottom in (crop.window for crop in crops)
     ]
     for box in boxes:
         shown.paste(image.crop(box), box[:2])

@@ -34,8 +34,9 @@ from reportlab.platypus import (
 from real_vs_ai.core.config import UNCERTAIN
 from real_vs_ai.core.messages import Message, in_language
 from real_vs_ai.models.model_file import ModelMetadata
-from real_vs_ai.serving.judge import Judge, ServedModel
+from real_vs_ai.serving.judge import Judge
 from real_vs_ai.serving.score_table import score_columns, score_document, score_row
+from real_vs_ai.serving.served_model import ServedModel
 from real_vs_ai.ui.checking import Card, describe_file
 from real_vs_ai.ui.places import deciding_parts
 from real_vs_ai.ui.wording import CREDENTIALS_PAGE, SEARCH_PAGES, rank, reliance, visible

@@ -210,7 +210,8 @@ def _keep_errors_in_card(name: str) -> Iterator[None]:
 
 def show_picture(judged: Card, *, height: int) -> None:
     """The upright image, about as high as this in pixels, or twice as wide."""
-    ratio = max(1 / MOST_RATIO, judged.answer.width / judged.answer.height)
+    answer = judged.answer
+    ratio = max(1 / MOST_RATIO, (answer.width or 1) / (answer.height or 1))
     st.image(judged.preview, alt=_alt(judged), width=round(height * min(2.0, ratio)))
 
 
@@ -219,7 +220,7 @@ def _alt(judged: Card) -> str:
 
 
 def _show_truth(judged: Card, example: LocalFile) -> None:
-    label = judged.verdict.label
+    label = judged.given_verdict.label
     if label == UNCERTAIN:
         outcome = tell("example.no_answer")
     else:

@@ -152,7 +152,7 @@ def promise(metadatas: Iterable[ModelMetadata]) -> list[str]:
     metadatas = list(metadatas)
     # Most visitors come with photographs.
     main = next(filter(judges_photographs, metadatas), metadatas[0])
-    told = [Message("promise.what")]
+    told: list[str] = [Message("promise.what")]
     if clean := read_track_record(main.metrics).clean:
         told.append(
             Message(

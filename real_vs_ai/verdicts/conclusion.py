@@ -156,6 +156,7 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
         error: Why there is no verdict, or "".
     """
     origin = describe_origin(findings)
+    from_model: tuple[str, ...]
     if verdict is None:
         sees, from_model = ModelSees.NOT_JUDGED, (Message("error.sentence", error=error),)
         code = ConclusionCode.UNREADABLE
@@ -163,7 +164,7 @@ def conclude(verdict: Verdict | None, findings: Sequence[Finding], error: str = 
         sees, from_model = _read_verdict(verdict)
         code = _weigh(verdict, origin, sees)
     title = TITLES[code]
-    if code is _C.OTHER_CLASS:
+    if verdict and code is _C.OTHER_CLASS:
         title = Message("conclusion.looks_like", name=verdict.label)
     refused = verdict and verdict.out_of_distribution_reason
     next_steps = NEXT_STEPS[code]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -155,18 +156,24 @@ def read_predictions(path: Path) -> Predictions:
     try:
         if not rows:
             raise InputError("no rows")
-        columns = map(as_texts, zip(*rows, strict=True))
-        paths, splits, labels, sources, widths, heights, verdicts, reasons, *outputs = columns
+        texts = map(as_texts, zip(*rows, strict=True))
+        paths, splits, labels, sources, widths, heights, verdicts, reasons, *outputs = texts
         if unknown := set(verdicts) - {*class_names, UNCERTAIN}:
             raise InputError(f"{min(unknown)!r} is no verdict")
-        labels = np.array([class_names.index(label) for label in labels], dtype=np.int64)
+        indices = np.array([class_names.index(label) for label in labels], dtype=np.int64)
         # Through single precision, in which networks answer: nine digits are exact there.
         probabilities = np.stack(outputs, axis=1).astype(np.float32).astype(np.float64)
         check_softmax(probabilities, n_classes=len(class_names))
         return Predictions(
             class_names,
-            *(paths, splits, labels, sources),
-            *(widths.astype(np.int64), heights.astype(np.int64), verdicts, reasons),
+            paths,
+            splits,
+            indices,
+            sources,
+            widths.astype(np.int64),
+            heights.astype(np.int64),
+            verdicts,
+            reasons,
             probabilities,
         )
     except ValueError as error:
@@ -181,4 +188,5 @@ def as_texts(values: Iterable[str]) -> np.ndarray:
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """One table of several, whose classes must be the same."""
     columns = [part.columns for part in parts]
-    return replace(parts[0], **{n: np.concatenate([c[n] for c in columns]) for n in columns[0]})
+    joined: dict[str, Any] = {n: np.concatenate([c[n] for c in columns]) for n in columns[0]}
+    return replace(parts[0], **joined)

@@ -333,9 +333,10 @@ def write_notes(
     write_table(folder / IMAGES_NAME, ImageRow._fields, sorted(images))
     write_outcomes(folder / REPORT_NAME, outcomes)
     fakes = sum(image.path.startswith(f"{CLASS_FOLDERS['Fake']}/") for image in images)
-    counts = {"fakes": fakes, "reals": len(images) - fakes, "left_out": len(outcomes)}
+    reals, left_out = len(images) - fakes, len(outcomes)
+    counts = {"fakes": fakes, "reals": reals, "left_out": left_out}
     _write_facts(folder, collection.describe() | {"min_side": min_side} | counts)
-    return tuple(counts.values())
+    return fakes, reals, left_out
 
 
 def compare_notes(collection: Collection, folder: Path) -> tuple[tuple[int, int, int], str]:

@@ -190,7 +190,7 @@ def _read_traces(data: bytes, *, watermarks: bool) -> Traces:
         return Traces(evidence, generator=origin.generator or UNNAMED, prompt=origin.prompt)
     camera = clean(origin.camera.name) if origin.speaks_for and origin.camera else ""
     # Some programs fill in "--" for what they do not know.
-    if any(map(str.isalnum, camera)):
+    if origin.camera and any(map(str.isalnum, camera)):
         return Traces(evidence, camera=camera, day=origin.camera.taken[:10])
     return Traces()
 
@@ -239,7 +239,12 @@ def _label(file: FoundFile, *, makes_pictures: bool, folder_groups: bool) -> Lab
         series = f"{traces.camera} {traces.day or folder}"
         group = f"photographs/{_digest(series)}" if folder_groups else ""
         return Labelled(file, "Real", traces.camera, traces.evidence, group)
-    if dated and not makes_pictures and _WORDS["computed"].isdisjoint(_words(file.path)):
+    if (
+        dated
+        and file.committed is not None
+        and not makes_pictures
+        and _WORDS["computed"].isdisjoint(_words(file.path))
+    ):
         day = datetime.fromtimestamp(file.committed, UTC).date()
         group = f"photographs/{_digest(folder)}" if folder_groups else ""
         return Labelled(file, "Real", UNKNOWN_CAMERA, f"committed {day}", group)

@@ -197,7 +197,8 @@ def _label_listed(
     collection: Collection, files: Sequence[FoundFile]
 ) -> tuple[list[Labelled], list[FileOutcome]]:
     """Label what the list names, without second copies and what is beyond its limit."""
-    tiles = tuple(itertools.product(*map(range, collection.tiles)))
+    rows, columns = map(range, collection.tiles)
+    tiles = tuple(itertools.product(rows, columns))
     first: dict[str, FoundFile] = {}
     outcomes = [
         FileOutcome(file.path, Fate.DUPLICATE, first[file.blob].path)
@@ -265,8 +266,8 @@ def _write_images(
             raise ImageError("plain: mostly flat or of one colour")
     except ImageError as error:
         return PixelReview(str(error))
-    stem = safe_name(PurePosixPath(entry.file.path).stem).encode()[:_STEM_BYTES]
-    stem = f"{stem.decode(errors='ignore')}-{entry.file.blob[:10]}"
+    beginning = safe_name(PurePosixPath(entry.file.path).stem).encode()[:_STEM_BYTES]
+    stem = f"{beginning.decode(errors='ignore')}-{entry.file.blob[:10]}"
     images = []
     for row, column in entry.tiles:
         picture, encoded, name = image.image, data, stem + file_extension(image.format)
@@ -299,8 +300,7 @@ def _shrink(image: Image.Image) -> Image.Image:
 def _is_blank(image: Image.Image) -> bool:
     """Whether a picture shows nothing."""
     small = image.convert("L").resize((32, 32), Image.Resampling.BOX)
-    darkest, brightest = small.getextrema()
-    return brightest - darkest < _LEAST_CONTRAST
+    return np.ptp(np.asarray(small)) < _LEAST_CONTRAST
 
 
 def _is_plain(image: Image.Image) -> bool:

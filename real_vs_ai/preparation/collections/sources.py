@@ -263,7 +263,8 @@ def _first_committed(git_dir: Path, commit: str) -> dict[str, int]:
 
 def _trusted_dates(commits: Sequence[str]) -> dict[str, int]:
     """Dates of commits, older ones first, given as "date id parents"; without forged ones."""
-    trusted, newest_before = {}, {}
+    trusted: dict[str, int] = {}
+    newest_before: dict[str, int] = {}
     for line in commits:
         date, commit, *parents = line.split()
         before = max((newest_before.get(parent, 0) for parent in parents), default=0)
@@ -280,8 +281,14 @@ def _read_blobs(git_dir: Path, blobs: Sequence[str]) -> Iterator[bytes | None]:
         blobs: Ids; a few dozen at a time, for they go to git all at once.
     """
     command = ["git", f"--git-dir={git_dir}", "cat-file", "--batch"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=_environment(), **pipes) as git:
+    with subprocess.Popen(
+        command,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as git:
+        assert git.stdin and git.stdout
         # Where git has ended already, reading says so.
         with contextlib.suppress(BrokenPipeError), git.stdin:
             git.stdin.write("".join(f"{blob}\n" for blob in blobs).encode())

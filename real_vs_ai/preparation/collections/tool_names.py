@@ -11,16 +11,16 @@ True
 from __future__ import annotations
 
 import functools
-import io
 import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, JpegImagePlugin
+from PIL import JpegImagePlugin
 
 from real_vs_ai.core.images import DECODER_ERRORS
+from real_vs_ai.preparation.image_files import open_jpeg
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _IMAGE = r"\.(?:png|jpe?g|webp)$"
@@ -72,7 +72,7 @@ def _reject_grid(path: str, pixels: int, data: bytes) -> str:
 def _reject_other_encoder(path: str, pixels: int, data: bytes) -> str:
     """Lovable writes JFIF without Exif, 4:2:0, with the tables of quality 75."""
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        with open_jpeg(data) as image:
             luma = sum(image.quantization.get(0, ()))
             sampling = JpegImagePlugin.get_sampling(image)
             plain = "jfif" in image.info and "exif" not in image.info
