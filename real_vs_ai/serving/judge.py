@@ -176,12 +176,8 @@ class Judge:
         Raises:
             ModelUnavailableError: The model cannot answer: it could not be opened.
         """
-        limits: dict[str, Any] = {**self._limits, "show": show}
-        return _finish(
-            *self._room.run(
-                data, lambda: _begin(name, lambda: data, detector=self.detector(), **limits)
-            )
-        )
+        how: dict[str, Any] = {"detector": self.detector(), "show": show, **self._limits}
+        return _finish(*self._room.run(data, lambda: _begin(name, lambda: data, **how)))
 
     def decode(self, data: bytes) -> DecodedImage:
         """`decode_image` with this judge's limits, no more at a time than there are cores."""
