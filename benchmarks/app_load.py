@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -105,6 +106,41 @@ def measure_first_upload(model: Path, *, environment: dict[str, str]) -> float:
     if page.failed or not _verdict(page):
         raise RuntimeError(f"Expected a verdict on the page, found none: {page.texts}")
     return seconds
+
+
+def measure_batch(model: Path, *, count: int) -> tuple[float, float]:
+    """Seconds for pictures of 3 megapixels: uploaded at once to an open page, and by the script.
+
+    The script's time holds its start, the page's the upload.
+    """
+    pictures = {
+        f"{n}.jpg": make_photograph(n, width=2_000, height=1_500) for n in range(min(count, 20))
+    }
+    # Bytes after a JPEG's end make another file of it, and change no pixel.
+    batch = {f"{n}.jpg": pictures[f"{n % 20}.jpg"] + n.to_bytes(2, "big") for n in range(count)}
+    with running_app(model) as app, AppClient(_HOST, app.port, timeout_s=600) as visitor:
+        visitor.load()
+        # The model is open once it has judged something.
+        visitor.upload({"first.jpg": make_photograph(count, width=800, height=600)})
+        began = time.perf_counter()
+        page = visitor.upload(batch)
+        by_page = time.perf_counter() - began
+    if page.failed:
+        raise RuntimeError(f"Expected answers on the page, found none: {page.texts}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in batch.items():
+            (Path(folder) / name).write_bytes(data)
+        output = Path(folder) / "scores.csv"
+        script = [
+            sys.executable,
+            str(_APP.with_name("ImageScoring.py")),
+            folder,
+            "--output",
+            str(output),
+        ]
+        began = time.perf_counter()
+        subprocess.run([*script, "--model", str(model)], check=True, capture_output=True)
+        return by_page, time.perf_counter() - began
 
 
 def measure_single_visitor(app: RunningApp, *, uploads: int) -> list[float]:

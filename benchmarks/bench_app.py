@@ -2,11 +2,13 @@
 
     python -m benchmarks.bench_app --model models/released
     python -m benchmarks.bench_app --model models/released --sessions 20 --seconds 300
+    python -m benchmarks.bench_app --model models/released --batches 1 10 40 200
 
 Starts the app by itself on a free port and measures, in this order: the first page from a cold
 start, upload to verdict of one visitor with a photograph of 12 megapixels, then many visitors who
 upload without pause. Each visitor's images have verdicts known beforehand from the same model, so
-that a mixed-up answer is found.
+that a mixed-up answer is found. With --batches it compares one visitor's batch with
+`ImageScoring.py` on the same pictures instead, of 3 megapixels, in turn.
 """
 
 import statistics
@@ -25,6 +27,9 @@ def parse_args(argv=None):
     parser.add_argument("--seconds", type=float, default=30, help="how long they upload")
     parser.add_argument("--uploads", type=int, default=20, help="uploads of the single visitor")
     parser.add_argument("--starts", type=int, default=3, help="cold starts, of which the median")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[], help="pictures at once; nothing else then"
+    )
     return parser.parse_args(argv)
 
 
@@ -32,6 +37,12 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     model = Path(args.model)
+    if args.batches:
+        rows = [[n, *app_load.measure_batch(model, count=n)] for n in args.batches]
+        rows = [[n, page, script, script / page] for n, page, script in rows]
+        columns = ["pictures", "page (s)", "ImageScoring.py (s)", "speed of the page, times"]
+        print(format_table(columns, rows, title=f"A batch, with {model}"))
+        return 0
     starts = [app_load.measure_cold_start(model) for _ in range(args.starts)]
     with app_load.running_app(model) as app:
         computed = app_load.cpu_seconds(app)

@@ -33,7 +33,8 @@ from benchmarks.app_client import AppClient
 from benchmarks.app_load import running_app
 from benchmarks.bench_service import running_service, send
 from benchmarks.common import make_photograph
-from real_vs_ai.core.cli import command, make_parser, whole_number
+from real_vs_ai.core.cli import command, make_parser
+from real_vs_ai.core.options import whole_number
 from real_vs_ai.core.reporting import format_table
 
 _SIDE = 9_400

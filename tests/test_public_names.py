@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -19,6 +21,19 @@ def test_public_name_is_there_and_documented(name):
     found = getattr(real_vs_ai, name)
     assert name in dir(real_vs_ai)
     assert name == "__version__" or found.__doc__
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_benchmarks_import_names_that_are_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("real_vs_ai."):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                # A module of a folder is no attribute until it is imported.
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_unknown_name_is_an_attribute_error():

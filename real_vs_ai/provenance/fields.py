@@ -158,6 +158,8 @@ def read_preview(image: Image.Image) -> Image.Image | None:
         DECODER_ERRORS: The EXIF data or the JPEG are damaged.
     """
     exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    if not exif:
+        return None
     directory = image.getexif().get_ifd(ExifTags.IFD.IFD1)
     start, length = (directory.get(tag) for tag in _PREVIEW_TAGS)
     if not (isinstance(start, int) and isinstance(length, int) and length > 0):

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from real_vs_ai.core.images import DECODER_ERRORS, readable_formats
+from real_vs_ai.core.images import DECODER_ERRORS, may_have_exif, readable_formats
 from real_vs_ai.provenance.fields import exif_text, has_large_exif, read_fields, read_preview
 
 _MOST_ENTRIES = 300
@@ -162,7 +162,7 @@ def _read_position(data: bytes) -> tuple[Entry, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-                if has_large_exif(image):
+                if has_large_exif(image) or not may_have_exif(image, data):
                     return ()
                 tags = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
     except DECODER_ERRORS:

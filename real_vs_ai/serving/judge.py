@@ -35,6 +35,7 @@ from real_vs_ai.core.images import (
 )
 from real_vs_ai.core.messages import Message
 from real_vs_ai.models.model_file import ModelMetadata
+from real_vs_ai.models.model_input import reduce_to
 from real_vs_ai.provenance import Finding, read_provenance, read_trust_list
 from real_vs_ai.serving.decoding_room import DecodingRoom
 from real_vs_ai.serving.detector import Detector, ImageJudge, open_models
@@ -179,9 +180,21 @@ class Judge:
         how: dict[str, Any] = {"detector": self.detector(), "show": show, **self._limits}
         return _finish(*self._room.run(data, lambda: _begin(name, lambda: data, **how)))
 
-    def decode(self, data: bytes) -> DecodedImage:
-        """`decode_image` with this judge's limits, no more at a time than there are cores."""
-        return self._room.run(data, lambda: decode_image(data, **self._limits))
+    def decode(self, data: bytes, *, longest_side: int | None = None) -> np.ndarray:
+        """Upright RGB pixels of a file, (height, width, 3), uint8, within this judge's limits.
+
+        No more files at a time than there are cores, and of huge ones one.
+
+        Args:
+            longest_side: Larger images are reduced to it in the same turn, so that the pixels of
+                several huge ones are never held at once.
+        """
+
+        def pixels() -> np.ndarray:
+            image = decode_image(data, **self._limits)
+            return image.pixels if longest_side is None else reduce_to(image, longest_side)
+
+        return self._room.run(data, pixels)
 
     def judge_pixels(self, pixels: np.ndarray) -> Verdict:
         """The verdict on upright RGB pixels, shape (height, width, 3), uint8.

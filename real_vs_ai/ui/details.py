@@ -13,7 +13,6 @@ from PIL import Image
 
 from real_vs_ai.core.config import UNCERTAIN
 from real_vs_ai.core.messages import Message
-from real_vs_ai.models.model_input import reduce_to
 from real_vs_ai.out_of_distribution.pixel_classifier import plain_blocks
 from real_vs_ai.serving.explanation import overlay_heatmap
 from real_vs_ai.serving.judge import Judge
@@ -107,15 +106,15 @@ def _conclude_changes(judged: Card) -> None:
         st.info(tell("changes.kept", kept=kept, total=len(changed)), icon=":material/compare:")
 
 
-def _pixels(judged: Card, judge: Judge) -> np.ndarray:
+def _pixels(judged: Card, judge: Judge, *, longest_side: int | None = None) -> np.ndarray:
     """The decoded image; the one looked at last is kept, so that each tab need not decode."""
-    held, digest = st.session_state.get(_PIXELS_KEY), judged.answer.sha256
-    if held is not None and held[0] == digest:
+    held, key = st.session_state.get(_PIXELS_KEY), (judged.answer.sha256, longest_side)
+    if held is not None and held[0] == key:
         return held[1]
     st.session_state.pop(_PIXELS_KEY, None)
-    pixels = judge.decode(judged.read_file()).pixels
+    pixels = judge.decode(judged.read_file(), longest_side=longest_side)
     if pixels.nbytes <= _MOST_KEPT_BYTES:
-        st.session_state[_PIXELS_KEY] = (digest, pixels)
+        st.session_state[_PIXELS_KEY] = (key, pixels)
     return pixels
 
 
@@ -150,7 +149,7 @@ def _show_places(judged: Card, *, judge: Judge) -> None:
 def _plain_parts(judged: Card, *, judge: Judge) -> tuple[Image.Image, str]:
     """The flat parts and those of one colour, for which a picture was taken for a document."""
     longest = judge.model_of(judged.given_verdict).metadata.model_input.longest_side
-    pixels = reduce_to(_pixels(judged, judge), longest)
+    pixels = _pixels(judged, judge, longest_side=longest)
     picture = preview_of(judged)
     plain = Image.fromarray(plain_blocks(pixels)).resize(picture.size)
     return Image.composite(picture, darkened(picture), plain), Message("places.plain")

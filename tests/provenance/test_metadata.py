@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from real_vs_ai.provenance import Metadata, read_metadata, read_place
 from tests.provenance.files import photograph, png_with, with_exif, with_iptc
@@ -85,6 +85,13 @@ def test_metadata_of_every_kind_stand_in_the_table(data, line):
 def test_plain_picture_has_an_empty_table():
     assert read_metadata(encode(uniform_image(9))) == Metadata()
     assert read_place(encode(uniform_image(9))) == ()
+
+
+def test_a_png_without_exif_is_not_decoded_for_its_metadata(monkeypatch):
+    data = encode(uniform_image((200, 40, 40), size=(64, 64)))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert read_metadata(data) == Metadata()
+    assert read_place(data) == ()
 
 
 def test_position_is_told_only_on_request():

@@ -52,7 +52,7 @@ def refused_page(code: str) -> None:
     answer = Answer("a.png", verdict, width=480, height=320, format="PNG", sha256="d")
     metadata = ModelMetadata(("Fake", "Real"), 32, input={"kind": "crops", "crops": 9})
     judge = types.SimpleNamespace(
-        decode=lambda data: types.SimpleNamespace(pixels=pixels),
+        decode=lambda data, longest_side: pixels,
         model_of=lambda verdict: types.SimpleNamespace(name="m", metadata=metadata, sha256="5b"),
     )
     show_details(Card(answer, preview=preview.getvalue(), file=io.BytesIO()), judge=judge)
