@@ -67,7 +67,7 @@ def open_run(
 def _reopen(options: TrainingOptions, record: dict[str, Any], hosts: Hosts) -> RunFolder:
     """The folder of the run to resume, with the options that have changed noted."""
     if options.resume is None:
-        raise ValueError("Expected a run to resume, found none.")
+        raise InputError("Expected a run to resume, found none.")
     run = RunFolder(options.resume)
     stored = read_json(run.config)
     if record["data"]["fingerprint"] != stored["data"]["fingerprint"]:

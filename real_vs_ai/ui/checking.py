@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from real_vs_ai.core.config import SEED
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.core.messages import Message
 from real_vs_ai.perturbations.web_changes import PERTURBATIONS
 from real_vs_ai.serving.judge import Answer
@@ -56,15 +57,15 @@ class Card:
 
     @property
     def given_verdict(self) -> Verdict:
-        """The verdict of an image that was judged; ValueError where `verdict` is None."""
+        """The verdict of an image that was judged; InputError where `verdict` is None."""
         if self.verdict is None:
-            raise ValueError(f"Expected a verdict on {self.answer.name}, found none.")
+            raise InputError(f"Expected a verdict on {self.answer.name}, found none.")
         return self.verdict
 
     def read_file(self) -> bytes:
-        """The upload's bytes; ValueError where the page no longer holds it."""
+        """The upload's bytes; InputError where the page no longer holds it."""
         if self.file is None:
-            raise ValueError(f"Expected the file of {self.answer.name}, found none.")
+            raise InputError(f"Expected the file of {self.answer.name}, found none.")
         return self.file.getvalue()
 
     @property
